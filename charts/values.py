@@ -40,7 +40,7 @@ _LIMITS: Final = {
         "free slots"
     ),
     "live_streams": whole("live streams at once in a gateway"),
-    "frames_per_minute": whole("frames of films and live streams that a gateway makes within a minute"),
+    "frames_per_minute": whole("frames of videos and live streams that a gateway makes within a minute"),
     "storage_bytes": whole("size of the artefacts that the tenant's actors and jobs use, bytes"),
 }
 
@@ -315,7 +315,7 @@ GLOBAL: Final[Schema] = {
     "provenance": closed(
         {
             "secret": secret(
-                "Secret with the certificate that films are signed with; empty: each data folder gets a self-signed one",
+                "Secret with the certificate that videos are signed with; empty: each data folder gets a self-signed one",
                 certificateKey="key of the PEM chain in the Secret",
                 privateKeyKey="key of the PEM private key in the Secret",
                 watermarkKeyKey="key of the secret that watermarks follow from, beside a signerCommand",

@@ -66,7 +66,7 @@ class JobFolder:
         folder: folder of the job.
         facts: facts that the job wrote down: kind, footage, speech, method, actor, started; empty: the job wrote none.
         folder_bytes: bytes of all files in the folder.
-        steps: blobs of the finished steps: the enrolment and the windows of the film.
+        steps: blobs of the finished steps: the enrolment and the windows of the video.
         last_used: time when the job last began or finished a pass or a step, Unix time in seconds.
         running: whether a process works in the folder now.
     """

@@ -108,7 +108,7 @@ class GatewaySettings(StageSettings):
         90.0, ge=0, le=36_500, description="days after its submission in which a finished operation is kept; 0: for ever"
     )
     max_job_bytes: int = Field(
-        200 << 30, ge=1 << 20, le=1 << 60, description="largest size on disk of one job (records and background film), bytes"
+        200 << 30, ge=1 << 20, le=1 << 60, description="largest size on disk of one job (records and background video), bytes"
     )
     job_max_age_days: float = Field(
         30.0, ge=0, le=36_500, description="days after which a job that failed or was interrupted is removed; 0: never"
@@ -126,7 +126,7 @@ class GatewaySettings(StageSettings):
         90.0,
         ge=0,
         le=36_500,
-        description="days after which a batch whose shots have all ended is removed, without its films; 0: never",
+        description="days after which a batch whose shots have all ended is removed, without its videos; 0: never",
     )
     batches_max_bytes: int = Field(
         0,
@@ -142,7 +142,7 @@ class GatewaySettings(StageSettings):
     )
     provenance_certificate_file: Path | None = Field(
         None,
-        description="PEM chain of the certificate that films are signed with (C2PA), the signer's first; None: a key of the "
+        description="PEM chain of the certificate that videos are signed with (C2PA), the signer's first; None: a key of the "
         "installation's own",
     )
     provenance_key_file: Path | None = Field(None, description="PEM private key of provenance_certificate_file")
@@ -161,7 +161,7 @@ class GatewaySettings(StageSettings):
     )
     watermark_key_file: Path | None = Field(
         None,
-        description="file of at least 32 secret bytes that the watermark follows from; None: the key that films are signed with",
+        description="file of at least 32 secret bytes that the watermark follows from; None: the key that videos are signed with",
     )
     provenance_time_stamp_url: str = Field(
         "",

@@ -1,4 +1,4 @@
-"""Sound of recordings and films, for tests."""
+"""Sound of recordings and videos, for tests."""
 
 from __future__ import annotations
 

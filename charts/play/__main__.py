@@ -1,9 +1,9 @@
 """`python -m charts.play`: the whole suite as containers from its own images and its own chart, with two gateways.
 
 Renders the chart, gives podman what it can run of it, asks every container by the chart's own probe commands, dubs a clip through
-the first gateway's API, dubs a batch whose gateway is killed meanwhile, compares the films with those of a single process, collects
-logs, and tears everything down. What it does not show: Services, autoscaling, disruption budgets and network policies, which need a
-cluster (docs/images.md).
+the first gateway's API, dubs a batch whose gateway is killed meanwhile, compares the videos with those of a single process,
+collects logs, and tears everything down. What it does not show: Services, autoscaling, disruption budgets and network policies,
+which need a cluster (docs/images.md).
 
 The PostgreSQL that the gateways share. The chart has none: its users bring their own, and name a Secret with its url.
 """
@@ -23,8 +23,8 @@ from typing import Final
 import yaml
 
 from charts.play.batch import BatchPlay
-from charts.play.films import CHECKOUT, MANIFEST, LocalInstallation, dub_by_api, write_shots
 from charts.play.pods import Document, Log, Podman, belongs, playable, render_chart, servers, show_security, wait_for_probes
+from charts.play.videos import CHECKOUT, MANIFEST, LocalInstallation, dub_by_api, write_shots
 from dubstage.client import DubstageCallError
 from gateway.cli.demo import SPEECH, demo_footage
 from gateway.provenance.binding import media_sha256
@@ -55,7 +55,7 @@ LEAST_SHOTS: Final = 3
 VALUES: Final = Path(__file__).with_name("values.yaml")
 TRITON_VALUES: Final = Path(__file__).with_name("values-triton.yaml")
 KEY: Final = "/data/gateway/provenance.pem"
-"""Key of the gateways that films are signed with, in the containers."""
+"""Key of the gateways that videos are signed with, in the containers."""
 
 
 def prepare(folder: Path) -> dict[str, Path]:
@@ -94,7 +94,7 @@ def render(given: argparse.Namespace, folder: Path, volumes: dict[str, Path], lo
 def dub_and_compare(
     given: argparse.Namespace, folder: Path, media: Path, podman: Podman, documents: list[Document], log: Log
 ) -> bool:
-    """Dub the clip and the batch through the gateways. Return whether a single process makes the same films.
+    """Dub the clip and the batch through the gateways. Return whether a single process makes the same videos.
 
     Raises:
         RuntimeError: what was to be seen was not seen.
@@ -106,22 +106,24 @@ def dub_and_compare(
     shutil.copyfile(given.footage, footage)
     shutil.copyfile(given.speech, speech)
     personalize = not given.no_personalization
-    film = dub_by_api(gateways[0].address, media, footage.name, speech.name, given.method, personalize=personalize, log=log)
-    shutil.copyfile(film, folder / "dub.mp4")
+    video = dub_by_api(gateways[0].address, media, footage.name, speech.name, given.method, personalize=personalize, log=log)
+    shutil.copyfile(video, folder / "dub.mp4")
     wanted = write_shots(footage, speech, given.shots, given.method, media)
     made = BatchPlay(podman, gateways[:2], documents, media, log).run(wanted)
-    made |= {"dub.mp4": media_sha256(film)}
+    made |= {"dub.mp4": media_sha256(video)}
     if given.no_comparison:
         return True
     key = podman.output(podman.container(gateways[0].deployment, "gateway"), ("cat", KEY))
     settings = {"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": given.triton_precision, "DUBSTAGE_WATERMARK": "false"}
     local = LocalInstallation(folder / "alone", key, settings if given.triton else {}, log)
-    for name in (MANIFEST, speech.name, *(Path(film).name for film in wanted)):
+    for name in (MANIFEST, speech.name, *(Path(video).name for video in wanted)):
         shutil.copyfile(media / name, local.media / name)
     expected = local.batch(wanted) | {"dub.mp4": local.dub(footage, speech, given.method, personalize=personalize)}
     different = sorted(name for name, digest in made.items() if expected[name] != digest)
     log(
-        f"THESE FILMS DIFFER: {', '.join(different)}" if different else f"all {len(made)} films are the same bytes, manifests aside"
+        f"THESE VIDEOS DIFFER: {', '.join(different)}"
+        if different
+        else f"all {len(made)} videos are the same bytes, manifests aside"
     )
     return not different
 
@@ -133,7 +135,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--speech", type=Path, default=SPEECH, help="default: the demo's")
     parser.add_argument("--method", default=DEFAULT_METHOD, help="Method to dub with. Default: %(default)s.")
     parser.add_argument("--shots", type=int, default=5, help="Shots of the batch. Default: %(default)s.")
-    parser.add_argument("--output", type=Path, default=CHECKOUT / "out" / "play", help="takes manifests, film, logs; emptied first")
+    parser.add_argument(
+        "--output", type=Path, default=CHECKOUT / "out" / "play", help="takes manifests, video, logs; emptied first"
+    )
     parser.add_argument("--values", type=Path, action="append", default=[], help="a further value file; may be repeated")
     parser.add_argument("--triton", action="store_true", help="the renderer's networks on a Triton sidecar")
     parser.add_argument("--triton-precision", default="int8", help="what the sidecar computes in; for the comparison")
@@ -147,7 +151,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--no-personalization", action="store_true", help="leave the networks as they are; quicker")
     parser.add_argument("--no-memory-limits", action="store_true", help="for a podman that cannot limit memory (no memory cgroup)")
     parser.add_argument("--keep", action="store_true", help="leave the pods running; the database of this run ends all the same")
-    parser.add_argument("--no-comparison", action="store_true", help="no films of a single process")
+    parser.add_argument("--no-comparison", action="store_true", help="no videos of a single process")
     return parser
 
 

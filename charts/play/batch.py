@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from charts.play.films import MANIFEST
 from charts.play.pods import Document, Log, Podman, Server, wait_for_probes
+from charts.play.videos import MANIFEST
 from dubstage.client import Connection, DubstageCallError, batch, connect
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from gateway.provenance.binding import media_sha256
@@ -38,17 +38,17 @@ class BatchPlay:
         # The containers are looked up before the batch: podman takes seconds to answer on a busy machine.
         self._containers = {server.deployment: podman.container(server.deployment, server.container) for server in gateways}
 
-    def run(self, films: Sequence[str]) -> dict[str, str]:
-        """Dub the shots, kill the gateway that dubs them, and return the digests of the films.
+    def run(self, videos: Sequence[str]) -> dict[str, str]:
+        """Dub the shots, kill the gateway that dubs them, and return the digests of the videos.
 
         Raises:
-            RuntimeError: no gateway took the batch over, a shot failed, or a film is not the one of its record.
+            RuntimeError: no gateway took the batch over, a shot failed, or a video is not the one of its record.
             DubstageCallError: a gateway refused.
         """
         with connect(self._asked.address) as asked, connect(self._other.address) as other:
             self._begun = time.monotonic()
             batch.submit(asked, NAME, manifest=(self._media / MANIFEST).read_bytes())
-            self._log(f"batch: {len(films)} shots submitted to {self._asked.deployment}")
+            self._log(f"batch: {len(videos)} shots submitted to {self._asked.deployment}")
             self._until(lambda: _in_the_middle(other) or _ended(other), "the second shot has begun")
             # Any gateway with a free slot may have been the first to see the batch.
             taken = _has_begun(self._other, other)
@@ -58,8 +58,8 @@ class BatchPlay:
                 self._until(lambda: _ended(at_waiting), "all shots have ended")
             self._log(f"batch: ended after {time.monotonic() - self._begun:.1f} s")
             shots = list(batch.list_shots(at_waiting, NAME))
-        digests = self._films(shots)
-        self._start_again(dubs, len(films))
+        digests = self._videos(shots)
+        self._start_again(dubs, len(videos))
         return digests
 
     def _kill(self, dubs: Server, waits: Server, at_waiting: Connection) -> None:
@@ -75,7 +75,7 @@ class BatchPlay:
         self._until(lambda: _has_begun(waits, at_waiting), f"{waits.deployment} has taken the batch over")
         self._log(f"batch: {waits.deployment} took the batch over, {time.monotonic() - killed:.1f} s after the kill")
 
-    def _films(self, shots: Sequence[pb.Shot]) -> dict[str, str]:
+    def _videos(self, shots: Sequence[pb.Shot]) -> dict[str, str]:
         digests = {}
         for shot in shots:
             state = pb.ShotState.Name(shot.state).removeprefix("SHOT_STATE_").lower()
@@ -85,10 +85,10 @@ class BatchPlay:
             )
             if shot.state != pb.SHOT_STATE_DONE:
                 raise RuntimeError(f"{shot.shot_id} is {state}: {shot.error}")
-            film = self._media / shot.output_uri
-            if hashlib.sha256(film.read_bytes()).hexdigest() != shot.output_sha256:
-                raise RuntimeError(f"{film} is not the film that the record of {shot.shot_id} names")
-            digests[shot.output_uri] = media_sha256(film)
+            video = self._media / shot.output_uri
+            if hashlib.sha256(video.read_bytes()).hexdigest() != shot.output_sha256:
+                raise RuntimeError(f"{video} is not the video that the record of {shot.shot_id} names")
+            digests[shot.output_uri] = media_sha256(video)
         left = sorted(path.name for path in self._media.rglob(".dubstage-*"))
         if left:
             raise RuntimeError(f"unfinished files are left in {self._media}: {', '.join(left)}")

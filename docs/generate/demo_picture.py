@@ -1,6 +1,6 @@
-"""`python -m docs.generate.demo_picture`: docs/images/demo.jpg from the films of `make demo`.
+"""`python -m docs.generate.demo_picture`: docs/images/demo.jpg from the videos of `make demo`.
 
-Three rows: frames of the clip, the same frames dubbed, and frames of the film that was made from one portrait.
+Three rows: frames of the clip, the same frames dubbed, and frames of the video that was made from one portrait.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PORTRAIT_FACE: Final = (140, 26, 168)
 """Left, top and side of the square that is shown of the portrait, pixels."""
 
 
-def frames_of(film: Path, numbers: Sequence[int]) -> list[UInt8]:
-    """Frames of a film as uint8 RGB [H, W, 3], in the order of their numbers."""
-    with VideoReader(probe(film)) as reader:
+def frames_of(video: Path, numbers: Sequence[int]) -> list[UInt8]:
+    """Frames of a video as uint8 RGB [H, W, 3], in the order of their numbers."""
+    with VideoReader(probe(video)) as reader:
         return [to_rgb(frame) for frame in reader.frames(0, max(numbers) + 1) if frame.index in numbers]
 
 
@@ -50,7 +50,7 @@ def whole(picture: UInt8) -> UInt8:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the picture; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m docs.generate.demo_picture", description=__doc__)
-    parser.add_argument("--demo", type=Path, default=Path("out/demo"), help="folder of the films (default: out/demo)")
+    parser.add_argument("--demo", type=Path, default=Path("out/demo"), help="folder of the videos (default: out/demo)")
     parser.add_argument("--output", type=Path, default=Path("docs/images/demo.jpg"), help="picture to write")
     options = parser.parse_args(arguments)
     footage = demo_footage()

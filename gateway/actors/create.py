@@ -1,4 +1,4 @@
-"""Enrolment of a person: from one file, or several takes that are joined to one film, to an actor in the store."""
+"""Enrolment of a person: from one file, or several takes that are joined to one video, to an actor in the store."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.messages import ref_from_proto
 
 _BYTES_PER_PIXEL: Final = 0.1
-"""About how much of the disk a pixel of the joined film takes."""
+"""About how much of the disk a pixel of the joined video takes."""
 
 
 def digests_of_files(files: Sequence[Path]) -> list[str]:
@@ -63,8 +63,8 @@ def joined_digest(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: int, on_progress: OnProgress) -> MediaInfo:
-    """Return the only take, or the film of all takes, which is written into the workspace's folder.
+async def one_video(infos: Sequence[MediaInfo], workspace: Workspace, threads: int, on_progress: OnProgress) -> MediaInfo:
+    """Return the only take, or the video of all takes, which is written into the workspace's folder.
 
     The first SOUND_SECONDS of all takes together are joined: enrolment hears no more than that.
 
@@ -75,7 +75,7 @@ async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: in
         on_progress: called with every frame.
 
     Raises:
-        InvalidRequestError: a take is a single picture, there are too many takes, or the film would be larger than a job may be.
+        InvalidRequestError: a take is a single picture, there are too many takes, or the video would be larger than a job may be.
         MediaUnsupportedError: a take breaks off or cannot be decoded.
         StorageFullError: no space is left.
     """
@@ -98,7 +98,7 @@ async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: in
 
 
 def _size(takes: Sequence[Take]) -> int:
-    """Return about how many bytes the joined film takes."""
+    """Return about how many bytes the joined video takes."""
     sizes = [take.info.video.orientation.upright_size for take in takes]
     pixels = max(width for width, _ in sizes) * max(height for _, height in sizes)
     return int(sum(take.num_frames for take in takes) * pixels * _BYTES_PER_PIXEL)
@@ -219,7 +219,7 @@ async def create_actor(
             async with _counted(ledger, workspace.folder, artefacts, made) as note:
                 facts = {"kind": "enrol", "footage": request.footage.name, "method": method.name, "actor": request.actor_id}
                 await asyncio.to_thread(workspace.describe, facts)
-                info = await one_film(takes, workspace, request.threads, on_progress)
+                info = await one_video(takes, workspace, request.threads, on_progress)
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
                 enrolled = await _learn(shot, request, digests, note, on_progress)
                 more = await _keep_for_live(shot, info.path, artefacts, note)
@@ -309,8 +309,8 @@ async def _keep_for_live(shot: FootageAnalysis, footage: Path, artefacts: Artefa
     faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows[rows >= 0][:KEPT_FRAMES].tolist()))
     kept = {name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
     records = await _stored(lambda: artefacts.put_arrays(kept), note)
-    film = await _stored(lambda: _keep_footage(artefacts, footage), note)
-    return {"faces": records, "footage": film}
+    video = await _stored(lambda: _keep_footage(artefacts, footage), note)
+    return {"faces": records, "footage": video}
 
 
 async def _stored(put: Callable[[], ArtefactRef], note: OnBlob) -> ArtefactRef:

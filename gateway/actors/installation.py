@@ -33,7 +33,7 @@ class Installation:
     artefacts: ArtefactStore
 
     def sealer(self) -> Sealer:
-        """Return what signs the films of this installation (`open_sealer`). Blocks."""
+        """Return what signs the videos of this installation (`open_sealer`). Blocks."""
         return open_sealer(self.settings)
 
     def stages(self) -> AbstractAsyncContextManager[Stages]:

@@ -49,7 +49,7 @@ class BatchOrder(BaseModel):
 
     Attributes:
         name: name of the batch.
-        check_films: dub shots anew that are done and whose film is gone or was changed.
+        check_films: dub shots anew that are done and whose video is gone or was changed.
     """
 
     name: str
@@ -365,12 +365,12 @@ class Batches:
         return await self.view(name)
 
     async def remove(self, name: str) -> None:
-        """Remove a batch whose shots have all ended. The films stay.
+        """Remove a batch whose shots have all ended. The videos stay.
 
         Raises:
             BatchNotFoundError: there is no such batch.
             InvalidRequestError: shots are left, or a submission of the batch runs on this machine.
-            OverloadedError: a gateway still looks at the films of the batch.
+            OverloadedError: a gateway still looks at the videos of the batch.
         """
         try:
             async with asyncio.timeout(_END_S):

@@ -26,7 +26,7 @@ from gateway.batch.media import is_url
 from gateway.database.session import Database, may_be_shared
 from gateway.database.upgrades import head
 from gateway.dub.request import DubRequest
-from gateway.dub.workspace import delete_unused, remove_job, remove_partial_film
+from gateway.dub.workspace import delete_unused, remove_job, remove_partial_video
 from gateway.housekeeping import open_jobs_folder
 from gateway.live.admission import LiveAdmission
 from gateway.operations.execution import Handler, Job
@@ -169,7 +169,7 @@ class TenantContext:
         threads: threads of decoders and encoders.
         names: rewrites results and errors that name the server's files.
         max_job_bytes: most bytes of one job's folder.
-        sealer: signs films.
+        sealer: signs videos.
         quota: limits of the tenant.
     """
 
@@ -212,7 +212,7 @@ class TenantContext:
         if record.output and not is_url(record.output):
             output = Path(os.path.abspath(record.output))
             if confined_root(output) is not None:
-                remove_partial_film(output)
+                remove_partial_video(output)
             else:
                 _log.warning("output_outside_of_media_kept", operation=record.name, output=record.output)
 

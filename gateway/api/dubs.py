@@ -42,7 +42,7 @@ class DubJobs:
         self._running: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, job: Job) -> bytes:
-        """Dub a film; return the serialised DubResult. A resumed job goes on after its finished windows."""
+        """Dub a video; return the serialised DubResult. A resumed job goes on after its finished windows."""
         message = pb.CreateDubRequest.FromString(job.record.request)
         context = self._context
         async with context.media.opened() as media:
@@ -65,13 +65,13 @@ class DubJobs:
                 # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
                 # An erasure cancels the operation.
                 outcome = await dub_while_allowed(dub, ledger.check_consent, report)
-                film_sha256 = await asyncio.to_thread(media_sha256, request.output)
+                video_sha256 = await asyncio.to_thread(media_sha256, request.output)
                 await media.deliver(report, overwrite=message.overwrite, confirm=lambda: _may_still_be_shown(job, ledger))
                 await asyncio.to_thread(dub.discard)
         if job.resumed:
             await context.forget_others(job.record)
         result = result_message(message.output_uri, request, outcome)
-        result.media_sha256 = film_sha256
+        result.media_sha256 = video_sha256
         result.warnings[:] = [context.names.told(media.told(warning)) for warning in result.warnings]
         result.undubbed = context.names.told(media.told(result.undubbed))
         return result.SerializeToString()
@@ -86,7 +86,7 @@ class DubJobs:
 
 
 def _may_still_be_shown(job: Job, ledger: JobLedger) -> None:
-    """Check before a film leaves this machine that the operation is still this gateway's, and that the consent holds."""
+    """Check before a video leaves this machine that the operation is still this gateway's, and that the consent holds."""
     job.confirm()
     ledger.check_consent()
 
@@ -118,7 +118,7 @@ class DubReporter:
 
 
 class DubServicer(gateway_pb2_grpc.DubServiceServicer):
-    """Dubs films as operations, and live.
+    """Dubs videos as operations, and live.
 
     Args:
         context: what the operations work with.

@@ -1,6 +1,6 @@
 """Files for the locations that CreateDub and CreateActor name: below the media folder, or below one URL of a bucket.
 
-Files of the media folder are used where they are. Objects of a bucket are copied to this machine before the work, and a film that
+Files of the media folder are used where they are. Objects of a bucket are copied to this machine before the work, and a video that
 goes to a bucket is uploaded whole after the work.
 """
 
@@ -26,13 +26,13 @@ from services.common.errors import DubstageError, InvalidRequestError
 _LONGEST_URI: Final = 4096
 _LONGEST_NAME: Final = 255
 _LONGEST_PATH: Final = 4000
-"""Most bytes of a whole path, less than the 4095 of the system: partial films have longer names in the same folder."""
+"""Most bytes of a whole path, less than the 4095 of the system: partial videos have longer names in the same folder."""
 _WINDOWS: Final = re.compile(r"^[A-Za-z]:[\\/]|\\")
 """Matches paths with a drive or a backslash."""
 
 
 class MediaFolder:
-    """The only folder that RPCs read footage and speech from and write films to.
+    """The only folder that RPCs read footage and speech from and write videos to.
 
     A name is checked when the request comes. The file may be opened hours later. Then no symbolic link below the folder is followed
     (`confine`), so that a link that somebody put there meanwhile leads nowhere.
@@ -70,7 +70,7 @@ class MediaFolder:
         if path.is_symlink():
             raise InvalidRequestError(f"{field}: {uri!r} is a symbolic link: give the name of the file itself", field=field)
         if path.is_dir():
-            raise InvalidRequestError(f"{field}: {uri!r} is a folder: give the name of a film file", field=field)
+            raise InvalidRequestError(f"{field}: {uri!r} is a folder: give the name of a video file", field=field)
         if not path.parent.is_dir() and (path.parent.exists() or not new_folder):
             raise self._no_folder(uri, field)
         return path
@@ -87,7 +87,7 @@ class MediaFolder:
         """Return the path that a URI leads to, without symbolic links. With `as_named`, the last part is not followed."""
         if self._root is None:
             raise InvalidRequestError(
-                f"{field}: this gateway reads and writes no media: set DUBSTAGE_MEDIA_DIR to the folder of footage and films",
+                f"{field}: this gateway reads and writes no media: set DUBSTAGE_MEDIA_DIR to the folder of footage and videos",
                 field=field,
             )
         if not uri or "\0" in uri:

@@ -21,7 +21,7 @@ from gateway.audit.log import AuditLog, watermark_details
 from gateway.consent.record import digest_of
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord
-from gateway.provenance.claim import FilmWatermark
+from gateway.provenance.claim import VideoWatermark
 from gateway.tenants.long_calls import LongCalls
 from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server import call_context, error_status
@@ -171,7 +171,7 @@ def audit_event_of(record: OperationRecord) -> AuditEvent | None:
         event=EventKind.DUB_ENDED,
         work=record.name,
         outputs=(result.media_sha256,) if result.media_sha256 else (),
-        details=watermark_details(FilmWatermark(on=result.watermark_on, payload=result.watermark)),
+        details=watermark_details(VideoWatermark(on=result.watermark_on, payload=result.watermark)),
     )
 
 

@@ -37,7 +37,7 @@ from gateway.consent.record import Consent, digest_of
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, Base
 from gateway.provenance.binding import media_sha256
-from gateway.provenance.claim import FilmWatermark
+from gateway.provenance.claim import VideoWatermark
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_SETTING, plain_json, signing_key
 from services.common.errors import DubstageError, WorkCancelledError
@@ -329,9 +329,9 @@ class WorkRecord:
     outputs: tuple[str, ...]
     details: dict[str, str | int | bool]
 
-    async def film(self, film: Path, watermark: FilmWatermark) -> None:
-        """Note the digest of a film without its manifest, as `dubstage inspect` prints it, and the watermark of the film."""
-        self.outputs = (await in_thread(media_sha256, film),)
+    async def video(self, video: Path, watermark: VideoWatermark) -> None:
+        """Note the digest of a video without its manifest, as `dubstage inspect` prints it, and the watermark of the video."""
+        self.outputs = (await in_thread(media_sha256, video),)
         self.details |= watermark_details(watermark)
 
 
@@ -369,8 +369,8 @@ async def recorded(log: AuditLog, begun: AuditEvent, *, continues: str = "") -> 
     await in_thread(lambda: log.record(last, continues=begun.work))
 
 
-def watermark_details(watermark: FilmWatermark) -> dict[str, str | int | bool]:
-    """Return what the entry of a finished film says of its watermark: whether the setting was on, and what the watermark says."""
+def watermark_details(watermark: VideoWatermark) -> dict[str, str | int | bool]:
+    """Return what the entry of a finished video says of its watermark: whether the setting was on, and what the watermark says."""
     payload = {"watermark_payload": watermark.payload} if watermark.payload else {}
     return {"watermark": watermark.on, **payload}
 

@@ -3,7 +3,7 @@
     manifest.json        format, version, time, URL of the artefact store, number of blobs, SHA-256 of rows and keys
     tables/NAME.jsonl    one row a line
     receipt.key          key that signs receipts of erasures, if there is one
-    provenance.pem       key and certificates that the installation made to sign films, if there are any
+    provenance.pem       key and certificates that the installation made to sign videos, if there are any
     blobs/SHA256         bytes of a blob; the name is their digest
 
 Every member can be checked with what the file itself says.
@@ -193,7 +193,7 @@ def _damaged(file: Path, found: str) -> InvalidRequestError:
 KEYS: Final = {
     "receipt.key": "signed the receipts of earlier versions",
     SIGNING: "signs receipts and audit logs",
-    KEY_FILE: "signs films",
+    KEY_FILE: "signs videos",
 }
 """Files in the data folder, and what each key does. A backup has a member of the same name for each file that exists."""
 

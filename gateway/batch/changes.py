@@ -2,7 +2,7 @@
 
 The store of batches is no database, so an entry of the audit log follows the change that it records.
 
-Removal of old batches whose shots have all ended, and of the pictures of an erased person. Films stay. All functions block.
+Removal of old batches whose shots have all ended, and of the pictures of an erased person. Videos stay. All functions block.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def retry_in_cluster(store: BatchStore, name: str, ids: Sequence[str]) -> None:
 
 
 def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool = False) -> None:
-    """Remove a batch whose shots have all ended: rows, records, pictures, and its Jobs in a cluster. The films stay.
+    """Remove a batch whose shots have all ended: rows, records, pictures, and its Jobs in a cluster. The videos stay.
 
     A removal that was cut is completed.
 
@@ -317,7 +317,7 @@ PICTURE: Final = "batch picture"
 class BatchPictures:
     """Pictures of people in the store of batches. All methods block.
 
-    Rows and records stay: they hold the actor's id, paths and figures, and nothing of the person's footage. The films belong to
+    Rows and records stay: they hold the actor's id, paths and figures, and nothing of the person's footage. The videos belong to
     whoever ordered the shots.
 
     Each method raises StorageRefusedError where the store refuses, BackendUnavailableError where the store does not answer, and

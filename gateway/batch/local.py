@@ -25,7 +25,7 @@ from gateway.batch.records import died, present_time
 from gateway.batch.serve_shots import AnswerKind, WorkerAnswer, WorkerSetup
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotState
-from gateway.batch.worker import WorkerContext, film_fault, run_shot
+from gateway.batch.worker import WorkerContext, run_shot, video_fault
 from gateway.child_process import child_environment
 from gateway.dub.messages import OnProgress
 from gateway.settings import GatewaySettings
@@ -85,15 +85,15 @@ async def rows_left(store: BatchStore, name: str, *, check_films: bool) -> list[
     Args:
         store: store of batches.
         name: name of the batch.
-        check_films: also return shots that are done and whose film is gone or was changed. Every film is read.
+        check_films: also return shots that are done and whose video is gone or was changed. Every video is read.
 
     Raises:
-        DubstageError: the store of batches, or the place of a film, cannot be used.
+        DubstageError: the store of batches, or the place of a video, cannot be used.
     """
     shots, records = await in_thread(store.manifest, name), await in_thread(store.records, name)
     rows = []
     for row, (shot, record) in enumerate(zip(shots, records, strict=True)):
-        spoiled = check_films and record.state in WRITTEN and await film_fault(shot, record)
+        spoiled = check_films and record.state in WRITTEN and await video_fault(shot, record)
         if record.state not in ENDED or spoiled:
             rows.append(row)
     return rows
@@ -240,11 +240,11 @@ async def run_local(
 ) -> list[ShotRecord]:
     """Dub all shots of a batch that have not ended, and return the records of all shots in the order of the rows.
 
-    A shot that is done is dubbed again only if its film is gone or was changed. If the task is cancelled, the workers put their
+    A shot that is done is dubbed again only if its video is gone or was changed. If the task is cancelled, the workers put their
     shots back and end. The next run goes on from there.
 
     Args:
-        settings: settings of the command. They hold for each worker, also `compute_threads`, on which the bytes of films depend.
+        settings: settings of the command. They hold for each worker, also `compute_threads`, on which the bytes of videos depend.
         store: store of batches.
         name: name of the batch.
         workers: most worker processes at once, 1 or more.
@@ -363,7 +363,7 @@ async def run_in_process(
             frame and step of the attempt.
         workers: most shots of this batch at once.
         confirm: raises WorkCancelledError if another gateway runs the batch; blocks.
-        check_films: dub shots anew that are done and whose film is gone or was changed.
+        check_films: dub shots anew that are done and whose video is gone or was changed.
         pause_s: seconds before a further try if a store does not answer.
 
     Raises:
@@ -376,7 +376,7 @@ async def run_in_process(
             if not rows:
                 return
             await _Pass(context, store, name, RowQueue(rows), slots, confirm).run(min(workers, len(rows)))
-            # Later passes look for shots that began anew. The films of the first pass are known.
+            # Later passes look for shots that began anew. The videos of the first pass are known.
             check_films = False
         except DubstageError as problem:
             if not problem.retryable:

@@ -80,7 +80,7 @@ class SameFiles:
     targets: Mapping[str, str]
 
     def of_output(self, place: str) -> str:
-        """Return the file that a film at a place replaces or makes. A film would replace a link, not the file behind it."""
+        """Return the file that a video at a place replaces or makes. A video would replace a link, not the file behind it."""
         return self.paths.get(place, place)
 
     def of_input(self, place: str) -> set[str]:
@@ -182,13 +182,13 @@ def repeat_mistakes(shots: Mapping[int, ShotSpec], *, follow_links: bool) -> lis
         if before != line:
             alike = "has this id already" if other == shot.id else f"has the id {other}, which differs only in case"
             mistakes.append(Mistake(line, "id", f"{shot.id}: line {before} {alike}"))
-        film = files.of_output(shot.output)
-        before, other = outputs.setdefault(film, (line, shot.output))
+        video = files.of_output(shot.output)
+        before, other = outputs.setdefault(video, (line, shot.output))
         if before != line:
             linked = "" if other == shot.output else f" as {other}, through a link"
-            mistakes.append(Mistake(line, "output", f"{shot.output}: line {before} writes this film already{linked}"))
-        if film in inputs:
-            reader, field, place = inputs[film]
+            mistakes.append(Mistake(line, "output", f"{shot.output}: line {before} writes this video already{linked}"))
+        if video in inputs:
+            reader, field, place = inputs[video]
             linked = "" if place == shot.output else f" ({place}, through a link)"
             mistakes.append(Mistake(line, "output", f"{shot.output} is the {field} of line {reader}{linked}: give another name"))
     return mistakes
@@ -446,7 +446,7 @@ class Manifest:
         name: name of the batch.
         shots: the rows. Paths are absolute.
         content: canonical text of the rows, JSON lines in ASCII.
-        sha256: digest of `content`, 64 hexadecimal digits. Manifests with equal digests ask for the same films.
+        sha256: digest of `content`, 64 hexadecimal digits. Manifests with equal digests ask for the same videos.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Media of shots by path or by URL: inputs come as files of this machine, films go whole to where they belong."""
+"""Media of shots by path or by URL: inputs come as files of this machine, videos go whole to where they belong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _READABLE: Final = ("s3", "https", "http")
 _WRITABLE: Final = ("s3",)
 _DIGEST: Final = "dubstage-sha256"
-"""Name of the S3 metadata that holds a film's digest. An object with it was written by dubstage."""
+"""Name of the S3 metadata that holds a video's digest. An object with it was written by dubstage."""
 _GONE: Final = frozenset({404, 410})
 """Status codes of HTTP for a file that does not exist."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -101,7 +101,7 @@ def input_problem(place: str) -> str:
 
 
 def output_problem(place: str) -> str:
-    """Return what keeps a film from being written, in words; empty: nothing. The folder of the film is made later.
+    """Return what keeps a video from being written, in words; empty: nothing. The folder of the video is made later.
 
     Args:
         place: absolute path or URL.
@@ -167,12 +167,12 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Co
 
 @contextmanager
 def delivered(place: str, folder: Path) -> Iterator[Path]:
-    """Give the path to write a film to. When the block ends without an error, the film lies at its place. Blocks.
+    """Give the path to write a video to. When the block ends without an error, the video lies at its place. Blocks.
 
     Args:
-        place: absolute path, which is given as it is, and whose folder is made; or a URL, to which the film is uploaded whole
-            after the manifest that lies beside the film.
-        folder: folder for the film until it is uploaded.
+        place: absolute path, which is given as it is, and whose folder is made; or a URL, to which the video is uploaded whole
+            after the manifest that lies beside the video.
+        folder: folder for the video until it is uploaded.
 
     Raises:
         InvalidRequestError: the place cannot be written, or an object lies at the URL that dubstage did not write.
@@ -187,14 +187,14 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
             raise InvalidRequestError(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
         yield output
         return
-    film = folder / copy_name("output", place)
+    video = folder / copy_name("output", place)
     check_replaceable(place)
-    yield film
-    upload(film, place)
+    yield video
+    upload(video, place)
 
 
 def check_replaceable(place: str) -> None:
-    """Check that a film and its manifest may be uploaded to a URL. Blocks.
+    """Check that a video and its manifest may be uploaded to a URL. Blocks.
 
     Raises:
         InvalidRequestError: the URL cannot be written, or an object lies there that dubstage did not write.
@@ -207,30 +207,30 @@ def check_replaceable(place: str) -> None:
             )
 
 
-def upload(film: Path, place: str) -> None:
-    """Upload a film whole to a URL, after the manifest that lies beside the film. Blocks.
+def upload(video: Path, place: str) -> None:
+    """Upload a video whole to a URL, after the manifest that lies beside the video. Blocks.
 
     Raises:
         InvalidRequestError: the URL cannot be written.
         StorageFullError, StorageRefusedError, BackendUnavailableError: as the store says. The place is as it was before.
     """
-    for file, target in _targets(film, place).items():
-        if file == film or file.exists():
+    for file, target in _targets(video, place).items():
+        if file == video or file.exists():
             backend, digest = _opened(target, _WRITABLE, "output"), sha256_of(file)
             with backend.told():
                 backend.files.put_file(str(file), backend.root, Metadata={_DIGEST: digest})
 
 
-def _targets(film: Path, place: str) -> dict[Path, str]:
-    """Return the files of a film, and the URL of each."""
-    beside = {sidecar_of(film): f"{place}{SIDECAR}"} if embedded_type(film) is None else {}
-    return {**beside, film: place}
+def _targets(video: Path, place: str) -> dict[Path, str]:
+    """Return the files of a video, and the URL of each."""
+    beside = {sidecar_of(video): f"{place}{SIDECAR}"} if embedded_type(video) is None else {}
+    return {**beside, video: place}
 
 
 def digest_of(place: str) -> str | None:
-    """Return the SHA-256 of the film at a place, hexadecimal; None: there is nothing. Blocks.
+    """Return the SHA-256 of the video at a place, hexadecimal; None: there is nothing. Blocks.
 
-    Of a film at a URL only the metadata are read, which hold the digest of what `delivered` uploaded. Empty: an object that
+    Of a video at a URL only the metadata are read, which hold the digest of what `delivered` uploaded. Empty: an object that
     dubstage did not write.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Metrics and thumbnail of a film that a shot has written, and the quality gate: reasons why a person should look at the shot."""
+"""Metrics and thumbnail of a video that a shot has written, and the quality gate: reasons why a person should look at the shot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from gateway.actors.watch import while_allowed
 from gateway.async_utilities import in_thread
-from gateway.batch.records import FilmMetrics
+from gateway.batch.records import VideoMetrics
 from gateway.batch.types import Quality, ShotMotion, ShotRecord
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, sha256_of
@@ -29,27 +29,27 @@ from services.common.errors import DubstageError, WorkCancelledError
 WIDTH: Final = 320
 """Most columns of a thumbnail, pixels."""
 _NEAR: Final = 750
-"""Frames from the beginning of the film among which the picture is chosen, because all frames before the picture are decoded."""
+"""Frames from the beginning of the video among which the picture is chosen, because all frames before the picture are decoded."""
 _QUALITY: Final = 85
 
 
-def thumbnail_of(film: MediaInfo, rendered: Bool) -> bytes:
-    """Return one frame of a film as JPEG (`shown_frame`, `jpeg_of`).
+def thumbnail_of(video: MediaInfo, rendered: Bool) -> bytes:
+    """Return one frame of a video as JPEG (`shown_frame`, `jpeg_of`).
 
     Args:
-        film: the film of a dub.
+        video: the video of a dub.
         rendered: frames whose mouth is rendered, bool [T].
 
     Raises:
-        MediaUnsupportedError: the film cannot be read.
+        MediaUnsupportedError: the video cannot be read.
     """
     frame = shown_frame(rendered)
-    with VideoReader(film) as reader:
+    with VideoReader(video) as reader:
         return jpeg_of(to_rgb(next(reader.frames(frame, frame + 1))))
 
 
 def shown_frame(rendered: Bool) -> int:
-    """Return the frame that a thumbnail shows: the middle one of the rendered frames near the beginning of the film.
+    """Return the frame that a thumbnail shows: the middle one of the rendered frames near the beginning of the video.
 
     If only later frames are rendered, the first of them is shown. If no frame is rendered, the middle one is shown.
     """
@@ -72,27 +72,27 @@ def jpeg_of(picture: UInt8) -> bytes:
     return data.tobytes()
 
 
-async def opening_correlation(stages: Stages, film: MediaInfo, outcome: DubOutcome, workspace: Workspace) -> float | None:
-    """Track the film of a dub, and return Pearson's r of the wanted and the shown opening of the mouth over the dubbed frames.
+async def opening_correlation(stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace) -> float | None:
+    """Track the video of a dub, and return Pearson's r of the target and the drawn opening of the mouth over the dubbed frames.
 
     The result is the figure that the report of the dub shows.
 
     Args:
-        stages: the stages, which track the film.
-        film: the film of the dub.
+        stages: the stages, which track the video.
+        video: the video of the dub.
         outcome: result of the dub.
         workspace: the open folder of the job.
 
     Returns:
-        r, -1 to 1; None: fewer than three frames can be compared, or the film is too long to be tracked.
+        r, -1 to 1; None: fewer than three frames can be compared, or the video is too long to be tracked.
 
     Raises:
-        DubstageError: the film cannot be read, or the face stage failed.
+        DubstageError: the video cannot be read, or the face stage failed.
     """
     (rendered,) = np.nonzero(outcome.plan.rendered())
     first = [int(frame) for frame in rendered[:1]]
     boxes = await in_thread(boxes_of, outcome, workspace, first)
-    tracked = await track_output(stages, film, outcome, boxes, first)
+    tracked = await track_output(stages, video, outcome, boxes, first)
     if tracked is None:
         return None
     r = correlation(await in_thread(commanded_opening, outcome, workspace), tracked.opening)
@@ -101,19 +101,19 @@ async def opening_correlation(stages: Stages, film: MediaInfo, outcome: DubOutco
 
 async def measured_while_allowed(
     request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, check: Callable[[], None]
-) -> FilmMetrics:
-    """Measure the film of a dub as `figures_of`. The measurement ends as soon as the actor is erased or the consent ends.
+) -> VideoMetrics:
+    """Measure the video of a dub as `figures_of`. The measurement ends as soon as the actor is erased or the consent ends.
 
     Args:
         request: the dub request.
         outcome: result of the dub.
         workspace: the open folder of the job.
-        stages: the stages, which track the film.
+        stages: the stages, which track the video.
         check: blocks, and raises an error if the actor was erased or the consent has ended.
 
     Raises:
         ActorNotReadyError, ConsentRefusedError: from `check`.
-        DubstageError: the film cannot be read.
+        DubstageError: the video cannot be read.
     """
     try:
         made = await while_allowed(check, metrics_of(request, outcome, workspace, stages))
@@ -124,19 +124,19 @@ async def measured_while_allowed(
     return made
 
 
-async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages) -> FilmMetrics:
-    """Measure the film of a dub, whose job's folder is open.
+async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages) -> VideoMetrics:
+    """Measure the video of a dub, whose job's folder is open.
 
-    If the stages cannot track the film, the film is good all the same: the correlation is left out, and a warning says why.
+    If the stages cannot track the video, the video is good all the same: the correlation is left out, and a warning says why.
 
     Raises:
-        DubstageError: the film cannot be read.
+        DubstageError: the video cannot be read.
     """
-    film = await asyncio.to_thread(probe, request.output)
-    r_opening, unmeasured = await _measured(stages, film, outcome, workspace)
+    video = await asyncio.to_thread(probe, request.output)
+    r_opening, unmeasured = await _measured(stages, video, outcome, workspace)
     rendered = outcome.plan.rendered()
     motion = await asyncio.to_thread(motion_of, outcome, workspace)
-    return FilmMetrics(
+    return VideoMetrics(
         frames=outcome.plan.num_frames,
         frames_by_reason=outcome.plan.counts(),
         frames_dubbed=int(rendered.sum()),
@@ -146,20 +146,20 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         motion=ShotMotion.of(motion) if motion is not None else None,
         warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
         undubbed=outcome.undubbed,
-        thumbnail=await asyncio.to_thread(thumbnail_of, film, rendered),
+        thumbnail=await asyncio.to_thread(thumbnail_of, video, rendered),
     )
 
 
 async def _measured(
-    stages: Stages, film: MediaInfo, outcome: DubOutcome, workspace: Workspace
+    stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Return the correlation of wanted and shown opening, and a warning if the stages could not track the film."""
+    """Return the correlation of target and drawn opening, and a warning if the stages could not track the video."""
     try:
-        return await opening_correlation(stages, film, outcome, workspace), ()
+        return await opening_correlation(stages, video, outcome, workspace), ()
     except WorkCancelledError:
         raise
     except DubstageError as problem:
-        return None, (f"the correlation of wanted and shown mouth opening was not measured: {problem.message}",)
+        return None, (f"the correlation of target and drawn mouth opening was not measured: {problem.message}",)
 
 
 _SILENCE: Final = "the largest opening of the mouth in silence, as a share of the person's own range,"
@@ -176,7 +176,7 @@ def reasons_to_look(quality: Quality, record: ShotRecord) -> tuple[str, ...]:
 
     Args:
         quality: the thresholds of the shot.
-        record: the record with the figures of the film.
+        record: the record with the figures of the video.
     """
     reasons: list[str] = []
     share = record.frames_dubbed / record.frames if record.frames else 0.0
@@ -188,10 +188,10 @@ def reasons_to_look(quality: Quality, record: ShotRecord) -> tuple[str, ...]:
         )
     if quality.min_r_opening is not None:
         if record.r_opening is None:
-            reasons.append("the correlation of wanted and shown mouth opening was not measured")
+            reasons.append("the correlation of target and drawn mouth opening was not measured")
         elif record.r_opening < quality.min_r_opening:
             reasons.append(
-                "the correlation of wanted and shown mouth opening is "
+                "the correlation of target and drawn mouth opening is "
                 f"{_beside(record.r_opening, quality.min_r_opening)}: at least {quality.min_r_opening} is wanted"
             )
     reasons += _motion_reasons(quality, record.motion or ShotMotion())

@@ -73,20 +73,20 @@ CANCELLED: Final = "cancelled"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FilmMetrics:
-    """Figures of a film that is written.
+class VideoMetrics:
+    """Figures of a video that is written.
 
     Attributes:
-        frames: frames of the film.
+        frames: frames of the video.
         frames_by_reason: number of frames by what happened to them.
         frames_dubbed: frames with a new mouth.
-        output_sha256: digest of the film.
+        output_sha256: digest of the video.
         method: method that dubbed the shot.
-        r_opening: correlation of wanted and shown opening; None: not measured.
+        r_opening: correlation of target and drawn opening; None: not measured.
         motion: motion compared with the person's own; None: not measured.
         warnings: warnings of the dub.
         undubbed: why no frame is dubbed, and what to do; empty: a frame is dubbed.
-        thumbnail: picture of the film as JPEG; empty: there is none.
+        thumbnail: picture of the video as JPEG; empty: there is none.
     """
 
     frames: int
@@ -120,8 +120,8 @@ def begun(record: ShotRecord, worker: str, output: str, now: str) -> ShotRecord:
     )
 
 
-def done(record: ShotRecord, made: FilmMetrics, seconds: float, now: str) -> ShotRecord:
-    """Return the record of a shot whose film is written, before the quality gate."""
+def done(record: ShotRecord, made: VideoMetrics, seconds: float, now: str) -> ShotRecord:
+    """Return the record of a shot whose video is written, before the quality gate."""
     return record.model_copy(
         update={
             "state": ShotState.UNDUBBED if made.undubbed else ShotState.DONE,
@@ -200,9 +200,9 @@ class Progress:
         total: number of shots.
         waiting, running, done, undubbed, failed, cancelled: number of shots in each state.
         look: shots that are done and that the quality gate wants a person to look at.
-        frames: frames of the films that are written.
-        frames_per_second: frames of all workers together, in the time in which a shot was worked on; None: no film is written.
-        seconds_left: time that the shots left take at the present pace; None: no film is written.
+        frames: frames of the videos that are written.
+        frames_per_second: frames of all workers together, in the time in which a shot was worked on; None: no video is written.
+        seconds_left: time that the shots left take at the present pace; None: no video is written.
     """
 
     total: int
@@ -231,7 +231,7 @@ class Progress:
 def progress_of(records: Sequence[ShotRecord]) -> Progress:
     """Return the progress of a batch from the records of all its shots.
 
-    The pace counts the time in which at least one of the shots whose films are written was worked on. The nights between two
+    The pace counts the time in which at least one of the shots whose videos are written was worked on. The nights between two
     submissions of a batch do not count.
     """
     states = Counter(record.state for record in records)

@@ -41,12 +41,12 @@ class ReportRow:
         needs_look: whether a person must look at the shot: it failed, no frame is dubbed, or the quality gate marked it.
         look: why: no frame is dubbed, or the reasons of the quality gate.
         method: method that dubbed the shot; before that, the method of the manifest.
-        r_opening: correlation of the wanted and the shown opening of the mouth, -1 to 1; None: not measured.
+        r_opening: correlation of the target and the drawn opening of the mouth, -1 to 1; None: not measured.
         silence_opening, opening_spread, width_spread, fastest_step, vowel_shift_ms, closure_shift_ms: as in ShotMotion; None: not
             measured.
-        frames: frames of the film.
+        frames: frames of the video.
         frames_dubbed: frames with a new mouth.
-        dubbed_share: `frames_dubbed` over `frames`, 0 to 1; None: the film has no frames yet.
+        dubbed_share: `frames_dubbed` over `frames`, 0 to 1; None: the video has no frames yet.
         frames_by_reason: number of frames by what happened to them.
         warnings: warnings of the dub.
         seconds: time of the last attempt that ended, seconds.
@@ -57,8 +57,8 @@ class ReportRow:
         exit_code: exit code of the last attempt; None: no attempt has ended.
         error: message of the error of the last attempt; empty: none.
         footage, speech, actor: what was dubbed; None: not named.
-        output: path or URL of the film.
-        output_sha256: digest of the film; empty: there is no film yet.
+        output: path or URL of the video.
+        output_sha256: digest of the video; empty: there is no video yet.
         thumbnail: path of the picture in the report's folder; None: there is none.
     """
 
@@ -126,7 +126,7 @@ class Concern:
 
     Attributes:
         failed: the text is an error of failed shots; otherwise it is a reason of the quality gate.
-        text: the error with FOOTAGE, SPEECH and FILM for the shot's own files, or the reason with `…` for each number that was
+        text: the error with FOOTAGE, SPEECH and VIDEO for the shot's own files, or the reason with `…` for each number that was
             measured: shots with the same fault stand together.
         rows: the shots: failed ones in the order of the manifest, others with the least `r_opening` first.
     """
@@ -214,7 +214,7 @@ def concerns_of(rows: Sequence[ReportRow]) -> tuple[Concern, ...]:
 
 def _without_files(row: ReportRow) -> str:
     text = row.error
-    for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), (row.output, "FILM")):
+    for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), (row.output, "VIDEO")):
         text = text.replace(place, name) if place else text
     return text
 
@@ -315,8 +315,8 @@ def write_report(
 ) -> Path:
     """Write the report of a batch, all files of it or none, and return the path of the page.
 
-    The page asks for nothing over the network, and its script may not either. Links to films are relative to the folder, so
-    that the report and the films can be moved or shared together. The same arguments give the same bytes.
+    The page asks for nothing over the network, and its script may not either. Links to videos are relative to the folder, so
+    that the report and the videos can be moved or shared together. The same arguments give the same bytes.
 
     Args:
         facts: what the batch is.
@@ -384,7 +384,7 @@ def _reasons_of(row: ReportRow) -> tuple[ReasonCount, ...]:
 
 
 def _link_of(folder: Path, row: ReportRow) -> str:
-    """Return the URL of a film on a disk, relative to the report's folder; empty: the film is elsewhere, or there is none yet."""
+    """Return the URL of a video on a disk, relative to the report's folder; empty: the video is elsewhere, or there is none yet."""
     if not row.output_sha256 or not row.output.startswith("/"):
         return ""
     return quote(os.fsencode(os.path.relpath(row.output, folder)))

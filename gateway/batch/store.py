@@ -3,7 +3,7 @@
     NAME/batch.json         facts of the batch (BatchFacts)
     NAME/manifest.jsonl     canonical rows (Manifest.content)
     NAME/shots/ID.json      record of a shot (ShotRecord); no file: the shot waits
-    NAME/shots/ID.jpg       picture of the film
+    NAME/shots/ID.jpg       picture of the video
     NAME/cancelled/ID       empty file: the shot is cancelled
 
 Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has
@@ -230,7 +230,7 @@ def record_path(name: str, shot_id: str) -> str:
 
 
 def thumbnail_path(name: str, shot_id: str) -> str:
-    """Return the path of the picture of a shot's film (JPEG)."""
+    """Return the path of the picture of a shot's video (JPEG)."""
     return f"{name}/shots/{shot_id}.jpg"
 
 
@@ -411,11 +411,11 @@ class BatchStore:
         self._folder.write(record_path(name, record.id), json_of(record))
 
     def put_thumbnail(self, name: str, shot_id: str, jpeg: bytes) -> None:
-        """Store the picture of a shot's film (JPEG)."""
+        """Store the picture of a shot's video (JPEG)."""
         self._folder.write(thumbnail_path(name, shot_id), jpeg)
 
     def thumbnail(self, name: str, shot_id: str) -> bytes | None:
-        """Return the picture of a shot's film (JPEG); None: there is none."""
+        """Return the picture of a shot's video (JPEG); None: there is none."""
         return self._folder.read(thumbnail_path(name, shot_id))
 
     def thumbnails(self, name: str, shot_ids: Iterable[str]) -> dict[str, bytes]:
@@ -463,7 +463,7 @@ class BatchStore:
         self._folder.remove_all([mark_path(name, shot_id) for shot_id in shot_ids if shot_id in cancelled])
 
     def remove(self, name: str) -> None:
-        """Remove a batch: rows, records, pictures and marks. The films stay.
+        """Remove a batch: rows, records, pictures and marks. The videos stay.
 
         The facts are removed last. If the removal is cut, the batch is `removing`, and is removed by the next call, or by `create`.
         """

@@ -32,7 +32,7 @@ class Quality(_Strict):
 
     Attributes:
         min_dubbed_share: least share of the frames that are dubbed, 0 to 1.
-        min_r_opening: least correlation between the wanted opening of the mouth and the opening in the film, -1 to 1.
+        min_r_opening: least correlation between the target opening of the mouth and the opening in the video, -1 to 1.
         max_warnings: most warnings.
         max_silence_opening: largest opening of the mouth in silence, as a share of the person's own range.
         min_opening_spread: least spread of the opening, relative to the person's own spread.
@@ -79,7 +79,7 @@ class ShotMotion(_Strict):
 
 
 class ShotSpec(_Strict):
-    """One row of a manifest: one film to dub.
+    """One row of a manifest: one video to dub.
 
     The options mean what they mean for `dubstage dub`. Paths are absolute after the manifest was read.
 
@@ -87,17 +87,17 @@ class ShotSpec(_Strict):
         id: id of the shot.
         footage: video of the person, or a picture for methods that take one.
         speech: sound file with the new speech; None: the sound of the footage.
-        output: film to write.
+        output: video to write.
         actor: enrolled actor; None: the shot learns the person from its footage.
         consent: JSON file with the consent record; None: that of the actor, or none.
-        project: project that the film belongs to, which the consent record must cover; None: none is named.
+        project: project that the video belongs to, which the consent record must cover; None: none is named.
         language: language of the new speech (BCP 47), which the consent record must cover; None: none is named.
         method: method, or MOTION+RENDERER of two methods; None: the method of the actor, or the default method.
         face: face to dub, as `--face` takes it.
-        retime: the film is as long as the speech.
+        retime: the video is as long as the speech.
         expression: what becomes of the slow expression; None: the method decides.
         expressiveness: factor of the mouth's movement; 1: as the person speaks.
-        keep_audio: the film keeps the sound of the footage.
+        keep_audio: the video keeps the sound of the footage.
         codec: video codec; None: chosen by the container.
         personalize: the networks are adapted to the person.
         seed: random seed of the adaptation.
@@ -136,7 +136,7 @@ class ShotState(StrEnum):
 
 
 WRITTEN: Final = frozenset({ShotState.DONE, ShotState.UNDUBBED})
-"""States of shots whose film is written. No frame of an UNDUBBED film is dubbed."""
+"""States of shots whose video is written. No frame of an UNDUBBED video is dubbed."""
 TO_RETRY: Final = frozenset({ShotState.UNDUBBED, ShotState.FAILED, ShotState.CANCELLED})
 """States of the shots that `dubstage batch retry` begins anew if the user names no shot."""
 ENDED: Final = WRITTEN | TO_RETRY
@@ -154,19 +154,19 @@ class ShotRecord(_Strict):
         begun_at: begin of the last attempt, RFC 3339, UTC; empty: none has begun.
         ended_at: end of the last attempt, RFC 3339, UTC; empty: it has not ended.
         seconds: time of the last attempt that ended, seconds.
-        frames: frames of the film; 0: not known yet.
+        frames: frames of the video; 0: not known yet.
         frames_dubbed: frames with a new mouth.
         frames_by_reason: number of frames by what happened to them (`dubbed` and the reason codes).
-        output: path or URL of the film.
-        output_sha256: digest of the film; empty: there is no film yet.
+        output: path or URL of the video.
+        output_sha256: digest of the video; empty: there is no video yet.
         method: method that dubbed the shot.
-        r_opening: correlation between wanted and shown opening; None: not measured (too few frames dubbed, or too long a film).
+        r_opening: correlation between target and drawn opening; None: not measured (too few frames dubbed, or too long a video).
         motion: motion compared with the person's own; None: no frame is dubbed, or the person's own motion is not known.
         warnings: warnings of the dub.
-        look: reasons why a person must look at the film: no frame is dubbed, or the quality gate marked it; empty: none.
+        look: reasons why a person must look at the video: no frame is dubbed, or the quality gate marked it; empty: none.
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
         error: message of the error of the last attempt; empty: none.
-        has_thumbnail: whether `shots/ID.jpg` holds a picture of the film.
+        has_thumbnail: whether `shots/ID.jpg` holds a picture of the video.
     """
 
     id: ShotId

@@ -1,4 +1,4 @@
-"""The worker of all engines: one shot of a batch, from its record to its film and its new record.
+"""The worker of all engines: one shot of a batch, from its record to its video and its new record.
 
 A shot becomes the same request, with the same checks, as the options of `dubstage dub`. Shots with the same mouths, such as one dub
 in two codecs, share a job folder, so they are dubbed one after the other.
@@ -30,7 +30,7 @@ from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
     CANCELLED,
-    FilmMetrics,
+    VideoMetrics,
     begun,
     cancelled,
     died,
@@ -116,7 +116,7 @@ class WorkerContext:
             return self._opened
 
     async def sealer(self) -> Sealer:
-        """Return what signs the films. The first call reads the key.
+        """Return what signs the videos. The first call reads the key.
 
         Raises:
             DubstageError: the key cannot be used.
@@ -157,7 +157,7 @@ T = TypeVar("T")
 async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[DubRequest]:
     """Yield the checked dub request of a shot, whose files are on this machine.
 
-    Files of a URL are copied to this machine before. A film that goes to a URL is uploaded whole at the end of the block, unless
+    Files of a URL are copied to this machine before. A video that goes to a URL is uploaded whole at the end of the block, unless
     the block raises an error.
 
     Raises:
@@ -190,7 +190,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
             keep_audio=shot.keep_audio,
             codec=shot.codec,
             enrol=EnrolOptions(personalize_renderer=shot.personalize, personalize_motion=shot.personalize, seed=shot.seed),
-            # The bytes of the film depend on this number, so that it is the same however many workers share the cores.
+            # The bytes of the video depend on this number, so that it is the same however many workers share the cores.
             threads=context.settings.compute_threads,
         )
         yield await prepared_request(request, context.place, shot.actor, request.method if shot.method is not None else None)
@@ -226,7 +226,7 @@ def same_job_key(shot: ShotSpec, request: DubRequest) -> str:
     """Return a digest that shots of the same job have in common.
 
     Other shots may have the same digest, because the sizes of the files stand for their contents. Such shots wait in vain, and
-    nothing is wrong with their films.
+    nothing is wrong with their videos.
     """
     files = [request.footage, *([request.speech] if request.speech is not None else [])]
     mouths = [
@@ -253,7 +253,7 @@ class ShotDub:
         context: what the worker dubs with.
         shot: row of the manifest.
         on_progress: called with every frame and step.
-        confirm: raises WorkCancelledError if another process has taken the shot over; blocks. Called before the film gets its
+        confirm: raises WorkCancelledError if another process has taken the shot over; blocks. Called before the video gets its
             place.
         batch: name of the batch in the audit log; empty: none.
         row: row of the shot in the batch, from 0, in the audit log.
@@ -277,10 +277,10 @@ class ShotDub:
         self._confirm = confirm
         self._job: DubJob | None = None
         self._ledger: JobLedger | None = None
-        self._film_there = False
+        self._video_there = False
 
-    async def run(self) -> FilmMetrics:
-        """Dub the shot, and return the figures of the film. The job's folder stays until `discard`.
+    async def run(self) -> VideoMetrics:
+        """Dub the shot, and return the figures of the video. The job's folder stays until `discard`.
 
         A run that fails leaves what `dubstage dub` leaves, so that the next attempt on this machine goes on from there.
 
@@ -289,7 +289,7 @@ class ShotDub:
         """
         return await retried_while_running(self._once)
 
-    async def _once(self) -> FilmMetrics:
+    async def _once(self) -> VideoMetrics:
         context = self._context
         async with shot_request(context, self._shot) as request, same_job_lock(context, self._shot, request):
             stages, place = await context.stages(), context.place
@@ -299,19 +299,19 @@ class ShotDub:
                 request, stages, place.artefacts, context.jobs, ledger, max_bytes=context.settings.max_job_bytes, sealer=sealer
             )
             self._job, self._ledger = job, ledger
-            # The folder stays locked until the film is measured: a worker that removes the same folder comes later.
+            # The folder stays locked until the video is measured: a worker that removes the same folder comes later.
             with job:
                 return await self._dubbed(request, job, stages, ledger)
 
-    async def _dubbed(self, request: DubRequest, job: DubJob, stages: Stages, ledger: JobLedger) -> FilmMetrics:
-        """Dub the shot, and return the figures of the film, which are measured while the job's folder is open."""
+    async def _dubbed(self, request: DubRequest, job: DubJob, stages: Stages, ledger: JobLedger) -> VideoMetrics:
+        """Dub the shot, and return the figures of the video, which are measured while the job's folder is open."""
         async with ledger.recorded(request.method, batch=self._batch, row=self._row) as record:
             outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
-            self._film_there = True
-            await record.film(request.output, outcome.watermark)
+            self._video_there = True
+            await record.video(request.output, outcome.watermark)
             self._on_progress("measure", 0, 1)
             try:
-                # A film whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
+                # A video whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
                 return await measured_while_allowed(request, outcome, job.workspace, stages, ledger.check)
             except FORBIDDEN:
                 # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
@@ -329,13 +329,13 @@ class ShotDub:
             self._ledger.check()
 
     async def withdraw(self) -> None:
-        """Remove the film, if this run has written it, and what the dub keeps for another run."""
-        if self._job is not None and self._film_there:
-            await in_thread(self._job.remove_film)
+        """Remove the video, if this run has written it, and what the dub keeps for another run."""
+        if self._job is not None and self._video_there:
+            await in_thread(self._job.remove_video)
         await self.discard()
 
     async def discard(self) -> None:
-        """Remove what the dub keeps for another run. The film stays. Errors go to the log."""
+        """Remove what the dub keeps for another run. The video stays. Errors go to the log."""
         if self._job is None:
             return
         try:
@@ -353,7 +353,7 @@ _TRIES_S: Final = (1.0, 4.0, 10.0)
 def exit_code_of(record: ShotRecord) -> int:
     """Return the exit code of a worker of one shot. A shot that is done, marked for a look, or cancelled ends with 0.
 
-    A film without a dubbed frame has a code of its own.
+    A video without a dubbed frame has a code of its own.
 
     A shot whose attempts are used up waits for a person, even if its last error was one that another attempt may mend.
     """
@@ -381,7 +381,7 @@ async def run_shot(
 ) -> ShotRecord:
     """Dub one shot of a batch, and return the shot's new record, which is stored.
 
-    A shot that has ended is not computed again: its record is returned. A shot that is done is computed again only if its film is
+    A shot that has ended is not computed again: its record is returned. A shot that is done is computed again only if its video is
     gone or was changed. If another worker of this machine has the shot, this one waits for that worker's end. An error of the shot
     is told by its record. If the task is cancelled, the shot waits again, and the attempt does not count.
 
@@ -392,7 +392,7 @@ async def run_shot(
         index: row of the shot, from 0.
         worker: name of this worker; empty: HOST:PID.
         on_progress: called with every frame and step.
-        confirm: checks that no other process has taken the shot over; blocks. Called before a film or a record gets its place.
+        confirm: checks that no other process has taken the shot over; blocks. Called before a video or a record gets its place.
             Raises WorkCancelledError if another process has taken the shot.
 
     Raises:
@@ -405,11 +405,11 @@ async def run_shot(
         return await attempt.run()
 
 
-async def film_fault(shot: ShotSpec, record: ShotRecord) -> str:
-    """Return what became of the film of a shot that is done, such as `was gone`; empty: the film is as it was written.
+async def video_fault(shot: ShotSpec, record: ShotRecord) -> str:
+    """Return what became of the video of a shot that is done, such as `was gone`; empty: the video is as it was written.
 
     Raises:
-        DubstageError: the place of the film cannot be read.
+        DubstageError: the place of the video cannot be read.
     """
     try:
         found = await in_thread(digest_of, shot.output)
@@ -440,7 +440,7 @@ class _Attempt:
         record = await in_thread(self._store.record, self._name, self._shot.id)
         redone = ""
         if record.state in WRITTEN:
-            redone = await film_fault(self._shot, record)
+            redone = await video_fault(self._shot, record)
             if not redone:
                 return record
             record = ShotRecord(id=record.id)
@@ -477,8 +477,8 @@ class _Attempt:
                 return await self._end(record, cancelled(record, present_time()))
             return await self._end(record, failed(record, failure_of(problem), time.monotonic() - began, present_time()))
         if redone:
-            made = replace(made, warnings=(*made.warnings, f"the film of an earlier run {redone}: it was made anew"))
-        # A film that is written is never dubbed again because its worker was told to end in the wrong moment.
+            made = replace(made, warnings=(*made.warnings, f"the video of an earlier run {redone}: it was made anew"))
+        # A video that is written is never dubbed again because its worker was told to end in the wrong moment.
         finished = asyncio.ensure_future(self._finished(record, made, time.monotonic() - began))
         try:
             return await asyncio.shield(finished)
@@ -486,11 +486,11 @@ class _Attempt:
             await finished
             raise
 
-    async def _finished(self, record: ShotRecord, made: FilmMetrics, seconds: float) -> ShotRecord:
+    async def _finished(self, record: ShotRecord, made: VideoMetrics, seconds: float) -> ShotRecord:
         if made.thumbnail:
             await self._kept(lambda: self._store.put_thumbnail(self._name, self._shot.id, made.thumbnail))
             try:
-                # Only now: an erasure that begins later finds the picture. The film was complete before, and stays.
+                # Only now: an erasure that begins later finds the picture. The video was complete before, and stays.
                 await self._kept(self._dub.check)
             except DubstageError:
                 # The person may not be shown any more, or the database does not say. The record is complete without the picture.
@@ -506,7 +506,7 @@ class _Attempt:
             raise WorkCancelledError(CANCELLED)
 
     async def _end(self, before: ShotRecord, record: ShotRecord) -> ShotRecord:
-        """Store how an attempt without a film ended, and return the record that counts.
+        """Store how an attempt without a video ended, and return the record that counts.
 
         The end is stored only in place of `before`, the record that the attempt knows. Another machine may have done the shot
         meanwhile, or have begun the shot, or a person may have reset the shot: then the stored record stays.

@@ -92,7 +92,7 @@ def create(
     method: Annotated[
         str,
         typer.Option(
-            metavar=options.METHOD_VALUES, help="Method to enrol the person for. Films of the person are dubbed with this method."
+            metavar=options.METHOD_VALUES, help="Method to enrol the person for. Videos of the person are dubbed with this method."
         ),
     ] = DEFAULT_METHOD,
     motion: options.Motion = None,

@@ -22,7 +22,7 @@ commands = typer.Typer(no_args_is_help=True, help="List, export and check the au
 app.add_typer(commands, name="audit")
 
 EXIT_BROKEN: Final = 3
-"""Exit code if the log was changed, as of `dubstage inspect` for a film that was changed."""
+"""Exit code if the log was changed, as of `dubstage inspect` for a video that was changed."""
 _SHOWN_DIGITS: Final = 12
 
 Key = Annotated[

@@ -26,9 +26,9 @@ def backup(
 ) -> None:
     """Write all actors, consent records, operations, receipts and keys of the installation to one file.
 
-    The file holds the blobs that the actors need, also those of an object store, and the keys that sign receipts and films: keep
-    the file secret. It does not hold films, jobs or batches. Erasing a person does not reach files that were written before: delete
-    them, too, or take a new backup.
+    The file holds the blobs that the actors need, also those of an object store, and the keys that sign receipts and videos: keep
+    the file secret. It does not hold videos, jobs or batches. Erasing a person does not reach files that were written before:
+    delete them, too, or take a new backup.
     """
     with open_installation(options.gateway_settings()) as place, StepProgress() as progress:
         made = write_backup(place, file, without=frozenset(without or ()), overwrite=overwrite, on_blob=progress)

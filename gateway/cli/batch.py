@@ -289,7 +289,7 @@ def retry_shots(
 
 
 def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool) -> None:
-    """Remove a batch whose shots have all ended. The films stay.
+    """Remove a batch whose shots have all ended. The videos stay.
 
     Args:
         store: store of batches.
@@ -300,7 +300,7 @@ def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, for
         InvalidRequestError: shots are left, or a submission of the batch runs on this machine.
     """
     remove(settings, store, name, force=force)
-    say_result(f"batch {name} is removed; its films stay")
+    say_result(f"batch {name} is removed; its videos stay")
 
 
 INDEX_VARIABLES: Final = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")
@@ -385,7 +385,7 @@ def _show_result(record: ShotRecord) -> int:
     for warning in record.warnings:
         say_warning(warning)
     for reason in record.look:
-        say_warning(f"look at this film: {reason}")
+        say_warning(f"look at this video: {reason}")
     if record.state in WRITTEN:
         say(f"{record.id}: {record.frames_dubbed} of {record.frames} frames dubbed")
         say_result(record.output)
@@ -508,7 +508,7 @@ def remove_command(
         ),
     ] = False,
 ) -> None:
-    """Remove the rows, the records and the pictures of a batch whose shots have all ended. The films stay."""
+    """Remove the rows, the records and the pictures of a batch whose shots have all ended. The videos stay."""
     settings = options.gateway_settings()
     remove_batch(settings, open_batches(settings), name, force=force)
     record_change(settings, "removed", name)

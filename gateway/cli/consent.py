@@ -23,7 +23,7 @@ from gateway.consent.keys import check_signature, read_keys, read_private_key, s
 from gateway.consent.record import Consent, canonical_form, check_scope, check_time, consent_line, digest_of, embedding_text, use_of
 from gateway.consent.subject import ENOUGH_FRAMES
 from gateway.dub.face_choice import parse_face
-from gateway.dub.subjects import face_of_films
+from gateway.dub.subjects import face_of_videos
 from gateway.stages.opening import open_stage, open_stages
 from services.common.errors import ConsentUnsignedError, InvalidRequestError
 
@@ -37,7 +37,7 @@ Record = Annotated[Path, typer.Argument(metavar="FILE", help="JSON file with the
 def subject(
     footage: Annotated[
         list[Path],
-        typer.Argument(metavar="FOOTAGE...", help="Films or pictures of the person. Each shows the person's face."),
+        typer.Argument(metavar="FOOTAGE...", help="Videos or pictures of the person. Each shows the person's face."),
     ],
     face: options.Face = "largest",
     actor: Annotated[str | None, typer.Option(metavar="ID", help="Actor that the record is for. Default: any actor.")] = None,
@@ -69,11 +69,11 @@ def subject(
         # Only the sound of the footage says who speaks.
         opened = open_stages(settings) if choice.kind == "speaker" else open_stage(settings, "face")
         async with opened as there:
-            found = await face_of_films(there, footage, choice, threads=settings.compute_threads)
+            found = await face_of_videos(there, footage, choice, threads=settings.compute_threads)
         if found.frames < ENOUGH_FRAMES:
             say_warning(
                 f"only {found.frames} frames show the face: such a face tells people apart less surely than one of {ENOUGH_FRAMES} "
-                "frames and more. A film of the person is better"
+                "frames and more. A video of the person is better"
             )
         fields["face"] = {"network": found.network, "embedding": embedding_text(found.vector)}
 

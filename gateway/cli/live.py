@@ -66,8 +66,8 @@ def read_speech(path: Path) -> tuple[Float32, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveFilm:
-    """Place of the film of a stream.
+class LiveVideo:
+    """Place of the video of a stream.
 
     Attributes:
         overwrite: replace an existing file even if dubstage did not write the file.
@@ -78,7 +78,7 @@ class LiveFilm:
     overwrite: bool
 
     async def of_stages(self, settings: GatewaySettings, sound: PacedSpeech, actor: StoredActor, stages: Stages) -> Recording:
-        """Return the film of an actor that the stages of this process show, or stages that this process calls.
+        """Return the video of an actor that the stages of this process show, or stages that this process calls.
 
         Raises:
             InvalidRequestError, StorageRefusedError: as `of_gateway`.
@@ -88,7 +88,7 @@ class LiveFilm:
         return await self._recording(settings, sound, await streamed_actor(actor, stages))
 
     async def of_gateway(self, settings: GatewaySettings, sound: PacedSpeech, actor_id: str, config: ClientConfig) -> Recording:
-        """Return the film of an actor that a running gateway shows. The manifest names no models: the gateway tells none.
+        """Return the video of an actor that a running gateway shows. The manifest names no models: the gateway tells none.
 
         Raises:
             InvalidRequestError: the place cannot be written, or the certificate of the settings cannot be used.
@@ -98,7 +98,7 @@ class LiveFilm:
         return await self._recording(settings, sound, await _actor_of_gateway(config, actor_id))
 
     async def _recording(self, settings: GatewaySettings, sound: PacedSpeech, actor: StreamedActor) -> Recording:
-        """Return the film, which is not begun. This installation signs the film."""
+        """Return the video, which is not begun. This installation signs the video."""
         sealer = await asyncio.to_thread(open_sealer, settings)
         sealer.check_place(self.output, overwrite=self.overwrite)
         return Recording(
@@ -126,7 +126,7 @@ async def show_frames(
     Args:
         frames: frames of the stream.
         speech: speech that the stream takes.
-        recording: film to write the pictures to; None: no film is written.
+        recording: video to write the pictures to; None: no video is written.
         show_latency: whether the latency of each frame is printed.
 
     Raises:
@@ -158,7 +158,7 @@ class LiveRequest:
     Attributes:
         actor_id: actor to show.
         audio: sound file with the speech.
-        film: film to write; None: no film is written.
+        video: video to write; None: no video is written.
         show_latency: whether the latency of each frame is printed.
         gateway: HOST:PORT of a running gateway; None: the gateway runs in this process.
         use: project and language of the stream.
@@ -168,7 +168,7 @@ class LiveRequest:
 
     actor_id: str
     audio: Path
-    film: LiveFilm | None
+    video: LiveVideo | None
     show_latency: bool
     gateway: str | None
     use: ConsentUse
@@ -196,8 +196,8 @@ async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
 async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: PacedSpeech) -> None:
     config = replace(settings.client_config("audio"), stage="gateway", target=target)
     recording = None
-    if request.film is not None:
-        recording = await request.film.of_gateway(settings, speech, request.actor_id, config)
+    if request.video is not None:
+        recording = await request.video.of_gateway(settings, speech, request.actor_id, config)
     frames = remote_live_frames(
         config,
         request.actor_id,
@@ -218,8 +218,8 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
         place.actors.consents.check_enrolled(consent, None, request.use, request.actor_id, actor_id=request.actor_id)
         async with place.stages() as stages:
             recording = None
-            if request.film is not None:
-                recording = await request.film.of_stages(settings, speech, actor, stages)
+            if request.video is not None:
+                recording = await request.video.of_stages(settings, speech, actor, stages)
             streams = LiveStreams(
                 lambda: stages,
                 place.actors,
@@ -245,7 +245,7 @@ def live(
     audio: Annotated[Path, typer.Option(metavar="FILE", help="Sound file with the speech, at most ten minutes long.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Film to write. Without it, give --show-latency."),
+        typer.Option("-o", "--output", metavar="FILE", help="Video to write. Without it, give --show-latency."),
     ] = None,
     show_latency: Annotated[
         bool,
@@ -278,7 +278,7 @@ def live(
     request = LiveRequest(
         actor_id=actor,
         audio=audio,
-        film=LiveFilm(output, audio, overwrite) if output is not None else None,
+        video=LiveVideo(output, audio, overwrite) if output is not None else None,
         show_latency=show_latency,
         gateway=gateway,
         use=options.consent_use(project, language),

@@ -39,7 +39,7 @@ STILL_METHODS: Final = ", ".join(name for name, method in METHODS.items() if met
 REFERENCE_RENDERERS: Final = ", ".join(name for name, method in METHODS.items() if method.renderer.reference) or "none"
 """Renderers that take a reference picture, for help texts."""
 TIMELINE_METHODS: Final = ", ".join(name for name, method in METHODS.items() if method.own_timeline)
-"""Methods whose films are always as long as the speech, for help texts."""
+"""Methods whose videos are always as long as the speech, for help texts."""
 Face = Annotated[
     str,
     typer.Option(

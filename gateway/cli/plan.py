@@ -26,7 +26,7 @@ FIGURES: Final = Path(__file__).with_name("figures.toml")
 LIVE_USE: Final = 0.6
 """Share of a replica's processors that live streams may use in the mean. The rest keeps queues short when streams come at once."""
 FILM_USE: Final = 0.85
-"""Share of a replica's processors that a batch may use in the mean. Films can wait, so less is kept free."""
+"""Share of a replica's processors that a batch may use in the mean. Videos can wait, so less is kept free."""
 NUM_SCALES: Final = 4
 _MS: Final = 1000.0
 
@@ -51,7 +51,7 @@ class StageFigures(_Strict):
 
 
 class GatewayFigures(_Strict):
-    """Processor time of the gateway, ms per frame of a film and of a live stream."""
+    """Processor time of the gateway, ms per frame of a video and of a live stream."""
 
     film: _Cost
     live: _Cost
@@ -85,9 +85,9 @@ class PlannedLoad:
 
     Attributes:
         live_streams: live streams at once.
-        film_hours: hours of film to dub in one night.
+        film_hours: hours of video to dub in one night.
         night_hours: length of the night, hours.
-        fps: frames a second of streams and films.
+        fps: frames a second of streams and videos.
         method: method that dubs.
         scale: footage pixels per box pixel, 1 to 4: 1 for faces up to 220 px wide, 2 up to 405, 3 up to 590.
     """
@@ -106,9 +106,9 @@ class StageNeed:
 
     Attributes:
         stage: name of the stage, or `gateway`.
-        ms_per_frame: processor time of one frame of a film, ms.
+        ms_per_frame: processor time of one frame of a video, ms.
         live_processors: processors that the live streams keep busy in the mean.
-        film_processors: processors that the films keep busy in the mean, all night.
+        film_processors: processors that the videos keep busy in the mean, all night.
         replicas: replicas for both, with room to spare (LIVE_USE, FILM_USE).
     """
 
@@ -174,9 +174,9 @@ def read_figures(file: Path) -> Figures:
 @app.command("plan")
 def plan(
     live: Annotated[int, typer.Option(min=0, max=100_000, metavar="N", help="Live streams at once.")] = 0,
-    film_hours: Annotated[float, typer.Option(min=0, max=1e6, metavar="HOURS", help="Hours of film to dub in one night.")] = 0.0,
+    film_hours: Annotated[float, typer.Option(min=0, max=1e6, metavar="HOURS", help="Hours of video to dub in one night.")] = 0.0,
     night_hours: Annotated[float, typer.Option(min=0.1, max=24, metavar="HOURS", help="Length of the night.")] = 10.0,
-    fps: Annotated[float, typer.Option(min=1, max=240, help="Frames a second of streams and films.")] = 25.0,
+    fps: Annotated[float, typer.Option(min=1, max=240, help="Frames a second of streams and videos.")] = 25.0,
     method: Annotated[str, typer.Option(metavar="|".join(METHODS), help="Method that dubs.")] = DEFAULT_METHOD,
     scale: Annotated[
         int,
@@ -190,7 +190,7 @@ def plan(
     ] = FIGURES,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say how many replicas of each stage some live streams and some hours of film a night need.
+    """Say how many replicas of each stage some live streams and some hours of video a night need.
 
     The figures are processor time per frame, measured on one kind of machine without a GPU (docs/operations.md).
     """
@@ -199,7 +199,7 @@ def plan(
     if as_json:
         out.print_json(json.dumps([asdict(need) for need in found]))
         return
-    table = Table("stage", "ms per frame", "processors, live", "processors, film", "replicas")
+    table = Table("stage", "ms per frame", "processors, live", "processors, video", "replicas")
     for need in found:
         table.add_row(
             need.stage,

@@ -6,11 +6,11 @@ services/common/face/mouth_detail.py says what detail and its two bands are. Wit
 
 The box has no fine band worth keeping, so the frame's takes its place. The middle band of the box has the right structures in the
 right places, but is drawn softly. So it is kept and strengthened: g is the ratio of k times the frame's middle band under the mask
-to the box's. To put the frame's middle band in its place would look the same, and be farther from the film.
+to the box's. To put the frame's middle band in its place would look the same, and be farther from the video.
 
-An actor may have been learned from sharper or softer footage than the film that is dubbed, and the film may be out of focus or
-blurred by motion. f and k are the ratios of the film's own frame to the frame of the person, band by band, on the skin alone: what
-the lips and teeth of the film do must not show.
+An actor may have been learned from sharper or softer footage than the video that is dubbed, and the video may be out of focus or
+blurred by motion. f and k are the ratios of the video's own frame to the frame of the person, band by band, on the skin alone: what
+the lips and teeth of the video do must not show.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from services.common.face.landmarks import LIPS_OUTER
 from services.common.face.mouth_detail import NO_DETAIL, at_scale, coarse_of, enlarged, luma_of, middle_of, on_box_grid
 
 _MOST_RAISED: Final = 1.25
-"""Largest factor of the detail of the person's frame. A film with more has noise, or another light."""
+"""Largest factor of the detail of the person's frame. A video with more has noise, or another light."""
 _MOST_GAIN: Final = 1.6
 """Largest factor of the box's middle band. If the box is softer than that, it shows something else than the frame."""
 _STRENGTHENED: Final = 1.5
@@ -60,17 +60,17 @@ def box_with_detail(box: UInt8, detail: UInt8, mask: UInt8, skin: UInt8, own: Fl
         detail: uint8 [160 S, 160 S], detail of a luma plus 128; S >= 1 pixels per box pixel.
         mask: uint8 [160, 160], weight of the box in the frame.
         skin: uint8 [160, 160], `skin_under` that mask.
-        own: float32 [160 S, 160 S], luma of the film's own frame, 0 to 255.
+        own: float32 [160 S, 160 S], luma of the video's own frame, 0 to 255.
     """
     scale = len(detail) // BOX_SIZE
     person = detail.astype(np.float32) - NO_DETAIL
     person_middle = middle_of(on_box_grid(person))
-    film_small, box_small = on_box_grid(own), luma_of(box)
-    film_coarse, box_coarse = coarse_of(film_small), coarse_of(box_small)
-    film_middle, box_middle = middle_of(film_small - film_coarse), middle_of(box_small - box_coarse)
-    film_smooth = film_coarse + film_middle
-    fine = _raised(_thinned_fine(person, person_middle), _thinned_fine(own, film_smooth), skin)
-    target = _raised(person_middle, film_middle, skin) * _strength(person_middle, mask)
+    video_small, box_small = on_box_grid(own), luma_of(box)
+    video_coarse, box_coarse = coarse_of(video_small), coarse_of(box_small)
+    video_middle, box_middle = middle_of(video_small - video_coarse), middle_of(box_small - box_coarse)
+    video_smooth = video_coarse + video_middle
+    fine = _raised(_thinned_fine(person, person_middle), _thinned_fine(own, video_smooth), skin)
+    target = _raised(person_middle, video_middle, skin) * _strength(person_middle, mask)
     gain = min(max(_ratio(target, _strength(box_middle, mask)), 1.0), _MOST_GAIN)
     large = enlarged(box, scale)
     # One smooth picture holds all that is not the fine band of the person, and is enlarged once.
@@ -96,9 +96,9 @@ def luma_under_box(luma: Plane, bits: int, colour: ColourModel, coded_from_nativ
     return np.asarray(seen.astype(np.float32) * np.float32(255.0 / white), np.float32)
 
 
-def _raised(person: Float32, film: Float32, skin: UInt8) -> float:
-    """Return the factor that gives a band of the person's frame the strength of the film's on the skin."""
-    return min(_ratio(_strength(film, skin), _strength(person, skin)), _MOST_RAISED)
+def _raised(person: Float32, video: Float32, skin: UInt8) -> float:
+    """Return the factor that gives a band of the person's frame the strength of the video's on the skin."""
+    return min(_ratio(_strength(video, skin), _strength(person, skin)), _MOST_RAISED)
 
 
 def _thinned_fine(picture: Float32, smooth: Float32) -> Float32:

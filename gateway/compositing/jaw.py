@@ -1,8 +1,8 @@
 """Moving of the filmed jaw to the target jaw, in the footage, before a rendered box is blended in.
 
-The lower-face mask ends where the person's jaw is at its lowest. Where the jaw of the footage hangs low and the wanted jaw is
+The lower-face mask ends where the person's jaw is at its lowest. Where the jaw of the footage hangs low and the target jaw is
 higher, the filmed chin would stay visible at the edge of the mask, below the new chin. So the footage is warped first: a
-thin-plate spline takes the filmed contour of the jaw to the wanted contour. The edge of the render box rests, and so do places
+thin-plate spline takes the filmed contour of the jaw to the target contour. The edge of the render box rests, and so do places
 beside the jaw, where the room behind the person may be seen. In between, the skin of the neck is stretched or squeezed.
 Afterwards, pixel p of the box shows what the footage has at p + shift(p).
 """

@@ -1,4 +1,4 @@
-"""The consent record: its canonical form, the use and the time that it covers, and the line that says whose consent a film has."""
+"""The consent record: its canonical form, the use and the time that it covers, and the line that says whose consent a video has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from services.common.array_types import Float32
 from services.common.errors import ConsentExpiredError, ConsentNotYetValidError, ConsentOutOfScopeError, InvalidRequestError
 
 NO_CONSENT: Final = "no consent on record"
-"""Line for a film without a consent record."""
+"""Line for a video without a consent record."""
 EARLIEST: Final = datetime.date(1900, 1, 1)
 """Earliest date of a consent record."""
 SIGNATURE_BYTES: Final = 64
@@ -51,7 +51,7 @@ _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}")
 
 
 def _plain(text: str) -> str:
-    """Return a text without characters that a terminal, a page or a film's comment would act on instead of showing them."""
+    """Return a text without characters that a terminal, a page or a video's comment would act on instead of showing them."""
     for place, character in enumerate(text):
         if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
             raise ValueError(f"character {place + 1} is {character!a}: write one line without control characters")
@@ -264,7 +264,7 @@ def digest_of(consent: Consent) -> str:
 
 
 def consent_line(consent: Consent | None) -> str:
-    """Return one line about the consent, for terminals, reports and the film's metadata."""
+    """Return one line about the consent, for terminals, reports and the video's metadata."""
     if consent is None:
         return NO_CONSENT
     limits = [

@@ -22,7 +22,7 @@ _HOW: Final = "`dubstage consent subject FOOTAGE --record RECORD.json -o NEW.jso
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Face:
-    """Mean face embedding of a person in one film.
+    """Mean face embedding of a person in one video.
 
     Attributes:
         network: name of the network that computed the embeddings.

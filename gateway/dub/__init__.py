@@ -1,1 +1,1 @@
-"""A dub in two passes: analyse the footage and the speech, then render windows and write the film."""
+"""A dub in two passes: analyse the footage and the speech, then render windows and write the video."""

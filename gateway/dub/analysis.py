@@ -1,6 +1,6 @@
 """Analysis of one person in one footage, from opening the file to what the stages learn of the person.
 
-The first passes find all faces of the film and the features of the speech. Each pass is done once per job.
+The first passes find all faces of the video and the features of the speech. Each pass is done once per job.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.async_utilities import cancel_all
 from gateway.consent.subject import Face
 from gateway.dub.coefficients import TrackedPerson
-from gateway.dub.composite import TrackedFilm
+from gateway.dub.composite import TrackedVideo
 from gateway.dub.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
 from gateway.dub.face_choice import FaceChoice, check_one_face, choose_face, main_faces
 from gateway.dub.face_records import FaceIndex, FaceMeans, embed_every, faces_note, faces_of_note, read_index
@@ -63,13 +63,13 @@ async def gather_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any,
 async def track_footage(
     stages: Stages, info: MediaInfo, workspace: Workspace, *, threads: int, on_frame: Callable[[int], None], embed: bool = False
 ) -> FaceIndex:
-    """Find all faces of a film, and return where their records are.
+    """Find all faces of a video, and return where their records are.
 
     Args:
         workspace: gets the records.
         threads: threads of the decoder.
         on_frame: called with the number of tracked frames.
-        embed: whether the faces are measured for comparisons with other films. An earlier run that did not do so is done again.
+        embed: whether the faces are measured for comparisons with other videos. An earlier run that did not do so is done again.
 
     Raises:
         InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -107,7 +107,7 @@ async def track_footage(
 async def hear_speech(
     stages: Stages, duration: Fraction, speech: Speech, workspace: Workspace, kinds: FeatureKinds
 ) -> SpeechExtent:
-    """Extract the features of the new speech for a film of `duration` seconds, and return how the speech fits the film.
+    """Extract the features of the new speech for a video of `duration` seconds, and return how the speech fits the video.
 
     Raises:
         InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -144,7 +144,7 @@ class FootageAnalysis:
 
     Attributes:
         method: method that the person is enrolled for.
-        info: the footage. Of a still picture: the film of one frame that `open` writes.
+        info: the footage. Of a still picture: the video of one frame that `open` writes.
         workspace: record files of the job.
         threads: threads of the decoder.
     """
@@ -160,7 +160,7 @@ class FootageAnalysis:
 
     @classmethod
     async def open(cls, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> FootageAnalysis:
-        """Return an analysis of footage that was inspected. A still picture becomes a film of one frame in the workspace.
+        """Return an analysis of footage that was inspected. A still picture becomes a video of one frame in the workspace.
 
         Raises:
             MediaUnsupportedError: a picture that cannot be read.
@@ -174,7 +174,7 @@ class FootageAnalysis:
 
         Args:
             on_frame: called with the number of tracked frames.
-            embed: whether the faces are measured for comparisons with other films.
+            embed: whether the faces are measured for comparisons with other videos.
 
         Raises:
             InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -321,9 +321,9 @@ class FootageAnalysis:
         return frame_seconds(self.info)
 
     @property
-    def film(self) -> TrackedFilm:
-        """The footage as a film that can be dubbed in place."""
-        return TrackedFilm(self.info, self.index, self.workspace.faces)
+    def video(self) -> TrackedVideo:
+        """The footage as a video that can be dubbed in place."""
+        return TrackedVideo(self.info, self.index, self.workspace.faces)
 
     def _seen(self, rows: list[int]) -> TrackedPerson:
         """Return the frames for a bank that is made from face records."""

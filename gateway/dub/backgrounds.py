@@ -1,4 +1,4 @@
-"""Background films of dubs with a timeline of their own. A background film is written first and then dubbed in place.
+"""Background videos of dubs with a timeline of their own. A background video is written first and then dubbed in place.
 
 The background of a still picture is the picture, with its head turned to the predicted poses.
 
@@ -26,7 +26,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.async_utilities import close, in_thread
 from gateway.dub.analysis import FootageAnalysis
-from gateway.dub.composite import TrackedFilm
+from gateway.dub.composite import TrackedVideo
 from gateway.dub.disk import job_folder
 from gateway.dub.face_records import cut_box, read_index
 from gateway.dub.plan import SILENT_BELOW
@@ -56,11 +56,11 @@ OnFrame = Callable[[int, int], None]
 
 
 async def retime(analysis: FootageAnalysis, speech_probability: Float32) -> list[int]:
-    """Return footage frames for a film as long as the speech. The head moves while the person speaks.
+    """Return footage frames for a video as long as the speech. The head moves while the person speaks.
 
     Args:
         analysis: the footage and the face to dub.
-        speech_probability: float32 [T], of every frame of the film.
+        speech_probability: float32 [T], of every frame of the video.
 
     Raises:
         InvalidRequestError: the footage is shorter than half the speech.
@@ -109,12 +109,12 @@ def rebased(poses: Float64, about: Float64, target: Float64) -> Float64:
     return np.asarray(moved + target)
 
 
-async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame: OnFrame) -> TrackedFilm:
-    """Return the background film that shows the chosen footage frames, with the records of the face. Written once per job.
+async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame: OnFrame) -> TrackedVideo:
+    """Return the background video that shows the chosen footage frames, with the records of the face. Written once per job.
 
     Args:
         analysis: the footage and the face to dub.
-        chosen: a footage frame for every frame of the film.
+        chosen: a footage frame for every frame of the video.
         on_frame: called with every written frame.
 
     Raises:
@@ -146,25 +146,25 @@ async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame
 
         await in_thread(record)
         await in_thread(workspace.finish, "background", {}, path, workspace.backgrounds)
-    return background_film(analysis, len(chosen))
+    return background_video(analysis, len(chosen))
 
 
 def background_path(analysis: FootageAnalysis) -> Path:
-    """Return where the background film of a job lies."""
+    """Return where the background video of a job lies."""
     return analysis.workspace.folder / f"background{BACKGROUND_SUFFIX}"
 
 
 def check_disk_space(analysis: FootageAnalysis, num_frames: int) -> None:
-    """Raise an error if a background film and its records do not fit on the disk. FFV1 takes at least one bit per luma sample."""
-    film = num_frames * analysis.info.video.width * analysis.info.video.height // 8
-    analysis.workspace.allowance.check(film + num_frames * FACE_RECORD.itemsize, f"a background film of {num_frames} frames")
+    """Raise an error if a background video and its records do not fit on the disk. FFV1 takes at least one bit per luma sample."""
+    video = num_frames * analysis.info.video.width * analysis.info.video.height // 8
+    analysis.workspace.allowance.check(video + num_frames * FACE_RECORD.itemsize, f"a background video of {num_frames} frames")
 
 
-def background_film(analysis: FootageAnalysis, num_frames: int) -> TrackedFilm:
-    """Return the finished background film of a job, with its face records."""
+def background_video(analysis: FootageAnalysis, num_frames: int) -> TrackedVideo:
+    """Return the finished background video of a job, with its face records."""
     backgrounds = analysis.workspace.backgrounds
     info = open_background(background_path(analysis), own_timeline(analysis.info, num_frames))
-    return TrackedFilm(info, read_index(backgrounds, [], num_frames), backgrounds)
+    return TrackedVideo(info, read_index(backgrounds, [], num_frames), backgrounds)
 
 
 def _checked(
@@ -216,13 +216,13 @@ def own_pose(still: FootageAnalysis) -> Float64:
 
 async def show_rotated(
     analysis: FootageAnalysis, identity: common_pb2.ArtefactRef, poses: Float64, blink: Float32, on_frame: OnFrame
-) -> TrackedFilm:
-    """Return the background film of a still whose head is turned to `poses` and blinks. Written once per job.
+) -> TrackedVideo:
+    """Return the background video of a still whose head is turned to `poses` and blinks. Written once per job.
 
     Args:
         analysis: the still and the face to dub.
         identity: the person on the morphable model.
-        poses: float64 [T, 6], head-pose vectors of the film.
+        poses: float64 [T, 6], head-pose vectors of the video.
         blink: float32 [T], how far the eyes are shut, 0 to 1.
         on_frame: called with every written frame.
 
@@ -231,13 +231,13 @@ async def show_rotated(
         DubstageError: from the texture stage.
     """
     workspace, path = analysis.workspace, background_path(analysis)
-    film = own_timeline(analysis.info, len(poses))
+    video = own_timeline(analysis.info, len(poses))
     if await in_thread(workspace.finished, "background", path, workspace.backgrounds) is None:
         await in_thread(check_disk_space, analysis, len(poses))
-        await _rotate(_Portrait.of(analysis, identity), analysis, film, poses, blink, on_frame)
+        await _rotate(_Portrait.of(analysis, identity), analysis, video, poses, blink, on_frame)
         workspace.backgrounds.sync()
         await in_thread(workspace.finish, "background", {}, path, workspace.backgrounds)
-    return background_film(analysis, len(poses))
+    return background_video(analysis, len(poses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +267,9 @@ class _Portrait:
 
 
 async def _rotate(
-    portrait: _Portrait, analysis: FootageAnalysis, film: MediaInfo, poses: Float64, blink: Float32, on_frame: OnFrame
+    portrait: _Portrait, analysis: FootageAnalysis, video: MediaInfo, poses: Float64, blink: Float32, on_frame: OnFrame
 ) -> None:
-    """Write the film of a turned portrait and its face records."""
+    """Write the video of a turned portrait and its face records."""
     backgrounds, path = analysis.workspace.backgrounds, background_path(analysis)
     size = (portrait.picture.shape[1], portrait.picture.shape[0])
 
@@ -283,7 +283,7 @@ async def _rotate(
         if number == len(poses):
             raise ContractBrokenError("the texture stage answered more frames than it was asked for")
         turned = from_image(reply.picture, "picture", channels=3, size=size)
-        writer.write(frame_of_picture(turned, number, film.video))
+        writer.write(frame_of_picture(turned, number, video.video))
         backgrounds.append(_portrait_record(portrait.record, number, reply, turned))
 
     async def rotate() -> None:
@@ -291,7 +291,7 @@ async def _rotate(
         number = 0
         replies = analysis.stages.stream(rpcs.texture.ROTATE_PORTRAIT, requests())
         try:
-            with background_writer(path, film, analysis.threads) as writer:
+            with background_writer(path, video, analysis.threads) as writer:
                 async for reply in replies:
                     await in_thread(take, writer, number, reply)
                     number += 1

@@ -1,4 +1,4 @@
-"""The claim of a film's manifest, made from the request, the models and the plan of the dub."""
+"""The claim of a video's manifest, made from the request, the models and the plan of the dub."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gateway.consent.record import digest_of
 from gateway.dub.plan import Plan
 from gateway.dub.request import DubRequest, what_is_synthetic
 from gateway.media.types import MediaInfo
-from gateway.provenance.claim import Claim, FilmWatermark, ModelFacts, Role, SourceFile
+from gateway.provenance.claim import Claim, ModelFacts, Role, SourceFile, VideoWatermark
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.opening import ListedModels
 from services.common.array_types import Bool
 from services.common.methods import Method, method_named
 
 
-def film_claim(
+def video_claim(
     request: DubRequest,
-    film: MediaInfo,
+    video: MediaInfo,
     plan: Plan,
     models: ListedModels,
     digests: Mapping[Path, str] = MappingProxyType({}),
@@ -31,8 +31,8 @@ def film_claim(
     """Return what the manifest of a dub says, without the watermark.
 
     Args:
-        film: film that is dubbed in place.
-        plan: what happens to every frame of the film.
+        video: video that is dubbed in place.
+        plan: what happens to every frame of the video.
         digests: SHA-256 of files of the request, hexadecimal, as far as they are known.
         job: key of the job, SHA-256, hexadecimal.
     """
@@ -50,7 +50,7 @@ def film_claim(
         method=method.name,
         models=model_facts(method, models),
         num_frames=plan.num_frames,
-        frame_rate=film.video.average_rate,
+        frame_rate=video.video.average_rate,
         dubbed=spans(rendered),
         consents={who: digest_of(record) for who, record in records.items() if record is not None},
         job=job,
@@ -58,14 +58,14 @@ def film_claim(
     )
 
 
-def film_watermark(mark: Mark | None, *, dubbed: bool) -> FilmWatermark:
-    """Return the watermark of a film.
+def video_watermark(mark: Mark | None, *, dubbed: bool) -> VideoWatermark:
+    """Return the watermark of a video.
 
     Args:
         mark: watermark of dubbed mouths; None: the setting is off.
-        dubbed: whether any mouth of the film is dubbed.
+        dubbed: whether any mouth of the video is dubbed.
     """
-    return FilmWatermark(on=mark is not None, payload=str(mark.payload) if mark is not None and dubbed else "")
+    return VideoWatermark(on=mark is not None, payload=str(mark.payload) if mark is not None and dubbed else "")
 
 
 def model_facts(method: Method, models: ListedModels) -> tuple[ModelFacts, ...]:

@@ -1,4 +1,4 @@
-"""Last pass: decode the film once more, put the rendered mouth of each frame into the frame's own planes, and encode once."""
+"""Last pass: decode the video once more, put the rendered mouth of each frame into the frame's own planes, and encode once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
 
 
 def seconds_of(frame: DecodedFrame, info: MediaInfo) -> float:
-    """Return the time of a frame since the first frame of the film, seconds."""
+    """Return the time of a frame since the first frame of the video, seconds."""
     return float((frame.pts - int(info.video.pts[0])) * info.video.time_base)
 
 
@@ -44,7 +44,7 @@ def composite_frame(
     """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
 
     Args:
-        mark: watermark of the frame; None: the film gets none.
+        mark: watermark of the frame; None: the video gets none.
     """
     video, side = info.video, len(mouth.detail)
     box, mask, coded = mouth.box, mouth.mask, coded_from_box(info, pose)
@@ -62,11 +62,11 @@ def composite_frame(
 
 
 @dataclass(slots=True)
-class FilmFacts:
-    """Facts of the film that the last pass gathers.
+class VideoFacts:
+    """Facts of the video that the last pass gathers.
 
     Attributes:
-        mask_area_px: int32 [T], mask area of every frame of the film, luma samples; 0: the frame is not rendered.
+        mask_area_px: int32 [T], mask area of every frame of the video, luma samples; 0: the frame is not rendered.
         damaged: frames of the footage of which the decoder had to fill in a part.
     """
 
@@ -75,8 +75,8 @@ class FilmFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class TrackedFilm:
-    """A film that is dubbed in place: the footage, or a background film.
+class TrackedVideo:
+    """A video that is dubbed in place: the footage, or a background video.
 
     Attributes:
         index: where the records of its faces are.
@@ -97,8 +97,8 @@ class TrackedFilm:
         clock: StageClock,
         on_progress: Callable[[int], None],
         mark: Mark | None = None,
-    ) -> FilmFacts:
-        """Write every frame of the film with the rendered mouths.
+    ) -> VideoFacts:
+        """Write every frame of the video with the rendered mouths.
 
         Args:
             writer: gets the frames.
@@ -113,7 +113,7 @@ class TrackedFilm:
             MediaUnsupportedError: the footage breaks off.
             StorageFullError: the disk is full; nothing of the output is left.
         """
-        facts = FilmFacts(np.zeros(plan.num_frames, np.int32))
+        facts = VideoFacts(np.zeros(plan.num_frames, np.int32))
         marked = MarkedFace(mark) if mark is not None else None
 
         def write_window(frames: Iterator[DecodedFrame], span: range, window: RenderedWindow) -> None:

@@ -1,4 +1,4 @@
-"""Face records of a film: the tracker's data and the render box of each face, their index, and each face's mean embedding.
+"""Face records of a video: the tracker's data and the render box of each face, their index, and each face's mean embedding.
 
 Consent checks compare people by the mean embeddings.
 """
@@ -64,7 +64,7 @@ def cut_box(rgb: UInt8, pose: HeadPose) -> UInt8:
 
 @dataclass(frozen=True, slots=True)
 class FaceIndex:
-    """Index of the face records of a film.
+    """Index of the face records of a video.
 
     Attributes:
         frame, face_id, reason: int32 [R], one entry per record.
@@ -137,18 +137,18 @@ def _check_index(table: Float64, shot_cuts: object, num_frames: int) -> None:
 
 
 _WANTED: Final = 32
-"""Embeddings of a face that shows in the whole film, about: films have more frames between two embeddings the longer they are."""
+"""Embeddings of a face that shows in the whole video, about: videos have more frames between two embeddings the longer they are."""
 _MOST_BETWEEN: Final = 25
 """Most frames of a face from one embedding to the next, so that a face that shows for seconds only has several."""
 
 
 def embed_every(num_frames: int) -> int:
-    """Return how many frames of a face lie between two embeddings in a film."""
+    """Return how many frames of a face lie between two embeddings in a video."""
     return min(max(num_frames // _WANTED, 1), _MOST_BETWEEN)
 
 
 class FaceMeans:
-    """Mean embedding of each face of a film.
+    """Mean embedding of each face of a video.
 
     The mean is over the frames that can be dubbed, or over all frames if fewer than ENOUGH_FRAMES can be dubbed.
     """
@@ -165,13 +165,13 @@ class FaceMeans:
             face_id: whose face it is; None: the tracker's id says so.
 
         Raises:
-            ContractBrokenError: the stage changed its network within the film.
+            ContractBrokenError: the stage changed its network within the video.
             InvalidRequestError: the embedding is not as the contract says.
         """
         if not face.HasField("embedding"):
             return
         if self._network not in ("", face.embedding.network):
-            raise ContractBrokenError(f"face embeddings of two networks for one film: {self._network}, {face.embedding.network}")
+            raise ContractBrokenError(f"face embeddings of two networks for one video: {self._network}, {face.embedding.network}")
         self._network = face.embedding.network
         vector = from_tensor(face.embedding.vector, "embedding.vector", dtype=np.float32, shape=(EMBEDDING_SIZE,))
         key = (face.face_id if face_id is None else face_id, face.reason == common_pb2.FRAME_REASON_DUBBED)

@@ -67,7 +67,7 @@ async def analyse_footage(
     """Track all faces, append a FACE_RECORD per face and frame, and return the frames that begin a shot.
 
     The footage is decoded once, unless a replica of the face stage goes away. The state of its tracker is lost then, so another
-    replica tracks the film from the beginning, and records are appended from the first frame that has none.
+    replica tracks the video from the beginning, and records are appended from the first frame that has none.
 
     Args:
         faces: gets the records.
@@ -104,17 +104,17 @@ async def analyse_footage(
 
 
 async def check_length(stages: Stages, info: MediaInfo, *, threads: int, embed_every: int = 0) -> None:
-    """Check that the face stage can track a film in one call, by its pace on the first frames. Nothing is written.
+    """Check that the face stage can track a video in one call, by its pace on the first frames. Nothing is written.
 
-    Short films, and all films if the stages are in this process, need no measurement. Otherwise it takes at most 15 s.
+    Short videos, and all videos if the stages are in this process, need no measurement. Otherwise it takes at most 15 s.
 
     Args:
-        info: the film.
+        info: the video.
         threads: threads of the decoder.
         embed_every: frames of a face from one embedding to the next; 0: no embeddings.
 
     Raises:
-        InvalidRequestError: the film is too long. The message has the length that can be tracked.
+        InvalidRequestError: the video is too long. The message has the length that can be tracked.
         MediaUnsupportedError: the file breaks off in its first frames.
         DubstageError: from the face stage.
     """
@@ -144,7 +144,7 @@ async def tracked_frames(
 
     Raises:
         MediaUnsupportedError: the file breaks off.
-        InvalidRequestError: the film is too long for one call to a stage that is a server.
+        InvalidRequestError: the video is too long for one call to a stage that is a server.
         BackendUnavailableError: embeddings are asked for, and the face stage is of a version that has none.
         DubstageError: from the face stage. The tracker's state is lost then, so a new attempt begins at the first frame.
     """

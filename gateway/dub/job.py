@@ -1,10 +1,10 @@
 """One dub, from files to a file: the order of the passes, the job's folder, and the result.
 
 Before the work begins, the disk space that the dub will take is compared with the free space of each file system. The sizes of
-records and windows are exact for one face in every frame. The size of the film is the least that footage of many kinds took, so
+records and windows are exact for one face in every frame. The size of the video is the least that footage of many kinds took, so
 that a dub that would fit is not refused.
 
-After the footage is tracked and the features of the speech are extracted, the passes are: person, background, mouths, film.
+After the footage is tracked and the features of the speech are extracted, the passes are: person, background, mouths, video.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis, folder_of, gather_both, hear_speech
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
-from gateway.dub.claim import film_claim, film_watermark
-from gateway.dub.composite import FilmFacts, TrackedFilm
+from gateway.dub.claim import video_claim, video_watermark
+from gateway.dub.composite import TrackedVideo, VideoFacts
 from gateway.dub.disk import MAX_JOB_BYTES, fillable_bytes, shown_bytes
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import about_faces
@@ -53,7 +53,7 @@ from gateway.dub.outcome import (
 from gateway.dub.plan import Plan, make_plan
 from gateway.dub.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_RECORD, MOTION_RECORD
 from gateway.dub.reference import ReferenceFace, find_reference
-from gateway.dub.render import FilmInputs, rendered_windows
+from gateway.dub.render import VideoInputs, rendered_windows
 from gateway.dub.request import DubRequest, check_output, has_own_timeline, open_speech, open_writer
 from gateway.dub.slow_expression import find_expression, target_mouths
 from gateway.dub.speech import AlignedSpeech, MotionRequest, motion_frames_for, predict_motion, speech_duration
@@ -67,7 +67,7 @@ from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.writer import VideoWriter
 from gateway.provenance.binding import sidecar_of
-from gateway.provenance.seal import FilmSeal, Sealer
+from gateway.provenance.seal import Sealer, VideoSeal
 from gateway.provenance.watermark.embedding import Mark
 from gateway.safe_paths import remove_file
 from gateway.stages.interface import Stages
@@ -81,10 +81,10 @@ from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.messages import rational_to_proto, ref_from_proto
 
-_FILM_BYTES: Final = {"h264": 0.006, "hevc": 0.006, "ffv1": 0.12, "prores": 0.2, "mpeg2video": 0.04}
-"""Bytes per luma sample of a film, by codec: the least of 15 clips of 256 to 1920 pixels, with the quality that films have."""
+_VIDEO_BYTES: Final = {"h264": 0.006, "hevc": 0.006, "ffv1": 0.12, "prores": 0.2, "mpeg2video": 0.04}
+"""Bytes per luma sample of a video, by codec: the least of 15 clips of 256 to 1920 pixels, with the quality that videos have."""
 _SPOOL_BYTES: Final = 1 << 30
-"""Most bytes of encoded pictures that lie beside the film while the film is muxed (gateway/media/muxer.py)."""
+"""Most bytes of encoded pictures that lie beside the video while the video is muxed (gateway/media/muxer.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +118,10 @@ def records_need(
 
     Args:
         folder: the job's folder.
-        motion_frames: frames of the motion grid in the film.
+        motion_frames: frames of the motion grid in the video.
         own_sound: whether the footage has sound.
-        keeps_expression: whether the film keeps the slow expression of the footage.
-        background: picture of the background film of a dub with its own timeline; None: the footage is dubbed in place.
+        keeps_expression: whether the video keeps the slow expression of the footage.
+        background: picture of the background video of a dub with its own timeline; None: the footage is dubbed in place.
         used: bytes of records that an earlier run has written.
     """
     needed = num_frames * FACE_RECORD.itemsize + motion_frames * FEATURE_RECORD.itemsize
@@ -130,7 +130,7 @@ def records_need(
     if own_sound and keeps_expression:
         needed += motion_frames * FEATURE_RECORD.itemsize + num_frames * (MOTION_RECORD.itemsize + EXPRESSION_RECORD.itemsize)
     if background is not None:
-        needed += shown * FACE_RECORD.itemsize + _film_bytes("ffv1", background, shown)
+        needed += shown * FACE_RECORD.itemsize + _video_bytes("ffv1", background, shown)
     return DiskNeed(folder, needed - used, "the job's records", "DUBSTAGE_DATA_DIR")
 
 
@@ -147,10 +147,10 @@ def windows_need(folder: Path, num_frames: int, scale: int, journalled: int) -> 
     return DiskNeed(folder, needed - journalled, "the rendered mouths", "DUBSTAGE_ARTEFACTS_URL")
 
 
-def film_need(output: Path, codec: str, video: VideoInfo) -> DiskNeed:
-    """Return the space that a film will take, with the encoded pictures that wait beside the film for the end of the dub."""
-    size = _film_bytes(codec, video, video.num_frames)
-    return DiskNeed(output.parent, size + min(size, _SPOOL_BYTES), "the film and the encoded pictures beside it", "--output")
+def video_need(output: Path, codec: str, video: VideoInfo) -> DiskNeed:
+    """Return the space that a video will take, with the encoded pictures that wait beside the video for the end of the dub."""
+    size = _video_bytes(codec, video, video.num_frames)
+    return DiskNeed(output.parent, size + min(size, _SPOOL_BYTES), "the video and the encoded pictures beside it", "--output")
 
 
 def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
@@ -178,8 +178,8 @@ def _too_full(footage: Path, parts: Sequence[DiskNeed], free: int) -> StorageFul
     )
 
 
-def _film_bytes(codec: str, video: VideoInfo, num_frames: int) -> int:
-    return int(_FILM_BYTES[codec] * video.width * video.height * num_frames)
+def _video_bytes(codec: str, video: VideoInfo, num_frames: int) -> int:
+    return int(_VIDEO_BYTES[codec] * video.width * video.height * num_frames)
 
 
 def _disk_of(folder: Path) -> int:
@@ -230,7 +230,7 @@ class DubPasses:
         ledger: counts the artefacts of the job.
         on_progress: called with every frame and step.
         digests: SHA-256 of the files of the request, hexadecimal.
-        reference: face whose appearance the film takes; None: the actor's own appearance.
+        reference: face whose appearance the video takes; None: the actor's own appearance.
     """
 
     request: DubRequest
@@ -249,7 +249,7 @@ class DubPasses:
         Raises:
             InvalidRequestError: the face that the request names is not in the footage.
             ConsentOtherSubjectError, ConsentFaceUncertainError: a consent record is not about the person whom the dub shows.
-            NoUsableFootageError: the person cannot be learned, and a film with its own timeline needs the person.
+            NoUsableFootageError: the person cannot be learned, and a video with its own timeline needs the person.
         """
         analysis = self.analysis
         face_id = await analysis.select(self.request.face)
@@ -269,21 +269,23 @@ class DubPasses:
             return DubbedPerson(face_id, None, time.perf_counter() - began, problem.message, several)
         return DubbedPerson(face_id, actor, time.perf_counter() - began, warnings=several)
 
-    async def in_place(self, person: DubbedPerson) -> TrackedFilm:
-        """Return the footage itself as the film to dub, predict the motion of its frames, and find the person's slow expression."""
+    async def in_place(self, person: DubbedPerson) -> TrackedVideo:
+        """Return the footage itself as the video to dub, predict the motion of its frames, and find the person's slow
+        expression.
+        """
         if person.actor is not None:
             info = self.analysis.info
             await self._predict(person.actor, timeline_of(info), info.video.num_frames)
             if self.request.keeps_expression:
                 await find_expression(self.analysis, person.actor, self.on_progress)
-        return self.analysis.film
+        return self.analysis.video
 
-    async def background(self, person: DubbedPerson, duration: Fraction) -> TrackedFilm:
-        """Return the background film of a dub with its own timeline, and predict the motion of its frames.
+    async def background(self, person: DubbedPerson, duration: Fraction) -> TrackedVideo:
+        """Return the background video of a dub with its own timeline, and predict the motion of its frames.
 
         Args:
             person: who is dubbed.
-            duration: length of the film, seconds.
+            duration: length of the video, seconds.
 
         Raises:
             NoUsableFootageError: the footage shows no face that can be learned.
@@ -293,7 +295,7 @@ class DubPasses:
         request, analysis, actor = self.request, self.analysis, person.actor
         if actor is None:
             raise NoUsableFootageError(
-                f"{request.footage} shows no face that can be learned: a film with a timeline of its own needs one",
+                f"{request.footage} shows no face that can be learned: a video with a timeline of its own needs one",
                 subject=str(request.footage),
             )
         rate = own_timeline(analysis.info, 1).video.average_rate
@@ -317,47 +319,55 @@ class DubPasses:
             chosen = await retime(analysis, motion["speech_probability"])
         return await show_chosen(analysis, chosen, on_frame)
 
-    def plan(self, film: TrackedFilm, person: DubbedPerson) -> Plan:
-        """Return what happens to every frame of the film."""
+    def plan(self, video: TrackedVideo, person: DubbedPerson) -> Plan:
+        """Return what happens to every frame of the video."""
         if person.actor is not None:
-            return make_plan(film.index, person.face_id, self._speech_probability())
-        plan = make_plan(film.index, person.face_id, np.ones(film.info.video.num_frames, np.float32))
+            return make_plan(video.index, person.face_id, self._speech_probability())
+        plan = make_plan(video.index, person.face_id, np.ones(video.info.video.num_frames, np.float32))
         unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
         return replace(plan, reason=unknown.astype(np.int32))
 
     async def write(
-        self, film: TrackedFilm, plan: Plan, person: DubbedPerson, writer: VideoWriter, clock: StageClock, mark: Mark | None = None
-    ) -> FilmFacts:
-        """Render the mouths of the planned frames and write the film.
+        self,
+        video: TrackedVideo,
+        plan: Plan,
+        person: DubbedPerson,
+        writer: VideoWriter,
+        clock: StageClock,
+        mark: Mark | None = None,
+    ) -> VideoFacts:
+        """Render the mouths of the planned frames and write the video.
 
         Args:
-            film: what is dubbed in place.
-            plan: what happens to every frame of the film.
+            video: what is dubbed in place.
+            plan: what happens to every frame of the video.
             person: who is dubbed.
             writer: gets the frames.
             clock: counts the time of decoding, compositing and encoding.
             mark: watermark of the dubbed mouths; None: they get none.
 
         Raises:
-            DubstageError: from the stages, or the film cannot be written.
+            DubstageError: from the stages, or the video cannot be written.
         """
         request, analysis, actor, key = self.request, self.analysis, person.actor, self.key
-        inputs: FilmInputs | None = None
+        inputs: VideoInputs | None = None
         if actor is not None:
             # A person who had to be learned again is another actor: windows of an earlier actor are not reused.
             key = step_key("film", job=key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
             face, pose = self.reference, pose_of_vector(actor.pose)
             reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
-            scale = await asyncio.to_thread(scale_of, film.faces, plan.row[plan.rendered()])
-            await asyncio.to_thread(self._check_disks, film, plan, writer, scale)
+            scale = await asyncio.to_thread(scale_of, video.faces, plan.row[plan.rendered()])
+            await asyncio.to_thread(self._check_disks, video, plan, writer, scale)
             config = window_config(analysis.method, actor, request.warp, reference, detail_scale=scale)
-            spoken = AlignedSpeech(analysis.workspace.speech, frame_seconds(film.info)) if analysis.method.renderer.speech else None
+            spoken = (
+                AlignedSpeech(analysis.workspace.speech, frame_seconds(video.info)) if analysis.method.renderer.speech else None
+            )
             heard = spoken.around if spoken is not None else None
-            inputs = await FilmInputs(
-                analysis.stages, config, plan.rendered(), plan.row, film.faces, self._mouths, heard
+            inputs = await VideoInputs(
+                analysis.stages, config, plan.rendered(), plan.row, video.faces, self._mouths, heard
             ).with_insides(lambda done: self.on_progress("insides", done, plan.num_frames))
         with writer:
-            facts = await film.write(
+            facts = await video.write(
                 writer,
                 rendered_windows(inputs, plan.num_frames, self.journal, key),
                 plan,
@@ -370,13 +380,13 @@ class DubPasses:
             await in_thread(writer.finish, self.ledger.confirm)
         return facts
 
-    def _check_disks(self, film: TrackedFilm, plan: Plan, writer: VideoWriter, scale: int) -> None:
-        """Check that there is room for the rendered mouths, whose number and size are known now, and for the film.
+    def _check_disks(self, video: TrackedVideo, plan: Plan, writer: VideoWriter, scale: int) -> None:
+        """Check that there is room for the rendered mouths, whose number and size are known now, and for the video.
 
         Raises:
             StorageFullError: a file system has too little free space.
         """
-        needs = [film_need(self.request.output, writer.choice.codec, film.info.video)]
+        needs = [video_need(self.request.output, writer.choice.codec, video.info.video)]
         if self.store.folder is not None:
             stored = sum(ref.size_bytes for ref in self.journal.refs())
             needs.append(windows_need(self.store.folder, int(plan.rendered().sum()), scale, stored))
@@ -431,7 +441,7 @@ class DubPasses:
 
     def _speech_probability(self) -> Float32:
         motion = self.analysis.workspace.motion
-        # Copies, because a view of one field keeps whole records: 137 MB of a film of two hours.
+        # Copies, because a view of one field keeps whole records: 137 MB of a video of two hours.
         parts = [motion.read(begin, begin + 512)["speech_probability"].copy() for begin in range(0, motion.num_rows, 512)]
         return np.concatenate(parts)
 
@@ -448,7 +458,7 @@ class DubJob:
     Args:
         ledger: counts the artefacts of the job; None: no other job shares them.
         max_bytes: most bytes of the job's folder.
-        sealer: signs the film and marks the dubbed mouths; None: the film gets no manifest and no watermark.
+        sealer: signs the video and marks the dubbed mouths; None: the video gets no manifest and no watermark.
         operation: name of the gateway's operation that does the job; empty: none.
         takes_over: whether another gateway may have begun the operation. An unfinished output of that gateway is removed, even if
             that gateway is paused and still holds the file.
@@ -531,7 +541,7 @@ class DubJob:
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
             reference = await self._reference(workspace, on_progress, embed=compared)
-            duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
+            duration = await asyncio.to_thread(_video_duration, info, speech) if own else info.video.duration
             await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)
             # 2. Analyse: faces of every frame, and features of the speech.
             _, extent = await gather_both(
@@ -551,28 +561,28 @@ class DubJob:
             )
             # 3. Enrol the person, predict the mouths, and choose the frames that show them.
             person = await passes.person()
-            film = await passes.background(person, duration) if own else await passes.in_place(person)
-            plan = passes.plan(film, person)
+            video = await passes.background(person, duration) if own else await passes.in_place(person)
+            plan = passes.plan(video, person)
             self._analysed = True
-            # 4. Claim: contents of the film's manifest and watermark.
-            seal: FilmSeal | None = None
+            # 4. Claim: contents of the video's manifest and watermark.
+            seal: VideoSeal | None = None
             mark: Mark | None = None
             dubbed = bool(plan.rendered().any())
             if self._sealer is not None:
-                claim = film_claim(request, film.info, plan, models, digests, key)
+                claim = video_claim(request, video.info, plan, models, digests, key)
                 mark = self._sealer.mark(claim)
-                claim = replace(claim, watermark=film_watermark(mark, dubbed=dubbed).payload)
+                claim = replace(claim, watermark=video_watermark(mark, dubbed=dubbed).payload)
                 seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
             # 5. Render windows, composite and encode.
             writer = await asyncio.to_thread(
-                open_writer, request, film.info, speech, dubbed=dubbed, takes_over=self._takes_over, seal=seal
+                open_writer, request, video.info, speech, dubbed=dubbed, takes_over=self._takes_over, seal=seal
             )
             computed, reused = journal.computed, journal.reused
-            facts = await passes.write(film, plan, person, writer, self._clock, mark)
+            facts = await passes.write(video, plan, person, writer, self._clock, mark)
         return DubOutcome(
             written=writer.report,
             info=info,
-            film=film.info,
+            video=video.info,
             plan=plan,
             actor=person.actor,
             face_id=person.face_id,
@@ -581,12 +591,12 @@ class DubJob:
             windows_reused=journal.reused - reused,
             times=StageTimes(
                 stages=self._clock.stages(),
-                frames=film.info.video.num_frames,
+                frames=video.info.video.num_frames,
                 end_to_end_s=time.perf_counter() - began - person.seconds,
                 personalize_s=person.seconds,
                 cpu_s=time.process_time() - used,
             ),
-            watermark=film_watermark(mark, dubbed=dubbed),
+            watermark=video_watermark(mark, dubbed=dubbed),
             undubbed=about_no_frame(plan, person.unlearned),
             warnings=[
                 *([] if own else [*about_speech(extent, info), *about_mouth(person.actor)]),
@@ -606,32 +616,32 @@ class DubJob:
 
         Args:
             journal: finished steps of the job.
-            duration: length of the film, seconds.
-            own: whether the film has a timeline of its own.
+            duration: length of the video, seconds.
+            own: whether the video has a timeline of its own.
 
         Raises:
             StorageFullError: a file system has too little free space.
         """
-        request, film = self._request, info.video
+        request, video = self._request, info.video
         if own:
-            film = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
+            video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
         records = records_need(
             workspace.folder,
             info.video.num_frames,
             motion_frames_for(duration),
             own_sound=bool(info.audio),
             keeps_expression=request.keeps_expression,
-            background=film if own else None,
+            background=video if own else None,
             used=workspace.allowance.used,
         )
-        needs = [records, film_need(request.output, codec, film)]
+        needs = [records, video_need(request.output, codec, video)]
         if self._store.folder is not None:
             stored = sum(ref.size_bytes for ref in journal.refs())
-            needs.append(windows_need(self._store.folder, film.num_frames, 0, stored))
+            needs.append(windows_need(self._store.folder, video.num_frames, 0, stored))
         check_disks(request.footage, needs)
 
     async def _reference(self, workspace: Workspace, on_progress: OnProgress, *, embed: bool) -> ReferenceFace | None:
-        """Return the face whose appearance the film takes; None: the request names no reference."""
+        """Return the face whose appearance the video takes; None: the request names no reference."""
         request = self._request
         if request.reference is None:
             return None
@@ -660,13 +670,13 @@ class DubJob:
         elif self._folder is not None:
             remove_job(self._folder, self._ledger, self._store)
 
-    def remove_film(self) -> None:
-        """Remove the film, and the manifest that lies beside it. Blocks. What cannot be removed is told in the log."""
+    def remove_video(self) -> None:
+        """Remove the video, and the manifest that lies beside it. Blocks. What cannot be removed is told in the log."""
         for file in (self._request.output, sidecar_of(self._request.output)):
             try:
                 remove_file(file)
             except OSError as problem:
-                _log.warning("film_not_removed", film=str(file), problem=problem.strerror or str(problem))
+                _log.warning("film_not_removed", video=str(file), problem=problem.strerror or str(problem))
 
     @asynccontextmanager
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
@@ -700,7 +710,7 @@ class DubJob:
         }
 
 
-def _film_duration(info: MediaInfo, speech: Speech) -> Fraction:
-    """Return the length of a film that is as long as the speech, seconds: a whole number of frames."""
+def _video_duration(info: MediaInfo, speech: Speech) -> Fraction:
+    """Return the length of a video that is as long as the speech, seconds: a whole number of frames."""
     rate = own_timeline(info, 1).video.average_rate
     return math.ceil(speech_duration(speech) * rate) / rate

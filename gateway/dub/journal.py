@@ -72,7 +72,7 @@ class BlobLedger(Protocol):
         ...
 
     def confirm(self) -> None:
-        """Check that the job may give its film a name.
+        """Check that the job may give its video a name.
 
         Raises WorkCancelledError if another process does the job now, and another DubstageError if the person was erased or the
         consent has ended.
@@ -86,7 +86,7 @@ class OwnBlobs:
     actor_id = ""
 
     def __init__(self) -> None:
-        # Earlier artefacts are in the journal of the job, whose artefacts callers pass. A list of all would grow with the film.
+        # Earlier artefacts are in the journal of the job, whose artefacts callers pass. A list of all would grow with the video.
         self._held: deque[ArtefactRef] = deque(maxlen=_NEWEST)
 
     def begin(self, folder: Path) -> None:

@@ -19,7 +19,7 @@ from services.common.wire.timeline import Timeline
 
 
 def timeline_of(info: MediaInfo) -> common_pb2.Timeline:
-    """Return the frame times of a film from its first frame, as a Timeline message."""
+    """Return the frame times of a video from its first frame, as a Timeline message."""
     return timeline_to_proto(Timeline(pts=info.video.pts - info.video.pts[0], time_base=info.video.time_base))
 
 

@@ -75,7 +75,7 @@ def native_luma(luma: UInt8, pose: HeadPose, scale: int) -> UInt8:
 
 
 def native_boxes(reader: VideoReader, faces: RecordFile, rows: Sequence[int], scale: int) -> Iterator[UInt8]:
-    """Yield the luma of the render box of each record, uint8 [160 scale, 160 scale], without combs of interlaced film.
+    """Yield the luma of the render box of each record, uint8 [160 scale, 160 scale], without combs of interlaced video.
 
     Args:
         reader: the footage, which is decoded again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.dub.composite import FilmFacts
+from gateway.dub.composite import VideoFacts
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.journal import Journal
 from gateway.dub.plan import SILENT, Plan
@@ -13,7 +13,7 @@ from gateway.dub.speech import SpeechExtent
 from gateway.dub.workspace import Workspace
 from gateway.media.types import MediaInfo
 from gateway.media.writer import WriteReport
-from gateway.provenance.claim import FilmWatermark
+from gateway.provenance.claim import VideoWatermark
 from gateway.stages.timing import StageTimes
 from services.common.face.landmarks import mouth_opening
 
@@ -39,37 +39,37 @@ class DubOutcome:
 
     Attributes:
         written: the output.
-        film: film that was dubbed in place: the footage, or the background film of a dub with its own timeline.
-        plan: what happened to each frame of the film.
+        video: video that was dubbed in place: the footage, or the background video of a dub with its own timeline.
+        plan: what happened to each frame of the video.
         actor: actor that was used; None: the footage shows no usable face.
         face_id: face that was dubbed; None: the footage shows no face.
         facts: what the last pass saw.
         windows_computed: number of windows that this run rendered.
         windows_reused: number of windows that an earlier run had finished.
         times: seconds of each stage.
-        undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
+        undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
     """
 
     written: WriteReport
     info: MediaInfo
-    film: MediaInfo
+    video: MediaInfo
     plan: Plan
     actor: EnrolledActor | None
     face_id: int | None
-    facts: FilmFacts
+    facts: VideoFacts
     windows_computed: int
     windows_reused: int
     times: StageTimes
-    watermark: FilmWatermark
+    watermark: VideoWatermark
     undubbed: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
 def about_no_frame(plan: Plan, unlearned: str) -> str:
-    """Return why no frame of a film is dubbed, and what to do; empty: at least one frame is dubbed.
+    """Return why no frame of a video is dubbed, and what to do; empty: at least one frame is dubbed.
 
     Args:
-        plan: what happened to every frame of the film.
+        plan: what happened to every frame of the video.
         unlearned: why the person could not be learned from the footage; empty: the person is known.
     """
     if plan.rendered().any():
@@ -78,8 +78,8 @@ def about_no_frame(plan: Plan, unlearned: str) -> str:
     reasons = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name]))
     why = unlearned or _REMEDIES[max(counts, key=lambda name: counts[name])]
     return (
-        f"none of the {plan.num_frames} frames is dubbed ({reasons}), so the mouths in the film are those of the footage, with the "
-        f"new sound: {why}"
+        f"none of the {plan.num_frames} frames is dubbed ({reasons}), so the mouths in the video are those of the footage, with "
+        f"the new sound: {why}"
     )
 
 
@@ -93,11 +93,13 @@ def about_silence(plan: Plan) -> list[str]:
 
 def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
     """Return warnings about speech that is longer or shorter than the footage."""
-    film = float(info.video.duration)
+    video = float(info.video.duration)
     if extent.longer:
-        return [f"the speech is longer than the footage ({film:.2f} s): it is cut there"]
-    if extent.used_s < film - 0.1:
-        return [f"the speech ends at {extent.used_s:.2f} s of {film:.2f} s: the mouth rests after that, and is shut a second later"]
+        return [f"the speech is longer than the footage ({video:.2f} s): it is cut there"]
+    if extent.used_s < video - 0.1:
+        return [
+            f"the speech ends at {extent.used_s:.2f} s of {video:.2f} s: the mouth rests after that, and is shut a second later"
+        ]
     return []
 
 
@@ -121,7 +123,7 @@ def about_voice(actor: EnrolledActor | None) -> list[str]:
     ]
 
 
-def about_damage(facts: FilmFacts) -> list[str]:
+def about_damage(facts: VideoFacts) -> list[str]:
     """Return warnings about frames of the footage that the decoder had to fill in."""
     if not facts.damaged:
         return []

@@ -1,4 +1,4 @@
-"""Plan of a film: whether each frame is dubbed or passes through, the reason, and the strength."""
+"""Plan of a video: whether each frame is dubbed or passes through, the reason, and the strength."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SILENT_BELOW: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Plan of every frame of a film.
+    """Plan of every frame of a video.
 
     Attributes:
         reason: int32 [T], FrameReason.
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def num_frames(self) -> int:
-        """Number of frames of the film."""
+        """Number of frames of the video."""
         return len(self.reason)
 
     def rendered(self) -> Bool:
@@ -53,11 +53,11 @@ class Plan:
 
 
 def make_plan(index: FaceIndex, face_id: int | None, speech_probability: Float32) -> Plan:
-    """Return the plan of a film.
+    """Return the plan of a video.
 
     Args:
-        index: faces of the film.
-        face_id: face to dub; None: the film shows no face.
+        index: faces of the video.
+        face_id: face to dub; None: the video shows no face.
         speech_probability: float32 [T], speech probability of the new speech.
     """
     total = index.num_frames

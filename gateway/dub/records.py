@@ -1,4 +1,4 @@
-"""Files of fixed-size records, so that memory does not grow with the length of the film.
+"""Files of fixed-size records, so that memory does not grow with the length of the video.
 
 The module records the length and the digest of a job's files. A file that does not match its checksum is made again.
 """

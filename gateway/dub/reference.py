@@ -1,12 +1,13 @@
-"""The reference picture of a dub: the face whose appearance the film takes, warped to the shape of the person in the film.
+"""The reference picture of a dub: the face whose appearance the video takes, warped to the shape of the person in the video.
 
 A thin-plate spline moves the face of the picture onto the face of the person.
 
-A renderer that takes a reference picture has learned from pictures of the person in the film. Nostrils, lips and outline of another
-person lie elsewhere in the render box. So the picture is warped: its mouth area, nose base and cheeks come to where they are in a
-picture of the person in the film. The lips stay as far apart as in the picture, because a warp that opens shut lips has no teeth to
-show. Only lips that are wide open come nearer to each other, because a renderer leaves traces of such lips around the wanted lips.
-The jaw comes to the person's jaw at its lowest, so that neither neck nor collar of the picture gets into the person's mask.
+A renderer that takes a reference picture has learned from pictures of the person in the video. Nostrils, lips and outline of
+another person lie elsewhere in the render box. So the picture is warped: its mouth area, nose base and cheeks come to where they
+are in a picture of the person in the video. The lips stay as far apart as in the picture, because a warp that opens shut lips has
+no teeth to show. Only lips that are wide open come nearer to each other, because a renderer leaves traces of such lips around the
+target lips. The jaw comes to the person's jaw at its lowest, so that neither neck nor collar of the picture gets into the person's
+mask.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _WIDEST_PX: Final = 12.0
 _TURN_COST_PER_DEGREE: Final = 0.2
 """Cost of one degree between nose and line of sight, pixels of opening."""
 _SMOOTHING: Final = 30.0
-"""Regularisation of the spline, box pixels squared. The control points are missed by .3 to .6 px. A film needs more, against
+"""Regularisation of the spline, box pixels squared. The control points are missed by .3 to .6 px. A video needs more, against
 flicker."""
 
 
@@ -95,24 +96,24 @@ def reference_face(record: Any) -> ReferenceFace:
 
 
 MAX_FRAMES: Final = 250
-"""Most frames of a reference film that are searched for a face."""
+"""Most frames of a reference video that are searched for a face."""
 _EMBED_EVERY: Final = 5
-"""Frames of a face in a reference film from one embedding to the next."""
+"""Frames of a face in a reference video from one embedding to the next."""
 CHOICE_FRAMES: Final = 50
-"""Frames of a reference film, from the first usable face on, of which the best one is taken."""
+"""Frames of a reference video, from the first usable face on, of which the best one is taken."""
 
 
 async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: int, embed: bool = False) -> ReferenceFace:
-    """Return the first usable face in a file. If a frame shows several, the largest. Of a film, the best picture of this face.
+    """Return the first usable face in a file. If a frame shows several, the largest. Of a video, the best picture of this face.
 
     Args:
-        path: a picture or a film.
+        path: a picture or a video.
         folder: folder for a temporary file.
         threads: threads of the decoder.
-        embed: whether the face is measured for comparisons with other films.
+        embed: whether the face is measured for comparisons with other videos.
 
     Raises:
-        MediaUnsupportedError: the file is no picture and no film.
+        MediaUnsupportedError: the file is no picture and no video.
         NoUsableFootageError: no face can be used.
         DubstageError: from the face stage.
     """

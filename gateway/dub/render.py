@@ -1,4 +1,4 @@
-"""All windows of a film, a few at a time, each rendered or taken from the journal."""
+"""All windows of a video, a few at a time, each rendered or taken from the journal."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ WINDOWS_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
-class FilmInputs:
-    """Inputs that the windows of a film are rendered from.
+class VideoInputs:
+    """Inputs that the windows of a video are rendered from.
 
     Attributes:
         config: what the windows are rendered with.
         usable: bool [T], frames whose mouth can be rendered.
         rows: int64 [T], face record of the target in each frame; -1: none.
-        faces: FACE_RECORDs of the film.
+        faces: FACE_RECORDs of the video.
         mouths: returns the target mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
         speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
         insides: int64 [T], see FrameSpan; -1 where no mouth is rendered; None: not chosen.
@@ -50,8 +50,8 @@ class FilmInputs:
     speech: Callable[[Int64], Float32] | None = None
     insides: Int64 | None = None
 
-    async def with_insides(self, on_frames: Callable[[int], None] = lambda _: None) -> FilmInputs:
-        """Return the same inputs with the bank frames that show the insides of the mouths, a path through the whole film.
+    async def with_insides(self, on_frames: Callable[[int], None] = lambda _: None) -> VideoInputs:
+        """Return the same inputs with the bank frames that show the insides of the mouths, a path through the whole video.
 
         Args:
             on_frames: called with the number of frames that are done.
@@ -90,7 +90,7 @@ class FilmInputs:
         return replace(self, insides=insides)
 
     async def _span(self, frames: range) -> FrameSpan:
-        """Return usable frames of the film, all of them targets."""
+        """Return usable frames of the video, all of them targets."""
         records = await asyncio.to_thread(self.faces.read_rows, self.rows[frames.start : frames.stop].tolist())
         mouths = await asyncio.to_thread(self.mouths, frames.start, frames.stop)
         return FrameSpan(records, mouths, np.ones(len(frames), np.bool_))
@@ -121,9 +121,9 @@ class FilmInputs:
 
 
 async def rendered_windows(
-    inputs: FilmInputs | None, num_frames: int, journal: Journal, job_key: str
+    inputs: VideoInputs | None, num_frames: int, journal: Journal, job_key: str
 ) -> AsyncIterator[tuple[range, RenderedWindow]]:
-    """Yield the windows of a film in order. At most WINDOWS_AHEAD windows are in work or wait to be taken.
+    """Yield the windows of a video in order. At most WINDOWS_AHEAD windows are in work or wait to be taken.
 
     Args:
         inputs: what the windows are rendered from; None: nothing is dubbed, and all windows are empty.
@@ -152,7 +152,7 @@ async def rendered_windows(
         await cancel_all([task for _, task in pending])
 
 
-async def _window(inputs: FilmInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:
+async def _window(inputs: VideoInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:
     key = step_key("window", job=job_key, begin=span.start, end=span.stop)
     found = await asyncio.to_thread(
         journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span, inputs.config.detail_scale)
@@ -170,7 +170,7 @@ def journalled_window(stored: NamedArrays, usable: Bool, span: range, detail_sca
     """Return the window that a journal's arrays hold.
 
     Args:
-        usable: bool [T], frames of the film that can be rendered.
+        usable: bool [T], frames of the video that can be rendered.
         detail_scale: pixels of the detail per box pixel; 0: the windows have no detail.
 
     Raises:

@@ -20,7 +20,7 @@ from gateway.media.output import MARK
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
-from gateway.media.writer import FilmSigner, VideoWriter
+from gateway.media.writer import VideoSigner, VideoWriter
 from gateway.safe_paths import open_media_file
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, Method, method_named
@@ -65,7 +65,7 @@ class DubRequest:
         own: what the store says of the actor; None: the person is learned from this footage.
         consent: consent record that comes with the request. It narrows the actor's own record. None: none comes.
         consent_required: whether the installation requires consent records.
-        reference: picture or film of the person whose appearance the film takes; None: the actor's own appearance.
+        reference: picture or video of the person whose appearance the video takes; None: the actor's own appearance.
         reference_consent: consent record of the person in `reference`; None: there is none.
         use: project and language, which the consent records must cover.
         keep_audio: the output keeps the sound of the footage.
@@ -74,11 +74,11 @@ class DubRequest:
         warp: how the texture stage warps.
         threads: threads of decoder and encoder.
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
-        retime: the film is as long as the speech and shows the frames of the footage with a fitting head motion.
-        expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for films with their own timeline.
+        retime: the video is as long as the speech and shows the frames of the footage with a fitting head motion.
+        expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for videos with their own timeline.
         expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
             1: as the person speaks.
-        overwrite: replace any file at `output`. False: replace only a film that dubstage wrote.
+        overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
     """
 
     footage: Path
@@ -116,17 +116,17 @@ class DubRequest:
 
     @property
     def named_consent(self) -> Consent | None:
-        """The record of the person that the film names: that of the request, otherwise the actor's own; None: there is none."""
+        """The record of the person that the video names: that of the request, otherwise the actor's own; None: there is none."""
         return self.consent or self.own_consent
 
     @property
     def keeps_expression(self) -> bool:
-        """Whether the film keeps the slow expression of the footage. Only a film with the frames of the footage can."""
+        """Whether the video keeps the slow expression of the footage. Only a video with the frames of the footage can."""
         return self.expression != "neutral" and not (self.retime or method_named(self.method).own_timeline)
 
 
 def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
-    """Return the sentence that says which parts of a film are synthetic, without its full stop.
+    """Return the sentence that says which parts of a video are synthetic, without its full stop.
 
     Args:
         dubbed: whether the mouth of any frame is rendered.
@@ -159,7 +159,7 @@ def check_reference(method: Method, reference: Path | None) -> None:
 
 
 def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
-    """Return whether the film gets its own timeline, so that its frames are not those of the footage one by one.
+    """Return whether the video gets its own timeline, so that its frames are not those of the footage one by one.
 
     Raises:
         InvalidRequestError: parts of the request contradict each other.
@@ -183,24 +183,24 @@ def expression_named(name: str) -> Expression | None:
 
 
 def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool, expression: Expression | None = None) -> bool:
-    """Return whether the film gets its own timeline, without reading the footage.
+    """Return whether the video gets its own timeline, without reading the footage.
 
     Raises:
         InvalidRequestError: the options contradict each other.
     """
     if retime and method.own_timeline:
         raise InvalidRequestError(
-            f"films of method {method.name} are always as long as the speech: leave --retime out", field="retime"
+            f"videos of method {method.name} are always as long as the speech: leave --retime out", field="retime"
         )
     own = retime or method.own_timeline
     if own and keep_audio:
         raise InvalidRequestError(
-            "the film gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
+            "the video gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
             field="keep_audio",
         )
     if own and expression == "keep":
         raise InvalidRequestError(
-            "the film gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
+            "the video gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
             "--expression keep out",
             field="expression",
         )
@@ -236,28 +236,28 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
 
 def open_writer(
     request: DubRequest,
-    film: MediaInfo,
+    video: MediaInfo,
     speech: Speech,
     *,
     dubbed: bool = True,
     takes_over: bool = False,
-    seal: FilmSigner | None = None,
+    seal: VideoSigner | None = None,
 ) -> VideoWriter:
     """Return the writer of a dub's output. The output is checked and not begun.
 
     Args:
-        film: film that is dubbed in place.
+        video: video that is dubbed in place.
         dubbed: whether the mouth of any frame is rendered, for the mark in the output.
         takes_over: whether the unfinished file of a process that did this dub before is removed, even if the process holds it.
-        seal: signs the film; None: the film gets no manifest.
+        seal: signs the video; None: the video gets no manifest.
 
     Raises:
         InvalidRequestError, MediaUnsupportedError: the output cannot be written as requested.
     """
-    new_sound = (request.speech is not None or film.path != request.footage or not film.audio) and not request.keep_audio
+    new_sound = (request.speech is not None or video.path != request.footage or not video.audio) and not request.keep_audio
     return VideoWriter(
         request.output,
-        film,
+        video,
         speech=speech if new_sound else None,
         settings=WriteSettings(
             codec=request.codec,
@@ -293,18 +293,18 @@ def check_request(request: DubRequest) -> None:
 
 
 def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> EncoderChoice:
-    """Check the output of a dub, and return how the film will be encoded.
+    """Check the output of a dub, and return how the video will be encoded.
 
     Raises:
         InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`.
     """
-    film = info
+    video = info
     if has_own_timeline(request, info):
         if is_still(info):
             check_opaque(info)
-        # Two frames, because a film of one frame has no rate.
-        film = own_timeline(still_video_info(info) if is_still(info) else info, 2)
-    return open_writer(request, film, speech).choice
+        # Two frames, because a video of one frame has no rate.
+        video = own_timeline(still_video_info(info) if is_still(info) else info, 2)
+    return open_writer(request, video, speech).choice
 
 
 def refuse_input(output: Path, file: Path, what: str) -> None:

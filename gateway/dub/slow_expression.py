@@ -293,7 +293,7 @@ async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_st
 
 
 def target_mouths(workspace: Workspace, begin: int, end: int) -> Float32:
-    """Return the target mouths of the frames begin to end - 1 of the film, as far as they exist, float32 [N, 59, 3], head space.
+    """Return the target mouths of the frames begin to end - 1 of the video, as far as they exist, float32 [N, 59, 3], head space.
 
     They are the predicted mouths, with the slow expression of the footage if the dub keeps the expression.
     """

@@ -42,13 +42,13 @@ _FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] 
 """Kinds besides SHARED_FEATURES that predictors and lags need, and their fields in AudioFeatureBlock and in FEATURE_RECORD. A
 predictor hears the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
 _LAST_AHEAD: Final = 11
-"""Frames after the end of a film that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
+"""Frames after the end of a video that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
 UNHEARD_PER_S: Final = 25
-"""Speech may be 1 / UNHEARD_PER_S seconds longer than its film before the user is warned that the speech is cut."""
+"""Speech may be 1 / UNHEARD_PER_S seconds longer than its video before the user is warned that the speech is cut."""
 
 
 def motion_frames_for(duration: Fraction) -> int:
-    """Return how many frames of the motion grid cover a film of `duration` seconds and the look-ahead of its last frames."""
+    """Return how many frames of the motion grid cover a video of `duration` seconds and the look-ahead of its last frames."""
     return math.ceil(duration * MOTION_RATE) + _LAST_AHEAD
 
 
@@ -67,11 +67,11 @@ def speech_duration(speech: Speech) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class SpeechExtent:
-    """Length of speech compared with its film.
+    """Length of speech compared with its video.
 
     Attributes:
-        used_s: seconds of speech that the film has.
-        longer: whether speech is left over after the end of the film.
+        used_s: seconds of speech that the video has.
+        longer: whether speech is left over after the end of the video.
     """
 
     used_s: float
@@ -83,7 +83,7 @@ async def extract_features(
     speech: Speech,
     features: RecordFile,
     num_frames: int,
-    film: Fraction,
+    video: Fraction,
     kinds: FeatureKinds = SHARED_FEATURES,
     *,
     on_frames: Callable[[int], None] | None = None,
@@ -94,7 +94,7 @@ async def extract_features(
         speech: what is said.
         features: gets the records; records that are there already are removed.
         num_frames: frames of the motion grid.
-        film: length of the film, seconds. Speech after this time is not heard.
+        video: length of the video, seconds. Speech after this time is not heard.
         on_frames: called with the number of finished frames.
 
     Raises:
@@ -102,7 +102,7 @@ async def extract_features(
         DubstageError: from the audio stage, or from reading the sound.
     """
     total_samples, counted = 0, False
-    limit = math.ceil(film * speech.sample_rate_hz)
+    limit = math.ceil(video * speech.sample_rate_hz)
     enough = limit + speech.sample_rate_hz // UNHEARD_PER_S
 
     async def requests() -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
@@ -148,7 +148,7 @@ async def extract_features(
 
 
 def speech_extent(num_samples: int, limit: int, sample_rate_hz: int) -> SpeechExtent:
-    """Return how speech of at least `num_samples` samples fits a film of `limit` samples.
+    """Return how speech of at least `num_samples` samples fits a video of `limit` samples.
 
     Speech that is longer by up to 1 / UNHEARD_PER_S seconds (one frame) does not count as longer.
     """
@@ -200,7 +200,7 @@ class MotionRequest:
 
     Attributes:
         style: speaking style of the person.
-        timeline: frame times of the film.
+        timeline: frame times of the video.
         without_style: use the style of the mean speaker (an ablation).
         block: feature frames per message; changes no byte of the answer.
         expressiveness: factor of the mouth's movement.
@@ -223,7 +223,7 @@ async def predict_motion(
     *,
     on_frames: Callable[[int], None] | None = None,
 ) -> None:
-    """Fill `motion` with a MOTION_RECORD for every frame of the film; records that are there already are removed.
+    """Fill `motion` with a MOTION_RECORD for every frame of the video; records that are there already are removed.
 
     Args:
         request: what the motion is predicted from.
@@ -232,7 +232,7 @@ async def predict_motion(
         on_frames: called with the number of finished frames.
 
     Raises:
-        InvalidRequestError: the film is too long for one call to a stage that is a server.
+        InvalidRequestError: the video is too long for one call to a stage that is a server.
         DubstageError: from the motion stage.
     """
 
@@ -254,7 +254,7 @@ async def predict_motion(
     async def predict() -> None:
         motion.clear()
         seconds = features.num_rows / float(MOTION_RATE)
-        pace = CallPace(stages.call_deadline_s, "motion", "the film", request.num_frames, seconds)
+        pace = CallPace(stages.call_deadline_s, "motion", "the video", request.num_frames, seconds)
         async for reply in stages.stream(rpcs.motion.PREDICT_MOTION, requests()):
             motion.append(motion_records(reply.frames))
             pace.answered(motion.num_rows)
@@ -294,11 +294,11 @@ _ROWS_PER_S: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class AlignedSpeech:
-    """Speech that belongs to the frames of a film.
+    """Speech that belongs to the frames of a video.
 
     Attributes:
-        features: FEATURE_RECORDs of the speech. Record 0 begins at time 0 of the film.
-        seconds: float64 [T], presentation time of every frame of the film from the first frame.
+        features: FEATURE_RECORDs of the speech. Record 0 begins at time 0 of the video.
+        seconds: float64 [T], presentation time of every frame of the video from the first frame.
         lag_frames: frames of 40 ms by which the sound comes after the picture.
     """
 
@@ -307,20 +307,22 @@ class AlignedSpeech:
     lag_frames: int = 0
 
     def around(self, frames: Int64) -> Float32:
-        """Return the speech features of frames of the film, float32 [N, 20, 40].
+        """Return the speech features of frames of the video, float32 [N, 20, 40].
 
         A frame at time n / 25 s gets the posteriorgram rows of frames n - 2 to n + 2 of the motion grid. A frame at another time
         gets the rows that begin in the 200 ms around it, to the nearest 10 ms. Rows outside the speech are 0.
 
         Args:
-            frames: int64 [N], frames of the film.
+            frames: int64 [N], frames of the video.
         """
         nearest = np.floor(self.seconds[frames] * _ROWS_PER_S + 0.5).astype(np.int64)
         begins = nearest + (self.lag_frames - FRAMES_AROUND) * ROWS_PER_FRAME
         return np.array([self._rows(int(begin)) for begin in begins], np.float32).reshape(-1, *SPEECH_SHAPE)
 
     def _rows(self, begin: int) -> Float32:
-        """Return the posteriorgram rows begin to begin + 19 of the speech. The records are read frame by frame: films have gaps."""
+        """Return the posteriorgram rows begin to begin + 19 of the speech. The records are read frame by frame: videos have
+        gaps.
+        """
         rows: Float32 = np.zeros(SPEECH_SHAPE, np.float32)
         first = max(0, begin // ROWS_PER_FRAME)
         read = self.features.read(first, (begin + SPEECH_ROWS - 1) // ROWS_PER_FRAME + 1)["posteriorgram"].reshape(

@@ -105,22 +105,22 @@ def _names_subject(record: Consent | None) -> TypeGuard[Consent]:
     return record is not None and record.names_subject
 
 
-async def face_of_films(stages: Stages, files: Sequence[Path], choice: FaceChoice, *, threads: int) -> Face:
-    """Return the face of the person whom films or pictures show: the mean over the files.
+async def face_of_videos(stages: Stages, files: Sequence[Path], choice: FaceChoice, *, threads: int) -> Face:
+    """Return the face of the person whom videos or pictures show: the mean over the files.
 
     Args:
         stages: the stages, or the face stage alone if the choice needs no sound.
-        files: the films, at least one.
+        files: the videos, at least one.
         choice: face to take in each of them.
         threads: threads of the decoder.
 
     Raises:
-        MediaUnsupportedError: a file is no film and no picture.
+        MediaUnsupportedError: a file is no video and no picture.
         NoUsableFootageError: a file shows no face.
         InvalidRequestError: the chosen face is not in a file, or the files show different people.
         DubstageError: from the stages.
     """
-    faces = [await _face_of_film(stages, file, choice, threads) for file in files]
+    faces = [await _face_of_video(stages, file, choice, threads) for file in files]
     for file, face in zip(files[1:], faces[1:], strict=True):
         if (distance := faces[0].distance(face)) >= SAME_BELOW:
             raise InvalidRequestError(
@@ -132,7 +132,7 @@ async def face_of_films(stages: Stages, files: Sequence[Path], choice: FaceChoic
     return Face(faces[0].network, np.asarray(mean, np.float32), sum(face.frames for face in faces))
 
 
-async def _face_of_film(stages: Stages, file: Path, choice: FaceChoice, threads: int) -> Face:
+async def _face_of_video(stages: Stages, file: Path, choice: FaceChoice, threads: int) -> Face:
     info = await inspect_in_child(file)
     with tempfile.TemporaryDirectory(prefix="dubstage-face-") as folder, Workspace(Path(folder) / "job") as workspace:
         analysis = await FootageAnalysis.open(stages, method_named(DEFAULT_METHOD), info, workspace, threads=threads)
@@ -153,10 +153,10 @@ async def _face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecor
         )
     records = (await asyncio.to_thread(store.get_arrays, actor.faces)).arrays
     # The file has no name: a process that is killed leaves nothing of the person.
-    with tempfile.TemporaryFile(dir=folder) as film, tempfile.TemporaryDirectory(prefix="actor-", dir=folder) as scratch:
-        await asyncio.to_thread(lambda ref: film.write(store.get_bytes(ref)), actor.footage)
-        film.flush()
-        info = await asyncio.to_thread(inspect_video, Path(f"/proc/self/fd/{film.fileno()}"))
+    with tempfile.TemporaryFile(dir=folder) as video, tempfile.TemporaryDirectory(prefix="actor-", dir=folder) as scratch:
+        await asyncio.to_thread(lambda ref: video.write(store.get_bytes(ref)), actor.footage)
+        video.flush()
+        info = await asyncio.to_thread(inspect_video, Path(f"/proc/self/fd/{video.fileno()}"))
         opened = await asyncio.to_thread(open_footage, info, Path(scratch), threads=threads)
         face = await until_done(lambda: _measured(stages, opened, records, threads))
     if face is None:
@@ -167,7 +167,7 @@ async def _face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecor
 
 
 async def _measured(stages: Stages, info: MediaInfo, records: Mapping[str, Array], threads: int) -> Face | None:
-    """Return the mean embedding of the person whom face records of a film's first frames show; None: no frame shows the person."""
+    """Return the mean embedding of the person whom face records of a video's first frames show; None: no frame shows the person."""
     boxes = dict(zip(records["frame"].tolist(), records["box"], strict=True))
     first, last, means = min(boxes), max(boxes), FaceMeans()
     seen = 0

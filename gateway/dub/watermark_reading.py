@@ -1,4 +1,4 @@
-"""Search for the watermark of an installation in all faces of a film, which are found as a dub finds them."""
+"""Search for the watermark of an installation in all faces of a video, which are found as a dub finds them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.common.array_types import Float32, UInt8
 
 @dataclass(slots=True)
 class _Face:
-    """One face as the film shows it: seconds of its frames, projected luma, pictures around the jaw, frames that begin a shot."""
+    """One face as the video shows it: seconds of its frames, projected luma, pictures around the jaw, frames that begin a shot."""
 
     seconds: list[float] = field(default_factory=list)
     luma: list[Float32] = field(default_factory=list)
@@ -34,7 +34,7 @@ class _Face:
 async def find_watermark(
     stages: Stages, info: MediaInfo, key: bytes, *, threads: int, on_frame: Callable[[int], None]
 ) -> Finding | None:
-    """Return the likeliest watermark of a key in the faces of a film; None: no face is seen for a second or longer.
+    """Return the likeliest watermark of a key in the faces of a video; None: no face is seen for a second or longer.
 
     Args:
         key: key of the watermarks, 32 bytes.
@@ -50,7 +50,7 @@ async def find_watermark(
 
 
 def likeliest(faces: Sequence[Sequence[ResponseSpan]], detector: Detector) -> Finding | None:
-    """Return the likeliest watermark in the faces of a film; None: no face is seen for a second or longer.
+    """Return the likeliest watermark in the faces of a video; None: no face is seen for a second or longer.
 
     Args:
         faces: responses of every face, from `responses_of_faces`.
@@ -63,9 +63,9 @@ def likeliest(faces: Sequence[Sequence[ResponseSpan]], detector: Detector) -> Fi
 async def responses_of_faces(
     stages: Stages, info: MediaInfo, *, threads: int, on_frame: Callable[[int], None]
 ) -> list[list[ResponseSpan]]:
-    """Return the responses of every face of a film to chips. They do not depend on a key.
+    """Return the responses of every face of a video to chips. They do not depend on a key.
 
-    Memory grows with the length of the film: 2 kB per face and frame.
+    Memory grows with the length of the video: 2 kB per face and frame.
 
     Args:
         threads: threads of the decoder.

@@ -63,7 +63,7 @@ class RenderedWindow:
     """Mouths of the rendered frames of a window.
 
     Attributes:
-        frame: int64 [N], indices in the film.
+        frame: int64 [N], indices in the video.
         box: uint8 [N, 160, 160, 3], finished render boxes: colour-matched and blended, RGB.
         mask: uint8 [N, 160, 160], weight of the box; 255 = the box, 0 = the footage.
         fitting_error: float32 [N], of the texture stage's warp; 0 where nothing was warped.
@@ -97,7 +97,7 @@ class RenderedWindow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameSpan:
-    """Consecutive frames of a film: context frames before, target frames, context frames after.
+    """Consecutive frames of a video: context frames before, target frames, context frames after.
 
     Attributes:
         records: FACE_RECORDs [N] of the target, one per frame.
@@ -119,11 +119,11 @@ class FrameSpan:
         return len(self.records)
 
     def frame(self, place: int) -> int:
-        """Return the index in the film of the frame at a place of the span."""
+        """Return the index in the video of the frame at a place of the span."""
         return int(self.records[place]["frame"])
 
     def frames(self, chosen: Bool) -> list[int]:
-        """Return the indices in the film of the chosen frames, bool [N]."""
+        """Return the indices in the video of the chosen frames, bool [N]."""
         return [int(frame) for frame in self.records[chosen]["frame"]]
 
     def landmarks(self, place: int) -> Float32:
@@ -174,7 +174,7 @@ class WindowConfig:
         state: state of the actor for the renderer; None: the renderer's own. The neural texture of the actor is in it.
         mode: what the texture stage does: how it warps, or which albedo it draws.
         identity: identity of the actor on the morphable model; None: the texture stage needs none.
-        reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
+        reference: uint8 [160, 160, 3], RGB: render box whose appearance the video takes; None: the actor's own appearance.
         detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
     """
 
@@ -234,7 +234,7 @@ def window_config(
     Args:
         method: method that the actor is enrolled for.
         warp: how the texture stage warps, for renderers that take a warped texture.
-        reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
+        reference: uint8 [160, 160, 3], RGB: render box whose appearance the video takes; None: the actor's own appearance.
         detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
     """
     texture = method.renderer.texture
@@ -256,7 +256,7 @@ def with_context(run: range, usable: Bool, config: WindowConfig) -> range:
 
     Args:
         run: the target frames, all of them usable.
-        usable: bool [T], frames of the film that can be rendered. Context never reaches across a frame that cannot.
+        usable: bool [T], frames of the video that can be rendered. Context never reaches across a frame that cannot.
         config: says how many context frames there are at most.
     """
     first, stop = run.start, run.stop

@@ -69,7 +69,7 @@ class Workspace:
         sound: FEATURE_RECORDs of the footage's own sound.
         motion: MOTION_RECORDs of the new speech.
         expression: EXPRESSION_RECORDs of the footage, if the dub keeps the expression.
-        backgrounds: FACE_RECORDs of the background film, if the dub has its own timeline.
+        backgrounds: FACE_RECORDs of the background video, if the dub has its own timeline.
         allowance: disk space of all records.
         redone: warnings for the user about damaged files of an earlier run.
     """
@@ -425,8 +425,8 @@ def folder_bytes(folder: Path) -> int:
     return size
 
 
-def remove_partial_film(output: Path) -> None:
-    """Remove what a process that was killed has left of a film beside the film's place, and of the manifest in its sidecar."""
+def remove_partial_video(output: Path) -> None:
+    """Remove what a process that was killed has left of a video beside the video's place, and of the manifest in its sidecar."""
     for file in (output, sidecar_of(output)):
         with suppress(OSError):
             remove_leftovers(file)

@@ -78,7 +78,7 @@ class LiveFootage:
         boxes: render box of every frame, uint8 [160, 160, 3], RGB.
         masks: lower-face mask of every frame, uint8 [160, 160].
         filmed: the footage's own mouth-area landmarks of every frame, float32 [59, 2], box pixels.
-        colour: colour tags for a film of the frames.
+        colour: colour tags for a video of the frames.
     """
 
     frames: tuple[UInt8, ...]
@@ -153,10 +153,10 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
             f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id
         )
     # The file has no name: a process that is killed leaves nothing of the person.
-    with tempfile.TemporaryFile() as film:
-        film.write(artefacts.get_bytes(actor.artefacts["footage"]))
-        film.flush()
-        info = inspect_video(Path(f"/proc/self/fd/{film.fileno()}"))
+    with tempfile.TemporaryFile() as video:
+        video.write(artefacts.get_bytes(actor.artefacts["footage"]))
+        video.flush()
+        info = inspect_video(Path(f"/proc/self/fd/{video.fileno()}"))
         width, height = info.video.orientation.upright_size
         if 3 * width * height > max_picture_bytes:
             raise ActorNotReadyError(

@@ -23,7 +23,7 @@ from gateway.media.output import MARK, OutputFile, check_place, commit_with, out
 from gateway.media.pixels import ColourModel, ColourTags, colour_model, effective_matrix, pixel_format
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
-from gateway.media.writer import FilmSigner
+from gateway.media.writer import VideoSigner
 from gateway.provenance.claim import Claim, ModelFacts, SourceFile
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
@@ -37,7 +37,7 @@ _SYNTHETIC: Final = "The mouth in this film is synthetic"
 
 @dataclass(frozen=True, slots=True)
 class StreamedActor:
-    """Actor of a stream, as the comment and the manifest of the film name the actor.
+    """Actor of a stream, as the comment and the manifest of the video name the actor.
 
     Attributes:
         method: name of the method that the actor is enrolled for.
@@ -51,11 +51,11 @@ class StreamedActor:
 
     @property
     def marking(self) -> str:
-        """Text for the comment tag of the film."""
+        """Text for the comment tag of the video."""
         return f"{_SYNTHETIC} ({MARK}); {consent_line(self.consent)}"
 
     def claim(self, speech: Path, num_frames: int) -> Claim:
-        """Return what the manifest of the film says. The mouth is synthetic in every frame."""
+        """Return what the manifest of the video says. The mouth is synthetic in every frame."""
         return Claim(
             version=version("dubstage-suite"),
             description=f"{_SYNTHETIC}.",
@@ -71,7 +71,7 @@ class StreamedActor:
 
 
 async def streamed_actor(actor: StoredActor, stages: Stages) -> StreamedActor:
-    """Return what a film says of an actor whose stages run in this process, or are called by this process.
+    """Return what a video says of an actor whose stages run in this process, or are called by this process.
 
     Raises:
         ModelNotFoundError: the stages do not have the actor's method.
@@ -102,7 +102,7 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
     """
     if output.suffix.lower() not in _ENDINGS:
         raise InvalidRequestError(
-            f"{output}: live films are written as {' '.join(_ENDINGS)}; give the output one of these endings", field="output"
+            f"{output}: live videos are written as {' '.join(_ENDINGS)}; give the output one of these endings", field="output"
         )
     check_place(output, speech=speech, overwrite=overwrite)
 
@@ -110,7 +110,7 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
 def recorded_colour(video: VideoInfo) -> ColourTags:
     """Return the colour tags for a recording of footage: the footage's own.
 
-    Footage in RGB or grey has neither matrix nor range that a film in yuv420p can have: the recording has limited range and the
+    Footage in RGB or grey has neither matrix nor range that a video in yuv420p can have: the recording has limited range and the
     matrix that players assume for the recording's size. Players choose by size where the tag is missing. If size on screen and size
     in the file lead to different matrices, the recording names the footage's.
     """
@@ -127,7 +127,7 @@ def recorded_colour(video: VideoInfo) -> ColourTags:
 
 
 class Recording:
-    """Film that appears at its place when it is complete, or not at all.
+    """Video that appears at its place when it is complete, or not at all.
 
     Args:
         output: file to write. The file extension chooses the container.
@@ -136,7 +136,7 @@ class Recording:
         sample_rate_hz: samples per second and channel.
         marking: text for the comment tag.
         overwrite: replace an existing file even if dubstage did not write the file.
-        seal_of: returns what signs a film of so many frames; None: the film gets no manifest.
+        seal_of: returns what signs a video of so many frames; None: the video gets no manifest.
 
     Raises:
         InvalidRequestError: as `check_recording`.
@@ -151,7 +151,7 @@ class Recording:
         *,
         marking: str,
         overwrite: bool = False,
-        seal_of: Callable[[int], FilmSigner] | None = None,
+        seal_of: Callable[[int], VideoSigner] | None = None,
     ) -> None:
         check_recording(output, speech, overwrite=overwrite)
         self._output, self._overwrite = output, overwrite
@@ -176,11 +176,11 @@ class Recording:
         """Append a frame.
 
         Args:
-            picture: uint8 RGB [H, W, 3]. The film's samples have half the colour resolution, so an odd row or column is left out.
-            colour: colour tags of the film; those of the first frame count.
+            picture: uint8 RGB [H, W, 3]. The video's samples have half the colour resolution, so an odd row or column is left out.
+            colour: colour tags of the video; those of the first frame count.
 
         Raises:
-            DubstageError: the film cannot be written.
+            DubstageError: the video cannot be written.
         """
         picture = picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]
         try:

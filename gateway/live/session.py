@@ -323,7 +323,7 @@ class LiveFrame:
         index: frame on the grid of 25 frames/s.
         picture: uint8 [H, W, 3], RGB.
         silent: whether nobody speaks.
-        colour: colour tags for a film of the frames.
+        colour: colour tags for a video of the frames.
     """
 
     index: int

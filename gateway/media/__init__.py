@@ -1,1 +1,1 @@
-"""Media files: contents, frames and sound of footage, and films that keep every frame time."""
+"""Media files: contents, frames and sound of footage, and videos that keep every frame time."""

@@ -21,13 +21,13 @@ from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from gateway.media.writer import VideoWriter
 
 BACKGROUND_SUFFIX: Final = ".nut"
-"""Ending of background films. NUT keeps every time exactly, and holds FFV1."""
+"""Ending of background videos. NUT keeps every time exactly, and holds FFV1."""
 
 
 def own_timeline(info: MediaInfo, num_frames: int) -> MediaInfo:
-    """Return the description of a film of `num_frames` frames with the footage's picture format and rate.
+    """Return the description of a video of `num_frames` frames with the footage's picture format and rate.
 
-    Frame n is shown at n / rate. A rate that varies becomes its average. The film has no sound and no other streams.
+    Frame n is shown at n / rate. A rate that varies becomes its average. The video has no sound and no other streams.
     """
     rate = info.video.constant_rate or info.video.average_rate.limit_denominator(1001)
     times = np.arange(num_frames, dtype=np.int64)
@@ -36,30 +36,30 @@ def own_timeline(info: MediaInfo, num_frames: int) -> MediaInfo:
     return replace(info, video=video, audio=(), others=())
 
 
-def background_writer(path: Path, film: MediaInfo, threads: int) -> VideoWriter:
-    """Return the writer of a background film that `own_timeline` described."""
-    return VideoWriter(path, film, settings=WriteSettings(codec="ffv1", carry=False, threads=threads, overwrite=True))
+def background_writer(path: Path, described: MediaInfo, threads: int) -> VideoWriter:
+    """Return the writer of a background video that `own_timeline` described."""
+    return VideoWriter(path, described, settings=WriteSettings(codec="ffv1", carry=False, threads=threads, overwrite=True))
 
 
-def open_background(path: Path, film: MediaInfo) -> MediaInfo:
-    """Return the description of a finished background film. `film` gives what FFV1 and NUT do not store.
+def open_background(path: Path, described: MediaInfo) -> MediaInfo:
+    """Return the description of a finished background video. `described` gives what FFV1 and NUT do not store.
 
     Raises:
-        MediaUnsupportedError: the film is missing or damaged.
+        MediaUnsupportedError: the video is missing or damaged.
     """
     found = probe(path)
-    colour = film.video.colour
-    if film.video.pixel.full_range_name:
+    colour = described.video.colour
+    if described.video.pixel.full_range_name:
         colour = replace(colour, color_range=2)
     video = replace(
         found.video,
-        orientation=film.video.orientation,
+        orientation=described.video.orientation,
         colour=colour,
-        average_rate=film.video.average_rate,
-        interlaced=film.video.interlaced,
-        metadata=film.video.metadata,
+        average_rate=described.video.average_rate,
+        interlaced=described.video.interlaced,
+        metadata=described.video.metadata,
     )
-    return replace(found, video=video, metadata=film.metadata)
+    return replace(found, video=video, metadata=described.metadata)
 
 
 def blank_picture(video: VideoInfo) -> av.VideoFrame:
@@ -71,13 +71,13 @@ def blank_picture(video: VideoInfo) -> av.VideoFrame:
 
 
 class FrameCache:
-    """Chosen frames of a film, decoded once to disk, and read from there in any order."""
+    """Chosen frames of a video, decoded once to disk, and read from there in any order."""
 
     def __init__(self, path: Path, info: MediaInfo, frames: Iterable[int], *, threads: int) -> None:
-        """Decode `frames` of the film into the file `path`.
+        """Decode `frames` of the video into the file `path`.
 
         Raises:
-            MediaUnsupportedError: the film breaks off before the last one.
+            MediaUnsupportedError: the video breaks off before the last one.
         """
         indices = sorted(set(frames))
         self._place = {frame: place for place, frame in enumerate(indices)}
@@ -104,25 +104,25 @@ class FrameCache:
 
 
 def write_frames(path: Path, info: MediaInfo, chosen: Sequence[int], *, threads: int, on_frame: Callable[[int], None]) -> None:
-    """Write the background film that shows frame `chosen[n]` of the footage as its frame n.
+    """Write the background video that shows frame `chosen[n]` of the footage as its frame n.
 
     If `chosen` is not in order, the decoded frames are stored in a file in the folder of `path` in the meantime.
 
     Raises:
         MediaUnsupportedError: the footage breaks off.
-        StorageFullError: no space is left. Nothing of the film is left.
+        StorageFullError: no space is left. Nothing of the video is left.
     """
-    film = own_timeline(info, len(chosen))
-    picture = blank_picture(film.video)
+    described = own_timeline(info, len(chosen))
+    picture = blank_picture(described.video)
     shelf = path.with_suffix(".frames")
     try:
         in_order = all(first <= second for first, second in pairwise(chosen))
         pictures = (
             _in_order(info, chosen, threads) if in_order else _from_cache(FrameCache(shelf, info, chosen, threads=threads), chosen)
         )
-        with background_writer(path, film, threads) as writer:
+        with background_writer(path, described, threads) as writer:
             for number, planes in enumerate(pictures):
-                writer.write(DecodedFrame(number, number, planes, picture, film.video), planes)
+                writer.write(DecodedFrame(number, number, planes, picture, described.video), planes)
                 on_frame(number + 1)
     finally:
         shelf.unlink(missing_ok=True)

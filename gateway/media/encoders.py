@@ -32,17 +32,17 @@ from services.common.server.resources import cpu_flags
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WriteSettings:
-    """Settings of writing a film.
+    """Settings of writing a video.
 
     Attributes:
         codec: h264, hevc, ffv1 (lossless), prores or mpeg2video; None: container and footage decide (encoders.py).
         keep_audio: copy the footage's own sound. Otherwise new speech replaces the first sound track.
-        marking: text at the beginning of the film's comment, before the footage's own comment; empty: none.
+        marking: text at the beginning of the video's comment, before the footage's own comment; empty: none.
         crf: quality of h264 and hevc; lower is better.
         preset: speed of h264 and hevc.
         threads: threads of the encoder. The bytes of the output depend on this number.
         carry: copy the footage's other streams and its chapters.
-        overwrite: replace an existing file of any kind. Otherwise only a film that dubstage wrote is replaced.
+        overwrite: replace an existing file of any kind. Otherwise only a video that dubstage wrote is replaced.
         takes_over: remove unfinished files of this output that other processes hold. Otherwise such a file is an error.
     """
 
@@ -91,7 +91,7 @@ _MPEG2_RATES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class EncoderChoice:
-    """Encoder and container of a film.
+    """Encoder and container of a video.
 
     Attributes:
         codec: h264, hevc, ffv1, prores or mpeg2video.
@@ -102,7 +102,7 @@ class EncoderChoice:
         options: private options of the encoder.
         time_base: time base of frame times for the muxer.
         encoder_time_base: time base of the encoder: the time of one frame if all frames have the same, otherwise `time_base`. H.264
-            and HEVC write the time base into the film as the frame rate.
+            and HEVC write the time base into the video as the frame rate.
         frame_numbers: whether times are frame numbers at a constant rate (MXF), instead of the footage's pts.
         sound_codec: FFmpeg's name of the encoder of new speech.
     """
@@ -155,7 +155,7 @@ def _container(output: Path) -> _Container:
     container = _CONTAINERS.get(output.suffix.lower())
     if container is None:
         known = " ".join(_CONTAINERS)
-        raise InvalidRequestError(f"{output}: films are written as {known}; give the output one of these endings", field="output")
+        raise InvalidRequestError(f"{output}: videos are written as {known}; give the output one of these endings", field="output")
     return container
 
 
@@ -255,7 +255,7 @@ def _nothing_keeps(codec: str | None, suffix: str, video: VideoInfo) -> str:
     problem = f"{named} the footage's {video.width} x {video.height} samples of {samples}"
     keeping = [item for item in CODECS if _format_for(item, video) is not None]
     there = "; ".join(f"{item} in {_endings_for(item)}" for item in keeping)
-    opaque = "to a film" if video.codec == "gif" else "without its transparency"
+    opaque = "to a video" if video.codec == "gif" else "without its transparency"
     without = f"convert the footage {opaque} first ({_opaque(video)})" if video.pixel.alpha else ""
     if there:
         return f"{problem}; these do: {there}{f'; or {without}' if without else ''}"
@@ -266,7 +266,7 @@ def _nothing_keeps(codec: str | None, suffix: str, video: VideoInfo) -> str:
 
 
 def _opaque(video: VideoInfo) -> str:
-    """Return the command that converts footage with transparency to a film that every container holds."""
+    """Return the command that converts footage with transparency to a video that every container holds."""
     width, height = video.width // 2 * 2, video.height // 2 * 2
     even = "" if (width, height) == (video.width, video.height) else f" -vf crop={width}:{height}:0:0"
     return f"ffmpeg -i IN{even} -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a copy OUT.mkv"

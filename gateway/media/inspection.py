@@ -34,7 +34,7 @@ _OUT_OF_MEMORY: Final = 12
 
 
 def inspect_video(path: Path) -> MediaInfo:
-    """Return the description of a film from outside, as `gateway.media.probe.probe` does.
+    """Return the description of a video from outside, as `gateway.media.probe.probe` does.
 
     Raises:
         MediaUnsupportedError: as `probe`, or the file takes more memory or time than is allowed.

@@ -1,4 +1,4 @@
-"""The process that reads a media file from outside: `python -m gateway.media.inspection_child film 5 2147483648 60`.
+"""The process that reads a media file from outside: `python -m gateway.media.inspection_child video 5 2147483648 60`.
 
 The process sets its limits before it loads a library that reads media. The answer goes to standard output.
 """
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> None:
     """Answer one question about the file of a descriptor.
 
     Args:
-        arguments: question (film, sound or tags), descriptor, bytes of address space, seconds of processor time.
+        arguments: question (video, sound or tags), descriptor, bytes of address space, seconds of processor time.
     """
     question, handle, memory_bytes, seconds = arguments
     limit_process(int(memory_bytes), int(seconds))

@@ -5,7 +5,7 @@ MiB are sound, and twice as much while FFmpeg opens the file. FFmpeg has no opti
 boxes of tracks that are not read as free space, which readers skip (8.1.2 and 8.4.3).
 
 Padding: a manifest belongs before the pictures, and is known after them. `PaddedFile` keeps padding behind the first box while
-FFmpeg writes the film, so that the film is not copied for the manifest. Offsets of samples (8.7.5) are corrected afterwards.
+FFmpeg writes the video, so that the video is not copied for the manifest. Offsets of samples (8.7.5) are corrected afterwards.
 """
 
 from __future__ import annotations
@@ -305,11 +305,11 @@ class PaddedFile:
         return self._place
 
     def settle(self) -> None:
-        """Turn the padding into a box, and correct the places of the samples. FFmpeg has finished the film.
+        """Turn the padding into a box, and correct the places of the samples. FFmpeg has finished the video.
 
         Raises:
             OSError: the file cannot be written.
-            OverflowError: the film is a few bytes smaller than 4 GiB, and the places do not fit any more.
+            OverflowError: the video is a few bytes smaller than 4 GiB, and the places do not fit any more.
         """
         with open(self._handle, "r+b", closefd=False) as file:
             os.pwrite(self._handle, _header(self._padding), self._first)
@@ -317,7 +317,7 @@ class PaddedFile:
 
 
 def padding_box(file: IO[bytes]) -> Box | None:
-    """Return the padding of a film; None: the film has none."""
+    """Return the padding of a video; None: the video has none."""
     boxes = boxes_of(file)
     next(boxes, None)
     padding = next(boxes, None)
@@ -325,21 +325,21 @@ def padding_box(file: IO[bytes]) -> Box | None:
 
 
 def copy_with_padding(old: IO[bytes], new: IO[bytes], padding: int) -> None:
-    """Copy a film, and give the copy padding behind its first box, in place of the padding that the film has.
+    """Copy a video, and give the copy padding behind its first box, in place of the padding that the video has.
 
     Args:
-        old: the film.
+        old: the video.
         new: an empty file, open for reading and writing.
         padding: size of the padding, bytes.
 
     Raises:
-        ValueError: the file is no MP4 or MOV film.
+        ValueError: the file is no MP4 or MOV video.
         OSError: the copy cannot be written.
         OverflowError: as `PaddedFile.settle`.
     """
     first = next(boxes_of(old), None)
     if first is None or first.kind != b"ftyp":
-        raise ValueError("the film does not begin with a box `ftyp`")
+        raise ValueError("the video does not begin with a box `ftyp`")
     before = padding_box(old)
     rest = before.end if before is not None else first.end
     new.write(read_at(old, 0, first.end))
@@ -363,7 +363,7 @@ def _is_padding(file: IO[bytes], box: Box) -> bool:
 
 
 def _move_samples(file: IO[bytes], gap: Gap) -> None:
-    """Correct the places in the index of a film whose samples have moved."""
+    """Correct the places in the index of a video whose samples have moved."""
     for index in [box for box in boxes_of(file) if box.kind == b"moov"]:
         place = index.start
         for piece in moved_index(file, index, [gap]):

@@ -1,8 +1,8 @@
 """The open output: encodes pictures and new speech, and muxes them with the streams that are carried over, in the order of time.
 
-The pictures are encoded while the film is dubbed, and wait in temporary files (`PacketSpool`): FFmpeg's muxer of MP4 holds 64 bytes
-of memory for each packet until the film's end, 35 MB for the picture and the sound of two hours. The film is muxed in the end, when
-the memory that the dub took is free again.
+The pictures are encoded while the video is dubbed, and wait in temporary files (`PacketSpool`): FFmpeg's muxer of MP4 holds 64
+bytes of memory for each packet until the video's end, 35 MB for the picture and the sound of two hours. The video is muxed in the
+end, when the memory that the dub took is free again.
 
 The footage's other streams are copied packet by packet: subtitles, data, more sound, cover picture, attachments.
 """
@@ -43,11 +43,11 @@ _TECHNICAL: Final = {
     "product_version_num", "toolkit_version_num", "application_platform", "company_name", "product_name",
     "material_package_umid", "file_package_umid", "reel_umid", "modification_date",
 }  # fmt: skip
-"""Names of tags that describe the old file, and not the film."""
+"""Names of tags that describe the old file, and not the video."""
 
 
 def carried_tags(tags: dict[str, str]) -> dict[str, str]:
-    """Return the tags of a file or stream that belong to the film, without tags that a muxer wrote about its own file."""
+    """Return the tags of a file or stream that belong to the video, without tags that a muxer wrote about its own file."""
     return {key: value for key, value in tags.items() if key.lower() not in _TECHNICAL and not key.startswith("_STATISTICS")}
 
 
@@ -239,7 +239,7 @@ _PIECE: Final = 4096
 
 
 class SpeechTrack:
-    """A sound track of an output with new speech, which is cut at the film's end or followed by silence until then."""
+    """A sound track of an output with new speech, which is cut at the video's end or followed by silence until then."""
 
     def __init__(
         self,
@@ -256,8 +256,8 @@ class SpeechTrack:
         Args:
             codec: FFmpeg's name of the encoder.
             output: the open output.
-            start: time of the film's first frame in the output, seconds.
-            duration: length of the film, seconds.
+            start: time of the video's first frame in the output, seconds.
+            duration: length of the video, seconds.
             language: language tag of the track; None: no tag.
 
         Raises:
@@ -288,7 +288,7 @@ class SpeechTrack:
         self._pieces = self._cut(iter(speech.chunks))
 
     def _cut(self, chunks: Iterator[Float32]) -> Iterator[Float32]:
-        """Yield the speech in pieces of bounded length up to the film's end, and silence after the speech."""
+        """Yield the speech in pieces of bounded length up to the video's end, and silence after the speech."""
         left = self._end
         for chunk in chunks:
             if chunk.ndim != 2 or chunk.shape[1] != self._speech.channels:
@@ -377,7 +377,7 @@ class VideoMuxer:
         Args:
             target: what FFmpeg writes to, as `OutputFile.target` returns it.
             speech: new speech; None: there is none.
-            settings: how the film is written.
+            settings: how the video is written.
             folder: folder of temporary files.
 
         Raises:
@@ -436,7 +436,7 @@ class VideoMuxer:
         self._close()
 
     def abandon(self) -> None:
-        """Close the output without regard for the film."""
+        """Close the output without regard for the video."""
         with suppress(Exception):  # writing the trailer may fail as writing the frames did
             self._container.close()
         self._close()

@@ -29,10 +29,10 @@ from gateway.safe_paths import descriptor_url, open_media_file
 from services.common.errors import MediaUnsupportedError
 from services.common.server.resources import give_back_freed_memory
 
-MAX_FILM_S: Final = 12 * 3600
-"""Longest film and longest speech, seconds."""
+MAX_VIDEO_S: Final = 12 * 3600
+"""Longest video and longest speech, seconds."""
 MAX_FRAMES: Final = 5_000_000
-"""Most frames of a film."""
+"""Most frames of a video."""
 MAX_SAMPLES: Final = 4 * MAX_FRAMES
 """Most entries in the index of an MP4 file over all its tracks. Tracks of uncompressed sound do not count: FFmpeg keeps no index of
 them."""
@@ -42,7 +42,7 @@ MAX_RATE: Final = 1000
 """Highest average frame rate, frames/s."""
 MIN_SIDE: Final = 16
 MAX_SIDE: Final = 8192
-"""Shortest and longest side of a film's picture, pixels."""
+"""Shortest and longest side of a video's picture, pixels."""
 MAX_STILL_SIDE: Final = 16384
 MAX_STILL_PIXELS: Final = 1 << 27
 """Longest side of a single picture, and most pixels of a single picture."""
@@ -57,7 +57,7 @@ PROBE_BYTES_PER_S: Final = 2_000_000
 """Time of this process: PROBE_BASE_S seconds, and one more second per PROBE_BYTES_PER_S bytes of the file."""
 
 
-_FILMS: Final = (
+_VIDEOS: Final = (
     "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "mxf", "flv", "live_flv", "ogg", "asf", "asf_o", "nut", "gxf", "dv",
     "rm", "wtv", "lxf", "nsv", "ivf", "yuv4mpegpipe", "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "m4v", "vc1", "vc1test",
     "dirac", "dnxhd", "apv", "cavsvideo", "mjpeg", "gif", "apng", "swf", "mlv", "cine", "r3d", "thp", "bink", "smk", "flic", "roq",
@@ -74,7 +74,7 @@ _PICTURES: Final = (
 )  # fmt: skip
 
 INPUT_OPTIONS: Final = {
-    "format_whitelist": ",".join((*_FILMS, *_SOUNDS, *_PICTURES)),
+    "format_whitelist": ",".join((*_VIDEOS, *_SOUNDS, *_PICTURES)),
     "protocol_whitelist": "file",
 }
 """FFmpeg's options for every file that is read. References of MOV files to other files are not followed by FFmpeg's own default;
@@ -139,7 +139,7 @@ def open_input(path: Path, *, field: str = "video", only: Only | None = None) ->
 
     Args:
         field: option or field that names the file, for errors.
-        only: what the caller reads; None: all. Of long films the other tracks are hidden, so streams may have other numbers.
+        only: what the caller reads; None: all. Of long videos the other tracks are hidden, so streams may have other numbers.
 
     Raises:
         MediaUnsupportedError: the file is missing, not regular, unreadable, empty, or in a format that is not read. `field` names

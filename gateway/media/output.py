@@ -1,6 +1,6 @@
 """An output file that appears whole or not at all: it grows under a temporary name in its folder, and is renamed when complete.
 
-The path is checked before any work is done. An existing file is replaced only if dubstage wrote it: every film of dubstage carries
+The path is checked before any work is done. An existing file is replaced only if dubstage wrote it: every video of dubstage carries
 a mark in its comment.
 """
 
@@ -52,7 +52,7 @@ def check_place(
 
     Args:
         footage, speech, reference: files that are read meanwhile.
-        overwrite: whether an existing file of any kind may be replaced. Otherwise only a film that dubstage wrote may be.
+        overwrite: whether an existing file of any kind may be replaced. Otherwise only a video that dubstage wrote may be.
 
     Raises:
         InvalidRequestError: the folder is missing or may not be written, the name is too long or names a folder, a link or a
@@ -96,7 +96,7 @@ def existing_file(output: Path) -> os.stat_result | None:
 
 
 def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: bool) -> None:
-    """Check that a file may be replaced: it must be a regular file and, without `overwrite`, a film of dubstage.
+    """Check that a file may be replaced: it must be a regular file and, without `overwrite`, a video of dubstage.
 
     Raises:
         InvalidRequestError: the file may not be replaced.
@@ -104,13 +104,13 @@ def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: 
     if there is None:
         return
     if stat.S_ISDIR(there.st_mode):
-        raise _refused(f"{output} is a folder; give the name of a film file")
+        raise _refused(f"{output} is a folder; give the name of a video file")
     if stat.S_ISLNK(there.st_mode):
         raise _refused(f"{output} is a symbolic link; give the name of the file itself, or remove the link")
     if not stat.S_ISREG(there.st_mode):
-        raise _refused(f"{output} is {kind_of_file(there.st_mode)}; give the name of a film file")
+        raise _refused(f"{output} is {kind_of_file(there.st_mode)}; give the name of a video file")
     if not overwrite and not _made_by_dubstage(output):
-        raise _refused(f"{output} exists and is no film of dubstage; give another name, or replace the file with --overwrite")
+        raise _refused(f"{output} exists and is no video of dubstage; give another name, or replace the file with --overwrite")
 
 
 def _made_by_dubstage(path: Path) -> bool:
@@ -196,7 +196,7 @@ class OutputFile:
         return self._padded
 
     def settle(self) -> None:
-        """Correct the places of the samples of a film that has padding for a manifest. FFmpeg has finished the film.
+        """Correct the places of the samples of a video that has padding for a manifest. FFmpeg has finished the video.
 
         Raises:
             OSError: the file cannot be written.
@@ -304,7 +304,7 @@ class OutputFile:
                 with suppress(FileNotFoundError):
                     os.rename(kept, name, src_dir_fd=folder, dst_dir_fd=folder)
                 raise
-            with suppress(OSError):  # the film is complete; the next run removes what is left here
+            with suppress(OSError):  # the video is complete; the next run removes what is left here
                 os.unlink(kept, dir_fd=folder)
         finally:
             os.close(folder)
@@ -322,33 +322,33 @@ class OutputFile:
 
 
 def commit_with(
-    film: OutputFile, seal: Callable[[OutputFile], OutputFile | None] | None, confirm: Callable[[], None] = lambda: None
+    video: OutputFile, seal: Callable[[OutputFile], OutputFile | None] | None, confirm: Callable[[], None] = lambda: None
 ) -> None:
-    """Give a finished film its name. If the film cannot get its name, the files of an earlier film stay as they are.
+    """Give a finished video its name. If the video cannot get its name, the files of an earlier video stay as they are.
 
     Args:
-        film: the finished film.
-        seal: called with the film before. May return a second file, which gets its name right before the film. None: there is
+        video: the finished video.
+        seal: called with the video before. May return a second file, which gets its name right before the video. None: there is
             nothing to do before.
-        confirm: called when all is written and sealed, right before the film gets its name. Raises an error if the film may not be
-            shown any more: sealing can take a minute.
+        confirm: called when all is written and sealed, right before the video gets its name. Raises an error if the video may not
+            be shown any more: sealing can take a minute.
 
     Raises:
         InvalidRequestError, OSError: as `OutputFile.commit`.
         DubstageError: from `seal` and `confirm`.
     """
-    beside = seal(film) if seal is not None else None
+    beside = seal(video) if seal is not None else None
     try:
-        film.prepare()
+        video.prepare()
         if beside is None:
             confirm()
-            film.take_name()
+            video.take_name()
             return
         beside.prepare()
         confirm()
         with beside.putting_back():
             beside.take_name()
-            film.take_name()
+            video.take_name()
     finally:
         if beside is not None:
             beside.discard()
@@ -430,6 +430,6 @@ def output_error(problem: BaseException, output: Path, codec: str) -> DubstageEr
     if isinstance(problem, OSError):
         return InvalidRequestError(f"{output} cannot be written: {reason_of(problem)}", field="output")
     return MediaUnsupportedError(
-        f"{output}: {codec} in {output.suffix} cannot hold this film ({reason_of(problem)}); try --codec ffv1 to an .mp4",
+        f"{output}: {codec} in {output.suffix} cannot hold this video ({reason_of(problem)}); try --codec ffv1 to an .mp4",
         field="codec",
     )

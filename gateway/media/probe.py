@@ -17,13 +17,13 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from gateway.media.opening import (
-    MAX_FILM_S,
     MAX_FRAME_S,
     MAX_FRAMES,
     MAX_RATE,
     MAX_SIDE,
     MAX_STILL_PIXELS,
     MAX_STILL_SIDE,
+    MAX_VIDEO_S,
     MIN_SIDE,
     broken_at,
     open_input,
@@ -93,7 +93,7 @@ _LONGEST_FRAME_S = 10
 
 @dataclass(frozen=True, slots=True)
 class _Packets:
-    """Times of the film's shown packets.
+    """Times of the video's shown packets.
 
     Attributes:
         pts: sorted presentation times, ticks; None: the container lacks some of them.
@@ -111,7 +111,7 @@ class _Packets:
 
 
 def probe(path: Path | str) -> MediaInfo:
-    """Return the streams of a film and the time of every frame.
+    """Return the streams of a video and the time of every frame.
 
     The whole file is read once (packets, not pictures), so that the number of frames and their times are known before a frame is
     decoded. If the container does not store times, the file is decoded once instead.
@@ -212,7 +212,7 @@ def _too_large(path: Path, width: int, height: int, side: int) -> MediaUnsupport
 
 
 def _refuse_length(path: Path, times: Int64, last_duration: int, time_base: Fraction) -> None:
-    """Refuse films that are too long. A jump in the times would make a film of years, and data per frame or second would fill the
+    """Refuse videos that are too long. A jump in the times would make a video of years, and data per frame or second would fill the
     disk.
     """
     steps = np.append(np.diff(times), last_duration)
@@ -224,9 +224,9 @@ def _refuse_length(path: Path, times: Int64, last_duration: int, time_base: Frac
             field="video",
         )
     seconds = (int(times[-1]) + last_duration - int(times[0])) * time_base
-    if seconds > MAX_FILM_S:
+    if seconds > MAX_VIDEO_S:
         raise MediaUnsupportedError(
-            f"{path} is {float(seconds) / 3600:.4g} h long, at most {MAX_FILM_S // 3600} h are accepted; cut it into parts",
+            f"{path} is {float(seconds) / 3600:.4g} h long, at most {MAX_VIDEO_S // 3600} h are accepted; cut it into parts",
             field="video",
         )
     if len(times) > MAX_RATE and len(times) > MAX_RATE * seconds:

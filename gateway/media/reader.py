@@ -1,4 +1,4 @@
-"""Decodes a film frame by frame, in order. Few frames are in memory at once."""
+"""Decodes a video frame by frame, in order. Few frames are in memory at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.common.errors import MediaUnsupportedError
 
 
 class VideoReader:
-    """Iterates over the frames of a film.
+    """Iterates over the frames of a video.
 
         with VideoReader(probe(path)) as reader:
             for frame in reader: ...
@@ -77,7 +77,7 @@ class VideoReader:
             stream = video_stream(container, info.path)
             stream.codec_context.thread_count = self._threads
             stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
-            # Pictures may grow in the middle of a film. A frame that is too large is refused before memory is taken for it.
+            # Pictures may grow in the middle of a video. A frame that is too large is refused before memory is taken for it.
             stream.codec_context.options = {"max_pixels": str(MAX_STILL_PIXELS)}
             for picture in self._pictures(container, stream):
                 if index >= stop:
@@ -139,11 +139,11 @@ def plane_views(picture: av.VideoFrame, video: VideoInfo, *, writable: bool) -> 
 
 
 def from_rgb(picture: UInt8, pixel: PixelFormat, colour: ColourModel) -> av.VideoFrame:
-    """Return a picture in the samples of a film: the inverse of `to_rgb` for upright footage.
+    """Return a picture in the samples of a video: the inverse of `to_rgb` for upright footage.
 
     Args:
         picture: uint8 RGB [height, width, 3].
-        pixel: pixel format of the film.
+        pixel: pixel format of the video.
     """
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
         format=pixel.name,

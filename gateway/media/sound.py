@@ -1,4 +1,4 @@
-"""Sound as float32 samples at absolute positions: sample 0 sounds when the film's first frame is shown."""
+"""Sound as float32 samples at absolute positions: sample 0 sounds when the video's first frame is shown."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from gateway.media.opening import (
     MAX_CHANNELS,
-    MAX_FILM_S,
     MAX_SAMPLE_RATE_HZ,
+    MAX_VIDEO_S,
     MIN_SAMPLE_RATE_HZ,
     DecodingProgress,
     broken_at,
@@ -60,7 +60,7 @@ class SoundChunk:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """New speech for a film. The first sample belongs to the film's first frame.
+    """New speech for a video. The first sample belongs to the video's first frame.
 
     Attributes:
         sample_rate_hz: sample rate.
@@ -84,8 +84,8 @@ class SoundReader:
 
         Args:
             track: number of the sound track; 0: the first.
-            origin: time of sample 0 in the container, seconds: `info.video.start` for a film's own sound. Earlier sound is cut off.
-                Silence fills the time before later sound, and pauses. None: sample 0 is the first sample of the track.
+            origin: time of sample 0 in the container, seconds: `info.video.start` for a video's own sound. Earlier sound is cut
+                off. Silence fills the time before later sound, and pauses. None: sample 0 is the first sample of the track.
             chunk_samples: length of chunks.
 
         Raises:
@@ -115,7 +115,7 @@ class SoundReader:
 
         Raises:
             MediaUnsupportedError: the track breaks off with an error, changes rate or channels, has samples that are no numbers, or
-                is longer than any film.
+                is longer than any video.
         """
         start, held, size = 0, [], 0
         for samples in self._pieces():
@@ -132,7 +132,7 @@ class SoundReader:
             yield SoundChunk(start, np.concatenate(held))
 
     def speech(self) -> Speech:
-        """Return the track as new speech of a film."""
+        """Return the track as new speech of a video."""
         return Speech(self.info.sample_rate_hz, self.info.channels, _Samples(self))
 
     def _pieces(self) -> Iterator[Float32]:
@@ -149,9 +149,9 @@ class SoundReader:
                 if origin is None:
                     origin = time
                 position = round((time - origin) * rate)
-                if position > MAX_FILM_S * rate:
+                if position > MAX_VIDEO_S * rate:
                     raise MediaUnsupportedError(
-                        f"{self._path}: its sound goes on at {float(time):.6g} s, at most {MAX_FILM_S // 3600} h are accepted; "
+                        f"{self._path}: its sound goes on at {float(time):.6g} s, at most {MAX_VIDEO_S // 3600} h are accepted; "
                         "cut it, or write its times anew (ffmpeg -i IN OUT.wav)",
                         field="audio",
                     )

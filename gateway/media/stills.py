@@ -1,4 +1,4 @@
-"""Still pictures as footage: a film of one frame, in the picture format that films are shown in."""
+"""Still pictures as footage: a video of one frame, in the picture format that videos are shown in."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from services.common.array_types import UInt8
 from services.common.errors import InvalidRequestError
 
 STILL_RATE: Final = Fraction(25)
-"""Frames per second of a film of a still."""
+"""Frames per second of a video of a still."""
 MAX_SIDE: Final = 1920
-"""Longest side of a film of a still, pixels. Larger stills are reduced, because films of a photograph's size are of no use."""
+"""Longest side of a video of a still, pixels. Larger stills are reduced, because videos of a photograph's size are of no use."""
 MIN_SIDE: Final = 64
 _BT709: Final = ColourTags(matrix=1, color_range=1, primaries=1, transfer=1)
 
@@ -32,7 +32,7 @@ def is_still(info: MediaInfo) -> bool:
 
 
 def still_video_info(info: MediaInfo) -> MediaInfo:
-    """Return the description of a still as a film of one frame: upright, square pixels, yuv420p in BT.709, even sides, at most
+    """Return the description of a still as a video of one frame: upright, square pixels, yuv420p in BT.709, even sides, at most
     MAX_SIDE.
 
     Raises:
@@ -43,13 +43,15 @@ def still_video_info(info: MediaInfo) -> MediaInfo:
     width, height = round(width * scale) // 2 * 2, round(height * scale) // 2 * 2
     if min(width, height) < MIN_SIDE:
         raise InvalidRequestError(f"{info.path}: a picture of {width} x {height} is too small to be an actor", field="footage")
-    film = own_timeline(info, 1)
-    video = replace(plain_video_info(film.video, width, height), codec="ffv1", time_base=1 / STILL_RATE, average_rate=STILL_RATE)
-    return replace(film, video=video)
+    timeline = own_timeline(info, 1)
+    video = replace(
+        plain_video_info(timeline.video, width, height), codec="ffv1", time_base=1 / STILL_RATE, average_rate=STILL_RATE
+    )
+    return replace(timeline, video=video)
 
 
 def plain_video_info(video: VideoInfo, width: int, height: int) -> VideoInfo:
-    """Return the description of a film that `frame_of_picture` makes frames for: upright, square pixels, yuv420p in BT.709.
+    """Return the description of a video that `frame_of_picture` makes frames for: upright, square pixels, yuv420p in BT.709.
 
     Args:
         video: gives what the pictures do not decide, such as the times.
@@ -67,7 +69,7 @@ def plain_video_info(video: VideoInfo, width: int, height: int) -> VideoInfo:
 
 
 def check_opaque(info: MediaInfo) -> None:
-    """Check that a still has no transparent pixels, because a film needs a background.
+    """Check that a still has no transparent pixels, because a video needs a background.
 
     Raises:
         InvalidRequestError: the picture has transparent pixels.
@@ -81,14 +83,15 @@ def check_opaque(info: MediaInfo) -> None:
     if clear:
         white = f"color=white:size={info.video.width}x{info.video.height}"
         raise InvalidRequestError(
-            f"{info.path}: {max(clear, 0.001):.1%} of the pixels are transparent, and a film needs a background: put the picture "
+            f"{info.path}: {max(clear, 0.001):.1%} of the pixels are transparent, and a video needs a background: put the picture "
             f"on one first (ffmpeg -f lavfi -i {white} -i IN -filter_complex overlay=format=auto -frames:v 1 OUT.png)",
             field="footage",
         )
 
 
 def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
-    """Return footage that is ready to use. A film is returned as it is. From a still, a film of one frame is written into `folder`.
+    """Return footage that is ready to use. A video is returned as it is. From a still, a video of one frame is written into
+    `folder`.
 
     Raises:
         MediaUnsupportedError: the picture cannot be read.
@@ -97,15 +100,15 @@ def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
     if not is_still(info):
         return info
     check_opaque(info)
-    film = still_video_info(info)
+    timeline = still_video_info(info)
     target = folder / f"still{BACKGROUND_SUFFIX}"
     picture = _picture(info)
-    size = (film.video.width, film.video.height)
+    size = (timeline.video.width, timeline.video.height)
     if size != (picture.shape[1], picture.shape[0]):
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    with background_writer(target, film, threads) as writer:
-        writer.write(frame_of_picture(picture, 0, film.video))
-    return open_background(target, film)
+    with background_writer(target, timeline, threads) as writer:
+        writer.write(frame_of_picture(picture, 0, timeline.video))
+    return open_background(target, timeline)
 
 
 def _picture(info: MediaInfo) -> UInt8:
@@ -119,6 +122,6 @@ def _picture(info: MediaInfo) -> UInt8:
 
 
 def frame_of_picture(picture: UInt8, index: int, video: VideoInfo) -> DecodedFrame:
-    """Return frame `index` of a film that `plain_video_info` described, from uint8 RGB [height, width, 3]."""
+    """Return frame `index` of a video that `plain_video_info` described, from uint8 RGB [height, width, 3]."""
     shown = from_rgb(picture, video.pixel, video.colour_model)
     return DecodedFrame(index, int(video.pts[index]), plane_views(shown, video, writable=False), shown, video)

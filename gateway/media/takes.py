@@ -1,6 +1,6 @@
-"""Several takes of a person as one film: their pictures and sounds one after the other.
+"""Several takes of a person as one video: their pictures and sounds one after the other.
 
-Enrolment reads one film. A person's footage often lies in several files, of one camera or of many. The joined film is as wide as
+Enrolment reads one video. A person's footage often lies in several files, of one camera or of many. The joined video is as wide as
 the widest and as high as the highest take. A smaller take lies in the upper left corner, in its own resolution, on black.
 """
 
@@ -26,22 +26,22 @@ from services.common.array_types import Float32, Int64, UInt8
 from services.common.errors import InvalidRequestError
 
 TAKES_SUFFIX: Final = ".mp4"
-"""Ending of a joined film. MP4 keeps every time."""
+"""Ending of a joined video. MP4 keeps every time."""
 MAX_TAKES: Final = 16
 _TIME_BASE: Final = Fraction(1, 90_000)
 _SOUND_HZ: Final = 48_000
 _CRF: Final = 8
-"""Quality of the joined film: the bank takes detail of the size of a pixel from the film."""
+"""Quality of the joined video: the bank takes detail of the size of a pixel from the video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A part of the joined film.
+    """A part of the joined video.
 
     Attributes:
-        num_frames: frames of the take that the film shows, the first ones.
-        begin_s: time of the take's first frame in the film, seconds.
-        end_s: time at which the take ends in the film, seconds.
+        num_frames: frames of the take that the video shows, the first ones.
+        begin_s: time of the take's first frame in the video, seconds.
+        end_s: time at which the take ends in the video, seconds.
     """
 
     info: MediaInfo
@@ -50,7 +50,7 @@ class Take:
     end_s: Fraction
 
     def pts(self) -> Int64:
-        """Return the presentation times of the shown frames in the film, int64 [num_frames], ticks of 1 / 90,000 s."""
+        """Return the presentation times of the shown frames in the video, int64 [num_frames], ticks of 1 / 90,000 s."""
         video = self.info.video
         own = (video.pts[: self.num_frames] - video.pts[0]).astype(np.float64) * float(video.time_base / _TIME_BASE)
         return np.asarray(np.rint(own), np.int64) + round(self.begin_s / _TIME_BASE)
@@ -67,7 +67,7 @@ def check_number_of_takes(files: int) -> None:
 
 
 def takes_in_order(infos: Sequence[MediaInfo], most_s: Fraction) -> list[Take]:
-    """Return the takes of a joined film of at most `most_s` seconds. What comes later is left out.
+    """Return the takes of a joined video of at most `most_s` seconds. What comes later is left out.
 
     Raises:
         InvalidRequestError: there are more than MAX_TAKES, or one is a single picture.
@@ -92,11 +92,11 @@ def takes_in_order(infos: Sequence[MediaInfo], most_s: Fraction) -> list[Take]:
 
 
 def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: Callable[[int, int], None]) -> MediaInfo:
-    """Write the joined film, and return its description. The first sound track of each take is kept, in mono.
+    """Write the joined video, and return its description. The first sound track of each take is kept, in mono.
 
     Args:
         takes: from `takes_in_order`, at least one.
-        target: film to write, ending in TAKES_SUFFIX.
+        target: video to write, ending in TAKES_SUFFIX.
         threads: threads of decoder and encoder.
         on_frame: called with the number of written frames and of all frames.
 
@@ -104,15 +104,15 @@ def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: C
         MediaUnsupportedError: a take breaks off or cannot be decoded.
         StorageFullError: no space is left.
     """
-    film = _joined_info(takes)
+    video = _joined_info(takes)
     speech = Speech(_SOUND_HZ, 1, _Sound(tuple(takes))) if any(take.info.audio for take in takes) else None
     settings = WriteSettings(codec="h264", crf=_CRF, carry=False, threads=threads, overwrite=True)
-    total, done = film.video.num_frames, 0
-    with VideoWriter(target, film, speech=speech, settings=settings) as writer:
+    total, done = video.video.num_frames, 0
+    with VideoWriter(target, video, speech=speech, settings=settings) as writer:
         for take in takes:
             with VideoReader(take.info, threads=threads) as reader:
                 for frame in reader.frames(0, take.num_frames):
-                    writer.write(frame_of_picture(_on_canvas(to_rgb(frame), film.video), done, film.video))
+                    writer.write(frame_of_picture(_on_canvas(to_rgb(frame), video.video), done, video.video))
                     done += 1
                     on_frame(done, total)
     found = probe(target)
@@ -121,7 +121,7 @@ def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: C
 
 
 def _joined_info(takes: Sequence[Take]) -> MediaInfo:
-    """Return the description of the film to write."""
+    """Return the description of the video to write."""
     first = takes[0].info
     sizes = [take.info.video.orientation.upright_size for take in takes]
     width, height = (max(side) + max(side) % 2 for side in zip(*sizes, strict=True))
@@ -139,7 +139,7 @@ def _joined_info(takes: Sequence[Take]) -> MediaInfo:
 
 
 def _on_canvas(picture: UInt8, video: VideoInfo) -> UInt8:
-    """Return a picture, uint8 [h, w, 3], in the upper left corner of a black picture of the film's size."""
+    """Return a picture, uint8 [h, w, 3], in the upper left corner of a black picture of the video's size."""
     if picture.shape[:2] == (video.height, video.width):
         return picture
     canvas = np.zeros((video.height, video.width, 3), np.uint8)
@@ -149,7 +149,7 @@ def _on_canvas(picture: UInt8, video: VideoInfo) -> UInt8:
 
 @dataclass(frozen=True, slots=True)
 class _Sound:
-    """The sound of the joined film in pieces, float32 [samples, 1]. Every iteration begins with the first sample."""
+    """The sound of the joined video in pieces, float32 [samples, 1]. Every iteration begins with the first sample."""
 
     takes: tuple[Take, ...]
 

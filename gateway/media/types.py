@@ -123,7 +123,7 @@ Plane = UInt8 | npt.NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """The film's picture: the first video stream that is not a cover picture.
+    """The video's picture: the first video stream that is not a cover picture.
 
     Attributes:
         index: index of the stream in its file.
@@ -223,7 +223,7 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class OtherStream:
-    """A stream that is neither the film's picture nor sound: subtitles, data, timecode, cover picture, attachment."""
+    """A stream that is neither the video's picture nor sound: subtitles, data, timecode, cover picture, attachment."""
 
     index: int
     kind: str
@@ -245,7 +245,7 @@ class MediaInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """One frame of the film.
+    """One frame of the video.
 
     Attributes:
         index: index of the frame; 0: the first shown frame.

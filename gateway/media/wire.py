@@ -74,7 +74,7 @@ def media_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> M
     """Return the MediaInfo of the file `path` that `pack_media` packed."""
     video = facts["video"]
     width, height, turns, mirrored, aspect, matrix = video["orientation"]
-    # The times of a long film are megabytes, and the answer is kept: the times are a view of the answer.
+    # The times of a long video are megabytes, and the answer is kept: the times are a view of the answer.
     times = np.frombuffer(tail, "<i8").astype(np.int64, copy=False)
     times.setflags(write=False)
     return MediaInfo(

@@ -1,6 +1,6 @@
-"""Writes the dubbed film: every frame at its time, in the footage's own pixel format, with the footage's other streams.
+"""Writes the dubbed video: every frame at its time, in the footage's own pixel format, with the footage's other streams.
 
-The film grows under a temporary name in the output's folder, and takes the output's name when it is complete.
+The video grows under a temporary name in the output's folder, and takes the output's name when it is complete.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _TIDY_FRAMES: Final = 500
 60 MiB in an hour."""
 
 
-class FilmSigner(Protocol):
-    """Signs a finished film before the film gets its name."""
+class VideoSigner(Protocol):
+    """Signs a finished video before the video gets its name."""
 
     @property
     def padding(self) -> int:
-        """Padding behind the first box of the film that the seal needs, bytes; 0: none."""
+        """Padding behind the first box of the video that the seal needs, bytes; 0: none."""
 
     def __call__(self, file: OutputFile, /) -> OutputFile | None:
-        """Sign the film. May return a second file, which gets its name with the film."""
+        """Sign the video. May return a second file, which gets its name with the video."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """Report on a film that was written.
+    """Report on a video that was written.
 
     Attributes:
-        path: the film.
+        path: the video.
         pixel_format: FFmpeg's name of the pixel format.
         frames: number of frames.
         changed_frames: number of frames with composited planes.
@@ -64,14 +64,14 @@ class WriteReport:
 
 
 class VideoWriter:
-    """Encodes a film once, from decoded frames and composited planes.
+    """Encodes a video once, from decoded frames and composited planes.
 
         with VideoWriter(output, info, speech=speech) as writer:
             for frame in reader:
                 writer.write(frame, planes or None)
         report = writer.report
 
-    When the block ends without an error, the film takes its name. After an error, no file is left.
+    When the block ends without an error, the video takes its name. After an error, no file is left.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class VideoWriter:
         speech: Speech | None = None,
         speech_file: Path | None = None,
         settings: WriteSettings | None = None,
-        seal: FilmSigner | None = None,
+        seal: VideoSigner | None = None,
     ) -> None:
-        """Check that the film can be written as asked. Nothing is opened yet.
+        """Check that the video can be written as asked. Nothing is opened yet.
 
         Args:
             speech: new speech; None: there is none.
             speech_file: file that the speech is read from.
-            settings: how the film is written; None: the defaults.
-            seal: signs the film; None: nothing does.
+            settings: how the video is written; None: the defaults.
+            seal: signs the video; None: nothing does.
 
         Raises:
             InvalidRequestError: container or codec are unknown, the output is an input or exists and may not be replaced, or its
@@ -115,9 +115,9 @@ class VideoWriter:
 
     @property
     def report(self) -> WriteReport:
-        """Report on the film. Set when the block has ended without an error."""
+        """Report on the video. Set when the block has ended without an error."""
         if self._report is None:
-            raise ContractBrokenError("the film is not finished")
+            raise ContractBrokenError("the video is not finished")
         return self._report
 
     def __enter__(self) -> Self:
@@ -136,14 +136,14 @@ class VideoWriter:
             self.finish()
 
     def write(self, frame: DecodedFrame, planes: Sequence[Plane] | None = None) -> None:
-        """Encode the next frame of the film.
+        """Encode the next frame of the video.
 
         Args:
             planes: planes in the footage's pixel format; None: the frame as it was decoded.
 
         Raises:
             ContractBrokenError: the frame is not the next one, or planes have another shape or type.
-            StorageFullError: the disk is full. The film is given up.
+            StorageFullError: the disk is full. The video is given up.
         """
         if self._muxer is None:
             raise ContractBrokenError("frames are written inside the with block")
@@ -159,17 +159,17 @@ class VideoWriter:
             give_back_freed_memory()
 
     def finish(self, confirm: Callable[[], None] = lambda: None) -> None:
-        """Mux and sign the film, and give the film its name. Without this call, the end of the block does the same.
+        """Mux and sign the video, and give the video its name. Without this call, the end of the block does the same.
 
-        Two hours of film at 640 x 360 take 10 s, so call this in a thread where other work waits.
+        Two hours of video at 640 x 360 take 10 s, so call this in a thread where other work waits.
 
         Args:
-            confirm: called right before the film gets its name. Raises an error if the film may not be shown any more.
+            confirm: called right before the video gets its name. Raises an error if the video may not be shown any more.
 
         Raises:
             ContractBrokenError: frames are missing.
-            StorageFullError: the disk is full. The film is given up.
-            InvalidRequestError, DubstageError: the film cannot be written, signed or named. The film is given up.
+            StorageFullError: the disk is full. The video is given up.
+            InvalidRequestError, DubstageError: the video cannot be written, signed or named. The video is given up.
         """
         try:
             self._finish(confirm)

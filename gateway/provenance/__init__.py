@@ -1,1 +1,1 @@
-"""Content credentials (C2PA) of films: what a film says of its making, who signed it, and whether the film is still the same."""
+"""Content credentials (C2PA) of videos: what a video says of its making, who signed it, and whether the video is still the same."""

@@ -1,12 +1,12 @@
-"""Binds a manifest to a film: digests of the film, and the box of the manifest in the film.
+"""Binds a manifest to a video: digests of the video, and the box of the manifest in the video.
 
-dubstage reads the film once for the digest. c2pa would copy the film twice. Source: C2PA specification 2.2, 18.5, 18.6 and A.5.
+dubstage reads the video once for the digest. c2pa would copy the video twice. Source: C2PA specification 2.2, 18.5, 18.6 and A.5.
 
-`media_sha256` leaves the manifest out, so that equal films have equal digests, whoever signed them and when. The manifest of an MP4
-or MOV film is a box behind the box `ftyp`. c2pa moves what follows, and adds the size of the manifest to the offsets of samples in
-the boxes `stco` and `co64`. This module takes both back, so the digest is that of the film before the film was signed.
+`media_sha256` leaves the manifest out, so that equal videos have equal digests, whoever signed them and when. The manifest of an
+MP4 or MOV video is a box behind the box `ftyp`. c2pa moves what follows, and adds the size of the manifest to the offsets of
+samples in the boxes `stco` and `co64`. This module takes both back, so the digest is that of the video before the video was signed.
 
-The place of a film's manifest: inside of MP4 and MOV, and in a sidecar beside every other file.
+The place of a video's manifest: inside of MP4 and MOV, and in a sidecar beside every other file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MANIFEST_ID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 
 
 def media_sha256(path: Path) -> str:
-    """Return the SHA-256 of a film without its embedded manifest, hexadecimal. Of other files: the SHA-256 of all bytes.
+    """Return the SHA-256 of a video without its embedded manifest, hexadecimal. Of other files: the SHA-256 of all bytes.
 
     Raises:
         MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
@@ -42,17 +42,17 @@ def media_sha256(path: Path) -> str:
 
 
 def manifest_boxes(file: IO[bytes]) -> list[Box]:
-    """Return the boxes of a film that hold manifests, or parts of the digests that a manifest names."""
+    """Return the boxes of a video that hold manifests, or parts of the digests that a manifest names."""
     return [box for box in boxes_of(file) if is_manifest(file, box)]
 
 
 def is_manifest(file: IO[bytes], box: Box) -> bool:
-    """Return whether a box of a film holds a manifest, or a part of one."""
+    """Return whether a box of a video holds a manifest, or a part of one."""
     return box.kind == b"uuid" and read_at(file, box.body, len(MANIFEST_ID)) == MANIFEST_ID
 
 
 def _without_manifest(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of a film that had no manifest."""
+    """Yield the bytes of a video that had no manifest."""
     end = file.seek(0, 2)
     boxes = list(boxes_of(file))
     manifests = [box for box in boxes if is_manifest(file, box)]
@@ -75,39 +75,39 @@ def _without_manifest(file: IO[bytes]) -> Iterator[bytes]:
 def _index_before(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]:
     try:
         return moved_index(file, index, gaps)
-    except OverflowError:  # the places are no places of this film
+    except OverflowError:  # the places are no places of this video
         return pieces_of(file, index.start, index.end)
 
 
 _LEFT_OUT: Final = (b"ftyp", b"mfra")
-"""Boxes that the digest of a film leaves out, besides the manifest, as the specification demands."""
+"""Boxes that the digest of a video leaves out, besides the manifest, as the specification demands."""
 _PURPOSE: Final = bytes(4) + b"manifest\0" + bytes(8)
 """Version and flags, what the box holds, and where further boxes of the kind begin: there are none."""
 _JUMBF: Final = b"jumb"
 _HEAD: Final = 8 + len(MANIFEST_ID) + len(_PURPOSE)
 
 
-def embedded_binding(film: BinaryIO) -> dict[str, Any]:
-    """Return the assertion about an MP4 or MOV film that has padding for the manifest. Reads the whole film.
+def embedded_binding(video: BinaryIO) -> dict[str, Any]:
+    """Return the assertion about an MP4 or MOV video that has padding for the manifest. Reads the whole video.
 
     The digest is that of all boxes, each after its place, without the padding.
     """
     digest = hashlib.sha256()
-    padding = padding_box(film)
-    for box in list(boxes_of(film)):
-        if box.kind not in _LEFT_OUT and box != padding and not is_manifest(film, box):
+    padding = padding_box(video)
+    for box in list(boxes_of(video)):
+        if box.kind not in _LEFT_OUT and box != padding and not is_manifest(video, box):
             digest.update(struct.pack(">Q", box.start))
-            for piece in pieces_of(film, box.start, box.end):
+            for piece in pieces_of(video, box.start, box.end):
                 digest.update(piece)
     left_out = [_exclusion("/uuid", [{"offset": 8, "value": list(MANIFEST_ID)}])]
     left_out += [_exclusion(f"/{kind.decode()}") for kind in _LEFT_OUT]
     return _assertion("c2pa.hash.bmff.v3", digest.digest(), exclusions=left_out)
 
 
-def sidecar_binding(film: BinaryIO) -> dict[str, Any]:
-    """Return the assertion about a film whose manifest lies beside the film. Reads the whole film."""
+def sidecar_binding(video: BinaryIO) -> dict[str, Any]:
+    """Return the assertion about a video whose manifest lies beside the video. Reads the whole video."""
     digest = hashlib.sha256()
-    for piece in pieces_of(film, 0, film.seek(0, 2)):
+    for piece in pieces_of(video, 0, video.seek(0, 2)):
         digest.update(piece)
     return _assertion("c2pa.hash.data", digest.digest(), pad=[])
 
@@ -117,29 +117,29 @@ def padding_for(manifest: bytes) -> int:
     return _HEAD + len(manifest)
 
 
-def put_manifest(film: BinaryIO, manifest: bytes) -> None:
-    """Write a manifest into the padding of a film. Zeros fill the rest of the padding.
+def put_manifest(video: BinaryIO, manifest: bytes) -> None:
+    """Write a manifest into the padding of a video. Zeros fill the rest of the padding.
 
     Raises:
-        OSError: the film cannot be written.
-        ValueError: the film has no padding, or too little.
+        OSError: the video cannot be written.
+        ValueError: the video has no padding, or too little.
     """
-    padding = padding_box(film)
+    padding = padding_box(video)
     if padding is None or padding.end - padding.start < padding_for(manifest):
-        raise ValueError("the film has no room for the manifest")
+        raise ValueError("the video has no room for the manifest")
     size = padding.end - padding.start
-    film.seek(padding.start)
-    film.write((struct.pack(">I4s", size, b"uuid") + MANIFEST_ID + _PURPOSE + manifest).ljust(size, b"\0"))
-    film.flush()
+    video.seek(padding.start)
+    video.write((struct.pack(">I4s", size, b"uuid") + MANIFEST_ID + _PURPOSE + manifest).ljust(size, b"\0"))
+    video.flush()
 
 
-def padding_is_empty(film: BinaryIO) -> bool:
-    """Return whether zeros alone follow the manifest in its box. The digest of the film does not cover these bytes."""
-    for box in manifest_boxes(film):
+def padding_is_empty(video: BinaryIO) -> bool:
+    """Return whether zeros alone follow the manifest in its box. The digest of the video does not cover these bytes."""
+    for box in manifest_boxes(video):
         begin = box.start + _HEAD
-        head = read_at(film, begin, 8)
+        head = read_at(video, begin, 8)
         if head[4:] == _JUMBF:
-            behind = pieces_of(film, begin + int.from_bytes(head[:4], "big"), box.end)
+            behind = pieces_of(video, begin + int.from_bytes(head[:4], "big"), box.end)
             if any(piece.count(0) < len(piece) for piece in behind):
                 return False
     return True
@@ -155,7 +155,7 @@ def _assertion(label: str, digest: bytes, **more: Any) -> dict[str, Any]:
 
 
 SIDECAR: Final = ".c2pa"
-"""Ending that the name of a sidecar has more than the name of the film."""
+"""Ending that the name of a sidecar has more than the name of the video."""
 _MAGIC: Final = b"jumb"
 """Bytes 4 to 8 of every sidecar."""
 LARGEST_SIDECAR: Final = 64 << 20
@@ -164,9 +164,9 @@ _EMBEDDED: Final = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/qui
 _ALSO_READ: Final = {".m4a": "audio/mp4", ".wav": "audio/wav", ".webp": "image/webp", ".flac": "audio/flac"}
 
 
-def embedded_type(film: Path) -> str | None:
-    """Return the media type of a film that has its manifest inside; None: the manifest lies beside the film."""
-    return _EMBEDDED.get(film.suffix.lower())
+def embedded_type(video: Path) -> str | None:
+    """Return the media type of a video that has its manifest inside; None: the manifest lies beside the video."""
+    return _EMBEDDED.get(video.suffix.lower())
 
 
 def media_type_of(file: Path) -> str:
@@ -175,9 +175,9 @@ def media_type_of(file: Path) -> str:
     return _EMBEDDED.get(suffix) or _ALSO_READ.get(suffix) or mimetypes.guess_type(file.name)[0] or UNKNOWN
 
 
-def sidecar_of(film: Path) -> Path:
-    """Return where the manifest of a film lies if it lies beside the film."""
-    return film.parent / f"{film.name}{SIDECAR}"
+def sidecar_of(video: Path) -> Path:
+    """Return where the manifest of a video lies if it lies beside the video."""
+    return video.parent / f"{video.name}{SIDECAR}"
 
 
 def read_sidecar(file: Path) -> bytes:
@@ -193,22 +193,22 @@ def read_sidecar(file: Path) -> bytes:
     return content if content[4:8] == _MAGIC and len(content) <= LARGEST_SIDECAR else b""
 
 
-def check_sidecar(film: Path, *, overwrite: bool) -> None:
-    """Check before any work that the manifest of a film can be written.
+def check_sidecar(video: Path, *, overwrite: bool) -> None:
+    """Check before any work that the manifest of a video can be written.
 
     Args:
         overwrite: whether a file that is no manifest may be replaced.
 
     Raises:
-        InvalidRequestError: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has it.
+        InvalidRequestError: the manifest belongs beside the video, and its name is too long, or a file that is no manifest has it.
     """
-    if embedded_type(film) is not None:
+    if embedded_type(video) is not None:
         return
-    sidecar = sidecar_of(film)
+    sidecar = sidecar_of(video)
     there = existing_file(sidecar)
     if there is not None and not overwrite and not read_sidecar(sidecar):
         raise InvalidRequestError(
-            f"{sidecar} exists and is no manifest, and the manifest of {film.name} is written there; give the film another "
+            f"{sidecar} exists and is no manifest, and the manifest of {video.name} is written there; give the video another "
             "name, or replace both files with --overwrite",
             field="output",
         )

@@ -22,7 +22,7 @@ from typing import IO, Any, Final, Literal
 from gateway.child_process import bare_environment, limit_process
 
 MEMORY_BYTES: Final = 2 << 30
-"""Address space of a process that calls c2pa, bytes. c2pa needs 0.6 GB of it for a film of any length."""
+"""Address space of a process that calls c2pa, bytes. c2pa needs 0.6 GB of it for a video of any length."""
 _BYTES_PER_S: Final = 2_000_000
 """Slowest rate at which files are read before the process is ended."""
 ASKING: Final = b"asking\n"
@@ -32,7 +32,7 @@ ANSWERED: Final = b"answered\n"
 LARGEST_ANSWER: Final = 256 << 20
 """Memory that the process may take for the answer of a time stamp authority, bytes."""
 _MOST_CHARACTERS: Final = 8 << 20
-"""Most characters that the parent, which has no bound on its memory, is given of what c2pa says. Films of films say 0.1 MB."""
+"""Most characters that the parent, which has no bound on its memory, is given of what c2pa says. Videos of videos say 0.1 MB."""
 
 
 def limit_s(base_s: float, handles: Collection[int]) -> float:
@@ -83,8 +83,8 @@ def main() -> None:
         json.dump(_sign(json.load(sys.stdin)), sys.stdout)
         return
     request = json.loads(sys.stdin.buffer.readline())
-    with os.fdopen(request["film"], "rb") as film:
-        sys.stdout.write(_read(film, request["media_type"], sys.stdin.buffer.read(), request["anchors"]))
+    with os.fdopen(request["film"], "rb") as video:
+        sys.stdout.write(_read(video, request["media_type"], sys.stdin.buffer.read(), request["anchors"]))
 
 
 def _sign(request: dict[str, Any]) -> dict[str, Any]:
@@ -145,14 +145,14 @@ def _say(word: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _read(film: IO[bytes], media_type: str | None, sidecar: bytes, anchors: str) -> str:
+def _read(video: IO[bytes], media_type: str | None, sidecar: bytes, anchors: str) -> str:
     from gateway.provenance.library import UNKNOWN, LibraryError, read_json
 
     try:
-        report = read_json(film, media_type, anchors=anchors) if media_type is not None else None
+        report = read_json(video, media_type, anchors=anchors) if media_type is not None else None
         place = "embedded" if report else ""
         if report is None and sidecar:
-            report, place = read_json(film, UNKNOWN, sidecar=sidecar, anchors=anchors), "sidecar"
+            report, place = read_json(video, UNKNOWN, sidecar=sidecar, anchors=anchors), "sidecar"
     except LibraryError as problem:
         return json.dumps({"refused": str(problem)})
     if report is not None and len(report) > _MOST_CHARACTERS:

@@ -1,4 +1,4 @@
-"""Contents of a film's manifest: the definition that c2pa signs, made of plain values. Source: C2PA specification 2.2.
+"""Contents of a video's manifest: the definition that c2pa signs, made of plain values. Source: C2PA specification 2.2.
 
 dubstage adds an assertion of its own, `DubFacts`, for what C2PA has no field for. A dub writes the assertion, and it is read from
 files of strangers.
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["footage", "speech", "reference"]
-"""Role of a file in the making of a film. The manifest names files by their role alone: names of files may be names of people."""
+"""Role of a file in the making of a video. The manifest names files by their role alone: names of files may be names of people."""
 
 DUB_LABEL: Final = "dubstage.dub"
 """Label of the assertion."""
@@ -25,12 +25,12 @@ _Frame = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FilmWatermark:
-    """Watermark of a film.
+class VideoWatermark:
+    """Watermark of a video.
 
     Attributes:
         on: whether the setting was on.
-        payload: what the watermark says, 9 hexadecimal digits; empty: the film has none, because the setting was off or no frame
+        payload: what the watermark says, 9 hexadecimal digits; empty: the video has none, because the setting was off or no frame
             was dubbed.
     """
 
@@ -56,7 +56,7 @@ class ModelFacts(_Facts):
 
 
 class SourceFacts(_Facts):
-    """A file that the film was made of, by its role and its SHA-256."""
+    """A file that the video was made of, by its role and its SHA-256."""
 
     role: Role
     sha256: _Digest
@@ -69,14 +69,14 @@ class DubFacts(_Facts):
         version: version of this assertion.
         method: name of the method.
         models: models of the method.
-        frame_rate: frames per second of the film, on average, as NUMERATOR/DENOMINATOR.
+        frame_rate: frames per second of the video, on average, as NUMERATOR/DENOMINATOR.
         dubbed: spans of frames whose mouth is synthetic, [begin, end) each, in order.
-        sources: files that the film was made of.
+        sources: files that the video was made of.
         consent_sha256: digests of the consent records: `person`, `reference`, and `actor` for the actor's own record if another
             record came with the request.
-        job: key of the job that made the film, SHA-256, hexadecimal; empty: the film was made by an earlier version, or of a live
+        job: key of the job that made the video, SHA-256, hexadecimal; empty: the video was made by an earlier version, or of a live
             stream.
-        watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
+        watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
     """
 
     version: Literal[1] = 1
@@ -94,7 +94,7 @@ class DubFacts(_Facts):
     def statement(self) -> bytes:
         """All that the manifest says of the dub, except its watermark, in one form: the watermark is bound to these bytes.
 
-        Fields that a manifest does not have are left out, so a new field does not change the statement of older films.
+        Fields that a manifest does not have are left out, so a new field does not change the statement of older videos.
         """
         said = self.model_dump(exclude_unset=True, exclude={"watermark"})
         return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
@@ -107,11 +107,11 @@ _RELATIONSHIPS: Final[dict[Role, str]] = {"footage": "parentOf", "speech": "inpu
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that a film was made of.
+    """A file that a video was made of.
 
     Attributes:
-        role: what the file was to the film.
-        sha256: digest of the file, hexadecimal; empty: the file is read for its digest when the film is signed.
+        role: what the file was to the video.
+        sha256: digest of the file, hexadecimal; empty: the file is read for its digest when the video is signed.
     """
 
     role: Role
@@ -120,27 +120,27 @@ class SourceFile:
 
     @property
     def relationship(self) -> str:
-        """C2PA's name of the relation between the file and the film."""
+        """C2PA's name of the relation between the file and the video."""
         return _RELATIONSHIPS[self.role]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """Facts about the making of a film.
+    """Facts about the making of a video.
 
     Attributes:
         version: version of dubstage.
         description: one sentence about what is synthetic, without names.
-        synthetic: whether any picture of the film is synthetic.
+        synthetic: whether any picture of the video is synthetic.
         method: name of the method.
         models: models of the method.
-        frame_rate: frames per second of the film, on average.
+        frame_rate: frames per second of the video, on average.
         dubbed: spans of frames whose mouth is synthetic, in order.
         consents: SHA-256 of the consent records, hexadecimal, by `person`, `reference`, and `actor` where the record of the person
             came with the request and the actor has another. Only records that were given.
-        job: key of the job, SHA-256, hexadecimal; empty: the film is the recording of a live stream.
-        watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
-        sources: files that the film was made of; the footage is the first. A film of a live stream has no footage.
+        job: key of the job, SHA-256, hexadecimal; empty: the video is the recording of a live stream.
+        watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
+        sources: files that the video was made of; the footage is the first. A video of a live stream has no footage.
     """
 
     version: str
@@ -158,12 +158,12 @@ class Claim:
 
 
 def definition(claim: Claim, digests: Mapping[Role, str], binding: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest definition of a film, as c2pa's Builder takes it.
+    """Return the manifest definition of a video, as c2pa's Builder takes it.
 
     Args:
-        claim: what the film says.
+        claim: what the video says.
         digests: SHA-256 of every source, hexadecimal, by role.
-        binding: assertion with the digest of the film (`gateway.provenance.binding`).
+        binding: assertion with the digest of the video (`gateway.provenance.binding`).
     """
     parents = [source.role for source in claim.sources if source.relationship == "parentOf"]
     edited: dict[str, Any] = {"action": "c2pa.edited" if parents else "c2pa.created", "description": claim.description}
@@ -190,10 +190,10 @@ def ingredient(source: SourceFile, media_type: str) -> dict[str, Any]:
 
 
 def dub_facts(claim: Claim, digests: Mapping[Role, str]) -> DubFacts:
-    """Return what the manifest of a film says of the dub, with every field set.
+    """Return what the manifest of a video says of the dub, with every field set.
 
     Args:
-        claim: what the film says.
+        claim: what the video says.
         digests: SHA-256 of every source, hexadecimal, by role.
     """
     rate = claim.frame_rate

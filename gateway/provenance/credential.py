@@ -1,4 +1,4 @@
-"""Certificate chain and private key that films are signed with: PEM files of the user, or a pair made for the installation."""
+"""Certificate chain and private key that videos are signed with: PEM files of the user, or a pair made for the installation."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def installation_credential(folder: Path) -> Credential:
         return credential_of(begin + chain, key)
     except ValueError as problem:
         raise StorageRefusedError(
-            f"the key {file} is damaged ({problem}): restore the file from a backup, or remove the file. Films are then signed "
+            f"the key {file} is damaged ({problem}): restore the file from a backup, or remove the file. Videos are then signed "
             "with a new key",
             subject=str(file),
         ) from problem

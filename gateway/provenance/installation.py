@@ -57,7 +57,7 @@ _MOST_BYTES: Final = 1 << 20
 
 
 def open_sealer(settings: GatewaySettings) -> Sealer:
-    """Return what signs the films of an installation. Without a certificate in the settings, the first call makes a key.
+    """Return what signs the videos of an installation. Without a certificate in the settings, the first call makes a key.
 
     Raises:
         BackendUnavailableError: the command of the settings gives no signature.
@@ -84,7 +84,7 @@ def open_sealer(settings: GatewaySettings) -> Sealer:
 
 
 def own_watermark_key(settings: GatewaySettings) -> bytes | None:
-    """Return the key of the watermarks of this installation, 32 bytes; None: the installation has not signed a film yet.
+    """Return the key of the watermarks of this installation, 32 bytes; None: the installation has not signed a video yet.
 
     Raises:
         InvalidRequestError: the files of the settings cannot be used.

@@ -23,7 +23,7 @@ _OF_TIME_STAMP: Final = "internal error ("
 these bytes."""
 _OFF: Final = {"enabled": False}
 _BUILDER: Final = {
-    # A thumbnail would show the person in a place that nobody looks at when the film is withdrawn.
+    # A thumbnail would show the person in a place that nobody looks at when the video is withdrawn.
     "thumbnail": _OFF,
     "actions": {"auto_created_action": _OFF, "auto_opened_action": _OFF, "auto_placed_action": _OFF},
 }
@@ -45,7 +45,7 @@ class LibraryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ingredient:
-    """A file whose own manifest is kept in the manifest of a film.
+    """A file whose own manifest is kept in the manifest of a video.
 
     Attributes:
         description: as `gateway.provenance.claim.ingredient` returns it, with the media type under `format`.
@@ -183,7 +183,7 @@ def _add(builder: c2pa.Builder, ingredient: Ingredient) -> None:
 def check_kept(manifest: bytes) -> None:
     """Check that readers find the manifests of all ingredients in a signed manifest.
 
-    c2pa signs some damaged manifests of ingredients, and every reader then calls the film itself invalid.
+    c2pa signs some damaged manifests of ingredients, and every reader then calls the video itself invalid.
 
     Raises:
         LibraryError: the manifest of an ingredient cannot be read.

@@ -1,4 +1,4 @@
-"""Signs a film while the film still has its temporary name, so that no film without a manifest ever takes its name.
+"""Signs a video while the video still has its temporary name, so that no video without a manifest ever takes its name.
 
 Signs manifests in a separate process, with bounds on memory and time, and turns what goes wrong into errors for the user.
 
@@ -180,22 +180,22 @@ SIGNING_ERRORS: Final = (LibraryError, SignerError, ValueError, OverflowError)
 """Errors that signing raises, besides errors of the system and of dubstage."""
 
 
-def signing_error(problem: Exception, film: Path, time_stamp_url: str) -> BackendUnavailableError | InvalidRequestError:
-    """Return the error for a film that was not signed.
+def signing_error(problem: Exception, video: Path, time_stamp_url: str) -> BackendUnavailableError | InvalidRequestError:
+    """Return the error for a video that was not signed.
 
     Args:
         problem: one of FAULTS.
-        film: name that the film would have got.
+        video: name that the video would have got.
         time_stamp_url: the time stamp authority.
     """
     if isinstance(problem, SignerError):
-        return BackendUnavailableError(f"the command of {SIGNER_SETTING} gave no signature ({problem}); {film} was not written")
+        return BackendUnavailableError(f"the command of {SIGNER_SETTING} gave no signature ({problem}); {video} was not written")
     if isinstance(problem, LibraryError) and problem.of_time_stamp:
         return BackendUnavailableError(
-            f"the time stamp authority {time_stamp_url} gave no time stamp ({problem}); {film} was not "
+            f"the time stamp authority {time_stamp_url} gave no time stamp ({problem}); {video} was not "
             f"written. {TIME_STAMP_SETTING} must name an authority that answers as RFC 3161 says"
         )
-    return InvalidRequestError(f"{film}: its manifest cannot be signed ({problem})", field="output")
+    return InvalidRequestError(f"{video}: its manifest cannot be signed ({problem})", field="output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class OpenedSource:
     """An open source.
 
     Attributes:
-        role: what the file was to the film.
+        role: what the file was to the video.
         sha256: digest of the file, hexadecimal.
         ingredient: the file with its own manifest, as c2pa takes it.
     """
@@ -239,20 +239,20 @@ def manifest_bytes_of(path: Path) -> int:
 
 _log = structlog.stdlib.get_logger("dubstage.provenance")
 _SMALLEST_PADDING: Final = 16 << 10
-"""Padding for the parts of a manifest whose size does not depend on the film, bytes."""
+"""Padding for the parts of a manifest whose size does not depend on the video, bytes."""
 _TIME_STAMP_PADDING: Final = 16 << 10
-"""Padding for the answer of a time stamp authority, bytes. A larger answer costs a copy of the film."""
+"""Padding for the answer of a time stamp authority, bytes. A larger answer costs a copy of the video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealer:
-    """Signs films with one credential.
+    """Signs videos with one credential.
 
     Attributes:
-        credential: what films are signed with.
+        credential: what videos are signed with.
         time_stamp_url: time stamp authority; empty: manifests have no time.
         time_stamp_limit_s: longest wait for the authority's whole answer, seconds. c2pa itself waits for at most 30 s.
-        watermark_key: key of the watermarks of dubbed mouths, 32 bytes; None: films get no watermark.
+        watermark_key: key of the watermarks of dubbed mouths, 32 bytes; None: videos get no watermark.
     """
 
     credential: Credential
@@ -260,17 +260,17 @@ class Sealer:
     time_stamp_limit_s: float = 30.0
     watermark_key: bytes | None = field(default=None, repr=False)
 
-    def check_place(self, film: Path, *, overwrite: bool) -> None:
-        """Check before any work that the manifest of a film can be written.
+    def check_place(self, video: Path, *, overwrite: bool) -> None:
+        """Check before any work that the manifest of a video can be written.
 
         Raises:
-            InvalidRequestError: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has
+            InvalidRequestError: the manifest belongs beside the video, and its name is too long, or a file that is no manifest has
                 it.
         """
-        check_sidecar(film, overwrite=overwrite)
+        check_sidecar(video, overwrite=overwrite)
 
     def mark(self, claim: Claim) -> Mark | None:
-        """Return the watermark of a film; None: films get none.
+        """Return the watermark of a video; None: videos get none.
 
         Args:
             claim: what the manifest will say, with the digests of all sources and without the watermark.
@@ -279,45 +279,45 @@ class Sealer:
         if key is None:
             return None
         facts = dub_facts(claim, {source.role: source.sha256 for source in claim.sources})
-        return Mark(key, Payload.of_film(key, facts.statement))
+        return Mark(key, Payload.of_video(key, facts.statement))
 
-    def seal(self, claim: Claim, film: Path, *, takes_over: bool = False) -> FilmSeal:
-        """Return the seal of a film.
+    def seal(self, claim: Claim, video: Path, *, takes_over: bool = False) -> VideoSeal:
+        """Return the seal of a video.
 
         Args:
             claim: what the manifest says.
-            film: name that the film gets.
+            video: name that the video gets.
             takes_over: whether the unfinished sidecar of another process is removed, as in `OutputFile`.
         """
-        return FilmSeal(self, claim, film, takes_over)
+        return VideoSeal(self, claim, video, takes_over)
 
 
 @dataclass(frozen=True, slots=True)
-class FilmSeal:
-    """Puts the manifest of one film into the film, or beside it. `Sealer.seal` makes it.
+class VideoSeal:
+    """Puts the manifest of one video into the video, or beside it. `Sealer.seal` makes it.
 
     Attributes:
         sealer: what signs.
         claim: what the manifest says.
-        film: name that the film gets.
+        video: name that the video gets.
         takes_over: as in `Sealer.seal`.
-        warnings: warnings for the user about the signed manifest. Complete when the film is signed.
+        warnings: warnings for the user about the signed manifest. Complete when the video is signed.
     """
 
     sealer: Sealer
     claim: Claim
-    film: Path
+    video: Path
     takes_over: bool
     warnings: list[str] = field(default_factory=list)
 
     @property
     def padding(self) -> int:
-        """Padding that a film needs for its manifest, bytes; 0: the manifest lies beside the film.
+        """Padding that a video needs for its manifest, bytes; 0: the manifest lies beside the video.
 
         Raises:
-            MediaUnsupportedError: a source of the film cannot be read.
+            MediaUnsupportedError: a source of the video cannot be read.
         """
-        if embedded_type(self.film) is None:
+        if embedded_type(self.video) is None:
             return 0
         said = len(str(definition(self.claim, dict.fromkeys((source.role for source in self.claim.sources), "0" * 64), {})))
         kept = sum(manifest_bytes_of(source.path) for source in self.claim.sources)
@@ -325,27 +325,27 @@ class FilmSeal:
         return _SMALLEST_PADDING + said + kept + time + len(self.sealer.credential.chain)
 
     def __call__(self, file: OutputFile) -> OutputFile | None:
-        """Sign the finished content of a film.
+        """Sign the finished content of a video.
 
         Returns:
-            The sidecar, which must get its name together with the film; None: the manifest is in the film.
+            The sidecar, which must get its name together with the video; None: the manifest is in the video.
 
         Raises:
-            BackendUnavailableError: the time stamp authority does not answer, or answers no time stamp of this film; or the command
-                that signs gives no signature.
-            InvalidRequestError: the film cannot be signed, or another job is writing the sidecar.
-            MediaUnsupportedError: a source of the film cannot be read any more.
+            BackendUnavailableError: the time stamp authority does not answer, or answers no time stamp of this video; or the
+                command that signs gives no signature.
+            InvalidRequestError: the video cannot be signed, or another job is writing the sidecar.
+            MediaUnsupportedError: a source of the video cannot be read any more.
             OSError: the manifest cannot be written.
         """
         try:
-            if embedded_type(self.film) is not None:
+            if embedded_type(self.video) is not None:
                 self._embed(file)
                 return None
             with file.content() as content:
                 manifest = self._sign(content, sidecar_binding)
         except SIGNING_ERRORS as problem:
-            raise signing_error(problem, self.film, self.sealer.time_stamp_url) from problem
-        sidecar = OutputFile(sidecar_of(self.film), overwrite=True, takes_over=self.takes_over)
+            raise signing_error(problem, self.video, self.sealer.time_stamp_url) from problem
+        sidecar = OutputFile(sidecar_of(self.video), overwrite=True, takes_over=self.takes_over)
         try:
             with sidecar.content() as beside:
                 beside.write(manifest)
@@ -355,7 +355,7 @@ class FilmSeal:
         return sidecar
 
     def _embed(self, file: OutputFile) -> None:
-        """Put the manifest into the film. The film is copied if its padding is missing or too small for the manifest."""
+        """Put the manifest into the video. The video is copied if its padding is missing or too small for the manifest."""
         with file.content() as content:
             padding = padding_box(content)
             manifest = self._sign(content, embedded_binding)
@@ -366,14 +366,14 @@ class FilmSeal:
             copy_with_padding(old, new, padding_for(manifest) + _SMALLEST_PADDING)
             put_manifest(new, self._sign(new, embedded_binding))
 
-    def _sign(self, film: BinaryIO, binding: Callable[[BinaryIO], dict[str, Any]]) -> bytes:
+    def _sign(self, video: BinaryIO, binding: Callable[[BinaryIO], dict[str, Any]]) -> bytes:
         with ExitStack() as stack:
             sources = [open_source(source, stack) for source in self.claim.sources]
             signed = sign_manifest(
-                definition(self.claim, {source.role: source.sha256 for source in sources}, binding(film)),
+                definition(self.claim, {source.role: source.sha256 for source in sources}, binding(video)),
                 [source.ingredient for source in sources],
                 self.sealer.credential,
-                folder=self.film.parent,
+                folder=self.video.parent,
                 time_stamp_url=self.sealer.time_stamp_url,
                 time_stamp_limit_s=self.sealer.time_stamp_limit_s,
             )
@@ -381,12 +381,12 @@ class FilmSeal:
         return signed.manifest
 
     def _warn(self, left_out: str) -> None:
-        """Tell why the film has no manifests of its sources; empty: the film has them."""
-        self.warnings.clear()  # a film that is copied is signed twice
+        """Tell why the video has no manifests of its sources; empty: the video has them."""
+        self.warnings.clear()  # a video that is copied is signed twice
         if left_out:
             roles = ", ".join(source.role for source in self.claim.sources)
             self.warnings.append(
-                f"the film's manifest names its sources ({roles}) without their own manifests: one of these is damaged and could "
+                f"the video's manifest names its sources ({roles}) without their own manifests: one of these is damaged and could "
                 f"not be carried over ({left_out})"
             )
             _log.warning("source_manifests_left_out", sources=roles, reason=left_out)

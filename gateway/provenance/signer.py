@@ -1,4 +1,4 @@
-"""Credentials that films are signed with, and signatures by a command of the user.
+"""Credentials that videos are signed with, and signatures by a command of the user.
 
 Such a command uses a private key that a key management service or a hardware module keeps. The command reads the bytes to sign from
 its standard input, and writes the signature to its standard output. The process that signs loads this module, and so starts without
@@ -20,7 +20,7 @@ from typing import IO, Final
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Certificate chain, and key or command, that films are signed with.
+    """Certificate chain, and key or command, that videos are signed with.
 
     Attributes:
         chain: certificates, PEM: the signer's first, then those of its authorities.

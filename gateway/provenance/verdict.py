@@ -1,7 +1,7 @@
 """Content credentials of a file, whether they hold, and how a watermark fits them.
 
 Manifests are read in a separate process with bounds on memory and time: a few bytes of a manifest can claim gigabytes. A watermark
-alone is a clue, because marks can be copied between films.
+alone is a clue, because marks can be copied between videos.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _BASE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class FoundManifest:
-    """The manifests of a film.
+    """The manifests of a video.
 
     Attributes:
-        report: answer of c2pa about them, as `gateway.provenance.library.read` returns it; None: the film has none.
+        report: answer of c2pa about them, as `gateway.provenance.library.read` returns it; None: the video has none.
         place: `embedded`, `sidecar`, or empty.
     """
 
@@ -40,22 +40,22 @@ class FoundManifest:
     place: str
 
 
-def read_credentials(film: int, media_type: str | None, *, sidecar: bytes = b"", anchors: bytes = b"") -> FoundManifest:
-    """Return what c2pa says of the manifest in a film, or of the one beside the film if there is none inside. Blocks.
+def read_credentials(video: int, media_type: str | None, *, sidecar: bytes = b"", anchors: bytes = b"") -> FoundManifest:
+    """Return what c2pa says of the manifest in a video, or of the one beside the video if there is none inside. Blocks.
 
     Args:
-        film: descriptor of the film.
-        media_type: type of the film; None: the manifest in the film is not looked for.
-        sidecar: manifest that lies beside the film; empty: there is none.
+        video: descriptor of the video.
+        media_type: type of the video; None: the manifest in the video is not looked for.
+        sidecar: manifest that lies beside the video; empty: there is none.
         anchors: certificates, PEM, of the authorities that are trusted; empty: none.
 
     Raises:
         LibraryError: the manifest cannot be read, or reading it takes too much memory or time.
     """
-    request = {"film": film, "media_type": media_type, "anchors": anchors.decode("ascii", "replace")}
-    longest_s = limit_s(_BASE_S, [film])
+    request = {"film": video, "media_type": media_type, "anchors": anchors.decode("ascii", "replace")}
+    longest_s = limit_s(_BASE_S, [video])
     try:
-        done = run_c2pa("read", json.dumps(request).encode() + b"\n" + sidecar, [film], limit_s=longest_s)
+        done = run_c2pa("read", json.dumps(request).encode() + b"\n" + sidecar, [video], limit_s=longest_s)
     except TimeoutExpired:
         raise LibraryError(f"reading it takes more than {longest_s:.0f} s") from None
     if done.returncode != 0:
@@ -72,7 +72,7 @@ def read_credentials(film: int, media_type: str | None, *, sidecar: bytes = b"",
 _UNTRUSTED: Final = "signingCredential.untrusted"
 _TIME_TRUSTED: Final = "timeStamp.trusted"
 _WORDS: Final = {
-    "assertion.bmffHash.mismatch": "the film was changed after it was signed",
+    "assertion.bmffHash.mismatch": "the video was changed after it was signed",
     "assertion.dataHash.mismatch": "the file was changed after it was signed",
     "assertion.boxesHash.mismatch": "the file was changed after it was signed",
     "assertion.hashedURI.mismatch": "the manifest was changed after it was signed",
@@ -131,52 +131,52 @@ def verdict_of(file: Path, *, anchors: bytes = b"") -> Verdict:
     """Return what the content credentials of a file say. Blocks while the whole file is read.
 
     Args:
-        file: a film or another file; or a sidecar, whose film lies beside it.
+        file: a video or another file; or a sidecar, whose video lies beside it.
         anchors: certificates, PEM, of the authorities that are trusted; empty: none.
 
     Raises:
         MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
-        InvalidRequestError: the file is a sidecar, and there is no film beside it, or the sidecar is no manifest.
+        InvalidRequestError: the file is a sidecar, and there is no video beside it, or the sidecar is no manifest.
     """
-    film, sidecar = _film_and_sidecar(file)
-    digest = media_sha256(film)
-    with open_media_file(film, field="file") as handle:
+    video, sidecar = _video_and_sidecar(file)
+    digest = media_sha256(video)
+    with open_media_file(video, field="file") as handle:
         try:
-            found = read_credentials(handle, media_type_of(film) if film == file else None, sidecar=sidecar, anchors=anchors)
+            found = read_credentials(handle, media_type_of(video) if video == file else None, sidecar=sidecar, anchors=anchors)
         except LibraryError as problem:
             place = "sidecar" if sidecar else "embedded"
-            return Verdict(film, ManifestState.INVALID, (f"the manifest cannot be read: {problem}",), place, digest)
+            return Verdict(video, ManifestState.INVALID, (f"the manifest cannot be read: {problem}",), place, digest)
         with open(handle, "rb", closefd=False) as content:
             clean = padding_is_empty(content)
     if found.report is None:
-        return Verdict(film, ManifestState.NONE, ("the file has no content credentials",), "", digest)
+        return Verdict(video, ManifestState.NONE, ("the file has no content credentials",), "", digest)
     if found.place == "embedded" and not clean:
         return Verdict(
-            film,
+            video,
             ManifestState.INVALID,
-            ("the bytes behind the manifest were changed after the film was signed",),
+            ("the bytes behind the manifest were changed after the video was signed",),
             found.place,
             digest,
         )
-    return _verdict(film, found.report, found.place, digest)
+    return _verdict(video, found.report, found.place, digest)
 
 
-def _film_and_sidecar(file: Path) -> tuple[Path, bytes]:
-    """Return the film, and the manifest that lies beside it; empty: there is none."""
+def _video_and_sidecar(file: Path) -> tuple[Path, bytes]:
+    """Return the video, and the manifest that lies beside it; empty: there is none."""
     if file.suffix != SIDECAR:
         return file, read_sidecar(sidecar_of(file))
-    film = file.with_suffix("")
-    if not film.is_file():
+    video = file.with_suffix("")
+    if not video.is_file():
         raise InvalidRequestError(
-            f"{file} is a manifest, and its film {film.name} is not beside it; give the film's place", field="file"
+            f"{file} is a manifest, and its video {video.name} is not beside it; give the video's place", field="file"
         )
     manifest = read_sidecar(file)
     if not manifest:
         raise InvalidRequestError(f"{file} is no C2PA manifest, or may not be read", field="file")
-    return film, manifest
+    return video, manifest
 
 
-def _verdict(film: Path, report: dict[str, Any], place: str, digest: str) -> Verdict:
+def _verdict(video: Path, report: dict[str, Any], place: str, digest: str) -> Verdict:
     active = report.get("manifests", {}).get(report.get("active_manifest"), {})
     results = report.get("validation_results", {}).get("activeManifest", {})
     failures = results.get("failure", [])
@@ -184,7 +184,7 @@ def _verdict(film: Path, report: dict[str, Any], place: str, digest: str) -> Ver
     assertions = {assertion["label"]: assertion.get("data") for assertion in active.get("assertions", ())}
     actions = next((data for label, data in assertions.items() if label.startswith("c2pa.actions")), None) or {}
     return Verdict(
-        file=film,
+        file=video,
         state={"Trusted": ManifestState.TRUSTED, "Valid": ManifestState.VALID}.get(
             report.get("validation_state", ""), ManifestState.INVALID
         ),
@@ -261,12 +261,12 @@ class Standing(StrEnum):
 
 
 def standing_of(finding: Finding, key: bytes, verdict: Verdict) -> Standing:
-    """Return how a mark that was found and the manifest of the film fit each other.
+    """Return how a mark that was found and the manifest of the video fit each other.
 
     Args:
         finding: mark that was found.
         key: key of the watermarks, 32 bytes.
-        verdict: what the film's manifest says, and whether it holds.
+        verdict: what the video's manifest says, and whether it holds.
     """
     if finding.version == 0:
         return Standing.CLUE
@@ -283,4 +283,4 @@ def _belong(finding: Finding, key: bytes, facts: DubFacts) -> bool:
     """Return whether a mark belongs to what a manifest says. Marks of version 1 are bound to nothing but the digits."""
     if str(finding.payload) != facts.watermark:
         return False
-    return finding.version == 1 if not facts.job else finding.payload == Payload.of_film(key, facts.statement)
+    return finding.version == 1 if not facts.job else finding.payload == Payload.of_video(key, facts.statement)

@@ -1,7 +1,7 @@
 """The report of one dub: FOLDER/index.html, its pictures, and FOLDER/report.json with the same metrics for programs.
 
 `write_outcome_report` collects pictures, curves and facts of a finished dub from the job's folder, the footage and the output. The
-fitting sheet shows how well a person's face model fits the film: a row of pictures per frame.
+fitting sheet shows how well a person's face model fits the video: a row of pictures per frame.
 """
 
 from __future__ import annotations
@@ -219,16 +219,16 @@ async def write_outcome_report(
 
     Raises:
         InvalidRequestError, StorageFullError: `folder` cannot be written.
-        DubstageError: a film cannot be read, or a stage failed.
+        DubstageError: a video cannot be read, or a stage failed.
     """
     result = await asyncio.to_thread(probe, request.output)
     chosen = _chosen(outcome)
     boxes = await asyncio.to_thread(boxes_of, outcome, workspace, chosen)
-    before = await asyncio.to_thread(pictures_of, outcome.film, set(chosen))
+    before = await asyncio.to_thread(pictures_of, outcome.video, set(chosen))
     after = await asyncio.to_thread(pictures_of, result, set(chosen))
     tracked = await track_output(stages, result, outcome, boxes, chosen)
     commanded = await asyncio.to_thread(commanded_opening, outcome, workspace)
-    times = outcome.film.video
+    times = outcome.video.video
     labels = {frame: f"frame {frame}, {float((times.pts[frame] - times.pts[0]) * times.time_base):.2f} s" for frame in chosen}
     report = DubReport(
         title=request.output.name,
@@ -257,7 +257,7 @@ async def write_outcome_report(
         tracked_opening=tracked.opening if tracked is not None else None,
         motion=await asyncio.to_thread(motion_of, outcome, workspace),
         video=SideBySide(
-            pictures=side_by_side(outcome.film, result),
+            pictures=side_by_side(outcome.video, result),
             frame_rate=times.average_rate,
             speech=await asyncio.to_thread(output_sound, result),
             sample_rate_hz=output_sound_rate(result),
@@ -305,5 +305,5 @@ def _facts(info: MediaInfo, name: str) -> list[Fact]:
 
 
 def _mask_share(outcome: DubOutcome) -> Float32:
-    video = outcome.film.video
+    video = outcome.video.video
     return np.asarray(outcome.facts.mask_area_px / (video.width * video.height), np.float32)

@@ -1,4 +1,4 @@
-"""Pages of reports: Jinja templates, plots as SVG, and the strip of a film's frames by reason.
+"""Pages of reports: Jinja templates, plots as SVG, and the strip of a video's frames by reason.
 
 Each report is one HTML file with the style inside and pictures beside the file. Plots have a transparent background and mid-grey
 text, legible on light and on dark pages.
@@ -138,7 +138,7 @@ class ReasonCount:
 
 
 def spans_of(reasons: Sequence[str], frame_rate: Fraction) -> tuple[Span, ...]:
-    """Return the runs of equal reasons in the order of the film."""
+    """Return the runs of equal reasons in the order of the video."""
     spans: list[Span] = []
     start, total = 0, len(reasons)
     for frame in range(1, total + 1):

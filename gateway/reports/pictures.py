@@ -1,4 +1,4 @@
-"""Pictures and videos of reports: contact sheets, cuts of films, and side-by-side videos that every browser plays (H.264, 4:2:0,
+"""Pictures and videos of reports: contact sheets, cuts of videos, and side-by-side videos that every browser plays (H.264, 4:2:0,
 AAC).
 """
 
@@ -112,12 +112,12 @@ def write_side_by_side(path: Path, video: SideBySide) -> int:
 
 
 MOST_FRAMES: Final = 750
-"""Most frames of curves, video and tracking, so that the report of a long film stays small."""
+"""Most frames of curves, video and tracking, so that the report of a long video stays small."""
 VIDEO_HEIGHT: Final = 360
 
 
 def pictures_of(info: MediaInfo, indices: set[int]) -> dict[int, UInt8]:
-    """Return the target frames of a film, uint8 [H, W, 3] each, RGB, by index."""
+    """Return the target frames of a video, uint8 [H, W, 3] each, RGB, by index."""
     if not indices:
         return {}
     with VideoReader(info) as reader:
@@ -134,7 +134,7 @@ def cut_around(picture: UInt8, box: tuple[int, int, int, int]) -> UInt8:
 
 
 def side_by_side(source: MediaInfo, result: MediaInfo) -> Iterator[UInt8]:
-    """Yield the first frames of two films of equal length, beside each other."""
+    """Yield the first frames of two videos of equal length, beside each other."""
     with VideoReader(source) as before, VideoReader(result) as after:
         for left, right in zip(before.frames(0, MOST_FRAMES), after.frames(0, MOST_FRAMES), strict=True):
             yield beside(_reduced(to_rgb(left)), _reduced(to_rgb(right)))
@@ -148,7 +148,7 @@ def _reduced(picture: UInt8) -> UInt8:
 
 
 def output_sound(result: MediaInfo) -> Float32 | None:
-    """Return the sound of the first MOST_FRAMES frames of a film, float32 [N], mono; None: the film has no sound."""
+    """Return the sound of the first MOST_FRAMES frames of a video, float32 [N], mono; None: the video has no sound."""
     if not result.audio:
         return None
     limit = MOST_FRAMES / float(result.video.average_rate) * result.audio[0].sample_rate_hz
@@ -161,5 +161,5 @@ def output_sound(result: MediaInfo) -> Float32 | None:
 
 
 def output_sound_rate(result: MediaInfo) -> int:
-    """Return the sample rate of a film's sound, Hz; 16000 without sound."""
+    """Return the sample rate of a video's sound, Hz; 16000 without sound."""
     return result.audio[0].sample_rate_hz if result.audio else 16000

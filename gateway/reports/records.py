@@ -28,14 +28,14 @@ from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, Motio
 _BLOCK: Final = 4096
 """Frames whose mouths are read at once."""
 _PHONE_FRAMES: Final = 7500
-"""Frames of the motion grid whose phones are looked for, five minutes: memory does not grow with the film."""
+"""Frames of the motion grid whose phones are looked for, five minutes: memory does not grow with the video."""
 Box = tuple[int, int, int, int]
 """Left, top, width and height, pixels."""
 
 
-def film_face_records(outcome: DubOutcome, workspace: Workspace) -> RecordFile:
-    """Return the face records of the film that was dubbed in place. The plan has their rows."""
-    return workspace.faces if outcome.film.path == outcome.info.path else workspace.backgrounds
+def video_face_records(outcome: DubOutcome, workspace: Workspace) -> RecordFile:
+    """Return the face records of the video that was dubbed in place. The plan has their rows."""
+    return workspace.faces if outcome.video.path == outcome.info.path else workspace.backgrounds
 
 
 def boxes_of(outcome: DubOutcome, workspace: Workspace, chosen: list[int]) -> dict[int, Box]:
@@ -43,31 +43,31 @@ def boxes_of(outcome: DubOutcome, workspace: Workspace, chosen: list[int]) -> di
     boxes: dict[int, Box] = {}
     for frame in chosen:
         row = int(outcome.plan.row[frame])
-        left, top, width, height = film_face_records(outcome, workspace).read(row, row + 1)["box"][0]
+        left, top, width, height = video_face_records(outcome, workspace).read(row, row + 1)["box"][0]
         boxes[frame] = (int(left), int(top), int(width), int(height))
     return boxes
 
 
 def head_motion_of(request: DubRequest, outcome: DubOutcome, workspace: Workspace) -> dict[str, Float64] | None:
-    """Return the head-pose vectors of the film and the predicted ones; None: the method does not move the head."""
+    """Return the head-pose vectors of the video and the predicted ones; None: the method does not move the head."""
     if not method_named(request.method).motion.moves_head:
         return None
     predicted = workspace.motion.read(0, MOST_FRAMES)["pose"].copy()
-    film = np.full((min(outcome.plan.num_frames, MOST_FRAMES), POSE_SIZE), np.nan)
-    for frame in range(len(film)):
+    video = np.full((min(outcome.plan.num_frames, MOST_FRAMES), POSE_SIZE), np.nan)
+    for frame in range(len(video)):
         row = int(outcome.plan.row[frame])
         if row >= 0:
-            film[frame] = pose_vectors([pose_of(film_face_records(outcome, workspace).read(row, row + 1)[0])])[0]
-    return {"film": film, "predicted": predicted}
+            video[frame] = pose_vectors([pose_of(video_face_records(outcome, workspace).read(row, row + 1)[0])])[0]
+    return {"film": video, "predicted": predicted}
 
 
 def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None:
-    """Return the wanted motion of a dub compared with the person's own motion.
+    """Return the target motion of a dub compared with the person's own motion.
 
-    None: no frame is dubbed, the person's own motion is not known, or the film is shorter than two frames.
+    None: no frame is dubbed, the person's own motion is not known, or the video is shorter than two frames.
     """
     own = outcome.actor.speaking if outcome.actor is not None else None
-    rendered, seconds = outcome.plan.rendered(), frame_seconds(outcome.film)
+    rendered, seconds = outcome.plan.rendered(), frame_seconds(outcome.video)
     if own is None or len(seconds) < 2 or not rendered.any():
         return None
     parts = []
@@ -110,7 +110,7 @@ class TrackedOutput:
 async def track_output(
     stages: Stages, result: MediaInfo, outcome: DubOutcome, boxes: dict[int, Box], chosen: list[int]
 ) -> TrackedOutput | None:
-    """Track the output of a dub, and return what is found of the dubbed face; None: the film is too long, or nothing is dubbed.
+    """Track the output of a dub, and return what is found of the dubbed face; None: the video is too long, or nothing is dubbed.
 
     Args:
         boxes: face box of each chosen frame.
@@ -126,7 +126,7 @@ async def track_output(
     landmarks: dict[int, Float32] = {}
     with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as workspace:
         index = await track_footage(stages, result, workspace, threads=2, on_frame=lambda _: None)
-        # In a film with its own timeline, faces may have other ids, so the target is the face nearest to the chosen box.
+        # In a video with its own timeline, faces may have other ids, so the target is the face nearest to the chosen box.
         left, top, width, height = boxes[chosen[0]]
         (there,) = np.nonzero(index.frame == chosen[0])
         if not len(there):

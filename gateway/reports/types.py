@@ -35,7 +35,7 @@ class BeforeAfter:
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """A video of two films side by side.
+    """A video of two videos side by side.
 
     Attributes:
         pictures: uint8 [H, W, 3] RGB each, all of one shape with even sides. They are read once, in order.
@@ -60,8 +60,8 @@ class DubReport:
         consent: "no consent on record", or the consent record in one line.
         has_consent: whether there is a consent record.
         method: name of the method.
-        synthetic: sentence that says which parts of the film are synthetic, without its full stop.
-        reasons: one reason code per frame of the film; "DUBBED" or "SILENT": the mouth was rendered.
+        synthetic: sentence that says which parts of the video are synthetic, without its full stop.
+        reasons: one reason code per frame of the video; "DUBBED" or "SILENT": the mouth was rendered.
         frame_rate: frames per second; the average of variable rates.
         mask_area_share: float32 [T], area of the mask over the area of the frame; 0: nothing was changed.
         lag_frames: lag of the footage's sound, frames of 40 ms; None: not measured.
@@ -71,9 +71,9 @@ class DubReport:
         fitting: rows of the person's face model on frames of the result (dub_report.py); None: the actor has no identity.
         head_motion: head-pose vectors float64 [T, 6] by the name of their curve; None: the head moves as in the footage.
         commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None: not measured.
-        motion: the wanted motion compared with the person's own; None: not measured.
-        video: the footage and the film side by side.
-        undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
+        motion: the target motion compared with the person's own; None: not measured.
+        video: the footage and the video side by side.
+        undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
     """
 
     title: str

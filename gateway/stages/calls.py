@@ -1,6 +1,6 @@
 """Calls to stages: refuse a call that cannot end before its deadline, and repeat a unit of work on another replica.
 
-Some calls answer a whole film: tracking, features of speech, predicted motion. A stage that is a server ends every call at a
+Some calls answer a whole video: tracking, features of speech, predicted motion. A stage that is a server ends every call at a
 deadline, and the next attempt would begin anew. Tracking takes most time, so before the work a short call measures the pace of
 tracking (`PaceProbe`). During the work, a call that turns out too slow is given up early (`CallPace`).
 
@@ -59,7 +59,7 @@ _SAFE: Final = 0.9
 
 
 class _Pace:
-    """Pace of one call that answers the frames of a film in order.
+    """Pace of one call that answers the frames of a video in order.
 
     Args:
         deadline_s: longest time of the call, seconds; None: the call has no deadline.
@@ -101,7 +101,7 @@ class _Pace:
 
 
 _SLOWEST_RATE: Final = 10.0
-"""Frames per second that a stage reaches on every machine: films that end in time at this pace need no probe. A face stage on one
+"""Frames per second that a stage reaches on every machine: videos that end in time at this pace need no probe. A face stage on one
 core answers 185."""
 _WINDOW_S: Final = 5.0
 """Longest window of a probe, seconds."""
@@ -110,11 +110,11 @@ _WINDOW_SHARE: Final = 0.05
 _WINDOW_FRAMES: Final = 8
 """Fewest frames of a window."""
 _WINDOWS: Final = 3
-"""Windows of a probe before a film is refused: a stage may be slow for a while."""
+"""Windows of a probe before a video is refused: a stage may be slow for a while."""
 
 
 class PaceProbe(_Pace):
-    """Pace of the first frames of a film, measured before the work that one long call would do."""
+    """Pace of the first frames of a video, measured before the work that one long call would do."""
 
     _windows = 0
     _best_rate = 0.0

@@ -50,7 +50,7 @@ class StageTimes:
 
     Attributes:
         stages: in the order of the chain.
-        end_to_end_s: wall-clock seconds from the first packet read to the film's file closed, without personalisation.
+        end_to_end_s: wall-clock seconds from the first packet read to the video's file closed, without personalisation.
         personalize_s: wall-clock seconds of making and personalising the actor; 0 if an actor was reused.
         cpu_s: processor seconds of the process over the whole run, personalisation included; 0 if unknown.
     """

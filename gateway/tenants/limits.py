@@ -28,7 +28,7 @@ class TenantLimits(BaseModel):
         concurrent_dubs: dubs and enrolments that run or wait in all gateways, and shots of batches that run in a gateway or wait
             only for a free slot of the gateway (DUBSTAGE_MAX_BATCH_SHOTS).
         live_streams: live streams at once in a gateway.
-        frames_per_minute: frames of films and live streams that a gateway makes within a minute.
+        frames_per_minute: frames of videos and live streams that a gateway makes within a minute.
         storage_bytes: size of the artefacts that the tenant's actors and jobs use, bytes.
     """
 

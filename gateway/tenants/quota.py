@@ -229,7 +229,7 @@ class TenantQuota:
         self._meter.add(1)
 
     def counting(self) -> Callable[[str, int, int], None]:
-        """Return what is called with the progress of one dub, to count the frames of its film."""
+        """Return what is called with the progress of one dub, to count the frames of its video."""
         written = 0
 
         def count(stage: str, done: int, total: int) -> None:

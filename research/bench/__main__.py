@@ -50,15 +50,15 @@ class BenchResult:
     """Results of the benchmark.
 
     Attributes:
-        frames: of the short film.
-        end_to_end_s: decode to mux of the short film, actor enrolled before, models loaded; seconds.
+        frames: of the short video.
+        end_to_end_s: decode to mux of the short video, actor enrolled before, models loaded; seconds.
         cpu_s: processor seconds over the same span.
         command_s: the whole command, start of Python and loading of models included.
-        personalize_seconds: enrolling and personalising a new actor from the short film, the whole command.
+        personalize_seconds: enrolling and personalising a new actor from the short video, the whole command.
         peak_memory_mib_short, peak_memory_mib_long: of the dub's process tree; None where not run.
-        long_frames: of the long film.
+        long_frames: of the long video.
         inside: stages alone, a live stream, renderers, batches of many actors, fitting, frames for long speech, the rasteriser.
-        methods: every method of the table on the short film, end to end.
+        methods: every method of the table on the short video, end to end.
         concurrency: the render stage under 1, 4 and 16 streams, in its process and on Triton; health checks meanwhile.
     """
 
@@ -183,9 +183,9 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
     Args:
         clip: footage with one face.
         speech: new speech; None: the clip's own.
-        seconds: of the short film.
-        long_seconds: of the long film; 0 leaves it out.
-        work: for films, logs, actors and artefacts.
+        seconds: of the short video.
+        long_seconds: of the long video; 0 leaves it out.
+        work: for videos, logs, actors and artefacts.
 
     Raises:
         CommandFailedError: one of the commands failed.
@@ -198,9 +198,9 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
     first = measure_method(DEFAULT_METHOD, ACTOR, short, work, environment)
     tell(f"{first.method}: actor personalised in {first.personalize_s:.1f} s, {first.frames_per_second:.1f} frames a second")
 
-    def dub(film: Path, *options: str) -> list[str]:
-        result = film.with_name(f"{film.stem}_dub.mp4")
-        return [*DUBSTAGE, "dub", str(film), "--actor", ACTOR, "-o", str(result), *options]
+    def dub(video: Path, *options: str) -> list[str]:
+        result = video.with_name(f"{video.stem}_dub.mp4")
+        return [*DUBSTAGE, "dub", str(video), "--actor", ACTOR, "-o", str(result), *options]
 
     tell("every stage alone, and live")
     inside = work / "inside.json"
@@ -215,10 +215,10 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
     memory = measure(dub(short), work / "memory_short.log", environment)
     long_frames, long_memory = 0, None
     if long_seconds:
-        film = work / "long.mp4"
-        long_frames = make_footage(clip, speech, long_seconds, film)
+        video = work / "long.mp4"
+        long_frames = make_footage(clip, speech, long_seconds, video)
         tell(f"dubbing {long_frames} frames for the memory figure")
-        long_memory = measure(dub(film), work / "memory_long.log", environment).peak_memory_mib
+        long_memory = measure(dub(video), work / "memory_long.log", environment).peak_memory_mib
     return BenchResult(
         frames=first.frames,
         end_to_end_s=first.end_to_end_s,
@@ -237,10 +237,10 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
 def main() -> int:
     """Parse the command line, measure, print and write."""
     parser = footage_parser("python -m research.bench", __doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the short film")
-    parser.add_argument("--long-seconds", type=float, default=300.0, help="length of the long film; 0 leaves it out")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the short video")
+    parser.add_argument("--long-seconds", type=float, default=300.0, help="length of the long video; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=Path("out/bench.json"))
-    parser.add_argument("--keep", type=Path, default=None, help="folder that keeps films, logs and report")
+    parser.add_argument("--keep", type=Path, default=None, help="folder that keeps videos, logs and report")
     options = parser.parse_args()
     try:
         with work_folder(options.keep) as work:

@@ -1,8 +1,8 @@
 """`python -m research.bench.audit_log`: what an entry of the audit log takes in the database, in an export, and in time.
 
 Each dub leaves the two entries of a gateway's CreateDub, in one transaction each, as the gateway writes them: an actor, a consent
-record, a method, the digest of the film and its watermark. `--database-url` measures a PostgreSQL in place of a SQLite file. Give a
-database that holds nothing else: the entries stay in it.
+record, a method, the digest of the video and its watermark. `--database-url` measures a PostgreSQL in place of a SQLite file. Give
+a database that holds nothing else: the entries stay in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy import text
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, watermark_details
 from gateway.database.session import Database
-from gateway.provenance.claim import FilmWatermark
+from gateway.provenance.claim import VideoWatermark
 from services.common.server.call_context import acting_for, fingerprint_of
 
 ACTOR = "bench"
@@ -49,7 +49,7 @@ def write_dubs(log: AuditLog, dubs: int) -> list[float]:
     for number in range(dubs):
         work, digest = f"operations/{secrets.token_hex(16)}", hashlib.sha256(str(number).encode()).hexdigest()
         begun = AuditEvent(event=EventKind.DUB_BEGUN, work=work, actor_id=ACTOR, consents=(digest,), details={"method": "ugc"})
-        details = watermark_details(FilmWatermark(on=True, payload=digest[:9]))
+        details = watermark_details(VideoWatermark(on=True, payload=digest[:9]))
         ended = AuditEvent(event=EventKind.DUB_ENDED, work=work, outputs=(digest,), details=details)
         for happening, continues in ((begun, ""), (ended, work)):
             start = time.perf_counter()

@@ -43,7 +43,7 @@ def dub_batch(folder: Path, shots: Sequence[Path], *, workers: int) -> WorkersRu
     """Dub shots with as many workers as cores.
 
     Args:
-        folder: empty folder for films and records.
+        folder: empty folder for videos and records.
         shots: footage of each shot, with sound. No two are equal: of equal shots, one worker waits for the other.
         workers: number of workers and of cores.
 

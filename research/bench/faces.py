@@ -1,9 +1,9 @@
 """`python -m research.bench.faces CLIPS`: how surely mean face embeddings tell people apart.
 
-The folder CLIPS has films and a catalogue.csv.
-Each film is measured as `dubstage consent subject` measures a film. Prints distances of films of one person and of two people, and
-how often single frames would be accepted and refused. Files whose use begins with `test` are a table of their own: nothing may be
-chosen by their figures.
+The folder CLIPS has videos and a catalogue.csv.
+Each video is measured as `dubstage consent subject` measures a video. Prints distances of videos of one person and of two people,
+and how often single frames would be accepted and refused. Files whose use begins with `test` are a table of their own: nothing may
+be chosen by their figures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from services.common.wire.messages import from_tensor
 
 USES: Final = ("dev", "dev_people", "train", "val", "train_motion")
 """Uses of the catalogue by which a threshold may be chosen."""
-FILMS_A_PERSON: Final = 9
+VIDEOS_A_PERSON: Final = 9
 MOST_FRAMES: Final = 500
 _SAME_PEOPLE: Final = {"id2_vcd_swwp2s": "s2", "pwij3p": "s2", "lrwp9a": "s23", "s23_priazn": "s23"}
 """Speakers of files whose names hide that they show the same person as other files."""
@@ -43,7 +43,7 @@ _SAME_PEOPLE: Final = {"id2_vcd_swwp2s": "s2", "pwij3p": "s2", "lrwp9a": "s23", 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredFaces:
-    """One person in one film: the mean embedding, float32 [128], and the embeddings of single frames, float32 [N, 128]."""
+    """One person in one video: the mean embedding, float32 [128], and the embeddings of single frames, float32 [N, 128]."""
 
     file: str
     person: str
@@ -52,7 +52,7 @@ class MeasuredFaces:
 
 
 def chosen(clips: Path, uses: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield file and person of the films of these uses, at most FILMS_A_PERSON of a person."""
+    """Yield file and person of the videos of these uses, at most FILMS_A_PERSON of a person."""
     counts: Counter[str] = Counter()
     with (clips / "catalogue.csv").open(newline="", encoding="utf-8") as catalogue:
         for row in csv.DictReader(catalogue):
@@ -62,12 +62,12 @@ def chosen(clips: Path, uses: Sequence[str]) -> Iterator[tuple[str, str]]:
             speaker = row["speaker"].removeprefix("grid-") or (file.split("/")[1] if file.count("/") > 1 else file)
             person = _SAME_PEOPLE.get(Path(file).stem, speaker.removesuffix("_hq"))
             counts[person] += 1
-            if counts[person] <= FILMS_A_PERSON:
+            if counts[person] <= VIDEOS_A_PERSON:
                 yield file, person
 
 
 async def measure(stages: Stages, clips: Path, file: str, person: str) -> MeasuredFaces | None:
-    """Return the face that shows most in the first MOST_FRAMES of a film; None: the film shows no face."""
+    """Return the face that shows most in the first MOST_FRAMES of a video; None: the video shows no face."""
     info = inspect_video(clips / file)
     means = FaceMeans()
     single: dict[int, list[Float32]] = {}
@@ -92,14 +92,14 @@ def report(found: Sequence[MeasuredFaces]) -> Iterator[str]:
     pairs = [(a, b, float(np.linalg.norm(a.mean - b.mean))) for a, b in itertools.combinations(found, 2)]
     same = sorted(((d, a.file, b.file) for a, b, d in pairs if a.person == b.person), reverse=True)
     other = sorted((d, a.file, b.file) for a, b, d in pairs if a.person != b.person)
-    yield f"{len(found)} films of {len({one.person for one in found})} people"
+    yield f"{len(found)} videos of {len({one.person for one in found})} people"
     for name, distances, worst in (("one person", same, "largest"), ("two people", other, "smallest")):
         if not distances:
             continue
         values = np.array([d for d, _, _ in distances])
         shares = [float(np.mean(values < limit)) for limit in (SAME_BELOW, OTHER_FROM)]
         yield (
-            f"  {name}: {len(values)} pairs of films, {worst} {values[0]:.3f}, median {np.median(values):.3f}; "
+            f"  {name}: {len(values)} pairs of videos, {worst} {values[0]:.3f}, median {np.median(values):.3f}; "
             f"{shares[0]:.2%} below {SAME_BELOW}, {shares[1] - shares[0]:.2%} up to {OTHER_FROM}, {1 - shares[1]:.2%} above"
         )
         yield f"    {worst}: " + "; ".join(f"{d:.3f} {a} {b}" for d, a, b in distances[:4])
@@ -107,7 +107,7 @@ def report(found: Sequence[MeasuredFaces]) -> Iterator[str]:
         float(np.linalg.norm(f.mean(0) - s.mean(0)))
         for f, s in (np.array_split(one.single, 2) for one in found if len(one.single) > 9)
     ]
-    yield f"  first and second half of a film: largest {max(halves):.3f}, median {np.median(halves):.3f}"
+    yield f"  first and second half of a video: largest {max(halves):.3f}, median {np.median(halves):.3f}"
     for kind, single in (("a mean", False), ("a single frame", True)):
         mine: list[Float64] = []
         theirs: list[Float64] = []
@@ -130,7 +130,7 @@ def report(found: Sequence[MeasuredFaces]) -> Iterator[str]:
 
 
 async def run(clips: Path) -> None:
-    """Measure all films, and print both tables."""
+    """Measure all videos, and print both tables."""
     async with open_stage(load_settings(GatewaySettings), "face") as stages:
         for title, uses in (("to choose by", USES), ("held out", ("test", "test_people"))):
             found = []

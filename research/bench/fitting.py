@@ -1,4 +1,4 @@
-"""Fitting alone: `python -m research.bench.fitting FILM`. A stream's faces, a person's identity, and that person drawn."""
+"""Fitting alone: `python -m research.bench.fitting VIDEO`. A stream's faces, a person's identity, and that person drawn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackedFace, TrackOptions
 
 FRAMES: Final = 250
-"""Frames of the film: ten seconds at 25 frames/s."""
+"""Frames of the video: ten seconds at 25 frames/s."""
 REAL_TIME_MS: Final = 40.0
 
 Picture = npt.NDArray[np.uint8]
@@ -88,8 +88,8 @@ class _Stopwatch:
         return result
 
 
-def measure_fitting(film: Path, frames: int = FRAMES) -> FittingTimes:
-    """Measure on the first frames of a film that shows one face; at most `frames`, and at least one with a face."""
+def measure_fitting(video: Path, frames: int = FRAMES) -> FittingTimes:
+    """Measure on the first frames of a video that shows one face; at most `frames`, and at least one with a face."""
     face = model_landmarks(default_model())
     networks = Networks()
     tracking, fitting, identity, colours = _Stopwatch(), _Stopwatch(), _Stopwatch(), _Stopwatch()
@@ -97,7 +97,11 @@ def measure_fitting(film: Path, frames: int = FRAMES) -> FittingTimes:
     person = IdentityFitter(face)
     try:
         count = _tracked(
-            film, frames, FaceTracker(networks, TrackOptions(max_faces=1)), tracking, lambda *of: identity(lambda: person.push(*of))
+            video,
+            frames,
+            FaceTracker(networks, TrackOptions(max_faces=1)),
+            tracking,
+            lambda *of: identity(lambda: person.push(*of)),
         )
         found: FaceIdentity = identity(person.finish)
         drawn = IdentityDrawing(found, face.model)
@@ -114,7 +118,7 @@ def measure_fitting(film: Path, frames: int = FRAMES) -> FittingTimes:
             errors.append(seen.coefficients.landmark_error)
 
         tracker = FaceTracker(networks, TrackOptions(max_faces=1), fitter=StreamFitter(face, found))
-        _tracked(film, frames, tracker, fitting, note)
+        _tracked(video, frames, tracker, fitting, note)
         coloured: list[float] = []
         crops: list[tuple[Picture, TrackedFace]] = []
 
@@ -124,7 +128,7 @@ def measure_fitting(film: Path, frames: int = FRAMES) -> FittingTimes:
                 crops[:] = crops or [(picture, seen)]
 
         fitter = StreamFitter(face, found, ColouredFrames(face, found))
-        _tracked(film, frames, FaceTracker(networks, TrackOptions(max_faces=1), fitter=fitter), colours, keep)
+        _tracked(video, frames, FaceTracker(networks, TrackOptions(max_faces=1), fitter=fitter), colours, keep)
     finally:
         networks.close()
     return FittingTimes(
@@ -166,13 +170,13 @@ def _loss_ms(
 
 
 def _tracked(
-    film: Path, frames: int, tracker: FaceTracker, stopwatch: _Stopwatch, on_face: Callable[[Picture, TrackedFace], None]
+    video: Path, frames: int, tracker: FaceTracker, stopwatch: _Stopwatch, on_face: Callable[[Picture, TrackedFace], None]
 ) -> int:
-    """Track a film with the stopwatch running for the tracker alone; returns its frames."""
+    """Track a video with the stopwatch running for the tracker alone; returns its frames."""
     waiting: deque[Picture] = deque()
     count = 0
 
-    with VideoReader(probe(film)) as reader:
+    with VideoReader(probe(video)) as reader:
         for frame in reader.frames(0, frames):
             picture = to_rgb(frame)
             waiting.append(picture)
@@ -209,8 +213,8 @@ def lines_of_fitting(times: FittingTimes) -> list[str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.fitting", description=__doc__)
-    parser.add_argument("film", type=Path)
-    print("\n".join(lines_of_fitting(measure_fitting(parser.parse_args().film))))
+    parser.add_argument("video", type=Path)
+    print("\n".join(lines_of_fitting(measure_fitting(parser.parse_args().video))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measurements in a process of their own, with an enrolled actor: `python -m research.bench.inside ACTOR FILM OUT`."""
+"""Measurements in a process of their own, with an enrolled actor: `python -m research.bench.inside ACTOR VIDEO OUT`."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def read_inside(path: Path) -> Inside:
     )
 
 
-async def measure_inside(actor_id: str, film: Path) -> Inside:
-    """Measure it all, with an enrolled actor and the film that they were enrolled from."""
+async def measure_inside(actor_id: str, video: Path) -> Inside:
+    """Measure it all, with an enrolled actor and the video that they were enrolled from."""
     settings = GatewaySettings()
-    speech = SoundReader(film).speech()
+    speech = SoundReader(video).speech()
     samples = np.concatenate(list(speech.chunks))
     with ActorStore(settings) as actors, tempfile.TemporaryDirectory() as folder:
         actor = actors.get(actor_id)
         async with open_stages(settings) as stages:
-            times = await measure_stages(stages, actor, film, Path(folder), settings.compute_threads)
+            times = await measure_stages(stages, actor, video, Path(folder), settings.compute_threads)
             live = await measure_live(stages, actors, actor_id, samples, speech.sample_rate_hz, settings)
     return Inside(
         stages=times,
@@ -71,7 +71,7 @@ async def measure_inside(actor_id: str, film: Path) -> Inside:
         renderer=measure_renderer(),
         models=measure_models(),
         actors=measure_actors(),
-        fitting=measure_fitting(film),
+        fitting=measure_fitting(video),
         paths=measure_paths(),
         rasteriser=measure_rasteriser(),
     )
@@ -81,10 +81,10 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.inside", description=__doc__)
     parser.add_argument("actor")
-    parser.add_argument("film", type=Path)
+    parser.add_argument("video", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
-    result = asyncio.run(measure_inside(options.actor, options.film))
+    result = asyncio.run(measure_inside(options.actor, options.video))
     options.out.write_text(json.dumps(asdict(result)), encoding="utf-8")
 
 

@@ -1,7 +1,8 @@
 """Two hours of footage: is memory flat, and is the last part as fast as the first? `python -m research.bench.long`.
 
-A clip is looped to a film of a minute and to a long film. Both are dubbed by the command of a user, with an actor that was enrolled
-before. While the long film is dubbed, the memory of the process tree and the finished frames of the second pass are looked at.
+A clip is looped to a video of a minute and to a long video. Both are dubbed by the command of a user, with an actor that was
+enrolled before. While the long video is dubbed, the memory of the process tree and the finished frames of the second pass are
+looked at.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ALLOWED: Final = 0.05
 """Most by which memory may exceed that of the minute, and speed at the end may differ from speed at the beginning, as a part."""
 _LOOK_S: Final = 1.0
 _PART: Final = 1 / 12
-"""Part of the film's frames that the first and the last speed are over: ten minutes of two hours."""
+"""Part of the video's frames that the first and the last speed are over: ten minutes of two hours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +49,10 @@ class LongResult:
     """Results of the measurement.
 
     Attributes:
-        seconds: length of the long film.
-        wall_s: time of the whole command for the long film, seconds.
+        seconds: length of the long video.
+        wall_s: time of the whole command for the long video, seconds.
         minute_peak_mib, long_peak_mib: peak memory of the process tree, MiB.
-        first_ms, last_ms: time per frame of the first and of the last twelfth of the film's windows, ms.
+        first_ms, last_ms: time per frame of the first and of the last twelfth of the video's windows, ms.
     """
 
     seconds: float
@@ -64,7 +65,7 @@ class LongResult:
 
     @property
     def memory_growth(self) -> float:
-        """Peak memory of the long film beyond that of the minute, as a part."""
+        """Peak memory of the long video beyond that of the minute, as a part."""
         return self.long_peak_mib / self.minute_peak_mib - 1.0
 
     @property
@@ -83,25 +84,25 @@ def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path
 
     Args:
         clip: footage with one face.
-        speech: speech of the films; None: the clip's own.
-        seconds: length of the long film.
-        height: of both films, an even number of pixels.
-        work: for films, logs, actors and artefacts.
+        speech: speech of the videos; None: the clip's own.
+        seconds: length of the long video.
+        height: of both videos, an even number of pixels.
+        work: for videos, logs, actors and artefacts.
 
     Raises:
         CommandFailedError: one of the commands failed.
         ValueError: there is no sound.
     """
     environment = {**os.environ, "XDG_DATA_HOME": str(work / "data")}
-    minute, film = work / "minute.mp4", work / "long.mp4"
+    minute, video = work / "minute.mp4", work / "long.mp4"
     make_footage(clip, speech, min(MINUTE_S, seconds), minute, height)
-    frames = make_footage(clip, speech, seconds, film, height)
+    frames = make_footage(clip, speech, seconds, video, height)
     enrol = [*DUBSTAGE, "actor", "create", ACTOR, str(minute), "--method", DEFAULT_METHOD, "--no-personalize"]
     measure(enrol, work / "enrol.log", environment)
     tell(f"footage: {clip.name}, {frames} frames, {height} pixels high; the actor is enrolled")
     minute_peak = measure(_dub(minute), work / "minute.log", environment).peak_memory_mib
     tell(f"a minute takes {minute_peak:.0f} MiB")
-    watched = _Watched(_dub(film), work / "long.log", environment, work / "data" / "dubstage" / "jobs")
+    watched = _Watched(_dub(video), work / "long.log", environment, work / "data" / "dubstage" / "jobs")
     watched.run()
     first, last = _ends(watched.windows)
     return LongResult(
@@ -115,8 +116,8 @@ def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path
     )
 
 
-def _dub(film: Path) -> list[str]:
-    return [*DUBSTAGE, "dub", str(film), "--actor", ACTOR, "-o", str(film.with_name(f"{film.stem}_dub.mp4"))]
+def _dub(video: Path) -> list[str]:
+    return [*DUBSTAGE, "dub", str(video), "--actor", ACTOR, "-o", str(video.with_name(f"{video.stem}_dub.mp4"))]
 
 
 class _Watched:
@@ -156,7 +157,7 @@ def _ends(windows: Sequence[tuple[float, int]]) -> tuple[float, float]:
     """Return the time per frame in the first and in the last part of the windows, ms.
 
     Raises:
-        ValueError: the film was too short for two parts.
+        ValueError: the video was too short for two parts.
     """
     total = windows[-1][1] if windows else 0
     part = max(2, round(total * _PART))
@@ -171,10 +172,10 @@ def _ends(windows: Sequence[tuple[float, int]]) -> tuple[float, float]:
 def main() -> int:
     """Parse the command line, measure, print and write; 1 if memory grew, or speed changed."""
     parser = footage_parser("python -m research.bench.long", __doc__)
-    parser.add_argument("--seconds", type=float, default=TWO_HOURS_S, help="length of the long film")
-    parser.add_argument("--height", type=int, default=HEIGHT, help="height of the films, an even number of pixels")
+    parser.add_argument("--seconds", type=float, default=TWO_HOURS_S, help="length of the long video")
+    parser.add_argument("--height", type=int, default=HEIGHT, help="height of the videos, an even number of pixels")
     parser.add_argument("--out", type=Path, default=Path("out/bench-long.json"))
-    parser.add_argument("--keep", type=Path, default=None, help="folder that keeps films and logs")
+    parser.add_argument("--keep", type=Path, default=None, help="folder that keeps videos and logs")
     options = parser.parse_args()
     try:
         with work_folder(options.keep) as work:

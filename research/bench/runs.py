@@ -49,18 +49,18 @@ def default_clip() -> Path:
     raise FileNotFoundError("no footage to bench on: give --clip FILE")
 
 
-def _pictures(clip: Path, film_width: int, film_height: int) -> Iterator[Any]:
-    """Frames of a clip, fitted into the film's width and height with black bars."""
+def _pictures(clip: Path, video_width: int, video_height: int) -> Iterator[Any]:
+    """Frames of a clip, fitted into the video's width and height with black bars."""
     with av.open(str(clip)) as container:
         for frame in container.decode(video=0):
-            scale = min(film_width / frame.width, film_height / frame.height)
+            scale = min(video_width / frame.width, video_height / frame.height)
             width, height = int(frame.width * scale) // 2 * 2, int(frame.height * scale) // 2 * 2
             small = frame.reformat(width=width, height=height, format="rgb24")
-            if (width, height) == (film_width, film_height):
+            if (width, height) == (video_width, video_height):
                 yield small
                 continue
-            canvas = np.zeros((film_height, film_width, 3), np.uint8)
-            top, left = (film_height - height) // 2, (film_width - width) // 2
+            canvas = np.zeros((video_height, video_width, 3), np.uint8)
+            top, left = (video_height - height) // 2, (video_width - width) // 2
             canvas[top : top + height, left : left + width] = small.to_ndarray()
             yield av.VideoFrame.from_ndarray(canvas, format="rgb24")
 
@@ -77,14 +77,14 @@ def read_sound(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path, height: int = HEIGHT) -> int:
-    """Write an H.264 film of 16 to 9 with looped picture and sound; returns its frames.
+    """Write an H.264 video of 16 to 9 with looped picture and sound; returns its frames.
 
     Args:
         clip: where the picture comes from.
         speech: where the sound comes from; None: the clip's own.
         seconds: length.
         out: .mp4 to write.
-        height: of the film, an even number of pixels.
+        height: of the video, an even number of pixels.
 
     Raises:
         ValueError: neither clip nor speech has sound.
@@ -113,7 +113,7 @@ def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path, hei
             packet.is_keyframe = loop[index % len(loop)].is_keyframe
             packet.stream, packet.pts, packet.dts, packet.time_base = video, index, index, 1 / rate
             container.mux(packet)
-            # Sound lies beside its pictures, as in a film of a camera.
+            # Sound lies beside its pictures, as in a video of a camera.
             while heard < len(sound) and heard * rate < (index + 1) * SAMPLE_RATE_HZ:
                 block = av.AudioFrame.from_ndarray(sound[None, heard : heard + _AUDIO_BLOCK], format="fltp", layout="mono")
                 block.sample_rate, block.pts = SAMPLE_RATE_HZ, heard
@@ -191,10 +191,10 @@ class MethodTime:
     """One row.
 
     Attributes:
-        frames: of the film that was written.
+        frames: of the video that was written.
         end_to_end_s: decode to mux, actor enrolled before, models loaded.
         cpu_s: processor time over the same span.
-        personalize_s: enrolling and personalising the actor from the same film, the whole command.
+        personalize_s: enrolling and personalising the actor from the same video, the whole command.
         peak_memory_mib: of the dub's process tree.
     """
 
@@ -211,22 +211,22 @@ class MethodTime:
         return self.frames / self.end_to_end_s if self.end_to_end_s > 0.0 else 0.0
 
 
-def measure_method(method: str, actor: str, film: Path, work: Path, environment: Mapping[str, str]) -> MethodTime:
-    """Enrol an actor from a film, and dub the film with its own sound.
+def measure_method(method: str, actor: str, video: Path, work: Path, environment: Mapping[str, str]) -> MethodTime:
+    """Enrol an actor from a video, and dub the video with its own sound.
 
     Args:
         method: of the method table.
         actor: id of the new actor; its data stay.
-        film: shows one face.
+        video: shows one face.
         work: for logs, the report and the dub.
 
     Raises:
         CommandFailedError: one of the commands failed.
     """
-    create = [*DUBSTAGE, "actor", "create", actor, str(film), "--method", method]
+    create = [*DUBSTAGE, "actor", "create", actor, str(video), "--method", method]
     enrolled = measure(create, work / f"{actor}_create.log", environment)
     report = work / f"{actor}_report"
-    dub = [*DUBSTAGE, "dub", str(film), "--actor", actor, "-o", str(work / f"{actor}.mp4"), "--report", str(report)]
+    dub = [*DUBSTAGE, "dub", str(video), "--actor", actor, "-o", str(work / f"{actor}.mp4"), "--report", str(report)]
     dubbed = measure(dub, work / f"{actor}_dub.log", environment)
     document = json.loads((report / "report.json").read_text(encoding="utf-8"))
     times = document["times"]
@@ -252,7 +252,7 @@ def lines_of_methods(rows: tuple[MethodTime, ...]) -> list[str]:
 
 @contextmanager
 def work_folder(keep: Path | None) -> Iterator[Path]:
-    """Give a folder for films and logs.
+    """Give a folder for videos and logs.
 
     Args:
         keep: the folder, which stays; None: a new folder that is removed at the end.
@@ -269,7 +269,7 @@ def footage_parser(prog: str, description: str | None) -> ArgumentParser:
     """Return a parser with the options that name the footage: `--clip` and `--speech`."""
     parser = ArgumentParser(prog=prog, description=description)
     parser.add_argument("--clip", type=Path, default=None, help="footage with one face")
-    parser.add_argument("--speech", type=Path, default=None, help="speech of the films; without it, the clip's own")
+    parser.add_argument("--speech", type=Path, default=None, help="speech of the videos; without it, the clip's own")
     return parser
 
 

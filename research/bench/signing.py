@@ -1,7 +1,7 @@
 """`python -m research.bench.signing`: cost of a signed manifest, per frame and per MB, and of c2pa's own signing.
 
-Every turn writes the packets of a film to a new film three times: without a manifest, with dubstage's manifest, and without one and
-then by c2pa, which copies the film. The processor time includes that of the process that signs.
+Every turn writes the packets of a video to a new video three times: without a manifest, with dubstage's manifest, and without one
+and then by c2pa, which copies the video. The processor time includes that of the process that signs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from gateway.media.mp4 import BUFFER_BYTES
 from gateway.media.output import OutputFile, commit_with
-from gateway.media.writer import FilmSigner
+from gateway.media.writer import VideoSigner
 from gateway.provenance.binding import embedded_type
 from gateway.provenance.claim import Claim, SourceFile, definition
 from gateway.provenance.credential import installation_credential
@@ -58,12 +58,12 @@ def cost_of(work: Callable[[], None]) -> Cost:
     return Cost(time.perf_counter() - wall, _cpu_s() - cpu)
 
 
-def make_film(film: Path, codec: str, frames: int) -> None:
-    """Write a film of noise that moves."""
+def make_video(video: Path, codec: str, frames: int) -> None:
+    """Write a video of noise that moves."""
     _, pixels, options = CODECS[codec]
     noise = np.random.default_rng(0).integers(0, 60, (HEIGHT + 300, WIDTH, 3), dtype=np.uint8)
     noise += np.linspace(0, 180, WIDTH).astype(np.uint8)[None, :, None]
-    with av.open(str(film), "w") as output:
+    with av.open(str(video), "w") as output:
         stream = output.add_stream(codec, rate=25, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
@@ -74,11 +74,11 @@ def make_film(film: Path, codec: str, frames: int) -> None:
         output.mux(stream.encode(None))
 
 
-def write(packets: Path, film: Path, seal: FilmSigner | None) -> None:
-    """Write the packets of a film to another film, as a dub writes its film, and sign the film."""
-    file = OutputFile(film, overwrite=True)
+def write(packets: Path, video: Path, seal: VideoSigner | None) -> None:
+    """Write the packets of a video to another video, as a dub writes its video, and sign the video."""
+    file = OutputFile(video, overwrite=True)
     target = file.target(seal.padding if seal is not None else 0)
-    with av.open(str(packets)) as source, av.open(target, "w", format=film.suffix[1:], buffer_size=BUFFER_BYTES) as output:
+    with av.open(str(packets)) as source, av.open(target, "w", format=video.suffix[1:], buffer_size=BUFFER_BYTES) as output:
         stream = output.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.size:
@@ -89,7 +89,7 @@ def write(packets: Path, film: Path, seal: FilmSigner | None) -> None:
 
 
 def claim_of(footage: Path, frames: int) -> Claim:
-    """Return the claim of a film whose frames are all dubbed. The digest of the footage is known, as in a dub."""
+    """Return the claim of a video whose frames are all dubbed. The digest of the footage is known, as in a dub."""
     return Claim(
         version="bench",
         description="bench",
@@ -103,18 +103,18 @@ def claim_of(footage: Path, frames: int) -> Claim:
     )
 
 
-def sign_by_c2pa(film: Path, signed: Path, claim: Claim, credential: Credential) -> None:
-    """Sign a film by c2pa alone; c2pa reads the film and writes copies."""
+def sign_by_c2pa(video: Path, signed: Path, claim: Claim, credential: Credential) -> None:
+    """Sign a video by c2pa alone; c2pa reads the video and writes copies."""
     import c2pa
 
     info = c2pa.C2paSignerInfo(credential.algorithm.encode(), credential.chain, credential.key, None)
     told = definition(claim, {"footage": "0" * 64}, {})
     told["assertions"] = told["assertions"][1:-1]
     settings = {"core": {"backing_store_memory_threshold_in_mb": 8}, "verify": {"verify_after_sign": False}}
-    media_type = embedded_type(film) or ""
+    media_type = embedded_type(video) or ""
     with c2pa.Context.from_dict(settings) as context, c2pa.Builder(told, context=context) as builder:
         builder.set_intent(c2pa.C2paBuilderIntent.CREATE, c2pa.C2paDigitalSourceType.EMPTY)
-        with film.open("rb") as source, signed.open("w+b") as target, c2pa.Signer.from_info(info) as signer:
+        with video.open("rb") as source, signed.open("w+b") as target, c2pa.Signer.from_info(info) as signer:
             builder.sign(signer, media_type, source, target)
 
 
@@ -122,16 +122,16 @@ def measure(codec: str, frames: int, turns: int, folder: Path) -> None:
     """Measure one codec, and print the medians of the turns."""
     tempfile.tempdir = str(folder)
     suffix = CODECS[codec][0]
-    packets, plain, film = (folder / f"{name}.{suffix}" for name in ("packets", "plain", "film"))
-    make_film(packets, codec, frames)
+    packets, plain, video = (folder / f"{name}.{suffix}" for name in ("packets", "plain", "film"))
+    make_video(packets, codec, frames)
     sealer = Sealer(installation_credential(folder / "data"))
     claim = claim_of(packets, frames)
     ours, theirs = [], []
     for _ in range(turns):
         without = cost_of(lambda: write(packets, plain, None))
-        ours.append(cost_of(lambda: write(packets, film, sealer.seal(claim, film))) - without)
+        ours.append(cost_of(lambda: write(packets, video, sealer.seal(claim, video))) - without)
         theirs.append(cost_of(lambda: sign_by_c2pa(plain, folder / f"c2pa.{suffix}", claim, sealer.credential)))
-    assert verdict_of(film).state is ManifestState.VALID
+    assert verdict_of(video).state is ManifestState.VALID
     megabytes = plain.stat().st_size / 1e6
     print(f"{codec}: {frames} frames, {megabytes:.0f} MB, {megabytes / frames:.2f} MB a frame, {turns} turns")
     for name, costs in (("dubstage", ours), ("c2pa alone", theirs)):
@@ -145,9 +145,9 @@ def measure(codec: str, frames: int, turns: int, folder: Path) -> None:
 def main() -> None:
     """Measure all codecs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=500, help="Frames of each film.")
+    parser.add_argument("--frames", type=int, default=500, help="Frames of each video.")
     parser.add_argument("--turns", type=int, default=5, help="Turns, of which the median counts.")
-    parser.add_argument("--folder", type=Path, default=None, help="Folder for the films. Default: a temporary one.")
+    parser.add_argument("--folder", type=Path, default=None, help="Folder for the videos. Default: a temporary one.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as work:
         for codec in CODECS:

@@ -36,7 +36,7 @@ from services.common.face.native_pictures import native_scale
 from services.common.methods import method_named
 
 FRAMES: Final = 96
-"""Frames of the film that are looked at: they are held decoded, 4 MB each at 720p."""
+"""Frames of the video that are looked at: they are held decoded, 4 MB each at 720p."""
 
 _AROUND: Final = "mask and blend"
 
@@ -67,17 +67,17 @@ class _MeteredStages(TimedStages):
         self._clock.add(label.name, wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu, frames=frames)
 
 
-async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder: Path, threads: int) -> tuple[StageTime, ...]:
-    """Times of the stages on the first FRAMES frames of a film that shows one face throughout.
+async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder: Path, threads: int) -> tuple[StageTime, ...]:
+    """Times of the stages on the first FRAMES frames of a video that shows one face throughout.
 
     Args:
         stages: warm, in this process.
-        actor: enrolled from the film.
-        film: with sound.
-        folder: for records and the encoded film.
+        actor: enrolled from the video.
+        video: with sound.
+        folder: for records and the encoded video.
         threads: of decoder and encoder.
     """
-    info, meter = probe(film), _Meter()
+    info, meter = probe(video), _Meter()
     count = min(FRAMES, info.video.num_frames)
     with meter.measure("decode", count), VideoReader(info, threads=threads) as reader:
         frames = list(reader.frames(0, count))
@@ -93,7 +93,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
     with Workspace(folder) as workspace:
         total, duration = info.video.num_frames, info.video.duration
         with meter.measure("audio", total):
-            speech = SoundReader(film).speech()
+            speech = SoundReader(video).speech()
             await extract_features(stages, speech, workspace.speech, motion_frames_for(duration), duration)
         method, style = method_named(actor.method), actor.enrolled.style
         with meter.measure("motion", total):

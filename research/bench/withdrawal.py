@@ -1,4 +1,4 @@
-"""`python -m research.bench.withdrawal FILM`: time from the withdrawal of a consent to the end of the person's live stream.
+"""`python -m research.bench.withdrawal VIDEO`: time from the withdrawal of a consent to the end of the person's live stream.
 
 The gateway and the stages run in this process, and are called over a port. The speech never ends.
 """
@@ -77,17 +77,17 @@ def time_of_end(connection: Connection, footage: str, number: int) -> float:
 def main() -> None:
     """Measure, and print the seconds of every turn, their median and the longest."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("film", type=Path, help="Footage with one face.")
+    parser.add_argument("video", type=Path, help="Footage with one face.")
     parser.add_argument("--times", type=int, default=20, help="Number of streams. Default: %(default)s.")
     given = parser.parse_args()
-    film: Path = given.film.resolve()
+    video: Path = given.video.resolve()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         settings = GatewaySettings(
-            port=0, data_dir=work / "data", artefacts_url=str(work / "artefacts"), media_dir=film.parent, log_level="warning"
+            port=0, data_dir=work / "data", artefacts_url=str(work / "artefacts"), media_dir=video.parent, log_level="warning"
         )
         with serving(settings) as address, connect(address, timeout_s=600) as connection:
-            taken = [time_of_end(connection, film.name, number) for number in range(given.times)]
+            taken = [time_of_end(connection, video.name, number) for number in range(given.times)]
     print(" ".join(f"{seconds:.2f}" for seconds in taken))
     print(f"median {np.median(taken):.2f} s, longest {max(taken):.2f} s of {len(taken)}")
 

@@ -144,7 +144,7 @@ def evaluate(
     splits: Annotated[
         str,
         typer.Option(
-            metavar="NAME,...", help="Values of the column `use` of catalogue.csv: a folder stands for its films of these splits."
+            metavar="NAME,...", help="Values of the column `use` of catalogue.csv: a folder stands for its videos of these splits."
         ),
     ] = "",
     enrol_frames: Annotated[
@@ -191,7 +191,7 @@ def evaluate(
         ),
     ] = False,
 ) -> None:
-    """Enrol the person on one part of each CLIP, dub the rest with its own sound, and compare the result with the real film.
+    """Enrol the person on one part of each CLIP, dub the rest with its own sound, and compare the result with the real video.
 
     A transcript shows how often the lips close on p, b and m. The transcript is read from CLIP.txt or CLIP.align, or from a
     catalogue.csv in a folder above the clip.

@@ -43,10 +43,10 @@ from services.common.errors import DubstageError, InvalidRequestError
 
 
 def clips_of(paths: Sequence[Path], splits: str) -> list[Path]:
-    """Return the clips that paths name; with splits (names separated by commas), a folder stands for its films of these splits.
+    """Return the clips that paths name; with splits (names separated by commas), a folder stands for its videos of these splits.
 
     Raises:
-        InvalidRequestError: a folder has no catalogue, or a split has no film.
+        InvalidRequestError: a folder has no catalogue, or a split has no video.
     """
     return chosen_clips(paths, [name.strip() for name in splits.split(",") if name.strip()])
 
@@ -173,7 +173,7 @@ def check_clips(clips: list[Path]) -> dict[Path, str]:
 
     Raises:
         InvalidRequestError: a clip has no sound, or its transcript cannot be read.
-        MediaUnsupportedError: a clip cannot be read as a film.
+        MediaUnsupportedError: a clip cannot be read as a video.
     """
     for clip in clips:
         check_clip(clip)

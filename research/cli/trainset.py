@@ -1,4 +1,4 @@
-"""`dubstage trainset`: make a training set from a folder of films and recordings."""
+"""`dubstage trainset`: make a training set from a folder of videos and recordings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_PROCESSES: Final = 8
 @app.command("trainset")
 def trainset(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of films and recordings. The folder may have a catalogue.csv.")
+        Path, typer.Argument(metavar="FOLDER", help="Folder of videos and recordings. The folder may have a catalogue.csv.")
     ],
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder to write the training set to. An unfinished training set is completed.")

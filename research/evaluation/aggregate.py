@@ -1,8 +1,8 @@
 """Scores of one variant from its runs: means over folds and speeches, with bootstrap intervals over blocks of frames.
 
 Neighbouring frames are alike, so single frames are no independent samples. Blocks of one second are drawn with replacement within
-each fold (circular block bootstrap, Politis & Romano 1992). Bilabials are drawn one by one. The runs of one fold show the same film
-with several speeches, so they are no independent samples either: each draw is used for all of them.
+each fold (circular block bootstrap, Politis & Romano 1992). Bilabials are drawn one by one. The runs of one fold show the same
+video with several speeches, so they are no independent samples either: each draw is used for all of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The clips of an evaluation: the films, their face crops, head poses, sound, and lower faces at the footage's own resolution.
+"""The clips of an evaluation: the videos, their face crops, head poses, sound, and lower faces at the footage's own resolution.
 
-Clips are films by name, or films of a catalogue by their use.
+Clips are videos by name, or videos of a catalogue by their use.
 
 The mouth at the footage's own resolution: the finished picture of a frame there, and how much fine detail the picture has.
 
@@ -58,7 +58,7 @@ _SUBPIXEL_BITS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class FootagePatch:
-    """Pixels of the real film around a mouth.
+    """Pixels of the real video around a mouth.
 
     Attributes:
         luma: uint8 [H, W], upright, as decoded; empty: the mouth is outside of the frame.
@@ -75,7 +75,7 @@ class FootagePatch:
         return self._energy(self.luma.astype(np.float32))
 
     def energy_of(self, luma: Float32, mask: UInt8) -> float:
-        """Return the energy of the finest band of a mouth that is blended into the film; NaN: the mouth is outside of the frame.
+        """Return the energy of the finest band of a mouth that is blended into the video; NaN: the mouth is outside of the frame.
 
         Args:
             luma: float32 [160 S, 160 S], the finished box.
@@ -97,7 +97,7 @@ class FootagePatch:
 
 @dataclass(frozen=True, slots=True)
 class NativeTruth:
-    """The real film at its own resolution.
+    """The real video at its own resolution.
 
     Attributes:
         luma: uint8 [T, 160 S, 160 S], luma of the render box at S pixels per box pixel; 0 where the frame does not show the face.
@@ -158,7 +158,7 @@ def finished_box(box: UInt8, mask: UInt8, skin: UInt8, detail: UInt8, own: UInt8
         mask: uint8 [160, 160], weight of the box; 255 = 1.
         skin: uint8 [160, 160], the mask without lips (skin_under).
         detail: uint8 [160 S, 160 S]; empty: the box has no detail.
-        own: uint8 [160 S, 160 S], luma of the real film.
+        own: uint8 [160 S, 160 S], luma of the real video.
     """
     if detail.size:
         large = box_with_detail(box, detail, mask, skin, own.astype(np.float32))
@@ -169,7 +169,7 @@ def finished_box(box: UInt8, mask: UInt8, skin: UInt8, detail: UInt8, own: UInt8
 
 
 def insert_box(crop: UInt8, box: UInt8, mask: UInt8, shift: Float32) -> UInt8:
-    """Return a face crop with a finished render box in it, blended as compositing blends the box into the planes of a film.
+    """Return a face crop with a finished render box in it, blended as compositing blends the box into the planes of a video.
 
     Args:
         crop: uint8 [256, 256, 3], RGB.
@@ -192,11 +192,11 @@ SILENCE_S: Final = 1.2
 
 
 def check_clip(path: Path) -> MediaInfo:
-    """Return the description of a clip, which has to be a film with sound.
+    """Return the description of a clip, which has to be a video with sound.
 
     Raises:
         InvalidRequestError: the clip has no sound.
-        MediaUnsupportedError: the clip cannot be read as a film.
+        MediaUnsupportedError: the clip cannot be read as a video.
     """
     info = inspect_video(path)
     if not info.audio:
@@ -205,7 +205,7 @@ def check_clip(path: Path) -> MediaInfo:
 
 
 def own_speech(info: MediaInfo) -> Float32:
-    """Return the sound of a clip, float32 [N], 16 kHz mono, as long as the film."""
+    """Return the sound of a clip, float32 [N], 16 kHz mono, as long as the video."""
     reader = SoundReader(info.path, origin=info.video.start)
     samples = np.concatenate([chunk.samples for chunk in reader]).mean(axis=1)
     mono = soxr.resample(samples, reader.info.sample_rate_hz, SPEECH_RATE_HZ)
@@ -238,11 +238,11 @@ def chosen_clips(paths: Sequence[Path], splits: Collection[str]) -> list[Path]:
     """Return the clips that paths name, in their order; without splits, the paths themselves.
 
     Args:
-        paths: films, and folders with a catalogue.csv (columns `file` and `use`).
-        splits: uses of the catalogue. A folder stands for its films with one of these uses that have sound.
+        paths: videos, and folders with a catalogue.csv (columns `file` and `use`).
+        splits: uses of the catalogue. A folder stands for its videos with one of these uses that have sound.
 
     Raises:
-        InvalidRequestError: a folder has no readable catalogue, or a split has no film.
+        InvalidRequestError: a folder has no readable catalogue, or a split has no video.
     """
     if not splits:
         return list(paths)
@@ -263,12 +263,12 @@ def _of_catalogue(folder: Path, splits: Collection[str]) -> list[Path]:
     found = [(folder / file, use) for file, use in rows if use in splits and _is_talk(folder / file)]
     missing = [split for split in splits if split not in {use for _, use in found}]
     if missing:
-        raise InvalidRequestError(f"{folder / CATALOGUE} has no film with sound of use {', '.join(missing)}", field="splits")
+        raise InvalidRequestError(f"{folder / CATALOGUE} has no video with sound of use {', '.join(missing)}", field="splits")
     return [path for path, _ in found]
 
 
 def _is_talk(path: Path) -> bool:
-    """Return whether a file is a film with sound.
+    """Return whether a file is a video with sound.
 
     Raises:
         InvalidRequestError: the file is missing.
@@ -283,7 +283,7 @@ def _is_talk(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Frames of the real film.
+    """Frames of the real video.
 
     Attributes:
         crops: uint8 [T, 256, 256, 3], face crops, RGB; 0 where the frame does not show the face.
@@ -299,7 +299,7 @@ class Truth:
 
 
 def truth_of(shot: FootageAnalysis) -> Truth:
-    """Return the frames of the real film, with the selected face."""
+    """Return the frames of the real video, with the selected face."""
     total, rows = shot.info.video.num_frames, shot.rows
     crops = np.zeros((total, CROP_SIZE, CROP_SIZE, 3), np.uint8)
     poses = np.full((total, POSE_SIZE), np.nan)

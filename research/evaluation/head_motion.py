@@ -182,7 +182,7 @@ def head_motion_report(
 
     Args:
         generated: float64 [N, 6], head-pose vectors.
-        real: float64 [M, 6], usable frames of the real film.
+        real: float64 [M, 6], usable frames of the real video.
         known: float64 [K, 6], usable frames that the generator learned the person from. The controls are made of these frames.
         frame_rate: frames per second of all.
         seed: random seed of the shuffled control.
@@ -229,7 +229,7 @@ if __name__ == "__main__":
 HEAD_ROWS: Final = ("output", "predicted", "still", "shuffled")
 """Head motions that are scored against the real motion.
 
-    output     motion that the film shows: poses of the chosen backgrounds
+    output     motion that the video shows: poses of the chosen backgrounds
     predicted  motion that the motion stage predicted
     still      control: the mean pose of the enrolment part in every frame
     shuffled   control: the poses of the enrolment part in random order

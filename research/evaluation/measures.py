@@ -288,7 +288,7 @@ _ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "
 
 @dataclass(frozen=True, slots=True)
 class TruthPiece:
-    """Frames of the real film with their tracked mouths. Measured once and used for every variant.
+    """Frames of the real video with their tracked mouths. Measured once and used for every variant.
 
     Attributes:
         crops: uint8 [T, 256, 256, 3], RGB.
@@ -344,7 +344,7 @@ class RunMeasures:
 
 
 def truth_piece(rendered: Rendered, landmarks: Float32, person: PersonFace | None = None) -> TruthPiece:
-    """Return frames of the real film. A frame is usable if it has a face crop in which the tracker finds the mouth."""
+    """Return frames of the real video. A frame is usable if it has a face crop in which the tracker finds the mouth."""
     track = mouth_track(landmarks)
     usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.known
     fitted = person.fit(landmarks) if person is not None else None
@@ -355,7 +355,7 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
     """Return the measures of consecutive frames of one variant against the truth.
 
     Args:
-        truth: T frames of the real film.
+        truth: T frames of the real video.
         result: the same frames, dubbed.
         landmarks: float32 [T, 478, 3], re-tracked on `result.crops`.
     """

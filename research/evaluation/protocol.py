@@ -1,4 +1,4 @@
-"""Self-re-enactment: enrol the person on one part of a clip, dub the rest with its own sound, compare with the real film.
+"""Self-re-enactment: enrol the person on one part of a clip, dub the rest with its own sound, compare with the real video.
 
 The module splits a clip into an enrolment part and a test part, and chooses the foreign speeches of the wrong-audio control.
 Pictures and curves that a report shows are kept. All other pictures are measured and dropped.
@@ -312,7 +312,7 @@ class PerceptualDistance(Protocol):
     """LPIPS and FID by networks that the user supplies (perceptual.py)."""
 
     def add(self, truth: UInt8, result: UInt8) -> None:
-        """Add frames of the real film and of the result, uint8 [T, 256, 256, 3] each."""
+        """Add frames of the real video and of the result, uint8 [T, 256, 256, 3] each."""
         ...
 
     def values(self) -> Mapping[str, float]:

@@ -21,7 +21,7 @@ from gateway.dub.face_choice import FaceChoice
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import MotionClip
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.dub.render import FilmInputs, runs_of
+from gateway.dub.render import VideoInputs, runs_of
 from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
 from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
@@ -58,7 +58,9 @@ _STILL_FRAMES: Final = 50
 _UNREFINED: Final = frozenset({"mean_mouth", "retrieval", "tps", "warp_network"})
 """Variants that show the texture without the renderer."""
 _KEPT: Final = frozenset({"full_kept", "wrong_audio_kept"})
-"""Variants with the slow expression of the real film. The film's mouths are explained by the film's own sound, moved by its lag."""
+"""Variants with the slow expression of the real video. The video's mouths are explained by the video's own sound, moved by its
+lag.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,8 @@ class _Predicted:
 class PipelineSession:
     """`SelfReenactment` of one clip by the pipeline.
 
-    Methods that move the head are rendered in place too, on the poses and backgrounds of the real film, so that their pictures can
-    be compared with the real film. Their head motion is measured separately (`head_motion`).
+    Methods that move the head are rendered in place too, on the poses and backgrounds of the real video, so that their pictures can
+    be compared with the real video. Their head motion is measured separately (`head_motion`).
 
     Args:
         host: runs the stages.
@@ -178,7 +180,7 @@ class PipelineSession:
         self._shot.workspace.close()
 
     def truth(self, frames: FrameRange) -> Rendered:
-        """Return face crops of the real film."""
+        """Return face crops of the real video."""
         patches = self._truth.native.patches[frames.start : frames.stop]
         energy = np.array([patch.energy() if patch is not None else np.nan for patch in patches])
         part = slice(frames.start, frames.stop)
@@ -213,7 +215,7 @@ class PipelineSession:
         if variant in _UNREFINED:
             config = WindowConfig(bank=config.bank, geometry=config.geometry, renderer=None, state=None, mode=warp)
         usable = self._usable
-        inputs = FilmInputs(
+        inputs = VideoInputs(
             self._host.stages,
             config,
             usable,
@@ -258,7 +260,7 @@ class PipelineSession:
         return FramedMotion(mouth_opening(motion["mouth"]), spoken, mouth_opening(own))
 
     def head_motion(self, actor: EnrolledClip, frames: FrameRange) -> HeadMotion | None:
-        """Return the head motion of a film with the speech of the range and backgrounds of the enrolment part.
+        """Return the head motion of a video with the speech of the range and backgrounds of the enrolment part.
 
         None: the method does not move the head.
         """
@@ -323,7 +325,7 @@ class PipelineSession:
     async def _motion_of(
         self, samples: Float32, duration: Fraction, request: MotionRequest
     ) -> AsyncIterator[tuple[RecordFile, RecordFile]]:
-        """Yield the FEATURE_RECORDs and MOTION_RECORDs of a speech for a film of a duration in seconds. Both files are reused."""
+        """Yield the FEATURE_RECORDs and MOTION_RECORDs of a speech for a video of a duration in seconds. Both files are reused."""
         stages, folder = self._host.stages, self._shot.workspace.folder
         with (
             RecordFile(folder / "evaluated.features", FEATURE_RECORD) as features,

@@ -38,7 +38,7 @@ Variant = Literal[
     tps           + thin-plate spline frame by frame
     warp_network  + the temporal warp network
     full          + the renderer: the method without the slow expression of the footage (`--expression neutral`)
-    full_kept     `full` with the slow expression of the real film, as `--expression keep` carries it. It uses the film's mouths
+    full_kept     `full` with the slow expression of the real video, as `--expression keep` carries it. It uses the video's mouths
     wrong_audio_kept
                   `full_kept`, driven by foreign speech: how much of the real mouth the expression alone tells
     no_style      `full` with the mean style of the training speakers in place of the actor's
@@ -155,7 +155,7 @@ class HeadMotion:
     Attributes:
         real: float64 [T, 6], head poses of the footage; NaN rows where the footage shows no face.
         predicted: float64 [T, 6], head poses that the motion stage predicts.
-        output: float64 [T, 6], head poses that the film would show: those of the chosen backgrounds.
+        output: float64 [T, 6], head poses that the video would show: those of the chosen backgrounds.
         known: float64 [K, 6], head poses of the usable frames of the enrolment part.
         backgrounds: int64 [T], chosen footage frames of the enrolment part.
     """
@@ -233,7 +233,7 @@ class SelfReenactment(Protocol[Handle]):
         ...
 
     def truth(self, frames: FrameRange) -> Rendered:
-        """Return the real film. The reasons say why a frame has no face crop; "" for a frame with a face crop."""
+        """Return the real video. The reasons say why a frame has no face crop; "" for a frame with a face crop."""
         ...
 
     def enrol(self, frames: FrameRange) -> Handle:
@@ -263,7 +263,7 @@ class SelfReenactment(Protocol[Handle]):
         ...
 
     def head_motion(self, actor: Handle, frames: FrameRange) -> HeadMotion | None:
-        """Return the head motion of a film with its own timeline and the speech of the range; None: the method moves no head."""
+        """Return the head motion of a video with its own timeline and the speech of the range; None: the method moves no head."""
         ...
 
 
@@ -352,7 +352,7 @@ class ClipResult:
         folds: folds with their lags.
         variants: scores of each variant.
         sample_frames: frames that the samples show.
-        truth: sample of the real film, for the report.
+        truth: sample of the real video, for the report.
         samples: sample of each variant, for the report.
         head_motion: scores of the head motion; None: the method moves no head.
         cost: COSTS by name; NaN where not measured.

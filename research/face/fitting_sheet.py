@@ -1,4 +1,4 @@
-"""Draw fitted faces: `python -m research.face.fitting_sheet FILE... --output sheet.png` (films and pictures).
+"""Draw fitted faces: `python -m research.face.fitting_sheet FILE... --output sheet.png` (videos and pictures).
 
 Each row shows one chosen frame of a file: the face, the face with the mesh, low-frequency albedo, detailed albedo in the picture
 and alone.
@@ -28,7 +28,7 @@ _ROWS_A_FILE: Final = 3
 
 
 def read_pictures(path: Path, most: int) -> list[UInt8]:
-    """Return at most `most` first frames of a film, or one picture, uint8 RGB."""
+    """Return at most `most` first frames of a video, or one picture, uint8 RGB."""
     with av.open(str(path)) as container:
         frames = zip(container.decode(video=0), range(most), strict=False)
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame, _ in frames]
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--models", type=Path, help="folder of your own morphable models")
-    parser.add_argument("--frames", type=int, default=150, help="frames of a film that are read")
+    parser.add_argument("--frames", type=int, default=150, help="frames of a video that are read")
     arguments = parser.parse_args()
     networks, models = Networks(), FittableModels(MorphableModels(arguments.models))
     sheets = [sheet_of(read_pictures(file, arguments.frames), networks, models, arguments.model) for file in arguments.files]

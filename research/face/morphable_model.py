@@ -461,7 +461,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="training set made by `dubstage trainset`")
     parser.add_argument(
-        "--clips", type=Path, help="folder of the films that the set was made from; without the films no albedo is learned"
+        "--clips", type=Path, help="folder of the videos that the set was made from; without the videos no albedo is learned"
     )
     parser.add_argument("--output", type=Path, required=True, help="safetensors file of the model")
     parser.add_argument("--report", type=Path, help="JSON file of the figures")

@@ -56,7 +56,7 @@ class TemporalWarpConfig:
 
 
 class TemporalWarp(nn.Module):
-    """Moves of the source points from a window of wanted and retrieved control points.
+    """Moves of the source points from a window of target and retrieved control points.
 
     A linear part (a filter over time and points, the same for x and y) and a small perceptron over the mouth's shape. Both begin at
     zero, so the untrained network is the plain spline.

@@ -3,7 +3,7 @@
     SET/manifest.jsonl                      one line a clip (ClipRow)
     SET/refused.jsonl                       one line a clip that was left out, with the reason
     SET/incomplete.jsonl                    one line a clip that a preparation could not complete, with the reason
-    SET/shards/00000/NAME.track.safetensors     face: landmarks, head pose, mouth, render boxes (films only)
+    SET/shards/00000/NAME.track.safetensors     face: landmarks, head pose, mouth, render boxes (videos only)
     SET/shards/00000/NAME.sound.safetensors     sound: samples at 16 kHz
     SET/shards/00000/NAME.speech.safetensors    features of the sound on the motion grid
     SET/shards/00000/NAME.phones.safetensors    phone classes of the sound's rows

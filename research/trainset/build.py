@@ -152,11 +152,11 @@ def held_out(speakers: Collection[str], *, spared: Collection[str] = ()) -> set[
 def split_by_speaker(entries: Sequence[ClipEntry]) -> dict[str, str]:
     """Return the split of each clip, by file: what is stated, otherwise `val` for all clips of a speaker who is held out.
 
-    Speakers of films are chosen apart from speakers of recordings alone, so that clips with a face are held out too. A speaker with
-    a clip that is stated to be of the training split is not held out, nor is a speaker of more than half of the clips.
+    Speakers of videos are chosen apart from speakers of recordings alone, so that clips with a face are held out too. A speaker
+    with a clip that is stated to be of the training split is not held out, nor is a speaker of more than half of the clips.
     """
     stated = {entry.speaker for entry in entries if entry.split == TRAIN}
-    filmed = {entry.speaker for entry in entries if entry.is_film}
+    filmed = {entry.speaker for entry in entries if entry.is_video}
     held: set[str] = set()
     for group in (
         [entry.speaker for entry in entries if entry.split == BY_SPEAKER and entry.speaker in filmed],
@@ -361,7 +361,7 @@ class FinishedClips:
 class BuildTasks:
     """The tasks of a build. What is said in a clip is read when the clip's turn comes.
 
-    Films come first: a film takes longer than a recording, and no process should wait for a last film.
+    Videos come first: a video takes longer than a recording, and no process should wait for a last video.
 
     Args:
         output: folder of the training set.
@@ -375,7 +375,7 @@ class BuildTasks:
         self._found: Counter[tuple[str, str]] = Counter()
 
     def __iter__(self) -> Iterator[ClipTask]:
-        for entry in sorted(self._entries, key=lambda entry: not entry.is_film):
+        for entry in sorted(self._entries, key=lambda entry: not entry.is_video):
             try:
                 spoken = self._texts.of(entry)
             except InvalidRequestError as problem:
@@ -386,7 +386,7 @@ class BuildTasks:
                 file=entry.file,
                 name=entry.name,
                 shard=self._shards.of(entry.name),
-                is_film=entry.is_film,
+                is_video=entry.is_video,
                 source=entry.source,
                 speaker=entry.speaker,
                 spoken=spoken,

@@ -1,4 +1,4 @@
-"""The clips of a training set: from a catalogue.csv, from a corpus file, or all films and recordings of a folder.
+"""The clips of a training set: from a catalogue.csv, from a corpus file, or all videos and recordings of a folder.
 
 Corpus files are TOML files that say which files belong to a source, who speaks, and where the words are.
 """
@@ -237,7 +237,7 @@ BY_SPEAKER: Final = ""
 """Split of clips for which nothing states a split."""
 _WITHOUT_PIXELS: Final = "train_motion"
 """Use of clips that teach sound and landmarks, but not pixels."""
-FILMS: Final = frozenset({".mp4", ".mov", ".mkv", ".mpg", ".mpeg", ".mxf", ".avi", ".webm", ".m4v", ".ts"})
+VIDEOS: Final = frozenset({".mp4", ".mov", ".mkv", ".mpg", ".mpeg", ".mxf", ".avi", ".webm", ".m4v", ".ts"})
 RECORDINGS: Final = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"})
 _COLUMNS: Final = frozenset({"file", "use", "speaker", "licence", "transcript"})
 _MAX_NAME_BYTES: Final = 180
@@ -275,9 +275,9 @@ class ClipEntry:
     rules: CorpusSource | None = None
 
     @property
-    def is_film(self) -> bool:
-        """Whether the file's ending is that of a film."""
-        return PurePosixPath(self.file).suffix.lower() in FILMS
+    def is_video(self) -> bool:
+        """Whether the file's ending is that of a video."""
+        return PurePosixPath(self.file).suffix.lower() in VIDEOS
 
     @property
     def name(self) -> str:
@@ -306,9 +306,9 @@ def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = Non
     """Return the clips of a folder, ordered by file.
 
     With a catalogue.csv (columns file, use, speaker, licence, transcript, and language if it is known; others are ignored): its
-    rows that name a film or a recording. The use `train_motion` is the split `train` without pixels. A corpus file adds what the
+    rows that name a video or a recording. The use `train_motion` is the split `train` without pixels. A corpus file adds what the
     catalogue leaves open. A row without a speaker that no corpus table takes is a person of its own, whatever its folder.
-    Without a catalogue: the files that a corpus file takes; without a corpus file, every film and recording below the folder. The
+    Without a catalogue: the files that a corpus file takes; without a corpus file, every video and recording below the folder. The
     speaker is then what the corpus table says, otherwise the first sub-folder, or the file itself if there is no sub-folder.
 
     Args:
@@ -330,7 +330,7 @@ def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = Non
     if not listing.entries:
         first = next((f"; {file}: {why}" for file, why in listing.refused.items()), "")
         raise InvalidRequestError(
-            f"{folder}: no film or recording of the splits {', '.join(sorted(splits))}{first}", field="folder"
+            f"{folder}: no video or recording of the splits {', '.join(sorted(splits))}{first}", field="folder"
         )
     return listing
 
@@ -379,7 +379,7 @@ def _catalogue_rows(path: Path) -> list[dict[str, str]]:
                 raise InvalidRequestError(f"{path} lacks the columns {', '.join(sorted(missing))}", field="folder")
             # One file has one path: a/b.mkv, also where the catalogue says ./a/b.mkv or a//b.mkv.
             rows = ({**row, "file": PurePosixPath(row["file"]).as_posix()} for row in reader)
-            return [row for row in rows if PurePosixPath(row["file"]).suffix.lower() in FILMS | RECORDINGS]
+            return [row for row in rows if PurePosixPath(row["file"]).suffix.lower() in VIDEOS | RECORDINGS]
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise InvalidRequestError(f"{path}: not a table of comma-separated values in UTF-8: {problem}", field="folder") from problem
 
@@ -426,13 +426,13 @@ def _speaker(file: str, rules: CorpusSource | None) -> str:
 
 
 def _media_below(folder: Path) -> Iterable[str]:
-    """Yield films and recordings, without hidden files and folders."""
+    """Yield videos and recordings, without hidden files and folders."""
     # rglob would end at the first folder that may not be read.
     for above, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(above) / name
-            if not name.startswith(".") and path.suffix.lower() in FILMS | RECORDINGS and path.is_file():
+            if not name.startswith(".") and path.suffix.lower() in VIDEOS | RECORDINGS and path.is_file():
                 yield path.relative_to(folder).as_posix()
 
 

@@ -93,7 +93,7 @@ def on_grid(records: npt.NDArray[Any], seconds: Float64, num_frames: int, first_
 
     Args:
         records: FACE_RECORDs of one face in the order of their frames, at least one.
-        seconds: float64 [frames of the film], presentation times from the first frame.
+        seconds: float64 [frames of the video], presentation times from the first frame.
         num_frames: T.
         first_frame: number of the first grid frame.
     """
@@ -143,7 +143,7 @@ def face_width(track: GridTrack) -> float:
 SAMPLE_RATE_HZ: Final = 16_000
 SAMPLES_A_FRAME: Final = int(SAMPLE_RATE_HZ / MOTION_RATE)
 PIECE_FRAMES: Final = int(60 * MOTION_RATE)
-"""Longest piece of a film or recording that becomes a clip, grid frames: a minute. The pictures of a minute take 115 MB, and a
+"""Longest piece of a video or recording that becomes a clip, grid frames: a minute. The pictures of a minute take 115 MB, and a
 forced alignment of more loses its way."""
 FULL_SCALE: Final = 32767
 _CHUNK: Final = 1 << 16
@@ -306,13 +306,13 @@ FEWEST_LAST_FRAMES: Final = 25
 
 
 class LargestFace:
-    """The largest face of a film whose records lie on disk.
+    """The largest face of a video whose records lie on disk.
 
     Args:
-        faces: FACE_RECORDs of the film.
-        rows: int64 [frames of the film], row of the face's record in each frame; -1: no face.
-        seconds: float64 [frames of the film], times from the first frame.
-        num_frames: length of the film, grid frames.
+        faces: FACE_RECORDs of the video.
+        rows: int64 [frames of the video], row of the face's record in each frame; -1: no face.
+        seconds: float64 [frames of the video], times from the first frame.
+        num_frames: length of the video, grid frames.
     """
 
     def __init__(self, faces: RecordFile, rows: Int64, seconds: Float64, num_frames: int) -> None:
@@ -339,14 +339,14 @@ class LargestFace:
 
 @asynccontextmanager
 async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterator[LargestFace]:
-    """Track a film, and yield its largest face.
+    """Track a video, and yield its largest face.
 
     Args:
         working: file that holds the records meanwhile, about 83 kB a frame and face.
 
     Raises:
-        MediaUnsupportedError: the film cannot be read to its end.
-        NoUsableFootageError: the film shows no face.
+        MediaUnsupportedError: the video cannot be read to its end.
+        NoUsableFootageError: the video shows no face.
         StorageFullError: no space is left for the records.
         DubstageError: from the face stage.
     """
@@ -357,7 +357,7 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
             index = read_index(faces, cuts, info.video.num_frames)
             face_id = await choose_face(index, FaceChoice("largest"), None)
             if face_id is None:
-                raise NoUsableFootageError("no face in the film", subject=str(info.path))
+                raise NoUsableFootageError("no face in the video", subject=str(info.path))
             seconds = np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
             yield LargestFace(faces, index.rows_of(face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
     finally:
@@ -375,7 +375,7 @@ class ClipTask:
     Attributes:
         file: path below the folder of the clips, with forward slashes.
         name: the clip's name in the training set.
-        is_film: whether the file is a film, otherwise it is a recording.
+        is_film: whether the file is a video, otherwise it is a recording.
         source: name of the corpus.
         speaker: name of the person.
         spoken: what is said.
@@ -384,7 +384,7 @@ class ClipTask:
     file: str
     name: str
     shard: str
-    is_film: bool
+    is_video: bool
     source: str
     speaker: str
     spoken: ClipText
@@ -406,7 +406,7 @@ class ClipNetworks:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A piece before its files are written. A recording has no track, and a film may have none."""
+    """A piece before its files are written. A recording has no track, and a video may have none."""
 
     first_frame: int
     samples: Int16
@@ -428,14 +428,14 @@ class ClipMaker:
     Args:
         networks: digests of their networks.
         output: folder of the training set.
-        working: folder for the records of faces while a film is tracked.
+        working: folder for the records of faces while a video is tracked.
     """
 
     def __init__(self, stages: Stages, networks: ClipNetworks, folder: Path, output: Path, working: Path) -> None:
         self._stages, self._networks, self._folder, self._output, self._working = stages, networks, folder, output, working
 
     async def make(self, task: ClipTask) -> ClipRecord:
-        """Make what is missing of a clip, and return its record. One piece is held in memory: about 0.5 GB for a minute of film.
+        """Make what is missing of a clip, and return its record. One piece is held in memory: about 0.5 GB for a minute of video.
 
         A changed file is made from the beginning. Changed networks make features and lag again, from the sound in the set.
 
@@ -471,10 +471,10 @@ class ClipMaker:
         is_cut = False
         (self._output / "shards" / task.shard).mkdir(parents=True, exist_ok=True)
         number = 0
-        async for piece in self._film(task) if task.is_film else self._recording(task):
+        async for piece in self._video(task) if task.is_video else self._recording(task):
             name = f"{task.name}+{number}" if number else task.name
             number, is_cut = number + 1, not piece.is_whole
-            if task.is_film and (piece.track is None or piece.usable_frames < LEAST_USABLE * piece.frames):
+            if task.is_video and (piece.track is None or piece.usable_frames < LEAST_USABLE * piece.frames):
                 left_out[name] = f"only {piece.usable_frames} of {piece.frames} frames show a mouth well"
             else:
                 kept.append(await self._written(task, name, piece, sha256))
@@ -488,8 +488,8 @@ class ClipMaker:
             changed_ns=facts.st_mtime_ns,
             text=task.text,
             audio_networks=self._networks.audio,
-            lag_model=self._networks.lag if task.is_film else "",
-            has_face=task.is_film,
+            lag_model=self._networks.lag if task.is_video else "",
+            has_face=task.is_video,
             is_cut=is_cut,
             pieces=tuple(kept),
             left_out=left_out,
@@ -497,18 +497,18 @@ class ClipMaker:
         write_record(self._output, task.name, record)
         return record
 
-    async def _film(self, task: ClipTask) -> AsyncIterator[_Piece]:
+    async def _video(self, task: ClipTask) -> AsyncIterator[_Piece]:
         info = inspect_video(self._folder / task.file)
         if not info.audio:
             raise NoUsableFootageError(
-                "the film has no sound: networks would learn that silence moves the mouth", subject=task.file
+                "the video has no sound: networks would learn that silence moves the mouth", subject=task.file
             )
         self._working.mkdir(parents=True, exist_ok=True)
-        async with tracked(self._stages, info, self._working / f"{os.getpid()}.faces") as film:
+        async with tracked(self._stages, info, self._working / f"{os.getpid()}.faces") as video:
             sound = read_pieces(SoundReader(info.path, origin=info.video.start))
-            for first, count in film.pieces():
+            for first, count in video.pieces():
                 samples = fitted_to_grid(next(sound, np.zeros(0, np.int16)), count)
-                yield _Piece(first, samples, film.track(first, count), is_whole=count == film.num_frames)
+                yield _Piece(first, samples, video.track(first, count), is_whole=count == video.num_frames)
 
     async def _recording(self, task: ClipTask) -> AsyncIterator[_Piece]:
         pieces = read_pieces(SoundReader(self._folder / task.file))

@@ -1,7 +1,7 @@
 """The folder of a training set during a build: its lock, the shards of its clips, and the list of what was left out.
 
 The files of a clip are written as a whole or not at all. Notes of each finished clip state the file that the clip was made from,
-the networks that made the clip, and facts of its pieces. A film or recording of more than a minute is cut into pieces. Each piece
+the networks that made the clip, and facts of its pieces. A video or recording of more than a minute is cut into pieces. Each piece
 is a clip of the training set.
 """
 
@@ -192,7 +192,7 @@ def files_of(folder: Path, record: ClipRecord, parts: tuple[Part, ...]) -> Itera
 
 
 def forget(folder: Path, name: str, record: ClipRecord, speaker: str) -> None:
-    """Remove the files of a clip, the record first, and the identities that may have been fitted to its film."""
+    """Remove the files of a clip, the record first, and the identities that may have been fitted to its video."""
     record_path(folder, record.shard, name).unlink(missing_ok=True)
     for path in files_of(folder, record, MADE_HERE + PREPARED):
         path.unlink(missing_ok=True)

@@ -46,7 +46,7 @@
         ContractBrokenError                a message of our own code breaks the contract: our bug
         UnexpectedError                    anything else: our bug too; the log of the stage has the traceback under `error_id`
 
-Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something first, 12 = our bug, 13 = the film is written, but
+Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something first, 12 = our bug, 13 = the video is written, but
 no frame is dubbed, 20 = try again, 130 = cancelled.
 """
 
@@ -58,7 +58,7 @@ from typing import ClassVar, Final
 from dubstage.error_kinds import KINDS
 
 UNDUBBED_EXIT_CODE: Final = 13
-"""Exit code of a dub that wrote its film without a dubbed frame: no error, but a person must look."""
+"""Exit code of a dub that wrote its video without a dubbed frame: no error, but a person must look."""
 
 
 class DubstageError(Exception):
@@ -381,7 +381,7 @@ class TenantStreamsReachedError(TenantLimitReachedError):
 
 
 class TenantFramesReachedError(TenantLimitReachedError):
-    """The tenant's films and streams of the last minute have as many frames as they may have."""
+    """The tenant's videos and streams of the last minute have as many frames as they may have."""
 
     reason = "TENANT_FRAMES_PER_MINUTE"
 

@@ -1,7 +1,7 @@
 """Locks of open files. A lock ends when its handle is closed, or with the process, however the process ends.
 
-The package `filelock` locks a file of its own by its name. Here, the locked file often is the content itself (a film, a backup or a
-region of shared memory that is still being written, so that a later process recognises what a killed process left), is opened
+The package `filelock` locks a file of its own by its name. Here, the locked file often is the content itself (a video, a backup or
+a region of shared memory that is still being written, so that a later process recognises what a killed process left), is opened
 through a folder's handle, is locked by several readers, or is removed under the lock.
 """
 

@@ -44,7 +44,7 @@ class PredictorSpec:
         package: folder of services/motion/predictors that holds the predictor.
         features: kinds of audio features that the predictor hears, besides the speech probability.
         frames_ahead: frames of features (25 per second) after a frame that the predictor hears before it answers the frame.
-        moves_head: whether the predictor answers head poses, for which it needs the head poses of the footage. Its films have a
+        moves_head: whether the predictor answers head poses, for which it needs the head poses of the footage. Its videos have a
             timeline and background frames of their own.
         live: whether the predictor can be used in a live stream.
         streamed: name of the predictor of live streams in place of this one, for the same style. Empty: there is no other.
@@ -152,7 +152,7 @@ class Method:
 
     @property
     def own_timeline(self) -> bool:
-        """Whether every film of this method has a timeline of its own, instead of the footage's."""
+        """Whether every video of this method has a timeline of its own, instead of the footage's."""
         return self.motion.moves_head
 
     @property
@@ -186,7 +186,7 @@ class Method:
         motion, renderer = self.streamed.motion, self.renderer
         reasons: list[str] = []
         if not motion.live:
-            moved = "moves the head, so its films have a timeline of their own"
+            moved = "moves the head, so its videos have a timeline of their own"
             reasons.append(f"the predictor {motion.name} {moved if motion.moves_head else _hears(motion)}")
         if not renderer.live:
             after = f"needs {renderer.frames_after} frames after a frame"

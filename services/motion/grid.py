@@ -31,7 +31,7 @@ from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
 AMPLITUDE: Final = 1.04
 """Gain of the predicted movement: a prediction of least error moves less than the person does. Dubs have more movement with this
-gain, and their pictures are as close to the film as without (docs/models/motion.md).
+gain, and their pictures are as close to the video as without (docs/models/motion.md).
 """
 LARGEST_OPENING: Final = 1.25
 """No predicted mouth opens wider than this times the person's widest opening (style.WIDEST_OPENING)."""
@@ -219,7 +219,7 @@ class Grid(ABC):
 
     def _advance(self, features: SpeechFeatures) -> Motion:
         if len(self._speaking) == CONTEXT_PAST and self._next == 0 and len(features):
-            # New speech that is laid under a film begins with digital silence: the person is silent before.
+            # New speech that is laid under a video begins with digital silence: the person is silent before.
             self._sound_at_once = bool((features.mel[0] > silence(1).mel[0]).any())
         inputs = np.concatenate([self._heard, self._hear(features)])
         speaking = np.concatenate([self._speaking, features.speech_probability])

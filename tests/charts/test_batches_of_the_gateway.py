@@ -162,8 +162,8 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
     places = [
         f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=films", f"mountPath={tmp_path}")
     ]
-    films = [f"{part}.extraVolumes[0].{key}" for part in ("gateway", "batch") for key in ("name=films", "hostPath.path=/films")]
-    rendered = render("default", *ON, f"gateway.settings.batches_url={tmp_path}/batches", *places, *films)
+    videos = [f"{part}.extraVolumes[0].{key}" for part in ("gateway", "batch") for key in ("name=films", "hostPath.path=/films")]
+    rendered = render("default", *ON, f"gateway.settings.batches_url={tmp_path}/batches", *places, *videos)
     gateway: dict[str, Any] = rendered.environment("gateway")
     (volume,) = mounted(pod_spec(rendered.deployment("gateway")), str(SERVICE_ACCOUNT))
     account = tmp_path / "account"

@@ -159,7 +159,7 @@ IN_A_TEMPLATE = {
         ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir", "gateway.media.accessMode=ReadWriteMany"],
         "would sign receipts and audit logs with different keys: set gateway.signingKeySecret.name",
     ),
-    "two gateways with films of two keys": (
+    "two gateways with videos of two keys": (
         [
             "gateway.replicas=2",
             POSTGRES,
@@ -168,7 +168,7 @@ IN_A_TEMPLATE = {
             "gateway.media.accessMode=ReadWriteMany",
             KEYS[0],
         ],
-        "would sign and watermark films with different keys: set global.provenance.secret.name",
+        "would sign and watermark videos with different keys: set global.provenance.secret.name",
     ),
     "two gateways and media of one node": (
         ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir", *KEYS],

@@ -1,4 +1,4 @@
-"""Every process that writes films signs them with the certificate of the values."""
+"""Every process that writes videos signs them with the certificate of the values."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_only_signers_mount_certificate() -> None:
 
 def test_signer_command_and_watermark_key() -> None:
     """A command signs in place of the key and the watermark has a key of its own."""
-    rendered = render("batch", SECRET, "global.provenance.signerCommand=kms-sign --key films")
+    rendered = render("batch", SECRET, "global.provenance.signerCommand=kms-sign --key videos")
     told = {
         "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE": "/etc/dubstage/provenance/chain.pem",
-        "DUBSTAGE_PROVENANCE_SIGNER_COMMAND": "kms-sign --key films",
+        "DUBSTAGE_PROVENANCE_SIGNER_COMMAND": "kms-sign --key videos",
     }
     assert gateway(rendered) == {"chain.pem": ("films", "tls.crt"), "watermark.key": ("films", "watermark.key")}
     for variables in (rendered.environment("gateway"), environment(rendered)):

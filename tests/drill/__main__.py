@@ -113,7 +113,7 @@ def _dubbed(batches: Batches, name: str, cuts: list[Cut], outcome: Outcome, stri
 def _compare(platform: Platform, batches: Batches, cuts: list[Cut], outcome: Outcome) -> None:
     for shot in batches.shots(DRILL):
         quiet, disturbed = (platform.media / name / f"{shot.shot_id}.mp4" for name in (QUIET, DRILL))
-        # The signed manifest of a film holds random salts.
+        # The signed manifest of a video holds random salts.
         same = (
             quiet.is_file()
             and disturbed.is_file()

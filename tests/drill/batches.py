@@ -27,7 +27,7 @@ class Batches:
         self._stub: Any = BatchServiceStub(channel)
 
     def submit(self, name: str, cuts: list[Cut]) -> None:
-        """Ask for a film of every shot, below the folder `name`. The footage's own sound is the speech."""
+        """Ask for a video of every shot, below the folder `name`. The footage's own sound is the speech."""
         rows = [
             pb.BatchRow(
                 shot_id=cut.id,

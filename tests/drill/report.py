@@ -32,7 +32,7 @@ class ShotResult:
         id: name of the shot.
         attempts: tries that were begun.
         state: last state.
-        same: whether the film has the bytes of the undisturbed film.
+        same: whether the video has the bytes of the undisturbed video.
         error: error of the last try; empty: none.
     """
 
@@ -55,7 +55,7 @@ class Outcome:
         missed: faults for which the batch was too short.
         retried: shots that failed and that a retry was asked for, with their errors.
         shots: shots of the disturbed batch.
-        left: files that are neither films nor footage.
+        left: files that are neither videos nor footage.
     """
 
     seed: int

@@ -48,22 +48,22 @@ def cut_shots(clips: list[Path], folder: Path, count: int) -> list[Cut]:
 
 
 def _begins(clip: Path) -> list[float]:
-    with av.open(str(clip)) as film:
-        seconds = float(film.duration or 0) / av.time_base
+    with av.open(str(clip)) as footage_file:
+        seconds = float(footage_file.duration or 0) / av.time_base
     count = int((seconds - SHOT_S) // (SHOT_S + BETWEEN_S)) + 1 if seconds >= SHOT_S else 0
     return [number * (SHOT_S + BETWEEN_S) for number in range(count)]
 
 
 def _cut(clip: Path, target: Path, begin_s: float) -> None:
     """Write the pictures and the sound of a span, coded anew."""
-    with av.open(str(clip)) as film, av.open(str(target), "w") as writer:
-        video, sound = film.streams.video[0], film.streams.audio[0]
+    with av.open(str(clip)) as footage_file, av.open(str(target), "w") as writer:
+        video, sound = footage_file.streams.video[0], footage_file.streams.audio[0]
         rate = video.average_rate or Fraction(25)
         pictures = writer.add_stream("libx264", rate=rate)
         pictures.width, pictures.height, pictures.pix_fmt = video.width, video.height, "yuv420p"
         pictures.options = {"crf": "14", "threads": "1"}
         tones = writer.add_stream("aac", rate=sound.rate)
-        for frame in film.decode(video, sound):
+        for frame in footage_file.decode(video, sound):
             if frame.time is None or not begin_s <= frame.time < begin_s + SHOT_S:
                 continue
             frame.pts = None if isinstance(frame, av.AudioFrame) else round((frame.time - begin_s) * rate)

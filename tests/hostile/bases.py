@@ -51,8 +51,8 @@ PACKAGES = {
 OTHERS = (("gateway", operations_pb2), ("gateway", batch_pb2), ("audio", health_pb2), ("audio", reflection_pb2))
 """Services of other files, and the server on which the campaign calls them."""
 ACTOR = "driver"
-BATCH_FILMS = ("case-one.mp4", "case-two.mp4")
-"""Films of the shots of a batch. They stay if a shot ends before its batch is cancelled."""
+BATCH_VIDEOS = ("case-one.mp4", "case-two.mp4")
+"""Videos of the shots of a batch. They stay if a shot ends before its batch is cancelled."""
 BATCH = "hostile"
 """A batch whose shots were cancelled, if a case has begun one."""
 RATE_HZ = 16000
@@ -205,11 +205,11 @@ def _batch() -> batch_pb2.SubmitBatchRequest:
             shot_id=shot,
             footage_uri="footage.mp4",
             speech_uri="speech.wav",
-            output_uri=film,
+            output_uri=video,
             skip_personalization=True,
             quality=batch_pb2.BatchQuality(min_dubbed_share=0.5, max_warnings=1),
         )
-        for shot, film in zip(("one", "two"), BATCH_FILMS, strict=True)
+        for shot, video in zip(("one", "two"), BATCH_VIDEOS, strict=True)
     ]
     return batch_pb2.SubmitBatchRequest(batch_id=BATCH, rows=shots, validate_only=True)
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.hostile.bases import BATCH_FILMS
+from tests.hostile.bases import BATCH_VIDEOS
 from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.children import files_below
 from tests.hostile.world import GOOD_MEDIA, World
@@ -192,7 +192,7 @@ class Campaign:
             faults.append(Fault("growth", f"the servers keep {grown >> 20} MiB more than when they were warm"))
         for folder in (world.servers.data / "jobs", world.servers.media):
             for path in files_below(folder):
-                if path.name not in (*GOOD_MEDIA, *BATCH_FILMS):
+                if path.name not in (*GOOD_MEDIA, *BATCH_VIDEOS):
                     faults.append(Fault("leftover", f"{path.relative_to(world.servers.folder)}"))
         for path in files_below(world.servers.store):
             if path.name.startswith(".partial"):

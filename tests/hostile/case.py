@@ -20,7 +20,7 @@ REFUSED = frozenset({"INVALID_ARGUMENT"})
 
 EXIT_OK, EXIT_USAGE, EXIT_WRONG, EXIT_PERSON, EXIT_UNDUBBED = "exit 0", "exit 2", "exit 10", "exit 11", "exit 13"
 WRITTEN = frozenset({EXIT_OK, EXIT_UNDUBBED})
-"""Codes of a command that wrote its film: with dubbed mouths, or (13) with those of the footage."""
+"""Codes of a command that wrote its video: with dubbed mouths, or (13) with those of the footage."""
 TOLD = WRITTEN | {EXIT_USAGE, EXIT_WRONG, EXIT_PERSON}
 """How a command line may end where a hostile value may also be harmless."""
 NOT_DONE = frozenset({EXIT_USAGE, EXIT_WRONG, EXIT_PERSON})

@@ -112,7 +112,7 @@ def leftovers(folder: Path, outcome: Outcome, *, output: Path | None = None, kep
     Args:
         folder: the sandbox.
         outcome: of the command line.
-        output: what it was to write; there only where the command wrote a film.
+        output: what it was to write; there only where the command wrote a video.
         kept: further files and folders that may be there.
     """
     faults = [Fault("leftover", f"in the folder of temporary files: {name}") for name in _names(folder / "tmp")]

@@ -82,7 +82,7 @@ SETTINGS = {
 }  # fmt: skip
 """Hostile values of the environment."""
 PARTIAL_S = 180.0
-"""Seconds for which a partial file may lie in the media folder of the gateway: a film is written while it is dubbed."""
+"""Seconds for which a partial file may lie in the media folder of the gateway: a video is written while it is dubbed."""
 ANSWERS = TOLD | {"exit 1", "exit 20"}
 """`doctor` ends with 1 where a dub would fail; a stage or a store that is not there is worth another try (20)."""
 
@@ -112,7 +112,7 @@ def run(
 
 
 def _changed(folder: Path, before: set[str]) -> set[str]:
-    """Names that came to a folder or went. Another case may have the gateway write a film there: its partial file goes again."""
+    """Names that came to a folder or went. Another case may have the gateway write a video there: its partial file goes again."""
     end = time.monotonic() + PARTIAL_S
     while True:
         changed = _listing(folder) ^ before
@@ -137,7 +137,7 @@ def option_case(rng: Random) -> Case:
     """Good files, and one to three options with hostile values."""
     command = rng.choice(tuple(OPTIONS))
     given = [(option, rng.choice(VALUES)) for option in _some(rng, OPTIONS[command])]
-    # At least one thing is wrong in every line, so that nothing is computed: the footage is missing, or is no film.
+    # At least one thing is wrong in every line, so that nothing is computed: the footage is missing, or is no video.
     footage = rng.choice(("nowhere.mp4", "text.mp4", "text.mp4"))
 
     def act(world: World) -> Outcome:

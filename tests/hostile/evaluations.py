@@ -1,4 +1,4 @@
-"""Whole evaluations of a short film by the campaign's stages; they take seconds, so the campaign draws few of them."""
+"""Whole evaluations of a short video by the campaign's stages; they take seconds, so the campaign draws few of them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ VARIANTS = ("mean_mouth", "retrieval", "tps", "warp_network", "full", "full_kept
 
 
 def evaluation_case(rng: Random) -> Case:
-    """An evaluation of a good film to a report and a file of figures: it succeeds and leaves nothing else."""
+    """An evaluation of a good video to a report and a file of figures: it succeeds and leaves nothing else."""
     method, variants = rng.choice(METHODS), rng.sample(VARIANTS, rng.choice((1, 2)))
     seed = rng.randrange(1 << 31)
 
     def act(world: World) -> Outcome:
         folder = world.sandbox()
-        film = world.shelf.copy("talking.mp4", folder / "cwd", "clip.mp4")
-        data = film.read_bytes()
+        video = world.shelf.copy("talking.mp4", folder / "cwd", "clip.mp4")
+        data = video.read_bytes()
         report, figures = folder / "out" / "report", folder / "out" / "figures.json"
         places = (f"--report={report}", f"--json={figures}")
         line = evaluate_line(f"--method={method}", f"--variants={','.join(variants)}", f"--seed={seed}", *places)
         outcome = run(world, folder, line, output=report, kept=[figures])
         faults = list(outcome.faults)
-        if list((folder / "cwd").iterdir()) != [film] or film.read_bytes() != data:
-            faults.append(Fault("outside", "the folder of the film was changed"))
+        if list((folder / "cwd").iterdir()) != [video] or video.read_bytes() != data:
+            faults.append(Fault("outside", "the folder of the video was changed"))
         if outcome.code == EXIT_OK:
             faults += _wrong(figures, variants)
         elif figures.exists():
@@ -44,7 +44,7 @@ def evaluation_case(rng: Random) -> Case:
 
     # Another case may fill a stage meanwhile.
     allowed = OK | {"exit 20"}
-    return Case("command", f"evaluate a good film by {method}: {', '.join(variants)}, seed {seed}", act, allowed)
+    return Case("command", f"evaluate a good video by {method}: {', '.join(variants)}, seed {seed}", act, allowed)
 
 
 def _wrong(figures: Path, variants: Sequence[str]) -> list[Fault]:

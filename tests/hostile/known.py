@@ -34,9 +34,9 @@ _OF_GROUP: dict[str, int] = {
     "serve texture with an empty": 0,
     "serve on a port that is taken": 0,
     "actor erase beside a running gateway": 0,
-    "a film without any dubbed frame": 0,
+    "a video without any dubbed frame": 0,
     "yuva420p": 0,
-    # Each dubs a film, resumes a dub (tests/system/test_resume.py), or loads the networks of an evaluation.
+    # Each dubs a video, resumes a dub (tests/system/test_resume.py), or loads the networks of an evaluation.
     "footage named": 2,
     "output named": 1,
     "longer speech at": 1,

@@ -15,10 +15,10 @@ from tests.hostile.bases import ACTOR
 from tests.hostile.case import ANSWERED, EXIT_OK, EXIT_PERSON, EXIT_WRONG, NOT_DONE, TOLD, Case, Fault, Outcome
 from tests.hostile.children import SHARES_THE_STORE
 from tests.hostile.commands import ANSWERS, CONSENTS, consent_file, run
-from tests.hostile.films import over_the_api
 from tests.hostile.lines import OK, WRONG, Prepare, command_line, dub_line, good_files
 from tests.hostile.shelf import MediaShelf
 from tests.hostile.stores import damaged, journal_entry, resumed_case
+from tests.hostile.videos import over_the_api
 from tests.hostile.world import World
 
 
@@ -66,7 +66,7 @@ def _overwritten() -> list[Case]:
         case("dub -o the footage", lambda world, folder: dub_line("clip.mp4", "clip.mp4"), "clip.mp4", "clip.mp4"),
         case("live -o the speech", live, "speech.wav", "speech.wav"),
         case(
-            "dub -o a file that is no film", lambda world, folder: dub_line("clip.mp4", "thesis.mp4"), "thesis.mp4", "--overwrite"
+            "dub -o a file that is no video", lambda world, folder: dub_line("clip.mp4", "thesis.mp4"), "thesis.mp4", "--overwrite"
         ),
         case("dub -o a loop of symlinks", lambda world, folder: dub_line("clip.mp4", "loop.mp4"), "loop.mp4", "loop.mp4"),
     ]

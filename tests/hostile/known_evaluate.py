@@ -13,7 +13,7 @@ from tests.hostile.media import PLAYLISTS
 from tests.hostile.world import World
 
 USAGE = frozenset({EXIT_USAGE})
-NO_FILM = frozenset({EXIT_WRONG, EXIT_PERSON})
+NO_VIDEO = frozenset({EXIT_WRONG, EXIT_PERSON})
 Put = Callable[[Path], object]
 """Changes files of the folder in which the command runs."""
 
@@ -47,7 +47,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def _footage() -> list[Case]:
-    """Footage that is no film, hardly one, or one that cannot be evaluated."""
+    """Footage that is no video, hardly one, or one that cannot be evaluated."""
 
     def hole(place: Path) -> None:
         data = bytearray((place / "clip.mp4").read_bytes())
@@ -66,12 +66,12 @@ def _footage() -> list[Case]:
     return [
         _case("of text", evaluate_line(), WRONG, "clip.mp4", put=lambda place: (place / "clip.mp4").write_text("no film\n" * 50)),
         _case("of an empty file", evaluate_line(), WRONG, "clip.mp4", put=lambda place: os.truncate(place / "clip.mp4", 0)),
-        _case("of half a film", evaluate_line(), WRONG, "clip.mp4", put=lambda place: _halved(place / "clip.mp4")),
-        _case("of a film with a hole", evaluate_line("--variants=mean_mouth"), NO_FILM | OK, put=hole),
+        _case("of half a video", evaluate_line(), WRONG, "clip.mp4", put=lambda place: _halved(place / "clip.mp4")),
+        _case("of a video with a hole", evaluate_line("--variants=mean_mouth"), NO_VIDEO | OK, put=hole),
         _case("of a loop of symlinks", evaluate_line(), WRONG, "clip.mp4", put=loop),
         _case("of a device", evaluate_line(clip="/dev/zero"), WRONG, "/dev/zero"),
         _case("of a folder", evaluate_line(clip="."), WRONG),
-        _case("of a good film and a bad one", [*evaluate_line(), "nowhere.mp4"], WRONG, "nowhere.mp4"),
+        _case("of a good video and a bad one", [*evaluate_line(), "nowhere.mp4"], WRONG, "nowhere.mp4"),
         *(
             _case(f"of a playlist: {kind}", evaluate_line(), WRONG, "clip.mp4", put=lambda place, kind=kind: playlist(place, kind))
             for kind in ("m3u8", "concat", "mpd")
@@ -84,7 +84,7 @@ def _halved(path: Path) -> None:
 
 
 def _options() -> list[Case]:
-    """Options that are refused before the stages hear of the film."""
+    """Options that are refused before the stages hear of the video."""
 
     def bad(allowed: frozenset[str], *more: str, says: str = "", put: Put = lambda place: None) -> Case:
         return _case(

@@ -1,4 +1,4 @@
-"""Past faults of a gateway that concerned people, films or callers while other work ran."""
+"""Past faults of a gateway that concerned people, videos or callers while other work ran."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from tests.hostile.known_records import KEYS, NO_FILES
 from tests.hostile.lines import WRONG, command_line
 from tests.hostile.records import CHANGED, UNSIGNED
 from tests.hostile.world import World
-from tests.unit.provenance.signed_films import claim_gigabytes, write_film
+from tests.unit.provenance.signed_videos import claim_gigabytes, write_video
 
 
 def _inspections() -> list[Case]:
-    """Films, sidecars and lists of authorities."""
+    """Videos, sidecars and lists of authorities."""
 
     def case(name: str, put: Callable[[World, Path], object], allowed: frozenset[str], file: str = "film.mp4", *more: str) -> Case:
         def prepare(world: World, folder: Path) -> list[str]:
@@ -44,9 +44,9 @@ def _inspections() -> list[Case]:
         file = clip(world, place)
         os.truncate(file, file.stat().st_size // 2)
 
-    def sidecar(content: bytes, film: bool = True) -> Callable[[World, Path], object]:
+    def sidecar(content: bytes, video: bool = True) -> Callable[[World, Path], object]:
         def put(world: World, place: Path) -> None:
-            if film:
+            if video:
                 world.shelf.copy("clip.mkv", place, "film.mkv")
             (place / "film.mkv.c2pa").write_bytes(content)
 
@@ -62,28 +62,28 @@ def _inspections() -> list[Case]:
 
     def gigabytes(world: World, place: Path) -> None:
         footage = world.shelf.folder / "mute.mp4"
-        claim_gigabytes(write_film(place / "film.mp4", footage, Sealer(installation_credential(place.parent / "data"))))
+        claim_gigabytes(write_video(place / "film.mp4", footage, Sealer(installation_credential(place.parent / "data"))))
 
     jumb = b"\x00\x00\x00\x20jumb"
     return [
-        case("a film without a manifest", clip, none),
-        case("a film without a manifest, as JSON", clip, none, "film.mp4", "--json"),
+        case("a video without a manifest", clip, none),
+        case("a video without a manifest, as JSON", clip, none, "film.mp4", "--json"),
         case("a sound file", lambda world, place: world.shelf.copy("speech.wav", place), none, "speech.wav"),
         case("a picture", lambda world, place: world.shelf.copy("portrait.png", place), none, "portrait.png"),
         case("text", lambda world, place: (place / "film.mp4").write_text("no film\n" * 50), any_end),
         case("an empty file", lambda world, place: (place / "film.mp4").touch(), WRONG),
-        case("half a film", cut, any_end),
-        case("a film with a hole", hole, any_end),
-        case("a film whose manifest claims 6 GiB", gigabytes, CHANGED),
+        case("half a video", cut, any_end),
+        case("a video with a hole", hole, any_end),
+        case("a video whose manifest claims 6 GiB", gigabytes, CHANGED),
         case("a pipe", lambda world, place: os.mkfifo(place / "film.mp4"), WRONG),
         case("a folder", lambda world, place: (place / "film.mp4").mkdir(), WRONG),
         case("a device", lambda world, place: None, WRONG, "/dev/zero"),
         case("a loop of links", lambda world, place: (place / "film.mp4").symlink_to("film.mp4"), WRONG),
-        case("a sidecar without its film", sidecar(jumb + bytes(24), film=False), WRONG, "film.mkv.c2pa"),
-        case("a film with a sidecar of noise", sidecar(jumb + Random(2).randbytes(50_000)), any_end, "film.mkv"),
-        case("a film with a sidecar that claims to be huge", sidecar(b"\xff\xff\xff\xffjumb" + bytes(64)), any_end, "film.mkv"),
-        case("a film with a sidecar without an end", endless, none, "film.mkv"),
-        case("a film with a pipe as sidecar", pipe, none, "film.mkv"),
+        case("a sidecar without its video", sidecar(jumb + bytes(24), video=False), WRONG, "film.mkv.c2pa"),
+        case("a video with a sidecar of noise", sidecar(jumb + Random(2).randbytes(50_000)), any_end, "film.mkv"),
+        case("a video with a sidecar that claims to be huge", sidecar(b"\xff\xff\xff\xffjumb" + bytes(64)), any_end, "film.mkv"),
+        case("a video with a sidecar without an end", endless, none, "film.mkv"),
+        case("a video with a pipe as sidecar", pipe, none, "film.mkv"),
         *(
             case(
                 f"with --trust, which is {kind}",

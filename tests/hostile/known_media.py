@@ -12,10 +12,10 @@ import av
 from tests.hostile.case import ANSWERED, EXIT_OK, TOLD, WRITTEN, Case, Fault, Outcome
 from tests.hostile.children import dubstage
 from tests.hostile.commands import run
-from tests.hostile.films import over_the_api
 from tests.hostile.lines import OK, UNDUBBED, WRONG, Prepare, command_line, dub_line, good_files
 from tests.hostile.media import PLAYLISTS, SOUNDS, claim_samples, wav
 from tests.hostile.shelf import MediaShelf
+from tests.hostile.videos import over_the_api
 from tests.hostile.world import World
 from tests.unit.media.made_footage import Clip, make_clip
 
@@ -87,7 +87,7 @@ def _sounds() -> list[Case]:
     ]
 
 
-def _films() -> list[Case]:
+def _videos() -> list[Case]:
     def lying(world: World, folder: Path) -> list[str]:
         data = bytearray((good_files(world, folder) / "clip.mp4").read_bytes())
         claim_samples(data, 80_000_000)
@@ -203,20 +203,20 @@ def _endings() -> list[Case]:
         outcome = run(world, folder, dub_line("clip.mp4"), output=output)
         said = ""
         if outcome.code in WRITTEN:
-            with av.open(str(output)) as film:
-                said = film.metadata.get("comment", "")
+            with av.open(str(output)) as video:
+                said = video.metadata.get("comment", "")
         synthetic = "mouth in this film is synthetic" in said and not said.startswith("No mouth")
         return Outcome(
             outcome.code,
             outcome.said,
-            (*outcome.faults, *([Fault("message", f"no frame is dubbed, and the film says: {said}")] if synthetic else ())),
+            (*outcome.faults, *([Fault("message", f"no frame is dubbed, and the video says: {said}")] if synthetic else ())),
         )
 
     return [
         Case("command", "a dub that is told to end leaves no hidden file", told_to_end, OK),
         *(longer_speech(rate, frames) for rate, frames in ((16000, 25), (48000, 8), (48000, 16))),
-        Case("media", "a film without any dubbed frame is not marked", unmarked, UNDUBBED),
+        Case("media", "a video without any dubbed frame is not marked", unmarked, UNDUBBED),
     ]
 
 
-KNOWN_MEDIA: tuple[Case, ...] = (*_playlists(), *_sounds(), *_films(), *_names(), *_endings())
+KNOWN_MEDIA: tuple[Case, ...] = (*_playlists(), *_sounds(), *_videos(), *_names(), *_endings())

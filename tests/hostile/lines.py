@@ -12,7 +12,7 @@ from tests.hostile.world import World
 
 OK = frozenset({EXIT_OK})
 UNDUBBED = frozenset({EXIT_UNDUBBED})
-"""A dub of footage without a face, such as drawn clips: the film is written, and the code says that no mouth changed."""
+"""A dub of footage without a face, such as drawn clips: the video is written, and the code says that no mouth changed."""
 WRONG = frozenset({EXIT_WRONG})
 Prepare = Callable[[World, Path], list[str]]
 """Puts files into a sandbox and gives the command line."""

@@ -136,7 +136,7 @@ def external_data(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
 
 
 def jumping_times(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
-    """A film of five frames, the last of them centuries later."""
+    """A video of five frames, the last of them centuries later."""
     path = folder / f"jump{rng.choice(('.mkv', '.mp4', '.mov', '.nut'))}"
     jump = rng.choice((25_000_000_000, 4_000_000_000, 100_000_000, 86_400, -100))
     clip = Clip(

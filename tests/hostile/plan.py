@@ -10,12 +10,12 @@ from tests.hostile.bases import every_rpc
 from tests.hostile.case import Case
 from tests.hostile.commands import consent_case, option_case, output_case, setting_case
 from tests.hostile.evaluations import evaluation_case
-from tests.hostile.films import media_case
 from tests.hostile.known import KNOWN
 from tests.hostile.records import record_case
 from tests.hostile.rpcs import UNCALLED, rpc_case
 from tests.hostile.stores import store_case
 from tests.hostile.streams import stream_case
+from tests.hostile.videos import media_case
 
 _RPCS = tuple(name for name in every_rpc() if name not in UNCALLED)
 

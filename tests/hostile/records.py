@@ -1,4 +1,4 @@
-"""Records that can be checked (receipts, exported audit logs, signed films) and the commands that check them."""
+"""Records that can be checked (receipts, exported audit logs, signed videos) and the commands that check them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.hostile.world import World
 CHANGED = frozenset({"exit 3"})
 """The file that was given to be checked was changed, cut or forged."""
 UNSIGNED = frozenset({"exit 4"})
-"""`inspect` of a film without a manifest."""
+"""`inspect` of a video without a manifest."""
 AUDIT_LINES: Sequence[Sequence[str]] = (
     ["audit", "list"],
     ["audit", "list", "--json"],
@@ -182,6 +182,6 @@ def _inspected(rng: Random) -> Case:
 
 
 def record_case(rng: Random) -> Case:
-    """A receipt, a log or a film to be checked that is hostile."""
+    """A receipt, a log or a video to be checked that is hostile."""
     kinds: Sequence[Callable[[Random], Case]] = (_inspected, _changed_log, _changed_receipt, _hostile_record)
     return rng.choices(kinds, (4.0, 2.0, 1.0, 1.0))[0](rng)

@@ -59,7 +59,7 @@ class MediaShelf:
 
 
 def _short_clip(source: Path, target: Path, num_frames: int, length: int = 0) -> None:
-    """The last frames of a film, twice as large; shown forwards and backwards in turn until there are `length` of them."""
+    """The last frames of a video, twice as large; shown forwards and backwards in turn until there are `length` of them."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][-num_frames:]
         pictures = list(islice(cycle([*pictures, *reversed(pictures)]), length or num_frames))
@@ -71,9 +71,9 @@ def _short_clip(source: Path, target: Path, num_frames: int, length: int = 0) ->
         writer.mux(stream.encode(None))
 
 
-def _with_sound(film: Path, speech: Path, target: Path) -> None:
-    """Copy the picture of a film, and add as much of a speech as the film is long."""
-    with av.open(str(film)) as pictures, av.open(str(speech)) as sounds, av.open(str(target), "w") as writer:
+def _with_sound(video: Path, speech: Path, target: Path) -> None:
+    """Copy the picture of a video, and add as much of a speech as the video is long."""
+    with av.open(str(video)) as pictures, av.open(str(speech)) as sounds, av.open(str(target), "w") as writer:
         picture = pictures.streams.video[0]
         copied = writer.add_stream_from_template(picture)
         sound = writer.add_stream("aac", rate=sounds.streams.audio[0].rate, layout="mono")

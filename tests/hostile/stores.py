@@ -40,7 +40,7 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.frames: bytes = b""
-        """The film that the dub makes where nothing is damaged."""
+        """The video that the dub makes where nothing is damaged."""
 
     def make(self, world: World) -> None:
         """Enrol, dub, and stop a second dub in the middle."""
@@ -51,19 +51,19 @@ class Kept:
         done = dubstage(self.dub(world, self.folder), self.folder, environment(world))
         if (enrolled.code, done.code) != (EXIT_OK, EXIT_OK):
             raise RuntimeError(f"nothing to damage could be made: {enrolled} {done}")
-        film = self.folder / "out" / "film.mkv"
-        self.frames = film.read_bytes()
-        film.unlink()
-        sidecar_of(film).unlink()
+        video = self.folder / "out" / "film.mkv"
+        self.frames = video.read_bytes()
+        video.unlink()
+        sidecar_of(video).unlink()
 
         def far_enough() -> bool:
             return any((self.folder / "data" / "jobs").glob("*/journal/*"))
 
         # On a machine that pauses, the dub may end before its signal comes: then the next one is stopped.
         for _ in range(STOPS):
-            film.unlink(missing_ok=True)
+            video.unlink(missing_ok=True)
             dubstage(self.dub(world, self.folder), self.folder, environment(world), stop_when=far_enough)
-            if far_enough() and not film.exists():
+            if far_enough() and not video.exists():
                 break
         else:
             raise RuntimeError("no dub could be stopped in the middle")
@@ -226,7 +226,7 @@ def moved_case(rng: Random) -> Case:
 
 
 def resumed_case(rng: Random, damage: Callable[[Path, Random], str] = damaged, pattern: str = "") -> Case:
-    """A stopped dub of which a record or a journal entry is damaged, gone on with: the same film, or a sentence."""
+    """A stopped dub of which a record or a journal entry is damaged, gone on with: the same video, or a sentence."""
     seed = rng.getrandbits(64)
 
     def act(world: World) -> Outcome:
@@ -237,9 +237,9 @@ def resumed_case(rng: Random, damage: Callable[[Path, Random], str] = damaged, p
         what = f"{chosen.name[:20]} {damage(chosen, own)}"
         outcome = run(world, folder, Kept.dub(world, folder), output=folder / "out" / "film.mkv")
         faults = list(outcome.faults)
-        film = folder / "out" / "film.mkv"
-        if outcome.code == EXIT_OK and film.exists() and film.read_bytes() != world.kept.frames:
-            faults.append(Fault("message", f"another film after {what}, in silence: {outcome.said[-300:]}"))
+        video = folder / "out" / "film.mkv"
+        if outcome.code == EXIT_OK and video.exists() and video.read_bytes() != world.kept.frames:
+            faults.append(Fault("message", f"another video after {what}, in silence: {outcome.said[-300:]}"))
         return Outcome(outcome.code, f"{what}: {outcome.said}", tuple(faults))
 
     return Case("store", f"{RESUMED} dub after damage to {pattern or 'a record'}, seed {seed}", act, allowed=TOLD)

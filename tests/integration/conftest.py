@@ -15,8 +15,8 @@ from dubstage.client import gateway as gateway_client
 from gateway.api.server import GatewayServer
 from gateway.settings import GatewaySettings
 from tests.integration.client_calls import enrolment
-from tests.integration.films import NUM_FRAMES, OTHER, SPEECH, Media, write_short_clip
 from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages, started
+from tests.integration.videos import NUM_FRAMES, OTHER, SPEECH, Media, write_short_clip
 
 
 @pytest.fixture(scope="session")

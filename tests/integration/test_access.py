@@ -15,8 +15,8 @@ from cryptography.x509.oid import NameOID
 from dubstage.client import DubstageCallError, TlsFiles
 from dubstage.client import gateway as client
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.films import Media
 from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import Media
 
 
 @dataclass(frozen=True)

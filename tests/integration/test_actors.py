@@ -17,8 +17,8 @@ from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.films import OTHER
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.videos import OTHER
 
 
 def test_erasure_removes_and_signs(start_gateway: StartGateway, actor: str, stages: RunningStages) -> None:

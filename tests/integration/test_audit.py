@@ -18,8 +18,8 @@ from gateway.provenance.binding import media_sha256
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from services.common.server.call_context import fingerprint_of
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.films import OTHER, Media
 from tests.integration.servers import StartGateway
+from tests.integration.videos import OTHER, Media
 from tests.unit.api.test_operations import LEAVES
 
 TOKEN = "a-token-of-the-audit-test"

@@ -1,4 +1,4 @@
-"""The entry of a film in the audit log says whether the watermark was on and what it says, as the film's manifest does."""
+"""The entry of a video in the audit log says whether the watermark was on and what it says, as the video's manifest does."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gateway.provenance.binding import media_sha256
 from gateway.provenance.installation import trusted_authorities
 from gateway.provenance.verdict import verdict_of
 from tests.integration.client_calls import dubbing
-from tests.integration.films import Media, write_short_clip
 from tests.integration.servers import StartGateway
+from tests.integration.videos import Media, write_short_clip
 
 
 @pytest.mark.parametrize("on", [True, pytest.param(False, marks=pytest.mark.long)], ids=["on", "off"])
@@ -28,10 +28,10 @@ def test_audit_entry_matches_manifest(
     footage = f"marked_{on}.mp4"
     write_short_clip(carphone, media.root / footage, 26 if on else 28)
     running = start_gateway(watermark=on)
-    films = {door: media.root / f"{door}_{on}.mp4" for door in ("gateway", "batch", "command", "manifest")}
+    videos = {door: media.root / f"{door}_{on}.mp4" for door in ("gateway", "batch", "command", "manifest")}
     with running.connect() as connection:
-        told = client.dub(connection, **dubbing(films["gateway"].name, footage=footage)).wait(timeout_s=300)
-        row = batch.row("s1", footage=footage, speech="speech.wav", output=films["batch"].name, skip_personalization=True)
+        told = client.dub(connection, **dubbing(videos["gateway"].name, footage=footage)).wait(timeout_s=300)
+        row = batch.row("s1", footage=footage, speech="speech.wav", output=videos["batch"].name, skip_personalization=True)
         batch.submit(connection, "marked", rows=[row])
         *_, ended = batch.watch(connection, "marked")
         assert ended.progress.num_done == 1
@@ -43,18 +43,18 @@ def test_audit_entry_matches_manifest(
         if name.endswith("_endpoint"):
             monkeypatch.setenv(f"DUBSTAGE_{name.upper()}", value)
     files = [str(media.root / footage), "--audio", str(media.speech)]
-    assert run(["dub", *files, "-o", str(films["command"]), "--no-personalize"]) == 0
+    assert run(["dub", *files, "-o", str(videos["command"]), "--no-personalize"]) == 0
     shots = tmp_path / "shots.jsonl"
-    shot = {"id": "s1", "footage": files[0], "speech": files[2], "output": str(films["manifest"]), "personalize": False}
+    shot = {"id": "s1", "footage": files[0], "speech": files[2], "output": str(videos["manifest"]), "personalize": False}
     shots.write_text(json.dumps(shot) + "\n")
     assert run(["batch", "run", str(shots), "--index", "0"]) == 0
     with ActorStore(running.settings) as actors:
         entries = {entry["outputs"][0]: entry for entry in actors.audit.newest(100) if entry["event"] == "dub.ended"}
     anchors = trusted_authorities(running.settings)
-    for door, film in films.items():
-        dub = verdict_of(film, anchors=anchors).dub
+    for door, video in videos.items():
+        dub = verdict_of(video, anchors=anchors).dub
         assert dub is not None
         assert bool(dub.watermark) is on, door
         expected = {"watermark": True, "watermark_payload": dub.watermark} if on else {"watermark": False}
-        assert entries[media_sha256(film)]["details"] == expected, door
+        assert entries[media_sha256(video)]["details"] == expected, door
     assert (told.watermark_on, bool(told.watermark)) == (on, on)

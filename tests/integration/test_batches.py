@@ -17,8 +17,8 @@ from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from gateway.batch import worker
 from gateway.provenance.binding import media_sha256
 from tests.integration.client_calls import dubbing, until
-from tests.integration.films import OTHER, Media, write_short_clip
 from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import OTHER, Media, write_short_clip
 
 DAMAGED = "damaged.mp4"
 THIRD = "third.mp4"
@@ -27,7 +27,7 @@ NOT_FOUND = ("NOT_FOUND", "BATCH_NOT_FOUND")
 
 
 @pytest.fixture(scope="module")
-def films(media: Media, carphone: Path) -> Media:
+def videos(media: Media, carphone: Path) -> Media:
     write_short_clip(carphone, media.root / THIRD, 24)
     # The blobs of the session's own footage belong to the actor of another gateway.
     write_short_clip(carphone, media.root / MINE, 39)
@@ -55,7 +55,7 @@ def digest(media: Media, name: str) -> str:
 
 
 def same_but_for_provenance(media: Media, one: str, other: str) -> bool:
-    """Whether two films have the same bytes but for the manifest of their making, which has a number of its own."""
+    """Whether two videos have the same bytes but for the manifest of their making, which has a number of its own."""
     return media_sha256(media.root / one) == media_sha256(media.root / other)
 
 
@@ -69,7 +69,7 @@ NIGHT = (("a", MINE), ("bad", DAMAGED), ("b", OTHER), ("c", THIRD))
 
 
 @pytest.fixture(scope="module")
-def night(gateway_factory: StartGateway, loop_thread: Any, films: Media) -> Iterator[tuple[RunningGateway, pb.Batch]]:
+def night(gateway_factory: StartGateway, loop_thread: Any, videos: Media) -> Iterator[tuple[RunningGateway, pb.Batch]]:
     """A gateway, and a batch of three shots and a damaged one that has ended there."""
     running = gateway_factory(max_batch_shots=2)
     with running.connect() as connection:
@@ -82,7 +82,7 @@ def night(gateway_factory: StartGateway, loop_thread: Any, films: Media) -> Iter
     loop_thread.run(running.server.drain(grace_s=0))
 
 
-def test_every_shot_is_dubbed_or_says_why_not(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+def test_every_shot_is_dubbed_or_says_why_not(night: tuple[RunningGateway, pb.Batch], videos: Media) -> None:
     running, ended = night
     progress = ended.progress
     assert (progress.num_done, progress.num_undubbed, progress.num_failed, progress.num_waiting) == (2, 1, 1, 0)
@@ -94,18 +94,18 @@ def test_every_shot_is_dubbed_or_says_why_not(night: tuple[RunningGateway, pb.Ba
             shot = shots[f"night_{name}"]
             state = pb.SHOT_STATE_UNDUBBED if name == "c" else pb.SHOT_STATE_DONE
             assert (shot.state, shot.output_uri) == (state, f"night_{name}.mp4")
-            assert shot.output_sha256 == digest(films, f"night_{name}.mp4")
+            assert shot.output_sha256 == digest(videos, f"night_{name}.mp4")
             assert sum(reason.num_frames for reason in shot.reasons) == shot.num_frames > 0
         assert shots["night_c"].num_dubbed == 0
         assert "at least 25 are needed" in shots["night_c"].look[0], "its footage is too short to learn the person from"
         bad = shots["night_bad"]
         assert bad.state == pb.SHOT_STATE_FAILED
         assert DAMAGED in bad.error
-        assert str(films.root) not in bad.error
-        assert not (films.root / "night_bad.mp4").exists()
+        assert str(videos.root) not in bad.error
+        assert not (videos.root / "night_bad.mp4").exists()
         # The same dub without a batch has the same bytes, its manifest aside.
         client.dub(connection, **dubbing("alone.mp4", footage=OTHER)).wait(timeout_s=120)
-    assert media_sha256(films.root / "alone.mp4") == media_sha256(films.root / "night_b.mp4")
+    assert media_sha256(videos.root / "alone.mp4") == media_sha256(videos.root / "night_b.mp4")
 
 
 def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) -> None:
@@ -123,7 +123,7 @@ def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) ->
         assert not found.HasField("progress")
 
 
-def test_report_equals_command_line_files(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+def test_report_equals_command_line_files(night: tuple[RunningGateway, pb.Batch], videos: Media) -> None:
     """The report is the files of the command line."""
     running, _ = night
     files: dict[str, bytes] = {}
@@ -136,38 +136,38 @@ def test_report_equals_command_line_files(night: tuple[RunningGateway, pb.Batch]
     assert [line["id"] for line in csv.DictReader(files["shots.csv"].decode().splitlines())] == [f"night_{one}" for one, _ in NIGHT]
     assert json.loads(files["shots.json"])["shots"][0]["output"] == "night_a.mp4"
     assert files["thumbnails/night_a.jpg"].startswith(b"\xff\xd8")
-    assert not any(str(films.root).encode() in content for content in files.values())
+    assert not any(str(videos.root).encode() in content for content in files.values())
 
 
-def test_same_rows_resume_others_refused(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+def test_same_rows_resume_others_refused(night: tuple[RunningGateway, pb.Batch], videos: Media) -> None:
     """The same rows go on and other rows are refused."""
     running, _ = night
     quality = pb.BatchQuality(max_warnings=0, min_dubbed_share=0.5)
     rows = [row(f"night_{name}", footage, quality=quality) for name, footage in NIGHT]
-    before = (films.root / "night_a.mp4").stat()
+    before = (videos.root / "night_a.mp4").stat()
     with running.connect() as connection:
         ended = watched(connection, "night")
         assert batch.submit(connection, "night", rows=rows).batch.progress == ended.progress
         error = refused(batch.submit, connection, "night", rows=rows[:2])
         assert (error.code, error.field) == ("INVALID_ARGUMENT", "batch_id")
         assert watched(connection, "night").progress == ended.progress
-    after = (films.root / "night_a.mp4").stat()
+    after = (videos.root / "night_a.mp4").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_removed_video_dubbed_again(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+def test_removed_video_dubbed_again(night: tuple[RunningGateway, pb.Batch], videos: Media) -> None:
     """A video that is gone is dubbed again by the next submission."""
     running, _ = night
     with running.connect() as connection:
         quality = pb.BatchQuality(max_warnings=0, min_dubbed_share=0.5)
-        (films.root / "night_c.mp4").rename(films.root / "night_c_before.mp4")
+        (videos.root / "night_c.mp4").rename(videos.root / "night_c_before.mp4")
         rows = [row(f"night_{name}", footage, quality=quality) for name, footage in NIGHT]
         batch.submit(connection, "night", rows=rows)
         until(lambda: "made anew" in " ".join(shots_of(connection, "night")["night_c"].warnings), seconds=240)
-        assert same_but_for_provenance(films, "night_c_before.mp4", "night_c.mp4")
+        assert same_but_for_provenance(videos, "night_c_before.mp4", "night_c.mp4")
 
 
-def test_every_wrong_row_is_named(gateway: RunningGateway, films: Media) -> None:
+def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> None:
     """A manifest is checked whole and every wrong row is named."""
     good = {"id": "one", "footage": "footage.mp4", "output": "never.mp4"}
     lines = [
@@ -179,7 +179,7 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, films: Media) -> None
         {**good, "id": "six", "output": "six.mp4", "actor": "nobody"},
         {**good, "id": "seven", "output": "seven.mp4", "colour": "red"},
         {**good, "id": "eight", "output": "eight.xyz"},
-        {**good, "id": "nine", "output": "nine.mp4", "footage": str(films.root.parent / "x.mp4")},
+        {**good, "id": "nine", "output": "nine.mp4", "footage": str(videos.root.parent / "x.mp4")},
     ]
     manifest = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b"no json\n"
     expected = [2, 3, 4, 5, 6, 7, 8, 9, 10]
@@ -202,7 +202,7 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, films: Media) -> None
             (9, "footage"),
             (10, "row"),
         ]
-        assert str(films.root) not in " ".join(one.description for one in told.mistakes) + error.message
+        assert str(videos.root) not in " ".join(one.description for one in told.mistakes) + error.message
         rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", face="the left one")]
         error = refused(batch.submit, connection, "wrong", rows=rows)
         assert [field for field, _ in error.violations] == ["rows[1].shot_id", "rows[2].footage_uri"]
@@ -212,7 +212,7 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, films: Media) -> None
         wide.expressiveness = 1.6
         assert refused(batch.submit, connection, "wrong", rows=[wide]).field == "rows.expressiveness"
         assert "no batch" in refused(batch.get, connection, "wrong").message
-    assert not (films.root / "never.mp4").exists()
+    assert not (videos.root / "never.mp4").exists()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, films: Media) -> None
         ({"batch_id": "Not A Name"}, "batch_id"),
     ],
 )
-def test_a_submission_that_cannot_be_is_refused(gateway: RunningGateway, films: Media, fields: dict[str, Any], field: str) -> None:
+def test_a_submission_that_cannot_be_is_refused(gateway: RunningGateway, videos: Media, fields: dict[str, Any], field: str) -> None:
     wanted: dict[str, Any] = {"batch_id": "refused", "rows": [row("refused", "footage.mp4")], **fields}
     with gateway.connect() as connection:
         assert refused(batch.submit, connection, **wanted).field == field
@@ -250,7 +250,7 @@ def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
 
 
 def test_shots_are_cancelled_retried_and_removed(
-    start_gateway: StartGateway, films: Media, long_footage: str, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, videos: Media, long_footage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "LOOK_S", 0.2)
     running = start_gateway()
@@ -266,7 +266,7 @@ def test_shots_are_cancelled_retried_and_removed(
         assert (ended.progress.num_done, ended.progress.num_cancelled) == (1, 2)
         states = {name: shot.state for name, shot in shots_of(connection, "day").items()}
         assert states["day_two"] == pb.SHOT_STATE_DONE
-        assert not (films.root / "day_one.mp4").exists()
+        assert not (videos.root / "day_one.mp4").exists()
 
         batch.retry(connection, "day", shot_ids=["day_three"])
         ended = watched(connection, "day")
@@ -279,10 +279,10 @@ def test_shots_are_cancelled_retried_and_removed(
         batch.delete(connection, "day")
         assert [one.batch_id for one in batch.list_batches(connection)] == []
         assert not list((running.data / "batches").iterdir())
-        assert (films.root / "day_two.mp4").exists()
+        assert (videos.root / "day_two.mp4").exists()
 
 
-def test_batch_survives_gateway_restart(start_gateway: StartGateway, stop_gateway: Any, films: Media, tmp_path: Path) -> None:
+def test_batch_survives_gateway_restart(start_gateway: StartGateway, stop_gateway: Any, videos: Media, tmp_path: Path) -> None:
     """A batch resumes after a restart of its gateway."""
     first = start_gateway(data_dir=tmp_path)
     with first.connect() as connection:
@@ -306,7 +306,7 @@ def test_operations_show_no_work_of_batches(night: tuple[RunningGateway, pb.Batc
     assert kinds <= {"DubProgress"}
 
 
-def test_gateway_busy_until_shots_end(start_gateway: StartGateway, films: Media) -> None:
+def test_gateway_busy_until_shots_end(start_gateway: StartGateway, videos: Media) -> None:
     """A batch is work of the gateway until its shots have ended."""
     running = start_gateway()
 

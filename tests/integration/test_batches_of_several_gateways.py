@@ -20,8 +20,8 @@ from gateway.signatures import TOKEN_FINGERPRINTS, installation_key
 from services.common.server.call_context import fingerprint_of
 from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import until
-from tests.integration.films import write_short_clip
 from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair, postgres
+from tests.integration.videos import write_short_clip
 
 __all__ = ["pair", "postgres"]
 
@@ -32,7 +32,7 @@ SHOTS = ("one", "two", "three", "four")
 
 
 def rows(name: str) -> list[pb.BatchRow]:
-    # The longer film is the one that a gateway is killed with: the shot before is short, as the shots that are dubbed afterwards.
+    # The longer video is the one that a gateway is killed with: the shot before is short, as the shots that are dubbed afterwards.
     footage = {"two": "footage.mp4"}
     return [
         batch.row(
@@ -56,7 +56,7 @@ def progress_of(connection: Connection, name: str) -> pb.BatchProgress:
 
 
 def num_written(progress: pb.BatchProgress) -> int:
-    """Number of films. No frame of the short film is dubbed: it has too few frames to learn the man from."""
+    """Number of videos. No frame of the short video is dubbed: it has too few frames to learn the man from."""
     return progress.num_done + progress.num_undubbed
 
 
@@ -89,8 +89,8 @@ def test_other_gateway_ends_batch(pair: Pair, postgres: PostgresServer) -> None:
     assert (num_written(progress), progress.num_failed) == (4, 0)
     shots = shots_of(at_second, "killed")
     for name, shot in shots.items():
-        film = (pair.media / shot.output_uri).read_bytes()
-        assert shot.output_sha256 == hashlib.sha256(film).hexdigest(), name
+        video = (pair.media / shot.output_uri).read_bytes()
+        assert shot.output_sha256 == hashlib.sha256(video).hexdigest(), name
     # Finished shots stay untouched; the shots of the dead gateway were begun again.
     for name, stat in written.items():
         after = (pair.media / shots[name].output_uri).stat()
@@ -122,20 +122,20 @@ def test_tenant_batch_in_tenant_folders(pair: Pair, postgres: PostgresServer, mo
     home.mkdir(parents=True)
     for name in ("short.mp4", "footage.mp4", "speech.wav"):
         shutil.copy(pair.media / name, home)
-    films = [home / f"acme_{number}.mp4" for number in range(3)]
+    videos = [home / f"acme_{number}.mp4" for number in range(3)]
     at_first = pair.first.connect("acme")
     shots = [
-        batch.row(film.stem, footage=footage, speech="speech.wav", output=film.name, skip_personalization=True)
-        for film, footage in zip(films, ("short.mp4", "footage.mp4", "short.mp4"), strict=True)
+        batch.row(video.stem, footage=footage, speech="speech.wav", output=video.name, skip_personalization=True)
+        for video, footage in zip(videos, ("short.mp4", "footage.mp4", "short.mp4"), strict=True)
     ]
     batch.submit(at_first, "night", rows=shots)
     until(lambda: num_written(progress_of(at_first, "night")) >= 1, seconds=240)
     until(lambda: any((pair.data / "tenants" / "acme" / "jobs").glob("*/journal/[0-9a-f]*")), seconds=240)
     pair.first.send(signal.SIGKILL)
-    assert not films[-1].exists()
+    assert not videos[-1].exists()
     # No caller calls the other gateway in the tenant's name: it knows from the database that the tenant has work.
     postgres.execute("UPDATE dubstage_acme.operation_leases SET until = 0", DATABASE)
-    until(films[-1].exists, seconds=240)
+    until(videos[-1].exists, seconds=240)
     progress = ended(pair.second.connect("acme"), "night")
     pair.first.start()
     assert (num_written(progress), progress.num_failed) == (3, 0)
@@ -153,7 +153,7 @@ def test_tenant_batch_in_tenant_folders(pair: Pair, postgres: PostgresServer, mo
     assert {tuple(entry["by"].values()) for entry in entries} == {("acme", fingerprint_of(TOKENS["acme"], key))}
     begun = {entry["work"]: entry["details"]["row"] for entry in entries if entry["event"] == "dub.begun"}
     told = [(begun[entry["work"]], entry["outputs"]) for entry in entries if entry["event"] == "dub.ended"]
-    assert sorted(told) == [(row, [media_sha256(film)]) for row, film in enumerate(films)]
+    assert sorted(told) == [(row, [media_sha256(video)]) for row, video in enumerate(videos)]
 
 
 def test_no_log_has_a_traceback(pair: Pair) -> None:

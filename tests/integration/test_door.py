@@ -16,8 +16,8 @@ from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.films import OTHER, Media
 from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import OTHER, Media
 
 CONSENT = {"subject": "driver", "granted_by": "driver", "scope": "tests", "reference": "box 7"}
 
@@ -25,7 +25,7 @@ CONSENT = {"subject": "driver", "granted_by": "driver", "scope": "tests", "refer
 @pytest.fixture(scope="module")
 def inputs(media: Media) -> Path:
     """The media folder with files that cannot be used."""
-    (media.root / "text.mp4").write_text("this is not a film")
+    (media.root / "text.mp4").write_text("this is not a video")
     (media.root / "notes.mp4").write_text("a file that somebody needs")
     (media.root / "cut.mp4").write_bytes(media.footage.read_bytes()[:4000])
     (media.root / "silence.wav").write_bytes(media.speech.read_bytes()[:44])
@@ -123,10 +123,10 @@ def test_only_own_videos_overwritten(start_gateway: StartGateway, inputs: Path) 
     shutil.copy(inputs / "text.mp4", inputs / "replaced.mp4")
     with running.connect() as connection:
         client.dub(connection, **dubbing("replaced.mp4", footage=OTHER, overwrite=True)).wait(timeout_s=300)
-        film = media_sha256(inputs / "replaced.mp4")
-        # A film of ours now: no word is needed.
+        video = media_sha256(inputs / "replaced.mp4")
+        # A video of ours now: no word is needed.
         client.dub(connection, **dubbing("replaced.mp4", footage=OTHER)).wait(timeout_s=300)
-        assert media_sha256(inputs / "replaced.mp4") == film
+        assert media_sha256(inputs / "replaced.mp4") == video
 
 
 def test_errors_hide_server_paths(start_gateway: StartGateway, inputs: Path, tmp_path: Path) -> None:

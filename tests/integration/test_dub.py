@@ -17,14 +17,14 @@ from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.stages import calls
 from tests.integration.client_calls import dubbing
-from tests.integration.films import NUM_FRAMES, Media, write_short_clip
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
-from tests.unit.provenance.signed_films import claim_gigabytes, claim_of
+from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
+from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of
 
 
 def frames_of(path: object) -> list[bytes]:
-    with av.open(str(path)) as film:
-        return [frame.to_ndarray(format="rgb24").tobytes() for frame in film.decode(video=0)]
+    with av.open(str(path)) as video:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0)]
 
 
 def test_dub_with_actor(gateway: RunningGateway, actor: str, media: Media) -> None:
@@ -116,7 +116,7 @@ def test_an_unknown_actor_is_named(gateway: RunningGateway) -> None:
 
 def test_footage_without_video_fails(gateway: RunningGateway, media: Media) -> None:
     """Footage that is not a video fails the operation and leaves no output."""
-    (media.root / "text.mp4").write_text("this is not a film")
+    (media.root / "text.mp4").write_text("this is not a video")
     with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
         client.dub(connection, **dubbing("from_text.mp4", footage="text.mp4")).wait(timeout_s=300)
     assert caught.value.reason == "MEDIA_UNSUPPORTED"
@@ -143,12 +143,12 @@ def test_tracking_deadline_limits_length(
 
 def test_footage_without_face_passes_through(gateway: RunningGateway, media: Media) -> None:
     """Footage without a face gives a video that says that no frame is dubbed."""
-    with av.open(str(media.root / "wall.mp4"), "w") as film:
-        stream = film.add_stream("libx264", rate=25)
+    with av.open(str(media.root / "wall.mp4"), "w") as video:
+        stream = video.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
         for shade in range(12):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((120, 160, 3), 80 + shade, np.uint8))))
-        film.mux(stream.encode(None))
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((120, 160, 3), 80 + shade, np.uint8))))
+        video.mux(stream.encode(None))
     with gateway.connect() as connection:
         result = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4")).wait(timeout_s=300)
     assert (result.num_frames, result.num_dubbed) == (12, 0)

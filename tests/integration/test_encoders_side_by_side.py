@@ -1,4 +1,4 @@
-"""Several films encoded at once in one process, as a gateway with several jobs does it."""
+"""Several videos encoded at once in one process, as a gateway with several jobs does it."""
 
 from __future__ import annotations
 

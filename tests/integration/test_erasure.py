@@ -20,8 +20,8 @@ from gateway.actors.receipts import FORMAT
 from gateway.actors.store import ActorStore
 from tests.forked import Forked
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.films import OTHER, Media, write_short_clip
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.videos import OTHER, Media, write_short_clip
 
 Samples = tuple[npt.NDArray[np.float32], int]
 
@@ -95,13 +95,13 @@ def test_erasure_ends_other_process_dub(
     tmp_path: Path,
 ) -> None:
     """A dub of another process ends with the actor and leaves no blob."""
-    film, output = tmp_path / "long.mp4", tmp_path / "dubbed.mp4"
-    write_short_clip(carphone, film, 120, times=2)
+    video, output = tmp_path / "long.mp4", tmp_path / "dubbed.mp4"
+    write_short_clip(carphone, video, 120, times=2)
     running = start_gateway()
     before = stages.blobs()
     with running.connect() as connection:
         client.enrol(connection, **enrolment("busy", footage=OTHER)).wait(timeout_s=300)
-    dub = ["dub", str(film), "--actor", "busy", "--audio", str(media.speech), "-o", str(output)]
+    dub = ["dub", str(video), "--actor", "busy", "--audio", str(media.speech), "-o", str(output)]
     dubbing_it = command(*dub, data=running.data, stages=stages)
     until(lambda: bool(list((running.data / "jobs").glob("*/journal/[0-9a-f]*"))) or not dubbing_it.runs, seconds=300)
     with ActorStore(running.settings) as asking:

@@ -30,7 +30,7 @@ from gateway.dub.messages import timeline_of
 from gateway.dub.motion_clip import clip_of, enrolment_rows, frame_seconds
 from gateway.dub.plan import make_plan
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.dub.render import FilmInputs
+from gateway.dub.render import VideoInputs
 from gateway.dub.request import DubRequest
 from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import window_config
@@ -43,9 +43,9 @@ from services.common.errors import BackendUnavailableError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.integration.client_calls import dubbing, progress, until
-from tests.integration.films import OTHER, Media
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.test_serve import free_ports
+from tests.integration.videos import OTHER, Media
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -139,7 +139,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         await predict_motion(stages, request, speech, motion)
         plan = make_plan(index, 0, np.ones(total, np.float32))
         config = window_config(method, actor, texture_pb2.WARP_MODE_UNSPECIFIED)
-        inputs = FilmInputs(stages, config, plan.rendered(), plan.row, faces, lambda begin, end: motion.read(begin, end)["mouth"])
+        inputs = VideoInputs(stages, config, plan.rendered(), plan.row, faces, lambda begin, end: motion.read(begin, end)["mouth"])
         window = await inputs.render_run(range(12))
     assert actor.renderer is not None
     left = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -148,7 +148,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
 
 
 @pytest.mark.long
-async def test_the_film_of_a_still_survives_lost_replicas(stages: RunningStages, media: Media, tmp_path: Path) -> None:
+async def test_the_video_of_a_still_survives_lost_replicas(stages: RunningStages, media: Media, tmp_path: Path) -> None:
     portrait, speech = tmp_path / "astronaut.png", tmp_path / "word.wav"
     assert cv2.imwrite(str(portrait), astronaut()[..., ::-1])
     with wave.open(str(media.speech)) as source, wave.open(str(speech), "wb") as target:
@@ -156,16 +156,16 @@ async def test_the_film_of_a_still_survives_lost_replicas(stages: RunningStages,
         target.writeframes(source.readframes(source.getnframes() // 2))
     settings = GatewaySettings(**stages.endpoints())
 
-    async def film(stages_: Stages, name: str) -> bytes:
+    async def video(stages_: Stages, name: str) -> bytes:
         output = tmp_path / f"{name}.mp4"
         request = DubRequest(footage=portrait, speech=speech, output=output, method="headpose")
         await DubJob(request, stages_, ArtefactStore(str(stages.artefacts)), tmp_path / name).run(lambda *_: None)
         return output.read_bytes()
 
     async with RemoteStages({name: settings.client_config(name) for name in STAGE_NAMES}) as remote:
-        expected = await film(remote, "undisturbed")
+        expected = await video(remote, "undisturbed")
         interrupted = Interrupted(remote, after=0)
-        assert await film(interrupted, "interrupted") == expected
+        assert await video(interrupted, "interrupted") == expected
     twice = {rpc for rpc, count in interrupted.attempts.items() if count > 1}
     assert twice >= {rpcs.face.FIT_IDENTITY, rpcs.texture.ROTATE_PORTRAIT, rpcs.render.RENDER}
 

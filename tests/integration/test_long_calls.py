@@ -17,8 +17,8 @@ from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.settings import TENANTS_FOLDER
 from tests.integration.client_calls import dubbing, until
-from tests.integration.films import NUM_FRAMES, Media
 from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import NUM_FRAMES, Media
 
 # No other test has these tenants: one database counts the blobs of a tenant's store.
 TOKENS = {"emma": "token-of-emma-1234", "finn": "token-of-finn-1234"}

@@ -1,4 +1,4 @@
-"""Films that the face stage cannot track within its deadline, through real servers: refused before the work."""
+"""Videos that the face stage cannot track within its deadline, through real servers: refused before the work."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dubstage.client import gateway as client
 from dubstage.client.rpcs import Rpc
 from gateway.stages.remote import RemoteStages
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.films import NUM_FRAMES, Media, write_short_clip
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
 
-FILM = "long_film.mp4"
+VIDEO = "long_film.mp4"
 DEADLINE_S = 2.0
 TIMES = 50
 """2000 frames: a thousand frames in a second are more than a face stage can track."""
 
 
 @pytest.fixture(scope="module")
-def film(media: Media, carphone: Path) -> None:
-    write_short_clip(carphone, media.root / FILM, NUM_FRAMES, times=TIMES)
+def video(media: Media, carphone: Path) -> None:
+    write_short_clip(carphone, media.root / VIDEO, NUM_FRAMES, times=TIMES)
 
 
 @pytest.fixture
@@ -50,23 +50,23 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Rpc[Any, Any], int]]:
 
 
 def dub(connection: Connection) -> Any:
-    return client.dub(connection, **dubbing("long_dub.mp4", footage=FILM))
+    return client.dub(connection, **dubbing("long_dub.mp4", footage=VIDEO))
 
 
 def enrol(connection: Connection) -> Any:
-    return client.enrol(connection, **enrolment("long", footage=FILM))
+    return client.enrol(connection, **enrolment("long", footage=VIDEO))
 
 
 @pytest.mark.usefixtures("film")
 @pytest.mark.parametrize("begin", [dub, enrol])
-def test_long_film_is_refused_first(
+def test_long_video_is_refused_first(
     begin: Callable[[Connection], Any],
     start_gateway: StartGateway,
     stages: RunningStages,
     media: Media,
     streams: list[tuple[Rpc[Any, Any], int]],
 ) -> None:
-    """A film that cannot end before the deadline is refused before the work."""
+    """A video that cannot end before the deadline is refused before the work."""
     running: RunningGateway = start_gateway(stage_deadline_s=DEADLINE_S)
     before = stages.blobs()
     with running.connect() as connection:
@@ -87,13 +87,14 @@ def test_long_film_is_refused_first(
 
 
 @pytest.mark.usefixtures("film")
-def test_long_deadline_lets_film_pass(start_gateway: StartGateway, streams: list[tuple[Rpc[Any, Any], int]]) -> None:
-    """The same film is dubbed where the deadline is long enough."""
+def test_long_deadline_lets_video_pass(start_gateway: StartGateway, streams: list[tuple[Rpc[Any, Any], int]]) -> None:
+    """The same video is dubbed where the deadline is long enough."""
     running = start_gateway(stage_deadline_s=150.0)
     with running.connect() as connection:
         operation = dub(connection)
         try:
-            # 2000 frames are more than 10 for each second of the deadline: the film is probed, and then tracked from its beginning.
+            # 2000 frames are more than 10 for each second of the deadline: the video is probed, and then tracked from its
+            # beginning.
             until(lambda: [rpc for rpc, _ in streams].count(rpcs.face.TRACK) == 2 or operation.state().done)
             assert not operation.state().done
         finally:

@@ -16,8 +16,8 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.stages import calls
 from tests.integration.client_calls import dubbing, progress, until
-from tests.integration.films import Media
 from tests.integration.servers import RunningStages, StartGateway
+from tests.integration.videos import Media
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""CreateDub and CreateActor with media in a real S3: objects in, films out, whole or not at all."""
+"""CreateDub and CreateActor with media in a real S3: objects in, videos out, whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.integration.client_calls import dubbing, enrolment, progress, until
-from tests.integration.films import OTHER, Media
 from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import OTHER, Media
 
 __all__ = ["aws", "s3"]
 
@@ -73,8 +73,8 @@ def test_bucket_to_bucket_dub(running: RunningGateway, s3: S3Server, url: str, t
         client.dub(connection, **by_url(url, "out/film.mkv", actor_id="driver")).wait(timeout_s=300)
     assert result.output_uri == f"{url}/out/film.mp4"
     assert keys(s3, url) == {"out/film.mp4", "out/film.mkv", "out/film.mkv.c2pa"}
-    film = downloaded(s3, url, "out/film.mp4", tmp_path)
-    assert result.media_sha256 == media_sha256(film)
+    video = downloaded(s3, url, "out/film.mp4", tmp_path)
+    assert result.media_sha256 == media_sha256(video)
     for name in ("out/film.mkv", "out/film.mkv.c2pa"):
         downloaded(s3, url, name, tmp_path)
     assert {verdict_of(tmp_path / name).state for name in ("film.mp4", "film.mkv")} == {ManifestState.VALID}

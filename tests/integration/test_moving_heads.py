@@ -1,4 +1,4 @@
-"""Films with a timeline of their own, and people enrolled from a picture, through the gateway's API."""
+"""Videos with a timeline of their own, and people enrolled from a picture, through the gateway's API."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from services.common.methods import METHODS
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.films import NUM_FRAMES, Media
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.videos import NUM_FRAMES, Media
 
 PICTURE = "astronaut.png"
 SPEECH_FRAMES = math.ceil(1.5 * 25)
@@ -30,8 +30,8 @@ def picture(media: Media) -> Path:
 
 
 def num_frames(path: Path) -> int:
-    with av.open(str(path)) as film:
-        return sum(1 for _ in film.decode(video=0))
+    with av.open(str(path)) as video:
+        return sum(1 for _ in video.decode(video=0))
 
 
 def test_retimed_video_has_speech_length(gateway: RunningGateway, actor: str, media: Media) -> None:

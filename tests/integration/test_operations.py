@@ -13,8 +13,8 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.api import operations
 from gateway.media.output import OutputFile
 from tests.integration.client_calls import dubbing, enrolment, progress, until
-from tests.integration.films import NUM_FRAMES, OTHER, Media, write_short_clip
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.videos import NUM_FRAMES, OTHER, Media, write_short_clip
 
 
 def _stage_of(state: client.OperationState) -> str:
@@ -44,7 +44,7 @@ def test_a_cancelled_dub_stops_and_leaves_nothing(
 
 
 def test_operations_are_listed_and_deleted(start_gateway: StartGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
-    (media.root / "text.mp4").write_text("this is not a film")
+    (media.root / "text.mp4").write_text("this is not a video")
     monkeypatch.setattr(operations, "DEFAULT_PAGE", 2)
     running = start_gateway(max_queued_jobs=8)
     with running.connect() as connection:

@@ -1,4 +1,4 @@
-"""The face of a reference picture, found by the face stage in a real portrait and in a real film."""
+"""The face of a reference picture, found by the face stage in a real portrait and in a real video."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def talking(carphone: Path, folder: Path) -> ReferenceFace:
     return found(carphone, folder)
 
 
-def test_of_a_film_the_best_picture_is_taken(carphone: Path, talking: ReferenceFace, folder: Path) -> None:
+def test_of_a_video_the_best_picture_is_taken(carphone: Path, talking: ReferenceFace, folder: Path) -> None:
     with VideoReader(probe(carphone)) as reader:
         pictures = [to_rgb(frame) for frame, _ in zip(reader, range(CHOICE_FRAMES), strict=False)]
     for place in (0, CHOICE_FRAMES // 2):

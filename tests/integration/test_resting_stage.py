@@ -15,9 +15,9 @@ from services.common.server.process import server_of
 from services.common.server.server import StageServer
 from services.common.server.settings import StageSettings
 from tests.integration.client_calls import dubbing
-from tests.integration.films import OTHER, Media
 from tests.integration.servers import LoopThread, RunningStages, StartGateway
 from tests.integration.test_serve import free_ports
+from tests.integration.videos import OTHER, Media
 
 
 @contextmanager

@@ -26,13 +26,13 @@ from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import STAGE_NAMES
 from services.common.store.artefacts import OWNER
 from tests.integration.client_calls import dubbing, until
-from tests.integration.films import Media, write_short_clip
 from tests.integration.server_process import ServerProcess
 from tests.integration.test_serve import free_ports
+from tests.integration.videos import Media, write_short_clip
 
 REPLICAS = 2
 FRAMES = (26, 32)
-"""Lengths of the films that are dubbed over and over: one a dubbing client."""
+"""Lengths of the videos that are dubbed over and over: one a dubbing client."""
 
 
 @dataclass
@@ -167,7 +167,7 @@ def suite(tmp_path: Path, media: Media, carphone: Path) -> Iterator[Suite]:
 
 @dataclass
 class Customer:
-    """Dubs one film over and over, until told to stop."""
+    """Dubs one video over and over, until told to stop."""
 
     suite: Suite
     frames: int
@@ -222,7 +222,7 @@ def test_rolling_upgrade_under_load(suite: Suite) -> None:
 
     for customer in customers:
         assert len(customer.digests) >= 2
-        assert set(customer.digests) == {customer.digests[0]}, f"the film of {customer.frames} frames"
+        assert set(customer.digests) == {customer.digests[0]}, f"the video of {customer.frames} frames"
     assert suite.lost_calls() >= 2
     assert "Traceback" not in suite.gateway.log.read_text()
     assert list((suite.data / "jobs").iterdir()) == []

@@ -13,8 +13,8 @@ from services.common.store.artefacts import OWNER
 from tests.contract.stores.postgres_servers import PostgresServer, postgres, postgres_url
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.films import NUM_FRAMES, Media
 from tests.integration.servers import LoopThread, StartGateway, serving_at
+from tests.integration.videos import NUM_FRAMES, Media
 
 __all__ = ["aws", "postgres", "postgres_url", "s3"]
 

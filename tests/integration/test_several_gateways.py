@@ -21,9 +21,9 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from tests.contract.stores.postgres_servers import PostgresServer, postgres
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.films import Media, write_short_clip
 from tests.integration.server_process import ServerProcess
 from tests.integration.servers import RunningStages
+from tests.integration.videos import Media, write_short_clip
 
 __all__ = ["postgres"]
 
@@ -33,7 +33,7 @@ ENDS_S = 3
 """Lease of a gateway that is paused until its lease has ended, seconds."""
 DATABASE = "several_gateways"
 FRAMES = 144
-"""Frames of the film: several windows, so that a gateway may be lost between the windows, on a fast machine too."""
+"""Frames of the video: several windows, so that a gateway may be lost between the windows, on a fast machine too."""
 LONG = "long.mp4"
 """Footage of work that ends when another gateway says so: it is not done before, on a fast machine too."""
 TOKENS = {"default": "a-token-of-nobody-in-particular", "acme": "a-token-of-acme"}
@@ -162,7 +162,7 @@ def shown(state: client.OperationState) -> pb.DubProgress:
 
 @pytest.fixture(scope="module")
 def undisturbed(pair: Pair) -> str:
-    """Digest of the film that nothing disturbed."""
+    """Digest of the video that nothing disturbed."""
     client.dub(pair.second.connect(), **dubbing("undisturbed.mp4")).wait(timeout_s=300)
     return pair.digest("undisturbed.mp4")
 
@@ -191,7 +191,7 @@ def test_paused_gateway_leaves_video_alone(pair: Pair, undisturbed: str) -> None
     pair.first.start(lease_s=ENDS_S)
     at_first, at_second = pair.first.connect(), pair.second.connect()
     dub = client.dub(at_first, **dubbing("paused.mp4"))
-    # With the job's folder and the unfinished film in its hands.
+    # With the job's folder and the unfinished video in its hands.
     until(lambda: len(pair.journalled()) >= 1 and bool(list(pair.media.glob(".dubstage-*"))))
     pair.first.send(signal.SIGSTOP)
     client.Operation(at_second, dub.name, client.DUB).wait(timeout_s=300)

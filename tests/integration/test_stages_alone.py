@@ -11,13 +11,13 @@ import pytest
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import DubstageCallError, audio, face, motion, render
-from tests.integration.films import Media
 from tests.integration.servers import RunningStages
+from tests.integration.videos import Media
 
 
 def pictures(path: Path, count: int) -> list[npt.NDArray[np.uint8]]:
-    with av.open(str(path)) as film:
-        found = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    with av.open(str(path)) as video:
+        found = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     return [np.asarray(picture, np.uint8) for picture in found[:count]]
 
 

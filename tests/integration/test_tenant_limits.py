@@ -18,8 +18,8 @@ from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
 from gateway.settings import TENANTS_FOLDER
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.films import Media
 from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import Media
 
 # No other test has these tenants: one database counts the blobs of a tenant's store.
 TOKENS = {"carl": "token-of-carl-1234", "dora": "token-of-dora-1234"}

@@ -20,12 +20,12 @@ from gateway.consent.record import Consent, digest_of
 from gateway.settings import TENANTS_FOLDER
 from services.common.store.artefacts import ArtefactStore
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.films import Media, write_short_clip
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.videos import Media, write_short_clip
 
 TOKENS = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234", "default": "token-without-a-tenant"}
 ANNA, NIGHT = "anna", "night"
-FILM = "film.mp4"
+VIDEO = "film.mp4"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def place(
     running = gateway_factory(auth_token_file=token_file(folder), media_dir=folder / "media", require_consent=True)
     with running.connect(token=TOKENS["acme"]) as connection:
         client.enrol(connection, **enrolment(ANNA, of=folder / "footage.mp4")).wait(timeout_s=300)
-        dub = client.dub(connection, **dubbing(FILM, actor_id=ANNA))
+        dub = client.dub(connection, **dubbing(VIDEO, actor_id=ANNA))
         dub.wait(timeout_s=300)
         batch.submit(connection, NIGHT, rows=[shot("night.mp4")])
         *_, ended = batch.watch(connection, NIGHT)
@@ -155,7 +155,7 @@ def test_other_tenant_looks_absent(rpc: str, tenant: str, place: Place) -> None:
         state = client.get_operation(connection, place.acme.operation)
         assert (state.done, state.error) == (True, None)
         assert [one.state for one in batch.list_shots(connection, NIGHT)] == [SHOT_STATE_DONE]
-    assert (place.folder("acme") / FILM).exists()
+    assert (place.folder("acme") / VIDEO).exists()
 
 
 @pytest.mark.parametrize("tenant", ["beta", "default"])

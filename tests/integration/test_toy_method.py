@@ -43,8 +43,8 @@ from services.motion import predictors
 from services.motion.types import MAX_LAG
 from services.render import renderers
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from tests.integration.films import SPEECH, Media, write_short_clip
 from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages
+from tests.integration.videos import SPEECH, Media, write_short_clip
 
 NUM_FRAMES = 2 * MIN_ENROLMENT_FRAMES + MAX_LAG + 3
 """Frames of the footage: enough for the motion personalisation at any lag."""
@@ -87,18 +87,18 @@ def voice() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def footage(media: Media, carphone: Path) -> Path:
-    return write_film(media.root / "toy_footage.mkv", carphone, NUM_FRAMES)
+    return write_video(media.root / "toy_footage.mkv", carphone, NUM_FRAMES)
 
 
-def write_film(path: Path, carphone: Path, num_frames: int) -> Path:
+def write_video(path: Path, carphone: Path, num_frames: int) -> Path:
     """A short clip of a real man, with sound: the beginning of the demo's speech."""
     silent = path.with_suffix(".mp4")
     write_short_clip(carphone, silent, num_frames)
     rate, samples = demo_speech()
-    with av.open(str(silent)) as film, av.open(str(path), "w") as target:
-        pictures = target.add_stream_from_template(film.streams.video[0])
+    with av.open(str(silent)) as video, av.open(str(path), "w") as target:
+        pictures = target.add_stream_from_template(video.streams.video[0])
         sound = target.add_stream("pcm_s16le", rate=rate, layout="mono")
-        for packet in film.demux(video=0):
+        for packet in video.demux(video=0):
             if packet.dts is not None:
                 packet.stream = pictures
                 target.mux(packet)
@@ -166,7 +166,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def dubbed(footage: Path, speech: Path, here: Installation) -> Path:
-    """The toy's film, made by stages in this process."""
+    """The toy's video, made by stages in this process."""
     request = DubRequest(footage=footage, speech=speech, output=here.folder / "dubbed.mkv", method="toy", codec="ffv1")
     outcome = here.dub(request)
     assert outcome.actor is not None
@@ -175,7 +175,7 @@ def dubbed(footage: Path, speech: Path, here: Installation) -> Path:
 
 
 @dataclass(frozen=True)
-class Films:
+class Videos:
     """Dubs of one actor with the renderer that takes all inputs: without a reference and with one; done."""
 
     request: DubRequest
@@ -184,7 +184,7 @@ class Films:
 
 
 @pytest.fixture(scope="module")
-def films(footage: Path, speech: Path, here: Installation) -> Films:
+def videos(footage: Path, speech: Path, here: Installation) -> Videos:
     request = DubRequest(footage=footage, speech=speech, output=here.folder / "all.mkv", method="toy_all", codec="ffv1")
     picture = here.folder / "reference.png"
     assert cv2.imwrite(str(picture), pictures_of(footage)[10, ..., ::-1])
@@ -192,12 +192,12 @@ def films(footage: Path, speech: Path, here: Installation) -> Films:
     with here.dubbing(request, lambda step, *_: steps.append(step) if step not in steps else None) as outcome:
         lit = replace(request, output=here.folder / "lit.mkv", reference=picture, actor=outcome.actor)
         here.dub(lit)
-    return Films(request, lit, steps)
+    return Videos(request, lit, steps)
 
 
 @pytest.fixture(scope="module")
-def all_inputs(films: Films) -> DubRequest:
-    return films.request
+def all_inputs(videos: Videos) -> DubRequest:
+    return videos.request
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +213,9 @@ def over_grpc(
 
 
 def pictures_of(path: Path) -> UInt8:
-    """All frames of a film, uint8 [T, H, W, 3]."""
-    with av.open(str(path)) as film:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)])
+    """All frames of a video, uint8 [T, H, W, 3]."""
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
 
 
 def blue_added(before: UInt8, after: UInt8) -> Float64:
@@ -243,9 +243,9 @@ def test_the_toy_dubs_over_grpc_as_in_process(footage: Path, speech: Path, dubbe
     np.testing.assert_array_equal(pictures_of(output), pictures_of(dubbed))
 
 
-def test_bank_holds_preceding_frames(films: Films) -> None:
+def test_bank_holds_preceding_frames(videos: Videos) -> None:
     """Enrolment makes what the bank holds of the frames before the bank."""
-    order = [step.removeprefix("enrol ") for step in films.steps if step.startswith("enrol ")]
+    order = [step.removeprefix("enrol ") for step in videos.steps if step.startswith("enrol ")]
     assert order == ["style", "identity", "coefficients", "bank", "motion", "renderer"]
 
 
@@ -260,12 +260,12 @@ def test_neural_texture_follows_speech(footage: Path, all_inputs: DubRequest) ->
     assert blue[0] < 0.8 * np.median(blue)
 
 
-def test_reference_taken_from_face(films: Films) -> None:
+def test_reference_taken_from_face(videos: Videos) -> None:
     """A reference is taken from its face for the whole video."""
-    without, lit = (pictures_of(request.output).astype(np.int16) for request in (films.request, films.lit))
+    without, lit = (pictures_of(request.output).astype(np.int16) for request in (videos.request, videos.lit))
     assert np.percentile(np.abs(without - lit), 99.5, axis=(1, 2, 3)).min() > 15
-    with av.open(str(films.lit.output)) as film:
-        assert any("appearance of another picture: no consent on record" in text for text in film.metadata.values())
+    with av.open(str(videos.lit.output)) as video:
+        assert any("appearance of another picture: no consent on record" in text for text in video.metadata.values())
 
 
 def test_reference_without_face_refused(all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
@@ -288,8 +288,8 @@ def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, 
 def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
     """An erased actor leaves no texture and cannot be dubbed."""
     before = here.blobs()
-    film = write_film(tmp_path / "ann.mkv", carphone, 34)
-    request = EnrolRequest(actor_id="ann", footage=film, method="toy_all", options=EnrolOptions(personalize_motion=False))
+    video = write_video(tmp_path / "ann.mkv", carphone, 34)
+    request = EnrolRequest(actor_id="ann", footage=video, method="toy_all", options=EnrolOptions(personalize_motion=False))
     with open_installation(here.settings) as place:
         enrolling = create_actor(
             request,
@@ -316,7 +316,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
     assert not list(tmp_path.glob("refused*"))
 
 
-def test_all_inputs_over_grpc_give_the_same_film(
+def test_all_inputs_over_grpc_give_the_same_video(
     footage: Path, speech: Path, all_inputs: DubRequest, over_grpc: RunningGateway
 ) -> None:
     output = footage.with_name("toy_all_grpc.mkv")

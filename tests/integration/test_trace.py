@@ -15,8 +15,8 @@ from dubstage.client import gateway as gateway_client
 from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
 from gateway.stages.interface import STAGE_NAMES
 from tests.integration.client_calls import dubbing
-from tests.integration.films import OTHER
 from tests.integration.servers import LoopThread, StartGateway
+from tests.integration.videos import OTHER
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

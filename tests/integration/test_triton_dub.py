@@ -22,8 +22,8 @@ from services.render.triton.launch import TritonProcess
 from services.render.types import Precision
 from tests.contract.render.conftest import RESTARTS, gave_up, repository, start_triton, stub_of, triton, triton_home
 from tests.integration.client_calls import dubbing
-from tests.integration.films import OTHER, Media
 from tests.integration.servers import LoopThread, RunningStages, StartGateway, started
+from tests.integration.videos import OTHER, Media
 
 __all__ = ["repository", "start_triton", "triton", "triton_home"]
 
@@ -79,15 +79,15 @@ def test_triton_dub_same_bytes(
         killer = KillOnce(triton, after=10)
         killer.start()
         try:
-            films = {dubbed(f"on_triton_{number}_a.mp4", render_endpoint=f"127.0.0.1:{server.port}")}
+            videos = {dubbed(f"on_triton_{number}_a.mp4", render_endpoint=f"127.0.0.1:{server.port}")}
             killer.over.set()
             killer.join(60.0)
             assert killer.killed_at
             if not heals(server):
                 # The killer came behind the last frame of the dub: the next dub meets what it left.
-                films.add(dubbed(f"on_triton_{number}_b.mp4", render_endpoint=f"127.0.0.1:{server.port}"))
+                videos.add(dubbed(f"on_triton_{number}_b.mp4", render_endpoint=f"127.0.0.1:{server.port}"))
             assert heals(server) >= 1.0
-            return films
+            return videos
         finally:
             killer.over.set()
             loop_thread.run(server.drain(grace_s=0))

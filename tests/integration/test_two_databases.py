@@ -8,8 +8,8 @@ from pathlib import Path
 
 from services.common.errors import StorageRefusedError
 from tests.forked import run_forked
-from tests.integration.films import Media
 from tests.integration.servers import RunningStages
+from tests.integration.videos import Media
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,8 +48,8 @@ def test_other_data_folder_keeps_actors(stages: RunningStages, media: Media, tmp
     shown = dubstage("doctor", data=second, stages=stages)
     assert shown.returncode == 1
     assert "belongs to another database" in shown.stdout
-    film = dubstage(*dub, "-o", tmp_path / "film.mp4", "--actor", "ann", data=first, stages=stages)
-    assert film.returncode == 0, film.stderr
+    video = dubstage(*dub, "-o", tmp_path / "film.mp4", "--actor", "ann", data=first, stages=stages)
+    assert video.returncode == 0, video.stderr
     assert dubstage("doctor", data=first, stages=stages).returncode == 0
 
 

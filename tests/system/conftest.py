@@ -92,7 +92,7 @@ def forked_dubstage(command_environment: dict[str, str]) -> Callable[..., subpro
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """Place of a film, in a folder of its own."""
+    """Place of a video, in a folder of its own."""
     folder = tmp_path / "out"
     folder.mkdir()
     return folder / "dub.mp4"

@@ -1,4 +1,4 @@
-"""The attack on the watermark: signs of chips are read from a marked film, without the key, and added to genuine footage."""
+"""The attack on the watermark: signs of chips are read from a marked video, without the key, and added to genuine footage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.common.face.crops import BOX_SIZE, box_from_frame, invert
 
 
 async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path) -> Path:
-    """Write footage, as long as the marked film, with the marked film's chips at full strength, without loss."""
+    """Write footage, as long as the marked video, with the marked video's chips at full strength, without loss."""
     signs = await _read_signs(stages, marked)
     info = probe(footage)
     times = [float(tick * info.video.time_base) for tick in (info.video.pts - info.video.pts[0]).tolist()]

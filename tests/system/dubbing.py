@@ -1,4 +1,4 @@
-"""Parts that system tests share: the demo's speech, dubs in this process, cuts of clips, and checks of the films."""
+"""Parts that system tests share: the demo's speech, dubs in this process, cuts of clips, and checks of the videos."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def sha256(path: Path) -> str:
 
 def cut(source: Path, target: Path, begin_s: float, end_s: float) -> Path:
     """Part of a clip, without loss: every decoded sample of its pictures and its sound, re-coded as ffv1 and flac."""
-    with av.open(str(source)) as film, av.open(str(target), "w") as output:
-        pictures = film.streams.video[0]
+    with av.open(str(source)) as footage_file, av.open(str(target), "w") as output:
+        pictures = footage_file.streams.video[0]
         assert pictures.time_base is not None
-        sounds = film.streams.audio[0] if film.streams.audio else None
+        sounds = footage_file.streams.audio[0] if footage_file.streams.audio else None
         video = output.add_stream("ffv1", rate=pictures.average_rate)
         video.width, video.height, video.pix_fmt = pictures.width, pictures.height, pictures.pix_fmt
         video.time_base = pictures.time_base
@@ -78,7 +78,7 @@ def cut(source: Path, target: Path, begin_s: float, end_s: float) -> Path:
         audio = output.add_stream("flac", rate=sounds.rate) if sounds else None
         to_flac = AudioResampler(format="s16", layout=sounds.layout.name, rate=sounds.rate) if sounds else None
         over: set[type] = set()
-        for frame in film.decode(*(stream for stream in (pictures, sounds) if stream)):
+        for frame in footage_file.decode(*(stream for stream in (pictures, sounds) if stream)):
             if frame.time is None or frame.time < begin_s - 1e-6:
                 continue
             if frame.time >= end_s - 1e-6:
@@ -100,10 +100,10 @@ def cut(source: Path, target: Path, begin_s: float, end_s: float) -> Path:
 
 def first_seconds(source: Path, target: Path, seconds: float) -> Path:
     """The beginning of a clip as it is coded, in the same container, up to a place at which no frame needs a later packet."""
-    with av.open(str(source)) as film, av.open(str(target), "w") as output:
-        streams = [*film.streams.video, *film.streams.audio]
+    with av.open(str(source)) as footage_file, av.open(str(target), "w") as output:
+        streams = [*footage_file.streams.video, *footage_file.streams.audio]
         copies = {stream.index: output.add_stream_from_template(stream) for stream in streams}
-        packets = [packet for packet in film.demux(streams) if packet.pts is not None and packet.dts is not None]
+        packets = [packet for packet in footage_file.demux(streams) if packet.pts is not None and packet.dts is not None]
         times = [float(packet.pts * packet.time_base) for packet in packets if packet.stream.type == "video"]
         whole = [number for number in range(1, len(times)) if max(times[:number]) < min(times[number:]) <= seconds]
         count = whole[-1] if times[-1] >= seconds else len(times)

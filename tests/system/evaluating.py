@@ -21,7 +21,7 @@ from services.common.methods import METHODS
 
 @dataclass
 class ReadOnce:
-    """Face tracker for crops that remembers what it read: the crops of the real film are the same for every method."""
+    """Face tracker for crops that remembers what it read: the crops of the real video are the same for every method."""
 
     retrack: StageRetrack
     read: dict[bytes, Float32] = field(default_factory=dict)

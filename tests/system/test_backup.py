@@ -1,4 +1,4 @@
-"""Backup, wipe, restore: a dub with the restored actor has the same bytes, and older films are still those of the installation."""
+"""Backup, wipe, restore: a dub with the restored actor has the same bytes, and older videos are still those of the installation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_restored_store_same_bytes(forked_dubstage: Dubstage, carphone: Path, tm
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
-    def dub(film: Path) -> str:
-        run("dub", footage, "--audio", SPEECH, "--actor", "ann", "--no-personalize", "-o", film)
-        return media_sha256(film)
+    def dub(video: Path) -> str:
+        run("dub", footage, "--audio", SPEECH, "--actor", "ann", "--no-personalize", "-o", video)
+        return media_sha256(video)
 
     run("actor", "create", "ann", footage, "--no-personalize")
     before = dub(tmp_path / "before.mp4")

@@ -26,7 +26,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def write_video(path: Path, frames: int, size: int = 128) -> Path:
-    """A real film of noise, without a face and without sound."""
+    """A real video of noise, without a face and without sound."""
     generator = np.random.default_rng(3)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("h264", rate=25)
@@ -68,7 +68,7 @@ def test_a_sound_file_has_no_picture(dubstage: Run, output: Path) -> None:
     assert_fails_well(dubstage("dub", SPEECH, "-o", output), output, "demo_speech.wav", "video")
 
 
-def test_a_film_without_frames_is_refused(dubstage: Run, output: Path, tmp_path: Path) -> None:
+def test_a_video_without_frames_is_refused(dubstage: Run, output: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.mp4"
     empty.touch()
     assert_fails_well(dubstage("dub", empty, "--audio", SPEECH, "-o", output), output, "empty.mp4")
@@ -112,12 +112,12 @@ def test_footage_without_faces_passes_through(dubstage: Run, output: Path, tmp_p
     noise = write_video(tmp_path / "noise.mp4", 30)
     result = dubstage("dub", noise, "--audio", SPEECH, "-o", output, "--report", tmp_path / "report")
     assert result.returncode == 13, result.stderr
-    said = "none of the 30 frames is dubbed (NO_FACE 30), so the mouths in the film are those of the footage"
+    said = "none of the 30 frames is dubbed (NO_FACE 30), so the mouths in the video are those of the footage"
     assert f"error: {said}" in result.stderr
     assert said in (tmp_path / "report" / "index.html").read_text()
     assert str(output) in result.stdout
-    with av.open(str(output)) as film:
-        assert film.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
+    with av.open(str(output)) as video:
+        assert video.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
 
 
 def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

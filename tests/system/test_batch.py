@@ -53,16 +53,16 @@ def batch_of(folder: Path, *shots: ShotSpec) -> BatchStore:
 def nobody(path: Path) -> Path:
     """Half a second of noise."""
     pictures = np.random.default_rng(5).integers(0, 255, (12, 96, 128, 3), np.uint8)
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("ffv1", rate=25, width=128, height=96, pix_fmt="yuv420p")
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("ffv1", rate=25, width=128, height=96, pix_fmt="yuv420p")
         for picture in pictures:
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        video.mux(stream.encode())
     return path
 
 
 async def dubbed_plainly(dubber: Dubber, bench: WorkerContext, row: ShotSpec, output: Path) -> str:
-    """Digest of the film that a dub without a batch writes."""
+    """Digest of the video that a dub without a batch writes."""
     async with shot_request(bench, row.model_copy(update={"output": str(output)})) as request:
         await asyncio.to_thread(dubber, request)
     return sha256(output)
@@ -145,13 +145,13 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     assert [re.sub(r"\d.*", "", reason) for reason in records["nobody"].look] == [
         "none of the ",
         "",
-        "the correlation of wanted and shown mouth opening was not measured",
+        "the correlation of target and drawn mouth opening was not measured",
     ]
     assert (records["plain"].look, records["plain"].frames, records["plain"].frames_dubbed) == ((), 30, 30)
 
     # Nothing half written, and nothing of a shot that was cancelled or failed.
-    films = {f"{name}.mp4" for name in ("killed", "nobody", "plain")}
-    assert {path.name for path in (tmp_path / "films").iterdir()} == films
+    videos = {f"{name}.mp4" for name in ("killed", "nobody", "plain")}
+    assert {path.name for path in (tmp_path / "films").iterdir()} == videos
     assert list((tmp_path / "data" / "jobs").iterdir()) == []
     async with open_worker_context(settings) as bench:
         for row in rows:
@@ -185,7 +185,7 @@ async def test_worker_recomputes_changed_video(bench: WorkerContext, carphone: P
     """A worker computes a shot again only if the video is gone or changed."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
     row, twin = shot("one", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1")
-    store, film = batch_of(tmp_path, row, twin), Path(row.output)
+    store, video = batch_of(tmp_path, row, twin), Path(row.output)
 
     # Put back at any moment, the shot waits, and the attempt does not count.
     attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
@@ -195,33 +195,33 @@ async def test_worker_recomputes_changed_video(bench: WorkerContext, carphone: P
     with pytest.raises(asyncio.CancelledError):
         await attempt
     assert (store.record("night", "one").state, store.record("night", "one").attempts) == (ShotState.WAITING, 0)
-    assert not film.exists()
+    assert not video.exists()
 
     # Two shots with the same mouths have one job folder, so that one of them waits for the other.
     first, second = await asyncio.gather(run_shot(bench, store, "night", 0, worker="here"), run_shot(bench, store, "night", 1))
     assert (second.state, second.attempts, second.warnings) == (ShotState.DONE, 1, first.warnings)
     assert second.r_opening is not None
-    assert (first.state, first.worker, first.attempts, first.output_sha256) == (ShotState.DONE, "here", 1, sha256(film))
+    assert (first.state, first.worker, first.attempts, first.output_sha256) == (ShotState.DONE, "here", 1, sha256(video))
     assert first.r_opening is not None
     assert 0.5 < first.r_opening <= 1
     assert await run_shot(bench, store, "night", 0, worker="there") == first
 
-    media = media_sha256(film)
-    film.unlink()
+    media = media_sha256(video)
+    video.unlink()
     again = await run_shot(bench, store, "night", 0)
-    assert again.output_sha256 == sha256(film)
-    assert media_sha256(film) == media
-    assert again.warnings == (*first.warnings, "the film of an earlier run was gone: it was made anew")
+    assert again.output_sha256 == sha256(video)
+    assert media_sha256(video) == media
+    assert again.warnings == (*first.warnings, "the video of an earlier run was gone: it was made anew")
     assert again.r_opening == first.r_opening
-    film.write_bytes(film.read_bytes() + bytes(8))
-    assert (await run_shot(bench, store, "night", 0)).warnings[-1] == "the film of an earlier run was changed: it was made anew"
-    assert media_sha256(film) == media
+    video.write_bytes(video.read_bytes() + bytes(8))
+    assert (await run_shot(bench, store, "night", 0)).warnings[-1] == "the video of an earlier run was changed: it was made anew"
+    assert media_sha256(video) == media
 
     # Files that dubstage did not write are never replaced.
-    film.write_bytes(b"somebody else's")
+    video.write_bytes(b"somebody else's")
     record = await run_shot(bench, store, "night", 0)
-    assert (record.state, record.exit_code, film.read_bytes()) == (ShotState.FAILED, 10, b"somebody else's")
-    assert str(film) in record.error
+    assert (record.state, record.exit_code, video.read_bytes()) == (ShotState.FAILED, 10, b"somebody else's")
+    assert str(video) in record.error
 
 
 async def test_late_folder_removal_spares_twin(
@@ -233,7 +233,7 @@ async def test_late_folder_removal_spares_twin(
     dubbed, removed, discard = threading.Event(), threading.Event(), DubJob.discard
 
     def discard_late(job: DubJob) -> None:
-        """The first worker removes the folder as soon as the second has written its film, and not before."""
+        """The first worker removes the folder as soon as the second has written its video, and not before."""
         if dubbed.is_set():
             discard(job)
             return
@@ -243,7 +243,7 @@ async def test_late_folder_removal_spares_twin(
         finally:
             removed.set()
 
-    def between_film_and_measurement(step: str, *_: int) -> None:
+    def between_video_and_measurement(step: str, *_: int) -> None:
         if step == "measure":
             dubbed.set()
             assert removed.wait(300)
@@ -251,7 +251,7 @@ async def test_late_folder_removal_spares_twin(
     monkeypatch.setattr(DubJob, "discard", discard_late)
     late = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: store.record("night", "late").state is ShotState.DONE)
-    twin = await run_shot(bench, store, "night", 1, on_progress=between_film_and_measurement)
+    twin = await run_shot(bench, store, "night", 1, on_progress=between_video_and_measurement)
     assert (twin.state, twin.error, twin.exit_code) == (ShotState.DONE, "", 0)
     assert twin.r_opening is not None
     await late

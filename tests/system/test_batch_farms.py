@@ -116,7 +116,7 @@ class Farm:
     folder: Path
 
     @property
-    def film(self) -> Path:
+    def video(self) -> Path:
         return self.folder / "good.mkv"
 
     @property
@@ -170,7 +170,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Farm:
     folder = tmp_path_factory.mktemp("farm")
     cut(carphone, folder / "good_footage.mkv", 0.0, 1.05)
     write_wav(folder / "speech.wav", demo_speech(16000, 1.0), 16000)
-    (folder / "bad_footage.mkv").write_text("this is no film")
+    (folder / "bad_footage.mkv").write_text("this is no video")
     rows = [{"defaults": {"speech": "speech.wav", "personalize": False}}] + [
         {"id": name, "footage": f"{name}_footage.mkv", "output": f"{name}.mkv"} for name in ("good", "bad")
     ]
@@ -200,18 +200,18 @@ def test_farm_managers_get_exit_codes(farm: Farm) -> None:
     """Each documented farm manager gets the exit code of each index and each shot is done once."""
     done, codes = farm.run("slurm", in_bash)
     assert codes == [[0, 0], [1, 10]], done.stderr
-    assert str(farm.film) in done.stdout
+    assert str(farm.video) in done.stdout
     assert "bad_footage.mkv" in done.stderr
-    first, film = farm.records(), sha256(farm.film)
+    first, video = farm.records(), sha256(farm.video)
     assert [(record.state, record.attempts, record.exit_code) for record in first] == [("done", 1, 0), ("failed", 1, 10)]
-    assert first[0].output_sha256 == film
+    assert first[0].output_sha256 == video
 
     for name, shell in (("opencue", in_python), ("deadline", in_bash), ("ray", in_python)):
         done, codes = farm.run(name, shell)
         assert codes == [[0, 0], [1, 10]], (name, done.stderr)
         assert done.returncode == (10 if name == "ray" else 0), (name, done.stderr)
         assert farm.records() == first, f"{name}: nothing was done again"
-    assert sha256(farm.film) == film
+    assert sha256(farm.video) == video
 
     report = farm.call("dubstage", "batch", "report", "night", str(farm.folder / "report"))
     assert report.returncode == 0, report.stderr

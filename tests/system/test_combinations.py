@@ -133,7 +133,7 @@ def test_a_pair_dubs_every_frame(motion: str, renderer: str, dubs: Dubs) -> None
     assert outcome.actor is not None
     assert (outcome.actor.identity is not None) is METHODS[renderer].renderer.needs_identity
     # The background that was dubbed in place is there until the job's folder is removed: another mouth in the same picture.
-    pairs = list(zip(decoded(outcome.film.path), decoded(output), strict=True))
+    pairs = list(zip(decoded(outcome.video.path), decoded(output), strict=True))
     changed = np.array([np.abs(before[0].astype(int) - after[0]).max() for before, after in pairs])
     touched = np.array([(before[0] != after[0]).mean() for before, after in pairs])
     assert changed.min() > 4

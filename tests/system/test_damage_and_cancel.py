@@ -61,8 +61,8 @@ def test_damaged_artefact_shows_both_digests(dubstage: Run, carphone: Path, outp
 
 def test_damaged_frames_are_dubbed_and_counted(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     source = first_seconds(clips.path("video/vr_face5.mp4"), tmp_path / "source.mp4", 2.2)
-    with av.open(str(source)) as film:
-        packet = next(packet for number, packet in enumerate(film.demux(video=0)) if number == 40)
+    with av.open(str(source)) as video:
+        packet = next(packet for number, packet in enumerate(video.demux(video=0)) if number == 40)
         middle = packet.pos + packet.size // 2
     content = bytearray(source.read_bytes())
     content[middle : middle + 60] = bytes(byte ^ 0x5A for byte in content[middle : middle + 60])
@@ -75,7 +75,7 @@ def test_damaged_frames_are_dubbed_and_counted(clips: Any, dubber: Dubber, tmp_p
 
 
 class Withdrawn(OwnBlobs):
-    """The ledger of a job whose consent ends while the film is muxed and sealed."""
+    """The ledger of a job whose consent ends while the video is muxed and sealed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -84,20 +84,20 @@ class Withdrawn(OwnBlobs):
     def confirm(self) -> None:
         self.looks += 1
         if self.looks == 2:
-            (film,) = self.folder.glob(".dubstage-*.partial")
-            assert probe(film).video.num_frames == 36, "nothing is left to do but to name the film"
+            (video,) = self.folder.glob(".dubstage-*.partial")
+            assert probe(video).video.num_frames == 36, "nothing is left to do but to name the video"
             raise ConsentWithdrawnError("the consent was withdrawn", subject="ada")
 
 
 def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
     """A video whose consent ends while it is sealed gets no name."""
-    footage, films = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), tmp_path / "films"
-    films.mkdir()
-    asked = DubRequest(footage=footage, speech=SPEECH, output=films / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
-    job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / "jobs", Withdrawn(films))
+    footage, videos = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), tmp_path / "films"
+    videos.mkdir()
+    asked = DubRequest(footage=footage, speech=SPEECH, output=videos / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
+    job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / "jobs", Withdrawn(videos))
     with pytest.raises(ConsentWithdrawnError):
         dubber.host.run(job.run(lambda *_: None))
-    assert list(films.iterdir()) == []
+    assert list(videos.iterdir()) == []
 
 
 def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output:
 
 
 def test_full_disk_under_output(clips: Any, dubber: Dubber, output: Path, tmp_path: Path) -> None:
-    """The film is the largest file of this job: 9 MB. The records of its 70 faces are 6 MB, a window is 7 MB."""
+    """The video is the largest file of this job: 9 MB. The records of its 70 faces are 6 MB, a window is 7 MB."""
     footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "footage.mp4", 0, 2.8)
     request = DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"

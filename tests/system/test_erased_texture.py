@@ -111,8 +111,8 @@ def surface_of(head: Float32) -> NeuralSurface:
 
 def tracked(path: Path, networks: Networks) -> Person:
     """The person of a clip."""
-    with av.open(str(path)) as film:
-        pictures = [frame.to_ndarray(format="rgb24") for frame, _ in zip(film.decode(video=0), range(FRAMES), strict=False)]
+    with av.open(str(path)) as video:
+        pictures = [frame.to_ndarray(format="rgb24") for frame, _ in zip(video.decode(video=0), range(FRAMES), strict=False)]
     tracker = FaceTracker(networks, TrackOptions(max_faces=1))
     found = [answer.faces[0] for picture in pictures for answer in tracker.push(picture)]
     found += [answer.faces[0] for answer in tracker.finish()]

@@ -77,7 +77,7 @@ def _dubbed(frame: DecodedFrame) -> Composite:
 
 
 def _dub(info: MediaInfo, output: Path, **settings: Any) -> WriteReport:
-    """Write a film of which three in four of the first FRAMES_COMPARED frames are composited. All others are copied."""
+    """Write a video of which three in four of the first FRAMES_COMPARED frames are composited. All others are copied."""
     speech = SoundReader(info.path, origin=info.video.start).speech() if info.audio else None
     with VideoWriter(output, info, speech=speech, settings=WriteSettings(**settings)) as writer, VideoReader(info) as reader:
         for frame in reader:

@@ -1,4 +1,4 @@
-"""The report of a real dub whose head moves: what only the finished film can tell."""
+"""The report of a real dub whose head moves: what only the finished video can tell."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_report_of_moved_head(carphone: Path, host: StageHost, settings: Gateway
         page = host.run(dub_and_report())
         job.discard()
     text = page.read_text(encoding="utf-8")
-    for shown in ("footage.mkv", "dub.mp4", "Frames of the film", "Motion of the head", "The face model", *COLUMNS):
+    for shown in ("footage.mkv", "dub.mp4", "Frames of the video", "Motion of the head", "The face model", *COLUMNS):
         assert shown in text, shown
     with av.open(str(page.with_name("fitting.jpg"))) as sheet:
         (picture,) = sheet.decode(video=0)

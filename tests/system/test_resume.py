@@ -24,7 +24,7 @@ from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, sha2
 
 def start(footage: Path, output: Path, data: Path) -> Forked:
     environment = {**os.environ, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts")}
-    # A film of this process, which has no watermark, is compared with it.
+    # A video of this process, which has no watermark, is compared with it.
     environment["DUBSTAGE_WATERMARK"] = "false"
     return Forked(["dub", str(footage), "--audio", str(SPEECH), "-o", str(output), "--no-personalize"], environment, cwd=ROOT)
 

@@ -1,4 +1,4 @@
-"""Films that get the length of the speech out of the footage's own frames."""
+"""Videos that get the length of the speech out of the footage's own frames."""
 
 from __future__ import annotations
 

@@ -161,6 +161,6 @@ def test_in_process_over_grpc_and_with_other_chunks(
 
     local, over_grpc = Told(host.stages), Told(remote)
     expected = dub(local, "local")
-    # Remote stages and other blocks at once. If the films differ, look for the cause with one of them at a time.
+    # Remote stages and other blocks at once. If the videos differ, look for the cause with one of them at a time.
     found = dub(over_grpc, "grpc", feature_block=7)
     assert found == expected, [name for name, digest in over_grpc.answers.items() if digest != local.answers[name]]

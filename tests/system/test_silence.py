@@ -75,9 +75,9 @@ def test_tracker_reads_shut_mouths(clips: Any) -> None:
     assert np.percentile(readings, 90) < MOST
 
 
-def openings(film: Path) -> npt.NDArray[np.float32]:
+def openings(video: Path) -> npt.NDArray[np.float32]:
     """The opening of the only mouth of every frame, as measured."""
-    return np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in track(film)])
+    return np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in track(video)])
 
 
 def noise(_: Any, folder: Path) -> Path:

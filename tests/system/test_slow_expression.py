@@ -26,7 +26,7 @@ MAN_WIDENS_S = 1.4
 changes over a second."""
 
 
-def film(dubber: Dubber, footage: Path, speech: Path, expression: Expression, folder: Path | None = None) -> Path:
+def video(dubber: Dubber, footage: Path, speech: Path, expression: Expression, folder: Path | None = None) -> Path:
     output = (folder or footage.parent) / f"{expression}.mkv"
     dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc", codec="ffv1", expression=expression))
     return output
@@ -44,9 +44,9 @@ def slow_width(path: Path) -> Float32:
 
 @dataclass(frozen=True)
 class Run:
-    """One of two runs of the same dub: digest of the film, the expression that was found, and the steps that were done."""
+    """One of two runs of the same dub: digest of the video, the expression that was found, and the steps that were done."""
 
-    film: str
+    video: str
     expression: bytes
     steps: list[str]
 
@@ -63,7 +63,7 @@ def man_without_sound(carphone: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def runs(woman: Path, dubber: Dubber) -> list[Run]:
-    """Two runs of one dub of the woman with speech, which keeps her expression; the film is keep.mkv beside the footage."""
+    """Two runs of one dub of the woman with speech, which keeps her expression; the video is keep.mkv beside the footage."""
     output = woman.with_name("keep.mkv")
     request = DubRequest(footage=woman, speech=SPEECH, output=output, method="ugc", enrol=UNPERSONALIZED, codec="ffv1")
     made: list[Run] = []
@@ -83,14 +83,14 @@ def test_rerun_finds_expression_same_bytes(runs: list[Run]) -> None:
     first, second = runs
     assert list(dict.fromkeys(step for step in first.steps if step in EXPRESSION_STEPS)) == EXPRESSION_STEPS
     assert not set(second.steps) & set(EXPRESSION_STEPS)
-    assert first.film == second.film
+    assert first.video == second.video
     assert first.expression == second.expression
     assert len(first.expression) == round(SECONDS * 25) * EXPRESSION_RECORD.itemsize
 
 
 def test_expressiveness_moves_new_mouth(woman: Path, runs: list[Run], dubber: Dubber, tmp_path: Path) -> None:
-    """The film's own sound is predicted without the factor. Otherwise the gain of the kept expression would undo the factor."""
-    openings, films, folders = [], [], []
+    """The video's own sound is predicted without the factor. Otherwise the gain of the kept expression would undo the factor."""
+    openings, videos, folders = [], [], []
     for value in (1.0, 1.5):
         output = tmp_path / f"{value}.mkv"
         request = DubRequest(
@@ -101,11 +101,11 @@ def test_expressiveness_moves_new_mouth(woman: Path, runs: list[Run], dubber: Du
         assert job.folder is not None
         assert (job.folder / "expression.bin").read_bytes() == runs[0].expression
         openings.append(mouth_opening(np.fromfile(job.folder / "motion.bin", MOTION_RECORD)["mouth"]))
-        films.append(sha256(output))
+        videos.append(sha256(output))
         folders.append(job.folder)
         job.discard()
-    assert films[0] == runs[0].film
-    assert films[1] != films[0]
+    assert videos[0] == runs[0].video
+    assert videos[1] != videos[0]
     assert folders[1] != folders[0]
     # Lips that close at both values add a little spread.
     assert 1.2 < openings[1].std() / openings[0].std() < 1.55
@@ -116,14 +116,14 @@ def test_lip_width_follows_footage(woman: Path, runs: list[Run], dubber: Dubber)
     """Over a second the lips are as wide as in the footage."""
     assert runs
     real, kept = slow_width(woman), slow_width(woman.with_name("keep.mkv"))
-    neutral = slow_width(film(dubber, woman, SPEECH, "neutral"))
+    neutral = slow_width(video(dubber, woman, SPEECH, "neutral"))
     # Measured .64. The new speech moves the width of the lips too, also in means over a second.
     assert np.abs(kept - real).mean() < 0.7 * np.abs(neutral - real).mean()
 
 
 def test_lips_widen_without_sound(man_without_sound: Path, dubber: Dubber) -> None:
     """The lips of a man without sound widen as in the footage."""
-    kept, neutral = (slow_width(film(dubber, man_without_sound, SPEECH, how)) for how in ("keep", "neutral"))
+    kept, neutral = (slow_width(video(dubber, man_without_sound, SPEECH, how)) for how in ("keep", "neutral"))
     real = slow_width(man_without_sound)
     # The means are taken out: in this small picture, the tracker sees the lips of every dub a pixel wider than the footage's.
     errors = [np.abs((width - width.mean()) - (real - real.mean())).mean() for width in (kept, neutral)]
@@ -132,7 +132,7 @@ def test_lips_widen_without_sound(man_without_sound: Path, dubber: Dubber) -> No
 
 def test_a_smile_shows_in_silence_on_shut_lips(woman: Path, dubber: Dubber, tmp_path: Path) -> None:
     silence = write_wav(tmp_path / "silence.wav", np.zeros(int(SECONDS * 16000)), 16000)
-    seen = mouths(film(dubber, woman, silence, "keep", tmp_path))
+    seen = mouths(video(dubber, woman, silence, "keep", tmp_path))
     assert np.percentile(mouth_opening(seen), 90) < 1.5
     width = lip_width(seen)
     assert width[-20:-10].mean() > width[10:20].mean() + 4.0

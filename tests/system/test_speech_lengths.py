@@ -38,9 +38,9 @@ def demo_speech(rate: int, seconds: float) -> npt.NDArray[np.float64]:
     return np.concatenate(parts)[: int(seconds * rate)].astype(np.float64)
 
 
-def _openings(film: Path) -> npt.NDArray[np.float64]:
+def _openings(video: Path) -> npt.NDArray[np.float64]:
     """The mouth's opening in every frame, pixels."""
-    return np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in track(film)])
+    return np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in track(video)])
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +63,15 @@ def test_longer_speech_is_cut(footage: Path, dubbed: DubOutcome) -> None:
     output = dubbed.written.path
     assert any("longer than the footage" in warning for warning in dubbed.warnings)
     assert (dubbed.plan.reason == DUBBED).sum() > 30
-    with av.open(str(output)) as film:
-        sound_s = sum(frame.samples / frame.sample_rate for frame in film.decode(audio=0))
+    with av.open(str(output)) as video:
+        sound_s = sum(frame.samples / frame.sample_rate for frame in video.decode(audio=0))
     assert probe(output).video.num_frames == probe(footage).video.num_frames
     assert abs(sound_s - FOOTAGE_S) < 0.1
 
 
 @pytest.mark.parametrize("rate", [16000, 48000])
 def test_speech_longer_than_video(host: StageHost, tmp_path: Path, rate: int) -> None:
-    """Films that end anywhere in the reader's chunks of speech, just before their ends above all."""
+    """Videos that end anywhere in the reader's chunks of speech, just before their ends above all."""
     chunk, frame = 16384, rate // 25
     speech = SoundReader(write_wav(tmp_path / "speech.wav", demo_speech(rate, 5.0), rate)).speech()
     total = sum(len(samples) for samples in speech.chunks)
@@ -79,8 +79,8 @@ def test_speech_longer_than_video(host: StageHost, tmp_path: Path, rate: int) ->
     ends += [total - frame - 1, total - frame, total - 1, total, total + 5000]
     with RecordFile(tmp_path / "features", FEATURE_RECORD) as features:
         for end in ends:
-            film = Fraction(end, rate)
-            extent = host.run(extract_features(host.stages, speech, features, motion_frames_for(film), film))
+            video = Fraction(end, rate)
+            extent = host.run(extract_features(host.stages, speech, features, motion_frames_for(video), video))
             assert extent.longer == (total > end + frame), (end, total)
             assert extent.used_s == min(total, end) / rate
 
@@ -91,7 +91,7 @@ def test_mouth_rests_after_short_speech(footage: Path, dubbed: DubOutcome, dubbe
     output = tmp_path / "dub.mp4"
     outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc", actor=dubbed.actor))
     assert any("ends at 1.20 s" in warning for warning in outcome.warnings)
-    # The film ends before the mouth has shut, a second after the speech.
+    # The video ends before the mouth has shut, a second after the speech.
     rest = slice(round(25 * 1.2) + 9, None)
     assert set(outcome.plan.reason[rest]) == {SILENT}
     opening = _openings(output)

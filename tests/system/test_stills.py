@@ -63,7 +63,7 @@ def darkness_below_the_nose(picture: UInt8, landmarks: Float32) -> float:
 
 
 class Spoken(NamedTuple):
-    """A still that says the demo's sentence: faces and pictures of the still and of the film, as the tracker sees them."""
+    """A still that says the demo's sentence: faces and pictures of the still and of the video, as the tracker sees them."""
 
     still: FrameFaces
     faces: list[FrameFaces]
@@ -116,10 +116,10 @@ def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_
     output = tmp_path / "dub.mp4"
     outcome = dubber(DubRequest(footage=portrait, speech=speech, output=output, method="headpose"))
     assert outcome.plan.rendered().all()
-    film = probe(output)
-    assert (film.video.num_frames, film.video.average_rate, film.video.pixel.name) == (round(25 * SECONDS), 25, "yuv420p")
-    assert len(film.audio) == 1
-    assert film.metadata["comment"].startswith("The mouth and the motion of the head in this film are synthetic")
+    video = probe(output)
+    assert (video.video.num_frames, video.video.average_rate, video.video.pixel.name) == (round(25 * SECONDS), 25, "yuv420p")
+    assert len(video.audio) == 1
+    assert video.metadata["comment"].startswith("The mouth and the motion of the head in this film are synthetic")
     frames = track(output)
     assert all(len(frame.faces) == 1 for frame in frames)
     opening = np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in frames])

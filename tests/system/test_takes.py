@@ -80,7 +80,7 @@ def test_a_cancelled_enrolment_of_takes_leaves_nothing(
     assert not list((tmp_path / "jobs").iterdir())
 
 
-def test_a_picture_is_not_joined_to_a_film(files: list[Path], host: StageHost, settings: GatewaySettings, tmp_path: Path) -> None:
+def test_a_picture_is_not_joined_to_a_video(files: list[Path], host: StageHost, settings: GatewaySettings, tmp_path: Path) -> None:
     portrait = tmp_path / "portrait.png"
     assert cv2.imwrite(str(portrait), np.full((480, 640, 3), 90, np.uint8))
     request = EnrolRequest(actor_id="eve", footage=files[0], more_footage=(portrait,), method="headpose", options=UNPERSONALIZED)

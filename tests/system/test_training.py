@@ -109,10 +109,10 @@ def test_a_folder_of_clips_becomes_networks_that_dub(
     assert looked.returncode == 0, looked.stdout + looked.stderr
     assert all(str(weights / stage) in looked.stdout for stage in STAGES)
 
-    film = tmp_path / "dubbed.mp4"
-    dubbed = dubstage("dub", footage / "vr_face2.mp4", "--output", film, "--no-personalize", **own)
+    video = tmp_path / "dubbed.mp4"
+    dubbed = dubstage("dub", footage / "vr_face2.mp4", "--output", video, "--no-personalize", **own)
     assert dubbed.returncode == 0, dubbed.stderr
-    assert probe(film).video.num_frames == probe(footage / "vr_face2.mp4").video.num_frames >= 30
+    assert probe(video).video.num_frames == probe(footage / "vr_face2.mp4").video.num_frames >= 30
 
     # Adapting the networks to the person works with them too. The command takes no number of steps, and its own takes a minute.
     for name, folder in own.items():

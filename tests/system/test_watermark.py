@@ -32,7 +32,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from tests.system.copied_mark import copy_mark
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded
-from tests.unit.provenance.signed_films import write_film
+from tests.unit.provenance.signed_videos import write_video
 
 OTHER_KEY = watermark_key(b"the key of somebody else")
 
@@ -54,7 +54,7 @@ def footage(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def film(footage: Path, dubber: Dubber, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video(footage: Path, dubber: Dubber, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dub of four seconds, without loss, so that its samples can be compared."""
     return _dub(footage, dubber, settings, tmp_path_factory.mktemp("marked") / "film.mp4")
 
@@ -67,9 +67,9 @@ def plain(footage: Path, dubber: Dubber, settings: GatewaySettings, tmp_path_fac
 
 
 @pytest.fixture(scope="module")
-def key(settings: GatewaySettings, film: Path) -> bytes:
+def key(settings: GatewaySettings, video: Path) -> bytes:
     found = own_watermark_key(settings)
-    assert found is not None, film
+    assert found is not None, video
     return found
 
 
@@ -81,18 +81,18 @@ def _dub(footage: Path, dubber: Dubber, settings: GatewaySettings, output: Path)
     return output
 
 
-def _found(host: StageHost, film: Path, key: bytes) -> Finding:
-    found = host.run(find_watermark(host.stages, probe(film), key, threads=1, on_frame=lambda _: None))
+def _found(host: StageHost, video: Path, key: bytes) -> Finding:
+    found = host.run(find_watermark(host.stages, probe(video), key, threads=1, on_frame=lambda _: None))
     assert found is not None
     return found
 
 
 def _encoded(source: Path, target: Path, codec: str, options: dict[str, str], *, rate: int | None = None, skip: int = 0) -> Path:
-    """Encode the pictures of a film again: at another rate, by repeating frames, and without the first `skip` frames."""
-    with av.open(str(source)) as film, av.open(str(target), "w") as output:
-        old = film.streams.video[0]
+    """Encode the pictures of a video again: at another rate, by repeating frames, and without the first `skip` frames."""
+    with av.open(str(source)) as video, av.open(str(target), "w") as output:
+        old = video.streams.video[0]
         assert old.average_rate is not None
-        pictures = list(film.decode(old))[skip:]
+        pictures = list(video.decode(old))[skip:]
         stream = output.add_stream(codec, rate=rate or Fraction(old.average_rate), options=options)
         stream.width, stream.height, stream.pix_fmt = old.width, old.height, "yuv420p"
         times: Iterator[int] = iter(range(len(pictures)))
@@ -108,14 +108,14 @@ def _encoded(source: Path, target: Path, codec: str, options: dict[str, str], *,
     return target
 
 
-def test_watermark_matches_manifest(host: StageHost, film: Path, key: bytes) -> None:
+def test_watermark_matches_manifest(host: StageHost, video: Path, key: bytes) -> None:
     """The mark of a dub is read and is the one that the manifest names."""
-    found = _found(host, film, key)
+    found = _found(host, video, key)
     assert found.found
     assert found.right
     # Bits before the correction of errors. The payload is another one in each run, and single bits may be read wrongly.
     assert found.agreeing >= 61
-    dub = verdict_of(film).dub
+    dub = verdict_of(video).dub
     assert dub is not None
     assert str(found.payload) == dub.watermark
     begin, end = found.spans[0][0], found.spans[-1][1]
@@ -133,7 +133,7 @@ def test_watermark_matches_manifest(host: StageHost, film: Path, key: bytes) -> 
 )
 def test_the_mark_outlives_re_encoding(
     host: StageHost,
-    film: Path,
+    video: Path,
     key: bytes,
     tmp_path: Path,
     ending: str,
@@ -142,16 +142,16 @@ def test_the_mark_outlives_re_encoding(
     rate: int | None,
     skip: int,
 ) -> None:
-    again = _encoded(film, tmp_path / f"again.{ending}", codec, options, rate=rate, skip=skip)
+    again = _encoded(video, tmp_path / f"again.{ending}", codec, options, rate=rate, skip=skip)
     found = _found(host, again, key)
-    dub = verdict_of(film).dub
+    dub = verdict_of(video).dub
     assert dub is not None
     assert (found.found, found.right, str(found.payload)) == (True, True, dub.watermark)
 
 
-def test_no_false_watermark(host: StageHost, film: Path, plain: Path, footage: Path, key: bytes) -> None:
+def test_no_false_watermark(host: StageHost, video: Path, plain: Path, footage: Path, key: bytes) -> None:
     """No mark is found with another key in the footage or in a dub without it."""
-    for where, used in ((film, OTHER_KEY), (footage, key), (plain, key)):
+    for where, used in ((video, OTHER_KEY), (footage, key), (plain, key)):
         found = _found(host, where, used)
         assert not found.found
         assert found.log10_chance > -3.0
@@ -161,9 +161,9 @@ def test_no_false_watermark(host: StageHost, film: Path, plain: Path, footage: P
 
 
 @pytest.fixture(scope="module")
-def copied_to_footage(host: StageHost, film: Path, footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copied_to_footage(host: StageHost, video: Path, footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The genuine footage of the dub, with the mark of the dub, which was copied without the key."""
-    return host.run(copy_mark(host.stages, film, footage, tmp_path_factory.mktemp("copied") / "forged.mkv"))
+    return host.run(copy_mark(host.stages, video, footage, tmp_path_factory.mktemp("copied") / "forged.mkv"))
 
 
 @pytest.fixture(scope="module")
@@ -188,17 +188,17 @@ def other_person(astronaut: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def _inspected(
-    film: Path, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+    video: Path, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
 ) -> tuple[int, str]:
     """Exit code of `dubstage inspect` at the installation, and what it prints."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
-    code = run(["inspect", *options, str(film)])
+    code = run(["inspect", *options, str(video)])
     return code, capsys.readouterr().out
 
 
 def test_watermark_copied_to_other_person(
     host: StageHost,
-    film: Path,
+    video: Path,
     other_person: Path,
     settings: GatewaySettings,
     tmp_path: Path,
@@ -206,14 +206,14 @@ def test_watermark_copied_to_other_person(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A mark that was copied to another person is not of this installation."""
-    forged = host.run(copy_mark(host.stages, film, other_person, tmp_path / "forged.mkv"))
+    forged = host.run(copy_mark(host.stages, video, other_person, tmp_path / "forged.mkv"))
     code, told = _inspected(forged, settings, monkeypatch, capsys)
     assert code == 4
     assert "watermark: none of this installation" in told
 
 
 def test_watermark_with_and_without_manifest(
-    film: Path,
+    video: Path,
     copied_to_footage: Path,
     settings: GatewaySettings,
     tmp_path: Path,
@@ -221,14 +221,14 @@ def test_watermark_with_and_without_manifest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A mark proves something with its manifest and is a clue without."""
-    dub = verdict_of(film).dub
+    dub = verdict_of(video).dub
     assert dub is not None
     assert dub.job
-    code, told = _inspected(film, settings, monkeypatch, capsys)
+    code, told = _inspected(video, settings, monkeypatch, capsys)
     assert code == 0
-    assert f"watermark: {dub.watermark}, of this film: the mark belongs to what the signed manifest says" in told
-    # Without its manifest, a film that was encoded again and footage that the mark was copied to cannot be told apart.
-    code, told = _inspected(_encoded(film, tmp_path / "again.mp4", "libx264", {"crf": "20"}), settings, monkeypatch, capsys)
+    assert f"watermark: {dub.watermark}, of this video: the mark belongs to what the signed manifest says" in told
+    # Without its manifest, a video that was encoded again and footage that the mark was copied to cannot be told apart.
+    code, told = _inspected(_encoded(video, tmp_path / "again.mp4", "libx264", {"crf": "20"}), settings, monkeypatch, capsys)
     assert code == 4
     assert f"watermark: {dub.watermark}, of this installation: a clue, no proof, because no manifest vouches for the mark" in told
     code, told = _inspected(copied_to_footage, settings, monkeypatch, capsys, "--json")
@@ -248,22 +248,22 @@ def test_watermark_copied_under_other_manifest(
     """A mark that was copied under the manifest of another video is reported."""
     own = signer == "this installation"
     sealer = open_sealer(settings) if own else Sealer(installation_credential(tmp_path / "elsewhere"))
-    signed = write_film(tmp_path / "signed.mp4", copied_to_footage, sealer)
+    signed = write_video(tmp_path / "signed.mp4", copied_to_footage, sealer)
     code, told = _inspected(signed, settings, monkeypatch, capsys)
     assert code == (0 if own else EXIT_UNKNOWN)
-    assert "of ANOTHER film of this installation" in told
+    assert "of ANOTHER video of this installation" in told
 
 
-def test_watermark_changes_face_luma_only(film: Path, plain: Path, footage: Path) -> None:
+def test_watermark_changes_face_luma_only(video: Path, plain: Path, footage: Path) -> None:
     """The mark changes nothing but the luma of the dubbed face and little there."""
     frames = [
         (with_it.astype(np.int64) - without, without != before)
-        for (with_it, *_), (without, *_), (before, *_) in zip(decoded(film), decoded(plain), decoded(footage), strict=True)
+        for (with_it, *_), (without, *_), (before, *_) in zip(decoded(video), decoded(plain), decoded(footage), strict=True)
     ]
     dubbed = np.any([touched for _, touched in frames], axis=0).astype(np.uint8)
     near = cv2.dilate(dubbed, np.ones((9, 9), np.uint8)) > 0
     assert not any(difference[~near].any() for difference, _ in frames)
     squares = sum(float((difference**2).sum()) for difference, _ in frames)
     assert 0 < squares / (len(frames) * int(dubbed.sum())) < 255**2 / 10**4.5
-    for marked, unmarked in zip(decoded(film), decoded(plain), strict=True):
+    for marked, unmarked in zip(decoded(video), decoded(plain), strict=True):
         assert all(np.array_equal(one, other) for one, other in zip(marked[1:], unmarked[1:], strict=True))

@@ -1,15 +1,15 @@
-"""Search for the watermark of a key in a face: the time of the film, the bits, how sure they are, and where the mark is.
+"""Search for the watermark of a key in a face: the time of the video, the bits, how sure they are, and where the mark is.
 
 1. Responses. A face moves, and its light changes: most of its energy is at low frequencies in time, and in few patterns of the grid
 (exposure, turning of the head, the mouth). So the luma under the bumps is taken on a regular time grid, its slow part is
 subtracted, and the rest is whitened over the cells and in time, with the covariances that it has itself. The response is the
 correlation with the course of one chip in time: a matched filter in coloured noise, which weights every cell by its reliability.
 
-2. Search for the time of the film: all shifts between the chips of a key and the responses of a face. Version 1 of the watermark
-has the same chips in every film of a word, so one Fourier transform compares all shifts. In version 2, the picture decides about
+2. Search for the time of the video: all shifts between the chips of a key and the responses of a face. Version 1 of the watermark
+has the same chips in every video of a word, so one Fourier transform compares all shifts. In version 2, the picture decides about
 the signs too (pattern.py), and each step is compared with the chips of each time.
 
-3. Probability that a film without the watermark looks as if it had one, which decides what counts as found.
+3. Probability that a video without the watermark looks as if it had one, which decides what counts as found.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def seen_spans(seconds: Float64, starts: Sequence[int]) -> list[slice]:
 SHIFTS: Final = PERIOD * STEPS_PER_CHIP
 """Number of shifts that are tried: the steps of one period of the signs."""
 _BLOCK: Final = 4096
-"""Steps that are compared together, so that long films take little memory."""
+"""Steps that are compared together, so that long videos take little memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class ShiftedBits:
 
 
 class Search:
-    """Search for the chips of one key in films of version 1."""
+    """Search for the chips of one key in videos of version 1."""
 
     def __init__(self, spreading: Spreading) -> None:
         carries = (spreading.bit == np.arange(WORD_BITS)[:, None, None]).astype(np.float64)
@@ -198,7 +198,7 @@ class Search:
         """Return the shift with the largest sum of squared bits.
 
         Under a wrong key, the signs of all chips are random. Every bit is a sum of numbers with random signs, divided by the root
-        of the sum of their squares, so the variance of the bit is 1, whatever the film shows.
+        of the sum of their squares, so the variance of the bit is 1, whatever the video shows.
 
         Args:
             parts: responses of a face, one part or more.
@@ -223,7 +223,7 @@ class Search:
 
 
 class ContentSearch:
-    """Search for the chips of one key in films of version 2."""
+    """Search for the chips of one key in videos of version 2."""
 
     def __init__(self, spreading: Spreading, content: ContentSigns) -> None:
         self._content = content
@@ -280,7 +280,7 @@ def _over_turns(of_chip: Array, chips: Float64) -> Float64:
 
 
 FALSE_ALARM_LOG10: Final = -6.0
-"""A mark is found if a film without the mark shows as much with a probability below 10^-6."""
+"""A mark is found if a video without the mark shows as much with a probability below 10^-6."""
 _SPAN_STEPS: Final = 50
 """Steps of the window in which spans are looked for: 2 s."""
 _SPAN_SIGMA: Final = 4.0
@@ -296,7 +296,7 @@ class Finding:
         payload: what the mark says after error correction.
         version: version of the watermark, 1 or 2; 0: the payload does not name the installation's key, so it was not read right.
         agreeing: how many of the 64 bits were read right before error correction, if the payload is right.
-        spans: [begin, end) in seconds of the film, where the mark is.
+        spans: [begin, end) in seconds of the video, where the mark is.
     """
 
     log10_chance: float
@@ -332,7 +332,7 @@ class Detector:
     def find(self, parts: Sequence[ResponseSpan], *, trials: int = 1) -> Finding | None:
         """Return the likeliest mark in one face; None: there are no parts.
 
-        The time at which the film was cut is unknown, so every shift of the time grid is tried, in all parts together and, because
+        The time at which the video was cut is unknown, so every shift of the time grid is tried, in all parts together and, because
         somebody may have cut parts out, in each part alone.
 
         Args:

@@ -1,4 +1,4 @@
-"""The mark of one film as pictures that are added to the luma of render boxes, and the strength of the mark in each frame.
+"""The mark of one video as pictures that are added to the luma of render boxes, and the strength of the mark in each frame.
 
 The mark is weak on a large face that rests, where it could be seen, and strong on all others. Two things take the mark away, and
 each asks for strength:
@@ -56,7 +56,7 @@ _ACROSS: Final = np.linspace(LEFT, RIGHT, COLUMNS + 1).astype(int)
 
 
 class Strength:
-    """Strength of the mark of one film, frame by frame in the order of the film."""
+    """Strength of the mark of one video, frame by frame in the order of the video."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -68,7 +68,7 @@ class Strength:
         """Return the strength of the mark in the next frame, LEAST to 1.
 
         Args:
-            seconds: time of the frame since the first frame of the film.
+            seconds: time of the frame since the first frame of the video.
             pixels: render box of the footage, uint8 RGB [160, 160, 3].
             scale: pixels of the frame per box pixel.
         """
@@ -95,7 +95,7 @@ def _cells(pixels: UInt8) -> Float64:
 
 
 class Mark:
-    """The mark of one film.
+    """The mark of one video.
 
     Args:
         key: secret of the installation, 32 bytes.
@@ -125,7 +125,7 @@ class FrameMark:
 
 
 class MarkedFace:
-    """The mark of one film, frame by frame in film order. The pictures of the footage decide about signs and strength."""
+    """The mark of one video, frame by frame in video order. The pictures of the footage decide about signs and strength."""
 
     def __init__(self, mark: Mark) -> None:
         self._mark = mark
@@ -137,7 +137,7 @@ class MarkedFace:
         """Return the mark of the next frame.
 
         Args:
-            seconds: time of the frame since the first frame of the film.
+            seconds: time of the frame since the first frame of the video.
             pixels: render box of the footage, uint8 RGB [160, 160, 3].
             scale: pixels of the frame per box pixel.
         """

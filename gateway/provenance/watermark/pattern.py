@@ -1,6 +1,6 @@
 """Pattern of the watermark: a grid of smooth bumps in the render box, the chips of a key, and signs that the picture decides.
 
-The mark is a picture of the render box that changes with the film's time t:
+The mark is a picture of the render box that changes with the video's time t:
 
     mark(y, x, t) = AMPLITUDE * sum over i, j, k of  sign[k, i, j] * bump(y / DY - i) * bump(x / DX - j) * bump(t / CHIP_S - k)
 
@@ -97,7 +97,7 @@ def noise(key: bytes, purpose: bytes, count: int) -> UInt8:
 
 
 FACTORS: Final = 3
-"""Signs that the sign of a chip is multiplied by. With more of them, two people agree less, and so does a film with its copies."""
+"""Signs that the sign of a chip is multiplied by. With more of them, two people agree less, and so does a video with its copies."""
 _PATTERNS: Final = 256
 _SIDE: Final = 20
 """Pixels of the picture that is multiplied with the patterns."""
@@ -135,7 +135,7 @@ def reduced(luma: UInt8) -> UInt8:
 
 
 class RecentMean:
-    """Mean of the pictures of the last moments, frame by frame in the order of the film."""
+    """Mean of the pictures of the last moments, frame by frame in the order of the video."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -145,7 +145,7 @@ class RecentMean:
         """Return the mean up to the next frame, uint8 [PIXELS]: whole numbers, so that processors that round differently agree.
 
         Args:
-            seconds: time of the frame since the first frame of the film.
+            seconds: time of the frame since the first frame of the video.
             picture: from `reduced`.
         """
         share = 1.0 - math.exp(-max(0.0, seconds - self._seconds) / _MEMORY_S)

@@ -1,6 +1,6 @@
-"""Payload of a watermark: 12 bits name the installation's key, 24 bits name the film; a code word of 64 bits carries them.
+"""Payload of a watermark: 12 bits name the installation's key, 24 bits name the video; a code word of 64 bits carries them.
 
-The 24 bits are a keyed digest of what the film's manifest says of the dub. So a mark belongs to one manifest, and only the
+The 24 bits are a keyed digest of what the video's manifest says of the dub. So a mark belongs to one manifest, and only the
 installation can tell which marks belong to which manifests.
 
 The code is the extended BCH code [64, 36], whose words differ in 12 bits or more, with a soft-decision decoder. Sources: Lin and
@@ -89,11 +89,11 @@ def decoded(soft: Float64) -> tuple[int, UInt8]:
     return int("".join(map(str, best[:MESSAGE_BITS].tolist())), 2), best
 
 
-_FILM_BITS: Final = 24
-_INSTALLATION_BITS: Final = MESSAGE_BITS - _FILM_BITS
+_VIDEO_BITS: Final = 24
+_INSTALLATION_BITS: Final = MESSAGE_BITS - _VIDEO_BITS
 _KEY_PURPOSE: Final = b"dubstage watermark key 1"
 _NAME_PURPOSE: Final = b"dubstage watermark installation 1"
-_FILM_PURPOSE: Final = b"dubstage watermark film 2"
+_VIDEO_PURPOSE: Final = b"dubstage watermark film 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,40 +102,40 @@ class Payload:
 
     Attributes:
         installation: 12 bits that follow from the key and from the version of the watermark: a check that the mark was read right.
-        film: 24 bits. In version 2, of the keyed digest of what the manifest says of the dub; in version 1, of the job's digest.
+        video: 24 bits. In version 2, of the keyed digest of what the manifest says of the dub; in version 1, of the job's digest.
     """
 
     installation: int
-    film: int
+    video: int
 
     @classmethod
-    def of_film(cls, key: bytes, statement: bytes) -> Payload:
-        """Return the payload of a film.
+    def of_video(cls, key: bytes, statement: bytes) -> Payload:
+        """Return the payload of a video.
 
         Args:
             key: secret of the installation, 32 bytes.
             statement: what the manifest says of the dub (`DubFacts.statement`).
         """
-        digest = hmac.new(key, _FILM_PURPOSE + statement, hashlib.sha256).digest()
-        return cls(installation_of(key), int.from_bytes(digest[: _FILM_BITS // 8], "big"))
+        digest = hmac.new(key, _VIDEO_PURPOSE + statement, hashlib.sha256).digest()
+        return cls(installation_of(key), int.from_bytes(digest[: _VIDEO_BITS // 8], "big"))
 
     @classmethod
     def of_message(cls, message: int) -> Payload:
         """Return the payload of a decoded message, 0 to 2^36 - 1."""
-        return cls(message >> _FILM_BITS, message & ((1 << _FILM_BITS) - 1))
+        return cls(message >> _VIDEO_BITS, message & ((1 << _VIDEO_BITS) - 1))
 
     @property
     def word(self) -> UInt8:
         """The 64 bits of the mark, uint8 [64] of 0 and 1."""
-        return encoded(self.installation << _FILM_BITS | self.film)
+        return encoded(self.installation << _VIDEO_BITS | self.video)
 
     def version(self, key: bytes) -> int:
         """Return the version of the watermark, 1 or 2; 0: the payload does not name this key, so the mark was not read right."""
         return next((version for version in (2, 1) if self.installation == installation_of(key, version)), 0)
 
     def __str__(self) -> str:
-        """Return the payload as 9 hexadecimal digits: 3 of the installation, 6 of the film."""
-        return f"{self.installation << _FILM_BITS | self.film:0{MESSAGE_BITS // 4}x}"
+        """Return the payload as 9 hexadecimal digits: 3 of the installation, 6 of the video."""
+        return f"{self.installation << _VIDEO_BITS | self.video:0{MESSAGE_BITS // 4}x}"
 
 
 def watermark_key(secret: bytes) -> bytes:

@@ -53,14 +53,14 @@ def row(
         consent: JSON file with the consent record, named like `footage`. It narrows the actor's record. Empty: the actor's alone.
         method: name of the method; empty: the actor's, or the gateway's default.
         face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
-        retime: make the film as long as the speech.
+        retime: make the video as long as the speech.
         expression: "keep" or "neutral"; empty: the method decides.
         keep_audio: keep the footage's sound.
         codec: video codec; empty: chosen by the container.
         skip_personalization: if no actor is given: leave the networks as they are.
         seed: random seed for personalisation.
         quality: thresholds that mark the finished shot for a person.
-        project: project that the film belongs to, which the consent record must cover.
+        project: project that the video belongs to, which the consent record must cover.
         language: language of the new speech (BCP 47), which the consent record must cover.
         expressiveness: factor of the mouth's movement, as for `gateway.dub`.
     """
@@ -172,7 +172,7 @@ def retry(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.RetryBatchReques
 
 @unary_call(rpcs.gateway.DELETE_BATCH, lambda reply: None)
 def delete(batch_id: str) -> pb.DeleteBatchRequest:
-    """Erase the rows, records and pictures of a batch whose shots have all ended. The films stay."""
+    """Erase the rows, records and pictures of a batch whose shots have all ended. The videos stay."""
     return pb.DeleteBatchRequest(batch_id=batch_id)
 
 

@@ -30,7 +30,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 LONG_S = 3600.0
-"""Seconds that a call may take which works on whole films, trains, or lasts as long as somebody speaks."""
+"""Seconds that a call may take which works on whole videos, trains, or lasts as long as somebody speaks."""
 
 
 @dataclass(frozen=True, slots=True)

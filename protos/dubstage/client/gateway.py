@@ -160,18 +160,19 @@ def dub(
         face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
         keep_audio: keep the footage's sound.
         codec: video codec; empty: chosen by the container.
-        consent: that the person agreed to be dubbed; with an actor who has a record, both must allow the film. None: the actor's
+        consent: that the person agreed to be dubbed; with an actor who has a record, both must allow the video. None: the actor's
             record.
         skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.
         seed: random seed for personalisation.
-        retime: make the film as long as the speech, by repeating and leaving out frames.
-        overwrite: replace any file at `output`; without this, only a film that dubstage wrote is replaced.
-        reference: picture or film, named like `footage`, whose first usable face gives the film its lip colour, make-up and beard,
-            for methods whose renderer takes a reference; empty: the person's own appearance.
+        retime: make the video as long as the speech, by repeating and leaving out frames.
+        overwrite: replace any file at `output`; without this, only a video that dubstage wrote is replaced.
+        reference: picture or video, named like `footage`, whose first usable face gives the video its lip colour, make-up and
+            beard, for methods whose renderer takes a reference; empty: the person's own appearance.
         reference_consent: that the person in `reference` agreed.
-        expression: "keep" or "neutral": whether the film keeps the slow expression (a smile, tension) of the person in the footage;
-            empty: keep, and neutral for films with a timeline of their own.
-        project: project of the film; a consent record that names projects must name this one.
+        expression: "keep" or "neutral": whether the video keeps the slow expression (a smile, tension) of the person in the
+            footage;
+            empty: keep, and neutral for videos with a timeline of their own.
+        project: project of the video; a consent record that names projects must name this one.
         language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
         expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
             Lips that p, b, m or silence shut stay shut.

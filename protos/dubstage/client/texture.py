@@ -135,7 +135,7 @@ class InsideSource:
 
 @dataclass(frozen=True, slots=True)
 class Backgrounds:
-    """Footage frames behind the frames of a film whose head moves.
+    """Footage frames behind the frames of a video whose head moves.
 
     Attributes:
         frame_indices: footage frame of each output frame, int64 [T].

@@ -37,7 +37,7 @@ from services.common.errors import DubstageError
 from services.common.methods import DEFAULT_METHOD, METHODS
 
 _NO_MARK: Final = 0.8
-"""Mean size of a bit in a film without the watermark: the mean size of a normal number."""
+"""Mean size of a bit in a video without the watermark: the mean size of a normal number."""
 
 
 def markdown_of_dubs(rows: Sequence[RecodingRow]) -> str:
@@ -164,9 +164,9 @@ async def undubbed(asked: argparse.Namespace) -> int:
             except DubstageError as problem:
                 tell(f"{film}: not read: {problem}")
             if len(films) % 50 == 0:
-                tell(f"{len(films)} films tracked")
+                tell(f"{len(films)} videos tracked")
     readings = await asyncio.to_thread(readings_of, films, key, asked.keys)
-    print(f"{readings.films} of {len(films)} films show a face for a second or longer, {readings.seconds:.0f} s in all")
+    print(f"{readings.films} of {len(films)} videos show a face for a second or longer, {readings.seconds:.0f} s in all")
     print(f"false alarms: {readings.false_alarms} of {readings.own.size + readings.wrong.size} readings")
     print(f"least probability: 10^{readings.own.min():.1f} (key of the installation), 10^{readings.wrong.min():.1f} (wrong keys)")
     write_readings(asked.csv, readings)
@@ -199,8 +199,8 @@ async def cost(asked: argparse.Namespace) -> int:
             more = found.with_ms - found.without_ms
             print(f"{clip.name}, {found.frames} frames, {_TURNS} runs each:")
             print(f"  blending: {found.without_ms:.2f} ms per frame without, {found.with_ms:.2f} ms with: {more:+.2f} ms")
-            print(f"  size of the film: {found.with_bytes / found.without_bytes - 1.0:+.2%}")
-            print(f"  search: tracking {found.tracking_ms:.1f} ms per frame, then {found.search_ms:.0f} ms per film")
+            print(f"  size of the video: {found.with_bytes / found.without_bytes - 1.0:+.2%}")
+            print(f"  search: tracking {found.tracking_ms:.1f} ms per frame, then {found.search_ms:.0f} ms per video")
     return 0
 
 
@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("dubs", help="what re-encoding leaves of the watermark of dubs")
     one.add_argument("clip", nargs="+", type=Path, help="footage with sound, a dub of this installation, or a folder with --splits")
-    one.add_argument("--splits", nargs="*", default=[], help="of a folder: all films with these uses in its catalogue.csv")
+    one.add_argument("--splits", nargs="*", default=[], help="of a folder: all videos with these uses in its catalogue.csv")
     one.add_argument("--method", nargs="+", default=[DEFAULT_METHOD], choices=list(METHODS), help="methods to dub footage with")
     one.add_argument("--seconds", type=float, default=6.0, help="length of the beginning that is dubbed")
     one.add_argument("--personalize", action="store_true", help="train the networks on the person before the dub")
@@ -226,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     two.set_defaults(run=undubbed)
     four = commands.add_parser("copies", help="whether a mark is found that is copied to genuine footage")
     four.add_argument("clip", nargs="+", type=Path, help="footage with sound, or a folder with --splits")
-    four.add_argument("--splits", nargs="*", default=[], help="of a folder: all films with these uses in its catalogue.csv")
+    four.add_argument("--splits", nargs="*", default=[], help="of a folder: all videos with these uses in its catalogue.csv")
     four.add_argument("--seconds", type=float, default=6.0, help="length of the beginning that is dubbed")
     four.add_argument("--csv", type=Path, required=True, help="table to write")
     four.set_defaults(run=copies)

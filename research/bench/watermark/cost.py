@@ -43,15 +43,15 @@ class BlendTime:
 
 @dataclass(frozen=True, slots=True)
 class FilmTime:
-    """The last pass of a dub, which decodes, blends and encodes every frame, and the search in the film.
+    """The last pass of a dub, which decodes, blends and encodes every frame, and the search in the video.
 
     Attributes:
         without_ms: processor time of blending per frame, without a watermark, the median of the runs.
         with_ms: with it.
-        without_bytes: size of the film.
-        with_bytes: size of the film with the watermark.
+        without_bytes: size of the video.
+        with_bytes: size of the video with the watermark.
         tracking_ms: processor time per frame of tracking all faces for the search.
-        search_ms: processor time of looking for one key in the tracked faces, for the whole film.
+        search_ms: processor time of looking for one key in the tracked faces, for the whole video.
     """
 
     frames: int
@@ -77,7 +77,7 @@ def blend_time(side: int, runs: int = _RUNS) -> BlendTime:
     place = np.array([[1.0, 0.0, 400.0], [0.0, 1.0, 200.0]])
     key = bytes(32)
     face = random.integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8)
-    marked = MarkedFace(Mark(key, Payload.of_film(key, b"bench")))
+    marked = MarkedFace(Mark(key, Payload.of_video(key, b"bench")))
     best = [float("inf"), float("inf")]
     pixel = pixel_format("yuv420p")
     colour = colour_model(pixel, ColourTags(), 1920, 1080)
@@ -92,7 +92,7 @@ def blend_time(side: int, runs: int = _RUNS) -> BlendTime:
 
 
 async def film_time(studio: Studio, clip: Path, method: str, turns: int) -> FilmTime:
-    """Dub a clip, write the film again with and without the watermark by turns, and look for the watermark.
+    """Dub a clip, write the video again with and without the watermark by turns, and look for the watermark.
 
     Raises:
         DubstageError: the clip cannot be dubbed.
@@ -102,7 +102,7 @@ async def film_time(studio: Studio, clip: Path, method: str, turns: int) -> Film
     size = [0, 0]
     for turn in range(turns):
         for number, on in enumerate((False, True)):
-            # The first run tracks and renders. All others find the rendered windows and write the film alone.
+            # The first run tracks and renders. All others find the rendered windows and write the video alone.
             job = studio.job(clip, film, method, personalize=False, watermark=on)
             blend[number].append(_blending_ms(await job.run(lambda *_: None)))
             size[number] = film.stat().st_size

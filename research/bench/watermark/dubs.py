@@ -37,7 +37,7 @@ from tests.system.dubbing import first_seconds
 
 @dataclass(frozen=True, slots=True)
 class Recoding:
-    """One way of encoding a film again.
+    """One way of encoding a video again.
 
     Attributes:
         filters: chain of FFmpeg's filters, each with its arguments.
@@ -66,10 +66,10 @@ RECODINGS: Final = {
 
 
 def recoded(film: Path, target: Path, how: Recoding) -> Path:
-    """Write the pictures of a film, filtered and encoded again; return the file.
+    """Write the pictures of a video, filtered and encoded again; return the file.
 
     Raises:
-        ValueError: the film has no pictures.
+        ValueError: the video has no pictures.
     """
     with av.open(str(film)) as source, av.open(str(target), "w") as output:
         old = source.streams.video[0]
@@ -104,8 +104,8 @@ class Studio:
     """Stages, folders and settings that dubs are made with.
 
     Attributes:
-        folder: for jobs, artefacts and films.
-        sealer: signs films and marks mouths, with the key of this installation.
+        folder: for jobs, artefacts and videos.
+        sealer: signs videos and marks mouths, with the key of this installation.
         threads: threads of decoder and encoder.
     """
 
@@ -124,7 +124,7 @@ class Studio:
         return DubJob(request, self.stages, ArtefactStore(str(self.folder / "artefacts")), self.folder / "jobs", sealer=sealer)
 
     async def dub(self, footage: Path, output: Path, method: str, *, personalize: bool) -> DubOutcome:
-        """Dub footage with its own sound, and keep the film alone.
+        """Dub footage with its own sound, and keep the video alone.
 
         Raises:
             DubstageError: the footage cannot be dubbed.
@@ -159,13 +159,13 @@ class RecodingRow:
     """The watermark of one dub after one re-encoding.
 
     Attributes:
-        film: name of the clip.
+        video: name of the clip.
         face_px: width of the largest face in the first frame that shows one, pixels of the dub.
         seconds: length of the dub.
         recoding: how the dub was encoded again.
         bits_right: of 64, before error correction.
         mean_bit: mean size of a bit, standard deviations.
-        log10_false_alarm: decimal logarithm of the probability that a film without the mark shows as much.
+        log10_false_alarm: decimal logarithm of the probability that a video without the mark shows as much.
         read: whether the mark was found and names the right job.
     """
 
@@ -215,7 +215,7 @@ async def rows_of_clip(
 
 
 def _marked(film: Path) -> DubFacts | None:
-    """Return what the manifest of a film says; None: the film is no dub with a watermark."""
+    """Return what the manifest of a video says; None: the video is no dub with a watermark."""
     dub = verdict_of(film).dub
     return dub if dub is not None and dub.watermark else None
 
@@ -223,7 +223,7 @@ def _marked(film: Path) -> DubFacts | None:
 async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names: Iterable[str]) -> AsyncIterator[RecodingRow]:
     facts, key = _marked(film), studio.sealer.watermark_key
     if facts is None or key is None:
-        raise ValueError(f"{film}: no frame was dubbed, so the film has no watermark")
+        raise ValueError(f"{film}: no frame was dubbed, so the video has no watermark")
     word = Payload.of_message(int(facts.watermark, 16)).word
     width, seconds = await _face_width(studio.stages, film), float(probe(film).video.duration)
     for recoding in names:

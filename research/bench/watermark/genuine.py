@@ -33,10 +33,10 @@ class Readings:
     """Stated probabilities of all footage.
 
     Attributes:
-        films: number of films in which a face is seen for a second or longer.
+        videos: number of videos in which a face is seen for a second or longer.
         seconds: length of what was looked at, of all faces together.
-        own: float64 [films], decimal logarithms, with the key of this installation.
-        wrong: float64 [keys, films], with wrong keys.
+        own: float64 [videos], decimal logarithms, with the key of this installation.
+        wrong: float64 [keys, videos], with wrong keys.
     """
 
     films: int
@@ -51,7 +51,7 @@ class Readings:
 
 
 def films_below(paths: Sequence[Path]) -> list[Path]:
-    """Return films: files as they are, and all files with the ending of a film below folders."""
+    """Return videos: files as they are, and all files with the ending of a video below folders."""
     found: list[Path] = []
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -60,19 +60,19 @@ def films_below(paths: Sequence[Path]) -> list[Path]:
 
 
 async def faces_of_film(stages: Stages, film: Path, threads: int) -> list[list[ResponseSpan]]:
-    """Return the responses of every face of a film.
+    """Return the responses of every face of a video.
 
     Raises:
-        DubstageError: the film cannot be read.
+        DubstageError: the video cannot be read.
     """
     return await responses_of_faces(stages, inspect_video(film), threads=threads, on_frame=lambda _: None)
 
 
 def readings_of(films: Sequence[Sequence[Sequence[ResponseSpan]]], own: bytes, keys: int) -> Readings:
-    """Look for the key of this installation and for wrong keys in the faces of films.
+    """Look for the key of this installation and for wrong keys in the faces of videos.
 
     Args:
-        films: responses of every face of every film.
+        videos: responses of every face of every video.
         own: key of this installation, 32 bytes.
         keys: number of wrong keys.
     """
@@ -104,7 +104,7 @@ class Copy:
     Attributes:
         marked: clip whose dub the mark was copied from.
         footage: clip whose footage the mark was added to.
-        log10_false_alarm: decimal logarithm of the probability that a film without the mark shows as much.
+        log10_false_alarm: decimal logarithm of the probability that a video without the mark shows as much.
         found: whether the mark was found.
         bits_right: of 64, before error correction, if the mark was found and names the installation; otherwise 0.
     """
@@ -125,11 +125,11 @@ async def copies_of(studio: Studio, clips: Sequence[Path], seconds: float) -> As
         seconds: length of the beginning.
 
     Raises:
-        ValueError: there are no films with watermarks.
+        ValueError: there are no videos with watermarks.
     """
     key = studio.sealer.watermark_key
     if key is None:
-        raise ValueError("films get no watermark: leave DUBSTAGE_WATERMARK out")
+        raise ValueError("videos get no watermark: leave DUBSTAGE_WATERMARK out")
     for number, clip in enumerate(clips):
         dub = studio.folder / "dub.mp4"
         try:

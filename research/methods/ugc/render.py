@@ -275,7 +275,7 @@ def _open(opening: Opening) -> UgcTrainer:
 
 NETWORK: Final[TrainableNetwork] = renderer_network(
     SPEC,
-    summary="corrects a warped texture to the wanted lips of a frame",
+    summary="corrects a warped texture to the target lips of a frame",
     configs=CONFIGS,
     open_training=_open,
     more_files=lambda _run: (FRAME_DISCRIMINATOR,),

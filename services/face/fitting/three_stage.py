@@ -85,7 +85,7 @@ class Schedule:
 
     Attributes:
         shared_steps: of stage 2.
-        first_steps: of stage 3, in the first frame of a film, a shot or a face, which has no frame before.
+        first_steps: of stage 3, in the first frame of a video, a shot or a face, which has no frame before.
         frame_steps: of stage 3, in every further frame.
     """
 

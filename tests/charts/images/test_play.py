@@ -11,13 +11,13 @@ import yaml
 
 from charts.play.__main__ import KEY, SECRET, TRITON_VALUES, VALUES, _beside_python
 from charts.play.__main__ import main as play_main
-from charts.play.films import CHECKOUT, MANIFEST, write_shots
 from charts.play.pods import PLAYED, PORTS, STEP, Document, Podman, playable, probes, render_chart, servers
+from charts.play.videos import CHECKOUT, MANIFEST, write_shots
 from gateway.batch.manifest import shots_by_line
 from gateway.cli.demo import SPEECH
 from services.common.methods import DEFAULT_METHOD
 from tests.charts.images.dockerfile import SERVICE, SERVICES, read
-from tests.integration.films import write_short_clip
+from tests.integration.videos import write_short_clip
 
 SECOND = "play-dubstage-gateway-2"
 SETTINGS = ["global.artefacts.volume.hostPath=/a", "gateway.data.hostPath=/d", "gateway.media.hostPath=/m"]
@@ -148,19 +148,19 @@ def test_replicas_whose_ports_cannot_be_moved_are_refused(rendered: list[Documen
 def test_shots_and_manifest_of_footage(carphone: Path, tmp_path: Path) -> None:
     """Shots are parts of the footage and their manifest serves gateways and the command."""
     shutil.copyfile(SPEECH, tmp_path / "speech.wav")
-    films = write_shots(carphone, tmp_path / "speech.wav", 3, DEFAULT_METHOD, tmp_path)
+    videos = write_shots(carphone, tmp_path / "speech.wav", 3, DEFAULT_METHOD, tmp_path)
     shots, mistakes = shots_by_line((tmp_path / MANIFEST).read_bytes(), told_as=MANIFEST)
     assert mistakes == []
-    assert [shot.output for shot in shots.values()] == films
+    assert [shot.output for shot in shots.values()] == videos
     assert {(shot.speech, shot.method, shot.personalize) for shot in shots.values()} == {("speech.wav", DEFAULT_METHOD, False)}
     pictures = []
     for shot in shots.values():
-        with av.open(str(tmp_path / shot.footage)) as film:
-            frames = [frame.to_ndarray(format="gray").astype(float) for frame in film.decode(video=0)]
+        with av.open(str(tmp_path / shot.footage)) as video:
+            frames = [frame.to_ndarray(format="gray").astype(float) for frame in video.decode(video=0)]
             assert len(frames) in (89, 90)
             pictures.append(frames[0])
-    with av.open(str(carphone)) as film:
-        whole = [frame.to_ndarray(format="gray").astype(float) for frame in film.decode(video=0)]
+    with av.open(str(carphone)) as video:
+        whole = [frame.to_ndarray(format="gray").astype(float) for frame in video.decode(video=0)]
     nearest = [min(range(len(whole)), key=lambda number: abs(whole[number] - picture).mean()) for picture in pictures]
     assert nearest == [0, 16, 31]
 

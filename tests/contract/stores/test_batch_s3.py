@@ -44,8 +44,8 @@ def store(url: str) -> BatchStore:
     return store
 
 
-def fail_after(film: Path, content: bytes) -> None:
-    film.write_bytes(content)
+def fail_after(video: Path, content: bytes) -> None:
+    video.write_bytes(content)
     raise ZeroDivisionError
 
 
@@ -146,7 +146,7 @@ def test_slow_copy_ends(url: str, s3: S3Server, tmp_path: Path, monkeypatch: pyt
 
 def test_bucket_consent_records_checked(url: str, s3: S3Server) -> None:
     """Consent records of a bucket are read when a batch is checked."""
-    record = {"subject": "Jane", "granted_by": "Jane", "scope": "a film", "date": "2026-01-01", "reference": "drawer 3"}
+    record = {"subject": "Jane", "granted_by": "Jane", "scope": "a video", "date": "2026-01-01", "reference": "drawer 3"}
     for name, content in (("good", json.dumps(record)), ("bad", "{}"), ("large", " " * 100_000)):
         s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/{name}.json", Body=content.encode())
     assert consent_at(f"{url}/good.json").subject == "Jane"
@@ -167,22 +167,22 @@ def test_upload_is_whole_with_digest(url: str, tmp_path: Path) -> None:
     """A video is uploaded whole or not at all and its digest is known."""
     place = f"{url}/out/a.mp4"
     assert digest_of(place) is None
-    with pytest.raises(ZeroDivisionError), delivered(place, tmp_path) as film:
-        fail_after(film, b"half")
+    with pytest.raises(ZeroDivisionError), delivered(place, tmp_path) as video:
+        fail_after(video, b"half")
     assert digest_of(place) is None
     for content in (b"first", b"second"):
-        with delivered(place, tmp_path) as film:
-            assert film.suffix == ".mp4"
-            film.write_bytes(content)
+        with delivered(place, tmp_path) as video:
+            assert video.suffix == ".mp4"
+            video.write_bytes(content)
         assert digest_of(place) == hashlib.sha256(content).hexdigest()
     assert fetched(place, tmp_path, field="footage", max_bytes=100).read_bytes() == b"second"
 
 
 def test_manifest_uploaded_with_video(url: str, s3: S3Server, tmp_path: Path) -> None:
     """The manifest beside a video is uploaded with the video."""
-    with delivered(f"{url}/out/a.mkv", tmp_path) as film:
-        film.write_bytes(b"film")
-        sidecar_of(film).write_bytes(b"manifest")
+    with delivered(f"{url}/out/a.mkv", tmp_path) as video:
+        video.write_bytes(b"film")
+        sidecar_of(video).write_bytes(b"manifest")
     for key, content in (("a.mkv", b"film"), ("a.mkv.c2pa", b"manifest")):
         assert s3.client.get_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/{key}")["Body"].read() == content
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/b.mkv.c2pa", Body=b"mine")

@@ -115,13 +115,13 @@ def test_blobs_return_by_reference(store: ArtefactStore, s3: S3Server, url: str,
     assert store.put_bytes(b"mouth") == ref
     data = np.random.default_rng(0).bytes((9 << 20) + 17)
     (tmp_path / "clip").write_bytes(data)
-    film = store.put_file(tmp_path / "clip")
-    assert store.get_bytes(film) == data
-    assert store.put_bytes(data) == film
+    video = store.put_file(tmp_path / "clip")
+    assert store.get_bytes(video) == data
+    assert store.put_bytes(data) == video
     arrays = store.put_arrays({"landmarks": np.arange(12, dtype=np.float32)}, {"clip": "a"})
     assert store.get_arrays(arrays)["landmarks"].tolist() == list(range(12))
     assert store.get_bytes(store.put_bytes(b"")) == b""
-    assert {key_of(one) for one in (ref, film, arrays)} <= set(s3.all_keys())
+    assert {key_of(one) for one in (ref, video, arrays)} <= set(s3.all_keys())
 
 
 def test_what_lies_there_already_is_not_sent_again(store: ArtefactStore, s3: S3Server) -> None:

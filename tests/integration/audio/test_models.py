@@ -1,4 +1,4 @@
-"""Speech and no speech in real films."""
+"""Speech and no speech in real videos."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -19,16 +19,16 @@ def speech_probability(models: AudioModels, samples: Float32, rate_hz: int = 160
     return extract_features(samples, rate_hz, Timeline(rate=Fraction(25)), VOICE, models=models)["speech_probability"]
 
 
-def film_speech_probability(models: AudioModels, film: Path) -> Float32:
-    sound = SoundReader(film)
+def video_speech_probability(models: AudioModels, video: Path) -> Float32:
+    sound = SoundReader(video)
     return speech_probability(models, np.concatenate([chunk.samples for chunk in sound]), sound.info.sample_rate_hz)
 
 
-def test_a_film_without_speech_is_not_speech(models: AudioModels, clips: Clips) -> None:
+def test_a_video_without_speech_is_not_speech(models: AudioModels, clips: Clips) -> None:
     for name in ("video/lp_s18.mp4", "video/lp_d9.mp4"):  # music; room noise
-        assert film_speech_probability(models, clips.path(name)).max() < 0.5, name
+        assert video_speech_probability(models, clips.path(name)).max() < 0.5, name
 
 
-def test_a_film_of_a_speaker_is_speech(models: AudioModels, clips: Clips) -> None:
-    probability = film_speech_probability(models, clips.path("video/hp_31.mp4"))
+def test_a_video_of_a_speaker_is_speech(models: AudioModels, clips: Clips) -> None:
+    probability = video_speech_probability(models, clips.path("video/hp_31.mp4"))
     assert np.mean(probability > 0.5) > 0.85

@@ -1,4 +1,4 @@
-"""`dubstage inspect`: says whether a film is what its maker signed, and what the maker says."""
+"""`dubstage inspect`: says whether a video is what its maker signed, and what the maker says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.unit.provenance.conftest import carphone
-from tests.unit.provenance.signed_films import certificate_of, chain_for, flip, pem_of, write_film
+from tests.unit.provenance.signed_videos import certificate_of, chain_for, flip, pem_of, write_video
 from tests.unit.provenance.time_stamps import STAMPED_AT, authority, new_stamper
 
 __all__ = ["carphone"]
@@ -32,8 +32,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_own_video_valid_and_trusted(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A video of this installation is valid and trusted."""
-    film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
-    assert run(["inspect", str(film)]) == 0
+    video = write_video(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    assert run(["inspect", str(video)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "content credentials: valid, signed with a certificate of this installation"
     for line in (
@@ -52,13 +52,13 @@ def test_own_video_valid_and_trusted(carphone: Path, data: Path, tmp_path: Path,
 
 def test_foreign_video_needs_its_authority(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A video of a stranger is valid and not trusted until its authority is named."""
-    film = write_film(tmp_path / "film.mkv", carphone, Sealer(installation_credential(tmp_path / "elsewhere")))
-    assert run(["inspect", str(film)]) == 5
+    video = write_video(tmp_path / "film.mkv", carphone, Sealer(installation_credential(tmp_path / "elsewhere")))
+    assert run(["inspect", str(video)]) == 5
     shown = capsys.readouterr()
     head = "content credentials: valid, but the signer is unknown: neither this installation nor a trusted authority"
     assert shown.out.startswith(f"{head}\nmanifest: sidecar\n")
     assert "no trusted authority vouches for the signer" in shown.err
-    assert run(["inspect", "--no-watermark", f"{film}.c2pa", "--trust", str(tmp_path / "elsewhere" / KEY_FILE)]) == 0
+    assert run(["inspect", "--no-watermark", f"{video}.c2pa", "--trust", str(tmp_path / "elsewhere" / KEY_FILE)]) == 0
     assert capsys.readouterr().out.startswith("content credentials: valid, and the signer is trusted\n")
     assert not data.exists()
 
@@ -75,14 +75,14 @@ def test_studio_video_shows_time_stamp(
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_KEY_FILE", str(tmp_path / "key.pem"))
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         monkeypatch.setenv("DUBSTAGE_PROVENANCE_TIME_STAMP_URL", url)
-        film = write_film(tmp_path / "film.mp4", carphone, open_sealer(load_settings(GatewaySettings)))
+        video = write_video(tmp_path / "film.mp4", carphone, open_sealer(load_settings(GatewaySettings)))
     signed = f"signed by: Test Studio, Test Studio (Ed25519, {STAMPED_AT.isoformat()}"
     for trust, told in (("both.pem", ")"), ("one.pem", ", time stamp of an authority that is not trusted)")):
-        assert run(["inspect", "--no-watermark", str(film), "--trust", str(tmp_path / trust)]) == 0
+        assert run(["inspect", "--no-watermark", str(video), "--trust", str(tmp_path / trust)]) == 0
         printed = capsys.readouterr().out.splitlines()
         assert printed[0] == "content credentials: valid, and the signer is trusted"
         assert f"{signed}{told}" in printed
-        assert run(["inspect", "--no-watermark", "--json", str(film), "--trust", str(tmp_path / trust)]) == 0
+        assert run(["inspect", "--no-watermark", "--json", str(video), "--trust", str(tmp_path / trust)]) == 0
         assert json.loads(capsys.readouterr().out)["time_is_trusted"] is (trust == "both.pem")
     assert not data.exists()
 
@@ -107,37 +107,37 @@ def test_other_customer_of_same_authority(
     (tmp_path / "key.pem").write_bytes(pem_of(ours))
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_CERTIFICATE_FILE", str(tmp_path / "chain.pem"))
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_KEY_FILE", str(tmp_path / "key.pem"))
-    films = [
-        write_film(tmp_path / f"film{number}.mp4", carphone, Sealer(credential_of(chain, pem_of(key))))
+    videos = [
+        write_video(tmp_path / f"film{number}.mp4", carphone, Sealer(credential_of(chain, pem_of(key))))
         for number, (chain, key) in enumerate(zip(chains, (ours, theirs), strict=True))
     ]
-    for film, head, ours_alone in (
-        (films[0], "valid, signed with a certificate of this installation", True),
-        (films[1], "valid, and the signer is trusted", False),
+    for video, head, ours_alone in (
+        (videos[0], "valid, signed with a certificate of this installation", True),
+        (videos[1], "valid, and the signer is trusted", False),
     ):
-        assert run(["inspect", "--no-watermark", str(film)]) == 0
+        assert run(["inspect", "--no-watermark", str(video)]) == 0
         assert capsys.readouterr().out.startswith(f"content credentials: {head}\n")
-        assert run(["inspect", "--no-watermark", "--json", str(film)]) == 0
+        assert run(["inspect", "--no-watermark", "--json", str(video)]) == 0
         assert json.loads(capsys.readouterr().out)["signed_here"] is ours_alone
 
 
 def test_exit_codes_changed_and_unsigned(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A changed video and a video without a manifest have exit codes of their own."""
-    film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
-    flip(film, int(0.6 * film.stat().st_size))
-    assert run(["inspect", str(film)]) == 3
+    video = write_video(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    flip(video, int(0.6 * video.stat().st_size))
+    assert run(["inspect", str(video)]) == 3
     shown = capsys.readouterr()
     assert shown.out.startswith("content credentials: NOT VALID\n")
-    assert "the film was changed after it was signed" in shown.err
+    assert "the video was changed after it was signed" in shown.err
     assert run(["inspect", "--no-watermark", str(carphone)]) == 4
     assert capsys.readouterr().out.startswith("content credentials: none\n")
 
 
 def test_everything_is_there_as_json(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
-    assert run(["inspect", "--json", str(film)]) == 0
+    video = write_video(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    assert run(["inspect", "--json", str(video)]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["file"], told["state"], told["place"], told["reasons"]) == (str(film), "trusted", "embedded", [])
+    assert (told["file"], told["state"], told["place"], told["reasons"]) == (str(video), "trusted", "embedded", [])
     assert told["signed_here"] is True
     assert told["watermark"]["standing"] is None
     assert told["dub"]["dubbed"] == [[2, 5], [8, 9]]
@@ -150,7 +150,7 @@ def test_everything_is_there_as_json(carphone: Path, data: Path, tmp_path: Path,
     ("words", "reason"),
     [
         (["none.mp4"], "none.mp4 does not exist"),
-        (["none.mkv.c2pa"], "its film none.mkv is not beside it"),
+        (["none.mkv.c2pa"], "its video none.mkv is not beside it"),
         (["words.txt", "--trust", "words.txt"], "has no PEM certificate"),
         (["words.txt", "--trust", "none.pem"], "none.pem cannot be read"),
         (["."], "is a folder"),

@@ -117,7 +117,7 @@ def test_probe_cached_until_file_changes(tmp_path: Path, monkeypatch: pytest.Mon
     start = inspection._Inspection._start
 
     def counted(self: Any, handle: int, seconds: float) -> Any:
-        if self._path == path:  # servers of other tests may look into films of their own meanwhile
+        if self._path == path:  # servers of other tests may look into videos of their own meanwhile
             started.append(self._question)
         return start(self, handle, seconds)
 

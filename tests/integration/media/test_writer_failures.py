@@ -1,4 +1,4 @@
-"""A disk that is full while a film is written: a clear error, and nothing left of the film."""
+"""A disk that is full while a video is written: a clear error, and nothing left of the video."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.media.made_footage import Clip, make_clip
 
 
 def _write(info: MediaInfo, output: Path) -> None:
-    """Write a lossless film."""
+    """Write a lossless video."""
     with VideoWriter(output, info, speech=None, settings=WriteSettings(codec="ffv1")) as writer, VideoReader(info) as reader:
         for frame in reader:
             writer.write(frame)

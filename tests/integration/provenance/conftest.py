@@ -1,4 +1,4 @@
-"""Fixtures of the tests of signed films."""
+"""Fixtures of the tests of signed videos."""
 
 from __future__ import annotations
 

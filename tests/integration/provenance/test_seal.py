@@ -1,4 +1,4 @@
-"""A film is signed before it gets its name; any change is told; the manifests of what it was made of are kept."""
+"""A video is signed before it gets its name; any change is told; the manifests of what it was made of are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway.provenance.credential import KEY_FILE, certificates_in, installatio
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
-from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, flip, write_film
+from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of, flip, write_video
 
 EMBEDDED = (".mp4", ".mov", ".m4v")
 BESIDE = (".mkv", ".nut", ".mxf")
@@ -35,30 +35,30 @@ def sealer(tmp_path_factory: pytest.TempPathFactory) -> Sealer:
 
 @pytest.fixture(scope="module")
 def signed(carphone: Path, sealer: Sealer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the signed films film.mp4 and film.mkv, for tests that change copies of the films."""
+    """A folder with the signed videos film.mp4 and film.mkv, for tests that change copies of the videos."""
     folder = tmp_path_factory.mktemp("signed")
     for suffix in (".mp4", ".mkv"):
-        write_film(folder / f"film{suffix}", carphone, sealer)
+        write_video(folder / f"film{suffix}", carphone, sealer)
     return folder
 
 
 def _copy(signed: Path, suffix: str, folder: Path) -> Path:
-    """Copy a signed film with its sidecar into a folder, and return the copy."""
+    """Copy a signed video with its sidecar into a folder, and return the copy."""
     for file in signed.glob(f"film{suffix}*"):
         shutil.copy(file, folder)
     return folder / f"film{suffix}"
 
 
-def _packets(film: Path) -> list[tuple[int, bytes]]:
-    with av.open(str(film)) as container:
+def _packets(video: Path) -> list[tuple[int, bytes]]:
+    with av.open(str(video)) as container:
         return [(packet.pts, bytes(packet)) for packet in container.demux() if packet.size]
 
 
 @pytest.mark.parametrize("suffix", EMBEDDED)
 def test_embedded_manifest_keeps_media(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """MP4 and MOV have the manifest inside and the same media."""
-    plain = write_film(tmp_path / f"plain{suffix}", carphone, None)
-    signed = write_film(tmp_path / f"signed{suffix}", carphone, sealer)
+    plain = write_video(tmp_path / f"plain{suffix}", carphone, None)
+    signed = write_video(tmp_path / f"signed{suffix}", carphone, sealer)
     verdict = verdict_of(signed)
     assert (verdict.state, verdict.place, verdict.reasons) == (
         ManifestState.VALID,
@@ -74,8 +74,8 @@ def test_embedded_manifest_keeps_media(suffix: str, carphone: Path, sealer: Seal
 @pytest.mark.parametrize("suffix", BESIDE)
 def test_sidecar_manifest_keeps_file(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """Other videos have the manifest beside them and not a byte more."""
-    plain = write_film(tmp_path / f"plain{suffix}", carphone, None)
-    signed = write_film(tmp_path / f"signed{suffix}", carphone, sealer)
+    plain = write_video(tmp_path / f"plain{suffix}", carphone, None)
+    signed = write_video(tmp_path / f"signed{suffix}", carphone, sealer)
     if suffix != ".mxf":  # FFmpeg writes a random id into each MXF file
         assert signed.read_bytes() == plain.read_bytes()
     sidecar = tmp_path / f"signed{suffix}.c2pa"
@@ -91,19 +91,19 @@ def test_sidecar_manifest_keeps_file(suffix: str, carphone: Path, sealer: Sealer
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("part", [0.3, 0.6, 1.0])  # media, and the last byte; a bit of a box's length makes the file unreadable
-def test_one_bit_changed_in_a_film_is_told(part: float, suffix: str, signed: Path, tmp_path: Path) -> None:
-    film = _copy(signed, suffix, tmp_path)
-    size, manifest = film.stat().st_size, 16_384 if suffix == ".mp4" else 0
-    flip(film, manifest + int(part * (size - 1 - manifest)))
-    verdict = verdict_of(film)
+def test_one_bit_changed_in_a_video_is_told(part: float, suffix: str, signed: Path, tmp_path: Path) -> None:
+    video = _copy(signed, suffix, tmp_path)
+    size, manifest = video.stat().st_size, 16_384 if suffix == ".mp4" else 0
+    flip(video, manifest + int(part * (size - 1 - manifest)))
+    verdict = verdict_of(video)
     assert verdict.state == ManifestState.INVALID
     assert any("was changed after it was signed" in reason for reason in verdict.reasons)
 
 
 def test_a_changed_claim_is_told(signed: Path, tmp_path: Path) -> None:
-    film = _copy(signed, ".mp4", tmp_path)
-    flip(film, film.read_bytes().index(b"a method"))
-    verdict = verdict_of(film)
+    video = _copy(signed, ".mp4", tmp_path)
+    flip(video, video.read_bytes().index(b"a method"))
+    verdict = verdict_of(video)
     assert verdict.state == ManifestState.INVALID
     assert verdict.reasons
 
@@ -113,8 +113,8 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
     footage, speech = tmp_path / "Jane Doe.mp4", tmp_path / "Jane Doe.wav"
     footage.write_bytes(carphone.read_bytes())
     speech.write_bytes(b"RIFF of Jane")
-    film = write_film(tmp_path / "Jane.mp4", footage, sealer, speech=speech)
-    verdict = verdict_of(film)
+    video = write_video(tmp_path / "Jane.mp4", footage, sealer, speech=speech)
+    verdict = verdict_of(video)
     assert verdict.generator == "dubstage 9.8.7"
     assert verdict.actions == (
         {"action": "c2pa.opened"},
@@ -144,30 +144,30 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
         "job": "ef" * 32,
         "watermark": "",
     }
-    assert b"Jane" not in film.read_bytes()
+    assert b"Jane" not in video.read_bytes()
 
 
 def test_unchanged_video_not_called_synthetic(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video that shows nothing synthetic does not say so."""
-    film = tmp_path / "film.mp4"
+    video = tmp_path / "film.mp4"
     honest = replace(claim_of(carphone), synthetic=False, description="No mouth in this film is synthetic.", dubbed=())
-    write_film(film, carphone, None)
-    file = OutputFile(film, overwrite=True)
+    write_video(video, carphone, None)
+    file = OutputFile(video, overwrite=True)
     with file.content() as content:
-        content.write(film.read_bytes())
-    commit_with(file, sealer.seal(honest, film))
-    verdict = verdict_of(film)
+        content.write(video.read_bytes())
+    commit_with(file, sealer.seal(honest, video))
+    verdict = verdict_of(video)
     assert verdict.state == ManifestState.VALID
     assert verdict.actions[1] == {"action": "c2pa.edited", "description": "No mouth in this film is synthetic."}
     assert verdict.dub is not None
     assert verdict.dub.dubbed == []
 
 
-@pytest.mark.parametrize(("footage", "film"), [(".mp4", ".mp4"), (".mp4", ".mkv"), (".mkv", ".mkv"), (".mkv", ".mov")])
+@pytest.mark.parametrize(("footage", "video"), [(".mp4", ".mp4"), (".mp4", ".mkv"), (".mkv", ".mkv"), (".mkv", ".mov")])
 def test_the_manifest_of_the_footage_is_kept(
-    footage: str, film: str, carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
+    footage: str, video: str, carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
 ) -> None:
-    second = write_film(tmp_path / f"second{film}", carphone, sealer, source=signed / f"film{footage}")
+    second = write_video(tmp_path / f"second{video}", carphone, sealer, source=signed / f"film{footage}")
     verdict, first = verdict_of(second), verdict_of(signed / f"film{footage}").dub
     assert verdict.state == ManifestState.VALID
     assert first is not None
@@ -180,7 +180,7 @@ def test_changed_signed_footage_detected(carphone: Path, sealer: Sealer, signed:
     """Footage that was changed after it was signed is reported."""
     first = _copy(signed, ".mp4", tmp_path)
     flip(first, first.stat().st_size - 100)
-    second = verdict_of(write_film(tmp_path / "second.mp4", carphone, sealer, source=first))
+    second = verdict_of(write_video(tmp_path / "second.mp4", carphone, sealer, source=first))
     assert (second.state, second.ingredients[0]["has_manifest"], second.ingredients[0]["valid"]) == (
         ManifestState.VALID,
         True,
@@ -192,7 +192,7 @@ def test_unparsable_footage_has_no_manifest(carphone: Path, sealer: Sealer, tmp_
     """Footage that C2PA cannot parse has no manifest to keep."""
     odd = tmp_path / "odd.mp4"
     odd.write_bytes(b"no film at all, whatever the name says")
-    verdict = verdict_of(write_film(tmp_path / "film.mp4", carphone, sealer, source=odd))
+    verdict = verdict_of(write_video(tmp_path / "film.mp4", carphone, sealer, source=odd))
     assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
 
 
@@ -211,12 +211,12 @@ def test_damaged_footage_manifest_warns(
     """A damaged manifest of the footage is left out with a warning."""
     footage = _copy(signed, suffix, tmp_path)
     damage(footage if suffix == ".mp4" else sidecar_of(footage))
-    film = OutputFile(tmp_path / "second.mp4")
-    with film.content() as content:
+    video = OutputFile(tmp_path / "second.mp4")
+    with video.content() as content:
         content.write(carphone.read_bytes())
     seal = sealer.seal(claim_of(footage), tmp_path / "second.mp4")
     with capture_logs() as logs:
-        commit_with(film, seal)
+        commit_with(video, seal)
     verdict = verdict_of(tmp_path / "second.mp4")
     assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
     assert verdict.dub is not None
@@ -228,22 +228,22 @@ def test_damaged_footage_manifest_warns(
 
 def test_kept_footage_manifest_no_warning(carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path) -> None:
     """A manifest of the footage that is kept gives no warning."""
-    film = OutputFile(tmp_path / "second.mp4")
-    with film.content() as content:
+    video = OutputFile(tmp_path / "second.mp4")
+    with video.content() as content:
         content.write(carphone.read_bytes())
     seal = sealer.seal(claim_of(signed / "film.mp4"), tmp_path / "second.mp4")
-    commit_with(film, seal)
+    commit_with(video, seal)
     assert seal.warnings == []
 
 
 def test_installation_certificates_are_trusted(carphone: Path, tmp_path: Path) -> None:
     """The certificates of the installation make its videos trusted."""
     folder = tmp_path / "data"
-    film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(folder)))
-    assert verdict_of(film, anchors=certificates_in(folder / KEY_FILE)).state == ManifestState.TRUSTED
+    video = write_video(tmp_path / "film.mp4", carphone, Sealer(installation_credential(folder)))
+    assert verdict_of(video, anchors=certificates_in(folder / KEY_FILE)).state == ManifestState.TRUSTED
     other = tmp_path / "other"
     installation_credential(other)
-    stranger = verdict_of(film, anchors=certificates_in(other / KEY_FILE))
+    stranger = verdict_of(video, anchors=certificates_in(other / KEY_FILE))
     assert (stranger.state, stranger.signer["common_name"]) == (ManifestState.VALID, "dubstage installation (self-signed)")
 
 
@@ -251,7 +251,7 @@ def test_installation_certificates_are_trusted(carphone: Path, tmp_path: Path) -
 def test_unsignable_video_not_written(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video that cannot be signed is not written."""
     with pytest.raises(MediaUnsupportedError, match="does not exist"):
-        write_film(tmp_path / f"film{suffix}", carphone, sealer, source=tmp_path / "gone.mp4")
+        write_video(tmp_path / f"film{suffix}", carphone, sealer, source=tmp_path / "gone.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -262,7 +262,7 @@ def test_silent_time_stamp_authority_retryable(suffix: str, carphone: Path, seal
         nobody.bind(("127.0.0.1", 0))
         stamped = replace(sealer, time_stamp_url=f"http://127.0.0.1:{nobody.getsockname()[1]}")
         with pytest.raises(BackendUnavailableError, match="time stamp authority"):
-            write_film(tmp_path / f"film{suffix}", carphone, stamped)
+            write_video(tmp_path / f"film{suffix}", carphone, stamped)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -287,61 +287,61 @@ def test_unusable_manifest_name_refused_early(sealer: Sealer, tmp_path: Path, ov
 
 def test_same_name_gets_new_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video of the same name gets the new manifest."""
-    film = write_film(tmp_path / "film.mkv", carphone, sealer)
+    video = write_video(tmp_path / "film.mkv", carphone, sealer)
     before = (tmp_path / "film.mkv.c2pa").read_bytes()
-    sealer.check_place(film, overwrite=False)
-    write_film(film, carphone, sealer)
+    sealer.check_place(video, overwrite=False)
+    write_video(video, carphone, sealer)
     assert (tmp_path / "film.mkv.c2pa").read_bytes() != before
-    assert verdict_of(film).state == ManifestState.VALID
+    assert verdict_of(video).state == ManifestState.VALID
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_failed_rename_leaves_no_sidecar(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """If the video cannot get its name, no sidecar stays."""
-    film = tmp_path / "film.mkv"
-    seal = sealer.seal(claim_of(carphone), film)
-    file = OutputFile(film)
+    video = tmp_path / "film.mkv"
+    seal = sealer.seal(claim_of(carphone), video)
+    file = OutputFile(video)
     with file.content() as content:
         content.write(b"a film")
-    os.mkdir(film)
+    os.mkdir(video)
     with pytest.raises(InvalidRequestError, match="is a folder"):
         commit_with(file, seal)
     file.discard()
-    assert list(tmp_path.iterdir()) == [film]
+    assert list(tmp_path.iterdir()) == [video]
 
 
 @pytest.mark.parametrize("room", [0, 100, 3000])
 def test_small_manifest_space_still_signs(room: int, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video whose reserved space is too small is copied and signed all the same."""
-    plain = write_film(tmp_path / "plain.mp4", carphone, None)
-    film = OutputFile(tmp_path / "film.mp4")
-    with film.content() as content:
+    plain = write_video(tmp_path / "plain.mp4", carphone, None)
+    video = OutputFile(tmp_path / "film.mp4")
+    with video.content() as content:
         if room:
             with plain.open("rb") as source:
                 copy_with_padding(source, content, room)
         else:
             content.write(plain.read_bytes())
-    commit_with(film, sealer.seal(claim_of(carphone), tmp_path / "film.mp4"))
+    commit_with(video, sealer.seal(claim_of(carphone), tmp_path / "film.mp4"))
     verdict = verdict_of(tmp_path / "film.mp4")
     assert (verdict.state, verdict.media_sha256) == (ManifestState.VALID, media_sha256(plain))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "plain.mp4"]
 
 
-def test_a_film_is_signed_without_a_copy(carphone: Path, sealer: Sealer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_is_signed_without_a_copy(carphone: Path, sealer: Sealer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(OutputFile, "rewriting")
-    first = write_film(tmp_path / "first.mp4", carphone, sealer)
-    second = write_film(tmp_path / "second.mov", carphone, sealer, source=first)
+    first = write_video(tmp_path / "first.mp4", carphone, sealer)
+    second = write_video(tmp_path / "second.mov", carphone, sealer, source=first)
     assert (verdict_of(first).state, verdict_of(second).state) == (ManifestState.VALID, ManifestState.VALID)
 
 
 def test_bytes_behind_manifest_detected(signed: Path, tmp_path: Path) -> None:
     """Bytes behind the manifest cannot be used to hide something."""
-    film = _copy(signed, ".mp4", tmp_path)
-    with film.open("rb") as file:
+    video = _copy(signed, ".mp4", tmp_path)
+    with video.open("rb") as file:
         box = manifest_boxes(file)[0]
-    flip(film, box.end - 1)
-    verdict = verdict_of(film)
+    flip(video, box.end - 1)
+    verdict = verdict_of(video)
     assert (verdict.state, verdict.reasons) == (
         ManifestState.INVALID,
-        ("the bytes behind the manifest were changed after the film was signed",),
+        ("the bytes behind the manifest were changed after the video was signed",),
     )

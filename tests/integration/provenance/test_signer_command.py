@@ -1,4 +1,4 @@
-"""A command signs films in place of a key file, as one does that asks a key management service."""
+"""A command signs videos in place of a key file, as one does that asks a key management service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
 from services.common.server.settings import load_settings
-from tests.unit.provenance.signed_films import PrivateKey, chain_for, pem_of, write_film
+from tests.unit.provenance.signed_videos import PrivateKey, chain_for, pem_of, write_video
 from tests.unit.provenance.test_credential import KEYS
 from tests.unit.provenance.time_stamps import authority, new_stamper
 
@@ -65,12 +65,12 @@ def signing(folder: Path, key: PrivateKey) -> tuple[GatewaySettings, bytes]:
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_the_command_signs_and_readers_trust_the_film(algorithm: str, carphone: Path, tmp_path: Path) -> None:
+def test_the_command_signs_and_readers_trust_the_video(algorithm: str, carphone: Path, tmp_path: Path) -> None:
     settings, anchor = signing(tmp_path, KEYS[algorithm]())
     sealer = open_sealer(settings)
     assert sealer.credential.key == b""
     assert sealer.credential.algorithm == algorithm
-    assert verdict_of(write_film(tmp_path / "film.mp4", carphone, sealer), anchors=anchor).state is ManifestState.TRUSTED
+    assert verdict_of(write_video(tmp_path / "film.mp4", carphone, sealer), anchors=anchor).state is ManifestState.TRUSTED
 
 
 def test_the_watermark_follows_from_its_own_file(tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_failed_signer_writes_no_video(carphone: Path, tmp_path: Path) -> None:
     settings, _ = signing(tmp_path, Ed25519PrivateKey.generate())
     sealer = open_sealer(settings)
     command_of(tmp_path, "import sys\nsys.exit('the key was disabled')")
-    film = tmp_path / "film.mp4"
+    video = tmp_path / "film.mp4"
     with pytest.raises(BackendUnavailableError, match=r"the key was disabled\); .*film\.mp4 was not written"):
-        write_film(film, carphone, sealer)
+        write_video(video, carphone, sealer)
     assert not list(tmp_path.glob("*film*"))
 
 
@@ -140,7 +140,7 @@ def test_signer_wait_not_authority_timeout(carphone: Path, tmp_path: Path) -> No
     stamper = new_stamper()
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(sealer, time_stamp_url=url, time_stamp_limit_s=4.0)
-        verdict = verdict_of(write_film(tmp_path / "film.mp4", carphone, stamped), anchors=anchor + stamper.anchor)
+        verdict = verdict_of(write_video(tmp_path / "film.mp4", carphone, stamped), anchors=anchor + stamper.anchor)
     assert (verdict.state, verdict.time_is_trusted) == (ManifestState.TRUSTED, True)
 
 

@@ -1,4 +1,4 @@
-"""A film is dated by a time stamp authority, and a film that the authority does not date is not written."""
+"""A video is dated by a time stamp authority, and a video that the authority does not date is not written."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from gateway.provenance.library import LibraryError, sign
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError
-from tests.unit.provenance.signed_films import chain_for, claim_gigabytes, claim_of, flip, pem_of, write_film
+from tests.unit.provenance.signed_videos import chain_for, claim_gigabytes, claim_of, flip, pem_of, write_video
 from tests.unit.provenance.time_stamps import STAMPED_AT, Answer, Door, Request, Stamper, authority, new_stamper, refusal
 
-FILMS = (".mp4", ".mkv")
+VIDEOS = (".mp4", ".mkv")
 WRONG: dict[str, tuple[Callable[[Stamper], Answer], str]] = {
     "error": (lambda stamper: lambda door, request: door.give(stamper.stamp(request), status=500), "status = 500"),
     "garbage": (lambda _: lambda door, request: door.give(b"<html>Welcome</html>"), "decode error"),
@@ -41,7 +41,7 @@ WRONG: dict[str, tuple[Callable[[Stamper], Answer], str]] = {
     "older answer": (lambda stamper: lambda door, request: door.give(stamper.stamp(_asked_before(request))), "nonce mismatch"),
     "forgery": (lambda stamper: lambda door, request: door.give(_forger(stamper).stamp(request)), "authority is untrusted"),
 }
-"""Answers of an authority that are no time stamp of the film, and the error for each."""
+"""Answers of an authority that are no time stamp of the video, and the error for each."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Studio:
     """A studio with a certificate of its own.
 
     Attributes:
-        sealer: signs its films.
+        sealer: signs its videos.
         anchor: certificate, PEM, of the authority that vouches for the studio.
     """
 
@@ -87,18 +87,18 @@ def _forger(stamper: Stamper) -> Stamper:
     return replace(stamper, key=generate_private_key(SECP256R1()))
 
 
-@pytest.mark.parametrize("suffix", FILMS)
-def test_a_film_has_the_time_of_the_authority(
+@pytest.mark.parametrize("suffix", VIDEOS)
+def test_a_video_has_the_time_of_the_authority(
     suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
 ) -> None:
-    plain = write_film(tmp_path / f"plain{suffix}", carphone, studio.sealer)
+    plain = write_video(tmp_path / f"plain{suffix}", carphone, studio.sealer)
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
-        film = write_film(tmp_path / f"film{suffix}", carphone, replace(studio.sealer, time_stamp_url=url))
-    verdict = verdict_of(film, anchors=studio.anchor + stamper.anchor)
+        video = write_video(tmp_path / f"film{suffix}", carphone, replace(studio.sealer, time_stamp_url=url))
+    verdict = verdict_of(video, anchors=studio.anchor + stamper.anchor)
     assert (verdict.state, verdict.reasons, verdict.time_is_trusted) == (ManifestState.TRUSTED, (), True)
     assert datetime.datetime.fromisoformat(verdict.signer["time"]) == STAMPED_AT
     assert verdict.media_sha256 == verdict_of(plain).media_sha256
-    doubted = verdict_of(film, anchors=studio.anchor)
+    doubted = verdict_of(video, anchors=studio.anchor)
     assert (doubted.state, doubted.time_is_trusted, doubted.signer["time"]) == (
         ManifestState.TRUSTED,
         False,
@@ -110,9 +110,9 @@ def test_a_film_has_the_time_of_the_authority(
 
 def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
-        film = write_film(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
+        video = write_video(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     trust = {"trust": {"trust_anchors": (studio.anchor + stamper.anchor).decode()}, "verify": {"verify_trust": True}}
-    with c2pa.Context.from_dict(trust) as context, c2pa.Reader(film, context=context) as reader:
+    with c2pa.Context.from_dict(trust) as context, c2pa.Reader(video, context=context) as reader:
         assert reader.get_validation_state() == "Trusted"
         results, manifest = reader.get_validation_results(), reader.get_active_manifest()
     assert results is not None
@@ -126,37 +126,37 @@ def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studi
 def test_changed_time_stamped_video_detected(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
     """A video that was changed is reported in spite of its time."""
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
-        film = write_film(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
-    flip(film, film.stat().st_size - 100)
-    assert verdict_of(film, anchors=studio.anchor + stamper.anchor).state == ManifestState.INVALID
+        video = write_video(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
+    flip(video, video.stat().st_size - 100)
+    assert verdict_of(video, anchors=studio.anchor + stamper.anchor).state == ManifestState.INVALID
 
 
 def test_damaged_manifest_not_authority_error(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
     """Footage with a damaged manifest is not the authority's fault."""
-    footage = claim_gigabytes(write_film(tmp_path / "footage.mp4", carphone, studio.sealer))
+    footage = claim_gigabytes(write_video(tmp_path / "footage.mp4", carphone, studio.sealer))
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(studio.sealer, time_stamp_url=url)
-        film = write_film(tmp_path / "film.mp4", carphone, stamped, source=footage)
-    verdict = verdict_of(film, anchors=studio.anchor + stamper.anchor)
+        video = write_video(tmp_path / "film.mp4", carphone, stamped, source=footage)
+    verdict = verdict_of(video, anchors=studio.anchor + stamper.anchor)
     assert (verdict.state, verdict.time_is_trusted) == (ManifestState.TRUSTED, True)
     assert not verdict.ingredients[0]["has_manifest"]
 
 
-@pytest.mark.parametrize(("case", "suffix"), list(zip(WRONG, cycle(FILMS), strict=False)))
+@pytest.mark.parametrize(("case", "suffix"), list(zip(WRONG, cycle(VIDEOS), strict=False)))
 def test_missing_time_stamp_is_retryable(
     case: str, suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
 ) -> None:
     """An authority that gives no time stamp is an error that may pass."""
     answer, reason = WRONG[case]
-    film = tmp_path / f"film{suffix}"
-    film.write_bytes(b"the film before")
+    video = tmp_path / f"film{suffix}"
+    video.write_bytes(b"the film before")
     with authority(answer(stamper)) as url:
         stamped = replace(studio.sealer, time_stamp_url=url)
         with pytest.raises(BackendUnavailableError, match=reason) as raised:
-            write_film(film, carphone, stamped)
+            write_video(video, carphone, stamped)
     assert f"the time stamp authority {url} gave no time stamp" in raised.value.message
-    assert list(tmp_path.iterdir()) == [film]
-    assert film.read_bytes() == b"the film before"
+    assert list(tmp_path.iterdir()) == [video]
+    assert video.read_bytes() == b"the film before"
 
 
 @pytest.mark.parametrize("said", ["nothing", "a beginning"])
@@ -172,7 +172,7 @@ def test_unfinished_authority_answer_times_out(said: str, carphone: Path, studio
     with authority(answer) as url:
         stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=0.2)
         with pytest.raises(BackendUnavailableError, match=r"its answer was not complete after 0\.2 s") as raised:
-            write_film(tmp_path / "film.mp4", carphone, stamped)
+            write_video(tmp_path / "film.mp4", carphone, stamped)
     assert url in raised.value.message
     assert "DUBSTAGE_PROVENANCE_TIME_STAMP_URL must name an authority" in raised.value.message
     assert list(tmp_path.iterdir()) == []
@@ -190,7 +190,7 @@ def test_endless_authority_answer_refused(carphone: Path, studio: Studio, tmp_pa
     with authority(answer) as url:
         stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=600.0)
         with pytest.raises(BackendUnavailableError, match="its answer does not fit into 256 MB") as raised:
-            write_film(tmp_path / "film.mkv", carphone, stamped)
+            write_video(tmp_path / "film.mkv", carphone, stamped)
     assert url in raised.value.message
     assert list(tmp_path.iterdir()) == []
 
@@ -200,7 +200,7 @@ def test_expired_certificate_not_authority_error(carphone: Path, stamper: Stampe
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(_studio(days=-1).sealer, time_stamp_url=url)
         with pytest.raises(InvalidRequestError, match="certificate was not valid"):
-            write_film(tmp_path / "film.mp4", carphone, stamped)
+            write_video(tmp_path / "film.mp4", carphone, stamped)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,14 +215,14 @@ def test_time_stamp_outlives_certificate(carphone: Path, stamper: Stamper, tmp_p
         assert time.monotonic() < limit_s
         time.sleep(0.02)
     assert verdict_of(dated, anchors=both).state == ManifestState.TRUSTED
-    for film, anchors in ((dated, short.anchor), (plain, both)):
-        expired = verdict_of(film, anchors=anchors)
+    for video, anchors in ((dated, short.anchor), (plain, both)):
+        expired = verdict_of(video, anchors=anchors)
         assert expired.state == ManifestState.INVALID
         assert any("no trusted authority vouches for that time" in reason for reason in expired.reasons)
 
 
 def _signed_in_time(footage: Path, dated: Path, plain: Path, url: str) -> Studio:
-    """Sign two films, with and without a time, with a certificate that expires soon after."""
+    """Sign two videos, with and without a time, with a certificate that expires soon after."""
     claim = definition(claim_of(footage), {"footage": "ab" * 32}, sidecar_binding(io.BytesIO(b"a film")))
     made = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
     claim["assertions"][0]["data"]["actions"] = [made]
@@ -230,13 +230,13 @@ def _signed_in_time(footage: Path, dated: Path, plain: Path, url: str) -> Studio
     while valid_s < 60.0:
         studio = _studio(days=valid_s / 86_400)
         try:
-            for film, authority_url in ((dated, url), (plain, "")):
-                film.write_bytes(b"a film")
+            for video, authority_url in ((dated, url), (plain, "")):
+                video.write_bytes(b"a film")
                 credential = studio.sealer.credential
                 manifest = sign(claim, (), credential, time_stamp_url=authority_url)
-                sidecar_of(film).write_bytes(manifest)
+                sidecar_of(video).write_bytes(manifest)
         except LibraryError:  # the machine was slower than the certificate
             valid_s *= 2.0
         else:
             return studio
-    raise AssertionError("two films were not signed within 30 s")
+    raise AssertionError("two videos were not signed within 30 s")

@@ -21,17 +21,17 @@ from tests.unit.actors.installation import actors, blobs, database_url, settings
 __all__ = ["actors", "blobs", "database_url", "settings"]
 
 
-def half_a_film(folder: Path) -> Path:
-    """A film whose writer was killed."""
+def half_a_video(folder: Path) -> Path:
+    """A video whose writer was killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    film = folder / "film.mp4"
-    output = OutputFile(film)
+    video = folder / "film.mp4"
+    output = OutputFile(video)
     output.prepare()
     (partial,) = folder.iterdir()
     kept = partial.read_bytes()
     output.discard()
     partial.write_bytes(kept)
-    return film
+    return video
 
 
 @pytest.mark.parametrize("output", ["media", "elsewhere", "media/../elsewhere"])
@@ -41,7 +41,7 @@ async def test_cancellation_removes_only_own_files(
 ) -> None:
     """A cancelled operation removes nothing outside of jobs and media."""
     confine(tmp_path / "media")
-    films = {name: half_a_film(tmp_path / name) for name in ("media", "elsewhere")}
+    videos = {name: half_a_video(tmp_path / name) for name in ("media", "elsewhere")}
     folders = [settings.data_dir / "jobs" / "1", tmp_path / "elsewhere"]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ async def test_cancellation_removes_only_own_files(
     await context.abandon(record)
     assert (tmp_path / "elsewhere" / "faces.bin").exists()
     assert folders[0].exists() is (job != "data/jobs/1")
-    left = {name: bool(list(film.parent.glob(".dubstage-*"))) for name, film in films.items()}
+    left = {name: bool(list(video.parent.glob(".dubstage-*"))) for name, video in videos.items()}
     assert left == {"media": output != "media", "elsewhere": True}
     with actors.database.reading() as session:
         assert session.scalars(select(JobFolderRow)).all() == []

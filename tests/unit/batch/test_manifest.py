@@ -70,7 +70,7 @@ def test_rows_take_defaults_and_paths(write: Write, tmp_path: Path) -> None:
     assert (second.retime, second.footage, second.consent) == (False, f"{tmp_path}/plate.mp4", f"{tmp_path}/consent.json")
 
 
-def test_the_digest_is_that_of_the_wanted_films(write: Write) -> None:
+def test_the_digest_is_that_of_the_wanted_videos(write: Write) -> None:
     plain = read_manifest(write(row("a", retime=False), row("b")))
     spelled = read_manifest(write({"defaults": {"retime": False}}, row("a"), row("b", seed=0)), name="other")
     assert plain.sha256 == spelled.sha256
@@ -120,7 +120,7 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "8: face: face takes largest, speaker",
         "9: method: no method 'magic'; there are:",
         "10: codec: unknown codec vp9",
-        "11: keep_audio: the film gets a timeline of its own",
+        "11: keep_audio: the video gets a timeline of its own",
         "12: output: ",
         "13: output: ",
         "14: row: 'id' stands twice",
@@ -171,7 +171,7 @@ def test_outputs_unique_and_no_inputs(write: Write, tmp_path: Path) -> None:
     assert mistakes(path) == [
         "2: id: a: line 1 has this id already",
         "3: id: A: line 1 has the id a, which differs only in case",
-        f"3: output: {tmp_path}/out/a.mp4: line 1 writes this film already",
+        f"3: output: {tmp_path}/out/a.mp4: line 1 writes this video already",
         f"4: output: {tmp_path}/plate.mp4 is the footage of line 4: give another name",
     ]
 
@@ -195,11 +195,11 @@ def test_link_gives_no_second_name(write: Write, tmp_path: Path) -> None:
         row("h", output="here/outlink/not/there/g.mp4"),
     )
     assert mistakes(path) == [
-        f"2: output: {tmp_path}/outlink/a.mp4: line 1 writes this film already as {tmp_path}/out/a.mp4, through a link",
+        f"2: output: {tmp_path}/outlink/a.mp4: line 1 writes this video already as {tmp_path}/out/a.mp4, through a link",
         f"3: output: {tmp_path}/here/plate.mp4 is the footage of line 8 ({tmp_path}/plate.mp4, through a link): give another name",
         f"6: output: {tmp_path}/here/outlink/speech.mp4 is the speech of line 5 ({tmp_path}/speech.wav, through a link): "
         "give another name",
-        f"8: output: {tmp_path}/here/outlink/not/there/g.mp4: line 7 writes this film already as "
+        f"8: output: {tmp_path}/here/outlink/not/there/g.mp4: line 7 writes this video already as "
         f"{tmp_path}/outlink/not/there/g.mp4, through a link",
     ]
     assert len(read_manifest(path, check_files=False).shots) == 8, "links of other machines are unknown"
@@ -216,7 +216,7 @@ def test_actor_decides_method(write: Write) -> None:
     path = write(row("a", actor="nobody"), row("b", actor="ann"), row("c", actor="ann", keep_audio=True))
     assert mistakes(path, method_of=method_of) == [
         "1: actor: no actor 'nobody'",
-        "3: keep_audio: the film gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
+        "3: keep_audio: the video gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
     ]
     assert read_manifest(write(row("a", actor="nobody"))).shots[0].actor == "nobody"
 

@@ -24,7 +24,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
-    """A web server with one film of 3 MB."""
+    """A web server with one video of 3 MB."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "plate.mov").write_bytes(bytes(3_000_000))
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "site"))) as server:
@@ -75,9 +75,9 @@ def test_nameless_url_is_row_problem() -> None:
 def test_local_video_and_folder_written(tmp_path: Path) -> None:
     """A video of this machine is written at its place and its folder is made."""
     place = tmp_path / "films" / "day 1" / "a.mp4"
-    with delivered(str(place), tmp_path / "aside") as film:
-        assert film == place
-        film.write_bytes(b"film")
+    with delivered(str(place), tmp_path / "aside") as video:
+        assert video == place
+        video.write_bytes(b"film")
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidRequestError, match="file cannot be made"), delivered(f"{tmp_path}/file/a.mp4", tmp_path):
         pytest.fail("the block is not entered")
@@ -128,7 +128,7 @@ def test_silent_server_is_retryable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["https://host/a.mp4", "s3://bucket", "s3:///key", "ftp://host/a.mp4", "simplecache::s3://b/k"])
-def test_a_film_cannot_go_everywhere(place: str, tmp_path: Path) -> None:
+def test_a_video_cannot_go_everywhere(place: str, tmp_path: Path) -> None:
     assert output_problem(place).endswith("give a path or s3://BUCKET/KEY")
     with pytest.raises(InvalidRequestError, match="give a path or s3://BUCKET/KEY") as caught, delivered(place, tmp_path):
         pytest.fail("the block is not entered")

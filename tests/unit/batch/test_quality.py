@@ -43,12 +43,12 @@ def test_a_thumbnail_has_the_proportions_of_the_picture(shape: tuple[int, int], 
 
 def test_thumbnail_shows_frame_colours(carphone: Path) -> None:
     """A thumbnail shows the chosen frame in its colours."""
-    film = probe(carphone)
-    rendered = np.zeros(film.video.num_frames, np.bool_)
+    video = probe(carphone)
+    rendered = np.zeros(video.video.num_frames, np.bool_)
     rendered[60:81] = True
-    with VideoReader(film) as reader:
+    with VideoReader(video) as reader:
         frames = {frame.index: to_rgb(frame).astype(np.float32) for frame in reader if frame.index in (0, 70)}
-    shown = decoded(thumbnail_of(film, rendered)).astype(np.float32)
+    shown = decoded(thumbnail_of(video, rendered)).astype(np.float32)
     assert shown.shape[1] <= WIDTH
     assert np.abs(shown - frames[70]).mean() < 4
     assert np.abs(shown - frames[0]).mean() > 6

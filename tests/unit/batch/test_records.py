@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.batch import records
-from gateway.batch.records import Failure, FilmMetrics, failure_of, progress_of
+from gateway.batch.records import Failure, VideoMetrics, failure_of, progress_of
 from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
 from gateway.batch.worker import exit_code_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError
@@ -63,7 +63,7 @@ def test_full_disk_is_retryable(details: Path) -> None:
 NOW = "2026-05-01T10:00:00.000Z"
 LATER = "2026-05-01T10:01:00.000Z"
 AGAIN = Failure("the stage does not answer", 20, retryable=True)
-MADE = FilmMetrics(
+MADE = VideoMetrics(
     frames=30,
     frames_by_reason={"DUBBED": 20, "SILENT": 10},
     frames_dubbed=30,

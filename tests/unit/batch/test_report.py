@@ -143,7 +143,7 @@ def test_videos_have_player_and_link(tmp_path: Path) -> None:
     assert all("controls" in player and player["preload"] == "none" for player in page.all_of("video"))
     assert [link["href"] for link in page.all_of("a") if link["href"].endswith(".mp4")] == links
     assert (tmp_path / "report" / unquote(links[0])).resolve() == place
-    assert [picture["src"] for picture in page.all_of("img")] == ["thumbnails/sh002.jpg"], "a film elsewhere has its picture"
+    assert [picture["src"] for picture in page.all_of("img")] == ["thumbnails/sh002.jpg"], "a video elsewhere has its picture"
 
 
 def test_undubbed_video_needs_review(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_page_top_summarises_batch(tmp_path: Path) -> None:
         "<h1>Batch night-one</h1>",
         "<b>2 / 4</b><span>shots done",
         ">2</b><span>shots for a person",
-        "<b>200</b><span>frames in finished films, 160 of them",
+        "<b>200</b><span>frames in finished videos, 160 of them",
         "<b>22.2</b><span>frames per second of all workers",  # 200 frames from 20:00:00 to 20:00:09
         "<b>9.0 s</b>",
         "add up to 19.0 s",

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.batch import locks, worker
 from gateway.batch.manifest import manifest_of
-from gateway.batch.records import CANCELLED, FilmMetrics
+from gateway.batch.records import CANCELLED, VideoMetrics
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState
 from gateway.batch.worker import ShotDub, WorkerContext, open_worker_context, run_shot
@@ -38,7 +38,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> BatchStore:
-    """A batch of one shot whose footage is no film."""
+    """A batch of one shot whose footage is no video."""
     (tmp_path / "plate.mp4").write_bytes(b"no film")
     found = BatchStore(str(tmp_path / "batches"))
     shot = ShotSpec(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "film.mp4"))
@@ -58,12 +58,12 @@ class Confirm:
             raise answer
 
 
-FILM = b"film"
-MADE = FilmMetrics(
+VIDEO = b"film"
+MADE = VideoMetrics(
     frames=2,
     frames_by_reason={"DUBBED": 2},
     frames_dubbed=2,
-    output_sha256=hashlib.sha256(FILM).hexdigest(),
+    output_sha256=hashlib.sha256(VIDEO).hexdigest(),
     method="ugc",
     r_opening=None,
     warnings=(),
@@ -80,12 +80,12 @@ class Dubs:
         self.go_on = asyncio.Event()
         self.problem: DubstageError | None = None
 
-    async def run(self, film: Path) -> FilmMetrics:
+    async def run(self, video: Path) -> VideoMetrics:
         self.begun += 1
         await self.go_on.wait()
         if self.problem is not None:
             raise self.problem
-        film.write_bytes(FILM)
+        video.write_bytes(VIDEO)
         return MADE
 
 
@@ -93,7 +93,7 @@ class Dubs:
 async def dubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dubs:
     found = Dubs()
 
-    async def run(_: ShotDub) -> FilmMetrics:
+    async def run(_: ShotDub) -> VideoMetrics:
         return await found.run(tmp_path / "film.mp4")
 
     monkeypatch.setattr(ShotDub, "run", run)
@@ -137,7 +137,7 @@ async def test_thumbnail_needs_valid_consent(
     monkeypatch.setattr(worker, "_TRIES_S", ())
     made = replace(MADE, thumbnail=b"picture")
 
-    async def run(_: ShotDub) -> FilmMetrics:
+    async def run(_: ShotDub) -> VideoMetrics:
         return made
 
     def check(_: ShotDub) -> None:

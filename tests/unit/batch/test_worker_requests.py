@@ -33,7 +33,7 @@ from tests.unit.architecture.module_graph import ROOT
 from tests.unit.consent.records import allowed, faults, of_footage, trusted
 
 SPEECH = ROOT / "gateway" / "cli" / "demo_speech.wav"
-CONSENT = {"subject": "A", "granted_by": "A", "scope": "this film", "date": "2026-01-02", "reference": "safe 1"}
+CONSENT = {"subject": "A", "granted_by": "A", "scope": "this video", "date": "2026-01-02", "reference": "safe 1"}
 
 
 def settings_in(folder: Path, **more: Any) -> GatewaySettings:
@@ -114,7 +114,7 @@ async def test_shot_refused_as_dub(
 
 
 @pytest.mark.parametrize("field", ["footage", "speech", "consent"])
-async def test_a_film_never_replaces_an_input(
+async def test_a_video_never_replaces_an_input(
     field: str, bench: WorkerContext, carphone: Path, tmp_path: Path, consent: Path
 ) -> None:
     path = tmp_path / "copy.mp4"

@@ -11,8 +11,8 @@ import pytest
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH, demo_footage
 
-FILM = demo_footage() or Path("carphone_pristine.mp4")
-"""Film without sound."""
+VIDEO = demo_footage() or Path("carphone_pristine.mp4")
+"""Video without sound."""
 CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
 
 
@@ -50,7 +50,7 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["evaluate", "/"], 10, "folder"),
         (["evaluate", ""], 10, "folder"),
         (["trainset", "missing", "--output", "set"], 10, "missing: no such folder"),
-        (["live", "ann", "--audio", "speech.wav", "-o", "live.wav"], 10, "live.wav: live films are written as .mp4"),
+        (["live", "ann", "--audio", "speech.wav", "-o", "live.wav"], 10, "live.wav: live videos are written as .mp4"),
     ],
 )
 def test_wrong_command_exit_code(arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,12 +140,12 @@ def test_an_output_that_the_command_reads_is_refused(
     elif through == "hard link":
         output.hardlink_to(source)
     given = ["--audio", str(SPEECH)] if option == "--consent" else []
-    assert run(["dub", str(FILM), option, str(source), *given, "-o", str(output), "--overwrite"]) == 10
+    assert run(["dub", str(VIDEO), option, str(source), *given, "-o", str(output), "--overwrite"]) == 10
     assert str(output) in capsys.readouterr().err
     assert source.read_bytes() == content
 
 
-@pytest.mark.parametrize("command", [["dub", str(FILM), "--audio", str(SPEECH)], ["live", "ann", "--audio", str(SPEECH)]])
+@pytest.mark.parametrize("command", [["dub", str(VIDEO), "--audio", str(SPEECH)], ["live", "ann", "--audio", str(SPEECH)]])
 def test_foreign_file_is_kept(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An existing file that dubstage did not write is kept."""
     letter = tmp_path / "letter.mp4"
@@ -167,7 +167,7 @@ def test_unwritable_report_refused_early(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("clip.mp4", "a film", "is read by this command"),
+        ("clip.mp4", "a video", "is read by this command"),
         ("letter.txt", "dear reader", "--overwrite"),
         ("list.json", "[]", "--overwrite"),
         (".", "", "not a file"),
@@ -179,7 +179,7 @@ def test_unwritable_results_refused_early(
     name: str, content: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Results that cannot be written are refused before any work."""
-    (tmp_path / "clip.mp4").write_text("a film")
+    (tmp_path / "clip.mp4").write_text("a video")
     if content:
         (tmp_path / name).write_text(content)
     assert run(["evaluate", str(tmp_path / "clip.mp4"), "--json", str(tmp_path / name)]) == 10
@@ -189,8 +189,8 @@ def test_unwritable_results_refused_early(
 
 def test_clips_checked_before_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
     """All clips are checked before the first is evaluated."""
-    assert run(["evaluate", str(FILM), "missing.mp4"]) == 10
-    assert str(FILM) in capsys.readouterr().err, "the film has no sound"
+    assert run(["evaluate", str(VIDEO), "missing.mp4"]) == 10
+    assert str(VIDEO) in capsys.readouterr().err, "the video has no sound"
 
 
 def test_unexpected_error_names_details(

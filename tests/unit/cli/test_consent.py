@@ -123,14 +123,14 @@ def test_commands_refuse_each_faulty_record_before_any_work(
     if found.withdrawn and file is not None:
         assert run(["consent", "revoke", file]) == 0
     enrolled(found.record, geometry)
-    film, speech = ["-o", str(tmp_path / "film.mp4")], ["--audio", str(SPEECH)]
+    video, speech = ["-o", str(tmp_path / "film.mp4")], ["--audio", str(SPEECH)]
     manifest = tmp_path / "night.jsonl"
-    row = {"id": "a", "footage": str(carphone), "speech": speech[1], "output": film[1], "project": "night", "language": "de"}
+    row = {"id": "a", "footage": str(carphone), "speech": speech[1], "output": video[1], "project": "night", "language": "de"}
     manifest.write_text(json.dumps(row | ({"consent": file} if file is not None else {})))
     commands = {
-        "dub": ["dub", str(carphone), *speech, *film, *NIGHT, *given],
-        "dub of the actor": ["dub", str(carphone), *speech, *film, *NIGHT, "--actor", "ann"],
-        "live": ["live", "ann", *speech, *film, *NIGHT],
+        "dub": ["dub", str(carphone), *speech, *video, *NIGHT, *given],
+        "dub of the actor": ["dub", str(carphone), *speech, *video, *NIGHT, "--actor", "ann"],
+        "live": ["live", "ann", *speech, *video, *NIGHT],
         "actor create": ["actor", "create", "bob", str(carphone), *NIGHT[:2], *given],
         "batch submit": ["batch", "submit", str(manifest)],
     }

@@ -1,4 +1,4 @@
-"""Tests of the output of `dubstage dub` when the film is written."""
+"""Tests of the output of `dubstage dub` when the video is written."""
 
 from __future__ import annotations
 

@@ -248,12 +248,12 @@ def test_results_stand_for_their_artefacts() -> None:
 
 
 def test_gateway_requests() -> None:
-    consent = {"subject": "Ann", "scope": "this film"}
+    consent = {"subject": "Ann", "scope": "this video"}
     enrolment = gateway.enrol.request(footage="film.mp4", actor_id="ann", consent=consent, skip_personalization=True)
     assert enrolment == gateway_pb2.CreateActorRequest(
         actor_id="ann",
         footage_uri="film.mp4",
-        consent=gateway_pb2.ConsentRecord(subject="Ann", scope="this film"),
+        consent=gateway_pb2.ConsentRecord(subject="Ann", scope="this video"),
         skip_personalization=True,
     )
     dub = gateway.dub.request(footage="film.mp4", speech="speech.wav", output="out.mp4", retime=True, codec="prores")

@@ -96,7 +96,7 @@ def test_live_predictor_waits_less() -> None:
             "everyone",
             "the predictor everyone needs 400 ms of speech after a frame, and the renderer everyone needs 1 frames after a frame",
         ),
-        ("headpose+ugc", "the predictor headpose moves the head, so its films have a timeline of their own"),
+        ("headpose+ugc", "the predictor headpose moves the head, so its videos have a timeline of their own"),
         ("ugc+headpose", "the renderer headpose is for files only"),
     ],
 )

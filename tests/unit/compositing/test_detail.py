@@ -59,8 +59,8 @@ def test_box_gets_fine_band(scale: int) -> None:
     person = noise(scale, 40.0)
     result = box_with_detail(box, stored(person, scale), ALL, ALL, person + 100.0)
     assert result.shape == (160 * scale, 160 * scale, 3)
-    found, wanted = (bands(each, scale)[0][: 40 * scale] for each in (luma_of(result), person))
-    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.95
+    found, target = (bands(each, scale)[0][: 40 * scale] for each in (luma_of(result), person))
+    assert np.corrcoef(found.ravel(), target.ravel())[0, 1] > 0.95
     coarse = cv2.resize(result, (160, 160), interpolation=cv2.INTER_AREA).astype(float)
     smooth = [cv2.GaussianBlur(each.astype(float), (0, 0), 3.0) for each in (coarse, box)]
     assert np.abs(smooth[0] - smooth[1]).max() < 4.0

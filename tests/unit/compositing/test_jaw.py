@@ -57,11 +57,11 @@ def test_matching_jaw_keeps_footage() -> None:
     np.testing.assert_array_equal(warp_footage(box, shift), box)
 
 
-@pytest.mark.parametrize(("filmed", "wanted"), [(14.0, 0.0), (6.0, 0.0), (0.0, 12.0)])
-def test_the_filmed_chin_comes_to_the_wanted_chin(filmed: float, wanted: float) -> None:
-    box = warp_footage(_face(filmed), jaw_shift(_jaw(filmed), _jaw(wanted), _mask()))
+@pytest.mark.parametrize(("filmed", "target"), [(14.0, 0.0), (6.0, 0.0), (0.0, 12.0)])
+def test_the_filmed_chin_comes_to_the_wanted_chin(filmed: float, target: float) -> None:
+    box = warp_footage(_face(filmed), jaw_shift(_jaw(filmed), _jaw(target), _mask()))
     chin = box[:, CENTRE].sum(axis=1, dtype=int)[90:].argmin() + 90
-    assert abs(int(chin) - (CHIN + wanted)) <= 2
+    assert abs(int(chin) - (CHIN + target)) <= 2
 
 
 def test_high_over_low_chin() -> None:
@@ -82,9 +82,9 @@ def test_only_lower_face_moves() -> None:
     assert not shift[-1].any()
 
 
-@pytest.mark.parametrize(("filmed", "wanted"), [(16.0, 0.0), (0.0, 16.0)])
-def test_the_neck_does_not_fold(filmed: float, wanted: float) -> None:
-    source = np.arange(BOX_SIZE)[:, None] + jaw_shift(_jaw(filmed), _jaw(wanted), _mask())[..., 1]
+@pytest.mark.parametrize(("filmed", "target"), [(16.0, 0.0), (0.0, 16.0)])
+def test_the_neck_does_not_fold(filmed: float, target: float) -> None:
+    source = np.arange(BOX_SIZE)[:, None] + jaw_shift(_jaw(filmed), _jaw(target), _mask())[..., 1]
     assert np.diff(source[100:], axis=0).min() > 0.0
 
 

@@ -134,10 +134,10 @@ def test_box_colour_in_footage_samples(name: str, tags: ColourTags) -> None:
     rgb = (201, 120, 64)
     box = np.full((160, 160, 3), rgb, np.uint8)
     result = composite(_noise(pixel), pixel, colour, _affine(0.8, 0, 119, 90), box, np.ones((160, 160), np.float32))
-    for after, wanted in zip(result.planes, _flat(pixel, colour, rgb), strict=False):
+    for after, target in zip(result.planes, _flat(pixel, colour, rgb), strict=False):
         rows, columns = after.shape
         middle = after[int(rows * 0.4) : int(rows * 0.6), int(columns * 0.4) : int(columns * 0.6)]
-        assert (middle == wanted[0, 0]).all()
+        assert (middle == target[0, 0]).all()
 
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p"])

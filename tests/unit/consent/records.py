@@ -103,7 +103,7 @@ def faults() -> dict[str, Fault]:
     def named(**fields: Any) -> Consent:
         return record(**{**of_footage(), **fields})
 
-    altered = signed(named(), STUDIO).model_copy(update={"scope": "two films"})
+    altered = signed(named(), STUDIO).model_copy(update={"scope": "two videos"})
     return {
         "missing": Fault(None, "CONSENT_MISSING", "requires a consent record"),
         "unsigned": Fault(named(), "CONSENT_UNSIGNED", "takes signed consent records only"),

@@ -13,7 +13,7 @@ from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.record import NO_CONSENT, consent_line
 from services.common.errors import InvalidRequestError, StorageRefusedError
 
-RECORD = {"subject": "Ada", "granted_by": "Ada", "scope": "demo films", "date": "2026-05-01", "reference": "file 7"}
+RECORD = {"subject": "Ada", "granted_by": "Ada", "scope": "demo videos", "date": "2026-05-01", "reference": "file 7"}
 
 
 def write(tmp_path: Path, content: str) -> Path:
@@ -25,7 +25,7 @@ def write(tmp_path: Path, content: str) -> Path:
 def test_whole_record_in_one_line(tmp_path: Path) -> None:
     """A whole record is read and shown in one line."""
     consent = read_consent(write(tmp_path, json.dumps(RECORD)))
-    assert consent_line(consent) == "consent of Ada, granted by Ada on 2026-05-01 for demo films (file 7)"
+    assert consent_line(consent) == "consent of Ada, granted by Ada on 2026-05-01 for demo videos (file 7)"
 
 
 def test_without_a_record_the_line_says_so() -> None:

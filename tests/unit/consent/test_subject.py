@@ -15,7 +15,7 @@ from services.common.errors import (
 )
 from tests.unit.consent.records import record
 
-FILM, OTHER_FILM = "a" * 64, "b" * 64
+VIDEO, OTHER_VIDEO = "a" * 64, "b" * 64
 ANN = Face("of-tests", np.eye(128, dtype=np.float32)[0])
 
 
@@ -24,7 +24,7 @@ def at(distance: float, network: str = "of-tests") -> Face:
     return Face(network, (ANN.vector + distance * np.eye(128)[1]).astype(np.float32))
 
 
-def shown(distance: float | None, sha256: str = FILM, *, files: tuple[str, ...] = ()) -> Shown:
+def shown(distance: float | None, sha256: str = VIDEO, *, files: tuple[str, ...] = ()) -> Shown:
     return Shown("the footage film.mp4", sha256, at(distance) if distance is not None else None, files)
 
 
@@ -58,43 +58,43 @@ SAME, UNCERTAIN, OTHER = "", "CONSENT_FACE_UNCERTAIN", "CONSENT_OTHER_SUBJECT"
 def test_near_middle_and_far_faces(distance: float | None, unlisted: str, listed: str) -> None:
     """The person decides by listing the footage in a record."""
     assert verdict(by_face(), shown(distance)) == unlisted
-    assert verdict(by_face(footage_sha256=[OTHER_FILM]), shown(distance)) == unlisted
-    assert verdict(by_face(footage_sha256=[OTHER_FILM, FILM]), shown(distance)) == listed
+    assert verdict(by_face(footage_sha256=[OTHER_VIDEO]), shown(distance)) == unlisted
+    assert verdict(by_face(footage_sha256=[OTHER_VIDEO, VIDEO]), shown(distance)) == listed
 
 
 def test_decision_message_has_record_facts() -> None:
     """The message for a person who decides has what the new record needs."""
-    with pytest.raises(ConsentFaceUncertainError, match=rf'distance of the faces is 0\.45.*"footage_sha256": \["{FILM}"\]'):
+    with pytest.raises(ConsentFaceUncertainError, match=rf'distance of the faces is 0\.45.*"footage_sha256": \["{VIDEO}"\]'):
         check_shown(by_face(), shown(0.45), "ann")
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.3, None])
 def test_unseen_face_needs_listed_footage(distance: float | None) -> None:
-    """A digest names a film, and not a face in the film."""
-    assert verdict(record(footage_sha256=[FILM]), shown(distance)) == SAME
-    assert verdict(record(footage_sha256=[OTHER_FILM]), shown(distance)) == OTHER
+    """A digest names a video, and not a face in the video."""
+    assert verdict(record(footage_sha256=[VIDEO]), shown(distance)) == SAME
+    assert verdict(record(footage_sha256=[OTHER_VIDEO]), shown(distance)) == OTHER
     assert verdict(record(), shown(distance)) == OTHER
 
 
 def test_several_files_all_listed() -> None:
     """All of several files must be listed, or their joined digest."""
-    takes = shown(0.0, "c" * 64, files=(FILM, OTHER_FILM))
-    assert verdict(record(footage_sha256=[FILM, OTHER_FILM]), takes) == SAME
+    takes = shown(0.0, "c" * 64, files=(VIDEO, OTHER_VIDEO))
+    assert verdict(record(footage_sha256=[VIDEO, OTHER_VIDEO]), takes) == SAME
     assert verdict(record(footage_sha256=["c" * 64]), takes) == SAME
-    assert verdict(record(footage_sha256=[FILM]), takes) == OTHER
+    assert verdict(record(footage_sha256=[VIDEO]), takes) == OTHER
 
 
 @pytest.mark.parametrize(("distance", "expected"), [(0.1, SAME), (0.45, UNCERTAIN), (0.6, OTHER)])
 def test_actor_face_replaces_missing_face(distance: float, expected: str) -> None:
     """A record without a face that holds for an actor is compared by the actors face."""
-    for fields in ({}, {"actor": "ann"}, {"footage_sha256": [OTHER_FILM]}):
+    for fields in ({}, {"actor": "ann"}, {"footage_sha256": [OTHER_VIDEO]}):
         assert verdict(record(**fields), shown(distance), ANN) == expected
     # The record's own face counts more than the actor's.
     assert verdict(by_face(), shown(distance), at(distance)) == expected
 
 
 def test_faces_of_two_networks_are_not_compared() -> None:
-    seen = Shown("the footage film.mp4", FILM, at(0.0, "another"))
+    seen = Shown("the footage film.mp4", VIDEO, at(0.0, "another"))
     with pytest.raises(ConsentFaceUncertainError, match="'of-tests', and the face stage has 'another'"):
         check_shown(by_face(), seen, "ann")
 
@@ -111,7 +111,7 @@ def test_actor_record_covers_actor_only() -> None:
 
 def test_actor_id_is_no_enrolment_subject() -> None:
     """The id of an actor alone is no subject of an enrolment."""
-    for named in (by_face(), record(footage_sha256=[FILM]), record(actor="ann", footage_sha256=[FILM])):
+    for named in (by_face(), record(footage_sha256=[VIDEO]), record(actor="ann", footage_sha256=[VIDEO])):
         check_names_subject(named, "ann", enrols=True)
     check_names_subject(record(actor="ann"), "ann")
     for consent, enrols in ((record(), False), (record(), True), (record(actor="ann"), True)):

@@ -59,7 +59,7 @@ async def test_largest_face_and_rows(tmp_path: Path, workspace: Workspace) -> No
     assert await analysis.select(FaceChoice("largest")) == analysis.face_id == 1
     assert analysis.rows[:3].tolist() == [1, -1, 2]
     assert len(analysis.rows) == len(analysis.seconds) == analysis.info.video.num_frames
-    assert analysis.film.info == analysis.info
+    assert analysis.video.info == analysis.info
 
 
 async def test_footage_without_a_face_has_nobody_to_select(tmp_path: Path, workspace: Workspace) -> None:
@@ -76,7 +76,7 @@ async def test_too_little_footage_enrols_nobody(tmp_path: Path, workspace: Works
         await analysis.enrol(EnrolOptions(), lambda *_: None)
 
 
-async def test_a_still_becomes_a_film_of_one_frame(tmp_path: Path, workspace: Workspace) -> None:
+async def test_a_still_becomes_a_video_of_one_frame(tmp_path: Path, workspace: Workspace) -> None:
     picture = tmp_path / "portrait.png"
     assert cv2.imwrite(str(picture), np.full((120, 100, 3), 90, np.uint8))
     tracked(workspace, [(0, 0), (0, 1)])
@@ -103,7 +103,7 @@ async def test_other_features_extracted_again(tmp_path: Path, workspace: Workspa
     """Sound is heard again for a method with other features."""
     heard: list[FeatureKinds] = []
 
-    async def extract(_stages: Any, _speech: Any, features: RecordFile, _frames: int, _film: Any, kinds: FeatureKinds) -> None:
+    async def extract(_stages: Any, _speech: Any, features: RecordFile, _frames: int, _video: Any, kinds: FeatureKinds) -> None:
         heard.append(kinds)
         features.append(np.zeros(4, FEATURE_RECORD))
 

@@ -13,7 +13,7 @@ import pytest
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.consent.record import Consent, digest_of
-from gateway.dub.claim import film_claim, spans
+from gateway.dub.claim import spans, video_claim
 from gateway.dub.plan import DUBBED, SILENT, Plan
 from gateway.dub.request import ActorRecord, DubRequest, consents
 from gateway.media.probe import probe
@@ -27,7 +27,7 @@ LISTED = ListedModels(
     ),
     render_pb2.ListModelsResponse(models=[render_pb2.Model(name=name, sha256=f"r-{name}") for name in ("ugc", "headpose")]),
 )
-CONSENT = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a film", date="2026-01-01", reference="drawer 3")
+CONSENT = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a video", date="2026-01-01", reference="drawer 3")
 
 
 def plan_of(*reasons: int) -> Plan:
@@ -45,7 +45,7 @@ def test_spans_are_the_unbroken_runs(chosen: list[int], expected: list[tuple[int
 def test_claim_names_method_and_consent(carphone: Path, tmp_path: Path) -> None:
     """A dub tells method models spans sources and the digest of the consent."""
     request = DubRequest(footage=carphone, speech=tmp_path / "new.wav", output=tmp_path / "out.mp4", method="ugc", consent=CONSENT)
-    claim = film_claim(request, probe(carphone), plan_of(0, DUBBED, SILENT, 0, DUBBED), LISTED)
+    claim = video_claim(request, probe(carphone), plan_of(0, DUBBED, SILENT, 0, DUBBED), LISTED)
     assert (claim.method, claim.synthetic, claim.num_frames, claim.frame_rate) == ("ugc", True, 5, Fraction(30000, 1001))
     assert claim.description == "The mouth in this film is synthetic."
     assert claim.dubbed == (range(1, 3), range(4, 5))
@@ -72,14 +72,14 @@ def test_manifest_has_records_no_face(carphone: Path, tmp_path: Path) -> None:
         reference=tmp_path / "face.png",
         reference_consent=other,
     )
-    claim = film_claim(request, probe(carphone), plan_of(0, DUBBED), LISTED)
+    claim = video_claim(request, probe(carphone), plan_of(0, DUBBED), LISTED)
     assert claim.consents == {"person": digest_of(given), "actor": digest_of(own), "reference": digest_of(other)}
     told = json.dumps(definition(claim, dict.fromkeys(("footage", "speech", "reference"), "0" * 64), {}))
     assert all(text in told for text in claim.consents.values())
     for text in (told, consents(request)):
         assert not [number for number in (1, 2, 3) if face(number)["embedding"][:16] in text]
     assert request.consents == (given, own, other)
-    alone = film_claim(replace(request, consent=None, reference=None, reference_consent=None), probe(carphone), plan_of(0), LISTED)
+    alone = video_claim(replace(request, consent=None, reference=None, reference_consent=None), probe(carphone), plan_of(0), LISTED)
     assert alone.consents == {"person": digest_of(own)}
 
 
@@ -88,7 +88,7 @@ def test_undubbed_video_synthetic_if_moved(carphone: Path, tmp_path: Path) -> No
 
     def claim_by(method: str, reference: Path | None = None) -> tuple[bool, str, list[str]]:
         request = DubRequest(footage=carphone, speech=None, output=tmp_path / "out.mp4", method=method, reference=reference)
-        claim = film_claim(request, probe(carphone), plan_of(0, 0), LISTED)
+        claim = video_claim(request, probe(carphone), plan_of(0, 0), LISTED)
         return claim.synthetic, claim.description, [source.role for source in claim.sources]
 
     assert claim_by("ugc") == (False, "No mouth in this film is synthetic.", ["footage"])

@@ -1,4 +1,4 @@
-"""Tests of the mean embeddings of a film's faces, and of render boxes that are cut from the footage."""
+"""Tests of the mean embeddings of a video's faces, and of render boxes that are cut from the footage."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_usable_frames_count_alone() -> None:
 
 
 def test_embeddings_that_break_the_contract_are_refused() -> None:
-    with pytest.raises(ContractBrokenError, match="two networks for one film: of-tests, another"):
+    with pytest.raises(ContractBrokenError, match="two networks for one video: of-tests, another"):
         means_of(face(0, 0.5), face(0, 0.5, network="another"))
     wrong = face(0, 0.5)
     wrong.embedding.vector.CopyFrom(to_tensor(np.zeros(64, np.float32)))
@@ -85,7 +85,7 @@ def test_faces_read_from_journal() -> None:
 
 
 @pytest.mark.parametrize(("frames", "every"), [(1, 1), (40, 1), (64, 2), (250, 7), (10_000, 25)])
-def test_long_films_have_more_frames_between_two_embeddings(frames: int, every: int) -> None:
+def test_long_videos_have_more_frames_between_two_embeddings(frames: int, every: int) -> None:
     assert embed_every(frames) == every
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.dub.job import DiskNeed, check_disks, film_need, records_need, windows_need
+from gateway.dub.job import DiskNeed, check_disks, records_need, video_need, windows_need
 from gateway.media.probe import probe
 from services.common.errors import StorageFullError
 from tests.unit.media.made_footage import make_clip
@@ -35,11 +35,11 @@ def test_disks_hold_their_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / name).mkdir()
     records = DiskNeed(tmp_path / "data" / "jobs" / "key", 12 * MB, "the job's records", "DUBSTAGE_DATA_DIR")
     windows = DiskNeed(tmp_path / "data" / "artefacts", 9 * MB, "the rendered mouths", "DUBSTAGE_ARTEFACTS_URL")
-    film = DiskNeed(tmp_path / "films", 5 * MB, "the film", "--output")
-    check_disks(Path("plate.mov"), [records, film])
-    check_disks(Path("plate.mov"), [windows, film])
+    video = DiskNeed(tmp_path / "films", 5 * MB, "the video", "--output")
+    check_disks(Path("plate.mov"), [records, video])
+    check_disks(Path("plate.mov"), [windows, video])
     with pytest.raises(StorageFullError) as caught:
-        check_disks(Path("plate.mov"), [records, windows, film])
+        check_disks(Path("plate.mov"), [records, windows, video])
     assert caught.value.message == (
         "the disk has too little space to dub plate.mov: about 12 MB for the job's records in "
         f"{tmp_path}/data/jobs/key, about 9 MB for the rendered mouths in {tmp_path}/data/artefacts; 20 MB of the disk may be "
@@ -77,7 +77,7 @@ def test_records_size_by_footage(tmp_path: Path) -> None:
     assert size(used=MB) == size() - MB
 
 
-def test_a_lossless_film_needs_most(tmp_path: Path) -> None:
+def test_a_lossless_video_needs_most(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.mp4")).video
-    need = {codec: film_need(tmp_path / "film.mkv", codec, video).num_bytes for codec in ("h264", "hevc", "mpeg2video", "ffv1")}
+    need = {codec: video_need(tmp_path / "film.mkv", codec, video).num_bytes for codec in ("h264", "hevc", "mpeg2video", "ffv1")}
     assert need["h264"] == need["hevc"] < need["mpeg2video"] < need["ffv1"]

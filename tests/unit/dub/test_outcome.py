@@ -1,4 +1,4 @@
-"""Tests of the messages about a film without a dubbed frame, and about speech without a speaker."""
+"""Tests of the messages about a video without a dubbed frame, and about speech without a speaker."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """
 
-Tests of a film's comment: that its mouth is synthetic, but only where it is.
+Tests of a video's comment: that its mouth is synthetic, but only where it is.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bo
     with open_writer(request, info, open_speech(request, info), dubbed=dubbed) as writer, VideoReader(info) as reader:
         for frame in reader:
             writer.write(frame)
-    with av.open(str(request.output)) as film:
-        assert film.metadata["comment"].startswith(words)
-        assert is_marked(dict(film.metadata))
+    with av.open(str(request.output)) as video:
+        assert video.metadata["comment"].startswith(words)
+        assert is_marked(dict(video.metadata))
 
 
 def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
 )
 def test_same_frames_keep_expression(method: str, retime: bool, expression: Expression | None, kept: bool) -> None:
     """Videos with the frames of the footage keep its expression."""
-    film = Path("film.mp4")
-    request = DubRequest(footage=film, speech=None, output=film, method=method, retime=retime, expression=expression)
+    video = Path("film.mp4")
+    request = DubRequest(footage=video, speech=None, output=video, method=method, retime=retime, expression=expression)
     assert request.keeps_expression is kept
 
 

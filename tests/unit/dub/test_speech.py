@@ -1,4 +1,4 @@
-"""Speech features of the frames of a film, at any frame rate and lag."""
+"""Speech features of the frames of a video, at any frame rate and lag."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_without_retrieval_the_context_is_the_renderers_alone(texture: TextureIn
     assert with_context(range(10, 12), np.ones(20, np.bool_), config_of(renderer, geometry)) == range(8, 13)
 
 
-def test_a_film_ends_the_context(geometry: ActorGeometry) -> None:
+def test_a_video_ends_the_context(geometry: ActorGeometry) -> None:
     config = config_of(RendererSpec(name="toy", frames_before=6, frames_after=6), geometry)
     assert with_context(range(2, 4), np.ones(5, np.bool_), config) == range(5)
 

@@ -89,7 +89,7 @@ def embedding(networks: Networks, picture: npt.NDArray[np.uint8]) -> npt.NDArray
     return face.embedding.vector
 
 
-def film(path: Path, *frames: int) -> list[npt.NDArray[np.uint8]]:
+def video(path: Path, *frames: int) -> list[npt.NDArray[np.uint8]]:
     with av.open(str(path)) as reader:
         pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)]
     return [cv2.resize(pictures[frame], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for frame in frames]
@@ -143,7 +143,7 @@ def test_embedding_separates_two_people(networks, carphone: Path) -> None:
         affine = cv2.getRotationMatrix2D((170.0, 120.0), degrees, scale)
         other = cv2.warpAffine(PHOTOGRAPH, affine, (340, 320), borderMode=cv2.BORDER_REPLICATE)
         assert np.linalg.norm(embedding(networks, (other * light).astype(np.uint8)) - woman) < 0.43
-    man = [embedding(networks, picture) for picture in film(carphone, 0, 40, 100)]
+    man = [embedding(networks, picture) for picture in video(carphone, 0, 40, 100)]
     assert max(np.linalg.norm(one - other) for one in man for other in man) < 0.5
     assert min(np.linalg.norm(one - woman) for one in man) > 0.6
 

@@ -34,8 +34,8 @@ def signed(folder: Path, url: str = "") -> None:
     sign_manifest({}, [], credential, folder=folder, time_stamp_url=url)
 
 
-def read(film: Path) -> None:
-    with film.open("rb") as file:
+def read(video: Path) -> None:
+    with video.open("rb") as file:
         read_credentials(file.fileno(), "video/mp4")
 
 
@@ -45,15 +45,15 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
     dump, child = tmp_path / "environment", tmp_path / "python"
     child.write_text(f"#!/bin/sh\ncat /proc/$$/environ > {dump}\nexit 1\n")
     child.chmod(0o755)
-    film = tmp_path / "film.mp4"
-    film.write_bytes(b"film of a stranger")
+    video = tmp_path / "film.mp4"
+    video.write_bytes(b"film of a stranger")
     monkeypatch.setattr(sys, "executable", str(child))
     for name, value in {**SECRETS, **KEPT}.items():
         monkeypatch.setenv(name, value)
 
     def of(start: Callable[[Path], object]) -> dict[str, str]:
         with pytest.raises((MediaUnsupportedError, LibraryError)):
-            start(film)
+            start(video)
         lines = dump.read_bytes().decode().split("\0")
         return dict(line.split("=", 1) for line in lines if line)
 
@@ -62,7 +62,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
 
 @pytest.mark.parametrize(
     "start",
-    [inspect_video, inspect_sound, inspect_tags, read, lambda film: signed(film.parent)],
+    [inspect_video, inspect_sound, inspect_tags, read, lambda video: signed(video.parent)],
     ids=["film", "sound", "tags", "manifest", "signature"],
 )
 def test_untrusted_child_gets_no_secret(
@@ -80,5 +80,5 @@ def test_time_stamp_child_knows_proxy(
     environment: Callable[[Callable[[Path], object]], dict[str, str]],
 ) -> None:
     """A process that asks a time stamp authority knows the proxy besides."""
-    found = environment(lambda film: signed(film.parent, "http://authority.test"))
+    found = environment(lambda video: signed(video.parent, "http://authority.test"))
     assert {name for name, value in found.items() if "secret" in value} == {"HTTPS_PROXY"}

@@ -19,7 +19,7 @@ from gateway.consent.record import Consent
 from gateway.dub.request import DubRequest, check_reference, consents
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, combined, method_named
-from tests.unit.cli.test_commands import CONSENT, FILM
+from tests.unit.cli.test_commands import CONSENT, VIDEO
 from tests.unit.consent.records import of_footage
 
 TAKES = next(name for name, row in METHODS.items() if row.renderer.reference)
@@ -42,7 +42,7 @@ def picture(tmp_path: Path) -> Path:
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
     path = tmp_path / "consent.json"
-    path.write_text(json.dumps(CONSENT | of_footage(FILM)))
+    path.write_text(json.dumps(CONSENT | of_footage(VIDEO)))
     return path
 
 
@@ -82,7 +82,7 @@ def test_the_command_line_refuses_in_one_line(
     monkeypatch.chdir(tmp_path)
     if "out.mkv" in arguments:
         (tmp_path / "out.mkv").write_bytes(picture.read_bytes())
-    assert run(["dub", str(FILM), "--audio", str(SPEECH), "-o", "out.mkv", *arguments]) == code
+    assert run(["dub", str(VIDEO), "--audio", str(SPEECH), "-o", "out.mkv", *arguments]) == code
     printed = capsys.readouterr()
     assert said in printed.err.replace("\n", " ")
     assert "Traceback" not in printed.err
@@ -93,16 +93,16 @@ def test_reference_person_needs_record(
 ) -> None:
     """If consent is required, the person in the reference needs a record too."""
     monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "true")
-    command = ["dub", str(FILM), "--audio", str(SPEECH), "-o", str(tmp_path / "out.mkv"), "--method", TAKES]
+    command = ["dub", str(VIDEO), "--audio", str(SPEECH), "-o", str(tmp_path / "out.mkv"), "--method", TAKES]
     assert run([*command, "--reference", str(picture), "--consent", str(record)]) == 11
     assert "the person in the reference picture" in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "out.mkv").exists()
 
 
-def test_film_and_report_name_both_consents(picture: Path, tmp_path: Path) -> None:
+def test_video_and_report_name_both_consents(picture: Path, tmp_path: Path) -> None:
     mine = Consent.model_validate({**CONSENT, "subject": "Ann"})
     other = Consent.model_validate({**CONSENT, "subject": "Bob"})
-    request = DubRequest(footage=FILM, speech=None, output=tmp_path / "out.mkv", method=TAKES, consent=mine)
+    request = DubRequest(footage=VIDEO, speech=None, output=tmp_path / "out.mkv", method=TAKES, consent=mine)
     assert consents(request).startswith("consent of Ann")
     assert consents(replace(request, reference=picture)).endswith("appearance of another picture: no consent on record")
     both = consents(replace(request, reference=picture, reference_consent=other))
@@ -115,7 +115,7 @@ def message(**fields: object) -> pb.CreateDubRequest:
 
 @pytest.fixture
 def media(tmp_path: Path, picture: Path) -> MediaFolder:
-    (tmp_path / "film.mp4").write_bytes(FILM.read_bytes())
+    (tmp_path / "film.mp4").write_bytes(VIDEO.read_bytes())
     return MediaFolder(tmp_path)
 
 

@@ -61,7 +61,7 @@ def test_no_folder_is_made_behind_a_link(media: Path, name: str) -> None:
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         make_folder(media / name)
     with pytest.raises(InvalidRequestError, match="cannot be made"), delivered(str(media / name / "film.mp4"), media):
-        pytest.fail("the film has a place")
+        pytest.fail("the video has a place")
     assert [entry.name for entry in (media.parent / "outside").iterdir()] == ["film.mp4"]
 
 

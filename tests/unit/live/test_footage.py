@@ -124,7 +124,7 @@ def test_killed_reader_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def look(path: Path) -> None:
         found.append((path.read_bytes(), list(folder.iterdir())))
-        raise MediaUnsupportedError("no film", field="video")
+        raise MediaUnsupportedError("no video", field="video")
 
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(footage, "inspect_video", look)

@@ -33,12 +33,12 @@ def test_recording_frames_and_sound(tmp_path: Path) -> None:
         for shade in range(12):
             recording.write(np.full((65, 49, 3), 20 * shade, np.uint8), UNTAGGED)
         assert not output.exists()
-    with av.open(str(output)) as film:
-        assert film.metadata["comment"] == "synthetic"
-        frames = list(film.decode(video=0))
+    with av.open(str(output)) as video:
+        assert video.metadata["comment"] == "synthetic"
+        frames = list(video.decode(video=0))
         assert [float(frame.time or 0.0) for frame in frames] == pytest.approx([n / 25 for n in range(12)])
         assert (frames[0].width, frames[0].height) == (48, 64)
-        sound = film.streams.audio[0]
+        sound = video.streams.audio[0]
         assert float(sound.duration * sound.time_base) == pytest.approx(12 / 25, abs=0.1)
     assert [path.name for path in tmp_path.iterdir()] == ["live.mp4"]
 
@@ -69,10 +69,10 @@ def test_unsupported_rate_keeps_length(rate_hz: int, channels: int, tmp_path: Pa
     with Recording(output, tmp_path / "speech.wav", speech, rate_hz, marking="") as recording:
         for _ in range(frames):
             recording.write(np.zeros((64, 64, 3), np.uint8), UNTAGGED)
-    with av.open(str(output)) as film:
-        sound = film.streams.audio[0]
+    with av.open(str(output)) as video:
+        sound = video.streams.audio[0]
         assert (sound.rate, sound.channels) == (48_000, channels)
-        heard = np.concatenate([frame.to_ndarray()[0] for frame in film.decode(audio=0)])
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in video.decode(audio=0)])
     # The codec fills its last block with silence.
     assert len(heard) / 48_000 == pytest.approx(frames / 25, abs=1024 / 48_000)
     assert np.argmax(np.abs(heard) > 0.3) / 48_000 == pytest.approx(click_s, abs=0.003)
@@ -82,7 +82,7 @@ def test_unsupported_rate_keeps_length(rate_hz: int, channels: int, tmp_path: Pa
 def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
     output, speech = tmp_path / f"live{suffix}", tmp_path / "speech.wav"
     speech.write_bytes(b"RIFF of Jane")
-    consent = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a film", date="2026-01-01", reference="drawer 3")
+    consent = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a video", date="2026-01-01", reference="drawer 3")
     actor = StreamedActor("ugc", (ModelFacts(stage="render", name="ugc", version="ab" * 32),), consent)
     sealer = Sealer(installation_credential(tmp_path / "data"))
     with Recording(
@@ -104,8 +104,8 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
     assert (verdict.dub.method, verdict.dub.frames, verdict.dub.dubbed) == ("ugc", 12, [[0, 12]])
     assert verdict.dub.consent_sha256 == {"person": digest_of(consent)}
     assert b"Jane" not in output.read_bytes().replace(consent_line(consent).encode(), b"")
-    with av.open(str(output)) as film:
-        assert len(list(film.decode(video=0))) == 12
+    with av.open(str(output)) as video:
+        assert len(list(video.decode(video=0))) == 12
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
     for overwrite in (False, True):
         with pytest.raises(InvalidRequestError, match="the speech itself"):
             Recording(speech, speech, SAMPLES, 16000, marking="", overwrite=overwrite)
-    with pytest.raises(InvalidRequestError, match=r"live films are written as \.mp4"):
+    with pytest.raises(InvalidRequestError, match=r"live videos are written as \.mp4"):
         Recording(tmp_path / "live.wav", speech, SAMPLES, 16000, marking="")
 
 
@@ -153,15 +153,15 @@ def footage_of(path: Path, name: str, tags: ColourTags, size: tuple[int, int] = 
         grey = np.linspace(16, 235, width // step // 2) if step == 1 else np.full(width // step // 2, 128)
         samples[:, width // step // 2 : width // step] = np.rint(grey)
         plane.update(samples.tobytes())
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=25)
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt, stream.options = width, height, name, {"qp": "0"}
         for tagged in (stream.codec_context, picture):
             tagged.colorspace, tagged.color_range = tags.matrix, tags.color_range
             tagged.color_primaries, tagged.color_trc = tags.primaries, tags.transfer
         picture.pts = 0
-        film.mux(stream.encode(picture))
-        film.mux(stream.encode())
+        video.mux(stream.encode(picture))
+        video.mux(stream.encode())
     return probe(path)
 
 
@@ -191,9 +191,9 @@ def test_recording_samples_and_tags(tags: ColourTags, size: tuple[int, int], suf
     with Recording(output, tmp_path / "speech.wav", SAMPLES, 16000, marking="") as recording:
         for _ in range(3):
             recording.write(shown, recorded_colour(footage.video))
-    film = probe(output)
-    assert film.video.colour == tags
-    with VideoReader(film) as reader:
+    video = probe(output)
+    assert video.video.colour == tags
+    with VideoReader(video) as reader:
         for frame in reader:
             for plane, own, step in zip(frame.planes, planes, (1, 2, 2), strict=True):
                 for columns in (slice(0, size[0] // step // 2 - 8), slice(size[0] // step // 2 + 8, None)):

@@ -26,8 +26,8 @@ def test_targets_that_footage_can_go_to_pass(output: str, codec: str | None) -> 
 @pytest.mark.parametrize(
     ("output", "codec", "field", "words"),
     [
-        ("a.gif", None, "output", r"a\.gif: films are written as \.mp4 \.m4v \.mov \.mkv \.nut \.mxf"),
-        ("a", "h264", "output", "films are written as"),
+        ("a.gif", None, "output", r"a\.gif: videos are written as \.mp4 \.m4v \.mov \.mkv \.nut \.mxf"),
+        ("a", "h264", "output", "videos are written as"),
         ("a.mp4", "divx", "codec", "unknown codec divx; choose one of h264, hevc, ffv1, prores, mpeg2video"),
         ("a.mp4", "prores", "codec", r"\.mp4 does not hold prores; .* another ending \(\.mov \.mkv \.mxf\)"),
         ("a.mov", "ffv1", "codec", r"\.mov does not hold ffv1; .* another ending \(\.mp4 \.m4v \.mkv \.nut\)"),
@@ -53,9 +53,9 @@ def _written(video_path: Path, output: Path) -> WriteReport:
 
 
 def _with_alpha(path: Path, codec: str, pixel_format: str) -> Path:
-    """A film of slopes in all its planes, alpha too."""
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream(codec, rate=25)
+    """A video of slopes in all its planes, alpha too."""
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 80, pixel_format
         for index in range(4):
             picture = av.VideoFrame(96, 80, pixel_format)
@@ -63,8 +63,8 @@ def _with_alpha(path: Path, codec: str, pixel_format: str) -> Path:
                 row = np.linspace(300 + 20 * number, 700 - 10 * index, plane.line_size // 2).astype("<u2")
                 np.frombuffer(plane, "<u2").reshape(-1, plane.line_size // 2)[:] = row
             picture.pts = index
-            film.mux(stream.encode(picture))
-        film.mux(stream.encode(None))
+            video.mux(stream.encode(picture))
+        video.mux(stream.encode(None))
     return path
 
 
@@ -94,29 +94,29 @@ def test_prores_4444_lossless_12_bit(tmp_path: Path) -> None:
     }
 
 
-def _png_film(path: Path, pixel_format: str) -> VideoInfo:
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("png", rate=25)
+def _png_video(path: Path, pixel_format: str) -> VideoInfo:
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("png", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
         for index in range(3):
             picture = av.VideoFrame(64, 48, pixel_format)
             np.frombuffer(picture.planes[0], np.uint8)[:] = 40 * index
             picture.pts = index
-            film.mux(stream.encode(picture))
-        film.mux(stream.encode(None))
+            video.mux(stream.encode(picture))
+        video.mux(stream.encode(None))
     return probe(path).video
 
 
 def test_missing_pixel_format_lists_codecs(tmp_path: Path) -> None:
     """A pixel format that a codec lacks is named with the codecs that keep it."""
-    video = _png_film(tmp_path / "clip.mov", "rgb24")
+    video = _png_video(tmp_path / "clip.mov", "rgb24")
     with pytest.raises(MediaUnsupportedError, match=r"h264 does not keep .* gbrp; these do: hevc in \.mp4 \.m4v \.mov \.mkv \.nut"):
         choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
 
 
 def test_unsupported_pixel_format_suggests_conversion(tmp_path: Path) -> None:
     """A pixel format that no codec keeps comes with a conversion that helps."""
-    video = _png_film(tmp_path / "clip.mov", "rgba")
+    video = _png_video(tmp_path / "clip.mov", "rgba")
     words = r"no codec of \.mov keeps .* gbrap \(with transparency\), and no other does; .*-c:v ffv1 -pix_fmt gbrap10le .* OUT\.mkv"
     with pytest.raises(MediaUnsupportedError, match=words):
         choose_encoder(tmp_path / "a.mov", video, None, 16, "veryfast")
@@ -128,17 +128,17 @@ def test_unsupported_pixel_format_suggests_conversion(tmp_path: Path) -> None:
 def test_gif_suggests_conversion(tmp_path: Path, size: tuple[int, int], crop: str) -> None:
     """A GIF is named, and the error has the command that makes a video of it."""
     path = tmp_path / "clip.gif"
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("gif", rate=25)
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("gif", rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "rgb8"
         for index in range(3):
             picture = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 60 * index, np.uint8)).reformat(format="rgb8")
             picture.pts = index
-            film.mux(stream.encode(picture))
-        film.mux(stream.encode(None))
+            video.mux(stream.encode(picture))
+        video.mux(stream.encode(None))
     with pytest.raises(MediaUnsupportedError) as caught:
         choose_encoder(tmp_path / "a.mp4", probe(path).video, None, 16, "veryfast")
-    assert "(a GIF), and no other does; convert the footage to a film first" in caught.value.message
+    assert "(a GIF), and no other does; convert the footage to a video first" in caught.value.message
     assert f"(ffmpeg -i IN{crop} -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a copy OUT.mkv)" in caught.value.message
 
 

@@ -54,23 +54,23 @@ def test_formats_that_are_no_footage_are_refused(tmp_path: Path) -> None:
         probe(tmp_path / "words.srt")
 
 
-def _with_reference(film: bytes, target: bytes) -> bytes:
+def _with_reference(video: bytes, target: bytes) -> bytes:
     """A MOV file whose index comes last, with its first track's samples in another file."""
     entry = struct.pack(">I4sI", 12 + len(target), b"url ", 0) + target
-    place = film.index(b"dref") - 4
-    grown = 8 + 8 + len(entry) - struct.unpack_from(">I", film, place)[0]
-    result = bytearray(film)
+    place = video.index(b"dref") - 4
+    grown = 8 + 8 + len(entry) - struct.unpack_from(">I", video, place)[0]
+    result = bytearray(video)
     for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
-        at = film.index(box) - 4
-        struct.pack_into(">I", result, at, struct.unpack_from(">I", film, at)[0] + grown)
-    old_end = place + struct.unpack_from(">I", film, place)[0]
-    return bytes(result[: place + 16]) + entry + film[old_end:]
+        at = video.index(box) - 4
+        struct.pack_into(">I", result, at, struct.unpack_from(">I", video, at)[0] + grown)
+    old_end = place + struct.unpack_from(">I", video, place)[0]
+    return bytes(result[: place + 16]) + entry + video[old_end:]
 
 
 def test_external_picture_refused(tmp_path: Path) -> None:
     """A video whose picture is in another file is refused."""
-    film = make_clip(tmp_path / "clip.mov", Clip(codec="libx264")).read_bytes()
-    (tmp_path / "outside.mov").write_bytes(_with_reference(film, b"file:///etc/passwd\0"))
+    video = make_clip(tmp_path / "clip.mov", Clip(codec="libx264")).read_bytes()
+    (tmp_path / "outside.mov").write_bytes(_with_reference(video, b"file:///etc/passwd\0"))
     with pytest.raises(MediaUnsupportedError, match=r"outside\.mov has its picture or sound in another file.*self-contained"):
         probe(tmp_path / "outside.mov")
     assert probe(tmp_path / "clip.mov").video.num_frames == 12
@@ -134,11 +134,11 @@ def test_irregular_file_refused_at_once(tmp_path: Path, make: Callable[[Path], N
 
 def _claiming(path: Path, samples: int) -> Path:
     """A small MP4 file whose index claims a number of samples of one byte each."""
-    film = bytearray(make_clip(path).read_bytes())
-    struct.pack_into(">II", film, film.index(b"stsz") + 8, 1, samples)
-    struct.pack_into(">II", film, film.index(b"stts") + 12, samples, 512)
-    struct.pack_into(">III", film, film.index(b"stsc") + 12, 1, samples, 1)
-    path.write_bytes(film)
+    video = bytearray(make_clip(path).read_bytes())
+    struct.pack_into(">II", video, video.index(b"stsz") + 8, 1, samples)
+    struct.pack_into(">II", video, video.index(b"stts") + 12, samples, 512)
+    struct.pack_into(">III", video, video.index(b"stsc") + 12, 1, samples, 1)
+    path.write_bytes(video)
     return path
 
 
@@ -183,7 +183,7 @@ def test_uncompressed_sound_of_any_length_is_read(tmp_path: Path, monkeypatch: p
         (tuple(range(1200)), r"1200 frames in .* at most 1000 frames/s"),
     ],
 )
-def test_films_beyond_the_bounds_are_refused(tmp_path: Path, pts: tuple[int, ...], words: str) -> None:
+def test_videos_beyond_the_bounds_are_refused(tmp_path: Path, pts: tuple[int, ...], words: str) -> None:
     path = make_clip(tmp_path / "clip.nut", Clip(codec="libx264", pts=pts, last_duration=1, size=(16, 16)))
     with pytest.raises(MediaUnsupportedError, match=rf"clip\.nut:? .*{words}|clip\.nut:? {words}"):
         probe(path)
@@ -237,12 +237,12 @@ def test_unusable_speech_tells_remedy(tmp_path: Path) -> None:
 
 def test_jumping_clock_fills_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sound whose clock jumps is not filled with years of silence."""
-    monkeypatch.setattr("gateway.media.sound.MAX_FILM_S", 2)
+    monkeypatch.setattr("gateway.media.sound.MAX_VIDEO_S", 2)
     clip = Clip(sound_rate=16000, sound_codec="pcm_s16le", sound_start_s=Fraction(3), pts=tuple(range(0, 51200, 512)))
     info = probe(make_clip(tmp_path / "clip.mkv", clip))
     with pytest.raises(MediaUnsupportedError, match=r"clip\.mkv: its sound goes on at 3 s"):
         list(SoundReader(info.path, origin=info.video.start))
-    assert opening.MAX_FILM_S == 12 * 3600
+    assert opening.MAX_VIDEO_S == 12 * 3600
 
 
 def test_below_a_confined_folder_no_link_is_followed(tmp_path: Path) -> None:

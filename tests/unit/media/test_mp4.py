@@ -25,8 +25,8 @@ from tests.unit.media.made_footage import Clip, make_clip
 PADDING = 5000
 
 
-def packets(film: Path) -> list[tuple[int | None, bytes]]:
-    with av.open(str(film)) as container:
+def packets(video: Path) -> list[tuple[int | None, bytes]]:
+    with av.open(str(video)) as container:
         return [(packet.pts, bytes(packet)) for packet in container.demux() if packet.size]
 
 
@@ -34,9 +34,9 @@ def box(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
-def with_padding(footage: Path, film: Path, padding: int) -> None:
-    """Write the packets of some footage to a film with padding."""
-    handle = os.open(film, os.O_RDWR | os.O_CREAT)
+def with_padding(footage: Path, video: Path, padding: int) -> None:
+    """Write the packets of some footage to a video with padding."""
+    handle = os.open(video, os.O_RDWR | os.O_CREAT)
     target = PaddedFile(handle, padding)
     with av.open(str(footage)) as source, av.open(target, "w", format="mp4", container_options={"fflags": "+bitexact"}) as output:
         stream = output.add_stream_from_template(source.streams.video[0])
@@ -50,27 +50,27 @@ def with_padding(footage: Path, film: Path, padding: int) -> None:
 
 def test_padding_keeps_packets(carphone: Path, tmp_path: Path) -> None:
     """A video with padding has the packets of the video without."""
-    film = tmp_path / "film.mp4"
-    with_padding(carphone, film, PADDING)
-    with film.open("rb") as file:
+    video = tmp_path / "film.mp4"
+    with_padding(carphone, video, PADDING)
+    with video.open("rb") as file:
         kinds = [(box.kind, box.end - box.start) for box in boxes_of(file)]
         padding = padding_box(file)
     assert kinds[0][0] == b"ftyp"
     assert kinds[1] == (b"free", PADDING)
     assert padding is not None
-    assert [data for _, data in packets(film)] == [data for _, data in packets(carphone)]
+    assert [data for _, data in packets(video)] == [data for _, data in packets(carphone)]
 
 
 @pytest.mark.parametrize("padding", [100, 70_000])
-def test_a_film_is_copied_with_other_padding(padding: int, carphone: Path, tmp_path: Path) -> None:
-    film, copy, plain = tmp_path / "film.mp4", tmp_path / "copy.mp4", tmp_path / "plain.mp4"
-    with_padding(carphone, film, PADDING)
-    with film.open("rb") as old, copy.open("w+b") as new:
+def test_a_video_is_copied_with_other_padding(padding: int, carphone: Path, tmp_path: Path) -> None:
+    video, copy, plain = tmp_path / "film.mp4", tmp_path / "copy.mp4", tmp_path / "plain.mp4"
+    with_padding(carphone, video, PADDING)
+    with video.open("rb") as old, copy.open("w+b") as new:
         copy_with_padding(old, new, padding)
         found = padding_box(new)
     assert found is not None
     assert found.end - found.start == padding
-    assert packets(copy) == packets(film)
+    assert packets(copy) == packets(video)
     with_padding(carphone, plain, padding)
     assert copy.read_bytes() == plain.read_bytes()
 
@@ -119,7 +119,7 @@ def test_long_index_moved_in_pieces() -> None:
     assert max(map(len, pieces)) <= 1 << 20
 
 
-FILM = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
+VIDEO = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
 
 
 @pytest.fixture
@@ -144,30 +144,30 @@ def samples_of(path: Path, track: int) -> np.ndarray:
 @pytest.mark.usefixtures("_every_index_is_long")
 def test_readers_see_own_track_kind(tmp_path: Path) -> None:
     """A reader of pictures sees no sound, and a reader of sound sees no pictures."""
-    film = make_clip(tmp_path / "film.mp4", FILM)
-    assert sorted(kinds_of(film, None)) == ["audio", "audio", "subtitle", "video"]
-    assert sorted(kinds_of(film, "picture")) == ["subtitle", "video"]
-    assert sorted(kinds_of(film, "sound")) == ["audio", "audio", "subtitle"]
+    video = make_clip(tmp_path / "film.mp4", VIDEO)
+    assert sorted(kinds_of(video, None)) == ["audio", "audio", "subtitle", "video"]
+    assert sorted(kinds_of(video, "picture")) == ["subtitle", "video"]
+    assert sorted(kinds_of(video, "sound")) == ["audio", "audio", "subtitle"]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_view_has_same_frames_and_samples(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames and samples are those of the whole file."""
-    film = make_clip(tmp_path / f"film{suffix}", replace(FILM, subtitles=suffix == ".mp4"))
-    pictures, sounds = planes_of(film), [samples_of(film, track) for track in (0, 1)]
+    video = make_clip(tmp_path / f"film{suffix}", replace(VIDEO, subtitles=suffix == ".mp4"))
+    pictures, sounds = planes_of(video), [samples_of(video, track) for track in (0, 1)]
     monkeypatch.setattr(mp4, "_LONG_INDEX", 0)
-    for seen, wanted in zip(planes_of(film), pictures, strict=True):
+    for seen, wanted in zip(planes_of(video), pictures, strict=True):
         np.testing.assert_array_equal(seen, wanted)
     for track, wanted in enumerate(sounds):
-        np.testing.assert_array_equal(samples_of(film, track), wanted)
+        np.testing.assert_array_equal(samples_of(video, track), wanted)
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
 def test_view_differs_in_hidden_tracks(tmp_path: Path) -> None:
     """A view differs from its file in the kinds of hidden tracks alone."""
-    film = make_clip(tmp_path / "film.mp4", FILM)
-    whole = film.read_bytes()
-    with film.open("rb") as file, track_view(file.fileno(), "picture") as view:  # type: ignore[union-attr]
+    video = make_clip(tmp_path / "film.mp4", VIDEO)
+    whole = video.read_bytes()
+    with video.open("rb") as file, track_view(file.fileno(), "picture") as view:  # type: ignore[union-attr]
         seen = view.read()
         assert view.seek(-5, os.SEEK_END) == len(whole) - 5
         assert view.read(99) == whole[-5:]
@@ -185,30 +185,30 @@ def test_plain_file_read_directly(tmp_path: Path) -> None:
     """Files without something to hide are read as they are."""
     fragmented = tmp_path / "fragmented.mp4"
     options = {"movflags": "frag_keyframe+empty_moov"}
-    with av.open(str(make_clip(tmp_path / "film.mp4", FILM))) as film, av.open(str(fragmented), "w", options=options) as output:
-        pairs = {stream.index: output.add_stream_from_template(stream) for stream in (*film.streams.video, *film.streams.audio)}
-        for packet in film.demux(*film.streams.video, *film.streams.audio):
+    with av.open(str(make_clip(tmp_path / "film.mp4", VIDEO))) as video, av.open(str(fragmented), "w", options=options) as output:
+        pairs = {stream.index: output.add_stream_from_template(stream) for stream in (*video.streams.video, *video.streams.audio)}
+        for packet in video.demux(*video.streams.video, *video.streams.audio):
             if packet.dts is not None:
                 packet.stream = pairs[packet.stream_index]
                 output.mux(packet)
     silent = make_clip(tmp_path / "silent.mp4", Clip(codec="libx264"))
-    matroska = make_clip(tmp_path / "film.mkv", FILM)
+    matroska = make_clip(tmp_path / "film.mkv", VIDEO)
     for path in (fragmented, silent, matroska):
         with path.open("rb") as file:
             assert track_view(file.fileno(), "picture") is None
-    assert len(planes_of(fragmented)) == len(planes_of(make_clip(tmp_path / "film.mp4", FILM)))
+    assert len(planes_of(fragmented)) == len(planes_of(make_clip(tmp_path / "film.mp4", VIDEO)))
 
 
-def test_short_films_are_read_as_they_are(tmp_path: Path) -> None:
-    with make_clip(tmp_path / "film.mp4", FILM).open("rb") as file:
+def test_short_videos_are_read_as_they_are(tmp_path: Path) -> None:
+    with make_clip(tmp_path / "film.mp4", VIDEO).open("rb") as file:
         assert track_view(file.fileno(), "picture") is None
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
 def test_read_error_reported_as_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses a read is reported as a file that breaks."""
-    film = make_clip(tmp_path / "film.mp4", replace(FILM, pts=range(0, 200 * 512, 512)))
-    with VideoReader(probe(film)) as reader:
+    video = make_clip(tmp_path / "film.mp4", replace(VIDEO, pts=range(0, 200 * 512, 512)))
+    with VideoReader(probe(video)) as reader:
         frames = iter(reader)
         next(frames)
 
@@ -222,10 +222,10 @@ def test_read_error_reported_as_damage(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("_every_index_is_long")
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    film = make_clip(tmp_path / "film.mp4", FILM)
-    planes_of(film)
+    video = make_clip(tmp_path / "film.mp4", VIDEO)
+    planes_of(video)
     before = sorted(os.listdir("/proc/self/fd"))
-    planes_of(film)
-    with VideoReader(probe(film)) as reader:
+    planes_of(video)
+    with VideoReader(probe(video)) as reader:
         next(iter(reader))
     assert sorted(os.listdir("/proc/self/fd")) == before

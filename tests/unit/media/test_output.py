@@ -94,7 +94,7 @@ def test_killed_runs_leftovers_removed(tmp_path: Path) -> None:
 
 def test_leftovers_can_be_removed_without_writing(tmp_path: Path) -> None:
     left = _leave(tmp_path, "a.mp4")
-    (tmp_path / "a.mp4").write_text("a film of somebody else")
+    (tmp_path / "a.mp4").write_text("a video of somebody else")
     other = _leave(tmp_path, "b.mp4")
     remove_leftovers(tmp_path / "a.mp4")
     assert not left.exists()
@@ -128,19 +128,19 @@ def test_takeover_stops_paused_process(tmp_path: Path) -> None:
     assert (tmp_path / "a.mp4").read_bytes() == b"whole"
 
 
-def _film_with_sidecar(folder: Path) -> tuple[OutputFile, Callable[[OutputFile], OutputFile]]:
-    """Return a finished film, and what makes its sidecar. Film and sidecar of an earlier run are there."""
+def _video_with_sidecar(folder: Path) -> tuple[OutputFile, Callable[[OutputFile], OutputFile]]:
+    """Return a finished video, and what makes its sidecar. Video and sidecar of an earlier run are there."""
     for name in ("a.mkv", "a.mkv.c2pa"):
         (folder / name).write_bytes(b"old")
-    film = OutputFile(folder / "a.mkv", overwrite=True)
-    _fill(film, b"new")
+    video = OutputFile(folder / "a.mkv", overwrite=True)
+    _fill(video, b"new")
 
     def seal(_: OutputFile) -> OutputFile:
         sidecar = OutputFile(folder / "a.mkv.c2pa", overwrite=True)
         _fill(sidecar, b"new")
         return sidecar
 
-    return film, seal
+    return video, seal
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -149,15 +149,15 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def test_video_and_sidecar_replaced(tmp_path: Path) -> None:
     """A video and its sidecar replace an earlier pair."""
-    film, seal = _film_with_sidecar(tmp_path)
-    commit_with(film, seal)
+    video, seal = _video_with_sidecar(tmp_path)
+    commit_with(video, seal)
     assert _contents(tmp_path) == {"a.mkv": b"new", "a.mkv.c2pa": b"new"}
 
 
 @pytest.mark.parametrize("has_sidecar", [True, False])
 def test_forbidden_video_keeps_earlier(tmp_path: Path, has_sidecar: bool) -> None:
     """A video that may not be shown any more leaves the earlier one."""
-    film, seal = _film_with_sidecar(tmp_path)
+    video, seal = _video_with_sidecar(tmp_path)
     sealed: list[bool] = []
 
     def refuse() -> None:
@@ -165,8 +165,8 @@ def test_forbidden_video_keeps_earlier(tmp_path: Path, has_sidecar: bool) -> Non
         raise WorkCancelledError("the consent has ended")
 
     with pytest.raises(WorkCancelledError):
-        commit_with(film, seal if has_sidecar else None, refuse)
-    film.discard()
+        commit_with(video, seal if has_sidecar else None, refuse)
+    video.discard()
     assert sealed
     assert _contents(tmp_path) == {"a.mkv": b"old", "a.mkv.c2pa": b"old"}
 
@@ -174,31 +174,31 @@ def test_forbidden_video_keeps_earlier(tmp_path: Path, has_sidecar: bool) -> Non
 @pytest.mark.parametrize("has_sidecar", [True, False])
 def test_file_appearing_during_check_stays(tmp_path: Path, has_sidecar: bool) -> None:
     """A file that appears while the video is checked stays."""
-    film, sidecar = OutputFile(tmp_path / "a.mkv"), OutputFile(tmp_path / "a.mkv.c2pa")
+    video, sidecar = OutputFile(tmp_path / "a.mkv"), OutputFile(tmp_path / "a.mkv.c2pa")
     appearing = tmp_path / ("a.mkv.c2pa" if has_sidecar else "a.mkv")
-    for file in (film, sidecar):
+    for file in (video, sidecar):
         _fill(file, b"new")
     with pytest.raises(InvalidRequestError, match=r"a\.mkv"):
-        commit_with(film, lambda _: sidecar if has_sidecar else None, lambda: appearing.write_bytes(b"mine") and None)
-    for file in (film, sidecar):
+        commit_with(video, lambda _: sidecar if has_sidecar else None, lambda: appearing.write_bytes(b"mine") and None)
+    for file in (video, sidecar):
         file.discard()
     assert _contents(tmp_path) == {appearing.name: b"mine"}
 
 
 def test_unfinished_video_keeps_earlier_pair(tmp_path: Path) -> None:
     """A video that cannot be finished leaves the earlier pair."""
-    film, seal = _film_with_sidecar(tmp_path)
+    video, seal = _video_with_sidecar(tmp_path)
     next(tmp_path.glob(".dubstage-*")).unlink()
     with pytest.raises(FileNotFoundError):
-        commit_with(film, seal)
-    film.discard()
+        commit_with(video, seal)
+    video.discard()
     assert _contents(tmp_path) == {"a.mkv": b"old", "a.mkv.c2pa": b"old"}
 
 
 @pytest.mark.parametrize("earlier", [{"a.mkv": b"old", "a.mkv.c2pa": b"old"}, {"a.mkv": b"old"}])
 def test_failed_rename_keeps_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: dict[str, bytes]) -> None:
     """A video that cannot be renamed leaves what was there."""
-    film, seal = _film_with_sidecar(tmp_path)
+    video, seal = _video_with_sidecar(tmp_path)
     for name in {"a.mkv", "a.mkv.c2pa"} - set(earlier):
         (tmp_path / name).unlink()
     replace = os.replace
@@ -210,8 +210,8 @@ def test_failed_rename_keeps_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(OSError, match="Input/output error"):
-        commit_with(film, seal)
-    film.discard()
+        commit_with(video, seal)
+    video.discard()
     assert _contents(tmp_path) == earlier
 
 
@@ -269,10 +269,10 @@ def test_overwrite_own_or_allowed(tmp_path: Path) -> None:
     made = make_clip(tmp_path / "dubbed.mp4", Clip(comment=f"The mouth in this film is synthetic ({MARK}); no consent on record."))
     foreign = make_clip(tmp_path / "holiday.mp4", Clip(comment="summer"))
     notes = tmp_path / "notes.mp4"
-    notes.write_text("no film")
+    notes.write_text("no video")
     _write(made)
     for path, refuse in ((foreign, check_place), (notes, OutputFile)):
-        with pytest.raises(InvalidRequestError, match=r"exists and is no film of dubstage; .*--overwrite"):
+        with pytest.raises(InvalidRequestError, match=r"exists and is no video of dubstage; .*--overwrite"):
             refuse(path)
         _write(path, overwrite=True)
     assert [path.read_bytes() for path in (made, foreign, notes)] == [b"new"] * 3
@@ -283,7 +283,7 @@ def test_file_appearing_during_write_stays(tmp_path: Path) -> None:
     output = tmp_path / "film.mp4"
     file = OutputFile(output)
     output.write_text("what somebody else saved meanwhile")
-    with pytest.raises(InvalidRequestError, match="exists and is no film of dubstage"):
+    with pytest.raises(InvalidRequestError, match="exists and is no video of dubstage"):
         file.commit()
     file.discard()
     assert (_names(tmp_path), output.read_text()) == (["film.mp4"], "what somebody else saved meanwhile")

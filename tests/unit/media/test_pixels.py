@@ -1,4 +1,4 @@
-"""Combs of interlaced film."""
+"""Combs of interlaced video."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_whole_picture_does_not_change() -> None:
 
 
 @pytest.mark.parametrize("name", ["video/vr_face5.mp4", "people/dev_7.mp4"])
-def test_film_without_fields_keeps_its_samples(clips: Any, name: str) -> None:
+def test_video_without_fields_keeps_its_samples(clips: Any, name: str) -> None:
     with VideoReader(probe(clips.path(name))) as reader:
         luma = np.asarray(next(iter(reader)).planes[0], np.uint8)
     np.testing.assert_array_equal(deinterlaced_luma(luma), luma)

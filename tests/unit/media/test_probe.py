@@ -104,7 +104,7 @@ def test_non_video_refused_with_remedy(tmp_path: Path) -> None:
         assert caught.value.field == "video"
 
 
-def test_a_film_without_a_frame_is_refused(tmp_path: Path) -> None:
+def test_a_video_without_a_frame_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "none.mp4"
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=25)
@@ -137,14 +137,14 @@ def test_truncated_video_shows_time(tmp_path: Path, codec: str) -> None:
         probe(_written(tmp_path / "headless.mp4", make_clip(tmp_path / "made.mp4").read_bytes()[:-400]))
 
 
-def test_a_matroska_film_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_matroska_video_cut_short_is_refused(tmp_path: Path) -> None:
     clip = Clip(pts=tuple(range(0, 100 * 512, 512)), sound_rate=48000)
     whole = make_clip(tmp_path / "whole.mkv", clip).read_bytes()
     with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s"):
         probe(_written(tmp_path / "cut.mkv", whole[: len(whole) * 6 // 10]))
 
 
-def test_an_mxf_film_cut_short_is_refused(tmp_path: Path) -> None:
+def test_an_mxf_video_cut_short_is_refused(tmp_path: Path) -> None:
     clip = Clip(codec="mpeg2video", pts=tuple(range(50)), time_base=Fraction(1, 25), last_duration=1, size=(352, 288))
     whole = make_clip(tmp_path / "whole.mxf", clip).read_bytes()
     with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s.*of 50 frames"):

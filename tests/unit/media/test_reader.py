@@ -108,7 +108,7 @@ def test_anamorphic_footage_is_shown_with_square_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(info.video.orientation.coded_from_upright @ [127.5, 0, 1], [95.5, 0])
 
 
-def test_a_damaged_film_says_where_it_breaks(tmp_path: Path) -> None:
+def test_a_damaged_video_says_where_it_breaks(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", Clip(codec="libx264"))
     info = probe(path)
     with open_input(path) as source:
@@ -125,7 +125,7 @@ def test_a_damaged_film_says_where_it_breaks(tmp_path: Path) -> None:
 def test_memory_independent_of_length(tmp_path: Path) -> None:
     """Memory does not grow with the length of the video."""
 
-    def film(frames: int) -> MediaInfo:
+    def video(frames: int) -> MediaInfo:
         return probe(make_clip(tmp_path / f"{frames}.mp4", Clip(codec="libx264", pts=tuple(range(0, frames * 512, 512)))))
 
     def peak(info: MediaInfo, *, keep: bool = False) -> int:
@@ -144,5 +144,5 @@ def test_memory_independent_of_length(tmp_path: Path) -> None:
 
     # Some kilobytes come and go with other threads and the collector. 50 frames that somebody keeps are far more, even without
     # their samples, which lie in FFmpeg's memory.
-    short, long = peak(film(25)), film(75)
+    short, long = peak(video(25)), video(75)
     assert peak(long) - short < (peak(long, keep=True) - short) / 2

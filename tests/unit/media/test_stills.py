@@ -28,10 +28,10 @@ def test_picture_becomes_one_frame(tmp_path: Path, name: str) -> None:
     """A picture becomes a video of one frame that shows it."""
     rgb = _picture(tmp_path / name, 240, 320)
     assert is_still(probe(tmp_path / name))
-    film = open_footage(probe(tmp_path / name), tmp_path, threads=1)
-    with VideoReader(film) as reader:
+    video = open_footage(probe(tmp_path / name), tmp_path, threads=1)
+    with VideoReader(video) as reader:
         (frame,) = reader
-    assert (film.video.num_frames, film.video.pixel.name, film.video.average_rate) == (1, "yuv420p", 25)
+    assert (video.video.num_frames, video.video.pixel.name, video.video.average_rate) == (1, "yuv420p", 25)
     assert np.abs(to_rgb(frame).astype(int) - rgb).mean() < 2.0
 
 
@@ -41,8 +41,8 @@ def test_a_photograph_stands_as_its_exif_says(tmp_path: Path, orientation: int) 
     _write_orientation(tmp_path / "face.jpg", orientation)
     mirrored, turned = orientation in (2, 4, 5, 7), {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation]
     expected = np.rot90(rgb[:, ::-1] if mirrored else rgb, turned)
-    film = open_footage(probe(tmp_path / "face.jpg"), tmp_path, threads=1)
-    with VideoReader(film) as reader:
+    video = open_footage(probe(tmp_path / "face.jpg"), tmp_path, threads=1)
+    with VideoReader(video) as reader:
         (frame,) = reader
     assert np.abs(to_rgb(frame).astype(int) - expected).mean() < 3.0
 
@@ -79,7 +79,7 @@ def test_a_picture_that_is_too_small_is_refused(tmp_path: Path) -> None:
         open_footage(probe(tmp_path / "tiny.png"), tmp_path, threads=1)
 
 
-def test_films_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_videos_are_taken_as_they_are(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", Clip())
     assert open_footage(probe(path), tmp_path, threads=1).path == path
     assert not is_still(probe(path))

@@ -1,4 +1,4 @@
-"""Several takes of a person become one film."""
+"""Several takes of a person become one video."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def test_beyond_longest_time_left_out(takes: list[MediaInfo], tmp_path: Path) ->
     """Frames after the longest time are left out."""
     told: list[tuple[int, int]] = []
     parts = takes_in_order([takes[0]] * 4, Fraction(7, 10))
-    film = join_takes(parts, tmp_path / f"takes{TAKES_SUFFIX}", threads=1, on_frame=lambda *step: told.append(step))
+    video = join_takes(parts, tmp_path / f"takes{TAKES_SUFFIX}", threads=1, on_frame=lambda *step: told.append(step))
     assert [part.num_frames for part in parts] == [12, 6]
-    assert film.video.num_frames == 18
+    assert video.video.num_frames == 18
     assert told[-1] == (18, 18)
-    assert float(film.video.duration) == pytest.approx(0.7, abs=0.03)
+    assert float(video.video.duration) == pytest.approx(0.7, abs=0.03)
 
 
 def test_a_picture_and_too_many_takes_are_refused(takes: list[MediaInfo], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """
 
-Whatever goes wrong while a film is written: a clear error, and nothing left of the film.
+Whatever goes wrong while a video is written: a clear error, and nothing left of the video.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from services.common.errors import ContractBrokenError, InvalidRequestError, Med
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, tone
 
 VARIABLE = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700)
-FILM_RATE = Clip(pts=tuple(range(0, 12012, 1001)), time_base=Fraction(1, 24000), rate=Fraction(24000, 1001), last_duration=1001)
+VIDEO_RATE = Clip(pts=tuple(range(0, 12012, 1001)), time_base=Fraction(1, 24000), rate=Fraction(24000, 1001), last_duration=1001)
 
 
 def _inverted(planes: tuple[Plane, ...]) -> tuple[Plane, ...]:
@@ -50,7 +50,7 @@ def _exact_times(info: MediaInfo) -> list[Fraction]:
     return [int(pts) * info.video.time_base for pts in info.video.pts]
 
 
-@pytest.mark.parametrize("clip", [VARIABLE, FILM_RATE, Clip(pts=(3, 4, 9, 1000, 90001), time_base=Fraction(1, 90000))])
+@pytest.mark.parametrize("clip", [VARIABLE, VIDEO_RATE, Clip(pts=(3, 4, 9, 1000, 90001), time_base=Fraction(1, 90000))])
 @pytest.mark.parametrize(("name", "codec"), [("out.mp4", "h264"), ("out.mp4", "ffv1"), ("out.mov", "h264"), ("out.nut", "ffv1")])
 def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str, codec: str) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4", clip))
@@ -64,19 +64,19 @@ def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str,
 @pytest.mark.parametrize("late", [0, 1001 * 24])
 def test_constant_rate_is_stated(tmp_path: Path, codec: str, late: int) -> None:
     """Pictures of a constant rate state the rate themselves."""
-    pts = tuple(late + pts for pts in FILM_RATE.pts)
-    info = probe(make_clip(tmp_path / "clip.mp4", replace(FILM_RATE, pts=pts)))
+    pts = tuple(late + pts for pts in VIDEO_RATE.pts)
+    info = probe(make_clip(tmp_path / "clip.mp4", replace(VIDEO_RATE, pts=pts)))
     _write(info, tmp_path / "out.mp4", codec=codec)
-    with av.open(str(tmp_path / "out.mp4")) as film:
-        assert film.streams.video[0].codec_context.framerate == Fraction(24000, 1001)
-        assert all(packet.duration == 1001 for packet in film.demux(video=0) if packet.size)
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        assert video.streams.video[0].codec_context.framerate == Fraction(24000, 1001)
+        assert all(packet.duration == 1001 for packet in video.demux(video=0) if packet.size)
     assert _exact_times(probe(tmp_path / "out.mp4")) == _exact_times(info)
 
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "gray", "yuva420p"])
 @pytest.mark.parametrize("output", ["out.mp4", "out.mkv"])
 @pytest.mark.parametrize("size", [(50, 38), (51, 39)])
-def test_a_lossless_film_holds_exactly_the_samples_given(tmp_path: Path, name: str, output: str, size: tuple[int, int]) -> None:
+def test_a_lossless_video_holds_exactly_the_samples_given(tmp_path: Path, name: str, output: str, size: tuple[int, int]) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format=name, size=size)))
     report = _write(info, tmp_path / output, codec="ffv1")
     assert (report.pixel_format, report.frames, report.changed_frames) == (name, 12, 4)
@@ -232,14 +232,14 @@ def test_short_speech_is_followed_by_silence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "nut", "mxf"])
 def test_equal_jobs_give_equal_bytes(tmp_path: Path, suffix: str) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=48000, codec="libx264")))
-    films = [tmp_path / f"{name}.{suffix}" for name in "ab"]
-    for film in films:
-        _write(info, film, speech=Speech(16000, 1, [tone(16000, 8000)]))
-    assert films[0].read_bytes() == films[1].read_bytes()
+    videos = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+    for video in videos:
+        _write(info, video, speech=Speech(16000, 1, [tone(16000, 8000)]))
+    assert videos[0].read_bytes() == videos[1].read_bytes()
 
 
 def test_matroska_takes_constant_rates_and_refuses_variable_ones(tmp_path: Path) -> None:
-    info = probe(make_clip(tmp_path / "clip.mp4", FILM_RATE))
+    info = probe(make_clip(tmp_path / "clip.mp4", VIDEO_RATE))
     _write(info, tmp_path / "out.mkv")
     assert probe(tmp_path / "out.mkv").video.constant_rate == Fraction(24000, 1001)
     variable = probe(make_clip(tmp_path / "variable.mp4", VARIABLE))
@@ -256,7 +256,7 @@ Spoil = Callable[[Path], Path]
 @pytest.mark.parametrize(
     ("spoil", "settings", "words"),
     [
-        (lambda folder: folder / "out.gif", {}, "films are written as"),
+        (lambda folder: folder / "out.gif", {}, "videos are written as"),
         (lambda folder: folder / "out.mov", {"codec": "ffv1"}, "does not hold ffv1"),
         (lambda folder: folder / "out.mp4", {"codec": "divx"}, "unknown codec divx"),
         (lambda folder: folder / "out.mp4", {"codec": "prores"}, "does not hold prores"),
@@ -282,7 +282,7 @@ def test_frames_in_order_and_format(tmp_path: Path) -> None:
             lambda writer: writer.write(next(frames)),
             lambda writer: writer.write(first, (first.planes[0],)),
             lambda writer: writer.write(first, tuple(plane.astype(np.uint16) for plane in first.planes)),
-            lambda writer: writer.write(first),  # then the film ends too early
+            lambda writer: writer.write(first),  # then the video ends too early
         ]
         for write in spoilt:
             with pytest.raises(ContractBrokenError), VideoWriter(tmp_path / "out.mp4", info) as writer:
@@ -318,7 +318,7 @@ def test_prores_keeps_depth_and_chroma(tmp_path: Path, name: str, decoded: str) 
 def _write_whole(
     info: MediaInfo, output: Path, *, speech: Speech | None = None, fail_at: int = -1, overwrite: bool = False
 ) -> None:
-    """Writes a lossless film; fails as its caller at frame `fail_at`."""
+    """Writes a lossless video; fails as its caller at frame `fail_at`."""
     settings = WriteSettings(codec="ffv1", overwrite=overwrite)
     with VideoWriter(output, info, speech=speech, settings=settings) as writer, VideoReader(info) as reader:
         for frame in reader:
@@ -384,7 +384,7 @@ def test_an_input_output_error_is_reported_as_one(tmp_path: Path, monkeypatch: p
     assert _names(tmp_path) == ["clip.mp4"]
 
 
-def test_two_jobs_do_not_write_one_film(tmp_path: Path) -> None:
+def test_two_jobs_do_not_write_one_video(tmp_path: Path) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4"))
     with VideoWriter(tmp_path / "out.mp4", info) as first:
         with pytest.raises(InvalidRequestError, match="another job"):

@@ -155,17 +155,17 @@ async def test_work_on_a_person_is_stopped_and_forgotten(store: OperationStore) 
 async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
     """Runners of different kinds share a database and see their own operations."""
     database = Database("", tmp_path)
-    films, batches = (OperationStore(database, kinds=(kind,)) for kind in ("film", "batch"))
+    videos, batches = (OperationStore(database, kinds=(kind,)) for kind in ("film", "batch"))
 
     async def work(job: Job) -> bytes:
         return job.record.kind.encode()
 
     runners = {
         store: JobRunner(store, {kind: work}, max_concurrent=2, max_queued=2)
-        for store, kind in ((films, "film"), (batches, "batch"))
+        for store, kind in ((videos, "film"), (batches, "batch"))
     }
-    left = films.add("film", b"left by a gateway that ended")
-    names: dict[OperationStore, list[str]] = {batches: [], films: [left.name]}
+    left = videos.add("film", b"left by a gateway that ended")
+    names: dict[OperationStore, list[str]] = {batches: [], videos: [left.name]}
     for store, jobs in runners.items():
         # The start of one runner takes nothing that another one has begun.
         await jobs.start()
@@ -174,7 +174,7 @@ async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
             await jobs.wait(names[store][-1], 60)
     for store, jobs in runners.items():
         assert [record.name for record in store.list()] == names[store]
-        other = names[films if store is batches else batches][-1]
+        other = names[videos if store is batches else batches][-1]
         with pytest.raises(OperationNotFoundError):
             await jobs.get(other)
         await jobs.close()

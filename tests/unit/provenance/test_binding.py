@@ -1,4 +1,4 @@
-"""Tests of the digest of a film, which leaves the manifest out, and of the bytes behind a manifest in its box."""
+"""Tests of the digest of a video, which leaves the manifest out, and of the bytes behind a manifest in its box."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from gateway.provenance.binding import MANIFEST_ID, media_sha256, padding_is_empty
 from services.common.errors import MediaUnsupportedError
-from tests.unit.provenance.signed_films import flip
+from tests.unit.provenance.signed_videos import flip
 
 MANIFEST = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 
@@ -22,8 +22,8 @@ def box(kind: bytes, body: bytes, *, wide: bool = False) -> bytes:
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
-def film(manifest: bytes, *, wide: bool, before: bool) -> bytes:
-    """A film whose two samples lie at the offsets that its index says."""
+def video(manifest: bytes, *, wide: bool, before: bool) -> bytes:
+    """A video whose two samples lie at the offsets that its index says."""
     head, data = box(b"ftyp", b"isom" + bytes(4)), box(b"mdat", b"0123456789", wide=wide)
 
     def index(first: int) -> bytes:
@@ -39,13 +39,13 @@ def film(manifest: bytes, *, wide: bool, before: bool) -> bytes:
 @pytest.mark.parametrize("before", [False, True])
 def test_manifest_size_keeps_digest(wide: bool, before: bool, tmp_path: Path) -> None:
     """A manifest of any size leaves the digest as it was."""
-    plain = film(b"", wide=wide, before=before)
+    plain = video(b"", wide=wide, before=before)
     expected = hashlib.sha256(plain).hexdigest()
     for size in (0, 100, 5000):
-        (tmp_path / "film.mp4").write_bytes(film(box(b"uuid", MANIFEST + bytes(size)), wide=wide, before=before))
+        (tmp_path / "film.mp4").write_bytes(video(box(b"uuid", MANIFEST + bytes(size)), wide=wide, before=before))
         assert media_sha256(tmp_path / "film.mp4") == expected
     for place in (3, 20, len(plain) - 60, len(plain) - 1):
-        (tmp_path / "film.mp4").write_bytes(film(box(b"uuid", MANIFEST + bytes(100)), wide=wide, before=before))
+        (tmp_path / "film.mp4").write_bytes(video(box(b"uuid", MANIFEST + bytes(100)), wide=wide, before=before))
         flip(tmp_path / "film.mp4", place + (124 if place >= 16 else 0))
         assert media_sha256(tmp_path / "film.mp4") != expected
 
@@ -86,13 +86,13 @@ def test_large_box_last_byte_counts(last: int, tmp_path: Path) -> None:
     """The last byte of a large box counts and the box is not held in memory."""
     manifest = struct.pack(">I4s", 16, b"jumb") + b"contents"
     head = struct.pack(">I4s", BOX_BYTES, b"uuid") + MANIFEST_ID + bytes(4) + b"manifest\0" + bytes(8) + manifest
-    with (tmp_path / "film.mp4").open("w+b") as film:
-        film.write(head)
-        film.seek(BOX_BYTES - 1)
-        film.write(bytes([last]))
+    with (tmp_path / "film.mp4").open("w+b") as video:
+        video.write(head)
+        video.seek(BOX_BYTES - 1)
+        video.write(bytes([last]))
         tracemalloc.start()
         try:
-            assert padding_is_empty(film) is (last == 0)
+            assert padding_is_empty(video) is (last == 0)
             assert tracemalloc.get_traced_memory()[1] < 16 << 20
         finally:
             tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""Keys that films are signed with: the user's own files, or a pair that the installation makes and keeps to itself."""
+"""Keys that videos are signed with: the user's own files, or a pair that the installation makes and keeps to itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings
-from tests.unit.provenance.signed_films import PrivateKey, chain_for, pem_of, write_film
+from tests.unit.provenance.signed_videos import PrivateKey, chain_for, pem_of, write_video
 
 KEYS: dict[str, Callable[[], PrivateKey]] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate,
@@ -61,10 +61,10 @@ def test_own_certificate_is_trusted(algorithm: str, carphone: Path, tmp_path: Pa
     chain, root = chain_for(key)
     sealer = open_sealer(settings_of(tmp_path, chain, pem_of(key)))
     assert sealer.credential.algorithm == algorithm
-    film = write_film(tmp_path / "film.mp4", carphone, sealer)
-    verdict = verdict_of(film, anchors=root)
+    video = write_video(tmp_path / "film.mp4", carphone, sealer)
+    verdict = verdict_of(video, anchors=root)
     assert (verdict.state, verdict.signer["common_name"]) == (ManifestState.TRUSTED, "Test Studio")
-    assert verdict_of(film).state == ManifestState.VALID
+    assert verdict_of(video).state == ManifestState.VALID
     assert not (tmp_path / "data").exists()
 
 

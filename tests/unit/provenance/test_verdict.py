@@ -1,4 +1,4 @@
-"""Tests of the verdict on films: manifests of other people, files that are no films, a reader that ends early, and watermarks.
+"""Tests of the verdict on videos: manifests of other people, files that are no videos, a reader that ends early, and watermarks.
 
 A watermark proves something only together with a valid manifest of a trusted signer that the mark belongs to.
 """
@@ -27,7 +27,7 @@ from gateway.provenance.verdict import ManifestState, Standing, Verdict, standin
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, write_film
+from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of, write_video
 
 ENDS: dict[str, tuple[int | None, str]] = {
     "no memory": (-signal.SIGABRT, "takes more than 2048 MiB of memory"),
@@ -74,15 +74,15 @@ FACTS = {"footage": "ab" * 32}
 @pytest.fixture(scope="module")
 def signed(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("signed")
-    return write_film(folder / "film.mp4", carphone, Sealer(installation_credential(folder / "data")))
+    return write_video(folder / "film.mp4", carphone, Sealer(installation_credential(folder / "data")))
 
 
-def lying(film: Path, tmp_path: Path, **facts: Any) -> Path:
-    """A film whose manifest is signed, and says of the dub what no dub says."""
+def lying(video: Path, tmp_path: Path, **facts: Any) -> Path:
+    """A video whose manifest is signed, and says of the dub what no dub says."""
     output = tmp_path / "lying.mp4"
-    with film.open("rb") as source, output.open("w+b") as target:
+    with video.open("rb") as source, output.open("w+b") as target:
         copy_with_padding(source, target, 2 << 20)
-        told = definition(claim_of(film), FACTS, embedded_binding(target))
+        told = definition(claim_of(video), FACTS, embedded_binding(target))
     told["assertions"][0]["data"]["actions"] = [
         {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
     ]
@@ -145,10 +145,10 @@ def peak_bytes() -> int:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_gigabyte_claim_invalid_without_memory(suffix: str, carphone: Path, tmp_path: Path) -> None:
     """A manifest that claims gigabytes is invalid and takes no memory here."""
-    film = write_film(tmp_path / f"film{suffix}", carphone, Sealer(installation_credential(tmp_path / "data")))
-    claim_gigabytes(film if suffix == ".mp4" else sidecar_of(film))
+    video = write_video(tmp_path / f"film{suffix}", carphone, Sealer(installation_credential(tmp_path / "data")))
+    claim_gigabytes(video if suffix == ".mp4" else sidecar_of(video))
     before = peak_bytes()
-    verdict = verdict_of(film)
+    verdict = verdict_of(video)
     assert verdict.state == ManifestState.INVALID
     assert verdict.reasons
     assert peak_bytes() - before < 100 << 20
@@ -157,12 +157,12 @@ def test_gigabyte_claim_invalid_without_memory(suffix: str, carphone: Path, tmp_
 def test_too_long_manifest_is_invalid(carphone: Path, tmp_path: Path) -> None:
     """A manifest that says too much to be shown is invalid."""
     size = 900_000
-    film = lying(carphone, tmp_path, method="Q" * size)
+    video = lying(carphone, tmp_path, method="Q" * size)
     # CBOR: in place of the text, an array of as many empty arrays, which c2pa prints as 14 characters each
     said = b"\x7a" + size.to_bytes(4, "big") + b"Q" * size
-    film.write_bytes(film.read_bytes().replace(said, b"\x9a" + size.to_bytes(4, "big") + b"\x80" * size))
+    video.write_bytes(video.read_bytes().replace(said, b"\x9a" + size.to_bytes(4, "big") + b"\x80" * size))
     before = peak_bytes()
-    verdict = verdict_of(film)
+    verdict = verdict_of(video)
     assert (verdict.state, verdict.reasons) == (ManifestState.INVALID, ("the manifest cannot be read: it says more than 8 MB",))
     assert peak_bytes() - before < 100 << 20
 
@@ -178,7 +178,7 @@ def test_truncated_video_is_invalid(part: float, signed: Path, tmp_path: Path) -
 def test_lonely_or_foreign_sidecar(tmp_path: Path) -> None:
     """A sidecar without its video, or a file that is no sidecar, is reported."""
     (tmp_path / "film.mkv.c2pa").write_bytes(b"words")
-    with pytest.raises(InvalidRequestError, match=r"its film film\.mkv is not beside it"):
+    with pytest.raises(InvalidRequestError, match=r"its video film\.mkv is not beside it"):
         verdict_of(tmp_path / "film.mkv.c2pa")
     (tmp_path / "film.mkv").write_bytes(b"a film")
     with pytest.raises(InvalidRequestError, match="is no C2PA manifest"):
@@ -191,7 +191,7 @@ KEY = watermark_key(b"an installation")
 
 
 def facts(**changed: object) -> DubFacts:
-    """Claims of the manifest of a marked film."""
+    """Claims of the manifest of a marked video."""
     said = {
         "version": 1,
         "method": "ugc",
@@ -205,10 +205,10 @@ def facts(**changed: object) -> DubFacts:
         **changed,
     }
     bare = DubFacts.model_validate({**said, "watermark": ""})
-    return bare.model_copy(update={"watermark": str(Payload.of_film(KEY, bare.statement))})
+    return bare.model_copy(update={"watermark": str(Payload.of_video(KEY, bare.statement))})
 
 
-FILM = facts()
+VIDEO = facts()
 OTHER = facts(sources=[SourceFacts(role="footage", sha256="12" * 32)])
 
 
@@ -224,28 +224,28 @@ def verdict_about(state: ManifestState, dub: DubFacts | None, *footage: DubFacts
 
 def test_mark_of_trusted_manifest() -> None:
     """A mark that belongs to a trusted manifest is of this video."""
-    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.THIS_FILM
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_FILM
 
 
 @pytest.mark.parametrize("state", [ManifestState.VALID, ManifestState.INVALID])
 def test_mark_with_broken_manifest(state: ManifestState) -> None:
     """A mark is a clue if its manifest does not hold or is of an unknown signer."""
-    assert standing_of(mark_of(FILM), KEY, verdict_about(state, FILM)) is Standing.CLUE
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(state, VIDEO)) is Standing.CLUE
 
 
 def test_mark_without_manifest_or_dub() -> None:
     """A mark without a manifest or without a dub in it is a clue."""
-    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
-    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, None)) is Standing.CLUE
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, None)) is Standing.CLUE
 
 
 @pytest.mark.parametrize("state", [ManifestState.TRUSTED, ManifestState.VALID, ManifestState.INVALID])
 def test_copied_mark_is_told(state: ManifestState) -> None:
     """A mark that was copied under another manifest is reported."""
-    assert standing_of(mark_of(FILM), KEY, verdict_about(state, OTHER)) is Standing.ANOTHER_FILM
-    # The forger writes the digits of the copied mark into the manifest of the other film.
-    forged = OTHER.model_copy(update={"watermark": FILM.watermark})
-    assert standing_of(mark_of(FILM), KEY, verdict_about(state, forged)) is Standing.ANOTHER_FILM
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(state, OTHER)) is Standing.ANOTHER_FILM
+    # The forger writes the digits of the copied mark into the manifest of the other video.
+    forged = OTHER.model_copy(update={"watermark": VIDEO.watermark})
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(state, forged)) is Standing.ANOTHER_FILM
 
 
 def test_every_field_of_the_manifest_binds_the_mark() -> None:
@@ -261,28 +261,30 @@ def test_every_field_of_the_manifest_binds_the_mark() -> None:
     }
     assert changes.keys() == DubFacts.model_fields.keys() - {"version", "watermark"}
     for name, value in changes.items():
-        said = FILM.model_copy(update={name: value})
-        assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, said)) is Standing.ANOTHER_FILM, name
+        said = VIDEO.model_copy(update={name: value})
+        assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, said)) is Standing.ANOTHER_FILM, name
 
 
 def test_footage_mark_is_not_copied() -> None:
     """The mark of footage that was a dub itself is told apart from a copied one."""
-    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, OTHER, FILM)) is Standing.FOOTAGE
-    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, None, FILM)) is Standing.FOOTAGE
-    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.VALID, OTHER, FILM)) is Standing.CLUE
-    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, OTHER, FILM, valid=False)) is Standing.ANOTHER_FILM
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, OTHER, VIDEO)) is Standing.FOOTAGE
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, None, VIDEO)) is Standing.FOOTAGE
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.VALID, OTHER, VIDEO)) is Standing.CLUE
+    assert (
+        standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, OTHER, VIDEO, valid=False)) is Standing.ANOTHER_FILM
+    )
 
 
 def test_earlier_mark_version() -> None:
     """A mark of an earlier version belongs to a trusted manifest with its digits and is a clue without."""
     payload = Payload(installation_of(KEY, 1), 0xC0FFEE)
-    early = DubFacts.model_validate({**FILM.model_dump(exclude={"job"}), "watermark": str(payload)})
+    early = DubFacts.model_validate({**VIDEO.model_dump(exclude={"job"}), "watermark": str(payload)})
     mark = replace(mark_of(early), version=payload.version(KEY))
     assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, early)) is Standing.THIS_FILM
     assert standing_of(mark, KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
-    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.ANOTHER_FILM
+    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.ANOTHER_FILM
 
 
 def test_unreadable_mark_is_clue() -> None:
     """A mark that cannot be read is a clue."""
-    assert standing_of(mark_of(FILM, version=0), KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.CLUE
+    assert standing_of(mark_of(VIDEO, version=0), KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.CLUE

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.unit.provenance.signed_films import certificate_of
+from tests.unit.provenance.signed_videos import certificate_of
 
 NAME: Final = "Test Time Stamps"
 STAMPED_AT: Final = datetime.datetime(2025, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)

@@ -43,12 +43,12 @@ def test_the_nearest_lips_come_first(bank: MouthBank) -> None:
 
 def test_opening_outweighs_position(bank: MouthBank) -> None:
     """A mouth as far open is nearer than lips in the same place."""
-    wanted = bank.box_landmarks[0]
-    aside, parted = wanted + np.float32(0.6), wanted.copy()
-    parted[20:40, 1] += np.sign(wanted[20:40, 1] - wanted[20:40, 1].mean()) * np.float32(1.5)
+    target = bank.box_landmarks[0]
+    aside, parted = target + np.float32(0.6), target.copy()
+    parted[20:40, 1] += np.sign(target[20:40, 1] - target[20:40, 1].mean()) * np.float32(1.5)
     pictures = np.stack([np.full((160, 160, 3), level, np.uint8) for level in (10, 20, 30)])
-    keys = KeyPictures(pictures, np.stack([parted, aside, wanted + np.float32(40.0)]))
-    assert nearest_keys(keys, wanted).pictures[:, 0, 0, 0].tolist() == [20, 10, 30]
+    keys = KeyPictures(pictures, np.stack([parted, aside, target + np.float32(40.0)]))
+    assert nearest_keys(keys, target).pictures[:, 0, 0, 0].tolist() == [20, 10, 30]
 
 
 def test_keys_stand_for_all_mouths(bank: MouthBank) -> None:

@@ -237,13 +237,13 @@ def test_undubbed_video_makes_page(tmp_path: Path) -> None:
     text = write_dub_report(bare, tmp_path).read_text()
     assert "0 / 5" in text
     assert "No mouth in this film is synthetic" in text
-    assert "<h2>This film is not dubbed</h2>\n  <p>none of the 5 frames is dubbed</p>" in text
+    assert "<h2>This video is not dubbed</h2>\n  <p>none of the 5 frames is dubbed</p>" in text
     assert json.loads((tmp_path / "report.json").read_text())["undubbed"] == "none of the 5 frames is dubbed"
     assert "<img" not in text
     assert mean_mask_share(bare) == 0.0
 
 
-def test_spans_cover_the_film_without_gaps() -> None:
+def test_spans_cover_the_video_without_gaps() -> None:
     spans = spans_of(REASONS, RATE)
     assert [(span.reason, span.start, span.stop) for span in spans] == [
         ("DUBBED", 0, 30),

@@ -57,7 +57,7 @@ def job(folder: Path, speaking: SpeakingMotion | None, rendered: np.ndarray) -> 
     outcome = SimpleNamespace(
         actor=SimpleNamespace(speaking=speaking),
         plan=SimpleNamespace(rendered=lambda: rendered, num_frames=count),
-        film=SimpleNamespace(video=video),
+        video=SimpleNamespace(video=video),
     )
     return outcome, workspace
 

@@ -63,7 +63,7 @@ class Clock:
 
 
 def run(rates: list[tuple[float, float]], num_frames: int, deadline_s: float | None) -> float:
-    """Answer frames at (frames per second, seconds) until the film ends, and return the time of the end."""
+    """Answer frames at (frames per second, seconds) until the video ends, and return the time of the end."""
     clock = Clock()
     pace = CallPace(deadline_s, "face", "film.mp4", num_frames, num_frames / 25, clock=clock)
     clock.now = 2.0  # the stage warms up
@@ -124,8 +124,8 @@ def probed(rates: list[float], num_frames: int, deadline_s: float | None) -> flo
     raise AssertionError("the probe did not end")
 
 
-def test_probe_refuses_long_film() -> None:
-    """A film that is a little too long is refused before the work."""
+def test_probe_refuses_long_video() -> None:
+    """A video that is a little too long is refused before the work."""
     with pytest.raises(InvalidRequestError) as caught:
         probed([50.0] * 16, 181_000, 3600.0)
     assert caught.value.field == "footage"
@@ -134,7 +134,7 @@ def test_probe_refuses_long_film() -> None:
 
 
 def test_probe_takes_seconds() -> None:
-    """A film that fits is probed for seconds."""
+    """A video that fits is probed for seconds."""
     assert probed([50.0] * 16, 179_000, 3600.0) == 5.0
 
 
@@ -143,8 +143,8 @@ def test_slow_stage_is_probed_longer() -> None:
     assert probed([20.0] * 7 + [60.0] * 9, 179_000, 3600.0) == 15.0
 
 
-def test_short_films_need_no_probe() -> None:
-    """Films that every stage can track need no probe."""
+def test_short_videos_need_no_probe() -> None:
+    """Videos that every stage can track need no probe."""
 
     def needed(deadline_s: float | None, num_frames: int) -> bool:
         return PaceProbe(deadline_s, "face", "film.mp4", num_frames, num_frames / 25).needed

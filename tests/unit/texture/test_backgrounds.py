@@ -100,7 +100,7 @@ def all_usable(footage: np.ndarray) -> np.ndarray:
 
 
 def cost(path: tuple[int, ...], costs: Costs) -> float:
-    """The cost by its definition; a standing film keeps its direction, and begins in either."""
+    """The cost by its definition; a standing video keeps its direction, and begins in either."""
 
     def of(first: int) -> float:
         direction = first
@@ -147,17 +147,17 @@ def test_motion_that_runs_backwards_plays_the_footage_backwards() -> None:
 
 
 def test_the_pose_is_followed() -> None:
-    footage, wanted = wandering(3000, 3), wandering(500, 4)
-    found = match_backgrounds(footage, all_usable(footage), NO_CUTS, wanted)
+    footage, target = wandering(3000, 3), wandering(500, 4)
+    found = match_backgrounds(footage, all_usable(footage), NO_CUTS, target)
     spread = footage[:, :3].std(0)
-    error = (np.abs(footage[found.frame_indices] - wanted)[:, :3] / spread).mean()
-    played = (np.abs(footage[:500] - wanted)[:, :3] / spread).mean()
+    error = (np.abs(footage[found.frame_indices] - target)[:, :3] / spread).mean()
+    played = (np.abs(footage[:500] - target)[:, :3] / spread).mean()
     assert error < 0.7 * played
 
 
-@given(seed=st.integers(0, 10_000), length=st.integers(50, 150), wanted=st.integers(1, 400))
+@given(seed=st.integers(0, 10_000), length=st.integers(50, 150), target=st.integers(1, 400))
 @settings(max_examples=15, deadline=None)
-def test_no_jump_between_seconds(seed: int, length: int, wanted: int) -> None:
+def test_no_jump_between_seconds(seed: int, length: int, target: int) -> None:
     """There is no jump wherever two seconds can be used."""
     random = np.random.default_rng(seed)
     footage = wandering(length + 120, seed)
@@ -165,17 +165,17 @@ def test_no_jump_between_seconds(seed: int, length: int, wanted: int) -> None:
     begin = int(random.integers(0, 120))
     usable[begin : begin + length] = True
     cuts = np.array([begin, begin + length], np.int64)
-    found = match_backgrounds(footage, usable, cuts, wandering(wanted, seed + 1))
-    assert len(found.frame_indices) == wanted
+    found = match_backgrounds(footage, usable, cuts, wandering(target, seed + 1))
+    assert len(found.frame_indices) == target
     assert usable[found.frame_indices].all()
     assert np.abs(np.diff(found.frame_indices)).max(initial=0) <= 2
     sides = np.searchsorted(cuts, found.frame_indices, side="right")
     assert len(set(sides.tolist())) == 1
 
 
-def test_the_film_hardly_stands_still() -> None:
-    footage, wanted = wandering(2000, 5), wandering(1000, 6)
-    steps = np.abs(np.diff(match_backgrounds(footage, all_usable(footage), NO_CUTS, wanted).frame_indices))
+def test_the_video_hardly_stands_still() -> None:
+    footage, target = wandering(2000, 5), wandering(1000, 6)
+    steps = np.abs(np.diff(match_backgrounds(footage, all_usable(footage), NO_CUTS, target).frame_indices))
     assert (steps == 0).mean() < 0.3
     assert steps.mean() > 0.7
     runs = re.findall("0+", "".join(map(str, steps)))
@@ -191,10 +191,10 @@ def test_repeated_frames_lie_evenly() -> None:
 def test_short_stretches_beside_long_ones_are_not_used() -> None:
     """The short one fits better, but a speech of 20 s would play it ten times over."""
     footage = wandering(700, 9)
-    wanted = wandering(500, 10)
-    footage[650:] += wanted.mean(0) - footage[650:].mean(0)
+    target = wandering(500, 10)
+    footage[650:] += target.mean(0) - footage[650:].mean(0)
     footage[:650] += [0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
-    found = match_backgrounds(footage, all_usable(footage), np.array([650]), wanted)
+    found = match_backgrounds(footage, all_usable(footage), np.array([650]), target)
     assert found.frame_indices.max() < 650
 
 

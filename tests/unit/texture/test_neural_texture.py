@@ -1,4 +1,4 @@
-"""Features for a stream of UV maps or wanted mouths."""
+"""Features for a stream of UV maps or target mouths."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def warped(bank: MouthBank, model: TemporalWarpModel, person: DrawnPerson, frame
 
 
 def between_the_lips(frame: WarpedFrame) -> UInt8:
-    """The pixels around the middle of the wanted inner lips."""
+    """The pixels around the middle of the target inner lips."""
     x, y = np.rint(frame.box_landmarks[len(LIPS_OUTER) : NUM_LIPS].mean(axis=0)).astype(int)
     return frame.texture[y - 1 : y + 2, x - 2 : x + 3]
 
@@ -71,10 +71,10 @@ def test_named_inside_is_shown(person: DrawnPerson, shut: MouthBank, model: Temp
 
 
 def test_shut_lips_have_no_dark_line(shut: MouthBank) -> None:
-    texture, wanted = shut.boxes[0], shut.control_points[0].copy()
+    texture, target = shut.boxes[0], shut.control_points[0].copy()
     upper, lower = slice(len(LIPS_OUTER) + 1, len(LIPS_OUTER) + 10), slice(NUM_LIPS - 1, len(LIPS_OUTER) + 10, -1)
-    wanted[lower] = wanted[upper]
-    assert np.array_equal(UnseenInside(shut).drawn(texture, wanted), texture)
+    target[lower] = target[upper]
+    assert np.array_equal(UnseenInside(shut).drawn(texture, target), texture)
 
 
 def test_known_open_mouth_not_drawn(person: DrawnPerson) -> None:
@@ -209,7 +209,7 @@ def test_retrieval_centres_mouth(person: DrawnPerson, bank: MouthBank, model: Te
 
 def test_diagnostics_tell_what_was_found(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
     made = answers(WarpStream(bank, NETWORK, model), [person.target(number) for number in range(30, 40)])
-    # The wanted motion is the bank's own.
+    # The target motion is the bank's own.
     assert [frame.bank_frame_index for frame in made[5:]] == list(range(35, 40))
     assert max(frame.distance for frame in made[5:]) < 1e-3
     far = answers(WarpStream(bank, NETWORK, model), [TargetFrame(0, person.mouth(0) * np.float32(1.3), person.pose(0))])

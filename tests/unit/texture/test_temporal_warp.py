@@ -37,14 +37,14 @@ def temporal_energy(grids: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def chain(person: DrawnPerson) -> tuple[np.ndarray, np.ndarray]:
-    """Control points of a wanted sequence and of a real one of the same person: float32 [20, 86, 2] each."""
+    """Control points of a target sequence and of a real one of the same person: float32 [20, 86, 2] each."""
     bank = build_bank([person.bank_frame(number) for number in range(20)])
     random = np.random.default_rng(5)
-    wanted = []
+    target = []
     for number in range(300, 320):
         mouth = person.mouth(number) + random.normal(0, 0.7, (59, 3)).astype(np.float32)
-        wanted.append(target_points(mouth, bank.geometry, person.pose(number)))
-    return np.stack(wanted), bank.control_points
+        target.append(target_points(mouth, bank.geometry, person.pose(number)))
+    return np.stack(target), bank.control_points
 
 
 def test_the_untrained_network_is_the_plain_spline() -> None:
@@ -55,9 +55,9 @@ def test_the_untrained_network_is_the_plain_spline() -> None:
 
 def test_loss_equals_spline_energies(chain: tuple[np.ndarray, np.ndarray]) -> None:
     """The training loss is the energies of the serving splines."""
-    wanted, source = chain
-    energies = spline_energies(*(torch.from_numpy(points).double()[None] for points in (wanted, source, source)))
-    spline = fit_spline(wanted, source, SMOOTHING)
+    target, source = chain
+    energies = spline_energies(*(torch.from_numpy(points).double()[None] for points in (target, source, source)))
+    spline = fit_spline(target, source, SMOOTHING)
     assert float(energies.fitting) == pytest.approx(fitting_error(spline, source, 74).mean(), rel=1e-6)
     served = temporal_energy(evaluate_grid(spline)[:, 1:-1:4, 1:-1:4])
     assert float(energies.temporal) == pytest.approx(served, rel=1e-3)
@@ -66,29 +66,29 @@ def test_loss_equals_spline_energies(chain: tuple[np.ndarray, np.ndarray]) -> No
 
 
 def test_the_committed_network_calms_the_warp(chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel) -> None:
-    wanted, source = chain
+    target, source = chain
     plain, corrected = [], []
     for end in range(5, 20):
         window = slice(end - 5, end + 1)
-        moved = source[end] + model.residual(wanted[window], source[None, window])[0]
-        plain.append(evaluate_grid(fit_spline(wanted[end], source[end], SMOOTHING)))
-        corrected.append(evaluate_grid(fit_spline(wanted[end], moved, SMOOTHING)))
+        moved = source[end] + model.residual(target[window], source[None, window])[0]
+        plain.append(evaluate_grid(fit_spline(target[end], source[end], SMOOTHING)))
+        corrected.append(evaluate_grid(fit_spline(target[end], moved, SMOOTHING)))
     assert temporal_energy(np.stack(corrected)) < 0.92 * temporal_energy(np.stack(plain))
 
 
 def test_window_bits_independent_of_batch(chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel) -> None:
     """A window gets the same bits alone and beside others."""
-    wanted, source = chain
+    target, source = chain
     windows = np.stack([source[start : start + 6] for start in (0, 4, 9)])
-    together = model.residual(wanted[:6], windows)
+    together = model.residual(target[:6], windows)
     for count in (1, 2):
-        np.testing.assert_array_equal(model.residual(wanted[:6], windows[:count]), together[:count])
+        np.testing.assert_array_equal(model.residual(target[:6], windows[:count]), together[:count])
 
 
 def test_box_border_stays(chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel) -> None:
     """The border of the box stays where it is."""
-    wanted, source = chain
-    moved = model.residual(wanted[:6], source[None, 8:14])
+    target, source = chain
+    moved = model.residual(target[:6], source[None, 8:14])
     assert not moved[:, -len(BORDER_POINTS) :].any()
     assert np.abs(moved).max() > 0
 
@@ -96,13 +96,13 @@ def test_box_border_stays(chain: tuple[np.ndarray, np.ndarray], model: TemporalW
 def test_the_residual_reaches_the_spline(person: DrawnPerson, model: TemporalWarpModel) -> None:
     bank: MouthBank = build_bank([person.bank_frame(number) for number in range(30)])
     mouths = np.stack([person.mouth(number) for number in range(100, 106)])
-    wanted = np.stack([target_points(mouth, bank.geometry, person.pose(105)) for mouth in mouths])
+    target = np.stack([target_points(mouth, bank.geometry, person.pose(105)) for mouth in mouths])
     found = retrieve(bank, window_costs(bank, causal_windows(mouths)[-1], person.pose(105).rotation))
-    residual = model.residual(wanted, bank.control_points[found.rows])
-    plain, corrected = fit_retrieved(bank, found, wanted[-1]), fit_retrieved(bank, found, wanted[-1], residual)
+    residual = model.residual(target, bank.control_points[found.rows])
+    plain, corrected = fit_retrieved(bank, found, target[-1]), fit_retrieved(bank, found, target[-1], residual)
     for place in range(len(found.rows)):
         columns = slice(2 * place, 2 * place + 2)
-        extra = fit_spline(wanted[-1], residual[place], SMOOTHING)
+        extra = fit_spline(target[-1], residual[place], SMOOTHING)
         np.testing.assert_allclose(corrected.weights[:, columns] - plain.weights[:, columns], extra.weights, atol=1e-6)
 
 

@@ -67,7 +67,7 @@ def hidden_by_noise(background: UInt8, mask: UInt8, frame_index: int) -> UInt8:
     Args:
         background: uint8 [H, W, 3].
         mask: uint8 [H, W].
-        frame_index: index of the frame in its film.
+        frame_index: index of the frame in its video.
     """
     rng = np.random.default_rng((_NOISE_SEED, frame_index & 0xFFFFFFFF))
     noise = rng.integers(_NOISE_LOW, _NOISE_HIGH, background.shape, dtype=np.uint8)

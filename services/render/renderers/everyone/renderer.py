@@ -24,7 +24,7 @@ The paper tells face from background with a segmentation network. Here the mesh 
 pixel counts as background where it resembles the drawn one: below the drawn jaw, both show the same neck or collar. A filmed chin
 below a raised jaw differs from the drawn neck and is replaced.
 
-**Chroma.** The chroma of a drawn face is smooth, as in film, whose chroma has half the resolution of its luma.
+**Chroma.** The chroma of a drawn face is smooth, as in a video, whose chroma has half the resolution of its luma.
 
 The network mixes 16 features into three colours. Between teeth, lips and the dark of the mouth the mixtures of the colours change
 at slightly different places, and draw green and violet fringes a few pixels wide.

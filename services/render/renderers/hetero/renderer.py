@@ -18,7 +18,7 @@ An actor's state has three parts: the numbers of the network's layers, the vecto
 appearance vector, and the reference picture.
 
 Light multiplies colours: under less light lips get darker by the same share as the skin around them. match_colour, which comes
-after, only adds. Adding is enough for pictures of one person in one film. Between a pale picture and a dark frame the added
+after, only adds. Adding is enough for pictures of one person in one video. Between a pale picture and a dark frame the added
 offset is large, and would take all green and blue from the lips.
 """
 

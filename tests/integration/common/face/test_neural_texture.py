@@ -39,8 +39,8 @@ class Frame:
 @pytest.fixture(scope="module")
 def frames(carphone: Path) -> list[Frame]:
     """A real man talking, tracked."""
-    with av.open(str(carphone)) as film:
-        pictures = [frame.reformat(3 * frame.width, 3 * frame.height).to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    with av.open(str(carphone)) as video:
+        pictures = [frame.reformat(3 * frame.width, 3 * frame.height).to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     networks = Networks()
     tracker = FaceTracker(networks, TrackOptions(max_faces=1))
     found = [faces for picture in pictures[:FRAMES] for faces in tracker.push(picture)] + tracker.finish()

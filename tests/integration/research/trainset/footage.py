@@ -1,4 +1,4 @@
-"""Films and recordings that are made here: a photograph that moves, and a tone that comes and goes."""
+"""Videos and recordings that are made here: a photograph that moves, and a tone that comes and goes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_recording(path: Path, seconds: float = 1.0, rate_hz: int = 16_000, cha
     soundfile.write(path, np.repeat(samples[:, None], channels, axis=1), rate_hz)
 
 
-def write_film(path: Path, *, rate: int = 25, frames: int = 12, face: bool = True, sound: bool = True) -> None:
+def write_video(path: Path, *, rate: int = 25, frames: int = 12, face: bool = True, sound: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     photograph = astronaut()[:256, 60:380] if face else np.full((256, 320, 3), 90, np.uint8)
     with av.open(str(path), "w") as container:

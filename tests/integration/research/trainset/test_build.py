@@ -1,4 +1,4 @@
-"""Training sets from films and recordings: what is made, what is kept, and what is left out."""
+"""Training sets from videos and recordings: what is made, what is kept, and what is left out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from research.trainset.build import BuildOrder, build
 from research.trainset.output_folder import record_path
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
-from tests.integration.research.trainset.footage import write_film, write_recording
+from tests.integration.research.trainset.footage import write_recording, write_video
 
 LEFT_OUT = {
     "bob/broken.mp4": "not a media file",
-    "bob/empty.mkv": "no face in the film",
-    "bob/silent.mkv": "the film has no sound",
+    "bob/empty.mkv": "no face in the video",
+    "bob/silent.mkv": "the video has no sound",
     "eve/broken.wav": "not a media file",
 }
 
@@ -45,13 +45,13 @@ def times(order: BuildOrder, *parts: Part) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> BuildOrder:
-    """A set from films and recordings of several kinds. Tests that change it take a copy."""
+    """A set from videos and recordings of several kinds. Tests that change it take a copy."""
     root = tmp_path_factory.mktemp("first")
     clips = root / "clips"
-    write_film(clips / "ann" / "one.mkv", frames=32)
-    write_film(clips / "bob" / "fast.mkv", rate=50, frames=20)
-    write_film(clips / "bob" / "empty.mkv", face=False)
-    write_film(clips / "bob" / "silent.mkv", sound=False)
+    write_video(clips / "ann" / "one.mkv", frames=32)
+    write_video(clips / "bob" / "fast.mkv", rate=50, frames=20)
+    write_video(clips / "bob" / "empty.mkv", face=False)
+    write_video(clips / "bob" / "silent.mkv", sound=False)
     write_recording(clips / "cat" / "speech.wav", 0.9, 44_100, 2)
     write_recording(clips / "dan" / "speech.flac")
     write_recording(clips / "eve" / "speech.ogg")
@@ -84,15 +84,15 @@ def test_videos_and_recordings_become_clips(first: BuildOrder) -> None:
     rows = {row.file: row for row in data.rows}
     assert sorted(rows) == ["ann/one.mkv", "bob/fast.mkv", "cat/speech.wav", "dan/speech.flac", "eve/speech.ogg"]
 
-    film = rows["ann/one.mkv"]
-    assert (film.name, film.shard, film.speaker, film.source) == ("ann__one.mkv", "00000", "ann", "clips")
-    assert film.has_face
-    assert film.has_pixels
-    assert (film.frames, film.usable_frames, film.seconds) == (32, 32, 1.28)
-    assert 60 < film.face_px < 160  # the face of the photograph is about 100 px wide
-    assert film.speaker_hours == pytest.approx(1.28 / 3600, abs=1e-4)
-    assert (film.lag_frames, film.lag_confidence) == (0, -1)  # the sound is a tone, which belongs to no mouth
-    track = data.arrays(film, "track", ("landmarks", "boxes", "usable"))
+    video = rows["ann/one.mkv"]
+    assert (video.name, video.shard, video.speaker, video.source) == ("ann__one.mkv", "00000", "ann", "clips")
+    assert video.has_face
+    assert video.has_pixels
+    assert (video.frames, video.usable_frames, video.seconds) == (32, 32, 1.28)
+    assert 60 < video.face_px < 160  # the face of the photograph is about 100 px wide
+    assert video.speaker_hours == pytest.approx(1.28 / 3600, abs=1e-4)
+    assert (video.lag_frames, video.lag_confidence) == (0, -1)  # the sound is a tone, which belongs to no mouth
+    track = data.arrays(video, "track", ("landmarks", "boxes", "usable"))
     assert track["landmarks"].shape == (32, 478, 3)
     assert track["boxes"].shape == (32, 160, 160, 3)
     short = rows["bob/fast.mkv"]
@@ -138,7 +138,7 @@ def test_what_is_finished_is_not_made_again(copy: BuildOrder) -> None:
 def test_only_changed_video_rebuilt(copy: BuildOrder) -> None:
     """A changed video is made again and nothing else."""
     phones, made = label_phones(copy, "ann__one.mkv"), times(copy, "speech")
-    write_film(copy.folder / "ann" / "one.mkv", frames=15)
+    write_video(copy.folder / "ann" / "one.mkv", frames=15)
     rows, _, _ = make(copy)
     assert rows["ann__one.mkv"].frames == 15
     assert not phones.exists()
@@ -207,8 +207,8 @@ def interrupted(order: BuildOrder) -> list[str]:
 
 def test_interrupted_set_completed_later(copy: BuildOrder, tmp_path: Path) -> None:
     """An interrupted set can be used and is completed later."""
-    for film in ("ann", "bob"):
-        shutil.rmtree(copy.folder / film)
+    for video in ("ann", "bob"):
+        shutil.rmtree(copy.folder / video)
     order = replace(copy, output=tmp_path / "new")
     assert interrupted(order) == ["cat/speech.wav", "dan/speech.flac"]
     rows, _, _ = make(order)

@@ -148,15 +148,15 @@ def test_running_shot_needs_cancel_first(store: BatchStore, printed: Printed) ->
 def test_ended_batch_removed_videos_stay(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
     """A batch that has ended is removed and its videos stay."""
     (tmp_path / "out").mkdir(exist_ok=True)
-    film = tmp_path / "out" / "0.mp4"
-    film.write_bytes(b"film")
+    video = tmp_path / "out" / "0.mp4"
+    video.write_bytes(b"film")
     assert run(["batch", "remove", "night"]) == 10
     assert "4 shots of batch night have not ended" in printed()[1]
     assert run(["batch", "cancel", "night"]) == 0
     assert run(["batch", "remove", "night"]) == 0
     assert "batch night is removed" in printed()[0]
     assert store.names() == []
-    assert film.exists()
+    assert video.exists()
 
 
 def test_a_batch_of_this_machine_leaves_no_folder(store: BatchStore, printed: Printed, tmp_path: Path) -> None:

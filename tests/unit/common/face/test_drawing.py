@@ -163,9 +163,9 @@ def opened(amount: float) -> np.ndarray:
 
 @pytest.mark.parametrize("amount", [0.0, 1.0, 3.0])
 def test_the_drawn_mouth_is_where_it_was_wanted(amount: float) -> None:
-    wanted = DRAWING.shape_of(opened(amount))[MOUTH]
-    found = DRAWING.shape_of(DRAWING.expression_of(wanted))[MOUTH]
-    assert np.linalg.norm(found - wanted, axis=1).mean() < 0.05
+    target = DRAWING.shape_of(opened(amount))[MOUTH]
+    found = DRAWING.shape_of(DRAWING.expression_of(target))[MOUTH]
+    assert np.linalg.norm(found - target, axis=1).mean() < 0.05
 
 
 @pytest.mark.parametrize("detailed", [False, True])

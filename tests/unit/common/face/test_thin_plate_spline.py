@@ -84,11 +84,11 @@ def test_maps_side_by_side_are_the_maps_alone() -> None:
 
 def test_batch_equals_single_frames() -> None:
     """A batch of frames is the frames one by one."""
-    wanted = np.stack([WANTED, WANTED + 1, SOURCE])
+    target = np.stack([WANTED, WANTED + 1, SOURCE])
     source = np.stack([SOURCE, AFFINE, WANTED])
-    grids = evaluate_grid(fit_spline(wanted, source, 20.0))
+    grids = evaluate_grid(fit_spline(target, source, 20.0))
     for frame in range(3):
-        np.testing.assert_allclose(grids[frame], evaluate_grid(fit_spline(wanted[frame], source[frame], 20.0)), atol=5e-3)
+        np.testing.assert_allclose(grids[frame], evaluate_grid(fit_spline(target[frame], source[frame], 20.0)), atol=5e-3)
 
 
 def test_the_identity_leaves_a_picture_as_it_is() -> None:

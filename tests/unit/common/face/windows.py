@@ -8,7 +8,7 @@ from services.common.array_types import Float32
 from services.common.face.mouth_bank import WINDOW
 
 
-def causal_windows(wanted: Float32, context: int = 0) -> Float32:
+def causal_windows(target: Float32, context: int = 0) -> Float32:
     """Windows t - 5 .. t of a landmark sequence: float32 [T - context, 6, 59, 3].
 
     Args:
@@ -16,5 +16,5 @@ def causal_windows(wanted: Float32, context: int = 0) -> Float32:
         context: how many frames at the beginning are past context and get no window of their own. Where the past is
             shorter than five frames the first frame is repeated before the first frame.
     """
-    ends = np.arange(context, len(wanted))
-    return np.asarray(wanted[np.maximum(ends[:, None] + np.arange(1 - WINDOW, 1), 0)], dtype=np.float32)
+    ends = np.arange(context, len(target))
+    return np.asarray(target[np.maximum(ends[:, None] + np.arange(1 - WINDOW, 1), 0)], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The three-stage fit on films of known faces."""
+"""The three-stage fit on videos of known faces."""
 
 import dataclasses
 import pickle

@@ -26,7 +26,7 @@ class SeenFace:
     pictures: UInt8
 
     def parts(self, spans: Sequence[slice] = (slice(None),), *, begin: float = 0.0) -> list[ResponseSpan]:
-        """Responses of spans of the face in a film that begins at this time."""
+        """Responses of spans of the face in a video that begins at this time."""
         found = []
         for span in spans:
             first, answers = responses(self.seconds[span] - begin, self.luma[span])

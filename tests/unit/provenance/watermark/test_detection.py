@@ -27,7 +27,7 @@ from services.common.array_types import UInt8
 from tests.unit.provenance.watermark.faces import copied, marked_by, seen_face, with_signs
 
 KEY = watermark_key(b"an installation")
-MARK = Mark(KEY, Payload.of_film(KEY, b"what the manifest says"))
+MARK = Mark(KEY, Payload.of_video(KEY, b"what the manifest says"))
 EARLY = Payload(installation_of(KEY, 1), 0xC0FFEE)
 FIVE_S = np.arange(125) / 25.0
 
@@ -43,16 +43,16 @@ def portrait(astronaut: Path) -> UInt8:
 @pytest.fixture(scope="module")
 def man(carphone: Path) -> UInt8:
     """The face of a man, uint8 RGB [240, 240, 3]."""
-    with av.open(str(carphone)) as film:
-        frame = next(film.decode(video=0)).to_ndarray(format="rgb24")
+    with av.open(str(carphone)) as video:
+        frame = next(video.decode(video=0)).to_ndarray(format="rgb24")
     return np.asarray(cv2.resize(frame[20:120, 40:140], (240, 240), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 @pytest.mark.parametrize(("rate", "begin"), [(25.0, 0.0), (30.0, 0.0), (23.976, 0.0), (25.0, 3.33)])
 def test_bits_at_any_rate_and_start(portrait: UInt8, rate: float, begin: float) -> None:
     """All bits are read at any frame rate and start."""
-    film = begin + np.arange(int(5.0 * rate)) / rate
-    found = Detector(KEY).find(seen_face(portrait, film, marked_by(MARK)).parts(begin=begin))
+    video = begin + np.arange(int(5.0 * rate)) / rate
+    found = Detector(KEY).find(seen_face(portrait, video, marked_by(MARK)).parts(begin=begin))
     assert found is not None
     assert (found.found, found.version, found.agreeing) == (True, 2, 64)
     assert found.payload == MARK.payload
@@ -110,9 +110,9 @@ def test_wrong_key_distribution(portrait: UInt8) -> None:
 
 
 def test_spans_say_where_the_mark_is(portrait: UInt8) -> None:
-    film = np.arange(300) / 25.0
-    marked, bare = seen_face(portrait, film, marked_by(MARK)), seen_face(portrait, film)
-    half = replace(marked, luma=np.where((film < 6.0)[:, None], marked.luma, bare.luma))
+    video = np.arange(300) / 25.0
+    marked, bare = seen_face(portrait, video, marked_by(MARK)), seen_face(portrait, video)
+    half = replace(marked, luma=np.where((video < 6.0)[:, None], marked.luma, bare.luma))
     found = Detector(KEY).find(half.parts())
     assert found is not None
     assert found.found

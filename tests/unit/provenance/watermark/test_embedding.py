@@ -14,7 +14,7 @@ from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import BOX_SIZE, CROP_SIZE
 
 KEY, OTHER_KEY = watermark_key(b"an installation"), watermark_key(b"another installation")
-PAYLOAD = Payload.of_film(KEY, b"what the manifest says")
+PAYLOAD = Payload.of_video(KEY, b"what the manifest says")
 SMALL, LARGE = 0.9, 3.0
 """Pixels of the frame per box pixel: of a face with the full strength, and of one whose strength follows its motion."""
 
@@ -56,8 +56,8 @@ def test_resting_mark_repeats(box: UInt8) -> None:
     """The mark of a face that rests repeats and changes little from frame to frame."""
     period = lumas(box, np.array([0.0, 1.3, PERIOD * CHIP_S, 1.3 + PERIOD * CHIP_S]))
     assert period[1] == pytest.approx(period[3], abs=1e-3)
-    film = lumas(box, 0.02 * np.arange(50))
-    assert max(np.abs(later - earlier).max() for earlier, later in zip(film, film[1:], strict=False)) < 0.35 * AMPLITUDE
+    video = lumas(box, 0.02 * np.arange(50))
+    assert max(np.abs(later - earlier).max() for earlier, later in zip(video, video[1:], strict=False)) < 0.35 * AMPLITUDE
 
 
 def test_picture_changes_mark_chip_keeps_sign(box: UInt8) -> None:
@@ -67,8 +67,8 @@ def test_picture_changes_mark_chip_keeps_sign(box: UInt8) -> None:
     here, there = lumas(box, times), lumas(other, times)
     assert abs(np.corrcoef(np.ravel(here), np.ravel(there))[0, 1]) < 0.2
     face = MarkedFace(Mark(KEY, PAYLOAD))
-    film = [face.of_frame(float(time), box if time < 0.5 else other, SMALL).luma(BOX_SIZE) for time in times]
-    assert max(np.abs(later - earlier).max() for earlier, later in zip(film, film[1:], strict=False)) < 0.35 * AMPLITUDE
+    video = [face.of_frame(float(time), box if time < 0.5 else other, SMALL).luma(BOX_SIZE) for time in times]
+    assert max(np.abs(later - earlier).max() for earlier, later in zip(video, video[1:], strict=False)) < 0.35 * AMPLITUDE
 
 
 def test_native_boxes_same_mark(box: UInt8) -> None:
@@ -89,16 +89,16 @@ def test_bits_share_chips_equally() -> None:
 
 def test_payload_is_nine_digits() -> None:
     """A payload names key and video in nine digits."""
-    assert str(PAYLOAD) == f"{installation_of(KEY):03x}{PAYLOAD.film:06x}"
+    assert str(PAYLOAD) == f"{installation_of(KEY):03x}{PAYLOAD.video:06x}"
     assert Payload.of_message(int(str(PAYLOAD), 16)) == PAYLOAD
     assert installation_of(KEY) != installation_of(OTHER_KEY)
 
 
 def test_payload_from_manifest_and_key() -> None:
     """The video in a payload follows from the manifest and from the key."""
-    assert Payload.of_film(KEY, b"what the manifest says") == PAYLOAD
-    assert Payload.of_film(KEY, b"what another manifest says").film != PAYLOAD.film
-    assert Payload.of_film(OTHER_KEY, b"what the manifest says").film != PAYLOAD.film
+    assert Payload.of_video(KEY, b"what the manifest says") == PAYLOAD
+    assert Payload.of_video(KEY, b"what another manifest says").video != PAYLOAD.video
+    assert Payload.of_video(OTHER_KEY, b"what the manifest says").video != PAYLOAD.video
 
 
 def test_payload_tells_version() -> None:

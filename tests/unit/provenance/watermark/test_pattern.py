@@ -28,8 +28,8 @@ def woman(astronaut: Path) -> UInt8:
 @pytest.fixture(scope="module")
 def man(carphone: Path) -> UInt8:
     """The luma of a render box, uint8 [160, 160]."""
-    with av.open(str(carphone)) as film:
-        frame = next(film.decode(video=0)).to_ndarray(format="gray8")
+    with av.open(str(carphone)) as video:
+        frame = next(video.decode(video=0)).to_ndarray(format="gray8")
     return np.asarray(cv2.resize(frame[40:115, 50:125], (160, 160), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 

@@ -78,8 +78,8 @@ class Control:
     def wait_for_probes(self, model: str, number: int) -> None:
         """Wait for so many further probes of a model to begin."""
         with self._looked:
-            wanted = self._looks[model] + number
-            assert self._looked.wait_for(lambda: self._looks[model] >= wanted, 60)
+            target = self._looks[model] + number
+            assert self._looked.wait_for(lambda: self._looks[model] >= target, 60)
 
 
 def watchdogs_end() -> None:

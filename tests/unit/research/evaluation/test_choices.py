@@ -19,14 +19,14 @@ def test_folder_stands_for_its_videos(clips: Clips, carphone: Path, tmp_path: Pa
     single = tmp_path / "carphone.mp4"
     (tmp_path / "vr_face5.mp4").symlink_to(clips.path("video/vr_face5.mp4"))
     single.symlink_to(carphone)
-    (tmp_path / "page.txt").write_text("no film")
+    (tmp_path / "page.txt").write_text("no video")
     rows = ("vr_face5.mp4,dev", "carphone.mp4,dev", "page.txt,dev", "elsewhere.mp4,train")
     (tmp_path / "catalogue.csv").write_text("\n".join(("file,use", *rows)))
     assert chosen_clips([tmp_path, single], ["dev"]) == [tmp_path / "vr_face5.mp4", single]
     assert chosen_clips([single], []) == [single]
     with pytest.raises(InvalidRequestError, match="elsewhere"):
         chosen_clips([tmp_path], ["train"])
-    with pytest.raises(InvalidRequestError, match="no film with sound of use test"):
+    with pytest.raises(InvalidRequestError, match="no video with sound of use test"):
         chosen_clips([tmp_path], ["dev", "test"])
 
 

@@ -1,4 +1,4 @@
-"""The real film of an evaluation: its crops with rendered boxes in them, and its sound."""
+"""The real video of an evaluation: its crops with rendered boxes in them, and its sound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_clip_without_sound_is_refused(tmp_path: Path) -> None:
         check_clip(make_clip(tmp_path / "clip.mp4", Clip()))
 
 
-def test_the_sound_is_as_long_as_the_film(tmp_path: Path) -> None:
+def test_the_sound_is_as_long_as_the_video(tmp_path: Path) -> None:
     info = check_clip(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000)))
     assert len(own_speech(info)) == int(info.video.duration * 16000)
 

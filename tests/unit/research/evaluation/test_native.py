@@ -16,7 +16,7 @@ NOWHERE = np.zeros((160, 160), np.uint8)
 NO_PICTURE = np.empty((0, 0), np.uint8)
 
 
-def film(seed: int = 1) -> np.ndarray:
+def video(seed: int = 1) -> np.ndarray:
     random = np.random.default_rng(seed).integers(0, 256, (900, 900)).astype(np.uint8)
     return cv2.GaussianBlur(random, (0, 0), 1.0)
 
@@ -28,14 +28,14 @@ def head(footage_scale: float, x: float = 450.3, y: float = 400.4) -> HeadPose:
 
 
 def real(footage_scale: float, scale: int) -> tuple[FootagePatch, np.ndarray]:
-    """The film's pixels around a mouth, and the luma of its render box."""
+    """The video's pixels around a mouth, and the luma of its render box."""
     pose = head(footage_scale)
-    return footage_patch(film(), pose, scale), native_luma(film(), pose, scale)
+    return footage_patch(video(), pose, scale), native_luma(video(), pose, scale)
 
 
 @pytest.mark.parametrize(("footage_scale", "scale"), [(0.9, 1), (1.1, 1), (1.7, 2), (2.1, 2), (2.5, 3)])
 def test_own_box_keeps_finest_detail(footage_scale: float, scale: int) -> None:
-    """The box is resampled twice: from the film, and into the film. Linear interpolation would leave .5 to .8 of the energy."""
+    """The box is resampled twice: from the video, and into the video. Linear interpolation would leave .5 to .8 of the energy."""
     patch, luma = real(footage_scale, scale)
     assert patch.energy_of(luma.astype(np.float32), ALL) == pytest.approx(patch.energy(), rel=0.2)
     soft = cv2.GaussianBlur(luma.astype(np.float32), (0, 0), 1.5 * scale / footage_scale)
@@ -46,7 +46,7 @@ def test_patch_has_own_pixels() -> None:
     """The patch is of the video's own pixels."""
     patch, luma = real(1.7, 2)
     assert patch.mouth.sum() == pytest.approx(104 * 80 * 1.7**2, rel=0.02)
-    assert cv2.matchTemplate(film(), patch.luma, cv2.TM_SQDIFF).min() == 0.0
+    assert cv2.matchTemplate(video(), patch.luma, cv2.TM_SQDIFF).min() == 0.0
     back = cv2.warpAffine(luma, patch.from_native, patch.luma.shape[::-1], flags=cv2.INTER_CUBIC)
     assert np.abs(back.astype(float) - patch.luma)[patch.mouth].mean() < 6.0
 
@@ -66,7 +66,7 @@ def test_no_mask_keeps_video() -> None:
 
 def test_mouth_outside_frame_no_energy() -> None:
     """A mouth outside of the frame has no energy."""
-    patch = footage_patch(film(), head(1.7, x=-900.0), 2)
+    patch = footage_patch(video(), head(1.7, x=-900.0), 2)
     assert np.isnan(patch.energy())
     assert np.isnan(patch.energy_of(np.zeros((320, 320), np.float32), ALL))
 

@@ -1,4 +1,4 @@
-"""Films that tests write."""
+"""Videos that tests write."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 QUARTER_TURN = (0, -(1 << 16), 0, 1 << 16, 0, 0, 0, 0, 1 << 30)
 
 
-def write_film(
+def write_video(
     path: Path,
     pictures: Iterable[np.ndarray],
     rate: Fraction = Fraction(25),
     aspect: Fraction | None = None,
     is_turned: bool = False,
 ) -> None:
-    """Write a film without loss.
+    """Write a video without loss.
 
     Args:
         path: file, *.mkv, or *.mp4 where `aspect` or `is_turned` is given.
         pictures: uint8 [H, W, 3], RGB.
         rate: frames per second.
         aspect: width over height of a sample; None: not stated.
-        is_turned: whether players turn the film counter-clockwise by a quarter.
+        is_turned: whether players turn the video counter-clockwise by a quarter.
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=rate)

@@ -1,4 +1,4 @@
-"""Identities of the people of a training set, fitted to rendered films."""
+"""Identities of the people of a training set, fitted to rendered videos."""
 
 import shutil
 from dataclasses import replace
@@ -13,7 +13,7 @@ from services.common.face.identity import identity_from_arrays
 from services.common.geometry.morphable_model import default_model
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from tests.unit.face.fitting.synthetic_face import scene
-from tests.unit.research.face.footage_files import write_film
+from tests.unit.research.face.footage_files import write_video
 
 FRAMES = 6
 
@@ -25,7 +25,7 @@ def row_of(name, speaker, split="train", **facts):
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
-    """A set of one clip, and its film."""
+    """A set of one clip, and its video."""
     folder = tmp_path_factory.mktemp("footage")
     seen = scene(FRAMES)
     landmarks = seen.landmarks().astype(np.float32)
@@ -41,7 +41,7 @@ def footage(tmp_path_factory):
     path = part_path(folder, "00000", "ann", "track")
     path.parent.mkdir(parents=True)
     path.write_bytes(encode_arrays(arrays))
-    write_film(folder / "ann.mkv", seen.pictures(range(FRAMES)))
+    write_video(folder / "ann.mkv", seen.pictures(range(FRAMES)))
     return folder
 
 
@@ -64,8 +64,8 @@ def test_people_get_identities_or_reason(footage):
     assert many.stat().st_mtime_ns == written
 
 
-def films_of(footage, *names):
-    """Write the film and the track of the set under further names."""
+def videos_of(footage, *names):
+    """Write the video and the track of the set under further names."""
     for name in names:
         shutil.copyfile(footage / "ann.mkv", footage / f"{name}.mkv")
         shutil.copyfile(part_path(footage, "00000", "ann", "track"), part_path(footage, "00000", name, "track"))
@@ -84,7 +84,7 @@ def fitted(folder, *rows):
 def test_identities_follow_usable_footage(footage, tmp_path):
     """Identities follow the footage that may be learned from."""
     folder = shutil.copytree(footage, tmp_path / "set", ignore=shutil.ignore_patterns("identities"))
-    films_of(folder, "ann2", "bob")
+    videos_of(folder, "ann2", "bob")
     first, second, bob = row_of("ann", "ann", sha256="1"), row_of("ann2", "ann", sha256="2"), row_of("bob", "bob", sha256="3")
     of_ann, of_bob = ["ann.safetensors", "ann.still.safetensors"], ["bob.safetensors", "bob.still.safetensors"]
     assert fitted(folder, first, second, bob) == ({"ann", "bob"}, [*of_ann, *of_bob])
@@ -106,7 +106,7 @@ def test_stale_identity_is_removed(footage, tmp_path):
     assert list((folder / "identities").iterdir()) == []
 
 
-def test_a_film_that_is_gone_is_a_reason(footage, tmp_path):
+def test_a_video_that_is_gone_is_a_reason(footage, tmp_path):
     (footage / MANIFEST).write_text(manifest_line(row_of("ann", "Ann")))
     assert "ann.mkv" in prepare(footage, tmp_path, 1, lambda *_: None)["Ann"]
 

@@ -152,8 +152,8 @@ def test_unusable_frames_give_no_colours(data):
     assert [(one.split, one.speaker) for one in people][:2] == [("train", "speaker0"), ("train", "speaker1")]
     assert people[0].num_frames == len(people[0].shapes) == 39
     assert people[0].tracks == ()
-    ((film, frames, poses),) = people[1].tracks
-    assert film == Path("films/clip1.mp4")
+    ((video, frames, poses),) = people[1].tracks
+    assert video == Path("films/clip1.mp4")
     assert 103 not in frames
     assert 104 in frames
     assert len(frames) == len(poses) == 39

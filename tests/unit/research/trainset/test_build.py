@@ -38,7 +38,7 @@ def record(each: ClipEntry, *, lag: int = 0, confidence: float = -1.0, frames: i
         changed_ns=0,
         text="",
         audio_networks="",
-        has_face=each.is_film,
+        has_face=each.is_video,
         is_cut=False,
         pieces=(piece,),
     )
@@ -99,8 +99,8 @@ def test_clip_kinds_have_held_out() -> None:
     """Each kind of clip has a held out one."""
     voices = [entry(f"voice{number}/a.wav") for number in range(6)]
     motion = [entry(f"m/{number}.mp4", pixels=False) for number in range(3)]
-    films = [entry(f"f/{number}.mp4") for number in range(2)]
-    found = rows([*voices, *motion, *films])
+    videos = [entry(f"f/{number}.mp4") for number in range(2)]
+    found = rows([*voices, *motion, *videos])
     assert [name for name in held(found) if name.endswith(".mp4")] == ["f/1.mp4"]
     assert sum(name.endswith(".wav") for name in held(found)) == 1
 

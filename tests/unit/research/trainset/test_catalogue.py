@@ -189,7 +189,7 @@ def test_folder_is_speaker_without_catalogue(tmp_path: Path) -> None:
     """Without a catalogue, the subfolder is the speaker."""
     touch(tmp_path, "ann/1.mp4", "ann/more/2.MOV", "ann/._1.mp4", ".cache/3.mp4", "film.mkv", "notes.txt", "bob/1.wav", "bob/2.m4a")
     found = entries(list_clips(tmp_path, SPLITS))
-    assert {file: (entry.speaker, entry.split, entry.is_film) for file, entry in found.items()} == {
+    assert {file: (entry.speaker, entry.split, entry.is_video) for file, entry in found.items()} == {
         "ann/1.mp4": ("ann", "", True),
         "ann/more/2.MOV": ("ann", "", True),
         "bob/1.wav": ("bob", "", False),
@@ -248,7 +248,7 @@ def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="no such folder"):
         list_clips(tmp_path / "missing", SPLITS)
-    with pytest.raises(InvalidRequestError, match="no film or recording of the splits train, val"):
+    with pytest.raises(InvalidRequestError, match="no video or recording of the splits train, val"):
         list_clips(tmp_path, SPLITS)
     (tmp_path / "catalogue.csv").write_text(f"{HEAD}gone.mp4,train,,,,\n")
     with pytest.raises(InvalidRequestError, match=r"gone\.mp4: no such file"):

@@ -1,4 +1,4 @@
-"""Tracks of long films, in pieces."""
+"""Tracks of long videos, in pieces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.records import FACE_RECORD, RecordFile
-from research.trainset import clip as film_module
+from research.trainset import clip as video_module
 from research.trainset.clip import LargestFace, face_width, on_grid, tracked
 from services.common.errors import StorageFullError
 from tests.file_limit import files_of_at_most
@@ -94,23 +94,23 @@ def faces(tmp_path: Path) -> Iterator[RecordFile]:
         yield file
 
 
-def film_of(faces: RecordFile) -> LargestFace:
+def video_of(faces: RecordFile) -> LargestFace:
     rows = np.full(5 * RATE, -1, np.int64)
     rows[faces.read(0, faces.num_rows)["frame"]] = np.arange(faces.num_rows)
     return LargestFace(faces, rows, np.arange(5 * RATE) / RATE, 125)
 
 
 def test_pieces_join_to_the_whole_track(faces: RecordFile) -> None:
-    film = film_of(faces)
+    video = video_of(faces)
     whole = on_grid(faces.read(0, faces.num_rows), np.arange(5 * RATE) / RATE, 125)
-    parts = [film.track(first, 25) for first in range(0, 125, 25)]
+    parts = [video.track(first, 25) for first in range(0, 125, 25)]
     assert [part is None for part in parts] == [False, False, False, False, False]
     for name in ("scale", "rotation", "usable", "landmarks"):
         np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(whole, name))
 
 
 def test_a_piece_without_a_face_has_no_track(faces: RecordFile) -> None:
-    assert film_of(faces).track(60, 30) is None
+    assert video_of(faces).track(60, 30) is None
 
 
 def test_videos_cut_into_minutes(faces: RecordFile) -> None:
@@ -137,7 +137,7 @@ def test_full_disk_names_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         async with tracked(cast("Any", None), cast("Any", None), tmp_path / "set" / "1.faces"):
             pytest.fail("the records are not on the disk")
 
-    monkeypatch.setattr(film_module, "analyse_footage", analyse)
+    monkeypatch.setattr(video_module, "analyse_footage", analyse)
     (tmp_path / "set").mkdir()
     with (
         files_of_at_most(1000),

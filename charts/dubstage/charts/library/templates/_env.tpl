@@ -71,7 +71,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Environment variables of what writes films: their certificate and the time stamp authority. Argument: the root. */}}
+{{/* Environment variables of what writes videos: their certificate and the time stamp authority. Argument: the root. */}}
 {{- define "dubstage.provenanceEnv" -}}
 {{- with .Values.global.provenance }}
 {{- if .secret.name }}
@@ -89,7 +89,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Volume with the certificate of films; empty: there is no Secret. Argument: the root. */}}
+{{/* Volume with the certificate of videos; empty: there is no Secret. Argument: the root. */}}
 {{- define "dubstage.provenanceVolume" -}}
 {{- with .Values.global.provenance.secret }}
 {{- if .name }}

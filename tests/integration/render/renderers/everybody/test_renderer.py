@@ -47,8 +47,8 @@ def test_outside_the_mask_the_box_is_the_background(film: list[RenderFrame], who
 
 
 def test_the_wanted_landmarks_open_the_mouth(actor: DrawnActor, bank: MouthBank, film: list[RenderFrame]) -> None:
-    wanted = [replace(film[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
-    shut, wide = (actor.drawn([frame])[0].box.astype(int) for frame in wanted)
+    target = [replace(film[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
+    shut, wide = (actor.drawn([frame])[0].box.astype(int) for frame in target)
     x, y = bank.box_landmarks[6, 20:40].mean(axis=0).round().astype(int)
     middle = (slice(y - 3, y + 4), slice(x - 8, x + 9))
     truth = bank.boxes[6][middle].astype(int)

@@ -68,8 +68,8 @@ def test_it_draws_the_wanted_mouth(models: RenderModels, bank: MouthBank, film: 
     keys = packed(np.zeros(models.files["headpose"].state_size - STATE_SIZE, np.float32), choose_keys(bank, np.arange(48)))
     untrained = DrawnActor(models, "headpose", keys)
     textures = {row: face.draw(bank.mouth[row], pose, detailed=True) for row in (0, 6)}
-    wanted = [replace(film[0], texture=textures[row], box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
-    shut, wide = (untrained.drawn([frame])[0].box.astype(int) for frame in wanted)
+    target = [replace(film[0], texture=textures[row], box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
+    shut, wide = (untrained.drawn([frame])[0].box.astype(int) for frame in target)
     x, y = bank.box_landmarks[6, 20:40].mean(axis=0).round().astype(int)
     middle = (slice(y - 3, y + 4), slice(x - 8, x + 9))
     truth = bank.boxes[6][middle].astype(int)

@@ -33,12 +33,12 @@ def content(scale=0.001):
 
 def embedding(path, numbers=None):
     """Vertex i as the corner of a triangle with weight 1."""
-    mesh, wanted = triangles(), np.arange(468) if numbers is None else np.asarray(numbers)
-    faces = np.array([np.flatnonzero((mesh == vertex).any(1))[0] for vertex in wanted])
-    share = (mesh[faces] == wanted[:, None]).astype(float)
+    mesh, target = triangles(), np.arange(468) if numbers is None else np.asarray(numbers)
+    faces = np.array([np.flatnonzero((mesh == vertex).any(1))[0] for vertex in target])
+    share = (mesh[faces] == target[:, None]).astype(float)
     arrays = {"lmk_face_idx": faces, "lmk_b_coords": share}
     if path.suffix == ".npz":
-        np.savez(path, **arrays, landmark_indices=wanted)
+        np.savez(path, **arrays, landmark_indices=target)
     elif path.suffix == ".pkl":
         path.write_bytes(pickle.dumps(arrays, protocol=2))
     else:

@@ -49,8 +49,8 @@ def test_opened_mouth_shows_mean_inside(bank: MouthBank, mask: npt.NDArray[np.ui
 def test_unchanged_mouths_left_alone(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
     """Open mouths and shut ones that stay shut are left alone."""
     shut, wide = bank.box_landmarks[0], bank.box_landmarks[6]
-    for own, wanted in ((wide, wide), (wide, shut), (shut, shut)):
-        assert np.array_equal(with_interior(bank.boxes[3], own, mask, wanted), bank.boxes[3])
+    for own, target in ((wide, wide), (wide, shut), (shut, shut)):
+        assert np.array_equal(with_interior(bank.boxes[3], own, mask, target), bank.boxes[3])
 
 
 def test_brightness_of_lips_and_colour_of_skin(bank: MouthBank) -> None:
@@ -86,10 +86,10 @@ def test_soft_face_reaches_key_sharpness(bank: MouthBank, mask: npt.NDArray[np.u
     """A soft face comes to the strength of the key pictures."""
     keys = bank.boxes[[2, 4, 8]]
     soft = cv2.GaussianBlur(bank.boxes[6], (0, 0), 0.6)
-    wanted = 0.9 * float(np.mean([strength(key, mask) for key in keys]))
-    assert strength(soft, mask) < 0.6 * wanted
+    target = 0.9 * float(np.mean([strength(key, mask) for key in keys]))
+    assert strength(soft, mask) < 0.6 * target
     made = with_detail(soft, keys, mask)
-    assert abs(strength(made, mask) / wanted - 1.0) < 0.1
+    assert abs(strength(made, mask) / target - 1.0) < 0.1
     assert np.array_equal(made[mask == 0], soft[mask == 0])
     assert np.abs(made.astype(int) - bank.boxes[6]).mean() < np.abs(soft.astype(int) - bank.boxes[6]).mean()
 
@@ -138,10 +138,10 @@ def test_what_the_mask_hides_is_not_looked_at(bank: MouthBank, mask: npt.NDArray
 
 def lips_of(landmarks: npt.NDArray[np.float32], opening: float) -> npt.NDArray[np.uint8]:
     """Pictures of the lips of landmarks whose inner lips are `opening` pixels apart, facing point by facing point."""
-    wanted = landmarks.copy()
+    target = landmarks.copy()
     upper, lower = slice(21, 30), slice(39, 30, -1)
-    wanted[lower] = wanted[upper] + [0.0, opening]
-    return lip_pictures(wanted)
+    target[lower] = target[upper] + [0.0, opening]
+    return lip_pictures(target)
 
 
 def test_a_still_shows_no_teeth_through_shut_lips(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
@@ -196,12 +196,12 @@ def test_key_pictures_warped_and_matched(bank: MouthBank, mask: npt.NDArray[np.u
     """Key pictures are moved matched and given an inside."""
     shut = KeyPictures(np.repeat(bank.boxes[:1], 3, axis=0), np.repeat(bank.box_landmarks[:1], 3, axis=0))
     wide = KeyPictures(np.repeat(bank.boxes[6:7], 3, axis=0), np.repeat(bank.box_landmarks[6:7], 3, axis=0))
-    wanted = bank.box_landmarks[6]
-    from_shut, from_wide = (input_keys(key, bank.boxes[0], mask, wanted) for key in (shut, wide))
+    target = bank.box_landmarks[6]
+    from_shut, from_wide = (input_keys(key, bank.boxes[0], mask, target) for key in (shut, wide))
     assert from_shut.shape == (INPUT_KEYS, 160, 160, 3)
-    assert np.array_equal(from_wide, matched_keys(wide, bank.boxes[0], mask, wanted))
-    inside = lip_pictures(wanted)[..., 1] > 0
-    expected = matched_keys(shut, bank.boxes[0], mask, wanted)
+    assert np.array_equal(from_wide, matched_keys(wide, bank.boxes[0], mask, target))
+    inside = lip_pictures(target)[..., 1] > 0
+    expected = matched_keys(shut, bank.boxes[0], mask, target)
     assert np.array_equal(from_shut[:, ~inside], expected[:, ~inside])
     assert np.abs(from_shut[:, inside].astype(int) - expected[:, inside]).mean() > 5
 

@@ -1,4 +1,4 @@
-"""Films of real footage: by the client package through a gateway, without any server, and as shots of a batch."""
+"""Videos of real footage: by the client package through a gateway, without any server, and as shots of a batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.provenance.credential import KEY_FILE
 
 
 def dub_by_api(address: str, media: Path, footage: str, speech: str, method: str, *, personalize: bool, log: Log) -> Path:
-    """Dub a clip of the media folder, and return the film.
+    """Dub a clip of the media folder, and return the video.
 
     Args:
         address: HOST:PORT of the gateway.
@@ -48,10 +48,10 @@ def dub_by_api(address: str, media: Path, footage: str, speech: str, method: str
             gateway, footage=footage, speech=speech, output="dub.mp4", method=method, skip_personalization=not personalize
         )
         result = dub.wait(timeout_s=1800, on_progress=progress)
-    film = media / "dub.mp4"
+    footage_file = media / "dub.mp4"
     seconds = time.monotonic() - begun
-    log(f"dub: {result.num_dubbed} of {result.num_frames} frames in {seconds:.1f} s, media sha256 {media_sha256(film)}")
-    return film
+    log(f"dub: {result.num_dubbed} of {result.num_frames} frames in {seconds:.1f} s, media sha256 {media_sha256(footage_file)}")
+    return footage_file
 
 
 SHOT_S: Final = 3.0
@@ -60,12 +60,12 @@ MANIFEST: Final = "shots.jsonl"
 
 
 def write_shots(footage: Path, speech: Path, count: int, method: str, folder: Path) -> list[str]:
-    """Write shots and their manifest to a folder, and return the names of the films that the manifest asks for.
+    """Write shots and their manifest to a folder, and return the names of the videos that the manifest asks for.
 
     The shots begin at equal distances, and overlap if the footage is short.
 
     Args:
-        footage: film of a person.
+        footage: video of a person.
         speech: what the person shall say in every shot; a file of the folder.
         count: number of shots, at least 1.
         method: method that dubs them.
@@ -74,30 +74,30 @@ def write_shots(footage: Path, speech: Path, count: int, method: str, folder: Pa
     Raises:
         ValueError: the footage is shorter than a shot.
     """
-    with av.open(str(footage)) as film:
-        seconds = float(film.duration or 0) / av.time_base
+    with av.open(str(footage)) as footage_file:
+        seconds = float(footage_file.duration or 0) / av.time_base
     if seconds < SHOT_S:
         raise ValueError(f"{footage} is {seconds:.1f} s long, and a shot has {SHOT_S:g} s: give longer footage")
     rows: list[dict[str, object]] = [{"defaults": {"speech": speech.name, "method": method, "personalize": False}}]
-    films = []
+    videos = []
     for number in range(count):
         name, begin_s = f"shot{number + 1}", (seconds - SHOT_S) * number / max(1, count - 1)
         _cut(footage, folder / f"{name}.mp4", begin_s)
-        films.append(f"batch/{name}.mp4")
-        rows.append({"id": name, "footage": f"{name}.mp4", "output": films[-1]})
+        videos.append(f"batch/{name}.mp4")
+        rows.append({"id": name, "footage": f"{name}.mp4", "output": videos[-1]})
     (folder / MANIFEST).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return films
+    return videos
 
 
 def _cut(footage: Path, target: Path, begin_s: float) -> None:
     """Write the pictures of a span, coded anew."""
-    with av.open(str(footage)) as film, av.open(str(target), "w") as writer:
-        video = film.streams.video[0]
+    with av.open(str(footage)) as footage_file, av.open(str(target), "w") as writer:
+        video = footage_file.streams.video[0]
         rate = video.average_rate or Fraction(25)
         pictures = writer.add_stream("libx264", rate=rate)
         pictures.width, pictures.height, pictures.pix_fmt = video.width, video.height, "yuv420p"
         pictures.options = {"crf": "14", "threads": "1"}
-        for frame in film.decode(video):
+        for frame in footage_file.decode(video):
             if frame.time is not None and begin_s <= frame.time < begin_s + SHOT_S:
                 frame.time_base, frame.pts = 1 / rate, round((frame.time - begin_s) * rate)
                 writer.mux(pictures.encode(frame))
@@ -111,9 +111,9 @@ class LocalInstallation:
     """An installation in a folder, whose commands compute by themselves.
 
     Args:
-        folder: gets the data folder and the films.
-        key: content of the file of the gateways' key. Films carry a watermark of the key that they are signed with, so two
-            installations with keys of their own make different films.
+        folder: gets the data folder and the videos.
+        key: content of the file of the gateways' key. Videos carry a watermark of the key that they are signed with, so two
+            installations with keys of their own make different videos.
         settings: further settings, by the names of their variables.
         log: gets the times and digests.
     """
@@ -130,27 +130,27 @@ class LocalInstallation:
         self._environment |= {"DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts"), **settings}
 
     def dub(self, footage: Path, speech: Path, method: str, *, personalize: bool) -> str:
-        """Make the film, and return its digest.
+        """Make the video, and return its digest.
 
         Raises:
             subprocess.CalledProcessError: the command failed; its message is in `stderr`.
         """
-        film = self.media / "film.mp4"
+        footage_file = self.media / "film.mp4"
         chosen = ["--method", method, *([] if personalize else ["--no-personalize"])]
-        seconds = self._run("dub", str(footage), "--audio", str(speech), "-o", str(film), *chosen)
-        digest = media_sha256(film)
+        seconds = self._run("dub", str(footage), "--audio", str(speech), "-o", str(footage_file), *chosen)
+        digest = media_sha256(footage_file)
         self._log(f"in one process: {seconds:.1f} s, media sha256 {digest}")
         return digest
 
-    def batch(self, films: Sequence[str]) -> dict[str, str]:
-        """Dub the shots whose manifest is in the folder `media`, one after the other, and return the digests of their films.
+    def batch(self, videos: Sequence[str]) -> dict[str, str]:
+        """Dub the shots whose manifest is in the folder `media`, one after the other, and return the digests of their videos.
 
         Raises:
             subprocess.CalledProcessError: a shot failed; the message is in `stderr`.
         """
         seconds = self._run("batch", "submit", str(self.media / MANIFEST), "--workers", "1")
-        self._log(f"in one process: the {len(films)} shots in {seconds:.1f} s")
-        return {film: media_sha256(self.media / film) for film in films}
+        self._log(f"in one process: the {len(videos)} shots in {seconds:.1f} s")
+        return {footage_file: media_sha256(self.media / footage_file) for footage_file in videos}
 
     def _run(self, *arguments: str) -> float:
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""Films of real footage, written and signed as a dub writes them, and certificates of authorities of the tests' own."""
+"""Videos of real footage, written and signed as a dub writes them, and certificates of authorities of the tests' own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
 
 
 def claim_of(footage: Path, speech: Path | None = None) -> Claim:
-    """The claim of a film of the fixture `carphone` in which the frames 2 to 4 and 8 are dubbed."""
+    """The claim of a video of the fixture `carphone` in which the frames 2 to 4 and 8 are dubbed."""
     return Claim(
         version="9.8.7",
         description="The mouth in this film is synthetic.",
@@ -41,10 +41,10 @@ def claim_of(footage: Path, speech: Path | None = None) -> Claim:
     )
 
 
-def write_film(
+def write_video(
     output: Path, footage: Path, sealer: Sealer | None, *, source: Path | None = None, speech: Path | None = None
 ) -> Path:
-    """Write the frames of `footage`, and sign the film as one that was made of `source` (default: the footage)."""
+    """Write the frames of `footage`, and sign the video as one that was made of `source` (default: the footage)."""
     info = probe(footage)
     seal = sealer.seal(claim_of(source or footage, speech), output) if sealer is not None else None
     writer = VideoWriter(output, info, settings=WriteSettings(threads=1, overwrite=True), seal=seal)
@@ -62,7 +62,7 @@ def flip(file: Path, place: int) -> None:
 
 
 def claim_gigabytes(manifest: Path) -> Path:
-    """Let the name of the method in a manifest, inside a film or in a sidecar, claim to have 6 GiB."""
+    """Let the name of the method in a manifest, inside a video or in a sidecar, claim to have 6 GiB."""
     content = manifest.read_bytes()
     name = b"\x68a method"  # CBOR: text of 8 bytes
     assert content.count(name) == 1

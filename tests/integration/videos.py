@@ -1,4 +1,4 @@
-"""The media folder of the tests: a short film of a real man, and a short speech."""
+"""The media folder of the tests: a short video of a real man, and a short speech."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Media:
 
 
 def write_short_clip(source: Path, target: Path, num_frames: int, *, times: int = 1, end: int | None = None) -> None:
-    """The last frames of a film before frame `end`, `times` times, twice as large and with square pixels.
+    """The last frames of a video before frame `end`, `times` times, twice as large and with square pixels.
 
     A face too small would be passed through.
     """

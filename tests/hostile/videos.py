@@ -17,8 +17,8 @@ from tests.hostile.media import hostile_file, odd_sound
 from tests.hostile.rpcs import OUR_BUGS, judged, told_by
 from tests.hostile.world import SETTLE_S, World
 
-FILMS = {"dubbed.mkv", "dubbed.mkv.c2pa"}
-"""Files that an operation writes: a film, and its manifest in a file of its own, which containers without room for one need."""
+VIDEOS = {"dubbed.mkv", "dubbed.mkv.c2pa"}
+"""Files that an operation writes: a video, and its manifest in a file of its own, which containers without room for one need."""
 
 
 def media_case(rng: Random) -> Case:
@@ -94,7 +94,7 @@ def _ended(world: World, operation: object, written: set[str]) -> Outcome:
     """The outcome of an operation that has ended."""
     error = operation.error  # type: ignore[attr-defined]
     if not error.code:
-        return Outcome("OK", "", tuple(Fault("leftover", f"in the media folder: {name}") for name in written - FILMS))
+        return Outcome("OK", "", tuple(Fault("leftover", f"in the media folder: {name}") for name in written - VIDEOS))
     code = next(known.name for known in grpc.StatusCode if known.value[0] == error.code)
     reason, field = told_by(error.details)
     faults = [Fault("leftover", f"in the media folder after {code}: {name}") for name in written]
