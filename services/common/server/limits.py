@@ -212,7 +212,8 @@ class FirstMessages:
     Args:
         budget_bytes: most bytes of all messages that arrive at the same time.
         message_bytes: size of the largest message, bytes. At least two messages may arrive at the same time.
-        shared_by_tenant: whether one tenant may have at most half of the places, rounded up, as one client address may.
+        shared_by_tenant: whether one tenant may have at most half of the places, rounded up. Otherwise one client address may:
+            behind a proxy, all tenants have one address.
     """
 
     def __init__(self, *, budget_bytes: int, message_bytes: int, shared_by_tenant: bool = False) -> None:
@@ -229,9 +230,9 @@ class FirstMessages:
         Args:
             host: address of the caller.
         """
-        groups = [f"host {host}", *([f"tenant {current_caller().tenant}"] if self._shared_by_tenant else [])]
+        group = f"tenant {current_caller().tenant}" if self._shared_by_tenant else f"host {host}"
         # A caller over its share waits outside, and keeps no place from others.
-        wanted = [*(self._places_of.setdefault(group, asyncio.Semaphore(self._share)) for group in groups), self._places]
+        wanted = [self._places_of.setdefault(group, asyncio.Semaphore(self._share)), self._places]
         acquired: list[asyncio.Semaphore] = []
 
         def release() -> None:

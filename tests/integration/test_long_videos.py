@@ -57,7 +57,7 @@ def enrol(connection: Connection) -> Any:
     return client.enrol(connection, **enrolment("long", footage=VIDEO))
 
 
-@pytest.mark.usefixtures("film")
+@pytest.mark.usefixtures("video")
 @pytest.mark.parametrize("begin", [dub, enrol])
 def test_long_video_is_refused_first(
     begin: Callable[[Connection], Any],
@@ -86,7 +86,7 @@ def test_long_video_is_refused_first(
     assert not list(media.root.glob("*long_dub*"))
 
 
-@pytest.mark.usefixtures("film")
+@pytest.mark.usefixtures("video")
 def test_long_deadline_lets_video_pass(start_gateway: StartGateway, streams: list[tuple[Rpc[Any, Any], int]]) -> None:
     """The same video is dubbed where the deadline is long enough."""
     running = start_gateway(stage_deadline_s=150.0)
