@@ -1,4 +1,4 @@
-"""Every motion predictor with every renderer: the table of docs/methods/README.md, pair by pair."""
+"""Every motion predictor with every renderer: the pairs of docs/methods/README.md."""
 
 from __future__ import annotations
 
@@ -162,10 +162,9 @@ def test_picture_speaks_with_every_pair(motion: str, renderer: str, dubs: Dubs, 
     assert probe(tmp_path / "dub.mp4").video.num_frames == math.ceil(25 * clip.speech_s)
 
 
-def test_the_documented_table_has_every_pair() -> None:
+def test_documented_table_has_every_part() -> None:
+    """The table of needs has a row for the predictor and the renderer of every method."""
     page = (ROOT / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
-    (head, *rows) = re.findall(r"^\| (?:motion \\ renderer|\*\*`\w+`\*\*) \|.*$", page, re.MULTILINE)
-    assert re.findall(r"`(\w+)`", head) == list(METHODS)
-    assert [re.findall(r"`(\w+)`", row)[0] for row in rows] == list(METHODS)
-    assert all(len(row.strip("|").split("|")) == 1 + len(METHODS) for row in rows)
+    for part in ("motion", "renderer"):
+        assert re.findall(rf"^\| {part} `(\w+)` \|", page, re.MULTILINE) == list(METHODS)
     assert all(f"]({name}.md)" in page for name in METHODS)
