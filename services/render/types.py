@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from services.common.array_types import Float32, UInt8
-from services.common.methods import RendererSpec
+
+if TYPE_CHECKING:
+    # The image of Triton writes its models without the contracts, which the table of methods needs.
+    from services.common.methods import RendererSpec
 
 
 class Precision(StrEnum):

@@ -186,6 +186,21 @@ def test_training_code_is_left_out() -> None:
     assert "!research" not in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.parametrize("path", [TRITON, TRITON_CUDA], ids=lambda path: path.name)
+def test_triton_models_are_written_from_copied_files(path: Path, tmp_path: Path) -> None:
+    """The program that writes the models needs no file of the checkout that the Dockerfile does not copy."""
+    for arguments in (arguments for stage in read(path).stages for arguments in stage.all("COPY")):
+        words = arguments.split()
+        if words[0].startswith(("services", "protos")):
+            source, target = ROOT / words[0], tmp_path / words[1]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source)
+    packages = importlib.import_module("numpy").__file__.rsplit("/numpy/", 1)[0]
+    # Without site (-S), the checkout that is installed in this environment is not found.
+    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {packages!r}]; import services.render.triton.repository"
+    subprocess.run([sys.executable, "-S", "-c", program], check=True, cwd=tmp_path, env={})
+
+
 def test_triton_listens_to_its_own_pod_alone() -> None:
     for path in (TRITON, TRITON_CUDA):
         (arguments,) = read(path).final.all("CMD")
