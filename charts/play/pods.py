@@ -270,7 +270,7 @@ def render_chart(helm: str, chart: Path, values: Sequence[Path], settings: Seque
         helm: the program.
         values: files, later ones win.
         settings: `path=value` pairs, which win over the files.
-        release: name of it.
+        release: name of the Helm release.
 
     Raises:
         subprocess.CalledProcessError: helm refuses; its message is in `stderr`.

@@ -206,7 +206,7 @@ async def create_actor(
             check_footage(method, file, takes[-1])
         consent = request.consent if request.consent is not None and request.consent.names_person else None
         if len(takes) == 1:
-            # Of several takes, no more than SOUND_SECONDS are tracked.
+            # A video of several takes is tracked for no more than SOUND_SECONDS.
             (take,) = takes
             every = embed_every(take.video.num_frames) if consent is not None else 0
             await check_length(stages, take, threads=request.threads, embed_every=every)

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from services.common.array_types import Float32
 from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, NUM_LIPS, mouth_opening
-from services.common.face.mouth_bank import WINDOW, MouthBank, window_costs
+from services.common.face.mouth_bank import WINDOW, MouthBank, share_between, window_costs
 from services.texture.types import TargetFrame, check_order
 
 MOST_HELD: Final = 250
@@ -117,8 +117,7 @@ def visible_share(mouth: Float32) -> np.float32:
     Args:
         mouth: float32 [59, 3], head space.
     """
-    low, high = _VISIBLE_PX
-    return np.float32(np.clip((float(mouth_opening(mouth)) - low) / (high - low), 0.0, 1.0))
+    return np.float32(share_between(float(mouth_opening(mouth)), _VISIBLE_PX))
 
 
 class InsidePath:

@@ -146,7 +146,7 @@ class MouthBank:
     @cached_property
     def window_shut(self) -> Float32:
         """float32 [W], 0..1: how much the lips of each window's last frame are shut."""
-        return 1.0 - _share(mouth_opening(self.mouth[self.window_rows[:, -1]]), _SHUT_PX)
+        return 1.0 - share_between(mouth_opening(self.mouth[self.window_rows[:, -1]]), _SHUT_PX)
 
     @cached_property
     def medoid(self) -> int:
@@ -274,8 +274,8 @@ def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = No
     costs = np.abs(bank.weighted_windows - flat).sum(axis=1) / _WINDOW_WEIGHTS.sum()
     wider, opening = opening_scale(window[-1]) - bank.window_openings, mouth_opening(window[-1])
     costs += np.float32(_OPENING_COST) * np.abs(wider)
-    costs += np.float32(_SHUT_COST) * _share(opening, _PARTED_PX) * bank.window_shut
-    costs += np.float32(_STRETCH_COST) * _share(opening, _WIDE_PX) * np.maximum(wider - np.float32(_STRETCH_SCALE), 0)
+    costs += np.float32(_SHUT_COST) * share_between(opening, _PARTED_PX) * bank.window_shut
+    costs += np.float32(_STRETCH_COST) * share_between(opening, _WIDE_PX) * np.maximum(wider - np.float32(_STRETCH_SCALE), 0)
     if rotation is not None:
         last = bank.rotation[bank.window_rows[:, -1]]
         # Only the direction of the nose counts: the crop removes roll.
@@ -296,8 +296,13 @@ def opening_scale(mouth: Float32) -> Float32:
     return np.asarray(scale * np.log1p(mouth_opening(mouth) / _OPENING_KNEE_PX), dtype=np.float32)
 
 
-def _share(opening: Float32, ends: tuple[float, float]) -> Float32:
-    """Return where openings lie between two ends, float32 [...], 0..1."""
+def share_between(opening: Float32 | float, ends: tuple[float, float]) -> Float32:
+    """Return where openings lie between two ends, float32 [...], 0..1.
+
+    Args:
+        opening: openings of mouths, pixels, any shape.
+        ends: openings that give 0 and 1.
+    """
     return np.asarray(np.clip((opening - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0), dtype=np.float32)
 
 

@@ -188,7 +188,7 @@ async def test_half_sent_calls_with_token(stage: Stage) -> None:
         while not sending.done():
             most = max(most, stage.resident)
             await asyncio.sleep(0.05)
-        # Of one address, 4 messages (half of the budget) and 2 health checks are read at the same time, and gRPC takes the first
+        # For one address, 4 messages (half of the budget) and 2 health checks are read at the same time, and gRPC takes the first
         # bytes of the other calls.
         assert most - before < 6 * MESSAGE + 208 * UNREAD + MOST_GROWTH
         assert len(sender.ended) == 208
