@@ -254,18 +254,23 @@ class FootageAnalysis:
         )
         return await enrolment.run()
 
-    async def extract_sound(self) -> RecordFile:
-        """Return the features of the footage's own sound, at most SOUND_SECONDS.
+    async def extract_sound(self, *, most_s: int | None = SOUND_SECONDS) -> RecordFile:
+        """Return the features of the footage's own sound.
+
+        Args:
+            most_s: seconds from the beginning that are extracted at most; None: all.
 
         Raises:
             DubstageError: from the audio stage, or from reading the sound.
         """
         workspace, info = self.workspace, self.info
-        said = {"features": list(self.method.footage_features)}
+        wanted = motion_frames_for(info.video.duration)
+        if most_s is not None:
+            wanted = min(wanted, int(most_s * MOTION_RATE))
+        said = {"features": list(self.method.footage_features), "frames": wanted}
         if await asyncio.to_thread(workspace.finished, "sound", workspace.sound) != said:
             workspace.sound.clear()
             own = SoundReader(info.path, origin=info.video.start).speech()
-            wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
             await extract_features(self.stages, own, workspace.sound, wanted, wanted / MOTION_RATE, self.method.footage_features)
             workspace.finish("sound", said, workspace.sound)
         return workspace.sound

@@ -91,11 +91,17 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
     return max(largest_first, key=lambda face: scores[face])
 
 
+def by_presence(index: FaceIndex) -> list[int]:
+    """Return the ids of all faces, the largest first: by their area in the frames that show them."""
+    presence = _presences(index)
+    return sorted(presence, key=lambda face: -presence[face])
+
+
 def main_faces(index: FaceIndex) -> list[int]:
     """Return the ids of the faces that a user may mean, the largest first: not those that are small or short in the footage."""
-    presence = {int(face): _presence(index, face) for face in np.unique(index.face_id)}
+    presence = _presences(index)
     least = _MAIN_SHARE * max(presence.values(), default=0.0)
-    return sorted((face for face in presence if presence[face] >= least), key=lambda face: -presence[face])
+    return [face for face in by_presence(index) if presence[face] >= least]
 
 
 def about_faces(index: FaceIndex, face_id: int, choice: FaceChoice) -> list[str]:
@@ -129,6 +135,10 @@ def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
         raise InvalidRequestError(
             f"the picture shows {len(still.face_id)} faces, at {places}: choose one with --face X,Y", field="face"
         )
+
+
+def _presences(index: FaceIndex) -> dict[int, float]:
+    return {int(face): _presence(index, face) for face in np.unique(index.face_id)}
 
 
 def _presence(index: FaceIndex, face: int) -> float:
