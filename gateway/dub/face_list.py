@@ -254,7 +254,7 @@ async def find_speakers(
     Raises:
         DubstageError: from the stages, or from reading the sound.
     """
-    sound = await analysis.extract_sound(most_s=None)
+    sound = await analysis.extract_sound(whole=True)
     total = sound.num_rows
     votes = _Votes(np.zeros((len(faces), total), np.float32), np.zeros((len(faces), total), np.int64))
     spoken = np.zeros(total, np.bool_)
