@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
 from gateway.dub.job import DubJob
+from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
 from gateway.dub.workspace import Workspace
@@ -62,11 +64,17 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) 
     """
     for warning in outcome.warnings:
         say_warning(warning)
+    for part in outcome.parts:
+        if part.name:
+            said = f"{part.num_dubbed} of {len(part.frames)} frames dubbed, from frame {part.frames.start} on"
+            say(f"{part.name}: face {part.face_id}, {part.why}: {said}" if part.face_id is not None else f"{part.name}: {part.why}")
+        elif part.face_id is not None:
+            say(f"face {part.face_id} is dubbed: {part.why}")
     counts = outcome.plan.counts()
     dubbed = int(outcome.plan.rendered().sum())
     frames = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     say(f"{dubbed} of {outcome.plan.num_frames} frames dubbed ({frames})")
-    if outcome.actor is not None and outcome.actor.lag_frames:
+    if outcome.actor is not None and outcome.actor.lag_frames and not request.lines:
         say(sound_against_picture(outcome.actor.lag_frames))
     if outcome.windows_reused:
         say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
@@ -102,7 +110,8 @@ async def run_dub(
         with StepProgress() as progress:
             progress.begin("starting the stages")
             async with place.stages() as stages:
-                ledger = JobLedger(place.actors, actor_id or "", consents=request.consents)
+                first, *more = request.actor_ids or ("",)
+                ledger = JobLedger(place.actors, first, more_actors=more, consents=request.consents)
                 job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
                 with job:
                     async with ledger.recorded(request.method) as record:
@@ -113,8 +122,10 @@ async def run_dub(
                             progress.begin("writing the report")
                             await save_report(request, outcome, job.workspace, stages, place.artefacts, report)
                     finally:
-                        # The video is finished, so the job folder is not needed again, even if the report fails.
-                        job.discard()
+                        # The video is finished, so the job folder is not needed again, even if the report fails. The folder of a
+                        # scene stays until it expires, so that a line can be changed.
+                        if not request.lines:
+                            job.discard()
                 # The video is done, whatever becomes of old jobs. The next dub tries again.
                 with suppress(DubstageError, OSError):
                     await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
@@ -148,6 +159,15 @@ def dub(
     ],
     audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Sound file with the new speech. Default: the sound of the footage.")
+    ] = None,
+    lines: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file with the lines of a scene. Each line has start, speech, and face, box or actor. Outside of the lines, "
+            "the video keeps the pictures and the sound of the footage. A second call with one line changed renders that line "
+            "alone.",
+        ),
     ] = None,
     method: Annotated[
         str | None,
@@ -237,6 +257,11 @@ def dub(
         threads=settings.compute_threads,
         overwrite=overwrite,
     )
+    if lines is not None:
+        if report is not None:
+            raise InvalidRequestError("--report is of a dub of one person: leave --report out with --lines", field="report")
+        refuse_input(output, lines, "the file of the lines")
+        request = replace(request, lines=lines_of(read_lines(lines), request, file=str(lines), folder=str(lines.parent)))
     records = [file for file in (consent, reference_consent) if file is not None]
     for record in records:
         refuse_input(output, record, "a consent record")

@@ -232,11 +232,7 @@ class DubJob:
             watermark=video_watermark(mark, dubbed=dubbed),
             undubbed=about_no_frame(plan, first.unlearned),
             warnings=[
-                *(
-                    warning
-                    for part, line in zip_longest(parts, request.lines)
-                    for warning in _about_part(part, line, info, own=own)
-                ),
+                *_about_parts(parts, request.lines, info, own=own),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
                 *(seal.warnings if seal is not None else ()),
@@ -369,7 +365,7 @@ class DubJob:
         """Return what `dubstage jobs` shows of the job."""
         request = self._request
         return {
-            "kind": "dub",
+            "kind": "scene" if request.lines else "dub",
             "footage": request.footage.name,
             "speech": request.speech.name if request.speech is not None else "",
             "method": request.method,
@@ -389,16 +385,32 @@ def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
     )
 
 
-def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, own: bool) -> list[str]:
-    """Return what the user must be told of one face of a dub. Warnings of a line begin with the name of the line."""
+def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: MediaInfo, *, own: bool) -> list[str]:
+    """Return what the user must be told of all faces of a dub."""
+    told: list[str] = []
+    people: set[tuple[int | None, int]] = set()
+    for part, line in zip_longest(parts, lines):
+        who = (part.person.face_id, id(part.person.actor))
+        told += _about_part(part, line, info, own=own, known=who in people)
+        people.add(who)
+    return told
+
+
+def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, own: bool, known: bool) -> list[str]:
+    """Return what the user must be told of one face of a dub. Warnings of a line begin with the name of the line.
+
+    Args:
+        known: whether the user was told of this person with an earlier line.
+    """
     person = part.person
     if line is None:
         speech = [] if own else [*about_speech(part.extent, info), *about_mouth(person.actor)]
         return [*speech, *person.warnings, *about_voice(person.actor), *about_silence(part.plan)]
     cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
     undubbed = [] if part.plan.rendered().any() else [f"no frame is dubbed: {person.unlearned or line_reasons(part.plan)}"]
-    told = [*(cut if part.extent.longer else []), *undubbed, *about_mouth(person.actor), *person.warnings]
-    return [f"{line.name}: {warning}" for warning in [*told, *about_voice(person.actor), *about_silence(part.plan)]]
+    of_person = [] if known else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
+    told = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
+    return [f"{line.name}: {warning}" for warning in told]
 
 
 def _video_duration(info: MediaInfo, speech: Speech) -> Fraction:

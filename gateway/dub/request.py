@@ -163,8 +163,8 @@ class DubLine:
     dub: DubRequest
 
 
-MOST_LINES: Final = 1000
-"""Most lines of a scene."""
+MOST_LINES: Final = 200
+"""Most lines of a scene. The manifest of the video names the speech of each."""
 
 
 def check_scene(request: DubRequest, actor_id: str = "") -> None:
