@@ -51,7 +51,7 @@ class LineSpec(BaseModel):
     start: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Annotated[str, Field(max_length=40)]
     speech: Annotated[str, Field(min_length=1, max_length=4096)]
     face: Annotated[int, Field(ge=0, le=999_999_999)] | Annotated[str, Field(max_length=80)] | None = None
-    box: tuple[_Side, _Side, _Side, _Side] | None = None
+    box: Annotated[list[_Side], Field(min_length=4, max_length=4)] | None = None
     actor: str | None = Field(None, min_length=1, max_length=63)
     consent: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     language: str | None = Field(None, max_length=80)
@@ -73,7 +73,8 @@ class LineSpec(BaseModel):
             InvalidRequestError: the face is written wrongly.
         """
         if self.box is not None:
-            return FaceChoice("box", box=self.box)
+            left, top, width, height = self.box
+            return FaceChoice("box", box=(left, top, width, height))
         if self.face is None:
             return FaceChoice("actor")
         try:

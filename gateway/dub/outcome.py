@@ -107,10 +107,9 @@ def about_no_frame(plan: Plan, unlearned: str) -> str:
     if plan.rendered().any():
         return ""
     counts = plan.counts()
-    if len(counts) > 1:
-        counts.pop("NO_LINE", None)
     reasons = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name]))
-    why = unlearned or _REMEDIES[max(counts, key=lambda name: counts[name])]
+    # Frames without a line are as they shall be, unless there are no others.
+    why = unlearned or _REMEDIES[max(counts, key=lambda name: counts[name] if name != "NO_LINE" else 0)]
     return (
         f"none of the {plan.num_frames} frames is dubbed ({reasons}), so the mouths in the video are those of the footage, with "
         f"the new sound: {why}"

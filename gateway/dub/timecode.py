@@ -14,9 +14,9 @@ from services.common.errors import InvalidRequestError
 
 EXPECTED: Final = "seconds (12.48) or a timecode from the first frame (00:00:12:12, 00:00:12.480)"
 """What a time is written as, for messages."""
-_FRAMES: Final = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)([:;])(\d{1,3})")
-_CLOCK: Final = re.compile(r"(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d(?:\.\d{1,9})?)")
-_NUMBER: Final = re.compile(r"\d{1,7}(?:\.\d{1,9})?")
+_FRAMES: Final = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)([:;])(\d{1,3})", re.ASCII)
+_CLOCK: Final = re.compile(r"(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d(?:\.\d{1,9})?)", re.ASCII)
+_NUMBER: Final = re.compile(r"\d{1,7}(?:\.\d{1,9})?", re.ASCII)
 _DROPPED: Final = 30_000 / 1001
 """Frame rate whose drop-frame timecodes leave out two numbers a minute. Its double leaves out four."""
 

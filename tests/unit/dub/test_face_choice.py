@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.dub.face_choice import FaceChoice, ScoreSpeaker, about_faces, choose_face, main_faces, parse_face
+from gateway.dub.face_choice import ChosenFace, FaceChoice, ScoreSpeaker, about_faces, choose_face, main_faces, parse_face
 from gateway.dub.face_records import FaceIndex
 from services.common.errors import InvalidRequestError
 
@@ -118,3 +118,21 @@ def test_passers_by_give_no_warning(two_faces: FaceIndex) -> None:
     two_faces.area[two_faces.face_id == 7] = 19.0  # under a twentieth of the largest
     assert main_faces(two_faces) == [3]
     assert about_faces(two_faces, 3, FaceChoice("largest")) == []
+
+
+async def test_box_names_the_face_inside(two_faces: FaceIndex) -> None:
+    assert await chosen(two_faces, FaceChoice("box", box=(180.0, 40.0, 40.0, 40.0)), None) == 7
+    with pytest.raises(InvalidRequestError, match=r"no face at the box 0,0,10,10 in frame 2; faces are at: 50,60, 200,60"):
+        await choose_face(two_faces, FaceChoice("box", box=(0.0, 0.0, 10.0, 10.0)), None, first=2)
+
+
+async def test_choices_say_why(two_faces: FaceIndex) -> None:
+    async def score(face_id: int) -> float:
+        return {3: 0.2, 7: 1.4}[face_id]
+
+    said = {kind: await choose_face(two_faces, FaceChoice(kind), score) for kind in ("largest", "speaker")}
+    assert said["largest"] == ChosenFace(3, "the largest of 2 faces")
+    assert said["speaker"] == ChosenFace(
+        7, "the mouth that fits the sound of the footage best (confidence: face 3 0.20, face 7 1.40)"
+    )
+    assert "no sound" in (await choose_face(two_faces, FaceChoice("speaker"), None) or said["largest"]).why
