@@ -27,11 +27,14 @@ FIELDS: Final = {
     "actor": "actor_id",
     "reference": "reference_uri",
 }
-"""Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub and CreateActor."""
+"""Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub, CreateActor and DetectFaces."""
 _OF_BATCHES: Final = {"name": "batch_id", "id": "shot_ids"}
 """Names of fields on the command line `dubstage batch` -> names of the same fields in BatchService."""
 _BATCH_RPCS: Final = ("SubmitBatch", "GetBatch", "ListShots", "WatchBatch", "CancelBatch", "RetryBatch", "DeleteBatch", "GetReport")
-_FIELDS_OF: Final = {**dict.fromkeys(("CreateDub", "CreateActor"), FIELDS), **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES)}
+_FIELDS_OF: Final = {
+    **dict.fromkeys(("CreateDub", "CreateActor", "DetectFaces"), FIELDS),
+    **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES),
+}
 """Names of fields by RPC."""
 _TEXTS: Final = ("message", "field", "subject", "resource")
 

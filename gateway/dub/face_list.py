@@ -36,6 +36,8 @@ MOST_FACES: Final = 100
 """Most faces that a list has, the largest ones."""
 PICTURE_SIDE: Final = 256
 """Most pixels of a side of a face's picture."""
+_QUALITY: Final = 88
+"""Quality of JPEG pictures, as OpenCV counts it."""
 _AROUND: Final = 1.8
 """Side of a picture, in sides of the face's box."""
 PIECE_FRAMES: Final = 60
@@ -93,6 +95,11 @@ class ListedFace:
     def usable_share(self) -> float:
         """Share of the frames that show the face whose mouth can be dubbed, 0 to 1."""
         return self.num_usable / self.num_frames
+
+    def jpeg(self) -> bytes:
+        """Return the picture as a JPEG file."""
+        _, data = cv2.imencode(".jpg", self.picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        return data.tobytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
 from dubstage.client.operations import (
     DUB,
     ENROLMENT,
+    FACES,
     AsyncOperation,
     Operation,
     OperationState,
@@ -33,13 +34,16 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 __all__ = [
     "DUB",
     "ENROLMENT",
+    "FACES",
     "AsyncOperation",
     "Consent",
+    "Line",
     "LiveFrame",
     "Operation",
     "OperationState",
     "cancel_operation",
     "delete_operation",
+    "detect_faces",
     "dub",
     "enrol",
     "erase_actor",
@@ -56,6 +60,12 @@ __all__ = [
 Consent = pb.ConsentRecord | Mapping[str, Any]
 """A consent record, or its fields as in its JSON file: subject, granted_by, scope, date (ISO 8601), reference and, if the record
 has them, projects, languages, valid_from, valid_until, actor, footage_sha256, face (network, embedding) and signature.
+"""
+
+
+Line = pb.DubLine | Mapping[str, Any]
+"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, box, face_rule or actor_id,
+language, consent and expressiveness.
 """
 
 
@@ -148,6 +158,7 @@ def dub(
     project: str = "",
     language: str = "",
     expressiveness: float | None = None,
+    lines: Sequence[Line] = (),
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -176,6 +187,7 @@ def dub(
         language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
         expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
             Lips that p, b, m or silence shut stay shut.
+        lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
@@ -197,7 +209,19 @@ def dub(
         project=project,
         language=language,
         expressiveness=expressiveness,
+        lines=[pb.DubLine(**line) if isinstance(line, Mapping) else line for line in lines],
     )
+
+
+@operation_call(rpcs.gateway.DETECT_FACES, FACES)
+def detect_faces(*, footage: str, skip_pictures: bool = False) -> pb.DetectFacesRequest:
+    """Begin to list the faces of a video and return the operation, whose result is a DetectFacesResponse.
+
+    Args:
+        footage: file below the gateway's media folder: a relative path, or a file:// url.
+        skip_pictures: leave the pictures of the faces out.
+    """
+    return pb.DetectFacesRequest(footage_uri=footage, skip_pictures=skip_pictures)
 
 
 @unary_call(rpcs.gateway.GET_ACTOR, lambda reply: reply.actor)

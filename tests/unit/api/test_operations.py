@@ -39,6 +39,7 @@ def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactSt
 READS = {
     "ActorService.GetActor",
     "ActorService.ListActors",
+    "DubService.DetectFaces",
     "BatchService.GetBatch",
     "BatchService.ListBatches",
     "BatchService.ListShots",
