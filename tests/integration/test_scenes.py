@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from tests.integration.client_calls import enrolment
 from tests.integration.servers import RunningGateway
 from tests.integration.videos import NUM_FRAMES, Media
 
@@ -24,6 +26,14 @@ def scene(output: str, *lines: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def line(start_s: float, **more: Any) -> dict[str, Any]:
     return {"start_time": timedelta(seconds=start_s), "speech_uri": "speech.wav", "face_id": 0, **more}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_speech(media: Media) -> None:
+    """Half a second of the short speech."""
+    with wave.open(str(media.speech)) as source, wave.open(str(media.root / "short.wav"), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(source.getframerate() // 2))
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -92,9 +102,11 @@ def test_line_after_the_end_fails(gateway: RunningGateway, media: Media) -> None
 def test_erased_actor_of_a_scene_leaves_nothing(gateway: RunningGateway, actor: str) -> None:
     """The folder of a scene ends with the erasure of any of its actors."""
     with gateway.connect() as connection:
-        client.dub(connection, **scene("erased.mp4", line(0.2, actor_id=actor))).wait(timeout_s=300)
+        client.enrol(connection, **enrolment("passing")).wait(timeout_s=300)
+        lines = line(0.0, actor_id=actor, speech_uri="short.wav"), line(0.8, actor_id="passing")
+        client.dub(connection, **scene("erased.mp4", *lines)).wait(timeout_s=300)
         assert list((gateway.data / "jobs").iterdir())
-        client.erase_actor(connection, actor)
+        client.erase_actor(connection, "passing")
     assert not list((gateway.data / "jobs").iterdir())
 
 
