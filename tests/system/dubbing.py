@@ -208,3 +208,19 @@ def _samples(person: PersonClip, seconds: float) -> npt.NDArray[np.float64]:
         parts = [part.to_ndarray()[0] for frame in clip.decode(audio=0) for part in resampler.resample(frame)]
     begin = round(person.begin_s * 16000)
     return np.concatenate(parts)[begin : begin + round(seconds * 16000)].astype(np.float64)
+
+
+def joined(videos: list[Path], target: Path) -> Path:
+    """The pictures of videos of one size, one after the other, without loss and without sound."""
+    with av.open(str(target), "w") as output:
+        stream: av.VideoStream | None = None
+        for path in videos:
+            with av.open(str(path)) as video:
+                for frame in video.decode(video=0):
+                    if stream is None:
+                        stream = output.add_stream("ffv1", rate=25)
+                        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+                    output.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
+        assert stream is not None
+        output.mux(stream.encode())
+    return target

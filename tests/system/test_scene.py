@@ -21,7 +21,7 @@ from gateway.dub.timecode import parse_time
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from services.common.errors import InvalidRequestError
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, side_by_side, write_wav
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
 
 SIDE = 288
 SECONDS = 2.6
@@ -201,3 +201,20 @@ def test_command_takes_a_file_of_lines(
     changed = scenes.changed(output)
     assert changed.any(axis=1).sum() == 1
     assert np.flatnonzero(changed.any(axis=0)).tolist() == list(range(2, 32))
+
+
+def test_no_wrong_person_after_a_cut(scenes: Scenes, clips: Any, tmp_path: Path) -> None:
+    """People who change places at a cut, in the middle of a line: the line follows its person, or passes through."""
+    people = [PersonClip(clips.path(name)) for name in ("people/dev_4.mp4", "video/hp_31.mp4", "people/dev_6.mp4")]
+    before = side_by_side(people, tmp_path / "before.mkv", 1.2, voices=[0], side=SIDE)
+    later = [PersonClip(people[place].path, 1.2) for place in (2, 0, 1)]
+    after = side_by_side(later, tmp_path / "after.mkv", 1.2, voices=[0], side=SIDE)
+    cut_film = Scenes(joined([before, after], tmp_path / "cut.mkv"), scenes.speeches, scenes.dubber)
+    outcome = scenes.dubber(cut_film.request(tmp_path / "out.mkv", ("0.6", scenes.speeches[0], FaceChoice("largest"))))
+    changed = cut_film.changed(tmp_path / "out.mkv")
+    places = ["dev_4", "hp_31", "dev_6"], ["dev_6", "dev_4", "hp_31"]
+    (shown,) = {places[0][place] for place in range(3) if changed[place, :30].any()}
+    assert np.flatnonzero(changed[places[0].index(shown), :30]).tolist() == list(range(15, 30))
+    own = places[1].index(shown)
+    assert not np.delete(changed[:, 30:], own, axis=0).any()
+    assert changed[own, 30:].sum() == outcome.parts[0].num_dubbed - 15
