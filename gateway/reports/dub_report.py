@@ -235,6 +235,7 @@ async def write_outcome_report(
         input=[
             *_facts(outcome.info, request.footage.name),
             *([Fact("reference", request.reference.name)] if request.reference is not None else []),
+            *(Fact("face", f"{part.face_id}, {part.why}") for part in outcome.parts if part.face_id is not None),
         ],
         output=[*_facts(result, request.output.name), *(Fact("carried over", text) for text in outcome.written.carried)],
         consent=consents(request),
