@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 import numpy as np
 from pydantic import ValidationError
@@ -161,7 +162,17 @@ def receipt_message(receipt: ErasureReceipt, public_key: str) -> pb.EraseActorRe
     )
 
 
-def dub_request_from(message: pb.CreateDubRequest, media: RequestMedia, actor: StoredActor | None, *, threads: int) -> DubRequest:
+class DubFiles(Protocol):
+    """Files of this machine for the names in a request (RequestMedia)."""
+
+    def source(self, uri: str, field: str, /) -> Path:
+        """Return the file that the request reads."""
+
+    def output(self, uri: str, field: str, /) -> Path:
+        """Return the file that the request writes."""
+
+
+def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: StoredActor | None, *, threads: int) -> DubRequest:
     """Return the dub that CreateDub asks for.
 
     Args:

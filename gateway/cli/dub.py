@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,46 +10,20 @@ import typer
 from typer.core import TyperCommand
 
 from gateway.actors.installation import open_installation, prepared_request
-from gateway.actors.ledger import JobLedger
-from gateway.actors.watch import dub_while_allowed
+from gateway.api.in_process import finished_dub
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import printable, say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
-from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
-from gateway.dub.workspace import Workspace
-from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.encoders import CODECS
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
-from gateway.stages.interface import Stages
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, combined
-from services.common.store.artefacts import ArtefactStore
-
-
-async def save_report(
-    request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, artefacts: ArtefactStore, folder: Path
-) -> None:
-    """Write the report of a dub to a folder. If that fails, print that the video was written nevertheless.
-
-    Args:
-        workspace: the open folder of the job, which has the records.
-
-    Raises:
-        DubstageError: the report cannot be written.
-    """
-    from gateway.reports.dub_report import write_outcome_report
-
-    try:
-        await write_outcome_report(request, outcome, workspace, stages, artefacts, folder)
-    except DubstageError:
-        say(f"the video was written to {request.output}, but the report was not written")
-        raise
 
 
 def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) -> None:
@@ -95,30 +67,21 @@ async def run_dub(
     Raises:
         DubstageError: the request was refused, or the dub failed.
     """
-    jobs = open_jobs_folder(settings.data_dir)
     with open_installation(settings) as place:
         request = await prepared_request(request, place, actor_id, method)
-        sealer = await asyncio.to_thread(place.sealer)
         with StepProgress() as progress:
             progress.begin("starting the stages")
-            async with place.stages() as stages:
-                ledger = JobLedger(place.actors, actor_id or "", consents=request.consents)
-                job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
-                with job:
-                    async with ledger.recorded(request.method) as record:
-                        outcome = await dub_while_allowed(job, ledger.check, progress)
-                        await record.video(request.output, outcome.watermark)
+            async with finished_dub(request, place, actor_id, progress) as done:
+                if report is not None:
+                    from gateway.reports.dub_report import write_outcome_report
+
+                    progress.begin("writing the report")
                     try:
-                        if report is not None:
-                            progress.begin("writing the report")
-                            await save_report(request, outcome, job.workspace, stages, place.artefacts, report)
-                    finally:
-                        # The video is finished, so the job folder is not needed again, even if the report fails.
-                        job.discard()
-                # The video is done, whatever becomes of old jobs. The next dub tries again.
-                with suppress(DubstageError, OSError):
-                    await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
-    show_outcome(request, outcome, report)
+                        await write_outcome_report(request, done.outcome, done.workspace, done.stages, place.artefacts, report)
+                    except DubstageError:
+                        say(f"the video was written to {request.output}, but the report was not written")
+                        raise
+    show_outcome(request, done.outcome, report)
 
 
 class _DubCommand(TyperCommand):
