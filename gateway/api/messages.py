@@ -24,6 +24,7 @@ from gateway.consent.files import NEEDED, field_and_reason
 from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import FaceChoice, parse_face
+from gateway.dub.fit import Fit, fit_named
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, check_reference, expression_named, wants_own_timeline
 from gateway.live.session import LiveFrame, first_sample
@@ -114,6 +115,17 @@ def enrol_options_from(*, skip: bool, seed: int) -> EnrolOptions:
     return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
 
 
+def fit_from(number: int) -> Fit:
+    """Return the fit of a Fit of the contract.
+
+    Raises:
+        InvalidRequestError: there is no such fit.
+    """
+    if number not in pb.Fit.values():
+        raise InvalidRequestError(f"fit: there is no Fit {number}", field="fit")
+    return fit_named(pb.Fit.Name(number).removeprefix("FIT_").lower() if number else "")  # type: ignore[arg-type]
+
+
 def face_from(text: str) -> FaceChoice:
     """Return the face to enrol or to dub; an empty text means the largest face.
 
@@ -192,7 +204,8 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
     if actor is not None:
         check_enrolled_for(actor, method.name)
     expression = expression_named(message.expression)
-    wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio, expression=expression)
+    fit = fit_from(message.fit)
+    wants_own_timeline(method, fit=fit, keep_audio=message.keep_audio, expression=expression)
     check_reference(method, reference)
     if message.HasField("reference_consent") and reference is None:
         raise InvalidRequestError("reference_consent: the request names no reference_uri", field="reference_consent")
@@ -212,7 +225,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         codec=message.codec or None,
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
-        retime=message.retime,
+        fit=fit,
         expression=expression,
         expressiveness=message.expressiveness if message.HasField("expressiveness") else 1.0,
         overwrite=message.overwrite,

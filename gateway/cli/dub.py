@@ -17,6 +17,7 @@ from gateway.cli.console import printable, say, say_error, say_result, say_warni
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
+from gateway.dub.fit import FITS, fit_named
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
 from gateway.media.encoders import CODECS
@@ -140,20 +141,22 @@ def dub(
         Path | None,
         typer.Option(metavar="FILE", help="JSON file with the consent record of the person in the reference."),
     ] = None,
-    retime: Annotated[
-        bool,
+    fit: Annotated[
+        str,
         typer.Option(
-            "--retime",
-            help="Make the video as long as the speech. The head moves while the person speaks. These methods always do so: "
-            f"{options.TIMELINE_METHODS}.",
+            metavar="|".join(FITS),
+            help="Length of the video where the speech is longer or shorter than VIDEO. cut: that of VIDEO. pad: the longer of the "
+            "two, with the last frame held. All others: that of the speech. loop shows VIDEO again from its beginning, bounce "
+            "forwards and backwards, slow at another speed, retime slower in pauses. Default: cut. Videos of these methods are "
+            f"always as long as the speech: {options.TIMELINE_METHODS}.",
         ),
-    ] = False,
+    ] = "",
     expression: Annotated[
         str,
         typer.Option(
             metavar="|".join(EXPRESSIONS),
             help="What becomes of the slow expression of the person in VIDEO, such as a smile: kept, or replaced by the expression "
-            "that the method predicts. Default: keep; neutral with --retime and for these methods: "
+            "that the method predicts. Default: keep; neutral with any other --fit than cut and for these methods: "
             f"{options.TIMELINE_METHODS}.",
         ),
     ] = "",
@@ -191,7 +194,7 @@ def dub(
         reference=reference,
         reference_consent=options.consent_record(reference_consent),
         use=options.consent_use(project, language),
-        retime=retime,
+        fit=fit_named(fit),
         expression=expression_named(expression),
         expressiveness=expressiveness,
         keep_audio=keep_audio,

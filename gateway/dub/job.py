@@ -34,6 +34,7 @@ from gateway.dub.disk import MAX_JOB_BYTES, fillable_bytes, shown_bytes
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import about_faces
 from gateway.dub.face_records import embed_every
+from gateway.dub.fit import cuts_of, shown_frames
 from gateway.dub.footage import check_length
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs, step_key
@@ -43,6 +44,7 @@ from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
     DubOutcome,
     about_damage,
+    about_left_out,
     about_mouth,
     about_no_frame,
     about_redone,
@@ -54,7 +56,7 @@ from gateway.dub.plan import Plan, make_plan
 from gateway.dub.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_RECORD, MOTION_RECORD
 from gateway.dub.reference import ReferenceFace, find_reference
 from gateway.dub.render import VideoInputs, rendered_windows
-from gateway.dub.request import DubRequest, check_output, has_own_timeline, open_speech, open_writer
+from gateway.dub.request import DubRequest, check_output, fitted, has_own_timeline, open_speech, open_writer
 from gateway.dub.slow_expression import find_expression, target_mouths
 from gateway.dub.speech import AlignedSpeech, MotionRequest, motion_frames_for, predict_motion, speech_duration
 from gateway.dub.subjects import DubSubjects, check_subjects, compares_people
@@ -314,10 +316,11 @@ class DubPasses:
             poses = rebased(motion["pose"], actor.pose, await asyncio.to_thread(own_pose, analysis))
             return await show_rotated(analysis, actor.identity, poses, motion["blink"], on_frame)
         if analysis.method.motion.moves_head:
-            chosen = await match_head_motion(analysis, motion["pose"], actor.pose)
-        else:
-            chosen = await retime(analysis, motion["speech_probability"])
-        return await show_chosen(analysis, chosen, on_frame)
+            return await show_chosen(analysis, await match_head_motion(analysis, motion["pose"], actor.pose), on_frame)
+        if request.fit == "retime":
+            return await show_chosen(analysis, await retime(analysis, motion["speech_probability"]), on_frame)
+        chosen = shown_frames(request.fit, analysis.info.video, len(motion))
+        return await show_chosen(analysis, chosen, on_frame, cuts_of(chosen, analysis.index.shot_cuts))
 
     def plan(self, video: TrackedVideo, person: DubbedPerson) -> Plan:
         """Return what happens to every frame of the video."""
@@ -520,8 +523,10 @@ class DubJob:
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
         info = await inspect_in_child(request.footage)
-        own = has_own_timeline(request, info)
+        has_own_timeline(request, info)
         speech = await asyncio.to_thread(open_speech, request, info)
+        self._request = request = await asyncio.to_thread(fitted, request, info, speech)
+        own = has_own_timeline(request, info)
         encoder = await asyncio.to_thread(check_output, request, info, speech)
         if self._sealer is not None:
             self._sealer.check_place(request.output, overwrite=request.overwrite)
@@ -599,7 +604,7 @@ class DubJob:
             watermark=video_watermark(mark, dubbed=dubbed),
             undubbed=about_no_frame(plan, person.unlearned),
             warnings=[
-                *([] if own else [*about_speech(extent, info), *about_mouth(person.actor)]),
+                *(about_left_out(info) if own else [*about_speech(extent, info), *about_mouth(person.actor)]),
                 *person.warnings,
                 *about_voice(person.actor),
                 *about_silence(plan),

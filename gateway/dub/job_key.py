@@ -45,7 +45,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
         enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
         warp=int(request.warp),
-        retime=request.retime,
+        fit=request.fit,
         expression=request.keeps_expression,
         expressiveness=float(request.expressiveness),
     )

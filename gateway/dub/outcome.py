@@ -103,6 +103,14 @@ def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
     return []
 
 
+def about_left_out(info: MediaInfo) -> list[str]:
+    """Return a warning if a video with its own timeline leaves streams of the footage out, besides its first sound."""
+    kinds = [*("sound" for _ in info.audio[1:]), *(stream.kind for stream in info.others)]
+    if not kinds:
+        return []
+    return [f"the video has a timeline of its own, so further streams of the footage are left out: {', '.join(sorted(set(kinds)))}"]
+
+
 def about_mouth(actor: EnrolledActor | None) -> list[str]:
     """Return a warning if the enrolment has hardly seen the person's open mouth."""
     if actor is None or mouth_opening(actor.geometry.mean_mouth) >= _SPEAKING_PX:

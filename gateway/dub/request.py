@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -12,7 +13,8 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice
-from gateway.dub.speech import FEATURE_BLOCK
+from gateway.dub.fit import Fit
+from gateway.dub.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
 from gateway.media.background import own_timeline
 from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.inspection import inspect_sound, inspect_video
@@ -74,7 +76,7 @@ class DubRequest:
         warp: how the texture stage warps.
         threads: threads of decoder and encoder.
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
-        retime: the video is as long as the speech and shows the frames of the footage with a fitting head motion.
+        fit: length of the video where the speech is longer or shorter than the footage (fit.py).
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for videos with their own timeline.
         expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
             1: as the person speaks.
@@ -99,7 +101,7 @@ class DubRequest:
     warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
     threads: int = 2
     feature_block: int = FEATURE_BLOCK
-    retime: bool = False
+    fit: Fit = "cut"
     expression: Expression | None = None
     expressiveness: float = 1.0
     overwrite: bool = False
@@ -122,7 +124,7 @@ class DubRequest:
     @property
     def keeps_expression(self) -> bool:
         """Whether the video keeps the slow expression of the footage. Only a video with the frames of the footage can."""
-        return self.expression != "neutral" and not (self.retime or method_named(self.method).own_timeline)
+        return self.expression != "neutral" and self.fit == "cut" and not method_named(self.method).own_timeline
 
 
 def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
@@ -167,7 +169,7 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     method = method_named(request.method)
     check_footage(method, request.footage, info)
     check_reference(method, request.reference)
-    return wants_own_timeline(method, retime=request.retime, keep_audio=request.keep_audio, expression=request.expression)
+    return wants_own_timeline(method, fit=request.fit, keep_audio=request.keep_audio, expression=request.expression)
 
 
 def expression_named(name: str) -> Expression | None:
@@ -182,17 +184,30 @@ def expression_named(name: str) -> Expression | None:
     return found
 
 
-def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool, expression: Expression | None = None) -> bool:
+def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:
+    """Return the request with the fit `cut` in place of `pad` if the speech is not longer than the footage. Reads the speech then.
+
+    Raises:
+        InvalidRequestError: parts of the request contradict each other, or the speech has no samples.
+        MediaUnsupportedError: the speech cannot be read.
+    """
+    if request.fit != "pad" or not has_own_timeline(request, info):
+        return request
+    longer = speech_duration(speech) > info.video.duration + Fraction(1, UNHEARD_PER_S)
+    return request if longer else replace(request, fit="cut")
+
+
+def wants_own_timeline(method: Method, *, fit: Fit, keep_audio: bool, expression: Expression | None = None) -> bool:
     """Return whether the video gets its own timeline, without reading the footage.
 
     Raises:
         InvalidRequestError: the options contradict each other.
     """
-    if retime and method.own_timeline:
+    if fit != "cut" and method.own_timeline:
         raise InvalidRequestError(
-            f"videos of method {method.name} are always as long as the speech: leave --retime out", field="retime"
+            f"videos of method {method.name} are always as long as the speech: leave --fit {fit} out", field="fit"
         )
-    own = retime or method.own_timeline
+    own = fit != "cut" or method.own_timeline
     if own and keep_audio:
         raise InvalidRequestError(
             "the video gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
@@ -299,6 +314,7 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
         InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`.
     """
     video = info
+    request = fitted(request, info, speech)
     if has_own_timeline(request, info):
         if is_still(info):
             check_opaque(info)

@@ -33,7 +33,7 @@ class DubOptions(TypedDict, total=False):
     consent: gateway.Consent | None
     skip_personalization: bool
     seed: int
-    retime: bool
+    fit: str | int
     overwrite: bool
     reference: str
     reference_consent: gateway.Consent | None
@@ -104,9 +104,11 @@ def dub(
         Error: the request cannot be used, or the dub failed. `reason` and `code` are the same in this process and at a gateway.
         TypeError: there is no such option.
     """
-    request = gateway.dub.request(
-        footage=os.fspath(footage), speech=os.fspath(speech) if speech is not None else "", output=os.fspath(output), **options
-    )
+    files = {"footage": os.fspath(footage), "speech": os.fspath(speech) if speech is not None else "", "output": os.fspath(output)}
+    try:
+        request = gateway.dub.request(**files, **options)
+    except ValueError as problem:  # no such name of an enum
+        raise DubstageCallError(str(problem), code="INVALID_ARGUMENT", reason="INVALID_REQUEST") from None
     where = os.environ.get(ADDRESS_VARIABLE, "") if address is None else address
     if not where:
         result, page = _suite().dub(request, Path(report) if report is not None else None, progress or _no_progress)

@@ -215,7 +215,7 @@ def _batch() -> batch_pb2.SubmitBatchRequest:
 
 
 def _manifest() -> batch_pb2.SubmitBatchRequest:
-    rows = b'{"defaults": {"retime": true}}\n{"id": "one", "footage": "footage.mp4", "output": "case-one.mp4"}\n'
+    rows = b'{"defaults": {"fit": "loop"}}\n{"id": "one", "footage": "footage.mp4", "output": "case-one.mp4"}\n'
     return batch_pb2.SubmitBatchRequest(batch_id=BATCH, manifest=rows, validate_only=True)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dubstage.client import rpcs
-from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image
+from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image, number_of
 from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
 from dubstage.client.operations import (
     DUB,
@@ -140,7 +140,7 @@ def dub(
     consent: Consent | None = None,
     skip_personalization: bool = False,
     seed: int = 0,
-    retime: bool = False,
+    fit: str | int = 0,
     overwrite: bool = False,
     reference: str = "",
     reference_consent: Consent | None = None,
@@ -164,7 +164,8 @@ def dub(
             record.
         skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.
         seed: random seed for personalisation.
-        retime: make the video as long as the speech, by repeating and leaving out frames.
+        fit: length of the video where the speech is longer or shorter than the footage: name of a Fit without its prefix, in lower
+            case, such as "loop", or its number; 0 or empty: cut.
         overwrite: replace any file at `output`; without this, only a video that dubstage wrote is replaced.
         reference: picture or video, named like `footage`, whose first usable face gives the video its lip colour, make-up and
             beard, for methods whose renderer takes a reference; empty: the person's own appearance.
@@ -189,7 +190,7 @@ def dub(
         consent=_consent(consent),
         skip_personalization=skip_personalization,
         seed=seed,
-        retime=retime,
+        fit=number_of(pb.Fit, "FIT_", fit or 0),
         overwrite=overwrite,
         reference_uri=reference,
         reference_consent=_consent(reference_consent),
