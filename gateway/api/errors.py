@@ -31,7 +31,10 @@ FIELDS: Final = {
 _OF_BATCHES: Final = {"name": "batch_id", "id": "shot_ids"}
 """Names of fields on the command line `dubstage batch` -> names of the same fields in BatchService."""
 _BATCH_RPCS: Final = ("SubmitBatch", "GetBatch", "ListShots", "WatchBatch", "CancelBatch", "RetryBatch", "DeleteBatch", "GetReport")
-_FIELDS_OF: Final = {**dict.fromkeys(("CreateDub", "CreateActor"), FIELDS), **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES)}
+_FIELDS_OF: Final = {
+    **dict.fromkeys(("CreateDub", "CreateActor", "EstimateDub"), FIELDS),
+    **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES),
+}
 """Names of fields by RPC."""
 _TEXTS: Final = ("message", "field", "subject", "resource")
 

@@ -123,7 +123,8 @@ async def _dub(message: pb.CreateDubRequest, report: Path | None, on_progress: O
         request = await prepared_request(request, place, actor_id, request.method)
         page = None
         if report is not None:
-            files = (request.footage, request.speech, request.reference, request.output)
+            mix = request.mix.file if request.mix is not None else None
+            files = (request.footage, request.speech, mix, request.reference, request.output)
             check_report_folder(report, [file for file in files if file is not None])
         on_progress("start", 0, 1)
         async with finished_dub(request, place, actor_id, on_progress) as done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -23,12 +23,14 @@ from gateway.api.media import RequestMedia
 from gateway.consent.files import NEEDED, field_and_reason
 from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.enrol import EnrolOptions
+from gateway.dub.estimate import DubEstimate
 from gateway.dub.face_choice import FaceChoice, parse_face
 from gateway.dub.fit import Fit, fit_named
 from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubRequest, check_reference, expression_named, wants_own_timeline
+from gateway.dub.request import DubRequest, check_mix, check_reference, expression_named, wants_own_timeline
 from gateway.live.session import LiveFrame, first_sample
 from gateway.media.encoders import check_target
+from gateway.media.mix import DUCK_DB, SoundMix
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32
@@ -126,6 +128,13 @@ def fit_from(number: int) -> Fit:
     return fit_named(pb.Fit.Name(number).removeprefix("FIT_").lower() if number else "")  # type: ignore[arg-type]
 
 
+def mix_from(message: pb.CreateDubRequest, file: Path | None) -> SoundMix | None:
+    """Return the music and effects of a dub; None: the request names no file."""
+    if file is None:
+        return None
+    return SoundMix(file=file, level_db=message.mix_level_db, duck_db=message.duck_db if message.HasField("duck_db") else DUCK_DB)
+
+
 def face_from(text: str) -> FaceChoice:
     """Return the face to enrol or to dub; an empty text means the largest face.
 
@@ -207,6 +216,8 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
     fit = fit_from(message.fit)
     wants_own_timeline(method, fit=fit, keep_audio=message.keep_audio, expression=expression)
     check_reference(method, reference)
+    mix = media.source(message.mix_uri, "mix_uri") if message.mix_uri else None
+    check_mix(mix, keep_audio=message.keep_audio)
     if message.HasField("reference_consent") and reference is None:
         raise InvalidRequestError("reference_consent: the request names no reference_uri", field="reference_consent")
     return DubRequest(
@@ -221,6 +232,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         reference=reference,
         reference_consent=consent_from(message.reference_consent) if message.HasField("reference_consent") else None,
         use=use_of(message.project, message.language),
+        mix=mix_from(message, mix),
         keep_audio=message.keep_audio,
         codec=message.codec or None,
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
@@ -265,6 +277,11 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
         watermark=outcome.watermark.payload,
         undubbed=outcome.undubbed,
     )
+
+
+def estimate_message(estimate: DubEstimate) -> pb.EstimateDubResponse:
+    """Return the message of an estimate."""
+    return pb.EstimateDubResponse(**asdict(estimate))
 
 
 LIVE_RATES_HZ: Final = range(8_000, 192_001)

@@ -21,6 +21,7 @@ from gateway.dub.fit import FITS, fit_named
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
 from gateway.media.encoders import CODECS
+from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
@@ -141,6 +142,23 @@ def dub(
         Path | None,
         typer.Option(metavar="FILE", help="JSON file with the consent record of the person in the reference."),
     ] = None,
+    mix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Sound file with the music and effects of VIDEO, without dialogue, to put under the new speech. Default: none.",
+        ),
+    ] = None,
+    mix_level: Annotated[
+        float,
+        typer.Option(min=LEAST_LEVEL_DB, max=MOST_LEVEL_DB, metavar="DB", help="Gain of the music and effects, decibels."),
+    ] = 0.0,
+    duck: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=MOST_DUCK_DB, metavar="DB", help="Further decibels by which music and effects are quieter under speech."
+        ),
+    ] = DUCK_DB,
     fit: Annotated[
         str,
         typer.Option(
@@ -197,6 +215,7 @@ def dub(
         fit=fit_named(fit),
         expression=expression_named(expression),
         expressiveness=expressiveness,
+        mix=SoundMix(file=mix, level_db=mix_level, duck_db=duck) if mix is not None else None,
         keep_audio=keep_audio,
         codec=codec,
         enrol=options.enrol_options(personalize=personalize, seed=seed),
@@ -209,6 +228,6 @@ def dub(
     if reference is not None:
         refuse_input(output, reference, "the reference")
     if report is not None:
-        check_report_folder(report, [file for file in (video, audio, reference, *records, output) if file is not None])
+        check_report_folder(report, [file for file in (video, audio, mix, reference, *records, output) if file is not None])
     chosen = None if method is None and motion is None and renderer is None else request.method
     run_async(run_dub(settings, request, actor, chosen, report))

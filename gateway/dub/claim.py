@@ -40,6 +40,8 @@ def video_claim(
     rendered = plan.rendered()
     dubbed = bool(rendered.any())
     files: dict[Role, Path | None] = {"footage": request.footage, "speech": request.speech, "reference": request.reference}
+    if request.mix is not None:
+        files["mix"] = request.mix.file
     records = {"person": request.named_consent, "reference": request.reference_consent}
     if request.consent is not None:
         records["actor"] = request.own_consent

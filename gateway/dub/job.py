@@ -30,6 +30,7 @@ from gateway.dub.analysis import FootageAnalysis, folder_of, gather_both, hear_s
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
 from gateway.dub.claim import video_claim, video_watermark
 from gateway.dub.composite import TrackedVideo, VideoFacts
+from gateway.dub.costs import DubWork, PaceFile
 from gateway.dub.disk import MAX_JOB_BYTES, fillable_bytes, shown_bytes
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import about_faces
@@ -48,6 +49,7 @@ from gateway.dub.outcome import (
     about_mouth,
     about_no_frame,
     about_redone,
+    about_scale,
     about_silence,
     about_speech,
     about_voice,
@@ -56,7 +58,7 @@ from gateway.dub.plan import Plan, make_plan
 from gateway.dub.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_RECORD, MOTION_RECORD
 from gateway.dub.reference import ReferenceFace, find_reference
 from gateway.dub.render import VideoInputs, rendered_windows
-from gateway.dub.request import DubRequest, check_output, fitted, has_own_timeline, open_speech, open_writer
+from gateway.dub.request import DubRequest, check_output, fitted, has_own_timeline, open_speech, open_writer, sound_of
 from gateway.dub.slow_expression import find_expression, target_mouths
 from gateway.dub.speech import AlignedSpeech, MotionRequest, motion_frames_for, predict_motion, speech_duration
 from gateway.dub.subjects import DubSubjects, check_subjects, compares_people
@@ -74,6 +76,7 @@ from gateway.provenance.watermark.embedding import Mark
 from gateway.safe_paths import remove_file
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
+from gateway.stages.remote import RemoteStages
 from gateway.stages.timing import StageClock, StageTimes, TimedStages
 from services.common.array_types import Float32
 from services.common.errors import ActorNotReadyError, InvalidRequestError, NoUsableFootageError, RequestError, StorageFullError
@@ -535,7 +538,8 @@ class DubJob:
         key = job_key(request, method, models, digests, self._stages.face_model)
         compared = compares_people(request)
         place = folder_of(self._jobs, key)
-        if not place.exists():
+        fresh = not place.exists()
+        if fresh:
             # The folder of an interrupted run may have the faces of all frames.
             await check_length(
                 self._untimed, info, threads=request.threads, embed_every=embed_every(info.video.num_frames) if compared else 0
@@ -546,7 +550,7 @@ class DubJob:
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
             reference = await self._reference(workspace, on_progress, embed=compared)
-            duration = await asyncio.to_thread(_video_duration, info, speech) if own else info.video.duration
+            duration = await asyncio.to_thread(video_duration, info, speech) if own else info.video.duration
             await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)
             # 2. Analyse: faces of every frame, and features of the speech.
             _, extent = await gather_both(
@@ -579,11 +583,21 @@ class DubJob:
                 claim = replace(claim, watermark=video_watermark(mark, dubbed=dubbed).payload)
                 seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
             # 5. Render windows, composite and encode.
+            sound = await asyncio.to_thread(sound_of, request, speech, video.info.video.duration)
             writer = await asyncio.to_thread(
-                open_writer, request, video.info, speech, dubbed=dubbed, takes_over=self._takes_over, seal=seal
+                open_writer, request, video.info, sound.sound, dubbed=dubbed, takes_over=self._takes_over, seal=seal
             )
             computed, reused = journal.computed, journal.reused
             facts = await passes.write(video, plan, person, writer, self._clock, mark)
+            times = StageTimes(
+                stages=self._clock.stages(),
+                frames=video.info.video.num_frames,
+                end_to_end_s=time.perf_counter() - began - person.seconds,
+                personalize_s=person.seconds,
+                cpu_s=time.process_time() - used,
+            )
+            if fresh:
+                await asyncio.to_thread(self._store_pace, request, info, video, plan, times, own=own)
         return DubOutcome(
             written=writer.report,
             info=info,
@@ -594,13 +608,7 @@ class DubJob:
             facts=facts,
             windows_computed=journal.computed - computed,
             windows_reused=journal.reused - reused,
-            times=StageTimes(
-                stages=self._clock.stages(),
-                frames=video.info.video.num_frames,
-                end_to_end_s=time.perf_counter() - began - person.seconds,
-                personalize_s=person.seconds,
-                cpu_s=time.process_time() - used,
-            ),
+            times=times,
             watermark=video_watermark(mark, dubbed=dubbed),
             undubbed=about_no_frame(plan, person.unlearned),
             warnings=[
@@ -608,6 +616,7 @@ class DubJob:
                 *person.warnings,
                 *about_voice(person.actor),
                 *about_silence(plan),
+                *about_scale(sound.scale_db),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
                 *(seal.warnings if seal is not None else ()),
@@ -644,6 +653,23 @@ class DubJob:
             stored = sum(ref.size_bytes for ref in journal.refs())
             needs.append(windows_need(self._store.folder, video.num_frames, 0, stored))
         check_disks(request.footage, needs)
+
+    def _store_pace(
+        self, request: DubRequest, info: MediaInfo, video: TrackedVideo, plan: Plan, times: StageTimes, *, own: bool
+    ) -> None:
+        """Store the time of a dub that no earlier run began, for later estimates. Blocks."""
+        options, rows = request.enrol, plan.row[plan.rendered()]
+        work = DubWork(
+            method=request.method,
+            pixels=info.video.width * info.video.height,
+            footage_frames=info.video.num_frames,
+            frames=plan.num_frames,
+            rendered=len(rows),
+            scale=scale_of(video.faces, rows),
+            own_timeline=own,
+            personalizes=request.actor is None and (options.personalize_renderer or options.personalize_motion),
+        )
+        PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
 
     async def _reference(self, workspace: Workspace, on_progress: OnProgress, *, embed: bool) -> ReferenceFace | None:
         """Return the face whose appearance the video takes; None: the request names no reference."""
@@ -715,7 +741,7 @@ class DubJob:
         }
 
 
-def _video_duration(info: MediaInfo, speech: Speech) -> Fraction:
+def video_duration(info: MediaInfo, speech: Speech) -> Fraction:
     """Return the length of a video that is as long as the speech, seconds: a whole number of frames."""
     rate = own_timeline(info, 1).video.average_rate
     return math.ceil(speech_duration(speech) * rate) / rate

@@ -23,7 +23,8 @@ async def file_digests(request: DubRequest) -> dict[Path, str]:
     Raises:
         MediaUnsupportedError: a file of the request cannot be read.
     """
-    files = [file for file in (request.footage, request.speech, request.reference) if file is not None]
+    mix = request.mix.file if request.mix is not None else None
+    files = [file for file in (request.footage, request.speech, request.reference, mix) if file is not None]
     return await asyncio.to_thread(lambda: {file: sha256_of(file) for file in dict.fromkeys(files)})
 
 

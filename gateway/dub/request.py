@@ -18,6 +18,7 @@ from gateway.dub.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
 from gateway.media.background import own_timeline
 from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.inspection import inspect_sound, inspect_video
+from gateway.media.mix import MixedSound, SoundMix, mixed
 from gateway.media.output import MARK
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
@@ -70,6 +71,7 @@ class DubRequest:
         reference: picture or video of the person whose appearance the video takes; None: the actor's own appearance.
         reference_consent: consent record of the person in `reference`; None: there is none.
         use: project and language, which the consent records must cover.
+        mix: music and effects under the new speech; None: the speech alone.
         keep_audio: the output keeps the sound of the footage.
         codec: video codec of the output; None: chosen by the container.
         enrol: which parts of the enrolment from this footage are done.
@@ -95,6 +97,7 @@ class DubRequest:
     reference: Path | None = None
     reference_consent: Consent | None = None
     use: ConsentUse = ConsentUse()
+    mix: SoundMix | None = None
     keep_audio: bool = False
     codec: str | None = None
     enrol: EnrolOptions = EnrolOptions()
@@ -249,6 +252,26 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
     return own.speech()
 
 
+def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSound:
+    """Return the sound of a video: the speech, with the music and effects of the request under it. Blocks.
+
+    Args:
+        duration: length of the video, seconds.
+
+    Raises:
+        MediaUnsupportedError: the speech, or the music and effects, cannot be read.
+    """
+    if request.mix is None:
+        return MixedSound(speech, 0.0)
+    return mixed(speech, SoundReader(request.mix.file).speech(), request.mix, duration)
+
+
+def check_mix(mix: Path | None, *, keep_audio: bool) -> None:
+    """Raise InvalidRequestError if music and effects are given for a video that keeps the sound of the footage."""
+    if mix is not None and keep_audio:
+        raise InvalidRequestError("the video keeps the sound of the footage: leave --mix or --keep-audio out", field="mix")
+
+
 def open_writer(
     request: DubRequest,
     video: MediaInfo,
@@ -269,7 +292,9 @@ def open_writer(
     Raises:
         InvalidRequestError, MediaUnsupportedError: the output cannot be written as requested.
     """
-    new_sound = (request.speech is not None or video.path != request.footage or not video.audio) and not request.keep_audio
+    new_sound = (
+        request.speech is not None or request.mix is not None or video.path != request.footage or not video.audio
+    ) and not request.keep_audio
     return VideoWriter(
         request.output,
         video,
@@ -314,6 +339,11 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
         InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`.
     """
     video = info
+    if request.mix is not None:
+        check_mix(request.mix.file, keep_audio=request.keep_audio)
+        refuse_input(request.output, request.mix.file, "the music and effects")
+        inspect_sound(request.mix.file)
+        SoundReader(request.mix.file).check_sound()
     request = fitted(request, info, speech)
     if has_own_timeline(request, info):
         if is_still(info):

@@ -41,6 +41,9 @@ class DubOptions(TypedDict, total=False):
     project: str
     language: str
     expressiveness: float | None
+    mix: str
+    mix_level_db: float
+    duck_db: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

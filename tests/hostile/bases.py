@@ -177,6 +177,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(actor_id="nobody")]],
         "gateway.RevokeConsent": [[gateway_pb2.RevokeConsentRequest(record_sha256="0" * 64)]],
         "gateway.CreateDub": [[dubbing()]],
+        "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing())]],
         "gateway.Live": [_live()],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
         "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(batch_id=BATCH)]],

@@ -43,6 +43,7 @@ __all__ = [
     "dub",
     "enrol",
     "erase_actor",
+    "estimate",
     "get_actor",
     "get_operation",
     "list_actors",
@@ -148,6 +149,9 @@ def dub(
     project: str = "",
     language: str = "",
     expressiveness: float | None = None,
+    mix: str = "",
+    mix_level_db: float = 0.0,
+    duck_db: float | None = None,
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -177,6 +181,10 @@ def dub(
         language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
         expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
             Lips that p, b, m or silence shut stay shut.
+        mix: sound file, named like `footage`, with the music and effects of the footage and no dialogue, which lies under the new
+            speech; empty: the speech alone.
+        mix_level_db: gain of the music and effects, decibels, -60 to 12.
+        duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
@@ -198,7 +206,20 @@ def dub(
         project=project,
         language=language,
         expressiveness=expressiveness,
+        mix_uri=mix,
+        mix_level_db=mix_level_db,
+        duck_db=duck_db,
     )
+
+
+@unary_call(rpcs.gateway.ESTIMATE_DUB, lambda reply: reply)
+def estimate(dub: pb.CreateDubRequest) -> pb.EstimateDubRequest:
+    """Return an EstimateDubResponse: frames, seconds, memory and disk of a dub that is not begun.
+
+    Args:
+        dub: the request, such as `dub.request(footage="shot.mp4", output="dubbed.mp4")` makes.
+    """
+    return pb.EstimateDubRequest(dub=dub)
 
 
 @unary_call(rpcs.gateway.GET_ACTOR, lambda reply: reply.actor)
