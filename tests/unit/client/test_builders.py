@@ -270,7 +270,13 @@ def test_gateway_requests() -> None:
     assert [request.audio.first_sample for request in sent] == [0, 5]
 
 
-DUB_FILES = {"footage_uri": "footage", "speech_uri": "speech", "output_uri": "output", "reference_uri": "reference"}
+DUB_FILES = {
+    "footage_uri": "footage",
+    "speech_uri": "speech",
+    "output_uri": "output",
+    "reference_uri": "reference",
+    "mix_uri": "mix",
+}
 """Fields of CreateDubRequest that name files -> arguments of `gateway.dub`."""
 
 
