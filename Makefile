@@ -72,7 +72,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary services gateway research charts docs tests protos/dubstage/client
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/buf lint protos/gen/image.binpb --config buf.yaml --path dubstage
+	$(BIN)/buf lint protos/gen/dubstage/contracts.binpb --config buf.yaml --path dubstage
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/hadolint charts/images/Dockerfile services/*/*/Dockerfile*
 

@@ -42,7 +42,18 @@ COMPONENTS: Final = tuple(SETTINGS)
 
 SET_BY_THE_CHART: Final = frozenset(
     {
-        *("host", "port", "health_port", "metrics_port", "ready_file", "drain_grace_s", "log_level", "log_format", "otlp_endpoint"),
+        *(
+            "host",
+            "port",
+            "http_port",
+            "health_port",
+            "metrics_port",
+            "ready_file",
+            "drain_grace_s",
+            "log_level",
+            "log_format",
+            "otlp_endpoint",
+        ),
         *("tls_certificate_file", "tls_key_file", "tls_client_ca_file", "require_client_certificate", "auth_token_file"),
         *(
             "artefacts_url",

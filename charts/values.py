@@ -161,6 +161,7 @@ def own_properties(name: str) -> Schema:
     )
     return {
         "replicas": whole("number of gateways; several need PostgreSQL, and volumes that pods of several nodes mount", 0, 100),
+        "httpPort": whole("port of the same calls over HTTP/JSON; 0: off", 0, 65535),
         "preStopSeconds": whole(
             "of several gateways: seconds in which a gateway that ends still takes calls, while the Service forgets the pod", 0, 600
         ),

@@ -44,6 +44,7 @@ class GatewaySettings(StageSettings):
     """Settings of the gateway process and of the command line."""
 
     port: int = Field(DEFAULT_PORTS["gateway"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    http_port: int = Field(0, ge=0, le=65535, description="port of the same RPCs over HTTP/JSON (docs/integrating.md); 0 is off")
     tenant: str = Field(
         DEFAULT_TENANT,
         max_length=31,

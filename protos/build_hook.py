@@ -29,8 +29,13 @@ def generate(root: Path) -> None:
         includes = [root, files("grpc_tools") / "_proto", renamed, installed]
         arguments = ["protoc", *(f"-I{path}" for path in includes)]
         arguments += [f"--{kind}_out={output}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-        # For `buf lint`, which can't fetch googleapis by itself.
-        arguments += ["--include_imports", "--include_source_info", f"--descriptor_set_out={output / 'image.binpb'}"]
+        # All files with their comments: for the OpenAPI document, and for `buf lint`, which can't fetch googleapis by itself.
+        (output / "dubstage").mkdir()
+        arguments += [
+            "--include_imports",
+            "--include_source_info",
+            f"--descriptor_set_out={output / 'dubstage' / 'contracts.binpb'}",
+        ]
         if protoc.main([*arguments, *sources]) != 0:
             raise RuntimeError("protoc failed; its messages are above")
     for package in {path.parent for path in output.rglob("*.py")}:

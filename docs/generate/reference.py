@@ -28,7 +28,7 @@ from services.common.server.settings import PREFIX, StageSettings, default_artef
 CHECKOUT: Final = Path(__file__).parents[2]
 FOLDER: Final = CHECKOUT / "docs" / "reference"
 _MADE: Final = "`python -m docs.generate.reference` writes this page."
-_IMAGE: Final = CHECKOUT / "protos" / "gen" / "image.binpb"
+_IMAGE: Final = CHECKOUT / "protos" / "gen" / "dubstage" / "contracts.binpb"
 _CLIENT: Final = CHECKOUT / "protos" / "dubstage" / "client"
 _CLIENT_MODULES: Final = ("gateway", "batch", "operations", "audio", "face", "motion", "texture", "render")
 _PATHS: Final[dict[Callable[..., object], str]] = {

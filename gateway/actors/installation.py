@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import check_enrolled_for
-from gateway.dub.request import DubRequest, check_request
+from gateway.dub.request import DubRequest, check_request, check_scene, naming
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
@@ -58,6 +58,33 @@ def open_installation(settings: GatewaySettings, *, claim_artefacts: bool = True
         yield Installation(settings, actors, ArtefactStore(settings.artefacts_url))
 
 
+def scene_with_actors(request: DubRequest, actors: ActorStore, method: str | None) -> DubRequest:
+    """Return a scene with the method, the enrolments and what the store says of the actors of its lines. Blocks.
+
+    Args:
+        request: the scene, whose lines name their actors by id.
+        method: method that the caller names; None: the method that the first actor was enrolled for, otherwise the request's.
+
+    Raises:
+        ActorNotReadyError: there is no such actor.
+        ConsentRefusedError: a consent record does not allow a line, or is missing and the installation requires one.
+        InvalidRequestError: an actor was enrolled for another method. The message names the line.
+    """
+    found = {actor_id: actors.get(actor_id) for actor_id in dict.fromkeys(line.actor_id for line in request.lines) if actor_id}
+    wanted = method or next((actor.method for actor in found.values()), request.method)
+    lines = []
+    for line in request.lines:
+        dub = replace(line.dub, method=wanted)
+        if line.actor_id:
+            actor = found[line.actor_id]
+            with naming(line):
+                check_enrolled_for(actor, wanted)
+            dub = replace(dub, actor=actor.enrolled, own=actor.record)
+        dub = actors.consents.checked_dub(dub, subject=line.actor_id or line.name, reference="")
+        lines.append(replace(line, dub=dub))
+    return replace(request, method=wanted, lines=tuple(lines))
+
+
 async def prepared_request(request: DubRequest, place: Installation, actor_id: str | None, method: str | None) -> DubRequest:
     """Return the request with the method, the enrolment and what the store says of the actor.
 
@@ -72,6 +99,11 @@ async def prepared_request(request: DubRequest, place: Installation, actor_id: s
         ConsentRefusedError: a consent record does not allow the dub, or is missing and the installation requires one.
         InvalidRequestError: the actor was enrolled for another method, or the request cannot be met.
     """
+    if request.lines:
+        check_scene(request, actor_id or "")
+        request = await asyncio.to_thread(scene_with_actors, request, place.actors, method)
+        await asyncio.to_thread(check_request, request)
+        return request
     if actor_id is not None:
         actor = place.actors.get(actor_id)
         check_enrolled_for(actor, method or actor.method)

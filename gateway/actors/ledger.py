@@ -26,6 +26,7 @@ class JobLedger:
     Args:
         actors: store of actors.
         actor_id: actor that is dubbed; empty: the job enrols the person for itself.
+        more_actors: further actors of a scene. An erasure of any of them ends the job.
         belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
         consents: consent records that allow the job.
         confirm: raises WorkCancelledError if another gateway does the operation now.
@@ -37,6 +38,7 @@ class JobLedger:
         actor_id: str = "",
         belongs_to: str = "",
         *,
+        more_actors: Sequence[str] = (),
         consents: Sequence[Consent | None] = (),
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
@@ -45,6 +47,7 @@ class JobLedger:
         self._rules = actors.consents
         self._consents = consents
         self._actor_id = actor_id
+        self._actor_ids = (actor_id, *more_actors)
         self._belongs_to = belongs_to
         self._confirm = confirm
         self._folder: Path | None = None
@@ -60,7 +63,8 @@ class JobLedger:
         Raises:
             ActorNotReadyError: the actor was erased, or is being erased now.
         """
-        self._jobs.begin(folder, actor_id=self._actor_id, belongs_to=self._belongs_to)
+        for actor_id in self._actor_ids:
+            self._jobs.begin(folder, actor_id=actor_id, belongs_to=self._belongs_to)
         self._folder = folder
 
     def check(self) -> None:
@@ -71,7 +75,8 @@ class JobLedger:
             ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold any more.
         """
         if self._folder is not None:
-            self._jobs.check(self._folder, self._actor_id)
+            for actor_id in self._actor_ids:
+                self._jobs.check(self._folder, actor_id)
         self.check_consent()
 
     def check_consent(self) -> None:
@@ -80,7 +85,8 @@ class JobLedger:
         Raises:
             ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold any more.
         """
-        self._rules.check_lasting(self._consents, actor_id=self._actor_id)
+        for actor_id in self._actor_ids:
+            self._rules.check_lasting(self._consents, actor_id=actor_id)
 
     def recorded(self, method: str, *, batch: str = "", row: int = 0) -> AbstractAsyncContextManager[WorkRecord]:
         """Record the beginning of a dub that is no operation in the audit log, and its end when the context ends.

@@ -16,12 +16,13 @@ from typing import Self
 import structlog
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.actors.installation import scene_with_actors
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.api.errors import ErrorRewriter
 from gateway.api.media import Media, RequestMedia
 from gateway.api.messages import dub_request_from
-from gateway.api.operations import ACTOR, DUB
+from gateway.api.operations import ACTOR, DUB, FACES
 from gateway.batch.media import is_url
 from gateway.database.session import Database, may_be_shared
 from gateway.database.upgrades import head
@@ -196,6 +197,8 @@ class TenantContext:
         """
         actor = await asyncio.to_thread(self.actors.get, message.actor_id) if message.actor_id else None
         request = dub_request_from(message, media, actor, threads=self.threads)
+        if request.lines:
+            return await asyncio.to_thread(scene_with_actors, request, self.actors, message.method or None)
         return await asyncio.to_thread(
             self.actors.consents.checked_dub,
             request,
@@ -274,7 +277,7 @@ def quota_of(limits: Limits, database: Database) -> TenantQuota:
         database.tenant,
         limits,
         stored_bytes=partial(stored_bytes, database),
-        unfinished=partial(unfinished_in, database, (DUB, ACTOR)),
+        unfinished=partial(unfinished_in, database, (DUB, ACTOR, FACES)),
     )
 
 

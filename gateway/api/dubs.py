@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,12 +17,23 @@ from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
 from gateway.api.context import TenantContext
-from gateway.api.messages import LiveAudioReader, check_dub, estimate_message, live_options_from, live_response, result_message
-from gateway.api.operations import DUB, operation_message
+from gateway.api.messages import (
+    LiveAudioReader,
+    check_dub,
+    estimate_message,
+    faces_message,
+    live_options_from,
+    live_response,
+    result_message,
+)
+from gateway.api.operations import DUB, FACES, operation_message
 from gateway.dub.estimate import estimate_dub
+from gateway.dub.face_list import list_faces
 from gateway.dub.job import DubJob
 from gateway.dub.messages import OnProgress
+from gateway.dub.workspace import Workspace
 from gateway.live.streams import LiveStreams
+from gateway.media.inspection import inspect_in_child
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.provenance.binding import media_sha256
@@ -48,7 +59,10 @@ class DubJobs:
         context = self._context
         async with context.media.opened() as media:
             request = await context.dub_request(message, media)
-            ledger = JobLedger(context.actors, message.actor_id, job.record.name, consents=request.consents, confirm=job.confirm)
+            first, *more = request.actor_ids or ("",)
+            ledger = JobLedger(
+                context.actors, first, job.record.name, more_actors=more, consents=request.consents, confirm=job.confirm
+            )
             report = DubReporter(job, context.quota.counting())
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
             dub = DubJob(
@@ -65,11 +79,13 @@ class DubJobs:
             async with self._alone(message):
                 # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
                 # An erasure cancels the operation.
-                outcome = await dub_while_allowed(dub, ledger.check_consent, report)
+                outcome = await dub_while_allowed(dub, ledger.check if request.lines else ledger.check_consent, report)
                 video_sha256 = await asyncio.to_thread(media_sha256, request.output)
                 await media.deliver(report, overwrite=message.overwrite, confirm=lambda: _may_still_be_shown(job, ledger))
-                await asyncio.to_thread(dub.discard)
-        if job.resumed:
+                # The folder of a scene stays until it expires, so that a line can be changed.
+                if not request.lines:
+                    await asyncio.to_thread(dub.discard)
+        if job.resumed and not request.lines:
             await context.forget_others(job.record)
         result = result_message(message.output_uri, request, outcome)
         result.media_sha256 = video_sha256
@@ -84,8 +100,8 @@ class DubJobs:
         # `pad` may be `cut`. The sound under the speech does not change the mouths.
         for field in ("output_uri", "overwrite", "consent", "reference_consent", "project", "language", "fit", "mix_uri"):
             same.ClearField(field)
-        for field in ("mix_level_db", "duck_db"):
-            same.ClearField(field)
+        same.ClearField("mix_level_db")
+        same.ClearField("duck_db")
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
 
 
@@ -93,6 +109,39 @@ def _may_still_be_shown(job: Job, ledger: JobLedger) -> None:
     """Check before a video leaves this machine that the operation is still this gateway's, and that the consent holds."""
     job.confirm()
     ledger.check_consent()
+
+
+class FaceJobs:
+    """Handler of DetectFaces's operations.
+
+    Args:
+        context: what the operations work with.
+        stages: returns the opened stages.
+    """
+
+    def __init__(self, context: TenantContext, stages: Callable[[], Stages]) -> None:
+        self._context = context
+        self._stages = stages
+
+    async def __call__(self, job: Job) -> bytes:
+        """List the faces of a video; return the serialised DetectFacesResponse. A resumed job begins again."""
+        message = pb.DetectFacesRequest.FromString(job.record.request)
+        context = self._context
+
+        def report(stage: str, done: int, total: int) -> None:
+            progress = pb.DetectFacesProgress(stage=stage, frames_done=done, frames_total=total)
+            job.report(progress.SerializeToString())
+
+        async with context.media.opened() as media:
+            footage = media.source(message.footage_uri, "footage_uri")
+            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
+            info = await inspect_in_child(footage)
+            with ExitStack() as stack:
+                folder = await asyncio.to_thread(stack.enter_context, context.media.scratch())
+                workspace = stack.enter_context(Workspace(folder / "faces", max_bytes=context.max_job_bytes))
+                found = await list_faces(self._stages(), info, workspace, threads=context.threads, on_progress=report)
+        answer = await asyncio.to_thread(faces_message, found, pictures=not message.skip_pictures)
+        return answer.SerializeToString()
 
 
 class DubReporter:
@@ -148,8 +197,10 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         quota = self._context.quota
         quota.check_frames()
         await quota.check_storage()
+        # An erasure of the first actor cancels the operation. The job itself finds out that another actor of a scene was erased.
+        first, *_ = dub.actor_ids or ("",)
         record = await self._runner.submit(
-            DUB, request.SerializeToString(), actor_id=request.actor_id, output=media.place_of(dub.output), admit=quota.check_dubs
+            DUB, request.SerializeToString(), actor_id=first, output=media.place_of(dub.output), admit=quota.check_dubs
         )
         return operation_message(record)
 
@@ -161,6 +212,14 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             await asyncio.to_thread(media.check, overwrite=request.dub.overwrite)
             await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes, confirm=lambda: None)
             return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
+
+    async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
+        """Begin to list the faces of a video."""
+        async with self._context.media.opened() as media:
+            media.source(request.footage_uri, "footage_uri")
+            await asyncio.to_thread(media.check, overwrite=False)
+        record = await self._runner.submit(FACES, request.SerializeToString(), admit=self._context.quota.check_dubs)
+        return operation_message(record)
 
     async def Live(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.LiveRequest], context: Any

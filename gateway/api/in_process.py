@@ -48,15 +48,12 @@ class FinishedDub:
 
 
 @asynccontextmanager
-async def finished_dub(
-    request: DubRequest, place: Installation, actor_id: str | None, on_progress: OnProgress
-) -> AsyncIterator[FinishedDub]:
+async def finished_dub(request: DubRequest, place: Installation, on_progress: OnProgress) -> AsyncIterator[FinishedDub]:
     """Dub, and keep the folder of the job and the stages open inside the block. Old jobs are removed at the end.
 
     Args:
         request: the prepared request (`prepared_request`).
         place: the open stores.
-        actor_id: actor that is dubbed; None: the dub learns the person from the footage.
         on_progress: called with every frame and step.
 
     Raises:
@@ -66,7 +63,8 @@ async def finished_dub(
     jobs = open_jobs_folder(settings.data_dir)
     sealer = await asyncio.to_thread(place.sealer)
     async with place.stages() as stages:
-        ledger = JobLedger(place.actors, actor_id or "", consents=request.consents)
+        first, *more = request.actor_ids or ("",)
+        ledger = JobLedger(place.actors, first, more_actors=more, consents=request.consents)
         job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
         with job:
             async with ledger.recorded(request.method) as record:
@@ -75,8 +73,10 @@ async def finished_dub(
             try:
                 yield FinishedDub(outcome, job.workspace, stages)
             finally:
-                # The video is finished, so the job folder is not needed again, even if a report fails.
-                job.discard()
+                # The video is finished, so the job folder is not needed again, even if a report fails. The folder of a scene stays
+                # until it expires, so that a line can be changed.
+                if not request.lines:
+                    job.discard()
         # The video is done, whatever becomes of old jobs. The next dub tries again.
         with suppress(DubstageError, OSError):
             await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
@@ -127,7 +127,7 @@ async def _dub(message: pb.CreateDubRequest, report: Path | None, on_progress: O
             files = (request.footage, request.speech, mix, request.reference, request.output)
             check_report_folder(report, [file for file in files if file is not None])
         on_progress("start", 0, 1)
-        async with finished_dub(request, place, actor_id, on_progress) as done:
+        async with finished_dub(request, place, on_progress) as done:
             result = result_message(message.output_uri, request, done.outcome)
             result.media_sha256 = await asyncio.to_thread(media_sha256, request.output)
             if report is not None:

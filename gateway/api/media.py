@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote, urlsplit
@@ -246,6 +246,10 @@ class Media:
                 raise media.rewrite(error) from error.__cause__
             finally:
                 await in_thread(stack.close)
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Return the context of an empty folder for records, which is removed at the end. Blocks."""
+        return self._scratch.folder()
 
     def close(self) -> None:
         """Remove all folders for copies. All work has ended. Blocks."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 from pydantic import ValidationError
 
 from dubstage.audio.v1alpha1 import audio_pb2
@@ -25,9 +27,19 @@ from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.estimate import DubEstimate
 from gateway.dub.face_choice import FaceChoice, parse_face
+from gateway.dub.face_list import FaceList, ListedFace
 from gateway.dub.fit import Fit, fit_named
 from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubRequest, check_mix, check_reference, expression_named, wants_own_timeline
+from gateway.dub.request import (
+    DubLine,
+    DubRequest,
+    check_mix,
+    check_reference,
+    check_scene,
+    expression_named,
+    wants_own_timeline,
+)
+from gateway.dub.timecode import VideoTime, parse_time
 from gateway.live.session import LiveFrame, first_sample
 from gateway.media.encoders import check_target
 from gateway.media.mix import DUCK_DB, SoundMix
@@ -220,7 +232,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
     check_mix(mix, keep_audio=message.keep_audio)
     if message.HasField("reference_consent") and reference is None:
         raise InvalidRequestError("reference_consent: the request names no reference_uri", field="reference_consent")
-    return DubRequest(
+    dub = DubRequest(
         footage=footage,
         speech=speech,
         output=output,
@@ -242,6 +254,80 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         expressiveness=message.expressiveness if message.HasField("expressiveness") else 1.0,
         overwrite=message.overwrite,
     )
+    scene = replace(dub, lines=lines_from(message, dub, media))
+    check_scene(scene, message.actor_id)
+    return scene
+
+
+def lines_from(message: pb.CreateDubRequest, dub: DubRequest, media: DubFiles) -> tuple[DubLine, ...]:
+    """Return the lines of a scene, without what the store says of their actors.
+
+    Args:
+        message: the request.
+        dub: the dub of the request, without lines.
+        media: files of the request.
+
+    Raises:
+        InvalidRequestError: a field cannot be used. The error names the field, such as `lines[2].speech_uri`.
+    """
+    return tuple(_line_from(line, f"lines[{place}]", dub, media) for place, line in enumerate(message.lines))
+
+
+def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: DubFiles) -> DubLine:
+    with _within(place):
+        speech = media.source(line.speech_uri, "speech_uri")
+        if not line.WhichOneof("start"):
+            raise InvalidRequestError("start: give start_time or start_timecode", field="start")
+        if line.HasField("start_time"):
+            start = VideoTime(_seconds_from(line.start_time, "start_time"))
+        else:
+            start = parse_time(line.start_timecode)
+        if line.actor_id:
+            check_actor_id(line.actor_id)
+        use = use_of(dub.use.project, line.language) if line.language else dub.use
+        own = replace(
+            dub,
+            speech=speech,
+            face=_face_of_line(line),
+            consent=consent_from(line.consent) if line.HasField("consent") else dub.consent,
+            use=use,
+            expressiveness=line.expressiveness if line.HasField("expressiveness") else dub.expressiveness,
+        )
+    return DubLine(name=place, start=start, actor_id=line.actor_id, dub=own)
+
+
+def _face_of_line(line: pb.DubLine) -> FaceChoice:
+    match line.WhichOneof("who"):
+        case "face_id":
+            return FaceChoice("id", face_id=line.face_id)
+        case "box":
+            return FaceChoice("box", box=(line.box.left, line.box.top, line.box.width, line.box.height))
+        case "face_rule":
+            rules = {pb.FACE_RULE_LARGEST: "largest", pb.FACE_RULE_SPEAKER: "speaker"}
+            if line.face_rule not in rules:
+                raise InvalidRequestError("face_rule: give FACE_RULE_LARGEST or FACE_RULE_SPEAKER", field="face_rule")
+            return FaceChoice(rules[line.face_rule])
+        case _:
+            if not line.actor_id:
+                raise InvalidRequestError("who: give face_id, box, face_rule or actor_id: who speaks the line", field="who")
+            return FaceChoice("actor")
+
+
+def _seconds_from(time: Duration, field: str) -> Fraction:
+    seconds = time.seconds + Fraction(time.nanos, 1_000_000_000)
+    if seconds < 0:
+        raise InvalidRequestError(f"{field}: {float(seconds):g} s is before the first frame", field=field)
+    return seconds
+
+
+@contextmanager
+def _within(place: str) -> Iterator[None]:
+    """Let errors name the line, where a check is shared with requests that have the same field elsewhere."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        said = error.message if error.message.startswith(f"{error.field}:") else f"{error.field}: {error.message}"
+        raise InvalidRequestError(f"{place}.{said}", field=f"{place}.{error.field}") from None
 
 
 def check_dub(request: DubRequest) -> None:
@@ -250,13 +336,14 @@ def check_dub(request: DubRequest) -> None:
     Raises:
         InvalidRequestError: the output cannot be written as asked, or is a file that may not be replaced.
     """
-    check_place(
-        request.output,
-        footage=request.footage,
-        speech=request.speech,
-        reference=request.reference,
-        overwrite=request.overwrite,
-    )
+    for part in request.parts:
+        check_place(
+            request.output,
+            footage=request.footage,
+            speech=part.speech,
+            reference=request.reference,
+            overwrite=request.overwrite,
+        )
     check_target(request.output, request.codec)
 
 
@@ -271,17 +358,66 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
             pb.ReasonCount(reason=common_pb2.FrameReason.Value(f"FRAME_REASON_{name}"), num_frames=count)
             for name, count in sorted(counts.items())
         ],
-        consent_on_record=request.named_consent is not None,
+        consent_on_record=all(part.named_consent is not None for part in request.parts),
         warnings=[*outcome.warnings, *outcome.written.dropped],
         watermark_on=outcome.watermark.on,
         watermark=outcome.watermark.payload,
         undubbed=outcome.undubbed,
+        faces=[
+            pb.DubbedFace(
+                face_id=part.face_id,
+                why=part.why,
+                first_frame=part.frames.start,
+                num_frames=len(part.frames),
+                num_dubbed=part.num_dubbed,
+            )
+            for part in outcome.parts
+        ],
     )
 
 
 def estimate_message(estimate: DubEstimate) -> pb.EstimateDubResponse:
     """Return the message of an estimate."""
     return pb.EstimateDubResponse(**asdict(estimate))
+
+
+def faces_message(found: FaceList, *, pictures: bool) -> pb.DetectFacesResponse:
+    """Return the message of the faces of a video.
+
+    Args:
+        pictures: whether the message has the pictures of the faces.
+    """
+    return pb.DetectFacesResponse(
+        faces=[_face_message(face, pictures=pictures) for face in found.faces],
+        num_omitted=found.omitted,
+        num_frames=found.num_frames,
+        duration=_duration(found.duration_s),
+        speaker_face_id=found.speaker,
+    )
+
+
+def _face_message(face: ListedFace, *, pictures: bool) -> pb.DetectedFace:
+    left, top, width, height = face.box
+    return pb.DetectedFace(
+        face_id=face.face_id,
+        first_time=_duration(face.first_s),
+        last_time=_duration(face.last_s),
+        num_frames=face.num_frames,
+        num_usable_frames=face.num_usable,
+        frame_index=face.frame,
+        box=pb.FaceBox(left=left, top=top, width=width, height=height),
+        picture=face.jpeg() if pictures else b"",
+        speaking=[
+            pb.SpeakingSpan(start_time=_duration(span.begin_s), end_time=_duration(span.end_s), confidence=span.confidence)
+            for span in face.speaks
+        ],
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    """Return a Duration, to the microsecond."""
+    whole, micros = divmod(round(seconds * 1e6), 1_000_000)
+    return Duration(seconds=whole, nanos=1000 * micros)
 
 
 LIVE_RATES_HZ: Final = range(8_000, 192_001)

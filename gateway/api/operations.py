@@ -30,8 +30,10 @@ DUB: Final = "dub"
 """Kind of the operations of CreateDub."""
 ACTOR: Final = "actor"
 """Kind of the operations of CreateActor."""
-_METADATA: Final[dict[str, type[Message]]] = {DUB: pb.DubProgress, ACTOR: pb.ActorProgress}
-_RESPONSE: Final[dict[str, type[Message]]] = {DUB: pb.DubResult, ACTOR: pb.Actor}
+FACES: Final = "faces"
+"""Kind of the operations of DetectFaces."""
+_METADATA: Final[dict[str, type[Message]]] = {DUB: pb.DubProgress, ACTOR: pb.ActorProgress, FACES: pb.DetectFacesProgress}
+_RESPONSE: Final[dict[str, type[Message]]] = {DUB: pb.DubResult, ACTOR: pb.Actor, FACES: pb.DetectFacesResponse}
 
 MAX_PAGE: Final = 1000
 """Most entries of one page."""
@@ -160,6 +162,9 @@ def audit_event_of(record: OperationRecord) -> AuditEvent | None:
 
     The actor of an enrolment that succeeds is recorded with the actor's own rows.
     """
+    if record.kind == FACES:
+        # Nobody is enrolled or dubbed.
+        return None
     if record.error is not None:
         return _failed(record)
     if not record.done:
@@ -182,6 +187,7 @@ def _begun(record: OperationRecord) -> AuditEvent:
         message = pb.CreateDubRequest.FromString(record.request)
         if message.HasField("reference_consent"):
             consents.append(message.reference_consent)
+        consents += [line.consent for line in message.lines if line.HasField("consent")]
     else:
         message = pb.CreateActorRequest.FromString(record.request)
     if message.HasField("consent"):

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
 import grpc.aio
-from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.longrunning import operations_pb2_grpc
 from prometheus_client import Gauge
 
-from dubstage.gateway.v1alpha1 import batch_pb2, batch_pb2_grpc, gateway_pb2, gateway_pb2_grpc
+from dubstage.gateway.v1alpha1 import batch_pb2_grpc, gateway_pb2_grpc
 from gateway.api.actors import ActorServicer
 from gateway.api.batch_service import BatchServicer
 from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.dubs import DubServicer
 from gateway.api.operations import OperationsServicer
+from gateway.api.rest import SERVED, RestServer
 from gateway.api.tenants import Servicers, Tenants
 from gateway.live.admission import LiveMetrics
 from gateway.settings import GatewaySettings
@@ -28,13 +31,9 @@ from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from gateway.tenants.long_calls import most_calls_of_tenant
 from services.common.errors import InvalidRequestError
 from services.common.server.call_context import DEFAULT_TENANT
-from services.common.server.server import StageServer
+from services.common.server.server import StageServer, bracketed
 
-SERVICES: Final = (
-    *(service.full_name for service in gateway_pb2.DESCRIPTOR.services_by_name.values()),
-    *(service.full_name for service in batch_pb2.DESCRIPTOR.services_by_name.values()),
-    *(service.full_name for service in operations_pb2.DESCRIPTOR.services_by_name.values()),
-)
+SERVICES: Final = tuple(service.full_name for service in SERVED)
 """Full names of the services that `add_servicers` adds."""
 
 
@@ -110,6 +109,10 @@ class GatewayServer(StageServer):
             most_calls_of_tenant=most_calls_of_tenant(settings.max_concurrent_rpcs) if settings.auth_token_file else None,
             fingerprint_key=_fingerprint_key(settings) if settings.auth_token_file else None,
         )
+        self._http_port = settings.http_port
+        # The HTTP server calls this gRPC server over a socket that only this user can open.
+        self._socket_folder = tempfile.mkdtemp(prefix="dubstage-") if settings.http_port else ""
+        self._rest = RestServer(f"unix:{self._socket_folder}/rpc", settings) if settings.http_port else None
         unfinished = Gauge("dubstage_operations", "Operations and batches that run here, or wait", registry=self.metrics.registry)
         unfinished.set_function(lambda: tenants.unfinished)
         self.metrics.registry.register(LiveMetrics(shared.live))
@@ -118,6 +121,26 @@ class GatewayServer(StageServer):
     def busy(self) -> bool:
         """Whether a stage in this process still computes. After `drain()`, the results of such work are dropped."""
         return super().busy or self._stages.busy
+
+    async def start(self) -> int:
+        """Listen for gRPC and, if the settings name a port, for HTTP, without serving yet. Return the port of gRPC.
+
+        Raises:
+            InvalidRequestError: an address is in use or cannot be used.
+        """
+        if self._rest is None:
+            return await super().start()
+        self._server.add_insecure_port(self._rest.target)
+        port = await super().start()
+        try:
+            await self._rest.start()
+        except OSError as error:
+            raise InvalidRequestError(
+                f"the gateway cannot listen for HTTP on {bracketed(self._settings.host)}:{self._http_port}: "
+                f"{error.strerror or error}; set DUBSTAGE_HTTP_PORT to another port",
+                field="DUBSTAGE_HTTP_PORT",
+            ) from error
+        return port
 
     async def warm_up(self) -> None:
         """Open the stages, resume interrupted operations and batches, then admit calls and report SERVING.
@@ -133,7 +156,12 @@ class GatewayServer(StageServer):
     async def drain(self, grace_s: float | None = None) -> None:
         """Stop the operations and batches where they are, let running calls end, stop, and close what was opened."""
         await self._tenants.stop()
+        if self._rest is not None:
+            self._rest.close()
         await super().drain(grace_s)
+        if self._rest is not None:
+            await self._rest.stop()
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
         await self._tenants.close_batches()
         await self._stages.close()
         await self._tenants.close()

@@ -20,9 +20,9 @@ from gateway.api.actors import ActorEraser, ActorJobs, ActorServicer
 from gateway.api.batch_service import BatchServicer
 from gateway.api.batches import Batches, BatchViews
 from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
-from gateway.api.dubs import DubJobs, DubServicer
+from gateway.api.dubs import DubJobs, DubServicer, FaceJobs
 from gateway.api.errors import with_names
-from gateway.api.operations import ACTOR, DUB, OperationsServicer, audit_event_of
+from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of
 from gateway.async_utilities import in_thread
 from gateway.audit.log import record_settings
 from gateway.batch.changes import batch_pictures, expire_batches
@@ -75,7 +75,7 @@ def eraser_of(settings: GatewaySettings, context: TenantContext, runner: JobRunn
 
 
 def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedStages, slots: Slots) -> JobRunner:
-    """Return what runs a tenant's operations of CreateDub and CreateActor. Each operation waits until the stages serve.
+    """Return what runs a tenant's operations of CreateDub, CreateActor and DetectFaces. Each waits until the stages serve.
 
     Args:
         settings: settings of the process, with the places of the tenant.
@@ -83,7 +83,11 @@ def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedS
         stages: the stages of this process.
         slots: slots that all tenants of this process share.
     """
-    handlers: dict[str, Handler] = {DUB: DubJobs(context, stages), ACTOR: ActorJobs(context, stages)}
+    handlers: dict[str, Handler] = {
+        DUB: DubJobs(context, stages),
+        ACTOR: ActorJobs(context, stages),
+        FACES: FaceJobs(context, stages),
+    }
     database = context.actors.database
     return JobRunner(
         OperationStore(database, kinds=tuple(handlers), audit_of=audit_event_of),

@@ -61,6 +61,7 @@ COMMANDS: Final = (
     "dub",
     "evaluate",
     "export",
+    "faces",
     "inspect",
     "jobs",
     "live",

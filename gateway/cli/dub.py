@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
 from gateway.dub.fit import FITS, fit_named
+from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
 from gateway.media.encoders import CODECS
@@ -36,11 +38,17 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) 
     """
     for warning in outcome.warnings:
         say_warning(warning)
+    for part in outcome.parts:
+        if part.name:
+            said = f"{part.num_dubbed} of {len(part.frames)} frames dubbed, from frame {part.frames.start} on"
+            say(f"{part.name}: face {part.face_id}, {part.why}: {said}" if part.face_id is not None else f"{part.name}: {part.why}")
+        elif part.face_id is not None:
+            say(f"face {part.face_id} is dubbed: {part.why}")
     counts = outcome.plan.counts()
     dubbed = int(outcome.plan.rendered().sum())
     frames = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     say(f"{dubbed} of {outcome.plan.num_frames} frames dubbed ({frames})")
-    if outcome.actor is not None and outcome.actor.lag_frames:
+    if outcome.actor is not None and outcome.actor.lag_frames and not request.lines:
         say(sound_against_picture(outcome.actor.lag_frames))
     if outcome.windows_reused:
         say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
@@ -73,7 +81,7 @@ async def run_dub(
         request = await prepared_request(request, place, actor_id, method)
         with StepProgress() as progress:
             progress.begin("starting the stages")
-            async with finished_dub(request, place, actor_id, progress) as done:
+            async with finished_dub(request, place, progress) as done:
                 if report is not None:
                     from gateway.reports.dub_report import write_outcome_report
 
@@ -113,6 +121,15 @@ def dub(
     ],
     audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Sound file with the new speech. Default: the sound of the footage.")
+    ] = None,
+    lines: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file with the lines of a scene. Each line has start, speech, and face, box or actor. Outside of the lines, "
+            "the video keeps the pictures and the sound of the footage. A second call with one line changed renders that line "
+            "alone.",
+        ),
     ] = None,
     method: Annotated[
         str | None,
@@ -222,6 +239,11 @@ def dub(
         threads=settings.compute_threads,
         overwrite=overwrite,
     )
+    if lines is not None:
+        if report is not None:
+            raise InvalidRequestError("--report is of a dub of one person: leave --report out with --lines", field="report")
+        refuse_input(output, lines, "the file of the lines")
+        request = replace(request, lines=lines_of(read_lines(lines), request, file=str(lines), folder=str(lines.parent)))
     records = [file for file in (consent, reference_consent) if file is not None]
     for record in records:
         refuse_input(output, record, "a consent record")

@@ -235,7 +235,10 @@ def _joined(facts: dict[str, str], keys: tuple[str, ...]) -> str:
 
 
 def _made_of(item: dict[str, Any], dub: DubFacts | None) -> str:
-    digests = {str(source.role): source.sha256 for source in dub.sources} if dub is not None else {}
+    digests: dict[str, str] = {}
+    for source in dub.sources if dub is not None else ():
+        number = 1 + sum(name.partition("-")[0] == source.role for name in digests)
+        digests[source.role if number == 1 else f"{source.role}-{number}"] = source.sha256
     words = [str(item["title"]) or "a file without a title"]
     if item["title"] in digests:
         words.append(f"sha256 {digests[item['title']]}")

@@ -12,13 +12,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import numpy as np
+
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.async_utilities import cancel_all
 from gateway.consent.subject import Face
 from gateway.dub.coefficients import TrackedPerson
 from gateway.dub.composite import TrackedVideo
 from gateway.dub.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
-from gateway.dub.face_choice import FaceChoice, check_one_face, choose_face, main_faces
+from gateway.dub.face_choice import ChosenFace, FaceChoice, check_one_face, choose_face, main_faces
 from gateway.dub.face_records import FaceIndex, FaceMeans, embed_every, faces_note, faces_of_note, read_index
 from gateway.dub.footage import analyse_footage
 from gateway.dub.messages import OnProgress
@@ -135,6 +137,8 @@ def folder_of(jobs: Path, key: str) -> Path:
 
 _COMPARED_ROWS: Final = 1500
 """Most records of each other face that are compared with the sound: a minute tells a voice, and a record takes 90 kB to read."""
+_SPEAKER_S: Final = 2.4
+"""Seconds that tell who speaks (docs/models/lag.md: 60 frames)."""
 SOUND_SECONDS = 420
 """Seconds of the footage's own sound, from its beginning, that lag and enrolment use at most."""
 
@@ -147,6 +151,7 @@ class FootageAnalysis:
         info: the footage. Of a still picture: the video of one frame that `open` writes.
         workspace: record files of the job.
         threads: threads of the decoder.
+        chosen: the selected face, and why; None: none is selected.
     """
 
     def __init__(self, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> None:
@@ -156,7 +161,7 @@ class FootageAnalysis:
         self.workspace = workspace
         self.threads = threads
         self._index: FaceIndex | None = None
-        self._face_id: int | None = None
+        self.chosen: ChosenFace | None = None
 
     @classmethod
     async def open(cls, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> FootageAnalysis:
@@ -185,10 +190,20 @@ class FootageAnalysis:
         )
         return self._index
 
-    async def select(self, choice: FaceChoice) -> int | None:
+    def beside(self) -> FootageAnalysis:
+        """Return an analysis of the same tracked footage, in which another face can be selected."""
+        other = FootageAnalysis(self.stages, self.method, self.info, self.workspace, threads=self.threads)
+        other._index = self._index
+        return other
+
+    async def select(self, choice: FaceChoice, frames: range | None = None) -> int | None:
         """Choose the face to dub, and return its id; None: the footage has no face.
 
         The choice `speaker` takes the face whose mouth fits the footage's own sound best.
+
+        Args:
+            choice: the choice; not of the kind `actor`.
+            frames: frames in which the speaker, a point or a box is looked for; None: all.
 
         Raises:
             InvalidRequestError: the chosen face is not in the footage, or a still picture shows several faces and the choice names
@@ -196,8 +211,13 @@ class FootageAnalysis:
         """
         if is_still(self.info):
             check_one_face(self.index, choice)
-        self._face_id = await choose_face(self.index, choice, self._fit_to_sound if self.info.audio else None)
-        return self._face_id
+
+        async def score(face_id: int) -> float:
+            return await self._fit_to_sound(face_id, None if frames is None else self._around(frames))
+
+        first = frames.start if frames is not None else 0
+        self.chosen = await choose_face(self.index, choice, score if self.info.audio else None, first=first)
+        return self.chosen.face_id if self.chosen is not None else None
 
     async def enrol(
         self,
@@ -254,21 +274,29 @@ class FootageAnalysis:
         )
         return await enrolment.run()
 
-    async def extract_sound(self) -> RecordFile:
+    async def extract_sound(self, *, whole: bool = False) -> RecordFile:
         """Return the features of the footage's own sound, at most SOUND_SECONDS.
+
+        Args:
+            whole: return the features of all seconds.
 
         Raises:
             DubstageError: from the audio stage, or from reading the sound.
         """
         workspace, info = self.workspace, self.info
+        wanted, most = motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE)
+        name, sound = "sound", workspace.sound
+        if whole and wanted > most:
+            name, sound = "whole_sound", workspace.further("whole_sound.bin", FEATURE_RECORD)
+        else:
+            wanted = min(wanted, most)
         said = {"features": list(self.method.footage_features)}
-        if await asyncio.to_thread(workspace.finished, "sound", workspace.sound) != said:
-            workspace.sound.clear()
+        if await asyncio.to_thread(workspace.finished, name, sound) != said:
+            sound.clear()
             own = SoundReader(info.path, origin=info.video.start).speech()
-            wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
-            await extract_features(self.stages, own, workspace.sound, wanted, wanted / MOTION_RATE, self.method.footage_features)
-            workspace.finish("sound", said, workspace.sound)
-        return workspace.sound
+            await extract_features(self.stages, own, sound, wanted, wanted / MOTION_RATE, self.method.footage_features)
+            workspace.finish(name, said, sound)
+        return sound
 
     async def lag(self, rows: list[int], clip: MotionClip, features: Array) -> SoundLag:
         """Return the lag of the footage's sound. The lag is not applied if the voice is not shown to be that of the selected face.
@@ -302,8 +330,8 @@ class FootageAnalysis:
     @property
     def face_id(self) -> int:
         """Id of the selected face. `select` has to have found a face."""
-        assert self._face_id is not None, "no face is selected"
-        return self._face_id
+        assert self.chosen is not None, "no face is selected"
+        return self.chosen.face_id
 
     @property
     def face(self) -> Face | None:
@@ -330,11 +358,17 @@ class FootageAnalysis:
         chosen = bank_rows(self.workspace.faces, rows, self.seconds)
         return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames)
 
-    async def _fit_to_sound(self, face_id: int) -> float:
+    def _around(self, frames: range) -> range:
+        """Return the frames and, if they are too few to tell who speaks, the frames around them."""
+        middle = (self.seconds[frames.start] + self.seconds[frames.stop - 1]) / 2
+        first, stop = np.searchsorted(self.seconds, [middle - _SPEAKER_S / 2, middle + _SPEAKER_S / 2]).tolist()
+        return range(min(frames.start, first), max(frames.stop, stop))
+
+    async def _fit_to_sound(self, face_id: int, frames: range | None) -> float:
         """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
-        sound, faces = await self.extract_sound(), self.workspace.faces
+        sound, faces = await self.extract_sound(whole=frames is not None), self.workspace.faces
         try:
-            rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, most_s=FEW_SECONDS)
+            rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, frames, most_s=FEW_SECONDS)
         except NoUsableFootageError:
             return float("-inf")
         clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)

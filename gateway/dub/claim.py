@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from gateway.consent.record import digest_of
+from gateway.consent.record import Consent, digest_of
 from gateway.dub.plan import Plan
 from gateway.dub.request import DubRequest, what_is_synthetic
 from gateway.media.types import MediaInfo
@@ -39,12 +39,12 @@ def video_claim(
     method = method_named(request.method)
     rendered = plan.rendered()
     dubbed = bool(rendered.any())
-    files: dict[Role, Path | None] = {"footage": request.footage, "speech": request.speech, "reference": request.reference}
-    if request.mix is not None:
-        files["mix"] = request.mix.file
-    records = {"person": request.named_consent, "reference": request.reference_consent}
-    if request.consent is not None:
-        records["actor"] = request.own_consent
+    files: dict[Role, list[Path | None]] = {
+        "footage": [request.footage],
+        "speech": list(dict.fromkeys(part.speech for part in request.parts)),
+        "reference": [request.reference],
+        "mix": [request.mix.file if request.mix is not None else None],
+    }
     return Claim(
         version=version("dubstage-suite"),
         description=f"{what_is_synthetic(request, dubbed=dubbed)}.",
@@ -54,10 +54,34 @@ def video_claim(
         num_frames=plan.num_frames,
         frame_rate=video.video.average_rate,
         dubbed=spans(rendered),
-        consents={who: digest_of(record) for who, record in records.items() if record is not None},
+        consents=_consents(request),
         job=job,
-        sources=tuple(SourceFile(role, file, digests.get(file, "")) for role, file in files.items() if file is not None),
+        sources=tuple(
+            SourceFile(role, file, digests.get(file, ""), number)
+            for role, some in files.items()
+            for number, file in enumerate(some, 1)
+            if file is not None
+        ),
     )
+
+
+def _digest(record: Consent | None) -> str:
+    return digest_of(record) if record is not None else ""
+
+
+def _consents(request: DubRequest) -> dict[str, str]:
+    """Return the digests of the consent records of a dub. Those of the second person of a scene are `person-2` and `actor-2`."""
+    people: dict[tuple[str, str], None] = {}
+    for part in request.parts:
+        own = part.own_consent if part.consent is not None else None
+        people[_digest(part.named_consent), _digest(own)] = None
+    found: dict[str, str] = {}
+    for number, records in enumerate((some for some in people if any(some)), 1):
+        names = ("person", "actor") if number == 1 else (f"person-{number}", f"actor-{number}")
+        found |= {name: digest for name, digest in zip(names, records, strict=True) if digest}
+    if request.reference_consent is not None:
+        found["reference"] = digest_of(request.reference_consent)
+    return found
 
 
 def video_watermark(mark: Mark | None, *, dubbed: bool) -> VideoWatermark:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -39,25 +40,32 @@ def seconds_of(frame: DecodedFrame, info: MediaInfo) -> float:
 
 
 def composite_frame(
-    frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: RenderedMouth, mark: FrameMark | None = None
+    frame: DecodedFrame,
+    info: MediaInfo,
+    pose: HeadPose,
+    mouth: RenderedMouth,
+    mark: FrameMark | None = None,
+    planes: tuple[Plane, ...] | None = None,
 ) -> tuple[tuple[Plane, ...], int]:
     """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
 
     Args:
         mark: watermark of the frame; None: the video gets none.
+        planes: planes of the frame with the mouths of other faces; None: the planes as they were decoded.
     """
     video, side = info.video, len(mouth.detail)
+    planes = frame.planes if planes is None else planes
     box, mask, coded = mouth.box, mouth.mask, coded_from_box(info, pose)
     shift = mouth.shift * np.float32(mouth.strength)
     if side:
         native = invert(native_affine(invert(coded), side // BOX_SIZE))
         shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR) * np.float32(side // BOX_SIZE)
-        own = luma_under_box(frame.planes[0], video.pixel.bits, video.colour_model, native, side)
+        own = luma_under_box(planes[0], video.pixel.bits, video.colour_model, native, side)
         box, coded = box_with_detail(box, mouth.detail, mask, mouth.skin, own), native
         mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
     soft = mask.astype(np.float32) * (mouth.strength / 255.0)
     light = mark.luma(len(box)) if mark is not None else None
-    result = composite(frame.planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light)
+    result = composite(planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light)
     return result.planes, result.mask.area_px
 
 
@@ -90,8 +98,7 @@ class TrackedVideo:
     async def write(
         self,
         writer: VideoWriter,
-        windows: AsyncIterator[tuple[range, RenderedWindow]],
-        plan: Plan,
+        windows: AsyncIterator[tuple[range, Sequence[tuple[Plan, RenderedWindow]]]],
         *,
         threads: int,
         clock: StageClock,
@@ -102,8 +109,8 @@ class TrackedVideo:
 
         Args:
             writer: gets the frames.
-            windows: rendered windows in order, which cover all frames.
-            plan: what happens to every frame.
+            windows: spans of frames in order, which cover all frames. Each has the rendered windows in the span, with the plan that
+                each window belongs to.
             threads: threads of the decoder.
             clock: counts the time of decoding, compositing and encoding.
             on_progress: called with the number of written frames.
@@ -113,33 +120,39 @@ class TrackedVideo:
             MediaUnsupportedError: the footage breaks off.
             StorageFullError: the disk is full; nothing of the output is left.
         """
-        facts = VideoFacts(np.zeros(plan.num_frames, np.int32))
-        marked = MarkedFace(mark) if mark is not None else None
+        facts = VideoFacts(np.zeros(self.info.video.num_frames, np.int32))
+        marked: dict[int, MarkedFace] = {}
 
-        def write_window(frames: Iterator[DecodedFrame], span: range, window: RenderedWindow) -> None:
-            position = {int(index): place for place, index in enumerate(window.frame)}
+        def write_window(frames: Iterator[DecodedFrame], span: range, parts: Sequence[tuple[Plan, RenderedWindow]]) -> None:
+            shown: defaultdict[int, list[tuple[Plan, RenderedWindow, int]]] = defaultdict(list)
+            for plan, window in parts:
+                for place, index in enumerate(window.frame.tolist()):
+                    shown[index].append((plan, window, place))
             for index in span:
                 with clock.measure("decode", 1):
                     frame = next(frames)
                 if frame.damaged:
                     facts.damaged.append(index)
                 planes: tuple[Plane, ...] | None = None
-                place = position.get(index)
-                if place is not None:
+                for plan, window, place in shown[index]:
                     with clock.measure("composite", 1):
                         (record,) = self.faces.read(int(plan.row[index]), int(plan.row[index]) + 1)
                         mouth = window.mouth(place, float(plan.strength[index]))
                         pose = pose_of(record)
                         own = None
-                        if marked is not None:
-                            own = marked.of_frame(seconds_of(frame, self.info), record["pixels"], pose.scale)
-                        planes, facts.mask_area_px[index] = composite_frame(frame, self.info, pose, mouth, own)
+                        if mark is not None:
+                            face_id = int(record["face_id"])
+                            if face_id not in marked:
+                                marked[face_id] = MarkedFace(mark)
+                            own = marked[face_id].of_frame(seconds_of(frame, self.info), record["pixels"], pose.scale)
+                        planes, area = composite_frame(frame, self.info, pose, mouth, own, planes)
+                        facts.mask_area_px[index] += area
                 with clock.measure("encode", 1):
                     writer.write(frame, planes)
 
         with VideoReader(self.info, threads=threads) as reader:
             frames = iter(reader)
-            async for span, window in windows:
-                await in_thread(write_window, frames, span, window)
+            async for span, parts in windows:
+                await in_thread(write_window, frames, span, parts)
                 on_progress(span.stop)
         return facts

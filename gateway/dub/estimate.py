@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,9 +16,11 @@ from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
+from gateway.async_utilities import close
 from gateway.dub.costs import DubWork, PaceFile, figures
+from gateway.dub.disk_needs import records_need, video_need, windows_need
 from gateway.dub.footage import MAX_TRACKED_SIDE
-from gateway.dub.job import records_need, video_duration, video_need, windows_need
+from gateway.dub.job import video_duration
 from gateway.dub.request import DubRequest, check_output, fitted, has_own_timeline, open_speech
 from gateway.dub.speech import motion_frames_for
 from gateway.media.background import own_timeline
@@ -29,7 +30,7 @@ from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
-from services.common.errors import MediaUnsupportedError
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.face.native_pictures import native_scale
 
 _SAMPLES: Final = 12
@@ -72,6 +73,8 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     Raises:
         DubstageError: the request cannot be met, a file cannot be read, or the face stage failed.
     """
+    if request.lines:
+        raise InvalidRequestError("a scene cannot be estimated: leave the lines out", field="lines")
     info = await inspect_in_child(request.footage)
     has_own_timeline(request, info)
     speech = await asyncio.to_thread(open_speech, request, info)
@@ -136,7 +139,8 @@ async def sampled_face(stages: Stages, info: MediaInfo) -> tuple[float, int]:
             yield made.item(small)
 
     seen = usable = 0
-    async with aclosing(stages.stream(rpcs.face.TRACK, requests())) as replies:
+    replies = stages.stream(rpcs.face.TRACK, requests())
+    try:
         async for reply in replies:
             for frame in reply.frames:
                 factor = pictures[seen][0]
@@ -144,6 +148,8 @@ async def sampled_face(stages: Stages, info: MediaInfo) -> tuple[float, int]:
                 found = [face.pose.scale * factor for face in frame.faces if face.reason == common_pb2.FRAME_REASON_DUBBED]
                 usable += bool(found)
                 scales.extend([max(found)] if found else [])
+    finally:
+        await close(replies)
     return usable / max(1, seen), native_scale(float(np.median(scales))) if scales else 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,14 +24,29 @@ class FaceChoice:
     """The user's choice of a face.
 
     Attributes:
-        kind: `largest`, `speaker`, `id` or `point`.
+        kind: `largest`, `speaker`, `id`, `point`, `box` or `actor`.
         face_id: face id, for the kind `id`.
         point: x and y in pixels of the first frame that shows a face, for the kind `point`.
+        box: left, top, width and height in pixels of the same frame, for the kind `box`.
     """
 
     kind: str
     face_id: int = -1
     point: tuple[float, float] = (0.0, 0.0)
+    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenFace:
+    """The face that a choice takes.
+
+    Attributes:
+        face_id: id of the face.
+        why: why this face, to be read behind `face 3: `.
+    """
+
+    face_id: int
+    why: str
 
 
 def parse_face(text: str) -> FaceChoice:
@@ -63,11 +78,15 @@ ScoreSpeaker = Callable[[int], Awaitable[float]]
 """Returns how well the mouth of a face fits the sound of the footage; higher is better, -inf: unknown."""
 
 
-async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: ScoreSpeaker | None) -> int | None:
-    """Return the id of the face to dub; None: the footage shows no face.
+async def choose_face(
+    index: FaceIndex, choice: FaceChoice, score_speaker: ScoreSpeaker | None, *, first: int = 0
+) -> ChosenFace | None:
+    """Return the face to dub; None: the footage shows no face.
 
     Args:
         index: faces of the footage.
+        choice: the choice; not of the kind `actor`.
+        first: frame from which on a point or a box is looked for.
         score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken. The
             largest face is also taken if no face can be scored.
 
@@ -77,25 +96,52 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
     ids = np.unique(index.face_id)
     if len(ids) == 0:
         return None
-    if choice.kind == "id":
-        if choice.face_id not in ids:
-            raise InvalidRequestError(f"the footage has no face {choice.face_id}; it has: {', '.join(map(str, ids))}", field="face")
-        return choice.face_id
-    if choice.kind == "point":
-        return _face_at(index, choice.point)
-    largest_first = main_faces(index)
-    if choice.kind == "largest" or score_speaker is None or len(largest_first) == 1:
-        return largest_first[0]
+    match choice.kind:
+        case "id":
+            if choice.face_id not in ids:
+                raise InvalidRequestError(
+                    f"the footage has no face {choice.face_id}; it has: {', '.join(map(str, ids))}", field="face"
+                )
+            return ChosenFace(choice.face_id, "named by its number")
+        case "point":
+            return ChosenFace(_face_at(index, choice.point, first), "named by a point")
+        case "box":
+            return ChosenFace(_face_in(index, choice.box, first), "named by a box")
+        case _:
+            return await _choose_main(main_faces(index), len(ids), choice, score_speaker)
+
+
+async def _choose_main(
+    largest_first: Sequence[int], num_faces: int, choice: FaceChoice, score_speaker: ScoreSpeaker | None
+) -> ChosenFace:
+    """Return the largest face or the speaker, of the main faces."""
+    if num_faces == 1:
+        return ChosenFace(largest_first[0], "the only face")
+    largest = f"the largest of {num_faces} faces"
+    if choice.kind == "largest" or len(largest_first) == 1:
+        return ChosenFace(largest_first[0], largest)
+    if score_speaker is None:
+        return ChosenFace(largest_first[0], f"{largest}; the footage has no sound that tells who speaks")
     scores = {face: await score_speaker(face) for face in largest_first}
     # If several faces fit equally well, the largest face is taken. If no face can be compared with the sound, all fit equally.
-    return max(largest_first, key=lambda face: scores[face])
+    best = max(largest_first, key=lambda face: scores[face])
+    if scores[best] == float("-inf"):
+        return ChosenFace(best, f"{largest}; no mouth can be compared with the sound")
+    told = ", ".join(f"face {face} {scores[face]:.2f}" for face in largest_first if scores[face] > float("-inf"))
+    return ChosenFace(best, f"the mouth that fits the sound of the footage best (confidence: {told})")
+
+
+def by_presence(index: FaceIndex) -> list[int]:
+    """Return the ids of all faces, the largest first: by their area in the frames that show them."""
+    presence = _presences(index)
+    return sorted(presence, key=lambda face: -presence[face])
 
 
 def main_faces(index: FaceIndex) -> list[int]:
     """Return the ids of the faces that a user may mean, the largest first: not those that are small or short in the footage."""
-    presence = {int(face): _presence(index, face) for face in np.unique(index.face_id)}
+    presence = _presences(index)
     least = _MAIN_SHARE * max(presence.values(), default=0.0)
-    return sorted((face for face in presence if presence[face] >= least), key=lambda face: -presence[face])
+    return [face for face in by_presence(index) if presence[face] >= least]
 
 
 def about_faces(index: FaceIndex, face_id: int, choice: FaceChoice) -> list[str]:
@@ -131,6 +177,10 @@ def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
         )
 
 
+def _presences(index: FaceIndex) -> dict[int, float]:
+    return {int(face): _presence(index, face) for face in np.unique(index.face_id)}
+
+
 def _presence(index: FaceIndex, face: int) -> float:
     mine = index.face_id == face
     usable = index.reason[mine] == common_pb2.FRAME_REASON_DUBBED
@@ -138,15 +188,34 @@ def _presence(index: FaceIndex, face: int) -> float:
     return float((areas * np.where(usable, 1.0, 0.1)).sum())
 
 
-def _face_at(index: FaceIndex, point: tuple[float, float]) -> int:
-    first = index.frame == index.frame.min()
-    half = np.sqrt(index.area[first]) / 2
-    distance = np.abs(index.centre[first] - np.array(point, np.float32)).max(axis=1)
+def _face_at(index: FaceIndex, point: tuple[float, float], first: int) -> int:
+    frame, shown = _first_shown(index, first)
+    half = np.sqrt(index.area[shown]) / 2
+    distance = np.abs(index.centre[shown] - np.array(point, np.float32)).max(axis=1)
     nearest = int(np.argmin(distance))
     if distance[nearest] > 1.5 * half[nearest]:
-        places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in index.centre[first])
-        raise InvalidRequestError(
-            f"no face at {point[0]:.0f},{point[1]:.0f} in frame {index.frame.min()}; faces are at: {places}",
-            field="face",
-        )
-    return int(index.face_id[first][nearest])
+        raise _no_face(index, f"{point[0]:.0f},{point[1]:.0f}", frame, shown)
+    return int(index.face_id[shown][nearest])
+
+
+def _face_in(index: FaceIndex, box: tuple[float, float, float, float], first: int) -> int:
+    """Return the face whose centre is nearest to the centre of a box, and inside the box."""
+    frame, shown = _first_shown(index, first)
+    left, top, width, height = box
+    apart = np.abs(index.centre[shown] - np.array([left + width / 2, top + height / 2], np.float32))
+    nearest = int(np.argmin(apart.max(axis=1)))
+    if apart[nearest, 0] > width / 2 or apart[nearest, 1] > height / 2:
+        raise _no_face(index, f"the box {left:.0f},{top:.0f},{width:.0f},{height:.0f}", frame, shown)
+    return int(index.face_id[shown][nearest])
+
+
+def _first_shown(index: FaceIndex, first: int) -> tuple[int, npt.NDArray[np.bool_]]:
+    """Return the first frame from `first` on that shows a face, and its records, bool [R]."""
+    later = index.frame[index.frame >= first]
+    frame = int(later.min()) if len(later) else int(index.frame.min())
+    return frame, index.frame == frame
+
+
+def _no_face(index: FaceIndex, where: str, frame: int, shown: npt.NDArray[np.bool_]) -> InvalidRequestError:
+    places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in index.centre[shown])
+    return InvalidRequestError(f"no face at {where} in frame {frame}; faces are at: {places}", field="face")

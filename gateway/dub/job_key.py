@@ -23,19 +23,32 @@ async def file_digests(request: DubRequest) -> dict[Path, str]:
     Raises:
         MediaUnsupportedError: a file of the request cannot be read.
     """
+    spoken = [line.dub.speech for line in request.lines]
     mix = request.mix.file if request.mix is not None else None
-    files = [file for file in (request.footage, request.speech, request.reference, mix) if file is not None]
+    files = [file for file in (request.footage, request.speech, request.reference, mix, *spoken) if file is not None]
     return await asyncio.to_thread(lambda: {file: sha256_of(file) for file in dict.fromkeys(files)})
 
 
 def job_key(request: DubRequest, method: Method, models: ListedModels, digests: Mapping[Path, str], face_model: str = "") -> str:
     """Return the key of a dub. Requests with the same key give the same mouths.
 
+    The key of a scene leaves its lines out, because each line has a key of its own: a scene with one line changed goes on in the
+    same folder, and renders that line alone.
+
     Args:
         digests: what `file_digests` returns of the request.
         face_model: face model that people are fitted on.
     """
     options = request.enrol
+    if request.lines:
+        return step_key(
+            "scene",
+            **_made_with(method, models, face_model),
+            footage=digests[request.footage],
+            enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
+            warp=int(request.warp),
+            expression=request.keeps_expression,
+        )
     files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
     return step_key(
         "dub",

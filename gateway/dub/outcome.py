@@ -29,8 +29,30 @@ _REMEDIES: Final = {
     "TARGET_NOT_PRESENT": "the chosen face is not in the picture: choose another face with --face",
     "FACE_TOO_SMALL": "the face is narrower than 44 pixels: give footage in a higher resolution, or a closer shot",
     "OUT_OF_FRAME": "the mouth lies outside of the picture: give footage that shows the whole face",
+    "NO_LINE": "no frame has a line: give lines that begin before the end of the footage",
 }
 """Remedies for frames that are not dubbed, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartOutcome:
+    """Result of one face of a dub, or of one line of a scene.
+
+    Attributes:
+        name: name of the line; empty: the dub has no lines.
+        frames: frames of the dub or of the line.
+        num_dubbed: frames of these whose mouth was rendered.
+        face_id: face that was dubbed; None: the footage shows no face.
+        why: why this face.
+        actor_id: enrolled actor; empty: the person was learned from the footage.
+    """
+
+    name: str
+    frames: range
+    num_dubbed: int
+    face_id: int | None
+    why: str
+    actor_id: str = ""
 
 
 @dataclass(slots=True)
@@ -48,6 +70,7 @@ class DubOutcome:
         windows_reused: number of windows that an earlier run had finished.
         times: seconds of each stage.
         undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
+        parts: the face that was dubbed, or one part for each line.
     """
 
     written: WriteReport
@@ -63,6 +86,15 @@ class DubOutcome:
     watermark: VideoWatermark
     undubbed: str = ""
     warnings: list[str] = field(default_factory=list)
+    parts: tuple[PartOutcome, ...] = ()
+
+
+def line_reasons(plan: Plan) -> str:
+    """Return why the frames of a line are not dubbed, and what to do."""
+    counts = plan.counts()
+    counts.pop("NO_LINE", None)
+    reasons = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda named: -named[1]))
+    return f"{reasons}: {_REMEDIES[max(counts, key=lambda name: counts[name])]}"
 
 
 def about_no_frame(plan: Plan, unlearned: str) -> str:
@@ -76,7 +108,8 @@ def about_no_frame(plan: Plan, unlearned: str) -> str:
         return ""
     counts = plan.counts()
     reasons = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name]))
-    why = unlearned or _REMEDIES[max(counts, key=lambda name: counts[name])]
+    # Frames without a line are as they shall be, unless there are no others.
+    why = unlearned or _REMEDIES[max(counts, key=lambda name: counts[name] if name != "NO_LINE" else 0)]
     return (
         f"none of the {plan.num_frames} frames is dubbed ({reasons}), so the mouths in the video are those of the footage, with "
         f"the new sound: {why}"

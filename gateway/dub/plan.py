@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,13 +53,21 @@ class Plan:
         return dict(zip(names, counts.tolist(), strict=True))
 
 
-def make_plan(index: FaceIndex, face_id: int | None, speech_probability: Float32) -> Plan:
-    """Return the plan of a video.
+def make_plan(
+    index: FaceIndex,
+    face_id: int | None,
+    speech_probability: Float32,
+    frames: range | None = None,
+    spoken: Sequence[range] = (),
+) -> Plan:
+    """Return the plan of a video, or of one line of a scene.
 
     Args:
         index: faces of the video.
         face_id: face to dub; None: the video shows no face.
-        speech_probability: float32 [T], speech probability of the new speech.
+        speech_probability: float32, speech probability of the new speech in every frame of the video, or of the line.
+        frames: frames of the line; None: the dub has no lines.
+        spoken: frames of the other lines of this face. The line does not fade beside them.
     """
     total = index.num_frames
     row = np.full(total, -1, dtype=np.int64) if face_id is None else index.rows_of(face_id)
@@ -67,9 +76,49 @@ def make_plan(index: FaceIndex, face_id: int | None, speech_probability: Float32
     reason = np.where(anyone, common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE)
     present = row >= 0
     reason[present] = index.reason[row[present]]
-    strength = _strength(reason == DUBBED, index.shot_cuts)
-    reason[(reason == DUBBED) & (speech_probability < SILENT_BELOW)] = SILENT
+    if frames is None:
+        strength = _strength(reason == DUBBED, index.shot_cuts)
+        reason[(reason == DUBBED) & (speech_probability < SILENT_BELOW)] = SILENT
+        return Plan(reason.astype(np.int32), row, strength)
+    own, dubbed = (_within(ranges, total) for ranges in ((frames,), (frames, *spoken)))
+    strength = np.where(own, _strength((reason == DUBBED) & dubbed, index.shot_cuts), np.float32(0.0))
+    silent = np.zeros(total, dtype=bool)
+    silent[frames.start : frames.stop] = speech_probability < SILENT_BELOW
+    reason[(reason == DUBBED) & silent] = SILENT
+    reason[~own] = common_pb2.FRAME_REASON_NO_LINE
     return Plan(reason.astype(np.int32), row, strength)
+
+
+def _within(ranges: Sequence[range], num_frames: int) -> Bool:
+    """Return the frames of ranges, bool [num_frames]."""
+    inside = np.zeros(num_frames, dtype=np.bool_)
+    for frames in ranges:
+        inside[frames.start : frames.stop] = True
+    return inside
+
+
+def joined_plan(plans: Sequence[Plan]) -> Plan:
+    """Return what happens to every frame of a scene: a frame counts as dubbed if any line dubs the frame.
+
+    Args:
+        plans: plans of the lines, at least one.
+    """
+    joined = plans[0]
+    for plan in plans[1:]:
+        takes = _rank(plan.reason) > _rank(joined.reason)
+        joined = Plan(
+            np.where(takes, plan.reason, joined.reason),
+            np.where(takes, plan.row, joined.row),
+            np.maximum(plan.strength, joined.strength),
+        )
+    return joined
+
+
+def _rank(reason: Int32) -> Int32:
+    """Return how much a reason says of a frame: dubbed most, no line least."""
+    return np.select([reason == DUBBED, reason == SILENT, reason == common_pb2.FRAME_REASON_NO_LINE], [3, 2, 0], default=1).astype(
+        np.int32
+    )
 
 
 def _strength(dubbed: Array, shot_cuts: tuple[int, ...]) -> Float32:

@@ -255,6 +255,24 @@ class RecordFile:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class RecordSpan:
+    """Consecutive rows of a record file, numbered from 0.
+
+    Attributes:
+        first: row of the file that is row 0.
+        num_rows: number of rows.
+    """
+
+    records: RecordFile
+    first: int
+    num_rows: int
+
+    def read(self, begin: int, end: int) -> Array:
+        """Return the rows begin to end - 1, as far as they exist."""
+        return self.records.read(self.first + max(0, begin), self.first + min(end, self.num_rows))
+
+
 def pose_of(record: Any) -> HeadPose:
     """Return the head pose of one FACE_RECORD."""
     return HeadPose(float(record["scale"]), record["rotation"].copy(), record["translation"].copy())

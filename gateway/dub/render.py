@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from dubstage.client import texture as texture_client
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.async_utilities import cancel_all, in_thread
 from gateway.dub.journal import Journal, step_key
+from gateway.dub.plan import Plan
 from gateway.dub.records import RecordFile
 from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, WindowConfig, render_window, with_context
 from gateway.stages.calls import until_done
@@ -120,50 +121,102 @@ class VideoInputs:
         return joined_windows([await self.render_run(run) for run in runs_of(self.usable, span)], self.config.detail_scale)
 
 
-async def rendered_windows(
-    inputs: VideoInputs | None, num_frames: int, journal: Journal, job_key: str
-) -> AsyncIterator[tuple[range, RenderedWindow]]:
-    """Yield the windows of a video in order. At most WINDOWS_AHEAD windows are in work or wait to be taken.
+class DubbedMouth:
+    """The mouth of one face in the frames of a dub or of a line, rendered window by window or taken from the journal.
+
+    Attributes:
+        plan: what happens to every frame.
+        frames: frames of the dub or of the line.
 
     Args:
-        inputs: what the windows are rendered from; None: nothing is dubbed, and all windows are empty.
+        inputs: what the windows are rendered from, without the insides of the mouths.
         journal: finished windows of the job.
-        job_key: key of what all windows depend on.
+        key: key of what all windows depend on.
+        on_insides: called with the number of frames whose insides are chosen.
+    """
+
+    def __init__(
+        self,
+        inputs: VideoInputs,
+        plan: Plan,
+        frames: range,
+        journal: Journal,
+        key: str,
+        on_insides: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.plan = plan
+        self.frames = frames
+        self._inputs = inputs
+        self._journal = journal
+        self._key = key
+        self._on_insides = on_insides
+        self._choosing = asyncio.Lock()
+        self._ready: VideoInputs | None = None
+
+    async def window(self, span: range) -> RenderedWindow:
+        """Return the rendered frames of a span.
+
+        Raises:
+            DubstageError: from the stages.
+        """
+        inputs = self._inputs
+        key = step_key("window", job=self._key, begin=span.start, end=span.stop)
+        found = await asyncio.to_thread(
+            self._journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span, inputs.config.detail_scale)
+        )
+        if found is not None:
+            return found
+        window = await (await self._with_insides()).render_span(span)
+        arrays = {field.name: getattr(window, field.name) for field in fields(RenderedWindow)}
+        # Where the job is cancelled, the record is whole before anybody removes the folder.
+        await in_thread(self._journal.record, key, arrays)
+        return window
+
+    async def _with_insides(self) -> VideoInputs:
+        # A dub or a line whose windows are all in the journal needs no insides.
+        async with self._choosing:
+            if self._ready is None:
+                self._ready = await self._inputs.with_insides(self._on_insides)
+            return self._ready
+
+
+async def rendered_windows(
+    mouths: Sequence[DubbedMouth], num_frames: int
+) -> AsyncIterator[tuple[range, Sequence[tuple[Plan, RenderedWindow]]]]:
+    """Yield the spans of a video in order, each with the windows of the mouths that are dubbed there, in the order of `mouths`.
+
+    At most WINDOWS_AHEAD spans are in work or wait to be taken.
+
+    Args:
+        mouths: the mouths that are dubbed.
+        num_frames: frames of the video.
 
     Raises:
         DubstageError: from the stages.
     """
-    spans = (range(begin, min(begin + WINDOW_FRAMES, num_frames)) for begin in range(0, num_frames, WINDOW_FRAMES))
-    if inputs is None:
-        for span in spans:
-            yield span, joined_windows([])
-        return
-    pending: deque[tuple[range, asyncio.Task[RenderedWindow]]] = deque()
+    pending: deque[tuple[range, list[tuple[Plan, asyncio.Task[RenderedWindow]]]]] = deque()
+
+    async def first() -> tuple[range, list[tuple[Plan, RenderedWindow]]]:
+        span, tasks = pending[0]
+        found = [(plan, await task) for plan, task in tasks]
+        pending.popleft()
+        return span, found
+
     try:
-        for span in spans:
-            pending.append((span, asyncio.create_task(_window(inputs, journal, job_key, span))))
+        for begin in range(0, num_frames, WINDOW_FRAMES):
+            span = range(begin, min(begin + WINDOW_FRAMES, num_frames))
+            shown = [(mouth, common) for mouth in mouths if (common := _common(mouth.frames, span))]
+            pending.append((span, [(mouth.plan, asyncio.create_task(mouth.window(common))) for mouth, common in shown]))
             if len(pending) > WINDOWS_AHEAD:
-                done, task = pending.popleft()
-                yield done, await task
+                yield await first()
         while pending:
-            done, task = pending.popleft()
-            yield done, await task
+            yield await first()
     finally:
-        await cancel_all([task for _, task in pending])
+        await cancel_all([task for _, tasks in pending for _, task in tasks])
 
 
-async def _window(inputs: VideoInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:
-    key = step_key("window", job=job_key, begin=span.start, end=span.stop)
-    found = await asyncio.to_thread(
-        journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span, inputs.config.detail_scale)
-    )
-    if found is not None:
-        return found
-    window = await inputs.render_span(span)
-    arrays = {field.name: getattr(window, field.name) for field in fields(RenderedWindow)}
-    # Where the job is cancelled, the record is whole before anybody removes the folder.
-    await in_thread(journal.record, key, arrays)
-    return window
+def _common(frames: range, span: range) -> range:
+    return range(max(frames.start, span.start), min(frames.stop, span.stop))
 
 
 def journalled_window(stored: NamedArrays, usable: Bool, span: range, detail_scale: int) -> RenderedWindow:

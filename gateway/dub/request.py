@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal, get_args
+
+import numpy as np
 
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.fit import Fit
+from gateway.dub.scene_sound import SceneSound, SpokenLine
 from gateway.dub.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
+from gateway.dub.timecode import VideoTime
 from gateway.media.background import own_timeline
 from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.mix import MixedSound, SoundMix, mixed
-from gateway.media.output import MARK
+from gateway.media.output import MARK, check_place
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoSigner, VideoWriter
 from gateway.safe_paths import open_media_file
-from services.common.errors import InvalidRequestError
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import METHODS, Method, method_named
 from services.common.store.artefacts import ArtefactRef
 
@@ -83,6 +90,7 @@ class DubRequest:
         expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
             1: as the person speaks.
         overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
+        lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
     """
 
     footage: Path
@@ -108,11 +116,24 @@ class DubRequest:
     expression: Expression | None = None
     expressiveness: float = 1.0
     overwrite: bool = False
+    lines: tuple[DubLine, ...] = ()
 
     @property
     def consents(self) -> tuple[Consent | None, ...]:
         """The records that must all allow the dub."""
+        if self.lines:
+            return tuple(record for line in self.lines for record in line.dub.consents)
         return self.consent, self.own_consent, self.reference_consent
+
+    @property
+    def parts(self) -> tuple[DubRequest, ...]:
+        """The dubs of single people that this dub consists of: those of the lines, or the dub itself."""
+        return tuple(line.dub for line in self.lines) or (self,)
+
+    @property
+    def actor_ids(self) -> tuple[str, ...]:
+        """Ids of the enrolled actors of the dub, each once."""
+        return tuple(dict.fromkeys(part.own.actor_id for part in self.parts if part.own is not None))
 
     @property
     def own_consent(self) -> Consent | None:
@@ -128,6 +149,58 @@ class DubRequest:
     def keeps_expression(self) -> bool:
         """Whether the video keeps the slow expression of the footage. Only a video with the frames of the footage can."""
         return self.expression != "neutral" and self.fit == "cut" and not method_named(self.method).own_timeline
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DubLine:
+    """One line of a scene.
+
+    Attributes:
+        name: what messages call the line, such as `lines.json, line 3`.
+        start: when the line begins. The line begins with the nearest frame, and ends with its speech.
+        actor_id: enrolled actor who speaks the line; empty: the person is learned from the footage.
+        dub: the dub of this line alone, of the scene's footage and with the scene's options.
+    """
+
+    name: str
+    start: VideoTime
+    actor_id: str = ""
+    dub: DubRequest
+
+
+MOST_LINES: Final = 200
+"""Most lines of a scene. The manifest of the video names the speech of each."""
+
+
+def check_scene(request: DubRequest, actor_id: str = "") -> None:
+    """Check that a request with lines has no option that only a dub of one person takes.
+
+    Args:
+        actor_id: actor of the whole request; empty: none.
+
+    Raises:
+        InvalidRequestError: an option contradicts the lines, or there are too many lines.
+    """
+    if len(request.lines) > MOST_LINES:
+        raise InvalidRequestError(f"{len(request.lines)} lines, and a scene has at most {MOST_LINES}", field="lines")
+    wrong = {
+        "speech": request.speech is not None,
+        "face": request.face != FaceChoice("largest"),
+        "actor": bool(actor_id),
+        "reference": request.reference is not None,
+        "fit": request.fit != "cut",
+        "mix": request.mix is not None,
+        "method": method_named(request.method).own_timeline,
+    }
+    for field, given in wrong.items():
+        if given and request.lines:
+            what = f"method {request.method}" if field == "method" else field
+            why = (
+                "each line names its own"
+                if field in {"speech", "face", "actor"}
+                else "a scene has the frames and the sound of its footage"
+            )
+            raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
 
 
 def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
@@ -194,7 +267,7 @@ def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:
         InvalidRequestError: parts of the request contradict each other, or the speech has no samples.
         MediaUnsupportedError: the speech cannot be read.
     """
-    if request.fit != "pad" or not has_own_timeline(request, info):
+    if request.fit != "pad" or request.lines or not has_own_timeline(request, info):
         return request
     longer = speech_duration(speech) > info.video.duration + Fraction(1, UNHEARD_PER_S)
     return request if longer else replace(request, fit="cut")
@@ -272,6 +345,51 @@ def check_mix(mix: Path | None, *, keep_audio: bool) -> None:
         raise InvalidRequestError("the video keeps the sound of the footage: leave --mix or --keep-audio out", field="mix")
 
 
+def check_line(line: DubLine, info: MediaInfo) -> range:
+    """Return the frames of a line: from the frame nearest to its start to the end of its speech, or of the footage. Blocks.
+
+    Raises:
+        InvalidRequestError, MediaUnsupportedError: the line begins after the end of the footage, or the speech cannot be used. The
+            message names the line.
+    """
+    with naming(line):
+        video = info.video
+        first = line.start.frame_in(video)
+        length = speech_duration(open_speech(line.dub, info))
+        ends = math.ceil((int(video.pts[first]) * video.time_base + length) / video.time_base)
+        return range(first, max(first + 1, int(np.searchsorted(video.pts, ends))))
+
+
+@contextmanager
+def naming(line: DubLine) -> Iterator[None]:
+    """Let errors name a line."""
+    try:
+        yield
+    except (InvalidRequestError, MediaUnsupportedError) as error:
+        raise type(error)(f"{line.name}: {error.message}", field=f"lines.{error.field}") from error
+
+
+def output_speech(request: DubRequest, info: MediaInfo, frames: Sequence[range] | None = None) -> Speech:
+    """Return the sound of a dub's video, unless the dub keeps the sound of the footage: the new speech, or the sound of the scene.
+
+    Args:
+        info: the footage.
+        frames: frames of the lines; None: the places of the lines are not known yet, and the sound serves for checks alone.
+
+    Raises:
+        InvalidRequestError, MediaUnsupportedError: as `open_speech`.
+    """
+    if not request.lines:
+        return open_speech(request, info)
+    places = frames if frames is not None else [range(1)] * len(request.lines)
+    spoken = []
+    for line, place in zip(request.lines, places, strict=True):
+        with naming(line):
+            begin = (int(info.video.pts[place.start]) - int(info.video.pts[0])) * info.video.time_base
+            spoken.append(SpokenLine(begin, open_speech(line.dub, info)))
+    return SceneSound.of(info, spoken).speech()
+
+
 def open_writer(
     request: DubRequest,
     video: MediaInfo,
@@ -292,9 +410,10 @@ def open_writer(
     Raises:
         InvalidRequestError, MediaUnsupportedError: the output cannot be written as requested.
     """
-    new_sound = (
-        request.speech is not None or request.mix is not None or video.path != request.footage or not video.audio
-    ) and not request.keep_audio
+    brings_sound = request.speech is not None or request.mix is not None or bool(request.lines)
+    for line in request.lines:
+        check_place(request.output, footage=request.footage, speech=line.dub.speech, overwrite=request.overwrite)
+    new_sound = (brings_sound or video.path != request.footage or not video.audio) and not request.keep_audio
     return VideoWriter(
         request.output,
         video,
@@ -313,7 +432,9 @@ def open_writer(
 
 
 def consents(request: DubRequest) -> str:
-    """Return one line about the consent of the person who is dubbed and, if there is one, of the person in the reference."""
+    """Return one line about the consent of the people who are dubbed and, if there is one, of the person in the reference."""
+    if request.lines:
+        return "; ".join(dict.fromkeys(consent_line(line.dub.named_consent) for line in request.lines))
     line = consent_line(request.named_consent)
     if request.reference is None:
         return line
@@ -327,7 +448,10 @@ def check_request(request: DubRequest) -> None:
         DubstageError: as `DubJob.run`, for errors that can be found without decoding the footage.
     """
     info = inspect_video(request.footage)
-    check_output(request, info, open_speech(request, info))
+    check_scene(request)
+    for line in request.lines:
+        check_line(line, info)
+    check_output(request, info, output_speech(request, info))
     if request.reference is not None:
         inspect_video(request.reference)
 

@@ -19,8 +19,8 @@ The explained mouth is the motion that is predicted from the footage's own sound
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -37,7 +37,7 @@ from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD
 from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.workspace import Workspace
 from gateway.media.sound import SoundReader
-from services.common.array_types import Bool, Float32, Float64, Int64
+from services.common.array_types import Array, Bool, Float32, Float64, Int64
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.common.wire.timeline import MOTION_RATE
@@ -199,8 +199,8 @@ async def own_motion(
     duration, frames = info.video.duration, motion_frames_for(info.video.duration)
     size = frames * FEATURE_RECORD.itemsize + info.video.num_frames * MOTION_RECORD.itemsize
     await asyncio.to_thread(analysis.workspace.allowance.check, size, f"the features of {float(duration):,.0f} s of own sound")
-    with _passing(analysis.workspace, ".own_motion", MOTION_RECORD) as motion:
-        with _passing(analysis.workspace, ".own_features", FEATURE_RECORD) as features:
+    with analysis.workspace.passing("own_motion", MOTION_RECORD) as motion:
+        with analysis.workspace.passing("own_features", FEATURE_RECORD) as features:
             kinds = predictor.features
 
             def heard(done: int) -> None:
@@ -239,31 +239,16 @@ def _speaks(motion: RecordFile) -> bool:
     return any(bool((part["speech_probability"] >= SILENT_BELOW).any()) for part in parts)
 
 
-@contextmanager
-def _passing(workspace: Workspace, name: str, dtype: Any) -> Iterator[RecordFile]:
-    """Open a file of records, which is removed when the context ends.
-
-    The name of the file is hidden. If the run is killed, the next run removes hidden files when it opens the workspace.
-    """
-    path = workspace.folder / name
-    try:
-        with RecordFile(path, dtype, workspace.allowance) as records:
-            try:
-                yield records
-            finally:
-                records.clear()
-    finally:
-        path.unlink(missing_ok=True)
-
-
 _BLOCK: Final = 512
 """Frames whose expression is computed at once."""
 _READ: Final = 64
 """Face records that are read at once: 5 MB, most of it pixels that are not needed here."""
 
 
-async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_step: OnProgress) -> None:
-    """Fill the workspace's EXPRESSION_RECORDs, one per frame of the footage. Done once per job and actor.
+async def find_expression(
+    analysis: FootageAnalysis, actor: EnrolledActor, on_step: OnProgress, *, name: str = "expression"
+) -> RecordFile:
+    """Return the EXPRESSION_RECORDs of a person, one per frame of the footage. Done once per job and actor.
 
     The mouths of the footage are compared with those that the footage's own sound explains. If nobody is heard, they are compared
     with the mean mouth of the person.
@@ -271,6 +256,7 @@ async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_st
     Args:
         analysis: the footage, tracked, with its face selected.
         on_step: called with the number of finished frames of each step: own speech, own motion, expression.
+        name: of the workspace's file and of the pass: people of one job have files of their own.
 
     Raises:
         InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -278,18 +264,20 @@ async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_st
     """
     workspace, total = analysis.workspace, analysis.info.video.num_frames
     said = {"style": actor.style.sha256}
-    if await asyncio.to_thread(workspace.finished, "expression", workspace.expression) == said:
-        return
+    kept = workspace.expression if name == "expression" else workspace.further(f"{name}.bin", EXPRESSION_RECORD)
+    if await asyncio.to_thread(workspace.finished, name, kept) == said:
+        return kept
     size = total * EXPRESSION_RECORD.itemsize
     await asyncio.to_thread(workspace.allowance.check, size, f"the expression of {total} frames")
-    workspace.expression.clear()
+    kept.clear()
     async with own_motion(analysis, actor.style, on_step) as heard:
         for begin in range(0, total, _BLOCK):
             explained = heard if heard is not None else actor.geometry.mean_mouth
-            workspace.expression.append(await asyncio.to_thread(_block, analysis, begin, explained))
+            kept.append(await asyncio.to_thread(_block, analysis, begin, explained))
             on_step("expression", min(begin + _BLOCK, total), total)
-    await asyncio.to_thread(workspace.expression.sync)
-    workspace.finish("expression", said, workspace.expression)
+    await asyncio.to_thread(kept.sync)
+    workspace.finish(name, said, kept)
+    return kept
 
 
 def target_mouths(workspace: Workspace, begin: int, end: int) -> Float32:
@@ -297,8 +285,15 @@ def target_mouths(workspace: Workspace, begin: int, end: int) -> Float32:
 
     They are the predicted mouths, with the slow expression of the footage if the dub keeps the expression.
     """
-    mouths = np.asarray(workspace.motion.read(begin, end)["mouth"])
-    kept = workspace.expression.read(begin, end)
+    return expressive_mouths(workspace.motion.read(begin, end), workspace.expression.read(begin, end))
+
+
+def expressive_mouths(motion: Array, kept: Array) -> Float32:
+    """Return the mouths of MOTION_RECORDs [N] with the slow expression of EXPRESSION_RECORDs [N], float32 [N, 59, 3], head space.
+
+    Without EXPRESSION_RECORDs, the dub keeps no expression.
+    """
+    mouths = np.asarray(motion["mouth"])
     return with_slow_expression(mouths, SlowExpression(kept["offset"], kept["gain"])) if len(kept) else mouths
 
 

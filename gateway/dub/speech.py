@@ -18,7 +18,7 @@ from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
-from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
 from gateway.media.sound import Speech
 from gateway.stages.calls import CallPace, until_done
 from gateway.stages.interface import Stages
@@ -302,7 +302,7 @@ class AlignedSpeech:
         lag_frames: frames of 40 ms by which the sound comes after the picture.
     """
 
-    features: RecordFile
+    features: RecordFile | RecordSpan
     seconds: Float64
     lag_frames: int = 0
 

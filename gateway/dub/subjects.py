@@ -15,7 +15,7 @@ import numpy as np
 from gateway.consent.record import Consent
 from gateway.consent.subject import SAME_BELOW, Face, Shown, check_shown
 from gateway.dub.analysis import FootageAnalysis
-from gateway.dub.face_choice import FaceChoice
+from gateway.dub.face_choice import ChosenFace, FaceChoice
 from gateway.dub.face_records import FaceMeans
 from gateway.dub.footage import tracked_frames
 from gateway.dub.request import ActorRecord, DubRequest
@@ -71,7 +71,7 @@ async def check_subjects(request: DubRequest, people: DubSubjects, stages: Stage
     if not compares_people(request):
         return
     own, actor_id = request.own, request.own.actor_id if request.own is not None else ""
-    actor = await _face_of_actor(stages, store, own, folder, request.threads) if own is not None else None
+    actor = await face_of_actor(stages, store, own, folder, request.threads) if own is not None else None
     subject = actor_id or str(request.footage)
     shown = Shown(f"the footage {request.footage}", people.digests[request.footage], people.face)
     if _own_is_compared(request):
@@ -90,6 +90,33 @@ async def check_subjects(request: DubRequest, people: DubSubjects, stages: Stage
 def compares_people(request: DubRequest) -> bool:
     """Return whether a consent record of a dub says whom the footage or the reference must show."""
     return _own_is_compared(request) or _names_subject(request.consent) or _names_subject(request.reference_consent)
+
+
+def finds_actors(request: DubRequest) -> bool:
+    """Return whether a line of a scene names its face by the actor alone, so that the faces of the footage are compared."""
+    return any(line.dub.face.kind == "actor" for line in request.lines)
+
+
+def face_like(faces: Mapping[int, Face], actor: Face, actor_id: str) -> ChosenFace:
+    """Return the face of the footage that is an actor's.
+
+    Args:
+        faces: mean embeddings of the faces of the footage.
+        actor: mean embedding of the actor.
+
+    Raises:
+        InvalidRequestError: no face is the actor's.
+    """
+    distances = {face: actor.distance(found) for face, found in faces.items() if found.network == actor.network}
+    nearest = min(distances, key=lambda face: distances[face], default=None)
+    if nearest is None or distances[nearest] >= SAME_BELOW:
+        told = ", ".join(f"face {face} {distance:.2f}" for face, distance in sorted(distances.items())) or "none"
+        raise InvalidRequestError(
+            f"no face of the footage is that of the actor {actor_id} (distances: {told}; less than {SAME_BELOW:.2f} is needed): "
+            "name the face by its number",
+            field="face",
+        )
+    return ChosenFace(nearest, f"the face of the actor {actor_id} (distance {distances[nearest]:.2f})")
 
 
 def _own_is_compared(request: DubRequest) -> bool:
@@ -143,7 +170,7 @@ async def _face_of_video(stages: Stages, file: Path, choice: FaceChoice, threads
     return face
 
 
-async def _face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecord, folder: Path, threads: int) -> Face:
+async def face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecord, folder: Path, threads: int) -> Face:
     """Return the face of an enrolled actor, measured in the footage that the store keeps of the actor."""
     if actor.faces is None or actor.footage is None:
         raise ConsentFaceUncertainError(

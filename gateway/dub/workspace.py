@@ -88,6 +88,8 @@ class Workspace:
             files.callback(os.close, lock_folder(folder))
             _sweep(folder)
 
+            self._further: dict[str, RecordFile] = {}
+
             def records(name: str, dtype: Any) -> RecordFile:
                 return files.enter_context(RecordFile(folder / name, dtype, self.allowance))
 
@@ -98,6 +100,34 @@ class Workspace:
             self.expression = records("expression.bin", EXPRESSION_RECORD)
             self.backgrounds = records("backgrounds.bin", FACE_RECORD)
             self._files = files.pop_all()
+
+    def further(self, name: str, dtype: Any) -> RecordFile:
+        """Return the record file of a name, which stays open as long as the folder.
+
+        Args:
+            name: name of the file.
+            dtype: dtype of the records; the same in every call.
+        """
+        if name not in self._further:
+            with job_folder(self.folder):
+                self._further[name] = self._files.enter_context(RecordFile(self.folder / name, dtype, self.allowance))
+        return self._further[name]
+
+    @contextmanager
+    def passing(self, name: str, dtype: Any) -> Iterator[RecordFile]:
+        """Open a file of records, which is removed when the context ends.
+
+        The name of the file is hidden. If the run is killed, the next run removes hidden files when it opens the workspace.
+        """
+        path = self.folder / f".{name}"
+        try:
+            with RecordFile(path, dtype, self.allowance) as records:
+                try:
+                    yield records
+                finally:
+                    records.clear()
+        finally:
+            path.unlink(missing_ok=True)
 
     def finished(self, name: str, *files: RecordFile | Path) -> dict[str, Any] | None:
         """Return the note of a finished pass; None: the pass has to be done.

@@ -112,11 +112,18 @@ class SourceFile:
     Attributes:
         role: what the file was to the video.
         sha256: digest of the file, hexadecimal; empty: the file is read for its digest when the video is signed.
+        number: number among the files of this role, from 1: a scene has several speeches.
     """
 
     role: Role
     path: Path
     sha256: str = ""
+    number: int = 1
+
+    @property
+    def label(self) -> str:
+        """Name of the source in the manifest, such as `speech`, and `speech-2` for the second of this role."""
+        return self.role if self.number == 1 else f"{self.role}-{self.number}"
 
     @property
     def relationship(self) -> str:
@@ -157,17 +164,17 @@ class Claim:
     sources: tuple[SourceFile, ...]
 
 
-def definition(claim: Claim, digests: Mapping[Role, str], binding: dict[str, Any]) -> dict[str, Any]:
+def definition(claim: Claim, digests: Mapping[str, str], binding: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest definition of a video, as c2pa's Builder takes it.
 
     Args:
         claim: what the video says.
-        digests: SHA-256 of every source, hexadecimal, by role.
+        digests: SHA-256 of every source, hexadecimal, by label.
         binding: assertion with the digest of the video (`gateway.provenance.binding`).
     """
-    parents = [source.role for source in claim.sources if source.relationship == "parentOf"]
+    parents = [source.label for source in claim.sources if source.relationship == "parentOf"]
     edited: dict[str, Any] = {"action": "c2pa.edited" if parents else "c2pa.created", "description": claim.description}
-    inputs = [source.role for source in claim.sources if source.relationship != "parentOf"]
+    inputs = [source.label for source in claim.sources if source.relationship != "parentOf"]
     if claim.synthetic:
         edited["digitalSourceType"] = _SYNTHETIC
     if inputs:
@@ -186,15 +193,15 @@ def definition(claim: Claim, digests: Mapping[Role, str], binding: dict[str, Any
 
 def ingredient(source: SourceFile, media_type: str) -> dict[str, Any]:
     """Return the description of a source, as c2pa's Builder takes it. `label` is the id that actions name the source by."""
-    return {"title": source.role, "relationship": source.relationship, "label": source.role, "format": media_type}
+    return {"title": source.label, "relationship": source.relationship, "label": source.label, "format": media_type}
 
 
-def dub_facts(claim: Claim, digests: Mapping[Role, str]) -> DubFacts:
+def dub_facts(claim: Claim, digests: Mapping[str, str]) -> DubFacts:
     """Return what the manifest of a video says of the dub, with every field set.
 
     Args:
         claim: what the video says.
-        digests: SHA-256 of every source, hexadecimal, by role.
+        digests: SHA-256 of every source, hexadecimal, by label.
     """
     rate = claim.frame_rate
     return DubFacts(
@@ -204,7 +211,7 @@ def dub_facts(claim: Claim, digests: Mapping[Role, str]) -> DubFacts:
         frames=claim.num_frames,
         frame_rate=f"{rate.numerator}/{rate.denominator}",
         dubbed=[[span.start, span.stop] for span in claim.dubbed],
-        sources=[SourceFacts(role=source.role, sha256=digests[source.role]) for source in claim.sources],
+        sources=[SourceFacts(role=source.role, sha256=digests[source.label]) for source in claim.sources],
         consent_sha256=dict(sorted(claim.consents.items())),
         job=claim.job,
         watermark=claim.watermark,

@@ -37,7 +37,7 @@ from gateway.provenance.binding import (
     sidecar_of,
 )
 from gateway.provenance.c2pa_process import ANSWERED, ASKING, LARGEST_ANSWER, limit_s, run_c2pa
-from gateway.provenance.claim import Claim, Role, SourceFile, definition, dub_facts, ingredient
+from gateway.provenance.claim import Claim, SourceFile, definition, dub_facts, ingredient
 from gateway.provenance.library import Ingredient, LibraryError
 from gateway.provenance.signer import SIGNER_SETTING, Credential, SignerError, signer_process
 from gateway.provenance.watermark.embedding import Mark
@@ -203,12 +203,12 @@ class OpenedSource:
     """An open source.
 
     Attributes:
-        role: what the file was to the video.
+        label: name of the file in the manifest.
         sha256: digest of the file, hexadecimal.
         ingredient: the file with its own manifest, as c2pa takes it.
     """
 
-    role: Role
+    label: str
     sha256: str
     ingredient: Ingredient
 
@@ -223,7 +223,7 @@ def open_source(source: SourceFile, stack: ExitStack) -> OpenedSource:
     file = stack.enter_context(open(handle, "rb", closefd=False))  # noqa: SIM115 - the stack closes the file
     digest = source.sha256 or hashlib.file_digest(file, "sha256").hexdigest()
     sidecar = read_sidecar(sidecar_of(source.path))
-    return OpenedSource(source.role, digest, Ingredient(ingredient(source, media_type_of(source.path)), file, sidecar))
+    return OpenedSource(source.label, digest, Ingredient(ingredient(source, media_type_of(source.path)), file, sidecar))
 
 
 def manifest_bytes_of(path: Path) -> int:
@@ -278,7 +278,7 @@ class Sealer:
         key = self.watermark_key
         if key is None:
             return None
-        facts = dub_facts(claim, {source.role: source.sha256 for source in claim.sources})
+        facts = dub_facts(claim, {source.label: source.sha256 for source in claim.sources})
         return Mark(key, Payload.of_video(key, facts.statement))
 
     def seal(self, claim: Claim, video: Path, *, takes_over: bool = False) -> VideoSeal:
@@ -319,7 +319,7 @@ class VideoSeal:
         """
         if embedded_type(self.video) is None:
             return 0
-        said = len(str(definition(self.claim, dict.fromkeys((source.role for source in self.claim.sources), "0" * 64), {})))
+        said = len(str(definition(self.claim, dict.fromkeys((source.label for source in self.claim.sources), "0" * 64), {})))
         kept = sum(manifest_bytes_of(source.path) for source in self.claim.sources)
         time = _TIME_STAMP_PADDING if self.sealer.time_stamp_url else 0
         return _SMALLEST_PADDING + said + kept + time + len(self.sealer.credential.chain)
@@ -370,7 +370,7 @@ class VideoSeal:
         with ExitStack() as stack:
             sources = [open_source(source, stack) for source in self.claim.sources]
             signed = sign_manifest(
-                definition(self.claim, {source.role: source.sha256 for source in sources}, binding(video)),
+                definition(self.claim, {source.label: source.sha256 for source in sources}, binding(video)),
                 [source.ingredient for source in sources],
                 self.sealer.credential,
                 folder=self.video.parent,
@@ -384,7 +384,7 @@ class VideoSeal:
         """Tell why the video has no manifests of its sources; empty: the video has them."""
         self.warnings.clear()  # a video that is copied is signed twice
         if left_out:
-            roles = ", ".join(source.role for source in self.claim.sources)
+            roles = ", ".join(source.label for source in self.claim.sources)
             self.warnings.append(
                 f"the video's manifest names its sources ({roles}) without their own manifests: one of these is damaged and could "
                 f"not be carried over ({left_out})"

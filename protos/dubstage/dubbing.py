@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +44,7 @@ class DubOptions(TypedDict, total=False):
     mix: str
     mix_level_db: float
     duck_db: float | None
+    lines: Sequence[gateway.Line]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

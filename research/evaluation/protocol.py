@@ -238,8 +238,9 @@ def folds_of(
 ) -> tuple[Fold, ...]:
     """Return the splits of a clip.
 
-    A clip under 17 s has two folds, so that each frame is tested once: enrol on the first 60 % and test on the last 40 %, and the
-    reverse. A longer clip has one fold: enrol on the first 10 s and test on the rest.
+    A clip under 17 s has two folds with equal parts: enrol on the first 60 % and test on the last 40 %, and enrol on the last 60 %
+    and test on the first 40 %. A longer clip has one fold: enrol on the first 10 s and test on the rest. The judge of motion
+    predictors splits clips in the same way (research.motion.protocol.folds).
 
     With `enrol_seconds` there is one fold: test on the last fifth, and enrol on the seconds before the test part. So all lengths of
     enrolment are tested on the same frames, and none lies further from the test part than another.
@@ -263,9 +264,11 @@ def folds_of(
             )
         folds: tuple[Fold, ...] = (Fold(enrol=FrameRange(cut - wanted, cut), test=FrameRange(cut, num_frames)),)
     elif num_frames < SHORT_CLIP_S * frame_rate:
-        cut = int(num_frames * ENROL_SHARE)
-        first, last = FrameRange(0, cut), FrameRange(cut, num_frames)
-        folds = (Fold(enrol=first, test=last), Fold(enrol=last, test=first))
+        cut, back = int(num_frames * ENROL_SHARE), int(num_frames * (1 - ENROL_SHARE))
+        folds = (
+            Fold(enrol=FrameRange(0, cut), test=FrameRange(cut, num_frames)),
+            Fold(enrol=FrameRange(back, num_frames), test=FrameRange(0, back)),
+        )
     else:
         cut = int(ENROL_S * frame_rate)
         folds = (Fold(enrol=FrameRange(0, cut), test=FrameRange(cut, num_frames)),)

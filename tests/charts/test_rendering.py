@@ -395,3 +395,17 @@ def test_a_subset_of_the_stages_installs_alone() -> None:
     rendered = render("default", *(f"{name}.enabled=false" for name in COMPONENTS if name != "face"))
     assert {label(item, "component") for item in rendered.objects} == {"face", "artefacts"}
     assert not rendered.of("Pod")
+
+
+def test_http_port_is_reached() -> None:
+    """The HTTP port is a port of the gateway's container, Service and network policy, and of no other component."""
+    port = 8080
+    rendered = render("everything")
+    assert rendered.environment("gateway")["DUBSTAGE_HTTP_PORT"] == str(port)
+    with_http = {
+        (item["kind"], label(item, "component"))
+        for item in rendered.objects
+        if item["kind"] in {"Deployment", "Service", "NetworkPolicy"} and f'ort": {port}' in json.dumps(item)
+    }
+    assert with_http == {(kind, "gateway") for kind in ("Deployment", "Service", "NetworkPolicy")}
+    assert not any(f": {port}" in json.dumps(item) for item in render("default").objects)

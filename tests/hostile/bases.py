@@ -176,8 +176,9 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.ListActors": [[gateway_pb2.ListActorsRequest(page_size=3)]],
         "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(actor_id="nobody")]],
         "gateway.RevokeConsent": [[gateway_pb2.RevokeConsentRequest(record_sha256="0" * 64)]],
-        "gateway.CreateDub": [[dubbing()]],
+        "gateway.CreateDub": [[dubbing()], [_scene()]],
         "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing())]],
+        "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
         "gateway.Live": [_live()],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
         "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(batch_id=BATCH)]],
@@ -224,6 +225,19 @@ def dubbing(**fields: Any) -> gateway_pb2.CreateDubRequest:
     """A dub of the media folder's clip by the enrolled actor."""
     given = {"footage_uri": "footage.mp4", "speech_uri": "speech.wav", "output_uri": "dub.mp4", "actor_id": ACTOR, **fields}
     return gateway_pb2.CreateDubRequest(**given)
+
+
+def _scene() -> gateway_pb2.CreateDubRequest:
+    lines = [
+        gateway_pb2.DubLine(start_time=Duration(nanos=40_000_000), speech_uri="speech.wav", actor_id=ACTOR, face_id=0),
+        gateway_pb2.DubLine(
+            start_timecode="00:00:01:00",
+            speech_uri="speech.wav",
+            box=gateway_pb2.FaceBox(left=10, top=10, width=100, height=100),
+            expressiveness=0.8,
+        ),
+    ]
+    return gateway_pb2.CreateDubRequest(footage_uri="footage.mp4", output_uri="scene.mp4", lines=lines)
 
 
 def _neural_actor() -> dict[str, np.ndarray]:

@@ -150,3 +150,77 @@ def track(path: Path, half_width: int = 0) -> list[FrameFaces]:
         return frames + tracker.finish()
     finally:
         networks.close()
+
+
+@dataclass(frozen=True)
+class PersonClip:
+    """A clip for one place of `side_by_side`, from `begin_s` of the clip."""
+
+    path: Path
+    begin_s: float = 0.0
+
+
+def side_by_side(people: list[PersonClip], target: Path, seconds: float, *, voices: list[int], side: int = 288) -> Path:
+    """People beside each other in one video without loss, each in a square of `side` pixels, at 25 frames per second.
+
+    Args:
+        voices: whose sound is heard, in parts of equal length.
+    """
+    count = round(seconds * 25)
+    pictures = [_squares(person, count, side) for person in people]
+    with av.open(str(target), "w") as output:
+        video = output.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = side * len(people), side, "yuv420p"
+        sound = output.add_stream("flac", rate=16000, layout="mono")
+        for row in zip(*pictures, strict=True):
+            output.mux(video.encode(av.VideoFrame.from_ndarray(np.hstack(row), format="rgb24")))
+        output.mux(video.encode())
+        each = round(seconds * 16000 / len(voices))
+        heard = [_samples(people[voice], seconds)[part * each : (part + 1) * each] for part, voice in enumerate(voices)]
+        samples = np.concatenate(heard)[None]
+        frame = av.AudioFrame.from_ndarray(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2"), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+        output.mux([*sound.encode(frame), *sound.encode()])
+    return target
+
+
+def _squares(person: PersonClip, count: int, side: int) -> list[npt.NDArray[np.uint8]]:
+    found: list[npt.NDArray[np.uint8]] = []
+    with av.open(str(person.path)) as clip:
+        for frame in clip.decode(video=0):
+            if frame.time is None or frame.time < person.begin_s - 1e-6:
+                continue
+            short = min(frame.width, frame.height)
+            picture = frame.to_ndarray(format="rgb24")
+            top, left = (frame.height - short) // 2, (frame.width - short) // 2
+            square = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(picture[top : top + short, left : left + short]), format="rgb24"
+            )
+            found.append(square.reformat(side, side).to_ndarray())
+            if len(found) == count:
+                return found
+    raise AssertionError(f"{person.path} is too short")
+
+
+def _samples(person: PersonClip, seconds: float) -> npt.NDArray[np.float64]:
+    resampler = AudioResampler(format="flt", layout="mono", rate=16000)
+    with av.open(str(person.path)) as clip:
+        parts = [part.to_ndarray()[0] for frame in clip.decode(audio=0) for part in resampler.resample(frame)]
+    begin = round(person.begin_s * 16000)
+    return np.concatenate(parts)[begin : begin + round(seconds * 16000)].astype(np.float64)
+
+
+def joined(videos: list[Path], target: Path) -> Path:
+    """The pictures of videos of one size, one after the other, without loss and without sound."""
+    with av.open(str(target), "w") as output:
+        stream: av.VideoStream | None = None
+        for path in videos:
+            with av.open(str(path)) as video:
+                for frame in video.decode(video=0):
+                    if stream is None:
+                        stream = output.add_stream("ffv1", rate=25)
+                        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+                    output.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
+        assert stream is not None
+        output.mux(stream.encode())
+    return target

@@ -17,6 +17,7 @@ from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
 from dubstage.client.operations import (
     DUB,
     ENROLMENT,
+    FACES,
     AsyncOperation,
     Operation,
     OperationState,
@@ -33,13 +34,16 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 __all__ = [
     "DUB",
     "ENROLMENT",
+    "FACES",
     "AsyncOperation",
     "Consent",
+    "Line",
     "LiveFrame",
     "Operation",
     "OperationState",
     "cancel_operation",
     "delete_operation",
+    "detect_faces",
     "dub",
     "enrol",
     "erase_actor",
@@ -57,6 +61,12 @@ __all__ = [
 Consent = pb.ConsentRecord | Mapping[str, Any]
 """A consent record, or its fields as in its JSON file: subject, granted_by, scope, date (ISO 8601), reference and, if the record
 has them, projects, languages, valid_from, valid_until, actor, footage_sha256, face (network, embedding) and signature.
+"""
+
+
+Line = pb.DubLine | Mapping[str, Any]
+"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, box, face_rule or actor_id,
+language, consent and expressiveness.
 """
 
 
@@ -152,6 +162,7 @@ def dub(
     mix: str = "",
     mix_level_db: float = 0.0,
     duck_db: float | None = None,
+    lines: Sequence[Line] = (),
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -185,6 +196,7 @@ def dub(
             speech; empty: the speech alone.
         mix_level_db: gain of the music and effects, decibels, -60 to 12.
         duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
+        lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
@@ -209,6 +221,7 @@ def dub(
         mix_uri=mix,
         mix_level_db=mix_level_db,
         duck_db=duck_db,
+        lines=[pb.DubLine(**line) if isinstance(line, Mapping) else line for line in lines],
     )
 
 
@@ -220,6 +233,17 @@ def estimate(dub: pb.CreateDubRequest) -> pb.EstimateDubRequest:
         dub: the request, such as `dub.request(footage="shot.mp4", output="dubbed.mp4")` makes.
     """
     return pb.EstimateDubRequest(dub=dub)
+
+
+@operation_call(rpcs.gateway.DETECT_FACES, FACES)
+def detect_faces(*, footage: str, skip_pictures: bool = False) -> pb.DetectFacesRequest:
+    """Begin to list the faces of a video and return the operation, whose result is a DetectFacesResponse.
+
+    Args:
+        footage: file below the gateway's media folder: a relative path, or a file:// url.
+        skip_pictures: leave the pictures of the faces out.
+    """
+    return pb.DetectFacesRequest(footage_uri=footage, skip_pictures=skip_pictures)
 
 
 @unary_call(rpcs.gateway.GET_ACTOR, lambda reply: reply.actor)

@@ -32,7 +32,7 @@ class OperationState:
     Attributes:
         name: for `get_operation`, `cancel_operation` and `delete_operation`.
         done: whether the operation has ended.
-        progress: a DubProgress or an ActorProgress.
+        progress: a DubProgress, an ActorProgress or a DetectFacesProgress.
         error: why the operation failed; None if it has not failed.
     """
 
@@ -43,6 +43,7 @@ class OperationState:
 
 
 DUB: Final = Kind(pb.DubResult, pb.DubProgress)
+FACES: Final = Kind(pb.DetectFacesResponse, pb.DetectFacesProgress)
 ENROLMENT: Final = Kind(pb.Actor, pb.ActorProgress)
 
 
@@ -169,7 +170,7 @@ def _states(page: operations_pb2.ListOperationsResponse) -> Iterator[OperationSt
 
 
 def _progress(operation: operations_pb2.Operation) -> Message:
-    for kind in (DUB, ENROLMENT):
+    for kind in (DUB, ENROLMENT, FACES):
         message = kind.progress()
         if operation.metadata.Unpack(message):
             return message

@@ -64,7 +64,7 @@ def test_mix_under_speech(start_gateway: StartGateway, media: Media, stem: npt.N
 def test_mix_beside_footage_sound(gateway: RunningGateway, media: Media, stem: npt.NDArray[np.float32]) -> None:
     """Music and effects do not lie under the sound of the footage; a missing file is named."""
     with gateway.connect() as connection:
-        for options, field in (({"mix": "stem.wav", "keep_audio": True}, "mix"), ({"mix": "no_such.wav"}, "mix_uri")):
+        for options, field in (({"mix": "stem.wav", "keep_audio": True}, "mix_uri"), ({"mix": "no_such.wav"}, "mix_uri")):
             with pytest.raises(DubstageCallError) as caught:
                 client.dub(connection, **dubbing("refused.mp4", **options))
             assert caught.value.field == field

@@ -40,6 +40,7 @@ READS = {
     "DubService.EstimateDub",
     "ActorService.GetActor",
     "ActorService.ListActors",
+    "DubService.DetectFaces",
     "BatchService.GetBatch",
     "BatchService.ListBatches",
     "BatchService.ListShots",

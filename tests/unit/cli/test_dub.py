@@ -21,7 +21,7 @@ REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=
 
 def outcome(reason: int = common_pb2.FRAME_REASON_DUBBED, **more: object) -> Any:
     plan = Plan(np.full(3, reason, np.int32), np.zeros(3, np.int64), np.ones(3, np.float32))
-    figures = {"warnings": [], "plan": plan, "actor": None, "windows_reused": 0, "windows_computed": 1, "undubbed": ""}
+    figures = {"warnings": [], "plan": plan, "actor": None, "windows_reused": 0, "windows_computed": 1, "undubbed": "", "parts": ()}
     return SimpleNamespace(**figures | {"written": SimpleNamespace(dropped=())} | more)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.dub.face_choice import FaceChoice, about_faces, choose_face, main_faces, parse_face
+from gateway.dub.face_choice import ChosenFace, FaceChoice, ScoreSpeaker, about_faces, choose_face, main_faces, parse_face
 from gateway.dub.face_records import FaceIndex
 from services.common.errors import InvalidRequestError
 
@@ -26,6 +26,11 @@ def two_faces() -> FaceIndex:
         shot_cuts=(),
         num_frames=4,
     )
+
+
+async def chosen(index: FaceIndex, choice: FaceChoice, score: ScoreSpeaker | None) -> int | None:
+    found = await choose_face(index, choice, score)
+    return found.face_id if found is not None else None
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,7 @@ def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
 
 
 async def test_the_largest_face_is_the_default(two_faces: FaceIndex) -> None:
-    assert await choose_face(two_faces, FaceChoice("largest"), None) == 3
+    assert await chosen(two_faces, FaceChoice("largest"), None) == 3
 
 
 async def test_speaker_fits_the_sound(two_faces: FaceIndex) -> None:
@@ -57,12 +62,12 @@ async def test_speaker_fits_the_sound(two_faces: FaceIndex) -> None:
     async def score(face_id: int) -> float:
         return {3: 0.2, 7: 1.4}[face_id]
 
-    assert await choose_face(two_faces, FaceChoice("speaker"), score) == 7
+    assert await chosen(two_faces, FaceChoice("speaker"), score) == 7
 
 
 async def test_no_sound_selects_largest(two_faces: FaceIndex) -> None:
     """Without sound, the speaker falls back to the largest face."""
-    assert await choose_face(two_faces, FaceChoice("speaker"), None) == 3
+    assert await chosen(two_faces, FaceChoice("speaker"), None) == 3
 
 
 async def test_incomparable_faces_select_largest(two_faces: FaceIndex) -> None:
@@ -72,28 +77,28 @@ async def test_incomparable_faces_select_largest(two_faces: FaceIndex) -> None:
         return float("-inf")
 
     two_faces.area[:] = two_faces.area[::-1].copy()  # the largest face is not the first one
-    assert await choose_face(two_faces, FaceChoice("speaker"), unknown) == 7
+    assert await chosen(two_faces, FaceChoice("speaker"), unknown) == 7
 
 
 async def test_a_point_names_the_face_around_it(two_faces: FaceIndex) -> None:
-    assert await choose_face(two_faces, FaceChoice("point", point=(195.0, 63.0)), None) == 7
+    assert await chosen(two_faces, FaceChoice("point", point=(195.0, 63.0)), None) == 7
 
 
 async def test_empty_point_lists_faces(two_faces: FaceIndex) -> None:
     """A point without a face says where faces are."""
     with pytest.raises(InvalidRequestError, match=r"faces are at: 50,60, 200,60"):
-        await choose_face(two_faces, FaceChoice("point", point=(120.0, 300.0)), None)
+        await chosen(two_faces, FaceChoice("point", point=(120.0, 300.0)), None)
 
 
 async def test_an_unknown_id_says_which_there_are(two_faces: FaceIndex) -> None:
     with pytest.raises(InvalidRequestError, match="no face 4; it has: 3, 7"):
-        await choose_face(two_faces, FaceChoice("id", face_id=4), None)
+        await chosen(two_faces, FaceChoice("id", face_id=4), None)
 
 
 async def test_footage_without_faces_has_no_target() -> None:
     none = np.empty(0, np.int64)
     empty = FaceIndex(none, none, none, np.empty(0, np.float32), np.empty((0, 2), np.float32), (), 5)
-    assert await choose_face(empty, FaceChoice("largest"), None) is None
+    assert await chosen(empty, FaceChoice("largest"), None) is None
 
 
 def test_several_faces_warn(two_faces: FaceIndex) -> None:
@@ -113,3 +118,21 @@ def test_passers_by_give_no_warning(two_faces: FaceIndex) -> None:
     two_faces.area[two_faces.face_id == 7] = 19.0  # under a twentieth of the largest
     assert main_faces(two_faces) == [3]
     assert about_faces(two_faces, 3, FaceChoice("largest")) == []
+
+
+async def test_box_names_the_face_inside(two_faces: FaceIndex) -> None:
+    assert await chosen(two_faces, FaceChoice("box", box=(180.0, 40.0, 40.0, 40.0)), None) == 7
+    with pytest.raises(InvalidRequestError, match=r"no face at the box 0,0,10,10 in frame 2; faces are at: 50,60, 200,60"):
+        await choose_face(two_faces, FaceChoice("box", box=(0.0, 0.0, 10.0, 10.0)), None, first=2)
+
+
+async def test_choices_say_why(two_faces: FaceIndex) -> None:
+    async def score(face_id: int) -> float:
+        return {3: 0.2, 7: 1.4}[face_id]
+
+    said = {kind: await choose_face(two_faces, FaceChoice(kind), score) for kind in ("largest", "speaker")}
+    assert said["largest"] == ChosenFace(3, "the largest of 2 faces")
+    assert said["speaker"] == ChosenFace(
+        7, "the mouth that fits the sound of the footage best (confidence: face 3 0.20, face 7 1.40)"
+    )
+    assert "no sound" in (await choose_face(two_faces, FaceChoice("speaker"), None) or said["largest"]).why

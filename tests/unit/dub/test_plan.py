@@ -6,7 +6,7 @@ import numpy as np
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.face_records import FaceIndex
-from gateway.dub.plan import make_plan
+from gateway.dub.plan import joined_plan, make_plan
 
 DUBBED: int = common_pb2.FRAME_REASON_DUBBED
 PROFILE: int = common_pb2.FRAME_REASON_PROFILE_VIEW
@@ -70,3 +70,21 @@ def test_without_a_target_nothing_is_rendered() -> None:
     plan = make_plan(index_of([], 3), None, speaking(3))
     assert not plan.rendered().any()
     assert (plan.row == -1).all()
+
+
+def test_line_is_planned_alone() -> None:
+    """A line dubs its own frames and fades at its ends, but not beside the next line of the face or the end of the video."""
+    index = index_of([(frame, 0, DUBBED) for frame in range(20)], 20)
+    voice = np.ones(6, np.float32)
+    voice[2] = 0.0
+    first = make_plan(index, 0, voice, range(4, 10), [range(10, 20)])
+    last = make_plan(index, 0, np.ones(10, np.float32), range(10, 20), [range(4, 10)])
+    assert np.flatnonzero(first.rendered()).tolist() == list(range(4, 10))
+    assert first.reason[6] == SILENT
+    assert {*first.reason[:4].tolist(), *first.reason[10:].tolist()} == {common_pb2.FRAME_REASON_NO_LINE}
+    np.testing.assert_allclose(first.strength[4:10], [1 / 3, 2 / 3, 1, 1, 1, 1])
+    np.testing.assert_allclose(last.strength[10:], 1.0)
+    assert not first.strength[10:].any()
+    both = joined_plan([first, last])
+    assert both.counts() == {"NO_LINE": 4, "DUBBED": 15, "SILENT": 1}
+    np.testing.assert_array_equal(both.strength, first.strength + last.strength)

@@ -12,6 +12,9 @@
 {{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" "/data/gateway") }}
 {{- end }}
 {{ include "dubstage.variable" (list "DUBSTAGE_MEDIA_DIR" "/data/media") }}
+{{- if .values.httpPort }}
+{{ include "dubstage.variable" (list "DUBSTAGE_HTTP_PORT" .values.httpPort) }}
+{{- end }}
 {{ include "dubstage.variable" (list "DUBSTAGE_REQUIRE_CONSENT" .values.requireConsent) }}
 {{- if .values.consentKeysSecret.name }}
 {{ include "dubstage.variable" (list "DUBSTAGE_CONSENT_KEYS" "/etc/dubstage/consent-keys") }}

@@ -79,6 +79,10 @@ spec:
               containerPort: {{ .values.port }}
             - name: metrics
               containerPort: {{ .values.metricsPort }}
+            {{- if .values.httpPort }}
+            - name: http
+              containerPort: {{ .values.httpPort }}
+            {{- end }}
             {{- if include "dubstage.hasHealthPort" . }}
             - name: health
               containerPort: {{ .values.healthPort }}

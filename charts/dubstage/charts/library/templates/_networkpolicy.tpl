@@ -69,7 +69,9 @@ spec:
   policyTypes: [Ingress, Egress]
   ingress:
     - ports:
-        {{- include "dubstage.tcpPorts" (list .values.port) | trim | nindent 8 }}
+        {{- $called := list .values.port }}
+        {{- if .values.httpPort }}{{ $called = append $called .values.httpPort }}{{ end }}
+        {{- include "dubstage.tcpPorts" $called | trim | nindent 8 }}
       from:
         {{- if $gateway }}
         # The pod of `helm test`.

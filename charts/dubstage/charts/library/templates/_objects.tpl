@@ -75,6 +75,12 @@ spec:
       port: {{ .values.port }}
       targetPort: grpc
       appProtocol: grpc
+    {{- if .values.httpPort }}
+    - name: http
+      port: {{ .values.httpPort }}
+      targetPort: http
+      appProtocol: {{ ternary "https" "http" .root.Values.global.tls.enabled }}
+    {{- end }}
     {{- if ne .component "gateway" }}
     - name: metrics
       port: {{ .values.metricsPort }}

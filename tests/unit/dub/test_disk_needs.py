@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.dub.job import DiskNeed, check_disks, records_need, video_need, windows_need
+from gateway.dub.disk_needs import DiskNeed, check_disks, records_need, video_need, windows_need
 from gateway.media.probe import probe
 from services.common.errors import StorageFullError
 from tests.unit.media.made_footage import make_clip
@@ -24,7 +24,7 @@ def free_bytes(monkeypatch: pytest.MonkeyPatch, free: dict[str, int]) -> None:
     def usage(folder: object) -> SimpleNamespace:
         return SimpleNamespace(total=1 << 50, free=(256 << 20) + free[name_of(folder)])
 
-    monkeypatch.setattr("gateway.dub.job._disk_of", lambda folder: list(free).index(name_of(folder)))
+    monkeypatch.setattr("gateway.dub.disk_needs._disk_of", lambda folder: list(free).index(name_of(folder)))
     monkeypatch.setattr("shutil.disk_usage", usage)
 
 

@@ -1,0 +1,497 @@
+"""HTTP/JSON for the RPCs of the gateway: routes from the contracts' `google.api.http` options, over the same handlers.
+
+Each request becomes one gRPC call to the server of this process, with the caller's `authorization`. So tokens, tenants, limits,
+deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping. An RPC without the option has no route.
+
+* A stream of responses, and an operation that is asked for with `Accept: text/event-stream`, is sent as Server-Sent Events: one
+  event per message, then the event `end`; or the event `error`.
+* An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import structlog
+import uvicorn
+from google.api import annotations_pb2  # type: ignore[import-untyped]
+from google.longrunning import operations_pb2
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dubstage.client.errors import status_of
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from gateway.api.openapi import openapi_document
+from gateway.settings import GatewaySettings
+from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
+from services.common.server import error_status
+from services.common.server.auth import AUTHORIZATION_KEY
+
+SERVED: Final[tuple[ServiceDescriptor, ...]] = tuple(
+    service for file in (gateway_pb2, batch_pb2, operations_pb2) for service in file.DESCRIPTOR.services_by_name.values()
+)
+"""Services of the gateway."""
+MAX_CONNECTIONS: Final = 256
+"""Most connections at the same time. A further request gets the status 503."""
+FIRST_REQUEST_S: Final = 20.0
+"""Seconds in which a connection sends the head of its first request."""
+BODY_S: Final = 60.0
+"""Seconds in which the body of a request arrives."""
+_IDLE_S: Final = 10
+_LAST_RESPONSES_S: Final = 2
+"""Seconds in which the last responses leave."""
+_BACKLOG: Final = 128
+_SEND_S: Final = 60.0
+_POLL_S: Final = 1.0
+_PING_S: Final = 15
+_MAX_HEAD_BYTES: Final = 32 << 10
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_EVENTS: Final = "text/event-stream"
+_STATUS_OF_CODE: Final[Mapping[str, int]] = {
+    "OK": 200,
+    "CANCELLED": 499,
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+"""Names of gRPC statuses -> statuses of HTTP (google/rpc/code.proto). Others: 500."""
+_CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+
+_log = structlog.stdlib.get_logger("dubstage.rest")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRoute:
+    """Route of one RPC.
+
+    Attributes:
+        verb: method of HTTP.
+        template: path as the contract writes it, such as `/v1alpha1/actors/{actor_id}`.
+        pattern: matches a path; its groups are the fields of the request that the path gives.
+        has_body: whether the body is the request. Otherwise the query gives the fields that are not in the path.
+        method: the RPC.
+    """
+
+    verb: str
+    template: str
+    pattern: re.Pattern[str]
+    has_body: bool
+    method: MethodDescriptor
+
+
+_VARIABLE: Final = re.compile(r"\{(\w+)(?:=([^}]*))?\}")
+
+
+def _pattern_of(template: str) -> re.Pattern[str]:
+    pattern, end = "", 0
+    for found in _VARIABLE.finditer(template):
+        segments = re.escape(found[2] or "*").replace(r"\*\*", "[^:]+").replace(r"\*", "[^/:]+")
+        pattern += re.escape(template[end : found.start()]) + f"(?P<{found[1]}>{segments})"
+        end = found.end()
+    return re.compile(pattern + re.escape(template[end:]))
+
+
+def routes_of(services: Iterable[ServiceDescriptor]) -> tuple[HttpRoute, ...]:
+    """Return the routes of all RPCs that have the option `google.api.http`."""
+    found = []
+    for service in services:
+        for method in service.methods:
+            rule = method.GetOptions().Extensions[annotations_pb2.http]
+            verb = rule.WhichOneof("pattern")
+            if verb is not None:
+                template = getattr(rule, verb)
+                found.append(HttpRoute(verb.upper(), template, _pattern_of(template), rule.body == "*", method))
+    return tuple(found)
+
+
+ROUTES: Final = routes_of(SERVED)
+
+
+def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]], body: bytes) -> Message:
+    """Return the request of an RPC.
+
+    Args:
+        path: a path that matches the route.
+        query: names and values of the query, in order.
+        body: JSON; empty: an object without fields.
+
+    Raises:
+        InvalidRequestError: the body is no JSON object, or a field is unknown or has a wrong value.
+    """
+    message: Message = GetMessageClass(route.method.input_type)()
+    if route.has_body:
+        given = _json_object(body)
+        if left := [name for name, _ in query]:
+            raise InvalidRequestError(f"{left[0]}: the query has no fields here; send this field in the body", field=left[0])
+    elif body:
+        raise InvalidRequestError("this request has no body: send the fields in the query", field="body")
+    else:
+        given = _fields_of_query(route.method.input_type, query)
+    found = route.pattern.fullmatch(path)
+    assert found is not None
+    for name, value in found.groupdict().items():
+        field = message.DESCRIPTOR.fields_by_name[name]
+        if any(given.pop(spelling, value) != value for spelling in {name, field.json_name}):
+            raise InvalidRequestError(f"{name}: the path gives {value[:80]!r}, and the request another value", field=name)
+        given[name] = value
+    try:
+        json_format.ParseDict(given, message)
+    except json_format.ParseError as problem:
+        # The parser's second line lists all fields that there are.
+        text = str(problem).partition("\n")[0]
+        raise InvalidRequestError(f"the request cannot be read: {text}", field=_field_in(text)) from None
+    return message
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        given = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as problem:
+        raise InvalidRequestError(f"the body is not JSON: {problem}", field="body") from None
+    if not isinstance(given, dict):
+        raise InvalidRequestError("the body is not a JSON object: send the fields of the request in {}", field="body")
+    return given
+
+
+def _fields_of_query(message: Descriptor, query: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    names = {spelling: field for field in message.fields for spelling in (field.name, field.json_name)}
+    given: dict[str, Any] = {}
+    for name, text in query:
+        field = names.get(name)
+        if field is None or (field.type == FieldDescriptor.TYPE_MESSAGE):
+            raise InvalidRequestError(f"{name[:80]}: this request has no such field in its query", field=name[:80])
+        value: Any = text
+        if field.type == FieldDescriptor.TYPE_BOOL:
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        if field.is_repeated:
+            given.setdefault(field.name, []).append(value)
+        elif field.name in given:
+            raise InvalidRequestError(f"{name}: the query gives this field twice", field=name)
+        else:
+            given[field.name] = value
+    return given
+
+
+def _field_in(problem: str) -> str:
+    """Return the name of the field in an error text of protobuf's JSON parser; `body` if the text names no field."""
+    found = re.search(r'no field named "(?P<unknown>[^"]{1,80})"|parse (?P<wrong>\w+) field', problem)
+    return (found["unknown"] or found["wrong"]) if found else "body"
+
+
+def json_of(message: Message) -> dict[str, Any]:
+    """Return a message as JSON: all fields that are no messages, also those with their default value."""
+    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+
+
+def error_response(status: status_pb2.Status) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return an error for HTTP: the status, the JSON body, and headers."""
+    name = _CODES.get(status.code, "UNKNOWN")
+    details = [json_format.MessageToDict(detail) for detail in status.details]
+    number = _STATUS_OF_CODE.get(name, 500)
+    if any(detail.get("reason") == MessageTooLargeError.reason for detail in details):
+        number = 413
+    headers = {}
+    for detail in details:
+        if delay := detail.get("retryDelay"):
+            headers["Retry-After"] = str(max(1, round(float(delay.removesuffix("s")))))
+    if number == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return number, {"error": {"code": number, "status": name, "message": status.message, "details": details}}, headers
+
+
+def _refusal(error: DubstageError) -> status_pb2.Status:
+    return error_status.to_status(error, stage="gateway")
+
+
+def _failure(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    known = status_of(error)
+    return (
+        known if known is not None else status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name)
+    )
+
+
+class _Calls:
+    """The RPCs over a channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, settings: GatewaySettings) -> None:
+        self._channel = channel
+        self._settings = settings
+
+    async def unary(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> Message:
+        call = self._channel.unary_unary(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)
+        return await call(message, metadata=metadata, timeout=self._settings.default_deadline_s)
+
+    def stream(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> AsyncIterator[Message]:
+        call = self._channel.unary_stream(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)
+        responses: Any = call(message, metadata=metadata, timeout=self._settings.max_deadline_s)
+        found: AsyncIterator[Message] = responses
+        return found
+
+    async def operation(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> AsyncIterator[Message]:
+        """Yield an operation when it has changed, at most once in a second, until the operation has ended."""
+        before: Message | None = None
+        async with asyncio.timeout(self._settings.max_deadline_s):
+            while True:
+                found: Any = await self.unary(method, message, metadata)
+                if found != before:
+                    yield found
+                if found.done:
+                    return
+                before = found
+                await asyncio.sleep(_POLL_S)
+
+
+def _path_of(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+class RestApplication:
+    """Application of HTTP over a channel to the gateway.
+
+    Args:
+        channel: channel to the gRPC server of this process.
+        settings: settings of the gateway.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, settings: GatewaySettings) -> None:
+        self._calls = _Calls(channel, settings)
+        self._channel = channel
+        self._max_bytes = settings.max_message_bytes
+        # Without tokens, a page in the user's browser must not reach the gateway under a name of its own (DNS rebinding).
+        self._hosts = _LOOPBACK if settings.auth_token_file is None and settings.host in _LOOPBACK else None
+        self._openapi = json.dumps(openapi_document(ROUTES), indent=1).encode()
+        verbs = sorted({route.verb for route in ROUTES})
+        self.application = Starlette(
+            routes=[
+                Route("/healthz", self._health, methods=["GET"]),
+                Route("/openapi.json", self._document, methods=["GET"]),
+                Route("/{path:path}", self._rpc, methods=verbs),
+            ]
+        )
+
+    async def _document(self, _: Request) -> Response:
+        return Response(self._openapi, media_type="application/json")
+
+    async def _health(self, _: Request) -> Response:
+        check = self._channel.unary_unary(
+            f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Check",
+            _serialized,
+            health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            found = await check(health_pb2.HealthCheckRequest(), timeout=5.0)
+        except grpc.aio.AioRpcError as error:
+            return _error(_failure(error))
+        name = health_pb2.HealthCheckResponse.ServingStatus.Name(found.status)
+        return JSONResponse({"status": name}, 200 if found.status == health_pb2.HealthCheckResponse.SERVING else 503)
+
+    async def _rpc(self, request: Request) -> Response:
+        path = request.url.path
+        if refusal := self._foreign(request):
+            return _plain(403, "PERMISSION_DENIED", refusal)
+        matching = {route.verb: route for route in ROUTES if route.pattern.fullmatch(path)}
+        route = matching.get(request.method)
+        if route is not None:
+            return await self._answer(route, request)
+        text = f"there is no {request.method} {path[:200]}: /openapi.json lists the routes"
+        if matching:
+            return _plain(405, "UNIMPLEMENTED", text, {"Allow": ", ".join(matching)})
+        return _plain(404, "NOT_FOUND", text)
+
+    async def _answer(self, route: HttpRoute, request: Request) -> Response:
+        try:
+            body = await self._body(request)
+            message = request_message(route, request.url.path, request.query_params.multi_items(), body)
+        except DubstageError as error:
+            return _error(_refusal(error))
+        except ClientDisconnect:
+            return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
+        metadata = grpc.aio.Metadata()
+        if authorization := request.headers.get(AUTHORIZATION_KEY):
+            metadata.add(AUTHORIZATION_KEY, authorization)
+        method = route.method
+        if method.server_streaming:
+            return _events(self._calls.stream(method, message, metadata))
+        if _is_watched(route) and _EVENTS in request.headers.get("accept", ""):
+            return _events(self._calls.operation(method, message, metadata))
+        try:
+            return JSONResponse(json_of(await self._calls.unary(method, message, metadata)))
+        except grpc.aio.AioRpcError as error:
+            return _error(_failure(error))
+
+    def _foreign(self, request: Request) -> str:
+        """Return why a request is refused that another page of a browser sends; empty: it is no such request."""
+        host = request.headers.get("host", "")
+        names = {host.strip("[]"), host.rpartition(":")[0].strip("[]")}
+        if self._hosts is not None and not names & self._hosts:
+            return f"this gateway serves its own machine: call it as localhost, not as {host[:80]!r}"
+        origin = request.headers.get("origin")
+        if request.method != "GET" and origin is not None and origin.partition("://")[2] != host:
+            return f"a page of {origin[:80]!r} may not call this gateway"
+        return ""
+
+    async def _body(self, request: Request) -> bytes:
+        """Return the body of a request.
+
+        Raises:
+            MessageTooLargeError: the body has more bytes than a message may have.
+            InvalidRequestError: the body does not arrive in time.
+        """
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for part in request.stream():
+                    parts.append(part)
+                    size += len(part)
+                    if size > self._max_bytes:
+                        raise MessageTooLargeError(f"the body has more than {self._max_bytes} bytes (DUBSTAGE_MAX_MESSAGE_BYTES)")
+        except TimeoutError:
+            raise InvalidRequestError(f"the body did not arrive within {BODY_S:.0f} s", field="body") from None
+        return b"".join(parts)
+
+
+def _is_watched(route: HttpRoute) -> bool:
+    """Return whether a route shows one operation, which is also sent as events."""
+    return route.verb == "GET" and route.method.output_type is operations_pb2.Operation.DESCRIPTOR
+
+
+def _error(status: status_pb2.Status) -> Response:
+    number, body, headers = error_response(status)
+    return JSONResponse(body, number, headers)
+
+
+def _plain(number: int, name: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": {"code": number, "status": name, "message": text, "details": []}}, number, headers)
+
+
+def _events(messages: AsyncIterator[Message]) -> Response:
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        try:
+            async for message in messages:
+                yield ServerSentEvent(json.dumps(json_of(message)))
+        except grpc.aio.AioRpcError as error:
+            yield ServerSentEvent(json.dumps(error_response(_failure(error))[1]), event="error")
+        except TimeoutError:
+            late = status_pb2.Status(
+                code=grpc.StatusCode.DEADLINE_EXCEEDED.value[0], message="the stream is over its time: ask again"
+            )
+            yield ServerSentEvent(json.dumps(error_response(late)[1]), event="error")
+        else:
+            yield ServerSentEvent("{}", event="end")
+
+    return EventSourceResponse(events(), ping=_PING_S, send_timeout=_SEND_S)
+
+
+class _Connection(H11Protocol):
+    """Connection that is closed if no request begins in time. uvicorn itself measures the time between requests only."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.loop.call_later(FIRST_REQUEST_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():  # type: ignore[has-type]
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    def capture_signals(self) -> Any:
+        """Leave the signals to the process of the gateway."""
+        return nullcontext()
+
+
+class RestServer:
+    """HTTP server beside the gRPC server of a process.
+
+    Args:
+        target: gRPC target of the gateway without TLS, such as `unix:PATH`.
+        settings: settings of the gateway; `http_port` is the port.
+    """
+
+    def __init__(self, target: str, settings: GatewaySettings) -> None:
+        self.target = target
+        self._settings = settings
+        self._channel: grpc.aio.Channel | None = None
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is in use or cannot be used.
+        """
+        settings = self._settings
+        host = settings.host.strip("[]")
+        family = socket.getaddrinfo(host, settings.http_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        listening = socket.create_server((host, settings.http_port), family=family, backlog=_BACKLOG)
+        options = [("grpc.max_send_message_length", settings.max_message_bytes), ("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.aio.insecure_channel(self.target, options=options)
+        self._server = _Server(
+            uvicorn.Config(
+                RestApplication(self._channel, settings).application,
+                http=_Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_keep_alive=_IDLE_S,
+                timeout_graceful_shutdown=_LAST_RESPONSES_S,
+                h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+                ssl_certfile=settings.tls_certificate_file,
+                ssl_keyfile=settings.tls_key_file,
+                ssl_ca_certs=str(settings.tls_client_ca_file) if settings.tls_client_ca_file else None,
+                ssl_cert_reqs=ssl.CERT_REQUIRED if settings.require_client_certificate else ssl.CERT_NONE,
+            )
+        )
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        _log.info("http_listening", host=settings.host, port=settings.http_port)
+
+    def close(self) -> None:
+        """Take no further connections. Running requests go on, as long as the gRPC server answers them."""
+        if self._server is not None:
+            for listening in self._server.servers:
+                listening.close()
+
+    async def stop(self) -> None:
+        """Stop, after the gRPC server has ended the calls of running requests."""
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+        if self._channel is not None:
+            await self._channel.close()

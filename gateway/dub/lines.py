@@ -1,0 +1,194 @@
+"""Lines of a scene as people write them: a JSON file for `dubstage dub --lines`, or the field `lines` of a batch's row.
+
+[
+  {"start": "00:00:01:12", "speech": "de/ada_1.wav", "face": 0, "language": "de"},
+  {"start": 4.2, "speech": "de/ben_1.wav", "actor": "ben"}
+]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from gateway.consent.files import read_consent
+from gateway.consent.record import use_of
+from gateway.dub.face_choice import FaceChoice, parse_face
+from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES, DubLine, DubRequest
+from gateway.dub.timecode import EXPECTED, VideoTime, parse_time
+from gateway.safe_paths import bounded_bytes
+from services.common.errors import InvalidRequestError
+
+_MOST_BYTES: Final = 4 << 20
+"""Largest file of lines that is read, bytes."""
+_Side = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
+FACE: Final = "face takes the number of a face (see `dubstage faces`), speaker, largest, or X,Y in pixels of the line's first frame"
+"""What a line's face is written as, for messages."""
+
+
+class LineSpec(BaseModel):
+    """One line of a scene.
+
+    Attributes:
+        start: when the line begins: seconds from the first frame, or a timecode.
+        speech: sound file with the speech. The line ends with the speech.
+        face: number of a face, `speaker`, `largest`, or X,Y in pixels of the line's first frame; None: `box` or `actor` says it.
+        box: left, top, width and height of the face in the line's first frame, pixels.
+        actor: enrolled actor who speaks; without `face` and `box`, also the face. None: the person is learned from the footage.
+        consent: JSON file with the consent record; None: that of the dub or of the actor.
+        language: language of the speech (BCP 47), which the consent record must cover; None: that of the dub.
+        expressiveness: factor of the mouth's movement; None: that of the dub.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    start: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Annotated[str, Field(max_length=40)]
+    speech: Annotated[str, Field(min_length=1, max_length=4096)]
+    face: Annotated[int, Field(ge=0, le=999_999_999)] | Annotated[str, Field(max_length=80)] | None = None
+    box: Annotated[list[_Side], Field(min_length=4, max_length=4)] | None = None
+    actor: str | None = Field(None, min_length=1, max_length=63)
+    consent: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    language: str | None = Field(None, max_length=80)
+    expressiveness: float | None = Field(None, ge=LEAST_EXPRESSIVENESS, le=MOST_EXPRESSIVENESS)
+
+    @model_validator(mode="after")
+    def _names_one_face(self) -> Self:
+        if self.face is not None and self.box is not None:
+            raise ValueError("give face or box, not both")
+        if self.face is None and self.box is None and self.actor is None:
+            raise ValueError("give face, box or actor: who speaks the line")
+        return self
+
+    @property
+    def choice(self) -> FaceChoice:
+        """The face of the line.
+
+        Raises:
+            InvalidRequestError: the face is written wrongly.
+        """
+        if self.box is not None:
+            left, top, width, height = self.box
+            return FaceChoice("box", box=(left, top, width, height))
+        if self.face is None:
+            return FaceChoice("actor")
+        try:
+            return parse_face(str(self.face))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{FACE}, not {self.face!r}", field="face") from error
+
+    @property
+    def time(self) -> VideoTime:
+        """The time at which the line begins.
+
+        Raises:
+            InvalidRequestError: the time is written wrongly.
+        """
+        return parse_time(self.start if isinstance(self.start, str) else f"{self.start:.6f}")
+
+
+_LINES: Final = TypeAdapter(list[LineSpec])
+_KNOWN: Final = ", ".join(LineSpec.model_fields)
+
+
+def read_lines(file: Path) -> list[LineSpec]:
+    """Read the lines of a JSON file.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, is not a JSON list of lines, or has no line. The message names the file, the
+            line and the field.
+    """
+    try:
+        found = json.loads(bounded_bytes(file, _MOST_BYTES).decode("utf-8-sig"))
+    except OSError as problem:
+        raise InvalidRequestError(f"{file}: cannot be read: {problem.strerror or problem}", field="lines") from problem
+    except json.JSONDecodeError as problem:
+        raise InvalidRequestError(
+            f"{file}: not JSON (row {problem.lineno}, column {problem.colno}: {problem.msg}); the file is a list of lines",
+            field="lines",
+        ) from problem
+    except (ValueError, RecursionError) as problem:
+        raise InvalidRequestError(f"{file}: no JSON list of lines of at most {_MOST_BYTES >> 20} MiB", field="lines") from problem
+    if not isinstance(found, list) or not 0 < len(found) <= MOST_LINES:
+        raise InvalidRequestError(
+            f"{file}: a JSON list of 1 to {MOST_LINES} lines was expected, such as "
+            '[{"start": 1.5, "speech": "a.wav", "face": 0}]',
+            field="lines",
+        )
+    try:
+        return _LINES.validate_python(found)
+    except ValidationError as problem:
+        number, said = mistake_of(problem)
+        raise InvalidRequestError(f"{name_of(str(file), number)}: {said}", field="lines") from problem
+
+
+def name_of(file: str, number: int) -> str:
+    """Return what messages call a line.
+
+    Args:
+        file: name of the file of the lines; empty: the lines came with a request.
+        number: number of the line, from 0.
+    """
+    return f"{file}: line {number + 1}" if file else f"line {number + 1}"
+
+
+def mistake_of(problem: ValidationError) -> tuple[int, str]:
+    """Return the number of the first wrong line, from 0, and what is wrong with it: the field and what was expected."""
+    first = problem.errors(include_url=False)[0]
+    number, *where = first["loc"] or (0,)
+    field = str(where[0]) if where else ""
+    expected = {
+        "start": f"takes {EXPECTED}",
+        "face": FACE.removeprefix("face "),
+        "box": "takes four numbers, [left, top, width, height], in pixels of the line's first frame",
+        "expressiveness": f"takes a number from {LEAST_EXPRESSIVENESS} to {MOST_EXPRESSIVENESS}",
+    }
+    if first["type"] == "missing":
+        said = "is missing: every line has start and speech"
+    elif first["type"] == "extra_forbidden":
+        said = f"is no field of a line; there are: {_KNOWN}"
+    elif not field:
+        said = first["msg"].removeprefix("Value error, ") if first["type"] == "value_error" else "a line is a JSON object"
+        return int(number), said
+    else:
+        told = expected.get(field, first["msg"].replace("Input should be", "takes"))
+        said = f"{told}, not {json.dumps(first['input'], default=str)[:80]}"
+    return int(number), f"{field[:80]}: {said}"
+
+
+def lines_of(specs: Sequence[LineSpec], dub: DubRequest, *, file: str = "", folder: str = "") -> tuple[DubLine, ...]:
+    """Return the lines of a scene, without what the store says of their actors. Consent files are read.
+
+    Args:
+        specs: the lines as they are written.
+        dub: the scene, whose options the lines take over.
+        file: name of the file of the lines, for messages; empty: none.
+        folder: folder that relative paths begin at.
+
+    Raises:
+        InvalidRequestError: a field is wrong, or a consent file cannot be used. The message names the line and the field.
+    """
+    return tuple(_line_of(spec, dub, name_of(file, number), folder) for number, spec in enumerate(specs))
+
+
+def _line_of(spec: LineSpec, dub: DubRequest, name: str, folder: str) -> DubLine:
+    field = "start"
+    try:
+        start = spec.time
+        field = "face"
+        face = spec.choice
+        field = "consent"
+        consent = read_consent(Path(folder, spec.consent)) if spec.consent is not None else dub.consent
+        field = "language"
+        use = dub.use if spec.language is None else use_of(dub.use.project, spec.language)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{name}: {field}: {error.message}", field=f"lines.{field}") from error
+    expressiveness = dub.expressiveness if spec.expressiveness is None else spec.expressiveness
+    speech = Path(os.path.join(folder, spec.speech))
+    own = replace(dub, speech=speech, face=face, consent=consent, use=use, expressiveness=expressiveness, lines=())
+    return DubLine(name=name, start=start, actor_id=spec.actor or "", dub=own)

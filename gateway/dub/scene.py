@@ -1,0 +1,214 @@
+"""Lines of a scene: each is a part of one dub, with the face, the speech and the frames of the line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.consent.record import digest_of
+from gateway.dub.enrol import actor_refs
+from gateway.dub.face_choice import ChosenFace, FaceChoice
+from gateway.dub.journal import step_key
+from gateway.dub.motion_clip import frame_seconds
+from gateway.dub.passes import DubbedPerson, DubPart, DubPasses
+from gateway.dub.plan import make_plan
+from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
+from gateway.dub.request import (
+    DubLine,
+    naming,
+    open_speech,
+)
+from gateway.dub.slow_expression import expressive_mouths, find_expression
+from gateway.dub.speech import (
+    AlignedSpeech,
+    MotionRequest,
+    SpeechExtent,
+    extract_features,
+    motion_frames_for,
+    predict_motion,
+)
+from gateway.dub.subjects import face_like, face_of_actor
+from services.common.array_types import Float32
+from services.common.errors import InvalidRequestError
+from services.common.wire.messages import timeline_to_proto
+from services.common.wire.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class SceneLines:
+    """Passes of the lines of a scene. What is learned of a person serves all lines of the person.
+
+    Args:
+        passes: passes of the scene, whose footage is tracked.
+    """
+
+    passes: DubPasses
+
+    async def parts(self, frames: Sequence[range]) -> list[DubPart]:
+        """Return each line as a part of the dub, in the order of the lines.
+
+        Args:
+            frames: frames of the lines.
+
+        Raises:
+            InvalidRequestError: the footage does not show the face of a line, or two lines of one face overlap.
+            ConsentOtherSubjectError, ConsentFaceUncertainError: a consent record is not about the person whom a line shows.
+            DubstageError: from the stages.
+        """
+        passes = self.passes
+        workspace, lines = passes.analysis.workspace, passes.request.lines
+        chosen = [await self._choose(line, place) for line, place in zip(lines, frames, strict=True)]
+        check_overlaps(lines, frames, [face.face_id if face is not None else None for face in chosen])
+        workspace.motion.clear()
+        workspace.speech.clear()
+        people: dict[str, DubbedPerson] = {}
+        parts = []
+        for number, (line, place, face) in enumerate(zip(lines, frames, chosen, strict=True)):
+            spoken = [other for other, its in zip(frames, chosen, strict=True) if face and its and its.face_id == face.face_id]
+            parts.append(await self._part(line, place, face, spoken, people))
+            passes.on_progress("lines", number + 1, len(lines))
+        return parts
+
+    async def _choose(self, line: DubLine, frames: range) -> ChosenFace | None:
+        """Return the face of a line; None: the footage shows no face."""
+        passes, choice = self.passes, line.dub.face
+        analysis = passes.analysis.beside()
+        with naming(line):
+            if choice.kind != "actor":
+                await analysis.select(choice, frames)
+                return analysis.chosen
+            assert line.dub.own is not None, "the line has an actor"
+            actor = await face_of_actor(analysis.stages, passes.store, line.dub.own, analysis.workspace.folder, line.dub.threads)
+            return face_like(analysis.index.embeddings, actor, line.dub.own.actor_id)
+
+    async def _part(
+        self, line: DubLine, frames: range, face: ChosenFace | None, spoken: Sequence[range], people: dict[str, DubbedPerson]
+    ) -> DubPart:
+        """Return a line as a part of the dub.
+
+        Args:
+            frames: frames of the line.
+            face: face that speaks the line; None: the footage shows no face.
+            spoken: frames of all lines of this face.
+            people: what is known of people who have spoken; gets the person of this line.
+        """
+        scene, dub = self.passes, line.dub
+        analysis = scene.analysis.beside()
+        info = analysis.info
+        records = [digest_of(record) for record in dub.consents if record is not None]
+        actors = [ref.sha256 for ref in actor_refs(dub.actor).values()] if dub.actor is not None else []
+        who = step_key("person", job=scene.key, face=face.face_id if face is not None else -1, actor=actors)
+        key = step_key(
+            "line",
+            person=who,
+            speech=scene.digests[dub.speech] if dub.speech is not None else "",
+            frames=[frames.start, frames.stop],
+            expressiveness=float(dub.expressiveness),
+        )
+        known = step_key("checked", person=who, consents=records)
+        request = replace(dub, face=FaceChoice("id", face.face_id)) if face is not None else dub
+        passes = replace(scene, request=request, analysis=analysis, key=who)
+        if known in people:
+            await analysis.select(request.face)
+            person = replace(people[known], chosen=face, seconds=0.0)
+        else:
+            people[known] = person = replace(await passes.person(), chosen=face)
+        motion, heard, extent = await self._predict(passes, person, frames, line)
+        kept: RecordFile | None = None
+        if person.actor is not None and request.keeps_expression:
+            kept = await find_expression(analysis, person.actor, scene.on_progress, name=f"expression-{who[:16]}")
+        total = info.video.num_frames
+        if person.actor is None:
+            plan = make_plan(analysis.index, person.face_id, np.ones(len(frames), np.float32), frames, spoken)
+            unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
+            plan = replace(plan, reason=unknown.astype(np.int32))
+        else:
+            voice = np.asarray(motion.read(0, len(frames))["speech_probability"]).copy()
+            plan = make_plan(analysis.index, person.face_id, voice, frames, spoken)
+
+        def mouths(begin: int, end: int) -> Float32:
+            rows = motion.read(begin - frames.start, min(end, total) - frames.start)
+            return expressive_mouths(rows, kept.read(begin, end) if kept is not None else np.empty(0, EXPRESSION_RECORD))
+
+        aligned: AlignedSpeech | None = None
+        if heard is not None:
+            seconds = frame_seconds(info)
+            aligned = AlignedSpeech(heard, seconds - seconds[frames.start])
+        return DubPart(
+            request=request,
+            person=person,
+            plan=plan,
+            frames=frames,
+            key=key,
+            mouths=mouths,
+            speech=aligned.around if aligned is not None else None,
+            extent=extent,
+        )
+
+    async def _predict(
+        self, passes: DubPasses, person: DubbedPerson, frames: range, line: DubLine
+    ) -> tuple[RecordSpan, RecordSpan | None, SpeechExtent]:
+        """Append the MOTION_RECORDs of a line to those of the scene, and the FEATURE_RECORDs if the renderer hears the speech.
+
+        Returns:
+            The MOTION_RECORDs of the line, the FEATURE_RECORDs or None, and how the speech fits the frames.
+        """
+        analysis, scene = passes.analysis, self.passes
+        workspace, video = analysis.workspace, analysis.info.video
+        pts = video.pts[frames.start : frames.stop] - video.pts[frames.start]
+        last = int(video.pts[frames.stop]) if frames.stop < video.num_frames else int(video.pts[-1]) + video.last_duration
+        duration = (last - int(video.pts[frames.start])) * video.time_base
+        count = motion_frames_for(duration)
+        with naming(line):
+            speech = open_speech(line.dub, analysis.info)
+        first_motion, first_feature = workspace.motion.num_rows, workspace.speech.num_rows
+        with workspace.passing("line_features", FEATURE_RECORD) as features:
+            extent = await extract_features(analysis.stages, speech, features, count, duration, analysis.method.features)
+            if person.actor is not None:
+                motion = MotionRequest(
+                    predictor=analysis.method.motion,
+                    style=person.actor.style,
+                    timeline=timeline_to_proto(Timeline(pts=pts, time_base=video.time_base)),
+                    num_frames=len(frames),
+                    block=scene.request.feature_block,
+                    expressiveness=passes.request.expressiveness,
+                )
+                with workspace.passing("line_motion", MOTION_RECORD) as predicted:
+                    await predict_motion(analysis.stages, motion, features, predicted)
+                    await asyncio.to_thread(_append, predicted, workspace.motion)
+            if analysis.method.renderer.speech:
+                await asyncio.to_thread(_append, features, workspace.speech)
+        spoken = RecordSpan(workspace.speech, first_feature, count) if analysis.method.renderer.speech else None
+        return RecordSpan(workspace.motion, first_motion, len(frames)), spoken, extent
+
+
+def _append(source: RecordFile, target: RecordFile) -> None:
+    for begin in range(0, source.num_rows, 512):
+        target.append(source.read(begin, begin + 512))
+
+
+def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Sequence[int | None]) -> None:
+    """Check that no two lines of one face are spoken in the same frame.
+
+    Raises:
+        InvalidRequestError: two lines of a face overlap. The message names both.
+    """
+    ordered = sorted(range(len(lines)), key=lambda number: (frames[number].start, number))
+    last: dict[int, int] = {}
+    for number in ordered:
+        face = faces[number]
+        if face is None:
+            continue
+        before = last.get(face)
+        if before is not None and frames[number].start < frames[before].stop:
+            raise InvalidRequestError(
+                f"{lines[before].name} and {lines[number].name} overlap, and both are of face {face}: the first is spoken in the "
+                f"frames {frames[before].start} to {frames[before].stop - 1}, the second begins with frame {frames[number].start}. "
+                "Begin the second later, or name another face",
+                field="lines",
+            )
+        last[face] = number

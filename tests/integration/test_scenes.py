@@ -1,0 +1,132 @@
+"""CreateDub with lines, and DetectFaces."""
+
+from __future__ import annotations
+
+import wave
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from dubstage.client import DubstageCallError
+from dubstage.client import gateway as client
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from tests.integration.client_calls import enrolment
+from tests.integration.servers import RunningGateway
+from tests.integration.videos import NUM_FRAMES, Media
+
+
+def scene(output: str, *lines: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the arguments of the client's `dub` for lines over the short clip."""
+    return {"footage": "footage.mp4", "output": output, "lines": lines, "skip_personalization": True, "codec": "ffv1", **more}
+
+
+def line(start_s: float, **more: Any) -> dict[str, Any]:
+    return {"start_time": timedelta(seconds=start_s), "speech_uri": "speech.wav", "face_id": 0, **more}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_speech(media: Media) -> None:
+    """Half a second of the short speech."""
+    with wave.open(str(media.speech)) as source, wave.open(str(media.root / "short.wav"), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(source.getframerate() // 2))
+
+
+def frames_of(path: Path) -> np.ndarray:
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+
+
+def test_lines_dub_their_frames(gateway: RunningGateway, actor: str, media: Media) -> None:
+    """Frames before the line keep every sample. A second request with another line takes no window of the first."""
+    with gateway.connect() as connection:
+        result = client.dub(connection, **scene("lines.mp4", line(0.4, actor_id=actor))).wait(timeout_s=300)
+        later = client.dub(connection, **scene("later.mp4", line(0.8, actor_id=actor))).wait(timeout_s=300)
+    (face,) = result.faces
+    assert (face.face_id, face.first_frame, face.num_frames) == (0, 10, NUM_FRAMES - 10)
+    assert face.num_dubbed == result.num_dubbed >= 0.9 * face.num_frames
+    assert face.why == "named by its number"
+    assert result.consent_on_record
+    footage, dubbed = frames_of(media.footage), frames_of(media.root / "lines.mp4")
+    np.testing.assert_array_equal(dubbed[:10], footage[:10])
+    assert not np.array_equal(dubbed[12], footage[12])
+    assert later.faces[0].first_frame == 20
+    # The folder stays for a changed line, and one folder serves both requests.
+    assert len(list((gateway.data / "jobs").iterdir())) == 1
+
+
+def test_actor_is_the_face_of_a_line(gateway: RunningGateway, actor: str) -> None:
+    """A line that names its actor alone is spoken by the face that is the actor's."""
+    named = {key: value for key, value in line(0.2, actor_id=actor).items() if key != "face_id"}
+    with gateway.connect() as connection:
+        result = client.dub(connection, **scene("actor.mp4", named)).wait(timeout_s=300)
+    assert result.faces[0].face_id == 0
+    assert result.faces[0].why.startswith(f"the face of the actor {actor} (distance 0.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"lines": [line(0.0, speech_uri="none.wav")]}, "lines[0].speech_uri"),
+        ({"lines": [line(0.0), line(1.0, speech_uri="../speech.wav")]}, "lines[1].speech_uri"),
+        ({"lines": [{"speech_uri": "speech.wav", "face_id": 0}]}, "lines[0].start"),
+        ({"lines": [{**line(0.0), "start_time": timedelta(seconds=-1)}]}, "lines[0].start_time"),
+        ({"lines": [{"speech_uri": "speech.wav", "face_id": 0, "start_timecode": "soon"}]}, "lines[0].start"),
+        ({"lines": [{"speech_uri": "speech.wav", "start_timecode": "00:00:00:01"}]}, "lines[0].who"),
+        ({"lines": [{**line(0.0), "face_rule": pb.FACE_RULE_UNSPECIFIED}]}, "lines[0].face_rule"),
+        ({"lines": [line(0.0, consent=pb.ConsentRecord(subject="x"))]}, "lines[0].consent.granted_by"),
+        ({"lines": [line(0.0)], "speech": "speech.wav"}, "speech_uri"),
+        ({"lines": [line(0.0)], "face": "speaker"}, "face"),
+        ({"lines": [line(0.0)], "fit": "loop"}, "fit"),
+        ({"lines": [line(0.0)], "mix": "speech.wav"}, "mix_uri"),
+    ],
+)
+def test_unusable_line_refused_at_once(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:
+    with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.dub(connection, footage="footage.mp4", output="refused.mp4", **fields)
+    assert caught.value.reason == "INVALID_REQUEST"
+    assert caught.value.field == field
+
+
+def test_line_after_the_end_fails(gateway: RunningGateway, media: Media) -> None:
+    with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        client.dub(connection, **scene("never.mp4", line(0.1), line(99.0))).wait(timeout_s=300)
+    assert caught.value.field == "lines.start"
+    assert "lines[1]: 99.000 s is after the end of the video" in caught.value.message
+    assert not list(media.root.glob("*never*"))
+
+
+def test_erased_actor_of_a_scene_leaves_nothing(gateway: RunningGateway, actor: str) -> None:
+    """The folder of a scene ends with the erasure of any of its actors."""
+    with gateway.connect() as connection:
+        client.enrol(connection, **enrolment("passing")).wait(timeout_s=300)
+        lines = line(0.0, actor_id=actor, speech_uri="short.wav"), line(0.8, actor_id="passing")
+        client.dub(connection, **scene("erased.mp4", *lines)).wait(timeout_s=300)
+        assert list((gateway.data / "jobs").iterdir())
+        client.erase_actor(connection, "passing")
+    assert not list((gateway.data / "jobs").iterdir())
+
+
+def test_faces_are_detected(gateway: RunningGateway, media: Media) -> None:
+    seen: list[pb.DetectFacesProgress] = []
+    with gateway.connect() as connection:
+        operation = client.detect_faces(connection, footage="footage.mp4")
+        found = operation.wait(timeout_s=300, on_progress=seen.append)
+        assert isinstance(operation.state().progress, pb.DetectFacesProgress)
+        plain = client.detect_faces(connection, footage="footage.mp4", skip_pictures=True).wait(timeout_s=300)
+        with pytest.raises(DubstageCallError) as caught:
+            client.detect_faces(connection, footage="none.mp4")
+    assert caught.value.field == "footage_uri"
+    (face,) = found.faces
+    assert (face.face_id, found.speaker_face_id, found.num_frames) == (0, 0, NUM_FRAMES)
+    assert found.duration.ToTimedelta() == timedelta(seconds=NUM_FRAMES / 25)
+    assert face.num_usable_frames >= 0.9 * face.num_frames
+    assert face.picture.startswith(b"\xff\xd8")
+    assert face.box.width > 44
+    assert not face.speaking
+    assert plain.faces[0].picture == b""
+    assert seen[-1].frames_total > 0

@@ -1,0 +1,84 @@
+"""Tests of the list of faces of a video."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.dub.face_list import FaceList, list_faces
+from gateway.dub.workspace import Workspace
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.stages.opening import StageHost
+from tests.system.dubbing import PersonClip, side_by_side
+
+SECONDS = 7.2
+
+
+@pytest.fixture(scope="module")
+def two_people(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The left person speaks in the first half, the right one in the second."""
+    people = [PersonClip(clips.path("people/dev_4.mp4")), PersonClip(clips.path("video/hp_31.mp4"))]
+    return side_by_side(people, tmp_path_factory.mktemp("faces") / "two.mkv", SECONDS, voices=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def listed(two_people: Path, host: StageHost, tmp_path_factory: pytest.TempPathFactory) -> FaceList:
+    with Workspace(tmp_path_factory.mktemp("records") / "job") as workspace:
+        return host.run(list_faces(host.stages, probe(two_people), workspace, threads=1, on_progress=lambda *_: None))
+
+
+def test_faces_have_times_and_shares(listed: FaceList) -> None:
+    assert len(listed.faces) == 2
+    for face in listed.faces:
+        assert (face.first_s, face.last_s) == pytest.approx((0.0, SECONDS - 0.04))
+        assert face.num_frames == round(SECONDS * 25)
+        assert face.usable_share > 0.95
+    assert listed.default == listed.faces[0].face_id
+    assert (listed.num_frames, listed.omitted) == (round(SECONDS * 25), 0)
+
+
+def test_speaking_spans_follow_voices(listed: FaceList) -> None:
+    """Each person speaks in the half of the person's own voice, and not in the other."""
+    left, right = sorted(listed.faces, key=lambda face: face.box[0])
+    half = SECONDS / 2
+    for face, begin, end in ((left, 0.0, half), (right, half, SECONDS)):
+        spoken = sum(min(span.end_s, end) - max(span.begin_s, begin) for span in face.speaks)
+        assert spoken > 0.6 * half
+        assert all(span.begin_s > begin - 0.6 and span.end_s < end + 0.6 for span in face.speaks)
+        assert all(span.confidence > 0.25 for span in face.speaks)
+
+
+def test_pictures_show_the_faces(listed: FaceList, two_people: Path) -> None:
+    """The picture of a face is the face's part of the named frame."""
+    for face in listed.faces:
+        with VideoReader(probe(two_people)) as reader:
+            rgb = to_rgb(next(reader.frames(face.frame)))
+        left, top, width, height = face.box
+        inside = rgb[int(top) : int(top + height), int(left) : int(left + width)]
+        assert 100 < max(face.picture.shape[:2]) <= 256
+        assert np.abs(face.picture.mean(axis=(0, 1)) - inside.mean(axis=(0, 1))).max() < 60.0
+
+
+def test_command_writes_json_and_pictures(
+    two_people: Path, dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = dubstage("faces", two_people, "--json", tmp_path / "faces.json", "--pictures", tmp_path / "faces")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "faces.json").read_text())
+    assert [face["id"] for face in found["faces"]] == [found["default_face"], *({0, 1} - {found["default_face"]})]
+    assert found["speaker"] in {0, 1}
+    for face in found["faces"]:
+        assert Path(face["picture"]).read_bytes().startswith(b"\x89PNG")
+        assert face["speaks"]
+    assert f"a dub without --face takes face {found['default_face']}, the largest" in done.stderr
+    assert "speaks" in done.stdout
+    again = dubstage("faces", two_people, "--json", tmp_path / "faces.json")
+    assert again.returncode == 10
+    assert "faces.json exists" in again.stderr

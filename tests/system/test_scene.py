@@ -1,0 +1,220 @@
+"""Tests of scenes: three people beside each other, with lines of different people that overlap."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gateway.dub.face_choice import FaceChoice
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubLine, DubRequest
+from gateway.dub.timecode import parse_time
+from gateway.media.probe import probe
+from gateway.media.sound import SoundReader
+from services.common.errors import InvalidRequestError
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
+
+SIDE = 288
+SECONDS = 2.6
+NUM_FRAMES = 65
+Spoken = tuple[str, Path, FaceChoice]
+"""Start, speech and face of a line."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Scenes of one footage of three people. Each has the face ids 0 to 2, in any order of places."""
+
+    footage: Path
+    speeches: Sequence[Path]
+    dubber: Dubber
+
+    def request(self, output: Path, *lines: Spoken) -> DubRequest:
+        scene = DubRequest(footage=self.footage, speech=None, output=output, method="ugc", codec="ffv1", enrol=UNPERSONALIZED)
+        return replace(
+            scene,
+            lines=tuple(
+                DubLine(name=f"line {number}", start=parse_time(start), dub=replace(scene, speech=speech, face=face))
+                for number, (start, speech, face) in enumerate(lines, 1)
+            ),
+        )
+
+    def changed(self, output: Path) -> npt.NDArray[np.bool_]:
+        """The frames of each place that differ from the footage, bool [3, T]."""
+        return differences(self.footage, output)
+
+
+def differences(one: Path, other: Path) -> npt.NDArray[np.bool_]:
+    """The frames of each place that differ between two videos, bool [3, T]."""
+    found = []
+    for before, after in zip(decoded(one), decoded(other), strict=True):
+        thirds = [(np.array_split(old, 3, axis=1), np.array_split(new, 3, axis=1)) for old, new in zip(before, after, strict=True)]
+        found.append([any(not np.array_equal(old[place], new[place]) for old, new in thirds) for place in range(3)])
+    return np.array(found).T
+
+
+def face(number: int) -> FaceChoice:
+    return FaceChoice("id", face_id=number)
+
+
+@pytest.fixture(scope="module")
+def scenes(clips: Any, dubber: Dubber, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    """Speeches of 1.2 s, which begin at different places of the demo's speech."""
+    folder = tmp_path_factory.mktemp("scene")
+    people = [PersonClip(clips.path(name)) for name in ("people/dev_4.mp4", "video/hp_31.mp4", "people/dev_6.mp4")]
+    samples = np.concatenate([chunk.samples for chunk in SoundReader(SPEECH)])
+    rate = SoundReader(SPEECH).info.sample_rate_hz
+    speeches = [
+        write_wav(folder / f"{number}.wav", samples[round(begin * rate) : round((begin + 1.2) * rate)].astype(np.float64), rate)
+        for number, begin in enumerate((0.3, 1.0, 1.6, 2.2))
+    ]
+    return Scenes(side_by_side(people, folder / "three.mkv", SECONDS, voices=[0, 1, 2], side=SIDE), speeches, dubber)
+
+
+@pytest.fixture(scope="module")
+def lines(scenes: Scenes) -> list[Spoken]:
+    """Each line overlaps the next one."""
+    first, second, third, _ = scenes.speeches
+    return [("0.2", first, face(0)), ("0.8", second, face(1)), ("00:00:01:10", third, face(2))]
+
+
+FRAMES = (range(5, 35), range(20, 50), range(35, 65))
+
+
+@pytest.fixture(scope="module")
+def kept(
+    scenes: Scenes, lines: list[Spoken], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[DubOutcome, Path, DubJob]]:
+    """The scene of the lines, whose folder stays."""
+    output = tmp_path_factory.mktemp("kept") / "scene.mkv"
+    dubber = scenes.dubber
+    job = DubJob(scenes.request(output, *lines), dubber.host.stages, dubber.store, dubber.jobs)
+    yield dubber.host.run(job.run(lambda *_: None)), output, job
+    job.discard()
+
+
+def places(scenes: Scenes, output: Path) -> dict[int, int]:
+    """The place of each dubbed line by its first frame."""
+    changed = scenes.changed(output)
+    return {int(np.flatnonzero(changed[place])[0]): place for place in range(3) if changed[place].any()}
+
+
+def test_every_line_dubs_its_own_frames(scenes: Scenes, kept: tuple[DubOutcome, Path, DubJob]) -> None:
+    """Every place of the picture changes in the frames of one line, and nowhere else."""
+    outcome, output, _ = kept
+    assert [part.frames for part in outcome.parts] == list(FRAMES)
+    assert [part.num_dubbed for part in outcome.parts] == [30, 30, 30]
+    changed = scenes.changed(output)
+    assert sorted(np.flatnonzero(place).tolist() for place in changed) == [list(frames) for frames in FRAMES]
+    assert outcome.plan.counts()["NO_LINE"] == 5
+    assert outcome.windows_computed == 6
+
+
+def test_mouths_equal_their_single_dubs(
+    scenes: Scenes, lines: list[Spoken], kept: tuple[DubOutcome, Path, DubJob], tmp_path: Path
+) -> None:
+    """Each person looks as in the dub of the person's line alone, in which the others keep every sample."""
+    _, output, _ = kept
+    where = places(scenes, output)
+    for number, line in enumerate(lines):
+        single = tmp_path / f"{number}.mkv"
+        scenes.dubber(scenes.request(single, line))
+        own = where[FRAMES[number].start]
+        assert not differences(output, single)[own].any()
+        assert not np.delete(scenes.changed(single), own, axis=0).any()
+
+
+def test_whole_line_equals_plain_dub(scenes: Scenes, tmp_path: Path) -> None:
+    """A line as long as the footage gives the bytes of a dub without lines."""
+    plain, scene = tmp_path / "plain.mkv", tmp_path / "scene.mkv"
+    scenes.dubber(replace(scenes.request(plain), speech=SPEECH, face=face(1)))
+    outcome = scenes.dubber(scenes.request(scene, ("0", SPEECH, face(1))))
+    assert outcome.warnings[0].startswith("line 1: the speech is longer than the rest of the footage")
+    assert outcome.plan.rendered().all()
+    assert not differences(plain, scene).any()
+
+
+def test_changed_line_alone_is_rendered(
+    scenes: Scenes, lines: list[Spoken], kept: tuple[DubOutcome, Path, DubJob], tmp_path: Path
+) -> None:
+    """A second call with one line changed takes the windows of the other lines from the journal."""
+    _, output, _ = kept
+    again = tmp_path / "again.mkv"
+    start, _, who = lines[0]
+    dubber = scenes.dubber
+    job = DubJob(scenes.request(again, (start, scenes.speeches[3], who), *lines[1:]), dubber.host.stages, dubber.store, dubber.jobs)
+    outcome = dubber.host.run(job.run(lambda *_: None))
+    assert (outcome.windows_computed, outcome.windows_reused) == (2, 4)
+    changed = differences(output, again)
+    own = places(scenes, output)[FRAMES[0].start]
+    assert not np.delete(changed, own, axis=0).any()
+    assert set(np.flatnonzero(changed[own]).tolist()) <= set(FRAMES[0])
+    assert changed[own].sum() > 20
+
+
+def test_sound_of_lines_replaces_footage(scenes: Scenes, kept: tuple[DubOutcome, Path, DubJob]) -> None:
+    """Before the first line the footage is heard, then the lines."""
+    _, output, _ = kept
+    own, new = (
+        np.concatenate([chunk.samples for chunk in SoundReader(path, origin=probe(path).video.start)])[:, 0]
+        for path in (scenes.footage, output)
+    )
+    first = round(0.2 * 16000)
+    assert len(new) == len(own)
+    assert np.corrcoef(own[: first - 200], new[: first - 200])[0, 1] > 0.95
+    assert abs(np.corrcoef(own[first + 400 : 4 * first], new[first + 400 : 4 * first])[0, 1]) < 0.3
+
+
+def test_lines_of_one_face_may_not_overlap(scenes: Scenes, lines: list[Spoken], tmp_path: Path) -> None:
+    start, speech, _ = lines[1]
+    with pytest.raises(InvalidRequestError, match=r"^line 1 and line 2 overlap, and both are of face 0: ") as caught:
+        scenes.dubber(scenes.request(tmp_path / "never.mkv", lines[0], (start, speech, face(0))))
+    assert caught.value.field == "lines"
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_takes_a_file_of_lines(
+    scenes: Scenes, dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """The speaker of a line is who speaks in its frames. Mistakes name the file, the line and the field."""
+    file = tmp_path / "lines.json"
+    rows: list[dict[str, Any]] = [{"start": 0.1, "speech": str(scenes.speeches[0]), "face": "speaker"}]
+    file.write_text(json.dumps([*rows, {"start": 99, "speech": str(scenes.speeches[1]), "face": 1}]))
+    output = tmp_path / "out.mkv"
+    wrong = dubstage("dub", scenes.footage, "--lines", file, "-o", output, "--no-personalize")
+    assert wrong.returncode == 10
+    assert f"{file}: line 2: 99.000 s is after the end of the video" in wrong.stderr
+    file.write_text(json.dumps(rows))
+    done = dubstage("dub", scenes.footage, "--lines", file, "-o", output, "--no-personalize", "--codec", "ffv1")
+    assert done.returncode == 0, done.stderr
+    assert "line 1: face " in done.stderr
+    assert "30 of 30 frames dubbed, from frame 2 on" in done.stderr
+    changed = scenes.changed(output)
+    assert changed.any(axis=1).sum() == 1
+    assert np.flatnonzero(changed.any(axis=0)).tolist() == list(range(2, 32))
+
+
+def test_no_wrong_person_after_a_cut(scenes: Scenes, clips: Any, tmp_path: Path) -> None:
+    """People who change places at a cut, in the middle of a line: the line follows its person, or passes through."""
+    people = [PersonClip(clips.path(name)) for name in ("people/dev_4.mp4", "video/hp_31.mp4", "people/dev_6.mp4")]
+    before = side_by_side(people, tmp_path / "before.mkv", 1.2, voices=[0], side=SIDE)
+    later = [PersonClip(people[place].path, 1.2) for place in (2, 0, 1)]
+    after = side_by_side(later, tmp_path / "after.mkv", 1.2, voices=[0], side=SIDE)
+    cut_film = Scenes(joined([before, after], tmp_path / "cut.mkv"), scenes.speeches, scenes.dubber)
+    outcome = scenes.dubber(cut_film.request(tmp_path / "out.mkv", ("0.6", scenes.speeches[0], FaceChoice("largest"))))
+    changed = cut_film.changed(tmp_path / "out.mkv")
+    places = ["dev_4", "hp_31", "dev_6"], ["dev_6", "dev_4", "hp_31"]
+    (shown,) = {places[0][place] for place in range(3) if changed[place, :30].any()}
+    assert np.flatnonzero(changed[places[0].index(shown), :30]).tolist() == list(range(15, 30))
+    own = places[1].index(shown)
+    assert not np.delete(changed[:, 30:], own, axis=0).any()
+    assert changed[own, 30:].sum() == outcome.parts[0].num_dubbed - 15

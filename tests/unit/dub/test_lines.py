@@ -1,0 +1,94 @@
+"""Tests of the file of a scene's lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.dub.face_choice import FaceChoice
+from gateway.dub.lines import lines_of, read_lines
+from gateway.dub.request import DubRequest, check_scene
+from gateway.dub.scene import check_overlaps
+from services.common.errors import InvalidRequestError
+
+SCENE = DubRequest(footage=Path("film.mp4"), speech=None, output=Path("out.mp4"), method="ugc", expressiveness=0.9)
+GOOD: dict[str, Any] = {"start": 1.5, "speech": "a.wav", "face": 0}
+
+
+def written(folder: Path, content: object) -> Path:
+    file = folder / "lines.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return file
+
+
+def test_lines_take_over_the_scene(tmp_path: Path) -> None:
+    rows = [GOOD, {"start": "00:00:02:10", "speech": "/b.wav", "actor": "ben", "language": "de", "expressiveness": 1.2}]
+    rows += [{**GOOD, "face": "speaker"}, {"start": 0, "speech": "c.wav", "box": [1, 2, 30, 40]}]
+    first, second, third, fourth = lines_of(read_lines(written(tmp_path, rows)), SCENE, file="lines.json", folder=str(tmp_path))
+    assert (first.dub.speech, first.dub.face, first.dub.expressiveness) == (tmp_path / "a.wav", FaceChoice("id", face_id=0), 0.9)
+    assert (second.dub.speech, second.dub.face, second.actor_id) == (Path("/b.wav"), FaceChoice("actor"), "ben")
+    assert (second.dub.use.language, second.dub.expressiveness) == ("de", 1.2)
+    assert third.dub.face == FaceChoice("speaker")
+    assert fourth.dub.face == FaceChoice("box", box=(1.0, 2.0, 30.0, 40.0))
+    assert [line.name for line in (first, fourth)] == ["lines.json: line 1", "lines.json: line 4"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"speech": "a.wav", "face": 0}, "start: is missing: every line has start and speech"),
+        ({**GOOD, "start": "soon"}, "start: 'soon' is no time: give seconds (12.48) or a timecode"),
+        ({**GOOD, "start": -1}, "start: takes seconds (12.48) or a timecode from the first frame"),
+        ({**GOOD, "face": "left"}, "face: face takes the number of a face (see `dubstage faces`), speaker"),
+        ({**GOOD, "face": 1.5}, "face: takes the number of a face"),
+        ({**GOOD, "box": [1, 2]}, "box: takes four numbers, [left, top, width, height]"),
+        ({**GOOD, "box": [1, 2, 3, 4]}, "give face or box, not both"),
+        ({"start": 1, "speech": "a.wav"}, "give face, box or actor: who speaks the line"),
+        ({**GOOD, "spech": "b.wav"}, "spech: is no field of a line; there are: start, speech, face"),
+        ({**GOOD, "expressiveness": 3}, "expressiveness: takes a number from 0.5 to 1.5, not 3"),
+        ({**GOOD, "language": "not a language"}, "language: "),
+        ({**GOOD, "consent": "none.json"}, "consent: "),
+        ("a.wav", "a line is a JSON object"),
+    ],
+)
+def test_mistakes_name_line_and_field(tmp_path: Path, row: object, said: str) -> None:
+    file = written(tmp_path, [GOOD, row])
+    with pytest.raises(InvalidRequestError) as caught:
+        lines_of(read_lines(file), SCENE, file=str(file), folder=str(tmp_path))
+    assert caught.value.message.startswith(f"{file}: line 2: {said}")
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", "[" * 9000, [GOOD] * 201])
+def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
+    with pytest.raises(InvalidRequestError, match=r"lines\.json: ") as caught:
+        read_lines(written(tmp_path, content))
+    assert caught.value.field == "lines"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"speech": Path("x.wav")}, "takes no speech: each line names its own"),
+        ({"face": FaceChoice("id", face_id=1)}, "takes no face: each line names its own"),
+        ({"fit": "loop"}, "takes no fit: a scene has the frames and the sound of its footage"),
+        ({"method": "headpose"}, "takes no method headpose"),
+    ],
+)
+def test_options_of_one_person_are_refused(tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    lines = lines_of(read_lines(written(tmp_path, [GOOD])), SCENE)
+    check_scene(DubRequest(footage=SCENE.footage, speech=None, output=SCENE.output, method="ugc", lines=lines))
+    given = {"footage": SCENE.footage, "speech": None, "output": SCENE.output, "method": "ugc", **more}
+    with pytest.raises(InvalidRequestError, match=said):
+        check_scene(DubRequest(**given, lines=lines))
+
+
+def test_overlaps_of_one_face_are_refused(tmp_path: Path) -> None:
+    """Lines of different faces may overlap. Lines of one face may follow each other without a gap."""
+    lines = lines_of(read_lines(written(tmp_path, [GOOD] * 3)), SCENE, file="lines.json")
+    check_overlaps(lines, [range(10), range(5, 12), range(10, 20)], [0, 1, 0])
+    with pytest.raises(InvalidRequestError) as caught:
+        check_overlaps(lines, [range(8, 20), range(30, 40), range(10)], [0, 0, 0])
+    assert caught.value.message.startswith("lines.json: line 3 and lines.json: line 1 overlap, and both are of face 0")
