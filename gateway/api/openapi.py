@@ -100,8 +100,8 @@ class DescribedRoute(Protocol):
 def comments() -> dict[str, str]:
     """Return the comments of all messages, fields, enums, services and RPCs, by their full names."""
     # In a checkout, the generated contracts lie in another folder of the package than its own.
-    file_of_contracts = next(file for folder in dubstage.__path__ if (file := Path(folder) / "contracts.binpb").is_file())
-    image = descriptor_pb2.FileDescriptorSet.FromString(file_of_contracts.read_bytes())
+    contracts = next(path for folder in dubstage.__path__ if (path := Path(folder) / "contracts.binpb").is_file())
+    image = descriptor_pb2.FileDescriptorSet.FromString(contracts.read_bytes())
     found: dict[str, str] = {}
     for file in image.file:
         names = dict(_names(file))

@@ -218,17 +218,17 @@ class DubJob:
             )
             computed, reused = journal.computed, journal.reused
             facts = await passes.write(video, parts, writer, self._clock, mark)
+            learning_s = sum(part.person.seconds for part in parts)
+            times = StageTimes(
+                stages=self._clock.stages(),
+                frames=video.info.video.num_frames,
+                end_to_end_s=time.perf_counter() - began - learning_s,
+                personalize_s=learning_s,
+                cpu_s=time.process_time() - used,
+            )
+            if fresh and not lines:
+                await asyncio.to_thread(self._store_pace, info, video, plan, times, own=own)
         first = parts[0].person
-        learning_s = sum(part.person.seconds for part in parts)
-        times = StageTimes(
-            stages=self._clock.stages(),
-            frames=video.info.video.num_frames,
-            end_to_end_s=time.perf_counter() - began - learning_s,
-            personalize_s=learning_s,
-            cpu_s=time.process_time() - used,
-        )
-        if fresh and not lines:
-            await asyncio.to_thread(self._store_pace, info, video, plan, times, own=own)
         return DubOutcome(
             written=writer.report,
             info=info,

@@ -13,9 +13,10 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from tests.integration.client_calls import dubbing
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import NUM_FRAMES, Media
+from tests.integration.videos import NUM_FRAMES, OTHER, Media
 
 STEM_HZ = 48000
+FRAMES = NUM_FRAMES - 8
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +47,15 @@ def test_mix_under_speech(start_gateway: StartGateway, media: Media, stem: npt.N
     # The watermark names the files of a video.
     with start_gateway(watermark=False).connect() as connection:
         for name, options in (("plain", {}), ("mixed", {"mix": "stem.wav", "mix_level_db": -6.0, "duck_db": 0.0})):
-            dub = dubbing(f"{name}.mkv", codec="ffv1", **options)
+            dub = dubbing(f"{name}.mkv", footage=OTHER, codec="ffv1", **options)
             result = client.dub(connection, **dub).wait(timeout_s=300)
             assert not any("full scale" in text for text in result.warnings)
     plain, speech, rate = decoded(media, "plain.mkv")
     pictures, samples, mixed_rate = decoded(media, "mixed.mkv")
     assert pictures == plain
     assert (rate, mixed_rate) == (16000, STEM_HZ)
-    assert samples.shape == (NUM_FRAMES * STEM_HZ // 25, 2)
-    assert len(speech) == NUM_FRAMES * 16000 // 25
+    assert samples.shape == (FRAMES * STEM_HZ // 25, 2)
+    assert len(speech) == FRAMES * 16000 // 25
     # Speech of 16 kHz has next to nothing at 5 kHz in its pauses: after the speech, the tone of one second is over too.
     under = samples[:STEM_HZ] - 10 ** (-6 / 20) * stem
     assert np.abs(under[:, 0] - under[:, 1]).max() < 1e-4
