@@ -19,6 +19,7 @@ import typer.main
 from google.protobuf import descriptor_pb2
 from pydantic.fields import FieldInfo
 
+import dubstage
 from charts import schema
 from dubstage.common.v1alpha1 import bounds_pb2
 from gateway.cli.app import app, register_commands
@@ -269,6 +270,21 @@ def _module(name: str) -> Iterator[str]:
             yield from _definition(node)
 
 
+def _one_call() -> Iterator[str]:
+    """Yield the section of `import dubstage` itself."""
+    folder = _CLIENT.parent
+    yield from (
+        "## dubstage",
+        "",
+        *(ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or "").splitlines(),
+        "",
+    )
+    for source in ("dubbing", "error_kinds"):
+        for node in ast.parse((folder / f"{source}.py").read_text("utf-8")).body:
+            if getattr(node, "name", None) in dubstage.__all__:
+                yield from _definition(node)
+
+
 def _root() -> Iterator[str]:
     tree = ast.parse((_CLIENT / "__init__.py").read_text(encoding="utf-8"))
     yield from ("## dubstage.client", "", *(ast.get_docstring(tree) or "").splitlines(), "")
@@ -287,7 +303,7 @@ def client_page() -> str:
         "[Integrating](../integrating.md) has whole programs. Every call has an asyncio twin: `await CALL.aio(connection, ...)`.",
         "",
     ]
-    return _page("Python client", head, _root(), *map(_module, _CLIENT_MODULES))
+    return _page("Python client", head, _one_call(), _root(), *map(_module, _CLIENT_MODULES))
 
 
 def pages() -> dict[Path, str]:

@@ -290,10 +290,17 @@ def _of_rows(rows: Sequence[pb.BatchRow]) -> tuple[dict[int, ShotSpec], list[Mis
     return shots, mistakes
 
 
+def _fit(number: int) -> str | int:
+    """Return the name of a Fit. A number that the contract does not have stays a number, which no row takes."""
+    if number not in gateway_pb2.Fit.values():
+        return number
+    return gateway_pb2.Fit.Name(number or gateway_pb2.FIT_CUT).removeprefix("FIT_").lower()  # type: ignore[arg-type]
+
+
 def _fields_of(message: pb.BatchRow) -> dict[str, Any]:
     """Return the fields of a manifest's row that a message stands for."""
     row: dict[str, Any] = {name: text for field, name in _TEXTS.items() if (text := getattr(message, field))}
-    row |= {"retime": message.retime, "keep_audio": message.keep_audio, "seed": message.seed}
+    row |= {"fit": _fit(message.fit), "keep_audio": message.keep_audio, "seed": message.seed}
     row["personalize"] = not message.skip_personalization
     if message.HasField("expressiveness"):
         row["expressiveness"] = message.expressiveness

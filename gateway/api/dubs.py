@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, aclosing
 from typing import Any
 from weakref import WeakValueDictionary
@@ -17,8 +17,17 @@ from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
 from gateway.api.context import TenantContext
-from gateway.api.messages import LiveAudioReader, check_dub, faces_message, live_options_from, live_response, result_message
+from gateway.api.messages import (
+    LiveAudioReader,
+    check_dub,
+    estimate_message,
+    faces_message,
+    live_options_from,
+    live_response,
+    result_message,
+)
 from gateway.api.operations import DUB, FACES, operation_message
+from gateway.dub.estimate import estimate_dub
 from gateway.dub.face_list import list_faces
 from gateway.dub.job import DubJob
 from gateway.dub.messages import OnProgress
@@ -88,8 +97,11 @@ class DubJobs:
         """Return the lock of a dub. The same dub to two outputs has one job folder, so the two run one after the other."""
         same = pb.CreateDubRequest()
         same.CopyFrom(message)
-        for field in ("output_uri", "overwrite", "consent", "reference_consent", "project", "language"):
+        # `pad` may be `cut`. The sound under the speech does not change the mouths.
+        for field in ("output_uri", "overwrite", "consent", "reference_consent", "project", "language", "fit", "mix_uri"):
             same.ClearField(field)
+        same.ClearField("mix_level_db")
+        same.ClearField("duck_db")
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
 
 
@@ -165,9 +177,13 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         context: what the operations work with.
         runner: runs the operations.
         live: opens live streams.
+        stages: returns the stages as soon as they serve.
     """
 
-    def __init__(self, context: TenantContext, runner: JobRunner, live: LiveStreams) -> None:
+    def __init__(
+        self, context: TenantContext, runner: JobRunner, live: LiveStreams, stages: Callable[[], Awaitable[Stages]]
+    ) -> None:
+        self._stages = stages
         self._context = context
         self._runner = runner
         self._live = live
@@ -187,6 +203,15 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             DUB, request.SerializeToString(), actor_id=first, output=media.place_of(dub.output), admit=quota.check_dubs
         )
         return operation_message(record)
+
+    async def EstimateDub(self, request: pb.EstimateDubRequest, context: Any) -> pb.EstimateDubResponse:  # noqa: N802
+        """Say what a dub would take."""
+        own = self._context
+        async with own.media.opened() as media:
+            dub = await own.dub_request(request.dub, media)
+            await asyncio.to_thread(media.check, overwrite=request.dub.overwrite)
+            await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes, confirm=lambda: None)
+            return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
 
     async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin to list the faces of a video."""

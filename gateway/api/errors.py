@@ -26,13 +26,14 @@ FIELDS: Final = {
     "file": "footage_uri",
     "actor": "actor_id",
     "reference": "reference_uri",
+    "mix": "mix_uri",
 }
 """Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub, CreateActor and DetectFaces."""
 _OF_BATCHES: Final = {"name": "batch_id", "id": "shot_ids"}
 """Names of fields on the command line `dubstage batch` -> names of the same fields in BatchService."""
 _BATCH_RPCS: Final = ("SubmitBatch", "GetBatch", "ListShots", "WatchBatch", "CancelBatch", "RetryBatch", "DeleteBatch", "GetReport")
 _FIELDS_OF: Final = {
-    **dict.fromkeys(("CreateDub", "CreateActor", "DetectFaces"), FIELDS),
+    **dict.fromkeys(("CreateDub", "CreateActor", "DetectFaces", "EstimateDub"), FIELDS),
     **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES),
 }
 """Names of fields by RPC."""

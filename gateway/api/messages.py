@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
@@ -24,12 +25,15 @@ from gateway.api.media import RequestMedia
 from gateway.consent.files import NEEDED, field_and_reason
 from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.enrol import EnrolOptions
+from gateway.dub.estimate import DubEstimate
 from gateway.dub.face_choice import FaceChoice, parse_face
 from gateway.dub.face_list import FaceList, ListedFace
+from gateway.dub.fit import Fit, fit_named
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import (
     DubLine,
     DubRequest,
+    check_mix,
     check_reference,
     check_scene,
     expression_named,
@@ -38,6 +42,7 @@ from gateway.dub.request import (
 from gateway.dub.timecode import VideoTime, parse_time
 from gateway.live.session import LiveFrame, first_sample
 from gateway.media.encoders import check_target
+from gateway.media.mix import DUCK_DB, SoundMix
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32
@@ -124,6 +129,24 @@ def enrol_options_from(*, skip: bool, seed: int) -> EnrolOptions:
     return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
 
 
+def fit_from(number: int) -> Fit:
+    """Return the fit of a Fit of the contract.
+
+    Raises:
+        InvalidRequestError: there is no such fit.
+    """
+    if number not in pb.Fit.values():
+        raise InvalidRequestError(f"fit: there is no Fit {number}", field="fit")
+    return fit_named(pb.Fit.Name(number).removeprefix("FIT_").lower() if number else "")  # type: ignore[arg-type]
+
+
+def mix_from(message: pb.CreateDubRequest, file: Path | None) -> SoundMix | None:
+    """Return the music and effects of a dub; None: the request names no file."""
+    if file is None:
+        return None
+    return SoundMix(file=file, level_db=message.mix_level_db, duck_db=message.duck_db if message.HasField("duck_db") else DUCK_DB)
+
+
 def face_from(text: str) -> FaceChoice:
     """Return the face to enrol or to dub; an empty text means the largest face.
 
@@ -172,7 +195,17 @@ def receipt_message(receipt: ErasureReceipt, public_key: str) -> pb.EraseActorRe
     )
 
 
-def dub_request_from(message: pb.CreateDubRequest, media: RequestMedia, actor: StoredActor | None, *, threads: int) -> DubRequest:
+class DubFiles(Protocol):
+    """Files of this machine for the names in a request (RequestMedia)."""
+
+    def source(self, uri: str, field: str, /) -> Path:
+        """Return the file that the request reads."""
+
+    def output(self, uri: str, field: str, /) -> Path:
+        """Return the file that the request writes."""
+
+
+def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: StoredActor | None, *, threads: int) -> DubRequest:
     """Return the dub that CreateDub asks for.
 
     Args:
@@ -192,8 +225,11 @@ def dub_request_from(message: pb.CreateDubRequest, media: RequestMedia, actor: S
     if actor is not None:
         check_enrolled_for(actor, method.name)
     expression = expression_named(message.expression)
-    wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio, expression=expression)
+    fit = fit_from(message.fit)
+    wants_own_timeline(method, fit=fit, keep_audio=message.keep_audio, expression=expression)
     check_reference(method, reference)
+    mix = media.source(message.mix_uri, "mix_uri") if message.mix_uri else None
+    check_mix(mix, keep_audio=message.keep_audio)
     if message.HasField("reference_consent") and reference is None:
         raise InvalidRequestError("reference_consent: the request names no reference_uri", field="reference_consent")
     dub = DubRequest(
@@ -208,11 +244,12 @@ def dub_request_from(message: pb.CreateDubRequest, media: RequestMedia, actor: S
         reference=reference,
         reference_consent=consent_from(message.reference_consent) if message.HasField("reference_consent") else None,
         use=use_of(message.project, message.language),
+        mix=mix_from(message, mix),
         keep_audio=message.keep_audio,
         codec=message.codec or None,
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
-        retime=message.retime,
+        fit=fit,
         expression=expression,
         expressiveness=message.expressiveness if message.HasField("expressiveness") else 1.0,
         overwrite=message.overwrite,
@@ -222,7 +259,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: RequestMedia, actor: S
     return scene
 
 
-def lines_from(message: pb.CreateDubRequest, dub: DubRequest, media: RequestMedia) -> tuple[DubLine, ...]:
+def lines_from(message: pb.CreateDubRequest, dub: DubRequest, media: DubFiles) -> tuple[DubLine, ...]:
     """Return the lines of a scene, without what the store says of their actors.
 
     Args:
@@ -236,7 +273,7 @@ def lines_from(message: pb.CreateDubRequest, dub: DubRequest, media: RequestMedi
     return tuple(_line_from(line, f"lines[{place}]", dub, media) for place, line in enumerate(message.lines))
 
 
-def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: RequestMedia) -> DubLine:
+def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: DubFiles) -> DubLine:
     with _within(place):
         speech = media.source(line.speech_uri, "speech_uri")
         if not line.WhichOneof("start"):
@@ -337,6 +374,11 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
             for part in outcome.parts
         ],
     )
+
+
+def estimate_message(estimate: DubEstimate) -> pb.EstimateDubResponse:
+    """Return the message of an estimate."""
+    return pb.EstimateDubResponse(**asdict(estimate))
 
 
 def faces_message(found: FaceList, *, pictures: bool) -> pb.DetectFacesResponse:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib import metadata, resources
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
 
+import dubstage
 from dubstage.common.v1alpha1 import bounds_pb2
 
 _INTEGERS: Final = {
@@ -97,7 +99,9 @@ class DescribedRoute(Protocol):
 @cache
 def comments() -> dict[str, str]:
     """Return the comments of all messages, fields, enums, services and RPCs, by their full names."""
-    image = descriptor_pb2.FileDescriptorSet.FromString((resources.files("dubstage") / "contracts.binpb").read_bytes())
+    # In a checkout, the generated contracts lie in another folder of the package than its own.
+    contracts = next(path for folder in dubstage.__path__ if (path := Path(folder) / "contracts.binpb").is_file())
+    image = descriptor_pb2.FileDescriptorSet.FromString(contracts.read_bytes())
     found: dict[str, str] = {}
     for file in image.file:
         names = dict(_names(file))

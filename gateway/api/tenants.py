@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Self
@@ -31,6 +32,7 @@ from gateway.operations.execution import Handler, for_tenant
 from gateway.operations.runner import JobRunner, Slots
 from gateway.operations.store import OperationStore, expire_operations
 from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.paths import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants
@@ -118,6 +120,8 @@ class Servicers:
         live: LiveStreams,
         batches: BatchServicer,
         long_calls: LongCalls,
+        *,
+        stages: Callable[[], Awaitable[Stages]],
     ) -> Self:
         """Return the servicers that work with these places.
 
@@ -128,11 +132,12 @@ class Servicers:
             live: opens live streams.
             batches: the RPCs of batches.
             long_calls: long calls of all tenants.
+            stages: returns the stages as soon as they serve.
         """
         names = context.names
         return cls(
             with_names(ActorServicer(context, runner, eraser), names),
-            with_names(DubServicer(context, runner, live), names),
+            with_names(DubServicer(context, runner, live, stages), names),
             with_names(batches, names),
             with_names(OperationsServicer(runner, context.actors.audit, long_calls), names),
         )
@@ -181,7 +186,9 @@ class Tenant:
         self._expire = functools.partial(expire_hourly, settings, context, self._batches.views)
         self._chores: list[asyncio.Task[None]] = []
         batches = BatchServicer(settings, context, self._batches, shared.long_calls)
-        self.servicers: Servicers = Servicers.of(context, runner, self._eraser, live, batches, shared.long_calls)
+        self.servicers: Servicers = Servicers.of(
+            context, runner, self._eraser, live, batches, shared.long_calls, stages=stages.serving
+        )
 
     @property
     def unfinished(self) -> int:

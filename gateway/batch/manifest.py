@@ -1,6 +1,6 @@
 """Manifests: the shots of a batch as JSON lines. A manifest is checked whole, and every mistake is told by line and field.
 
-    {"defaults": {"retime": true, "quality": {"min_dubbed_share": 0.9}}}
+    {"defaults": {"fit": "loop", "quality": {"min_dubbed_share": 0.9}}}
     {"id": "sc010_sh020", "footage": "plates/sc010_sh020.mov", "speech": "de/sc010_sh020.wav", "output": "out/sc010_sh020.mov"}
 
 The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows with the fields
@@ -264,7 +264,7 @@ def _is_utf8(text: str) -> bool:
 def _check_options(shot: ShotSpec, method_of: MethodOf) -> None:
     if shot.method is not None:
         method_named(shot.method)
-    wants_own_timeline(method_named(method_of(shot)), retime=shot.retime, keep_audio=shot.keep_audio, expression=shot.expression)
+    wants_own_timeline(method_named(method_of(shot)), fit=shot.fit, keep_audio=shot.keep_audio, expression=shot.expression)
 
 
 MOST_ROWS: Final = 100_000

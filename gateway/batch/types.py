@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.dub.fit import Fit
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
 from services.common.wire.mouth_curves import MotionMetrics
 
@@ -94,7 +95,7 @@ class ShotSpec(_Strict):
         language: language of the new speech (BCP 47), which the consent record must cover; None: none is named.
         method: method, or MOTION+RENDERER of two methods; None: the method of the actor, or the default method.
         face: face to dub, as `--face` takes it.
-        retime: the video is as long as the speech.
+        fit: length of the video where the speech is longer or shorter than the footage.
         expression: what becomes of the slow expression; None: the method decides.
         expressiveness: factor of the mouth's movement; 1: as the person speaks.
         keep_audio: the video keeps the sound of the footage.
@@ -114,7 +115,7 @@ class ShotSpec(_Strict):
     language: str | None = Field(None, max_length=80)
     method: str | None = Field(None, max_length=80)
     face: str = Field("largest", max_length=80)
-    retime: bool = False
+    fit: Fit = "cut"
     expression: Literal["keep", "neutral"] | None = None
     expressiveness: float = Field(1.0, ge=LEAST_EXPRESSIVENESS, le=MOST_EXPRESSIVENESS)
     keep_audio: bool = False

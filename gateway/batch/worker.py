@@ -184,7 +184,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
             face=parse_face(shot.face),
             consent=await in_thread(read_consent, consent) if consent is not None else None,
             use=use_of(shot.project or "", shot.language or ""),
-            retime=shot.retime,
+            fit=shot.fit,
             expression=shot.expression,
             expressiveness=shot.expressiveness,
             keep_audio=shot.keep_audio,
@@ -228,13 +228,14 @@ def same_job_key(shot: ShotSpec, request: DubRequest) -> str:
     Other shots may have the same digest, because the sizes of the files stand for their contents. Such shots wait in vain, and
     nothing is wrong with their videos.
     """
+    request = replace(request, fit="cut") if request.fit == "pad" else request  # `pad` may be `cut`
     files = [request.footage, *([request.speech] if request.speech is not None else [])]
     mouths = [
         *(os.path.getsize(file) for file in files),
         request.method,
         shot.actor,
         shot.face,
-        shot.retime,
+        "cut" if shot.fit == "pad" else shot.fit,
         request.keeps_expression,
         request.expressiveness,
         shot.personalize,

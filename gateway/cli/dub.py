@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,47 +11,23 @@ import typer
 from typer.core import TyperCommand
 
 from gateway.actors.installation import open_installation, prepared_request
-from gateway.actors.ledger import JobLedger
-from gateway.actors.watch import dub_while_allowed
+from gateway.api.in_process import finished_dub
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import printable, say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
-from gateway.dub.job import DubJob
+from gateway.dub.fit import FITS, fit_named
 from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
-from gateway.dub.workspace import Workspace
-from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.encoders import CODECS
+from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
-from gateway.stages.interface import Stages
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, combined
-from services.common.store.artefacts import ArtefactStore
-
-
-async def save_report(
-    request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, artefacts: ArtefactStore, folder: Path
-) -> None:
-    """Write the report of a dub to a folder. If that fails, print that the video was written nevertheless.
-
-    Args:
-        workspace: the open folder of the job, which has the records.
-
-    Raises:
-        DubstageError: the report cannot be written.
-    """
-    from gateway.reports.dub_report import write_outcome_report
-
-    try:
-        await write_outcome_report(request, outcome, workspace, stages, artefacts, folder)
-    except DubstageError:
-        say(f"the video was written to {request.output}, but the report was not written")
-        raise
 
 
 def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) -> None:
@@ -103,33 +77,21 @@ async def run_dub(
     Raises:
         DubstageError: the request was refused, or the dub failed.
     """
-    jobs = open_jobs_folder(settings.data_dir)
     with open_installation(settings) as place:
         request = await prepared_request(request, place, actor_id, method)
-        sealer = await asyncio.to_thread(place.sealer)
         with StepProgress() as progress:
             progress.begin("starting the stages")
-            async with place.stages() as stages:
-                first, *more = request.actor_ids or ("",)
-                ledger = JobLedger(place.actors, first, more_actors=more, consents=request.consents)
-                job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
-                with job:
-                    async with ledger.recorded(request.method) as record:
-                        outcome = await dub_while_allowed(job, ledger.check, progress)
-                        await record.video(request.output, outcome.watermark)
+            async with finished_dub(request, place, progress) as done:
+                if report is not None:
+                    from gateway.reports.dub_report import write_outcome_report
+
+                    progress.begin("writing the report")
                     try:
-                        if report is not None:
-                            progress.begin("writing the report")
-                            await save_report(request, outcome, job.workspace, stages, place.artefacts, report)
-                    finally:
-                        # The video is finished, so the job folder is not needed again, even if the report fails. The folder of a
-                        # scene stays until it expires, so that a line can be changed.
-                        if not request.lines:
-                            job.discard()
-                # The video is done, whatever becomes of old jobs. The next dub tries again.
-                with suppress(DubstageError, OSError):
-                    await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
-    show_outcome(request, outcome, report)
+                        await write_outcome_report(request, done.outcome, done.workspace, done.stages, place.artefacts, report)
+                    except DubstageError:
+                        say(f"the video was written to {request.output}, but the report was not written")
+                        raise
+    show_outcome(request, done.outcome, report)
 
 
 class _DubCommand(TyperCommand):
@@ -197,20 +159,39 @@ def dub(
         Path | None,
         typer.Option(metavar="FILE", help="JSON file with the consent record of the person in the reference."),
     ] = None,
-    retime: Annotated[
-        bool,
+    mix: Annotated[
+        Path | None,
         typer.Option(
-            "--retime",
-            help="Make the video as long as the speech. The head moves while the person speaks. These methods always do so: "
-            f"{options.TIMELINE_METHODS}.",
+            metavar="FILE",
+            help="Sound file with the music and effects of VIDEO, without dialogue, to put under the new speech. Default: none.",
         ),
-    ] = False,
+    ] = None,
+    mix_level: Annotated[
+        float,
+        typer.Option(min=LEAST_LEVEL_DB, max=MOST_LEVEL_DB, metavar="DB", help="Gain of the music and effects, decibels."),
+    ] = 0.0,
+    duck: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=MOST_DUCK_DB, metavar="DB", help="Further decibels by which music and effects are quieter under speech."
+        ),
+    ] = DUCK_DB,
+    fit: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(FITS),
+            help="Length of the video where the speech is longer or shorter than VIDEO. cut: that of VIDEO. pad: the longer of the "
+            "two, with the last frame held. All others: that of the speech. loop shows VIDEO again from its beginning, bounce "
+            "forwards and backwards, slow at another speed, retime slower in pauses. Default: cut. Videos of these methods are "
+            f"always as long as the speech: {options.TIMELINE_METHODS}.",
+        ),
+    ] = "",
     expression: Annotated[
         str,
         typer.Option(
             metavar="|".join(EXPRESSIONS),
             help="What becomes of the slow expression of the person in VIDEO, such as a smile: kept, or replaced by the expression "
-            "that the method predicts. Default: keep; neutral with --retime and for these methods: "
+            "that the method predicts. Default: keep; neutral with any other --fit than cut and for these methods: "
             f"{options.TIMELINE_METHODS}.",
         ),
     ] = "",
@@ -248,9 +229,10 @@ def dub(
         reference=reference,
         reference_consent=options.consent_record(reference_consent),
         use=options.consent_use(project, language),
-        retime=retime,
+        fit=fit_named(fit),
         expression=expression_named(expression),
         expressiveness=expressiveness,
+        mix=SoundMix(file=mix, level_db=mix_level, duck_db=duck) if mix is not None else None,
         keep_audio=keep_audio,
         codec=codec,
         enrol=options.enrol_options(personalize=personalize, seed=seed),
@@ -268,6 +250,6 @@ def dub(
     if reference is not None:
         refuse_input(output, reference, "the reference")
     if report is not None:
-        check_report_folder(report, [file for file in (video, audio, reference, *records, output) if file is not None])
+        check_report_folder(report, [file for file in (video, audio, mix, reference, *records, output) if file is not None])
     chosen = None if method is None and motion is None and renderer is None else request.method
     run_async(run_dub(settings, request, actor, chosen, report))

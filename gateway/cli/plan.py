@@ -1,6 +1,6 @@
-"""`dubstage plan`: how many replicas of each stage a load needs.
+"""`dubstage plan`: what a dub takes before it runs, and how many replicas of each stage a load needs.
 
-Replicas that a load needs, from processor time per frame. Pure arithmetic.
+Replicas follow from processor time per frame, by arithmetic alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,18 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.table import Table
 
-from gateway.cli.app import app
+from gateway.actors.installation import open_installation, prepared_request
+from gateway.cli import options
+from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say, say_table
+from gateway.dub.disk import shown_bytes
+from gateway.dub.estimate import estimate_dub
+from gateway.dub.fit import FITS, fit_named
+from gateway.dub.request import DubRequest
+from gateway.housekeeping import open_jobs_folder
+from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
-from services.common.methods import DEFAULT_METHOD, METHODS
+from services.common.methods import DEFAULT_METHOD, METHODS, combined
 
 FIGURES: Final = Path(__file__).with_name("figures.toml")
 """Figures of the machine that dubstage was measured on."""
@@ -171,8 +179,53 @@ def read_figures(file: Path) -> Figures:
         raise InvalidRequestError(f"{file} is no readable TOML file: {problem}", field="figures") from problem
 
 
+async def _say_estimate(
+    settings: GatewaySettings, request: DubRequest, actor_id: str | None, method: str | None, *, as_json: bool
+) -> None:
+    """Estimate a dub and print the estimate.
+
+    Raises:
+        DubstageError: the dub would be refused, or a file cannot be read.
+    """
+    jobs = open_jobs_folder(settings.data_dir)
+    with open_installation(settings) as place:
+        prepared = await prepared_request(request, place, actor_id, method)
+        async with place.stages() as stages:
+            estimate = await estimate_dub(prepared, stages, jobs)
+    if as_json:
+        out.print_json(json.dumps(asdict(estimate)))
+        return
+    table = Table("what", "estimate")
+    table.add_row("frames", f"{estimate.num_frames}, {estimate.num_rendered} with a usable face")
+    table.add_row("processor time", f"{estimate.processor_s:.0f} s")
+    table.add_row("time on two processors", f"{estimate.wall_s:.0f} s")
+    table.add_row("memory", shown_bytes(estimate.memory_bytes))
+    table.add_row("disk", shown_bytes(estimate.disk_bytes))
+    say_table(table)
+    if estimate.num_dubs:
+        say(f"times by the last {estimate.num_dubs} dubs of this machine")
+    else:
+        say("times of another machine (docs/performance.md): no dub of this machine has been measured yet")
+
+
 @app.command("plan")
 def plan(
+    video: Annotated[
+        Path | None,
+        typer.Argument(metavar="[VIDEO]", help="Footage to estimate a dub of. Default: plan replicas.", show_default=False),
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With VIDEO: sound file with the new speech. Default: the sound of VIDEO.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="With VIDEO: video that the dub would write.")
+    ] = Path("dubbed.mp4"),
+    actor: Annotated[
+        str | None, typer.Option(metavar="ID", help="With VIDEO: actor to dub. Default: learn the person from VIDEO.")
+    ] = None,
+    fit: Annotated[str, typer.Option(metavar="|".join(FITS), help="With VIDEO: length of the video. Default: cut.")] = "",
+    personalize: options.Personalize = True,
+    stages: options.Stages = None,
     live: Annotated[int, typer.Option(min=0, max=100_000, metavar="N", help="Live streams at once.")] = 0,
     film_hours: Annotated[float, typer.Option(min=0, max=1e6, metavar="HOURS", help="Hours of video to dub in one night.")] = 0.0,
     night_hours: Annotated[float, typer.Option(min=0.1, max=24, metavar="HOURS", help="Length of the night.")] = 10.0,
@@ -190,10 +243,24 @@ def plan(
     ] = FIGURES,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say how many replicas of each stage some live streams and some hours of video a night need.
+    """Say what a dub of VIDEO takes. Without VIDEO, say how many replicas of each stage a load needs.
 
-    The figures are processor time per frame, measured on one kind of machine without a GPU (docs/operations.md).
+    A dub: frames, time, memory and disk, by a few pictures of VIDEO and the earlier dubs of this machine. A load: live streams, and
+    hours of video a night, by processor time per frame on one kind of machine without a GPU (docs/operations.md).
     """
+    if video is not None:
+        request = DubRequest(
+            footage=video,
+            speech=audio,
+            output=output,
+            method=combined(method),
+            fit=fit_named(fit),
+            enrol=options.enrol_options(personalize=personalize, seed=0),
+            overwrite=True,
+        )
+        chosen = None if actor is not None and method == DEFAULT_METHOD else request.method
+        run_async(_say_estimate(options.gateway_settings(stages), request, actor, chosen, as_json=as_json))
+        return
     load = PlannedLoad(live_streams=live, film_hours=film_hours, night_hours=night_hours, fps=fps, method=method, scale=scale)
     found = needs(read_figures(figures), load, processors)
     if as_json:

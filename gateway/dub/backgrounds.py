@@ -4,7 +4,8 @@ The background of a still picture is the picture, with its head turned to the pr
 
 | dub                        | background of a frame                                                | RPC of the texture stage |
 |----------------------------|----------------------------------------------------------------------|--------------------------|
-| `--retime`                 | footage frames in their order, some repeated, some left out          | SelectFrames             |
+| `--fit retime`             | footage frames in their order, some repeated, some left out          | SelectFrames             |
+| other fits but `cut`       | footage frames by their time (fit.py)                                |                          |
 | predicted head motion      | the footage frame whose head pose is near the predicted one          | MatchBackgrounds         |
 | the same, of a still       | the picture, with its head turned to the predicted pose              | RotatePortrait           |
 """
@@ -109,13 +110,16 @@ def rebased(poses: Float64, about: Float64, target: Float64) -> Float64:
     return np.asarray(moved + target)
 
 
-async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame: OnFrame) -> TrackedVideo:
+async def show_chosen(
+    analysis: FootageAnalysis, chosen: Sequence[int], on_frame: OnFrame, cuts: Sequence[int] = ()
+) -> TrackedVideo:
     """Return the background video that shows the chosen footage frames, with the records of the face. Written once per job.
 
     Args:
         analysis: the footage and the face to dub.
         chosen: a footage frame for every frame of the video.
         on_frame: called with every written frame.
+        cuts: frames of the video that begin a shot.
 
     Raises:
         StorageFullError: the disk is full.
@@ -146,7 +150,7 @@ async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame
 
         await in_thread(record)
         await in_thread(workspace.finish, "background", {}, path, workspace.backgrounds)
-    return background_video(analysis, len(chosen))
+    return background_video(analysis, len(chosen), cuts)
 
 
 def background_path(analysis: FootageAnalysis) -> Path:
@@ -160,11 +164,11 @@ def check_disk_space(analysis: FootageAnalysis, num_frames: int) -> None:
     analysis.workspace.allowance.check(video + num_frames * FACE_RECORD.itemsize, f"a background video of {num_frames} frames")
 
 
-def background_video(analysis: FootageAnalysis, num_frames: int) -> TrackedVideo:
-    """Return the finished background video of a job, with its face records."""
+def background_video(analysis: FootageAnalysis, num_frames: int, cuts: Sequence[int] = ()) -> TrackedVideo:
+    """Return the finished background video of a job, with its face records. `cuts` are the frames that begin a shot."""
     backgrounds = analysis.workspace.backgrounds
     info = open_background(background_path(analysis), own_timeline(analysis.info, num_frames))
-    return TrackedVideo(info, read_index(backgrounds, [], num_frames), backgrounds)
+    return TrackedVideo(info, read_index(backgrounds, list(cuts), num_frames), backgrounds)
 
 
 def _checked(

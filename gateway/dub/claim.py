@@ -43,6 +43,7 @@ def video_claim(
         "footage": [request.footage],
         "speech": list(dict.fromkeys(part.speech for part in request.parts)),
         "reference": [request.reference],
+        "mix": [request.mix.file if request.mix is not None else None],
     }
     return Claim(
         version=version("dubstage-suite"),

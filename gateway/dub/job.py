@@ -24,6 +24,7 @@ from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis, folder_of, gather_both, hear_speech
 from gateway.dub.claim import video_claim, video_watermark
 from gateway.dub.composite import TrackedVideo
+from gateway.dub.costs import DubWork, PaceFile
 from gateway.dub.disk import MAX_JOB_BYTES
 from gateway.dub.disk_needs import check_disks, records_need, video_need, windows_need
 from gateway.dub.face_records import embed_every
@@ -31,29 +32,34 @@ from gateway.dub.footage import check_length
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.messages import OnProgress
+from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
     DubOutcome,
     PartOutcome,
     about_damage,
+    about_left_out,
     about_mouth,
     about_no_frame,
     about_redone,
+    about_scale,
     about_silence,
     about_speech,
     about_voice,
     line_reasons,
 )
 from gateway.dub.passes import DubPart, DubPasses
-from gateway.dub.plan import joined_plan
+from gateway.dub.plan import Plan, joined_plan
 from gateway.dub.reference import ReferenceFace, find_reference
 from gateway.dub.request import (
     DubLine,
     DubRequest,
     check_line,
     check_output,
+    fitted,
     has_own_timeline,
     open_writer,
     output_speech,
+    sound_of,
 )
 from gateway.dub.scene import SceneLines
 from gateway.dub.speech import (
@@ -73,6 +79,7 @@ from gateway.provenance.watermark.embedding import Mark
 from gateway.safe_paths import remove_file
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
+from gateway.stages.remote import RemoteStages
 from gateway.stages.timing import StageClock, StageTimes, TimedStages
 from services.common.errors import ActorNotReadyError, InvalidRequestError, NoUsableFootageError, RequestError
 from services.common.methods import method_named
@@ -152,11 +159,12 @@ class DubJob:
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
         info = await inspect_in_child(request.footage)
-        own = has_own_timeline(request, info)
         lines = await asyncio.to_thread(lambda: [check_line(line, info) for line in request.lines])
         if lines and is_still(info):
             raise InvalidRequestError(f"{request.footage} is a single picture, and a scene needs a video", field="footage")
         speech = await asyncio.to_thread(output_speech, request, info, lines)
+        self._request = request = await asyncio.to_thread(fitted, request, info, speech)
+        own = has_own_timeline(request, info)
         encoder = await asyncio.to_thread(check_output, request, info, speech)
         if self._sealer is not None:
             self._sealer.check_place(request.output, overwrite=request.overwrite)
@@ -165,7 +173,7 @@ class DubJob:
         key = job_key(request, method, models, digests, self._stages.face_model)
         compared = any(compares_people(part) for part in request.parts) or finds_actors(request)
         place = folder_of(self._jobs, key)
-        if not place.exists():
+        if fresh := not place.exists():
             # The folder of an interrupted run may have the faces of all frames.
             await check_length(
                 self._untimed, info, threads=request.threads, embed_every=embed_every(info.video.num_frames) if compared else 0
@@ -176,7 +184,7 @@ class DubJob:
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
             reference = await self._reference(workspace, on_progress, embed=compared)
-            duration = await asyncio.to_thread(_video_duration, info, speech) if own else info.video.duration
+            duration = await asyncio.to_thread(video_duration, info, speech) if own else info.video.duration
             await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)
             passes = DubPasses(
                 request=request,
@@ -204,13 +212,23 @@ class DubJob:
                 claim = replace(claim, watermark=video_watermark(mark, dubbed=dubbed).payload)
                 seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
             # 5. Render windows, composite and encode.
+            sound = await asyncio.to_thread(sound_of, request, speech, video.info.video.duration)
             writer = await asyncio.to_thread(
-                open_writer, request, video.info, speech, dubbed=dubbed, takes_over=self._takes_over, seal=seal
+                open_writer, request, video.info, sound.sound, dubbed=dubbed, takes_over=self._takes_over, seal=seal
             )
             computed, reused = journal.computed, journal.reused
             facts = await passes.write(video, parts, writer, self._clock, mark)
+            learning_s = sum(part.person.seconds for part in parts)
+            times = StageTimes(
+                stages=self._clock.stages(),
+                frames=video.info.video.num_frames,
+                end_to_end_s=time.perf_counter() - began - learning_s,
+                personalize_s=learning_s,
+                cpu_s=time.process_time() - used,
+            )
+            if fresh and not lines:
+                await asyncio.to_thread(self._store_pace, info, video, plan, times, own=own)
         first = parts[0].person
-        learning_s = sum(part.person.seconds for part in parts)
         return DubOutcome(
             written=writer.report,
             info=info,
@@ -222,17 +240,13 @@ class DubJob:
             facts=facts,
             windows_computed=journal.computed - computed,
             windows_reused=journal.reused - reused,
-            times=StageTimes(
-                stages=self._clock.stages(),
-                frames=video.info.video.num_frames,
-                end_to_end_s=time.perf_counter() - began - learning_s,
-                personalize_s=learning_s,
-                cpu_s=time.process_time() - used,
-            ),
+            times=times,
             watermark=video_watermark(mark, dubbed=dubbed),
             undubbed=about_no_frame(plan, first.unlearned),
             warnings=[
+                *(about_left_out(info) if own else ()),
                 *_about_parts(parts, request.lines, info, own=own),
+                *about_scale(sound.scale_db),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
                 *(seal.warnings if seal is not None else ()),
@@ -302,6 +316,21 @@ class DubJob:
             stored = sum(ref.size_bytes for ref in journal.refs())
             needs.append(windows_need(self._store.folder, video.num_frames, 0, stored))
         check_disks(request.footage, needs)
+
+    def _store_pace(self, info: MediaInfo, video: TrackedVideo, plan: Plan, times: StageTimes, *, own: bool) -> None:
+        """Store the time of a dub that no earlier run began, for later estimates. Blocks."""
+        request, rows = self._request, plan.row[plan.rendered()]
+        work = DubWork(
+            method=request.method,
+            pixels=info.video.width * info.video.height,
+            footage_frames=info.video.num_frames,
+            frames=plan.num_frames,
+            rendered=len(rows),
+            scale=scale_of(video.faces, rows),
+            own_timeline=own,
+            personalizes=request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion),
+        )
+        PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
 
     async def _reference(self, workspace: Workspace, on_progress: OnProgress, *, embed: bool) -> ReferenceFace | None:
         """Return the face whose appearance the video takes; None: the request names no reference."""
@@ -415,7 +444,7 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, own: bo
     return [f"{line.name}: {warning}" for warning in told]
 
 
-def _video_duration(info: MediaInfo, speech: Speech) -> Fraction:
+def video_duration(info: MediaInfo, speech: Speech) -> Fraction:
     """Return the length of a video that is as long as the speech, seconds: a whole number of frames."""
     rate = own_timeline(info, 1).video.average_rate
     return math.ceil(speech_duration(speech) * rate) / rate

@@ -24,7 +24,8 @@ async def file_digests(request: DubRequest) -> dict[Path, str]:
         MediaUnsupportedError: a file of the request cannot be read.
     """
     spoken = [line.dub.speech for line in request.lines]
-    files = [file for file in (request.footage, request.speech, request.reference, *spoken) if file is not None]
+    mix = request.mix.file if request.mix is not None else None
+    files = [file for file in (request.footage, request.speech, request.reference, mix, *spoken) if file is not None]
     return await asyncio.to_thread(lambda: {file: sha256_of(file) for file in dict.fromkeys(files)})
 
 
@@ -58,7 +59,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
         enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
         warp=int(request.warp),
-        retime=request.retime,
+        fit=request.fit,
         expression=request.keeps_expression,
         expressiveness=float(request.expressiveness),
     )

@@ -136,6 +136,21 @@ def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
     return []
 
 
+def about_left_out(info: MediaInfo) -> list[str]:
+    """Return a warning if a video with its own timeline leaves streams of the footage out, besides its first sound."""
+    kinds = [*("sound" for _ in info.audio[1:]), *(stream.kind for stream in info.others)]
+    if not kinds:
+        return []
+    return [f"the video has a timeline of its own, so further streams of the footage are left out: {', '.join(sorted(set(kinds)))}"]
+
+
+def about_scale(scale_db: float) -> list[str]:
+    """Return a warning if speech with music and effects was made quieter so that no sample exceeds full scale."""
+    if scale_db <= 0.0:
+        return []
+    return [f"speech with music and effects would exceed full scale: all sound is {scale_db:.1f} dB quieter"]
+
+
 def about_mouth(actor: EnrolledActor | None) -> list[str]:
     """Return a warning if the enrolment has hardly seen the person's open mouth."""
     if actor is None or mouth_opening(actor.geometry.mean_mouth) >= _SPEAKING_PX:

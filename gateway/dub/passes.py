@@ -19,6 +19,7 @@ from gateway.dub.composite import TrackedVideo, VideoFacts
 from gateway.dub.disk_needs import check_disks, video_need, windows_need
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import ChosenFace, about_faces
+from gateway.dub.fit import cuts_of, shown_frames
 from gateway.dub.journal import BlobLedger, Journal, step_key
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import frame_seconds
@@ -192,10 +193,11 @@ class DubPasses:
             poses = rebased(motion["pose"], actor.pose, await asyncio.to_thread(own_pose, analysis))
             return await show_rotated(analysis, actor.identity, poses, motion["blink"], on_frame)
         if analysis.method.motion.moves_head:
-            chosen = await match_head_motion(analysis, motion["pose"], actor.pose)
-        else:
-            chosen = await retime(analysis, motion["speech_probability"])
-        return await show_chosen(analysis, chosen, on_frame)
+            return await show_chosen(analysis, await match_head_motion(analysis, motion["pose"], actor.pose), on_frame)
+        if request.fit == "retime":
+            return await show_chosen(analysis, await retime(analysis, motion["speech_probability"]), on_frame)
+        chosen = shown_frames(request.fit, analysis.info.video, len(motion))
+        return await show_chosen(analysis, chosen, on_frame, cuts_of(chosen, analysis.index.shot_cuts))
 
     def plan(self, video: TrackedVideo, person: DubbedPerson) -> Plan:
         """Return what happens to every frame of the video."""

@@ -7,7 +7,8 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -17,12 +18,14 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice
+from gateway.dub.fit import Fit
 from gateway.dub.scene_sound import SceneSound, SpokenLine
-from gateway.dub.speech import FEATURE_BLOCK, speech_duration
+from gateway.dub.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
 from gateway.dub.timecode import VideoTime
 from gateway.media.background import own_timeline
 from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.inspection import inspect_sound, inspect_video
+from gateway.media.mix import MixedSound, SoundMix, mixed
 from gateway.media.output import MARK, check_place
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
@@ -75,13 +78,14 @@ class DubRequest:
         reference: picture or video of the person whose appearance the video takes; None: the actor's own appearance.
         reference_consent: consent record of the person in `reference`; None: there is none.
         use: project and language, which the consent records must cover.
+        mix: music and effects under the new speech; None: the speech alone.
         keep_audio: the output keeps the sound of the footage.
         codec: video codec of the output; None: chosen by the container.
         enrol: which parts of the enrolment from this footage are done.
         warp: how the texture stage warps.
         threads: threads of decoder and encoder.
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
-        retime: the video is as long as the speech and shows the frames of the footage with a fitting head motion.
+        fit: length of the video where the speech is longer or shorter than the footage (fit.py).
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for videos with their own timeline.
         expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
             1: as the person speaks.
@@ -101,13 +105,14 @@ class DubRequest:
     reference: Path | None = None
     reference_consent: Consent | None = None
     use: ConsentUse = ConsentUse()
+    mix: SoundMix | None = None
     keep_audio: bool = False
     codec: str | None = None
     enrol: EnrolOptions = EnrolOptions()
     warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
     threads: int = 2
     feature_block: int = FEATURE_BLOCK
-    retime: bool = False
+    fit: Fit = "cut"
     expression: Expression | None = None
     expressiveness: float = 1.0
     overwrite: bool = False
@@ -143,7 +148,7 @@ class DubRequest:
     @property
     def keeps_expression(self) -> bool:
         """Whether the video keeps the slow expression of the footage. Only a video with the frames of the footage can."""
-        return self.expression != "neutral" and not (self.retime or method_named(self.method).own_timeline)
+        return self.expression != "neutral" and self.fit == "cut" and not method_named(self.method).own_timeline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,13 +188,18 @@ def check_scene(request: DubRequest, actor_id: str = "") -> None:
         "face": request.face != FaceChoice("largest"),
         "actor": bool(actor_id),
         "reference": request.reference is not None,
-        "retime": request.retime,
+        "fit": request.fit != "cut",
+        "mix": request.mix is not None,
         "method": method_named(request.method).own_timeline,
     }
     for field, given in wrong.items():
         if given and request.lines:
             what = f"method {request.method}" if field == "method" else field
-            why = "each line names its own" if field in {"speech", "face", "actor"} else "a scene has the frames of its footage"
+            why = (
+                "each line names its own"
+                if field in {"speech", "face", "actor"}
+                else "a scene has the frames and the sound of its footage"
+            )
             raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
 
 
@@ -235,7 +245,7 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     method = method_named(request.method)
     check_footage(method, request.footage, info)
     check_reference(method, request.reference)
-    return wants_own_timeline(method, retime=request.retime, keep_audio=request.keep_audio, expression=request.expression)
+    return wants_own_timeline(method, fit=request.fit, keep_audio=request.keep_audio, expression=request.expression)
 
 
 def expression_named(name: str) -> Expression | None:
@@ -250,17 +260,30 @@ def expression_named(name: str) -> Expression | None:
     return found
 
 
-def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool, expression: Expression | None = None) -> bool:
+def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:
+    """Return the request with the fit `cut` in place of `pad` if the speech is not longer than the footage. Reads the speech then.
+
+    Raises:
+        InvalidRequestError: parts of the request contradict each other, or the speech has no samples.
+        MediaUnsupportedError: the speech cannot be read.
+    """
+    if request.fit != "pad" or request.lines or not has_own_timeline(request, info):
+        return request
+    longer = speech_duration(speech) > info.video.duration + Fraction(1, UNHEARD_PER_S)
+    return request if longer else replace(request, fit="cut")
+
+
+def wants_own_timeline(method: Method, *, fit: Fit, keep_audio: bool, expression: Expression | None = None) -> bool:
     """Return whether the video gets its own timeline, without reading the footage.
 
     Raises:
         InvalidRequestError: the options contradict each other.
     """
-    if retime and method.own_timeline:
+    if fit != "cut" and method.own_timeline:
         raise InvalidRequestError(
-            f"videos of method {method.name} are always as long as the speech: leave --retime out", field="retime"
+            f"videos of method {method.name} are always as long as the speech: leave --fit {fit} out", field="fit"
         )
-    own = retime or method.own_timeline
+    own = fit != "cut" or method.own_timeline
     if own and keep_audio:
         raise InvalidRequestError(
             "the video gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
@@ -300,6 +323,26 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
     own = SoundReader(info.path, origin=info.video.start)
     own.check_sound()
     return own.speech()
+
+
+def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSound:
+    """Return the sound of a video: the speech, with the music and effects of the request under it. Blocks.
+
+    Args:
+        duration: length of the video, seconds.
+
+    Raises:
+        MediaUnsupportedError: the speech, or the music and effects, cannot be read.
+    """
+    if request.mix is None:
+        return MixedSound(speech, 0.0)
+    return mixed(speech, SoundReader(request.mix.file).speech(), request.mix, duration)
+
+
+def check_mix(mix: Path | None, *, keep_audio: bool) -> None:
+    """Raise InvalidRequestError if music and effects are given for a video that keeps the sound of the footage."""
+    if mix is not None and keep_audio:
+        raise InvalidRequestError("the video keeps the sound of the footage: leave --mix or --keep-audio out", field="mix")
 
 
 def check_line(line: DubLine, info: MediaInfo) -> range:
@@ -367,7 +410,7 @@ def open_writer(
     Raises:
         InvalidRequestError, MediaUnsupportedError: the output cannot be written as requested.
     """
-    brings_sound = request.speech is not None or bool(request.lines)
+    brings_sound = request.speech is not None or request.mix is not None or bool(request.lines)
     for line in request.lines:
         check_place(request.output, footage=request.footage, speech=line.dub.speech, overwrite=request.overwrite)
     new_sound = (brings_sound or video.path != request.footage or not video.audio) and not request.keep_audio
@@ -420,6 +463,12 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
         InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`.
     """
     video = info
+    if request.mix is not None:
+        check_mix(request.mix.file, keep_audio=request.keep_audio)
+        refuse_input(request.output, request.mix.file, "the music and effects")
+        inspect_sound(request.mix.file)
+        SoundReader(request.mix.file).check_sound()
+    request = fitted(request, info, speech)
     if has_own_timeline(request, info):
         if is_still(info):
             check_opaque(info)

@@ -20,6 +20,8 @@ from gateway.media.reader import VideoReader, plane_views
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from gateway.media.writer import VideoWriter
 
+_BACKWARDS: Final = 64
+"""Least number of decoded frames that are stored at once while footage plays backwards."""
 BACKGROUND_SUFFIX: Final = ".nut"
 """Ending of background videos. NUT keeps every time exactly, and holds FFV1."""
 
@@ -106,7 +108,8 @@ class FrameCache:
 def write_frames(path: Path, info: MediaInfo, chosen: Sequence[int], *, threads: int, on_frame: Callable[[int], None]) -> None:
     """Write the background video that shows frame `chosen[n]` of the footage as its frame n.
 
-    If `chosen` is not in order, the decoded frames are stored in a file in the folder of `path` in the meantime.
+    If `chosen` is not in order, decoded frames are stored in a file in the folder of `path` in the meantime. Of footage that plays
+    backwards, an eighth is stored at once, or _BACKWARDS frames.
 
     Raises:
         MediaUnsupportedError: the footage breaks off.
@@ -116,9 +119,13 @@ def write_frames(path: Path, info: MediaInfo, chosen: Sequence[int], *, threads:
     picture = blank_picture(described.video)
     shelf = path.with_suffix(".frames")
     try:
-        in_order = all(first <= second for first, second in pairwise(chosen))
+        runs = _runs(chosen)
+        # Footage that is shown again and again has hardly more runs than times it is shown.
+        few = len(runs) <= 2 + len(chosen) // max(1, info.video.num_frames - 1)
         pictures = (
-            _in_order(info, chosen, threads) if in_order else _from_cache(FrameCache(shelf, info, chosen, threads=threads), chosen)
+            (planes for run in runs for planes in _of_run(info, run, shelf, threads))
+            if few
+            else _from_cache(FrameCache(shelf, info, chosen, threads=threads), chosen)
         )
         with background_writer(path, described, threads) as writer:
             for number, planes in enumerate(pictures):
@@ -126,6 +133,32 @@ def write_frames(path: Path, info: MediaInfo, chosen: Sequence[int], *, threads:
                 on_frame(number + 1)
     finally:
         shelf.unlink(missing_ok=True)
+
+
+def _runs(chosen: Sequence[int]) -> list[Sequence[int]]:
+    """Return the longest stretches of frames, in order, of which each never falls or never rises."""
+    runs: list[Sequence[int]] = []
+    begin, direction = 0, 0
+    for place, (first, second) in enumerate(pairwise(chosen), 1):
+        step = (second > first) - (second < first)
+        if step and direction and step != direction:
+            runs.append(chosen[begin:place])
+            begin, direction = place, 0
+        else:
+            direction = direction or step
+    return [*runs, chosen[begin:]]
+
+
+def _of_run(info: MediaInfo, run: Sequence[int], shelf: Path, threads: int) -> Iterator[tuple[Plane, ...]]:
+    """Yield the planes of a run. Frames that play backwards are decoded in blocks, the last block first."""
+    if run[0] <= run[-1]:
+        yield from _in_order(info, run, threads)
+        return
+    size = max(_BACKWARDS, -(-len(run) // 8))
+    for begin in range(0, len(run), size):
+        block = run[begin : begin + size]
+        shelf.unlink(missing_ok=True)  # the last block is still mapped into memory
+        yield from _from_cache(FrameCache(shelf, info, block, threads=threads), block)
 
 
 def _in_order(info: MediaInfo, chosen: Sequence[int], threads: int) -> Iterator[tuple[Plane, ...]]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Role = Literal["footage", "speech", "reference"]
+Role = Literal["footage", "speech", "reference", "mix"]
 """Role of a file in the making of a video. The manifest names files by their role alone: names of files may be names of people."""
 
 DUB_LABEL: Final = "dubstage.dub"
@@ -102,7 +102,7 @@ class DubFacts(_Facts):
 
 GENERATOR: Final = "dubstage"
 _SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-_RELATIONSHIPS: Final[dict[Role, str]] = {"footage": "parentOf", "speech": "inputTo", "reference": "inputTo"}
+_RELATIONSHIPS: Final[dict[Role, str]] = {"footage": "parentOf", "speech": "inputTo", "reference": "inputTo", "mix": "inputTo"}
 
 
 @dataclass(frozen=True, slots=True)

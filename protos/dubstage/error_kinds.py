@@ -1,4 +1,4 @@
-"""The one table of the errors of dubstage's servers: reason, gRPC status, its details, and whether the call may be repeated.
+"""The base of all errors of dubstage, and the table of the errors of its servers: reason, gRPC status, details, repeatable or not.
 
 Servers write statuses by the table, and every client reads statuses by the table. The module needs neither gRPC nor numpy.
 """
@@ -8,6 +8,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple
+
+
+class Error(Exception):
+    """Base of all errors of dubstage: of calls to a server (DubstageCallError) and of the suite in this process.
+
+    Attributes:
+        message: text for a person.
+        code: name of the gRPC status, such as INVALID_ARGUMENT.
+        reason: stable identifier of the failure, such as INVALID_REQUEST; empty: gRPC itself failed.
+        field: field of the request that cannot be used; empty: no field is to blame.
+        violations: all fields that cannot be used, each with what is wrong.
+        stage: server that reported the failure; empty: no server did.
+        retryable: whether the same call may succeed later.
+        retry_after_s: seconds to wait before the same call may succeed.
+    """
+
+    code: str = ""
+    reason: str = ""
+    field: str = ""
+    violations: tuple[tuple[str, str], ...] = ()
+    stage: str = ""
+    retryable: bool = False
+    retry_after_s: float = 0.0
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 class Details(Enum):

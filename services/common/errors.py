@@ -1,4 +1,4 @@
-"""Every error that dubstage reports to a caller. dubstage.error_kinds has the table of their gRPC statuses.
+"""Every error that dubstage reports to a caller. dubstage.error_kinds has the base of the tree, and the table of the gRPC statuses.
 
     DubstageError
         RequestError                       the request cannot be used (names the field)
@@ -55,23 +55,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-from dubstage.error_kinds import KINDS
+from dubstage.error_kinds import KINDS, Error
 
 UNDUBBED_EXIT_CODE: Final = 13
 """Exit code of a dub that wrote its video without a dubbed frame: no error, but a person must look."""
 
 
-class DubstageError(Exception):
+class DubstageError(Error):
     """Base of the tree. Only leaves are raised.
 
     The message is for a person: it names the thing and, where there is one, the remedy.
     """
 
-    reason: ClassVar[str] = ""
+    reason: str = ""
     """Stable UPPER_SNAKE_CASE identifier, unique in the tree; empty on classes that are not leaves."""
-    code: ClassVar[str] = "INTERNAL"
+    code: str = "INTERNAL"
     """Name of the gRPC status code, from the table KINDS."""
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     """Whether the same call may succeed later without a change by a person, from the table KINDS."""
     exit_code: ClassVar[int] = 12
     """Exit code of a process that ends with this error."""
@@ -84,7 +84,6 @@ class DubstageError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
         self.stage = ""
         """Name of the stage that reported the error; set on errors that came over the wire."""
 

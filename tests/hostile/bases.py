@@ -177,6 +177,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(actor_id="nobody")]],
         "gateway.RevokeConsent": [[gateway_pb2.RevokeConsentRequest(record_sha256="0" * 64)]],
         "gateway.CreateDub": [[dubbing()], [_scene()]],
+        "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing())]],
         "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
         "gateway.Live": [_live()],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
@@ -216,7 +217,7 @@ def _batch() -> batch_pb2.SubmitBatchRequest:
 
 
 def _manifest() -> batch_pb2.SubmitBatchRequest:
-    rows = b'{"defaults": {"retime": true}}\n{"id": "one", "footage": "footage.mp4", "output": "case-one.mp4"}\n'
+    rows = b'{"defaults": {"fit": "loop"}}\n{"id": "one", "footage": "footage.mp4", "output": "case-one.mp4"}\n'
     return batch_pb2.SubmitBatchRequest(batch_id=BATCH, manifest=rows, validate_only=True)
 
 

@@ -121,6 +121,10 @@ def create_dub_with_reference(place: Place, connection: Connection, consent: Con
     client.dub(connection, **video(mine, method="hetero", reference=FOOTAGE, **fields))
 
 
+def estimate(place: Place, connection: Connection, consent: Consent | None) -> None:
+    client.estimate(connection, client.dub.request(**video(consent)))
+
+
 def live(place: Place, connection: Connection, consent: Consent | None) -> None:
     place.give("ann", consent)
     list(client.live(connection, [], actor_id="ann", sample_rate_hz=16000, **NIGHT))
@@ -129,6 +133,7 @@ def live(place: Place, connection: Connection, consent: Consent | None) -> None:
 DOORS: dict[str, tuple[Callable[[Place, Connection, Consent | None], None], ...]] = {
     "ActorService.CreateActor": (create_actor,),
     "DubService.CreateDub": (create_dub, create_dub_of_actor, create_dub_with_reference),
+    "DubService.EstimateDub": (estimate,),
     "DubService.Live": (live,),
 }
 """Requests that begin work with a person, by RPC. The check of batches reports mistakes by rows, and has a test of its own."""

@@ -37,7 +37,7 @@ def num_frames(path: Path) -> int:
 def test_retimed_video_has_speech_length(gateway: RunningGateway, actor: str, media: Media) -> None:
     """A retimed video is as long as the speech."""
     with gateway.connect() as connection:
-        result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, retime=True)).wait(timeout_s=300)
+        result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, fit="retime")).wait(timeout_s=300)
     assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES
 
 
@@ -64,8 +64,8 @@ def test_picture_actor_speaks_and_erases(start_gateway: StartGateway, stages: Ru
     ("fields", "field"),
     [
         ({"footage": PICTURE, "method": "ugc"}, "method"),
-        ({"retime": True, "method": "headpose"}, "retime"),
-        ({"retime": True, "keep_audio": True}, "keep_audio"),
+        ({"fit": "retime", "method": "headpose"}, "fit"),
+        ({"fit": "retime", "keep_audio": True}, "keep_audio"),
     ],
 )
 def test_what_does_not_go_together_is_told(gateway: RunningGateway, fields: dict[str, object], field: str) -> None:

@@ -81,7 +81,8 @@ def test_actor_is_the_face_of_a_line(gateway: RunningGateway, actor: str) -> Non
         ({"lines": [line(0.0, consent=pb.ConsentRecord(subject="x"))]}, "lines[0].consent.granted_by"),
         ({"lines": [line(0.0)], "speech": "speech.wav"}, "speech_uri"),
         ({"lines": [line(0.0)], "face": "speaker"}, "face"),
-        ({"lines": [line(0.0)], "retime": True}, "retime"),
+        ({"lines": [line(0.0)], "fit": "loop"}, "fit"),
+        ({"lines": [line(0.0)], "mix": "speech.wav"}, "mix_uri"),
     ],
 )
 def test_unusable_line_refused_at_once(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:

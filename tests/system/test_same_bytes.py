@@ -15,6 +15,7 @@ from skimage.data import astronaut
 
 from dubstage.client.rpcs import Rpc
 from gateway.dub.enrol import EnrolOptions
+from gateway.dub.fit import Fit
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
 from gateway.dub.speech import FEATURE_BLOCK
@@ -109,12 +110,12 @@ class Case:
     footage_s: float = FOOTAGE_S
     speech_s: float = SPEECH_S
     still: bool = False
-    retime: bool = False
+    fit: Fit = "cut"
 
 
 CASES = {
     "ugc": Case("ugc", footage_s=LONG_S - 0.1, speech_s=LONG_S),
-    "ugc retimed": Case("ugc", retime=True),
+    "ugc retimed": Case("ugc", fit="retime"),
     "everybody": Case("everybody", EnrolOptions(renderer_steps=2)),
     "headpose": Case("headpose", EnrolOptions(renderer_steps=2)),
     "headpose of a still": Case("headpose", still=True),
@@ -150,7 +151,7 @@ def test_in_process_over_grpc_and_with_other_chunks(
             output=output,
             method=case.method,
             enrol=case.enrol,
-            retime=case.retime,
+            fit=case.fit,
             feature_block=feature_block,
         )
         job = DubJob(request, stages, store, tmp_path / "jobs")

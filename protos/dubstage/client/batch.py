@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from dubstage.client import rpcs
+from dubstage.client.arrays import number_of
 from dubstage.client.calls import download_call, paged_call, unary_call
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from dubstage.gateway.v1alpha1 import gateway_pb2
 
 __all__ = ["cancel", "delete", "get", "list_batches", "list_shots", "report", "retry", "row", "submit", "watch"]
 
@@ -31,7 +33,7 @@ def row(
     consent: str = "",
     method: str = "",
     face: str = "",
-    retime: bool = False,
+    fit: str | int = 0,
     expression: str = "",
     keep_audio: bool = False,
     codec: str = "",
@@ -53,7 +55,7 @@ def row(
         consent: JSON file with the consent record, named like `footage`. It narrows the actor's record. Empty: the actor's alone.
         method: name of the method; empty: the actor's, or the gateway's default.
         face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
-        retime: make the video as long as the speech.
+        fit: as for `gateway.dub`.
         expression: "keep" or "neutral"; empty: the method decides.
         keep_audio: keep the footage's sound.
         codec: video codec; empty: chosen by the container.
@@ -73,7 +75,7 @@ def row(
         consent_uri=consent,
         method=method,
         face=face,
-        retime=retime,
+        fit=number_of(gateway_pb2.Fit, "FIT_", fit or 0),
         expression=expression,
         keep_audio=keep_audio,
         codec=codec,

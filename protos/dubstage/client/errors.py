@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from dubstage.error_kinds import RETRYABLE_CODES
+from dubstage.error_kinds import RETRYABLE_CODES, Error
 
 _DETAILS_KEY = "grpc-status-details-bin"
 # This is gRPC's text for a message above the limit of the connection, or far above the limit of the server.
@@ -18,8 +18,8 @@ _TOO_LARGE = "message larger than max"
 _NO_CONNECTION = ("connections to all backends failing", "failed to connect to all addresses", "DNS resolution failed")
 
 
-class DubstageCallError(Exception):
-    """A call failed.
+class DubstageCallError(Error):
+    """A call to a server failed.
 
     Attributes:
         message: text for a person.
@@ -47,11 +47,10 @@ class DubstageCallError(Exception):
         unsent: bool = False,
     ) -> None:
         super().__init__(message)
-        self.message = message
         self.code = code
         self.reason = reason
         self.field = field
-        self.violations: tuple[tuple[str, str], ...] = ()
+        self.violations = ()
         self.violation_reasons: tuple[str, ...] = ()
         self.stage = stage
         self.retryable = retryable

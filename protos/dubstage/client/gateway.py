@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dubstage.client import rpcs
-from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image
+from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image, number_of
 from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
 from dubstage.client.operations import (
     DUB,
@@ -47,6 +47,7 @@ __all__ = [
     "dub",
     "enrol",
     "erase_actor",
+    "estimate",
     "get_actor",
     "get_operation",
     "list_actors",
@@ -150,7 +151,7 @@ def dub(
     consent: Consent | None = None,
     skip_personalization: bool = False,
     seed: int = 0,
-    retime: bool = False,
+    fit: str | int = 0,
     overwrite: bool = False,
     reference: str = "",
     reference_consent: Consent | None = None,
@@ -158,6 +159,9 @@ def dub(
     project: str = "",
     language: str = "",
     expressiveness: float | None = None,
+    mix: str = "",
+    mix_level_db: float = 0.0,
+    duck_db: float | None = None,
     lines: Sequence[Line] = (),
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
@@ -175,7 +179,8 @@ def dub(
             record.
         skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.
         seed: random seed for personalisation.
-        retime: make the video as long as the speech, by repeating and leaving out frames.
+        fit: length of the video where the speech is longer or shorter than the footage: name of a Fit without its prefix, in lower
+            case, such as "loop", or its number; 0 or empty: cut.
         overwrite: replace any file at `output`; without this, only a video that dubstage wrote is replaced.
         reference: picture or video, named like `footage`, whose first usable face gives the video its lip colour, make-up and
             beard, for methods whose renderer takes a reference; empty: the person's own appearance.
@@ -187,6 +192,10 @@ def dub(
         language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
         expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
             Lips that p, b, m or silence shut stay shut.
+        mix: sound file, named like `footage`, with the music and effects of the footage and no dialogue, which lies under the new
+            speech; empty: the speech alone.
+        mix_level_db: gain of the music and effects, decibels, -60 to 12.
+        duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
         lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
     """
     return pb.CreateDubRequest(
@@ -201,7 +210,7 @@ def dub(
         consent=_consent(consent),
         skip_personalization=skip_personalization,
         seed=seed,
-        retime=retime,
+        fit=number_of(pb.Fit, "FIT_", fit or 0),
         overwrite=overwrite,
         reference_uri=reference,
         reference_consent=_consent(reference_consent),
@@ -209,8 +218,21 @@ def dub(
         project=project,
         language=language,
         expressiveness=expressiveness,
+        mix_uri=mix,
+        mix_level_db=mix_level_db,
+        duck_db=duck_db,
         lines=[pb.DubLine(**line) if isinstance(line, Mapping) else line for line in lines],
     )
+
+
+@unary_call(rpcs.gateway.ESTIMATE_DUB, lambda reply: reply)
+def estimate(dub: pb.CreateDubRequest) -> pb.EstimateDubRequest:
+    """Return an EstimateDubResponse: frames, seconds, memory and disk of a dub that is not begun.
+
+    Args:
+        dub: the request, such as `dub.request(footage="shot.mp4", output="dubbed.mp4")` makes.
+    """
+    return pb.EstimateDubRequest(dub=dub)
 
 
 @operation_call(rpcs.gateway.DETECT_FACES, FACES)

@@ -37,6 +37,7 @@ def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactSt
 
 
 READS = {
+    "DubService.EstimateDub",
     "ActorService.GetActor",
     "ActorService.ListActors",
     "DubService.DetectFaces",

@@ -54,8 +54,8 @@ def mistakes(path: Path, **more: Any) -> list[str]:
 
 def test_rows_take_defaults_and_paths(write: Write, tmp_path: Path) -> None:
     """Rows take the defaults and paths begin at the manifest."""
-    defaults = {"defaults": {"speech": "de/a.wav", "retime": True, "quality": {"max_warnings": 2}}}
-    path = write(defaults, "", row("a"), row("b", retime=False, consent="consent.json", footage=f"file://{tmp_path}/plate.mp4"))
+    defaults = {"defaults": {"speech": "de/a.wav", "fit": "loop", "quality": {"max_warnings": 2}}}
+    path = write(defaults, "", row("a"), row("b", fit="cut", consent="consent.json", footage=f"file://{tmp_path}/plate.mp4"))
     manifest = read_manifest(path)
     assert manifest.name == "night-12-reel-e"
     first, second = manifest.shots
@@ -64,15 +64,15 @@ def test_rows_take_defaults_and_paths(write: Write, tmp_path: Path) -> None:
         footage=f"{tmp_path}/plate.mp4",
         speech=f"{tmp_path}/de/a.wav",
         output=f"{tmp_path}/out/a.mp4",
-        retime=True,
+        fit="loop",
         quality=Quality(max_warnings=2),
     )
-    assert (second.retime, second.footage, second.consent) == (False, f"{tmp_path}/plate.mp4", f"{tmp_path}/consent.json")
+    assert (second.fit, second.footage, second.consent) == ("cut", f"{tmp_path}/plate.mp4", f"{tmp_path}/consent.json")
 
 
 def test_the_digest_is_that_of_the_wanted_videos(write: Write) -> None:
-    plain = read_manifest(write(row("a", retime=False), row("b")))
-    spelled = read_manifest(write({"defaults": {"retime": False}}, row("a"), row("b", seed=0)), name="other")
+    plain = read_manifest(write(row("a", fit="cut"), row("b")))
+    spelled = read_manifest(write({"defaults": {"fit": "cut"}}, row("a"), row("b", seed=0)), name="other")
     assert plain.sha256 == spelled.sha256
     assert (plain.name, spelled.name) == ("night-12-reel-e", "other")
     assert read_manifest(write(row("b"), row("a"))).sha256 != plain.sha256
@@ -93,7 +93,7 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         row("e", face="the left one"),
         row("f", method="magic"),
         row("g", codec="vp9"),
-        row("h", retime=True, keep_audio=True),
+        row("h", fit="slow", keep_audio=True),
         row("i", output="out/i.txt"),
         row("j", output="de"),
         '{"id": "k", "id": "l"}',
@@ -237,7 +237,7 @@ def test_read_only_folder_is_reported(write: Write, tmp_path: Path) -> None:
 
 def test_only_rows_count_against_the_most_rows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_manifest, "MOST_ROWS", 2)
-    defaults = {"defaults": {"retime": True}}
+    defaults = {"defaults": {"fit": "loop"}}
     for first in ((), (defaults,)):
         assert len(read_manifest(write(*first, row("a"), row("b"))).shots) == 2
         with pytest.raises(InvalidRequestError, match="3 rows, and a batch has at most 2"):

@@ -76,7 +76,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
         tmp_path,
         method="ugc+hetero",
         face="20,30",
-        retime=True,
+        fit="retime",
         expression="neutral",
         expressiveness=1.25,
         codec="ffv1",
@@ -87,7 +87,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
     request = await request_of(bench, row)
     assert request.consent is not None
     assert request.consent.reference == "safe 1"
-    assert (request.method, request.face, request.retime) == ("ugc+hetero", FaceChoice("point", point=(20.0, 30.0)), True)
+    assert (request.method, request.face, request.fit) == ("ugc+hetero", FaceChoice("point", point=(20.0, 30.0)), "retime")
     assert (request.expression, request.expressiveness, request.codec) == ("neutral", 1.25, "ffv1")
     assert request.enrol == EnrolOptions(personalize_renderer=False, personalize_motion=False, seed=5)
 

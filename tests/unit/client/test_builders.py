@@ -256,9 +256,9 @@ def test_gateway_requests() -> None:
         consent=gateway_pb2.ConsentRecord(subject="Ann", scope="this video"),
         skip_personalization=True,
     )
-    dub = gateway.dub.request(footage="film.mp4", speech="speech.wav", output="out.mp4", retime=True, codec="prores")
+    dub = gateway.dub.request(footage="film.mp4", speech="speech.wav", output="out.mp4", fit="bounce", codec="prores")
     assert dub == gateway_pb2.CreateDubRequest(
-        footage_uri="film.mp4", speech_uri="speech.wav", output_uri="out.mp4", retime=True, codec="prores"
+        footage_uri="film.mp4", speech_uri="speech.wav", output_uri="out.mp4", fit=gateway_pb2.FIT_BOUNCE, codec="prores"
     )
     assert not dub.HasField("expressiveness")
     assert gateway.dub.request(footage="film.mp4", output="out.mp4", expressiveness=0.5).expressiveness == 0.5
@@ -270,7 +270,13 @@ def test_gateway_requests() -> None:
     assert [request.audio.first_sample for request in sent] == [0, 5]
 
 
-DUB_FILES = {"footage_uri": "footage", "speech_uri": "speech", "output_uri": "output", "reference_uri": "reference"}
+DUB_FILES = {
+    "footage_uri": "footage",
+    "speech_uri": "speech",
+    "output_uri": "output",
+    "reference_uri": "reference",
+    "mix_uri": "mix",
+}
 """Fields of CreateDubRequest that name files -> arguments of `gateway.dub`."""
 
 

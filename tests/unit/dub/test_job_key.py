@@ -69,7 +69,7 @@ async def test_expression_is_part_of_key(request_of: DubRequest) -> None:
     kept = await key_of(request_of, method, listed())
     assert await key_of(replace(request_of, expression="keep"), method, listed()) == kept
     assert await key_of(replace(request_of, expression="neutral"), method, listed()) != kept
-    retimed = replace(request_of, retime=True)
+    retimed = replace(request_of, fit="retime")
     assert await key_of(replace(retimed, expression="neutral"), method, listed()) == await key_of(retimed, method, listed())
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
+from gateway.dub.fit import Fit
 from gateway.dub.request import (
     LEAST_EXPRESSIVENESS,
     MOST_EXPRESSIVENESS,
@@ -71,7 +72,9 @@ def test_own_timeline_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
         assert cv2.imwrite(str(footage), np.full((120, 100, 3), 90, np.uint8))
     else:
         footage = make_clip(tmp_path / "clip.mp4")
-    request = DubRequest(footage=footage, speech=speech, output=tmp_path / "out.mxf", method=method, retime=method == "ugc")
+    request = DubRequest(
+        footage=footage, speech=speech, output=tmp_path / "out.mxf", method=method, fit="retime" if method == "ugc" else "cut"
+    )
     info = probe(footage)
     check_output(request, info, open_speech(request, info))
 
@@ -79,36 +82,36 @@ def test_own_timeline_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
 def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
     """A video with its own timeline is no MXF at a rate that MXF lacks."""
     footage = make_clip(tmp_path / "clip.mp4", Clip(pts=range(0, 12 * 800, 800), sound_rate=16000))
-    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="ugc", retime=True)
+    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="ugc", fit="retime")
     info = probe(footage)
     with pytest.raises(MediaUnsupportedError, match="mpeg2video cannot run at 16 frames a second"):
         check_output(request, info, open_speech(request, info))
 
 
 @pytest.mark.parametrize(
-    ("method", "retime", "expression", "kept"),
+    ("method", "fit", "expression", "kept"),
     [
-        ("ugc", False, None, True),
-        ("hetero", False, "keep", True),
-        ("ugc", False, "neutral", False),
-        ("ugc", True, None, False),
-        ("headpose", False, None, False),
-        ("headpose+ugc", False, None, False),
+        ("ugc", "cut", None, True),
+        ("hetero", "cut", "keep", True),
+        ("ugc", "cut", "neutral", False),
+        ("ugc", "loop", None, False),
+        ("headpose", "cut", None, False),
+        ("headpose+ugc", "cut", None, False),
     ],
 )
-def test_same_frames_keep_expression(method: str, retime: bool, expression: Expression | None, kept: bool) -> None:
+def test_same_frames_keep_expression(method: str, fit: Fit, expression: Expression | None, kept: bool) -> None:
     """Videos with the frames of the footage keep its expression."""
     video = Path("film.mp4")
-    request = DubRequest(footage=video, speech=None, output=video, method=method, retime=retime, expression=expression)
+    request = DubRequest(footage=video, speech=None, output=video, method=method, fit=fit, expression=expression)
     assert request.keeps_expression is kept
 
 
-@pytest.mark.parametrize(("method", "retime"), [("headpose", False), ("ugc", True)])
-def test_own_timeline_cannot_keep_expression(method: str, retime: bool) -> None:
+@pytest.mark.parametrize(("method", "fit"), [("headpose", "cut"), ("ugc", "pad")])
+def test_own_timeline_cannot_keep_expression(method: str, fit: Fit) -> None:
     """A video with its own timeline cannot keep the expression."""
-    assert wants_own_timeline(method_named(method), retime=retime, keep_audio=False, expression="neutral")
+    assert wants_own_timeline(method_named(method), fit=fit, keep_audio=False, expression="neutral")
     with pytest.raises(InvalidRequestError, match="timeline") as caught:
-        wants_own_timeline(method_named(method), retime=retime, keep_audio=False, expression="keep")
+        wants_own_timeline(method_named(method), fit=fit, keep_audio=False, expression="keep")
     assert caught.value.field == "expression"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.media import background
 from gateway.media.background import open_background, own_timeline, write_frames
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
@@ -27,10 +28,22 @@ def _written(source: MediaInfo, chosen: list[int], folder: Path) -> MediaInfo:
 
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "gray", "yuvj420p"])
-@pytest.mark.parametrize("chosen", [[0, 0, 3, 4, 4, 9], [7, 6, 2, 11, 11, 0]])
-def test_the_video_shows_exactly_the_chosen_frames(tmp_path: Path, name: str, chosen: list[int]) -> None:
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        [0, 0, 3, 4, 4, 9],
+        [7, 6, 2, 11, 11, 0],
+        [*range(12), *range(12), 0, 1],
+        [*range(12), *range(10, 0, -1), 0, 1, 2],
+        [11, 11, 10, 3, 2, 2],
+    ],
+)
+def test_the_video_shows_exactly_the_chosen_frames(
+    tmp_path: Path, name: str, chosen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     codec = "ffv1" if name != "yuvj420p" else "mjpeg"
     source = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, size=(50, 38), codec=codec)))
+    monkeypatch.setattr(background, "_BACKWARDS", 3)  # several blocks
     before, after = _planes(source), _planes(_written(source, chosen, tmp_path))
     assert len(after) == len(chosen)
     for shown, frame in zip(after, chosen, strict=True):

@@ -1,0 +1,179 @@
+"""A dub in one call: in this process if the suite is installed, at a gateway if an address is given."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, TypedDict, Unpack
+
+from dubstage.client import DubstageCallError, TlsFiles, connect, gateway
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+
+ADDRESS_VARIABLE: Final = "DUBSTAGE_GATEWAY"
+"""Environment variable with the HOST:PORT of the gateway that `dub` calls."""
+_SUITE: Final = "gateway.api.in_process"
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the step, and the finished and all frames or parts of the step."""
+
+
+class DubOptions(TypedDict, total=False):
+    """Options of a dub: those of `dubstage.client.gateway.dub`, which says what each means."""
+
+    method: str
+    actor_id: str
+    face: str
+    keep_audio: bool
+    codec: str
+    consent: gateway.Consent | None
+    skip_personalization: bool
+    seed: int
+    fit: str | int
+    overwrite: bool
+    reference: str
+    reference_consent: gateway.Consent | None
+    expression: str
+    project: str
+    language: str
+    expressiveness: float | None
+    mix: str
+    mix_level_db: float
+    duck_db: float | None
+    lines: Sequence[gateway.Line]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DubbedVideo:
+    """Result of a dub.
+
+    Attributes:
+        output: the video, as the caller named the file.
+        frames: number of frames of the video.
+        dubbed: number of frames whose mouth was rendered.
+        reasons: number of frames by reason, such as {"DUBBED": 98, "NO_FACE": 2}.
+        warnings: texts for a person.
+        undubbed: why no frame was dubbed, and what to do; empty: at least one frame is dubbed.
+        consent_on_record: whether the dubbed person has a consent record.
+        media_sha256: SHA-256 of the video without its manifest, hexadecimal.
+        watermark: payload of the watermark, 9 hexadecimal digits; empty: the video has no watermark.
+        report: page of the HTML report; None: no report was asked for.
+    """
+
+    output: str
+    frames: int
+    dubbed: int
+    reasons: dict[str, int]
+    warnings: tuple[str, ...]
+    undubbed: str
+    consent_on_record: bool
+    media_sha256: str
+    watermark: str
+    report: Path | None = None
+
+
+def dub(
+    footage: str | os.PathLike[str],
+    speech: str | os.PathLike[str] | None,
+    output: str | os.PathLike[str],
+    *,
+    address: str | None = None,
+    token: str | None = None,
+    tls: TlsFiles | None = None,
+    report: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[DubOptions],
+) -> DubbedVideo:
+    """Give a video new speech, and wait for the result. Ctrl-C and errors of `progress` cancel the dub.
+
+    In this process, names are paths of this machine, and settings are the environment variables of the command line. At a gateway,
+    names are as for `dubstage.client.gateway.dub`: relative to the gateway's media folder.
+
+    Args:
+        footage: video of the person.
+        speech: sound file with the new speech; None: the footage's own sound.
+        output: video to write. The file appears whole, or not at all.
+        address: HOST:PORT of a gateway; None: the environment variable DUBSTAGE_GATEWAY. Empty: dub in this process.
+        token: bearer token for the gateway.
+        tls: files of the connection to the gateway; None: without TLS.
+        report: folder that gets an HTML report. A gateway writes none.
+        progress: called with every frame and step.
+        options: see DubOptions.
+
+    Raises:
+        Error: the request cannot be used, or the dub failed. `reason` and `code` are the same in this process and at a gateway.
+        TypeError: there is no such option.
+    """
+    files = {"footage": os.fspath(footage), "speech": os.fspath(speech) if speech is not None else "", "output": os.fspath(output)}
+    try:
+        request = gateway.dub.request(**files, **options)
+    except ValueError as problem:  # no such name of an enum
+        raise DubstageCallError(str(problem), code="INVALID_ARGUMENT", reason="INVALID_REQUEST") from None
+    where = os.environ.get(ADDRESS_VARIABLE, "") if address is None else address
+    if not where:
+        result, page = _suite().dub(request, Path(report) if report is not None else None, progress or _no_progress)
+        return _video(result, page)
+    if report is not None:
+        raise DubstageCallError(
+            "report: a gateway writes no report", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field="report"
+        )
+    return _video(_at_gateway(request, where, token, tls, progress or _no_progress))
+
+
+def _suite() -> Any:
+    """Return the suite's module for dubs in this process.
+
+    Raises:
+        DubstageCallError: the suite is not installed.
+    """
+    # Another distribution may have a package of the same general name.
+    if find_spec("gateway") is None or find_spec("services") is None or find_spec("gateway.api") is None:
+        raise DubstageCallError(
+            "only the client of dubstage is installed here. To dub in this process, install the suite (`make setup`). "
+            f'To dub at a gateway, give address="HOST:PORT" or set {ADDRESS_VARIABLE}',
+            code="INVALID_ARGUMENT",
+            reason="INVALID_REQUEST",
+            field="address",
+        )
+    return importlib.import_module(_SUITE)
+
+
+def _at_gateway(
+    request: pb.CreateDubRequest, address: str, token: str | None, tls: TlsFiles | None, progress: Progress
+) -> pb.DubResult:
+    def on_progress(message: pb.DubProgress) -> None:
+        progress(message.stage, message.frames_done, message.frames_total)
+
+    with connect(address, token=token, tls=tls) as connection:
+        operation = gateway.dub.begin(connection, request)
+        try:
+            return operation.wait(on_progress=on_progress)
+        except DubstageCallError:
+            raise
+        except BaseException:
+            operation.cancel()
+            raise
+
+
+def _no_progress(step: str, done: int, total: int) -> None:
+    pass
+
+
+def _video(result: pb.DubResult, report: Path | None = None) -> DubbedVideo:
+    names = {item.reason: common_pb2.FrameReason.Name(item.reason).removeprefix("FRAME_REASON_") for item in result.reasons}
+    return DubbedVideo(
+        output=result.output_uri,
+        frames=result.num_frames,
+        dubbed=result.num_dubbed,
+        reasons={names[item.reason]: item.num_frames for item in result.reasons},
+        warnings=tuple(result.warnings),
+        undubbed=result.undubbed,
+        consent_on_record=result.consent_on_record,
+        media_sha256=result.media_sha256,
+        watermark=result.watermark,
+        report=report,
+    )

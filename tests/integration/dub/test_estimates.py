@@ -1,0 +1,72 @@
+"""Estimates of dubs, through the gateway's API and the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import pytest
+
+from dubstage.client import DubstageCallError
+from dubstage.client import gateway as client
+from gateway.cli.app import run
+from gateway.dub.costs import PaceFile
+from tests.integration.client_calls import dubbing
+from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import NUM_FRAMES, Media
+
+
+def test_estimate_is_the_dub(gateway: RunningGateway, media: Media, actor: str) -> None:
+    """Frames are exact, and nothing is written."""
+    with gateway.connect() as connection:
+        for fit, frames in (("cut", NUM_FRAMES), ("loop", 38), ("pad", NUM_FRAMES)):
+            request = client.dub.request(**dubbing("estimated.mp4", actor_id=actor, fit=fit))
+            found = client.estimate(connection, request)
+            assert (found.num_frames, found.num_rendered) == (frames, frames)
+            assert found.processor_s > found.wall_s > 0
+            assert found.memory_bytes > 500e6
+            assert found.disk_bytes > frames * 200_000
+        learned = client.estimate(connection, client.dub.request(**dubbing("estimated.mp4") | {"skip_personalization": False}))
+        assert learned.processor_s > found.processor_s + 10
+        with pytest.raises(DubstageCallError, match="seed") as caught:
+            client.estimate(connection, client.dub.request(**dubbing("estimated.mp4", seed=-1)))
+        assert caught.value.reason == "INVALID_REQUEST"
+    assert not (media.root / "estimated.mp4").exists()
+
+
+@pytest.mark.long
+def test_dubs_correct_estimates(start_gateway: StartGateway, media: Media, long_footage: str) -> None:
+    """A dub of this gateway corrects the time of the next estimate."""
+    running = start_gateway()
+    with running.connect() as connection:
+        request = client.dub.request(**dubbing("paced.mp4", footage=long_footage))
+        before = client.estimate(connection, request)
+        client.dub.begin(connection, request).wait(timeout_s=600)
+        after = client.estimate(connection, request)
+    pace = PaceFile(running.data).read()
+    assert (before.num_dubs, after.num_dubs, pace.num_dubs) == (0, 1, 1)
+    assert after.wall_s == pytest.approx(before.wall_s * pace.wall)
+
+
+def test_footage_without_a_face(gateway: RunningGateway, media: Media) -> None:
+    with av.open(str(media.root / "grey.mp4"), "w") as writer:
+        stream = writer.add_stream("libx264", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(10):
+            writer.mux(stream.encode(av.VideoFrame(320, 240, "yuv420p")))
+        writer.mux(stream.encode(None))
+    with gateway.connect() as connection:
+        found = client.estimate(connection, client.dub.request(**dubbing("x.mp4", footage="grey.mp4")))
+    assert (found.num_frames, found.num_rendered) == (10, 0)
+
+
+def test_command(media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+    command = ["plan", str(media.footage), "--audio", str(media.speech), "--fit", "slow", "-o", str(tmp_path / "x.mp4")]
+    assert run([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["num_frames"], found["num_rendered"], found["num_dubs"]) == (38, 38, 0)
+    assert run(["plan", str(tmp_path / "none.mp4")]) == 10
+    assert "none.mp4" in capsys.readouterr().err

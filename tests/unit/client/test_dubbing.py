@@ -1,0 +1,59 @@
+"""`dubstage.dub`: what `import dubstage` loads, the options, and errors before any work."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import dubstage
+from dubstage import dubbing
+from dubstage.client import DubstageCallError, gateway
+from services.common.errors import InvalidRequestError
+
+
+def test_import_loads_no_library() -> None:
+    """`import dubstage` and the table of errors load neither gRPC nor NumPy nor the suite."""
+    code = (
+        "import sys, dubstage, dubstage.error_kinds; "
+        "print({name.split('.')[0] for name in sys.modules} & {'grpc', 'numpy', 'google', 'gateway', 'services'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_options_of_create_dub() -> None:
+    known = set(inspect.signature(gateway.dub.request).parameters)
+    assert set(dubbing.DubOptions.__annotations__) == known - {"footage", "speech", "output"}
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(TypeError, match="'metod'"):
+        dubstage.dub("film.mp4", "speech.wav", "out.mp4", metod="ugc")  # type: ignore[call-arg]
+    with pytest.raises(AttributeError, match="dubs"):
+        dubstage.dubs  # noqa: B018
+
+
+@pytest.mark.parametrize("missing", ["gateway", "services", "gateway.api"])
+def test_client_alone_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(dubbing.ADDRESS_VARIABLE, raising=False)
+    monkeypatch.setattr(dubbing, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(dubstage.Error, match=r"`make setup`.*address=.*DUBSTAGE_GATEWAY") as caught:
+        dubstage.dub("film.mp4", "speech.wav", "out.mp4")
+    assert (caught.value.reason, caught.value.field) == ("INVALID_REQUEST", "address")
+
+
+def test_gateway_writes_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dubbing.ADDRESS_VARIABLE, "127.0.0.1:1")
+    with pytest.raises(dubstage.Error, match="a gateway writes no report"):
+        dubstage.dub("film.mp4", "speech.wav", "out.mp4", report="report")
+
+
+def test_errors_have_one_base() -> None:
+    """Errors of a call and of the suite have the same attributes."""
+    near: dubstage.Error = InvalidRequestError("no", field="face")
+    far: dubstage.Error = DubstageCallError("no", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field="face")
+    names = ("message", "code", "reason", "field", "violations", "stage", "retryable", "retry_after_s")
+    assert [getattr(near, name) for name in names] == [getattr(far, name) for name in names]
