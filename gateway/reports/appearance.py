@@ -319,9 +319,9 @@ def _beyond(known: Array, beyond: Bool) -> Float32:
 
 CLOTHING_MOVED_PX: Final = 1.0
 """Movement from which on clothing counts as moved, box pixels."""
-CLOTHING_SHARE: Final = 0.05
+CLOTHING_SHARE: Final = 0.15
 """Share of the clothing's textured pixels that must move before the frame alarms."""
-MIN_CLOTHING_PX: Final = 30
+MIN_CLOTHING_PX: Final = 60
 """Fewest textured pixels of clothing in a frame that is measured."""
 _OTHER_HUE: Final = 0.06
 """Least distance of the chromaticities (r, g, b) / (r + g + b) of clothing and cheeks."""
@@ -329,6 +329,8 @@ _DARKER_THAN_SHADE: Final = 0.3
 """Luma below which a place is no skin in the shade, as a share of the luma of the cheeks."""
 _TEXTURE: Final = 400.0
 """Least mean squared Sobel gradient of a pixel whose movement can be measured."""
+_CHANGED: Final = 2
+"""Least mean difference of the luma around a pixel that moved, levels."""
 
 
 def clothing_moved(video: UInt8, dub: UInt8, points: Float32) -> Float32:
@@ -350,6 +352,8 @@ def clothing_moved(video: UInt8, dub: UInt8, points: Float32) -> Float32:
         places = _clothing(before, luma, mesh)
         if places.sum() >= MIN_CLOTHING_PX:
             moved = np.linalg.norm(flow.calc(luma, dubbed, None), axis=-1)  # type: ignore[call-overload]
+            # Flow spreads into places that rest.
+            moved[cv2.blur(cv2.absdiff(luma, dubbed), (5, 5)) < _CHANGED] = 0.0
             shares[t] = (moved[places] > CLOTHING_MOVED_PX).mean()
     return shares
 
@@ -364,9 +368,9 @@ def _clothing(box: UInt8, luma: Array, mesh: Float32) -> Bool:
     dark = colours @ _LUMA < _DARKER_THAN_SHADE * (cheeks @ _LUMA)
     other = (hue | dark) & (face == 0)
     # The border of the skin moves with the skin.
-    other = cv2.erode(other.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.bool_)
+    other = cv2.erode(other.astype(np.uint8), np.ones((9, 9), np.uint8))
     slope = np.square(cv2.Sobel(luma, cv2.CV_32F, 1, 0)) + np.square(cv2.Sobel(luma, cv2.CV_32F, 0, 1))
-    return np.asarray(other & (cv2.GaussianBlur(slope, (0, 0), 2.0) > _TEXTURE), np.bool_)
+    return np.asarray((other > 0) & (cv2.blur(slope * other, (5, 5)) > _TEXTURE), np.bool_)
 
 
 def _chromaticity(colours: Array) -> Float32:
@@ -401,10 +405,11 @@ class AppearanceMetrics:
 
 
 def appearance_metrics(video: MouthAppearance, dub: MouthAppearance, moved: Float32, face_distance: float) -> AppearanceMetrics:
-    """Return the figures of a dub against the frames of the video that it was made of.
+    """Return the figures of a dub against the person's own video.
 
     Args:
-        video, dub: the same T frames before and after the dub.
+        video: frames of the person's own video: those that were dubbed.
+        dub: T frames of the dub.
         moved: float32 [T], as clothing_moved returns it.
         face_distance: distance of the mean face embeddings; NaN: not measured.
     """
