@@ -1,8 +1,8 @@
 """`python -m research.bench.faults VIDEO...`: which planted faults of a mouth the figures of an evaluation see.
 
 Faults of five strengths are planted in one half of each real video. The other half is the person's own video, with which the
-figures compare. Both halves take both parts. Faults are drawn on render boxes with the landmarks of the real video. Prints a table in
-Markdown: for each figure the mean over the halves in the real video and under each strength.
+figures compare. Both halves take both parts. Faults are drawn on render boxes with the landmarks of the real video. Prints a table
+in Markdown: for each figure the mean over the halves in the real video and under each strength.
 """
 
 from __future__ import annotations

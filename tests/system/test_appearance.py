@@ -70,7 +70,7 @@ def test_evaluation_writes_strips(clips: Any, forked_dubstage: Any, tmp_path: Pa
     paths = sorted((tmp_path / "strips").iterdir())
     assert [path.name for path in paths] == [f"00_clip_mkv_{name}.png" for name in variants]
     assert all(str(path) in done.stdout for path in paths)
-    still, moved = (cv2.imread(str(path)) for path in paths)
+    still, moved = (np.asarray(cv2.imread(str(path))) for path in paths)
     rows = np.array_split(np.arange(len(still)), 6)
     for number, row in enumerate(rows):
         same = (still[row[4:-4]] == moved[row[4:-4]]).all()

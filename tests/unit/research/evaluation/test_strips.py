@@ -45,7 +45,9 @@ def test_strips_are_named_pictures(tmp_path: Path) -> None:
     result = ClipResult("a clip.mp4", Fraction(25), 0.0, (), {}, strips={"full": strip})
     paths = write_strips(tmp_path / "new" / "strips", [result, result])
     assert [path.name for path in paths] == ["00_a_clip_mp4_full.png", "01_a_clip_mp4_full.png"]
-    assert (cv2.imread(str(paths[0]))[..., ::-1] == strip).all()
+    written = cv2.imread(str(paths[0]))
+    assert written is not None
+    assert (written[..., ::-1] == strip).all()
 
 
 def test_strips_replace_no_foreign_files(tmp_path: Path) -> None:
