@@ -212,13 +212,13 @@ async def appearance_of(
 
 def _pieces(result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput) -> _Pieces:
     pieces = _Pieces([], [], [], *_faces(result, outcome, workspace))
+    rendered = outcome.plan.rendered()
     with VideoReader(result) as reader:
         frames = (to_rgb(frame) for frame in reader)
         for begin in range(0, outcome.plan.num_frames, _APPEARANCE_FRAMES):
             chosen = range(begin, min(begin + _APPEARANCE_FRAMES, outcome.plan.num_frames))
             before, after = (np.zeros((len(chosen), BOX_SIZE, BOX_SIZE, 3), np.uint8) for _ in range(2))
             filmed, drawn = (np.full((len(chosen), NUM_LANDMARKS, 2), np.nan, np.float32) for _ in range(2))
-            rendered = outcome.plan.rendered()
             for place, (frame, rgb) in enumerate(zip(chosen, frames, strict=False)):
                 if not rendered[frame]:
                     continue
