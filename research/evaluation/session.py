@@ -22,7 +22,7 @@ from gateway.dub.face_choice import FaceChoice
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import MotionClip
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
-from gateway.dub.render import VideoInputs, runs_of
+from gateway.dub.render import ShotColours, VideoInputs, runs_of
 from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
 from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
@@ -218,10 +218,10 @@ class PipelineSession:
         energy = np.full(len(frames), np.nan)
         for window in windows:
             for place, index in enumerate(window.frame):
-                mask, detail = window.mask[place], window.detail[place]
-                box, luma = finished_box(window.box[place], mask, window.skin(place), detail, native.luma[index])
-                crops[index - frames.start] = insert_box(self._truth.crops[index], box, mask, window.shift(place))
-                energy[index - frames.start] = native.energy_of(index, luma, mask)
+                mouth = window.mouth(place)
+                box, luma = finished_box(mouth.box, mouth.mask, mouth.skin, mouth.detail, native.luma[index])
+                crops[index - frames.start] = insert_box(self._truth.crops[index], box, mouth.mask, mouth.shift)
+                energy[index - frames.start] = native.energy_of(index, luma, mouth.mask)
                 commanded[index - frames.start] = mouth_opening(window.landmarks[place])
         diagnostics = _diagnostics(windows)
         return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
@@ -273,6 +273,7 @@ class PipelineSession:
             usable,
             self._rows,
             self._shot.workspace.faces,
+            ShotColours(self._shot.workspace.faces, self._rows, usable, self._shot.index.shot_cuts),
             lambda begin, end: mouths[begin:end],
             (lambda chosen: heard[chosen]) if heard is not None else None,
         )
