@@ -355,11 +355,11 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
         with RecordFile(working, FACE_RECORD, in_folder=in_output) as faces:
             cuts = await analyse_footage(stages, info, faces, threads=1, on_progress=lambda _: None)
             index = read_index(faces, cuts, info.video.num_frames)
-            face_id = await choose_face(index, FaceChoice("largest"), None)
-            if face_id is None:
+            chosen = await choose_face(index, FaceChoice("largest"), None)
+            if chosen is None:
                 raise NoUsableFootageError("no face in the video", subject=str(info.path))
             seconds = np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
-            yield LargestFace(faces, index.rows_of(face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
+            yield LargestFace(faces, index.rows_of(chosen.face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
     finally:
         working.unlink(missing_ok=True)
 
