@@ -109,6 +109,7 @@ def shot_message(row: int, record: ShotRecord, told: Told) -> pb.Shot:
         look=map(told, record.look),
         error=told(record.error),
         motion=pb.DubMotion(**record.motion.model_dump()) if record.motion is not None else None,
+        appearance=pb.DubAppearance(**record.appearance.model_dump()) if record.appearance is not None else None,
     )
 
 

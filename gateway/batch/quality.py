@@ -13,7 +13,7 @@ import numpy as np
 from gateway.actors.watch import while_allowed
 from gateway.async_utilities import in_thread
 from gateway.batch.records import VideoMetrics
-from gateway.batch.types import Quality, ShotMotion, ShotRecord
+from gateway.batch.types import Quality, ShotAppearance, ShotMotion, ShotRecord
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, sha256_of
 from gateway.dub.workspace import Workspace
@@ -21,7 +21,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
 from gateway.reports.mouth_metrics import correlation
-from gateway.reports.records import boxes_of, commanded_opening, motion_of, track_output
+from gateway.reports.records import appearance_of, boxes_of, commanded_opening, motion_of, track_output
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8
 from services.common.errors import DubstageError, WorkCancelledError
@@ -72,10 +72,10 @@ def jpeg_of(picture: UInt8) -> bytes:
     return data.tobytes()
 
 
-async def opening_correlation(stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace) -> float | None:
-    """Track the video of a dub, and return Pearson's r of the target and the drawn opening of the mouth over the dubbed frames.
-
-    The result is the figure that the report of the dub shows.
+async def tracked_figures(
+    stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace
+) -> tuple[float | None, ShotAppearance | None]:
+    """Track the video of a dub, and return the figures of the tracked video that the report of the dub shows.
 
     Args:
         stages: the stages, which track the video.
@@ -84,19 +84,21 @@ async def opening_correlation(stages: Stages, video: MediaInfo, outcome: DubOutc
         workspace: the open folder of the job.
 
     Returns:
-        r, -1 to 1; None: fewer than three frames can be compared, or the video is too long to be tracked.
+        Pearson's r of the target and the drawn opening of the mouth over the dubbed frames, -1 to 1 (None: fewer than three frames
+        can be compared), and what eyes see of the mouths. None and None: no frame is dubbed, or the video is too long.
 
     Raises:
-        DubstageError: the video cannot be read, or the face stage failed.
+        DubstageError: a video cannot be read, or the face stage failed.
     """
     (rendered,) = np.nonzero(outcome.plan.rendered())
     first = [int(frame) for frame in rendered[:1]]
     boxes = await in_thread(boxes_of, outcome, workspace, first)
     tracked = await track_output(stages, video, outcome, boxes, first)
     if tracked is None:
-        return None
+        return None, None
     r = correlation(await in_thread(commanded_opening, outcome, workspace), tracked.opening)
-    return r if math.isfinite(r) else None
+    seen = await appearance_of(stages, video, outcome, workspace, tracked)
+    return r if math.isfinite(r) else None, ShotAppearance.of(seen) if seen is not None else None
 
 
 async def measured_while_allowed(
@@ -127,13 +129,13 @@ async def measured_while_allowed(
 async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages) -> VideoMetrics:
     """Measure the video of a dub, whose job's folder is open.
 
-    If the stages cannot track the video, the video is good all the same: the correlation is left out, and a warning says why.
+    If the stages cannot track the video, the video is good all the same: the figures are left out, and a warning says why.
 
     Raises:
         DubstageError: the video cannot be read.
     """
     video = await asyncio.to_thread(probe, request.output)
-    r_opening, unmeasured = await _measured(stages, video, outcome, workspace)
+    r_opening, appearance, unmeasured = await _measured(stages, video, outcome, workspace)
     rendered = outcome.plan.rendered()
     motion = await asyncio.to_thread(motion_of, outcome, workspace)
     return VideoMetrics(
@@ -144,6 +146,7 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         method=request.method,
         r_opening=r_opening,
         motion=ShotMotion.of(motion) if motion is not None else None,
+        appearance=appearance,
         warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
         undubbed=outcome.undubbed,
         thumbnail=await asyncio.to_thread(thumbnail_of, video, rendered),
@@ -152,14 +155,14 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
 
 async def _measured(
     stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace
-) -> tuple[float | None, tuple[str, ...]]:
-    """Return the correlation of target and drawn opening, and a warning if the stages could not track the video."""
+) -> tuple[float | None, ShotAppearance | None, tuple[str, ...]]:
+    """Return the figures of the tracked video, and a warning if the stages could not track the video."""
     try:
-        return await opening_correlation(stages, video, outcome, workspace), ()
+        return *await tracked_figures(stages, video, outcome, workspace), ()
     except WorkCancelledError:
         raise
     except DubstageError as problem:
-        return None, (f"the correlation of target and drawn mouth opening was not measured: {problem.message}",)
+        return None, None, (f"the drawn mouth was not measured: {problem.message}",)
 
 
 _SILENCE: Final = "the largest opening of the mouth in silence, as a share of the person's own range,"
@@ -167,6 +170,16 @@ _OPENING: Final = "the spread of the mouth's opening over the person's own"
 _WIDTH: Final = "the spread of the lip width over the person's own"
 _STEP: Final = "the fastest change of the mouth's opening over the person's own"
 _SHIFT: Final = "the time in ms by which the mouth is early or late at vowels or at p, b, m"
+
+_SEEN: Final = {
+    "tint_alarms": "the share of open mouths whose teeth have another colour than the person's own",
+    "nostril_alarms": "the share of frames with a dark place between nose and lip",
+    "low_contrast": "the share of open mouths with a dull inside beyond the person's own share",
+    "popping": "the change of the inside of the mouth from frame to frame over the person's own",
+    "clothing_moved": "the share of frames in which clothing moves",
+    "face_distance": "the distance of the face from the face of the video",
+}
+"""What a person reads of each figure of ShotAppearance, whose threshold in Quality is max_NAME."""
 
 
 def reasons_to_look(quality: Quality, record: ShotRecord) -> tuple[str, ...]:
@@ -195,6 +208,7 @@ def reasons_to_look(quality: Quality, record: ShotRecord) -> tuple[str, ...]:
                 f"{_beside(record.r_opening, quality.min_r_opening)}: at least {quality.min_r_opening} is wanted"
             )
     reasons += _motion_reasons(quality, record.motion or ShotMotion())
+    reasons += _appearance_reasons(quality, record.appearance)
     if quality.max_warnings is not None and len(record.warnings) > quality.max_warnings:
         reasons.append(f"the number of warnings is {len(record.warnings)}: at most {quality.max_warnings} is wanted")
     return tuple(reasons)
@@ -223,6 +237,23 @@ def _motion_reasons(quality: Quality, motion: ShotMotion) -> Iterator[str]:
         elif low is not None and value < low:
             yield f"{what} is {_beside(value, low)}: at least {low} is wanted"
         elif high is not None and value > high:
+            yield f"{what} is {_beside(value, high)}: at most {high} is wanted"
+
+
+def _appearance_reasons(quality: Quality, seen: ShotAppearance | None) -> Iterator[str]:
+    """Yield one sentence for each threshold of what eyes see that a shot misses.
+
+    A person who never opens the mouth, and a shot without clothing, miss no threshold. A shot that was not measured at all misses
+    every threshold.
+    """
+    for name, what in _SEEN.items():
+        high = getattr(quality, f"max_{name}")
+        value = getattr(seen, name, None)
+        if high is None:
+            continue
+        if value is None and (seen is None or name == "face_distance"):
+            yield f"{what} was not measured"
+        elif value is not None and value > high:
             yield f"{what} is {_beside(value, high)}: at most {high} is wanted"
 
 

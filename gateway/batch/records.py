@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotMotion, ShotRecord, ShotState
+from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotAppearance, ShotMotion, ShotRecord, ShotState
 from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import (
     UNDUBBED_EXIT_CODE,
@@ -84,6 +84,7 @@ class VideoMetrics:
         method: method that dubbed the shot.
         r_opening: correlation of target and drawn opening; None: not measured.
         motion: motion compared with the person's own; None: not measured.
+        appearance: what eyes see of the dub; None: not measured.
         warnings: warnings of the dub.
         undubbed: why no frame is dubbed, and what to do; empty: a frame is dubbed.
         thumbnail: picture of the video as JPEG; empty: there is none.
@@ -99,6 +100,7 @@ class VideoMetrics:
     thumbnail: bytes
     undubbed: str = ""
     motion: ShotMotion | None = None
+    appearance: ShotAppearance | None = None
 
 
 def present_time() -> str:
@@ -134,6 +136,7 @@ def done(record: ShotRecord, made: VideoMetrics, seconds: float, now: str) -> Sh
             "method": made.method,
             "r_opening": made.r_opening,
             "motion": made.motion,
+            "appearance": made.appearance,
             "warnings": made.warnings,
             "has_thumbnail": bool(made.thumbnail),
             "look": (made.undubbed,) if made.undubbed else (),

@@ -23,7 +23,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from gateway.batch.records import progress_of
-from gateway.batch.types import BatchFacts, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotSpec, ShotState
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
 from gateway.reports.pages import ReasonCount, render_page, shares_of
 
@@ -44,6 +44,7 @@ class ReportRow:
         r_opening: correlation of the target and the drawn opening of the mouth, -1 to 1; None: not measured.
         silence_opening, opening_spread, width_spread, fastest_step, vowel_shift_ms, closure_shift_ms: as in ShotMotion; None: not
             measured.
+        tint_alarms, nostril_alarms, low_contrast, popping, clothing_moved, face_distance: as in ShotAppearance; None: not measured.
         frames: frames of the video.
         frames_dubbed: frames with a new mouth.
         dubbed_share: `frames_dubbed` over `frames`, 0 to 1; None: the video has no frames yet.
@@ -75,6 +76,12 @@ class ReportRow:
     fastest_step: float | None
     vowel_shift_ms: float | None
     closure_shift_ms: float | None
+    tint_alarms: float | None
+    nostril_alarms: float | None
+    low_contrast: float | None
+    popping: float | None
+    clothing_moved: float | None
+    face_distance: float | None
     frames: int
     frames_dubbed: int
     dubbed_share: float | None
@@ -154,6 +161,7 @@ def row_of(index: int, shot: ShotSpec, record: ShotRecord, thumbnail: str | None
         method=record.method or shot.method or "",
         r_opening=_rounded(record.r_opening),
         **(record.motion or ShotMotion()).model_dump(),
+        **(record.appearance or ShotAppearance()).model_dump(),
         frames=record.frames,
         frames_dubbed=record.frames_dubbed,
         dubbed_share=_ratio(record.frames_dubbed, record.frames),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.dub.fit import Fit
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
+from gateway.reports.appearance import AppearanceMetrics
 from services.common.wire.mouth_curves import MotionMetrics
 
 MAX_ATTEMPTS: Final = 3
@@ -40,6 +41,12 @@ class Quality(_Strict):
         max_opening_spread: largest spread of the opening, relative to the person's own spread.
         min_width_spread: least spread of the lip width about its slow part, relative to the person's own spread.
         max_fastest_step: largest change of the opening within 40 ms, relative to the person's own largest change.
+        max_tint_alarms: largest share of the open mouths whose teeth have a colour that the person's own do not have.
+        max_nostril_alarms: largest share of the frames with a dark place between nose and upper lip, such as second nostrils.
+        max_low_contrast: largest share of the open mouths whose inside has low contrast, beyond the person's own share.
+        max_popping: largest mean change of the inside of the mouth from frame to frame, relative to the person's own.
+        max_clothing_moved: largest share of the frames in which clothing beside or below the jaw moves.
+        max_face_distance: largest distance of the face embeddings of dub and video.
         max_shift_ms: most milliseconds by which the mouth is earlier or later about open vowels or p, b, m than the person's own.
     """
 
@@ -52,6 +59,12 @@ class Quality(_Strict):
     min_width_spread: float | None = Field(None, ge=0, le=100)
     max_fastest_step: float | None = Field(None, ge=0, le=100)
     max_shift_ms: float | None = Field(None, ge=0, le=1000)
+    max_tint_alarms: float | None = Field(None, ge=0, le=1)
+    max_nostril_alarms: float | None = Field(None, ge=0, le=1)
+    max_low_contrast: float | None = Field(None, ge=0, le=1)
+    max_popping: float | None = Field(None, ge=0, le=100)
+    max_clothing_moved: float | None = Field(None, ge=0, le=1)
+    max_face_distance: float | None = Field(None, ge=0, le=10)
 
 
 class ShotMotion(_Strict):
@@ -77,6 +90,32 @@ class ShotMotion(_Strict):
     def of(figures: MotionMetrics) -> ShotMotion:
         """Return figures without NaN, rounded to four digits."""
         return ShotMotion(**{name: round(value, 4) for name, value in asdict(figures).items() if math.isfinite(value)})
+
+
+class ShotAppearance(_Strict):
+    """What eyes see of a dub, compared with the video that was dubbed (gateway/reports/appearance.py). None: not measured.
+
+    Attributes:
+        tint_alarms: share of the open mouths whose teeth have a colour that the person's own do not have.
+        nostril_alarms: share of the frames with a dark place between nose and upper lip.
+        low_contrast: share of the open mouths whose inside has low contrast, less the share in the video.
+        popping: mean change of the inside from frame to frame, divided by the video's.
+        clothing_moved: share of the frames in which clothing moves.
+        face_distance: distance of the face embeddings of dub and video.
+    """
+
+    tint_alarms: float | None = None
+    nostril_alarms: float | None = None
+    low_contrast: float | None = None
+    popping: float | None = None
+    clothing_moved: float | None = None
+    face_distance: float | None = None
+
+    @staticmethod
+    def of(figures: AppearanceMetrics) -> ShotAppearance:
+        """Return figures without NaN, rounded to four digits. What only ranks methods, or marks good dubs too, is left out."""
+        known = {name: value for name, value in asdict(figures).items() if name in ShotAppearance.model_fields}
+        return ShotAppearance(**{name: round(value, 4) for name, value in known.items() if math.isfinite(value)})
 
 
 class ShotSpec(_Strict):
@@ -163,6 +202,7 @@ class ShotRecord(_Strict):
         method: method that dubbed the shot.
         r_opening: correlation between target and drawn opening; None: not measured (too few frames dubbed, or too long a video).
         motion: motion compared with the person's own; None: no frame is dubbed, or the person's own motion is not known.
+        appearance: what eyes see of the dub; None: not measured.
         warnings: warnings of the dub.
         look: reasons why a person must look at the video: no frame is dubbed, or the quality gate marked it; empty: none.
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
@@ -185,6 +225,7 @@ class ShotRecord(_Strict):
     method: str = ""
     r_opening: float | None = None
     motion: ShotMotion | None = None
+    appearance: ShotAppearance | None = None
     warnings: tuple[str, ...] = ()
     look: tuple[str, ...] = ()
     exit_code: int | None = None

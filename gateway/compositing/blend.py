@@ -184,7 +184,7 @@ def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8,
         box: the rendered box, uint8 RGB [160, 160, 3].
         own: the frame's own box after the move, uint8 RGB [160, 160, 3].
         mask: uint8 [160, 160], weight of the box; 255 = 1.
-        shift: float32 [160, 160, 2], box pixels, from gateway.compositing.jaw.jaw_shift.
+        shift: float32 [160, 160, 2], box pixels, from gateway.compositing.jaw.move_jaw.
     """
     blended, soft = blend_box(box, own, mask), mask.astype(np.float32) / np.float32(255.0)
     frame_from_box = invert(box_from_frame(pose))

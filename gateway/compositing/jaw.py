@@ -5,21 +5,25 @@ higher, the filmed chin would stay visible at the edge of the mask, below the ne
 thin-plate spline takes the filmed contour of the jaw to the target contour. The edge of the render box rests, and so do places
 beside the jaw, where the room behind the person may be seen. In between, the skin of the neck is stretched or squeezed.
 Afterwards, pixel p of the box shows what the footage has at p + shift(p).
+
+Clothing, hair and background keep their samples (movable.py says which pixels these are). With d the distance to the nearest of
+them, the neck moves by at most .8 d, so that it neither folds nor draws them in. The face moves over them: a pixel of clothing
+changes only where the moved footage shows face near the target jaw. Where the face gives way, what lies next to it takes its place.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
+import cv2
 import numpy as np
 
-from services.common.array_types import Float32, UInt8
+from gateway.compositing.movable import JAW_CONTOUR, inside_jaw
+from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.crops import BOX_SIZE
-from services.common.face.landmarks import JAW, NUM_LIPS
 from services.common.face.thin_plate_spline import dense_map, evaluate_grid, fit_spline, warp
 
-_CONTOUR: Final = slice(NUM_LIPS, NUM_LIPS + len(JAW) - 2)
-"""Mouth-area landmarks of the jaw from ear to ear. The two points that close the ends lie on the cheeks."""
 _MARGIN_PX: Final = 2.0
 """Contour points nearer than this to the edge of the box do not count, because the edge rests."""
 _UNSEEN_PX: Final = 2.0
@@ -55,8 +59,8 @@ def jaw_shift(filmed: Float32, target: Float32, mask: UInt8) -> Float32:
         target: float32 [59, 2], mouth-area landmarks of the dub, box pixels.
         mask: uint8 [160, 160], lower-face mask.
     """
-    contour = target[_CONTOUR]
-    padded = np.pad(filmed[_CONTOUR] - contour, ((1, 1), (0, 0)), mode="edge")
+    contour = target[JAW_CONTOUR]
+    padded = np.pad(filmed[JAW_CONTOUR] - contour, ((1, 1), (0, 0)), mode="edge")
     offsets = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
     furthest = float((offsets * offsets).sum(axis=1).max())
     offsets *= furthest / (furthest + _UNSEEN_PX**2)
@@ -66,12 +70,17 @@ def jaw_shift(filmed: Float32, target: Float32, mask: UInt8) -> Float32:
     points = np.concatenate([contour[inside], resting])
     values = np.concatenate([offsets[inside], np.zeros_like(resting)])
     smoothing = np.repeat([_CONTOUR_SMOOTHING, _REST_SMOOTHING], [int(inside.sum()), len(resting)])
-    whole = dense_map(evaluate_grid(fit_spline(points, values, smoothing)))
     # The neck below the mask moves too, so each column of the mask reaches down to the edge of the box.
     reach = np.maximum.accumulate(mask, axis=0).astype(np.float32) / np.float32(255.0) * _RIM
-    across, down = whole[..., 0] * reach, whole[..., 1] * reach
-    moves = np.maximum(np.abs(across), np.abs(down)) >= _LEAST_PX
-    return np.stack([across * moves, down * moves], axis=-1)
+    return _times(dense_map(evaluate_grid(fit_spline(points, values, smoothing))), reach)
+
+
+def _times(shift: Float32, weight: Float32) -> Float32:
+    """Return a shift, float32 [160, 160, 2], times a weight, float32 [160, 160]; 0 where the product is smaller than _LEAST_PX."""
+    across, down = (np.asarray(cv2.multiply(plane, weight), np.float32) for plane in cv2.split(shift))
+    rests = np.maximum(np.abs(across), np.abs(down)) < _LEAST_PX
+    across[rests] = down[rests] = 0.0
+    return np.asarray(cv2.merge([across, down]), np.float32)
 
 
 def warp_footage(box: UInt8, shift: Float32) -> UInt8:
@@ -79,6 +88,65 @@ def warp_footage(box: UInt8, shift: Float32) -> UInt8:
 
     Args:
         box: uint8 RGB [160, 160, 3].
-        shift: float32 [160, 160, 2], from `jaw_shift`.
+        shift: float32 [160, 160, 2], from `move_jaw`.
     """
     return warp(box, _PIXELS + shift)
+
+
+_YIELDING: Final = 0.8
+"""Largest shift of the neck, as a share of the distance to the nearest pixel that keeps its samples. From 1 on, the neck folds."""
+_EDGE_PX: Final = 1.5
+"""Distance from pixels that keep their samples within which nothing of the neck changes: interpolation reaches beyond a pixel."""
+_FADE_PX: Final = 2.0
+"""Distance over which the rendered box fades towards pixels that keep their samples."""
+_CHIN: Final = np.ones((11, 11), np.uint8)
+"""The face reaches a few pixels beyond the tracked jaw."""
+_CHIN_FADE: Final = (5, 5)
+_FULL: Final = np.uint8(255)
+_NO_SECOND_MAP: Final[Float32] = np.empty(0, np.float32)
+_RIM_OF_FACE: Final = np.ones((5, 5), np.uint8)
+"""The pixels at the edge of the face show a part of the face. They move with the face, or an outline of the filmed chin stays."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JawMove:
+    """How the footage of one frame moves with the jaw, and where the rendered box shows.
+
+    Attributes:
+        shift: float32 [160, 160, 2], x and y, box pixels: what the footage has at p + shift(p) is seen at p.
+        mask: uint8 [160, 160], weight of the rendered box; 255 = 1.
+    """
+
+    shift: Float32
+    mask: UInt8
+
+
+def move_jaw(filmed: Float32, target: Float32, mask: UInt8, movable: Bool) -> JawMove:
+    """Return how the footage moves, and where the rendered box shows, if some pixels of the footage keep their samples.
+
+    Args:
+        filmed: float32 [59, 2], mouth-area landmarks of the footage, box pixels.
+        target: float32 [59, 2], mouth-area landmarks of the dub, box pixels.
+        mask: uint8 [160, 160], lower-face mask.
+        movable: bool [160, 160], pixels of the footage that may move and change (FaceColours.movable).
+    """
+    shift = jaw_shift(filmed, target, mask)
+    if movable.all():
+        return JawMove(shift, mask)
+    skin = movable.view(np.uint8)
+    depth = cv2.distanceTransform(skin, cv2.DIST_L2, 5) - np.float32(_EDGE_PX)
+    face = cv2.dilate(skin, _RIM_OF_FACE)
+    # The moved face, around the target jaw, lies over clothing. OpenCV 5.0.0 makes NaN of such a picture in float32.
+    moved = cv2.remap(face * _FULL, _PIXELS + shift, _NO_SECOND_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inside = inside_jaw(target)
+    over = cv2.multiply(_near(inside), moved.astype(np.float32), scale=1.0 / float(_FULL))
+    length = np.maximum(cv2.magnitude(*cv2.split(shift)), np.float32(_LEAST_PX))
+    follows = np.minimum(cv2.divide(depth, length, scale=_YIELDING), np.float32(1.0))
+    follows = cv2.max(cv2.max(follows, cv2.multiply(_near(inside_jaw(filmed)), face.astype(np.float32))), over)
+    shown = cv2.max(cv2.max(np.minimum(depth / np.float32(_FADE_PX), np.float32(1.0)), over), inside.astype(np.float32))
+    return JawMove(_times(shift, np.asarray(follows, np.float32)), np.asarray(np.rint(mask * shown), np.uint8))
+
+
+def _near(inside: UInt8) -> Float32:
+    """Return 1 inside a jaw and around it, falling to 0 within seven pixels of it, float32 [160, 160]."""
+    return np.asarray(cv2.blur(np.asarray(cv2.dilate(inside, _CHIN), np.float32), _CHIN_FADE), np.float32)

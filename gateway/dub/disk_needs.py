@@ -80,7 +80,7 @@ def windows_need(folder: Path, num_frames: int, scale: int, journalled: int) -> 
         scale: native pixels per box pixel (native_boxes.py); 0: not known yet, counted as 1.
         journalled: bytes of the windows that an earlier run has stored.
     """
-    needed = num_frames * BOX_SIZE * BOX_SIZE * (4 + max(1, scale) ** 2)
+    needed = num_frames * BOX_SIZE * BOX_SIZE * (8 + max(1, scale) ** 2)
     return DiskNeed(folder, needed - journalled, "the rendered mouths", "DUBSTAGE_ARTEFACTS_URL")
 
 

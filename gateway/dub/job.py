@@ -381,8 +381,10 @@ class DubJob:
                 await in_thread(workspace.describe, self._facts())
                 yield workspace
             except BaseException as problem:
-                # The same request fails the same way again, so no later run will use what was found until now.
-                hopeless = not self._analysed and isinstance(problem, RequestError | NoUsableFootageError)
+                # The same request fails the same way again, so no later run will use what was found until now. A scene with other
+                # lines will.
+                of_request = isinstance(problem, RequestError | NoUsableFootageError)
+                hopeless = of_request and not self._analysed and not self._request.lines
                 if hopeless or isinstance(problem, ActorNotReadyError) or not workspace.resumable():
                     await in_thread(remove_locked, folder, self._ledger, self._store)
                 raise

@@ -26,7 +26,7 @@ from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.plan import Plan, make_plan
 from gateway.dub.reference import ReferenceFace
-from gateway.dub.render import DubbedMouth, VideoInputs, rendered_windows
+from gateway.dub.render import DubbedMouth, ShotColours, VideoInputs, rendered_windows
 from gateway.dub.request import (
     DubRequest,
 )
@@ -270,9 +270,9 @@ class DubPasses:
         face, pose = self.reference, pose_of_vector(actor.pose)
         reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
         config = window_config(self.analysis.method, actor, part.request.warp, reference, detail_scale=scale)
-        inputs = VideoInputs(
-            self.analysis.stages, config, part.plan.rendered(), part.plan.row, video.faces, part.mouths, part.speech
-        )
+        usable, rows = part.plan.rendered(), part.plan.row
+        colours = ShotColours(video.faces, rows, usable, video.index.shot_cuts)
+        inputs = VideoInputs(self.analysis.stages, config, usable, rows, video.faces, colours, part.mouths, part.speech)
 
         def chosen(done: int) -> None:
             self.on_progress("insides", done, part.plan.num_frames)

@@ -18,9 +18,9 @@ from typing import Any, Final, Self
 import numpy as np
 
 from gateway.dub.disk import Allowance, job_folder
-from services.common.array_types import Array
+from services.common.array_types import Array, Float32
 from services.common.errors import ContractBrokenError
-from services.common.face.crops import BOX_SIZE, POSE_SIZE, HeadPose
+from services.common.face.crops import BOX_SIZE, POSE_SIZE, HeadPose, head_to_box
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.files import write_whole
 
@@ -276,3 +276,8 @@ class RecordSpan:
 def pose_of(record: Any) -> HeadPose:
     """Return the head pose of one FACE_RECORD."""
     return HeadPose(float(record["scale"]), record["rotation"].copy(), record["translation"].copy())
+
+
+def mouth_in_box(record: Any) -> Float32:
+    """Return the mouth-area landmarks of one FACE_RECORD, float32 [59, 2], box pixels."""
+    return head_to_box(record["mouth"], pose_of(record))

@@ -23,12 +23,12 @@ from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.compositing.blend import blend_box
 from gateway.compositing.detail import skin_under
-from gateway.compositing.jaw import jaw_shift, warp_footage
+from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
 from gateway.dub.enrol import EnrolledActor
-from gateway.dub.records import pose_of
+from gateway.dub.records import mouth_in_box, pose_of
 from gateway.stages.calls import all_replies
 from gateway.stages.interface import Stages
-from services.common.array_types import Array, Bool, Float32, Int64, UInt8
+from services.common.array_types import Array, Bool, Float32, Int16, Int64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, head_to_box
@@ -43,10 +43,10 @@ class RenderedMouth:
 
     Attributes:
         box: uint8 [160, 160, 3], RGB.
-        mask: uint8 [160, 160], weight of the box; 255 = 1.
+        mask: uint8 [160, 160], weight of the box; 255 = 1 (move_jaw).
         skin: uint8 [160, 160], the mask without lips, old and new (skin_under).
         detail: uint8 [160 S, 160 S], detail at S pixels per box pixel (box_with_detail); S = 0: no detail.
-        shift: float32 [160, 160, 2], how the footage is moved under and around the box, box pixels (jaw_shift).
+        shift: float32 [160, 160, 2], how the footage is moved under and around the box, box pixels (move_jaw).
         strength: factor of mask and shift, 0 to 1.
     """
 
@@ -65,7 +65,8 @@ class RenderedWindow:
     Attributes:
         frame: int64 [N], indices in the video.
         box: uint8 [N, 160, 160, 3], finished render boxes: colour-matched and blended, RGB.
-        mask: uint8 [N, 160, 160], weight of the box; 255 = the box, 0 = the footage.
+        mask: uint8 [N, 160, 160], weight of the box; 255 = the box, 0 = the footage (move_jaw).
+        shift: int16 [N, 160, 160, 2], how the footage is moved under and around the box (move_jaw), in 1 / SHIFT_STEPS box pixels.
         fitting_error: float32 [N], of the texture stage's warp; 0 where nothing was warped.
         bending_energy: float32 [N], of the texture stage's warp; 0 where nothing was warped.
         landmarks: float32 [N, 59, 2], target mouth-area landmarks, box pixels.
@@ -76,6 +77,7 @@ class RenderedWindow:
     frame: Int64
     box: UInt8
     mask: UInt8
+    shift: Int16
     fitting_error: Float32
     bending_energy: Float32
     landmarks: Float32
@@ -83,16 +85,11 @@ class RenderedWindow:
     detail: UInt8
 
     def mouth(self, place: int, strength: float = 1.0) -> RenderedMouth:
-        """Return the mouth of the frame at a place, to be composited with a factor of the mask."""
-        return RenderedMouth(self.box[place], self.mask[place], self.skin(place), self.detail[place], self.shift(place), strength)
-
-    def skin(self, place: int) -> UInt8:
-        """Return the mask of the frame at a place without the filmed lips and the target lips, uint8 [160, 160]."""
-        return skin_under(self.mask[place], self.filmed[place], self.landmarks[place])
-
-    def shift(self, place: int) -> Float32:
-        """Return how the footage of the frame at a place is moved under and around the box, float32 [160, 160, 2], box pixels."""
-        return jaw_shift(self.filmed[place], self.landmarks[place], self.mask[place])
+        """Return the mouth of the frame at a place, to be composited with a factor of mask and shift."""
+        mask = self.mask[place]
+        skin = skin_under(mask, self.filmed[place], self.landmarks[place])
+        shift = self.shift[place].astype(np.float32) / np.float32(SHIFT_STEPS)
+        return RenderedMouth(self.box[place], mask, skin, self.detail[place], shift, strength)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +103,8 @@ class FrameSpan:
         speech: float32 [N, 20, 40], speech features of the frames; None: the renderer takes none.
         insides: int64 [N], footage index of the bank frame that shows the inside of each mouth (select_insides); None: the texture
             stage chooses by the frames of the span alone.
+        movable: bool [N, 160, 160], pixels of the footage that may move and change (FaceColours.movable); None: the span is not
+            rendered.
     """
 
     records: Array
@@ -113,6 +112,7 @@ class FrameSpan:
     targets: Bool
     speech: Float32 | None = None
     insides: Int64 | None = None
+    movable: Bool | None = None
 
     def __len__(self) -> int:
         """Return the number of frames, N."""
@@ -132,19 +132,22 @@ class FrameSpan:
 
     def filmed(self, place: int) -> Float32:
         """Return the footage's own mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
-        record = self.records[place]
-        return head_to_box(record["mouth"], pose_of(record))
+        return mouth_in_box(self.records[place])
 
-    def background(self, place: int, target: Float32, mask: UInt8) -> UInt8:
-        """Return the footage's own box of a frame with the jaw moved to the target jaw, uint8 [160, 160, 3], RGB.
+    def move(self, place: int, target: Float32, mask: UInt8) -> JawMove:
+        """Return how the footage of a frame moves with the jaw.
 
         Args:
             place: of the frame.
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
             mask: uint8 [160, 160], lower-face mask.
         """
-        shift = jaw_shift(self.filmed(place), target, mask)
-        return warp_footage(np.ascontiguousarray(self.records[place]["pixels"]), shift)
+        assert self.movable is not None, "the span is rendered"
+        return move_jaw(self.filmed(place), target, mask, self.movable[place])
+
+    def background(self, place: int, move: JawMove) -> UInt8:
+        """Return the footage's own box of a frame after the move, uint8 [160, 160, 3], RGB."""
+        return warp_footage(np.ascontiguousarray(self.records[place]["pixels"]), move.shift)
 
     def target(self, place: int, *, context_only: bool) -> texture_client.Target:
         """Return what the texture stage is asked for a frame."""
@@ -423,6 +426,8 @@ def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Se
 
 WINDOW_FRAMES: Final = 32
 """Frames per window. A job that dies loses at most the windows in work."""
+SHIFT_STEPS: Final = 64
+"""Steps per box pixel in which windows hold how the footage is moved."""
 BOX: Final = (BOX_SIZE, BOX_SIZE)
 """Width and height of a render box, pixels."""
 
@@ -434,11 +439,13 @@ class _BlendTarget:
     Attributes:
         picture: uint8 [160, 160, 3], RGB: the footage's own box, with the jaw at the place of the target jaw.
         mask: uint8 [160, 160], lower-face mask.
+        move: how the footage moved, and where the mouth shows.
         landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
     """
 
     picture: UInt8
     mask: UInt8
+    move: JawMove
     landmarks: Float32
 
 
@@ -457,20 +464,29 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
     else:
         pictures = [from_image(texture.picture, "warped", channels=3, size=BOX) for texture in wanted if texture.picture]
         rendered = [(picture, grounds[place].mask) for place, picture in zip(places, pictures, strict=True)]
+    moves = [grounds[place].move for place in places]
+    masks = [np.minimum(mask, move.mask) for (_, mask), move in zip(rendered, moves, strict=True)]
+    boxes = [(box, grounds[place].picture) for place, (box, _) in zip(places, rendered, strict=True)]
     blended = await asyncio.to_thread(
-        lambda: [blend_box(box, grounds[place].picture, mask) for place, (box, mask) in zip(places, rendered, strict=True)]
+        lambda: [blend_box(box, picture, mask) for (box, picture), mask in zip(boxes, masks, strict=True)]
     )
     count = len(wanted)
     return RenderedWindow(
         frame=np.array(span.frames(span.targets), np.int64),
         box=np.stack(blended) if count else np.empty((0, *BOX, 3), np.uint8),
-        mask=np.stack([mask for _, mask in rendered]) if count else np.empty((0, *BOX), np.uint8),
+        mask=np.stack(masks) if count else np.empty((0, *BOX), np.uint8),
+        shift=np.stack([_stored(move.shift) for move in moves]) if count else np.empty((0, *BOX, 2), np.int16),
         fitting_error=np.array([texture.fitting_error for texture in wanted], np.float32),
         bending_energy=np.array([texture.bending_energy for texture in wanted], np.float32),
         landmarks=np.stack([texture.landmarks for texture in wanted]) if count else np.empty((0, 59, 2), np.float32),
         filmed=np.stack([span.filmed(place) for place in places]) if count else np.empty((0, 59, 2), np.float32),
         detail=await asyncio.to_thread(details_of, config, wanted, blended),
     )
+
+
+def _stored(shift: Float32) -> Int16:
+    """Return a shift, float32 box pixels, in 1 / SHIFT_STEPS box pixels."""
+    return np.asarray(np.rint(shift * np.float32(SHIFT_STEPS)), np.int16)
 
 
 def _grounds(config: WindowConfig, span: FrameSpan, textures: Mapping[int, FrameTexture]) -> dict[int, _BlendTarget]:
@@ -481,7 +497,8 @@ def _grounds(config: WindowConfig, span: FrameSpan, textures: Mapping[int, Frame
         texture = textures.get(place)
         landmarks = span.landmarks(place) if texture is None else texture.landmarks
         mask = config.mask_of(span.records[place])
-        grounds[place] = _BlendTarget(span.background(place, landmarks, mask), mask, landmarks)
+        move = span.move(place, landmarks, mask)
+        grounds[place] = _BlendTarget(span.background(place, move), mask, move, landmarks)
     return grounds
 
 

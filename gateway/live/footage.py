@@ -18,17 +18,18 @@ import numpy as np
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.blend import paste_box
-from gateway.compositing.jaw import jaw_shift, warp_footage
-from gateway.dub.records import FACE_RECORD, pose_of
+from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
+from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
+from gateway.dub.records import FACE_RECORD, mouth_in_box, pose_of
 from gateway.live.recording import recorded_colour
 from gateway.media.inspection import inspect_video
 from gateway.media.pixels import ColourTags
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo, VideoInfo
-from services.common.array_types import Array, Float32, UInt8
+from services.common.array_types import Array, Bool, Float32, UInt8
 from services.common.errors import ActorNotReadyError
 from services.common.face.actor_geometry import lower_face_mask
-from services.common.face.crops import HeadPose, head_to_box
+from services.common.face.crops import HeadPose
 from services.common.methods import METHODS, method_named
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.timeline import MOTION_RATE
@@ -78,6 +79,7 @@ class LiveFootage:
         boxes: render box of every frame, uint8 [160, 160, 3], RGB.
         masks: lower-face mask of every frame, uint8 [160, 160].
         filmed: the footage's own mouth-area landmarks of every frame, float32 [59, 2], box pixels.
+        movable: pixels of every frame that may move and change, bool [160, 160] (FaceColours.movable).
         colour: colour tags for a video of the frames.
     """
 
@@ -86,6 +88,7 @@ class LiveFootage:
     boxes: tuple[UInt8, ...]
     masks: tuple[UInt8, ...]
     filmed: tuple[Float32, ...]
+    movable: tuple[Bool, ...]
     colour: ColourTags = ColourTags()
 
     def at(self, index: int) -> int:
@@ -94,31 +97,31 @@ class LiveFootage:
         place = index % period
         return place if place < len(self.frames) else period - place
 
-    def shift(self, index: int, target: Float32) -> Float32:
-        """Return how the footage of a frame of the stream is moved with the jaw, float32 [160, 160, 2], box pixels.
+    def move(self, index: int, target: Float32) -> JawMove:
+        """Return how the footage of a frame of the stream moves with the jaw, and where the mouth shows.
 
         Args:
             index: frame of the stream.
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
         """
         place = self.at(index)
-        return jaw_shift(self.filmed[place], target, self.masks[place])
+        return move_jaw(self.filmed[place], target, self.masks[place], self.movable[place])
 
-    def background(self, index: int, shift: Float32) -> UInt8:
+    def background(self, index: int, move: JawMove) -> UInt8:
         """Return the render box of a frame of the stream after the move, uint8 [160, 160, 3], RGB."""
-        return warp_footage(self.boxes[self.at(index)], shift)
+        return warp_footage(self.boxes[self.at(index)], move.shift)
 
-    def with_mouth(self, index: int, box: UInt8, mask: UInt8, shift: Float32) -> UInt8:
+    def with_mouth(self, index: int, box: UInt8, mask: UInt8, move: JawMove) -> UInt8:
         """Return the footage frame of a frame of the stream with a rendered box in it, uint8 [H, W, 3], RGB.
 
         Args:
             index: frame of the stream.
             box: uint8 [160, 160, 3], RGB.
             mask: uint8 [160, 160], weight of the box; 255 = 1.
-            shift: float32 [160, 160, 2], from `shift`.
+            move: from `move`.
         """
-        place = self.at(index)
-        return paste_box(self.frames[place], self.poses[place], box, self.background(index, shift), mask, shift)
+        place, shown = self.at(index), np.minimum(mask, move.mask)
+        return paste_box(self.frames[place], self.poses[place], box, self.background(index, move), shown, move.shift)
 
 
 def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_bytes: int) -> LiveFootage:
@@ -169,8 +172,11 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
     poses = tuple(pose_of(face) for face in run)
     boxes = tuple(face["pixels"].copy() for face in run)
     masks = tuple(lower_face_mask(actor.enrolled.geometry, pose) for pose in poses)
-    filmed = tuple(head_to_box(face["mouth"], pose) for face, pose in zip(run, poses, strict=True))
-    return LiveFootage(frames, poses, boxes, masks, filmed, recorded_colour(info.video))
+    filmed = tuple(mouth_in_box(face) for face in run)
+    chosen = np.unique(np.linspace(0, len(run) - 1, LEARNED_FRAMES).round().astype(int))
+    colours = learn_colours([boxes[place] for place in chosen], [filmed[place] for place in chosen])
+    movable = tuple(colours.movable(box, mouth) for box, mouth in zip(boxes, filmed, strict=True))
+    return LiveFootage(frames, poses, boxes, masks, filmed, movable, recorded_colour(info.video))
 
 
 CACHED_FOOTAGES: Final = 2

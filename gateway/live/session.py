@@ -28,13 +28,14 @@ from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import ReadAhead, close
+from gateway.compositing.jaw import JawMove
 from gateway.dub.plan import SILENT_BELOW
 from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.footage import LiveFootage
 from gateway.media.pixels import ColourTags
 from gateway.stages.interface import Stages
-from services.common.array_types import Float32, UInt8
+from services.common.array_types import UInt8
 from services.common.methods import TextureInput, method_named
 from services.common.wire.messages import from_image, pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
@@ -104,7 +105,7 @@ class StageChain:
         self._ended = False
         # One entry per frame that the texture stage was sent, or the renderer, and that was not taken from the renderer.
         self._under_way: deque[PendingFrame] = deque()
-        self._shifts: deque[Float32] = deque()
+        self._moves: deque[JawMove] = deque()
         self._took_s = 0.0
         self._last_shown = sound.first_frame - sound.begins - 1
 
@@ -170,24 +171,24 @@ class StageChain:
         async for reply in warps:
             index = self._sound.begins + reply.frame_index
             target = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
-            shift = await asyncio.to_thread(performance.shift, index, target)
-            self._shifts.append(shift)
+            move = await asyncio.to_thread(performance.move, index, target)
+            self._moves.append(move)
             yield requests.item(
                 render_client.Conditions(
                     frame_index=reply.frame_index,
-                    background=performance.background(index, shift),
+                    background=performance.background(index, move),
                     texture=reply.warped if self._config.texture is not TextureInput.NONE else None,
                     mask=performance.masks[performance.at(index)],
                     box_landmarks=reply.box_landmarks,
                 )
             )
 
-    def rendered(self) -> tuple[PendingFrame, Float32]:
+    def rendered(self) -> tuple[PendingFrame, JawMove]:
         """Return the frame that is rendered, and how its footage is moved. Another frame may take its place in the stages."""
         self._places.release()
         frame = self._under_way.popleft()
         self._took_s = time.monotonic() - frame.sent
-        return frame, self._shifts.popleft()
+        return frame, self._moves.popleft()
 
     def may_skip(self, frame: PendingFrame) -> bool:
         """Return whether a rendered frame is too late and may be left out.
@@ -198,12 +199,12 @@ class StageChain:
             return False
         return self._under_way[0].index - self._last_shown <= MOST_DROPPED + 1
 
-    def finished(self, reply: render_pb2.RenderResponse, shift: Float32) -> UInt8:
+    def finished(self, reply: render_pb2.RenderResponse, move: JawMove) -> UInt8:
         """Return the frame of the performance with the rendered box in it, uint8 [H, W, 3], RGB."""
         box = from_image(reply.box, "box", channels=3, size=BOX)
         mask = from_image(reply.mask, "mask", channels=1, size=BOX)
         self._last_shown = reply.frame_index
-        return self._performance.with_mouth(self._sound.begins + reply.frame_index, box, mask, shift)
+        return self._performance.with_mouth(self._sound.begins + reply.frame_index, box, mask, move)
 
     def end(self) -> None:
         """Begin no further frame. gRPC reads requests in a task of its own, and may still wait there for a call that has failed."""
@@ -375,7 +376,7 @@ async def live_frames(
         warps = ahead(stages.stream(rpcs.texture.RETRIEVE_WARP, closed(chain.warp_requests(motions))))
         replies = ahead(stages.stream(rpcs.render.RENDER, closed(chain.render_requests(warps))))
         async for reply in replies:
-            frame, shift = chain.rendered()
+            frame, move = chain.rendered()
             index = sound.begins + reply.frame_index
             if index < sound.first_frame:
                 continue
@@ -383,7 +384,7 @@ async def live_frames(
             if replies.has_waiting and chain.may_skip(frame):
                 stream.drop()
                 continue
-            picture = await asyncio.to_thread(chain.finished, reply, shift)
+            picture = await asyncio.to_thread(chain.finished, reply, move)
             stream.took(frame.begun)
             with stream.given():
                 yield LiveFrame(index, picture, frame.silent, performance.colour)

@@ -22,6 +22,7 @@ from gateway.dub.request import DubRequest, consents, what_is_synthetic
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
+from gateway.reports.appearance import AppearanceMetrics
 from gateway.reports.folder import PAGE, report_folder
 from gateway.reports.mouth_metrics import correlation
 from gateway.reports.pages import RENDERED, Curve, counts_of, plot_curves, plot_head_motion, render_page, spans_of
@@ -37,7 +38,15 @@ from gateway.reports.pictures import (
     write_picture,
     write_side_by_side,
 )
-from gateway.reports.records import TrackedOutput, boxes_of, commanded_opening, head_motion_of, motion_of, track_output
+from gateway.reports.records import (
+    TrackedOutput,
+    appearance_of,
+    boxes_of,
+    commanded_opening,
+    head_motion_of,
+    motion_of,
+    track_output,
+)
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, UInt8
@@ -50,6 +59,7 @@ from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.messages import ref_from_proto
+from services.common.wire.mouth_curves import MotionMetrics
 
 COLUMNS = ("frame", "mesh", "low-frequency albedo", "detailed albedo", "drawn alone")
 """Pictures of a row (services/common/face/drawing.py)."""
@@ -98,6 +108,18 @@ MOTION_NAMES: Final = {
     "closure_shift_ms": "ms by which p, b, m are later than the person's own (0 is on time)",
 }
 """Names of MotionMetrics on the page."""
+APPEARANCE_NAMES: Final = {
+    "tint_alarms": "share of open mouths whose teeth have another colour than the person's own (0)",
+    "nostril_alarms": "share of frames with a dark place between nose and lip (0)",
+    "low_contrast": "share of open mouths with a dull inside, beyond the person's own share (0)",
+    "popping": "change of the inside from frame to frame over the person's own (1)",
+    "seam_sharpness": "sharpness of the line between shut lips over the person's own (1)",
+    "lip_jump": "largest jump of the lips' brightness over the person's own (at most 1)",
+    "clothing_moved": "share of frames in which clothing beside the jaw moves (0)",
+    "mouth_distance": "kernel distance of the mouths, to rank methods on one video (0)",
+    "face_distance": "distance of the face embeddings from the video (under 0.43 is the same person)",
+}
+"""Names of AppearanceMetrics on the page."""
 
 
 def mean_mask_share(report: DubReport) -> float:
@@ -120,7 +142,8 @@ def report_json(report: DubReport) -> dict[str, Any]:
         "reasons": {count.reason: count.frames for count in counts_of(report.reasons)},
         "mask_area_share": round(mean_mask_share(report), 6),
         "lag_frames": report.lag_frames,
-        "motion": {name: round(value, 4) if math.isfinite(value) else None for name, value in _motion(report).items()},
+        "motion": _finite(report.motion),
+        "appearance": _finite(report.appearance),
         "undubbed": report.undubbed,
         "warnings": list(report.warnings),
         "times": {
@@ -136,8 +159,12 @@ def report_json(report: DubReport) -> dict[str, Any]:
     }
 
 
-def _motion(report: DubReport) -> dict[str, float]:
-    return {} if report.motion is None else asdict(report.motion)
+def _values(metrics: MotionMetrics | AppearanceMetrics | None) -> dict[str, float]:
+    return {} if metrics is None else asdict(metrics)
+
+
+def _finite(metrics: MotionMetrics | AppearanceMetrics | None) -> dict[str, float | None]:
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in _values(metrics).items()}
 
 
 def write_dub_report(report: DubReport, folder: Path) -> Path:
@@ -191,8 +218,10 @@ def _write(report: DubReport, folder: Path) -> None:
         "mask_share": mean_mask_share(report),
         "slowest_ms": max((stage.ms_per_frame for stage in report.times.stages), default=0.0),
         "obeyed": obeyed,
-        "motion": _motion(report),
-        "motion_names": MOTION_NAMES,
+        "tables": (
+            ("Motion of the mouth against the person's own", _values(report.motion), MOTION_NAMES),
+            ("What eyes see of the mouth", _values(report.appearance), APPEARANCE_NAMES),
+        ),
         "seconds": float(len(report.reasons) / report.frame_rate),
     }
     text = json.dumps(report_json(report), indent=2, allow_nan=False)
@@ -235,6 +264,7 @@ async def write_outcome_report(
         input=[
             *_facts(outcome.info, request.footage.name),
             *([Fact("reference", request.reference.name)] if request.reference is not None else []),
+            *(Fact("face", f"{part.face_id}, {part.why}") for part in outcome.parts if part.face_id is not None),
         ],
         output=[*_facts(result, request.output.name), *(Fact("carried over", text) for text in outcome.written.carried)],
         consent=consents(request),
@@ -256,6 +286,7 @@ async def write_outcome_report(
         commanded_opening=commanded,
         tracked_opening=tracked.opening if tracked is not None else None,
         motion=await asyncio.to_thread(motion_of, outcome, workspace),
+        appearance=await appearance_of(stages, result, outcome, workspace, tracked),
         video=SideBySide(
             pictures=side_by_side(outcome.video, result),
             frame_rate=times.average_rate,
@@ -283,7 +314,7 @@ def _fitting(outcome: DubOutcome, store: ArtefactStore, pictures: dict[int, UInt
     stored = store.get_arrays(ref_from_proto(outcome.actor.identity, "identity"))
     if model_of_identity(stored) != default_model().name:
         return None
-    frames = [frame for frame in pictures if frame in tracked.landmarks]
+    frames = [frame for frame in pictures if np.isfinite(tracked.landmarks[frame, 0, 0])]
     shown = [frames[place] for place in np.linspace(0, len(frames) - 1, min(FITTED, len(frames))).astype(int)]
     return fitting_sheet(
         identity_from_arrays(stored, default_model()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,20 +10,45 @@ from typing import Final
 
 import numpy as np
 
+from dubstage.client import face as face_client
+from dubstage.client import rpcs
+from gateway.consent.record import EMBEDDING_SIZE
 from gateway.dub.analysis import track_footage
+from gateway.dub.face_records import cut_box
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.request import DubRequest
 from gateway.dub.slow_expression import target_mouths
 from gateway.dub.workspace import Workspace
+from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
-from gateway.reports.pictures import MOST_FRAMES
+from gateway.reports.appearance import (
+    AppearanceMetrics,
+    MouthAppearance,
+    appearance_metrics,
+    clothing_moved,
+    joined,
+    mouth_appearance,
+    skin_light,
+)
+from gateway.reports.pictures import MOST_FRAMES, pictures_of
 from gateway.stages.interface import Stages
-from services.common.array_types import Float32, Float64
-from services.common.face.crops import POSE_SIZE, pose_vectors
-from services.common.face.landmarks import lip_width, mouth_opening
+from services.common.array_types import Float32, Float64, UInt8
+from services.common.face.crops import (
+    BOX_SIZE,
+    CROP_SIZE,
+    POSE_SIZE,
+    HeadPose,
+    apply_affine,
+    box_from_frame,
+    crop_from_frame,
+    pose_vectors,
+)
+from services.common.face.landmarks import NUM_LANDMARKS, lip_width, mouth_opening
+from services.common.face.sampling import sample_patch
 from services.common.methods import method_named
+from services.common.wire.messages import from_tensor
 from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionMetrics, motion_metrics
 
 _BLOCK: Final = 4096
@@ -100,11 +126,11 @@ class TrackedOutput:
 
     Attributes:
         opening: float32 [T], opening of the mouth, crop pixels.
-        landmarks: landmarks of the chosen frames, float32 [478, 3] each.
+        landmarks: float32 [T, 478, 3], landmarks of the dubbed face, pixels of the frame; NaN rows where not tracked.
     """
 
     opening: Float32 = field(repr=False)
-    landmarks: dict[int, Float32] = field(repr=False)
+    landmarks: Float32 = field(repr=False)
 
 
 async def track_output(
@@ -123,7 +149,7 @@ async def track_output(
     if not boxes or total > MOST_FRAMES:
         return None
     opening = np.full(total, np.nan, np.float32)
-    landmarks: dict[int, Float32] = {}
+    landmarks = np.full((total, NUM_LANDMARKS, 3), np.nan, np.float32)
     with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as workspace:
         index = await track_footage(stages, result, workspace, threads=2, on_frame=lambda _: None)
         # In a video with its own timeline, faces may have other ids, so the target is the face nearest to the chosen box.
@@ -136,6 +162,117 @@ async def track_output(
         for frame in np.nonzero(rows >= 0)[0]:
             (record,) = workspace.faces.read(int(rows[frame]), int(rows[frame]) + 1)
             opening[frame] = mouth_opening(record["mouth"][None])[0]
-            if int(frame) in boxes:
-                landmarks[int(frame)] = record["landmarks"].copy()
+            landmarks[frame] = record["landmarks"]
     return TrackedOutput(opening, landmarks)
+
+
+_APPEARANCE_FRAMES: Final = 125
+"""Frames whose appearance is measured at once: memory does not grow with the video."""
+_FACES: Final = 8
+"""Faces that are compared by their embeddings."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """Frames before and after a dub: what is measured of the mouths, how much clothing moves, and some face crops."""
+
+    video: list[MouthAppearance]
+    dub: list[MouthAppearance]
+    moved: list[Float32]
+    video_faces: UInt8
+    dub_faces: UInt8
+
+
+async def appearance_of(
+    stages: Stages, result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput | None
+) -> AppearanceMetrics | None:
+    """Return the figures of a dub for what eyes see, against the frames of the video that was dubbed.
+
+    Args:
+        stages: the stages, which measure faces.
+        result: the video of the dub.
+        outcome: result of the dub.
+        workspace: the open folder of the job.
+        tracked: the tracked video of the dub; None: the video is too long, or nothing is dubbed.
+
+    Returns:
+        the figures; None without `tracked`.
+
+    Raises:
+        DubstageError: a video cannot be read, or the face stage failed.
+    """
+    if tracked is None:
+        return None
+    pieces = await asyncio.to_thread(_pieces, result, outcome, workspace, tracked)
+    distance = await face_distance(stages, pieces.video_faces, pieces.dub_faces)
+    return await asyncio.to_thread(
+        appearance_metrics, joined(pieces.video), joined(pieces.dub), np.concatenate(pieces.moved), distance
+    )
+
+
+def _pieces(result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput) -> _Pieces:
+    pieces = _Pieces([], [], [], *_faces(result, outcome, workspace))
+    rendered = outcome.plan.rendered()
+    with VideoReader(result) as reader:
+        frames = (to_rgb(frame) for frame in reader)
+        for begin in range(0, outcome.plan.num_frames, _APPEARANCE_FRAMES):
+            chosen = range(begin, min(begin + _APPEARANCE_FRAMES, outcome.plan.num_frames))
+            before, after = (np.zeros((len(chosen), BOX_SIZE, BOX_SIZE, 3), np.uint8) for _ in range(2))
+            filmed, drawn = (np.full((len(chosen), NUM_LANDMARKS, 2), np.nan, np.float32) for _ in range(2))
+            for place, (frame, rgb) in enumerate(zip(chosen, frames, strict=False)):
+                if not rendered[frame]:
+                    continue
+                row = int(outcome.plan.row[frame])
+                (record,) = video_face_records(outcome, workspace).read(row, row + 1)
+                pose = pose_of(record)
+                before[place], after[place] = record["pixels"], cut_box(rgb, pose)
+                filmed[place] = apply_affine(box_from_frame(pose), record["landmarks"])
+                drawn[place] = apply_affine(box_from_frame(pose), tracked.landmarks[frame])
+            light = skin_light(before, filmed)
+            pieces.video.append(mouth_appearance(before, filmed, light))
+            pieces.dub.append(mouth_appearance(after, drawn, light))
+            pieces.moved.append(clothing_moved(before, after, filmed))
+    return pieces
+
+
+def _faces(result: MediaInfo, outcome: DubOutcome, workspace: Workspace) -> tuple[UInt8, UInt8]:
+    """Return face crops before and after the dub, uint8 [N, 256, 256, 3] each, of frames near the first dubbed frame."""
+    (rendered,) = np.nonzero(outcome.plan.rendered())
+    near = rendered[rendered < rendered[0] + _APPEARANCE_FRAMES]
+    chosen = [int(frame) for frame in near[:: max(1, len(near) // _FACES)][:_FACES]]
+    poses: dict[int, HeadPose] = {}
+    for frame in chosen:
+        row = int(outcome.plan.row[frame])
+        poses[frame] = pose_of(video_face_records(outcome, workspace).read(row, row + 1)[0])
+    before, after = (
+        np.stack([sample_patch(picture, crop_from_frame(poses[frame]), (CROP_SIZE, CROP_SIZE)) for frame, picture in shown.items()])
+        for shown in (pictures_of(video, set(chosen)) for video in (outcome.video, result))
+    )
+    return before, after
+
+
+async def face_distance(stages: Stages, before: UInt8, after: UInt8) -> float:
+    """Return the distance of the mean face embeddings of two sets of face crops; NaN: no face is found in one of them.
+
+    Args:
+        before, after: uint8 [N, 256, 256, 3], RGB.
+
+    Raises:
+        DubstageError: from the face stage.
+    """
+    means = [await _mean_embedding(stages, crops) for crops in (before, after)]
+    return float(np.linalg.norm(means[0] - means[1]))
+
+
+async def _mean_embedding(stages: Stages, crops: UInt8) -> Float32:
+    """Return the mean embedding of the faces of crops, float32 [128]; NaN: no face is found."""
+    requests = face_client.track.requests(max_faces=1, smoothing_half_width=0, embed_every=1)
+
+    vectors = [
+        from_tensor(face.embedding.vector, "embedding.vector", dtype=np.float32, shape=(EMBEDDING_SIZE,))
+        async for reply in stages.stream(rpcs.face.TRACK, requests.of_async(crops))
+        for frame in reply.frames
+        for face in frame.faces
+        if face.HasField("embedding")
+    ]
+    return np.mean(vectors, axis=0, dtype=np.float32) if vectors else np.full(EMBEDDING_SIZE, np.nan, np.float32)

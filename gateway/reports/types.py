@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from gateway.reports.appearance import AppearanceMetrics
 from gateway.stages.timing import StageTimes
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.wire.mouth_curves import MotionMetrics
@@ -72,6 +73,7 @@ class DubReport:
         head_motion: head-pose vectors float64 [T, 6] by the name of their curve; None: the head moves as in the footage.
         commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None: not measured.
         motion: the target motion compared with the person's own; None: not measured.
+        appearance: what eyes see of the mouths, against the video that was dubbed; None: not measured.
         video: the footage and the video side by side.
         undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
     """
@@ -95,6 +97,7 @@ class DubReport:
     commanded_opening: Float32 | None = field(repr=False, default=None)
     tracked_opening: Float32 | None = field(repr=False, default=None)
     motion: MotionMetrics | None = None
+    appearance: AppearanceMetrics | None = None
     video: SideBySide | None = None
     undubbed: str = ""
     warnings: Sequence[str] = ()

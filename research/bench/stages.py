@@ -16,11 +16,12 @@ from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.stored import StoredActor
+from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
 from gateway.dub.composite import composite_frame
 from gateway.dub.face_records import face_records
 from gateway.dub.messages import timeline_of
 from gateway.dub.motion_clip import frame_seconds
-from gateway.dub.records import pose_of
+from gateway.dub.records import mouth_in_box, pose_of
 from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, render_window, window_config
 from gateway.dub.workspace import Workspace
@@ -106,11 +107,15 @@ async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder
     windows: list[RenderedWindow] = []
     records = np.concatenate(rows)
     with meter.measure(_AROUND, count):
+        learned = records[np.linspace(0, count - 1, LEARNED_FRAMES).round().astype(int)]
+        colours = learn_colours(list(learned["pixels"]), [mouth_in_box(record) for record in learned])
         for begin in range(0, count, WINDOW_FRAMES):
             part = slice(begin, min(begin + WINDOW_FRAMES, count))
             targets = np.ones(part.stop - part.start, np.bool_)
             spoken = heard[part] if method.renderer.speech else None
-            windows.append(await render_window(metered, config, FrameSpan(records[part], mouths[part], targets, spoken)))
+            movable = np.stack([colours.movable(record["pixels"], mouth_in_box(record)) for record in records[part]])
+            span = FrameSpan(records[part], mouths[part], targets, spoken, movable=movable)
+            windows.append(await render_window(metered, config, span))
     _composite_and_encode(meter, info, frames, records, windows, folder / "film.mp4", threads)
     return _without_inner(meter.clock.stages())
 

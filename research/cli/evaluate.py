@@ -15,6 +15,7 @@ from gateway.cli.values import sound_against_picture
 from research.evaluation.head_motion import HEAD_FIGURES
 from research.evaluation.perceptual import SuppliedNetworks
 from research.evaluation.protocol import MIN_WRONG_SPEECHES
+from research.evaluation.strips import write_strips
 from research.evaluation.targets import check_targets
 from research.evaluation.types import DEFAULT_VARIANTS, METRICS, TABLE_VARIANTS, VARIANTS, ClipResult, Variant
 from services.common.errors import InvalidRequestError
@@ -51,14 +52,17 @@ def _width(name: str) -> int:
     return max(len(name), 7)
 
 
-def show_results(results: Sequence[ClipResult], method: str, report: Path | None, json_file: Path | None) -> None:
-    """Print the scores, write the report if a folder is given, and name the files that were written.
+def show_results(
+    results: Sequence[ClipResult], method: str, report: Path | None, json_file: Path | None, strips: Path | None = None
+) -> None:
+    """Print the scores, write the report and the strips if their folders are given, and name the files that were written.
 
     Raises:
-        InvalidRequestError, StorageFullError: the folder of the report cannot be written.
+        InvalidRequestError, StorageFullError: a folder cannot be written.
     """
     show_scores(results)
-    show_files(save_evaluation_report(results, method, report) if report is not None else None, json_file)
+    shown = write_strips(strips, results) if strips is not None else []
+    show_files(save_evaluation_report(results, method, report) if report is not None else None, json_file, *shown)
 
 
 def show_files(*paths: Path | None) -> None:
@@ -121,6 +125,14 @@ def evaluate(
     renderer: options.Renderer = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON file to write all figures to.")] = None,
     report: options.Report = None,
+    strips: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="New or empty folder to write a PNG for each clip and variant to: 30 consecutive frames of the mouth at the "
+            "size of the video, the real video above the dub.",
+        ),
+    ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
@@ -187,7 +199,9 @@ def evaluate(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace an existing --json or --table file even if it holds no results of an evaluation."
+            "--overwrite",
+            help="Replace an existing --json or --table file even if it holds no results of an evaluation, and write to a --strips "
+            "folder that holds files.",
         ),
     ] = False,
 ) -> None:
@@ -199,7 +213,7 @@ def evaluate(
     from research.cli.evaluate_run import EvaluationRequest, TableChoice, check_places, clips_of, run_evaluation, write_table
 
     choice = TableChoice(all_methods=all_methods, ablation=ablation, weights=weights or (), enrol_seconds=enrol_seconds)
-    choice.check(table, report)
+    choice.check(table, report, strips)
     method = combined(method, motion, renderer)
     settings = options.gateway_settings(stages)
     supplied = [file for file in (lpips_weights, fid_weights) if file is not None]
@@ -213,14 +227,15 @@ def evaluate(
         perceptual=networks.accumulator if networks is not None else None,
         json_file=json_file if json_file is not None or table is None else table.with_suffix(".json"),
         enrol_frames=enrol_frames,
+        strips=strips is not None,
         perceptual_sha256=networks.sha256 if networks is not None else {},
     )
-    check_places([*request.clips, *supplied], request.json_file, report, overwrite=overwrite)
+    check_places([*request.clips, *supplied], request.json_file, report, strips, overwrite=overwrite)
     if table is not None:
         write_table(settings, request, choice, table, overwrite=overwrite)
         show_files(table, request.json_file)
         return
-    show_results(run_evaluation(settings, request), method, report, json_file)
+    show_results(run_evaluation(settings, request), method, report, json_file, strips)
 
 
 def _variants(text: str | None, default: tuple[Variant, ...]) -> tuple[Variant, ...]:

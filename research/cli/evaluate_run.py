@@ -36,7 +36,8 @@ from research.evaluation.results import (
     write_json,
 )
 from research.evaluation.session import PipelineSession
-from research.evaluation.sync import StageRetrack, StageSyncDistance
+from research.evaluation.strips import check_strips_folder
+from research.evaluation.sync import StageFaceDistance, StageRetrack, StageSyncDistance
 from research.evaluation.table import TableRun, check_table_place, labels_of, overlaid
 from research.evaluation.types import ClipResult, Variant
 from services.common.errors import DubstageError, InvalidRequestError
@@ -51,8 +52,10 @@ def clips_of(paths: Sequence[Path], splits: str) -> list[Path]:
     return chosen_clips(paths, [name.strip() for name in splits.split(",") if name.strip()])
 
 
-def check_places(inputs: Sequence[Path], json_file: Path | None, report: Path | None, *, overwrite: bool) -> None:
-    """Check that the JSON file and the report can be written, and replace nothing that is read or that is not ours.
+def check_places(
+    inputs: Sequence[Path], json_file: Path | None, report: Path | None, strips: Path | None, *, overwrite: bool
+) -> None:
+    """Check that the JSON file, the report and the strips can be written, and replace nothing that is read or that is not ours.
 
     Raises:
         InvalidRequestError: one of them cannot be written, or would replace a file of other content.
@@ -61,6 +64,8 @@ def check_places(inputs: Sequence[Path], json_file: Path | None, report: Path | 
         check_json_place(json_file, inputs, overwrite=overwrite)
     if report is not None:
         check_report_folder(report, [*inputs, *([json_file] if json_file is not None else [])])
+    if strips is not None:
+        check_strips_folder(strips, overwrite=overwrite)
 
 
 _SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
@@ -82,7 +87,7 @@ class TableChoice:
     weights: Sequence[str]
     enrol_seconds: str = ""
 
-    def check(self, table: Path | None, report: Path | None) -> None:
+    def check(self, table: Path | None, report: Path | None, strips: Path | None) -> None:
         """Check that the options go together.
 
         Raises:
@@ -98,6 +103,8 @@ class TableChoice:
             raise InvalidRequestError("give --all-methods or --ablation, not both", field="ablation")
         if table is not None and report is not None:
             raise InvalidRequestError("--report shows one method: give --table or --report, not both", field="report")
+        if table is not None and strips is not None:
+            raise InvalidRequestError("--strips shows one method: give --table or --strips, not both", field="strips")
 
     def rows(self, method: str, *, enrol_frames: int | None, personalize: bool) -> tuple[TableRow, ...]:
         """Return the rows; without --all-methods and --ablation the one row of a method. Each row for every length of enrolment.
@@ -153,6 +160,7 @@ class EvaluationRequest:
         json_file: file that gets all figures after every clip; None: no file is written.
         enrol_frames: usable frames that each renderer is adapted with; None: all of the enrolment part.
         enrol_seconds: seconds of each enrolment part; None: as clips are split otherwise (folds.folds_of).
+        strips: whether strips are kept.
         perceptual_sha256: digests of the files that `perceptual` measures with, by the name of the figure.
     """
 
@@ -165,6 +173,7 @@ class EvaluationRequest:
     json_file: Path | None
     enrol_frames: int | None = None
     enrol_seconds: float | None = None
+    strips: bool = False
     perceptual_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -233,10 +242,14 @@ def evaluate_on(host: StageHost, request: EvaluationRequest, clip: Path, transcr
                 session,
                 StageRetrack(host),
                 settings=EvaluationSettings(
-                    variants=request.variants, wrong_count=request.wrong_count, enrol_seconds=request.enrol_seconds
+                    variants=request.variants,
+                    wrong_count=request.wrong_count,
+                    enrol_seconds=request.enrol_seconds,
+                    strips=request.strips,
                 ),
                 transcript=transcript,
                 sync_distance=StageSyncDistance(host, session.speech, session.frame_seconds, Path(folder)),
+                face_distance=StageFaceDistance(host),
                 perceptual=request.perceptual,
                 progress=lambda _, done, total: tell("measure", done, total),
             )

@@ -61,6 +61,10 @@ def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str,
     metrics["native_sharpness_ratio"] = _ratio(columns["result_native"][frames], columns["truth_native"][frames])
     metrics["frame_difference_ratio"] = _ratio(columns["result_step"][frames], columns["truth_step"][frames])
     metrics["skin_flicker_ratio"] = _skin_flicker(columns["result_skin_step"][frames], columns["truth_skin_step"][frames])
+    metrics |= {name: finite_mean(columns[name][frames]) for name in ("tint_alarms", "nostril_alarms", "clothing_moved")}
+    metrics["low_contrast_excess"] = finite_mean(columns["result_dull"][frames]) - finite_mean(columns["truth_dull"][frames])
+    metrics["popping_ratio"] = _ratio(columns["result_change"][frames], columns["truth_change"][frames])
+    metrics["seam_sharpness_ratio"] = _ratio(columns["result_seam"][frames], columns["truth_seam"][frames])
     metrics |= dict.fromkeys(("closure", "silence_opening"), float("nan"))
     if run.closures is not None and run.closures.truth[events].any():
         metrics["closure"] = float(run.closures.result[events][run.closures.truth[events]].mean())
@@ -88,11 +92,13 @@ class _Drawn:
 
 def pooled_metrics(drawn: Sequence[_Drawn]) -> dict[str, float]:
     """Return the METRICS that runs give together, because one run may have too few frames or phones."""
-    truth, result = (
-        fastest(np.concatenate([each.run.columns[f"{of}_opening_step"][each.frames] for each in drawn]))
-        for of in ("truth", "result")
-    )
-    metrics = {"fastest_step_ratio": result / truth if truth > 0.0 else math.nan}
+    metrics: dict[str, float] = {}
+    for name, column in (("fastest_step_ratio", "opening_step"), ("lip_jump_ratio", "lip_step")):
+        truth, result = (
+            fastest(np.concatenate([each.run.columns[f"{of}_{column}"][each.frames] for each in drawn]))
+            for of in ("truth", "result")
+        )
+        metrics[name] = result / truth if truth > 0.0 else math.nan
     for kind in TRIGGERS:
         pairs = [(*each.run.phones[kind], each.phones[kind]) for each in drawn if kind in each.run.phones]
         metrics[f"{kind}_shift_ms"] = math.nan

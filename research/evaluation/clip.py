@@ -175,7 +175,7 @@ def insert_box(crop: UInt8, box: UInt8, mask: UInt8, shift: Float32) -> UInt8:
         crop: uint8 [256, 256, 3], RGB.
         box: uint8 [160, 160, 3], RGB.
         mask: uint8 [160, 160], weight of the box; 255 = 1.
-        shift: float32 [160, 160, 2], how the crop is moved under and around the box, box pixels (jaw_shift).
+        shift: float32 [160, 160, 2], how the crop is moved under and around the box, box pixels (move_jaw).
     """
     result = crop.copy()
     x, y = BOX_ORIGIN

@@ -24,6 +24,16 @@ from typing import Final, NamedTuple
 import cv2
 import numpy as np
 
+from gateway.reports.appearance import (
+    MouthAppearance,
+    OwnMouth,
+    box_points,
+    clothing_alarms,
+    clothing_moved,
+    kernel_distance,
+    mouth_appearance,
+    skin_light,
+)
 from gateway.reports.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
 from research.evaluation.types import Rendered
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
@@ -281,6 +291,13 @@ EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
 """Columns of the errors of expression coefficients and of the landmarks that follow from them."""
 CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
 """Columns of a whole run, which join_pieces makes from its curves (services/common/wire/mouth_curves.py)."""
+APPEARANCE_COLUMNS: Final = (
+    "tint_alarms",
+    "nostril_alarms",
+    "clothing_moved",
+    *(f"{of}_{what}" for what in ("dull", "change", "seam", "lip_step") for of in ("truth", "result")),
+)
+"""Columns of what eyes see of the mouth (gateway/reports/appearance.py)."""
 PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
 """Columns whose means are metrics of the papers."""
 _ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))
@@ -298,15 +315,21 @@ class TruthPiece:
         person: face model of the person; None: too few frames were tracked.
         fitted: the face model fitted to the frames; None without `person`.
         native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution; None: not measured.
+        seen: what eyes see of the mouths.
+        light: float32 [T], luma of the cheeks (skin_light).
+        mouth: what is known of the person's own mouth; None: nothing.
     """
 
     crops: UInt8 = field(repr=False)
     usable: Bool
     track: MouthTrack
     landmarks: Float32 = field(repr=False)
+    seen: MouthAppearance
+    light: Float32
     person: PersonFace | None = None
     fitted: FittedFrames | None = None
     native_energy: Float64 | None = None
+    mouth: OwnMouth | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,8 +340,8 @@ class RunMeasures:
         columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
             box); `truth_native`, `result_native` (energy of the finest band at the footage's own resolution); `truth_step`,
             `result_step` (mean |x_t - x_{t-1}| of the mouth box); `truth_skin_step`, `result_skin_step` (the same of the skin
-            beside the mouth); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS; of joined pieces also CURVE_COLUMNS: the lip width without
-            its slow part, and the change of the opening from frame to frame, crop pixels.
+            beside the mouth); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS; APPEARANCE_COLUMNS; of joined pieces also CURVE_COLUMNS:
+            the lip width without its slow part, and the change of the opening from frame to frame, crop pixels.
         truth_opening, result_opening: float32 [T], opening of the mouth, crop pixels.
         truth_width, result_width: float32 [T], width of the lips, crop pixels.
         commanded: float32 [T], the opening that the renderer was asked for; None: the variant has none.
@@ -343,12 +366,44 @@ class RunMeasures:
     phones: Mapping[Trigger, tuple[Float64, Float64]] = field(default_factory=dict)
 
 
-def truth_piece(rendered: Rendered, landmarks: Float32, person: PersonFace | None = None) -> TruthPiece:
+def render_boxes(crops: UInt8) -> UInt8:
+    """Return the render boxes of face crops: uint8 [..., 256, 256, 3] -> [..., 160, 160, 3]."""
+    x, y = BOX_ORIGIN
+    return crops[..., y : y + BOX_SIZE, x : x + BOX_SIZE, :]
+
+
+def own_mouth(crops: UInt8, landmarks: Float32) -> OwnMouth:
+    """Return what tracked crops of the enrolment part tell of the person's mouth.
+
+    Args:
+        crops: uint8 [T, 256, 256, 3], RGB.
+        landmarks: float32 [T, 478, 3], crop pixels, NaN rows where not tracked or not usable.
+    """
+    boxes, points = render_boxes(crops), box_points(landmarks)
+    return OwnMouth.of(mouth_appearance(boxes, points, skin_light(boxes, points)))
+
+
+def truth_piece(
+    rendered: Rendered, landmarks: Float32, person: PersonFace | None = None, mouth: OwnMouth | None = None
+) -> TruthPiece:
     """Return frames of the real video. A frame is usable if it has a face crop in which the tracker finds the mouth."""
     track = mouth_track(landmarks)
     usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.known
     fitted = person.fit(landmarks) if person is not None else None
-    return TruthPiece(rendered.crops, usable, track, landmarks, person, fitted, rendered.native_energy)
+    boxes, points = render_boxes(rendered.crops), box_points(landmarks)
+    light = skin_light(boxes, points)
+    return TruthPiece(
+        crops=rendered.crops,
+        usable=usable,
+        track=track,
+        landmarks=landmarks,
+        seen=mouth_appearance(boxes, points, light),
+        light=light,
+        person=person,
+        fitted=fitted,
+        native_energy=rendered.native_energy,
+        mouth=mouth,
+    )
 
 
 def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> RunMeasures:
@@ -390,6 +445,11 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
         errors = truth.person.errors(truth.fitted, truth.person.fit(landmarks))
         for name, values in zip(EXPRESSION_COLUMNS, errors, strict=True):
             columns[name] = np.where(measured, values, np.nan)
+    seen = mouth_appearance(render_boxes(result.crops), box_points(landmarks), np.where(measured, truth.light, np.float32(np.nan)))
+    columns |= {name: np.where(measured, values, np.nan) for name, values in _appearance(truth, result.crops, seen).items()}
+    extras = dict(result.diagnostics)
+    if truth.mouth is not None:
+        extras["mouth_distance"] = kernel_distance(truth.mouth.features, seen.features)
     return RunMeasures(
         columns=columns,
         truth_opening=_only(truth.track.opening, measured),
@@ -400,8 +460,22 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
         measured=measured,
         lost_faces=int((measured & ~track.known).sum()),
         closures=None,
-        extras=dict(result.diagnostics),
+        extras=extras,
     )
+
+
+def _appearance(truth: TruthPiece, crops: UInt8, seen: MouthAppearance) -> dict[str, Float32]:
+    """Return APPEARANCE_COLUMNS, float32 [T] each."""
+    unknown = np.full(len(crops), np.nan, np.float32)
+    columns = dict.fromkeys(APPEARANCE_COLUMNS, unknown)
+    if truth.mouth is not None:
+        columns["tint_alarms"], columns["nostril_alarms"] = truth.mouth.tinted(seen), truth.mouth.shaded(seen)
+        columns["truth_dull"], columns["result_dull"] = truth.mouth.dull(truth.seen), truth.mouth.dull(seen)
+    moved = clothing_moved(render_boxes(truth.crops), render_boxes(crops), box_points(truth.landmarks))
+    columns["clothing_moved"] = clothing_alarms(moved)
+    for of, each in (("truth", truth.seen), ("result", seen)):
+        columns |= {f"{of}_change": each.change, f"{of}_seam": each.seam, f"{of}_lip_step": each.lip_step}
+    return columns
 
 
 def _only(curve: Float32, measured: Bool) -> Float32:

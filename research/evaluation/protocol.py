@@ -25,6 +25,7 @@ from typing import Final, Generic, NamedTuple, Protocol
 
 import numpy as np
 
+from gateway.reports.appearance import OwnMouth
 from gateway.reports.mouth_metrics import Closures, closures, mouth_track
 from research.evaluation.aggregate import BootstrapSettings, score
 from research.evaluation.bilabials import bilabial_times
@@ -36,15 +37,18 @@ from research.evaluation.measures import (
     finite_mean,
     join_pieces,
     measure_piece,
+    own_mouth,
     truth_piece,
     with_phones,
 )
+from research.evaluation.strips import busiest_frames, strip_of
 from research.evaluation.types import (
     COSTS,
     DEFAULT_VARIANTS,
     WRONG_AUDIO,
     ClipResult,
     EvaluatedSpeech,
+    FaceDistance,
     Fold,
     FoldResult,
     FramedMotion,
@@ -63,6 +67,9 @@ from services.common.array_types import Float32, Float64, UInt8
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import CROP_SIZE
 from services.common.wire.mouth_curves import MOTION_FRAME_S, rest_and_range, silence_opening
+
+FACE_FRAMES: Final = 8
+"""Frames of a piece whose faces are compared with the truth's."""
 
 
 def sample_frames(test: FrameRange, count: int) -> tuple[int, ...]:
@@ -335,6 +342,7 @@ class EvaluationSettings:
         sample_count: pictures per variant that are kept for the report; 0: nothing is kept for reports.
         video_frames: most frames that are kept for the side-by-side video.
         enrol_seconds: seconds of each enrolment part; None: as folds_of splits a clip.
+        strips: whether strips of each variant on the first fold are kept (strips.py).
         only_fold: number of the only fold to evaluate, from 0; None: all. One fold halves the time that a short clip takes, and the
             scores come from the test part of this fold alone.
     """
@@ -347,6 +355,7 @@ class EvaluationSettings:
     video_frames: int = 250
     enrol_seconds: float | None = None
     only_fold: int | None = None
+    strips: bool = False
 
 
 Progress = Callable[[str, int, int], None]
@@ -367,6 +376,7 @@ def evaluate_clip(
     transcript: str = "",
     other_speeches: Sequence[EvaluatedSpeech] = (),
     sync_distance: SyncDistance | None = None,
+    face_distance: FaceDistance | None = None,
     perceptual: Callable[[], PerceptualDistance] | None = None,
     progress: Progress | None = None,
 ) -> ClipResult:
@@ -379,6 +389,7 @@ def evaluate_clip(
         transcript: words that are said in the clip; empty: the closure of the lips is not measured.
         other_speeches: foreign speech for WRONG_AUDIO. Circular shifts of the clip's own speech fill up to `wrong_count`.
         sync_distance: returns the distance of mouth and sound by a sync network; None: not measured.
+        face_distance: returns the distance of the faces of truth and result; None: not measured.
         perceptual: makes an accumulator of LPIPS and FID for one variant; None: not measured.
         progress: called with each piece.
 
@@ -387,7 +398,7 @@ def evaluate_clip(
         NoUsableFootageError: an enrolment part has no usable face.
     """
     settings = settings or EvaluationSettings()
-    evaluation = _Evaluation(session, retrack, settings, sync_distance, perceptual, progress)
+    evaluation = _Evaluation(session, retrack, settings, sync_distance, face_distance, perceptual, progress)
     if transcript:
         evaluation.events_s = bilabial_times(session.speech, transcript)
     folds = folds_of(session.num_frames, session.frame_rate, settings.enrol_seconds, only=settings.only_fold)
@@ -401,6 +412,7 @@ def evaluate_clip(
     runs: dict[Variant, list[RunMeasures]] = {variant: [] for variant in settings.variants}
     fold_results: list[FoldResult] = []
     heads: list[HeadMotion] = []
+    strips: dict[Variant, UInt8] = {}
     for fold in folds:
         with evaluation.cost.enrolling():
             actor = session.enrol(fold.enrol)
@@ -408,6 +420,8 @@ def evaluate_clip(
         fold_results.append(FoldResult(fold, actor.lag_frames, actor.lag_doubt))
         for variant, measured in evaluation.fold(actor, fold, speeches, keeper if fold is folds[0] else None).items():
             runs[variant].extend(measured)
+        if settings.strips and fold is folds[0]:
+            strips = _strips(session, actor, fold, runs, speeches)
         head = session.head_motion(actor, fold.test)
         if head is not None:
             heads.append(head)
@@ -433,8 +447,27 @@ def evaluate_clip(
         samples={variant: sample for variant, sample in samples.items() if sample is not None},
         head_motion=head_motion,
         cost=evaluation.cost.metrics(),
+        strips=strips,
         video=keeper.video(),
     )
+
+
+def _strips(
+    session: SelfReenactment[Handle],
+    actor: Handle,
+    fold: Fold,
+    runs: Mapping[Variant, Sequence[RunMeasures]],
+    speeches: Mapping[Variant, Sequence[EvaluatedSpeech | None]],
+) -> dict[Variant, UInt8]:
+    """Return a strip of each variant on one fold; nothing if too few consecutive frames are measured."""
+    strips: dict[Variant, UInt8] = {}
+    for variant, of in runs.items():
+        # Every variant has the same measured frames, and so the same strip of the real video.
+        busiest = busiest_frames(of[0].truth_opening)
+        if busiest is not None:
+            frames = FrameRange(fold.test.start + busiest.start, fold.test.start + busiest.stop)
+            strips[variant] = strip_of(*session.native_mouths(actor, frames, variant, speeches[variant][0]))
+    return strips
 
 
 def _with_silence(scores: Mapping[Variant, VariantScores], silences: Sequence[float]) -> dict[Variant, VariantScores]:
@@ -459,6 +492,7 @@ class _Evaluation(Generic[Handle]):
         retrack: Retrack,
         settings: EvaluationSettings,
         sync_distance: SyncDistance | None,
+        face_distance: FaceDistance | None,
         perceptual: Callable[[], PerceptualDistance] | None,
         progress: Progress | None,
     ) -> None:
@@ -466,6 +500,7 @@ class _Evaluation(Generic[Handle]):
         self._retrack = retrack
         self._settings = settings
         self._sync_distance = sync_distance
+        self._face_distance = face_distance
         self._progress = progress
         self._done = 0
         self.work = 0
@@ -488,11 +523,11 @@ class _Evaluation(Generic[Handle]):
         if "full" in speeches:
             self.silences.append(_silence_opening(self._session.framed_motion(actor, fold.test)))
         pieces: dict[Variant, list[list[RunMeasures]]] = {name: [[] for _ in of] for name, of in speeches.items()}
-        person = self._person(fold.enrol)
+        person, mouth = self._own(fold.enrol)
         for frames in pieces_of(fold.test, self._settings.piece_frames):
             shown = self._session.truth(frames)
             landmarks = self._retrack(shown.crops)
-            truth = truth_piece(shown, landmarks, person)
+            truth = truth_piece(shown, landmarks, person, mouth)
             if keeper is not None:
                 keeper.add(None, frames, shown, landmarks)
             for variant, of in speeches.items():
@@ -513,12 +548,12 @@ class _Evaluation(Generic[Handle]):
         run = join_pieces(pieces, float(1 / self._session.frame_rate), self._closures(pieces, seconds))
         return run if variant in WRONG_AUDIO else with_phones(run, seconds, self._phones)
 
-    def _person(self, enrol: FrameRange) -> PersonFace | None:
-        """Return the face of the clip's person, from the first piece of an enrolment part."""
+    def _own(self, enrol: FrameRange) -> tuple[PersonFace | None, OwnMouth]:
+        """Return the face and the mouth of the clip's person, from the first piece of an enrolment part."""
         shown = self._session.truth(next(pieces_of(enrol, self._settings.piece_frames)))
         landmarks = self._retrack(shown.crops).copy()
         landmarks[[reason != "" for reason in shown.reasons]] = np.nan
-        return PersonFace.measured(landmarks)
+        return PersonFace.measured(landmarks), own_mouth(shown.crops, landmarks)
 
     def _measure(
         self,
@@ -535,6 +570,11 @@ class _Evaluation(Generic[Handle]):
         if self._sync_distance is not None:
             distance = self._sync_distance(landmarks, frames, speech)
             measures = dataclasses.replace(measures, extras=dict(measures.extras) | {"sync_distance": distance})
+        if self._face_distance is not None and measures.measured.any():
+            known = np.flatnonzero(measures.measured)
+            compared = known[list(sample_frames(FrameRange(0, len(known)), FACE_FRAMES))]
+            distance = self._face_distance(truth.crops[compared], rendered.crops[compared])
+            measures = dataclasses.replace(measures, extras=dict(measures.extras) | {"face_distance": distance})
         if keeper is not None:
             keeper.add(variant, frames, rendered, landmarks)
         self._done += len(frames)

@@ -39,6 +39,13 @@ HEADINGS: Final[Mapping[str, str]] = {
     "frame_difference_ratio": "frame difference",
     "skin_flicker_ratio": "skin flicker",
     "closure": "closure",
+    "tint_alarms": "tint alarms",
+    "nostril_alarms": "nostril alarms",
+    "low_contrast_excess": "low contrast, excess",
+    "popping_ratio": "popping",
+    "seam_sharpness_ratio": "seam sharpness",
+    "lip_jump_ratio": "lip jump",
+    "clothing_moved": "clothing moved",
 }
 DIGITS: Final[Mapping[str, int]] = {
     "face_psnr_db": 1,

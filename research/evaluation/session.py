@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -16,16 +16,19 @@ from dubstage.client import texture as texture_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.composite import composite_frame
 from gateway.dub.enrol import EnrolledActor, EnrolOptions, encode_style
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import MotionClip
-from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.dub.render import VideoInputs, runs_of
+from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
+from gateway.dub.render import ShotColours, VideoInputs, runs_of
 from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
 from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
 from gateway.dub.workspace import Workspace
+from gateway.media.background import blank_picture
+from gateway.media.reader import VideoReader, plane_views, to_rgb
 from gateway.media.sound import Speech as Sound
 from gateway.stages.opening import StageHost, models_for
 from research.evaluation.clip import (
@@ -40,7 +43,7 @@ from research.evaluation.clip import (
     truth_of,
 )
 from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
-from services.common.array_types import Array, Float32, Float64
+from services.common.array_types import Array, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import method_named
@@ -53,6 +56,8 @@ _MODES: Final[dict[str, texture_pb2.WarpMode.ValueType]] = {
     "retrieval": texture_pb2.WARP_MODE_RETRIEVAL_ONLY,
     "tps": texture_pb2.WARP_MODE_THIN_PLATE_SPLINE,
 }
+_STRIP_SIZE: Final = (92, 120)
+"""Height and width of a mouth in a strip, crop pixels."""
 _STILL_FRAMES: Final = 50
 """Frames of the motionless clip that the style of the variant `single_frame` is encoded from."""
 _UNREFINED: Final = frozenset({"mean_mouth", "retrieval", "tps", "warp_network"})
@@ -206,11 +211,58 @@ class PipelineSession:
 
     def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         """Return the dubbed face crops of a range of frames (see `research.evaluation.types.Variant`)."""
+        native = self._truth.native
+        windows = self._windows(actor, frames, variant, speech)
+        crops = self._truth.crops[frames.start : frames.stop].copy()
+        commanded = np.full(len(frames), np.nan, np.float32)
+        energy = np.full(len(frames), np.nan)
+        for window in windows:
+            for place, index in enumerate(window.frame):
+                mouth = window.mouth(place)
+                box, luma = finished_box(mouth.box, mouth.mask, mouth.skin, mouth.detail, native.luma[index])
+                crops[index - frames.start] = insert_box(self._truth.crops[index], box, mouth.mask, mouth.shift)
+                energy[index - frames.start] = native.energy_of(index, luma, mouth.mask)
+                commanded[index - frames.start] = mouth_opening(window.landmarks[place])
+        diagnostics = _diagnostics(windows)
+        return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
+
+    def native_mouths(
+        self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None
+    ) -> tuple[UInt8, UInt8]:
+        """Return the mouths of a range at the size of the video, before and after the dub, uint8 [T, H, W, 3] each, RGB.
+
+        The frames are composited as in a dub, without watermark, and not encoded. Every frame must show the face.
+        """
+        info, rows = self._shot.info, self._rows[frames.start : frames.stop].tolist()
+        poses = [pose_of(record) for record in self._shot.workspace.faces.read_rows(rows)]
+        windows = self._windows(actor, frames, variant, speech)
+        mouths = {int(index): window.mouth(place) for window in windows for place, index in enumerate(window.frame)}
+        height, width = (round(pixels * float(np.median([pose.scale for pose in poses]))) for pixels in _STRIP_SIZE)
+        before, after = [], []
+        with VideoReader(info) as reader:
+            for frame, pose in zip(reader.frames(frames.start, frames.stop), poses, strict=True):
+                shown, dubbed = to_rgb(frame), to_rgb(frame)
+                if frame.index in mouths:
+                    planes, _ = composite_frame(frame, info, pose, mouths[frame.index])
+                    picture = blank_picture(info.video)
+                    for target, plane in zip(plane_views(picture, info.video, writable=True), planes, strict=True):
+                        np.copyto(target, plane)
+                    dubbed = to_rgb(replace(frame, planes=planes, picture=picture))
+                x, y = (int(place) for place in np.rint(pose.translation[:2]))
+                left = min(max(x - width // 2, 0), max(shown.shape[1] - width, 0))
+                top = min(max(y - height // 2, 0), max(shown.shape[0] - height, 0))
+                before.append(shown[top : top + height, left : left + width])
+                after.append(dubbed[top : top + height, left : left + width])
+        return np.stack(before), np.stack(after)
+
+    def _windows(
+        self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None
+    ) -> list[RenderedWindow]:
+        """Return the rendered mouths of a range of frames."""
         mouths = self._mouths(actor, variant, speech)
         heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
         warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
-        native = self._truth.native
-        scale = 0 if variant == "no_detail" else native.scale
+        scale = 0 if variant == "no_detail" else self._truth.native.scale
         config = window_config(self._shot.method, actor.actor, warp, detail_scale=scale)
         if variant in _UNREFINED:
             config = WindowConfig(bank=config.bank, geometry=config.geometry, renderer=None, state=None, mode=warp)
@@ -221,23 +273,12 @@ class PipelineSession:
             usable,
             self._rows,
             self._shot.workspace.faces,
+            ShotColours(self._shot.workspace.faces, self._rows, usable, self._shot.index.shot_cuts),
             lambda begin, end: mouths[begin:end],
             (lambda chosen: heard[chosen]) if heard is not None else None,
         )
         inputs = self._host.run(inputs.with_insides())
-        windows = [self._host.run(inputs.render_run(run)) for run in runs_of(usable, range(frames.start, frames.stop))]
-        crops = self._truth.crops[frames.start : frames.stop].copy()
-        commanded = np.full(len(frames), np.nan, np.float32)
-        energy = np.full(len(frames), np.nan)
-        for window in windows:
-            for place, index in enumerate(window.frame):
-                mask, detail = window.mask[place], window.detail[place]
-                box, luma = finished_box(window.box[place], mask, window.skin(place), detail, native.luma[index])
-                crops[index - frames.start] = insert_box(self._truth.crops[index], box, mask, window.shift(place))
-                energy[index - frames.start] = native.energy_of(index, luma, mask)
-                commanded[index - frames.start] = mouth_opening(window.landmarks[place])
-        diagnostics = _diagnostics(windows)
-        return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
+        return [self._host.run(inputs.render_run(run)) for run in runs_of(usable, range(frames.start, frames.stop))]
 
     def phone_times(self) -> dict[Trigger, Float64]:
         """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound, seconds."""

@@ -19,6 +19,7 @@ from dubstage.face.v1alpha1 import face_pb2
 from gateway.dub.records import FEATURE_RECORD, RecordFile
 from gateway.dub.speech import extract_features, feature_block, motion_frames_for
 from gateway.media import sound
+from gateway.reports.records import face_distance
 from gateway.stages.opening import StageHost
 from research.evaluation.types import EvaluatedSpeech, FrameRange
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
@@ -64,6 +65,24 @@ class StageRetrack:
                         frame.faces[0].landmarks, "landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3)
                     )
         return landmarks
+
+
+class StageFaceDistance:
+    """Distance of faces by the embedding network of the face stage."""
+
+    def __init__(self, host: StageHost) -> None:
+        self._host = host
+
+    def __call__(self, truth: UInt8, result: UInt8) -> float:
+        """Return the distance of the mean embeddings of truth and result; NaN: no face is found.
+
+        Args:
+            truth, result: uint8 [T, 256, 256, 3], RGB, T >= 1.
+
+        Raises:
+            DubstageError: from the face stage.
+        """
+        return self._host.run(face_distance(self._host.stages, truth, result))
 
 
 _SPEECH_RATE_HZ: Final = 16_000

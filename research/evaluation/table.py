@@ -44,6 +44,8 @@ _PAPER: Final = (
     "landmark_error_px",
     "fitting_error",
     "sync_distance",
+    "mouth_distance",
+    "face_distance",
     "commanded_opening_correlation",
     "lpips",
     "fid",
@@ -66,7 +68,8 @@ _LOWER: Final = frozenset(
         "expression_error",
         "landmark_error_px",
     }
-    | {"fitting_error", "sync_distance", "lpips", "fid", *COSTS}
+    | {"tint_alarms", "nostril_alarms", "low_contrast_excess", "lip_jump_ratio", "clothing_moved"}
+    | {"fitting_error", "sync_distance", "mouth_distance", "face_distance", "lpips", "fid", *COSTS}
 )
 _ONE: Final = frozenset(name for name in METRICS if name.endswith("_ratio")) - _LOWER
 _ZERO: Final = frozenset(name for name in METRICS if name.endswith("_shift_ms"))

@@ -78,6 +78,13 @@ METRICS: Final[tuple[str, ...]] = (
     "frame_difference_ratio",
     "skin_flicker_ratio",
     "closure",
+    "tint_alarms",
+    "nostril_alarms",
+    "low_contrast_excess",
+    "popping_ratio",
+    "seam_sharpness_ratio",
+    "lip_jump_ratio",
+    "clothing_moved",
 )
 """The metrics of every variant, in the order of tables and JSON."""
 
@@ -254,6 +261,12 @@ class SelfReenactment(Protocol[Handle]):
         """
         ...
 
+    def native_mouths(
+        self, actor: Handle, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None
+    ) -> tuple[UInt8, UInt8]:
+        """Return the mouths of a range at the size of the video, before and after the dub, uint8 [T, H, W, 3] each, RGB."""
+        ...
+
     def phone_times(self) -> Mapping[Trigger, Float64]:
         """Return the centres of the open vowels and of the p, b, m in the sound of the clip, float64 [E] each, seconds."""
         ...
@@ -275,6 +288,9 @@ SyncDistance = Callable[[Float32, FrameRange, EvaluatedSpeech | None], float]
 """Distance of mouth and sound by a sync network. Arguments: tracked landmarks float32 [T, 478, 3] (crop pixels, NaN rows where not
 tracked), the frames of the landmarks, and the foreign speech or None."""
 
+FaceDistance = Callable[[UInt8, UInt8], float]
+"""Distance of the mean face embeddings of truth and result: crops uint8 [T, 256, 256, 3] each; NaN: no face is found."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -293,8 +309,8 @@ class VariantScores:
             variants but `full`).
         intervals: bootstrap intervals of the metrics that are not NaN.
         paper: further metrics: photometric_error, ssiou, expression_error, landmark_error_px, nme, commanded_opening_correlation,
-            sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_motion.py) if the
-            method moves the head.
+            sync_distance, mouth_distance, face_distance, lpips, fid, and the diagnostics of the method. `full` also has
+            HEAD_FIGURES (head_motion.py) if the method moves the head.
         frames: measured frames over all folds. With several foreign speeches, a frame counts once.
         passed_through: frames of the test parts that were not dubbed, or whose truth has no tracked mouth.
         lost_faces: dubbed frames on which the tracker finds no face. With several foreign speeches: their mean, rounded up.
@@ -356,6 +372,7 @@ class ClipResult:
         samples: sample of each variant, for the report.
         head_motion: scores of the head motion; None: the method moves no head.
         cost: COSTS by name; NaN where not measured.
+        strips: strip of each variant, uint8 [H, W, 3] RGB (strips.py); empty if not asked for.
         video: uint8 [V, 256, 512, 3], truth beside `full` in the first seconds of the first fold; V is 0 if not kept.
     """
 
@@ -369,4 +386,5 @@ class ClipResult:
     samples: Mapping[Variant, VariantSample] = field(default_factory=dict)
     head_motion: HeadMotionResult | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
+    strips: Mapping[Variant, UInt8] = field(repr=False, default_factory=dict)
     video: UInt8 = field(repr=False, default_factory=lambda: np.zeros((0, 256, 512, 3), np.uint8))

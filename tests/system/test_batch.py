@@ -142,6 +142,10 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     assert motion is not None
     assert motion.fastest_step is not None
     assert 0.0 < motion.fastest_step < 10.0
+    seen = records["killed"].appearance
+    assert seen is not None
+    assert seen.face_distance is not None
+    assert 0.0 < seen.face_distance < 0.43
     assert [re.sub(r"\d.*", "", reason) for reason in records["nobody"].look] == [
         "none of the ",
         "",

@@ -1,4 +1,4 @@
-"""Only the lower face and the neck below it change: sample by sample, in the footage's own format, written without loss."""
+"""Only the lower face and the bare neck below it change: sample by sample, in the footage's own format, written without loss."""
 
 from __future__ import annotations
 
@@ -95,3 +95,31 @@ def test_samples_outside_mask_unchanged(
                 inside = reach.of_plane(number, before.shape)
                 np.testing.assert_array_equal(before[~inside], after[~inside])
             assert (frame.planes[0] != dubbed[0])[luma].mean() > 0.2
+
+
+NEAR_FACE_PX = 12.0
+"""Crop pixels around the filmed jaw that the chin of another mouth may cover."""
+SKIN_CR = 131
+"""Red difference under which a sample of this clip is not skin: skin has 140 and more, jacket and turtleneck at most 129."""
+
+
+def test_clothing_keeps_its_samples(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """A turtleneck close under the chin does not move with the jaw: no sample of clothing changes, and the chin still moves."""
+    footage, output = cut(clips.path("video/lp_s32.mp4"), tmp_path / "footage.mp4", 0, 1.4), tmp_path / "dub.mp4"
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
+    plan, below = dub.outcome.plan, 0
+    assert plan.rendered().mean() >= 0.98
+    with VideoReader(probe(footage)) as reader:
+        for frame, dubbed in zip(reader, decoded(output), strict=True):
+            record = dub.faces[plan.row[frame.index]]
+            pose, shape = pose_of(record), frame.planes[0].shape
+            radius = int(np.ceil(NEAR_FACE_PX * pose.scale))
+            jaw = np.zeros(shape, np.uint8)
+            cv2.fillConvexPoly(jaw, cv2.convexHull(np.rint(record["landmarks"][list(JAW), :2]).astype(np.int32)), 1)
+            face = cv2.dilate(jaw, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0
+            red = cv2.resize(frame.planes[2], shape[::-1], interpolation=cv2.INTER_NEAREST)
+            cloth = (cv2.erode((red < SKIN_CR).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & ~face
+            changed = frame.planes[0] != dubbed[0]
+            assert not (changed & cloth).any()
+            below += int((changed & face & (jaw == 0)).sum())
+    assert below > 100 * plan.num_frames

@@ -44,4 +44,7 @@ def test_report_of_moved_head(carphone: Path, host: StageHost, settings: Gateway
     assert document["frames"] == 30
     assert {"opening_spread", "width_spread", "fastest_step"} <= document["motion"].keys()
     assert document["motion"]["fastest_step"] > 0.0
+    assert "What eyes see of the mouth" in text
+    assert 0.0 < document["appearance"]["face_distance"] < 0.43
+    assert document["appearance"]["nostril_alarms"] is not None
     assert {"backgrounds", "identity"} <= {stage["name"] for stage in document["times"]["stages"]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 
 from gateway.batch.quality import WIDTH, jpeg_of, reasons_to_look, shown_frame, thumbnail_of
-from gateway.batch.types import Quality, ShotMotion, ShotRecord, ShotState
+from gateway.batch.types import Quality, ShotAppearance, ShotMotion, ShotRecord, ShotState
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
+from gateway.reports.appearance import AppearanceMetrics
 from services.common.array_types import UInt8
 
 
@@ -97,6 +99,30 @@ def test_a_figure_at_its_threshold_passes() -> None:
 def test_each_missed_threshold_is_told_with_both_figures(quality: Quality, shot: ShotRecord, said: str) -> None:
     (reason,) = reasons_to_look(quality, shot)
     assert said in reason
+
+
+def test_seen_faults_are_told() -> None:
+    """Each threshold of what eyes see is told with its own sentence; what a video does not show passes."""
+    seen = ShotAppearance(tint_alarms=0.4, nostril_alarms=0.2, low_contrast=0.12, popping=1.3, face_distance=0.5)
+    strict = Quality(
+        max_tint_alarms=0.1,
+        max_nostril_alarms=0.1,
+        max_low_contrast=0.05,
+        max_popping=1.2,
+        max_clothing_moved=0.1,
+        max_face_distance=0.43,
+    )
+    told = reasons_to_look(strict, record(appearance=seen))
+    assert len(told) == 5
+    assert "another colour than the person's own is 0.400: at most 0.1 is wanted" in told[0]
+    assert "the distance of the face from the face of the video is 0.500: at most 0.43 is wanted" in told[4]
+    assert len(reasons_to_look(strict, record())) == 6, "nothing was measured"
+    assert reasons_to_look(Quality(), record(appearance=seen)) == ()
+
+
+def test_only_gated_figures_are_recorded() -> None:
+    found = ShotAppearance.of(AppearanceMetrics(0.4, math.nan, -0.011112, 1.3, 0.7, 2.0, 0.0, 31.0, 0.2))
+    assert found == ShotAppearance(tint_alarms=0.4, low_contrast=-0.0111, popping=1.3, clothing_moved=0.0, face_distance=0.2)
 
 
 def test_missing_measures_pass_thresholds() -> None:

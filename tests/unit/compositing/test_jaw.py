@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from gateway.compositing.blend import blend_box
-from gateway.compositing.jaw import jaw_shift, warp_footage
-from services.common.array_types import Float32, UInt8
+from gateway.compositing.jaw import jaw_shift, move_jaw, warp_footage
+from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import JAW, NUM_LIPS, NUM_MOUTH_AREA
 
@@ -93,3 +93,52 @@ def test_the_room_beside_the_jaw_rests() -> None:
     assert np.abs(shift[105, CENTRE, 1]) > 8
     beside = int(CENTRE - WIDTH - 16)
     assert np.abs(shift[:, :beside]).max() < 1.0
+
+
+COLLAR, RIM_PX = 140, 2
+
+
+def _skin(collar: int = COLLAR) -> Bool:
+    """What may move: the face and the neck down to a collar."""
+    movable = np.zeros((BOX_SIZE, BOX_SIZE), np.bool_)
+    movable[:collar, 24:136] = True
+    return movable
+
+
+def test_all_skin_moves_as_before() -> None:
+    move = move_jaw(_jaw(14), _jaw(0), _mask(), np.ones((BOX_SIZE, BOX_SIZE), np.bool_))
+    np.testing.assert_array_equal(move.shift, jaw_shift(_jaw(14), _jaw(0), _mask()))
+    np.testing.assert_array_equal(move.mask, _mask())
+
+
+@pytest.mark.parametrize(("filmed", "target"), [(12.0, 0.0), (0.0, 6.0)])
+def test_clothing_rests(filmed: float, target: float) -> None:
+    """Clothing below the face keeps its samples, and nothing of it is drawn into the neck."""
+    move = move_jaw(_jaw(filmed), _jaw(target), _mask(), _skin())
+    assert not move.shift[COLLAR + RIM_PX :].any()
+    assert not move.mask[COLLAR:].any()
+    assert np.abs(move.shift[: int(CHIN)]).max() > 3, "the chin moves"
+    rows = np.arange(BOX_SIZE)[:, None] + move.shift[..., 1]
+    assert rows[:COLLAR, 40:120].max() < COLLAR
+    assert np.diff(rows[: COLLAR - 8, CENTRE]).min() > 0.0, "the neck does not fold"
+
+
+def test_chin_moves_over_clothing() -> None:
+    """A chin that comes down covers a turtleneck, and where a chin goes up, the turtleneck continues upwards."""
+    collar = int(CHIN) + 1
+    down = move_jaw(_jaw(0), _jaw(10), _mask(), _skin(collar))
+    assert down.shift[collar + 6, CENTRE, 1] < -5
+    assert not down.shift[collar + 18 :].any()
+    low = int(CHIN) + 14
+    up = move_jaw(_jaw(14), _jaw(0), _mask(), _skin(low))
+    assert up.shift[low - 3, CENTRE, 1] > 8
+    assert not up.shift[low + 4 :].any()
+
+
+def test_box_shows_on_face_alone() -> None:
+    """The rendered box is shown neither on clothing nor on what lies beside the face."""
+    wide = np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8)
+    move = move_jaw(_jaw(0), _jaw(0), wide, _skin())
+    assert not move.mask[COLLAR:].any()
+    assert not move.mask[90:, :20].any()
+    assert (move.mask[60:100, 60:100] == 255).all()

@@ -57,7 +57,7 @@ def test_earlier_output_needs_no_space(tmp_path: Path, monkeypatch: pytest.Monke
         check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=MB)])
 
 
-@pytest.mark.parametrize(("scale", "per_frame"), [(0, 128_000), (1, 128_000), (2, 204_800), (4, 512_000)])
+@pytest.mark.parametrize(("scale", "per_frame"), [(0, 230_400), (1, 230_400), (2, 307_200), (4, 614_400)])
 def test_larger_faces_have_larger_windows(tmp_path: Path, scale: int, per_frame: int) -> None:
     assert windows_need(tmp_path, 100, scale, 0).num_bytes == 100 * per_frame
 

@@ -87,7 +87,7 @@ def face_records(frames: range) -> np.ndarray:
 
 def stretch_of(frames: range, wanted: np.ndarray) -> FrameSpan:
     mouths = np.random.default_rng(0).uniform(-20, 20, (len(frames), 59, 3)).astype(np.float32)
-    return FrameSpan(face_records(frames), mouths, wanted)
+    return FrameSpan(face_records(frames), mouths, wanted, movable=np.ones((len(frames), 160, 160), np.bool_))
 
 
 @pytest.mark.parametrize("method", ["ugc", "everybody", "headpose+ugc"])

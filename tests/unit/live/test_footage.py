@@ -167,7 +167,7 @@ class Loading:
         self.loads += 1
         self.begun.set()
         assert self.may_end.wait(60)
-        return LiveFootage((np.zeros((4, 4, 3), np.uint8),), NOTHING, NOTHING, NOTHING, NOTHING)
+        return LiveFootage((np.zeros((4, 4, 3), np.uint8),), NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
 
 
 def test_footage_is_shown_forwards_and_backwards() -> None:
-    show = LiveFootage(frames=(np.zeros((1, 1, 3), np.uint8),) * 4, poses=(), boxes=(), masks=(), filmed=())
+    show = LiveFootage(frames=(np.zeros((1, 1, 3), np.uint8),) * 4, poses=(), boxes=(), masks=(), filmed=(), movable=())
     assert [show.at(index) for index in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
 
 

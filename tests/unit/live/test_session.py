@@ -22,6 +22,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.compositing.jaw import JawMove
 from gateway.live import session
 from gateway.live.admission import MOST_DROPPED, LiveAdmission, LiveStream
 from gateway.live.session import (
@@ -139,9 +140,9 @@ SHOW: Any = SimpleNamespace(
     poses=[HeadPose(1.0, np.eye(3), np.zeros(3))],
     masks=[np.zeros((160, 160), np.uint8)],
     at=lambda index: 0,
-    shift=lambda index, wanted: np.zeros((160, 160, 2), np.float32),
-    background=lambda index, shift: np.zeros((160, 160, 3), np.uint8),
-    with_mouth=lambda index, box, mask, shift: np.zeros((4, 4, 3), np.uint8),
+    move=lambda index, wanted: JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)),
+    background=lambda index, move: np.zeros((160, 160, 3), np.uint8),
+    with_mouth=lambda index, box, mask, move: np.zeros((4, 4, 3), np.uint8),
 )
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
 ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False)

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from gateway.reports.appearance import AppearanceMetrics
 from gateway.reports.dub_report import COLUMNS, TrackedPicture, fitting_sheet, mean_mask_share, write_dub_report
 from gateway.reports.pages import counts_of, spans_of
 from gateway.reports.pictures import beside, write_side_by_side
@@ -116,6 +117,7 @@ def report() -> DubReport:
         fitting=np.zeros((256, 1280, 3), np.uint8),
         head_motion={"film": np.cumsum(np.full((50, 6), 0.01), axis=0), "predicted": np.zeros((50, 6))},
         motion=MotionMetrics(0.05, 0.83, 0.53, 1.41, 31.6, float("nan")),
+        appearance=AppearanceMetrics(0.03, 0.0, -0.02, 1.08, 0.91, 1.2, float("nan"), 1.4, 0.17),
         warnings=("the speech is longer than the footage (2.00 s): it is cut there",),
     )
 
@@ -140,6 +142,8 @@ def test_page_shows_given_figures(written: Path) -> None:
         "spread of the lip width over the person&#39;s own (1 is the person&#39;s own)</td><td>0.53</td>",
         "ms by which open vowels are later than the person&#39;s own (0 is on time)</td><td>32</td>",
         "ms by which p, b, m are later than the person&#39;s own (0 is on time)</td><td>–</td>",
+        "teeth have another colour than the person&#39;s own (0)</td><td>0.03</td>",
+        "clothing beside the jaw moves (0)</td><td>–</td>",
         "3.12 %",
         "NO_FACE <b>10</b>",
         "r = 1.000",

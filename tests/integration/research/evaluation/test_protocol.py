@@ -25,6 +25,17 @@ QUICK = EvaluationSettings(
     video_frames=10,
 )
 
+SEEN = {
+    "tint_alarms",
+    "nostril_alarms",
+    "low_contrast_excess",
+    "popping_ratio",
+    "seam_sharpness_ratio",
+    "lip_jump_ratio",
+    "clothing_moved",
+}
+"""Metrics of what eyes see. A drawing may be too plain for them."""
+
 FULL = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=40))
 
 
@@ -39,7 +50,7 @@ def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
     assert full["mouth_ssim"] == pytest.approx(1.0, abs=1e-6)
     assert full["mouth_lmd_px"] == 0.0
     for name in ("mouth_opening_correlation", *(ratio for ratio in METRICS if ratio.endswith("_ratio"))):
-        assert full[name] == pytest.approx(1.0), name
+        assert full[name] == pytest.approx(1.0, nan_ok=name in SEEN), name
     assert result.variants["full"].paper["ssiou"] == pytest.approx(1.0)
 
 
@@ -137,8 +148,8 @@ def test_the_cut_into_pieces_changes_no_mean() -> None:
         for length in (250, 24)
     )
     a, b = whole.variants["full"].metrics, cut.variants["full"].metrics
-    # The first frame of a piece has no frame before it.
-    for name in set(METRICS) - {"frame_difference_ratio", "skin_flicker_ratio", "closure"}:
+    # The first frame of a piece has no frame before it. The person's own mouth is learned from one piece.
+    for name in set(METRICS) - {"frame_difference_ratio", "skin_flicker_ratio", "closure"} - SEEN:
         assert a[name] == pytest.approx(b[name]), name
 
 
@@ -223,10 +234,10 @@ def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
     of_full = {"closure", "silence_opening", "vowel_shift_ms", "closure_shift_ms"}
     for name, variant in clip["variants"].items():
         assert set(METRICS) <= set(variant)
-        measured = set(METRICS) - (of_full if name != "full" else {"closure"})
+        measured = set(METRICS) - (of_full if name != "full" else {"closure"}) - SEEN
         assert all(isinstance(variant[metric], float) for metric in measured)
         assert variant["closure"] is None
-        assert set(variant["intervals"]) == measured - {"silence_opening"}
+        assert set(variant["intervals"]) - SEEN == measured - {"silence_opening"}
         assert "photometric_error" in variant["paper"]
     assert document["means"]["full"]["mouth_psnr_db"] == 100.0
     assert {"target", "value", "reached"} == set(document["targets"][0])

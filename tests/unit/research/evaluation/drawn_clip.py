@@ -102,6 +102,14 @@ class DrawnClip:
             crops, tuple(reasons), commanded.astype(np.float32), contrast(crops), diagnostics={"fitting_error": float(len(frames))}
         )
 
+    def native_mouths(
+        self, actor: Actor, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Parts of the crops about the mouth."""
+        crops = self.truth(frames).crops, self.render(actor, frames, variant, speech).crops
+        before, after = (each[:, 130:190, 88:168] for each in crops)
+        return before, after
+
     def phone_times(self) -> dict[Trigger, np.ndarray]:
         """The mouth of `truth` is widest at its vowels. A frame is shown for 40 ms, and its mouth is the loudness of its middle."""
         loud = self.openings(self.speech)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.reports.mouth_metrics import Closures
 from research.evaluation.aggregate import BootstrapSettings, score
-from research.evaluation.measures import CURVE_COLUMNS, EXPRESSION_COLUMNS, PICTURE_COLUMNS, RunMeasures
+from research.evaluation.measures import APPEARANCE_COLUMNS, CURVE_COLUMNS, EXPRESSION_COLUMNS, PICTURE_COLUMNS, RunMeasures
 
 FRAMES = 250
 SETTINGS = BootstrapSettings(replicates=100)
@@ -20,6 +20,7 @@ COLUMNS = (
     "mouth_lmd_px",
     "nme",
     *CURVE_COLUMNS,
+    *APPEARANCE_COLUMNS,
 )
 
 
