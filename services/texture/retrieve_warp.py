@@ -36,7 +36,8 @@ from services.common.face.mouth_bank import (
     window_costs,
 )
 from services.common.face.mouth_detail import warped_detail, without_hidden_inside
-from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, dense_map, evaluate_grid, fitting_error
+from services.common.face.mouth_inside import MouthView
+from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, evaluate_grid, fitting_error
 from services.common.server.call_context import set_model_version
 from services.texture.artefacts import StoredFaces
 from services.texture.inside_path import HeldInside
@@ -190,16 +191,17 @@ class WarpStream:
         else:
             spline = fit_retrieved(self._bank, found, target, self._residual(found))
             grids = evaluate_grid(spline)
-            texture = self._inside.drawn(warp_retrieved(self._bank, found, grids, target), target)
+            shown = MouthView(mouth, frame.pose.rotation, target[:NUM_MOUTH_AREA])
+            warped = warp_retrieved(self._bank, found, grids, shown)
+            texture = self._inside.drawn(warped.texture, target)
             best = ThinPlateSpline(spline.centres, spline.weights[:, :2], spline.affine[:, :2])
             fitting = float(fitting_error(best, source, NUM_MOUTH_AREA))
             bending = float(bending_energy(grids[..., :2]))
             if self._detail_scale:
                 # A run of footage also keeps the detail of the skin calm.
-                backward = dense_map(grids[..., -2:])
-                detail = warped_detail(self._bank, found.inside, backward, self._detail_scale)
+                detail = warped_detail(self._bank, found.inside, warped.inside_map, self._detail_scale)
                 if len(self._bank.mouth) == 1:
-                    detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], target[:NUM_MOUTH_AREA], backward)
+                    detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], shown.landmarks, warped.inside_map)
         return WarpedFrame(
             frame_index=frame.frame_index,
             texture=texture,

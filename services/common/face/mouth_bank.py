@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
 from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
+from services.common.face.mouth_inside import MouthView, inside_map
 from services.common.face.native_pictures import NativePictures, native_arrays, native_from_arrays
 from services.common.face.thin_plate_spline import ThinPlateSpline, dense_map, fit_spline, warp
 from services.common.server.call_context import check_not_cancelled
@@ -131,6 +132,10 @@ class MouthBank:
         """float32 [F, 86, 2]: each frame's control points in its own box, the order of `target_points`, box pixels."""
         border = np.broadcast_to(BORDER_POINTS, (self.num_frames, *BORDER_POINTS.shape))
         return np.concatenate([self.box_landmarks, self.anchors_box, border], axis=1)
+
+    def view(self, row: int) -> MouthView:
+        """Return the mouth of a frame."""
+        return MouthView(self.mouth[row], self.rotation[row], self.box_landmarks[row])
 
     @cached_property
     def weighted_windows(self) -> Float32:
@@ -431,34 +436,44 @@ def fit_retrieved(bank: MouthBank, retrieved: Retrieved, target: Float32, residu
     return fit_spline(target, sources.transpose(1, 0, 2).reshape(len(target), -1), SMOOTHING)
 
 
-def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target: Float32) -> npt.NDArray[np.uint8]:
-    """Return the retrieved textures, warped and blended, with the inside of the mouth from one texture: uint8 [160, 160, 3].
+class WarpedMouth(NamedTuple):
+    """Texture of one frame.
+
+    Attributes:
+        texture: uint8 [160, 160, 3], RGB.
+        inside_map: float32 [160, 160, 2], for each output pixel its place in the box of the frame that shows the inside.
+    """
+
+    texture: npt.NDArray[np.uint8]
+    inside_map: Float32
+
+
+def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target: MouthView) -> WarpedMouth:
+    """Return the retrieved textures, warped and blended, with the inside of the mouth from one texture.
 
     Args:
         retrieved: K windows.
         grids: float32 [GRID_SIZE, GRID_SIZE, 2 a frame], coarse grids of the splines from `fit_retrieved`.
-        target: float32 [M, 2], target landmarks, the mouth area first, box pixels.
+        target: the mouth to show.
     """
-    pictures = [
-        warp(bank.boxes[row], dense_map(grids[..., 2 * place : 2 * place + 2])) for place, row in enumerate(retrieved.sources)
-    ]
-    count = len(retrieved.weights)
-    blended = blend(np.stack(pictures[:count]), retrieved.weights)
-    if len(pictures) == count:
-        return blended
+    maps = [dense_map(grids[..., 2 * place : 2 * place + 2]) for place in range(len(retrieved.sources))]
+    pictures = [warp(bank.boxes[row], backward) for row, backward in zip(retrieved.rows[:, -1], maps, strict=False)]
+    blended = blend(np.stack(pictures), retrieved.weights)
+    backward = inside_map(maps[-1], bank.boxes[retrieved.inside], bank.view(retrieved.inside), target)
+    inside = warp(bank.boxes[retrieved.inside], backward).astype(np.float32)
     weight = inside_weight(target)[..., None]
-    return np.asarray(np.rint(blended + weight * (pictures[-1].astype(np.float32) - blended)), np.uint8)
+    return WarpedMouth(np.asarray(np.rint(blended + weight * (inside - blended)), np.uint8), backward)
 
 
-def inside_weight(target: Float32) -> Float32:
+def inside_weight(target: MouthView) -> Float32:
     """Return the weight of the texture that shows the inside of the mouth, float32 [160, 160], 0 to 1.
 
     The inner lips are tracked to some pixels, and teeth shine through beyond them. So the weight reaches over the inner lips.
 
     Args:
-        target: float32 [M, 2], target landmarks, the mouth area first, box pixels.
+        target: the mouth to show.
     """
-    inside = cv2.dilate(lip_pictures(target)[..., 1], _INSIDE_MARGIN).astype(np.float32)
+    inside = cv2.dilate(lip_pictures(target.landmarks)[..., 1], _INSIDE_MARGIN).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(inside / np.float32(255.0), (0, 0), _INSIDE_SOFT_PX), np.float32)
 
 

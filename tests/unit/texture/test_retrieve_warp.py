@@ -10,7 +10,8 @@ import pytest
 
 from services.common.array_types import UInt8
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS, mouth_opening
-from services.common.face.mouth_bank import MouthBank
+from services.common.face.mouth_bank import MouthBank, inside_weight
+from services.common.face.mouth_inside import MouthView
 from services.texture.bank import build_bank
 from services.texture.retrieve_warp import UnseenInside, WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
@@ -166,6 +167,27 @@ def test_five_context_frames_suffice(person: DrawnPerson, bank: MouthBank, model
         part = answers(WarpStream(bank, mode, model), frames)
         assert [frame.frame_index for frame in part] == list(range(start, 214))
         assert all(same(one, other) for one, other in zip(part, whole[start - 200 :], strict=True))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_one_source_per_pixel_inside(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel, *, named: bool) -> None:
+    """Every pixel between the lips comes from one bank frame, also where the source changes: no frame shines through another.
+
+    All pixels of a bank frame have the frame's own grey level.
+    """
+    boxes = np.zeros_like(bank.boxes) + (np.arange(bank.num_frames) % 251)[:, None, None, None].astype(np.uint8)
+    stream = WarpStream(dataclasses.replace(bank, boxes=boxes), NETWORK, model)
+    insides = np.random.default_rng(7).choice(bank.frame_index, 40)
+    shown = set()
+    for number in range(200, 240):
+        frame = person.target(number)
+        found = stream.push(dataclasses.replace(frame, inside_frame_index=int(insides[number - 200])) if named else frame)
+        assert found is not None
+        between = inside_weight(MouthView(frame.mouth, frame.pose.rotation, found.box_landmarks)) == 1.0
+        row = int(np.searchsorted(bank.frame_index, found.inside_frame_index))
+        assert (found.texture[between] == boxes[row, 0, 0]).all()
+        shown.add(row)
+    assert len(shown) > 5
 
 
 def test_a_gap_starts_anew(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:

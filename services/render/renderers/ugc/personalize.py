@@ -15,9 +15,10 @@ import torch
 
 from services.common.array_types import Float32
 from services.common.face.actor_geometry import lower_face_mask
-from services.common.face.crops import HeadPose, head_to_box
-from services.common.face.landmarks import NUM_LIPS
+from services.common.face.crops import HeadPose
+from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA
 from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, fit_retrieved, target_points, warp_retrieved
+from services.common.face.mouth_inside import MouthView
 from services.common.face.thin_plate_spline import evaluate_grid
 from services.common.server.call_context import check_not_cancelled
 from services.render.key_pictures import match_colour
@@ -77,8 +78,9 @@ def make_pair(bank: MouthBank, target: int, sources: Retrieved, landmarks: Float
     mask = lower_face_mask(bank.geometry, pose)
     points = target_points(landmarks, bank.geometry, pose)
     grids = evaluate_grid(fit_retrieved(bank, sources, points))
-    texture = match_colour(warp_retrieved(bank, sources, grids, points), bank.boxes[target], mask)
-    picture = network_picture(bank.boxes[target], texture, mask, head_to_box(landmarks, pose))
+    shown = MouthView(landmarks, bank.rotation[target], points[:NUM_MOUTH_AREA])
+    texture = match_colour(warp_retrieved(bank, sources, grids, shown).texture, bank.boxes[target], mask)
+    picture = network_picture(bank.boxes[target], texture, mask, shown.landmarks)
     return Pair(picture, bank.boxes[target])
 
 

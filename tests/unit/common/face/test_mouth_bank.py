@@ -28,6 +28,7 @@ from services.common.face.mouth_bank import (
     warp_retrieved,
     window_costs,
 )
+from services.common.face.mouth_inside import MouthView
 from services.common.face.thin_plate_spline import evaluate_grid
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from tests.unit.common.face.windows import causal_windows
@@ -271,24 +272,27 @@ def test_frame_in_bank_unchanged() -> None:
     """A target frame that equals a frame in the bank comes back unchanged."""
     bank = bank_of(opened(AMOUNTS))
     found = best(bank, causal_windows(bank.mouth)[30], np.eye(3), count=1)
-    pose = HeadPose(1.0, np.eye(3), np.zeros(3))
-    points = target_points(bank.mouth[30], bank.geometry, pose)
+    points = target_points(bank.mouth[30], bank.geometry, HeadPose(1.0, np.eye(3), np.zeros(3)))
     grids = evaluate_grid(fit_retrieved(bank, found, points))
-    np.testing.assert_array_equal(warp_retrieved(bank, found, grids, points), bank.boxes[30])
+    np.testing.assert_array_equal(warp_retrieved(bank, found, grids, bank.view(30)).texture, bank.boxes[30])
 
 
 def test_inside_of_one_frame() -> None:
     """Between the lips, the texture is the warped picture of the frame that the inside is taken from, and of no other."""
     bank = bank_of(opened(AMOUNTS))
     costs = window_costs(bank, causal_windows(bank.mouth)[30], np.eye(3))
-    points = target_points(bank.mouth[30] + np.float32(1.0), bank.geometry, HeadPose(1.0, np.eye(3), np.zeros(3)))
+    mouth = bank.mouth[30] + np.float32(1.0)
+    points = target_points(mouth, bank.geometry, HeadPose(1.0, np.eye(3), np.zeros(3)))
+    view = MouthView(mouth, np.eye(3), points[: len(MOUTH_AREA)])
     inside = retrieve(bank, costs, 3, inside=44)
     alone = Retrieved(np.full((1, 6), 44), np.ones(1, np.float32), 44)
-    pictures = [warp_retrieved(bank, found, evaluate_grid(fit_retrieved(bank, found, points)), points) for found in (inside, alone)]
-    between = inside_weight(points) == 1.0
+    grids = [evaluate_grid(fit_retrieved(bank, found, points)) for found in (inside, alone)]
+    pictures = [warp_retrieved(bank, found, grid, view).texture for found, grid in zip((inside, alone), grids, strict=True)]
+    weight = inside_weight(view)
+    between = weight == 1.0
     assert between.sum() > 50
     np.testing.assert_array_equal(pictures[0][between], pictures[1][between])
-    assert (pictures[0][inside_weight(points) == 0.0] != pictures[1][inside_weight(points) == 0.0]).any()
+    assert (pictures[0][weight == 0.0] != pictures[1][weight == 0.0]).any()
     assert inside.sources.tolist() == [*inside.rows[:, -1], 44]
 
 
