@@ -39,7 +39,7 @@ def test_report_of_moved_head(carphone: Path, host: StageHost, settings: Gateway
         (picture,) = sheet.decode(video=0)
     assert (picture.width, picture.height) == (256 * len(COLUMNS), 256 * FITTED)
     assert "predicted" in page.with_name("head_motion.svg").read_text(encoding="utf-8")
-    assert "Motion of the mouth against the person's own" in text
+    assert "Motion of the mouth against the person&#39;s own" in text
     document = json.loads(page.with_name("report.json").read_text(encoding="utf-8"))
     assert document["frames"] == 30
     assert {"opening_spread", "width_spread", "fastest_step"} <= document["motion"].keys()
