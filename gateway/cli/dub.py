@@ -135,7 +135,8 @@ def dub(
         str | None,
         typer.Option(
             metavar=options.METHOD_VALUES,
-            help=f"Method to dub with. Default: the method that the actor was enrolled for, otherwise {DEFAULT_METHOD}.",
+            help="Method to dub with: ugc for videos, headpose for single pictures and moving heads; the others are for comparison with "
+            f"their papers. Default: the method that the actor was enrolled for, otherwise {DEFAULT_METHOD}.",
         ),
     ] = None,
     motion: options.Motion = None,
