@@ -35,6 +35,8 @@ ELSEWHERE = {
     "ActorService.ListActors",
     "ActorService.EraseActor",
     "ActorService.RevokeConsent",
+    # Shows who is in a video, and makes nothing of the person.
+    "DubService.DetectFaces",
     "BatchService.GetBatch",
     "BatchService.ListBatches",
     "BatchService.ListShots",

@@ -127,11 +127,11 @@ def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output:
 
 
 def test_full_disk_under_output(clips: Any, dubber: Dubber, output: Path, tmp_path: Path) -> None:
-    """The video is the largest file of this job: 9 MB. The records of its 70 faces are 6 MB, a window is 7 MB."""
-    footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "footage.mp4", 0, 2.8)
+    """The video is the largest file of this job: 16 MB. The records of its 120 faces are 11 MB, a window is 10 MB."""
+    footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "footage.mp4", 0, 4.8)
     request = DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"
-    with pytest.raises(StorageFullError, match=said) as caught, files_of_at_most(8_000_000):
+    with pytest.raises(StorageFullError, match=said) as caught, files_of_at_most(13_000_000):
         dubber(request)
     assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []

@@ -143,17 +143,20 @@ def test_whole_line_equals_plain_dub(scenes: Scenes, tmp_path: Path) -> None:
     assert not differences(plain, scene).any()
 
 
-def test_changed_line_alone_is_rendered(
-    scenes: Scenes, lines: list[Spoken], kept: tuple[DubOutcome, Path, DubJob], tmp_path: Path
-) -> None:
+def test_changed_line_alone_is_rendered(scenes: Scenes, lines: list[Spoken], tmp_path: Path) -> None:
     """A second call with one line changed takes the windows of the other lines from the journal."""
-    _, output, _ = kept
-    again = tmp_path / "again.mkv"
+    output, again = tmp_path / "scene.mkv", tmp_path / "again.mkv"
     start, _, who = lines[0]
     dubber = scenes.dubber
-    job = DubJob(scenes.request(again, (start, scenes.speeches[3], who), *lines[1:]), dubber.host.stages, dubber.store, dubber.jobs)
-    outcome = dubber.host.run(job.run(lambda *_: None))
-    assert (outcome.windows_computed, outcome.windows_reused) == (2, 4)
+
+    def run(video: Path, *spoken: Spoken) -> tuple[int, int]:
+        # A folder of this test's own: scenes of one video share their folder, and other tests remove theirs.
+        job = DubJob(scenes.request(video, *spoken), dubber.host.stages, dubber.store, tmp_path / "jobs")
+        outcome = dubber.host.run(job.run(lambda *_: None))
+        return outcome.windows_computed, outcome.windows_reused
+
+    run(output, *lines)
+    assert run(again, (start, scenes.speeches[3], who), *lines[1:]) == (2, 4)
     changed = differences(output, again)
     own = places(scenes, output)[FRAMES[0].start]
     assert not np.delete(changed, own, axis=0).any()
