@@ -103,7 +103,6 @@ _CHIN: Final = np.ones((11, 11), np.uint8)
 """The face reaches a few pixels beyond the tracked jaw."""
 _CHIN_FADE: Final = (5, 5)
 _FULL: Final = np.uint8(255)
-_NO_SECOND_MAP: Final[Float32] = np.empty(0, np.float32)
 _RIM_OF_FACE: Final = np.ones((5, 5), np.uint8)
 """The pixels at the edge of the face show a part of the face. They move with the face, or an outline of the filmed chin stays."""
 
@@ -136,8 +135,10 @@ def move_jaw(filmed: Float32, target: Float32, mask: UInt8, movable: Bool) -> Ja
     skin = movable.view(np.uint8)
     depth = cv2.distanceTransform(skin, cv2.DIST_L2, 5) - np.float32(_EDGE_PX)
     face = cv2.dilate(skin, _RIM_OF_FACE)
-    # The moved face, around the target jaw, lies over clothing. OpenCV 5.0.0 makes NaN of such a picture in float32.
-    moved = cv2.remap(face * _FULL, _PIXELS + shift, _NO_SECOND_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    # The moved face, around the target jaw, lies over clothing. OpenCV 5.0 reads an empty second map in a linear remap: it gives
+    # other values from run to run.
+    across, down = cv2.split(_PIXELS + shift)
+    moved = cv2.remap(face * _FULL, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = inside_jaw(target)
     over = cv2.multiply(_near(inside), moved.astype(np.float32), scale=1.0 / float(_FULL))
     length = np.maximum(cv2.magnitude(*cv2.split(shift)), np.float32(_LEAST_PX))
