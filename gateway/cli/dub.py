@@ -135,8 +135,8 @@ def dub(
         str | None,
         typer.Option(
             metavar=options.METHOD_VALUES,
-            help="Method to dub with: ugc for videos, headpose for single pictures and moving heads; the others are for comparison "
-            f"with their papers. Default: the method that the actor was enrolled for, otherwise {DEFAULT_METHOD}.",
+            help="Method to dub with; the README says which is for what. Default: the method that the actor was enrolled for, "
+            f"otherwise {DEFAULT_METHOD}.",
         ),
     ] = None,
     motion: options.Motion = None,
