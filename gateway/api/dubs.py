@@ -98,10 +98,11 @@ class DubJobs:
         same = pb.CreateDubRequest()
         same.CopyFrom(message)
         # `pad` may be `cut`. The sound under the speech does not change the mouths.
-        for field in ("output_uri", "overwrite", "consent", "reference_consent", "project", "language", "fit", "mix_uri"):
+        for field in (
+            *("output_uri", "overwrite", "consent", "reference_consent", "project", "language"),
+            *("fit", "mix_uri", "mix_level_db", "duck_db"),
+        ):
             same.ClearField(field)
-        same.ClearField("mix_level_db")
-        same.ClearField("duck_db")
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
 
 

@@ -179,7 +179,7 @@ _SEEN: Final = {
     "clothing_moved": "the share of frames in which clothing moves",
     "face_distance": "the distance of the face from the face of the video",
 }
-"""What a person reads of each figure of ShotAppearance, whose threshold in Quality is max_NAME."""
+"""Texts of the figures of ShotAppearance. The threshold of the figure NAME is Quality.max_NAME."""
 
 
 def reasons_to_look(quality: Quality, record: ShotRecord) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ class ShotMotion(_Strict):
 
 
 class ShotAppearance(_Strict):
-    """What eyes see of a dub, compared with the video that was dubbed (gateway/reports/appearance.py). None: not measured.
+    """Appearance of a dubbed mouth, compared with the footage (gateway/reports/appearance.py). None: not measured.
 
     Attributes:
         tint_alarms: share of the open mouths whose teeth have a colour that the person's own do not have.

@@ -135,7 +135,8 @@ class PaceFile:
 
     def read(self) -> Pace:
         """Return the factors of the last dubs. Blocks."""
-        processor, wall = self._ratios("processor"), self._ratios("wall")
+        ratios = self._ratios()
+        processor, wall = ratios["processor"], ratios["wall"]
         return Pace(median(processor or [1.0]), median(wall or [1.0]), len(wall))
 
     def add(self, work: DubWork, times: StageTimes, *, whole_process: bool) -> None:
@@ -146,7 +147,7 @@ class PaceFile:
         """
         if work.rendered < PACED_FRAMES:
             return
-        ratios = {name: self._ratios(name) for name in ("processor", "wall")}
+        ratios = self._ratios()
         ratios["wall"].append(times.total_s / work.wall_s)
         if whole_process:
             ratios["processor"].append(times.cpu_s / work.processor_s)
@@ -154,7 +155,11 @@ class PaceFile:
         with suppress(DubstageError, OSError):
             write_note(self._path, {name: values[-_RATIOS:] for name, values in ratios.items()})
 
-    def _ratios(self, name: str) -> list[float]:
+    def _ratios(self) -> dict[str, list[float]]:
+        """Return the ratios of measured to estimated times of earlier dubs, by the kind of time."""
         note = read_note(self._path) or {}
-        found = note.get(name)
-        return [value for value in found if isinstance(value, float) and value > 0] if isinstance(found, list) else []
+        found = {name: note.get(name) for name in ("processor", "wall")}
+        return {
+            name: [value for value in values if isinstance(value, float) and value > 0] if isinstance(values, list) else []
+            for name, values in found.items()
+        }

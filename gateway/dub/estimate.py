@@ -41,7 +41,7 @@ _BANK_FRAMES: Final = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DubEstimate:
-    """What a dub will take.
+    """Estimated costs of a dub.
 
     Attributes:
         num_frames: frames of the video; exact.

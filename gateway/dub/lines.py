@@ -1,4 +1,4 @@
-"""Lines of a scene as people write them: a JSON file for `dubstage dub --lines`, or the field `lines` of a batch's row.
+"""Lines of a scene as people write them in a JSON file for `dubstage dub --lines`.
 
 [
   {"start": "00:00:01:12", "speech": "de/ada_1.wav", "face": 0, "language": "de"},
@@ -29,7 +29,7 @@ _MOST_BYTES: Final = 4 << 20
 """Largest file of lines that is read, bytes."""
 _Side = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
 FACE: Final = "face takes the number of a face (see `dubstage faces`), speaker, largest, or X,Y in pixels of the line's first frame"
-"""What a line's face is written as, for messages."""
+"""Expected form of a line's face, for messages."""
 
 
 class LineSpec(BaseModel):

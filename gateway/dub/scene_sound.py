@@ -6,7 +6,7 @@ the lines, every sample is the footage's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Self
@@ -14,7 +14,7 @@ from typing import Final, Self
 import av
 import numpy as np
 
-from gateway.media.sound import SoundReader, Speech
+from gateway.media.sound import SoundReader, Speech, resampled
 from gateway.media.types import MediaInfo
 from services.common.array_types import Float32
 
@@ -180,31 +180,3 @@ class _Sounding:
     def is_over(self, end: int) -> bool:
         """Return whether the line has ended before a sample of the scene."""
         return self._end is not None and self._end <= end
-
-
-def resampled(chunks: Iterable[Float32], from_hz: int, to_hz: int, channels: int) -> Iterator[Float32]:
-    """Yield sound at another sample rate, float32 [samples, channels] each.
-
-    Args:
-        chunks: float32 [samples, channels] each.
-        channels: number of channels, of any meaning.
-    """
-    if from_hz == to_hz:
-        yield from chunks
-        return
-    # Channels are resampled one by one, so that no layout changes them.
-    filters = [av.AudioResampler(format="flt", layout="mono", rate=to_hz) for _ in range(channels)]
-    for chunk in chunks:
-        for begin in range(0, len(chunk), _PIECE):
-            piece = chunk[begin : begin + _PIECE]
-            yield np.stack([_passed(one, piece[:, place], from_hz) for place, one in enumerate(filters)], axis=1)
-    yield np.stack([_passed(one, None, from_hz) for one in filters], axis=1)
-
-
-def _passed(resampler: av.AudioResampler, samples: Float32 | None, rate_hz: int) -> Float32:
-    frame = None
-    if samples is not None:
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], format="flt", layout="mono")
-        frame.sample_rate = rate_hz
-    parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)

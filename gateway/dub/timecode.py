@@ -13,7 +13,7 @@ from gateway.media.types import VideoInfo
 from services.common.errors import InvalidRequestError
 
 EXPECTED: Final = "seconds (12.48) or a timecode from the first frame (00:00:12:12, 00:00:12.480)"
-"""What a time is written as, for messages."""
+"""Expected form of a time, for messages."""
 _FRAMES: Final = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)([:;])(\d{1,3})", re.ASCII)
 _CLOCK: Final = re.compile(r"(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d(?:\.\d{1,9})?)", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,7}(?:\.\d{1,9})?", re.ASCII)

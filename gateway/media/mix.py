@@ -16,10 +16,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-import av
 import numpy as np
 
-from gateway.media.sound import Speech
+from gateway.media.sound import Speech, resampled
 from services.common.array_types import Bool, Float32, Float64
 
 LEAST_LEVEL_DB: Final = -60.0
@@ -34,7 +33,8 @@ _RANGE_DB: Final = 35.0
 _ATTACK_S: Final = 0.05
 _RELEASE_S: Final = 0.4
 _BLOCKS_PER_S: Final = 100
-_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+_USUAL_CHANNELS: Final = frozenset({1, 2, 6, 8})
+"""Channels of mono, stereo, 5.1 and 7.1."""
 _CENTRE: Final = 2
 """Channel of dialogue in 5.1 and 7.1."""
 
@@ -81,7 +81,7 @@ def mixed(speech: Speech, stem: Speech, mix: SoundMix, duration: Fraction) -> Mi
         MediaUnsupportedError: the speech or the stem cannot be read.
     """
     channels = max(speech.channels, stem.channels)
-    channels = channels if channels in _LAYOUTS else 2
+    channels = channels if channels in _USUAL_CHANNELS else 2
     rate = max(speech.sample_rate_hz, stem.sample_rate_hz)
     blocks = _Mixed(speech, stem, mix, rate, channels, round(duration * rate))
     blocks.threshold = blocks.loudest_block() * 10 ** (-_RANGE_DB / 20)
@@ -132,7 +132,8 @@ class _Mixed:
         size, left = self._block * _BLOCKS_PER_S, self._length
         held: list[Float32] = []
         count = 0
-        for piece in _resampled(sound, self._rate, self._channels):
+        spread = (_spread(np.nan_to_num(chunk), self._channels) for chunk in sound.chunks)
+        for piece in resampled(spread, sound.sample_rate_hz, self._rate, self._channels):
             held.append(piece)
             count += len(piece)
             while count >= size and left:
@@ -154,24 +155,6 @@ def _levels(chunk: Float32, block: int) -> Float64:
     squares = (chunk.astype(np.float64) ** 2).mean(axis=1)
     begins = np.arange(0, len(squares), block)
     return np.asarray(np.sqrt(np.add.reduceat(squares, begins) / np.diff([*begins, len(squares)])))
-
-
-def _resampled(sound: Speech, rate: int, channels: int) -> Iterator[Float32]:
-    """Yield a sound with another rate and number of channels, float32 [samples, channels]."""
-    layout = _LAYOUTS[channels]
-    resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
-    for chunk in sound.chunks:
-        spread = np.ascontiguousarray(_spread(np.nan_to_num(chunk), channels), np.float32)
-        if sound.sample_rate_hz == rate:
-            yield spread
-            continue
-        frame = av.AudioFrame.from_ndarray(spread.reshape(1, -1), "flt", layout)
-        frame.sample_rate = sound.sample_rate_hz
-        for ready in resampler.resample(frame):
-            yield np.asarray(ready.to_ndarray().reshape(-1, channels), np.float32)
-    if sound.sample_rate_hz != rate:
-        for ready in resampler.resample(None):
-            yield np.asarray(ready.to_ndarray().reshape(-1, channels), np.float32)
 
 
 def _spread(samples: Float32, channels: int) -> Float32:

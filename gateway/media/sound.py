@@ -233,3 +233,35 @@ def _float_samples(frame: av.AudioFrame, packed: av.AudioResampler) -> Float32:
     if name in _INTEGER_SCALE:
         return np.asarray(array / np.float64(_INTEGER_SCALE[name]), np.float32)
     return np.ascontiguousarray(array, dtype=np.float32)
+
+
+_RESAMPLED_AT_ONCE: Final = 16_384
+"""Most samples of a channel that the resampler takes at a time."""
+
+
+def resampled(chunks: Iterable[Float32], from_hz: int, to_hz: int, channels: int) -> Iterator[Float32]:
+    """Yield sound at another sample rate, float32 [samples, channels] each.
+
+    Args:
+        chunks: float32 [samples, channels] each.
+        channels: number of channels, of any meaning.
+    """
+    if from_hz == to_hz:
+        yield from chunks
+        return
+    # Channels are resampled one by one, so that no layout changes them.
+    filters = [av.AudioResampler(format="flt", layout="mono", rate=to_hz) for _ in range(channels)]
+    for chunk in chunks:
+        for begin in range(0, len(chunk), _RESAMPLED_AT_ONCE):
+            piece = chunk[begin : begin + _RESAMPLED_AT_ONCE]
+            yield np.stack([_passed(one, piece[:, place], from_hz) for place, one in enumerate(filters)], axis=1)
+    yield np.stack([_passed(one, None, from_hz) for one in filters], axis=1)
+
+
+def _passed(resampler: av.AudioResampler, samples: Float32 | None, rate_hz: int) -> Float32:
+    frame = None
+    if samples is not None:
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], format="flt", layout="mono")
+        frame.sample_rate = rate_hz
+    parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -72,7 +72,7 @@ NUM_FEATURES: Final = (2 + _SCALES) * _CELLS
 
 @dataclass(frozen=True, slots=True)
 class MouthAppearance:
-    """What is measured of T frames of one face. NaN: not measured in the frame.
+    """Measurements of T frames of one face. NaN: not measured in the frame.
 
     Attributes:
         opening: float32 [T], opening of the mouth, box pixels.
@@ -266,7 +266,7 @@ def kernel_distance(own: Float32, features: Float32) -> float:
 
 @dataclass(frozen=True, slots=True)
 class OwnMouth:
-    """What is known of a person's own mouth. NaN and None: the person's own video shows too little.
+    """Reference values of a person's own mouth. NaN and None: the person's own video shows too little.
 
     Attributes:
         bright_mean: float64 [3], Lab colour of the brightest part of the inside.

@@ -1,4 +1,4 @@
-"""What eyes see of a mouth, on real footage: planted faults alarm, the person's own video does not. Strips of a real evaluation."""
+"""Figures of the appearance of a mouth, on real footage: planted faults alarm, the own video does not. Strips of an evaluation."""
 
 from __future__ import annotations
 

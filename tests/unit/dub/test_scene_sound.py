@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.dub.scene_sound import SceneSound, SpokenLine, resampled
+from gateway.dub.scene_sound import SceneSound, SpokenLine
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import AudioInfo, MediaInfo
@@ -74,12 +74,3 @@ def test_footage_without_sound_gets_silence(footage: MediaInfo) -> None:
 
 def test_lines_are_cut_at_the_end(footage: MediaInfo) -> None:
     assert len(heard(SceneSound.of(footage, [SpokenLine(Fraction(3, 2), tone(9.0))]))) == 2 * RATE
-
-
-def test_resampling_keeps_length_and_pieces() -> None:
-    """Pieces change no sample."""
-    (wave,) = tone(1.0, channels=2).chunks
-    whole = np.concatenate(list(resampled([wave], RATE, 48_000, 2)))
-    parts = np.concatenate(list(resampled([wave[:777], wave[777:]], RATE, 48_000, 2)))
-    assert whole.shape == (48_000, 2)
-    np.testing.assert_array_equal(whole, parts)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.media.probe import probe
-from gateway.media.sound import SoundReader
+from gateway.media.sound import SoundReader, resampled
 from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
@@ -93,3 +93,13 @@ def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
     assert caught.value.field == "audio"
     with pytest.raises(MediaUnsupportedError, match="does not exist"):
         SoundReader(tmp_path / "missing.wav")
+
+
+def test_resampling_keeps_length_and_pieces() -> None:
+    """Pieces change no sample."""
+    rate = 8000
+    wave = np.repeat(np.sin(np.arange(rate) * 0.2).astype(np.float32)[:, None], 2, axis=1)
+    whole = np.concatenate(list(resampled([wave], rate, 48_000, 2)))
+    parts = np.concatenate(list(resampled([wave[:777], wave[777:]], rate, 48_000, 2)))
+    assert whole.shape == (48_000, 2)
+    np.testing.assert_array_equal(whole, parts)
