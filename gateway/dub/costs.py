@@ -37,7 +37,7 @@ class CostFigures(BaseModel):
         processors: processors that a dub keeps busy in the mean.
         memory_mb, megapixel_mb, personalize_mb: largest memory of the process: at least, per million pixels, and for personalising.
         bank_frame_kb: artefacts of an enrolled person on the disk, per frame of the bank.
-        render_ms: textures and renderer of a rendered frame, by the renderer's method.
+        render_ms: textures and renderer of a rendered frame, by the renderer's method. A renderer without a figure costs the most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,7 +91,7 @@ class DubWork:
         """Processor seconds of all threads, by the figures alone. The start of the stages is not part of a dub."""
         cost, megapixels = figures(), self.pixels / 1e6
         # Methods of several parts, such as MOTION+RENDERER, cost what their renderer costs.
-        render = cost.render_ms[method_named(self.method).renderer.name]
+        render = cost.render_ms.get(method_named(self.method).renderer.name, max(cost.render_ms.values()))
         tracked = self.footage_frames * (cost.frame_ms + cost.megapixel_ms * megapixels) / 2
         written = self.frames * (cost.frame_ms + cost.megapixel_ms * megapixels) / 2
         background = self.frames * cost.background_megapixel_ms * megapixels if self.own_timeline else 0.0

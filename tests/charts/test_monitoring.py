@@ -220,7 +220,7 @@ def test_a_stage_with_one_address_is_scraped_too() -> None:
 
 def test_the_gateways_public_service_has_no_metrics() -> None:
     (service,) = [item for item in render("everything").of("Service") if item["spec"].get("type") == "LoadBalancer"]
-    assert [port["name"] for port in service["spec"]["ports"]] == ["grpc"]
+    assert [port["name"] for port in service["spec"]["ports"]] == ["grpc", "http"]
 
 
 @pytest.mark.parametrize("panel", dashboard()["panels"], ids=lambda panel: str(panel["title"]))

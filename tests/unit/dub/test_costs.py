@@ -25,6 +25,13 @@ def test_every_method_has_a_cost() -> None:
     assert all(replace(WORK, method=name).processor_s > 0 for name in METHODS)
 
 
+def test_method_without_figure_costs_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method that somebody added can be dubbed before its cost was measured."""
+    added = replace(RENDERERS["ugc"], name="added")
+    monkeypatch.setitem(METHODS, "added", replace(METHODS["ugc"], name="added", renderer=added))
+    assert replace(WORK, method="added").processor_s == max(replace(WORK, method=name).processor_s for name in METHODS)
+
+
 def test_more_work_costs_more() -> None:
     larger = (
         replace(WORK, pixels=1920 * 1080),
