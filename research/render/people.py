@@ -21,6 +21,7 @@ from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.identity import identity_from_arrays, model_of_identity
+from services.common.face.landmarks import mouth_opening
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.store.tensor_bytes import decode_arrays
@@ -342,6 +343,22 @@ class BatchSource(ABC, Generic[SomeBatch_co]):
 
     def _rng(self, step: int, index: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, step, index))
+
+
+_WIDE_SHARE: Final = 0.5
+_WIDE: Final = 0.3
+
+
+def random_row(bank: MouthBank, rng: np.random.Generator) -> int:
+    """Return a random row of a bank. Half of the rows come from the 30 % of the frames with the widest mouths.
+
+    Most frames of speech show a mouth that is nearly shut. From these frames alone, a few hundred steps do not teach what is inside
+    a mouth.
+    """
+    if rng.random() >= _WIDE_SHARE:
+        return int(rng.integers(bank.num_frames))
+    order = np.argsort(mouth_opening(bank.mouth), kind="stable")
+    return int(rng.choice(order[-max(1, int(_WIDE * len(order))) :]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

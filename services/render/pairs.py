@@ -1,4 +1,4 @@
-"""Training pairs from a bank: an input of a network and the footage that the network shall draw. Rooms make the inputs."""
+"""Training pairs from a bank: an input of a network and the footage that the network shall draw."""
 
 from __future__ import annotations
 

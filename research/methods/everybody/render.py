@@ -57,7 +57,7 @@ from research.render.held_out import (
     held_out,
     still_mouth,
 )
-from research.render.people import BatchSource, random_colours
+from research.render.people import BatchSource, random_colours, random_row
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -124,7 +124,7 @@ class EverybodyWindowSource(BatchSource[EverybodyWindowBatch]):
         return EverybodyWindowBatch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
 
     def _example(self, rng: np.random.Generator, bank: MouthBank) -> tuple[UInt8, ...]:
-        row = int(rng.integers(bank.num_frames))
+        row = random_row(bank, rng)
         # No key picture of the actor may show the moment that is asked for.
         far = np.flatnonzero(np.abs(bank.frame_index - bank.frame_index[row]) > _FAR_FRAMES)
         keys = grey_keys()

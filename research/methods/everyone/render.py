@@ -18,7 +18,16 @@ from torch import Tensor, nn
 
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
-from research.render.people import BatchSource, ClipSpan, People, identified_rows, person_clips, random_colours, read_drawing
+from research.render.people import (
+    BatchSource,
+    ClipSpan,
+    People,
+    identified_rows,
+    person_clips,
+    random_colours,
+    random_row,
+    read_drawing,
+)
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -171,7 +180,7 @@ class EveryoneWindowSource(BatchSource[EveryoneWindowBatch]):
         windows, tables, mixings, people, fresh = [], [], [], [], []
         for _ in range(size):
             person = self.people.draw(rng, step)
-            bank, row = person.bank, int(rng.integers(person.bank.num_frames))
+            bank, row = person.bank, random_row(person.bank, rng)
             # The reference picture must not show the moment that is asked for.
             far = np.flatnonzero(np.abs(bank.frame_index - bank.frame_index[row]) > NEAREST_FRAMES)
             other = bank.boxes[int(rng.choice(far))] if len(far) else np.full_like(bank.boxes[row], _GREY)

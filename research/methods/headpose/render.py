@@ -35,7 +35,16 @@ from research.render.held_out import (
     spread_places,
     still_mouth,
 )
-from research.render.people import BatchSource, People, TrainingPerson, identified_rows, person_clips, random_colours, read_drawing
+from research.render.people import (
+    BatchSource,
+    People,
+    TrainingPerson,
+    identified_rows,
+    person_clips,
+    random_colours,
+    random_row,
+    read_drawing,
+)
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, add_mean, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -161,7 +170,7 @@ class DrawnSource(BatchSource[DrawnBatch]):
 
     def _example(self, rng: np.random.Generator, person: TrainingPerson) -> tuple[UInt8, ...]:
         bank, drawings = person.bank, self._drawings[person.name]
-        row = int(rng.integers(bank.num_frames))
+        row = random_row(bank, rng)
         # No key picture of the actor may show the moment that is asked for.
         far = np.flatnonzero(np.abs(bank.frame_index - bank.frame_index[row]) > _FAR_FRAMES)
         kind = rng.random()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
-from research.render.people import BatchSource, People, PeopleSettings, random_colours
+from research.render.people import BatchSource, People, PeopleSettings, random_colours, random_row
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -34,7 +34,6 @@ from research.training.networks import Opening, TrainableNetwork
 from research.training.training import LoopSettings
 from services.common.array_types import Float32, UInt8
 from services.common.face.drawing import lip_pictures
-from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank
 from services.render.losses import (
     PatchDiscriminator,
@@ -93,8 +92,6 @@ def feature_matching_loss(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Te
 
 
 _FAR_FRAMES: Final = 12
-_WIDE_SHARE: Final = 0.5
-_WIDE: Final = 0.3
 _MADE_UP_SHARE: Final = 0.5
 _MAKE_UP_SPREAD: Final = 0.3
 _SOFT_EDGE_PX: Final = 1.5
@@ -157,18 +154,6 @@ class CompositeSource(BatchSource[CompositeBatch]):
             pair = composite_pair(bank, view, self._noise, seed)
             made.append(Pair(pair.picture[:, ::-1], pair.target[:, ::-1]) if mirror else pair)
         return made
-
-
-def random_row(bank: MouthBank, rng: np.random.Generator) -> int:
-    """Return a random row of a bank. Half of the rows come from the 30 % of the frames with the widest mouths.
-
-    Most frames of speech show a mouth that is nearly shut. From these frames alone, a few hundred steps do not teach what is inside
-    a mouth.
-    """
-    if rng.random() >= _WIDE_SHARE:
-        return int(rng.integers(bank.num_frames))
-    order = np.argsort(mouth_opening(bank.mouth), kind="stable")
-    return int(rng.choice(order[-max(1, int(_WIDE * len(order))) :]))
 
 
 def random_lips(rng: np.random.Generator) -> Float32:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out
-from research.render.people import BatchSource, PeopleSettings, random_colours
+from research.render.people import BatchSource, PeopleSettings, random_colours, random_row
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -89,7 +89,7 @@ class UgcSource(BatchSource[UgcRenderBatch]):
             pairs += self._augmented(bank, range(first, first + num_sequence), rng)
         for _ in range(num_single):
             bank = self.people.draw(rng, step).bank
-            pairs += self._augmented(bank, [int(rng.integers(bank.num_frames))], rng)
+            pairs += self._augmented(bank, [random_row(bank, rng)], rng)
         pictures, targets = np.stack([pair.picture for pair in pairs]), np.stack([pair.target for pair in pairs])
         return UgcRenderBatch(pictures, targets, num_sequence)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.methods.hetero.render import NETWORK, CompositeSource, HeteroRecipe, HeteroWeights, made_up, random_lips, random_row
+from research.methods.hetero.render import NETWORK, CompositeSource, HeteroRecipe, HeteroWeights, made_up, random_lips
+from research.render.people import random_row
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
 from services.common.face.landmarks import mouth_opening
