@@ -190,13 +190,14 @@ def own_properties(name: str) -> Schema:
             }
         ),
         "batchesOnKubernetes": flag("whether the gateway may send batches to Kubernetes; needs batch.enabled"),
-        "ingress": closed(
+        "route": closed(
             {
-                "enabled": flag("whether the chart makes an Ingress"),
-                "className": text("class of the ingress controller", OBJECT_NAME),
-                "annotations": labels("annotations of the Ingress, such as the one that selects gRPC"),
-                "host": text("host name that callers use"),
-                "tlsSecretName": text("Secret with the certificate of the host", OBJECT_NAME),
+                "enabled": flag("whether the chart makes routes of the Gateway API"),
+                "parentRefs": many("Gateways that the routes belong to (ParentReferences)", ANY),
+                "grpcHost": text("host name of a GRPCRoute to the gRPC port; empty: none"),
+                "httpHost": text("host name of an HTTPRoute to httpPort, another name than grpcHost; empty: none"),
+                "httpTimeout": text("longest HTTP request; 0s: no limit", r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"),
+                "annotations": labels("annotations of the routes"),
             }
         ),
     }

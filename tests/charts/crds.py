@@ -82,7 +82,23 @@ SCALED_OBJECT = closed(
     triggers=listed(TRIGGER),
 )
 
+PARENT = closed(("name",), group=STRING, kind=STRING, namespace=STRING, name=STRING, sectionName=STRING, port={"type": "integer"})
+BACKENDS = listed(closed(("name", "port"), name=STRING, port={"type": "integer", "minimum": 1, "maximum": 65535}))
+GATEWAY_DURATION: Schema = {"type": "string", "pattern": r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"}
+
+
+def route(**rule: Schema) -> Schema:
+    rules = listed(closed(("backendRefs",), backendRefs=BACKENDS, **rule))
+    return closed(("parentRefs", "rules"), parentRefs=listed(PARENT), hostnames=listed(STRING), rules=rules)
+
+
 SCHEMAS: dict[str, Schema] = {
+    "GRPCRoute": resource("gateway.networking.k8s.io/v1", "GRPCRoute", route()),
+    "HTTPRoute": resource(
+        "gateway.networking.k8s.io/v1",
+        "HTTPRoute",
+        route(timeouts=closed(request=GATEWAY_DURATION, backendRequest=GATEWAY_DURATION)),
+    ),
     "Certificate": resource("cert-manager.io/v1", "Certificate", CERTIFICATE),
     "Issuer": resource("cert-manager.io/v1", "Issuer", closed(selfSigned=closed(), ca=closed(("secretName",), secretName=STRING))),
     "ServiceMonitor": resource("monitoring.coreos.com/v1", "ServiceMonitor", SERVICE_MONITOR),

@@ -10,6 +10,8 @@ POSTGRES = "gateway.database.urlSecret.name=database"
 KEYS = ("gateway.signingKeySecret.name=signing", "global.provenance.secret.name=films")
 ARTEFACTS = "global.artefacts.volume.accessMode=ReadWriteMany"
 
+ROUTE = ("gateway.route.enabled=true", "gateway.route.parentRefs[0].name=public")
+
 IN_A_SCHEMA = {
     "a word for a number of replicas": (["audio.replicas=two"], "audio:\n- replicas: Invalid type. Expected: integer"),
     "fewer than no replicas": (["audio.replicas=-1"], "audio:\n- replicas: Must be greater than or equal to 0"),
@@ -178,7 +180,19 @@ IN_A_TEMPLATE = {
         ["gateway.replicas=2", POSTGRES, ARTEFACTS, "gateway.data.type=emptyDir", *KEYS, "gateway.media.type=emptyDir"],
         "each pod would have a separate emptyDir",
     ),
-    "an ingress without a host": (["gateway.ingress.enabled=true"], "gateway.ingress.host: the name that callers use"),
+    "a route without a host": ([*ROUTE], "gateway.route.grpcHost: a route needs the host name that callers use"),
+    "a route without a Gateway": (
+        ["gateway.route.enabled=true", "gateway.route.grpcHost=a.example.com"],
+        "gateway.route.parentRefs: the Gateway that the route belongs to",
+    ),
+    "an HTTP route without HTTP": (
+        [*ROUTE, "gateway.route.httpHost=a.example.com", "gateway.httpPort=0"],
+        "gateway.route.httpHost: the gateway serves no HTTP/JSON: set gateway.httpPort",
+    ),
+    "one host for two routes": (
+        [*ROUTE, "gateway.route.httpHost=a.example.com", "gateway.route.grpcHost=a.example.com", "gateway.httpPort=8443"],
+        "gateway.route.httpHost: a listener accepts a GRPCRoute and an HTTPRoute for different host names alone",
+    ),
 }
 
 

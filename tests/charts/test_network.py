@@ -204,15 +204,20 @@ def test_nobody_calls_the_pod_of_helm_test() -> None:
     assert not any(pods.may_enter("test", port, source) for port in (80, 50050) for source in pods.labels)
 
 
-def test_guides_ingress_values_work(tmp_path: Path) -> None:
-    """The values that the guide gives for an ingress let its controller in."""
+def test_guides_route_values_work(tmp_path: Path) -> None:
+    """The values that the guide gives for routes let the proxies of the Gateway in, to the ports of gRPC and HTTP."""
     guide = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     (values,) = [block for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "ingressFrom" in block]
     (tmp_path / "values.yaml").write_text(values, encoding="utf-8")
     objects = helm("template", "dubstage", str(CHART), "--namespace", "dubbing", "--values", str(tmp_path / "values.yaml")).stdout
     rendered = Rendered(tuple(item for item in yaml.safe_load_all(objects) if item))
-    assert rendered.one("Ingress", "dubstage-gateway")["spec"]["rules"][0]["host"] == "dubstage.example.com"
+    for kind, host in (("GRPCRoute", "dubstage.example.com"), ("HTTPRoute", "dubstage-http.example.com")):
+        route = rendered.one(kind, "dubstage-gateway")["spec"]
+        (backend,) = route["rules"][0]["backendRefs"]
+        (service,) = [each for each in rendered.of("Service") if each["metadata"]["name"] == backend["name"]]
+        assert route["hostnames"] == [host]
+        assert backend["port"] in {each["port"] for each in service["spec"]["ports"]}
     pods, port = Pods(rendered), DEFAULT_PORTS["gateway"]
     assert pods.may_enter("gateway", port, "neighbour")
-    assert pods.may_enter("gateway", port, "neighbour", {"kubernetes.io/metadata.name": "ingress-nginx"})
+    assert pods.may_enter("gateway", port, "neighbour", {"kubernetes.io/metadata.name": "gateways"})
     assert not pods.may_enter("gateway", port, "neighbour", {"kubernetes.io/metadata.name": "elsewhere"})

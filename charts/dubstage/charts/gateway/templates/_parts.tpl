@@ -189,40 +189,49 @@ data:
 {{ include "dubstage.claim" (dict "root" $.root "component" $.component "name" (printf "%s-%s" $name $kind) "volume" $volume) }}
 {{- end }}
 {{- end }}
-{{- with .values.ingress }}
+{{- with .values.route }}
 {{- if .enabled }}
+{{- if not .parentRefs }}
+{{- fail "gateway.route.parentRefs: the Gateway that the route belongs to, such as [{name: public, namespace: gateways}]" }}
+{{- end }}
+{{- if not (or .grpcHost .httpHost) }}
+{{- fail "gateway.route.grpcHost: a route needs the host name that callers use: set grpcHost, httpHost, or both" }}
+{{- end }}
+{{- if and .httpHost (not $.values.httpPort) }}
+{{- fail "gateway.route.httpHost: the gateway serves no HTTP/JSON: set gateway.httpPort" }}
+{{- end }}
+{{- if eq .grpcHost .httpHost }}
+{{- fail "gateway.route.httpHost: a listener accepts a GRPCRoute and an HTTPRoute for different host names alone: give another name than grpcHost" }}
+{{- end }}
+{{- range $kind, $host := dict "GRPCRoute" .grpcHost "HTTPRoute" .httpHost }}
+{{- if $host }}
 ---
-apiVersion: networking.k8s.io/v1
-kind: Ingress
+apiVersion: gateway.networking.k8s.io/v1
+kind: {{ $kind }}
 metadata:
   name: {{ $name }}
   namespace: {{ $.root.Release.Namespace }}
   labels:
     {{- include "dubstage.labels" $ | nindent 4 }}
-  {{- with .annotations }}
+  {{- with $.values.route.annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  {{- with .className }}
-  ingressClassName: {{ . }}
-  {{- end }}
+  parentRefs:
+    {{- toYaml $.values.route.parentRefs | nindent 4 }}
+  hostnames: [{{ $host | quote }}]
   rules:
-    - host: {{ required "gateway.ingress.host: the name that callers use" .host | quote }}
-      http:
-        paths:
-          - path: /
-            pathType: Prefix
-            backend:
-              service:
-                name: {{ $name }}
-                port:
-                  name: grpc
-  {{- with .tlsSecretName }}
-  tls:
-    - hosts: [{{ $.values.ingress.host | quote }}]
-      secretName: {{ . }}
-  {{- end }}
+    - backendRefs:
+        - name: {{ $name }}
+          port: {{ ternary $.values.httpPort (include "dubstage.portOf" "gateway") (eq $kind "HTTPRoute") }}
+      {{- if eq $kind "HTTPRoute" }}
+      # A wait for a dub, progress, and a file last longer than the limits of most Gateways. "0s" is no limit.
+      timeouts:
+        request: {{ $.values.route.httpTimeout }}
+      {{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
