@@ -262,18 +262,6 @@ class HeadposeRecipe(Recipe):
 
 CONFIGS: Final = {
     "default": HeadposeRecipe(),
-    # The committed network: eight minutes on an H100 that also trained other networks.
-    "gpu": HeadposeRecipe(
-        loop=LoopSettings(steps=1900, seed=20269, check_every=475, workers=3, bfloat16=True),
-        warm_steps=855,
-        warm_batch=16,
-        batch=12,
-        learning_rate=1e-3,
-        adversarial_learning_rate=3e-4,
-        discriminator_learning_rate=3e-4,
-        average_decay=0.998,
-        check_clips=9,
-    ),
     # Widths of the first four levels of the U-Net of pix2pix (Isola et al. 2017, App. 6.1): 64, 128, 256, 512. A memory for more
     # people has more items.
     "large": for_a_gpu(
