@@ -56,8 +56,8 @@ class TrainableNetwork:
         name: name on the command line.
         stage: stage that serves the network.
         summary: one sentence: what the network does.
-        configs: presets by name: `default`, the sizes of the committed network, `large`, a published size for a GPU, and `gpu`, where a
-            GPU trained the committed network. All have the same dataclass type, with a field `loop` of type LoopSettings.
+        configs: presets by name: `default`, the sizes of the committed network, and `large`, a published size for a GPU. All have
+            the same dataclass type, with a field `loop` of type LoopSettings.
         needs: networks whose runs the training uses if they are given; `train all` trains them before.
         open: opens a training.
         export: writes the files that the stage serves from a run: (run, folder of weights) -> paths of the files. None: the network

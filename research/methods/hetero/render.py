@@ -241,18 +241,6 @@ class HeteroRecipe(Recipe):
 
 CONFIGS: Final = {
     "default": HeteroRecipe(),
-    # The committed network: eight minutes on an H100.
-    "gpu": HeteroRecipe(
-        loop=LoopSettings(steps=7800, seed=20271, check_every=1950, workers=3, bfloat16=True),
-        warm_steps=3510,
-        warm_batch=16,
-        batch=6,
-        learning_rate=1.5e-3,
-        adversarial_learning_rate=4e-4,
-        discriminator_learning_rate=4e-4,
-        average_decay=0.998,
-        check_clips=9,
-    ),
     "large": for_a_gpu(
         HeteroRecipe(),
         batch=12,
