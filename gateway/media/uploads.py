@@ -181,7 +181,10 @@ class PartialUpload:
                 rest = rest[written:]
 
     def finish(self) -> str:
-        """Give the file its name if all bytes are there, and return its SHA-256; empty: bytes are missing, and the file stays hidden.
+        """Give the file its name if all bytes are there, and return its SHA-256.
+
+        Returns:
+            The SHA-256, hexadecimal; empty: bytes are missing, and the file stays hidden.
 
         Raises:
             InvalidRequestError: the file has another SHA-256 than was said, and was removed.
