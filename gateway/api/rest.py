@@ -5,9 +5,8 @@ deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping
 
 * A stream of responses, and an operation that is asked for with `Accept: text/event-stream`, is sent as Server-Sent Events: one
   event per message, then the event `end`; or the event `error`.
-* A body that the contract names (`body: "data"`) is the bytes of a file: the request is a stream of pieces. `Content-Range` continues
-  an upload. A response body that the contract names (`response_body: "data"`) is a file, or the part that `Range` names. `Repr-Digest`
-  (RFC 9530) has the SHA-256 of the whole file, both ways.
+* With `body: "data"` in the contract, the body of the request is a file, or the part of it that `Content-Range` names. With
+  `response_body: "data"`, the answer is a file, or the part that `Range` names. `Repr-Digest` (RFC 9530) has the SHA-256 of the file.
 * An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
 """
 
@@ -471,10 +470,15 @@ class RestApplication:
         try:
             body = await self._body(request)
             message = request_message(route, request.url.path, request.query_params.multi_items(), body)
+            return await self._called(route, message, request)
         except DubstageError as error:
             return _error(_refusal(error))
         except ClientDisconnect:
             return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
+        except grpc.aio.AioRpcError as error:
+            return _error(_failure(error))
+
+    async def _called(self, route: HttpRoute, message: Message, request: Request) -> Response:
         metadata, method = _metadata(request), route.method
         if route.gives_file:
             return await self._download(method, message, request, metadata)
@@ -482,10 +486,7 @@ class RestApplication:
             return _events(self._calls.stream(method, message, metadata))
         if _is_watched(route) and _EVENTS in request.headers.get("accept", ""):
             return _events(self._calls.operation(method, message, metadata))
-        try:
-            return JSONResponse(json_of(await self._calls.unary(method, message, metadata)))
-        except grpc.aio.AioRpcError as error:
-            return _error(_failure(error))
+        return JSONResponse(json_of(await self._calls.unary(method, message, metadata)))
 
     async def _upload(self, route: HttpRoute, request: Request) -> Response:
         """Send the body of a request to an RPC that takes a file."""
@@ -503,29 +504,24 @@ class RestApplication:
 
     async def _download(self, method: MethodDescriptor, message: Any, request: Request, metadata: grpc.aio.Metadata) -> Response:
         """Answer with a file, or with the part that the header `Range` names."""
-        try:
-            if message.offset or message.max_bytes:
-                raise InvalidRequestError("offset: the query has no fields here; send the header Range", field="offset")
-            # The size of the file decides about the range, and the digest about If-Range.
-            message.max_bytes = 1
-            facts, _ = await self._file(method, message, metadata)
-            etag = f'"{facts.sha256}"'
-            headers = {"Accept-Ranges": "bytes", "ETag": etag, "Repr-Digest": digest_header(facts.sha256)}
-            part = range_of(request.headers.get("range", ""), facts.size_bytes)
-            if part is not None and request.headers.get("if-range", etag) != etag:
-                part = None
-            if part is not None and not part:
-                headers["Content-Range"] = f"bytes */{facts.size_bytes}"
-                return _plain(416, "OUT_OF_RANGE", f"the file has {facts.size_bytes} bytes", headers)
-            whole = range(facts.size_bytes) if part is None else part
-            message.offset, message.max_bytes = whole.start, len(whole)
-            again, pieces = await self._file(method, message, metadata)
-            if again != facts:
-                return _plain(409, "ABORTED", "the file has changed during the request: ask again")
-        except DubstageError as error:
-            return _error(_refusal(error))
-        except grpc.aio.AioRpcError as error:
-            return _error(_failure(error))
+        if message.offset or message.max_bytes:
+            raise InvalidRequestError("offset: the query has no fields here; send the header Range", field="offset")
+        # The size of the file decides about the range, and the digest about If-Range.
+        message.max_bytes = 1
+        facts, _ = await self._file(method, message, metadata)
+        etag = f'"{facts.sha256}"'
+        headers = {"Accept-Ranges": "bytes", "ETag": etag, "Repr-Digest": digest_header(facts.sha256)}
+        part = range_of(request.headers.get("range", ""), facts.size_bytes)
+        if part is not None and request.headers.get("if-range", etag) != etag:
+            part = None
+        if part is not None and not part:
+            headers["Content-Range"] = f"bytes */{facts.size_bytes}"
+            return _plain(416, "OUT_OF_RANGE", f"the file has {facts.size_bytes} bytes", headers)
+        whole = range(facts.size_bytes) if part is None else part
+        message.offset, message.max_bytes = whole.start, len(whole)
+        again, pieces = await self._file(method, message, metadata)
+        if again != facts:
+            return _plain(409, "ABORTED", "the file has changed during the request: ask again")
         headers["Content-Length"] = str(len(whole))
         if part is not None:
             headers["Content-Range"] = f"bytes {whole.start}-{whole.stop - 1}/{facts.size_bytes}"
