@@ -6,7 +6,7 @@ deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping
 * A stream of responses, and an operation that is asked for with `Accept: text/event-stream`, is sent as Server-Sent Events: one
   event per message, then the event `end`; or the event `error`.
 * With `body: "data"` in the contract, the body of the request is a file, or the part of it that `Content-Range` names. With
-  `response_body: "data"`, the answer is a file, or the part that `Range` names. `Repr-Digest` (RFC 9530) has the SHA-256 of the file.
+  `response_body: "data"`, the answer is a file, or the part that `Range` names. `Repr-Digest` (RFC 9530) has its SHA-256.
 * An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
 """
 
@@ -46,6 +46,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dubstage.client.errors import status_of
 from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
 from gateway.api.openapi import openapi_document
+from gateway.api.uploads import READY_KEY
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
@@ -369,8 +370,8 @@ class _Calls:
             # A write to a call that has ended fails, and the status of the call says why.
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await call.write(first)
-                await call.initial_metadata()
-                if not call.done():
+                # A refused call has initial metadata too, empty ones, a moment before its status.
+                if READY_KEY in await call.initial_metadata():
                     async for piece in _pieces(body):
                         await call.write(piece_of(data=piece))
                     await call.done_writing()

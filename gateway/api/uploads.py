@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from google.protobuf.descriptor import FieldDescriptor
@@ -32,7 +32,9 @@ from gateway.tenants.quota import TenantQuota
 from services.common.errors import FileInUseError, FileMissingError, InvalidRequestError
 from services.common.server.messages import config_message
 
-_REQUESTS: dict[str, type[Message]] = {
+READY_KEY: Final = "dubstage-ready"
+"""Entry of the initial metadata of UploadFile: the gateway waits for the data."""
+_REQUESTS: Final[dict[str, type[Message]]] = {
     DUB: gateway_pb2.CreateDubRequest,
     ACTOR: gateway_pb2.CreateActorRequest,
     FACES: gateway_pb2.DetectFacesRequest,
@@ -157,8 +159,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             partial = await self._begin(first)
             try:
                 await in_thread(partial.prepare)
-                # The caller may wait for this before it sends data: a refusal is then not lost among the data.
-                await context.send_initial_metadata(())
+                # A caller may wait for this before it sends data, so that a refusal is not lost among the data.
+                await context.send_initial_metadata(((READY_KEY, "1"),))
                 if first.data:
                     await in_thread(partial.write, first.data)
                 async for request in requests:

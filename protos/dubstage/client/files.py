@@ -165,14 +165,15 @@ def download(connection: Connection, path: str, target: str | os.PathLike[str], 
 
 def _fetch(connection: Connection, path: str, partial: Path, offset: int, report: Progress) -> str:
     """Append the rest of a file, and return the SHA-256 that the whole file should have."""
-    sha256, size_bytes = "", 0
+    pieces = download_pieces(connection, path, offset=offset)
+    # A refused call makes no file.
+    facts = next(pieces)
     with partial.open("ab") as stream:
-        for piece in download_pieces(connection, path, offset=offset):
-            sha256, size_bytes = sha256 or piece.sha256, size_bytes or piece.size_bytes
+        for piece in pieces:
             stream.write(piece.data)
             offset += len(piece.data)
-            report(offset, size_bytes)
-    return sha256
+            report(offset, facts.size_bytes)
+    return facts.sha256
 
 
 def _there(connection: Connection, name: str) -> pb.Upload | None:
