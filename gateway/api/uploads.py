@@ -199,7 +199,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     async def ListUploads(self, request: pb.ListUploadsRequest, context: Any) -> pb.ListUploadsResponse:  # noqa: N802
         """List the uploads by name."""
         size = page_size_from(request.page_size)
-        found = await in_thread(self._uploads.opened().list)
+        found = await in_thread(self._uploads.opened().stored)
         page = [upload for upload in found if upload.name > request.page_token][: size + 1]
         token = page[size - 1].name if len(page) > size else ""
         return pb.ListUploadsResponse(uploads=[self._message(upload) for upload in page[:size]], next_page_token=token)

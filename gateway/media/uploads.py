@@ -269,7 +269,7 @@ class UploadFolder:
             os.close(folder)
             raise
 
-    def list(self) -> list[StoredUpload]:
+    def stored(self) -> list[StoredUpload]:
         """Return the uploads by name. A file that is being replaced is shown as the new file.
 
         Raises:
@@ -291,7 +291,7 @@ class UploadFolder:
             FileMissingError: there is no such upload.
         """
         upload_name(name)
-        for upload in self.list():
+        for upload in self.stored():
             if upload.name == name:
                 return upload
         raise FileMissingError(f"there is no upload {name!r}", resource=name)
@@ -337,7 +337,7 @@ class UploadFolder:
         Raises:
             StorageRefusedError: the folder cannot be used.
         """
-        old = [upload for upload in self.list() if (end := upload.expires_at(max_age_s)) is not None and end <= now]
+        old = [upload for upload in self.stored() if (end := upload.expires_at(max_age_s)) is not None and end <= now]
         if not old:
             return []
         used = in_use() if any(upload.complete for upload in old) else ()

@@ -36,7 +36,7 @@ _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 @upload_call(rpcs.gateway.UPLOAD_FILE, lambda reply: reply.upload)
 def upload_pieces(*, name: str, size_bytes: int, sha256: str = "", offset: int = 0) -> Requests[bytes, pb.UploadFileRequest]:
-    """Upload pieces of a file and return the Upload, which is complete if all bytes are there.
+    """Return the Upload after pieces of a file were sent. It is complete if all bytes are there.
 
     Args:
         name: ASCII letters, digits, dots, hyphens and underscores, at most 128.
@@ -66,7 +66,7 @@ def list_uploads(*, page_size: int = 0) -> pb.ListUploadsRequest:
 
 @unary_call(rpcs.gateway.DELETE_UPLOAD, lambda reply: None)
 def delete_upload(name: str) -> pb.DeleteUploadRequest:
-    """Remove an upload that no work uses."""
+    """Erase an upload that no work uses."""
     return pb.DeleteUploadRequest(name=name)
 
 

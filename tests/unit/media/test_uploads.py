@@ -99,4 +99,4 @@ def test_expiry_keeps_used_files(folder: UploadFolder) -> None:
     assert folder.expire(now + PARTIAL_AGE_S + 9, 0.0, lambda: ()) == ["part.mp4"]
     assert folder.expire(now + 90, 100.0, lambda: ()) == []
     assert folder.expire(now + 109, 100.0, lambda: {folder.path / "used.mp4"}) == ["old.mp4"]
-    assert [upload.name for upload in folder.list()] == ["used.mp4"]
+    assert [upload.name for upload in folder.stored()] == ["used.mp4"]
