@@ -207,8 +207,8 @@ class PartialUpload:
         return found
 
     def close(self) -> None:
-        """Let other calls write the file."""
-        os.close(self._handle)
+        """Let other calls write the file. A hidden file without data is removed."""
+        _close_partial(self._folder, self._handle, self.name)
         os.close(self._folder)
 
 
@@ -258,12 +258,12 @@ class UploadFolder:
                 there = os.fstat(handle).st_size
                 if offset > min(there, size_bytes):
                     raise InvalidRequestError(
-                        f"offset: {offset} of {size_bytes} bytes: {there} bytes of {name} are there: go on from {there}, or from 0",
+                        f"offset: {offset} of {size_bytes} bytes: {there} bytes of {name} are there: go on from there",
                         field="offset",
                     )
                 return PartialUpload(folder, handle, name=name, size_bytes=size_bytes, sha256=sha256, offset=offset)
             except BaseException:
-                os.close(handle)
+                _close_partial(folder, handle, name)
                 raise
         except BaseException:
             os.close(folder)
@@ -434,6 +434,13 @@ def _open_locked(folder: int, name: str) -> int:
             raise
         # Another call renamed or removed the file between the opening and the lock.
         os.close(handle)
+
+
+def _close_partial(folder: int, handle: int, name: str) -> None:
+    """Close the locked hidden file of an upload, and remove it if it has no data."""
+    if not os.fstat(handle).st_size:
+        _unlink(folder, PARTIAL + name)
+    os.close(handle)
 
 
 def _names(folder: int, name: str, facts: os.stat_result) -> bool:

@@ -39,7 +39,7 @@ class Things:
     upload: str
 
 
-NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing", "nothing.bin")
+NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing", "absent.bin")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,6 +216,26 @@ def test_http_upload_is_resumed(place: Place) -> None:
     until(answered)
     assert (found["upload"]["complete"], found["upload"]["sha256"]) == (True, SHA256)
     assert (place.uploads() / "http.mp4").read_bytes() == DATA
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_resumes_both_ways(place: Place, tmp_path: Path) -> None:
+    """The documented options of curl: -T, -C OFFSET with -T, and -C - for a download."""
+    (tmp_path / "film.mp4").write_bytes(DATA)
+    where = f"http://127.0.0.1:{place.port}/v1alpha1"
+
+    def curl(*options: str) -> None:
+        token = f"Authorization: Bearer {TOKENS['erin']}"
+        subprocess.run(["curl", "-fsS", "-H", token, *options], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+
+    with place.connect() as connection:
+        files.upload_pieces(connection, [DATA[:500_000]], name="curl.mp4", size_bytes=len(DATA))
+        curl("-C", "500000", "-T", "film.mp4", "-H", f"Repr-Digest: {digest_of(DATA)}", f"{where}/uploads/curl.mp4")
+        assert files.get_upload(connection, "curl.mp4").sha256 == SHA256
+    curl("-T", "film.mp4", f"{where}/uploads/curl.mp4")
+    (tmp_path / "back.mp4").write_bytes(DATA[:123_456])
+    curl("-C", "-", "-o", "back.mp4", f"{where}/files/uploads/curl.mp4")
+    assert (tmp_path / "back.mp4").read_bytes() == DATA
 
 
 def fetched(call: Caller, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:

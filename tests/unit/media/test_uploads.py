@@ -65,6 +65,8 @@ def test_one_call_writes(folder: UploadFolder) -> None:
     with pytest.raises(FileInUseError):
         folder.remove("a.mp4")
     partial.close()
+    assert os.listdir(folder.path) == []
+    put(folder, DATA[:1])
     folder.remove("a.mp4")
     with pytest.raises(FileMissingError):
         folder.get("a.mp4")
