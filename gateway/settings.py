@@ -63,6 +63,15 @@ class GatewaySettings(StageSettings):
         pattern=r"^(s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^/?#:*\s]+)*)?$",
         description="only URL below which RPCs may name files, s3://BUCKET/FOLDER; empty: URLs are refused",
     )
+    uploads_max_bytes: int = Field(
+        100 << 30,
+        ge=0,
+        le=1 << 60,
+        description="largest size of the uploads of each tenant, bytes; tenant_limits_file may name another; 0: no limit",
+    )
+    upload_max_age_days: float = Field(
+        7.0, ge=0, le=36_500, description="days after which an upload that no work uses is removed; 0: never"
+    )
     require_consent: RequireConsent = Field(
         RequireConsent.NO,
         description="refuse to enrol or dub a person without a consent record (true), or without a signed record (signed)",

@@ -92,6 +92,14 @@ class DescribedRoute(Protocol):
         """Whether the body is the request."""
 
     @property
+    def takes_file(self) -> bool:
+        """Whether the body is a file."""
+
+    @property
+    def gives_file(self) -> bool:
+        """Whether the answer is a file."""
+
+    @property
     def method(self) -> MethodDescriptor:
         """The RPC."""
 
@@ -130,7 +138,8 @@ def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         # OpenAPI has no pattern inside a variable: operations/** is the whole rest of the path there.
-        path = re.sub(r"\{\w+=(\w+)\}", r"\1", re.sub(r"\{(\w+)=(\w+)/\*\*\}", r"\2/{\1}", route.template))
+        path = re.sub(r"\{(\w+)=\*\*\}", r"{\1}", route.template)
+        path = re.sub(r"\{\w+=(\w+)\}", r"\1", re.sub(r"\{(\w+)=(\w+)/\*\*\}", r"\2/{\1}", path))
         paths.setdefault(path, {})[route.verb.lower()] = _operation(route, path, schemas)
     return {
         "openapi": "3.1.0",
@@ -167,7 +176,7 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
         "tags": [method.containing_service.name],
         "parameters": parameters,
         "responses": {
-            "200": _response(method, schemas),
+            **(_FILE_RESPONSES if route.gives_file else {"200": _response(method, schemas)}),
             "default": {
                 "description": "The request failed.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -176,7 +185,12 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
     }
     if text := comments().get(method.full_name):
         found["description"] = text
-    if route.has_body:
+    if route.takes_file:
+        parameters += _upload_headers()
+        found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+    elif route.gives_file:
+        parameters += [_header("Range", "One range of bytes, such as `bytes=0-99`."), _header("If-Range", "The ETag of the file.")]
+    elif route.has_body:
         found["requestBody"] = {"content": {"application/json": {"schema": _reference(request, schemas)}}}
     else:
         parameters += [
@@ -185,6 +199,30 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
             if field.name not in (*in_path, *fixed) and field.type != FieldDescriptor.TYPE_MESSAGE
         ]
     return found
+
+
+_DIGEST: Final = "SHA-256 of the whole file, `sha-256=:BASE64:` (RFC 9530)."
+_FILE_RESPONSES: Final[dict[str, Any]] = {
+    number: {
+        "description": text,
+        "headers": {"Repr-Digest": {"description": _DIGEST, "schema": {"type": "string"}}},
+        "content": {"application/octet-stream": {}},
+    }
+    for number, text in (("200", "The file."), ("206", "The range of the file."))
+} | {"416": {"description": "The file has none of these bytes."}}
+
+
+def _upload_headers() -> list[dict[str, Any]]:
+    return [
+        _header(
+            "Content-Range", "`bytes FIRST-LAST/SIZE`: the part of the file in the body. Without it, the body is the whole file."
+        ),
+        _header("Repr-Digest", f"{_DIGEST} A file with another digest is refused."),
+    ]
+
+
+def _header(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
 
 
 def _response(method: MethodDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:

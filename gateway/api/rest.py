@@ -5,18 +5,22 @@ deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping
 
 * A stream of responses, and an operation that is asked for with `Accept: text/event-stream`, is sent as Server-Sent Events: one
   event per message, then the event `end`; or the event `error`.
+* With `body: "data"` in the contract, the body of the request is a file, or the part of it that `Content-Range` names. With
+  `response_body: "data"`, the answer is a file, or the part that `Range` names. `Repr-Digest` (RFC 9530) has its SHA-256.
 * An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import json
 import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,20 +39,21 @@ from grpc_health.v1 import health_pb2
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dubstage.client.errors import status_of
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
 from gateway.api.openapi import openapi_document
+from gateway.api.uploads import READY_KEY
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
 from services.common.server.auth import AUTHORIZATION_KEY
 
 SERVED: Final[tuple[ServiceDescriptor, ...]] = tuple(
-    service for file in (gateway_pb2, batch_pb2, operations_pb2) for service in file.DESCRIPTOR.services_by_name.values()
+    service for file in (gateway_pb2, batch_pb2, media_pb2, operations_pb2) for service in file.DESCRIPTOR.services_by_name.values()
 )
 """Services of the gateway."""
 MAX_CONNECTIONS: Final = 256
@@ -67,6 +72,9 @@ _PING_S: Final = 15
 _MAX_HEAD_BYTES: Final = 32 << 10
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _EVENTS: Final = "text/event-stream"
+_FILE: Final = "data"
+"""Field of a message that is the body of a request or a response."""
+_PIECE_BYTES: Final = 256 << 10
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "OK": 200,
     "CANCELLED": 499,
@@ -98,6 +106,8 @@ class HttpRoute:
         template: path as the contract writes it, such as `/v1alpha1/actors/{actor_id}`.
         pattern: matches a path; its groups are the fields of the request that the path gives.
         has_body: whether the body is the request. Otherwise the query gives the fields that are not in the path.
+        takes_file: whether the body is a file, which the RPC takes in pieces.
+        gives_file: whether the answer is a file, which the RPC sends in pieces.
         method: the RPC.
     """
 
@@ -105,6 +115,8 @@ class HttpRoute:
     template: str
     pattern: re.Pattern[str]
     has_body: bool
+    takes_file: bool
+    gives_file: bool
     method: MethodDescriptor
 
 
@@ -129,7 +141,9 @@ def routes_of(services: Iterable[ServiceDescriptor]) -> tuple[HttpRoute, ...]:
             verb = rule.WhichOneof("pattern")
             if verb is not None:
                 template = getattr(rule, verb)
-                found.append(HttpRoute(verb.upper(), template, _pattern_of(template), rule.body == "*", method))
+                takes_file, gives_file = rule.body == _FILE, rule.response_body == _FILE
+                pattern = _pattern_of(template)
+                found.append(HttpRoute(verb.upper(), template, pattern, rule.body == "*", takes_file, gives_file, method))
     return tuple(found)
 
 
@@ -207,6 +221,95 @@ def _field_in(problem: str) -> str:
     return (found["unknown"] or found["wrong"]) if found else "body"
 
 
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_DIGEST: Final = re.compile(r"sha-256=:([^:]*):", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class FileUpload:
+    """What the headers say of the file in a body.
+
+    Attributes:
+        size_bytes: size of the whole file.
+        offset: place of the body's first byte in the file.
+        sha256: SHA-256 of the whole file, hexadecimal; empty: none is given.
+    """
+
+    size_bytes: int
+    offset: int
+    sha256: str
+
+
+def upload_of(headers: Mapping[str, str]) -> FileUpload:
+    """Return what `Content-Range`, `Content-Length` and `Repr-Digest` say of the file in a body.
+
+    Args:
+        headers: names in lower case.
+
+    Raises:
+        InvalidRequestError: a header cannot be read, or the size of the file is not given.
+    """
+    sha256 = sha256_of_digest(headers.get("repr-digest", ""))
+    length = headers.get("content-length", "")
+    if (text := headers.get("content-range")) is None:
+        if not (length.isdecimal() and len(length) <= 18):
+            raise InvalidRequestError(
+                "the size of the file is not known: send Content-Length, or Content-Range: bytes FIRST-LAST/SIZE",
+                field="size_bytes",
+            )
+        return FileUpload(int(length), 0, sha256)
+    found = _CONTENT_RANGE.fullmatch(text)
+    first, last, size = map(int, found.groups()) if found else (1, 0, 0)
+    if not first <= last < size or (length and length != str(last - first + 1)):
+        raise InvalidRequestError(
+            f"Content-Range: {text[:80]!r} cannot be used with a body of {length or '?'} bytes: send bytes FIRST-LAST/SIZE",
+            field="Content-Range",
+        )
+    return FileUpload(size, first, sha256)
+
+
+def sha256_of_digest(text: str) -> str:
+    """Return the SHA-256 of a header `Repr-Digest`, hexadecimal; empty: the header has none.
+
+    Raises:
+        InvalidRequestError: the digest is no SHA-256 in base64.
+    """
+    if (found := _DIGEST.search(text)) is None:
+        return ""
+    with suppress(binascii.Error):
+        digest = base64.b64decode(found[1], validate=True)
+        if len(digest) == 32:
+            return digest.hex()
+    raise InvalidRequestError("Repr-Digest: send sha-256=:BASE64: with the 32 bytes of the SHA-256", field="Repr-Digest")
+
+
+def digest_header(sha256: str) -> str:
+    """Return the value of `Repr-Digest` for a SHA-256 in hexadecimal."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
+
+
+def range_of(text: str, size_bytes: int) -> range | None:
+    """Return the bytes that a header `Range` asks for; None: the whole file, because the header has no single range of bytes.
+
+    Args:
+        text: value of the header.
+        size_bytes: size of the file.
+
+    Returns:
+        The range, which is empty if the file has none of these bytes.
+    """
+    found = _RANGE.fullmatch(text.replace(" ", ""))
+    if found is None or found[0] == "bytes=-":
+        return None
+    if not found[1]:
+        return range(max(0, size_bytes - int(found[2])), size_bytes)
+    first = int(found[1])
+    if found[2] and int(found[2]) < first:
+        return None
+    return range(first, min(size_bytes, int(found[2]) + 1) if found[2] else size_bytes)
+
+
 def json_of(message: Message) -> dict[str, Any]:
     """Return a message as JSON: all fields that are no messages, also those with their default value."""
     return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
@@ -256,6 +359,27 @@ class _Calls:
         found: AsyncIterator[Message] = responses
         return found
 
+    async def upload(
+        self, method: MethodDescriptor, first: Message, body: AsyncIterator[bytes], metadata: grpc.aio.Metadata
+    ) -> Message:
+        """Send a first message, and the body in pieces when the server is ready for it."""
+        piece_of = GetMessageClass(method.input_type)
+        make = self._channel.stream_unary(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)
+        call: Any = make(metadata=metadata, timeout=self._settings.max_deadline_s)
+        try:
+            # A write to a call that has ended fails, and the status of the call says why.
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await call.write(first)
+                # A refused call has initial metadata too, empty ones, a moment before its status.
+                if READY_KEY in await call.initial_metadata():
+                    async for piece in _pieces(body):
+                        await call.write(piece_of(data=piece))
+                    await call.done_writing()
+            response: Message = await call
+            return response
+        finally:
+            call.cancel()
+
     async def operation(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> AsyncIterator[Message]:
         """Yield an operation when it has changed, at most once in a second, until the operation has ended."""
         before: Message | None = None
@@ -268,6 +392,18 @@ class _Calls:
                     return
                 before = found
                 await asyncio.sleep(_POLL_S)
+
+
+async def _pieces(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the bytes of a body in larger pieces."""
+    collected = bytearray()
+    async for part in body:
+        collected += part
+        if len(collected) >= _PIECE_BYTES:
+            yield bytes(collected)
+            collected.clear()
+    if collected:
+        yield bytes(collected)
 
 
 def _path_of(method: MethodDescriptor) -> str:
@@ -325,7 +461,7 @@ class RestApplication:
         matching = {route.verb: route for route in ROUTES if route.pattern.fullmatch(path)}
         route = matching.get(request.method)
         if route is not None:
-            return await self._answer(route, request)
+            return await (self._upload if route.takes_file else self._answer)(route, request)
         text = f"there is no {request.method} {path[:200]}: /openapi.json lists the routes"
         if matching:
             return _plain(405, "UNIMPLEMENTED", text, {"Allow": ", ".join(matching)})
@@ -335,22 +471,77 @@ class RestApplication:
         try:
             body = await self._body(request)
             message = request_message(route, request.url.path, request.query_params.multi_items(), body)
+            return await self._called(route, message, request)
         except DubstageError as error:
             return _error(_refusal(error))
         except ClientDisconnect:
             return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
-        metadata = grpc.aio.Metadata()
-        if authorization := request.headers.get(AUTHORIZATION_KEY):
-            metadata.add(AUTHORIZATION_KEY, authorization)
-        method = route.method
+        except grpc.aio.AioRpcError as error:
+            return _error(_failure(error))
+
+    async def _called(self, route: HttpRoute, message: Message, request: Request) -> Response:
+        metadata, method = _metadata(request), route.method
+        if route.gives_file:
+            return await self._download(method, message, request, metadata)
         if method.server_streaming:
             return _events(self._calls.stream(method, message, metadata))
         if _is_watched(route) and _EVENTS in request.headers.get("accept", ""):
             return _events(self._calls.operation(method, message, metadata))
+        return JSONResponse(json_of(await self._calls.unary(method, message, metadata)))
+
+    async def _upload(self, route: HttpRoute, request: Request) -> Response:
+        """Send the body of a request to an RPC that takes a file."""
         try:
-            return JSONResponse(json_of(await self._calls.unary(method, message, metadata)))
+            first: Any = request_message(route, request.url.path, request.query_params.multi_items(), b"")
+            file = upload_of(request.headers)
+            first.size_bytes, first.offset, first.sha256 = file.size_bytes, file.offset, file.sha256
+            return JSONResponse(json_of(await self._calls.upload(route.method, first, request.stream(), _metadata(request))))
+        except DubstageError as error:
+            return _error(_refusal(error))
+        except ClientDisconnect:
+            return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
         except grpc.aio.AioRpcError as error:
             return _error(_failure(error))
+
+    async def _download(self, method: MethodDescriptor, message: Any, request: Request, metadata: grpc.aio.Metadata) -> Response:
+        """Answer with a file, or with the part that the header `Range` names."""
+        if message.offset or message.max_bytes:
+            raise InvalidRequestError("offset: the query has no fields here; send the header Range", field="offset")
+        # The size of the file decides about the range, and the digest about If-Range.
+        message.max_bytes = 1
+        facts, _ = await self._file(method, message, metadata)
+        etag = f'"{facts.sha256}"'
+        headers = {"Accept-Ranges": "bytes", "ETag": etag, "Repr-Digest": digest_header(facts.sha256)}
+        part = range_of(request.headers.get("range", ""), facts.size_bytes)
+        if part is not None and request.headers.get("if-range", etag) != etag:
+            part = None
+        if part is not None and not part:
+            headers["Content-Range"] = f"bytes */{facts.size_bytes}"
+            return _plain(416, "OUT_OF_RANGE", f"the file has {facts.size_bytes} bytes", headers)
+        whole = range(facts.size_bytes) if part is None else part
+        message.offset, message.max_bytes = whole.start, len(whole)
+        again, pieces = await self._file(method, message, metadata)
+        if again != facts:
+            return _plain(409, "ABORTED", "the file has changed during the request: ask again")
+        headers["Content-Length"] = str(len(whole))
+        if part is not None:
+            headers["Content-Range"] = f"bytes {whole.start}-{whole.stop - 1}/{facts.size_bytes}"
+        return StreamingResponse(pieces, 200 if part is None else 206, headers, media_type="application/octet-stream")
+
+    async def _file(self, method: MethodDescriptor, message: Any, metadata: grpc.aio.Metadata) -> tuple[Any, AsyncIterator[bytes]]:
+        """Return the first message of a file, and the data that follows."""
+        call: Any = self._calls.stream(method, message, metadata)
+        responses = aiter(call)
+        first = await anext(responses)
+
+        async def data() -> AsyncIterator[bytes]:
+            try:
+                async for response in responses:
+                    yield response.data
+            finally:
+                call.cancel()
+
+        return first, data()
 
     def _foreign(self, request: Request) -> str:
         """Return why a request is refused that another page of a browser sends; empty: it is no such request."""
@@ -381,6 +572,13 @@ class RestApplication:
         except TimeoutError:
             raise InvalidRequestError(f"the body did not arrive within {BODY_S:.0f} s", field="body") from None
         return b"".join(parts)
+
+
+def _metadata(request: Request) -> grpc.aio.Metadata:
+    metadata = grpc.aio.Metadata()
+    if authorization := request.headers.get(AUTHORIZATION_KEY):
+        metadata.add(AUTHORIZATION_KEY, authorization)
+    return metadata
 
 
 def _is_watched(route: HttpRoute) -> bool:

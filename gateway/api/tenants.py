@@ -23,6 +23,7 @@ from gateway.api.context import OpenedStages, ProcessContext, TenantContext, Ten
 from gateway.api.dubs import DubJobs, DubServicer, FaceJobs
 from gateway.api.errors import with_names
 from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of
+from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.async_utilities import in_thread
 from gateway.audit.log import record_settings
 from gateway.batch.changes import batch_pictures, expire_batches
@@ -40,13 +41,14 @@ from services.common.errors import BackendUnavailableError, DubstageError, Inval
 from services.common.server.call_context import DEFAULT_TENANT, current_caller
 
 
-async def expire_hourly(settings: GatewaySettings, context: TenantContext, batches: BatchViews) -> None:
-    """Remove old jobs, old finished operations and old finished batches, now and once per hour, until cancelled.
+async def expire_hourly(settings: GatewaySettings, context: TenantContext, batches: BatchViews, uploads: TenantUploads) -> None:
+    """Remove old jobs, finished operations, finished batches and uploads, now and once per hour, until cancelled.
 
     Args:
         settings: the limits.
         context: database, artefact store and folder of jobs.
         batches: looks at the batches.
+        uploads: the uploads of the tenant.
     """
     await run_hourly(
         partial(expire, settings, context.actors, context.artefacts, context.jobs),
@@ -58,6 +60,7 @@ async def expire_hourly(settings: GatewaySettings, context: TenantContext, batch
             max_finished=settings.max_finished_operations,
         ),
         partial(expire_batches, settings, batches.is_worked_on),
+        uploads.expire,
     )
 
 
@@ -104,11 +107,12 @@ def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedS
 
 @dataclass(frozen=True, slots=True)
 class Servicers:
-    """The servicers of one tenant: ActorService, DubService, BatchService and Operations."""
+    """The servicers of one tenant: ActorService, DubService, BatchService, MediaService and Operations."""
 
     actors: Any
     dubs: Any
     batches: Any
+    media: Any
     operations: Any
 
     @classmethod
@@ -121,6 +125,7 @@ class Servicers:
         batches: BatchServicer,
         long_calls: LongCalls,
         *,
+        media: MediaServicer,
         stages: Callable[[], Awaitable[Stages]],
     ) -> Self:
         """Return the servicers that work with these places.
@@ -132,6 +137,7 @@ class Servicers:
             live: opens live streams.
             batches: the RPCs of batches.
             long_calls: long calls of all tenants.
+            media: the RPCs of uploads and downloads.
             stages: returns the stages as soon as they serve.
         """
         names = context.names
@@ -139,6 +145,7 @@ class Servicers:
             with_names(ActorServicer(context, runner, eraser), names),
             with_names(DubServicer(context, runner, live, stages), names),
             with_names(batches, names),
+            with_names(media, names),
             with_names(OperationsServicer(runner, context.actors.audit, long_calls), names),
         )
 
@@ -183,11 +190,13 @@ class Tenant:
         )
         self._batches = Batches(settings, context, shared)
         self._eraser = eraser_of(settings, context, runner, live)
-        self._expire = functools.partial(expire_hourly, settings, context, self._batches.views)
+        self._uploads = uploads = TenantUploads(settings, context.actors.database)
+        self._expire = functools.partial(expire_hourly, settings, context, self._batches.views, uploads)
         self._chores: list[asyncio.Task[None]] = []
         batches = BatchServicer(settings, context, self._batches, shared.long_calls)
+        media = MediaServicer(uploads, settings, context.quota, shared.long_calls)
         self.servicers: Servicers = Servicers.of(
-            context, runner, self._eraser, live, batches, shared.long_calls, stages=stages.serving
+            context, runner, self._eraser, live, batches, shared.long_calls, media=media, stages=stages.serving
         )
 
     @property

@@ -296,6 +296,25 @@ def _removed(settings: GatewaySettings, batch: BatchFacts, is_worked_on: IsWorke
     return True
 
 
+def files_of_waiting_shots(settings: GatewaySettings) -> set[str]:
+    """Return the locations that the shots of all batches name which have not ended.
+
+    Raises:
+        DubstageError: the store of batches cannot be used.
+    """
+    found: set[str] = set()
+    for batch in open_batches(settings).batches():
+        store = open_batches(settings)
+        try:
+            shots, records = store.manifest(batch.name), store.records(batch.name)
+        except BatchNotFoundError:
+            continue
+        for shot, record in zip(shots, records, strict=True):
+            if record.state not in ENDED:
+                found.update(str(place) for place in (shot.footage, shot.speech, shot.consent, shot.output) if place)
+    return found
+
+
 def _remove_logs(settings: GatewaySettings, before: float) -> None:
     for log in (settings.data_dir / WORKERS_FOLDER).glob("*.log"):
         with suppress(OSError):

@@ -209,6 +209,18 @@ class OperationStore:
         with self.database.reading() as session:
             return session.scalar(query.limit(1)) is not None
 
+    def was_written(self, outputs: Collection[str]) -> bool:
+        """Return whether an operation that succeeded wrote one of these outputs.
+
+        Args:
+            outputs: outputs as they were submitted.
+        """
+        query = select(OperationRow.number).where(
+            OperationRow.response.is_not(None), OperationRow.output.in_(outputs), of_kinds(self.kinds)
+        )
+        with self.database.reading() as session:
+            return session.scalar(query.limit(1)) is not None
+
     def delete(self, name: str) -> None:
         """Forget an operation."""
         with self.database.writing() as session:

@@ -30,6 +30,7 @@ class TenantLimits(BaseModel):
         live_streams: live streams at once in a gateway.
         frames_per_minute: frames of videos and live streams that a gateway makes within a minute.
         storage_bytes: size of the artefacts that the tenant's actors and jobs use, bytes.
+        upload_bytes: size of the tenant's uploads, bytes. None: as DUBSTAGE_UPLOADS_MAX_BYTES says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class TenantLimits(BaseModel):
     live_streams: _Limit = None
     frames_per_minute: _Limit = None
     storage_bytes: _Limit = None
+    upload_bytes: _Limit = None
 
 
 class LimitsFile(BaseModel):

@@ -20,6 +20,7 @@ from services.common.errors import (
     TenantFramesReachedError,
     TenantStorageReachedError,
     TenantStreamsReachedError,
+    TenantUploadsReachedError,
     TransientError,
 )
 
@@ -185,6 +186,25 @@ class TenantQuota:
         if used >= most:
             raise TenantStorageReachedError(
                 f"the artefacts of tenant {self._tenant} take {used} bytes, and may take {most}: erase actors that are not needed",
+                retry_after_s=_STORAGE_RETRY_S,
+            )
+
+    def check_uploads(self, num_bytes: int, most: int) -> None:
+        """Check that an upload may begin.
+
+        Args:
+            num_bytes: size of the tenant's uploads with the new one, bytes.
+            most: largest size where the file of limits names none, bytes; 0: no limit.
+
+        Raises:
+            TenantUploadsReachedError: the uploads would be larger.
+        """
+        own = self._own.upload_bytes
+        limit = own if own is not None else most or None
+        if limit is not None and num_bytes > limit:
+            raise TenantUploadsReachedError(
+                f"with this file, the uploads of tenant {self._tenant} would take {num_bytes} bytes, and may take {limit}: delete "
+                "uploads that are not needed",
                 retry_after_s=_STORAGE_RETRY_S,
             )
 

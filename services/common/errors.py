@@ -13,6 +13,7 @@
             ModelNotFoundError             no model of this name or version
             OperationNotFoundError         no long-running operation of this name
             BatchNotFoundError             no batch of this name, or no shot of this id in the batch
+            FileMissingError               no upload, and no video of a dub, has this name
         PreconditionError                  the request is fine, the state is not (names the subject)
             ConsentRefusedError            the consent record of the person does not allow the work
                 ConsentMissingError        there is no consent record and the settings require one
@@ -28,6 +29,7 @@
                 ConsentFaceUncertainError  a person has to decide whether the footage shows the person of the record
             ActorNotReadyError             the actor is not enrolled or personalised yet
             NoUsableFootageError           enrolment found no frame with a usable face
+            FileInUseError                 work uses the file that would be replaced or removed, or another call uploads it
             StorageFullError               no space left where artefacts or results are written
             StorageRefusedError            the artefact store or the database refuses: credentials, permissions, bucket
             ClusterRefusedError            the Kubernetes API refuses: permissions, quota, namespace
@@ -38,6 +40,7 @@
                 TenantStreamsReachedError  as many live streams run as may
                 TenantFramesReachedError   the last minute has as many frames as it may have
                 TenantStorageReachedError  the artefacts take as many bytes as they may
+                TenantUploadsReachedError  the uploads would take more bytes than they may
             AcceleratorOutOfMemoryError    the device has no memory for this batch now
             ModelNotReadyError             still loading or warming up
             BackendUnavailableError        a server that this server needs does not answer
@@ -179,6 +182,12 @@ class BatchNotFoundError(ResourceError):
     reason = "BATCH_NOT_FOUND"
 
 
+class FileMissingError(ResourceError):
+    """No upload, and no video of a dub, has this name."""
+
+    reason = "FILE_NOT_FOUND"
+
+
 class PreconditionError(DubstageError):
     """The request is fine, the state is not. `subject` names what must change, such as an actor id or a folder."""
 
@@ -199,6 +208,12 @@ class NoUsableFootageError(PreconditionError):
     """Enrolment found no frame with a usable face."""
 
     reason = "NO_USABLE_FOOTAGE"
+
+
+class FileInUseError(PreconditionError):
+    """Work uses the file that would be replaced or removed, or another call uploads the file."""
+
+    reason = "FILE_IN_USE"
 
 
 class StorageFullError(PreconditionError):
@@ -389,3 +404,9 @@ class TenantStorageReachedError(TenantLimitReachedError):
     """The tenant's artefacts take as many bytes as they may."""
 
     reason = "TENANT_STORAGE_BYTES"
+
+
+class TenantUploadsReachedError(TenantLimitReachedError):
+    """The tenant's uploads would take more bytes than they may."""
+
+    reason = "TENANT_UPLOAD_BYTES"

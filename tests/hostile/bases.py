@@ -19,7 +19,7 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -48,7 +48,13 @@ PACKAGES = {
     "render": render_pb2,
     "gateway": gateway_pb2,
 }
-OTHERS = (("gateway", operations_pb2), ("gateway", batch_pb2), ("audio", health_pb2), ("audio", reflection_pb2))
+OTHERS = (
+    ("gateway", operations_pb2),
+    ("gateway", batch_pb2),
+    ("gateway", media_pb2),
+    ("audio", health_pb2),
+    ("audio", reflection_pb2),
+)
 """Services of other files, and the server on which the campaign calls them."""
 ACTOR = "driver"
 BATCH_VIDEOS = ("case-one.mp4", "case-two.mp4")
@@ -189,6 +195,16 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "BatchService.RetryBatch": [[batch_pb2.RetryBatchRequest(batch_id="nothing", shot_ids=["one"])]],
         "BatchService.DeleteBatch": [[batch_pb2.DeleteBatchRequest(batch_id="nothing")]],
         "BatchService.GetReport": [[batch_pb2.GetReportRequest(batch_id=BATCH, format=batch_pb2.REPORT_FORMAT_JSON)]],
+        "MediaService.UploadFile": [
+            [
+                media_pb2.UploadFileRequest(name="hostile.bin", size_bytes=6, sha256="", data=b"123"),
+                media_pb2.UploadFileRequest(data=b"456"),
+            ]
+        ],
+        "MediaService.GetUpload": [[media_pb2.GetUploadRequest(name="hostile.bin")]],
+        "MediaService.ListUploads": [[media_pb2.ListUploadsRequest(page_size=3)]],
+        "MediaService.DeleteUpload": [[media_pb2.DeleteUploadRequest(name="nothing.bin")]],
+        "MediaService.DownloadFile": [[media_pb2.DownloadFileRequest(path="uploads/hostile.bin", offset=1, max_bytes=3)]],
         "Operations.ListOperations": [[operations_pb2.ListOperationsRequest(name="operations", page_size=3)]],
         "Operations.GetOperation": [[operations_pb2.GetOperationRequest(name="operations/none")]],
         "Operations.DeleteOperation": [[operations_pb2.DeleteOperationRequest(name="operations/none")]],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pool
 
-from dubstage.client import Connection, DubstageCallError, batch
+from dubstage.client import Connection, DubstageCallError, batch, files
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1.batch_pb2 import SHOT_STATE_DONE
 from gateway.api.server import SERVICES
@@ -26,6 +26,7 @@ from tests.integration.videos import Media, write_short_clip
 TOKENS = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234", "default": "token-without-a-tenant"}
 ANNA, NIGHT = "anna", "night"
 VIDEO = "film.mp4"
+UPLOAD = "upload.bin"
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Things:
     actor: str
     operation: str
     batch: str
+    upload: str
 
 
-NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing")
+NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing", "absent.bin")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def place(
         batch.submit(connection, NIGHT, rows=[shot("night.mp4")])
         *_, ended = batch.watch(connection, NIGHT)
         assert ended.progress.num_done == 1
-    yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT))
+        files.upload_pieces(connection, [b"of acme"], name=UPLOAD, size_bytes=7)
+    yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, UPLOAD))
     loop_thread.run(running.server.drain(grace_s=0))
 
 
@@ -109,6 +112,9 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
     "BatchService.RetryBatch": lambda to, things: batch.retry(to, things.batch),
     "BatchService.DeleteBatch": lambda to, things: batch.delete(to, things.batch),
     "BatchService.GetReport": lambda to, things: list(batch.report(to, things.batch)),
+    "MediaService.GetUpload": lambda to, things: files.get_upload(to, things.upload),
+    "MediaService.DeleteUpload": lambda to, things: files.delete_upload(to, things.upload),
+    "MediaService.DownloadFile": lambda to, things: list(files.download_pieces(to, f"uploads/{things.upload}")),
     "Operations.GetOperation": lambda to, things: client.get_operation(to, things.operation),
     "Operations.WaitOperation": lambda to, things: client.wait_operation(to, things.operation, 5),
     "Operations.CancelOperation": lambda to, things: client.cancel_operation(to, things.operation),
@@ -117,11 +123,12 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
 """RPCs that name a thing of a tenant."""
 LISTS: dict[str, Callable[[Connection], list[Any]]] = {
     "ActorService.ListActors": lambda to: list(client.list_actors(to)),
+    "MediaService.ListUploads": lambda to: list(files.list_uploads(to)),
     "BatchService.ListBatches": lambda to: list(batch.list_batches(to)),
     "Operations.ListOperations": lambda to: list(client.list_operations(to)),
 }
 """RPCs that list things of a tenant."""
-MAKES = {"ActorService.CreateActor", "DubService.DetectFaces"}
+MAKES = {"ActorService.CreateActor", "DubService.DetectFaces", "MediaService.UploadFile"}
 """RPCs that name files of the caller's media folder alone, and make a thing."""
 
 
@@ -138,7 +145,12 @@ def refusal(call: Callable[[Connection, Things], object], connection: Connection
         call(connection, things)
     error = caught.value
     said = [error.message, *(f"{one}" for one in error.violations)]
-    for name, kind in ((things.actor, "ACTOR"), (things.operation, "OPERATION"), (things.batch, "BATCH")):
+    for name, kind in (
+        (things.actor, "ACTOR"),
+        (things.operation, "OPERATION"),
+        (things.batch, "BATCH"),
+        (things.upload, "UPLOAD"),
+    ):
         said = [text.replace(name, kind) for text in said]
     return (error.code, error.reason, error.field, *said)
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -138,11 +138,12 @@ class render:
 
 
 class gateway:
-    """RPCs of the gateway: actors, dubs, live streams and batches."""
+    """RPCs of the gateway: actors, dubs, live streams, batches and files."""
 
     _ACTORS: Final = "dubstage.gateway.v1alpha1.ActorService"
     _DUBS: Final = "dubstage.gateway.v1alpha1.DubService"
     _BATCHES: Final = "dubstage.gateway.v1alpha1.BatchService"
+    _MEDIA: Final = "dubstage.gateway.v1alpha1.MediaService"
 
     CREATE_ACTOR: Final = Unary(_ACTORS, "CreateActor", gateway_pb2.CreateActorRequest, operations_pb2.Operation)
     GET_ACTOR: Final = Unary(_ACTORS, "GetActor", gateway_pb2.GetActorRequest, gateway_pb2.GetActorResponse)
@@ -162,6 +163,11 @@ class gateway:
     RETRY_BATCH: Final = Unary(_BATCHES, "RetryBatch", batch_pb2.RetryBatchRequest, batch_pb2.RetryBatchResponse)
     DELETE_BATCH: Final = Unary(_BATCHES, "DeleteBatch", batch_pb2.DeleteBatchRequest, batch_pb2.DeleteBatchResponse)
     GET_REPORT: Final = Download(_BATCHES, "GetReport", batch_pb2.GetReportRequest, batch_pb2.GetReportResponse)
+    UPLOAD_FILE: Final = Upload(_MEDIA, "UploadFile", media_pb2.UploadFileRequest, media_pb2.UploadFileResponse)
+    GET_UPLOAD: Final = Unary(_MEDIA, "GetUpload", media_pb2.GetUploadRequest, media_pb2.GetUploadResponse)
+    LIST_UPLOADS: Final = Unary(_MEDIA, "ListUploads", media_pb2.ListUploadsRequest, media_pb2.ListUploadsResponse)
+    DELETE_UPLOAD: Final = Unary(_MEDIA, "DeleteUpload", media_pb2.DeleteUploadRequest, media_pb2.DeleteUploadResponse)
+    DOWNLOAD_FILE: Final = Download(_MEDIA, "DownloadFile", media_pb2.DownloadFileRequest, media_pb2.DownloadFileResponse)
 
 
 class operations:

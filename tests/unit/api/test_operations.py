@@ -6,7 +6,7 @@ import json
 
 from google.longrunning import operations_pb2
 
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
 from gateway.actors.store import ActorStore
 from gateway.api.messages import consent_message
 from gateway.api.operations import DUB, audit_event_of
@@ -46,6 +46,11 @@ READS = {
     "BatchService.ListShots",
     "BatchService.WatchBatch",
     "BatchService.GetReport",
+    "MediaService.UploadFile",
+    "MediaService.GetUpload",
+    "MediaService.ListUploads",
+    "MediaService.DeleteUpload",
+    "MediaService.DownloadFile",
     "Operations.ListOperations",
     "Operations.GetOperation",
     "Operations.WaitOperation",
@@ -76,6 +81,7 @@ def test_every_rpc_of_the_contracts_is_classified() -> None:
     services = [
         *gateway_pb2.DESCRIPTOR.services_by_name.values(),
         *batch_pb2.DESCRIPTOR.services_by_name.values(),
+        *media_pb2.DESCRIPTOR.services_by_name.values(),
         *operations_pb2.DESCRIPTOR.services_by_name.values(),
     ]
     rpcs = {f"{service.name}.{method.name}" for service in services for method in service.methods}

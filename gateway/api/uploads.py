@@ -1,0 +1,269 @@
+"""RPCs of MediaService: uploads of a tenant, downloads of its uploads and videos, and the removal of old uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from dubstage.gateway.v1alpha1 import gateway_pb2, media_pb2_grpc
+from dubstage.gateway.v1alpha1 import media_pb2 as pb
+from gateway.api.media import MediaFolder
+from gateway.api.operations import ACTOR, DUB, FACES, page_size_from
+from gateway.async_utilities import in_thread
+from gateway.batch.changes import files_of_waiting_shots
+from gateway.database.session import Database
+from gateway.housekeeping import DAY_S
+from gateway.media.uploads import FileReader, PartialUpload, StoredUpload, UploadFolder, upload_name
+from gateway.operations.store import OperationStore
+from gateway.provenance.binding import SIDECAR
+from gateway.safe_paths import open_regular
+from gateway.settings import GatewaySettings
+from gateway.tenants.long_calls import LongCalls
+from gateway.tenants.quota import TenantQuota
+from services.common.errors import FileInUseError, FileMissingError, InvalidRequestError
+from services.common.server.messages import config_message
+
+READY_KEY: Final = "dubstage-ready"
+"""Entry of the initial metadata of UploadFile: the gateway waits for the data."""
+_REQUESTS: Final[dict[str, type[Message]]] = {
+    DUB: gateway_pb2.CreateDubRequest,
+    ACTOR: gateway_pb2.CreateActorRequest,
+    FACES: gateway_pb2.DetectFacesRequest,
+}
+"""Kinds of operations whose requests name files."""
+
+_log = structlog.stdlib.get_logger("dubstage.uploads")
+
+
+class TenantUploads:
+    """The uploads of one tenant.
+
+    Attributes:
+        files: the media folder.
+        folder: the folder of uploads; None: the gateway has no media folder.
+
+    Args:
+        settings: settings of the process, with the places of the tenant.
+        database: database of the tenant.
+    """
+
+    def __init__(self, settings: GatewaySettings, database: Database) -> None:
+        self._settings = settings
+        self._operations = OperationStore(database, kinds=tuple(_REQUESTS))
+        self.files = MediaFolder(settings.media_dir)
+        self.folder = UploadFolder(settings.media_dir.resolve()) if settings.media_dir is not None else None
+
+    @property
+    def max_age_s(self) -> float:
+        """Age at which an upload is removed, seconds; 0: never."""
+        return self._settings.upload_max_age_days * DAY_S
+
+    def opened(self) -> UploadFolder:
+        """Return the folder of uploads.
+
+        Raises:
+            InvalidRequestError: the gateway has no media folder.
+        """
+        if self.folder is None:
+            raise InvalidRequestError("this gateway takes no uploads: set DUBSTAGE_MEDIA_DIR to a folder for footage and videos")
+        return self.folder
+
+    def check_free(self, name: str) -> None:
+        """Check that no work uses an upload. Blocks.
+
+        Raises:
+            FileInUseError: an operation or a shot of a batch that has not ended names the file.
+        """
+        folder = self.opened()
+        if folder.has(name) and folder.path / name in self.in_use():
+            raise FileInUseError(f"work that has not ended uses {name}: wait for its end, or give another name", subject=name)
+
+    def in_use(self) -> Collection[Path]:
+        """Return the files that operations and shots of batches name which have not ended. Blocks."""
+        found, after = files_of_waiting_shots(self._settings), 0
+        while page := self._operations.list(after=after, limit=1000, done=False):
+            for record in page:
+                found.add(record.output)
+                found.update(files_of(_REQUESTS[record.kind].FromString(record.request)))
+            after = page[-1].number
+        paths = set()
+        for place in filter(None, found):
+            # Objects of a bucket, and files that are gone, are no uploads.
+            with suppress(InvalidRequestError):
+                paths.add(self.files.source(place, ""))
+        return paths
+
+    def may_download(self, path: Path) -> bool:
+        """Return whether a file of the media folder is an upload, or the video or manifest of a dub that has succeeded. Blocks."""
+        if path.parent == self.opened().path and not path.name.startswith("."):
+            return True
+        return self._operations.was_written({str(path), str(path).removesuffix(SIDECAR)})
+
+    def expire(self) -> None:
+        """Remove the uploads that are too old. Blocks.
+
+        Raises:
+            DubstageError: the folder, the database or the store of batches cannot be used.
+        """
+        if self.folder is not None:
+            removed = self.folder.expire(time.time(), self.max_age_s, self.in_use)
+            if removed:
+                _log.info("uploads_expired", number=len(removed))
+
+
+def files_of(message: Message) -> Iterator[str]:
+    """Yield the files that a request names in its fields `..._uri` and `..._uris`, also in the messages inside."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in values:
+                yield from files_of(inner)
+        elif field.name.endswith(("_uri", "_uris")):
+            yield from values
+
+
+class MediaServicer(media_pb2_grpc.MediaServiceServicer):
+    """Takes uploads and sends files.
+
+    Args:
+        uploads: the uploads of the tenant.
+        settings: settings of the process, with the places of the tenant.
+        quota: limits of the tenant.
+        long_calls: long calls of all tenants.
+    """
+
+    def __init__(self, uploads: TenantUploads, settings: GatewaySettings, quota: TenantQuota, long_calls: LongCalls) -> None:
+        self._uploads = uploads
+        self._most_bytes = settings.uploads_max_bytes
+        self._quota = quota
+        self._long_calls = long_calls
+        self._running: set[PartialUpload] = set()
+        self._admitting = asyncio.Lock()
+
+    async def UploadFile(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.UploadFileRequest], context: Any
+    ) -> pb.UploadFileResponse:
+        """Write the data of a file, and give the file its name when it is whole."""
+        requests = aiter(request_iterator)
+        first = await config_message(requests)
+        with self._long_calls.place():
+            partial = await self._begin(first)
+            try:
+                await in_thread(partial.prepare)
+                # A caller may wait for this before it sends data, so that a refusal is not lost among the data.
+                await context.send_initial_metadata(((READY_KEY, "1"),))
+                if first.data:
+                    await in_thread(partial.write, first.data)
+                async for request in requests:
+                    await in_thread(partial.write, request.data)
+                if not partial.missing_bytes:
+                    await in_thread(self._uploads.check_free, partial.name)
+                await in_thread(partial.finish)
+            finally:
+                self._running.discard(partial)
+                await in_thread(partial.close)
+            return pb.UploadFileResponse(upload=await in_thread(self._described, first.name))
+
+    async def _begin(self, first: pb.UploadFileRequest) -> PartialUpload:
+        """Open an upload that the tenant's limits allow."""
+        folder = self._uploads.opened()
+        await in_thread(self._uploads.check_free, upload_name(first.name))
+        # One after the other, so that two uploads do not take the same room.
+        async with self._admitting:
+            partial = await in_thread(
+                folder.begin, first.name, size_bytes=first.size_bytes, sha256=first.sha256, offset=first.offset
+            )
+            try:
+                stored = await in_thread(folder.stored_bytes)
+                coming = sum(other.missing_bytes for other in self._running)
+                self._quota.check_uploads(stored - partial.present_bytes + partial.size_bytes + coming, self._most_bytes)
+            except BaseException:
+                partial.close()
+                raise
+            self._running.add(partial)
+            return partial
+
+    async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> pb.GetUploadResponse:  # noqa: N802
+        """Say how much of an upload is there."""
+        return pb.GetUploadResponse(upload=await in_thread(self._described, request.name))
+
+    async def ListUploads(self, request: pb.ListUploadsRequest, context: Any) -> pb.ListUploadsResponse:  # noqa: N802
+        """List the uploads by name."""
+        size = page_size_from(request.page_size)
+        found = await in_thread(self._uploads.opened().stored)
+        page = [upload for upload in found if upload.name > request.page_token][: size + 1]
+        token = page[size - 1].name if len(page) > size else ""
+        return pb.ListUploadsResponse(uploads=[self._message(upload) for upload in page[:size]], next_page_token=token)
+
+    async def DeleteUpload(self, request: pb.DeleteUploadRequest, context: Any) -> pb.DeleteUploadResponse:  # noqa: N802
+        """Remove an upload."""
+        await in_thread(self._uploads.check_free, upload_name(request.name))
+        await in_thread(self._uploads.opened().remove, request.name)
+        return pb.DeleteUploadResponse()
+
+    async def DownloadFile(  # noqa: N802
+        self, request: pb.DownloadFileRequest, context: Any
+    ) -> AsyncIterator[pb.DownloadFileResponse]:
+        """Send a file, or a part."""
+        with self._long_calls.place():
+            reader = await in_thread(self._opened, request.path)
+            with reader:
+                if request.offset > reader.size_bytes:
+                    raise InvalidRequestError(f"offset: {request.offset}: the file has {reader.size_bytes} bytes", field="offset")
+                sha256 = await in_thread(self._uploads.opened().sha256, reader.handle)
+                yield pb.DownloadFileResponse(size_bytes=reader.size_bytes, sha256=sha256)
+                place = request.offset
+                end = min(reader.size_bytes, place + request.max_bytes) if request.max_bytes else reader.size_bytes
+                while place < end and (data := await in_thread(reader.piece, place, end)):
+                    yield pb.DownloadFileResponse(data=data)
+                    place += len(data)
+
+    def _opened(self, path: str) -> FileReader:
+        """Open a file that the caller may download.
+
+        Raises:
+            FileMissingError: there is no such file.
+        """
+        missing = FileMissingError(f"path: {path[:200]!r} is no upload, and no video of a dub that has succeeded", resource=path)
+        self._uploads.opened()
+        try:
+            found = self._uploads.files.source(path, "path")
+        except InvalidRequestError:
+            raise missing from None
+        if not self._uploads.may_download(found):
+            raise missing
+        try:
+            handle = open_regular(found)
+        except OSError:
+            raise missing from None
+        if handle is None:
+            raise missing
+        return FileReader(handle)
+
+    def _described(self, name: str) -> pb.Upload:
+        """Return the message of an upload, with the SHA-256 of a complete file."""
+        folder = self._uploads.opened()
+        message = self._message(folder.get(name))
+        if message.complete:
+            with self._opened(message.path) as reader:
+                message.sha256 = folder.sha256(reader.handle)
+        return message
+
+    def _message(self, upload: StoredUpload) -> pb.Upload:
+        end = upload.expires_at(self._uploads.max_age_s)
+        return pb.Upload(
+            name=upload.name,
+            path=f"{self._uploads.opened().path.name}/{upload.name}",
+            received_bytes=upload.received_bytes,
+            complete=upload.complete,
+            expires_at="" if end is None else datetime.datetime.fromtimestamp(int(end), datetime.UTC).isoformat(),
+        )

@@ -1,0 +1,488 @@
+"""Uploads of callers: files of one folder, each written under a hidden name in pieces, and renamed when it is whole.
+
+Calls of several gateways may use the folder. A lock of the hidden file keeps two calls from writing it together.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from gateway.safe_paths import make_folder, open_folder
+from services.common.errors import FileInUseError, FileMissingError, InvalidRequestError, StorageRefusedError
+from services.common.files import BLOB_MODE, translating_full_disk
+from services.common.locks import try_lock
+from services.common.server.call_context import check_not_cancelled
+
+FOLDER: Final = "uploads"
+"""Folder of uploads in a media folder."""
+PARTIAL: Final = ".upload-"
+"""Beginning of the hidden name of a file that is not whole yet."""
+PARTIAL_AGE_S: Final = 86400.0
+"""Seconds after the last data after which an upload that is not whole is removed."""
+PIECE_BYTES: Final = 256 << 10
+_READ_BYTES: Final = 4 << 20
+_KEPT_DIGESTS: Final = 4096
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def upload_name(name: str) -> str:
+    """Return the name of an upload.
+
+    Raises:
+        InvalidRequestError: no upload can have this name.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"name: {name[:80]!r} cannot be the name of an upload: give 1 to 128 ASCII letters, digits, dots, hyphens and "
+            "underscores, and no dot at the beginning",
+            field="name",
+        )
+    return name
+
+
+def sha256_text(sha256: str) -> str:
+    """Return a SHA-256 in lower case; empty: none is given.
+
+    Raises:
+        InvalidRequestError: the text has other than 64 hexadecimal digits.
+    """
+    if sha256 and not _SHA256.fullmatch(sha256.lower()):
+        raise InvalidRequestError(f"sha256: {sha256[:80]!r} is no SHA-256: give 64 hexadecimal digits, or nothing", field="sha256")
+    return sha256.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUpload:
+    """An upload as it is on the disk.
+
+    Attributes:
+        name: name of the upload.
+        received_bytes: bytes that are there.
+        complete: whether the file is whole.
+        written_at: time of the last data, Unix time in seconds.
+    """
+
+    name: str
+    received_bytes: int
+    complete: bool
+    written_at: float
+
+    def expires_at(self, max_age_s: float) -> float | None:
+        """Return when the upload is removed, Unix time in seconds; None: never.
+
+        Args:
+            max_age_s: age at which a whole file is removed, seconds; 0: never.
+        """
+        if self.complete:
+            return self.written_at + max_age_s if max_age_s else None
+        return self.written_at + (min(max_age_s, PARTIAL_AGE_S) if max_age_s else PARTIAL_AGE_S)
+
+
+class Digests:
+    """SHA-256 of files, computed once as long as the files stay the same. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, handle: int) -> str:
+        """Return the SHA-256 of an open file, hexadecimal. Blocks.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        found = os.fstat(handle)
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        with self._lock:
+            if known := self._known.get(key):
+                return known
+        digest = hashlib.sha256()
+        _hash(handle, found.st_size, digest)
+        with self._lock:
+            self._known[key] = digest.hexdigest()
+            while len(self._known) > _KEPT_DIGESTS:
+                self._known.popitem(last=False)
+        return digest.hexdigest()
+
+
+def _hash(handle: int, num_bytes: int, digest: hashlib._Hash) -> None:
+    place = 0
+    while place < num_bytes and (data := os.pread(handle, min(_READ_BYTES, num_bytes - place), place)):
+        check_not_cancelled()
+        digest.update(data)
+        place += len(data)
+
+
+class PartialUpload:
+    """The hidden file of an upload, locked for one call until `close`. All methods block.
+
+    Attributes:
+        name: name of the upload.
+        size_bytes: size of the whole file.
+        present_bytes: bytes that were there when the call began.
+        received_bytes: bytes that are there now and belong to the file.
+
+    Args:
+        folder: descriptor of the folder, which the object closes.
+        handle: descriptor of the locked file, which the object closes.
+        name: see the attribute.
+        size_bytes: see the attribute.
+        sha256: SHA-256 that the whole file must have, hexadecimal; empty: any.
+        offset: bytes that stay.
+    """
+
+    def __init__(self, folder: int, handle: int, *, name: str, size_bytes: int, sha256: str, offset: int) -> None:
+        self.name = name
+        self.size_bytes = size_bytes
+        self.present_bytes = os.fstat(handle).st_size
+        self.received_bytes = offset
+        self._folder = folder
+        self._handle = handle
+        self._sha256 = sha256
+        self._digest = hashlib.sha256()
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that are still to come."""
+        return self.size_bytes - self.received_bytes
+
+    def prepare(self) -> None:
+        """Remove the bytes behind the offset, and read the bytes before it for the digest."""
+        os.ftruncate(self._handle, self.received_bytes)
+        _hash(self._handle, self.received_bytes, self._digest)
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes.
+
+        Raises:
+            InvalidRequestError: the file would have more bytes than was said.
+            StorageFullError: the disk is full.
+        """
+        if len(data) > self.missing_bytes:
+            raise InvalidRequestError(f"data: more than the {self.size_bytes} bytes of size_bytes came", field="data")
+        rest = memoryview(data)
+        with translating_full_disk("the disk of the media folder is full: delete uploads that are not needed", Path(FOLDER)):
+            while rest:
+                written = os.pwrite(self._handle, rest, self.received_bytes)
+                self._digest.update(rest[:written])
+                self.received_bytes += written
+                rest = rest[written:]
+
+    def finish(self) -> str:
+        """Give the file its name if all bytes are there, and return its SHA-256.
+
+        Returns:
+            The SHA-256, hexadecimal; empty: bytes are missing, and the file stays hidden.
+
+        Raises:
+            InvalidRequestError: the file has another SHA-256 than was said, and was removed.
+            StorageFullError: the disk is full.
+        """
+        if self.missing_bytes:
+            return ""
+        found = self._digest.hexdigest()
+        if self._sha256 and found != self._sha256:
+            os.unlink(PARTIAL + self.name, dir_fd=self._folder)
+            raise InvalidRequestError(
+                f"sha256: the {self.size_bytes} bytes of {self.name} have the SHA-256 {found}, not {self._sha256}: upload the file "
+                "again from its beginning",
+                field="sha256",
+            )
+        with translating_full_disk("the disk of the media folder is full: delete uploads that are not needed", Path(FOLDER)):
+            # Without fsync, a machine that loses power could keep the name and lose the bytes.
+            os.fsync(self._handle)
+        os.rename(PARTIAL + self.name, self.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        return found
+
+    def close(self) -> None:
+        """Let other calls write the file. A hidden file without data is removed."""
+        _close_partial(self._folder, self._handle, self.name)
+        os.close(self._folder)
+
+
+class UploadFolder:
+    """Folder of the uploads of one tenant. All methods block.
+
+    No method follows a symbolic link in the media folder, if the media folder is confined.
+
+    Args:
+        media: the tenant's media folder, absolute and without symbolic links.
+    """
+
+    def __init__(self, media: Path) -> None:
+        self._media = media
+        self.path = media / FOLDER
+        self._digests = Digests()
+
+    def begin(self, name: str, *, size_bytes: int, sha256: str, offset: int) -> PartialUpload:
+        """Open and lock an upload. Nothing is changed before `PartialUpload.prepare`.
+
+        Args:
+            name: name of the upload.
+            size_bytes: size of the whole file.
+            sha256: SHA-256 of the whole file, hexadecimal; empty: not checked.
+            offset: place of the first byte that comes.
+
+        Raises:
+            InvalidRequestError: a field cannot be used, or fewer bytes than `offset` are there.
+            FileInUseError: another call uploads the file.
+            StorageRefusedError: the folder cannot be used.
+        """
+        upload_name(name)
+        sha256 = sha256_text(sha256)
+        if size_bytes < 1:
+            raise InvalidRequestError(f"size_bytes: {size_bytes}: a file of media has at least one byte", field="size_bytes")
+        with self._told():
+            # The folder of a tenant's media need not exist yet.
+            self._media.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
+            folder = open_folder(self.path)
+        try:
+            with self._told():
+                if not _is_free_or_file(folder, name):
+                    raise InvalidRequestError(f"name: {name} is a folder or no regular file: give another name", field="name")
+                handle = _open_locked(folder, name)
+            try:
+                there = os.fstat(handle).st_size
+                if offset > min(there, size_bytes):
+                    raise InvalidRequestError(
+                        f"offset: {offset} of {size_bytes} bytes: {there} bytes of {name} are there: go on from there",
+                        field="offset",
+                    )
+                return PartialUpload(folder, handle, name=name, size_bytes=size_bytes, sha256=sha256, offset=offset)
+            except BaseException:
+                _close_partial(folder, handle, name)
+                raise
+        except BaseException:
+            os.close(folder)
+            raise
+
+    def stored(self) -> list[StoredUpload]:
+        """Return the uploads by name. A file that is being replaced is shown as the new file.
+
+        Raises:
+            StorageRefusedError: the folder cannot be read.
+        """
+        found: dict[str, StoredUpload] = {}
+        for name, facts in self._files():
+            hidden = name.startswith(PARTIAL)
+            own = name.removeprefix(PARTIAL)
+            if _NAME.fullmatch(own) and (hidden or own not in found):
+                found[own] = StoredUpload(own, facts.st_size, not hidden, facts.st_mtime)
+        return sorted(found.values(), key=lambda upload: upload.name)
+
+    def get(self, name: str) -> StoredUpload:
+        """Return an upload.
+
+        Raises:
+            InvalidRequestError: no upload can have this name.
+            FileMissingError: there is no such upload.
+        """
+        upload_name(name)
+        for upload in self.stored():
+            if upload.name == name:
+                return upload
+        raise FileMissingError(f"there is no upload {name!r}", resource=name)
+
+    def has(self, name: str) -> bool:
+        """Return whether a whole file of this name is there."""
+        return any(found == name for found, _ in self._files())
+
+    def stored_bytes(self) -> int:
+        """Return the size of all files in the folder, bytes."""
+        return sum(facts.st_size for _, facts in self._files())
+
+    def sha256(self, handle: int) -> str:
+        """Return the SHA-256 of an open file, hexadecimal, computed once.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self._digests.of(handle)
+
+    def remove(self, name: str) -> None:
+        """Remove an upload, whole or not.
+
+        Raises:
+            InvalidRequestError: no upload can have this name.
+            FileMissingError: there is no such upload.
+            FileInUseError: a call uploads the file.
+        """
+        self.get(name)
+        with self._opened() as folder:
+            if folder is not None:
+                self._remove_partial(folder, name)
+                _unlink(folder, name)
+
+    def expire(self, now: float, max_age_s: float, in_use: Callable[[], Collection[Path]]) -> list[str]:
+        """Remove the uploads that are too old, and return their names.
+
+        Args:
+            now: present time, Unix time in seconds.
+            max_age_s: age at which a whole file is removed, seconds; 0: never.
+            in_use: returns the files that work uses. They stay.
+
+        Raises:
+            StorageRefusedError: the folder cannot be used.
+        """
+        old = [upload for upload in self.stored() if (end := upload.expires_at(max_age_s)) is not None and end <= now]
+        if not old:
+            return []
+        used = in_use() if any(upload.complete for upload in old) else ()
+        removed = []
+        with self._opened() as folder:
+            for upload in old if folder is not None else ():
+                assert folder is not None
+                if upload.complete and self.path / upload.name not in used:
+                    _unlink(folder, upload.name)
+                    removed.append(upload.name)
+                elif not upload.complete:
+                    try:
+                        self._remove_partial(folder, upload.name)
+                    except FileInUseError:
+                        continue
+                    removed.append(upload.name)
+        return removed
+
+    def _remove_partial(self, folder: int, name: str) -> None:
+        try:
+            handle = os.open(PARTIAL + name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except FileNotFoundError:
+            return
+        try:
+            if try_lock(handle) is False:
+                raise _uploading(name)
+            _unlink(folder, PARTIAL + name)
+        finally:
+            os.close(handle)
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield names and facts of the regular files of the folder."""
+        with self._opened() as folder:
+            for name in os.listdir(folder) if folder is not None else ():
+                try:
+                    facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(facts.st_mode):
+                    yield name, facts
+
+    @contextmanager
+    def _opened(self) -> Iterator[int | None]:
+        """Give a descriptor of the folder; None: there is no folder yet."""
+        with self._told():
+            try:
+                folder: int | None = open_folder(self.path)
+            except FileNotFoundError:
+                folder = None
+            try:
+                yield folder
+            finally:
+                if folder is not None:
+                    os.close(folder)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Translate errors of the folder."""
+        try:
+            with translating_full_disk("the disk of the media folder is full: delete uploads that are not needed", self.path):
+                yield
+        except OSError as problem:
+            raise StorageRefusedError(
+                f"the folder of uploads {self.path} cannot be used: {problem.strerror or problem}", subject=str(self.path)
+            ) from problem
+
+
+def _uploading(name: str) -> FileInUseError:
+    return FileInUseError(f"another call uploads {name}: wait for its end, or give another name", subject=name)
+
+
+def _is_free_or_file(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _open_locked(folder: int, name: str) -> int:
+    """Return the descriptor of the locked hidden file of an upload."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        handle = os.open(PARTIAL + name, flags, BLOB_MODE, dir_fd=folder)
+        try:
+            facts = os.fstat(handle)
+            if not stat.S_ISREG(facts.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", PARTIAL + name)
+            if try_lock(handle) is False:
+                raise _uploading(name)
+            if _names(folder, PARTIAL + name, facts):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        # Another call renamed or removed the file between the opening and the lock.
+        os.close(handle)
+
+
+def _close_partial(folder: int, handle: int, name: str) -> None:
+    """Close the locked hidden file of an upload, and remove it if it has no data."""
+    if not os.fstat(handle).st_size:
+        _unlink(folder, PARTIAL + name)
+    os.close(handle)
+
+
+def _names(folder: int, name: str, facts: os.stat_result) -> bool:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (facts.st_dev, facts.st_ino)
+
+
+def _unlink(folder: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+
+
+class FileReader:
+    """An open file, read in pieces. All methods block.
+
+    Attributes:
+        size_bytes: size of the file.
+
+    Args:
+        handle: descriptor of a regular file, which the object closes.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.size_bytes = os.fstat(handle).st_size
+
+    def piece(self, place: int, end: int) -> bytes:
+        """Return the next bytes of the file, at most PIECE_BYTES.
+
+        Args:
+            place: place of the first byte.
+            end: place behind the last byte that may be returned.
+        """
+        return os.pread(self.handle, min(PIECE_BYTES, end - place), place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.handle)

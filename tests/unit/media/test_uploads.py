@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.media.uploads import PARTIAL, PARTIAL_AGE_S, UploadFolder
+from gateway.safe_paths import confine
+from services.common.errors import FileInUseError, FileMissingError, InvalidRequestError, StorageRefusedError
+
+DATA = bytes(range(256)) * 40
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> UploadFolder:
+    media = (tmp_path / "media").resolve()
+    confine(media)
+    return UploadFolder(media)
+
+
+def put(folder: UploadFolder, data: bytes, *, offset: int = 0, name: str = "a.mp4", sha256: str = SHA256) -> str:
+    partial = folder.begin(name, size_bytes=len(DATA), sha256=sha256, offset=offset)
+    try:
+        partial.prepare()
+        partial.write(data)
+        return partial.finish()
+    finally:
+        partial.close()
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4999, 5000])
+def test_pieces_make_the_file(folder: UploadFolder, offset: int) -> None:
+    """A further call may go on at any byte that is there."""
+    assert put(folder, DATA[:5000]) == ""
+    assert (folder.get("a.mp4").received_bytes, folder.get("a.mp4").complete, folder.has("a.mp4")) == (5000, False, False)
+    assert put(folder, DATA[offset:], offset=offset) == SHA256
+    assert (folder.path / "a.mp4").read_bytes() == DATA
+    assert os.listdir(folder.path) == ["a.mp4"]
+
+
+def test_damaged_beginning_is_found(folder: UploadFolder) -> None:
+    put(folder, DATA[:5000])
+    (folder.path / f"{PARTIAL}a.mp4").write_bytes(bytes(5000))
+    with pytest.raises(InvalidRequestError, match="sha256"):
+        put(folder, DATA[5000:], offset=5000)
+    assert os.listdir(folder.path) == []
+
+
+def test_replaced_file_stays_until_the_end(folder: UploadFolder) -> None:
+    put(folder, DATA)
+    other = DATA[::-1]
+    put(folder, other[:10], sha256="")
+    assert (folder.path / "a.mp4").read_bytes() == DATA
+    put(folder, other[10:], offset=10, sha256="")
+    assert (folder.path / "a.mp4").read_bytes() == other
+
+
+def test_one_call_writes(folder: UploadFolder) -> None:
+    partial = folder.begin("a.mp4", size_bytes=5, sha256="", offset=0)
+    with pytest.raises(FileInUseError):
+        folder.begin("a.mp4", size_bytes=5, sha256="", offset=0)
+    with pytest.raises(FileInUseError):
+        folder.remove("a.mp4")
+    partial.close()
+    assert os.listdir(folder.path) == []
+    put(folder, DATA[:1])
+    folder.remove("a.mp4")
+    with pytest.raises(FileMissingError):
+        folder.get("a.mp4")
+
+
+def test_links_lead_nowhere(folder: UploadFolder, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    folder.path.mkdir(parents=True)
+    (folder.path / f"{PARTIAL}a.mp4").symlink_to(outside / "a.mp4")
+    with pytest.raises(StorageRefusedError):
+        put(folder, DATA)
+    folder.path.joinpath(f"{PARTIAL}a.mp4").unlink()
+    folder.path.rmdir()
+    folder.path.symlink_to(outside)
+    with pytest.raises(StorageRefusedError):
+        put(folder, DATA)
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".a", "a b", "ä", "a" * 129, "a\n"])
+def test_wrong_names(folder: UploadFolder, name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="name"):
+        folder.begin(name, size_bytes=1, sha256="", offset=0)
+
+
+def test_expiry_keeps_used_files(folder: UploadFolder) -> None:
+    for name in ("used.mp4", "old.mp4"):
+        put(folder, DATA, name=name)
+    put(folder, DATA[:1], name="part.mp4")
+    now = (folder.path / "old.mp4").stat().st_mtime
+    assert folder.expire(now + PARTIAL_AGE_S + 9, 0.0, lambda: ()) == ["part.mp4"]
+    assert folder.expire(now + 90, 100.0, lambda: ()) == []
+    assert folder.expire(now + 109, 100.0, lambda: {folder.path / "used.mp4"}) == ["old.mp4"]
+    assert [upload.name for upload in folder.stored()] == ["used.mp4"]
