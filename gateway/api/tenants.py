@@ -23,6 +23,7 @@ from gateway.api.context import OpenedStages, ProcessContext, TenantContext, Ten
 from gateway.api.dubs import DubJobs, DubServicer, FaceJobs
 from gateway.api.errors import with_names
 from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of
+from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
 from gateway.audit.log import record_settings
 from gateway.batch.changes import batch_pictures, expire_batches
@@ -36,6 +37,7 @@ from gateway.stages.interface import Stages
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.paths import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants
+from gateway.webhooks.store import WebhookStore
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT, current_caller
 
@@ -90,7 +92,7 @@ def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedS
     }
     database = context.actors.database
     return JobRunner(
-        OperationStore(database, kinds=tuple(handlers), audit_of=audit_event_of),
+        OperationStore(database, kinds=tuple(handlers), audit_of=audit_event_of, on_end=write_event),
         {kind: for_tenant(settings.tenant, stages.once_serving(handler)) for kind, handler in handlers.items()},
         max_concurrent=settings.max_concurrent_jobs,
         max_queued=settings.max_queued_jobs,
@@ -104,11 +106,12 @@ def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedS
 
 @dataclass(frozen=True, slots=True)
 class Servicers:
-    """The servicers of one tenant: ActorService, DubService, BatchService and Operations."""
+    """The servicers of one tenant: ActorService, DubService, BatchService, WebhookService and Operations."""
 
     actors: Any
     dubs: Any
     batches: Any
+    webhooks: Any
     operations: Any
 
     @classmethod
@@ -119,6 +122,7 @@ class Servicers:
         eraser: ActorEraser,
         live: LiveStreams,
         batches: BatchServicer,
+        webhooks: WebhookServicer,
         long_calls: LongCalls,
         *,
         stages: Callable[[], Awaitable[Stages]],
@@ -131,6 +135,7 @@ class Servicers:
             eraser: erases people.
             live: opens live streams.
             batches: the RPCs of batches.
+            webhooks: the RPCs of webhooks.
             long_calls: long calls of all tenants.
             stages: returns the stages as soon as they serve.
         """
@@ -139,6 +144,7 @@ class Servicers:
             with_names(ActorServicer(context, runner, eraser), names),
             with_names(DubServicer(context, runner, live, stages), names),
             with_names(batches, names),
+            with_names(webhooks, names),
             with_names(OperationsServicer(runner, context.actors.audit, long_calls), names),
         )
 
@@ -181,13 +187,17 @@ class Tenant:
             max_message_bytes=settings.max_message_bytes,
             admission=shared.live,
         )
-        self._batches = Batches(settings, context, shared)
+        self._batches = Batches(settings, context, shared, write_event)
         self._eraser = eraser_of(settings, context, runner, live)
         self._expire = functools.partial(expire_hourly, settings, context, self._batches.views)
         self._chores: list[asyncio.Task[None]] = []
         batches = BatchServicer(settings, context, self._batches, shared.long_calls)
+        hooks = WebhookStore(context.actors.database)
+        operations = OperationStore(context.actors.database, kinds=(DUB, ACTOR, FACES))
+        self._sender = sender_of(settings, hooks, operations, self._batches.views, context.names)
+        webhooks = WebhookServicer(settings, hooks, context.actors.audit)
         self.servicers: Servicers = Servicers.of(
-            context, runner, self._eraser, live, batches, shared.long_calls, stages=stages.serving
+            context, runner, self._eraser, live, batches, webhooks, shared.long_calls, stages=stages.serving
         )
 
     @property
@@ -196,8 +206,8 @@ class Tenant:
         return self._runner.unfinished + self._batches.unfinished
 
     def watch(self) -> None:
-        """Begin to carry out erasures that other processes ask for, and to remove what is old."""
-        self._chores += [asyncio.create_task(self._eraser.watch()), asyncio.create_task(self._expire())]
+        """Begin to carry out erasures that other processes ask for, to remove what is old, and to send events."""
+        self._chores += [asyncio.create_task(work) for work in (self._eraser.watch(), self._expire(), self._sender.run())]
 
     async def start(self, tracer: trace.Tracer) -> None:
         """Resume interrupted operations and batches. The stages are open.

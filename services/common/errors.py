@@ -13,6 +13,7 @@
             ModelNotFoundError             no model of this name or version
             OperationNotFoundError         no long-running operation of this name
             BatchNotFoundError             no batch of this name, or no shot of this id in the batch
+            WebhookNotFoundError           no webhook of this id
         PreconditionError                  the request is fine, the state is not (names the subject)
             ConsentRefusedError            the consent record of the person does not allow the work
                 ConsentMissingError        there is no consent record and the settings require one
@@ -177,6 +178,12 @@ class BatchNotFoundError(ResourceError):
     """No batch has this name, or the batch has no shot of this id. `resource` is BATCH or BATCH/SHOT."""
 
     reason = "BATCH_NOT_FOUND"
+
+
+class WebhookNotFoundError(ResourceError):
+    """No webhook has this id. `resource` is the id."""
+
+    reason = "WEBHOOK_NOT_FOUND"
 
 
 class PreconditionError(DubstageError):

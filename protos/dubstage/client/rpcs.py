@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, webhook_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -143,6 +143,7 @@ class gateway:
     _ACTORS: Final = "dubstage.gateway.v1alpha1.ActorService"
     _DUBS: Final = "dubstage.gateway.v1alpha1.DubService"
     _BATCHES: Final = "dubstage.gateway.v1alpha1.BatchService"
+    _WEBHOOKS: Final = "dubstage.gateway.v1alpha1.WebhookService"
 
     CREATE_ACTOR: Final = Unary(_ACTORS, "CreateActor", gateway_pb2.CreateActorRequest, operations_pb2.Operation)
     GET_ACTOR: Final = Unary(_ACTORS, "GetActor", gateway_pb2.GetActorRequest, gateway_pb2.GetActorResponse)
@@ -162,6 +163,21 @@ class gateway:
     RETRY_BATCH: Final = Unary(_BATCHES, "RetryBatch", batch_pb2.RetryBatchRequest, batch_pb2.RetryBatchResponse)
     DELETE_BATCH: Final = Unary(_BATCHES, "DeleteBatch", batch_pb2.DeleteBatchRequest, batch_pb2.DeleteBatchResponse)
     GET_REPORT: Final = Download(_BATCHES, "GetReport", batch_pb2.GetReportRequest, batch_pb2.GetReportResponse)
+    CREATE_WEBHOOK: Final = Unary(_WEBHOOKS, "CreateWebhook", webhook_pb2.CreateWebhookRequest, webhook_pb2.CreateWebhookResponse)
+    LIST_WEBHOOKS: Final = Unary(_WEBHOOKS, "ListWebhooks", webhook_pb2.ListWebhooksRequest, webhook_pb2.ListWebhooksResponse)
+    DELETE_WEBHOOK: Final = Unary(_WEBHOOKS, "DeleteWebhook", webhook_pb2.DeleteWebhookRequest, webhook_pb2.DeleteWebhookResponse)
+    LIST_WEBHOOK_DELIVERIES: Final = Unary(
+        _WEBHOOKS,
+        "ListWebhookDeliveries",
+        webhook_pb2.ListWebhookDeliveriesRequest,
+        webhook_pb2.ListWebhookDeliveriesResponse,
+    )
+    REPLAY_WEBHOOK_DELIVERIES: Final = Unary(
+        _WEBHOOKS,
+        "ReplayWebhookDeliveries",
+        webhook_pb2.ReplayWebhookDeliveriesRequest,
+        webhook_pb2.ReplayWebhookDeliveriesResponse,
+    )
 
 
 class operations:
