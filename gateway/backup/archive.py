@@ -26,10 +26,10 @@ from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, se
 from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow
 from gateway.database.upgrades import FIRST, head, revisions
 from gateway.operations.store import LeaseRow, OperationRow
-from gateway.webhooks.store import DeliveryRow
 from gateway.private_files import KEY_MODE, key_file_error
 from gateway.provenance.credential import KEY_FILE
 from gateway.signatures import KEY_FILE as SIGNING
+from gateway.webhooks.store import DeliveryRow
 from services.common.errors import InvalidRequestError
 from services.common.files import create_whole, sha256_of
 

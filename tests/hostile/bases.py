@@ -19,7 +19,7 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, webhook_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -48,7 +48,13 @@ PACKAGES = {
     "render": render_pb2,
     "gateway": gateway_pb2,
 }
-OTHERS = (("gateway", operations_pb2), ("gateway", batch_pb2), ("audio", health_pb2), ("audio", reflection_pb2))
+OTHERS = (
+    ("gateway", operations_pb2),
+    ("gateway", batch_pb2),
+    ("gateway", webhook_pb2),
+    ("audio", health_pb2),
+    ("audio", reflection_pb2),
+)
 """Services of other files, and the server on which the campaign calls them."""
 ACTOR = "driver"
 BATCH_VIDEOS = ("case-one.mp4", "case-two.mp4")
@@ -188,6 +194,15 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "BatchService.CancelBatch": [[batch_pb2.CancelBatchRequest(batch_id=BATCH, shot_ids=["one"])]],
         "BatchService.RetryBatch": [[batch_pb2.RetryBatchRequest(batch_id="nothing", shot_ids=["one"])]],
         "BatchService.DeleteBatch": [[batch_pb2.DeleteBatchRequest(batch_id="nothing")]],
+        "WebhookService.CreateWebhook": [
+            [webhook_pb2.CreateWebhookRequest(url="https://10.0.0.1/", events=[webhook_pb2.WEBHOOK_EVENT_BATCH_DONE])]
+        ],
+        "WebhookService.ListWebhooks": [[webhook_pb2.ListWebhooksRequest()]],
+        "WebhookService.DeleteWebhook": [[webhook_pb2.DeleteWebhookRequest(webhook_id="nothing")]],
+        "WebhookService.ListWebhookDeliveries": [[webhook_pb2.ListWebhookDeliveriesRequest(webhook_id="nothing", page_size=3)]],
+        "WebhookService.ReplayWebhookDeliveries": [
+            [webhook_pb2.ReplayWebhookDeliveriesRequest(webhook_id="nothing", event_ids=["msg_0"])]
+        ],
         "BatchService.GetReport": [[batch_pb2.GetReportRequest(batch_id=BATCH, format=batch_pb2.REPORT_FORMAT_JSON)]],
         "Operations.ListOperations": [[operations_pb2.ListOperationsRequest(name="operations", page_size=3)]],
         "Operations.GetOperation": [[operations_pb2.GetOperationRequest(name="operations/none")]],

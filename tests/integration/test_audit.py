@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.client import batch
+from dubstage.client import batch, webhook
 from dubstage.client import gateway as client
 from gateway.actors.store import ActorStore
 from gateway.batch import worker
@@ -54,6 +54,9 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
         batch.cancel(connection, "audited")
         *_, _ = batch.watch(connection, "audited")
         batch.delete(connection, "audited")
+        hook = webhook.create(connection, "https://8.8.8.8/").webhook.webhook_id
+        webhook.replay(connection, hook)
+        webhook.delete(connection, hook)
         client.revoke_consent(connection, actor_id="audited")
         client.erase_actor(connection, "audited")
     with ActorStore(running.settings) as actors:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pool
 
-from dubstage.client import Connection, DubstageCallError, batch
+from dubstage.client import Connection, DubstageCallError, batch, webhook
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1.batch_pb2 import SHOT_STATE_DONE
 from gateway.api.server import SERVICES
@@ -35,9 +35,10 @@ class Things:
     actor: str
     operation: str
     batch: str
+    webhook: str
 
 
-NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing")
+NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing", "wh-0")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def place(
         batch.submit(connection, NIGHT, rows=[shot("night.mp4")])
         *_, ended = batch.watch(connection, NIGHT)
         assert ended.progress.num_done == 1
-    yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT))
+        hook = webhook.create(connection, "https://8.8.8.8/").webhook.webhook_id
+    yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, hook))
     loop_thread.run(running.server.drain(grace_s=0))
 
 
@@ -109,6 +111,9 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
     "BatchService.RetryBatch": lambda to, things: batch.retry(to, things.batch),
     "BatchService.DeleteBatch": lambda to, things: batch.delete(to, things.batch),
     "BatchService.GetReport": lambda to, things: list(batch.report(to, things.batch)),
+    "WebhookService.DeleteWebhook": lambda to, things: webhook.delete(to, things.webhook),
+    "WebhookService.ListWebhookDeliveries": lambda to, things: list(webhook.list_deliveries(to, things.webhook)),
+    "WebhookService.ReplayWebhookDeliveries": lambda to, things: webhook.replay(to, things.webhook),
     "Operations.GetOperation": lambda to, things: client.get_operation(to, things.operation),
     "Operations.WaitOperation": lambda to, things: client.wait_operation(to, things.operation, 5),
     "Operations.CancelOperation": lambda to, things: client.cancel_operation(to, things.operation),
@@ -118,11 +123,12 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
 LISTS: dict[str, Callable[[Connection], list[Any]]] = {
     "ActorService.ListActors": lambda to: list(client.list_actors(to)),
     "BatchService.ListBatches": lambda to: list(batch.list_batches(to)),
+    "WebhookService.ListWebhooks": lambda to: webhook.list_webhooks(to),
     "Operations.ListOperations": lambda to: list(client.list_operations(to)),
 }
 """RPCs that list things of a tenant."""
-MAKES = {"ActorService.CreateActor", "DubService.DetectFaces"}
-"""RPCs that name files of the caller's media folder alone, and make a thing."""
+MAKES = {"ActorService.CreateActor", "DubService.DetectFaces", "WebhookService.CreateWebhook"}
+"""RPCs that name no thing, and make one."""
 
 
 def test_every_rpc_has_tenant_case() -> None:
@@ -138,7 +144,12 @@ def refusal(call: Callable[[Connection, Things], object], connection: Connection
         call(connection, things)
     error = caught.value
     said = [error.message, *(f"{one}" for one in error.violations)]
-    for name, kind in ((things.actor, "ACTOR"), (things.operation, "OPERATION"), (things.batch, "BATCH")):
+    for name, kind in (
+        (things.actor, "ACTOR"),
+        (things.operation, "OPERATION"),
+        (things.batch, "BATCH"),
+        (things.webhook, "WEBHOOK"),
+    ):
         said = [text.replace(name, kind) for text in said]
     return (error.code, error.reason, error.field, *said)
 
