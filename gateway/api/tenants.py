@@ -122,9 +122,9 @@ class Servicers:
         eraser: ActorEraser,
         live: LiveStreams,
         batches: BatchServicer,
-        webhooks: WebhookServicer,
         long_calls: LongCalls,
         *,
+        webhooks: WebhookServicer,
         stages: Callable[[], Awaitable[Stages]],
     ) -> Self:
         """Return the servicers that work with these places.
@@ -135,8 +135,8 @@ class Servicers:
             eraser: erases people.
             live: opens live streams.
             batches: the RPCs of batches.
-            webhooks: the RPCs of webhooks.
             long_calls: long calls of all tenants.
+            webhooks: the RPCs of webhooks.
             stages: returns the stages as soon as they serve.
         """
         names = context.names
@@ -197,7 +197,14 @@ class Tenant:
         self._sender = sender_of(settings, hooks, operations, self._batches.views, context.names)
         webhooks = WebhookServicer(settings, hooks, context.actors.audit)
         self.servicers: Servicers = Servicers.of(
-            context, runner, self._eraser, live, batches, webhooks, shared.long_calls, stages=stages.serving
+            context,
+            runner,
+            self._eraser,
+            live,
+            batches,
+            shared.long_calls,
+            webhooks=webhooks,
+            stages=stages.serving,
         )
 
     @property

@@ -293,7 +293,7 @@ class Database:
 
     @property
     def clock(self) -> ColumnElement[float]:
-        """The time of the database, Unix time in seconds. Leases end by this clock, so the clocks of the gateways need not agree."""
+        """The time of the database, Unix time in seconds. Leases end by this clock: clocks of gateways need not agree."""
         if self.shared:
             return cast(extract("epoch", func.clock_timestamp()), Double)
         return (func.julianday("now") - _UNIX_EPOCH) * 86400.0

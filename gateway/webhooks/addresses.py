@@ -85,7 +85,7 @@ async def checked_target(url: str, networks: Sequence[IPv4Network | IPv6Network]
             raise ValueError
     except ValueError:
         raise InvalidRequestError(
-            f"url: {url[:200]!r} is not https://HOST[:PORT]/PATH without user, password, fragment and special characters",
+            f"url: {url[:200]!r} is not https://HOST[:PORT]/PATH without user, password, fragment and spaces",
             field="url",
         ) from None
     tls = parts.scheme == "https"

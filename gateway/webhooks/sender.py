@@ -1,4 +1,4 @@
-"""Delivery of events: signed by the rules of standardwebhooks.com, sent until a receiver takes them, given up after many attempts."""
+"""Delivery of events: signed by the rules of standardwebhooks.com, sent until a receiver takes them or attempts run out."""
 
 from __future__ import annotations
 

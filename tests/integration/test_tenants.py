@@ -123,7 +123,7 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
 LISTS: dict[str, Callable[[Connection], list[Any]]] = {
     "ActorService.ListActors": lambda to: list(client.list_actors(to)),
     "BatchService.ListBatches": lambda to: list(batch.list_batches(to)),
-    "WebhookService.ListWebhooks": lambda to: webhook.list_webhooks(to),
+    "WebhookService.ListWebhooks": webhook.list_webhooks,
     "Operations.ListOperations": lambda to: list(client.list_operations(to)),
 }
 """RPCs that list things of a tenant."""

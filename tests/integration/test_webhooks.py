@@ -139,8 +139,7 @@ class Site:
             def answers() -> bool:
                 try:
                     webhook.list_webhooks(connection)
-                except DubstageCallError as error:
-                    assert error.code == "UNAVAILABLE", error
+                except DubstageCallError:
                     return False
                 return True
 
