@@ -85,8 +85,7 @@ async def checked_target(url: str, networks: Sequence[IPv4Network | IPv6Network]
             raise ValueError
     except ValueError:
         raise InvalidRequestError(
-            f"url: {url[:200]!r} is not https://HOST[:PORT]/PATH without user, password, fragment and spaces",
-            field="url",
+            f"url: {url[:200]!r} is not https://HOST[:PORT]/PATH (no user, password, fragment or spaces)", field="url"
         ) from None
     tls = parts.scheme == "https"
     if not tls and not networks:
