@@ -100,8 +100,8 @@ async def checked_target(url: str, networks: Sequence[IPv4Network | IPv6Network]
         if not is_allowed(ip_address(address), networks, tls=tls):
             # The text does not repeat the address: callers would learn addresses of the internal network.
             raise InvalidRequestError(
-                f"url: the host {host[:200]!r} has an address that webhooks must not reach{'' if tls else ' over http'}: give a public "
-                "https address, or ask the operator for DUBSTAGE_WEBHOOK_NETWORKS",
+                f"url: the host {host[:200]!r} has an address that webhooks must not reach{'' if tls else ' over http'}: "
+                "give a public https address, or ask the operator for DUBSTAGE_WEBHOOK_NETWORKS",
                 field="url",
             )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -27,10 +27,12 @@ from gateway.api.batches import BATCH, BatchOrder, outputs_of
 from gateway.api.operations import DUB
 from gateway.api.webhooks import write_event
 from gateway.database.session import Database
+from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import WorkCancelledError
 from services.common.server import error_status
-from tests.contract.stores.postgres_servers import PostgresServer, free_port, postgres
+from tests.contract.ports import free_port
+from tests.contract.stores.postgres_servers import PostgresServer, postgres
 from tests.integration.client_calls import until
 from tests.integration.server_process import ServerProcess
 from tests.integration.servers import RunningStages
@@ -147,11 +149,15 @@ class Site:
             yield connection
 
     def end_operation(self, *, fails: bool = False, actor_id: str = "") -> OperationRecord:
-        """End an operation as a gateway does."""
-        record = self.store.add(DUB, b"", actor_id=actor_id)
+        """Lease an operation and end it, as a gateway does."""
+        queue = OperationQueue(self.store.database, lease_s=300, kinds=(DUB,))
+        submitted = queue.submit(DUB, b"", actor_id=actor_id, output="", busy=(), free=1, most_waiting=1)
+        assert submitted.mine
+        record = submitted.record
         error = error_status.to_status(WorkCancelledError("the operation was cancelled"), stage="gateway").SerializeToString()
         result = gateway_pb2.DubResult(media_sha256="0" * 64).SerializeToString()
-        return self.store.finish(replace(record, error=error) if fails else replace(record, response=result))
+        ended = replace(record, error=error) if fails else replace(record, response=result)
+        return self.store.finish(ended, owner=queue.owner)
 
 
 @pytest.fixture
