@@ -446,10 +446,12 @@ def back_up(settings: GatewaySettings, geometry: ActorGeometry, file: Path) -> d
 
 
 def set_revision(file: Path, revision: str | None) -> None:
-    """Write a backup again, with another revision or none."""
+    """Write a backup again, with another revision, or with none and without ADDED."""
     again = file.with_suffix(".new")
     with tarfile.open(file) as old, tarfile.open(again, "w", format=tarfile.PAX_FORMAT) as new:
         for member in old:
+            if revision is None and member.name.removeprefix("tables/").removesuffix(".jsonl") in ADDED:
+                continue
             stream = old.extractfile(member)
             assert stream is not None
             content = stream.read()
