@@ -458,6 +458,8 @@ def set_revision(file: Path, revision: str | None) -> None:
             if member.name == MANIFEST:
                 fields = json.loads(content)
                 del fields["revision"]
+                for name in ADDED if revision is None else ():
+                    fields["members"].pop(f"tables/{name}.jsonl", None)
                 content = json.dumps(fields if revision is None else {**fields, "revision": revision}).encode()
                 member.size = len(content)
             new.addfile(member, io.BytesIO(content))
