@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -117,6 +118,18 @@ class GatewaySettings(StageSettings):
     operation_max_age_days: float = Field(
         90.0, ge=0, le=36_500, description="days after its submission in which a finished operation is kept; 0: for ever"
     )
+    webhook_networks: str = Field(
+        "",
+        max_length=1000,
+        description="networks that are not public and to which webhooks may go, also over http: CIDRs with commas between them",
+    )
+    webhook_attempts: int = Field(
+        15, ge=1, le=100, description="attempts before an event is a dead letter; with webhook_retry_s = 5, about 24 hours"
+    )
+    webhook_retry_s: float = Field(
+        5.0, gt=0, le=86_400, description="time before the second attempt, seconds; it doubles with every attempt, up to 12 hours"
+    )
+    webhook_deadline_s: float = Field(15.0, gt=0, le=30, description="longest time of one attempt, seconds")
     max_job_bytes: int = Field(
         200 << 30, ge=1 << 20, le=1 << 60, description="largest size on disk of one job (records and background video), bytes"
     )
@@ -232,6 +245,16 @@ class GatewaySettings(StageSettings):
                 "the address has a user or a password, which C2PA's library does not send: give an address without them"
             )
         return url
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        try:
+            for name in text.split(",") if text else ():
+                ip_network(name.strip())
+        except ValueError as problem:
+            raise ValueError(f"{problem}: give networks such as 10.0.0.0/8,fd00::/8") from None
+        return text
 
     @field_validator("data_dir")
     @classmethod

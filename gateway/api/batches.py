@@ -32,7 +32,7 @@ from gateway.batch.types import BatchFacts, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
-from gateway.operations.store import OperationStore
+from gateway.operations.store import OnEnd, OperationStore, tell_nobody
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailableError, InvalidRequestError, OverloadedError
 
@@ -77,12 +77,13 @@ class BatchJobs:
         settings: settings of the process.
         context: what the operations work with.
         shared: what the tenants of the process share.
+        on_end: called with an operation behind a batch that has ended.
     """
 
-    def __init__(self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext) -> None:
+    def __init__(self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext, on_end: OnEnd) -> None:
         self._settings = settings
         self._rewrite = context.names.rewrite
-        self.operations = OperationStore(context.actors.database, kinds=(BATCH,))
+        self.operations = OperationStore(context.actors.database, kinds=(BATCH,), on_end=on_end)
         self._slots = context.quota.shots(shared.shots)
         self._stack = AsyncExitStack()
         place = Installation(settings, context.actors, context.artefacts)
@@ -221,13 +222,16 @@ class Batches:
         settings: settings of the process.
         context: what the operations work with.
         shared: what the tenants of the process share.
+        on_end: called with an operation behind a batch that has ended.
     """
 
-    def __init__(self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext) -> None:
+    def __init__(
+        self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext, on_end: OnEnd = tell_nobody
+    ) -> None:
         self._settings = settings
         self._shared = context.actors.database.shared
         self._audit = context.actors.audit
-        self._jobs = BatchJobs(settings, context, shared)
+        self._jobs = BatchJobs(settings, context, shared, on_end)
         self._runner = self._jobs.runner()
         self.views = BatchViews(settings, self._jobs.operations)
         self._closing = asyncio.Event()

@@ -44,7 +44,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dubstage.client.errors import status_of
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from gateway.api.openapi import openapi_document
 from gateway.api.uploads import READY_KEY
 from gateway.settings import GatewaySettings
@@ -53,7 +53,9 @@ from services.common.server import error_status
 from services.common.server.auth import AUTHORIZATION_KEY
 
 SERVED: Final[tuple[ServiceDescriptor, ...]] = tuple(
-    service for file in (gateway_pb2, batch_pb2, media_pb2, operations_pb2) for service in file.DESCRIPTOR.services_by_name.values()
+    service
+    for file in (gateway_pb2, batch_pb2, media_pb2, webhook_pb2, operations_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
 )
 """Services of the gateway."""
 MAX_CONNECTIONS: Final = 256

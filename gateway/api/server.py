@@ -17,7 +17,7 @@ import grpc.aio
 from google.longrunning import operations_pb2_grpc
 from prometheus_client import Gauge
 
-from dubstage.gateway.v1alpha1 import batch_pb2_grpc, gateway_pb2_grpc, media_pb2_grpc
+from dubstage.gateway.v1alpha1 import batch_pb2_grpc, gateway_pb2_grpc, media_pb2_grpc, webhook_pb2_grpc
 from gateway.api.actors import ActorServicer
 from gateway.api.batch_service import BatchServicer
 from gateway.api.context import OpenedStages, ProcessContext
@@ -26,6 +26,7 @@ from gateway.api.operations import OperationsServicer
 from gateway.api.rest import SERVED, RestServer
 from gateway.api.tenants import Servicers, Tenants
 from gateway.api.uploads import MediaServicer
+from gateway.api.webhooks import WebhookServicer
 from gateway.live.admission import LiveMetrics
 from gateway.settings import GatewaySettings
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
@@ -39,7 +40,7 @@ SERVICES: Final = tuple(service.full_name for service in SERVED)
 
 
 def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
-    """Add ActorService, DubService, BatchService, MediaService and Operations to a server.
+    """Add ActorService, DubService, BatchService, MediaService, WebhookService and Operations to a server.
 
     Args:
         tenants: the tenants of this process.
@@ -48,11 +49,13 @@ def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
     dubs: Any = _ByTenant(DubServicer, tenants, lambda own: own.dubs)
     batches: Any = _ByTenant(BatchServicer, tenants, lambda own: own.batches)
     media: Any = _ByTenant(MediaServicer, tenants, lambda own: own.media)
+    webhooks: Any = _ByTenant(WebhookServicer, tenants, lambda own: own.webhooks)
     operations: Any = _ByTenant(OperationsServicer, tenants, lambda own: own.operations)
     gateway_pb2_grpc.add_ActorServiceServicer_to_server(actors, server)
     gateway_pb2_grpc.add_DubServiceServicer_to_server(dubs, server)
     batch_pb2_grpc.add_BatchServiceServicer_to_server(batches, server)
     media_pb2_grpc.add_MediaServiceServicer_to_server(media, server)
+    webhook_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
     operations_pb2_grpc.add_OperationsServicer_to_server(operations, server)
 
 

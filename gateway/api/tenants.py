@@ -24,6 +24,7 @@ from gateway.api.dubs import DubJobs, DubServicer, FaceJobs
 from gateway.api.errors import with_names
 from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of
 from gateway.api.uploads import MediaServicer, TenantUploads
+from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
 from gateway.audit.log import record_settings
 from gateway.batch.changes import batch_pictures, expire_batches
@@ -37,6 +38,7 @@ from gateway.stages.interface import Stages
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.paths import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants
+from gateway.webhooks.store import WebhookStore
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT, current_caller
 
@@ -93,7 +95,7 @@ def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedS
     }
     database = context.actors.database
     return JobRunner(
-        OperationStore(database, kinds=tuple(handlers), audit_of=audit_event_of),
+        OperationStore(database, kinds=tuple(handlers), audit_of=audit_event_of, on_end=write_event),
         {kind: for_tenant(settings.tenant, stages.once_serving(handler)) for kind, handler in handlers.items()},
         max_concurrent=settings.max_concurrent_jobs,
         max_queued=settings.max_queued_jobs,
@@ -107,12 +109,13 @@ def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedS
 
 @dataclass(frozen=True, slots=True)
 class Servicers:
-    """The servicers of one tenant: ActorService, DubService, BatchService, MediaService and Operations."""
+    """The servicers of one tenant: ActorService, DubService, BatchService, MediaService, WebhookService and Operations."""
 
     actors: Any
     dubs: Any
     batches: Any
     media: Any
+    webhooks: Any
     operations: Any
 
     @classmethod
@@ -126,6 +129,7 @@ class Servicers:
         long_calls: LongCalls,
         *,
         media: MediaServicer,
+        webhooks: WebhookServicer,
         stages: Callable[[], Awaitable[Stages]],
     ) -> Self:
         """Return the servicers that work with these places.
@@ -138,6 +142,7 @@ class Servicers:
             batches: the RPCs of batches.
             long_calls: long calls of all tenants.
             media: the RPCs of uploads and downloads.
+            webhooks: the RPCs of webhooks.
             stages: returns the stages as soon as they serve.
         """
         names = context.names
@@ -146,6 +151,7 @@ class Servicers:
             with_names(DubServicer(context, runner, live, stages), names),
             with_names(batches, names),
             with_names(media, names),
+            with_names(webhooks, names),
             with_names(OperationsServicer(runner, context.actors.audit, long_calls), names),
         )
 
@@ -188,15 +194,27 @@ class Tenant:
             max_message_bytes=settings.max_message_bytes,
             admission=shared.live,
         )
-        self._batches = Batches(settings, context, shared)
+        self._batches = Batches(settings, context, shared, write_event)
         self._eraser = eraser_of(settings, context, runner, live)
         self._uploads = uploads = TenantUploads(settings, context.actors.database)
         self._expire = functools.partial(expire_hourly, settings, context, self._batches.views, uploads)
         self._chores: list[asyncio.Task[None]] = []
         batches = BatchServicer(settings, context, self._batches, shared.long_calls)
         media = MediaServicer(uploads, settings, context.quota, shared.long_calls)
+        hooks = WebhookStore(context.actors.database)
+        operations = OperationStore(context.actors.database, kinds=(DUB, ACTOR, FACES))
+        self._sender = sender_of(settings, hooks, operations, self._batches.views, context.names)
+        webhooks = WebhookServicer(settings, hooks, context.actors.audit)
         self.servicers: Servicers = Servicers.of(
-            context, runner, self._eraser, live, batches, shared.long_calls, media=media, stages=stages.serving
+            context,
+            runner,
+            self._eraser,
+            live,
+            batches,
+            shared.long_calls,
+            media=media,
+            webhooks=webhooks,
+            stages=stages.serving,
         )
 
     @property
@@ -205,8 +223,8 @@ class Tenant:
         return self._runner.unfinished + self._batches.unfinished
 
     def watch(self) -> None:
-        """Begin to carry out erasures that other processes ask for, and to remove what is old."""
-        self._chores += [asyncio.create_task(self._eraser.watch()), asyncio.create_task(self._expire())]
+        """Begin to carry out erasures that other processes ask for, to remove what is old, and to send events."""
+        self._chores += [asyncio.create_task(work) for work in (self._eraser.watch(), self._expire(), self._sender.run())]
 
     async def start(self, tracer: trace.Tracer) -> None:
         """Resume interrupted operations and batches. The stages are open.

@@ -29,6 +29,7 @@ from gateway.operations.store import LeaseRow, OperationRow
 from gateway.private_files import KEY_MODE, key_file_error
 from gateway.provenance.credential import KEY_FILE
 from gateway.signatures import KEY_FILE as SIGNING
+from gateway.webhooks.store import DeliveryRow
 from services.common.errors import InvalidRequestError
 from services.common.files import create_whole, sha256_of
 
@@ -254,7 +255,9 @@ def _key_content(file: Path) -> bytes | None:
         raise key_file_error(file, problem) from problem
 
 
-TRANSIENT: Final = frozenset(table.__tablename__ for table in (JobFolderRow, JobBlobRow, JobRow, LeaseRow, InstallationRow))
+TRANSIENT: Final = frozenset(
+    table.__tablename__ for table in (JobFolderRow, JobBlobRow, JobRow, LeaseRow, DeliveryRow, InstallationRow)
+)
 """Tables about the folders of running jobs, the gateways that run them, and the database itself. A backup leaves them out, because
 it holds none of these. The id of the database is in the manifest."""
 _ROWS_AT_ONCE: Final = 500

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import create_engine, insert, inspect, select, text, true
+from sqlalchemy import ColumnElement, Double, cast, create_engine, extract, func, insert, inspect, select, text, true
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -174,6 +174,8 @@ def engine_of(url: str) -> Engine:
 
 SCHEMA_PREFIX: Final = "dubstage_"
 """Beginning of the names of tenants' schemas in PostgreSQL."""
+_UNIX_EPOCH: Final = 2440587.5
+"""Julian day of the beginning of Unix time."""
 _REFUSALS: Final = ("28", "3D", "42501", "25006")
 """Beginnings of PostgreSQL's codes for wrong credentials, unknown databases, missing permissions and read-only servers."""
 _MISSING_TABLE: Final = "42P01"
@@ -288,6 +290,13 @@ class Database:
     def shared(self) -> bool:
         """Whether several gateways may use the database at the same time: PostgreSQL. A SQLite file has one gateway."""
         return self.engine.dialect.name == "postgresql"
+
+    @property
+    def clock(self) -> ColumnElement[float]:
+        """The time of the database, Unix time in seconds. Leases end by this clock: clocks of gateways need not agree."""
+        if self.shared:
+            return cast(extract("epoch", func.clock_timestamp()), Double)
+        return (func.julianday("now") - _UNIX_EPOCH) * 86400.0
 
     def claim(self, *, alone: bool = False) -> None:
         """Say that a gateway works with the database, until `close()`, or until this process or its connection ends.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Double, and_, cast, exists, extract, func, select, true, update
+from sqlalchemy import ColumnElement, and_, exists, func, select, true, update
 from sqlalchemy.orm import Session
 
 from gateway.audit.log import AuditLog
@@ -36,8 +36,6 @@ LEASE_S: Final = 15.0
 """Seconds that a lease lasts after its last renewal."""
 _FOR_EVER: Final = 1e15
 """End of a lease that needs no renewal, Unix time in seconds."""
-_UNIX_EPOCH: Final = 2440587.5
-"""Julian day of the beginning of Unix time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +279,7 @@ class OperationQueue:
 
     def _is_free(self, busy: Collection[int]) -> ColumnElement[bool]:
         # An operation of this process whose lease ended, because the database was away, is still this process's.
-        return and_(LeaseRow.until <= self._now(), LeaseRow.number.not_in(sorted(busy)), self._is_ours())
+        return and_(LeaseRow.until <= self._database.clock, LeaseRow.number.not_in(sorted(busy)), self._is_ours())
 
     def _is_ours(self) -> ColumnElement[bool]:
         # Looked up by the number of each lease: the table of operations may be long, that of leases is short.
@@ -290,9 +288,4 @@ class OperationQueue:
         return exists().where(OperationRow.number == LeaseRow.number, of_kinds(self._kinds)).correlate(LeaseRow)
 
     def _end(self) -> ColumnElement[float] | float:
-        return _FOR_EVER if self.lease_s is None else self._now() + self.lease_s
-
-    def _now(self) -> ColumnElement[float]:
-        if self._database.shared:
-            return cast(extract("epoch", func.clock_timestamp()), Double)
-        return (func.julianday("now") - _UNIX_EPOCH) * 86400.0
+        return _FOR_EVER if self.lease_s is None else self._database.clock + self.lease_s

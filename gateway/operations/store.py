@@ -106,6 +106,13 @@ class OperationRecord:
 AuditOf = Callable[[OperationRecord], AuditEvent | None]
 """Returns what the audit log records of an operation that has begun or ended; None: nothing."""
 
+OnEnd = Callable[[Session, OperationRecord], None]
+"""Called in the transaction that stores how an operation ended: what the function writes is kept with the end, or not at all."""
+
+
+def tell_nobody(session: Session, record: OperationRecord) -> None:
+    """Do nothing: the `OnEnd` of operations that nothing follows."""
+
 
 class OperationStore:
     """Table of operations. All methods block.
@@ -119,14 +126,21 @@ class OperationStore:
         database: database of the actors.
         kinds: kinds of the operations that this store and its queue see; None: all.
         audit_of: see the attribute.
+        on_end: see `OnEnd`.
     """
 
     def __init__(
-        self, database: Database, *, kinds: Collection[str] | None = None, audit_of: AuditOf = lambda record: None
+        self,
+        database: Database,
+        *,
+        kinds: Collection[str] | None = None,
+        audit_of: AuditOf = lambda record: None,
+        on_end: OnEnd = tell_nobody,
     ) -> None:
         self.database = database
         self.kinds = kinds
         self.audit_of = audit_of
+        self._on_end = on_end
         self._audit = AuditLog(database)
         self._lease_the_old()
 
@@ -189,6 +203,7 @@ class OperationStore:
                 .where(OperationRow.name == ended.name)
                 .values(done=True, metadata_bytes=ended.metadata, response=ended.response, error=ended.error)
             )
+            self._on_end(session, ended)
             event = self.audit_of(ended)
             if event is not None:
                 self._audit.append(session, event, continues=ended.name)

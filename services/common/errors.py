@@ -14,6 +14,7 @@
             OperationNotFoundError         no long-running operation of this name
             BatchNotFoundError             no batch of this name, or no shot of this id in the batch
             FileMissingError               no upload, and no video of a dub, has this name
+            WebhookNotFoundError           no webhook of this id
         PreconditionError                  the request is fine, the state is not (names the subject)
             ConsentRefusedError            the consent record of the person does not allow the work
                 ConsentMissingError        there is no consent record and the settings require one
@@ -186,6 +187,12 @@ class FileMissingError(ResourceError):
     """No upload, and no video of a dub, has this name."""
 
     reason = "FILE_NOT_FOUND"
+
+
+class WebhookNotFoundError(ResourceError):
+    """No webhook has this id. `resource` is the id."""
+
+    reason = "WEBHOOK_NOT_FOUND"
 
 
 class PreconditionError(DubstageError):

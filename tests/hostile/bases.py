@@ -19,7 +19,7 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -52,6 +52,7 @@ OTHERS = (
     ("gateway", operations_pb2),
     ("gateway", batch_pb2),
     ("gateway", media_pb2),
+    ("gateway", webhook_pb2),
     ("audio", health_pb2),
     ("audio", reflection_pb2),
 )
@@ -194,6 +195,15 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "BatchService.CancelBatch": [[batch_pb2.CancelBatchRequest(batch_id=BATCH, shot_ids=["one"])]],
         "BatchService.RetryBatch": [[batch_pb2.RetryBatchRequest(batch_id="nothing", shot_ids=["one"])]],
         "BatchService.DeleteBatch": [[batch_pb2.DeleteBatchRequest(batch_id="nothing")]],
+        "WebhookService.CreateWebhook": [
+            [webhook_pb2.CreateWebhookRequest(url="https://localhost/", events=[webhook_pb2.WEBHOOK_EVENT_BATCH_DONE])]
+        ],
+        "WebhookService.ListWebhooks": [[webhook_pb2.ListWebhooksRequest()]],
+        "WebhookService.DeleteWebhook": [[webhook_pb2.DeleteWebhookRequest(webhook_id="nothing")]],
+        "WebhookService.ListWebhookDeliveries": [[webhook_pb2.ListWebhookDeliveriesRequest(webhook_id="nothing", page_size=3)]],
+        "WebhookService.ReplayWebhookDeliveries": [
+            [webhook_pb2.ReplayWebhookDeliveriesRequest(webhook_id="nothing", event_ids=["msg_0"])]
+        ],
         "BatchService.GetReport": [[batch_pb2.GetReportRequest(batch_id=BATCH, format=batch_pb2.REPORT_FORMAT_JSON)]],
         "MediaService.UploadFile": [
             [

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.client import batch
+from dubstage.client import batch, webhook
 from dubstage.client import gateway as client
 from gateway.actors.store import ActorStore
 from gateway.batch import worker
@@ -35,7 +35,7 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
     monkeypatch.setattr(worker, "LOOK_S", 0.2)
     tokens = tmp_path / "tokens"
     tokens.write_text(f"{TOKEN}\n")
-    running = start_gateway(auth_token_file=tokens)
+    running = start_gateway(auth_token_file=tokens, webhook_networks="127.0.0.0/8")
     speech, rate = samples
     with running.connect(token=TOKEN) as connection:
         client.enrol(connection, **enrolment("audited", footage=OTHER)).wait(timeout_s=300)
@@ -54,6 +54,9 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
         batch.cancel(connection, "audited")
         *_, _ = batch.watch(connection, "audited")
         batch.delete(connection, "audited")
+        hook = webhook.create(connection, "http://127.0.0.1:9/").webhook.webhook_id
+        webhook.replay(connection, hook)
+        webhook.delete(connection, hook)
         client.revoke_consent(connection, actor_id="audited")
         client.erase_actor(connection, "audited")
     with ActorStore(running.settings) as actors:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pool
 
-from dubstage.client import Connection, DubstageCallError, batch, files
+from dubstage.client import Connection, DubstageCallError, batch, files, webhook
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1.batch_pb2 import SHOT_STATE_DONE
 from gateway.api.server import SERVICES
@@ -37,9 +37,10 @@ class Things:
     operation: str
     batch: str
     upload: str
+    webhook: str
 
 
-NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing", "absent.bin")
+NOTHING = Things("nobody", f"operations/{'0' * 32}", "nothing", "absent.bin", "wh-0")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def place(
         home.mkdir(parents=True)
         shutil.copy(folder / "footage.mp4", home)
         shutil.copy(media.speech, home)
-    running = gateway_factory(auth_token_file=token_file(folder), media_dir=folder / "media", require_consent=True)
+    running = gateway_factory(
+        auth_token_file=token_file(folder), media_dir=folder / "media", require_consent=True, webhook_networks="127.0.0.0/8"
+    )
     with running.connect(token=TOKENS["acme"]) as connection:
         client.enrol(connection, **enrolment(ANNA, of=folder / "footage.mp4")).wait(timeout_s=300)
         dub = client.dub(connection, **dubbing(VIDEO, actor_id=ANNA))
@@ -91,7 +94,8 @@ def place(
         *_, ended = batch.watch(connection, NIGHT)
         assert ended.progress.num_done == 1
         files.upload_pieces(connection, [b"of acme"], name=UPLOAD, size_bytes=7)
-    yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, UPLOAD))
+        hook = webhook.create(connection, "http://127.0.0.1:9/").webhook.webhook_id
+    yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, UPLOAD, hook))
     loop_thread.run(running.server.drain(grace_s=0))
 
 
@@ -115,6 +119,9 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
     "MediaService.GetUpload": lambda to, things: files.get_upload(to, things.upload),
     "MediaService.DeleteUpload": lambda to, things: files.delete_upload(to, things.upload),
     "MediaService.DownloadFile": lambda to, things: list(files.download_pieces(to, f"uploads/{things.upload}")),
+    "WebhookService.DeleteWebhook": lambda to, things: webhook.delete(to, things.webhook),
+    "WebhookService.ListWebhookDeliveries": lambda to, things: list(webhook.list_deliveries(to, things.webhook)),
+    "WebhookService.ReplayWebhookDeliveries": lambda to, things: webhook.replay(to, things.webhook),
     "Operations.GetOperation": lambda to, things: client.get_operation(to, things.operation),
     "Operations.WaitOperation": lambda to, things: client.wait_operation(to, things.operation, 5),
     "Operations.CancelOperation": lambda to, things: client.cancel_operation(to, things.operation),
@@ -125,11 +132,12 @@ LISTS: dict[str, Callable[[Connection], list[Any]]] = {
     "ActorService.ListActors": lambda to: list(client.list_actors(to)),
     "MediaService.ListUploads": lambda to: list(files.list_uploads(to)),
     "BatchService.ListBatches": lambda to: list(batch.list_batches(to)),
+    "WebhookService.ListWebhooks": webhook.list_webhooks,
     "Operations.ListOperations": lambda to: list(client.list_operations(to)),
 }
 """RPCs that list things of a tenant."""
-MAKES = {"ActorService.CreateActor", "DubService.DetectFaces", "MediaService.UploadFile"}
-"""RPCs that name files of the caller's media folder alone, and make a thing."""
+MAKES = {"ActorService.CreateActor", "DubService.DetectFaces", "MediaService.UploadFile", "WebhookService.CreateWebhook"}
+"""RPCs that name nothing of another tenant, and make a thing."""
 
 
 def test_every_rpc_has_tenant_case() -> None:
@@ -150,6 +158,7 @@ def refusal(call: Callable[[Connection, Things], object], connection: Connection
         (things.operation, "OPERATION"),
         (things.batch, "BATCH"),
         (things.upload, "UPLOAD"),
+        (things.webhook, "WEBHOOK"),
     ):
         said = [text.replace(name, kind) for text in said]
     return (error.code, error.reason, error.field, *said)

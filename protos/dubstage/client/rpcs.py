@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -144,6 +144,7 @@ class gateway:
     _DUBS: Final = "dubstage.gateway.v1alpha1.DubService"
     _BATCHES: Final = "dubstage.gateway.v1alpha1.BatchService"
     _MEDIA: Final = "dubstage.gateway.v1alpha1.MediaService"
+    _WEBHOOKS: Final = "dubstage.gateway.v1alpha1.WebhookService"
 
     CREATE_ACTOR: Final = Unary(_ACTORS, "CreateActor", gateway_pb2.CreateActorRequest, operations_pb2.Operation)
     GET_ACTOR: Final = Unary(_ACTORS, "GetActor", gateway_pb2.GetActorRequest, gateway_pb2.GetActorResponse)
@@ -168,6 +169,21 @@ class gateway:
     LIST_UPLOADS: Final = Unary(_MEDIA, "ListUploads", media_pb2.ListUploadsRequest, media_pb2.ListUploadsResponse)
     DELETE_UPLOAD: Final = Unary(_MEDIA, "DeleteUpload", media_pb2.DeleteUploadRequest, media_pb2.DeleteUploadResponse)
     DOWNLOAD_FILE: Final = Download(_MEDIA, "DownloadFile", media_pb2.DownloadFileRequest, media_pb2.DownloadFileResponse)
+    CREATE_WEBHOOK: Final = Unary(_WEBHOOKS, "CreateWebhook", webhook_pb2.CreateWebhookRequest, webhook_pb2.CreateWebhookResponse)
+    LIST_WEBHOOKS: Final = Unary(_WEBHOOKS, "ListWebhooks", webhook_pb2.ListWebhooksRequest, webhook_pb2.ListWebhooksResponse)
+    DELETE_WEBHOOK: Final = Unary(_WEBHOOKS, "DeleteWebhook", webhook_pb2.DeleteWebhookRequest, webhook_pb2.DeleteWebhookResponse)
+    LIST_WEBHOOK_DELIVERIES: Final = Unary(
+        _WEBHOOKS,
+        "ListWebhookDeliveries",
+        webhook_pb2.ListWebhookDeliveriesRequest,
+        webhook_pb2.ListWebhookDeliveriesResponse,
+    )
+    REPLAY_WEBHOOK_DELIVERIES: Final = Unary(
+        _WEBHOOKS,
+        "ReplayWebhookDeliveries",
+        webhook_pb2.ReplayWebhookDeliveriesRequest,
+        webhook_pb2.ReplayWebhookDeliveriesResponse,
+    )
 
 
 class operations:

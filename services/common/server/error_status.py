@@ -60,7 +60,12 @@ def _unpack_field(details: StatusDetails) -> dict[str, Any]:
 
 
 def _pack_resource(error: errors.ResourceError) -> list[Message]:
-    kinds = {errors.ModelNotFoundError: "model", errors.OperationNotFoundError: "operation", errors.BatchNotFoundError: "batch"}
+    kinds = {
+        errors.ModelNotFoundError: "model",
+        errors.OperationNotFoundError: "operation",
+        errors.BatchNotFoundError: "batch",
+        errors.WebhookNotFoundError: "webhook",
+    }
     kind = kinds.get(type(error), "artefact")
     return [error_details_pb2.ResourceInfo(resource_type=kind, resource_name=_short(error.resource))]
 

@@ -37,6 +37,7 @@ EXAMPLES: list[errors.DubstageError] = [
     errors.ModelNotFoundError("no renderer is called 'wav'", resource="wav"),
     errors.OperationNotFoundError("no operation operations/7", resource="operations/7"),
     errors.BatchNotFoundError("batch night has no shot s7", resource="night/s7"),
+    errors.WebhookNotFoundError("no webhook 'wh-0': see ListWebhooks", resource="wh-0"),
     errors.ConsentMissingError("actor ann has no consent on record", subject="actors/ann"),
     errors.ConsentUnsignedError("the record of ann is not signed", subject="ann"),
     errors.ConsentSignerUnknownError("the record of ann is signed with an unknown key", subject="ann"),

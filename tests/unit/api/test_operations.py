@@ -6,7 +6,7 @@ import json
 
 from google.longrunning import operations_pb2
 
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from gateway.actors.store import ActorStore
 from gateway.api.messages import consent_message
 from gateway.api.operations import DUB, audit_event_of
@@ -51,6 +51,8 @@ READS = {
     "MediaService.ListUploads",
     "MediaService.DeleteUpload",
     "MediaService.DownloadFile",
+    "WebhookService.ListWebhooks",
+    "WebhookService.ListWebhookDeliveries",
     "Operations.ListOperations",
     "Operations.GetOperation",
     "Operations.WaitOperation",
@@ -70,6 +72,9 @@ LEAVES = {
     "BatchService.CancelBatch": {EventKind.BATCH_CANCELLED},
     "BatchService.RetryBatch": {EventKind.BATCH_RETRIED},
     "BatchService.DeleteBatch": {EventKind.BATCH_REMOVED},
+    "WebhookService.CreateWebhook": {EventKind.WEBHOOK_CREATED},
+    "WebhookService.DeleteWebhook": {EventKind.WEBHOOK_REMOVED},
+    "WebhookService.ReplayWebhookDeliveries": {EventKind.WEBHOOK_REPLAYED},
     "Operations.CancelOperation": {EventKind.OPERATION_CANCELLED},
     "Operations.DeleteOperation": {EventKind.OPERATION_REMOVED},
 }
@@ -82,6 +87,7 @@ def test_every_rpc_of_the_contracts_is_classified() -> None:
         *gateway_pb2.DESCRIPTOR.services_by_name.values(),
         *batch_pb2.DESCRIPTOR.services_by_name.values(),
         *media_pb2.DESCRIPTOR.services_by_name.values(),
+        *webhook_pb2.DESCRIPTOR.services_by_name.values(),
         *operations_pb2.DESCRIPTOR.services_by_name.values(),
     ]
     rpcs = {f"{service.name}.{method.name}" for service in services for method in service.methods}

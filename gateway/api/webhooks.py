@@ -1,0 +1,158 @@
+"""RPCs of WebhookService, and the events of operations and batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from google.protobuf import json_format
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dubstage.gateway.v1alpha1 import webhook_pb2 as pb
+from dubstage.gateway.v1alpha1 import webhook_pb2_grpc
+from gateway.api.batch_service import batch_message
+from gateway.api.batches import BATCH, BatchViews, outputs_of
+from gateway.api.errors import ErrorRewriter
+from gateway.api.operations import operation_message, page_number_from, page_size_from
+from gateway.async_utilities import in_thread
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.audit.log import AuditLog
+from gateway.operations.store import OperationRecord, OperationRow, OperationStore
+from gateway.settings import GatewaySettings
+from gateway.webhooks.addresses import checked_target, networks_of
+from gateway.webhooks.sender import DataOf, WebhookSender
+from gateway.webhooks.store import Delivery, EventType, Webhook, WebhookStore, add_event
+from services.common.errors import BatchNotFoundError, InvalidRequestError, OperationNotFoundError
+
+_NUMBER_OF: Final = {
+    EventType.OPERATION_DONE: pb.WEBHOOK_EVENT_OPERATION_DONE,
+    EventType.OPERATION_FAILED: pb.WEBHOOK_EVENT_OPERATION_FAILED,
+    EventType.BATCH_DONE: pb.WEBHOOK_EVENT_BATCH_DONE,
+}
+_TYPE_OF: Final[Mapping[int, EventType]] = {number: event for event, number in _NUMBER_OF.items()}
+
+
+def write_event(session: Session, record: OperationRecord) -> None:
+    """Write the event of an operation that has ended, in the transaction that stores the end."""
+    if record.kind != BATCH:
+        event = EventType.OPERATION_DONE if record.error is None else EventType.OPERATION_FAILED
+        add_event(session, record, event, record.name)
+        return
+    name = str(json.loads(record.request)["name"])
+    # Another operation goes on with a batch whose shots began anew, and writes the event.
+    others = select(OperationRow.number).where(OperationRow.done.is_(False), OperationRow.output.in_(outputs_of(name))).limit(1)
+    if record.error is None and session.scalar(others) is None:
+        add_event(session, record, EventType.BATCH_DONE, name)
+
+
+def data_of(operations: OperationStore, views: BatchViews, told: Callable[[str], str]) -> DataOf:
+    """Return what makes the data of events: the JSON of what GetOperation and GetBatch return.
+
+    Args:
+        operations: the operations that callers see.
+        views: looks at the batches.
+        told: removes the server's folders from texts.
+    """
+
+    def data(delivery: Delivery) -> Mapping[str, Any] | None:
+        try:
+            if delivery.event is not EventType.BATCH_DONE:
+                return json_format.MessageToDict(operation_message(operations.get(delivery.subject)))
+            view = views.view(delivery.subject)
+        except (OperationNotFoundError, BatchNotFoundError):
+            return None
+        return json_format.MessageToDict(batch_message(view.facts, view.progress, [told(note) for note in view.notes]))
+
+    return data
+
+
+def sender_of(
+    settings: GatewaySettings, store: WebhookStore, operations: OperationStore, views: BatchViews, names: ErrorRewriter
+) -> WebhookSender:
+    """Return what sends a tenant's events."""
+    return WebhookSender(
+        store,
+        data_of(operations, views, names.told),
+        networks=settings.webhook_networks,
+        attempts=settings.webhook_attempts,
+        retry_s=settings.webhook_retry_s,
+        deadline_s=settings.webhook_deadline_s,
+    )
+
+
+def _message(webhook: Webhook) -> pb.Webhook:
+    return pb.Webhook(
+        webhook_id=webhook.webhook_id,
+        url=webhook.url,
+        events=[_NUMBER_OF[event] for event in webhook.events],
+        created_at=webhook.created_at,
+        disabled=webhook.disabled,
+    )
+
+
+def _delivery_message(delivery: Delivery) -> pb.WebhookDelivery:
+    return pb.WebhookDelivery(
+        event_id=delivery.event_id,
+        event=_NUMBER_OF[delivery.event],
+        subject=delivery.subject,
+        attempts=delivery.attempts,
+        last_error=delivery.last_error,
+        dead=delivery.dead,
+    )
+
+
+class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
+    """Registers, lists and removes webhooks, and shows and replays their deliveries.
+
+    Args:
+        settings: settings of the process.
+        store: webhooks and deliveries.
+        audit: the audit log.
+    """
+
+    def __init__(self, settings: GatewaySettings, store: WebhookStore, audit: AuditLog) -> None:
+        self._networks = networks_of(settings.webhook_networks)
+        self._store = store
+        self._audit = audit
+
+    async def CreateWebhook(self, request: pb.CreateWebhookRequest, context: Any) -> pb.CreateWebhookResponse:  # noqa: N802
+        """Check an address, and register it."""
+        if pb.WEBHOOK_EVENT_UNSPECIFIED in request.events:
+            raise InvalidRequestError("events: name events, or leave the field empty for all", field="events")
+        await checked_target(request.url, self._networks)
+        events = [_TYPE_OF[number] for number in request.events] or list(EventType)
+        webhook = await in_thread(self._store.create, request.url, events)
+        await self._record(EventKind.WEBHOOK_CREATED, webhook.webhook_id)
+        return pb.CreateWebhookResponse(webhook=_message(webhook), secret=webhook.secret)
+
+    async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Any) -> pb.ListWebhooksResponse:  # noqa: N802
+        """List all webhooks."""
+        return pb.ListWebhooksResponse(webhooks=map(_message, await in_thread(self._store.list)))
+
+    async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, context: Any) -> pb.DeleteWebhookResponse:  # noqa: N802
+        """Remove a webhook."""
+        await in_thread(self._store.delete, request.webhook_id)
+        await self._record(EventKind.WEBHOOK_REMOVED, request.webhook_id)
+        return pb.DeleteWebhookResponse()
+
+    async def ListWebhookDeliveries(  # noqa: N802
+        self, request: pb.ListWebhookDeliveriesRequest, context: Any
+    ) -> pb.ListWebhookDeliveriesResponse:
+        """List what waits or was given up."""
+        size, after = page_size_from(request.page_size), page_number_from(request.page_token)
+        found = await in_thread(lambda: self._store.deliveries(request.webhook_id, dead=request.dead, after=after, limit=size + 1))
+        token = str(found[size - 1].number) if len(found) > size else ""
+        return pb.ListWebhookDeliveriesResponse(deliveries=map(_delivery_message, found[:size]), next_page_token=token)
+
+    async def ReplayWebhookDeliveries(  # noqa: N802
+        self, request: pb.ReplayWebhookDeliveriesRequest, context: Any
+    ) -> pb.ReplayWebhookDeliveriesResponse:
+        """Send again what was given up."""
+        count = await in_thread(self._store.replay, request.webhook_id, list(request.event_ids))
+        await self._record(EventKind.WEBHOOK_REPLAYED, request.webhook_id)
+        return pb.ReplayWebhookDeliveriesResponse(num_replayed=count)
+
+    async def _record(self, event: EventKind, webhook_id: str) -> None:
+        await in_thread(self._audit.record, AuditEvent(event=event, work=webhook_id))

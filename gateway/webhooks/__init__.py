@@ -1,0 +1,1 @@
+"""Webhooks: events of operations and batches that have ended, sent to the callers' HTTP servers."""

@@ -1,0 +1,67 @@
+"""Webhooks of the gateway: your HTTP server is told of operations and batches that have ended.
+
+with connect("localhost:50050") as connection:
+    created = webhook.create(connection, "https://example.com/hook")
+    print(created.webhook.webhook_id, created.secret)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from dubstage.client import rpcs
+from dubstage.client.arrays import number_of
+from dubstage.client.calls import paged_call, unary_call
+from dubstage.gateway.v1alpha1 import webhook_pb2 as pb
+
+__all__ = ["create", "delete", "list_deliveries", "list_webhooks", "replay"]
+
+Event = Literal["operation_done", "operation_failed", "batch_done"]
+"""Kind of an event."""
+
+
+@unary_call(rpcs.gateway.CREATE_WEBHOOK, lambda reply: reply)
+def create(url: str, *, events: Sequence[Event | int] = ()) -> pb.CreateWebhookRequest:
+    """Register an https address, and return a CreateWebhookResponse with the Webhook and its secret.
+
+    Args:
+        url: where events go.
+        events: kinds of events; empty: all.
+    """
+    return pb.CreateWebhookRequest(url=url, events=[number_of(pb.WebhookEvent, "WEBHOOK_EVENT_", event) for event in events])
+
+
+@unary_call(rpcs.gateway.LIST_WEBHOOKS, lambda reply: list(reply.webhooks))
+def list_webhooks() -> pb.ListWebhooksRequest:
+    """Return all Webhooks."""
+    return pb.ListWebhooksRequest()
+
+
+@unary_call(rpcs.gateway.DELETE_WEBHOOK, lambda reply: None)
+def delete(webhook_id: str) -> pb.DeleteWebhookRequest:
+    """Remove a webhook with its deliveries."""
+    return pb.DeleteWebhookRequest(webhook_id=webhook_id)
+
+
+@paged_call(rpcs.gateway.LIST_WEBHOOK_DELIVERIES, lambda page: page.deliveries)
+def list_deliveries(webhook_id: str, *, dead: bool = False, page_size: int = 0) -> pb.ListWebhookDeliveriesRequest:
+    """Yield the WebhookDeliveries that wait or were given up.
+
+    Args:
+        webhook_id: id of the webhook.
+        dead: only deliveries that were given up.
+        page_size: most entries of one answer; 0: 100.
+    """
+    return pb.ListWebhookDeliveriesRequest(webhook_id=webhook_id, dead=dead, page_size=page_size)
+
+
+@unary_call(rpcs.gateway.REPLAY_WEBHOOK_DELIVERIES, lambda reply: reply.num_replayed)
+def replay(webhook_id: str, *, event_ids: Sequence[str] = ()) -> pb.ReplayWebhookDeliveriesRequest:
+    """Send again what was given up, and return the number of events.
+
+    Args:
+        webhook_id: id of the webhook.
+        event_ids: ids of the events; empty: all.
+    """
+    return pb.ReplayWebhookDeliveriesRequest(webhook_id=webhook_id, event_ids=event_ids)

@@ -1,0 +1,69 @@
+"""Tests of the pauses between attempts, of the address check, and of the payload's size."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+
+import pytest
+
+from gateway.settings import GatewaySettings
+from gateway.webhooks.addresses import is_allowed, is_public, networks_of
+from gateway.webhooks.sender import LONGEST_PAUSE_S, MAX_BODY_BYTES, body_of, pause_s
+from gateway.webhooks.store import Delivery, EventType, Webhook
+
+
+def test_default_attempts_take_a_day() -> None:
+    settings = GatewaySettings()
+    total_s = sum(pause_s(failed, settings.webhook_retry_s, 0.5) for failed in range(1, settings.webhook_attempts))
+    assert 20 * 3600 < total_s < 28 * 3600
+
+
+def test_pauses_double_within_jitter() -> None:
+    assert [pause_s(failed, 5, 0.5) for failed in (1, 2, 3)] == [5, 10, 20]
+    assert (pause_s(1, 5, 0), pause_s(1, 5, 1)) == (3.75, 6.25)
+    assert pause_s(10_000, 5, 0.5) == LONGEST_PAUSE_S
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "168.63.129.16", "0.0.0.0"),
+        *("224.0.0.1", "255.255.255.255", "192.0.2.1", "100.100.100.200"),
+        *("::", "::1", "fe80::1", "fd00:ec2::254", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::"),
+    ],
+)
+def test_inner_address_refused(address: str) -> None:
+    assert not is_public(ip_address(address))
+    assert not is_allowed(ip_address(address), networks_of("192.168.9.0/24"), tls=True)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808"])
+def test_public_address_needs_tls(address: str) -> None:
+    assert is_allowed(ip_address(address), (), tls=True)
+    assert not is_allowed(ip_address(address), (), tls=False)
+
+
+def test_networks_of_setting_open() -> None:
+    networks = networks_of("10.0.0.0/8, fd00::/8")
+    assert is_allowed(ip_address("10.2.3.4"), networks, tls=False)
+    assert is_allowed(ip_address("fd00::1"), networks, tls=False)
+    assert not is_allowed(ip_address("192.168.0.1"), networks, tls=True)
+
+
+def test_large_event_has_its_name_alone() -> None:
+    hook = Webhook(webhook_id="wh-0", url="", secret="", events=(EventType.BATCH_DONE,), created_at="", disabled=False)
+    delivery = Delivery(
+        number=1,
+        webhook=hook,
+        operation=1,
+        event_id="msg_0",
+        event=EventType.OPERATION_DONE,
+        subject="operations/0",
+        created_at="2026-02-01T00:00:00+00:00",
+        attempts=0,
+        last_error="",
+        dead=False,
+    )
+    body = body_of(delivery, {"x": "y" * MAX_BODY_BYTES})
+    assert json.loads(body)["data"] == {"name": "operations/0", "truncated": True}
