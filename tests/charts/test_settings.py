@@ -84,6 +84,8 @@ def test_any_setting_of_a_service_reaches_it(component: str, tmp_path: Path, mon
         if name == "morphable_models":
             # The folder must exist.
             value = str(tmp_path)
+        elif name == "webhook_networks":
+            value = "10.0.0.0/8"
         expected[name] = value
         text = f"{value:g}" if isinstance(value, float) else str(value).lower()
         sets.append(f"{component}.settings.{name}={text}")

@@ -23,7 +23,7 @@ Event = Literal["operation_done", "operation_failed", "batch_done"]
 
 @unary_call(rpcs.gateway.CREATE_WEBHOOK, lambda reply: reply)
 def create(url: str, *, events: Sequence[Event | int] = ()) -> pb.CreateWebhookRequest:
-    """Register an https address, and return a CreateWebhookResponse with the Webhook and its secret.
+    """Make a webhook for an https address, and return a CreateWebhookResponse with the Webhook and its secret.
 
     Args:
         url: where events go.
@@ -40,7 +40,7 @@ def list_webhooks() -> pb.ListWebhooksRequest:
 
 @unary_call(rpcs.gateway.DELETE_WEBHOOK, lambda reply: None)
 def delete(webhook_id: str) -> pb.DeleteWebhookRequest:
-    """Remove a webhook with its deliveries."""
+    """Erase a webhook with its deliveries."""
     return pb.DeleteWebhookRequest(webhook_id=webhook_id)
 
 
@@ -58,7 +58,7 @@ def list_deliveries(webhook_id: str, *, dead: bool = False, page_size: int = 0) 
 
 @unary_call(rpcs.gateway.REPLAY_WEBHOOK_DELIVERIES, lambda reply: reply.num_replayed)
 def replay(webhook_id: str, *, event_ids: Sequence[str] = ()) -> pb.ReplayWebhookDeliveriesRequest:
-    """Send again what was given up, and return the number of events.
+    """Begin again what was given up, and return the number of events.
 
     Args:
         webhook_id: id of the webhook.
