@@ -58,7 +58,7 @@ def list_deliveries(webhook_id: str, *, dead: bool = False, page_size: int = 0) 
 
 @unary_call(rpcs.gateway.REPLAY_WEBHOOK_DELIVERIES, lambda reply: reply.num_replayed)
 def replay(webhook_id: str, *, event_ids: Sequence[str] = ()) -> pb.ReplayWebhookDeliveriesRequest:
-    """Begin again what was given up, and return the number of events.
+    """Ask the gateway to send again what was given up, and return the number of events.
 
     Args:
         webhook_id: id of the webhook.
