@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
-from dubstage.client import DubstageCallError, TlsFiles, connect, gateway
+from google.protobuf.message import Message
+
+from dubstage.client import Connection, DubstageCallError, TlsFiles, connect, files, gateway
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 
 ADDRESS_VARIABLE: Final = "DUBSTAGE_GATEWAY"
 """Environment variable with the HOST:PORT of the gateway that `dub` calls."""
 _SUITE: Final = "gateway.api.in_process"
+_SIDECAR: Final = ".c2pa"
+"""Suffix of the manifest beside a video whose container cannot hold the manifest."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step, and the finished and all frames or parts of the step."""
@@ -84,6 +90,7 @@ def dub(
     address: str | None = None,
     token: str | None = None,
     tls: TlsFiles | None = None,
+    transfer: bool = False,
     report: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **options: Unpack[DubOptions],
@@ -91,7 +98,8 @@ def dub(
     """Give a video new speech, and wait for the result. Ctrl-C and errors of `progress` cancel the dub.
 
     In this process, names are paths of this machine, and settings are the environment variables of the command line. At a gateway,
-    names are as for `dubstage.client.gateway.dub`: relative to the gateway's media folder.
+    names are as for `dubstage.client.gateway.dub`: relative to the gateway's media folder. With `transfer`, they are paths of this
+    machine there too.
 
     Args:
         footage: video of the person.
@@ -100,17 +108,20 @@ def dub(
         address: HOST:PORT of a gateway; None: the environment variable DUBSTAGE_GATEWAY. Empty: dub in this process.
         token: bearer token for the gateway.
         tls: files of the connection to the gateway; None: without TLS.
+        transfer: whether the files of this machine are uploaded to the gateway, and the video is downloaded. Then the gateway's
+            copies are deleted. An existing `output` is replaced. Without a gateway, nothing is sent.
         report: folder that gets an HTML report. A gateway writes none.
         progress: called with every frame and step.
         options: see DubOptions.
 
     Raises:
         Error: the request cannot be used, or the dub failed. `reason` and `code` are the same in this process and at a gateway.
+        OSError: a file cannot be read for the transfer, or the video cannot be written.
         TypeError: there is no such option.
     """
-    files = {"footage": os.fspath(footage), "speech": os.fspath(speech) if speech is not None else "", "output": os.fspath(output)}
+    named = {"footage": os.fspath(footage), "speech": os.fspath(speech) if speech is not None else "", "output": os.fspath(output)}
     try:
-        request = gateway.dub.request(**files, **options)
+        request = gateway.dub.request(**named, **options)
     except ValueError as problem:  # no such name of an enum
         raise DubstageCallError(str(problem), code="INVALID_ARGUMENT", reason="INVALID_REQUEST") from None
     where = os.environ.get(ADDRESS_VARIABLE, "") if address is None else address
@@ -121,7 +132,13 @@ def dub(
         raise DubstageCallError(
             "report: a gateway writes no report", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field="report"
         )
-    return _video(_at_gateway(request, where, token, tls, progress or _no_progress))
+    with connect(where, token=token, tls=tls) as connection:
+        if not transfer:
+            return _video(_at_gateway(request, connection, progress or _no_progress))
+        with _transferred(request, connection, progress or _no_progress) as fetch:
+            video = _video(_at_gateway(request, connection, progress or _no_progress))
+            fetch()
+        return replace(video, output=named["output"])
 
 
 def _suite() -> Any:
@@ -142,21 +159,64 @@ def _suite() -> Any:
     return importlib.import_module(_SUITE)
 
 
-def _at_gateway(
-    request: pb.CreateDubRequest, address: str, token: str | None, tls: TlsFiles | None, progress: Progress
-) -> pb.DubResult:
+def _at_gateway(request: pb.CreateDubRequest, connection: Connection, progress: Progress) -> pb.DubResult:
     def on_progress(message: pb.DubProgress) -> None:
         progress(message.stage, message.frames_done, message.frames_total)
 
-    with connect(address, token=token, tls=tls) as connection:
-        operation = gateway.dub.begin(connection, request)
+    operation = gateway.dub.begin(connection, request)
+    try:
+        return operation.wait(on_progress=on_progress)
+    except DubstageCallError:
+        raise
+    except BaseException:
+        operation.cancel()
+        raise
+
+
+@contextmanager
+def _transferred(request: pb.CreateDubRequest, connection: Connection, progress: Progress) -> Iterator[Callable[[], None]]:
+    """Upload the files that a request names, and let the request name the uploads. Yield a function that downloads the video.
+
+    At the end, the gateway's copies are deleted. Copies of a client that dies expire.
+    """
+    # No other call has files of these names.
+    prefix, sent, target = secrets.token_hex(8), list[str](), Path(request.output_uri)
+
+    def upload(place: str) -> str:
+        name = f"{prefix}-{len(sent)}{Path(place).suffix}"
+        sent.append(name)
+        return files.upload(connection, place, name=name, progress=lambda done, total: progress("upload", done, total)).path
+
+    def fetch() -> None:
+        files.download(connection, request.output_uri, target, progress=lambda done, total: progress("download", done, total))
         try:
-            return operation.wait(on_progress=on_progress)
-        except DubstageCallError:
-            raise
-        except BaseException:
-            operation.cancel()
-            raise
+            files.download(connection, request.output_uri + _SIDECAR, target.with_name(target.name + _SIDECAR))
+        except DubstageCallError as error:
+            if error.code != "NOT_FOUND":
+                raise
+
+    try:
+        request.output_uri = ""
+        _rename_files(request, upload)
+        video = f"{prefix}-video{target.suffix}"
+        sent += [video, video + _SIDECAR]
+        request.output_uri = f"uploads/{video}"
+        yield fetch
+    finally:
+        for name in sent:
+            # A dub that was refused wrote no video. A gateway that does not answer deletes the copies when they expire.
+            with suppress(DubstageCallError):
+                files.delete_upload(connection, name)
+
+
+def _rename_files(message: Message, rename: Callable[[str], str]) -> None:
+    """Give new names to the files in the fields `..._uri` of a message and of the messages inside. URLs stay."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if field.is_repeated else (value,):
+                _rename_files(inner, rename)
+        elif field.name.endswith("_uri") and "://" not in value:
+            setattr(message, field.name, rename(value))
 
 
 def _no_progress(step: str, done: int, total: int) -> None:

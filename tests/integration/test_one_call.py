@@ -70,6 +70,33 @@ def test_same_video_near_and_far(served: RunningGateway, alone: None, media: Med
     assert pictures(tmp_path / OUTPUT) == pictures(media.root / OUTPUT)
 
 
+def test_files_travel(served: RunningGateway, media: Media, tmp_path: Path) -> None:
+    """A gateway that shares no disk with the caller gets the files and sends the video, and keeps no copy."""
+    there = sorted(media.root.rglob("*"))
+    here = tmp_path / "here"
+    here.mkdir()
+    for source, name in ((media.root / OTHER, "film.mp4"), (media.speech, "speech.wav")):
+        (here / name).write_bytes(source.read_bytes())
+    steps: list[str] = []
+    video = dubstage.dub(
+        here / "film.mp4",
+        here / "speech.wav",
+        here / "out.mkv",
+        transfer=True,
+        skip_personalization=True,
+        progress=lambda step, done, total: steps.append(step),
+    )
+    assert (video.output, video.dubbed) == (str(here / "out.mkv"), NUM_FRAMES - 8)
+    assert len(pictures(here / "out.mkv")) == NUM_FRAMES - 8
+    assert {"upload", "dub", "download"} <= set(steps)
+    assert sorted(path.name for path in here.iterdir()) == ["film.mp4", "out.mkv", "out.mkv.c2pa", "speech.wav"]
+    with pytest.raises(dubstage.Error) as caught:
+        dubstage.dub(here / "speech.wav", here / "speech.wav", here / "never.mp4", transfer=True)
+    assert caught.value.reason == "MEDIA_UNSUPPORTED"
+    assert not (here / "never.mp4").exists()
+    assert [path for path in sorted(media.root.rglob("*")) if path not in there and path.name != "uploads"] == []
+
+
 def test_same_errors_near_and_far(served: RunningGateway, alone: None, media: Media, tmp_path: Path) -> None:
     """A mistake has the same reason and code in this process and at a gateway."""
     for options in ({"face": "nobody"}, {"method": "no-such"}, {"actor_id": "nobody"}, {"seed": -1}, {"codec": "divx"}):
