@@ -459,7 +459,7 @@ class Erasures:
         """
         places = [
             "backups that were written before: delete them, or write them anew",
-            "footage, videos and other files that users keep outside of the data folder",
+            "footage, uploads, videos and other files that users keep outside of the data folder",
             "memory of running stages: a stage asks the artefact store before each use, and the blobs are gone there",
         ]
         if self._database.shared:
