@@ -192,7 +192,8 @@ class Campaign:
             faults.append(Fault("growth", f"the servers keep {grown >> 20} MiB more than when they were warm"))
         for folder in (world.servers.data / "jobs", world.servers.media):
             for path in files_below(folder):
-                if path.name not in (*GOOD_MEDIA, *BATCH_VIDEOS):
+                # Uploads stay, so that callers can use them and continue them.
+                if path.name not in (*GOOD_MEDIA, *BATCH_VIDEOS) and path.parent != world.servers.media / "uploads":
                     faults.append(Fault("leftover", f"{path.relative_to(world.servers.folder)}"))
         for path in files_below(world.servers.store):
             if path.name.startswith(".partial"):

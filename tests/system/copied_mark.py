@@ -22,8 +22,12 @@ from services.common.array_types import Float64
 from services.common.face.crops import BOX_SIZE, box_from_frame, invert
 
 
-async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path) -> Path:
-    """Write footage, as long as the marked video, with the marked video's chips at full strength, without loss."""
+async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path, *, strength: float = 1.0) -> Path:
+    """Write footage, as long as the marked video, with the marked video's chips, without loss.
+
+    Args:
+        strength: strength of the copied chips over that of a mark.
+    """
     signs = await _read_signs(stages, marked)
     info = probe(footage)
     times = [float(tick * info.video.time_base) for tick in (info.video.pts - info.video.pts[0]).tolist()]
@@ -37,7 +41,7 @@ async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path) -
                 for row in face_records(frame.faces, frame.rgb, frame.scale):
                     frame_from_box = invert(box_from_frame(pose_of(row)))
                     light = cv2.warpAffine(_light(signs, times[frame.index]), frame_from_box, picture.shape[1::-1])
-                    picture += light[..., None]
+                    picture += strength * light[..., None]
                 if times[frame.index] > len(signs) * CHIP_S:
                     break
                 again = av.VideoFrame.from_ndarray(np.rint(picture).clip(0, 255).astype(np.uint8), format="rgb24")

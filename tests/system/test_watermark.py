@@ -162,8 +162,11 @@ def test_no_false_watermark(host: StageHost, video: Path, plain: Path, footage: 
 
 @pytest.fixture(scope="module")
 def copied_to_footage(host: StageHost, video: Path, footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The genuine footage of the dub, with the mark of the dub, which was copied without the key."""
-    return host.run(copy_mark(host.stages, video, footage, tmp_path_factory.mktemp("copied") / "forged.mkv"))
+    """The genuine footage of the dub, with the mark of the dub, which was copied without the key.
+
+    Some signs are read wrongly. With chips as strong as a mark's, one copy in three is not found, which one depends on the key.
+    """
+    return host.run(copy_mark(host.stages, video, footage, tmp_path_factory.mktemp("copied") / "forged.mkv", strength=2.0))
 
 
 @pytest.fixture(scope="module")
