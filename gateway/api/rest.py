@@ -47,6 +47,7 @@ from dubstage.client.errors import status_of
 from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from gateway.api.openapi import openapi_document
 from gateway.api.uploads import READY_KEY
+from gateway.media.uploads import PIECE_BYTES
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
@@ -76,7 +77,6 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _EVENTS: Final = "text/event-stream"
 _FILE: Final = "data"
 """Field of a message that is the body of a request or a response."""
-_PIECE_BYTES: Final = 256 << 10
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "OK": 200,
     "CANCELLED": 499,
@@ -230,7 +230,7 @@ _DIGEST: Final = re.compile(r"sha-256=:([^:]*):", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class FileUpload:
-    """What the headers say of the file in a body.
+    """File in the body of a request, as the headers describe the file.
 
     Attributes:
         size_bytes: size of the whole file.
@@ -401,7 +401,7 @@ async def _pieces(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     collected = bytearray()
     async for part in body:
         collected += part
-        if len(collected) >= _PIECE_BYTES:
+        if len(collected) >= PIECE_BYTES:
             yield bytes(collected)
             collected.clear()
     if collected:
@@ -463,7 +463,7 @@ class RestApplication:
         matching = {route.verb: route for route in ROUTES if route.pattern.fullmatch(path)}
         route = matching.get(request.method)
         if route is not None:
-            return await (self._upload if route.takes_file else self._answer)(route, request)
+            return await self._answer(route, request)
         text = f"there is no {request.method} {path[:200]}: /openapi.json lists the routes"
         if matching:
             return _plain(405, "UNIMPLEMENTED", text, {"Allow": ", ".join(matching)})
@@ -471,7 +471,7 @@ class RestApplication:
 
     async def _answer(self, route: HttpRoute, request: Request) -> Response:
         try:
-            body = await self._body(request)
+            body = b"" if route.takes_file else await self._body(request)
             message = request_message(route, request.url.path, request.query_params.multi_items(), body)
             return await self._called(route, message, request)
         except DubstageError as error:
@@ -483,6 +483,8 @@ class RestApplication:
 
     async def _called(self, route: HttpRoute, message: Message, request: Request) -> Response:
         metadata, method = _metadata(request), route.method
+        if route.takes_file:
+            return await self._upload(method, message, request, metadata)
         if route.gives_file:
             return await self._download(method, message, request, metadata)
         if method.server_streaming:
@@ -491,19 +493,11 @@ class RestApplication:
             return _events(self._calls.operation(method, message, metadata))
         return JSONResponse(json_of(await self._calls.unary(method, message, metadata)))
 
-    async def _upload(self, route: HttpRoute, request: Request) -> Response:
+    async def _upload(self, method: MethodDescriptor, first: Any, request: Request, metadata: grpc.aio.Metadata) -> Response:
         """Send the body of a request to an RPC that takes a file."""
-        try:
-            first: Any = request_message(route, request.url.path, request.query_params.multi_items(), b"")
-            file = upload_of(request.headers)
-            first.size_bytes, first.offset, first.sha256 = file.size_bytes, file.offset, file.sha256
-            return JSONResponse(json_of(await self._calls.upload(route.method, first, request.stream(), _metadata(request))))
-        except DubstageError as error:
-            return _error(_refusal(error))
-        except ClientDisconnect:
-            return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
-        except grpc.aio.AioRpcError as error:
-            return _error(_failure(error))
+        file = upload_of(request.headers)
+        first.size_bytes, first.offset, first.sha256 = file.size_bytes, file.offset, file.sha256
+        return JSONResponse(json_of(await self._calls.upload(method, first, request.stream(), metadata)))
 
     async def _download(self, method: MethodDescriptor, message: Any, request: Request, metadata: grpc.aio.Metadata) -> Response:
         """Answer with a file, or with the part that the header `Range` names."""

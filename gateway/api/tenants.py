@@ -79,7 +79,9 @@ def eraser_of(settings: GatewaySettings, context: TenantContext, runner: JobRunn
     return ActorEraser(context.actors, runner, live, clean, partial(batch_pictures, settings))
 
 
-def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedStages, slots: Slots) -> JobRunner:
+def runner_of(
+    settings: GatewaySettings, context: TenantContext, stages: OpenedStages, slots: Slots, operations: OperationStore
+) -> JobRunner:
     """Return what runs a tenant's operations of CreateDub, CreateActor and DetectFaces. Each waits until the stages serve.
 
     Args:
@@ -87,21 +89,21 @@ def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedS
         context: what the operations work with.
         stages: the stages of this process.
         slots: slots that all tenants of this process share.
+        operations: the operations.
     """
     handlers: dict[str, Handler] = {
         DUB: DubJobs(context, stages),
         ACTOR: ActorJobs(context, stages),
         FACES: FaceJobs(context, stages),
     }
-    database = context.actors.database
     return JobRunner(
-        OperationStore(database, kinds=tuple(handlers), audit_of=audit_event_of, on_end=write_event),
+        operations,
         {kind: for_tenant(settings.tenant, stages.once_serving(handler)) for kind, handler in handlers.items()},
         max_concurrent=settings.max_concurrent_jobs,
         max_queued=settings.max_queued_jobs,
         abandon=context.abandon,
         rewrite=context.names.rewrite,
-        shared=database.shared,
+        shared=operations.database.shared,
         lease_s=settings.operation_lease_s,
         slots=slots,
     )
@@ -186,7 +188,9 @@ class Tenant:
     def _furnish(self, shared: ProcessContext, settings: GatewaySettings) -> None:
         context, stages = self.installation.context, shared.stages
         record_settings(context.actors.database, settings)
-        self._runner = runner = runner_of(settings, context, stages, shared.jobs)
+        kinds = (DUB, ACTOR, FACES)
+        operations = OperationStore(context.actors.database, kinds=kinds, audit_of=audit_event_of, on_end=write_event)
+        self._runner = runner = runner_of(settings, context, stages, shared.jobs, operations)
         live = LiveStreams(
             stages,
             context.actors,
@@ -196,13 +200,12 @@ class Tenant:
         )
         self._batches = Batches(settings, context, shared, write_event)
         self._eraser = eraser_of(settings, context, runner, live)
-        self._uploads = uploads = TenantUploads(settings, context.actors.database)
+        self._uploads = uploads = TenantUploads(settings, operations)
         self._expire = functools.partial(expire_hourly, settings, context, self._batches.views, uploads)
         self._chores: list[asyncio.Task[None]] = []
         batches = BatchServicer(settings, context, self._batches, shared.long_calls)
         media = MediaServicer(uploads, settings, context.quota, shared.long_calls)
         hooks = WebhookStore(context.actors.database)
-        operations = OperationStore(context.actors.database, kinds=(DUB, ACTOR, FACES))
         self._sender = sender_of(settings, hooks, operations, self._batches.views, context.names)
         webhooks = WebhookServicer(settings, hooks, context.actors.audit)
         self.servicers: Servicers = Servicers.of(

@@ -20,7 +20,6 @@ from gateway.api.media import MediaFolder
 from gateway.api.operations import ACTOR, DUB, FACES, page_size_from
 from gateway.async_utilities import in_thread
 from gateway.batch.changes import files_of_waiting_shots
-from gateway.database.session import Database
 from gateway.housekeeping import DAY_S
 from gateway.media.uploads import FileReader, PartialUpload, StoredUpload, UploadFolder, upload_name
 from gateway.operations.store import OperationStore
@@ -53,12 +52,12 @@ class TenantUploads:
 
     Args:
         settings: settings of the process, with the places of the tenant.
-        database: database of the tenant.
+        operations: the operations whose requests name files.
     """
 
-    def __init__(self, settings: GatewaySettings, database: Database) -> None:
+    def __init__(self, settings: GatewaySettings, operations: OperationStore) -> None:
         self._settings = settings
-        self._operations = OperationStore(database, kinds=tuple(_REQUESTS))
+        self._operations = operations
         self.files = MediaFolder(settings.media_dir)
         self.folder = UploadFolder(settings.media_dir.resolve()) if settings.media_dir is not None else None
 

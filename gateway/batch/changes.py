@@ -304,6 +304,7 @@ def files_of_waiting_shots(settings: GatewaySettings) -> set[str]:
     """
     found: set[str] = set()
     for batch in open_batches(settings).batches():
+        # The object goes with what it has read: a batch may have 100,000 records.
         store = open_batches(settings)
         try:
             shots, records = store.manifest(batch.name), store.records(batch.name)

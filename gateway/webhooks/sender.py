@@ -159,7 +159,7 @@ class WebhookSender:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Send what is due, until cancelled. Then other gateways may take at once what was not sent."""
+        """Send the deliveries that are due, until cancelled. Then release the others, so that other gateways send them."""
         try:
             while True:
                 await self._look()

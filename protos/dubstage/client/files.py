@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -188,14 +188,10 @@ def _there(connection: Connection, name: str) -> pb.Upload | None:
 def _pieces(source: Path, offset: int, size_bytes: int, report: Progress) -> Iterator[bytes]:
     with source.open("rb") as stream:
         stream.seek(offset)
-        for data in _blocks(stream.read):
+        while data := stream.read(_PIECE_BYTES):
             yield data
             offset += len(data)
             report(min(offset, size_bytes), size_bytes)
-
-
-def _blocks(read: Callable[[int], bytes]) -> Iterable[bytes]:
-    return iter(lambda: read(_PIECE_BYTES), b"")
 
 
 def _sha256(file: Path) -> str:

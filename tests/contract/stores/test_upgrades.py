@@ -84,7 +84,7 @@ every_database = pytest.mark.parametrize(
 
 
 ADDED = {"webhooks", "webhook_deliveries"}
-"""Tables that migrations have added to those of the version without revisions."""
+"""Tables that the version without revisions does not have, and that migrations add."""
 
 
 def opened(settings: GatewaySettings) -> Database:

@@ -6,31 +6,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from google.longrunning import operations_pb2
 
-from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import audio, batch, face, files, gateway, motion, operations, render, rpcs, texture, webhook
 from dubstage.client.calls import Call, DownloadCall, PagedCall, StreamCall, UnaryCall, UploadCall
 from dubstage.client.operations import OperationCall
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from tests.contracts import CONTRACTS
 
-CONTRACTS = (
-    audio_pb2,
-    face_pb2,
-    motion_pb2,
-    texture_pb2,
-    render_pb2,
-    gateway_pb2,
-    batch_pb2,
-    media_pb2,
-    webhook_pb2,
-    operations_pb2,
-)
 MODULES = (audio, face, motion, texture, render, gateway, batch, files, webhook, operations)
 KINDS: dict[tuple[bool, bool], type[Rpc[Any, Any]]] = {
     (False, False): Unary,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
-from google.longrunning import operations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -15,28 +14,12 @@ from google.protobuf.message_factory import GetMessageClass
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
 from services.common.errors import InvalidRequestError
 from services.common.server.messages import check_bounds, declared
+from tests.contracts import CONTRACTS
 
 SERVICES: Final[list[ServiceDescriptor]] = [
-    service
-    for module in (
-        audio_pb2,
-        face_pb2,
-        motion_pb2,
-        texture_pb2,
-        render_pb2,
-        gateway_pb2,
-        batch_pb2,
-        media_pb2,
-        webhook_pb2,
-        operations_pb2,
-    )
-    for service in module.DESCRIPTOR.services_by_name.values()
+    service for module in CONTRACTS for service in module.DESCRIPTOR.services_by_name.values()
 ]
 REQUESTS: Final = {method.input_type.full_name: method.input_type for service in SERVICES for method in service.methods}
 LEAST: Final = {
