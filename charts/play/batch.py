@@ -12,7 +12,7 @@ from typing import Final
 from charts.play.pods import Document, Log, Podman, Server, wait_for_probes
 from charts.play.videos import MANIFEST
 from dubstage.client import Connection, DubstageCallError, batch, connect
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.provenance.binding import media_sha256
 
 NAME: Final = "play"

@@ -17,7 +17,7 @@ import av
 from charts.play.pods import Log
 from dubstage.client import connect
 from dubstage.client import gateway as dubbing
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.credential import KEY_FILE
 

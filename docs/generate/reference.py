@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 import dubstage
 from charts import schema
-from dubstage.common.v1alpha1 import bounds_pb2
+from dubstage.common.v1 import bounds_pb2
 from gateway.cli.app import app, register_commands
 from services.common.server.settings import PREFIX, StageSettings, default_artefacts_url, default_data_dir
 
@@ -151,7 +151,7 @@ def command_line_page() -> str:
 
 def _type(field: descriptor_pb2.FieldDescriptorProto, package: str) -> str:
     name = _SINGLE.get(field.type) or field.type_name.removeprefix(".").removeprefix(f"{package}.")
-    name = name.removeprefix("dubstage.").replace(".v1alpha1.", ".")
+    name = name.removeprefix("dubstage.").replace(".v1.", ".")
     return f"repeated {name}" if field.label == field.LABEL_REPEATED else f"optional {name}" if field.proto3_optional else name
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import structlog
 from google.longrunning import operations_pb2
 
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from dubstage.gateway.v1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2_grpc
 from gateway.actors.consents import Withdrawal, check_digest
 from gateway.actors.create import EnrolRequest, ForOperation, create_actor, digests_of_files, joined_digest
 from gateway.actors.receipts import ErasureReceipt

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
-from dubstage.gateway.v1alpha1 import batch_pb2_grpc, gateway_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import batch_pb2 as pb
+from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from gateway.api.batches import Batches, BatchView
 from gateway.api.context import TenantContext
 from gateway.api.operations import page_size_from

@@ -15,7 +15,7 @@ from typing import Self
 
 import structlog
 
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.installation import scene_with_actors
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore

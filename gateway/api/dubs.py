@@ -11,9 +11,9 @@ from weakref import WeakValueDictionary
 
 from google.longrunning import operations_pb2
 
-from dubstage.audio.v1alpha1 import audio_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from dubstage.audio.v1 import audio_pb2
+from dubstage.gateway.v1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2_grpc
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
 from gateway.api.context import TenantContext

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.installation import Installation, open_installation, prepared_request
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed

@@ -13,10 +13,10 @@ import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from pydantic import ValidationError
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_image
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.consents import Withdrawal
 from gateway.actors.create import EnrolRequest
 from gateway.actors.receipts import ErasureReceipt

@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
 
 import dubstage
-from dubstage.common.v1alpha1 import bounds_pb2
+from dubstage.common.v1 import bounds_pb2
 
 _INTEGERS: Final = {
     FieldDescriptor.TYPE_INT32: "int32",

@@ -13,7 +13,7 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.messages import consent_from
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind

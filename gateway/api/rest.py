@@ -44,7 +44,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dubstage.client.errors import status_of
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
+from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from gateway.api.openapi import openapi_document
 from gateway.api.uploads import READY_KEY
 from gateway.media.uploads import PIECE_BYTES
@@ -105,7 +105,7 @@ class HttpRoute:
 
     Attributes:
         verb: method of HTTP.
-        template: path as the contract writes it, such as `/v1alpha1/actors/{actor_id}`.
+        template: path as the contract writes it, such as `/v1/actors/{actor_id}`.
         pattern: matches a path; its groups are the fields of the request that the path gives.
         has_body: whether the body is the request. Otherwise the query gives the fields that are not in the path.
         takes_file: whether the body is a file, which the RPC takes in pieces.

@@ -17,7 +17,7 @@ import grpc.aio
 from google.longrunning import operations_pb2_grpc
 from prometheus_client import Gauge
 
-from dubstage.gateway.v1alpha1 import batch_pb2_grpc, gateway_pb2_grpc, media_pb2_grpc, webhook_pb2_grpc
+from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2_grpc, media_pb2_grpc, webhook_pb2_grpc
 from gateway.api.actors import ActorServicer
 from gateway.api.batch_service import BatchServicer
 from gateway.api.context import OpenedStages, ProcessContext

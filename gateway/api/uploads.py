@@ -14,8 +14,8 @@ import structlog
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from dubstage.gateway.v1alpha1 import gateway_pb2, media_pb2_grpc
-from dubstage.gateway.v1alpha1 import media_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2, media_pb2_grpc
+from dubstage.gateway.v1 import media_pb2 as pb
 from gateway.api.media import MediaFolder
 from gateway.api.operations import ACTOR, DUB, FACES, page_size_from
 from gateway.async_utilities import in_thread

@@ -10,8 +10,8 @@ from google.protobuf import json_format
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dubstage.gateway.v1alpha1 import webhook_pb2 as pb
-from dubstage.gateway.v1alpha1 import webhook_pb2_grpc
+from dubstage.gateway.v1 import webhook_pb2 as pb
+from dubstage.gateway.v1 import webhook_pb2_grpc
 from gateway.api.batch_service import batch_message
 from gateway.api.batches import BATCH, BatchViews, outputs_of
 from gateway.api.errors import ErrorRewriter

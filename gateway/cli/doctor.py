@@ -26,13 +26,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from rich.text import Text
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import rpcs
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.actors.store import check_owner
 from gateway.audit.log import REMEDY, recorded_signing_key
 from gateway.cli.app import app

@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from dubstage.client import rpcs
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.installation import open_installation
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import cancel_all
 from gateway.consent.subject import Face
 from gateway.dub.coefficients import TrackedPerson

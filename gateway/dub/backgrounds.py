@@ -23,8 +23,8 @@ import numpy.typing as npt
 from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.client.calls import Requests
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import close, in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.composite import TrackedVideo

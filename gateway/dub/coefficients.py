@@ -12,8 +12,8 @@ import numpy as np
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
 from gateway.dub.footage import AHEAD, picture_for_tracker
 from gateway.dub.messages import OnProgress, timeline_of

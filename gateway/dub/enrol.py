@@ -20,10 +20,10 @@ from dubstage.client import motion as motion_client
 from dubstage.client import render as render_client
 from dubstage.client import rpcs, to_tensor
 from dubstage.client import texture as texture_client
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error

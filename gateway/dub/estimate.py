@@ -14,8 +14,8 @@ import numpy as np
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.costs import DubWork, PaceFile, figures
 from gateway.dub.disk_needs import records_need, video_need, windows_need

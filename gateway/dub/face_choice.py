@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub.face_records import FaceIndex
 from services.common.errors import InvalidRequestError
 

@@ -16,7 +16,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.claim import spans

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
 from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of

@@ -14,7 +14,7 @@ import numpy as np
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
-from dubstage.face.v1alpha1 import face_pb2
+from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
 from gateway.dub.face_records import face_records
 from gateway.dub.messages import timeline_of

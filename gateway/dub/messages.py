@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.media.types import MediaInfo
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA

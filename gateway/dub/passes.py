@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated

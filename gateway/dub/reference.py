@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.consent.subject import Face
 from gateway.dub.face_records import FaceMeans, face_records
 from gateway.dub.footage import tracked_frames

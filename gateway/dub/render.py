@@ -12,7 +12,7 @@ import numpy as np
 
 from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import cancel_all, in_thread
 from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, learn_colours
 from gateway.dub.journal import Journal, step_key

@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.consent.record import digest_of
 from gateway.dub.enrol import actor_refs
 from gateway.dub.face_choice import ChosenFace, FaceChoice

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.messages import OnProgress, timeline_of

@@ -12,12 +12,12 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import audio as audio_client
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
 from gateway.media.sound import Speech
 from gateway.stages.calls import CallPace, until_done

@@ -18,9 +18,9 @@ from dubstage.client import motion as motion_client
 from dubstage.client import render as render_client
 from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.compositing.blend import blend_box
 from gateway.compositing.detail import skin_under
 from gateway.compositing.jaw import JawMove, move_jaw, warp_footage

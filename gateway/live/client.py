@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import gateway as gateway_client
 from dubstage.client import rpcs
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.consent.record import ConsentUse
 from gateway.live.session import LiveFrame
 from gateway.media.pixels import ColourTags

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.blend import paste_box
 from gateway.compositing.jaw import JawMove, move_jaw, warp_footage

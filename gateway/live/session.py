@@ -17,15 +17,15 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import audio as audio_client
 from dubstage.client import motion as motion_client
 from dubstage.client import render as render_client
 from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import ReadAhead, close
 from gateway.compositing.jaw import JawMove

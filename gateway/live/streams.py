@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass
 from typing import Final
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from gateway.actors.consents import Consents
 from gateway.actors.job_blobs import erased_meanwhile
 from gateway.actors.store import ActorStore

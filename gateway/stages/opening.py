@@ -22,9 +22,9 @@ from google.protobuf.json_format import MessageToDict
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.remote import RemoteStages

@@ -15,8 +15,8 @@ from typing import Any, Final, TypedDict, Unpack
 from google.protobuf.message import Message
 
 from dubstage.client import Connection, DubstageCallError, TlsFiles, connect, files, gateway
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2 as pb
 
 ADDRESS_VARIABLE: Final = "DUBSTAGE_GATEWAY"
 """Environment variable with the HOST:PORT of the gateway that `dub` calls."""

@@ -25,8 +25,8 @@ import grpc.aio
 import numpy as np
 import psutil
 
-from dubstage.render.v1alpha1 import render_pb2 as pb
-from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from dubstage.render.v1 import render_pb2 as pb
+from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from research.bench.health import health_while
 from services.common.errors import BackendUnavailableError
 from services.common.face.crops import BOX_SIZE
@@ -37,7 +37,7 @@ from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import RenderFrame
 
 if TYPE_CHECKING:
-    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 
 STREAMS: Final = (1, 4, 16)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
 from gateway.dub.composite import composite_frame

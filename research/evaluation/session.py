@@ -13,8 +13,8 @@ import numpy as np
 
 from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.composite import composite_frame
 from gateway.dub.enrol import EnrolledActor, EnrolOptions, encode_style

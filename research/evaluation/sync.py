@@ -14,8 +14,8 @@ import numpy as np
 
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs, to_image
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
 from gateway.dub.records import FEATURE_RECORD, RecordFile
 from gateway.dub.speech import extract_features, feature_block, motion_frames_for
 from gateway.media import sound

@@ -25,7 +25,7 @@ import soxr
 from dubstage.client import audio as audio_client
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub.face_choice import FaceChoice, choose_face
 from gateway.dub.face_records import read_index
 from gateway.dub.footage import analyse_footage

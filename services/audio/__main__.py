@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from dubstage.audio.v1alpha1 import audio_pb2, audio_pb2_grpc
+from dubstage.audio.v1 import audio_pb2, audio_pb2_grpc
 from services.audio.extract import extract_features
 from services.audio.models import AudioModels
 from services.audio.servicer import AudioServicer

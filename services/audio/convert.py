@@ -1,4 +1,4 @@
-"""Messages of dubstage.audio.v1alpha1 to and from the stage's own types, with validation."""
+"""Messages of dubstage.audio.v1 to and from the stage's own types, with validation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from dubstage.audio.v1alpha1 import audio_pb2 as pb
+from dubstage.audio.v1 import audio_pb2 as pb
 from dubstage.client import to_tensor
 from services.audio.extract import FeatureExtractor, collect
 from services.audio.models import KINDS, AudioModels

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from dubstage.audio.v1alpha1 import audio_pb2 as pb
-from dubstage.audio.v1alpha1 import audio_pb2_grpc
+from dubstage.audio.v1 import audio_pb2 as pb
+from dubstage.audio.v1 import audio_pb2_grpc
 from services.audio.convert import blocks_to_proto, chunk_from_proto, extractor_from_proto
 from services.audio.models import AudioModels
 from services.audio.types import FeatureBlock

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from services.common.errors import InvalidRequestError
 
 FeatureKinds = tuple[audio_pb2.FeatureKind.ValueType, ...]

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
+from dubstage.face.v1 import face_pb2, face_pb2_grpc
 from services.common.face.crops import fit_head_pose, head_template
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry import rasterise

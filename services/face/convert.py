@@ -1,4 +1,4 @@
-"""Messages of dubstage.face.v1alpha1 to and from the stage's own types, with validation."""
+"""Messages of dubstage.face.v1 to and from the stage's own types, with validation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, face_shape_problem
 from services.common.face.identity import FaceIdentity

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from dubstage.face.v1alpha1 import face_pb2 as pb
-from dubstage.face.v1alpha1 import face_pb2_grpc
+from dubstage.face.v1 import face_pb2 as pb
+from dubstage.face.v1 import face_pb2_grpc
 from services.common.errors import InvalidRequestError
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.geometry.rasterise import Backend

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
+from dubstage.motion.v1 import motion_pb2, motion_pb2_grpc
 from services.common.face.crops import POSE_SIZE
 from services.common.server.limits import WorkerPool
 from services.common.server.process import StageParts, main_of

@@ -1,4 +1,4 @@
-"""Messages of dubstage.motion.v1alpha1 to and from the stage's own types, with validation."""
+"""Messages of dubstage.motion.v1 to and from the stage's own types, with validation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX, POSE_SIZE, check_pose_vectors, pose_of_vector

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
-from dubstage.motion.v1alpha1 import motion_pb2_grpc
+from dubstage.motion.v1 import motion_pb2 as pb
+from dubstage.motion.v1 import motion_pb2_grpc
 from services.common.server.call_context import check_not_cancelled, set_model_version
 from services.common.server.limits import WorkerPool
 from services.common.server.messages import config_message

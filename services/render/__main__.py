@@ -8,7 +8,7 @@ import sys
 import cv2
 import structlog
 
-from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
+from dubstage.render.v1 import render_pb2, render_pb2_grpc
 from services.common.face.morphable_models import MorphableModels
 from services.common.server.limits import WorkerPool
 from services.common.server.process import StageParts, main_of

@@ -1,4 +1,4 @@
-"""Messages of dubstage.render.v1alpha1 to and from the stage's own types, validated."""
+"""Messages of dubstage.render.v1 to and from the stage's own types, validated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from dubstage.client import to_image, to_tensor
-from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1 import render_pb2 as pb
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.crops import MAX_BOX_PX

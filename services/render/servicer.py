@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
-from dubstage.render.v1alpha1 import render_pb2 as pb
-from dubstage.render.v1alpha1 import render_pb2_grpc
+from dubstage.render.v1 import render_pb2 as pb
+from dubstage.render.v1 import render_pb2_grpc
 from services.common.server.call_context import check_not_cancelled, set_model_version
 from services.common.server.limits import WorkerPool
 from services.common.server.messages import config_message

@@ -8,7 +8,7 @@ import sys
 import cv2
 import numpy as np
 
-from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
+from dubstage.texture.v1 import texture_pb2, texture_pb2_grpc
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import NUM_CONTROL_POINTS, WINDOW
 from services.common.geometry import rasterise

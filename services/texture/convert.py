@@ -1,4 +1,4 @@
-"""Messages of dubstage.texture.v1alpha1 to and from the stage's own types, with validation."""
+"""Messages of dubstage.texture.v1 to and from the stage's own types, with validation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.client import to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
 from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ActorGeometry

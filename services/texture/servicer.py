@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from dubstage.texture.v1alpha1 import texture_pb2_grpc
+from dubstage.texture.v1 import texture_pb2 as pb
+from dubstage.texture.v1 import texture_pb2_grpc
 from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MAX_BANK_FRAMES
 from services.common.server.call_context import charge, check_not_cancelled

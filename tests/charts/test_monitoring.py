@@ -47,7 +47,7 @@ def known_labels() -> dict[str, set[str]]:
     """Labels of every metric, as a server exposes the metric after its first call, and those that Prometheus adds."""
     metrics = Metrics("audio")
     metrics.watch(Admission(max_active=1, max_queued=1), [])
-    rpc = ("audio", "/dubstage.audio.v1alpha1.AudioService/ExtractFeatures")
+    rpc = ("audio", "/dubstage.audio.v1.AudioService/ExtractFeatures")
     metrics.rpcs.labels(*rpc, "OK").inc()
     metrics.duration.labels(*rpc).observe(1.0)
     metrics.in_flight.labels(*rpc).set(0)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dubstage.client import gateway
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.gateway.v1 import gateway_pb2
 from tests.charts.rendering import CHART, NAMESPACE, helm, render, values_of
 
 

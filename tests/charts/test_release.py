@@ -232,7 +232,7 @@ def test_each_wheel_has_the_version(released: Path, name: str) -> None:
     own = [line for line in metadata.get_all("Requires-Dist") if line.startswith("dubstage")]
     assert [line.rsplit("==", 1)[1] for line in own] == ([] if name == "dubstage" else [NEXT])
     content = {
-        "dubstage": "dubstage/gateway/v1alpha1/gateway_pb2.py",
+        "dubstage": "dubstage/gateway/v1/gateway_pb2.py",
         "dubstage-suite": "gateway/api/server.py",
         "dubstage-research": "research/bench/__main__.py",
     }
@@ -398,7 +398,7 @@ def test_dry_run_changes_nothing(product: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.long
 def test_failed_build_changes_nothing(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A failed build leaves checkout and output as they were."""
-    commit(clone, "protos/dubstage/audio/v1alpha1/audio.proto", "syntax = 'proto3'; message {")
+    commit(clone, "protos/dubstage/audio/v1/audio.proto", "syntax = 'proto3'; message {")
     before = git(clone, "rev-parse", "HEAD")
     assert main([NEXT], clone) == 1
     assert "protoc failed" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import grpc.aio
 import numpy as np
 from google.protobuf.message import Message
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 
 _FLOATS = {common_pb2.DATA_TYPE_FLOAT32: "<f4", common_pb2.DATA_TYPE_FLOAT64: "<f8"}
 

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from tests.drill.batches import Batches
 from tests.drill.faults import FAULTS

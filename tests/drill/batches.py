@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
-from dubstage.gateway.v1alpha1.batch_pb2_grpc import BatchServiceStub
+from dubstage.gateway.v1 import batch_pb2 as pb
+from dubstage.gateway.v1.batch_pb2_grpc import BatchServiceStub
 from tests.drill.shots import Cut
 
 T = TypeVar("T")

@@ -15,14 +15,14 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from skimage.data import astronaut
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 from services.common.face.crops import to_frame
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
@@ -114,12 +114,12 @@ def refs_of(call: Call, store: ArtefactStore) -> dict[str, common_pb2.ArtefactRe
         "other": ref_to_proto(store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"})),
     }
     for name, method in (("style", "ugc"), ("head_style", "headpose")):
-        (answer,) = call("motion", "/dubstage.motion.v1alpha1.MotionService/EncodeStyle", [_style(method)])
+        (answer,) = call("motion", "/dubstage.motion.v1.MotionService/EncodeStyle", [_style(method)])
         refs[name] = answer.style  # type: ignore[attr-defined]
-    (built,) = call("texture", "/dubstage.texture.v1alpha1.TextureService/BuildBank", _bank())
+    (built,) = call("texture", "/dubstage.texture.v1.TextureService/BuildBank", _bank())
     refs["bank"] = built.bank  # type: ignore[attr-defined]
     personalize = render_pb2.PersonalizeRequest(model="ugc", bank=refs["bank"], skip_training=True)
-    *_, last = call("render", "/dubstage.render.v1alpha1.RenderService/Personalize", [personalize])
+    *_, last = call("render", "/dubstage.render.v1.RenderService/Personalize", [personalize])
     refs["actor"] = last.actor  # type: ignore[attr-defined]
     return refs
 
@@ -312,7 +312,7 @@ def _pictures() -> list[Message]:
 
 def _tracked(call: Call) -> list[Message]:
     pictures = _pictures()
-    (answer, *_) = call("face", "/dubstage.face.v1alpha1.FaceService/Track", pictures)
+    (answer, *_) = call("face", "/dubstage.face.v1.FaceService/Track", pictures)
     face = answer.frames[0].faces[0]  # type: ignore[attr-defined]
     frame = face_pb2.FitIdentityFrame(image=pictures[1].frame.image, face=face)  # type: ignore[attr-defined]
     return [face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig()), face_pb2.FitIdentityRequest(frame=frame)]

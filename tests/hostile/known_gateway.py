@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 from google.longrunning import operations_pb2
 
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.gateway.v1 import gateway_pb2
 from tests.hostile.bases import RATE_HZ, dubbing
 from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.children import dubstage
@@ -18,7 +18,7 @@ from tests.hostile.commands import run
 from tests.hostile.lines import OK
 from tests.hostile.world import World
 
-CREATE_DUB = "/dubstage.gateway.v1alpha1.DubService/CreateDub"
+CREATE_DUB = "/dubstage.gateway.v1.DubService/CreateDub"
 ENDS_WITHIN_S = 60.0
 TAKEN_WITHIN_S = 60.0
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dubstage.client import to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from tests.hostile.bases import every_rpc
 from tests.hostile.case import REFUSED, Case, Outcome
 from tests.hostile.rpcs import UNCALLED, Changed, changed_case, send

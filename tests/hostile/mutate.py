@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message import Message
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 
 _INT32 = (0, 1, -1, 2, 2**31 - 1, -(2**31), 10_000_019)
 _INT64 = (*_INT32, 2**63 - 1, -(2**63), 2**62, 4_611_686_018_427_387_904 + 1, 10**15)

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1 import batch_pb2, gateway_pb2
 from tests.hostile.bases import Rpc
 from tests.hostile.case import ANSWERED, DEFAULT_LIMIT_S, Case, Fault, Outcome
 from tests.hostile.mutate import mutate, not_finite
@@ -38,7 +38,7 @@ OUR_BUGS = frozenset({"UNEXPECTED", "CONTRACT_BROKEN"})
 """Reasons that no hostile caller may bring about."""
 GRPCS_SERVICES = ("/grpc.health.", "/grpc.reflection.")
 """Their servicers come with gRPC and know no ErrorInfo."""
-CANCEL_BATCH = "/dubstage.gateway.v1alpha1.BatchService/CancelBatch"
+CANCEL_BATCH = "/dubstage.gateway.v1.BatchService/CancelBatch"
 PLACES = (str(__file__).rpartition("/tests/")[0] + "/", "/site-packages/")
 """Text of the server's own files: in no answer."""
 

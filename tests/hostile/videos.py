@@ -77,7 +77,7 @@ def over_the_api(world: World, rng: Random, recipe: Callable[..., Path], *, spee
         before = {path.name for path in folder.iterdir()}
         try:
             request = dubbing(**given, actor_id="")
-            (operation,) = world.call("gateway", "/dubstage.gateway.v1alpha1.DubService/CreateDub", [request])
+            (operation,) = world.call("gateway", "/dubstage.gateway.v1.DubService/CreateDub", [request])
         except grpc.RpcError as error:
             return judged(world, error, request.SerializeToString())
         ended = world.ended(operation.name)  # type: ignore[attr-defined]

@@ -11,8 +11,8 @@ import grpc
 from google.longrunning import operations_pb2
 from google.protobuf.message import Message
 
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2
 from services.common.store.artefacts import ArtefactStore
 from tests.hostile.bases import ACTOR, PERSON, Rpc, bases, every_rpc, refs_of
 from tests.hostile.servers import Servers
@@ -115,7 +115,7 @@ class World:
     def enrol(self, actor_id: str, footage: str = "footage.mp4") -> None:
         """Enrol the person of the clip at the gateway, without adapted networks."""
         request = gateway_pb2.CreateActorRequest(actor_id=actor_id, footage_uri=footage, skip_personalization=True, consent=PERSON)
-        (operation,) = self.call("gateway", "/dubstage.gateway.v1alpha1.ActorService/CreateActor", [request])
+        (operation,) = self.call("gateway", "/dubstage.gateway.v1.ActorService/CreateActor", [request])
         ended = self.ended(operation.name)  # type: ignore[attr-defined]
         if not ended.HasField("response"):
             raise RuntimeError(f"the campaign's actor could not be enrolled: {ended}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from tests.unit.consent.records import of_footage
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.batch import worker
 from gateway.provenance.binding import media_sha256
 from tests.integration.client_calls import dubbing, until

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dubstage.client import Connection, batch
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
 from gateway.cli.options import gateway_settings

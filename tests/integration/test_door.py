@@ -13,7 +13,7 @@ from google.longrunning import operations_pb2
 
 from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, StartGateway

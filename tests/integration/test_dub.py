@@ -9,8 +9,8 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.media.output import OutputFile, commit_with
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer

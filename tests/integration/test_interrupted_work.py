@@ -19,8 +19,8 @@ from skimage.data import astronaut
 from dubstage.client import Connection, DubstageCallError, connect, rpcs
 from dubstage.client import gateway as client
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.gateway.v1 import gateway_pb2 as pb
+from dubstage.texture.v1 import texture_pb2
 from gateway.dub.coefficients import TrackedPerson
 from gateway.dub.enrol import Enrolment, EnrolOptions
 from gateway.dub.face_records import read_index

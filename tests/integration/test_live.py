@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from services.common.methods import DEFAULT_METHOD, METHODS
 from tests.integration.client_calls import enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from tests.integration.client_calls import until
 from tests.integration.servers import RunningGateway
 from tests.integration.test_live import Samples, failure, pieces

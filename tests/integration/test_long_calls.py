@@ -14,7 +14,7 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError, batch, rpcs
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.settings import TENANTS_FOLDER
 from tests.integration.client_calls import dubbing, until
 from tests.integration.servers import RunningGateway, StartGateway

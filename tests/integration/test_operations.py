@@ -9,7 +9,7 @@ from google.longrunning import operations_pb2
 
 from dubstage.client import DubstageCallError, rpcs
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api import operations
 from gateway.media.output import OutputFile
 from tests.integration.client_calls import dubbing, enrolment, progress, until

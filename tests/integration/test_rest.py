@@ -84,20 +84,20 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     record = {"subject": "driver", "grantedBy": "driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
     status, begun = call(
         "POST",
-        "/v1alpha1/actors",
+        "/v1/actors",
         {"actorId": "over-http", "footageUri": OTHER, "skipPersonalization": True, "consent": record},
     )
     assert status == 200
     *_, last, end = call.events(f"/v1/{begun['name']}")
     assert (last[1]["done"], last[1]["response"]["actorId"], end) == (True, "over-http", ("end", {}))
 
-    status, begun = call("POST", "/v1alpha1/dubs", {**DUB, "outputUri": "over_http.mp4", "actor_id": "over-http"})
+    status, begun = call("POST", "/v1/dubs", {**DUB, "outputUri": "over_http.mp4", "actor_id": "over-http"})
     assert status == 200
     events = list(call.events(f"/v1/{begun['name']}"))
     assert all(event["name"] == begun["name"] for _, event in events[:-1])
     status, found = call("GET", f"/v1/{begun['name']}")
     assert (status, found["done"]) == (200, True)
-    assert found["response"]["@type"] == "type.googleapis.com/dubstage.gateway.v1alpha1.DubResult"
+    assert found["response"]["@type"] == "type.googleapis.com/dubstage.gateway.v1.DubResult"
     assert found["response"]["numFrames"] == str(NUM_FRAMES - 8)
     assert (media.root / "over_http.mp4").is_file()
 
@@ -105,9 +105,9 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     assert status == 200
     assert len(listed["operations"]) == 1
     assert call("DELETE", f"/v1/{begun['name']}") == (200, {})
-    status, receipt = call("DELETE", "/v1alpha1/actors/over-http")
+    status, receipt = call("DELETE", "/v1/actors/over-http")
     assert (status, receipt["actorId"]) == (200, "over-http")
-    assert call("GET", "/v1alpha1/actors") == (200, {"actors": [], "nextPageToken": ""})
+    assert call("GET", "/v1/actors") == (200, {"actors": [], "nextPageToken": ""})
 
 
 def test_batch_over_http(start_rest: Any, media: Media) -> None:
@@ -120,32 +120,30 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
         "outputUri": "row.mp4",
         "skipPersonalization": True,
     }
-    status, mistakes = call(
-        "POST", "/v1alpha1/batches", {"batchId": "night", "rows": [{**row, "method": "none"}], "validateOnly": True}
-    )
+    status, mistakes = call("POST", "/v1/batches", {"batchId": "night", "rows": [{**row, "method": "none"}], "validateOnly": True})
     assert (status, [mistake["field"] for mistake in mistakes["mistakes"]]) == (200, ["method"])
-    assert call("POST", "/v1alpha1/batches", {"batchId": "night", "rows": [row]})[0] == 200
-    *_, last, end = call.events("/v1alpha1/batches/night:watch")
+    assert call("POST", "/v1/batches", {"batchId": "night", "rows": [row]})[0] == 200
+    *_, last, end = call.events("/v1/batches/night:watch")
     assert (last[1]["batch"]["progress"]["numDone"], end[0]) == ("1", "end")
-    status, shots = call("GET", "/v1alpha1/batches/night/shots?states=SHOT_STATE_DONE")
+    status, shots = call("GET", "/v1/batches/night/shots?states=SHOT_STATE_DONE")
     assert (status, [shot["shotId"] for shot in shots["shots"]]) == (200, ["one"])
-    assert call("DELETE", "/v1alpha1/batches/night") == (200, {})
+    assert call("DELETE", "/v1/batches/night") == (200, {})
 
 
 @pytest.mark.parametrize(
     ("verb", "path", "body", "status", "code", "field"),
     [
-        ("POST", "/v1alpha1/dubs", {**DUB, "outputUri": "../x.mp4"}, 400, "INVALID_ARGUMENT", "output_uri"),
-        ("POST", "/v1alpha1/dubs", {"nothing": 1}, 400, "INVALID_ARGUMENT", "nothing"),
-        ("POST", "/v1alpha1/dubs", {**DUB, "seed": -1}, 400, "INVALID_ARGUMENT", "seed"),
-        ("POST", "/v1alpha1/dubs", b"{", 400, "INVALID_ARGUMENT", "body"),
-        ("POST", "/v1alpha1/dubs", b"[]", 400, "INVALID_ARGUMENT", "body"),
-        ("POST", "/v1alpha1/dubs?seed=1", {}, 400, "INVALID_ARGUMENT", "seed"),
-        ("GET", "/v1alpha1/actors?page_size=some", None, 400, "INVALID_ARGUMENT", "page_size"),
-        ("GET", "/v1alpha1/actors?nothing=1", None, 400, "INVALID_ARGUMENT", "nothing"),
+        ("POST", "/v1/dubs", {**DUB, "outputUri": "../x.mp4"}, 400, "INVALID_ARGUMENT", "output_uri"),
+        ("POST", "/v1/dubs", {"nothing": 1}, 400, "INVALID_ARGUMENT", "nothing"),
+        ("POST", "/v1/dubs", {**DUB, "seed": -1}, 400, "INVALID_ARGUMENT", "seed"),
+        ("POST", "/v1/dubs", b"{", 400, "INVALID_ARGUMENT", "body"),
+        ("POST", "/v1/dubs", b"[]", 400, "INVALID_ARGUMENT", "body"),
+        ("POST", "/v1/dubs?seed=1", {}, 400, "INVALID_ARGUMENT", "seed"),
+        ("GET", "/v1/actors?page_size=some", None, 400, "INVALID_ARGUMENT", "page_size"),
+        ("GET", "/v1/actors?nothing=1", None, 400, "INVALID_ARGUMENT", "nothing"),
         ("GET", "/v1/operations/" + 32 * "0", None, 404, "NOT_FOUND", None),
         ("GET", "/v1/nothing", None, 404, "NOT_FOUND", None),
-        ("DELETE", "/v1alpha1/dubs", None, 405, "UNIMPLEMENTED", None),
+        ("DELETE", "/v1/dubs", None, 405, "UNIMPLEMENTED", None),
     ],
 )  # fmt: skip
 def test_refusals_name_the_field(
@@ -166,7 +164,7 @@ def rest_gateway(gateway_factory: StartGateway, loop_thread: Any) -> Iterator[Ca
 
 
 def test_too_large_body_is_refused(rest_gateway: Caller) -> None:
-    status, answer = rest_gateway("POST", "/v1alpha1/dubs", {**DUB, "outputUri": "x" * (1 << 20)})
+    status, answer = rest_gateway("POST", "/v1/dubs", {**DUB, "outputUri": "x" * (1 << 20)})
     assert (status, answer["error"]["details"][0]["reason"]) == (413, "MESSAGE_TOO_LARGE")
 
 
@@ -177,7 +175,7 @@ def test_published_document_is_openapi(rest_gateway: Caller) -> None:
     validate(document)
     listed = {(verb.upper(), found["operationId"]) for path in document["paths"].values() for verb, found in path.items()}
     assert listed == {(route.verb, route.method.name) for route in rest.ROUTES}
-    dub = document["components"]["schemas"]["dubstage.gateway.v1alpha1.CreateDubRequest"]["properties"]
+    dub = document["components"]["schemas"]["dubstage.gateway.v1.CreateDubRequest"]["properties"]
     assert dub["expressiveness"] | {"description": ""} == {
         "type": "number", "format": "double", "minimum": 0.5, "maximum": 1.5, "description": ""
     }  # fmt: skip
@@ -187,14 +185,14 @@ def test_published_document_is_openapi(rest_gateway: Caller) -> None:
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}])
 def test_other_pages_are_refused(rest_gateway: Caller, headers: dict[str, str]) -> None:
     """A page of another site in the user's browser may start nothing, and read nothing by a name of its own."""
-    status, answer = rest_gateway("POST", "/v1alpha1/dubs", {**DUB, "outputUri": "evil.mp4"}, **headers)
+    status, answer = rest_gateway("POST", "/v1/dubs", {**DUB, "outputUri": "evil.mp4"}, **headers)
     assert (status, answer["error"]["status"]) == (403, "PERMISSION_DENIED")
 
 
 def test_silent_connections_are_closed(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that sends nothing, or half a head, does not stay."""
     monkeypatch.setattr(rest, "FIRST_REQUEST_S", 0.3)
-    for sent in (b"", b"POST /v1alpha1/dubs HTTP/1.1\r\nHost: "):
+    for sent in (b"", b"POST /v1/dubs HTTP/1.1\r\nHost: "):
         with socket.create_connection(("127.0.0.1", rest_gateway.port), timeout=20) as silent:
             silent.sendall(sent)
             assert silent.recv(1) == b""
@@ -203,7 +201,7 @@ def test_silent_connections_are_closed(rest_gateway: Caller, monkeypatch: pytest
 def test_slow_body_is_refused(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "BODY_S", 0.3)
     with socket.create_connection(("127.0.0.1", rest_gateway.port), timeout=20) as slow:
-        slow.sendall(b"POST /v1alpha1/dubs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        slow.sendall(b"POST /v1/dubs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         assert slow.recv(100).startswith(b"HTTP/1.1 400")
 
 
@@ -219,10 +217,10 @@ def test_tokens_and_tls(start_rest: Any, media: Media, certificate: Certificate,
         tls_certificate_file=certificate.certificate,
         tls_key_file=certificate.key,
     )
-    assert call("GET", "/v1alpha1/actors")[0] == 200
-    status, answer = call("GET", "/v1alpha1/actors", Authorization="Bearer wrong")
+    assert call("GET", "/v1/actors")[0] == 200
+    status, answer = call("GET", "/v1/actors", Authorization="Bearer wrong")
     assert (status, answer["error"]["details"][0]["reason"]) == (401, "UNAUTHENTICATED")
-    status, begun = call("POST", "/v1alpha1/dubs", {**DUB, "footageUri": "no_video.mp4", "outputUri": "no_video_out.mp4"})
+    status, begun = call("POST", "/v1/dubs", {**DUB, "footageUri": "no_video.mp4", "outputUri": "no_video_out.mp4"})
     assert status == 200
     other = {"Authorization": "Bearer another-token-of-some-length"}
     assert call("GET", f"/v1/{begun['name']}", **other)[0] == 404
@@ -231,7 +229,7 @@ def test_tokens_and_tls(start_rest: Any, media: Media, certificate: Certificate,
 def test_drain_ends_a_stream(start_rest: Any, stop_gateway: Any, media: Media, long_footage: str) -> None:
     """A gateway that stops ends the events of a dub that still runs."""
     running, call = start_rest()
-    _, begun = call("POST", "/v1alpha1/dubs", {**DUB, "footageUri": long_footage, "outputUri": "drained.mp4"})
+    _, begun = call("POST", "/v1/dubs", {**DUB, "footageUri": long_footage, "outputUri": "drained.mp4"})
     events: list[tuple[str, Any]] = []
     reading = threading.Thread(target=lambda: events.extend(call.events(f"/v1/{begun['name']}")))
     reading.start()

@@ -13,7 +13,7 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from tests.integration.client_calls import enrolment
 from tests.integration.servers import RunningGateway
 from tests.integration.videos import NUM_FRAMES, Media

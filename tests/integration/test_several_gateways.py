@@ -17,7 +17,7 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError, connect
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from tests.contract.stores.postgres_servers import PostgresServer, postgres
 from tests.integration.client_calls import dubbing, enrolment, until

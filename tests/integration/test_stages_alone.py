@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import DubstageCallError, audio, face, motion, render
 from tests.integration.servers import RunningStages
 from tests.integration.videos import Media

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pool
 
 from dubstage.client import Connection, DubstageCallError, batch, files, webhook
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1.batch_pb2 import SHOT_STATE_DONE
+from dubstage.gateway.v1.batch_pb2 import SHOT_STATE_DONE
 from gateway.api.server import SERVICES
 from gateway.consent.record import Consent, digest_of
 from gateway.settings import TENANTS_FOLDER

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from structlog.testing import capture_logs
 
 from dubstage.client import gateway as gateway_client
-from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from dubstage.gateway.v1 import gateway_pb2_grpc
 from gateway.stages.interface import STAGE_NAMES
 from tests.integration.client_calls import dubbing
 from tests.integration.servers import LoopThread, StartGateway
@@ -65,5 +65,5 @@ def test_one_dub_is_one_trace(
     assert {line["stage"] for line in of_dub} == set(STAGE_NAMES)
     assert {line.get("trace_id") for line in of_dub} == {TRACE}
     spans = {span.name: span for span in received.spans if span.trace_id.hex() == TRACE}
-    assert "dubstage.gateway.v1alpha1.DubService/CreateDub" in spans
-    assert spans["dub"].parent_span_id == spans["dubstage.gateway.v1alpha1.DubService/CreateDub"].span_id
+    assert "dubstage.gateway.v1.DubService/CreateDub" in spans
+    assert spans["dub"].parent_span_id == spans["dubstage.gateway.v1.DubService/CreateDub"].span_id

@@ -129,7 +129,7 @@ def test_wrong_digest_leaves_nothing(place: Place) -> None:
         )
         assert (error.code, error.field) == ("INVALID_ARGUMENT", "sha256")
         assert refusal(lambda: files.get_upload(connection, "wrong.mp4")).reason == "FILE_NOT_FOUND"
-    status, answer = place.http()("PUT", "/v1alpha1/uploads/wrong.mp4", DATA, **{"Repr-Digest": digest_of(b"other")})
+    status, answer = place.http()("PUT", "/v1/uploads/wrong.mp4", DATA, **{"Repr-Digest": digest_of(b"other")})
     assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert [file.name for file in place.uploads().iterdir() if "wrong" in file.name] == []
 
@@ -156,7 +156,7 @@ def test_quota_refuses_before_data(place: Place) -> None:
     with place.connect() as connection:
         error = refusal(lambda: files.upload_pieces(connection, (), name="large.mp4", size_bytes=MOST_BYTES + 1))
         assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "TENANT_UPLOAD_BYTES")
-    status, answer = place.http()("PUT", "/v1alpha1/uploads/large.mp4", b"a", **{"Content-Range": f"bytes 0-0/{MOST_BYTES + 1}"})
+    status, answer = place.http()("PUT", "/v1/uploads/large.mp4", b"a", **{"Content-Range": f"bytes 0-0/{MOST_BYTES + 1}"})
     assert (status, answer["error"]["status"]) == (429, "RESOURCE_EXHAUSTED")
 
 
@@ -198,18 +198,18 @@ def test_upload_of_one_call_alone(place: Place) -> None:
 def test_http_upload_is_resumed(place: Place) -> None:
     """A PUT whose connection breaks goes on with Content-Range, as `curl -T FILE -C OFFSET` sends it."""
     with socket.create_connection(("127.0.0.1", place.port), timeout=20) as broken:
-        head = f"PUT /v1alpha1/uploads/http.mp4 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKENS['erin']}\r\n"
+        head = f"PUT /v1/uploads/http.mp4 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKENS['erin']}\r\n"
         broken.sendall(f"{head}Content-Length: {len(DATA)}\r\n\r\n".encode() + DATA[:900_000])
         until(lambda: place.received("http.mp4") >= 700_000)
     call = place.http()
-    status, found = call("GET", "/v1alpha1/uploads/http.mp4")
+    status, found = call("GET", "/v1/uploads/http.mp4")
     assert (status, found["upload"]["complete"]) == (200, False)
     offset = int(found["upload"]["receivedBytes"])
     headers = {"Content-Range": f"bytes {offset}-{len(DATA) - 1}/{len(DATA)}", "Repr-Digest": digest_of(DATA)}
 
     def answered() -> bool:
         nonlocal status, found
-        status, found = call("PUT", "/v1alpha1/uploads/http.mp4", DATA[offset:], **headers)
+        status, found = call("PUT", "/v1/uploads/http.mp4", DATA[offset:], **headers)
         # The gateway may not have noticed yet that the connection broke.
         return bool(status == 200)
 
@@ -222,7 +222,7 @@ def test_http_upload_is_resumed(place: Place) -> None:
 def test_curl_resumes_both_ways(place: Place, tmp_path: Path) -> None:
     """The documented options of curl: -T, -C OFFSET with -T, and -C - for a download."""
     (tmp_path / "film.mp4").write_bytes(DATA)
-    where = f"http://127.0.0.1:{place.port}/v1alpha1"
+    where = f"http://127.0.0.1:{place.port}/v1"
 
     def curl(*options: str) -> None:
         token = f"Authorization: Bearer {TOKENS['erin']}"
@@ -248,30 +248,30 @@ def test_dub_over_http_alone(place: Place, media: Media) -> None:
     call = place.http()
     for name, file in (("shot.mp4", media.root / OTHER), ("speech.wav", media.speech)):
         data = file.read_bytes()
-        status, found = call("PUT", f"/v1alpha1/uploads/{name}", data, **{"Repr-Digest": digest_of(data)})
+        status, found = call("PUT", f"/v1/uploads/{name}", data, **{"Repr-Digest": digest_of(data)})
         assert (status, found["upload"]["path"], found["upload"]["complete"]) == (200, f"uploads/{name}", True)
     dub = {"footageUri": "uploads/shot.mp4", "speechUri": "uploads/speech.wav", "outputUri": "dubbed.mp4"}
-    status, begun = call("POST", "/v1alpha1/dubs", {**dub, "skipPersonalization": True})
+    status, begun = call("POST", "/v1/dubs", {**dub, "skipPersonalization": True})
     assert status == 200
-    status, answer = call("DELETE", "/v1alpha1/uploads/shot.mp4")
+    status, answer = call("DELETE", "/v1/uploads/shot.mp4")
     assert (status, answer["error"]["details"][0]["reason"]) == (400, "FILE_IN_USE")
-    assert call("GET", "/v1alpha1/files/dubbed.mp4")[0] == 404
+    assert call("GET", "/v1/files/dubbed.mp4")[0] == 404
     *_, last, end = call.events(f"/v1/{begun['name']}")
     assert (last[1]["done"], last[1]["response"]["outputUri"], end[0]) == (True, "dubbed.mp4", "end")
 
-    response, whole = fetched(call, "/v1alpha1/files/dubbed.mp4")
+    response, whole = fetched(call, "/v1/files/dubbed.mp4")
     assert (response.status, response.headers["Repr-Digest"]) == (200, digest_of(whole))
     assert whole == (place.uploads().parent / "dubbed.mp4").read_bytes()
     size, etag = len(whole), response.headers["ETag"]
     for text, part in (("bytes=100-199", whole[100:200]), (f"bytes={size - 7}-", whole[-7:]), ("bytes=-20", whole[-20:])):
-        response, data = fetched(call, "/v1alpha1/files/dubbed.mp4", Range=text, **{"If-Range": etag})
+        response, data = fetched(call, "/v1/files/dubbed.mp4", Range=text, **{"If-Range": etag})
         assert (response.status, data) == (206, part)
     assert response.headers["Content-Range"] == f"bytes {size - 20}-{size - 1}/{size}"
-    assert fetched(call, "/v1alpha1/files/dubbed.mp4", Range="bytes=5-9", **{"If-Range": '"other"'})[1] == whole
-    response, data = fetched(call, "/v1alpha1/files/dubbed.mp4", Range=f"bytes={size}-")
+    assert fetched(call, "/v1/files/dubbed.mp4", Range="bytes=5-9", **{"If-Range": '"other"'})[1] == whole
+    response, data = fetched(call, "/v1/files/dubbed.mp4", Range=f"bytes={size}-")
     assert (response.status, json.loads(data)["error"]["status"]) == (416, "OUT_OF_RANGE")
-    assert call("DELETE", "/v1alpha1/uploads/shot.mp4") == (200, {})
-    assert place.http("finn")("GET", "/v1alpha1/files/dubbed.mp4")[0] == 404
+    assert call("DELETE", "/v1/uploads/shot.mp4") == (200, {})
+    assert place.http("finn")("GET", "/v1/files/dubbed.mp4")[0] == 404
 
 
 def test_old_uploads_expire(start_gateway: StartGateway, media: Media, carphone: Path, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from dubstage.client import Connection, DubstageCallError, connect, webhook
-from dubstage.gateway.v1alpha1 import gateway_pb2
-from dubstage.gateway.v1alpha1 import webhook_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2
+from dubstage.gateway.v1 import webhook_pb2 as pb
 from gateway.api.batches import BATCH, BatchOrder, outputs_of
 from gateway.api.operations import DUB
 from gateway.api.webhooks import write_event

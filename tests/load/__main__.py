@@ -16,7 +16,7 @@ from rich.console import Console
 
 from dubstage.client import batch, connect
 from dubstage.client import gateway as client
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from dubstage.gateway.v1 import batch_pb2 as pb
 from research.bench.runs import SAMPLE_RATE_HZ, read_sound
 from services.common.server.call_context import DEFAULT_TENANT
 from tests.drill.shots import cut_shots

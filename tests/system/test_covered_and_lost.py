@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds

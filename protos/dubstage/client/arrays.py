@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dubstage.common.v1alpha1 import common_pb2 as pb
+from dubstage.common.v1 import common_pb2 as pb
 
 DTYPES: Final[dict[int, np.dtype[Any]]] = {
     pb.DATA_TYPE_UINT8: np.dtype("u1"),

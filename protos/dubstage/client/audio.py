@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from dubstage.audio.v1alpha1 import audio_pb2 as pb
+from dubstage.audio.v1 import audio_pb2 as pb
 from dubstage.client import rpcs
 from dubstage.client.arrays import Float32, Times, as_pcm, as_tensor, as_timeline, from_tensor, number_of
 from dubstage.client.calls import Requests, stream_call

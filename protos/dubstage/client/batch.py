@@ -14,8 +14,8 @@ from typing import Literal
 from dubstage.client import rpcs
 from dubstage.client.arrays import number_of
 from dubstage.client.calls import download_call, paged_call, unary_call
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.gateway.v1 import batch_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2
 
 __all__ = ["cancel", "delete", "get", "list_batches", "list_shots", "report", "retry", "row", "submit", "watch"]
 

@@ -21,8 +21,8 @@ from dubstage.client.arrays import (
     reason_name,
 )
 from dubstage.client.calls import Requests, stream_call, upload_call
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from dubstage.client import rpcs
 from dubstage.client.calls import Requests, download_call, paged_call, unary_call, upload_call
 from dubstage.client.connection import Connection
 from dubstage.client.errors import DubstageCallError
-from dubstage.gateway.v1alpha1 import media_pb2 as pb
+from dubstage.gateway.v1 import media_pb2 as pb
 
 __all__ = ["delete_upload", "download", "download_pieces", "get_upload", "list_uploads", "upload", "upload_pieces"]
 

@@ -28,8 +28,8 @@ from dubstage.client.operations import (
     operation_call,
     wait_operation,
 )
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2 as pb
 
 __all__ = [
     "DUB",

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import rpcs
 from dubstage.client.arrays import Artefact, Float32, Tensor, Times, as_artefact, as_tensor, as_timeline, from_tensor, rational
 from dubstage.client.audio import Features, as_block
 from dubstage.client.calls import Requests, download_call, stream_call, unary_call
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2 as pb
 
 FEATURE_RATE = Fraction(25)
 """Features per second that the motion networks hear."""

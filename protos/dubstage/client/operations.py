@@ -17,7 +17,7 @@ from dubstage.client.connection import Connection
 from dubstage.client.errors import DubstageCallError, from_status
 from dubstage.client.operation_steps import OUTAGE_SECONDS, Kind, Patience, begin_steps, run, run_aio, wait_request, wait_steps
 from dubstage.client.rpcs import Unary
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 
 P = ParamSpec("P")
 Q = TypeVar("Q", bound=Message)

@@ -9,7 +9,7 @@ from dubstage.client import rpcs
 from dubstage.client.arrays import Artefact, Picture, Pixels, Tensor, as_artefact, as_image, as_tensor, from_image
 from dubstage.client.calls import Requests, download_call, stream_call, unary_call
 from dubstage.client.motion import Step
-from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1 import render_pb2 as pb
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,12 +13,12 @@ from google.longrunning import operations_pb2
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
-from dubstage.audio.v1alpha1 import audio_pb2
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.audio.v1 import audio_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 
 # ruff: noqa: N801 - the classes are namespaces with the names of the servers, as callers write them: rpcs.motion.ENCODE_STYLE
 
@@ -31,7 +31,7 @@ class Rpc(Generic[Q, R_co]):
     """One RPC of one service.
 
     Attributes:
-        service: full name, such as "dubstage.motion.v1alpha1.MotionService".
+        service: full name, such as "dubstage.motion.v1.MotionService".
         method: name in the contract, such as "EncodeStyle".
         request, response: message classes. A streaming side sends many messages of its class.
     """
@@ -79,7 +79,7 @@ class Stream(Rpc[Q, R_co]):
 class audio:
     """RPCs of the audio stage."""
 
-    _SERVICE: Final = "dubstage.audio.v1alpha1.AudioService"
+    _SERVICE: Final = "dubstage.audio.v1.AudioService"
 
     EXTRACT_FEATURES: Final = Stream(
         _SERVICE, "ExtractFeatures", audio_pb2.ExtractFeaturesRequest, audio_pb2.ExtractFeaturesResponse
@@ -89,7 +89,7 @@ class audio:
 class face:
     """RPCs of the face stage."""
 
-    _SERVICE: Final = "dubstage.face.v1alpha1.FaceService"
+    _SERVICE: Final = "dubstage.face.v1.FaceService"
 
     TRACK: Final = Stream(_SERVICE, "Track", face_pb2.TrackRequest, face_pb2.TrackResponse)
     FIT_IDENTITY: Final = Upload(_SERVICE, "FitIdentity", face_pb2.FitIdentityRequest, face_pb2.FitIdentityResponse)
@@ -98,7 +98,7 @@ class face:
 class motion:
     """RPCs of the motion stage."""
 
-    _SERVICE: Final = "dubstage.motion.v1alpha1.MotionService"
+    _SERVICE: Final = "dubstage.motion.v1.MotionService"
 
     PREDICT_MOTION: Final = Stream(_SERVICE, "PredictMotion", motion_pb2.PredictMotionRequest, motion_pb2.PredictMotionResponse)
     ENCODE_STYLE: Final = Unary(_SERVICE, "EncodeStyle", motion_pb2.EncodeStyleRequest, motion_pb2.EncodeStyleResponse)
@@ -110,7 +110,7 @@ class motion:
 class texture:
     """RPCs of the texture stage."""
 
-    _SERVICE: Final = "dubstage.texture.v1alpha1.TextureService"
+    _SERVICE: Final = "dubstage.texture.v1.TextureService"
 
     BUILD_BANK: Final = Upload(_SERVICE, "BuildBank", texture_pb2.BuildBankRequest, texture_pb2.BuildBankResponse)
     RETRIEVE_WARP: Final = Stream(_SERVICE, "RetrieveWarp", texture_pb2.RetrieveWarpRequest, texture_pb2.RetrieveWarpResponse)
@@ -130,7 +130,7 @@ class texture:
 class render:
     """RPCs of the render stage."""
 
-    _SERVICE: Final = "dubstage.render.v1alpha1.RenderService"
+    _SERVICE: Final = "dubstage.render.v1.RenderService"
 
     RENDER: Final = Stream(_SERVICE, "Render", render_pb2.RenderRequest, render_pb2.RenderResponse)
     PERSONALIZE: Final = Download(_SERVICE, "Personalize", render_pb2.PersonalizeRequest, render_pb2.PersonalizeResponse)
@@ -140,11 +140,11 @@ class render:
 class gateway:
     """RPCs of the gateway: actors, dubs, live streams, batches and files."""
 
-    _ACTORS: Final = "dubstage.gateway.v1alpha1.ActorService"
-    _DUBS: Final = "dubstage.gateway.v1alpha1.DubService"
-    _BATCHES: Final = "dubstage.gateway.v1alpha1.BatchService"
-    _MEDIA: Final = "dubstage.gateway.v1alpha1.MediaService"
-    _WEBHOOKS: Final = "dubstage.gateway.v1alpha1.WebhookService"
+    _ACTORS: Final = "dubstage.gateway.v1.ActorService"
+    _DUBS: Final = "dubstage.gateway.v1.DubService"
+    _BATCHES: Final = "dubstage.gateway.v1.BatchService"
+    _MEDIA: Final = "dubstage.gateway.v1.MediaService"
+    _WEBHOOKS: Final = "dubstage.gateway.v1.WebhookService"
 
     CREATE_ACTOR: Final = Unary(_ACTORS, "CreateActor", gateway_pb2.CreateActorRequest, operations_pb2.Operation)
     GET_ACTOR: Final = Unary(_ACTORS, "GetActor", gateway_pb2.GetActorRequest, gateway_pb2.GetActorResponse)

@@ -24,9 +24,9 @@ from dubstage.client.arrays import (
 )
 from dubstage.client.calls import Requests, stream_call, unary_call, upload_call
 from dubstage.client.motion import Motion
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.texture.v1 import texture_pb2 as pb
 
 Int64 = npt.NDArray[np.int64]
 

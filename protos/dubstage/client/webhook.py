@@ -13,7 +13,7 @@ from typing import Literal
 from dubstage.client import rpcs
 from dubstage.client.arrays import number_of
 from dubstage.client.calls import paged_call, unary_call
-from dubstage.gateway.v1alpha1 import webhook_pb2 as pb
+from dubstage.gateway.v1 import webhook_pb2 as pb
 
 __all__ = ["create", "delete", "list_deliveries", "list_webhooks", "replay"]
 

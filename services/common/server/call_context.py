@@ -120,7 +120,7 @@ class Call:
 
     stage: str
     rpc: str
-    """Full method name without the leading slash, such as `dubstage.render.v1alpha1.RenderService/Render`."""
+    """Full method name without the leading slash, such as `dubstage.render.v1.RenderService/Render`."""
     job_id: str = ""
     """Printable ASCII, as all metadata. The same holds for `shot_id`."""
     shot_id: str = ""

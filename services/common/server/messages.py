@@ -1,7 +1,7 @@
 """Messages of a call: decoded (gRPC itself would answer bad bytes with INTERNAL), read one by one, counted and checked.
 
 Ranges of the fields of requests, checked where requests enter. The contracts declare the ranges
-(dubstage/common/v1alpha1/bounds.proto).
+(dubstage/common/v1/bounds.proto).
 
 The checks of a message type are compiled from its descriptor once. Bytes that cannot be too long are not read.
 """
@@ -19,7 +19,7 @@ import grpc.aio
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from dubstage.common.v1alpha1 import bounds_pb2
+from dubstage.common.v1 import bounds_pb2
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server.call_context import Call, mebibytes
 from services.common.server.limits import FirstMessages

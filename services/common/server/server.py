@@ -207,7 +207,7 @@ class StageServer:
     Args:
         stage: `audio`, `face`, `motion`, `texture`, `render` or `gateway`.
         register: adds the servicers.
-        services: full names of the services, such as `dubstage.render.v1alpha1.RenderService`, for health and
+        services: full names of the services, such as `dubstage.render.v1.RenderService`, for health and
             reflection.
         warm_up: loads models and runs them once; called in a thread, so it may block.
         workers: pools in which the servicers compute. The server shuts the pools down.

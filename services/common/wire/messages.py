@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.client.arrays import DTYPES
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.common.v1alpha1 import common_pb2 as pb
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.common.v1 import common_pb2 as pb
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import (

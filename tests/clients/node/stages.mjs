@@ -2,12 +2,12 @@
 import { readFileSync } from "node:fs";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { AudioService, FeatureKind } from "./gen/dubstage/audio/v1alpha1/audio_pb.js";
-import { DataType, FrameReason, ImageEncoding } from "./gen/dubstage/common/v1alpha1/common_pb.js";
-import { FaceService } from "./gen/dubstage/face/v1alpha1/face_pb.js";
-import { MotionService } from "./gen/dubstage/motion/v1alpha1/motion_pb.js";
-import { RenderService } from "./gen/dubstage/render/v1alpha1/render_pb.js";
-import { TextureService } from "./gen/dubstage/texture/v1alpha1/texture_pb.js";
+import { AudioService, FeatureKind } from "./gen/dubstage/audio/v1/audio_pb.js";
+import { DataType, FrameReason, ImageEncoding } from "./gen/dubstage/common/v1/common_pb.js";
+import { FaceService } from "./gen/dubstage/face/v1/face_pb.js";
+import { MotionService } from "./gen/dubstage/motion/v1/motion_pb.js";
+import { RenderService } from "./gen/dubstage/render/v1/render_pb.js";
+import { TextureService } from "./gen/dubstage/texture/v1/texture_pb.js";
 
 const stage = (service, address) => createClient(service, createGrpcTransport({ baseUrl: `http://${address}` }));
 const PAL = { num: 25n, den: 1n };

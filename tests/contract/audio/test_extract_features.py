@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 import soundfile
 
-from dubstage.audio.v1alpha1 import audio_pb2 as pb
-from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceStub
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.audio.v1 import audio_pb2 as pb
+from dubstage.audio.v1.audio_pb2_grpc import AudioServiceStub
+from dubstage.common.v1 import common_pb2
 from services.audio.__main__ import compose
 from services.audio.extract import extract_features
 from services.audio.models import ALL_KINDS, KINDS
@@ -28,7 +28,7 @@ from services.common.wire.messages import from_tensor, timeline_from_proto, time
 from services.common.wire.timeline import Timeline
 
 if TYPE_CHECKING:
-    from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceAsyncStub
+    from dubstage.audio.v1.audio_pb2_grpc import AudioServiceAsyncStub
 
 SPEECH = Path(__file__).resolve().parents[3] / "gateway" / "cli" / "demo_speech.wav"
 PAL = Timeline(rate=Fraction(25))

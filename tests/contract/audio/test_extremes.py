@@ -15,9 +15,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from dubstage.audio.v1alpha1 import audio_pb2 as pb
-from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceStub
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.audio.v1 import audio_pb2 as pb
+from dubstage.audio.v1.audio_pb2_grpc import AudioServiceStub
+from dubstage.common.v1 import common_pb2
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
 from services.common.server.process import server_of
@@ -25,7 +25,7 @@ from services.common.server.server import StageServer
 from tests.contract.finite import finite_or_refused
 
 if TYPE_CHECKING:
-    from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceAsyncStub
+    from dubstage.audio.v1.audio_pb2_grpc import AudioServiceAsyncStub
 
 KINDS = [pb.FEATURE_KIND_MEL, pb.FEATURE_KIND_MFCC, pb.FEATURE_KIND_POSTERIORGRAM, pb.FEATURE_KIND_IDENTITY_REMOVED]
 PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))

@@ -15,9 +15,9 @@ import pytest_asyncio
 from skimage.data import astronaut
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2 as pb
-from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2 as pb
+from dubstage.face.v1.face_pb2_grpc import FaceServiceStub
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.common.wire.messages import from_tensor
@@ -27,7 +27,7 @@ from tests.contract.face.requests import picture_to_proto
 from tests.contract.finite import finite_or_refused
 
 if TYPE_CHECKING:
-    from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceAsyncStub
+    from dubstage.face.v1.face_pb2_grpc import FaceServiceAsyncStub
 
 PHOTOGRAPH = np.ascontiguousarray(astronaut()[:320:2, 60:400:2])
 CONFIG = pb.TrackRequest(config=pb.TrackConfig(max_faces=1, smoothing_half_width=0))

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from skimage.data import astronaut
 
-from dubstage.face.v1alpha1 import face_pb2 as pb
-from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
+from dubstage.face.v1 import face_pb2 as pb
+from dubstage.face.v1.face_pb2_grpc import FaceServiceStub
 from services.common.errors import InvalidRequestError
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
@@ -25,7 +25,7 @@ from services.face.types import FrameFaces, Reason, TrackOptions
 from tests.contract.face.requests import frames_from_proto, options_to_proto, picture_to_proto
 
 if TYPE_CHECKING:
-    from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceAsyncStub
+    from dubstage.face.v1.face_pb2_grpc import FaceServiceAsyncStub
 
 PHOTOGRAPH = np.ascontiguousarray(astronaut()[:320, 60:400])
 PICTURES = [np.ascontiguousarray(np.roll(PHOTOGRAPH, 2 * step, axis=1)) for step in range(6)]

@@ -17,9 +17,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from skimage.data import astronaut
 
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2 as pb
-from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2 as pb
+from dubstage.face.v1.face_pb2_grpc import FaceServiceStub
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.face.identity import identity_from_arrays
 from services.common.face.morphable_models import MorphableModels
@@ -39,7 +39,7 @@ from tests.contract.face.requests import frames_from_proto, options_to_proto, pi
 from tests.unit.common.geometry.small_models import small_model
 
 if TYPE_CHECKING:
-    from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceAsyncStub
+    from dubstage.face.v1.face_pb2_grpc import FaceServiceAsyncStub
 
 PHOTOGRAPH = np.ascontiguousarray(astronaut()[:320, 60:400])
 PICTURES = [np.ascontiguousarray(np.roll(PHOTOGRAPH, 2 * step, axis=1)) for step in range(5)]

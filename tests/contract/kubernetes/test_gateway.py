@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.api.batch_service import BatchServicer
 from gateway.api.batches import Batches
 from gateway.api.context import OpenedStages, ProcessContext, TenantStorage

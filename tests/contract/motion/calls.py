@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.array_types import Float32
 from services.common.store.artefacts import ArtefactRef
 from services.common.wire.messages import ref_from_proto
@@ -24,7 +24,7 @@ from tests.contract.motion.requests import block_to_proto, motion_from_proto
 from tests.unit.motion.synthesised import head_poses, mouths
 
 if TYPE_CHECKING:
-    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 PAL = Timeline(rate=Fraction(25))
 Requests = AsyncIterator[pb.PredictMotionRequest]

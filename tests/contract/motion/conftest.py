@@ -10,14 +10,14 @@ import grpc
 import grpc.aio
 import pytest_asyncio
 
-from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
+from dubstage.motion.v1.motion_pb2_grpc import MotionServiceStub
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.motion.__main__ import compose
 from services.motion.settings import MotionSettings
 
 if TYPE_CHECKING:
-    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 
 @pytest_asyncio.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_tensor
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX, pose_vectors
 from services.common.wire.messages import from_tensor, pose_from_proto, rational_to_proto, ref_to_proto, timeline_to_proto

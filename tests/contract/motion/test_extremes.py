@@ -18,11 +18,11 @@ import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
-from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2 as pb
+from dubstage.motion.v1.motion_pb2_grpc import MotionServiceStub
 from services.common.methods import PREDICTORS
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
@@ -37,7 +37,7 @@ from tests.contract.motion.requests import block_to_proto
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 if TYPE_CHECKING:
-    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 FRAMES = 60
 HUGE = 4611686018427387904

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.wire.messages import ref_from_proto, ref_to_proto
 from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
 from services.motion.models import MotionModels
@@ -33,7 +33,7 @@ from tests.contract.motion.requests import block_to_proto, config_to_proto, moti
 from tests.unit.motion.synthesised import head_poses, random_features, with_states
 
 if TYPE_CHECKING:
-    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 
 @pytest.mark.parametrize("num_frames", [100, 1])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.messages import ref_from_proto, ref_to_proto
 from services.motion.constraints import WHOLE
@@ -36,7 +36,7 @@ from tests.contract.motion.requests import block_to_proto, config_to_proto, lag_
 from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 
 if TYPE_CHECKING:
-    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 
 async def test_motion_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.face.landmarks import NUM_UPPER
 from tests.unit.motion.synthesised import mouths
 
 if TYPE_CHECKING:
-    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 FRAMES = 60
 UPPER = np.random.default_rng(0).normal(0.0, 40.0, (FRAMES, NUM_UPPER, 3)).astype(np.float32)

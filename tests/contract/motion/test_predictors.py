@@ -12,10 +12,10 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.array_types import Float32
 from services.common.methods import PREDICTORS, SHARED_FEATURES, PredictorSpec
 from services.common.wire.messages import from_tensor
@@ -32,7 +32,7 @@ from tests.contract.motion.requests import block_to_proto
 from tests.unit.motion.synthesised import mouths, random_features
 
 if TYPE_CHECKING:
-    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 FRAMES = 60
 RATE = common_pb2.Rational(num=25, den=1)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2 as pb
 from services.motion.convert import FeatureBlock, PredictConfig
 from tests.contract.motion.calls import (
     PAL,
@@ -28,7 +28,7 @@ from tests.contract.motion.requests import block_to_proto, config_to_proto
 from tests.unit.motion.synthesised import random_features, with_states
 
 if TYPE_CHECKING:
-    from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
+    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 
 async def test_everybody_without_its_features_is_refused_by_name(stub: MotionServiceAsyncStub) -> None:

@@ -21,8 +21,8 @@ import pytest
 import pytest_asyncio
 
 from dubstage.client.arrays import from_image
-from dubstage.render.v1alpha1 import render_pb2 as pb
-from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from dubstage.render.v1 import render_pb2 as pb
+from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from services.common.errors import BackendUnavailableError, ModelNotFoundError
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
@@ -44,7 +44,7 @@ from tests.contract.ports import free_port
 from tests.unit.render.conftest import bank, frames, mask
 
 if TYPE_CHECKING:
-    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 __all__ = ["bank", "frames", "mask"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.mouth_bank import MouthBank
 from services.common.store.artefacts import ArtefactStore
 from services.render.backends.model_files import WEIGHTS_FOLDER
@@ -21,7 +21,7 @@ from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
 
 if TYPE_CHECKING:
-    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="everybody"))
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.crops import MAX_BOX_PX, MAX_HEAD_PX
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.store.artefacts import ArtefactStore
@@ -23,7 +23,7 @@ from services.render.types import RenderFrame
 from tests.contract.finite import finite_or_refused
 
 if TYPE_CHECKING:
-    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 MODELS = ("ugc", "everybody", "headpose", "hetero")
 POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

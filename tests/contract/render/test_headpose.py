@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
 from services.common.store.artefacts import ArtefactStore
@@ -26,7 +26,7 @@ from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.drawn_person import drawing, person
 
 if TYPE_CHECKING:
-    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="headpose"))
 

@@ -11,8 +11,8 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import ACTOR_FORMAT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -25,7 +25,7 @@ from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.rendering import render
 
 if TYPE_CHECKING:
-    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.render.v1alpha1 import render_pb2 as pb
-from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from dubstage.common.v1 import common_pb2
+from dubstage.render.v1 import render_pb2 as pb
+from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from services.common.array_types import Array
 from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank
@@ -30,7 +30,7 @@ from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.toy import NAME, SPEECH, Toy
 
 if TYPE_CHECKING:
-    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model=NAME))
 INPUTS = ("texture", "speech_features", "reference")

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dubstage.render.v1alpha1 import render_pb2 as pb
-from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from dubstage.render.v1 import render_pb2 as pb
+from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from gateway.async_utilities import in_thread
 from services.common.errors import BackendUnavailableError
 from services.common.server.process import server_of
@@ -34,7 +34,7 @@ from tests.contract.render.conftest import RESTARTS, gave_up, rendered_from_prot
 from tests.unit.render.rendering import render
 
 if TYPE_CHECKING:
-    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -11,8 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
-from dubstage.render.v1alpha1 import render_pb2 as pb
-from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from dubstage.render.v1 import render_pb2 as pb
+from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from gateway.cli.doctor import check_renderers
 from gateway.settings import GatewaySettings
 from services.common.errors import ModelNotFoundError

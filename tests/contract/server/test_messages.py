@@ -9,9 +9,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
-from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2, face_pb2_grpc
+from dubstage.render.v1 import render_pb2, render_pb2_grpc
 from services.common import errors
 from services.common.server.error_status import from_rpc_error
 from tests.contract.server.helpers import ONCE, answer
@@ -19,10 +19,10 @@ from tests.contract.server.helpers import ONCE, answer
 MIB = 1 << 20
 KINDS = ["Unary", "Download", "Upload", "Stream"]
 RPCS = {
-    "dubstage.render.v1alpha1.RenderService/ListModels": "Unary",
-    "dubstage.render.v1alpha1.RenderService/Personalize": "Download",
-    "dubstage.face.v1alpha1.FaceService/FitIdentity": "Upload",
-    "dubstage.face.v1alpha1.FaceService/Track": "Stream",
+    "dubstage.render.v1.RenderService/ListModels": "Unary",
+    "dubstage.render.v1.RenderService/Personalize": "Download",
+    "dubstage.face.v1.FaceService/FitIdentity": "Upload",
+    "dubstage.face.v1.FaceService/Track": "Stream",
 }
 
 
@@ -142,10 +142,10 @@ async def test_field_bounds_checked_before_handler(echo: Any) -> None:
     config = face_pb2.TrackRequest(config=face_pb2.TrackConfig(timeline=common_pb2.Timeline(frame_rate=rate)))
     personalize = render_pb2.PersonalizeRequest(model="ugc", num_steps=(1 << 32) - 1)
     for rpc, kind, request, field in (
-        ("dubstage.face.v1alpha1.FaceService/Track", "Stream", config, "config.timeline.frame_rate.num"),
-        ("dubstage.face.v1alpha1.FaceService/FitIdentity", "Upload", face_pb2.FitIdentityRequest(
+        ("dubstage.face.v1.FaceService/Track", "Stream", config, "config.timeline.frame_rate.num"),
+        ("dubstage.face.v1.FaceService/FitIdentity", "Upload", face_pb2.FitIdentityRequest(
             frame=face_pb2.FitIdentityFrame(face=face_pb2.FaceTrack(box=[0, 0, float("nan"), 1]))), "frame.face.box"),
-        ("dubstage.render.v1alpha1.RenderService/Personalize", "Download", personalize, "num_steps"),
+        ("dubstage.render.v1.RenderService/Personalize", "Download", personalize, "num_steps"),
     ):  # fmt: skip
         found = from_rpc_error(await failure(server.address, rpc, kind, request.SerializeToString()), peer="echo")
         assert isinstance(found, errors.InvalidRequestError)

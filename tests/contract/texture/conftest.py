@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import grpc.aio
 import pytest_asyncio
 
-from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceStub
+from dubstage.texture.v1.texture_pb2_grpc import TextureServiceStub
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.texture.__main__ import compose
 from services.texture.settings import TextureSettings
 
 if TYPE_CHECKING:
-    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
 
 
 @pytest_asyncio.fixture

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.client import to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.wire.messages import from_image, from_tensor, pose_to_proto

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_image
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.face.native_pictures import encoded
@@ -23,7 +23,7 @@ from services.texture.types import BankFrame, TargetFrame, WarpMode
 from tests.contract.texture.requests import bank_frame_to_proto, sent, target_to_proto, warp_config_to_proto
 
 if TYPE_CHECKING:
-    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
 
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 POSE = HeadPose(2.0, np.eye(3), np.array([320.0, 240.0, 0.0]))

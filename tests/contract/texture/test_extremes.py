@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, MAX_SCALE, MIN_SCALE, HeadPose, pose_vectors, to_frame
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_bank import FORMAT, bank_arrays
@@ -28,7 +28,7 @@ from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_pro
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait
 
 if TYPE_CHECKING:
-    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
 
 MOUTH = np.ascontiguousarray(HEAD[list(MOUTH_AREA)])
 PICTURE = np.random.default_rng(2).integers(0, 255, (160, 160, 3)).astype(np.uint8)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.face.crops import HeadPose, pose_vectors
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.landmarks import MOUTH_AREA
@@ -28,7 +28,7 @@ from tests.contract.texture.requests import face_stream, portrait_stream, portra
 from tests.unit.texture.people import HEAD, LANDMARKS, MODEL, POSE, a_person, a_portrait, turned
 
 if TYPE_CHECKING:
-    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
 
 PORTRAIT = a_portrait()
 

@@ -13,9 +13,9 @@ import pytest
 
 from dubstage.client import texture as texture_client
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.face.crops import HeadPose
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE, NeuralSurface, sample
@@ -25,7 +25,7 @@ from tests.contract.texture.requests import sent
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
 
 if TYPE_CHECKING:
-    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
 
 TEXTURE = np.random.default_rng(4).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
 UV = np.random.default_rng(5).uniform(-0.3, 1.0, (48, 64, 2)).astype(np.float32)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
@@ -28,7 +28,7 @@ from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpedF
 from tests.contract.texture.requests import bank_frame_to_proto, sent, target_to_proto, warp_config_to_proto, warped_from_proto
 
 if TYPE_CHECKING:
-    from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceAsyncStub
+    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
 
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 POSE = HeadPose(1.3, np.eye(3), np.array([320.0, 240.0, 0.0]))

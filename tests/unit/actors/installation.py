@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.actors.store import ActorStore
 from gateway.consent.record import Consent
 from gateway.dub.enrol import EnrolledActor

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
 from gateway.actors import create
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.media import MediaFolder, MediaLocations, RequestMedia
 from gateway.api.messages import consent_from, consent_message, enrol_request_from
 from gateway.consent.keys import signed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.gateway.v1 import gateway_pb2
 from gateway.actors.store import ActorStore
 from gateway.api.messages import consent_message
 from gateway.api.operations import DUB, audit_event_of

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import typer
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.cli.dub import show_outcome
 from gateway.cli.values import sound_against_picture
 from gateway.dub.plan import Plan

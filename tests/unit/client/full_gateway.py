@@ -11,8 +11,8 @@ import grpc
 import numpy as np
 
 from dubstage.client import to_image
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2
 from tests.unit.client.fake_server import refuse
 
 PICTURE: Final = np.zeros((4, 6, 3), np.uint8)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import (
     audio,
     batch,
@@ -23,12 +23,12 @@ from dubstage.client import (
     to_image,
     to_tensor,
 )
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.gateway.v1 import gateway_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 
 PAL = common_pb2.Rational(num=25, den=1)
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="ab" * 32, size_bytes=9)

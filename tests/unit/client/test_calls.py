@@ -26,12 +26,12 @@ from dubstage.client import (
     to_image,
     to_tensor,
 )
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.gateway.v1alpha1 import gateway_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.gateway.v1 import gateway_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 from tests.unit.client.fake_server import FakeServer, refuse
 from tests.unit.client.full_gateway import FullGateway, is_held
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from dubstage.client.arrays import to_tensor
 from dubstage.client.face import _face
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2 as pb
 
 
 def tracked() -> pb.FaceTrack:

@@ -14,7 +14,7 @@ from google.rpc import code_pb2
 
 from dubstage.client import Connection, DubstageCallError, connect, connect_aio, gateway, operation_steps, rpcs
 from dubstage.client.operation_steps import Ask, Patience, Pause, begin_steps, wait_steps
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from tests.unit.client.fake_server import Answer, FakeServer, refuse
 
 NAME = "operations/1"

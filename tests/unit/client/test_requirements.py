@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from dubstage.audio.v1alpha1 import audio_pb2, audio_pb2_grpc
+from dubstage.audio.v1 import audio_pb2, audio_pb2_grpc
 
 PROJECT = tomllib.loads((Path(__file__).parents[3] / "protos/pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIRED = {one.name: one.specifier for one in map(Requirement, PROJECT["dependencies"])}

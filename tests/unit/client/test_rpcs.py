@@ -76,7 +76,7 @@ def test_every_typed_call_has_a_docstring() -> None:
 
 
 def test_a_path_is_the_one_that_grpc_sends() -> None:
-    assert rpcs.motion.ENCODE_STYLE.path == "/dubstage.motion.v1alpha1.MotionService/EncodeStyle"
+    assert rpcs.motion.ENCODE_STYLE.path == "/dubstage.motion.v1.MotionService/EncodeStyle"
 
 
 def test_an_rpc_cannot_be_changed() -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub import analysis as analysis_module
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import EnrolOptions

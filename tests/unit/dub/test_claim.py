@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.claim import spans, video_claim
 from gateway.dub.plan import DUBBED, SILENT, Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub.face_choice import ChosenFace, FaceChoice, ScoreSpeaker, about_faces, choose_face, main_faces, parse_face
 from gateway.dub.face_records import FaceIndex
 from services.common.errors import InvalidRequestError

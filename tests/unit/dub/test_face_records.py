@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
 from gateway.dub.analysis import track_footage
 from gateway.dub.face_records import FaceMeans, cut_box, embed_every, faces_note, faces_of_note
 from gateway.dub.workspace import Workspace

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
 from gateway.dub.job_key import enrolment_key, file_digests, job_key
 from gateway.dub.request import DubRequest
 from gateway.stages.opening import ListedModels

@@ -15,8 +15,8 @@ import pytest
 
 from dubstage.client import motion
 from dubstage.client.audio import feature_block
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2
 from gateway.dub.enrol import AudioContext, personalize_motion
 from gateway.dub.motion_clip import (
     ENROLMENT_SPAN_S,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub.face_records import FaceIndex
 from gateway.dub.plan import joined_plan, make_plan
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays
 from gateway.dub.face_records import read_index
 from gateway.dub.plan import RENDERED

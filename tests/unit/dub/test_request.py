@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.gateway.v1 import batch_pb2, gateway_pb2
+from dubstage.motion.v1 import motion_pb2
 from gateway.dub.fit import Fit
 from gateway.dub.request import (
     LEAST_EXPRESSIVENESS,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dubstage.client import rpcs, to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.records import FACE_RECORD, pose_of
 from gateway.dub.windows import FrameSpan, WindowConfig, render_window, textured_frames, window_config, with_context

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.media import MediaFolder
 from gateway.api.messages import check_dub, dub_request_from
 from gateway.cli.app import run

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.actors.stored import StoredActor
 from gateway.dub.records import FACE_RECORD
 from gateway.live import footage

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import rpcs, to_image, to_tensor
 from dubstage.client.gateway import live_first_sample
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
-from dubstage.texture.v1alpha1 import texture_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
+from dubstage.texture.v1 import texture_pb2
 from gateway.compositing.jaw import JawMove
 from gateway.live import session
 from gateway.live.admission import MOST_DROPPED, LiveAdmission, LiveStream

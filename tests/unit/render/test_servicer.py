@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.render.v1 import render_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
 from services.render.convert import frame_from_proto

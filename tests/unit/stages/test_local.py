@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dubstage.client import rpcs
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.render.v1 import render_pb2
 from gateway.stages.local import LocalStages
 from services.common.errors import InvalidRequestError
 from services.common.server.process import StageParts

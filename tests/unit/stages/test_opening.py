@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import rpcs
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
 from gateway.settings import GatewaySettings
 from gateway.stages import local
 from gateway.stages.local import LocalStages, compose_stages

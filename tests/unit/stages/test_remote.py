@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from dubstage.client import rpcs
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.render.v1 import render_pb2
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.remote import RemoteStages
 from services.common.errors import BackendUnavailableError

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.audio.v1 import audio_pb2
 from dubstage.client import rpcs
 from dubstage.client.rpcs import Stream
-from dubstage.face.v1alpha1 import face_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.render.v1alpha1 import render_pb2
+from dubstage.face.v1 import face_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.render.v1 import render_pb2
 from gateway.async_utilities import close
 from gateway.stages.interface import STAGE_NAMES, stage_of
 from gateway.stages.timing import LABELS, StageClock, TimedStages

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.motion.v1alpha1 import motion_pb2
-from dubstage.texture.v1alpha1 import texture_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1 import motion_pb2
+from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.common.wire.messages import pose_to_proto
 from services.texture.convert import MAX_UV_SIDE, texture_config_from_proto, texture_frame_from_proto

@@ -11,9 +11,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescr
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from dubstage.audio.v1alpha1 import audio_pb2
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.face.v1alpha1 import face_pb2
+from dubstage.audio.v1 import audio_pb2
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
 from services.common.errors import InvalidRequestError
 from services.common.server.messages import check_bounds, declared
 from tests.contracts import CONTRACTS

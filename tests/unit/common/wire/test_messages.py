@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_image, to_tensor
-from dubstage.common.v1alpha1 import common_pb2
-from dubstage.common.v1alpha1 import common_pb2 as pb
+from dubstage.common.v1 import common_pb2
+from dubstage.common.v1 import common_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_FRAME_PX, HeadPose, check_pose_vectors, face_shape_problem, head_template, pose_vectors
 from services.common.geometry.rotations import matrix_from_euler

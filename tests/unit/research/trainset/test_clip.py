@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.dub.records import FACE_RECORD, RecordFile
 from research.trainset import clip as video_module
 from research.trainset.clip import LargestFace, face_width, on_grid, tracked
