@@ -25,6 +25,7 @@ from services.common.errors import DubstageError, StageDeadlineExceededError
 from services.common.server import call_context, error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
 from services.common.server.call_context import TENANT_KEY, Caller, named_by, set_current_caller
+from services.common.server.former import DEPRECATION, current_call, current_name, is_former
 from services.common.server.health import HEALTH, Context, Handler, HealthInterceptor
 from services.common.server.limits import Admission, FirstMessages
 from services.common.server.messages import RequestStream, decoder, encoder
@@ -140,6 +141,10 @@ _DRAINED_AT_ONCE = 4
 _PAUSED_AT_ONCE = 64
 
 
+Notice = tuple[tuple[str, str], ...]
+"""Entries of the trailing metadata of an answer."""
+
+
 class ChassisInterceptor(grpc.aio.ServerInterceptor):
     """Error mapping, log line, metrics, trace, token, deadline and back-pressure for all four kinds of handlers.
 
@@ -197,9 +202,13 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         and however long the request takes.
         """
         handler = await continuation(handler_call_details)
-        method = str(handler_call_details.method)
+        notice = (DEPRECATION,) if is_former(str(handler_call_details.method)) else ()
+        if handler is None and notice:
+            handler = await continuation(current_call(handler_call_details))
         if handler is None:
             return None
+        # A former call has the limits, metrics and log lines of the method in v1.
+        method = current_name(str(handler_call_details.method))
         if method.startswith(HEALTH):
             return self._health.of_calls(handler)
         encode = encoder(handler.response_serializer, self._max_message_bytes)
@@ -207,13 +216,13 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         streams = handler.request_streaming
         if handler.response_streaming:
             behaviour = handler.stream_stream if streams else handler.unary_stream
-            return grpc.stream_stream_rpc_method_handler(self._streaming(behaviour, method, encode, streams), *codec)
+            return grpc.stream_stream_rpc_method_handler(self._streaming(behaviour, method, encode, streams, notice), *codec)
         behaviour = handler.stream_unary if streams else handler.unary_unary
-        return grpc.stream_unary_rpc_method_handler(self._unary(behaviour, method, encode, streams), *codec)
+        return grpc.stream_unary_rpc_method_handler(self._unary(behaviour, method, encode, streams, notice), *codec)
 
-    def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool) -> Any:
+    def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool, notice: Notice) -> Any:
         async def answer(_: object, context: Context) -> Any:
-            async with self._call(method, context, streams) as (call, requests):
+            async with self._call(method, context, streams, notice) as (call, requests):
                 response = await behaviour(requests if streams else await requests.only(), context)
                 # The answer is encoded inside the call: an answer that is too large is an error like any other.
                 data = encode(response)
@@ -222,11 +231,11 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool) -> Any:
+    def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool, notice: Notice) -> Any:
         # This is a coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's place is
         # free at once. A generator would stay suspended.
         async def answer(_: object, context: Context) -> None:
-            async with self._call(method, context, streams) as (call, requests):
+            async with self._call(method, context, streams, notice) as (call, requests):
                 responses = behaviour(requests if streams else await requests.only(), context)
                 if not hasattr(responses, "__aiter__"):
                     await responses
@@ -241,7 +250,11 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context, streams: bool) -> AsyncIterator[tuple[call_context.Call, RequestStream]]:
+    async def _call(
+        self, method: str, context: Context, streams: bool, notice: Notice
+    ) -> AsyncIterator[tuple[call_context.Call, RequestStream]]:
+        if notice:
+            context.set_trailing_metadata(notice)
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         allowed_s = self._allowed_s(context)
         call = call_context.Call(
@@ -282,7 +295,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     _uncancel()
                     if streams:
                         await self._await_pause(requests, admitted)
-                    await self._send(context, call.failure)
+                    await self._send(context, call.failure, notice)
                 # The caller, the caller's deadline or the server's shutdown ended the call: gRPC itself answers.
                 remaining = context.time_remaining()
                 outcome.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
@@ -298,7 +311,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 if unimplemented:
                     await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the {self._stage} stage has no {call.rpc}")
                 assert outcome.error is not None
-                await self._send(context, outcome.error)
+                await self._send(context, outcome.error, notice)
 
     async def _await_pause(self, requests: RequestStream, admitted: bool) -> None:
         """Give the caller of a failed call time to come to a pause, so that the error reaches the caller.
@@ -312,13 +325,11 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
             async with slots:
                 await pause()
 
-    async def _send(self, context: Context, error: DubstageError) -> None:
+    async def _send(self, context: Context, error: DubstageError, notice: Notice) -> None:
         """End the call with an error. Raises grpc.aio.AbortError."""
+        status = rpc_status.to_status(error_status.to_status(error, stage=self._stage))
         async with asyncio.timeout(_STATUS_S):
-            await context.abort_with_status(self._status(error))
-
-    def _status(self, error: DubstageError) -> grpc.Status:
-        return rpc_status.to_status(error_status.to_status(error, stage=self._stage))
+            await context.abort(status.code, status.details, (*status.trailing_metadata, *notice))
 
     def _caller(self, metadata: Mapping[str, str]) -> Caller:
         caller = self._tokens.check(metadata.get(AUTHORIZATION_KEY, ""))

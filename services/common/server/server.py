@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from services.common.errors import InvalidRequestError
 from services.common.server.auth import TokenCheck
+from services.common.server.former import former_names
 from services.common.server.health import MAX_REQUEST_BYTES, HealthInterceptor, HealthServicer
 from services.common.server.interceptor import ChassisInterceptor, Observer
 from services.common.server.limits import Admission, FirstMessages, WorkerPool
@@ -242,7 +243,8 @@ class StageServer:
         self.port = 0
         """Port of the server; 0 before `start()`."""
         self._settings = settings
-        self._services = tuple(services)
+        self._services = (*services, *former_names(tuple(services)))
+        """Names that health knows. Callers of the former contracts ask for the former names."""
         self._warm_up = warm_up
         self._workers = tuple(workers)
         self._is_serving = is_serving
@@ -292,7 +294,7 @@ class StageServer:
         if settings.health_port:
             self._health_server = grpc.aio.server(interceptors=[HealthInterceptor(stage)], options=health_options())
             health_pb2_grpc.add_HealthServicer_to_server(self._plain_health, self._health_server)
-        reflection.enable_server_reflection([*self._services, _HEALTH, reflection.SERVICE_NAME], self._server)
+        reflection.enable_server_reflection([*services, _HEALTH, reflection.SERVICE_NAME], self._server)
 
     @property
     def tracer(self) -> trace.Tracer:
