@@ -12,6 +12,7 @@ from typing import Final
 from charts.play.pods import Document, Log, Podman, Server, wait_for_probes
 from charts.play.videos import MANIFEST
 from dubstage.client import Connection, DubstageCallError, batch, connect
+from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.provenance.binding import media_sha256
 
@@ -79,15 +80,16 @@ class BatchPlay:
         digests = {}
         for shot in shots:
             state = pb.ShotState.Name(shot.state).removeprefix("SHOT_STATE_").lower()
+            seconds = shot.try_duration.ToTimedelta().total_seconds()
             self._log(
-                f"batch: {shot.shot_id} {state}, {shot.num_dubbed} of {shot.num_frames} frames, {shot.seconds:.1f} s, "
+                f"batch: {resource_id(shot.name)} {state}, {shot.num_dubbed} of {shot.num_frames} frames, {seconds:.1f} s, "
                 f"tries: {shot.attempts}, the last by {shot.worker}"
             )
             if shot.state != pb.SHOT_STATE_DONE:
-                raise RuntimeError(f"{shot.shot_id} is {state}: {shot.error}")
+                raise RuntimeError(f"{resource_id(shot.name)} is {state}: {shot.error}")
             video = self._media / shot.output_uri
             if hashlib.sha256(video.read_bytes()).hexdigest() != shot.output_sha256:
-                raise RuntimeError(f"{video} is not the video that the record of {shot.shot_id} names")
+                raise RuntimeError(f"{video} is not the video that the record of {resource_id(shot.name)} names")
             digests[shot.output_uri] = media_sha256(video)
         left = sorted(path.name for path in self._media.rglob(".dubstage-*"))
         if left:

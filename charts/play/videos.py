@@ -17,6 +17,7 @@ import av
 from charts.play.pods import Log
 from dubstage.client import connect
 from dubstage.client import gateway as dubbing
+from dubstage.client.names import step_name
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.credential import KEY_FILE
@@ -38,10 +39,11 @@ def dub_by_api(address: str, media: Path, footage: str, speech: str, method: str
     """
     begun, seen = time.monotonic(), set[str]()
 
-    def progress(state: pb.DubProgress) -> None:
-        if state.stage and state.stage not in seen:
-            seen.add(state.stage)
-            log(f"dub: {state.stage}")
+    def progress(state: pb.OperationProgress) -> None:
+        step = step_name(state.step)
+        if state.step and step not in seen:
+            seen.add(step)
+            log(f"dub: {step}")
 
     with connect(address) as gateway:
         dub = dubbing.dub(

@@ -17,7 +17,7 @@ from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.request import ActorRecord
 from services.common.errors import (
-    ActorNotReadyError,
+    ActorNotFoundError,
     ArtefactCorruptError,
     ArtefactNotFoundError,
     DubstageError,
@@ -34,24 +34,27 @@ def is_actor_id(text: str) -> bool:
     return _ALLOWED.fullmatch(text) is not None
 
 
-def check_actor_id(actor_id: str) -> str:
+def check_actor_id(actor_id: str, field: str = "actor_id") -> str:
     """Return an id that is allowed: lower-case letters, digits and inner dashes, at most 63 characters.
+
+    Args:
+        field: field of the request, for the error.
 
     Raises:
         InvalidRequestError: the id is not allowed.
     """
     if not is_actor_id(actor_id):
         raise InvalidRequestError(
-            f"actor_id: {actor_id[:80]!r} is not allowed: an actor id has lower-case letters, digits and inner dashes, at most 63 "
+            f"{field}: {actor_id[:80]!r} is not allowed: an actor id has lower-case letters, digits and inner dashes, at most 63 "
             "characters",
-            field="actor_id",
+            field=field,
         )
     return actor_id
 
 
-def not_enrolled(actor_id: str) -> ActorNotReadyError:
+def not_enrolled(actor_id: str) -> ActorNotFoundError:
     """Return the error for an id that no actor has."""
-    return ActorNotReadyError(
+    return ActorNotFoundError(
         f"no actor {actor_id!r} is enrolled: `dubstage actor list` shows the actors, `dubstage actor create` enrols one",
         subject=actor_id,
     )

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -21,11 +22,14 @@ from gateway.actors.stored import StoredActor, check_actor_id
 from gateway.actors.sweep import OtherStore
 from gateway.api.context import TenantContext
 from gateway.api.messages import actor_message, enrol_request_from, receipt_message, withdrawal_message
-from gateway.api.operations import ACTOR, operation_message, page_size_from
+from gateway.api.operations import ACTOR, asked_by, operation_message, page_size_from
+from gateway.api.progress import OperationReporter, enrolment_steps
+from gateway.api.resources import ACTORS, id_of
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
+from gateway.operations.store import Asked, OperationRecord
 from gateway.stages.interface import Stages
 from services.common.errors import ActorNotReadyError, DubstageError, InvalidRequestError, UnexpectedError
 from services.common.server import error_status
@@ -48,9 +52,7 @@ class ActorJobs:
         message = pb.CreateActorRequest.FromString(job.record.request)
         context = self.context
 
-        def report(stage: str, done: int, total: int) -> None:
-            job.report(pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString())
-
+        report = OperationReporter(job, enrolment_steps(skip=message.skip_personalization))
         async with context.media.opened() as media:
             request = enrol_request_from(message, media, threads=context.threads)
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
@@ -237,10 +239,14 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def CreateActor(self, request: pb.CreateActorRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin an enrolment."""
+        asked = asked_by(request)
         wanted = pb.CreateActorRequest()
         wanted.CopyFrom(request)
         # The id is stored with the request, so that an operation that is resumed after a restart makes the same actor.
         wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
+        return operation_message(await self._runner.once(asked, partial(self._begin, wanted, asked)))
+
+    async def _begin(self, wanted: pb.CreateActorRequest, asked: Asked) -> OperationRecord:
         async with self._context.media.opened() as media:
             enrol = enrol_request_from(wanted, media, threads=self._context.threads)
             await asyncio.to_thread(self._context.actors.consents.check_enrolment, enrol.consent, enrol.use, wanted.actor_id)
@@ -250,18 +256,22 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
             raise InvalidRequestError(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
         quota = self._context.quota
         await quota.check_storage()
-        record = await self._runner.submit(ACTOR, wanted.SerializeToString(), actor_id=enrol.actor_id, admit=quota.check_dubs)
-        return operation_message(record)
+        return await self._runner.submit(
+            ACTOR,
+            wanted.SerializeToString(),
+            actor_id=enrol.actor_id,
+            admit=quota.check_dubs,
+            asked=asked,
+        )
 
-    async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.GetActorResponse:  # noqa: N802
+    async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.Actor:  # noqa: N802
         """Return one actor."""
-        actor = await asyncio.to_thread(self._context.actors.show, check_actor_id(request.actor_id))
-        return pb.GetActorResponse(actor=actor_message(actor))
+        return actor_message(await asyncio.to_thread(self._context.actors.show, _id_of(request.name)))
 
     async def ListActors(self, request: pb.ListActorsRequest, context: Any) -> pb.ListActorsResponse:  # noqa: N802
         """List actors in the order of their ids."""
         size = page_size_from(request.page_size)
-        after = check_actor_id(request.page_token) if request.page_token else ""
+        after = check_actor_id(request.page_token, "page_token") if request.page_token else ""
         actors = await asyncio.to_thread(lambda: self._context.actors.list(after=after, limit=size + 1))
         page = actors[:size]
         token = page[-1].actor_id if len(actors) > size else ""
@@ -269,7 +279,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase the person."""
-        receipt = await self._eraser.erase(check_actor_id(request.actor_id))
+        receipt = await self._eraser.erase(_id_of(request.name))
         key = await asyncio.to_thread(self._context.actors.erasures.signing_key)
         return receipt_message(receipt, key.public_pem if key.id == receipt.key else "")
 
@@ -279,8 +289,13 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     def _withdraw(self, request: pb.RevokeConsentRequest) -> Withdrawal:
         actors = self._context.actors
-        if bool(request.actor_id) == bool(request.record_sha256):
-            raise InvalidRequestError("actor_id: give either the actor or the digest of the record", field="actor_id")
+        if bool(request.actor) == bool(request.record_sha256):
+            raise InvalidRequestError("actor: give either the actor or the digest of the record", field="actor")
         if request.record_sha256:
             return actors.consents.withdraw(check_digest(request.record_sha256))
-        return actors.consents.withdraw_of(request.actor_id, actors.show(check_actor_id(request.actor_id)).consent)
+        actor_id = _id_of(request.actor, "actor")
+        return actors.consents.withdraw_of(actor_id, actors.show(actor_id).consent)
+
+
+def _id_of(name: str, field: str = "name") -> str:
+    return check_actor_id(id_of(name, ACTORS, field), field)

@@ -11,12 +11,26 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from google.protobuf import empty_pb2
+
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from gateway.api.batches import Batches, BatchView
 from gateway.api.context import TenantContext
-from gateway.api.operations import page_size_from
+from gateway.api.operations import asked_by, page_size_from
+from gateway.api.resources import (
+    BATCHES,
+    actor_id_of,
+    choice_of,
+    codec_of,
+    duration_message,
+    expression_of,
+    id_of,
+    optional_duration,
+    seconds_of,
+    time_message,
+)
 from gateway.async_utilities import in_thread
 from gateway.batch.manifest import (
     LOCATIONS,
@@ -33,7 +47,7 @@ from gateway.batch.manifest import (
 from gateway.batch.records import Progress
 from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
 from gateway.batch.store import BatchStore
-from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import BatchFacts, ShotMotion, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from services.common.errors import InvalidRequestError
@@ -66,20 +80,21 @@ def batch_message(facts: BatchFacts, progress: Progress | None = None, notes: Se
         notes: why something waits, for a person.
     """
     return pb.Batch(
-        batch_id=facts.name,
+        name=f"{BATCHES}/{facts.name}",
         engine=_ENGINES[facts.engine],
         num_shots=facts.rows,
-        created_at=facts.created_at,
+        create_time=time_message(facts.created_at),
         rows_sha256=facts.manifest_sha256,
         progress=None if progress is None else _progress_message(progress),
         notes=notes,
     )
 
 
-def shot_message(row: int, record: ShotRecord, told: Told) -> pb.Shot:
+def shot_message(batch: str, row: int, record: ShotRecord, told: Told) -> pb.Shot:
     """Return the message of a shot.
 
     Args:
+        batch: id of the batch.
         row: row of the shot, from 0.
         record: what is known of the shot.
         told: removes the server's folders from texts.
@@ -88,13 +103,13 @@ def shot_message(row: int, record: ShotRecord, told: Told) -> pb.Shot:
     by_name = {name.removeprefix("FRAME_REASON_"): value for name, value in known}
     return pb.Shot(
         row=row,
-        shot_id=record.id,
+        name=f"{BATCHES}/{batch}/shots/{record.id}",
         state=_STATES[record.state],
         attempts=record.attempts,
         worker=record.worker,
-        begun_at=record.begun_at,
-        ended_at=record.ended_at,
-        seconds=record.seconds,
+        begin_time=time_message(record.begun_at),
+        end_time=time_message(record.ended_at),
+        try_duration=duration_message(record.seconds) if record.ended_at else None,
         num_frames=record.frames,
         num_dubbed=record.frames_dubbed,
         reasons=[
@@ -108,9 +123,17 @@ def shot_message(row: int, record: ShotRecord, told: Told) -> pb.Shot:
         warnings=map(told, record.warnings),
         look=map(told, record.look),
         error=told(record.error),
-        motion=pb.DubMotion(**record.motion.model_dump()) if record.motion is not None else None,
+        motion=_motion_message(record.motion) if record.motion is not None else None,
         appearance=pb.DubAppearance(**record.appearance.model_dump()) if record.appearance is not None else None,
     )
+
+
+def _motion_message(motion: ShotMotion) -> pb.DubMotion:
+    facts = motion.model_dump()
+    for name in ("vowel_shift", "closure_shift"):
+        shift = facts.pop(f"{name}_ms")
+        facts[name] = None if shift is None else duration_message(shift / 1000)
+    return pb.DubMotion(**facts)
 
 
 def selected(records: Sequence[ShotRecord], states: Sequence[int], *, to_look_at: bool, after: int) -> Iterator[int]:
@@ -168,8 +191,15 @@ def _progress_message(progress: Progress) -> pb.BatchProgress:
         num_to_look_at=progress.look,
         num_frames=progress.frames,
         frames_per_second=progress.frames_per_second,
-        seconds_left=progress.seconds_left,
+        remaining=optional_duration(progress.seconds_left),
+        fraction=_ended_share(progress),
     )
+
+
+def _ended_share(progress: Progress) -> float:
+    left = progress.waiting + progress.running
+    ended = progress.done + progress.undubbed + progress.failed + progress.cancelled
+    return ended / (ended + left) if ended else 0.0
 
 
 _TEXTS: Final = {
@@ -177,12 +207,8 @@ _TEXTS: Final = {
     "footage_uri": "footage",
     "output_uri": "output",
     "speech_uri": "speech",
-    "actor_id": "actor",
     "consent_uri": "consent",
     "method": "method",
-    "face": "face",
-    "expression": "expression",
-    "codec": "codec",
     "project": "project",
     "language": "language",
 }
@@ -211,10 +237,7 @@ class RowReader:
             InvalidRequestError: the name of the batch is not allowed, or the request has no rows, or rows of both kinds.
             StorageRefusedError, BackendUnavailableError: the database of actors, or the store of a URL, cannot be used.
         """
-        try:
-            name = batch_name(request.batch_id)
-        except InvalidRequestError as error:
-            raise InvalidRequestError(f"batch_id: {error.message}", field="batch_id") from None
+        name = checked_batch_id(request.batch_id, "batch_id")
         if bool(request.rows) == bool(request.manifest):
             raise InvalidRequestError("rows: give either rows or a manifest, with one shot or more", field="rows")
         shots, mistakes = _of_manifest(request.manifest) if request.manifest else _of_rows(request.rows)
@@ -254,7 +277,9 @@ class RowReader:
     def _told(self, mistake: Mistake, *, of_rows: bool) -> Mistake:
         first, dot, rest = mistake.field.partition(".")
         named = {**_FIELDS, "personalize": "skip_personalization"}.get(first, first) if of_rows else first
-        return replace(mistake, field=f"{named}{dot}{rest}", text=self._names.told(mistake.text))
+        return replace(
+            mistake, field=f"{named}{dot}{rest.removesuffix('_ms') if of_rows else rest}", text=self._names.told(mistake.text)
+        )
 
 
 def rows_error(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequestError:
@@ -284,7 +309,12 @@ def _of_rows(rows: Sequence[pb.BatchRow]) -> tuple[dict[int, ShotSpec], list[Mis
     shots: dict[int, ShotSpec] = {}
     mistakes: list[Mistake] = []
     for line, message in enumerate(rows, 1):
-        shot, wrong = shot_of(line, _fields_of(message))
+        try:
+            fields = _fields_of(message)
+        except InvalidRequestError as error:
+            mistakes.append(Mistake(line, error.field, error.message.removeprefix(f"{error.field}: ")))
+            continue
+        shot, wrong = shot_of(line, fields)
         mistakes += wrong
         if shot is not None:
             shots[line] = shot
@@ -301,13 +331,40 @@ def _fit(number: int) -> str | int:
 def _fields_of(message: pb.BatchRow) -> dict[str, Any]:
     """Return the fields of a manifest's row that a message stands for."""
     row: dict[str, Any] = {name: text for field, name in _TEXTS.items() if (text := getattr(message, field))}
+    chosen = {
+        "actor": actor_id_of(message.actor, "actor"),
+        "face": _face_text(message),
+        "expression": expression_of(message.expression),
+        "codec": codec_of(message.codec),
+    }
+    row |= {name: text for name, text in chosen.items() if text}
     row |= {"fit": _fit(message.fit), "keep_audio": message.keep_audio, "seed": message.seed}
     row["personalize"] = not message.skip_personalization
     if message.HasField("expressiveness"):
         row["expressiveness"] = message.expressiveness
     if message.HasField("quality"):
-        row["quality"] = {field.name: value for field, value in message.quality.ListFields()}
+        limits = {field.name: value for field, value in message.quality.ListFields()}
+        if (shift := limits.pop("max_shift", None)) is not None:
+            limits["max_shift_ms"] = 1000 * seconds_of(shift)
+        row["quality"] = limits
     return row
+
+
+def _face_text(message: pb.BatchRow) -> str:
+    """Return the face of a row as a manifest's row names it; empty: the row names none."""
+    match message.WhichOneof("face"):
+        case "face_id":
+            return str(message.face_id)
+        case "point":
+            return ",".join(_number_text(number) for number in (message.point.x, message.point.y))
+        case "face_rule":
+            return choice_of(gateway_pb2.FaceRule, "FACE_RULE_", message.face_rule, "face_rule")
+        case _:
+            return ""
+
+
+def _number_text(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:.9f}".rstrip("0")
 
 
 PIECE_BYTES: Final = 256 << 10
@@ -380,7 +437,10 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
 
     async def SubmitBatch(self, request: pb.SubmitBatchRequest, context: Any) -> pb.SubmitBatchResponse:  # noqa: N802
         """Check all rows, then give the shots to the engine."""
-        engine = _engine_from(request)
+        engine, asked = _engine_from(request), asked_by(request)
+        if await self._batches.has_begun(asked):
+            view = await self._batches.view(checked_batch_id(request.batch_id, "batch_id"))
+            return pb.SubmitBatchResponse(batch=self._message(view))
         if engine == "kubernetes" and not self._may_use_cluster:
             raise InvalidRequestError("engine: pods work for the default tenant alone: choose the engine GATEWAY", field="engine")
         found = await in_thread(self._rows.read, request)
@@ -391,18 +451,18 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         if not isinstance(found, Manifest):
             raise rows_error(found, of_rows=bool(request.rows))
         await self._context.quota.check_storage()
-        view = await self._batches.submit(found, engine, profile=request.profile, workers=request.workers)
+        view = await self._batches.submit(found, engine, profile=request.profile, workers=request.workers, asked=asked)
         return pb.SubmitBatchResponse(batch=self._message(view))
 
-    async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.GetBatchResponse:  # noqa: N802
+    async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.Batch:  # noqa: N802
         """Return a batch with its progress."""
-        return pb.GetBatchResponse(batch=self._message(await self._batches.view(batch_id_from(request.batch_id))))
+        return self._message(await self._batches.view(batch_id_from(request.name)))
 
     async def ListBatches(self, request: pb.ListBatchesRequest, context: Any) -> pb.ListBatchesResponse:  # noqa: N802
         """List batches in the order of their ids."""
         size = page_size_from(request.page_size)
         if request.page_token:
-            batch_id_from(request.page_token, field="page_token")
+            checked_batch_id(request.page_token, "page_token")
         facts = [one for one in await in_thread(self._batches.views.facts) if one.name > request.page_token]
         token = facts[size - 1].name if len(facts) > size else ""
         return pb.ListBatchesResponse(batches=map(batch_message, facts[:size]), next_page_token=token)
@@ -410,40 +470,38 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     async def ListShots(self, request: pb.ListShotsRequest, context: Any) -> pb.ListShotsResponse:  # noqa: N802
         """List shots in the order of the rows."""
         size, after = page_size_from(request.page_size), row_from(request.page_token)
-        view = await self._batches.view(batch_id_from(request.batch_id))
+        view = await self._batches.view(batch_id_from(request.parent, "parent"))
         chosen = selected(view.records, request.states, to_look_at=request.to_look_at, after=after)
         rows = list(islice(chosen, size + 1))
         token = str(rows[size - 1]) if len(rows) > size else ""
         told = self._context.names.told
-        shots = [shot_message(row, view.records[row], told) for row in rows[:size]]
+        shots = [shot_message(view.facts.name, row, view.records[row], told) for row in rows[:size]]
         return pb.ListShotsResponse(shots=shots, next_page_token=token)
 
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Any) -> AsyncIterator[pb.WatchBatchResponse]:  # noqa: N802
         """Send a batch when its progress has changed, until all shots have ended."""
-        name = batch_id_from(request.batch_id)
+        name = batch_id_from(request.name)
         with self._long_calls.place():
             async with aclosing(self._batches.watch(name)) as views:
                 async for view in views:
                     yield pb.WatchBatchResponse(batch=self._message(view))
 
-    async def CancelBatch(self, request: pb.CancelBatchRequest, context: Any) -> pb.CancelBatchResponse:  # noqa: N802
+    async def CancelBatch(self, request: pb.CancelBatchRequest, context: Any) -> pb.Batch:  # noqa: N802
         """Cancel shots, or all that have not ended."""
-        view = await self._batches.cancel(batch_id_from(request.batch_id), list(request.shot_ids))
-        return pb.CancelBatchResponse(batch=self._message(view))
+        return self._message(await self._batches.cancel(batch_id_from(request.name), list(request.shot_ids)))
 
-    async def RetryBatch(self, request: pb.RetryBatchRequest, context: Any) -> pb.RetryBatchResponse:  # noqa: N802
+    async def RetryBatch(self, request: pb.RetryBatchRequest, context: Any) -> pb.Batch:  # noqa: N802
         """Let shots begin anew, or all that failed or were cancelled."""
-        view = await self._batches.retry(batch_id_from(request.batch_id), list(request.shot_ids))
-        return pb.RetryBatchResponse(batch=self._message(view))
+        return self._message(await self._batches.retry(batch_id_from(request.name), list(request.shot_ids)))
 
-    async def DeleteBatch(self, request: pb.DeleteBatchRequest, context: Any) -> pb.DeleteBatchResponse:  # noqa: N802
+    async def DeleteBatch(self, request: pb.DeleteBatchRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
         """Remove a batch whose shots have all ended."""
-        await self._batches.remove(batch_id_from(request.batch_id))
-        return pb.DeleteBatchResponse()
+        await self._batches.remove(batch_id_from(request.name))
+        return empty_pb2.Empty()
 
     async def GetReport(self, request: pb.GetReportRequest, context: Any) -> AsyncIterator[pb.GetReportResponse]:  # noqa: N802
         """Send the files of the report."""
-        name = batch_id_from(request.batch_id)
+        name = batch_id_from(request.name)
         with self._long_calls.place():
             async with self._reports, self._batches.scratch_folder() as folder:
                 view, (store, _) = await self._batches.view(name), await in_thread(self._batches.views.store, name)
@@ -456,8 +514,17 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         return batch_message(view.facts, view.progress, [self._context.names.told(note) for note in view.notes])
 
 
-def batch_id_from(text: str, *, field: str = "batch_id") -> str:
-    """Return the id of a batch.
+def batch_id_from(name: str, field: str = "name") -> str:
+    """Return the id of the batch that a request names.
+
+    Raises:
+        InvalidRequestError: no batch can have this name.
+    """
+    return checked_batch_id(id_of(name, BATCHES, field), field)
+
+
+def checked_batch_id(text: str, field: str) -> str:
+    """Return an id that a batch can have.
 
     Raises:
         InvalidRequestError: no batch can have this id.

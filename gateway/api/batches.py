@@ -32,7 +32,7 @@ from gateway.batch.types import BatchFacts, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
-from gateway.operations.store import OnEnd, OperationStore, tell_nobody
+from gateway.operations.store import PLAINLY, Asked, OnEnd, OperationStore, tell_nobody
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailableError, InvalidRequestError, OverloadedError
 
@@ -260,7 +260,13 @@ class Batches:
         await self._jobs.close()
 
     async def submit(
-        self, manifest: Manifest, engine: Literal["gateway", "kubernetes"], *, profile: str = "", workers: int = 0
+        self,
+        manifest: Manifest,
+        engine: Literal["gateway", "kubernetes"],
+        *,
+        profile: str = "",
+        workers: int = 0,
+        asked: Asked = PLAINLY,
     ) -> BatchView:
         """Make the batch of a manifest, or take the batch that exists, and give the shots that are left to the engine.
 
@@ -269,6 +275,7 @@ class Batches:
             engine: who dubs the shots.
             profile: of the engine kubernetes: kind of the pods; empty: cpu.
             workers: of the engine kubernetes: pods at the same time; 0: as the cluster's settings say.
+            asked: how the caller asked.
 
         Raises:
             InvalidRequestError: the batch exists with another manifest or another engine, or an option is wrong.
@@ -301,8 +308,16 @@ class Batches:
         if engine == "kubernetes":
             await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
         else:
-            await self._work_on(facts.name, check_films=True)
+            await self._work_on(facts.name, check_films=True, asked=asked)
         return await self.view(facts.name)
+
+    async def has_begun(self, asked: Asked) -> bool:
+        """Return whether an earlier request of the same id has begun work on its batch.
+
+        Raises:
+            RequestIdReusedError: the earlier request was another one.
+        """
+        return await in_thread(self._jobs.operations.begun_by, asked) is not None
 
     async def view(self, name: str) -> BatchView:
         """Return a batch as it is now.
@@ -396,12 +411,12 @@ class Batches:
                 return
             await asyncio.sleep(_LOOK_S)
 
-    async def _work_on(self, name: str, *, check_films: bool) -> None:
+    async def _work_on(self, name: str, *, check_films: bool, asked: Asked = PLAINLY) -> None:
         """Let a gateway work on the shots that are left."""
         request = BatchOrder(name=name, check_films=check_films).model_dump_json().encode()
         for output in outputs_of(name):
             try:
-                await self._runner.submit(BATCH, request, output=output)
+                await self._runner.submit(BATCH, request, output=output, asked=asked)
                 return
             except InvalidRequestError:
                 # An operation works on the batch already. If both do, the second will see what has changed.

@@ -19,10 +19,12 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.installation import scene_with_actors
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
+from gateway.actors.stored import check_actor_id
 from gateway.api.errors import ErrorRewriter
 from gateway.api.media import Media, RequestMedia
 from gateway.api.messages import dub_request_from
 from gateway.api.operations import ACTOR, DUB, FACES
+from gateway.api.resources import actor_id_of
 from gateway.batch.media import is_url
 from gateway.database.session import Database, may_be_shared
 from gateway.database.upgrades import head
@@ -195,14 +197,15 @@ class TenantContext:
             InvalidRequestError: a field cannot be used.
             ActorNotReadyError: there is no such actor.
         """
-        actor = await asyncio.to_thread(self.actors.get, message.actor_id) if message.actor_id else None
+        actor_id = actor_id_of(message.actor, "actor")
+        actor = await asyncio.to_thread(self.actors.get, check_actor_id(actor_id, "actor")) if actor_id else None
         request = dub_request_from(message, media, actor, threads=self.threads)
         if request.lines:
             return await asyncio.to_thread(scene_with_actors, request, self.actors, message.method or None)
         return await asyncio.to_thread(
             self.actors.consents.checked_dub,
             request,
-            subject=message.actor_id or message.footage_uri,
+            subject=actor_id or message.footage_uri,
             reference=message.reference_uri,
         )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, aclosing
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,16 +26,17 @@ from gateway.api.messages import (
     live_response,
     result_message,
 )
-from gateway.api.operations import DUB, FACES, operation_message
+from gateway.api.operations import DUB, FACES, asked_by, operation_message
+from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
 from gateway.dub.estimate import estimate_dub
 from gateway.dub.face_list import list_faces
 from gateway.dub.job import DubJob
-from gateway.dub.messages import OnProgress
 from gateway.dub.workspace import Workspace
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_in_child
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
+from gateway.operations.store import Asked, OperationRecord
 from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import Stages
 
@@ -63,7 +64,7 @@ class DubJobs:
             ledger = JobLedger(
                 context.actors, first, job.record.name, more_actors=more, consents=request.consents, confirm=job.confirm
             )
-            report = DubReporter(job, context.quota.counting())
+            report = OperationReporter(job, dub_steps(request), count=context.quota.counting())
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
             dub = DubJob(
                 request,
@@ -100,7 +101,7 @@ class DubJobs:
         # `pad` may be `cut`. The sound under the speech does not change the mouths.
         for field in (
             *("output_uri", "overwrite", "consent", "reference_consent", "project", "language"),
-            *("fit", "mix_uri", "mix_level_db", "duck_db"),
+            *("fit", "mix_uri", "mix_level_db", "duck_db", "request_id"),
         ):
             same.ClearField(field)
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
@@ -129,10 +130,7 @@ class FaceJobs:
         message = pb.DetectFacesRequest.FromString(job.record.request)
         context = self._context
 
-        def report(stage: str, done: int, total: int) -> None:
-            progress = pb.DetectFacesProgress(stage=stage, frames_done=done, frames_total=total)
-            job.report(progress.SerializeToString())
-
+        report = OperationReporter(job, FACE_STEPS)
         async with context.media.opened() as media:
             footage = media.source(message.footage_uri, "footage_uri")
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
@@ -143,32 +141,6 @@ class FaceJobs:
                 found = await list_faces(self._stages(), info, workspace, threads=context.threads, on_progress=report)
         answer = await asyncio.to_thread(faces_message, found, pictures=not message.skip_pictures)
         return answer.SerializeToString()
-
-
-class DubReporter:
-    """Reports a dub's progress to its operation as DubProgress.
-
-    Args:
-        job: the operation.
-        count: called with every frame and step too.
-    """
-
-    def __init__(self, job: Job, count: OnProgress = lambda *_: None) -> None:
-        self._job = job
-        self._count = count
-        self._stage = ""
-        self._began = 0.0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Report one frame or step."""
-        self._count(stage, done, total)
-        if stage != self._stage:
-            self._stage, self._began = stage, time.monotonic()
-        spent = time.monotonic() - self._began
-        progress = pb.DubProgress(
-            stage=stage, frames_done=done, frames_total=total, frames_per_second=done / spent if spent > 0.2 else 0.0
-        )
-        self._job.report(progress.SerializeToString())
 
 
 class DubServicer(gateway_pb2_grpc.DubServiceServicer):
@@ -191,6 +163,10 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
 
     async def CreateDub(self, request: pb.CreateDubRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin a dub."""
+        asked = asked_by(request)
+        return operation_message(await self._runner.once(asked, partial(self._begin, request, asked)))
+
+    async def _begin(self, request: pb.CreateDubRequest, asked: Asked) -> OperationRecord:
         async with self._context.media.opened() as media:
             dub = await self._context.dub_request(request, media)
             await asyncio.to_thread(check_dub, dub)
@@ -200,10 +176,14 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         await quota.check_storage()
         # An erasure of the first actor cancels the operation. The job itself finds out that another actor of a scene was erased.
         first, *_ = dub.actor_ids or ("",)
-        record = await self._runner.submit(
-            DUB, request.SerializeToString(), actor_id=first, output=media.place_of(dub.output), admit=quota.check_dubs
+        return await self._runner.submit(
+            DUB,
+            request.SerializeToString(),
+            actor_id=first,
+            output=media.place_of(dub.output),
+            admit=quota.check_dubs,
+            asked=asked,
         )
-        return operation_message(record)
 
     async def EstimateDub(self, request: pb.EstimateDubRequest, context: Any) -> pb.EstimateDubResponse:  # noqa: N802
         """Say what a dub would take."""
@@ -216,11 +196,15 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
 
     async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin to list the faces of a video."""
+        asked = asked_by(request)
+        return operation_message(await self._runner.once(asked, partial(self._begin_faces, request, asked)))
+
+    async def _begin_faces(self, request: pb.DetectFacesRequest, asked: Asked) -> OperationRecord:
         async with self._context.media.opened() as media:
             media.source(request.footage_uri, "footage_uri")
             await asyncio.to_thread(media.check, overwrite=False)
-        record = await self._runner.submit(FACES, request.SerializeToString(), admit=self._context.quota.check_dubs)
-        return operation_message(record)
+        admit = self._context.quota.check_dubs
+        return await self._runner.submit(FACES, request.SerializeToString(), admit=admit, asked=asked)
 
     async def Live(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.LiveRequest], context: Any

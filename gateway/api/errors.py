@@ -24,17 +24,18 @@ FIELDS: Final = {
     "audio": "speech_uri",
     "speech": "speech_uri",
     "file": "footage_uri",
-    "actor": "actor_id",
     "reference": "reference_uri",
     "mix": "mix_uri",
 }
 """Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub, CreateActor and DetectFaces."""
-_OF_BATCHES: Final = {"name": "batch_id", "id": "shot_ids"}
+_OF_BATCHES: Final = {"id": "shot_ids"}
 """Names of fields on the command line `dubstage batch` -> names of the same fields in BatchService."""
 _BATCH_RPCS: Final = ("SubmitBatch", "GetBatch", "ListShots", "WatchBatch", "CancelBatch", "RetryBatch", "DeleteBatch", "GetReport")
 _FIELDS_OF: Final = {
     **dict.fromkeys(("CreateDub", "CreateActor", "DetectFaces", "EstimateDub"), FIELDS),
     **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES),
+    "SubmitBatch": {**_OF_BATCHES, "name": "batch_id"},
+    "ListShots": {**_OF_BATCHES, "name": "parent"},
 }
 """Names of fields by RPC."""
 _TEXTS: Final = ("message", "field", "subject", "resource")
@@ -94,6 +95,9 @@ class ErrorRewriter:
         field = getattr(error, "field", "")
         if field in fields:
             error.field = fields[field]  # type: ignore[attr-defined]  # errors that have a field
+            if error.message.startswith(f"{field}: "):
+                error.message = fields[field] + error.message.removeprefix(field)
+                error.args = (error.message,)
         return error
 
     def _name(self, match: re.Match[str]) -> str:

@@ -15,6 +15,7 @@ from gateway.actors.installation import Installation, open_installation, prepare
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
 from gateway.api.messages import dub_request_from, result_message
+from gateway.api.resources import actor_id_of
 from gateway.dub.job import DubJob
 from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import DubOutcome
@@ -116,7 +117,7 @@ def dub(message: pb.CreateDubRequest, report: Path | None, on_progress: OnProgre
 async def _dub(message: pb.CreateDubRequest, report: Path | None, on_progress: OnProgress) -> tuple[pb.DubResult, Path | None]:
     settings = load_settings(GatewaySettings)
     settings = settings_of(settings, settings.tenant)
-    actor_id = message.actor_id or None
+    actor_id = actor_id_of(message.actor, "actor") or None
     with open_installation(settings) as place:
         actor = await asyncio.to_thread(place.actors.get, actor_id) if actor_id is not None else None
         request = dub_request_from(message, LocalFiles(), actor, threads=settings.compute_threads)

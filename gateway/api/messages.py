@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
@@ -22,11 +22,20 @@ from gateway.actors.create import EnrolRequest
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.stored import ActorSummary, StoredActor, check_actor_id, check_enrolled_for
 from gateway.api.media import RequestMedia
+from gateway.api.resources import (
+    actor_id_of,
+    actor_name,
+    codec_of,
+    duration_message,
+    expression_of,
+    seconds_of,
+    time_message,
+)
 from gateway.consent.files import NEEDED, field_and_reason
 from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.estimate import DubEstimate
-from gateway.dub.face_choice import FaceChoice, parse_face
+from gateway.dub.face_choice import FaceChoice
 from gateway.dub.face_list import FaceList, ListedFace
 from gateway.dub.fit import Fit, fit_named
 from gateway.dub.outcome import DubOutcome
@@ -85,7 +94,9 @@ def consent_message(consent: Consent) -> pb.ConsentRecord:
 def withdrawal_message(withdrawal: Withdrawal) -> pb.RevokeConsentResponse:
     """Return the message of a withdrawal."""
     return pb.RevokeConsentResponse(
-        record_sha256=withdrawal.record_sha256, withdrawn_at=withdrawal.withdrawn_at, actor_ids=withdrawal.actor_ids
+        record_sha256=withdrawal.record_sha256,
+        revoke_time=time_message(withdrawal.withdrawn_at),
+        actors=map(actor_name, withdrawal.actor_ids),
     )
 
 
@@ -106,7 +117,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, t
         footage=media.source(message.footage_uri, "footage_uri"),
         more_footage=tuple(media.source(uri, f"more_footage_uris[{place}]") for place, uri in enumerate(message.more_footage_uris)),
         method=method_named(message.method or DEFAULT_METHOD).name,
-        face=face_from(message.face),
+        face=face_from(message),
         consent=consent_from(message.consent) if message.HasField("consent") else None,
         project=use_of(message.project, None).project,
         options=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
@@ -147,22 +158,40 @@ def mix_from(message: pb.CreateDubRequest, file: Path | None) -> SoundMix | None
     return SoundMix(file=file, level_db=message.mix_level_db, duck_db=message.duck_db if message.HasField("duck_db") else DUCK_DB)
 
 
-def face_from(text: str) -> FaceChoice:
-    """Return the face to enrol or to dub; an empty text means the largest face.
+def face_from(message: pb.CreateActorRequest | pb.CreateDubRequest) -> FaceChoice:
+    """Return the face to enrol or to dub; a request without a choice means the largest face.
 
     Raises:
-        InvalidRequestError: the text names no face.
+        InvalidRequestError: the request names a rule that chooses no face.
     """
-    return parse_face(text) if text else FaceChoice("largest")
+    return _face_of(message, message.WhichOneof("face")) or FaceChoice("largest")
+
+
+def _face_of(message: Any, kind: str | None) -> FaceChoice | None:
+    """Return the face that a field of a request chooses; None: no field is set."""
+    match kind:
+        case "face_id":
+            return FaceChoice("id", face_id=message.face_id)
+        case "point":
+            return FaceChoice("point", point=(message.point.x, message.point.y))
+        case "box":
+            return FaceChoice("box", box=(message.box.left, message.box.top, message.box.width, message.box.height))
+        case "face_rule":
+            rules = {pb.FACE_RULE_LARGEST: "largest", pb.FACE_RULE_SPEAKER: "speaker"}
+            if message.face_rule not in rules:
+                raise InvalidRequestError("face_rule: give FACE_RULE_LARGEST or FACE_RULE_SPEAKER", field="face_rule")
+            return FaceChoice(rules[message.face_rule])
+        case _:
+            return None
 
 
 def actor_message(actor: ActorSummary) -> pb.Actor:
     """Return the message of an actor."""
     message = pb.Actor(
-        actor_id=actor.actor_id,
+        name=actor_name(actor.actor_id),
         method=actor.method,
         footage_sha256=actor.footage_sha256,
-        created_at=actor.created_at,
+        create_time=time_message(actor.created_at),
         num_enrolled_frames=actor.num_frames or 0,
         lag_frames=actor.lag_frames or 0,
         damage=actor.damage,
@@ -184,10 +213,10 @@ def receipt_message(receipt: ErasureReceipt, public_key: str) -> pb.EraseActorRe
         public_key: the public key of this gateway, PEM; empty: another gateway signed the receipt with a key of its own.
     """
     return pb.EraseActorResponse(
-        actor_id=receipt.actor_id,
+        actor=actor_name(receipt.actor_id),
         erased_sha256=receipt.erased_sha256,
         kept_sha256=receipt.kept_sha256,
-        erased_at=receipt.erased_at,
+        erase_time=time_message(receipt.erased_at),
         signature=receipt.signature,
         receipt=receipt.to_json(),
         key_sha256=receipt.key,
@@ -224,7 +253,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
     method = method_named(message.method or (actor.method if actor is not None else DEFAULT_METHOD))
     if actor is not None:
         check_enrolled_for(actor, method.name)
-    expression = expression_named(message.expression)
+    expression = expression_named(expression_of(message.expression))
     fit = fit_from(message.fit)
     wants_own_timeline(method, fit=fit, keep_audio=message.keep_audio, expression=expression)
     check_reference(method, reference)
@@ -237,7 +266,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         speech=speech,
         output=output,
         method=method.name,
-        face=face_from(message.face),
+        face=face_from(message),
         actor=actor.enrolled if actor is not None else None,
         own=actor.record if actor is not None else None,
         consent=consent_from(message.consent) if message.HasField("consent") else None,
@@ -246,7 +275,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         use=use_of(message.project, message.language),
         mix=mix_from(message, mix),
         keep_audio=message.keep_audio,
-        codec=message.codec or None,
+        codec=codec_of(message.codec) or None,
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
         fit=fit,
@@ -255,7 +284,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         overwrite=message.overwrite,
     )
     scene = replace(dub, lines=lines_from(message, dub, media))
-    check_scene(scene, message.actor_id)
+    check_scene(scene, actor_id_of(message.actor, "actor"))
     return scene
 
 
@@ -282,8 +311,9 @@ def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: DubFiles) -
             start = VideoTime(_seconds_from(line.start_time, "start_time"))
         else:
             start = parse_time(line.start_timecode)
-        if line.actor_id:
-            check_actor_id(line.actor_id)
+        actor_id = actor_id_of(line.actor, "actor")
+        if actor_id:
+            check_actor_id(actor_id, "actor")
         use = use_of(dub.use.project, line.language) if line.language else dub.use
         own = replace(
             dub,
@@ -293,24 +323,14 @@ def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: DubFiles) -
             use=use,
             expressiveness=line.expressiveness if line.HasField("expressiveness") else dub.expressiveness,
         )
-    return DubLine(name=place, start=start, actor_id=line.actor_id, dub=own)
+    return DubLine(name=place, start=start, actor_id=actor_id, dub=own)
 
 
 def _face_of_line(line: pb.DubLine) -> FaceChoice:
-    match line.WhichOneof("who"):
-        case "face_id":
-            return FaceChoice("id", face_id=line.face_id)
-        case "box":
-            return FaceChoice("box", box=(line.box.left, line.box.top, line.box.width, line.box.height))
-        case "face_rule":
-            rules = {pb.FACE_RULE_LARGEST: "largest", pb.FACE_RULE_SPEAKER: "speaker"}
-            if line.face_rule not in rules:
-                raise InvalidRequestError("face_rule: give FACE_RULE_LARGEST or FACE_RULE_SPEAKER", field="face_rule")
-            return FaceChoice(rules[line.face_rule])
-        case _:
-            if not line.actor_id:
-                raise InvalidRequestError("who: give face_id, box, face_rule or actor_id: who speaks the line", field="who")
-            return FaceChoice("actor")
+    chosen = _face_of(line, line.WhichOneof("who"))
+    if chosen is None and not line.actor:
+        raise InvalidRequestError("who: give face_id, box, face_rule or actor: who speaks the line", field="who")
+    return chosen or FaceChoice("actor")
 
 
 def _seconds_from(time: Duration, field: str) -> Fraction:
@@ -378,7 +398,15 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
 
 def estimate_message(estimate: DubEstimate) -> pb.EstimateDubResponse:
     """Return the message of an estimate."""
-    return pb.EstimateDubResponse(**asdict(estimate))
+    return pb.EstimateDubResponse(
+        num_frames=estimate.num_frames,
+        num_rendered=estimate.num_rendered,
+        processor_duration=duration_message(estimate.processor_s),
+        wall_duration=duration_message(estimate.wall_s),
+        memory_bytes=estimate.memory_bytes,
+        disk_bytes=estimate.disk_bytes,
+        num_dubs=estimate.num_dubs,
+    )
 
 
 def faces_message(found: FaceList, *, pictures: bool) -> pb.DetectFacesResponse:
@@ -391,7 +419,7 @@ def faces_message(found: FaceList, *, pictures: bool) -> pb.DetectFacesResponse:
         faces=[_face_message(face, pictures=pictures) for face in found.faces],
         num_omitted=found.omitted,
         num_frames=found.num_frames,
-        duration=_duration(found.duration_s),
+        duration=duration_message(found.duration_s),
         speaker_face_id=found.speaker,
     )
 
@@ -400,32 +428,30 @@ def _face_message(face: ListedFace, *, pictures: bool) -> pb.DetectedFace:
     left, top, width, height = face.box
     return pb.DetectedFace(
         face_id=face.face_id,
-        first_time=_duration(face.first_s),
-        last_time=_duration(face.last_s),
+        first_time=duration_message(face.first_s),
+        last_time=duration_message(face.last_s),
         num_frames=face.num_frames,
         num_usable_frames=face.num_usable,
         frame_index=face.frame,
         box=pb.FaceBox(left=left, top=top, width=width, height=height),
         picture=face.jpeg() if pictures else b"",
         speaking=[
-            pb.SpeakingSpan(start_time=_duration(span.begin_s), end_time=_duration(span.end_s), confidence=span.confidence)
+            pb.SpeakingSpan(
+                start_time=duration_message(span.begin_s), end_time=duration_message(span.end_s), confidence=span.confidence
+            )
             for span in face.speaks
         ],
     )
-
-
-def _duration(seconds: float) -> Duration:
-    """Return a Duration, to the microsecond."""
-    whole, micros = divmod(round(seconds * 1e6), 1_000_000)
-    return Duration(seconds=whole, nanos=1000 * micros)
 
 
 LIVE_RATES_HZ: Final = range(8_000, 192_001)
 """Sample rates of the sound of a live stream."""
 LIVE_CHANNELS: Final = range(1, 9)
 """Numbers of channels of the sound of a live stream."""
-LEAST_LATE_MS: Final = 300
-"""Least lateness, milliseconds, for which a stream may ask that frames are left out: the time within which frames come."""
+LEAST_LATE_S: Final = 0.3
+"""Least lateness, seconds, for which a stream may ask that frames are left out: the time within which frames come."""
+MOST_LATE_S: Final = 60.0
+"""Most lateness that a stream may ask for, seconds."""
 MAX_LIVE_SECONDS_A_MESSAGE: Final = 10
 """Most seconds of sound in one message."""
 
@@ -469,15 +495,15 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     if config.channels not in LIVE_CHANNELS:
         raise InvalidRequestError(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
     with _within_config():
-        actor_id = check_actor_id(config.actor_id)
+        actor_id = check_actor_id(actor_id_of(config.actor, "actor") or "", "actor")
         use = use_of(config.project, config.language)
-    if config.max_late_ms and config.max_late_ms < LEAST_LATE_MS:
+    max_late_s = seconds_of(config.max_lateness) if config.HasField("max_lateness") else None
+    if max_late_s is not None and not LEAST_LATE_S <= max_late_s <= MOST_LATE_S:
         raise InvalidRequestError(
-            f"config.max_late_ms: {config.max_late_ms} is less than {LEAST_LATE_MS}, and no frame can be promised so soon: give "
-            f"{LEAST_LATE_MS} or more, or 0 for all frames",
-            field="config.max_late_ms",
+            f"config.max_lateness: {max_late_s:g} s is not within {LEAST_LATE_S} .. {MOST_LATE_S:g} s: leave the field out for all "
+            "frames",
+            field="config.max_lateness",
         )
-    max_late_s = config.max_late_ms / 1000 if config.max_late_ms else None
     expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
     return LiveOptions(actor_id, config.sample_rate_hz, config.channels, use, config.first_frame, max_late_s, expressiveness)
 

@@ -137,9 +137,9 @@ def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:
     schemas: dict[str, Any] = {"Error": _ERROR, "google.protobuf.Any": _KNOWN["google.protobuf.Any"]}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        # OpenAPI has no pattern inside a variable: operations/** is the whole rest of the path there.
+        # OpenAPI has no pattern inside a variable: the collection stands before the variable, which is the rest of the name.
         path = re.sub(r"\{(\w+)=\*\*\}", r"{\1}", route.template)
-        path = re.sub(r"\{\w+=(\w+)\}", r"\1", re.sub(r"\{(\w+)=(\w+)/\*\*\}", r"\2/{\1}", path))
+        path = re.sub(r"\{\w+=(\w+)\}", r"\1", re.sub(r"\{(\w+)=(\w+)/\*+\}", r"\2/{\1}", path))
         paths.setdefault(path, {})[route.verb.lower()] = _operation(route, path, schemas)
     return {
         "openapi": "3.1.0",
@@ -168,7 +168,9 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
         for name in in_path
     ]
     for parameter in parameters:
-        if text := comments().get(request.fields_by_name[parameter["name"]].full_name):
+        if re.search(rf"\{{{parameter['name']}=\w", route.template):
+            parameter["description"] = "The name of the resource without its collection."
+        elif text := comments().get(request.fields_by_name[parameter["name"]].full_name):
             parameter["description"] = text
     fixed = re.findall(r"\{(\w+)=", route.template)
     found: dict[str, Any] = {

@@ -5,34 +5,43 @@ Entries of the audit log for the operations of CreateDub and CreateActor.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.former import former_progress, former_type, from_former, to_former
 from gateway.api.messages import consent_from
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, watermark_details
 from gateway.consent.record import digest_of
 from gateway.operations.runner import JobRunner
-from gateway.operations.store import OperationRecord
+from gateway.operations.store import FORMER, V1, Asked, OperationRecord
 from gateway.provenance.claim import VideoWatermark
 from gateway.tenants.long_calls import LongCalls
 from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server import call_context, error_status
 
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 DUB: Final = "dub"
 """Kind of the operations of CreateDub."""
 ACTOR: Final = "actor"
 """Kind of the operations of CreateActor."""
 FACES: Final = "faces"
 """Kind of the operations of DetectFaces."""
-_METADATA: Final[dict[str, type[Message]]] = {DUB: pb.DubProgress, ACTOR: pb.ActorProgress, FACES: pb.DetectFacesProgress}
+_REQUEST: Final[dict[str, type[Message]]] = {
+    DUB: pb.CreateDubRequest,
+    ACTOR: pb.CreateActorRequest,
+    FACES: pb.DetectFacesRequest,
+}
 _RESPONSE: Final[dict[str, type[Message]]] = {DUB: pb.DubResult, ACTOR: pb.Actor, FACES: pb.DetectFacesResponse}
 
 MAX_PAGE: Final = 1000
@@ -41,15 +50,76 @@ DEFAULT_PAGE: Final = 100
 """Entries of a page if the request names no size."""
 
 
+def stored_request(record: OperationRecord) -> Message:
+    """Return the request that began an operation."""
+    return _REQUEST[record.kind].FromString(record.request)
+
+
 def operation_message(record: OperationRecord) -> operations_pb2.Operation:
-    """Return the message of an operation."""
+    """Return the message of an operation, in the contract that began it."""
     message = operations_pb2.Operation(name=record.name, done=record.done)
-    message.metadata.Pack(_METADATA[record.kind].FromString(record.metadata))
-    if record.response is not None:
-        message.response.Pack(_RESPONSE[record.kind].FromString(record.response))
+    progress = pb.OperationProgress.FromString(record.metadata)
+    if record.done:
+        progress.ClearField("remaining")
+        progress.fraction = 1.0 if record.error is None else progress.fraction
+    metadata: Message = progress
+    response = _RESPONSE[record.kind].FromString(record.response) if record.response is not None else None
+    if record.contract == FORMER:
+        metadata = former_progress(record.kind, progress)
+        response = to_former(response) if response is not None else None
+    message.metadata.Pack(metadata)
+    if response is not None:
+        message.response.Pack(response)
     if record.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(record.error))
     return message
+
+
+def in_v1(record: OperationRecord) -> OperationRecord:
+    """Return an operation of an earlier dubstage with the messages of v1. Its callers speak the former contract.
+
+    A message that cannot be read becomes an empty one.
+    """
+
+    def converted(kind: type[Message], data: bytes) -> bytes:
+        try:
+            return from_former(former_type(kind).FromString(data)).SerializeToString()
+        except (DecodeError, InvalidRequestError):
+            return b""
+
+    return replace(
+        record,
+        contract=FORMER,
+        request=converted(_REQUEST[record.kind], record.request) if record.kind in _REQUEST else record.request,
+        metadata=pb.OperationProgress(fraction=float(record.done and record.error is None)).SerializeToString(),
+        response=converted(_RESPONSE[record.kind], record.response)
+        if record.response is not None and record.kind in _RESPONSE
+        else record.response,
+    )
+
+
+def asked_by(request: Message) -> Asked:
+    """Return how the current caller asks for what a request creates.
+
+    Args:
+        request: a request with the field `request_id`.
+
+    Raises:
+        InvalidRequestError: the id is no UUID.
+    """
+    call = call_context.current_call()
+    contract = FORMER if call is not None and call.former else V1
+    text: str = request.request_id  # type: ignore[attr-defined]  # the requests that create something
+    if not text:
+        return Asked(contract)
+    if not _UUID.fullmatch(text):
+        raise InvalidRequestError(
+            f"request_id: {text[:40]!r} is no UUID: give 32 hexadecimal digits with hyphens, such as "
+            "123e4567-e89b-42d3-a456-426614174000",
+            field="request_id",
+        )
+    data = request.DESCRIPTOR.full_name.encode() + request.SerializeToString(deterministic=True)
+    return Asked(contract, text.lower(), hashlib.sha256(data).hexdigest())
 
 
 def page_size_from(page_size: int) -> int:

@@ -45,6 +45,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dubstage.client.errors import status_of
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
+from gateway.api import former
 from gateway.api.openapi import openapi_document
 from gateway.api.uploads import READY_KEY
 from gateway.media.uploads import PIECE_BYTES
@@ -52,6 +53,7 @@ from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
 from services.common.server.auth import AUTHORIZATION_KEY
+from services.common.server.former import DEPRECATION, is_former
 
 SERVED: Final[tuple[ServiceDescriptor, ...]] = tuple(
     service
@@ -105,7 +107,7 @@ class HttpRoute:
 
     Attributes:
         verb: method of HTTP.
-        template: path as the contract writes it, such as `/v1/actors/{actor_id}`.
+        template: path as the contract writes it, such as `/v1/{name=actors/*}`.
         pattern: matches a path; its groups are the fields of the request that the path gives.
         has_body: whether the body is the request. Otherwise the query gives the fields that are not in the path.
         takes_file: whether the body is a file, which the RPC takes in pieces.
@@ -150,6 +152,8 @@ def routes_of(services: Iterable[ServiceDescriptor]) -> tuple[HttpRoute, ...]:
 
 
 ROUTES: Final = routes_of(SERVED)
+FORMER_ROUTES: Final = routes_of(former.SERVED)
+"""Routes of the former contract, which the OpenAPI document leaves out. Answers have the header `Deprecation`."""
 
 
 def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]], body: bytes) -> Message:
@@ -460,10 +464,13 @@ class RestApplication:
         path = request.url.path
         if refusal := self._foreign(request):
             return _plain(403, "PERMISSION_DENIED", refusal)
-        matching = {route.verb: route for route in ROUTES if route.pattern.fullmatch(path)}
+        matching = {route.verb: route for route in (*ROUTES, *FORMER_ROUTES) if route.pattern.fullmatch(path)}
         route = matching.get(request.method)
         if route is not None:
-            return await self._answer(route, request)
+            response = await self._answer(route, request)
+            if is_former(route.method.containing_service.full_name):
+                response.headers.append(*DEPRECATION)
+            return response
         text = f"there is no {request.method} {path[:200]}: /openapi.json lists the routes"
         if matching:
             return _plain(405, "UNIMPLEMENTED", text, {"Allow": ", ".join(matching)})

@@ -22,6 +22,7 @@ from gateway.api.actors import ActorServicer
 from gateway.api.batch_service import BatchServicer
 from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.dubs import DubServicer
+from gateway.api.former import former_services
 from gateway.api.operations import OperationsServicer
 from gateway.api.rest import SERVED, RestServer
 from gateway.api.tenants import Servicers, Tenants
@@ -40,7 +41,7 @@ SERVICES: Final = tuple(service.full_name for service in SERVED)
 
 
 def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
-    """Add ActorService, DubService, BatchService, MediaService, WebhookService and Operations to a server.
+    """Add ActorService, DubService, BatchService, MediaService, WebhookService and Operations to a server, in both contracts.
 
     Args:
         tenants: the tenants of this process.
@@ -57,6 +58,14 @@ def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
     media_pb2_grpc.add_MediaServiceServicer_to_server(media, server)
     webhook_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
     operations_pb2_grpc.add_OperationsServicer_to_server(operations, server)
+    named = {
+        "ActorService": actors,
+        "DubService": dubs,
+        "BatchService": batches,
+        "MediaService": media,
+        "WebhookService": webhooks,
+    }
+    server.add_generic_rpc_handlers(tuple(former_services(named)))
 
 
 class _ByTenant:

@@ -22,7 +22,7 @@ from gateway.api.batches import Batches, BatchViews
 from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
 from gateway.api.dubs import DubJobs, DubServicer, FaceJobs
 from gateway.api.errors import with_names
-from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of
+from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of, in_v1
 from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
@@ -190,6 +190,7 @@ class Tenant:
         record_settings(context.actors.database, settings)
         kinds = (DUB, ACTOR, FACES)
         operations = OperationStore(context.actors.database, kinds=kinds, audit_of=audit_event_of, on_end=write_event)
+        operations.convert_the_old(in_v1)
         self._runner = runner = runner_of(settings, context, stages, shared.jobs, operations)
         live = LiveStreams(
             stages,

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from google.protobuf import empty_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from dubstage.gateway.v1 import gateway_pb2, media_pb2_grpc
 from dubstage.gateway.v1 import media_pb2 as pb
+from dubstage.gateway.v1 import media_pb2_grpc
 from gateway.api.media import MediaFolder
-from gateway.api.operations import ACTOR, DUB, FACES, page_size_from
+from gateway.api.operations import page_size_from, stored_request
+from gateway.api.resources import UPLOADS, id_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.batch.changes import files_of_waiting_shots
 from gateway.housekeeping import DAY_S
@@ -33,12 +35,6 @@ from services.common.server.messages import config_message
 
 READY_KEY: Final = "dubstage-ready"
 """Entry of the initial metadata of UploadFile: the gateway waits for the data."""
-_REQUESTS: Final[dict[str, type[Message]]] = {
-    DUB: gateway_pb2.CreateDubRequest,
-    ACTOR: gateway_pb2.CreateActorRequest,
-    FACES: gateway_pb2.DetectFacesRequest,
-}
-"""Kinds of operations whose requests name files."""
 
 _log = structlog.stdlib.get_logger("dubstage.uploads")
 
@@ -92,7 +88,7 @@ class TenantUploads:
         while page := self._operations.list(after=after, limit=1000, done=False):
             for record in page:
                 found.add(record.output)
-                found.update(files_of(_REQUESTS[record.kind].FromString(record.request)))
+                found.update(files_of(stored_request(record)))
             after = page[-1].number
         paths = set()
         for place in filter(None, found):
@@ -150,12 +146,13 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
 
     async def UploadFile(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.UploadFileRequest], context: Any
-    ) -> pb.UploadFileResponse:
+    ) -> pb.Upload:
         """Write the data of a file, and give the file its name when it is whole."""
         requests = aiter(request_iterator)
         first = await config_message(requests)
+        name = id_of(first.name, UPLOADS, "name")
         with self._long_calls.place():
-            partial = await self._begin(first)
+            partial = await self._begin(name, first)
             try:
                 await in_thread(partial.prepare)
                 # A caller may wait for this before it sends data, so that a refusal is not lost among the data.
@@ -170,17 +167,15 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             finally:
                 self._running.discard(partial)
                 await in_thread(partial.close)
-            return pb.UploadFileResponse(upload=await in_thread(self._described, first.name))
+            return await in_thread(self._described, name)
 
-    async def _begin(self, first: pb.UploadFileRequest) -> PartialUpload:
+    async def _begin(self, name: str, first: pb.UploadFileRequest) -> PartialUpload:
         """Open an upload that the tenant's limits allow."""
         folder = self._uploads.opened()
-        await in_thread(self._uploads.check_free, upload_name(first.name))
+        await in_thread(self._uploads.check_free, upload_name(name))
         # One after the other, so that two uploads do not take the same room.
         async with self._admitting:
-            partial = await in_thread(
-                folder.begin, first.name, size_bytes=first.size_bytes, sha256=first.sha256, offset=first.offset
-            )
+            partial = await in_thread(folder.begin, name, size_bytes=first.size_bytes, sha256=first.sha256, offset=first.offset)
             try:
                 stored = await in_thread(folder.stored_bytes)
                 coming = sum(other.missing_bytes for other in self._running)
@@ -191,9 +186,9 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             self._running.add(partial)
             return partial
 
-    async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> pb.GetUploadResponse:  # noqa: N802
+    async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> pb.Upload:  # noqa: N802
         """Say how much of an upload is there."""
-        return pb.GetUploadResponse(upload=await in_thread(self._described, request.name))
+        return await in_thread(self._described, id_of(request.name, UPLOADS, "name"))
 
     async def ListUploads(self, request: pb.ListUploadsRequest, context: Any) -> pb.ListUploadsResponse:  # noqa: N802
         """List the uploads by name."""
@@ -203,11 +198,12 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         token = page[size - 1].name if len(page) > size else ""
         return pb.ListUploadsResponse(uploads=[self._message(upload) for upload in page[:size]], next_page_token=token)
 
-    async def DeleteUpload(self, request: pb.DeleteUploadRequest, context: Any) -> pb.DeleteUploadResponse:  # noqa: N802
+    async def DeleteUpload(self, request: pb.DeleteUploadRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
         """Remove an upload."""
-        await in_thread(self._uploads.check_free, upload_name(request.name))
-        await in_thread(self._uploads.opened().remove, request.name)
-        return pb.DeleteUploadResponse()
+        name = upload_name(id_of(request.name, UPLOADS, "name"))
+        await in_thread(self._uploads.check_free, name)
+        await in_thread(self._uploads.opened().remove, name)
+        return empty_pb2.Empty()
 
     async def DownloadFile(  # noqa: N802
         self, request: pb.DownloadFileRequest, context: Any
@@ -253,16 +249,16 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         folder = self._uploads.opened()
         message = self._message(folder.get(name))
         if message.complete:
-            with self._opened(message.path) as reader:
+            with self._opened(message.name) as reader:
                 message.sha256 = folder.sha256(reader.handle)
         return message
 
     def _message(self, upload: StoredUpload) -> pb.Upload:
         end = upload.expires_at(self._uploads.max_age_s)
+        expires = None if end is None else datetime.datetime.fromtimestamp(int(end), datetime.UTC).isoformat()
         return pb.Upload(
-            name=upload.name,
-            path=f"{self._uploads.opened().path.name}/{upload.name}",
+            name=f"{UPLOADS}/{upload.name}",
             received_bytes=upload.received_bytes,
             complete=upload.complete,
-            expires_at="" if end is None else datetime.datetime.fromtimestamp(int(end), datetime.UTC).isoformat(),
+            expire_time=None if expires is None else time_message(expires),
         )

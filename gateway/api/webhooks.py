@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from google.protobuf import json_format
+from google.protobuf import empty_pb2, json_format
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -15,11 +15,13 @@ from dubstage.gateway.v1 import webhook_pb2_grpc
 from gateway.api.batch_service import batch_message
 from gateway.api.batches import BATCH, BatchViews, outputs_of
 from gateway.api.errors import ErrorRewriter
-from gateway.api.operations import operation_message, page_number_from, page_size_from
+from gateway.api.former import to_former
+from gateway.api.operations import asked_by, operation_message, page_number_from, page_size_from
+from gateway.api.resources import BATCHES, WEBHOOKS, id_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
-from gateway.operations.store import OperationRecord, OperationRow, OperationStore
+from gateway.operations.store import FORMER, OperationRecord, OperationRow, OperationStore
 from gateway.settings import GatewaySettings
 from gateway.webhooks.addresses import checked_target, networks_of
 from gateway.webhooks.sender import DataOf, WebhookSender
@@ -63,7 +65,8 @@ def data_of(operations: OperationStore, views: BatchViews, told: Callable[[str],
             view = views.view(delivery.subject)
         except (OperationNotFoundError, BatchNotFoundError):
             return None
-        return json_format.MessageToDict(batch_message(view.facts, view.progress, [told(note) for note in view.notes]))
+        batch = batch_message(view.facts, view.progress, [told(note) for note in view.notes])
+        return json_format.MessageToDict(to_former(batch) if delivery.webhook.contract == FORMER else batch)
 
     return data
 
@@ -82,12 +85,13 @@ def sender_of(
     )
 
 
-def _message(webhook: Webhook) -> pb.Webhook:
+def _message(webhook: Webhook, secret: str = "") -> pb.Webhook:
     return pb.Webhook(
-        webhook_id=webhook.webhook_id,
+        secret=secret,
+        name=f"{WEBHOOKS}/{webhook.webhook_id}",
         url=webhook.url,
         events=[_NUMBER_OF[event] for event in webhook.events],
-        created_at=webhook.created_at,
+        create_time=time_message(webhook.created_at),
         disabled=webhook.disabled,
     )
 
@@ -96,7 +100,7 @@ def _delivery_message(delivery: Delivery) -> pb.WebhookDelivery:
     return pb.WebhookDelivery(
         event_id=delivery.event_id,
         event=_NUMBER_OF[delivery.event],
-        subject=delivery.subject,
+        subject=f"{BATCHES}/{delivery.subject}" if delivery.event is EventType.BATCH_DONE else delivery.subject,
         attempts=delivery.attempts,
         last_error=delivery.last_error,
         dead=delivery.dead,
@@ -117,32 +121,41 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         self._store = store
         self._audit = audit
 
-    async def CreateWebhook(self, request: pb.CreateWebhookRequest, context: Any) -> pb.CreateWebhookResponse:  # noqa: N802
+    async def CreateWebhook(self, request: pb.CreateWebhookRequest, context: Any) -> pb.Webhook:  # noqa: N802
         """Check an address, and register it."""
+        asked = asked_by(request)
+        if (before := await in_thread(self._store.created_by, asked)) is not None:
+            return _message(before, secret=before.secret)
         if pb.WEBHOOK_EVENT_UNSPECIFIED in request.events:
             raise InvalidRequestError("events: name events, or leave the field empty for all", field="events")
         await checked_target(request.url, self._networks)
         events = [_TYPE_OF[number] for number in request.events] or list(EventType)
-        webhook = await in_thread(self._store.create, request.url, events)
-        await self._record(EventKind.WEBHOOK_CREATED, webhook.webhook_id)
-        return pb.CreateWebhookResponse(webhook=_message(webhook), secret=webhook.secret)
+        webhook, new = await in_thread(self._store.create, request.url, events, asked)
+        if new:
+            await self._record(EventKind.WEBHOOK_CREATED, webhook.webhook_id)
+        return _message(webhook, secret=webhook.secret)
 
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Any) -> pb.ListWebhooksResponse:  # noqa: N802
-        """List all webhooks."""
-        return pb.ListWebhooksResponse(webhooks=map(_message, await in_thread(self._store.list)))
+        """List webhooks in the order of their ids."""
+        size = page_size_from(request.page_size)
+        found = [one for one in await in_thread(self._store.list) if one.webhook_id > request.page_token]
+        token = found[size - 1].webhook_id if len(found) > size else ""
+        return pb.ListWebhooksResponse(webhooks=map(_message, found[:size]), next_page_token=token)
 
-    async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, context: Any) -> pb.DeleteWebhookResponse:  # noqa: N802
+    async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
         """Remove a webhook."""
-        await in_thread(self._store.delete, request.webhook_id)
-        await self._record(EventKind.WEBHOOK_REMOVED, request.webhook_id)
-        return pb.DeleteWebhookResponse()
+        webhook_id = id_of(request.name, WEBHOOKS, "name")
+        await in_thread(self._store.delete, webhook_id)
+        await self._record(EventKind.WEBHOOK_REMOVED, webhook_id)
+        return empty_pb2.Empty()
 
     async def ListWebhookDeliveries(  # noqa: N802
         self, request: pb.ListWebhookDeliveriesRequest, context: Any
     ) -> pb.ListWebhookDeliveriesResponse:
         """List what waits or was given up."""
         size, after = page_size_from(request.page_size), page_number_from(request.page_token)
-        found = await in_thread(lambda: self._store.deliveries(request.webhook_id, dead=request.dead, after=after, limit=size + 1))
+        webhook_id = id_of(request.parent, WEBHOOKS, "parent")
+        found = await in_thread(lambda: self._store.deliveries(webhook_id, dead=request.dead, after=after, limit=size + 1))
         token = str(found[size - 1].number) if len(found) > size else ""
         return pb.ListWebhookDeliveriesResponse(deliveries=map(_delivery_message, found[:size]), next_page_token=token)
 
@@ -150,8 +163,9 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         self, request: pb.ReplayWebhookDeliveriesRequest, context: Any
     ) -> pb.ReplayWebhookDeliveriesResponse:
         """Send again what was given up."""
-        count = await in_thread(self._store.replay, request.webhook_id, list(request.event_ids))
-        await self._record(EventKind.WEBHOOK_REPLAYED, request.webhook_id)
+        webhook_id = id_of(request.name, WEBHOOKS, "name")
+        count = await in_thread(self._store.replay, webhook_id, list(request.event_ids))
+        await self._record(EventKind.WEBHOOK_REPLAYED, webhook_id)
         return pb.ReplayWebhookDeliveriesResponse(num_replayed=count)
 
     async def _record(self, event: EventKind, webhook_id: str) -> None:

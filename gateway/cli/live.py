@@ -18,6 +18,7 @@ from gateway.actors.installation import open_installation
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
 from gateway.api.messages import consent_from
+from gateway.api.resources import actor_name
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import say, say_result
@@ -114,7 +115,7 @@ class LiveVideo:
 
 async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:
     async with StageClient(config) as client:
-        found = (await client.unary(rpcs.gateway.GET_ACTOR, pb.GetActorRequest(actor_id=actor_id))).actor
+        found = await client.unary(rpcs.gateway.GET_ACTOR, pb.GetActorRequest(name=actor_name(actor_id)))
     return StreamedActor(found.method, (), consent_from(found.consent) if found.HasField("consent") else None)
 
 

@@ -18,10 +18,13 @@ from sqlalchemy.orm import Session
 from gateway.audit.log import AuditLog
 from gateway.database.session import Database
 from gateway.operations.store import (
+    PLAINLY,
+    Asked,
     AuditOf,
     LeaseRow,
     OperationRecord,
     OperationRow,
+    begun_by,
     count_unfinished,
     new_row,
     of_kinds,
@@ -59,11 +62,13 @@ class SubmittedOperation:
         record: the operation.
         mine: whether this gateway has leased the operation; False: the operation waits.
         waiting: number of operations that wait now, without those that somebody cancelled.
+        known: whether an earlier request has begun the operation.
     """
 
     record: OperationRecord
     mine: bool
     waiting: int
+    known: bool = False
 
 
 class OperationQueue:
@@ -106,8 +111,11 @@ class OperationQueue:
         free: int,
         most_waiting: int,
         admit: Admit = lambda unfinished: None,
+        asked: Asked = PLAINLY,
     ) -> SubmittedOperation:
         """Store a new operation, and lease it if this gateway has a free slot for it.
+
+        A request that comes again is answered with the operation that it has begun.
 
         Args:
             kind: kind of the operation.
@@ -118,19 +126,23 @@ class OperationQueue:
             free: operations that this gateway can begin now.
             most_waiting: most operations that may wait, beyond those that this gateway can begin now.
             admit: see `Admit`.
+            asked: how the caller asked.
 
         Raises:
             DubstageError: from `admit`.
+            RequestIdReusedError: another request had this id.
             OverloadedError: as many operations wait as may wait.
             InvalidRequestError: an operation that has not ended writes this output.
             BackendUnavailableError: the database does not answer. The operation is not stored.
             StorageRefusedError: the database does not answer any more, and nobody knows whether the operation is stored.
         """
-        row = new_row(kind, request, actor_id=actor_id, output=output)
+        row = new_row(kind, request, actor_id=actor_id, output=output, asked=asked)
         name, submitted = row.name, None
         try:
             with self._database.writing() as session:
                 self._database.one_by_one(session)
+                if (before := begun_by(session, asked)) is not None:
+                    return SubmittedOperation(before, mine=False, waiting=self._waiting(session, busy), known=True)
                 admit(count_unfinished(session, self._kinds))
                 waiting = self._waiting(session, busy)
                 if waiting - free >= most_waiting:

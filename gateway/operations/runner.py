@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -20,7 +20,7 @@ from opentelemetry import trace
 
 from gateway.operations.execution import Abandon, ActiveOperation, Execution, Handler, Rewrite, leave_nothing, since_boot_s
 from gateway.operations.leases import LEASE_S, Admit, LeasedOperation, OperationQueue
-from gateway.operations.store import OperationRecord, OperationStore
+from gateway.operations.store import PLAINLY, Asked, OperationRecord, OperationStore
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, OverloadedError
 
 
@@ -162,9 +162,16 @@ class JobRunner:
         await self._fill()
 
     async def submit(
-        self, kind: str, request: bytes, *, actor_id: str = "", output: str = "", admit: Admit = lambda unfinished: None
+        self,
+        kind: str,
+        request: bytes,
+        *,
+        actor_id: str = "",
+        output: str = "",
+        admit: Admit = lambda unfinished: None,
+        asked: Asked = PLAINLY,
     ) -> OperationRecord:
-        """Accept work, and return the new operation.
+        """Accept work, and return the new operation, or the one that the same request has begun before.
 
         Args:
             kind: kind of the operation, which has a handler.
@@ -172,18 +179,29 @@ class JobRunner:
             actor_id: actor that the work concerns; empty: none.
             output: file that the work writes; empty: none. Two operations never write one file at the same time.
             admit: refuses the work by an error; see `Admit`.
+            asked: how the caller asked.
 
         Raises:
             DubstageError: from `admit`.
+            RequestIdReusedError: another request had this id.
             OverloadedError: the most operations that may run and wait already do.
             BackendUnavailableError: the gateway is shutting down, or the database does not answer. Nothing begins.
             StorageRefusedError: the connection to the database broke, and nobody knows whether the work begins.
             InvalidRequestError: another operation writes this output.
         """
         self._keep_looking()
-        return await self._in_turn(lambda: self._submit(kind, request, actor_id=actor_id, output=output, admit=admit))
+        return await self._in_turn(lambda: self._submit(kind, request, actor_id=actor_id, output=output, admit=admit, asked=asked))
 
-    async def _submit(self, kind: str, request: bytes, *, actor_id: str, output: str, admit: Admit) -> OperationRecord:
+    async def _submit(
+        self,
+        kind: str,
+        request: bytes,
+        *,
+        actor_id: str,
+        output: str,
+        admit: Admit,
+        asked: Asked,
+    ) -> OperationRecord:
         if self._closed:
             raise BackendUnavailableError("the gateway is shutting down")
         leased_at, busy, free = since_boot_s(), self._busy(), self._free()
@@ -197,15 +215,40 @@ class JobRunner:
                 free=free,
                 most_waiting=self._max_queued,
                 admit=admit,
+                asked=asked,
             )
         )
         self._waiting = new.waiting
+        if new.known:
+            return new.record
         self._asked_by[new.record.name] = trace.get_current_span().get_span_context()
         if new.mine:
             self._begin(LeasedOperation(new.record, begun=False), leased_at)
         elif free:
             self._look.set()
         return new.record
+
+    async def once(self, asked: Asked, begin: Callable[[], Awaitable[OperationRecord]]) -> OperationRecord:
+        """Return the operation that an earlier request of the same id has begun, or else what `begin` returns.
+
+        The earlier request may begin its operation while `begin` checks the later one, which the operation then contradicts.
+
+        Raises:
+            RequestIdReusedError: another request had this id.
+            DubstageError: from `begin`.
+        """
+        if not asked.request_id:
+            return await begin()
+        known = await asyncio.to_thread(self._store.begun_by, asked)
+        if known is not None:
+            return await self.get(known.name)
+        try:
+            return await begin()
+        except DubstageError:
+            known = await asyncio.to_thread(self._store.begun_by, asked)
+            if known is None:
+                raise
+            return await self.get(known.name)
 
     async def get(self, name: str) -> OperationRecord:
         """Return an operation as it is now.

@@ -33,8 +33,12 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.database.session import Database
 from gateway.database.tables import Base, JobFolderRow
-from services.common.errors import OperationNotFoundError, WorkCancelledError
+from services.common.errors import OperationNotFoundError, RequestIdReusedError, WorkCancelledError
 
+V1: Final = "v1"
+"""The contract."""
+FORMER: Final = "v1alpha1"
+"""The contract before, which callers may speak for one release."""
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
 
 
@@ -54,6 +58,10 @@ class OperationRow(Base):
     metadata_bytes: Mapped[bytes] = mapped_column(LargeBinary)
     response: Mapped[bytes | None] = mapped_column(LargeBinary)
     error: Mapped[bytes | None] = mapped_column(LargeBinary)
+    contract: Mapped[str] = mapped_column(String(16), server_default="")
+    """Version of the contract in which callers see the operation; empty: the messages are still those of an earlier dubstage."""
+    request_id: Mapped[str | None] = mapped_column(String(36), index=True, unique=True)
+    request_sha256: Mapped[str | None] = mapped_column(String(64))
 
 
 class LeaseRow(Base):
@@ -88,6 +96,7 @@ class OperationRecord:
         metadata: serialised progress message, the last one.
         response: serialised result; None: the operation has not succeeded.
         error: serialised google.rpc.Status; None: the operation neither failed nor was cancelled.
+        contract: version of the contract in which callers see the operation. The stored messages are those of v1.
     """
 
     number: int
@@ -101,7 +110,37 @@ class OperationRecord:
     metadata: bytes = b""
     response: bytes | None = None
     error: bytes | None = None
+    contract: str = V1
 
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a caller asked for something that is created.
+
+    Attributes:
+        contract: version of the contract that the caller speaks.
+        request_id: id by which a request is known that comes again; empty: none.
+        sha256: SHA-256 of the request.
+    """
+
+    contract: str = V1
+    request_id: str = ""
+    sha256: str = ""
+
+    def check(self, stored_sha256: str | None) -> None:
+        """Check that an earlier request of this id was the same.
+
+        Raises:
+            RequestIdReusedError: it was another one.
+        """
+        if stored_sha256 != self.sha256:
+            raise RequestIdReusedError(
+                f"request_id: {self.request_id} belongs to another request: give each request an id of its own", field="request_id"
+            )
+
+
+PLAINLY: Final = Asked()
+"""A caller of v1 that gives no id."""
 
 AuditOf = Callable[[OperationRecord], AuditEvent | None]
 """Returns what the audit log records of an operation that has begun or ended; None: nothing."""
@@ -112,6 +151,10 @@ OnEnd = Callable[[Session, OperationRecord], None]
 
 def tell_nobody(session: Session, record: OperationRecord) -> None:
     """Do nothing: the `OnEnd` of operations that nothing follows."""
+
+
+AT_ONCE: Final = 500
+"""Most operations that one transaction deletes, so that other processes need not wait for the database."""
 
 
 class OperationStore:
@@ -166,6 +209,37 @@ class OperationStore:
             if row is None:
                 raise OperationNotFoundError(f"no operation {name[:80]!r}: it was deleted or never existed", resource=name)
             return record_of(row)
+
+    def begun_by(self, asked: Asked) -> OperationRecord | None:
+        """Return the operation that an earlier request of the same id has begun; None: there is none.
+
+        Raises:
+            RequestIdReusedError: the earlier request was another one.
+        """
+        with self.database.reading() as session:
+            return begun_by(session, asked)
+
+    def convert_the_old(self, convert: Callable[[OperationRecord], OperationRecord]) -> None:
+        """Store the messages of operations of an earlier dubstage as those of v1.
+
+        Args:
+            convert: returns the record with the messages of v1, and with the contract that its callers speak.
+        """
+        old = select(OperationRow).where(OperationRow.contract == "", of_kinds(self.kinds)).limit(AT_ONCE)
+        while True:
+            with self.database.reading() as session:
+                if session.scalar(old.limit(1)) is None:
+                    return
+            with self.database.writing() as session:
+                self.database.one_by_one(session)
+                for row in session.scalars(old):
+                    made = convert(record_of(row))
+                    row.request, row.metadata_bytes, row.response, row.contract = (
+                        made.request,
+                        made.metadata,
+                        made.response,
+                        made.contract,
+                    )
 
     def list(self, *, after: int = 0, limit: int = 100, done: bool | None = None) -> list[OperationRecord]:
         """Return operations in the order of their submission.
@@ -266,7 +340,20 @@ def of_kinds(kinds: Collection[str] | None) -> ColumnElement[bool]:
     return true() if kinds is None else OperationRow.kind.in_(sorted(kinds))
 
 
-def new_row(kind: str, request: bytes, *, actor_id: str, output: str) -> OperationRow:
+def begun_by(session: Session, asked: Asked) -> OperationRecord | None:
+    """Return the operation that an earlier request of the same id has begun; None: there is none.
+
+    Raises:
+        RequestIdReusedError: the earlier request was another one.
+    """
+    row = session.scalar(select(OperationRow).where(OperationRow.request_id == asked.request_id)) if asked.request_id else None
+    if row is None:
+        return None
+    asked.check(row.request_sha256)
+    return record_of(row)
+
+
+def new_row(kind: str, request: bytes, *, actor_id: str, output: str, asked: Asked = PLAINLY) -> OperationRow:
     """Return the row of a new operation, without its number."""
     return OperationRow(
         name=f"operations/{secrets.token_hex(16)}",
@@ -277,6 +364,9 @@ def new_row(kind: str, request: bytes, *, actor_id: str, output: str) -> Operati
         request=request,
         done=False,
         metadata_bytes=b"",
+        contract=asked.contract,
+        request_id=asked.request_id or None,
+        request_sha256=asked.sha256 or None,
     )
 
 
@@ -294,6 +384,7 @@ def record_of(row: OperationRow) -> OperationRecord:
         metadata=row.metadata_bytes,
         response=row.response,
         error=row.error,
+        contract=row.contract,
     )
 
 
@@ -313,9 +404,6 @@ def unfinished_in(database: Database, kinds: Collection[str]) -> int:
     with database.reading() as session:
         return count_unfinished(session, kinds)
 
-
-AT_ONCE: Final = 500
-"""Most operations that one transaction deletes, so that other processes need not wait for the database."""
 
 _log = structlog.stdlib.get_logger("dubstage.operations")
 

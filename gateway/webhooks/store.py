@@ -35,7 +35,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.database.session import Database
 from gateway.database.tables import Base
-from gateway.operations.store import OperationRecord
+from gateway.operations.store import FORMER, PLAINLY, V1, Asked, OperationRecord
 from services.common.errors import InvalidRequestError, OverloadedError, WebhookNotFoundError
 
 MOST_WEBHOOKS: Final = 16
@@ -66,6 +66,10 @@ class WebhookRow(Base):
     """Kinds of events, with commas between them."""
     created_at: Mapped[str] = mapped_column(String(32))
     disabled: Mapped[bool]
+    contract: Mapped[str] = mapped_column(String(16), server_default=FORMER)
+    """Version of the contract that the receiver knows."""
+    request_id: Mapped[str | None] = mapped_column(String(36), index=True, unique=True)
+    request_sha256: Mapped[str | None] = mapped_column(String(64))
 
 
 class DeliveryRow(Base):
@@ -101,6 +105,7 @@ class Webhook:
         events: kinds of events that are sent.
         created_at: time of the registration, RFC 3339, UTC.
         disabled: whether the receiver has answered 410 Gone.
+        contract: version of the contract that the receiver knows.
     """
 
     webhook_id: str
@@ -109,6 +114,7 @@ class Webhook:
     events: tuple[EventType, ...]
     created_at: str
     disabled: bool
+    contract: str = V1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +158,7 @@ def _webhook(row: WebhookRow) -> Webhook:
         events=tuple(EventType(name) for name in row.events.split(",")),
         created_at=row.created_at,
         disabled=row.disabled,
+        contract=row.contract,
     )
 
 
@@ -202,11 +209,17 @@ class WebhookStore:
         self._database = database
         self._owner = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
 
-    def create(self, url: str, events: Sequence[EventType]) -> Webhook:
-        """Register an address, and return the webhook with a new secret.
+    def create(self, url: str, events: Sequence[EventType], asked: Asked = PLAINLY) -> tuple[Webhook, bool]:
+        """Register an address. Return the webhook with a new secret, and whether it is new.
+
+        Args:
+            url: the address.
+            events: kinds of events that are sent.
+            asked: how the caller asked.
 
         Raises:
             OverloadedError: the tenant has MOST_WEBHOOKS already.
+            RequestIdReusedError: another request had this id.
         """
         row = WebhookRow(
             webhook_id=f"wh-{secrets.token_hex(12)}",
@@ -215,14 +228,28 @@ class WebhookStore:
             events=",".join(sorted(set(events))),
             created_at=_now(),
             disabled=False,
+            contract=asked.contract,
+            request_id=asked.request_id or None,
+            request_sha256=asked.sha256 or None,
         )
         with self._database.writing() as session:
             self._database.one_by_one(session)
+            if (before := _created_by(session, asked)) is not None:
+                return before, False
             if (session.scalar(select(func.count()).select_from(WebhookRow)) or 0) >= MOST_WEBHOOKS:
                 raise OverloadedError(f"there are {MOST_WEBHOOKS} webhooks, the most that a tenant has: delete one")
             session.add(row)
             session.flush()
-            return _webhook(row)
+            return _webhook(row), True
+
+    def created_by(self, asked: Asked) -> Webhook | None:
+        """Return the webhook that an earlier request of the same id has registered; None: there is none.
+
+        Raises:
+            RequestIdReusedError: the earlier request was another one.
+        """
+        with self._database.reading() as session:
+            return _created_by(session, asked)
 
     def list(self) -> list[Webhook]:
         """Return all webhooks in the order of their ids."""
@@ -343,6 +370,14 @@ class WebhookStore:
 
     def _is_mine(self, delivery: Delivery) -> ColumnElement[bool]:
         return and_(DeliveryRow.number == delivery.number, DeliveryRow.owner == self._owner)
+
+
+def _created_by(session: Session, asked: Asked) -> Webhook | None:
+    row = session.scalar(select(WebhookRow).where(WebhookRow.request_id == asked.request_id)) if asked.request_id else None
+    if row is None:
+        return None
+    asked.check(row.request_sha256)
+    return _webhook(row)
 
 
 def _found(session: Session, webhook_id: str) -> WebhookRow:

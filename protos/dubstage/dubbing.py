@@ -15,6 +15,7 @@ from typing import Any, Final, TypedDict, Unpack
 from google.protobuf.message import Message
 
 from dubstage.client import Connection, DubstageCallError, TlsFiles, connect, files, gateway
+from dubstage.client.names import step_name
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 
@@ -33,7 +34,7 @@ class DubOptions(TypedDict, total=False):
 
     method: str
     actor_id: str
-    face: str
+    face: str | pb.FaceBox
     keep_audio: bool
     codec: str
     consent: gateway.Consent | None
@@ -51,6 +52,7 @@ class DubOptions(TypedDict, total=False):
     mix_level_db: float
     duck_db: float | None
     lines: Sequence[gateway.Line]
+    request_id: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,8 +162,8 @@ def _suite() -> Any:
 
 
 def _at_gateway(request: pb.CreateDubRequest, connection: Connection, progress: Progress) -> pb.DubResult:
-    def on_progress(message: pb.DubProgress) -> None:
-        progress(message.stage, message.frames_done, message.frames_total)
+    def on_progress(message: pb.OperationProgress) -> None:
+        progress(step_name(message.step), message.done, message.total)
 
     operation = gateway.dub.begin(connection, request)
     try:
@@ -185,7 +187,7 @@ def _transferred(request: pb.CreateDubRequest, connection: Connection, progress:
     def upload(place: str) -> str:
         name = f"{prefix}-{len(sent)}{Path(place).suffix}"
         sent.append(name)
-        return files.upload(connection, place, name=name, progress=lambda done, total: progress("upload", done, total)).path
+        return files.upload(connection, place, name=name, progress=lambda done, total: progress("upload", done, total)).name
 
     def fetch() -> None:
         files.download(connection, request.output_uri, target, progress=lambda done, total: progress("download", done, total))

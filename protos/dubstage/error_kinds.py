@@ -66,6 +66,7 @@ DOMAIN: Final = "dubstage"
 
 KINDS: Final[Mapping[str, ErrorKind]] = {
     "INVALID_REQUEST": ErrorKind("INVALID_ARGUMENT", Details.BAD_REQUEST),
+    "REQUEST_ID_REUSED": ErrorKind("ALREADY_EXISTS", Details.BAD_REQUEST),
     "MEDIA_UNSUPPORTED": ErrorKind("INVALID_ARGUMENT", Details.BAD_REQUEST),
     "MESSAGE_TOO_LARGE": ErrorKind("RESOURCE_EXHAUSTED", Details.BAD_REQUEST),
     "CALL_TOO_LARGE": ErrorKind("RESOURCE_EXHAUSTED", Details.BAD_REQUEST),
@@ -73,6 +74,7 @@ KINDS: Final[Mapping[str, ErrorKind]] = {
     "ARTEFACT_NOT_FOUND": ErrorKind("NOT_FOUND", Details.RESOURCE_INFO),
     "ARTEFACT_CORRUPT": ErrorKind("DATA_LOSS", Details.RESOURCE_INFO),
     "MODEL_NOT_FOUND": ErrorKind("NOT_FOUND", Details.RESOURCE_INFO),
+    "ACTOR_NOT_FOUND": ErrorKind("NOT_FOUND", Details.RESOURCE_INFO),
     "OPERATION_NOT_FOUND": ErrorKind("NOT_FOUND", Details.RESOURCE_INFO),
     "BATCH_NOT_FOUND": ErrorKind("NOT_FOUND", Details.RESOURCE_INFO),
     "FILE_NOT_FOUND": ErrorKind("NOT_FOUND", Details.RESOURCE_INFO),

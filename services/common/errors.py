@@ -3,6 +3,7 @@
     DubstageError
         RequestError                       the request cannot be used (names the field)
             InvalidRequestError            a value, shape, order or range is wrong
+            RequestIdReusedError           another request had the same id
             MediaUnsupportedError          the file is not media that can be read
             MessageTooLargeError           one message is over the size limit
             CallTooLargeError              one call holds more memory than it may
@@ -28,7 +29,8 @@
                 ConsentWithoutSubjectError nothing in the record says whose face it is about, and the settings require a record
                 ConsentOtherSubjectError   the record is about another person, actor or footage
                 ConsentFaceUncertainError  a person has to decide whether the footage shows the person of the record
-            ActorNotReadyError             the actor is not enrolled or personalised yet
+            ActorNotReadyError             the actor cannot be used, or not for this work
+                ActorNotFoundError         no actor of this id
             NoUsableFootageError           enrolment found no frame with a usable face
             FileInUseError                 work uses the file that would be replaced or removed, or another call uploads it
             StorageFullError               no space left where artefacts or results are written
@@ -119,6 +121,12 @@ class InvalidRequestError(RequestError):
     reason = "INVALID_REQUEST"
 
 
+class RequestIdReusedError(RequestError):
+    """Another request had the same `request_id`."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
 class MediaUnsupportedError(RequestError):
     """The file is not media that can be read: not a video, no video stream, no frame, truncated."""
 
@@ -206,9 +214,19 @@ class PreconditionError(DubstageError):
 
 
 class ActorNotReadyError(PreconditionError):
-    """The actor is not enrolled or personalised yet."""
+    """The actor cannot be used, or not for this work."""
 
     reason = "ACTOR_NOT_READY"
+
+
+class ActorNotFoundError(ActorNotReadyError):
+    """No actor has this id. `resource` is the id, and `subject` too."""
+
+    reason = "ACTOR_NOT_FOUND"
+
+    def __init__(self, message: str, *, subject: str = "", resource: str = "") -> None:
+        super().__init__(message, subject=subject or resource)
+        self.resource = self.subject
 
 
 class NoUsableFootageError(PreconditionError):

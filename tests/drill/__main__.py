@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from tests.drill.batches import Batches
@@ -102,17 +103,19 @@ def _dubbed(batches: Batches, name: str, cuts: list[Cut], outcome: Outcome, stri
             striker.over.set()
             striker.join()
             if found.num_failed:
-                outcome.retried = {one.shot_id: one.error for one in batches.shots(name) if one.state == pb.SHOT_STATE_FAILED}
+                outcome.retried = {
+                    resource_id(one.name): one.error for one in batches.shots(name) if one.state == pb.SHOT_STATE_FAILED
+                }
                 batches.retry(name)
                 batches.wait(name, on_progress)
         elif found.num_done != len(cuts):
-            raise SystemExit("\n".join(f"{one.shot_id}: {one.error}" for one in batches.shots(name) if one.error))
+            raise SystemExit("\n".join(f"{resource_id(one.name)}: {one.error}" for one in batches.shots(name) if one.error))
     return time.monotonic() - began
 
 
 def _compare(platform: Platform, batches: Batches, cuts: list[Cut], outcome: Outcome) -> None:
     for shot in batches.shots(DRILL):
-        quiet, disturbed = (platform.media / name / f"{shot.shot_id}.mp4" for name in (QUIET, DRILL))
+        quiet, disturbed = (platform.media / name / f"{resource_id(shot.name)}.mp4" for name in (QUIET, DRILL))
         # The signed manifest of a video holds random salts.
         same = (
             quiet.is_file()
@@ -121,7 +124,7 @@ def _compare(platform: Platform, batches: Batches, cuts: list[Cut], outcome: Out
             and hashlib.sha256(disturbed.read_bytes()).hexdigest() == shot.output_sha256
         )
         state = pb.ShotState.Name(shot.state).removeprefix("SHOT_STATE_")
-        outcome.shots.append(ShotResult(shot.shot_id, shot.attempts, state, same, shot.error))
+        outcome.shots.append(ShotResult(resource_id(shot.name), shot.attempts, state, same, shot.error))
     known = {platform.media / cut.footage for cut in cuts}
     known |= {platform.media / name / f"{cut.id}.mp4" for cut in cuts for name in (QUIET, DRILL)}
     outcome.left = sorted(

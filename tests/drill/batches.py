@@ -43,7 +43,7 @@ class Batches:
     def wait(self, name: str, on_progress: Callable[[int, int], None]) -> pb.BatchProgress:
         """Wait until all shots have ended; `on_progress` gets the number of ended shots and of all shots."""
         while True:
-            found = self._ask(lambda: self._stub.GetBatch(pb.GetBatchRequest(batch_id=name), timeout=CALL_S)).batch
+            found = self._ask(lambda: self._stub.GetBatch(pb.GetBatchRequest(name=f"batches/{name}"), timeout=CALL_S))
             progress: pb.BatchProgress = found.progress
             ended = progress.num_done + progress.num_undubbed + progress.num_failed + progress.num_cancelled
             on_progress(ended, found.num_shots)
@@ -53,11 +53,13 @@ class Batches:
 
     def retry(self, name: str) -> None:
         """Begin the failed shots again, as a person would."""
-        self._ask(lambda: self._stub.RetryBatch(pb.RetryBatchRequest(batch_id=name), timeout=CALL_S))
+        self._ask(lambda: self._stub.RetryBatch(pb.RetryBatchRequest(name=f"batches/{name}"), timeout=CALL_S))
 
     def shots(self, name: str) -> list[pb.Shot]:
         """All shots."""
-        reply = self._ask(lambda: self._stub.ListShots(pb.ListShotsRequest(batch_id=name, page_size=1000), timeout=CALL_S))
+        reply = self._ask(
+            lambda: self._stub.ListShots(pb.ListShotsRequest(parent=f"batches/{name}", page_size=1000), timeout=CALL_S)
+        )
         return list(reply.shots)
 
     def _ask(self, call: Callable[[], Any]) -> Any:

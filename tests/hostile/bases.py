@@ -179,41 +179,45 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "render.Personalize": [[render_pb2.PersonalizeRequest(model="ugc", skip_training=True, **person)]],
         "render.ListModels": [[render_pb2.ListModelsRequest()]],
         "gateway.CreateActor": [[gateway_pb2.CreateActorRequest(actor_id="new", footage_uri="footage.mp4", consent=PERSON)]],
-        "gateway.GetActor": [[gateway_pb2.GetActorRequest(actor_id=ACTOR)]],
+        "gateway.GetActor": [[gateway_pb2.GetActorRequest(name=f"actors/{ACTOR}")]],
         "gateway.ListActors": [[gateway_pb2.ListActorsRequest(page_size=3)]],
-        "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(actor_id="nobody")]],
+        "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(name="actors/nobody")]],
         "gateway.RevokeConsent": [[gateway_pb2.RevokeConsentRequest(record_sha256="0" * 64)]],
         "gateway.CreateDub": [[dubbing()], [_scene()]],
         "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing())]],
         "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
         "gateway.Live": [_live()],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
-        "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(batch_id=BATCH)]],
+        "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(name=f"batches/{BATCH}")]],
         "BatchService.ListBatches": [[batch_pb2.ListBatchesRequest(page_size=3)]],
-        "BatchService.ListShots": [[batch_pb2.ListShotsRequest(batch_id=BATCH, page_size=3, states=[batch_pb2.SHOT_STATE_DONE])]],
-        "BatchService.WatchBatch": [[batch_pb2.WatchBatchRequest(batch_id=BATCH)]],
-        "BatchService.CancelBatch": [[batch_pb2.CancelBatchRequest(batch_id=BATCH, shot_ids=["one"])]],
-        "BatchService.RetryBatch": [[batch_pb2.RetryBatchRequest(batch_id="nothing", shot_ids=["one"])]],
-        "BatchService.DeleteBatch": [[batch_pb2.DeleteBatchRequest(batch_id="nothing")]],
+        "BatchService.ListShots": [
+            [batch_pb2.ListShotsRequest(parent=f"batches/{BATCH}", page_size=3, states=[batch_pb2.SHOT_STATE_DONE])]
+        ],
+        "BatchService.WatchBatch": [[batch_pb2.WatchBatchRequest(name=f"batches/{BATCH}")]],
+        "BatchService.CancelBatch": [[batch_pb2.CancelBatchRequest(name=f"batches/{BATCH}", shot_ids=["one"])]],
+        "BatchService.RetryBatch": [[batch_pb2.RetryBatchRequest(name="batches/nothing", shot_ids=["one"])]],
+        "BatchService.DeleteBatch": [[batch_pb2.DeleteBatchRequest(name="batches/nothing")]],
         "WebhookService.CreateWebhook": [
             [webhook_pb2.CreateWebhookRequest(url="https://localhost/", events=[webhook_pb2.WEBHOOK_EVENT_BATCH_DONE])]
         ],
         "WebhookService.ListWebhooks": [[webhook_pb2.ListWebhooksRequest()]],
-        "WebhookService.DeleteWebhook": [[webhook_pb2.DeleteWebhookRequest(webhook_id="nothing")]],
-        "WebhookService.ListWebhookDeliveries": [[webhook_pb2.ListWebhookDeliveriesRequest(webhook_id="nothing", page_size=3)]],
-        "WebhookService.ReplayWebhookDeliveries": [
-            [webhook_pb2.ReplayWebhookDeliveriesRequest(webhook_id="nothing", event_ids=["msg_0"])]
+        "WebhookService.DeleteWebhook": [[webhook_pb2.DeleteWebhookRequest(name="webhooks/nothing")]],
+        "WebhookService.ListWebhookDeliveries": [
+            [webhook_pb2.ListWebhookDeliveriesRequest(parent="webhooks/nothing", page_size=3)]
         ],
-        "BatchService.GetReport": [[batch_pb2.GetReportRequest(batch_id=BATCH, format=batch_pb2.REPORT_FORMAT_JSON)]],
+        "WebhookService.ReplayWebhookDeliveries": [
+            [webhook_pb2.ReplayWebhookDeliveriesRequest(name="webhooks/nothing", event_ids=["msg_0"])]
+        ],
+        "BatchService.GetReport": [[batch_pb2.GetReportRequest(name=f"batches/{BATCH}", format=batch_pb2.REPORT_FORMAT_JSON)]],
         "MediaService.UploadFile": [
             [
-                media_pb2.UploadFileRequest(name="hostile.bin", size_bytes=6, sha256="", data=b"123"),
+                media_pb2.UploadFileRequest(name="uploads/hostile.bin", size_bytes=6, sha256="", data=b"123"),
                 media_pb2.UploadFileRequest(data=b"456"),
             ]
         ],
-        "MediaService.GetUpload": [[media_pb2.GetUploadRequest(name="hostile.bin")]],
+        "MediaService.GetUpload": [[media_pb2.GetUploadRequest(name="uploads/hostile.bin")]],
         "MediaService.ListUploads": [[media_pb2.ListUploadsRequest(page_size=3)]],
-        "MediaService.DeleteUpload": [[media_pb2.DeleteUploadRequest(name="nothing.bin")]],
+        "MediaService.DeleteUpload": [[media_pb2.DeleteUploadRequest(name="uploads/nothing.bin")]],
         "MediaService.DownloadFile": [[media_pb2.DownloadFileRequest(path="uploads/hostile.bin", offset=1, max_bytes=3)]],
         "Operations.ListOperations": [[operations_pb2.ListOperationsRequest(name="operations", page_size=3)]],
         "Operations.GetOperation": [[operations_pb2.GetOperationRequest(name="operations/none")]],
@@ -249,13 +253,19 @@ def _manifest() -> batch_pb2.SubmitBatchRequest:
 
 def dubbing(**fields: Any) -> gateway_pb2.CreateDubRequest:
     """A dub of the media folder's clip by the enrolled actor."""
-    given = {"footage_uri": "footage.mp4", "speech_uri": "speech.wav", "output_uri": "dub.mp4", "actor_id": ACTOR, **fields}
+    given = {
+        "footage_uri": "footage.mp4",
+        "speech_uri": "speech.wav",
+        "output_uri": "dub.mp4",
+        "actor": f"actors/{ACTOR}",
+        **fields,
+    }
     return gateway_pb2.CreateDubRequest(**given)
 
 
 def _scene() -> gateway_pb2.CreateDubRequest:
     lines = [
-        gateway_pb2.DubLine(start_time=Duration(nanos=40_000_000), speech_uri="speech.wav", actor_id=ACTOR, face_id=0),
+        gateway_pb2.DubLine(start_time=Duration(nanos=40_000_000), speech_uri="speech.wav", actor=f"actors/{ACTOR}", face_id=0),
         gateway_pb2.DubLine(
             start_timecode="00:00:01:00",
             speech_uri="speech.wav",
@@ -296,7 +306,7 @@ def _sound() -> list[Message]:
 
 def _live() -> list[Message]:
     noise = np.random.default_rng(1).normal(0.0, 0.1, 1280).astype("<f4")
-    config = gateway_pb2.LiveConfig(actor_id=ACTOR, sample_rate_hz=RATE_HZ, channels=1)
+    config = gateway_pb2.LiveConfig(actor=f"actors/{ACTOR}", sample_rate_hz=RATE_HZ, channels=1)
     sounds = [gateway_pb2.LiveAudio(first_sample=at, pcm_f32=noise[at : at + 640].tobytes()) for at in (0, 640)]
     return [gateway_pb2.LiveRequest(config=config), *(gateway_pb2.LiveRequest(audio=sound) for sound in sounds)]
 

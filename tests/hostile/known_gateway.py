@@ -30,7 +30,7 @@ def erased_by_the_command_line(world: World) -> Outcome:
     ended = threading.Event()
 
     def speech() -> Iterator[bytes]:
-        config = gateway_pb2.LiveConfig(actor_id=actor, sample_rate_hz=RATE_HZ, channels=1)
+        config = gateway_pb2.LiveConfig(actor=f"actors/{actor}", sample_rate_hz=RATE_HZ, channels=1)
         yield gateway_pb2.LiveRequest(config=config).SerializeToString()
         piece, first = np.zeros(640, "<f4").tobytes(), 0
         while not ended.wait(0.04):

@@ -127,8 +127,8 @@ def _settle(world: World, answers: Sequence[Message]) -> None:
     for answer in answers:
         if isinstance(answer, operations_pb2.Operation) and answer.name and not answer.done:
             world.settle(answer.name)
-        elif isinstance(answer, batch_pb2.SubmitBatchResponse | batch_pb2.RetryBatchResponse) and answer.batch.batch_id:
-            world.call("gateway", CANCEL_BATCH, [batch_pb2.CancelBatchRequest(batch_id=answer.batch.batch_id)])
+        elif isinstance(answer, batch_pb2.SubmitBatchResponse | batch_pb2.Batch) and answer.batch.batch_id:
+            world.call("gateway", CANCEL_BATCH, [batch_pb2.CancelBatchRequest(name=f"batches/{answer.batch.batch_id}")])
 
 
 def rpc_case(rng: Random, rpcs: Sequence[str]) -> Case:

@@ -38,9 +38,9 @@ def dubbing(output: str, /, **fields: Any) -> dict[str, Any]:
     return {"footage": "footage.mp4", "speech": "speech.wav", "output": output, "skip_personalization": True, **fields}
 
 
-def progress(state: client.OperationState) -> pb.DubProgress:
+def progress(state: client.OperationState) -> pb.OperationProgress:
     """The progress of an operation that dubs."""
-    assert isinstance(state.progress, pb.DubProgress)
+    assert isinstance(state.progress, pb.OperationProgress)
     return state.progress
 
 

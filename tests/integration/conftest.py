@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from dubstage.client import gateway as gateway_client
+from dubstage.client.names import resource_id
 from gateway.api.server import GatewayServer
 from gateway.settings import GatewaySettings
 from tests.integration.client_calls import enrolment
@@ -132,4 +133,4 @@ def actor(gateway: RunningGateway) -> str:
     """A man who is enrolled at `gateway`, without personalised networks, with consent."""
     with gateway.connect() as connection:
         made = gateway_client.enrol(connection, **enrolment("driver")).wait(timeout_s=300)
-    return made.actor_id
+    return resource_id(made.name)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
+from dubstage.client.names import resource_id
 from gateway.actors.receipts import verified
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
@@ -29,7 +30,7 @@ def test_erasure_removes_and_signs(start_gateway: StartGateway, actor: str, stag
         made = client.enrol(connection, **enrolment("erased", footage=OTHER)).wait(timeout_s=300)
         assert made.consent.reference == "box 7"
         assert made.num_enrolled_frames >= 12
-        assert {item.actor_id for item in client.list_actors(connection)} == {"erased"}
+        assert {resource_id(item.name) for item in client.list_actors(connection)} == {"erased"}
         client.dub(connection, **dubbing("of_erased.mp4", actor_id="erased", footage=OTHER)).wait(timeout_s=300)
         batches = BatchStore(str(running.data / "batches"))
         batches.create(manifest_of("night", [ShotSpec(id="s1", footage="/plate.mp4", output="/out.mp4", actor="erased")]), "farm")
@@ -108,7 +109,7 @@ def test_actors_listed_in_pages(gateway: RunningGateway, actor: str) -> None:
     """Actors come page by page in the order of their ids."""
     with gateway.connect() as connection:
         # The gateway serves other test files too, and may hold their actors.
-        listed = {each.actor_id: each for each in client.list_actors(connection, page_size=1)}
+        listed = {resource_id(each.name): each for each in client.list_actors(connection, page_size=1)}
         assert list(listed) == sorted(listed)
         assert client.get_actor(connection, actor) == listed[actor]
         with pytest.raises(DubstageCallError, match="page_size: -1"):

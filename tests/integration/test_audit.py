@@ -54,7 +54,7 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
         batch.cancel(connection, "audited")
         *_, _ = batch.watch(connection, "audited")
         batch.delete(connection, "audited")
-        hook = webhook.create(connection, "http://127.0.0.1:9/").webhook.webhook_id
+        hook = webhook.create(connection, "http://127.0.0.1:9/").name
         webhook.replay(connection, hook)
         webhook.delete(connection, hook)
         client.revoke_consent(connection, actor_id="audited")

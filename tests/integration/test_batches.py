@@ -13,6 +13,7 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
+from dubstage.client.names import resource_id, step_name
 from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.batch import worker
 from gateway.provenance.binding import media_sha256
@@ -42,7 +43,7 @@ def row(shot_id: str, footage: str, output: str = "", **more: Any) -> pb.BatchRo
 
 
 def shots_of(connection: Connection, name: str) -> dict[str, pb.Shot]:
-    return {shot.shot_id: shot for shot in batch.list_shots(connection, name)}
+    return {resource_id(shot.name): shot for shot in batch.list_shots(connection, name)}
 
 
 def watched(connection: Connection, name: str) -> pb.Batch:
@@ -114,11 +115,11 @@ def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) ->
         paged = [shot.row for shot in batch.list_shots(connection, "night", page_size=1)]
         assert paged == [0, 1, 2, 3]
         failed = list(batch.list_shots(connection, "night", states=["failed", "waiting"]))
-        assert [shot.shot_id for shot in failed] == ["night_bad"]
+        assert [resource_id(shot.name) for shot in failed] == ["night_bad"]
         marked = list(batch.list_shots(connection, "night", to_look_at=True))
         assert len(marked) == ended.progress.num_to_look_at + ended.progress.num_undubbed
-        assert [shot.shot_id for shot in batch.list_shots(connection, "night", states=["undubbed"])] == ["night_c"]
-        (found,) = (one for one in batch.list_batches(connection, page_size=1) if one.batch_id == "night")
+        assert [resource_id(shot.name) for shot in batch.list_shots(connection, "night", states=["undubbed"])] == ["night_c"]
+        (found,) = (one for one in batch.list_batches(connection, page_size=1) if resource_id(one.name) == "night")
         assert found.rows_sha256 == ended.rows_sha256
         assert not found.HasField("progress")
 
@@ -277,7 +278,7 @@ def test_shots_are_cancelled_retried_and_removed(
         assert watched(connection, "day").progress.num_cancelled == 1
 
         batch.delete(connection, "day")
-        assert [one.batch_id for one in batch.list_batches(connection)] == []
+        assert [resource_id(one.name) for one in batch.list_batches(connection)] == []
         assert not list((running.data / "batches").iterdir())
         assert (videos.root / "day_two.mp4").exists()
 
@@ -302,8 +303,8 @@ def test_batch_survives_gateway_restart(start_gateway: StartGateway, stop_gatewa
 def test_operations_show_no_work_of_batches(night: tuple[RunningGateway, pb.Batch]) -> None:
     running, _ = night
     with running.connect() as connection:
-        kinds = {type(state.progress).__name__ for state in client.list_operations(connection)}
-    assert kinds <= {"DubProgress"}
+        steps = {step_name(state.progress.step) for state in client.list_operations(connection)}
+    assert steps <= {"dub"}
 
 
 def test_gateway_busy_until_shots_end(start_gateway: StartGateway, videos: Media) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dubstage.client import Connection, batch
+from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
@@ -48,7 +49,7 @@ def rows(name: str) -> list[pb.BatchRow]:
 
 
 def shots_of(connection: Connection, name: str) -> dict[str, pb.Shot]:
-    return {shot.shot_id: shot for shot in batch.list_shots(connection, name)}
+    return {resource_id(shot.name): shot for shot in batch.list_shots(connection, name)}
 
 
 def progress_of(connection: Connection, name: str) -> pb.BatchProgress:
@@ -113,7 +114,7 @@ def test_any_gateway_manages_batch(pair: Pair) -> None:
     assert num_written(ended(at_first, "shared")) == 4
     assert {shot.attempts for shot in shots_of(at_second, "shared").values()} == {1}
     batch.delete(at_first, "shared")
-    assert "shared" not in {one.batch_id for one in batch.list_batches(at_second)}
+    assert "shared" not in {resource_id(one.name) for one in batch.list_batches(at_second)}
 
 
 def test_tenant_batch_in_tenant_folders(pair: Pair, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,7 @@ def test_tenant_batch_in_tenant_folders(pair: Pair, postgres: PostgresServer, mo
     assert (num_written(progress), progress.num_failed) == (3, 0)
     assert not list(pair.media.glob("acme_*"))
     assert (pair.data / "batches" / TENANTS_FOLDER / "acme" / "night").is_dir()
-    assert "night" not in {one.batch_id for one in batch.list_batches(pair.second.connect())}
+    assert "night" not in {resource_id(one.name) for one in batch.list_batches(pair.second.connect())}
 
     for variable, value in pair.second.environment.items():
         monkeypatch.setenv(variable, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from sqlalchemy import update
 
 from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
+from dubstage.client.names import resource_id
 from gateway.api.server import SERVICES
 from gateway.consent.keys import signed
 from gateway.consent.record import Consent, digest_of
@@ -240,12 +242,12 @@ def test_withdrawal_ends_live_stream(place: Place, samples: tuple[npt.NDArray[np
         stream = client.live(connection, spoken(), actor_id="ann", sample_rate_hz=rate, **NIGHT)
         next(stream)
         done = client.revoke_consent(connection, actor_id="ann")
-        assert (done.record_sha256, list(done.actor_ids)) == (digest_of(mine), ["ann"])
+        assert (done.record_sha256, list(done.actors)) == (digest_of(mine), ["actors/ann"])
         with pytest.raises(DubstageCallError) as caught:
             list(stream)
         goes_on.set()
         assert caught.value.reason == "CONSENT_WITHDRAWN"
-        assert done.withdrawn_at in client.get_actor(connection, "ann").consent_problem
+        assert done.revoke_time.ToDatetime(datetime.UTC).isoformat() in client.get_actor(connection, "ann").consent_problem
 
 
 @pytest.mark.parametrize("whose", ["request", "actor"])
@@ -274,13 +276,13 @@ def test_a_withdrawal_stops_an_enrolment(place: Place, long_footage: str) -> Non
         with pytest.raises(DubstageCallError) as caught:
             enrolling.wait(timeout_s=300)
         assert caught.value.reason == "CONSENT_WITHDRAWN"
-        assert {actor.actor_id for actor in client.list_actors(connection)} == {"ann"}
+        assert {resource_id(actor.name) for actor in client.list_actors(connection)} == {"ann"}
     assert not list((place.running.data / "jobs").iterdir())
 
 
 @pytest.mark.parametrize(
     ("fields", "field"),
-    [({}, "actor_id"), ({"actor_id": "ann", "record_sha256": "0" * 64}, "actor_id"), ({"record_sha256": "x"}, "record_sha256")],
+    [({}, "actor"), ({"actor_id": "ann", "record_sha256": "0" * 64}, "actor"), ({"record_sha256": "x"}, "record_sha256")],
 )
 def test_a_withdrawal_names_one_record(fields: dict[str, str], field: str, place: Place) -> None:
     with place.running.connect() as connection, pytest.raises(DubstageCallError) as caught:
@@ -291,7 +293,7 @@ def test_a_withdrawal_names_one_record(fields: dict[str, str], field: str, place
 def test_a_withdrawal_of_nobody_is_refused(place: Place) -> None:
     with place.running.connect() as connection, pytest.raises(DubstageCallError) as caught:
         client.revoke_consent(connection, actor_id="nobody")
-    assert caught.value.reason == "ACTOR_NOT_READY"
+    assert caught.value.reason == "ACTOR_NOT_FOUND"
 
 
 def test_gateway_without_trust_anchors(start_gateway: StartGateway) -> None:

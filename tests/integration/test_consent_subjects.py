@@ -17,6 +17,7 @@ from sqlalchemy import update
 
 from dubstage.client import DubstageCallError, batch
 from dubstage.client import gateway as client
+from dubstage.client.names import resource_id
 from gateway.consent.keys import signed
 from gateway.consent.record import Consent, ConsentFace, digest_of, embedding_text
 from gateway.consent.subject import Face
@@ -76,7 +77,7 @@ class Place:
         with self.running.connect() as connection:
             with pytest.raises(DubstageCallError) as caught:
                 call(connection)
-            assert [actor.actor_id for actor in client.list_actors(connection)] == ["man"]
+            assert [resource_id(actor.name) for actor in client.list_actors(connection)] == ["man"]
         assert caught.value.code == "FAILED_PRECONDITION"
         assert not list((self.running.data / "jobs").iterdir())
         assert not (self.media / "refused.mp4").exists()
@@ -266,7 +267,7 @@ def test_batch_row_with_other_record(place: Place) -> None:
     with place.running.connect() as connection:
         batch.submit(connection, "people", rows=rows)
         *_, ended = batch.watch(connection, "people")
-        shots = {shot.shot_id: shot for shot in batch.list_shots(connection, "people")}
+        shots = {resource_id(shot.name): shot for shot in batch.list_shots(connection, "people")}
         assert (ended.progress.num_done, ended.progress.num_failed) == (1, 1)
         batch.delete(connection, "people")
     assert "another person than the consent record" in shots["wrong"].error

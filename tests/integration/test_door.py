@@ -95,7 +95,7 @@ def test_impossible_dub_refused_at_once(
 def test_wrong_actor_refused_at_once(gateway: RunningGateway, actor: str) -> None:
     """An actor that is not there or is of another method is refused at the door."""
     with gateway.connect() as connection:
-        assert refused(client.dub, connection, dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_READY"
+        assert refused(client.dub, connection, dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_FOUND"
         other = refused(client.dub, connection, dubbing("door.mp4", actor_id=actor, method="everybody"))
         assert (other.field, other.reason) == ("method", "INVALID_REQUEST")
 

@@ -219,7 +219,7 @@ def test_waiter_survives_gateway_restart(start_gateway: StartGateway, stop_gatew
 
 def _frames_done(connection: Connection) -> int:
     found = list(client.list_operations(connection))
-    return progress(found[0]).frames_done if found else 0
+    return progress(found[0]).done if found else 0
 
 
 def test_a_gateway_that_stays_away_is_given_up(media: Media) -> None:

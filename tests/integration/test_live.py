@@ -13,6 +13,7 @@ import pytest
 from dubstage.audio.v1 import audio_pb2
 from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
+from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from services.common.methods import DEFAULT_METHOD, METHODS
 from tests.integration.client_calls import enrolment, until
@@ -32,7 +33,7 @@ def pieces(samples: npt.NDArray[np.float32], rate: int, seconds: float = 0.04) -
 
 def config(actor: str, rate: int = 16000, channels: int = 1, expressiveness: float | None = None) -> pb.LiveRequest:
     return pb.LiveRequest(
-        config=pb.LiveConfig(actor_id=actor, sample_rate_hz=rate, channels=channels, expressiveness=expressiveness)
+        config=pb.LiveConfig(actor=f"actors/{actor}", sample_rate_hz=rate, channels=channels, expressiveness=expressiveness)
     )
 
 
@@ -100,7 +101,7 @@ def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
         if method not in enrolled:
             with gateway.connect() as connection:
                 made = client.enrol(connection, **enrolment(f"live-{method}", method=method)).wait(timeout_s=300)
-            enrolled[method] = made.actor_id
+            enrolled[method] = resource_id(made.name)
         return enrolled[method]
 
     return enrol
@@ -209,9 +210,9 @@ def test_second_stream_waits_for_place(
         ([config("driver"), sound(0, np.full(640, np.nan, np.float32))], "audio.pcm_f32"),
         ([config("driver"), sound(0, np.full(640, np.inf, np.float32))], "audio.pcm_f32"),
         ([config("driver", channels=2), sound(0, np.zeros(641, np.float32))], "audio.pcm_f32"),
-        ([config("Nobody!")], "config.actor_id"),
+        ([config("Nobody!")], "config.actor"),
         (
-            [pb.LiveRequest(config=pb.LiveConfig(actor_id="driver", sample_rate_hz=16000, channels=1, language="?"))],
+            [pb.LiveRequest(config=pb.LiveConfig(actor="actors/driver", sample_rate_hz=16000, channels=1, language="?"))],
             "config.language",
         ),
     ],
@@ -236,7 +237,7 @@ def test_too_much_sound_in_one_message_is_refused(gateway: RunningGateway, actor
 
 def test_an_actor_that_is_not_there_is_named(gateway: RunningGateway) -> None:
     with gateway.connect() as connection:
-        assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_READY"
+        assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_FOUND"
 
 
 def test_refused_stream_keeps_its_sound(gateway: RunningGateway, actor: str, samples: Samples) -> None:

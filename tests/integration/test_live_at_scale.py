@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.duration_pb2 import Duration
 
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
@@ -83,5 +84,9 @@ def test_slow_reader_misses_own_frames(gateway: RunningGateway, actor: str, samp
 
 def test_a_lateness_that_cannot_be_promised_is_refused(gateway: RunningGateway, actor: str) -> None:
     with gateway.connect() as connection:
-        hasty = pb.LiveRequest(config=pb.LiveConfig(actor_id=actor, sample_rate_hz=16000, channels=1, max_late_ms=100))
-        assert failure(connection, [hasty]).field == "config.max_late_ms"
+        hasty = pb.LiveRequest(
+            config=pb.LiveConfig(
+                actor=f"actors/{actor}", sample_rate_hz=16000, channels=1, max_lateness=Duration(nanos=100_000_000)
+            )
+        )
+        assert failure(connection, [hasty]).field == "config.max_lateness"

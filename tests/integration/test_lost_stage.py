@@ -55,7 +55,7 @@ def test_killed_stage_fails_dub(
     running = start_gateway(face_endpoint=endpoint)
     with running.connect() as connection:
         dub = client.dub(connection, **dubbing("lost.mp4", footage=long_footage))
-        until(lambda: progress(dub.state()).frames_done >= 2)
+        until(lambda: progress(dub.state()).done >= 2)
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(DubstageCallError) as caught:
             dub.wait(timeout_s=300)

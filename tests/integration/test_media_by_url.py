@@ -10,6 +10,7 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
+from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.dub.workspace import ASIDE
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
@@ -117,7 +118,7 @@ def test_a_dub_that_is_cancelled_uploads_nothing(
     s3.client.upload_file(str(media.root / long_footage), BUCKET, f"{url.removeprefix(f's3://{BUCKET}/')}/in/long.mp4")
     with running.connect() as connection:
         dub = client.dub(connection, **{**by_url(url, "out/film.mp4"), "footage": f"{url}/in/long.mp4"})
-        until(lambda: progress(dub.state()).stage == "track")
+        until(lambda: progress(dub.state()).step == pb.OPERATION_STEP_TRACK)
         dub.cancel()
         with pytest.raises(DubstageCallError, match="cancelled"):
             dub.wait(timeout_s=300)
@@ -138,7 +139,7 @@ def test_other_gateway_uploads_once(
     """Another gateway goes on with a dub and uploads the video once."""
     with running.connect() as connection:
         dub = client.dub(connection, **by_url(url, "out/film.mp4"))
-        until(lambda: progress(dub.state()).stage not in ("", "fetch"))
+        until(lambda: progress(dub.state()).step > pb.OPERATION_STEP_FETCH)
         stop_gateway(running)
     assert copies(running) == []
     assert keys(s3, url) == set()

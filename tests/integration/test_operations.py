@@ -9,6 +9,7 @@ from google.longrunning import operations_pb2
 
 from dubstage.client import DubstageCallError, rpcs
 from dubstage.client import gateway as client
+from dubstage.client.names import resource_id, step_name
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api import operations
 from gateway.media.output import OutputFile
@@ -18,8 +19,8 @@ from tests.integration.videos import NUM_FRAMES, OTHER, Media, write_short_clip
 
 
 def _stage_of(state: client.OperationState) -> str:
-    assert isinstance(state.progress, pb.DubProgress | pb.ActorProgress)
-    return state.progress.stage
+    assert isinstance(state.progress, pb.OperationProgress)
+    return step_name(state.progress.step)
 
 
 def test_a_cancelled_dub_stops_and_leaves_nothing(
@@ -28,7 +29,7 @@ def test_a_cancelled_dub_stops_and_leaves_nothing(
     before = stages.blobs()
     with gateway.connect() as connection:
         dub = client.dub(connection, **dubbing("cancelled.mp4", footage=long_footage))
-        until(lambda: progress(dub.state()).frames_done > 3)
+        until(lambda: progress(dub.state()).done > 3)
         dub.cancel()
         with pytest.raises(DubstageCallError) as caught:
             dub.wait(timeout_s=60)
@@ -103,13 +104,13 @@ def test_restarted_gateway_resumes_work(
     with first.connect() as connection:
         enrolling = client.enrol(connection, **enrolment("interrupted", footage=OTHER))
         dub = client.dub(connection, **dubbing("interrupted.mp4", footage=OTHER))
-        until(lambda: _stage_of(enrolling.state()) != "")
+        until(lambda: enrolling.state().progress.step != 0)
     stop_gateway(first)
     assert not (media.root / "interrupted.mp4").exists()
     second = start_gateway(data_dir=first.data)
     with second.connect() as connection:
         enrolled = client.Operation(connection, enrolling.name, client.ENROLMENT).wait(timeout_s=300)
-        assert enrolled.actor_id == "interrupted"
+        assert resource_id(enrolled.name) == "interrupted"
         assert client.Operation(connection, dub.name, client.DUB).wait(timeout_s=300).num_frames == NUM_FRAMES - 8
         client.erase_actor(connection, "interrupted")
     stop_gateway(second)
@@ -165,9 +166,9 @@ def test_progress_is_told_about_twice_a_second(gateway: RunningGateway, long_foo
     with gateway.connect() as connection:
         dub = client.dub(connection, **dubbing("progress.mp4", footage=long_footage))
 
-        def tell(state: pb.DubProgress) -> None:
-            told.append((time.monotonic(), state.stage))
-            if len(told) >= 4 and state.stage:
+        def tell(state: pb.OperationProgress) -> None:
+            told.append((time.monotonic(), step_name(state.step)))
+            if len(told) >= 4 and state.step:
                 dub.cancel()
 
         # A dub of which nothing is told comes to its end, and raises nothing.

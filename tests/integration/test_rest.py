@@ -89,9 +89,9 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     )
     assert status == 200
     *_, last, end = call.events(f"/v1/{begun['name']}")
-    assert (last[1]["done"], last[1]["response"]["actorId"], end) == (True, "over-http", ("end", {}))
+    assert (last[1]["done"], last[1]["response"]["name"], end) == (True, "actors/over-http", ("end", {}))
 
-    status, begun = call("POST", "/v1/dubs", {**DUB, "outputUri": "over_http.mp4", "actor_id": "over-http"})
+    status, begun = call("POST", "/v1/dubs", {**DUB, "outputUri": "over_http.mp4", "actor": "actors/over-http"})
     assert status == 200
     events = list(call.events(f"/v1/{begun['name']}"))
     assert all(event["name"] == begun["name"] for _, event in events[:-1])
@@ -106,7 +106,7 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     assert len(listed["operations"]) == 1
     assert call("DELETE", f"/v1/{begun['name']}") == (200, {})
     status, receipt = call("DELETE", "/v1/actors/over-http")
-    assert (status, receipt["actorId"]) == (200, "over-http")
+    assert (status, receipt["actor"]) == (200, "actors/over-http")
     assert call("GET", "/v1/actors") == (200, {"actors": [], "nextPageToken": ""})
 
 
@@ -126,7 +126,7 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
     *_, last, end = call.events("/v1/batches/night:watch")
     assert (last[1]["batch"]["progress"]["numDone"], end[0]) == ("1", "end")
     status, shots = call("GET", "/v1/batches/night/shots?states=SHOT_STATE_DONE")
-    assert (status, [shot["shotId"] for shot in shots["shots"]]) == (200, ["one"])
+    assert (status, [shot["name"] for shot in shots["shots"]]) == (200, ["batches/night/shots/one"])
     assert call("DELETE", "/v1/batches/night") == (200, {})
 
 

@@ -112,11 +112,11 @@ def test_erased_actor_of_a_scene_leaves_nothing(gateway: RunningGateway, actor: 
 
 
 def test_faces_are_detected(gateway: RunningGateway, media: Media) -> None:
-    seen: list[pb.DetectFacesProgress] = []
+    seen: list[pb.OperationProgress] = []
     with gateway.connect() as connection:
         operation = client.detect_faces(connection, footage="footage.mp4")
         found = operation.wait(timeout_s=300, on_progress=seen.append)
-        assert isinstance(operation.state().progress, pb.DetectFacesProgress)
+        assert isinstance(operation.state().progress, pb.OperationProgress)
         plain = client.detect_faces(connection, footage="footage.mp4", skip_pictures=True).wait(timeout_s=300)
         with pytest.raises(DubstageCallError) as caught:
             client.detect_faces(connection, footage="none.mp4")
@@ -129,4 +129,4 @@ def test_faces_are_detected(gateway: RunningGateway, media: Media) -> None:
     assert face.box.width > 44
     assert not face.speaking
     assert plain.faces[0].picture == b""
-    assert seen[-1].frames_total > 0
+    assert seen[-1].total > 0

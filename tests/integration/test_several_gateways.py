@@ -155,8 +155,8 @@ def events(log: str, name: str) -> list[str]:
     return [str(line["operation"]) for line in lines if line["event"] == name]
 
 
-def shown(state: client.OperationState) -> pb.DubProgress:
-    assert isinstance(state.progress, pb.DubProgress)
+def shown(state: client.OperationState) -> pb.OperationProgress:
+    assert isinstance(state.progress, pb.OperationProgress)
     return state.progress
 
 
@@ -173,7 +173,7 @@ def test_other_gateway_resumes_same_bytes(pair: Pair, undisturbed: str, postgres
     dub = client.dub(pair.first.connect(), **dubbing("killed.mp4"))
     until(lambda: len(pair.journalled()) >= 1)
     there = client.Operation(at_second, dub.name, client.DUB)
-    until(lambda: shown(there.state()).stage != "")
+    until(lambda: shown(there.state()).step != 0)
     assert [state.name for state in client.list_operations(at_second, done=False)] == [dub.name]
     pair.first.send(signal.SIGKILL)
     postgres.execute("UPDATE operation_leases SET until = 0", DATABASE)

@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pool
 
 from dubstage.client import Connection, DubstageCallError, batch, files, webhook
 from dubstage.client import gateway as client
+from dubstage.client.names import resource_id
 from dubstage.gateway.v1.batch_pb2 import SHOT_STATE_DONE
 from gateway.api.server import SERVICES
 from gateway.consent.record import Consent, digest_of
@@ -94,7 +95,7 @@ def place(
         *_, ended = batch.watch(connection, NIGHT)
         assert ended.progress.num_done == 1
         files.upload_pieces(connection, [b"of acme"], name=UPLOAD, size_bytes=7)
-        hook = webhook.create(connection, "http://127.0.0.1:9/").webhook.webhook_id
+        hook = webhook.create(connection, "http://127.0.0.1:9/").name
     yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, UPLOAD, hook))
     loop_thread.run(running.server.drain(grace_s=0))
 
@@ -193,7 +194,7 @@ def test_withdrawal_by_digest_within_tenant(place: Place) -> None:
     """A withdrawal by digest reaches the tenant's own people alone."""
     digest = digest_of(Consent.model_validate(place.enrolment()["consent"]))
     with place.connect("beta") as connection:
-        assert list(client.revoke_consent(connection, record_sha256=digest).actor_ids) == []
+        assert list(client.revoke_consent(connection, record_sha256=digest).actors) == []
         # The withdrawal holds for beta.
         with pytest.raises(DubstageCallError) as caught:
             client.enrol(connection, **place.enrolment())
@@ -251,7 +252,7 @@ def test_token_file_read_again(place: Place) -> None:
         with place.running.connect(token="token-of-gamma-1234") as connection:
             assert list(client.list_actors(connection)) == []
         with place.running.connect(token="second-token-of-acme") as connection:
-            assert [one.actor_id for one in client.list_actors(connection)] == [ANNA]
+            assert [resource_id(one.name) for one in client.list_actors(connection)] == [ANNA]
     finally:
         file.write_text(before)
     with place.running.connect(token="token-of-gamma-1234") as connection, pytest.raises(DubstageCallError) as caught:

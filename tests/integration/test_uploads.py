@@ -97,10 +97,10 @@ def test_broken_upload_is_resumed(place: Place) -> None:
     with place.connect() as connection:
         there = files.get_upload(connection, "broken.mp4")
         assert (there.received_bytes, there.complete, there.sha256) == (600_000, False, "")
-        assert refusal(lambda: files.download(connection, there.path, "unused")).code == "NOT_FOUND"
+        assert refusal(lambda: files.download(connection, there.name, "unused")).code == "NOT_FOUND"
         rest = pieces(DATA[600_000:])
         found = files.upload_pieces(connection, rest, **fields, offset=600_000)
-        assert (found.complete, found.sha256, found.path) == (True, SHA256, "uploads/broken.mp4")
+        assert (found.complete, found.sha256, found.name) == (True, SHA256, "uploads/broken.mp4")
     assert (place.uploads() / "broken.mp4").read_bytes() == DATA
 
 
@@ -111,14 +111,14 @@ def test_client_resumes_both_ways(place: Place, tmp_path: Path) -> None:
         files.upload_pieces(connection, pieces(DATA[:400_000]), name="a_film.mp4", size_bytes=len(DATA))
         seen: list[int] = []
         found = files.upload(connection, source, progress=lambda done, total: seen.append(done))
-        assert (found.name, found.complete, min(seen) > 400_000, seen[-1]) == ("a_film.mp4", True, True, len(DATA))
+        assert (found.name, found.complete, min(seen) > 400_000, seen[-1]) == ("uploads/a_film.mp4", True, True, len(DATA))
         # A file that is there is not sent again.
         assert files.upload(connection, source) == found
         (tmp_path / ".back.mp4.download").write_bytes(DATA[:300_000])
-        assert files.download(connection, found.path, target).read_bytes() == DATA
+        assert files.download(connection, found.name, target).read_bytes() == DATA
         # The beginning of another file is thrown away.
         (tmp_path / ".back.mp4.download").write_bytes(b"another" * 1000)
-        assert files.download(connection, found.path, target).read_bytes() == DATA
+        assert files.download(connection, found.name, target).read_bytes() == DATA
         assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
@@ -166,7 +166,7 @@ def test_other_tenants_files_are_missing(place: Place, tmp_path: Path) -> None:
         found = files.upload_pieces(erin, pieces(DATA), name="own.mp4", size_bytes=len(DATA))
         (place.uploads().parent / "secret.mp4").write_bytes(DATA)
         (place.uploads() / "link.mp4").symlink_to(place.media.parent / "tokens")
-        paths = (found.path, f"../erin/{found.path}", f"file://{place.uploads()}/own.mp4", f"{TENANTS_FOLDER}/erin/{found.path}")
+        paths = (found.name, f"../erin/{found.name}", f"file://{place.uploads()}/own.mp4", f"{TENANTS_FOLDER}/erin/{found.name}")
         for path in paths:
             assert refusal(lambda path=path: list(files.download_pieces(finn, path))).reason == "FILE_NOT_FOUND"
         for path in ("secret.mp4", "uploads/link.mp4", "uploads", "../../../tokens"):

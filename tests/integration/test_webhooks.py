@@ -21,6 +21,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from dubstage.client import Connection, DubstageCallError, connect, webhook
+from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import gateway_pb2
 from dubstage.gateway.v1 import webhook_pb2 as pb
 from gateway.api.batches import BATCH, BatchOrder, outputs_of
@@ -200,7 +201,7 @@ def ids(records: list[OperationRecord]) -> set[str]:
 def registered(connection: Connection, receiver: Receiver, path: str = "/hook", **fields: Any) -> str:
     made = webhook.create(connection, receiver.url(path), **fields)
     receiver.secrets[path] = made.secret
-    return made.webhook.webhook_id
+    return resource_id(made.name)
 
 
 def deliver(site: Site, receiver: Receiver, number: int, kills: int, seconds: float) -> list[OperationRecord]:
@@ -305,7 +306,7 @@ def test_webhook_gets_chosen_events_alone(site: Site, receiver: Receiver) -> Non
         failed = site.end_operation(fails=True)
         until(lambda: bool(receiver.arrived))
         assert receiver.arrived.keys() == ids([failed])
-        assert {one.webhook_id: list(one.events) for one in webhook.list_webhooks(connection)} == {
+        assert {resource_id(one.name): list(one.events) for one in webhook.list_webhooks(connection)} == {
             hook: [pb.WEBHOOK_EVENT_BATCH_DONE],
             other: [pb.WEBHOOK_EVENT_OPERATION_FAILED],
         }
@@ -355,4 +356,4 @@ def test_addresses_of_the_network_are_refused(site: Site) -> None:
                 webhook.create(connection, url)
             assert (caught.value.code, caught.value.field) == ("INVALID_ARGUMENT", "url"), url
         assert webhook.create(connection, "http://127.0.0.2/").secret.startswith("whsec_")
-        assert webhook.create(connection, "https://8.8.8.8/").webhook.url == "https://8.8.8.8/"
+        assert webhook.create(connection, "https://8.8.8.8/").url == "https://8.8.8.8/"

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from dubstage.client import batch, connect
 from dubstage.client import gateway as client
+from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import batch_pb2 as pb
 from research.bench.runs import SAMPLE_RATE_HZ, read_sound
 from services.common.server.call_context import DEFAULT_TENANT
@@ -96,7 +97,7 @@ def _load(gateway: Gateway, tenants: list[Tenant], clip: Path, stream_s: float, 
             console.print(f"shots done: {found.progress.num_done} of {found.num_shots}")
         for shot in batch.list_shots(connection, BATCH):
             state = pb.ShotState.Name(shot.state).removeprefix("SHOT_STATE_")
-            outcome.shots.append(f"{shot.shot_id}{f' ({shot.error})' if shot.error else ''}: {state}")
+            outcome.shots.append(f"{resource_id(shot.name)}{f' ({shot.error})' if shot.error else ''}: {state}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Literal
 from dubstage.client import rpcs
 from dubstage.client.arrays import number_of
 from dubstage.client.calls import download_call, paged_call, unary_call
+from dubstage.client.names import face_fields, resource_name
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2
 
@@ -58,7 +59,7 @@ def row(
         fit: as for `gateway.dub`.
         expression: "keep" or "neutral"; empty: the method decides.
         keep_audio: keep the footage's sound.
-        codec: video codec; empty: chosen by the container.
+        codec: as for `gateway.dub`.
         skip_personalization: if no actor is given: leave the networks as they are.
         seed: random seed for personalisation.
         quality: thresholds that mark the finished shot for a person.
@@ -71,14 +72,14 @@ def row(
         footage_uri=footage,
         speech_uri=speech,
         output_uri=output,
-        actor_id=actor_id,
+        actor=resource_name("actors", actor_id),
         consent_uri=consent,
         method=method,
-        face=face,
+        **face_fields(face),
         fit=number_of(gateway_pb2.Fit, "FIT_", fit or 0),
-        expression=expression,
+        expression=number_of(gateway_pb2.Expression, "EXPRESSION_", expression or 0),
         keep_audio=keep_audio,
-        codec=codec,
+        codec=number_of(gateway_pb2.VideoCodec, "VIDEO_CODEC_", codec or 0),
         skip_personalization=skip_personalization,
         seed=seed,
         quality=quality,
@@ -98,6 +99,7 @@ def submit(
     profile: str = "",
     workers: int = 0,
     validate_only: bool = False,
+    request_id: str = "",
 ) -> pb.SubmitBatchRequest:
     """Begin a batch, or continue the batch that has these rows, and return the response with the Batch.
 
@@ -112,6 +114,7 @@ def submit(
         profile: of the engine kubernetes: kind of the pods; empty: cpu.
         workers: of the engine kubernetes: pods at the same time; 0: as the cluster's settings say.
         validate_only: check the rows only; the response has all mistakes.
+        request_id: UUID by which the gateway knows a request that comes again; empty: one is made.
     """
     engines = {"gateway": pb.BATCH_ENGINE_GATEWAY, "kubernetes": pb.BATCH_ENGINE_KUBERNETES}
     return pb.SubmitBatchRequest(
@@ -122,13 +125,14 @@ def submit(
         profile=profile,
         workers=workers,
         validate_only=validate_only,
+        request_id=request_id,
     )
 
 
-@unary_call(rpcs.gateway.GET_BATCH, lambda reply: reply.batch)
+@unary_call(rpcs.gateway.GET_BATCH, lambda reply: reply)
 def get(batch_id: str) -> pb.GetBatchRequest:
     """Return a Batch with its progress."""
-    return pb.GetBatchRequest(batch_id=batch_id)
+    return pb.GetBatchRequest(name=resource_name("batches", batch_id))
 
 
 @paged_call(rpcs.gateway.LIST_BATCHES, lambda page: page.batches)
@@ -151,31 +155,33 @@ def list_shots(batch_id: str, *, states: Sequence[State] = (), to_look_at: bool 
         page_size: shots per page, at most 1000; 0: 100.
     """
     numbers = [pb.ShotState.Value(f"SHOT_STATE_{state.upper()}") for state in states]
-    return pb.ListShotsRequest(batch_id=batch_id, states=numbers, to_look_at=to_look_at, page_size=page_size)
+    return pb.ListShotsRequest(
+        parent=resource_name("batches", batch_id), states=numbers, to_look_at=to_look_at, page_size=page_size
+    )
 
 
 @download_call(rpcs.gateway.WATCH_BATCH, lambda reply: (reply.batch,))
 def watch(batch_id: str) -> pb.WatchBatchRequest:
     """Yield a Batch, and again when its progress has changed, until all shots have ended."""
-    return pb.WatchBatchRequest(batch_id=batch_id)
+    return pb.WatchBatchRequest(name=resource_name("batches", batch_id))
 
 
-@unary_call(rpcs.gateway.CANCEL_BATCH, lambda reply: reply.batch)
+@unary_call(rpcs.gateway.CANCEL_BATCH, lambda reply: reply)
 def cancel(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.CancelBatchRequest:
     """Ask the shots to stop, or all shots that have not ended, and return the Batch."""
-    return pb.CancelBatchRequest(batch_id=batch_id, shot_ids=shot_ids)
+    return pb.CancelBatchRequest(name=resource_name("batches", batch_id), shot_ids=shot_ids)
 
 
-@unary_call(rpcs.gateway.RETRY_BATCH, lambda reply: reply.batch)
+@unary_call(rpcs.gateway.RETRY_BATCH, lambda reply: reply)
 def retry(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.RetryBatchRequest:
     """Begin shots anew, or all that failed, were cancelled or have no dubbed frame, and return the Batch."""
-    return pb.RetryBatchRequest(batch_id=batch_id, shot_ids=shot_ids)
+    return pb.RetryBatchRequest(name=resource_name("batches", batch_id), shot_ids=shot_ids)
 
 
 @unary_call(rpcs.gateway.DELETE_BATCH, lambda reply: None)
 def delete(batch_id: str) -> pb.DeleteBatchRequest:
     """Erase the rows, records and pictures of a batch whose shots have all ended. The videos stay."""
-    return pb.DeleteBatchRequest(batch_id=batch_id)
+    return pb.DeleteBatchRequest(name=resource_name("batches", batch_id))
 
 
 @download_call(rpcs.gateway.GET_REPORT, lambda reply: (reply,))
@@ -185,4 +191,6 @@ def report(batch_id: str, *, file: Literal["all", "csv", "json"] = "all") -> pb.
     Args:
         file: the page with its pictures and both tables, shots.csv alone, or shots.json alone.
     """
-    return pb.GetReportRequest(batch_id=batch_id, format=pb.ReportFormat.Value(f"REPORT_FORMAT_{file.upper()}"))
+    return pb.GetReportRequest(
+        name=resource_name("batches", batch_id), format=pb.ReportFormat.Value(f"REPORT_FORMAT_{file.upper()}")
+    )

@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 
 from dubstage.client.aio import AsyncConnection
 from dubstage.client.connection import Connection
+from dubstage.client.names import identified
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 
 P = ParamSpec("P")
@@ -83,11 +84,11 @@ class UnaryCall(Call, Generic[P, Q, R, T]):
 
     def __call__(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the RPC and return the result."""
-        return self._read(connection.unary(self.rpc, self.request(*args, **kwargs)))
+        return self._read(connection.unary(self.rpc, identified(self.request(*args, **kwargs))))
 
     async def aio(self, connection: AsyncConnection, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the RPC and return the result."""
-        return self._read(await connection.unary(self.rpc, self.request(*args, **kwargs)))
+        return self._read(await connection.unary(self.rpc, identified(self.request(*args, **kwargs))))
 
 
 class UploadCall(Call, Generic[P, I, Q, R, T]):

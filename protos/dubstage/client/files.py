@@ -1,8 +1,8 @@
 """Files for a gateway on another machine: footage and speech up, videos down.
 
 with connect("gateway.example:50050") as connection:
-    footage = files.upload(connection, "shot.mp4").path
-    speech = files.upload(connection, "speech.wav").path
+    footage = files.upload(connection, "shot.mp4").name
+    speech = files.upload(connection, "speech.wav").name
     gateway.dub(connection, footage=footage, speech=speech, output="uploads/dubbed.mp4").wait()
     files.download(connection, "uploads/dubbed.mp4", "dubbed.mp4")
 """
@@ -21,6 +21,7 @@ from dubstage.client import rpcs
 from dubstage.client.calls import Requests, download_call, paged_call, unary_call, upload_call
 from dubstage.client.connection import Connection
 from dubstage.client.errors import DubstageCallError
+from dubstage.client.names import resource_name
 from dubstage.gateway.v1 import media_pb2 as pb
 
 __all__ = ["delete_upload", "download", "download_pieces", "get_upload", "list_uploads", "upload", "upload_pieces"]
@@ -34,7 +35,7 @@ _PIECE_BYTES: Final = 256 << 10
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
-@upload_call(rpcs.gateway.UPLOAD_FILE, lambda reply: reply.upload)
+@upload_call(rpcs.gateway.UPLOAD_FILE, lambda reply: reply)
 def upload_pieces(*, name: str, size_bytes: int, sha256: str = "", offset: int = 0) -> Requests[bytes, pb.UploadFileRequest]:
     """Return the Upload after pieces of a file were sent. It is complete if all bytes are there.
 
@@ -44,14 +45,14 @@ def upload_pieces(*, name: str, size_bytes: int, sha256: str = "", offset: int =
         sha256: SHA-256 of the whole file, hexadecimal; empty: the gateway does not check it.
         offset: place of the first piece: 0, or the `received_bytes` of an earlier Upload.
     """
-    first = pb.UploadFileRequest(name=name, size_bytes=size_bytes, sha256=sha256, offset=offset)
+    first = pb.UploadFileRequest(name=resource_name("uploads", name), size_bytes=size_bytes, sha256=sha256, offset=offset)
     return Requests(first, lambda data: pb.UploadFileRequest(data=data))
 
 
-@unary_call(rpcs.gateway.GET_UPLOAD, lambda reply: reply.upload)
+@unary_call(rpcs.gateway.GET_UPLOAD, lambda reply: reply)
 def get_upload(name: str) -> pb.GetUploadRequest:
     """Return an Upload: how many bytes are there, and whether the file is complete."""
-    return pb.GetUploadRequest(name=name)
+    return pb.GetUploadRequest(name=resource_name("uploads", name))
 
 
 @paged_call(rpcs.gateway.LIST_UPLOADS, lambda page: page.uploads)
@@ -67,7 +68,7 @@ def list_uploads(*, page_size: int = 0) -> pb.ListUploadsRequest:
 @unary_call(rpcs.gateway.DELETE_UPLOAD, lambda reply: None)
 def delete_upload(name: str) -> pb.DeleteUploadRequest:
     """Erase an upload that no work uses."""
-    return pb.DeleteUploadRequest(name=name)
+    return pb.DeleteUploadRequest(name=resource_name("uploads", name))
 
 
 @download_call(rpcs.gateway.DOWNLOAD_FILE, lambda reply: (reply,))
@@ -75,7 +76,7 @@ def download_pieces(path: str, *, offset: int = 0, max_bytes: int = 0) -> pb.Dow
     """Yield a file in pieces (DownloadFileResponse). The first has `size_bytes` and `sha256` of the whole file, the others `data`.
 
     Args:
-        path: `path` of an Upload, or the output of a dub that succeeded.
+        path: `name` of an Upload, or the output of a dub that succeeded.
         offset: place of the first byte.
         max_bytes: most bytes; 0: all.
     """
@@ -83,7 +84,7 @@ def download_pieces(path: str, *, offset: int = 0, max_bytes: int = 0) -> pb.Dow
 
 
 def upload(connection: Connection, file: str | os.PathLike[str], *, name: str = "", progress: Progress | None = None) -> pb.Upload:
-    """Upload a file and return its Upload, whose `path` other calls take.
+    """Upload a file and return its Upload, whose `name` other calls take.
 
     A broken upload is continued, also by a later call. A file that is there already is not sent again.
 
@@ -132,7 +133,7 @@ def download(connection: Connection, path: str, target: str | os.PathLike[str], 
 
     Args:
         connection: connection to a gateway.
-        path: `path` of an Upload, or the output of a dub that succeeded.
+        path: `name` of an Upload, or the output of a dub that succeeded.
         target: file to write.
         progress: called with the received bytes and all bytes.
 

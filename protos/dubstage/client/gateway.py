@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from dubstage.client import rpcs
 from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image, number_of
 from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
+from dubstage.client.names import face_fields, resource_name
 from dubstage.client.operations import (
     DUB,
     ENROLMENT,
@@ -89,6 +92,15 @@ def _consent(consent: Consent | None) -> pb.ConsentRecord | None:
     return pb.ConsentRecord(**consent) if isinstance(consent, Mapping) else consent
 
 
+def _line(line: Line) -> pb.DubLine:
+    if not isinstance(line, Mapping):
+        return line
+    fields = dict(line)
+    if actor_id := fields.pop("actor_id", ""):
+        fields["actor"] = resource_name("actors", str(actor_id))
+    return pb.DubLine(**fields)
+
+
 def _frame(reply: pb.LiveResponse) -> tuple[LiveFrame]:
     silent = reply.reason == common_pb2.FRAME_REASON_SILENT
     return (LiveFrame(reply.frame_index, from_image(reply.image), silent),)
@@ -104,12 +116,13 @@ def enrol(
     footage: str,
     actor_id: str = "",
     method: str = "",
-    face: str = "",
+    face: str | pb.FaceBox = "",
     consent: Consent | None = None,
     skip_personalization: bool = False,
     seed: int = 0,
     project: str = "",
     more_footage: Sequence[str] = (),
+    request_id: str = "",
 ) -> pb.CreateActorRequest:
     """Begin to enrol a person and return the operation, whose result is an Actor.
 
@@ -117,23 +130,25 @@ def enrol(
         footage: file below the gateway's media folder: a relative path, or a file:// url.
         actor_id: lower-case letters, digits and dashes, at most 63; empty: the gateway makes one.
         method: name of the method; empty: the gateway's default.
-        face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
+        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: largest.
         consent: that the person agreed to be dubbed.
         skip_personalization: leave the networks as they are instead of adapting them to the person: quicker, less like the person.
         seed: random seed for personalisation.
         project: project that the enrolment belongs to; a consent record that names projects must name this one.
         more_footage: further files of the person, at most 15, which are joined to the first.
+        request_id: UUID by which the gateway knows a request that comes again; empty: one is made.
     """
     return pb.CreateActorRequest(
         actor_id=actor_id,
         footage_uri=footage,
         method=method,
-        face=face,
+        **face_fields(face),
         consent=_consent(consent),
         skip_personalization=skip_personalization,
         seed=seed,
         project=project,
         more_footage_uris=more_footage,
+        request_id=request_id,
     )
 
 
@@ -145,7 +160,7 @@ def dub(
     speech: str = "",
     method: str = "",
     actor_id: str = "",
-    face: str = "",
+    face: str | pb.FaceBox = "",
     keep_audio: bool = False,
     codec: str = "",
     consent: Consent | None = None,
@@ -163,6 +178,7 @@ def dub(
     mix_level_db: float = 0.0,
     duck_db: float | None = None,
     lines: Sequence[Line] = (),
+    request_id: str = "",
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -172,9 +188,9 @@ def dub(
         speech: file with the new speech, named like `footage`; empty: the footage's own sound.
         method: name of the method; empty: the gateway's default.
         actor_id: an enrolled person; empty: an actor that ends with the dub.
-        face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
+        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: largest.
         keep_audio: keep the footage's sound.
-        codec: video codec; empty: chosen by the container.
+        codec: "h264", "hevc", "ffv1", "prores" or "mpeg2video"; empty: container and footage decide.
         consent: that the person agreed to be dubbed; with an actor who has a record, both must allow the video. None: the actor's
             record.
         skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.
@@ -197,16 +213,17 @@ def dub(
         mix_level_db: gain of the music and effects, decibels, -60 to 12.
         duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
         lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
+        request_id: UUID by which the gateway knows a request that comes again; empty: one is made.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
         speech_uri=speech,
         output_uri=output,
         method=method,
-        actor_id=actor_id,
-        face=face,
+        actor=resource_name("actors", actor_id),
+        **face_fields(face),
         keep_audio=keep_audio,
-        codec=codec,
+        codec=number_of(pb.VideoCodec, "VIDEO_CODEC_", codec or 0),
         consent=_consent(consent),
         skip_personalization=skip_personalization,
         seed=seed,
@@ -214,14 +231,15 @@ def dub(
         overwrite=overwrite,
         reference_uri=reference,
         reference_consent=_consent(reference_consent),
-        expression=expression,
+        expression=number_of(pb.Expression, "EXPRESSION_", expression or 0),
         project=project,
         language=language,
         expressiveness=expressiveness,
         mix_uri=mix,
         mix_level_db=mix_level_db,
         duck_db=duck_db,
-        lines=[pb.DubLine(**line) if isinstance(line, Mapping) else line for line in lines],
+        lines=[_line(line) for line in lines],
+        request_id=request_id,
     )
 
 
@@ -236,20 +254,21 @@ def estimate(dub: pb.CreateDubRequest) -> pb.EstimateDubRequest:
 
 
 @operation_call(rpcs.gateway.DETECT_FACES, FACES)
-def detect_faces(*, footage: str, skip_pictures: bool = False) -> pb.DetectFacesRequest:
+def detect_faces(*, footage: str, skip_pictures: bool = False, request_id: str = "") -> pb.DetectFacesRequest:
     """Begin to list the faces of a video and return the operation, whose result is a DetectFacesResponse.
 
     Args:
         footage: file below the gateway's media folder: a relative path, or a file:// url.
         skip_pictures: leave the pictures of the faces out.
+        request_id: UUID by which the gateway knows a request that comes again; empty: one is made.
     """
-    return pb.DetectFacesRequest(footage_uri=footage, skip_pictures=skip_pictures)
+    return pb.DetectFacesRequest(footage_uri=footage, skip_pictures=skip_pictures, request_id=request_id)
 
 
-@unary_call(rpcs.gateway.GET_ACTOR, lambda reply: reply.actor)
+@unary_call(rpcs.gateway.GET_ACTOR, lambda reply: reply)
 def get_actor(actor_id: str) -> pb.GetActorRequest:
     """Return an Actor."""
-    return pb.GetActorRequest(actor_id=actor_id)
+    return pb.GetActorRequest(name=resource_name("actors", actor_id))
 
 
 @paged_call(rpcs.gateway.LIST_ACTORS, _actors)
@@ -265,7 +284,7 @@ def list_actors(*, page_size: int = 0) -> pb.ListActorsRequest:
 @unary_call(rpcs.gateway.ERASE_ACTOR, lambda reply: reply)
 def erase_actor(actor_id: str) -> pb.EraseActorRequest:
     """Erase a person and everything made from their footage, and return the signed receipt."""
-    return pb.EraseActorRequest(actor_id=actor_id)
+    return pb.EraseActorRequest(name=resource_name("actors", actor_id))
 
 
 @unary_call(rpcs.gateway.REVOKE_CONSENT, lambda reply: reply)
@@ -276,7 +295,7 @@ def revoke_consent(*, actor_id: str = "", record_sha256: str = "") -> pb.RevokeC
         actor_id: the record of this actor; empty: `record_sha256` names the record.
         record_sha256: digest of the record, as `dubstage consent show` prints it; empty: `actor_id` names the record.
     """
-    return pb.RevokeConsentRequest(actor_id=actor_id, record_sha256=record_sha256)
+    return pb.RevokeConsentRequest(actor=resource_name("actors", actor_id), record_sha256=record_sha256)
 
 
 def live_first_sample(first_frame: int, sample_rate_hz: int) -> int:
@@ -327,13 +346,15 @@ def live(
         sent += len(piece)
         return pb.LiveRequest(audio=audio)
 
+    lateness = Duration()
+    lateness.FromMilliseconds(max_late_ms)
     config = pb.LiveConfig(
-        actor_id=actor_id,
+        actor=resource_name("actors", actor_id),
         sample_rate_hz=sample_rate_hz,
         channels=channels,
         project=project,
         language=language,
-        max_late_ms=max_late_ms,
+        max_lateness=lateness if max_late_ms else None,
         first_frame=first_frame,
         expressiveness=expressiveness,
     )

@@ -38,6 +38,7 @@ OUTAGE_SECONDS: Final = 120.0
 """Seconds that a gateway may be away, to be restarted, before a caller gives up."""
 
 _AWAY: Final = frozenset({"UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"})
+_BROKEN: Final = frozenset({"UNAVAILABLE", "CANCELLED"})
 _NOT_YET: Final = frozenset({"MODEL_NOT_READY", "BACKEND_UNAVAILABLE"})
 
 
@@ -171,14 +172,15 @@ class Patience:
 def begin_steps(rpc: Unary[Q, operations_pb2.Operation], request: Q, patience: Patience) -> Steps[str]:
     """Begin an operation and return its name.
 
-    The request is sent again while nothing can have begun: the gateway shuts down, warms up or has no database, or no connection
-    came about. It is not sent again if the connection broke, since the operation may have begun.
+    The request is sent again while the gateway shuts down, warms up, has no database, or cannot be reached. If the connection
+    broke, the operation may have begun: the gateway then answers the second request with the same operation, by its `request_id`.
     """
+    identified = bool(getattr(request, "request_id", ""))
     while True:
         try:
             operation: Any = yield Ask(rpc, request)
         except DubstageCallError as error:
-            if error.reason not in _NOT_YET and not error.unsent:
+            if error.reason not in _NOT_YET and not error.unsent and not (identified and error.code in _BROKEN):
                 raise
             pause_s = patience.pause_s(error)
         else:

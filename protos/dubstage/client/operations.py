@@ -15,6 +15,7 @@ from dubstage.client.aio import AsyncConnection
 from dubstage.client.calls import Call, paged_call, unary_call
 from dubstage.client.connection import Connection
 from dubstage.client.errors import DubstageCallError, from_status
+from dubstage.client.names import identified
 from dubstage.client.operation_steps import OUTAGE_SECONDS, Kind, Patience, begin_steps, run, run_aio, wait_request, wait_steps
 from dubstage.client.rpcs import Unary
 from dubstage.gateway.v1 import gateway_pb2 as pb
@@ -32,19 +33,19 @@ class OperationState:
     Attributes:
         name: for `get_operation`, `cancel_operation` and `delete_operation`.
         done: whether the operation has ended.
-        progress: a DubProgress, an ActorProgress or a DetectFacesProgress.
+        progress: how far the operation is. Empty for an operation that a caller of the former contract began.
         error: why the operation failed; None if it has not failed.
     """
 
     name: str
     done: bool
-    progress: Message
+    progress: pb.OperationProgress
     error: DubstageCallError | None
 
 
-DUB: Final = Kind(pb.DubResult, pb.DubProgress)
-FACES: Final = Kind(pb.DetectFacesResponse, pb.DetectFacesProgress)
-ENROLMENT: Final = Kind(pb.Actor, pb.ActorProgress)
+DUB: Final = Kind(pb.DubResult, pb.OperationProgress)
+FACES: Final = Kind(pb.DetectFacesResponse, pb.OperationProgress)
+ENROLMENT: Final = Kind(pb.Actor, pb.OperationProgress)
 
 
 class Operation(Generic[M, G]):
@@ -137,20 +138,20 @@ class OperationCall(Call, Generic[P, Q, M, G]):
 
     async def aio(self, connection: AsyncConnection, *args: P.args, **kwargs: P.kwargs) -> AsyncOperation[M, G]:
         """Begin the operation and return it. Waits up to OUTAGE_SECONDS for a gateway that is away."""
-        steps = begin_steps(self.rpc, self.request(*args, **kwargs), Patience(OUTAGE_SECONDS))
+        steps = begin_steps(self.rpc, identified(self.request(*args, **kwargs)), Patience(OUTAGE_SECONDS))
         return AsyncOperation(connection, await run_aio(connection, steps), self._kind)
 
     def begin(self, connection: Connection, request: Q, *, outage_s: float = OUTAGE_SECONDS) -> Operation[M, G]:
         """Begin the operation of a ready-made request and return it.
 
         Args:
-            request: such as `request(...)` makes.
+            request: such as `request(...)` makes. Without a `request_id`, the request gets one.
             outage_s: how long the gateway may be away, seconds.
 
         Raises:
             DubstageCallError: the request cannot be used, or the gateway is full or was away for too long.
         """
-        return Operation(connection, run(connection, begin_steps(self.rpc, request, Patience(outage_s))), self._kind)
+        return Operation(connection, run(connection, begin_steps(self.rpc, identified(request), Patience(outage_s))), self._kind)
 
 
 def operation_call(
@@ -169,12 +170,10 @@ def _states(page: operations_pb2.ListOperationsResponse) -> Iterator[OperationSt
     return map(_state, page.operations)
 
 
-def _progress(operation: operations_pb2.Operation) -> Message:
-    for kind in (DUB, ENROLMENT, FACES):
-        message = kind.progress()
-        if operation.metadata.Unpack(message):
-            return message
-    raise ValueError(f"progress of an unknown kind: {operation.metadata.type_url}")
+def _progress(operation: operations_pb2.Operation) -> pb.OperationProgress:
+    progress = pb.OperationProgress()
+    operation.metadata.Unpack(progress)
+    return progress
 
 
 @paged_call(rpcs.operations.LIST_OPERATIONS, _states)

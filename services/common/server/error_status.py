@@ -59,8 +59,9 @@ def _unpack_field(details: StatusDetails) -> dict[str, Any]:
     }
 
 
-def _pack_resource(error: errors.ResourceError) -> list[Message]:
-    kinds = {
+def _pack_resource(error: errors.ResourceError | errors.ActorNotFoundError) -> list[Message]:
+    kinds: dict[type[errors.DubstageError], str] = {
+        errors.ActorNotFoundError: "actor",
         errors.ModelNotFoundError: "model",
         errors.OperationNotFoundError: "operation",
         errors.BatchNotFoundError: "batch",

@@ -260,6 +260,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         call = call_context.Call(
             stage=self._stage,
             rpc=method.removeprefix("/"),
+            former=bool(notice),
             job_id=_identifier(metadata, call_context.JOB_ID_KEY),
             shot_id=_identifier(metadata, call_context.SHOT_ID_KEY),
             deadline=time.monotonic() + allowed_s,

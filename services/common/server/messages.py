@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 import grpc.aio
+from google.api import field_behavior_pb2  # type: ignore[import-untyped]
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
@@ -64,14 +65,16 @@ def declared(field: FieldDescriptor) -> bounds_pb2.Bounds | None:
 def check_bounds(message: Message, *, num_bytes: int | None = None) -> None:
     """Check every field of a message, and of the messages inside the message, against the declared bounds.
 
+    Required fields of the message, and of single messages inside, must be given.
+
     Args:
         message: a request.
         num_bytes: encoded size of the message, or None. With a size, fields that cannot be too long are not read, since reading
             copies.
 
     Raises:
-        InvalidRequestError: a number is outside its range or not finite, an enum has no such number, or a string, a bytes field or
-            a repeated field is too long. The message names the field's path, the value and the range.
+        InvalidRequestError: a required field is missing, a number is outside its range or not finite, an enum has no such number,
+            or a string, a bytes field or a repeated field is too long. The message names the field's path, the value and the range.
     """
     kind = type(message)
     check = _checks.get(kind)
@@ -104,16 +107,23 @@ class _Number:
         )
 
 
-def _compiled(descriptor: Any, prefix: str) -> Check:
-    """Return one check for all fields of the messages that a `Descriptor` describes. Paths begin with `prefix`."""
+def _compiled(descriptor: Any, prefix: str, *, prefix_is_list: bool = False) -> Check:
+    """Return one check for all fields of the messages that a `Descriptor` describes. Paths begin with `prefix`.
+
+    Args:
+        prefix_is_list: whether the messages are elements of a list.
+    """
     steps: list[Check] = []
     numbers: list[_Number] = []
     for field in descriptor.fields:
+        if not prefix_is_list and field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]:
+            steps.append(_check_given(field, f"{prefix}{field.name}"))
         path, bounds = f"{prefix}{field.name}", declared(field) or bounds_pb2.Bounds()
         if field.is_repeated and bounds.max_items:
             steps.append(_check_count(field.name, path, bounds.max_items))
         if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
-            inner = _compiled(field.message_type, f"{path}.")
+            # Who reads a list says which of its elements lacks a field.
+            inner = _compiled(field.message_type, f"{path}.", prefix_is_list=prefix_is_list or field.is_repeated)
             steps.append(_check_messages(field.name, inner) if field.is_repeated else _check_message(field.name, inner))
         elif field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
             steps.append(_check_enum(field, path))
@@ -170,6 +180,26 @@ def _check_numbers(number: _Number, *, are_integers: bool) -> Check:
                 number.refuse(value, f"[{index}]")
 
     return check
+
+
+def _check_given(field: FieldDescriptor, path: str) -> Check:
+    """Return the check that a request has a required field. Numbers are left to their bounds: 0 is not told from unset."""
+    name = field.name
+    if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE and not field.is_repeated:
+
+        def check(message: Any, num_bytes: int | None) -> None:
+            if not message.HasField(name):
+                raise InvalidRequestError(f"{path}: this field is required", field=path)
+
+        return check
+    if field.cpp_type not in (FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_ENUM) and not field.is_repeated:
+        return lambda message, num_bytes: None
+
+    def check_value(message: Any, num_bytes: int | None) -> None:
+        if not getattr(message, name):
+            raise InvalidRequestError(f"{path}: this field is required", field=path)
+
+    return check_value
 
 
 def _check_count(name: str, path: str, most: int) -> Check:

@@ -61,20 +61,20 @@ def test_batch_life_over_gateway(api: JobApi, request_of_three: pb.SubmitBatchRe
     assert (sent.engine, sent.num_shots, sent.progress.num_waiting) == (pb.BATCH_ENGINE_KUBERNETES, 3, 3)
     assert api.job(JOB)["spec"]["parallelism"] == 2
 
-    cancelled = call(lambda gateway: gateway.CancelBatch(pb.CancelBatchRequest(batch_id="shots", shot_ids=["sh2"]), None)).batch
+    cancelled = call(lambda gateway: gateway.CancelBatch(pb.CancelBatchRequest(name="batches/shots", shot_ids=["sh2"]), None))
     assert cancelled.progress.num_cancelled == 1
     with pytest.raises(InvalidRequestError, match="2 shots of batch shots have not ended"):
-        call(lambda gateway: gateway.DeleteBatch(pb.DeleteBatchRequest(batch_id="shots"), None))
+        call(lambda gateway: gateway.DeleteBatch(pb.DeleteBatchRequest(name="batches/shots"), None))
 
     api.finish(JOB, completed="2", failed="0-1")
-    ended = call(lambda gateway: gateway.GetBatch(pb.GetBatchRequest(batch_id="shots"), None)).batch
+    ended = call(lambda gateway: gateway.GetBatch(pb.GetBatchRequest(name="batches/shots"), None))
     assert (ended.progress.num_failed, ended.progress.num_cancelled) == (2, 1)
 
-    again = call(lambda gateway: gateway.RetryBatch(pb.RetryBatchRequest(batch_id="shots", shot_ids=["sh1"]), None)).batch
+    again = call(lambda gateway: gateway.RetryBatch(pb.RetryBatchRequest(name="batches/shots", shot_ids=["sh1"]), None))
     assert (again.progress.num_failed, again.progress.num_waiting) == (1, 1)
     api.finish("dubstage-shots-1-0", completed="", failed="0")
 
-    call(lambda gateway: gateway.DeleteBatch(pb.DeleteBatchRequest(batch_id="shots"), None))
+    call(lambda gateway: gateway.DeleteBatch(pb.DeleteBatchRequest(name="batches/shots"), None))
     assert not call(lambda gateway: gateway.ListBatches(pb.ListBatchesRequest(), None)).batches
 
 

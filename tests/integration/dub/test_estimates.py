@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
@@ -17,6 +18,10 @@ from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import NUM_FRAMES, Media
 
 
+def seconds(duration: Duration) -> float:
+    return duration.ToTimedelta().total_seconds()
+
+
 def test_estimate_is_the_dub(gateway: RunningGateway, media: Media, actor: str) -> None:
     """Frames are exact, and nothing is written."""
     with gateway.connect() as connection:
@@ -24,11 +29,11 @@ def test_estimate_is_the_dub(gateway: RunningGateway, media: Media, actor: str) 
             request = client.dub.request(**dubbing("estimated.mp4", actor_id=actor, fit=fit))
             found = client.estimate(connection, request)
             assert (found.num_frames, found.num_rendered) == (frames, frames)
-            assert found.processor_s > found.wall_s > 0
+            assert seconds(found.processor_duration) > seconds(found.wall_duration) > 0
             assert found.memory_bytes > 500e6
             assert found.disk_bytes > frames * 200_000
         learned = client.estimate(connection, client.dub.request(**dubbing("estimated.mp4") | {"skip_personalization": False}))
-        assert learned.processor_s > found.processor_s + 10
+        assert seconds(learned.processor_duration) > seconds(found.processor_duration) + 10
         with pytest.raises(DubstageCallError, match="seed") as caught:
             client.estimate(connection, client.dub.request(**dubbing("estimated.mp4", seed=-1)))
         assert caught.value.reason == "INVALID_REQUEST"
@@ -46,7 +51,7 @@ def test_dubs_correct_estimates(start_gateway: StartGateway, media: Media, long_
         after = client.estimate(connection, request)
     pace = PaceFile(running.data).read()
     assert (before.num_dubs, after.num_dubs, pace.num_dubs) == (0, 1, 1)
-    assert after.wall_s == pytest.approx(before.wall_s * pace.wall)
+    assert seconds(after.wall_duration) == pytest.approx(seconds(before.wall_duration) * pace.wall)
 
 
 def test_footage_without_a_face(gateway: RunningGateway, media: Media) -> None:

@@ -24,7 +24,7 @@ OTHER = CONSENT.model_copy(update={"subject": "Bob"})
 def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     """A dub with a reference is recorded with the records of both people."""
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
-    request = gateway_pb2.CreateDubRequest(actor_id="ann", reference_consent=consent_message(OTHER)).SerializeToString()
+    request = gateway_pb2.CreateDubRequest(actor="actors/ann", reference_consent=consent_message(OTHER)).SerializeToString()
     record = OperationRecord(
         number=1, name="operations/1", kind=DUB, actor_id="ann", output="", created_at="2026-02-01T00:00:00Z", request=request
     )

@@ -258,7 +258,11 @@ def test_gateway_requests() -> None:
     )
     dub = gateway.dub.request(footage="film.mp4", speech="speech.wav", output="out.mp4", fit="bounce", codec="prores")
     assert dub == gateway_pb2.CreateDubRequest(
-        footage_uri="film.mp4", speech_uri="speech.wav", output_uri="out.mp4", fit=gateway_pb2.FIT_BOUNCE, codec="prores"
+        footage_uri="film.mp4",
+        speech_uri="speech.wav",
+        output_uri="out.mp4",
+        fit=gateway_pb2.FIT_BOUNCE,
+        codec=gateway_pb2.VIDEO_CODEC_PRORES,
     )
     assert not dub.HasField("expressiveness")
     assert gateway.dub.request(footage="film.mp4", output="out.mp4", expressiveness=0.5).expressiveness == 0.5
@@ -276,8 +280,37 @@ DUB_FILES = {
     "output_uri": "output",
     "reference_uri": "reference",
     "mix_uri": "mix",
+    "actor": "actor_id",
 }
-"""Fields of CreateDubRequest that name files -> arguments of `gateway.dub`."""
+"""Fields of CreateDubRequest -> arguments of `gateway.dub` with other names."""
+
+
+FACE_FIELDS = {"face_id", "point", "box", "face_rule"}
+"""Fields that the argument `face` stands for."""
+
+
+def test_faces_and_names() -> None:
+    """A face is one of four fields, and names of resources may be given with their collection."""
+    box = gateway_pb2.FaceBox(left=1, top=2, width=3, height=4)
+    wanted = {
+        "3": {"face_id": 3},
+        "320, 180.5": {"point": gateway_pb2.FacePoint(x=320, y=180.5)},
+        "speaker": {"face_rule": gateway_pb2.FACE_RULE_SPEAKER},
+    }
+    for text, fields in wanted.items():
+        assert gateway.enrol.request(footage="film.mp4", face=text) == gateway_pb2.CreateActorRequest(
+            footage_uri="film.mp4", **fields
+        )
+    assert gateway.enrol.request(footage="film.mp4", face=box).box == box
+    with pytest.raises(ValueError, match="face takes largest, speaker"):
+        gateway.enrol.request(footage="film.mp4", face="left")
+    assert (
+        gateway.get_actor.request("ann")
+        == gateway.get_actor.request("actors/ann")
+        == gateway_pb2.GetActorRequest(name="actors/ann")
+    )
+    line = gateway.dub.request(footage="a", output="b", lines=[{"speech_uri": "c", "actor_id": "ann"}]).lines[0]
+    assert line == gateway_pb2.DubLine(speech_uri="c", actor="actors/ann")
 
 
 def test_builders_cover_every_field() -> None:
@@ -286,7 +319,7 @@ def test_builders_cover_every_field() -> None:
         (gateway.dub, gateway_pb2.CreateDubRequest, DUB_FILES),
         (gateway.enrol, gateway_pb2.CreateActorRequest, {"footage_uri": "footage", "more_footage_uris": "more_footage"}),
     ):
-        fields = {renamed.get(field.name, field.name) for field in message.DESCRIPTOR.fields}
+        fields = {renamed.get(field.name, field.name) for field in message.DESCRIPTOR.fields} - FACE_FIELDS | {"face"}
         names = set(call.request.__annotations__) - {"return"}  # type: ignore[attr-defined]
         assert names == fields
 

@@ -132,16 +132,16 @@ def test_a_list_comes_page_by_page(server: FakeServer, connection: Connection) -
         asked.append(request.page_token)
         first = names.index(request.page_token) if request.page_token else 0
         more = names[first + 2] if first + 2 < len(names) else ""
-        actors = [gateway_pb2.Actor(actor_id=name) for name in names[first : first + 2]]
+        actors = [gateway_pb2.Actor(name=name) for name in names[first : first + 2]]
         yield gateway_pb2.ListActorsResponse(actors=actors, next_page_token=more)
 
     server.answers[rpcs.gateway.LIST_ACTORS] = page
-    assert [actor.actor_id for actor in gateway.list_actors(connection)] == names
+    assert [actor.name for actor in gateway.list_actors(connection)] == names
     assert asked == ["", "cem", "eli"]
 
     async def all_actors() -> list[str]:
         async with connect_aio(server.target) as other:
-            return [actor.actor_id async for actor in gateway.list_actors.aio(other)]
+            return [actor.name async for actor in gateway.list_actors.aio(other)]
 
     assert asyncio.run(all_actors()) == names
 

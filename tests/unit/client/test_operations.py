@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 
 from dubstage.client import Connection, DubstageCallError, connect, connect_aio, gateway, operation_steps, rpcs
+from dubstage.client.names import step_name
 from dubstage.client.operation_steps import Ask, Patience, Pause, begin_steps, wait_steps
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from tests.unit.client.fake_server import Answer, FakeServer, refuse
@@ -46,9 +48,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def begun(clock: Clock, *errors: DubstageCallError, patience: Patience) -> tuple[str, int]:
+def begun(clock: Clock, *errors: DubstageCallError, patience: Patience, request: pb.CreateDubRequest = REQUEST) -> tuple[str, int]:
     """Run the steps that begin a dub at a gateway that fails with each of `errors` in turn; returns the name and the attempts."""
-    steps, waiting, attempts = begin_steps(rpcs.gateway.CREATE_DUB, REQUEST, patience), list(errors), 0
+    steps, waiting, attempts = begin_steps(rpcs.gateway.CREATE_DUB, request, patience), list(errors), 0
     step = next(steps)
     while True:
         try:
@@ -82,6 +84,14 @@ def test_possibly_started_work_not_retried(error: DubstageCallError, clock: Cloc
     """Work that may have begun or was refused is not asked for again."""
     with pytest.raises(DubstageCallError):
         begun(clock, error, patience=Patience(30.0))
+
+
+def test_known_request_is_sent_again(clock: Clock) -> None:
+    """A request with an id is sent again after a broken connection: the gateway knows it."""
+    request = pb.CreateDubRequest(request_id=str(uuid.uuid4()))
+    assert begun(clock, away(), away(code="CANCELLED"), patience=Patience(30.0), request=request) == (NAME, 3)
+    with pytest.raises(DubstageCallError):
+        begun(clock, away(code="FAILED_PRECONDITION", reason="STORAGE_REFUSED"), patience=Patience(30.0), request=request)
 
 
 def test_patience_ends_with_the_outages_longest_time(clock: Clock) -> None:
@@ -119,9 +129,9 @@ def operation(progress: Message, *, result: Message | None = None, error: int = 
     return state
 
 
-RUNNING = operation(pb.DubProgress(stage="track", frames_done=3))
-ENDED = operation(pb.DubProgress(stage="dub", frames_done=9), result=pb.DubResult(num_frames=9))
-FAILED = operation(pb.DubProgress(), error=code_pb2.CANCELLED)
+RUNNING = operation(pb.OperationProgress(step=pb.OPERATION_STEP_TRACK, done=3, fraction=0.2))
+ENDED = operation(pb.OperationProgress(step=pb.OPERATION_STEP_DUB, done=9, fraction=1.0), result=pb.DubResult(num_frames=9))
+FAILED = operation(pb.OperationProgress(), error=code_pb2.CANCELLED)
 
 
 def one_after_the_other(*answers: Message | Answer) -> Answer:
@@ -145,10 +155,13 @@ def test_wait_reports_progress(server: FakeServer, connection: Connection) -> No
     told: list[tuple[str, int]] = []
     dub = gateway.dub(connection, footage="film.mp4", output="dubbed.mp4", seed=4)
     assert dub.name == NAME
-    result = dub.wait(on_progress=lambda progress: told.append((progress.stage, progress.frames_done)))
+    result = dub.wait(on_progress=lambda progress: told.append((step_name(progress.step), progress.done)))
     assert result.num_frames == 9
     assert told == [("track", 3), ("dub", 9)]
-    assert server.received[0] == pb.CreateDubRequest(footage_uri="film.mp4", output_uri="dubbed.mp4", seed=4)
+    begun = server.received[0]
+    assert uuid.UUID(begun.request_id).version == 4
+    begun.ClearField("request_id")
+    assert begun == pb.CreateDubRequest(footage_uri="film.mp4", output_uri="dubbed.mp4", seed=4)
 
 
 async def test_the_same_for_asyncio(server: FakeServer) -> None:
@@ -156,7 +169,7 @@ async def test_the_same_for_asyncio(server: FakeServer) -> None:
     told: list[str] = []
     async with connect_aio(server.target) as connection:
         dub = await gateway.dub.aio(connection, footage="film.mp4", output="dubbed.mp4")
-        assert (await dub.wait(on_progress=lambda progress: told.append(progress.stage))).num_frames == 9
+        assert (await dub.wait(on_progress=lambda progress: told.append(step_name(progress.step)))).num_frames == 9
         assert told == ["track", "dub"]
         server.answers[rpcs.operations.GET_OPERATION] = [ENDED]
         assert (await dub.state()).done
@@ -256,8 +269,10 @@ def test_wait_timeout_says_dub_continues(server: FakeServer, connection: Connect
 
 
 def test_an_operation_is_known_again_by_its_name(server: FakeServer, connection: Connection) -> None:
-    server.answers[rpcs.operations.WAIT_OPERATION] = [operation(pb.ActorProgress(stage="track"), result=pb.Actor(actor_id="ann"))]
-    assert gateway.Operation(connection, NAME, gateway.ENROLMENT).wait().actor_id == "ann"
+    server.answers[rpcs.operations.WAIT_OPERATION] = [
+        operation(pb.OperationProgress(step=pb.OPERATION_STEP_TRACK), result=pb.Actor(name="actors/ann"))
+    ]
+    assert gateway.Operation(connection, NAME, gateway.ENROLMENT).wait().name == "actors/ann"
     with pytest.raises(ValueError, match=r"Actor, not .*DubResult"):
         gateway.Operation(connection, NAME, gateway.DUB).wait()
 
@@ -266,7 +281,7 @@ def test_operations_are_listed_with_their_progress_and_errors(server: FakeServer
     server.answers[rpcs.operations.LIST_OPERATIONS] = [operations_pb2.ListOperationsResponse(operations=[RUNNING, FAILED])]
     running, failed = gateway.list_operations(connection, done=True)
     assert (running.name, running.done, running.error) == (NAME, False, None)
-    assert running.progress == pb.DubProgress(stage="track", frames_done=3)
+    assert running.progress == pb.OperationProgress(step=pb.OPERATION_STEP_TRACK, done=3, fraction=0.2)
     assert failed.error is not None
     assert failed.error.code == "CANCELLED"
     assert server.received == [operations_pb2.ListOperationsRequest(filter="done=true")]

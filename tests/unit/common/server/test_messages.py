@@ -95,9 +95,13 @@ def fill(message: Any, field: str) -> None:
     for part in above:
         message = getattr(message, part)
         message = message[0] if hasattr(message, "__len__") else message
-    bounds = declared(message.DESCRIPTOR.fields_by_name[name])
+    described = message.DESCRIPTOR.fields_by_name[name]
+    if described.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+        getattr(message, name).SetInParent()
+        return
+    bounds = declared(described)
     assert bounds is not None
-    setattr(message, name, int(bounds.min))
+    setattr(message, name, "x" if described.cpp_type == FieldDescriptor.CPPTYPE_STRING else int(bounds.min))
 
 
 def test_every_field_of_every_request_declares_its_range() -> None:

@@ -1,0 +1,118 @@
+"""Progress of operations: costs of their steps, and the messages that callers see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.resources import optional_duration
+from gateway.dub.costs import figures
+from gateway.dub.messages import OnProgress
+from gateway.dub.request import DubRequest
+from gateway.operations.execution import Job
+from gateway.operations.progress import StepCost, StepProgress
+from services.common.methods import method_named
+
+_PREFIX: Final = "OPERATION_STEP_"
+_SHARE_OF_MOTION: Final = 0.2
+"""Share of the personalisation's time that adapts the motion; the rest adapts the renderer."""
+
+
+def step_number(name: str) -> pb.OperationStep.ValueType:
+    """Return the OperationStep of a step, such as `enrol bank`; unspecified: the contract has no such step."""
+    known = dict(pb.OperationStep.items())
+    return known.get(f"{_PREFIX}{name.upper().replace(' ', '_')}", pb.OPERATION_STEP_UNSPECIFIED)
+
+
+def _track() -> StepCost:
+    return StepCost("track", frame_ms=figures().frame_ms / 2)
+
+
+def _learning(*, skip: bool) -> Sequence[StepCost]:
+    """Return the steps in which a person is learned.
+
+    Args:
+        skip: whether the networks stay as they are.
+    """
+    learned = 0.0 if skip else figures().personalize_s
+    return (
+        StepCost("enrol identity", fixed_s=1.0),
+        StepCost("enrol style", fixed_s=0.2),
+        StepCost("enrol coefficients", frame_ms=2.0),
+        StepCost("enrol bank", fixed_s=2.0),
+        StepCost("enrol motion", fixed_s=learned * _SHARE_OF_MOTION),
+        StepCost("enrol renderer", fixed_s=learned * (1 - _SHARE_OF_MOTION)),
+    )
+
+
+def enrolment_steps(*, skip: bool) -> Sequence[StepCost]:
+    """Return the steps of CreateActor.
+
+    Args:
+        skip: whether the networks stay as they are.
+    """
+    return (StepCost("fetch", fixed_s=0.5), StepCost("join", fixed_s=0.5), _track(), *_learning(skip=skip))
+
+
+def dub_steps(request: DubRequest) -> Sequence[StepCost]:
+    """Return the steps of CreateDub."""
+    cost = figures()
+    render = cost.render_ms.get(method_named(request.method).renderer.name, max(cost.render_ms.values()))
+    options = request.enrol
+    known = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
+    skip = not (options.personalize_renderer or options.personalize_motion)
+    return (
+        StepCost("fetch", fixed_s=0.5),
+        StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),
+        _track(),
+        *(() if known else _learning(skip=skip)),
+        StepCost("own speech", frame_ms=1.0),
+        StepCost("own motion", frame_ms=1.0),
+        StepCost("expression", frame_ms=0.5),
+        StepCost("lines", fixed_s=0.5 * len(request.lines)),
+        StepCost("motion", frame_ms=2.0),
+        StepCost("background", frame_ms=cost.background_megapixel_ms / 2),
+        StepCost("insides", frame_ms=1.0),
+        StepCost("dub", frame_ms=render + cost.frame_ms / 2),
+        StepCost("upload", fixed_s=0.5),
+    )
+
+
+FACE_STEPS: Final[Sequence[StepCost]] = (
+    StepCost("fetch", fixed_s=0.5),
+    StepCost("track", frame_ms=33.0),
+    StepCost("speakers", fixed_s=2.0),
+    StepCost("pictures", fixed_s=0.5),
+)
+"""Steps of DetectFaces."""
+
+
+class OperationReporter:
+    """Reports the progress of an operation as OperationProgress.
+
+    Args:
+        job: the operation.
+        steps: its steps.
+        count: called with every frame and step too.
+    """
+
+    def __init__(self, job: Job, steps: Sequence[StepCost], *, count: OnProgress = lambda *_: None) -> None:
+        self._job = job
+        self._count = count
+        before = pb.OperationProgress.FromString(job.record.metadata)
+        self._progress = StepProgress(steps, floor=before.fraction)
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Report one frame or step."""
+        self._count(step, done, total)
+        state = self._progress.report(step, done, total)
+        message = pb.OperationProgress(
+            fraction=state.fraction,
+            step=step_number(step),
+            done=done,
+            total=total,
+            frames_per_second=state.per_second,
+            remaining=optional_duration(state.remaining_s),
+        )
+        self._job.report(message.SerializeToString())

@@ -1,0 +1,105 @@
+"""Names of resources, times, and closed lists of the gateway's contract, from and to plain values."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from dubstage.gateway.v1 import gateway_pb2 as pb
+from services.common.errors import InvalidRequestError
+
+ACTORS: Final = "actors"
+BATCHES: Final = "batches"
+UPLOADS: Final = "uploads"
+WEBHOOKS: Final = "webhooks"
+
+
+def id_of(name: str, collection: str, field: str) -> str:
+    """Return the id in the name of a resource, such as `ada` of `actors/ada`.
+
+    Args:
+        name: name of the resource.
+        collection: what the name begins with, such as `actors`.
+        field: field of the request, for the error.
+
+    Raises:
+        InvalidRequestError: the text is no name of such a resource.
+    """
+    found = name.removeprefix(f"{collection}/")
+    if found == name or not found or "/" in found:
+        raise InvalidRequestError(f"{field}: {name[:80]!r} is not the name of a resource: give {collection}/ID", field=field)
+    return found
+
+
+def actor_id_of(name: str, field: str) -> str:
+    """Return the id of the actor that a request names; empty: the request names none.
+
+    Raises:
+        InvalidRequestError: the text is no name of an actor.
+    """
+    return id_of(name, ACTORS, field) if name else ""
+
+
+def actor_name(actor_id: str) -> str:
+    """Return the name of an actor, such as `actors/ada`."""
+    return f"{ACTORS}/{actor_id}"
+
+
+def time_message(text: str) -> Timestamp | None:
+    """Return the Timestamp of a time, RFC 3339; None: the text is empty, or no time (a damaged record)."""
+    try:
+        at = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    message = Timestamp()
+    message.FromDatetime(at if at.tzinfo is not None else at.replace(tzinfo=datetime.UTC))
+    return message
+
+
+def duration_message(seconds: float) -> Duration:
+    """Return a Duration, to the microsecond."""
+    whole, micros = divmod(round(abs(seconds) * 1e6), 1_000_000)
+    sign = -1 if seconds < 0 else 1
+    return Duration(seconds=sign * whole, nanos=sign * 1000 * micros)
+
+
+def optional_duration(seconds: float | None) -> Duration | None:
+    """Return a Duration; None for None."""
+    return None if seconds is None else duration_message(seconds)
+
+
+def seconds_of(duration: Duration) -> float:
+    """Return the seconds of a Duration."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def choice_of(enum: Any, prefix: str, number: int, field: str) -> str:
+    """Return the name of an enum's value without its prefix, in lower case; empty: unspecified.
+
+    Raises:
+        InvalidRequestError: the enum has no such number.
+    """
+    if number not in enum.values():
+        raise InvalidRequestError(f"{field}: there is no {enum.DESCRIPTOR.name} {number}", field=field)
+    return str(enum.Name(number)).removeprefix(prefix).lower() if number else ""
+
+
+def codec_of(number: int) -> str:
+    """Return the name of a VideoCodec, such as `h264`; empty: unspecified.
+
+    Raises:
+        InvalidRequestError: there is no such codec.
+    """
+    return choice_of(pb.VideoCodec, "VIDEO_CODEC_", number, "codec")
+
+
+def expression_of(number: int) -> str:
+    """Return the name of an Expression, such as `keep`; empty: unspecified.
+
+    Raises:
+        InvalidRequestError: there is no such choice.
+    """
+    return choice_of(pb.Expression, "EXPRESSION_", number, "expression")

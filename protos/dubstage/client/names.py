@@ -1,0 +1,63 @@
+"""Names of the gateway's resources, and other fields that callers give as short texts."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any, Final, TypeVar
+
+from google.protobuf.message import Message
+
+from dubstage.gateway.v1 import gateway_pb2 as pb
+
+M = TypeVar("M", bound=Message)
+
+_POINT: Final = re.compile(r" *(\d{1,6}(?:\.\d{0,9})?) *, *(\d{1,6}(?:\.\d{0,9})?) *", re.ASCII)
+
+
+def resource_name(collection: str, id_or_name: str) -> str:
+    """Return the name of a resource, such as `actors/ada` for `ada`. A name with its collection, and an empty text, stay."""
+    return id_or_name if not id_or_name or id_or_name.startswith(f"{collection}/") else f"{collection}/{id_or_name}"
+
+
+def resource_id(name: str) -> str:
+    """Return the last part of the name of a resource, such as `ada` of `actors/ada`."""
+    return name.rpartition("/")[2]
+
+
+def face_fields(face: str | pb.FaceBox) -> dict[str, Any]:
+    """Return the fields of a request that choose a face.
+
+    Args:
+        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: no choice.
+
+    Raises:
+        ValueError: the text is none of these.
+    """
+    if isinstance(face, pb.FaceBox):
+        return {"box": face}
+    if not face:
+        return {}
+    if face in ("largest", "speaker"):
+        return {"face_rule": pb.FaceRule.Value(f"FACE_RULE_{face.upper()}")}
+    if face.isascii() and face.isdecimal() and len(face) < 10:
+        return {"face_id": int(face)}
+    if point := _POINT.fullmatch(face):
+        return {"point": pb.FacePoint(x=float(point[1]), y=float(point[2]))}
+    raise ValueError(f"face takes largest, speaker, the number of a face (such as 0) or X,Y (such as 320,180), not {face[:80]!r}")
+
+
+def step_name(step: int) -> str:
+    """Return the name of an OperationStep as progress shows it, such as `enrol bank`."""
+    known = step in pb.OperationStep.values()
+    return pb.OperationStep.Name(step).removeprefix("OPERATION_STEP_").lower().replace("_", " ") if known else str(step)  # type: ignore[arg-type]
+
+
+def identified(request: M) -> M:
+    """Return a request with a `request_id`, so that the request can be sent twice. Requests without this field stay."""
+    if "request_id" not in request.DESCRIPTOR.fields_by_name or getattr(request, "request_id"):  # noqa: B009 - not every message has it
+        return request
+    sent = type(request)()
+    sent.CopyFrom(request)
+    sent.request_id = str(uuid.uuid4())  # type: ignore[attr-defined]
+    return sent

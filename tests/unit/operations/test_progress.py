@@ -1,0 +1,69 @@
+"""Tests of the finished share of an operation."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.former import former_progress
+from gateway.api.progress import FACE_STEPS, enrolment_steps, step_number
+from gateway.operations.progress import StepCost, StepProgress, StepState
+
+STEPS = (StepCost("fetch", fixed_s=1), StepCost("track", frame_ms=10), StepCost("dub", frame_ms=30))
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def states(progress: StepProgress, *reports: tuple[str, int, int]) -> list[StepState]:
+    return [progress.report(*report) for report in reports]
+
+
+def test_fraction_weighs_steps() -> None:
+    """A step counts by its cost, and a step that did not report counts as done."""
+    progress = StepProgress(STEPS)
+    first, half, last = states(progress, ("track", 0, 1000), ("track", 500, 1000), ("dub", 1000, 1000))
+    assert first.fraction == pytest.approx(1 / 41)
+    assert half.fraction == pytest.approx(6 / 41)
+    assert last.fraction == pytest.approx(36 / 41)
+    assert progress.report("track", 1000, 1000).fraction == 0.999  # the end of the operation makes it 1
+
+
+def test_fraction_never_falls() -> None:
+    """Steps in turns, a step that begins anew and a resumed operation never lower the fraction."""
+    progress = StepProgress(STEPS, floor=0.1)
+    reports = [(step, done, 100) for done in (0, 40, 100, 10) for step in ("track", "dub", "other")]
+    found = [state.fraction for state in states(progress, *reports)]
+    assert found[0] >= 0.1
+    assert all(before <= after for before, after in itertools.pairwise(found))
+
+
+def test_pace_and_rest() -> None:
+    """Frames a second are those of the step. The rest follows from the share that this process has finished."""
+    clock = Clock()
+    progress = StepProgress(STEPS, clock=clock)
+    assert progress.report("track", 0, 1000).remaining_s is None
+    clock.now = 10.0
+    state = progress.report("track", 1000, 1000)
+    assert state.per_second == 100
+    assert state.remaining_s == pytest.approx(10 * 30 / 11)
+    clock.now = 11.0
+    assert progress.report("dub", 10, 1000).per_second == 0
+
+
+def test_steps_are_in_the_contract() -> None:
+    """Each step has a number, and the former contract has the step's name."""
+    for step in (*FACE_STEPS, *enrolment_steps(skip=False)):
+        number = step_number(step.name)
+        assert number
+        assert former_progress("faces", pb.OperationProgress(step=number)).stage == step.name  # type: ignore[attr-defined]
+    assert step_number("no step") == pb.OPERATION_STEP_UNSPECIFIED
