@@ -40,6 +40,37 @@ _FIELDS_OF: Final = {
 """Names of fields by RPC."""
 _TEXTS: Final = ("message", "field", "subject", "resource")
 
+_FIELD_OF_OPTION: Final = {
+    **FIELDS,
+    "audio": "speech_uri",
+    "face": "face_id, point or face_rule",
+    "name": "batch_id",
+    "consent": "the consent record",
+}
+"""Options of the command line -> fields that say the same."""
+_RPC_OF_COMMAND: Final = {
+    "actor create": "CreateActor",
+    "actor list": "ListActors",
+    "actor erase": "EraseActor",
+    "consent revoke": "RevokeConsent",
+    "faces": "DetectFaces",
+    "batch submit": "SubmitBatch",
+    "batch status": "ListShots",
+    "batch watch": "WatchBatch",
+    "batch retry": "RetryBatch",
+    "batch remove": "DeleteBatch",
+}
+"""Commands -> RPCs that do the same."""
+_COMMAND: Final = re.compile(rf"`dubstage ({'|'.join(_RPC_OF_COMMAND)})[^`]*`")
+_OPTION: Final = re.compile(r"--([a-z][a-z-]*)(?: (?:[A-Z]+(?:,[A-Z]+)*\b|(?<=face )speaker))?")
+
+
+def in_contract_words(text: str) -> str:
+    """Return a text for callers of RPCs: commands and options have the names of RPCs and fields."""
+    text = _COMMAND.sub(lambda found: _RPC_OF_COMMAND[found[1]], text)
+    return _OPTION.sub(lambda found: _FIELD_OF_OPTION.get(found[1], found[1].replace("-", "_")), text)
+
+
 Told = Callable[[DubstageError], DubstageError]
 """Rewrites an error, and returns the same error."""
 
@@ -78,8 +109,8 @@ class ErrorRewriter:
         self._pattern = re.compile(rf"(?P<known>{known})(?P<slash>/|(?![\w.-]))|{temporary}/tmp\w+/")
 
     def told(self, text: str) -> str:
-        """Return a text without the server's folders."""
-        return self._pattern.sub(self._name, text)
+        """Return a text without the server's folders, and without the words of the command line."""
+        return in_contract_words(self._pattern.sub(self._name, text))
 
     def rewrite(self, error: DubstageError, *, fields: Mapping[str, str] = FIELDS) -> DubstageError:
         """Rewrite the texts of an error, and return the same error.

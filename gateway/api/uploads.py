@@ -69,7 +69,9 @@ class TenantUploads:
             InvalidRequestError: the gateway has no media folder.
         """
         if self.folder is None:
-            raise InvalidRequestError("this gateway takes no uploads: set DUBSTAGE_MEDIA_DIR to a folder for footage and videos")
+            raise InvalidRequestError(
+                "name: this gateway takes no uploads: set its DUBSTAGE_MEDIA_DIR to a folder for footage and videos", field="name"
+            )
         return self.folder
 
     def check_free(self, name: str) -> None:

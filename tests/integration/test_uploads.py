@@ -173,7 +173,7 @@ def test_other_tenants_files_are_missing(place: Place, tmp_path: Path) -> None:
             assert refusal(lambda path=path: list(files.download_pieces(erin, path))).reason == "FILE_NOT_FOUND"
         assert refusal(lambda: files.get_upload(finn, "own.mp4")).reason == "FILE_NOT_FOUND"
         assert refusal(lambda: files.delete_upload(finn, "own.mp4")).reason == "FILE_NOT_FOUND"
-        assert "own.mp4" in [one.name for one in files.list_uploads(erin, page_size=1)]
+        assert "uploads/own.mp4" in [one.name for one in files.list_uploads(erin, page_size=1)]
         assert list(files.list_uploads(finn)) == []
         files.delete_upload(erin, "own.mp4")
         assert refusal(lambda: files.get_upload(erin, "own.mp4")).reason == "FILE_NOT_FOUND"
@@ -203,8 +203,8 @@ def test_http_upload_is_resumed(place: Place) -> None:
         until(lambda: place.received("http.mp4") >= 700_000)
     call = place.http()
     status, found = call("GET", "/v1/uploads/http.mp4")
-    assert (status, found["upload"]["complete"]) == (200, False)
-    offset = int(found["upload"]["receivedBytes"])
+    assert (status, found["complete"]) == (200, False)
+    offset = int(found["receivedBytes"])
     headers = {"Content-Range": f"bytes {offset}-{len(DATA) - 1}/{len(DATA)}", "Repr-Digest": digest_of(DATA)}
 
     def answered() -> bool:
@@ -214,7 +214,7 @@ def test_http_upload_is_resumed(place: Place) -> None:
         return bool(status == 200)
 
     until(answered)
-    assert (found["upload"]["complete"], found["upload"]["sha256"]) == (True, SHA256)
+    assert (found["complete"], found["sha256"]) == (True, SHA256)
     assert (place.uploads() / "http.mp4").read_bytes() == DATA
 
 
@@ -249,7 +249,7 @@ def test_dub_over_http_alone(place: Place, media: Media) -> None:
     for name, file in (("shot.mp4", media.root / OTHER), ("speech.wav", media.speech)):
         data = file.read_bytes()
         status, found = call("PUT", f"/v1/uploads/{name}", data, **{"Repr-Digest": digest_of(data)})
-        assert (status, found["upload"]["path"], found["upload"]["complete"]) == (200, f"uploads/{name}", True)
+        assert (status, found["name"], found["complete"]) == (200, f"uploads/{name}", True)
     dub = {"footageUri": "uploads/shot.mp4", "speechUri": "uploads/speech.wav", "outputUri": "dubbed.mp4"}
     status, begun = call("POST", "/v1/dubs", {**dub, "skipPersonalization": True})
     assert status == 200

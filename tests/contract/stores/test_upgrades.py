@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -452,24 +453,28 @@ def back_up(settings: GatewaySettings, geometry: ActorGeometry, file: Path) -> d
 
 
 def set_revision(file: Path, revision: str | None) -> None:
-    """Write a backup again, with another revision, or with none and without ADDED."""
-    again = file.with_suffix(".new")
-    with tarfile.open(file) as old, tarfile.open(again, "w", format=tarfile.PAX_FORMAT) as new:
-        for member in old:
-            if revision is None and member.name.removeprefix("tables/").removesuffix(".jsonl") in ADDED:
-                continue
-            stream = old.extractfile(member)
-            assert stream is not None
-            content = stream.read()
-            if member.name == MANIFEST:
-                fields = json.loads(content)
-                del fields["revision"]
-                for name in ADDED if revision is None else ():
-                    fields["members"].pop(f"tables/{name}.jsonl", None)
-                content = json.dumps(fields if revision is None else {**fields, "revision": revision}).encode()
-                member.size = len(content)
+    """Write a backup again, with another revision, or with none and without what migrations add."""
+    with tarfile.open(file) as old:
+        contents = {member: stream.read() for member in old if (stream := old.extractfile(member)) is not None}
+    names = {member.name: member for member in contents}
+    fields = json.loads(contents[names[MANIFEST]])
+    del fields["revision"]
+    if revision is not None:
+        fields["revision"] = revision
+    else:
+        for name in ADDED:
+            fields["members"].pop(f"tables/{name}.jsonl", None)
+            contents.pop(names.get(f"tables/{name}.jsonl"), None)  # type: ignore[call-overload]
+        rows = [json.loads(line) for line in contents[names["tables/operations.jsonl"]].splitlines()]
+        former = [{name: value for name, value in row.items() if name not in ADDED_COLUMNS} for row in rows]
+        data = b"".join(json.dumps(row).encode() + b"\n" for row in former)
+        contents[names["tables/operations.jsonl"]] = data
+        fields["members"]["tables/operations.jsonl"] = hashlib.sha256(data).hexdigest()
+    contents[names[MANIFEST]] = json.dumps(fields).encode()
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as new:
+        for member, content in contents.items():
+            member.size = len(content)
             new.addfile(member, io.BytesIO(content))
-    again.replace(file)
 
 
 KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")

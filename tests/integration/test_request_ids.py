@@ -1,0 +1,58 @@
+"""Calls that create something and come again, at a real gateway."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from dubstage.client import DubstageCallError, batch, webhook
+from dubstage.client import gateway as client
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import OTHER, Media
+
+
+@pytest.fixture
+def running(start_gateway: StartGateway) -> RunningGateway:
+    return start_gateway(webhook_networks="127.0.0.0/8")
+
+
+def refusal(call: Callable[[], Any]) -> DubstageCallError:
+    with pytest.raises(DubstageCallError) as caught:
+        call()
+    return caught.value
+
+
+def test_repeated_calls_are_one(running: RunningGateway, media: Media) -> None:
+    """Each call with the same id is answered with what the first call has made, also while and after that runs."""
+    first, second, third, fourth, fifth = (str(uuid.uuid4()) for _ in range(5))
+    with running.connect() as connection:
+        enrol = {**enrolment("again", footage=OTHER), "request_id": first}
+        made = client.enrol(connection, **enrol)
+        assert client.enrol(connection, **enrol).name == made.name
+        made.wait(timeout_s=300)
+        assert client.enrol(connection, **enrol).name == made.name
+        dub = {**dubbing("again.mp4", footage=OTHER, actor_id="again"), "request_id": second}
+        with ThreadPoolExecutor(4) as threads:
+            begun = set(threads.map(lambda _: client.dub(connection, **dub).name, range(4)))
+        assert len(begun) == 1
+        client.Operation(connection, begun.pop(), client.DUB).wait(timeout_s=300)
+        faces = [client.detect_faces(connection, footage=OTHER, request_id=third) for _ in range(2)]
+        assert faces[0].name == faces[1].name
+        faces[0].wait(timeout_s=300)
+        hooks = [webhook.create(connection, "http://127.0.0.1:9/", request_id=fourth) for _ in range(2)]
+        assert (hooks[0].name, hooks[0].secret) == (hooks[1].name, hooks[1].secret)
+        rows = [batch.row("s1", footage=OTHER, speech="speech.wav", output="again_row.mp4", skip_personalization=True)]
+        batches = [batch.submit(connection, "again", rows=rows, request_id=fifth).batch for _ in range(2)]
+        assert batches[0].create_time == batches[1].create_time
+        *_, _ = batch.watch(connection, "again")
+
+        reused = refusal(lambda: client.dub(connection, **dub | {"seed": 1}))
+        assert (reused.code, reused.reason, reused.field) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED", "request_id")
+        assert refusal(lambda: client.detect_faces(connection, footage=OTHER, request_id=second)).reason == "REQUEST_ID_REUSED"
+        wrong = refusal(lambda: client.dub(connection, **dub | {"request_id": "again"}))
+        assert (wrong.code, wrong.field) == ("INVALID_ARGUMENT", "request_id")
