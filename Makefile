@@ -73,6 +73,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/mypy --no-error-summary services gateway research charts docs tests protos/dubstage/client
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint protos/gen/dubstage/contracts.binpb --config buf.yaml --path dubstage
+	$(BIN)/buf breaking protos/gen/dubstage/contracts.binpb --against protos/v1.binpb.gz --config buf.yaml --path dubstage
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/hadolint charts/images/Dockerfile services/*/*/Dockerfile*
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import typer.main
+from google.api import field_behavior_pb2  # type: ignore[import-untyped]
 from google.protobuf import descriptor_pb2
 from pydantic.fields import FieldInfo
 
@@ -157,10 +158,10 @@ def _type(field: descriptor_pb2.FieldDescriptorProto, package: str) -> str:
 
 def _range(field: descriptor_pb2.FieldDescriptorProto) -> str:
     options = field.options
-    if not options.HasExtension(bounds_pb2.bounds):
-        return ""
-    rules = options.Extensions[bounds_pb2.bounds].ListFields()
-    return ", ".join(f"{rule.name} {int(value) if value == int(value) else value}" for rule, value in rules)
+    required = field_behavior_pb2.REQUIRED in options.Extensions[field_behavior_pb2.field_behavior]
+    rules = options.Extensions[bounds_pb2.bounds].ListFields() if options.HasExtension(bounds_pb2.bounds) else ()
+    ranges = [f"{rule.name} {int(value) if value == int(value) else value}" for rule, value in rules]
+    return ", ".join(["required", *ranges] if required else ranges)
 
 
 def _messages(
@@ -217,10 +218,9 @@ def _enums(
 
 
 def contracts_page() -> str:
-    """Return the page of the contracts: services, RPCs, messages and fields of every .proto file."""
-    files = [
-        file for file in descriptor_pb2.FileDescriptorSet.FromString(_IMAGE.read_bytes()).file if file.name.startswith("dubstage/")
-    ]
+    """Return the page of the contracts: services, RPCs, messages and fields of every .proto file that is not deprecated."""
+    image = descriptor_pb2.FileDescriptorSet.FromString(_IMAGE.read_bytes())
+    files = [file for file in image.file if file.name.startswith("dubstage/") and not file.options.deprecated]
     head = [
         "The sources are in [protos/dubstage](../../protos/dubstage).",
         "A server refuses a value outside of its range with INVALID_ARGUMENT.",

@@ -11,7 +11,7 @@ from gateway.dub.costs import figures
 from gateway.dub.messages import OnProgress
 from gateway.dub.request import DubRequest
 from gateway.operations.execution import Job
-from gateway.operations.progress import StepCost, StepProgress
+from gateway.operations.progress import StepCost, WholeProgress
 from services.common.methods import method_named
 
 _PREFIX: Final = "OPERATION_STEP_"
@@ -101,7 +101,7 @@ class OperationReporter:
         self._job = job
         self._count = count
         before = pb.OperationProgress.FromString(job.record.metadata)
-        self._progress = StepProgress(steps, floor=before.fraction)
+        self._progress = WholeProgress(steps, floor=before.fraction)
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Report one frame or step."""

@@ -13,6 +13,7 @@ from rich.table import Table
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation
 from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
+from gateway.api.progress import enrolment_steps
 from gateway.batch.changes import batch_pictures
 from gateway.cli import options
 from gateway.cli.app import app, run_async
@@ -32,7 +33,9 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
         DubstageError: the request was refused, or the enrolment failed.
     """
     jobs = open_jobs_folder(settings.data_dir)
-    with open_installation(settings) as place, StepProgress() as progress:
+    chosen = request.options
+    steps = enrolment_steps(skip=not (chosen.personalize_renderer or chosen.personalize_motion))
+    with open_installation(settings) as place, StepProgress(steps) as progress:
         # Before the stages are opened, which takes seconds.
         place.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)
         async with place.stages() as stages:

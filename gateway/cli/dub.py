@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from gateway.actors.installation import open_installation, prepared_request
 from gateway.api.in_process import finished_dub
+from gateway.api.progress import dub_steps
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import printable, say, say_error, say_result, say_warning
@@ -79,7 +80,7 @@ async def run_dub(
     """
     with open_installation(settings) as place:
         request = await prepared_request(request, place, actor_id, method)
-        with StepProgress() as progress:
+        with StepProgress(dub_steps(request)) as progress:
             progress.begin("starting the stages")
             async with finished_dub(request, place, progress) as done:
                 if report is not None:

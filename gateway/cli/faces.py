@@ -10,6 +10,7 @@ import cv2
 import typer
 from rich.table import Table
 
+from gateway.api.progress import FACE_STEPS
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import check_new_file, say, say_table, say_warning, write_new_file
@@ -48,7 +49,7 @@ async def _run(settings: GatewaySettings, video: Path, to_json: Path | None, pic
     info = await inspect_in_child(video)
     scratch = ScratchFolders(settings.data_dir)
     try:
-        with StepProgress() as progress, scratch.folder() as folder:
+        with StepProgress(FACE_STEPS) as progress, scratch.folder() as folder:
             progress.begin("starting the stages")
             async with open_stages(settings) as opened:
                 with Workspace(folder / "faces", max_bytes=settings.max_job_bytes) as workspace:

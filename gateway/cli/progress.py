@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from gateway.cli.console import err, printable, say
+from gateway.operations.progress import StepCost, WholeProgress
 
 LINE_SECONDS: Final = 10.0
 """Seconds between two lines if stderr is not a terminal."""
@@ -23,11 +25,13 @@ class StepProgress:
     nothing for minutes.
 
     Args:
+        steps: costs of the steps, for the share of the whole job; empty: the share is not shown.
         line_s: seconds between two lines if stderr is not a terminal.
     """
 
-    def __init__(self, line_s: float = LINE_SECONDS) -> None:
+    def __init__(self, steps: Sequence[StepCost] = (), *, line_s: float = LINE_SECONDS) -> None:
         self._shown: _Bars | _Lines = _Bars() if err.is_terminal else _Lines(line_s)
+        self._whole = WholeProgress(steps) if steps else None
 
     def __enter__(self) -> Self:
         self._shown.start()
@@ -43,6 +47,12 @@ class StepProgress:
     def __call__(self, step: str, done: int, total: int) -> None:
         """Show that `done` of the `total` frames or steps of a pass are finished."""
         self._shown.update(step, done, total)
+        if self._whole is not None:
+            state = self._whole.report(step, done, total)
+            self._shown.whole(state.fraction, state.remaining_s)
+
+
+_WHOLE: Final = "all steps"
 
 
 class _Bars:
@@ -75,6 +85,12 @@ class _Bars:
         rate = f"{done / spent:.1f}/s" if spent > 0.5 else ""
         self._progress.update(self._tasks[step], completed=done, total=total, rate=rate)
 
+    def whole(self, fraction: float, remaining_s: float | None) -> None:
+        if _WHOLE not in self._tasks:
+            self._tasks[_WHOLE] = self._progress.add_task(_WHOLE, total=100, rate="")
+        rest = f"{_clock(remaining_s)} left" if remaining_s is not None else ""
+        self._progress.update(self._tasks[_WHOLE], completed=int(100 * fraction), rate=rest)
+
 
 class _Lines:
     def __init__(self, line_s: float) -> None:
@@ -86,6 +102,7 @@ class _Lines:
         self._step_began = 0.0
         self._done_before = 0
         self._state = ""
+        self._whole = ""
 
     def start(self) -> None:
         self._began = time.monotonic()
@@ -108,6 +125,10 @@ class _Lines:
         if first:
             self._say()
 
+    def whole(self, fraction: float, remaining_s: float | None) -> None:
+        rest = f", {_clock(remaining_s)} to the end" if remaining_s is not None else ""
+        self._whole = f"; {fraction:.0%} of all steps{rest}"
+
     def _pace(self, done: int, total: int) -> str:
         if done >= total:
             return ", the next step begins"
@@ -119,7 +140,7 @@ class _Lines:
         return f", {counted / spent:.1f} per second, about {_clock(left)} left"
 
     def _say(self) -> None:
-        say(f"{_clock(time.monotonic() - self._began)}  {self._state}")
+        say(f"{_clock(time.monotonic() - self._began)}  {self._state}{self._whole}")
 
     def _repeat(self) -> None:
         while not self._ended.wait(self._line_s):

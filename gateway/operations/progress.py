@@ -56,7 +56,7 @@ class StepState:
     remaining_s: float | None
 
 
-class StepProgress:
+class WholeProgress:
     """Adds the steps of an operation up.
 
     A step that has not reported although a later step has is left out: its cost counts as done.

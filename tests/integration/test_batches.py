@@ -150,7 +150,7 @@ def test_same_rows_resume_others_refused(night: tuple[RunningGateway, pb.Batch],
         ended = watched(connection, "night")
         assert batch.submit(connection, "night", rows=rows).batch.progress == ended.progress
         error = refused(batch.submit, connection, "night", rows=rows[:2])
-        assert (error.code, error.field) == ("INVALID_ARGUMENT", "batch_id")
+        assert (error.code, error.field) == ("INVALID_ARGUMENT", "name")
         assert watched(connection, "night").progress == ended.progress
     after = (videos.root / "night_a.mp4").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -204,7 +204,7 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
             (10, "row"),
         ]
         assert str(videos.root) not in " ".join(one.description for one in told.mistakes) + error.message
-        rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", face="the left one")]
+        rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", method="none")]
         error = refused(batch.submit, connection, "wrong", rows=rows)
         assert [field for field, _ in error.violations] == ["rows[1].shot_id", "rows[2].footage_uri"]
         assert not batch.submit(connection, "wrong", rows=rows[:1], validate_only=True).mistakes
@@ -247,7 +247,7 @@ def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
             error = refused(call, connection, "night", shot_ids=["unknown"])
             assert (error.code, error.reason, "no shot 'unknown'" in error.message) == (*NOT_FOUND, True)
         error = refused(batch.get, connection, "Not A Name")
-        assert (error.code, error.field) == ("INVALID_ARGUMENT", "batch_id")
+        assert (error.code, error.field) == ("INVALID_ARGUMENT", "name")
 
 
 def test_shots_are_cancelled_retried_and_removed(

@@ -41,6 +41,9 @@ def test_dub_with_actor(gateway: RunningGateway, actor: str, media: Media) -> No
     assert sum(count.num_frames for count in result.reasons) == NUM_FRAMES
     assert {count.reason for count in result.reasons} <= {common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_SILENT}
     assert seen[-1].total == NUM_FRAMES
+    fractions = [progress.fraction for progress in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
     original, dubbed = frames_of(media.footage), frames_of(media.root / "with_actor.mp4")
     assert len(dubbed) == NUM_FRAMES
     assert sum(a != b for a, b in zip(original, dubbed, strict=True)) >= 0.9 * NUM_FRAMES

@@ -95,7 +95,7 @@ def place(
         *_, ended = batch.watch(connection, NIGHT)
         assert ended.progress.num_done == 1
         files.upload_pieces(connection, [b"of acme"], name=UPLOAD, size_bytes=7)
-        hook = webhook.create(connection, "http://127.0.0.1:9/").name
+        hook = resource_id(webhook.create(connection, "http://127.0.0.1:9/").name)
     yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, UPLOAD, hook))
     loop_thread.run(running.server.drain(grace_s=0))
 

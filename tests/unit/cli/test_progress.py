@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.cli.progress import StepProgress
+from gateway.operations.progress import StepCost
 
 
 def test_the_first_line_comes_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +55,15 @@ def test_a_continued_step_is_timed_from_its_continuation(
     progress("measure", 420, 500)
     progress._shown._say()  # type: ignore[union-attr]
     assert capsys.readouterr().err.splitlines()[-1].endswith("measure: 420 of 500, 1.0 per second, about 1:20 left")
+
+
+def test_a_line_has_the_share_of_all_steps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.progress.time", SimpleNamespace(monotonic=lambda: 100.0))
+    progress = StepProgress([StepCost("track", frame_ms=10.0), StepCost("dub", frame_ms=30.0)], line_s=3600.0)
+    progress("track", 12, 12)
+    progress("dub", 4, 12)
+    progress._shown._say()  # type: ignore[union-attr]
+    assert capsys.readouterr().err.splitlines()[-1].endswith("dub: 4 of 12; 50% of all steps")
 
 
 def test_the_thread_ends_with_the_progress() -> None:

@@ -9,7 +9,7 @@ import pytest
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.former import former_progress
 from gateway.api.progress import FACE_STEPS, enrolment_steps, step_number
-from gateway.operations.progress import StepCost, StepProgress, StepState
+from gateway.operations.progress import StepCost, StepState, WholeProgress
 
 STEPS = (StepCost("fetch", fixed_s=1), StepCost("track", frame_ms=10), StepCost("dub", frame_ms=30))
 
@@ -24,13 +24,13 @@ class Clock:
         return self.now
 
 
-def states(progress: StepProgress, *reports: tuple[str, int, int]) -> list[StepState]:
+def states(progress: WholeProgress, *reports: tuple[str, int, int]) -> list[StepState]:
     return [progress.report(*report) for report in reports]
 
 
 def test_fraction_weighs_steps() -> None:
     """A step counts by its cost, and a step that did not report counts as done."""
-    progress = StepProgress(STEPS)
+    progress = WholeProgress(STEPS)
     first, half, last = states(progress, ("track", 0, 1000), ("track", 500, 1000), ("dub", 1000, 1000))
     assert first.fraction == pytest.approx(1 / 41)
     assert half.fraction == pytest.approx(6 / 41)
@@ -40,7 +40,7 @@ def test_fraction_weighs_steps() -> None:
 
 def test_fraction_never_falls() -> None:
     """Steps in turns, a step that begins anew and a resumed operation never lower the fraction."""
-    progress = StepProgress(STEPS, floor=0.1)
+    progress = WholeProgress(STEPS, floor=0.1)
     reports = [(step, done, 100) for done in (0, 40, 100, 10) for step in ("track", "dub", "other")]
     found = [state.fraction for state in states(progress, *reports)]
     assert found[0] >= 0.1
@@ -50,7 +50,7 @@ def test_fraction_never_falls() -> None:
 def test_pace_and_rest() -> None:
     """Frames a second are those of the step. The rest follows from the share that this process has finished."""
     clock = Clock()
-    progress = StepProgress(STEPS, clock=clock)
+    progress = WholeProgress(STEPS, clock=clock)
     assert progress.report("track", 0, 1000).remaining_s is None
     clock.now = 10.0
     state = progress.report("track", 1000, 1000)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+from google.api import field_behavior_pb2  # type: ignore[import-untyped]
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -16,7 +17,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from services.common.errors import InvalidRequestError
 from services.common.server.messages import check_bounds, declared
-from tests.contracts import CONTRACTS
+from tests.contracts import CONTRACTS, GATEWAY
 
 SERVICES: Final[list[ServiceDescriptor]] = [
     service for module in CONTRACTS for service in module.DESCRIPTOR.services_by_name.values()
@@ -210,3 +211,37 @@ def test_short_bytes_are_not_read() -> None:
         check_bounds(ref, num_bytes=ref.ByteSize())
     # A caller who states fewer bytes for the whole message than the field may have is believed.
     check_bounds(ref, num_bytes=2048)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in REQUESTS if name.startswith("dubstage.gateway.v1.")))
+def test_required_fields_are_refused_unset(name: str) -> None:
+    """A request without a required field is refused by the field's name. Numbers are left to their ranges."""
+    texts = [
+        field.name
+        for field in REQUESTS[name].fields
+        if field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    ]
+    for left in texts:
+        message = GetMessageClass(REQUESTS[name])()
+        for other in texts:
+            if other != left:
+                fill(message, other)
+        with pytest.raises(InvalidRequestError, match="this field is required") as caught:
+            check_bounds(message)
+        assert caught.value.field == left
+
+
+def test_behaviour_is_declared() -> None:
+    """Every field of the gateway's requests and resources says whether it is required, optional or an output."""
+    silent = []
+    for name in {*REQUESTS, *(f"dubstage.gateway.v1.{one}" for one in ("Actor", "Batch", "Shot", "Upload", "Webhook"))}:
+        if name.startswith("dubstage.gateway.v1.") and not name.endswith("LiveRequest"):
+            fields_of = next(
+                file.DESCRIPTOR.message_types_by_name[name.rpartition(".")[2]]
+                for file in GATEWAY
+                if name.rpartition(".")[2] in file.DESCRIPTOR.message_types_by_name
+            ).fields
+            silent += [
+                field.full_name for field in fields_of if not field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+            ]
+    assert silent == []
