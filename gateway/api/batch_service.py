@@ -50,7 +50,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts, ShotMotion, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
-from services.common.errors import InvalidRequestError
+from services.common.errors import BatchNotFoundError, InvalidRequestError
 
 Told = Callable[[str], str]
 """Returns a text without the server's folders."""
@@ -466,6 +466,15 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         facts = [one for one in await in_thread(self._batches.views.facts) if one.name > request.page_token]
         token = facts[size - 1].name if len(facts) > size else ""
         return pb.ListBatchesResponse(batches=map(batch_message, facts[:size]), next_page_token=token)
+
+    async def GetShot(self, request: pb.GetShotRequest, context: Any) -> pb.Shot:  # noqa: N802
+        """Return one shot."""
+        batch, _, shot = request.name.partition("/shots/")
+        view = await self._batches.view(batch_id_from(batch))
+        for row, record in enumerate(view.records):
+            if record.id == shot:
+                return shot_message(view.facts.name, row, record, self._context.names.told)
+        raise BatchNotFoundError(f"batch {view.facts.name} has no shot {shot[:80]!r}: see ListShots", resource=request.name)
 
     async def ListShots(self, request: pb.ListShotsRequest, context: Any) -> pb.ListShotsResponse:  # noqa: N802
         """List shots in the order of the rows."""

@@ -30,7 +30,10 @@ FIELDS: Final = {
 """Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub, CreateActor and DetectFaces."""
 _OF_BATCHES: Final = {"id": "shot_ids"}
 """Names of fields on the command line `dubstage batch` -> names of the same fields in BatchService."""
-_BATCH_RPCS: Final = ("SubmitBatch", "GetBatch", "ListShots", "WatchBatch", "CancelBatch", "RetryBatch", "DeleteBatch", "GetReport")
+_BATCH_RPCS: Final = (
+    *("SubmitBatch", "GetBatch", "GetShot", "ListShots", "WatchBatch", "CancelBatch", "RetryBatch", "DeleteBatch"),
+    "GetReport",
+)
 _FIELDS_OF: Final = {
     **dict.fromkeys(("CreateDub", "CreateActor", "DetectFaces", "EstimateDub"), FIELDS),
     **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES),

@@ -138,7 +138,8 @@ def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         # OpenAPI has no pattern inside a variable: the collection stands before the variable, which is the rest of the name.
-        path = re.sub(r"\{(\w+)=\*\*\}", r"{\1}", route.template)
+        path = route.template.replace("{name=batches/*/shots/*}", "batches/{batch}/shots/{shot}")
+        path = re.sub(r"\{(\w+)=\*\*\}", r"{\1}", path)
         path = re.sub(r"\{\w+=(\w+)\}", r"\1", re.sub(r"\{(\w+)=(\w+)/\*+\}", r"\2/{\1}", path))
         paths.setdefault(path, {})[route.verb.lower()] = _operation(route, path, schemas)
     return {
@@ -164,11 +165,13 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
     request, method = route.method.input_type, route.method
     in_path = re.findall(r"\{(\w+)\}", path)
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": _field(request.fields_by_name[name], schemas, described=False)}
+        {"name": name, "in": "path", "required": True, "schema": _in_path(request.fields_by_name.get(name), schemas)}
         for name in in_path
     ]
     for parameter in parameters:
-        if re.search(rf"\{{{parameter['name']}=\w", route.template):
+        if parameter["name"] not in request.fields_by_name:
+            parameter["description"] = "The id of the resource."
+        elif re.search(rf"\{{{parameter['name']}=\w", route.template):
             parameter["description"] = "The name of the resource without its collection."
         elif text := comments().get(request.fields_by_name[parameter["name"]].full_name):
             parameter["description"] = text
@@ -201,6 +204,11 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
             if field.name not in (*in_path, *fixed) and field.type != FieldDescriptor.TYPE_MESSAGE
         ]
     return found
+
+
+def _in_path(field: FieldDescriptor | None, schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a variable in a path; None: the variable is a part of a field."""
+    return {"type": "string"} if field is None else _field(field, schemas, described=False)
 
 
 _DIGEST: Final = "SHA-256 of the whole file, `sha-256=:BASE64:` (RFC 9530)."

@@ -135,6 +135,10 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
             await self._record(EventKind.WEBHOOK_CREATED, webhook.webhook_id)
         return _message(webhook, secret=webhook.secret)
 
+    async def GetWebhook(self, request: pb.GetWebhookRequest, context: Any) -> pb.Webhook:  # noqa: N802
+        """Return one webhook, without its secret."""
+        return _message(await in_thread(self._store.get, id_of(request.name, WEBHOOKS, "name")))
+
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Any) -> pb.ListWebhooksResponse:  # noqa: N802
         """List webhooks in the order of their ids."""
         size = page_size_from(request.page_size)

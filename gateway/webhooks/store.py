@@ -251,6 +251,15 @@ class WebhookStore:
         with self._database.reading() as session:
             return _created_by(session, asked)
 
+    def get(self, webhook_id: str) -> Webhook:
+        """Return a webhook.
+
+        Raises:
+            WebhookNotFoundError: there is no such webhook.
+        """
+        with self._database.reading() as session:
+            return _webhook(_found(session, webhook_id))
+
     def list(self) -> list[Webhook]:
         """Return all webhooks in the order of their ids."""
         with self._database.reading() as session:

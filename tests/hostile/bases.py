@@ -189,6 +189,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.Live": [_live()],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
         "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(name=f"batches/{BATCH}")]],
+        "BatchService.GetShot": [[batch_pb2.GetShotRequest(name=f"batches/{BATCH}/shots/one")]],
         "BatchService.ListBatches": [[batch_pb2.ListBatchesRequest(page_size=3)]],
         "BatchService.ListShots": [
             [batch_pb2.ListShotsRequest(parent=f"batches/{BATCH}", page_size=3, states=[batch_pb2.SHOT_STATE_DONE])]
@@ -200,6 +201,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "WebhookService.CreateWebhook": [
             [webhook_pb2.CreateWebhookRequest(url="https://localhost/", events=[webhook_pb2.WEBHOOK_EVENT_BATCH_DONE])]
         ],
+        "WebhookService.GetWebhook": [[webhook_pb2.GetWebhookRequest(name="webhooks/nothing")]],
         "WebhookService.ListWebhooks": [[webhook_pb2.ListWebhooksRequest()]],
         "WebhookService.DeleteWebhook": [[webhook_pb2.DeleteWebhookRequest(name="webhooks/nothing")]],
         "WebhookService.ListWebhookDeliveries": [

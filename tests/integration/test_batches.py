@@ -150,7 +150,7 @@ def test_same_rows_resume_others_refused(night: tuple[RunningGateway, pb.Batch],
         ended = watched(connection, "night")
         assert batch.submit(connection, "night", rows=rows).batch.progress == ended.progress
         error = refused(batch.submit, connection, "night", rows=rows[:2])
-        assert (error.code, error.field) == ("INVALID_ARGUMENT", "name")
+        assert (error.code, error.field) == ("INVALID_ARGUMENT", "batch_id")
         assert watched(connection, "night").progress == ended.progress
     after = (videos.root / "night_a.mp4").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

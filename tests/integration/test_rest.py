@@ -127,6 +127,8 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
     assert (last[1]["batch"]["progress"]["numDone"], end[0]) == ("1", "end")
     status, shots = call("GET", "/v1/batches/night/shots?states=SHOT_STATE_DONE")
     assert (status, [shot["name"] for shot in shots["shots"]]) == (200, ["batches/night/shots/one"])
+    assert call("GET", "/v1/batches/night/shots/one") == (200, shots["shots"][0])
+    assert call("GET", "/v1/batches/night/shots/two")[0] == 404
     assert call("DELETE", "/v1/batches/night") == (200, {})
 
 

@@ -290,6 +290,7 @@ def test_dead_letters_are_replayed(site: Site, receiver: Receiver) -> None:
         receiver.answer = lambda event_id: 204
         assert webhook.replay(connection, hook) == 1
         assert not webhook.list_webhooks(connection)[0].disabled
+        assert webhook.get(connection, hook) == webhook.list_webhooks(connection)[0]
         webhook.delete(connection, hook)
         with pytest.raises(DubstageCallError) as caught:
             webhook.delete(connection, hook)

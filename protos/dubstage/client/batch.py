@@ -18,7 +18,7 @@ from dubstage.client.names import face_fields, resource_name
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2
 
-__all__ = ["cancel", "delete", "get", "list_batches", "list_shots", "report", "retry", "row", "submit", "watch"]
+__all__ = ["cancel", "delete", "get", "get_shot", "list_batches", "list_shots", "report", "retry", "row", "submit", "watch"]
 
 State = Literal["waiting", "running", "done", "undubbed", "failed", "cancelled"]
 """State of a shot."""
@@ -133,6 +133,12 @@ def submit(
 def get(batch_id: str) -> pb.GetBatchRequest:
     """Return a Batch with its progress."""
     return pb.GetBatchRequest(name=resource_name("batches", batch_id))
+
+
+@unary_call(rpcs.gateway.GET_SHOT, lambda reply: reply)
+def get_shot(batch_id: str, shot_id: str) -> pb.GetShotRequest:
+    """Return a Shot of a batch."""
+    return pb.GetShotRequest(name=f"{resource_name('batches', batch_id)}/shots/{shot_id}")
 
 
 @paged_call(rpcs.gateway.LIST_BATCHES, lambda page: page.batches)

@@ -158,6 +158,7 @@ class gateway:
     SUBMIT_BATCH: Final = Unary(_BATCHES, "SubmitBatch", batch_pb2.SubmitBatchRequest, batch_pb2.SubmitBatchResponse)
     GET_BATCH: Final = Unary(_BATCHES, "GetBatch", batch_pb2.GetBatchRequest, batch_pb2.Batch)
     LIST_BATCHES: Final = Unary(_BATCHES, "ListBatches", batch_pb2.ListBatchesRequest, batch_pb2.ListBatchesResponse)
+    GET_SHOT: Final = Unary(_BATCHES, "GetShot", batch_pb2.GetShotRequest, batch_pb2.Shot)
     LIST_SHOTS: Final = Unary(_BATCHES, "ListShots", batch_pb2.ListShotsRequest, batch_pb2.ListShotsResponse)
     WATCH_BATCH: Final = Download(_BATCHES, "WatchBatch", batch_pb2.WatchBatchRequest, batch_pb2.WatchBatchResponse)
     CANCEL_BATCH: Final = Unary(_BATCHES, "CancelBatch", batch_pb2.CancelBatchRequest, batch_pb2.Batch)
@@ -170,6 +171,7 @@ class gateway:
     DELETE_UPLOAD: Final = Unary(_MEDIA, "DeleteUpload", media_pb2.DeleteUploadRequest, Empty)
     DOWNLOAD_FILE: Final = Download(_MEDIA, "DownloadFile", media_pb2.DownloadFileRequest, media_pb2.DownloadFileResponse)
     CREATE_WEBHOOK: Final = Unary(_WEBHOOKS, "CreateWebhook", webhook_pb2.CreateWebhookRequest, webhook_pb2.Webhook)
+    GET_WEBHOOK: Final = Unary(_WEBHOOKS, "GetWebhook", webhook_pb2.GetWebhookRequest, webhook_pb2.Webhook)
     LIST_WEBHOOKS: Final = Unary(_WEBHOOKS, "ListWebhooks", webhook_pb2.ListWebhooksRequest, webhook_pb2.ListWebhooksResponse)
     DELETE_WEBHOOK: Final = Unary(_WEBHOOKS, "DeleteWebhook", webhook_pb2.DeleteWebhookRequest, Empty)
     LIST_WEBHOOK_DELIVERIES: Final = Unary(

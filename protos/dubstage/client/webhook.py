@@ -16,7 +16,7 @@ from dubstage.client.calls import paged_call, unary_call
 from dubstage.client.names import resource_name
 from dubstage.gateway.v1 import webhook_pb2 as pb
 
-__all__ = ["create", "delete", "list_deliveries", "list_webhooks", "replay"]
+__all__ = ["create", "delete", "get", "list_deliveries", "list_webhooks", "replay"]
 
 Event = Literal["operation_done", "operation_failed", "batch_done"]
 """Kind of an event."""
@@ -33,6 +33,12 @@ def create(url: str, *, events: Sequence[Event | int] = (), request_id: str = ""
     """
     numbers = [number_of(pb.WebhookEvent, "WEBHOOK_EVENT_", event) for event in events]
     return pb.CreateWebhookRequest(url=url, events=numbers, request_id=request_id)
+
+
+@unary_call(rpcs.gateway.GET_WEBHOOK, lambda reply: reply)
+def get(webhook_id: str) -> pb.GetWebhookRequest:
+    """Return a Webhook, without its secret."""
+    return pb.GetWebhookRequest(name=resource_name("webhooks", webhook_id))
 
 
 @unary_call(rpcs.gateway.LIST_WEBHOOKS, lambda reply: list(reply.webhooks))
