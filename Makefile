@@ -18,7 +18,7 @@ HEARING := posteriorgram id_removal
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py')
 
-.PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load clean
+.PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load clean guard
 
 # What dubs need.
 setup: $(VENV)/.ready
@@ -76,6 +76,11 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/buf breaking protos/gen/dubstage/contracts.binpb --against protos/v1.binpb.gz --config buf.yaml --path dubstage
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/hadolint charts/images/Dockerfile services/*/*/Dockerfile*
+
+# After `buf breaking`: the contracts of today are those that later changes must not break.
+guard: lint
+	$(BIN)/buf build protos/gen/dubstage/contracts.binpb -o protos/v1.binpb.gz --exclude-source-info --config buf.yaml --path dubstage \
+	  --exclude-path dubstage/gateway/v1alpha1
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
