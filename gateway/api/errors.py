@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import services
+from gateway.api.resources import ACTORS, BATCHES, WEBHOOKS
 from gateway.settings import GatewaySettings
-from services.common.errors import DubstageError
+from services.common.errors import ActorNotFoundError, BatchNotFoundError, DubstageError, WebhookNotFoundError
 from services.common.server import error_status
 from services.common.server.settings import PREFIX
 
@@ -74,6 +75,22 @@ def in_contract_words(text: str) -> str:
     return _OPTION.sub(lambda found: _FIELD_OF_OPTION.get(found[1], found[1].replace("-", "_")), text)
 
 
+_COLLECTION_OF: Final[Mapping[type[DubstageError], str]] = {
+    ActorNotFoundError: ACTORS,
+    BatchNotFoundError: BATCHES,
+    WebhookNotFoundError: WEBHOOKS,
+}
+"""Errors that name a resource by its id."""
+
+
+def resource_of(collection: str, resource: str) -> str:
+    """Return the name of a resource that an error names by its id, or a shot by BATCH/SHOT."""
+    if not resource or resource.startswith(f"{collection}/"):
+        return resource
+    first, slash, shot = resource.partition("/")
+    return f"{collection}/{first}/shots/{shot}" if slash else f"{collection}/{first}"
+
+
 Told = Callable[[DubstageError], DubstageError]
 """Rewrites an error, and returns the same error."""
 
@@ -132,6 +149,9 @@ class ErrorRewriter:
             if error.message.startswith(f"{field}: "):
                 error.message = fields[field] + error.message.removeprefix(field)
                 error.args = (error.message,)
+        collection = _COLLECTION_OF.get(type(error))
+        if collection is not None:
+            error.resource = resource_of(collection, error.resource)  # type: ignore[attr-defined]  # errors that have a resource
         return error
 
     def _name(self, match: re.Match[str]) -> str:

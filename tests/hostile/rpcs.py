@@ -127,8 +127,9 @@ def _settle(world: World, answers: Sequence[Message]) -> None:
     for answer in answers:
         if isinstance(answer, operations_pb2.Operation) and answer.name and not answer.done:
             world.settle(answer.name)
-        elif isinstance(answer, batch_pb2.SubmitBatchResponse | batch_pb2.Batch) and answer.batch.batch_id:
-            world.call("gateway", CANCEL_BATCH, [batch_pb2.CancelBatchRequest(name=f"batches/{answer.batch.batch_id}")])
+        batch = answer.batch if isinstance(answer, batch_pb2.SubmitBatchResponse) else answer
+        if isinstance(batch, batch_pb2.Batch) and batch.name:
+            world.call("gateway", CANCEL_BATCH, [batch_pb2.CancelBatchRequest(name=batch.name)])
 
 
 def rpc_case(rng: Random, rpcs: Sequence[str]) -> Case:

@@ -76,7 +76,7 @@ def over_the_api(world: World, rng: Random, recipe: Callable[..., Path], *, spee
             given["footage_uri"] = f"{folder.name}/{world.shelf.copy('clip.mkv', folder, 'good.mkv').name}"
         before = {path.name for path in folder.iterdir()}
         try:
-            request = dubbing(**given, actor_id="")
+            request = dubbing(**given, actor="")
             (operation,) = world.call("gateway", "/dubstage.gateway.v1.DubService/CreateDub", [request])
         except grpc.RpcError as error:
             return judged(world, error, request.SerializeToString())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gateway
-from gateway.api.errors import in_contract_words
+from gateway.api.errors import in_contract_words, resource_of
 from services.common import errors
 
 ROOT = Path(gateway.__file__).parent
@@ -64,3 +64,17 @@ def test_invalid_arguments_name_fields() -> None:
 def test_words_of_the_contract(text: str, told: str) -> None:
     """Options and commands have the names of fields and RPCs. A command that no RPC replaces stays."""
     assert in_contract_words(text) == told
+
+
+@pytest.mark.parametrize(
+    ("collection", "resource", "name"),
+    [
+        ("actors", "ann", "actors/ann"),
+        ("actors", "actors/ann", "actors/ann"),
+        ("batches", "night/s1", "batches/night/shots/s1"),
+        ("webhooks", "", ""),
+    ],
+)
+def test_missing_resources_have_names(collection: str, resource: str, name: str) -> None:
+    """ResourceInfo has the name of the resource."""
+    assert resource_of(collection, resource) == name
