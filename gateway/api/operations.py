@@ -52,11 +52,12 @@ DEFAULT_PAGE: Final = 100
 
 def stored_request(record: OperationRecord) -> Message:
     """Return the request that began an operation."""
-    return _REQUEST[record.kind].FromString(record.request)
+    return _REQUEST[record.kind].FromString(in_v1(record).request)
 
 
 def operation_message(record: OperationRecord) -> operations_pb2.Operation:
     """Return the message of an operation, in the contract that began it."""
+    record = in_v1(record)
     message = operations_pb2.Operation(name=record.name, done=record.done)
     progress = pb.OperationProgress.FromString(record.metadata)
     if record.done:
@@ -76,10 +77,12 @@ def operation_message(record: OperationRecord) -> operations_pb2.Operation:
 
 
 def in_v1(record: OperationRecord) -> OperationRecord:
-    """Return an operation of an earlier dubstage with the messages of v1. Its callers speak the former contract.
+    """Return an operation with the messages of v1: of an earlier dubstage, whose callers speak the former contract, converted.
 
     A message that cannot be read becomes an empty one.
     """
+    if record.contract:
+        return record
 
     def converted(kind: type[Message], data: bytes) -> bytes:
         try:

@@ -189,8 +189,10 @@ class Tenant:
         context, stages = self.installation.context, shared.stages
         record_settings(context.actors.database, settings)
         kinds = (DUB, ACTOR, FACES)
-        operations = OperationStore(context.actors.database, kinds=kinds, audit_of=audit_event_of, on_end=write_event)
-        operations.convert_the_old(in_v1)
+        operations = OperationStore(
+            context.actors.database, kinds=kinds, audit_of=audit_event_of, on_end=write_event, convert=in_v1
+        )
+        operations.convert_the_old()
         self._runner = runner = runner_of(settings, context, stages, shared.jobs, operations)
         live = LiveStreams(
             stages,

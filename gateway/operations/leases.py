@@ -21,10 +21,12 @@ from gateway.operations.store import (
     PLAINLY,
     Asked,
     AuditOf,
+    Convert,
     LeaseRow,
     OperationRecord,
     OperationRow,
     begun_by,
+    convert_row,
     count_unfinished,
     new_row,
     of_kinds,
@@ -82,7 +84,7 @@ class OperationQueue:
         database: database of the operations.
         lease_s: see the attribute.
         kinds: kinds of the operations of this queue; None: all.
-        audit_of: as for `OperationStore`.
+        audit_of, convert: as for `OperationStore`.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class OperationQueue:
         lease_s: float | None = LEASE_S,
         kinds: Collection[str] | None = None,
         audit_of: AuditOf = lambda record: None,
+        convert: Convert = lambda record: record,
     ) -> None:
+        self._convert = convert
         self._database = database
         self._kinds = kinds
         self._audit_of = audit_of
@@ -182,6 +186,7 @@ class OperationQueue:
         with self._database.writing() as session:
             taken = []
             for row, lease in session.execute(query).all():
+                convert_row(row, self._convert)
                 taken.append(LeasedOperation(record_of(row), lease.begun))
                 lease.owner, lease.begun = self.owner, True
                 lease.until = self._end()

@@ -145,6 +145,9 @@ PLAINLY: Final = Asked()
 AuditOf = Callable[[OperationRecord], AuditEvent | None]
 """Returns what the audit log records of an operation that has begun or ended; None: nothing."""
 
+Convert = Callable[[OperationRecord], OperationRecord]
+"""Returns an operation that an earlier dubstage stored with the messages of v1, and with the contract that its callers speak."""
+
 OnEnd = Callable[[Session, OperationRecord], None]
 """Called in the transaction that stores how an operation ended: what the function writes is kept with the end, or not at all."""
 
@@ -164,12 +167,14 @@ class OperationStore:
         database: database of the actors.
         kinds: kinds of the operations that this store and its queue see; None: all.
         audit_of: see `AuditOf`. The entries are written with the operations.
+        convert: see `Convert`. Gateways of the earlier dubstage may still store operations during an upgrade.
 
     Args:
         database: database of the actors.
         kinds: kinds of the operations that this store and its queue see; None: all.
         audit_of: see the attribute.
         on_end: see `OnEnd`.
+        convert: see the attribute.
     """
 
     def __init__(
@@ -179,7 +184,9 @@ class OperationStore:
         kinds: Collection[str] | None = None,
         audit_of: AuditOf = lambda record: None,
         on_end: OnEnd = tell_nobody,
+        convert: Convert = lambda record: record,
     ) -> None:
+        self.convert = convert
         self.database = database
         self.kinds = kinds
         self.audit_of = audit_of
@@ -219,12 +226,8 @@ class OperationStore:
         with self.database.reading() as session:
             return begun_by(session, asked)
 
-    def convert_the_old(self, convert: Callable[[OperationRecord], OperationRecord]) -> None:
-        """Store the messages of operations of an earlier dubstage as those of v1.
-
-        Args:
-            convert: returns the record with the messages of v1, and with the contract that its callers speak.
-        """
+    def convert_the_old(self) -> None:
+        """Store the messages of operations of an earlier dubstage as those of v1."""
         old = select(OperationRow).where(OperationRow.contract == "", of_kinds(self.kinds)).limit(AT_ONCE)
         while True:
             with self.database.reading() as session:
@@ -233,13 +236,7 @@ class OperationStore:
             with self.database.writing() as session:
                 self.database.one_by_one(session)
                 for row in session.scalars(old):
-                    made = convert(record_of(row))
-                    row.request, row.metadata_bytes, row.response, row.contract = (
-                        made.request,
-                        made.metadata,
-                        made.response,
-                        made.contract,
-                    )
+                    convert_row(row, self.convert)
 
     def list(self, *, after: int = 0, limit: int = 100, done: bool | None = None) -> list[OperationRecord]:
         """Return operations in the order of their submission.
@@ -386,6 +383,13 @@ def record_of(row: OperationRow) -> OperationRecord:
         error=row.error,
         contract=row.contract,
     )
+
+
+def convert_row(row: OperationRow, convert: Convert) -> None:
+    """Give the row of an operation of an earlier dubstage the messages of v1. Other rows stay."""
+    if not row.contract:
+        made = convert(record_of(row))
+        row.request, row.metadata_bytes, row.response, row.contract = made.request, made.metadata, made.response, made.contract
 
 
 def taken_over(name: str) -> WorkCancelledError:

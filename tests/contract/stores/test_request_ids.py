@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 import pytest
+from sqlalchemy import update
 
 from gateway.database.session import Database
-from gateway.operations.leases import SubmittedOperation
-from gateway.operations.store import FORMER, Asked, OperationRecord, OperationStore
+from gateway.operations.leases import OperationQueue, SubmittedOperation
+from gateway.operations.store import FORMER, Asked, OperationRecord, OperationRow, OperationStore
 from gateway.webhooks.store import EventType, WebhookStore
 from services.common.errors import InvalidRequestError, RequestIdReusedError
 from tests.contract.stores.test_leases import databases, gateway, queue_on, saying, url
@@ -97,3 +98,20 @@ def test_same_webhook_is_one(databases: Callable[[], Database]) -> None:
     assert [new for _, new in made].count(True) == 1
     with pytest.raises(RequestIdReusedError):
         stores[0].created_by(replace(how, sha256="0" * 64))
+
+
+def test_former_rows_are_converted(databases: Callable[[], Database]) -> None:
+    """An operation that a gateway of the version before stores is converted when a gateway takes it."""
+    first = databases()
+    store = OperationStore(first)
+    store.add("work", b"old")
+    with first.writing() as session:
+        session.execute(update(OperationRow).values(contract=""))
+
+    def convert(record: OperationRecord) -> OperationRecord:
+        return replace(record, request=b"new", contract=FORMER)
+
+    queue = OperationQueue(databases(), convert=convert)
+    ((taken,), _) = queue.take(9, busy=())
+    assert (taken.record.request, taken.record.contract) == (b"new", FORMER)
+    assert store.list() == [taken.record]

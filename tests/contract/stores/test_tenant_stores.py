@@ -119,11 +119,11 @@ def test_former_store_belongs_to_default(former: dict[str, set[str]], stores: di
 
 
 def test_former_gateway_finds_its_tables(former: dict[str, set[str]], stores: dict[str, ActorStore]) -> None:
-    """During a rolling upgrade both versions work with the database at the same time."""
+    """The tables of the former version keep their columns: what it writes meanwhile is read."""
     OperationStore(stores["default"].database)
     with stores["default"].database.engine.connect() as connection:
         now = columns(connection)
-    assert {table: now[table] for table in former} == former
+    assert all(now[table] >= former[table] for table in former)
 
 
 def test_tenants_separate_equal_names(stores: dict[str, ActorStore], settings: GatewaySettings, geometry: ActorGeometry) -> None:
