@@ -66,13 +66,21 @@ _RPC_OF_COMMAND: Final = {
 }
 """Commands -> RPCs that do the same."""
 _COMMAND: Final = re.compile(rf"`dubstage ({'|'.join(_RPC_OF_COMMAND)})[^`]*`")
+_QUOTED: Final = re.compile(r"(`[^`]*`)")
 _OPTION: Final = re.compile(r"--([a-z][a-z-]*)(?: (?:[A-Z]+(?:,[A-Z]+)*\b|(?<=face )speaker))?")
 
 
 def in_contract_words(text: str) -> str:
-    """Return a text for callers of RPCs: commands and options have the names of RPCs and fields."""
-    text = _COMMAND.sub(lambda found: _RPC_OF_COMMAND[found[1]], text)
-    return _OPTION.sub(lambda found: _FIELD_OF_OPTION.get(found[1], found[1].replace("-", "_")), text)
+    """Return a text for callers of RPCs: commands and options have the names of RPCs and fields.
+
+    A command that no RPC replaces stays as it is, between backticks.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        return _FIELD_OF_OPTION.get(found[1], found[1].replace("-", "_"))
+
+    parts = _QUOTED.split(_COMMAND.sub(lambda found: _RPC_OF_COMMAND[found[1]], text))
+    return "".join(part if part.startswith("`") else _OPTION.sub(option, part) for part in parts)
 
 
 _COLLECTION_OF: Final[Mapping[type[DubstageError], str]] = {

@@ -28,12 +28,17 @@ def texts() -> Iterator[tuple[str, str]]:
                 yield f"{path}:{call.lineno}", "X".join(part for part in parts if isinstance(part, str))
 
 
+def has_option(text: str) -> bool:
+    """Whether a text has an option, apart from whole commands between backticks."""
+    return re.search(r"--[a-z]", re.sub("`[^`]*`", "", text)) is not None
+
+
 def test_no_text_has_options() -> None:
-    """No error text of the wire tells the caller to give an option of the command line."""
+    """No error text of the wire tells the caller to give an option of the command line. Commands without an RPC stay."""
     found = list(texts())
     assert len(found) > 300
     assert sum("--" in text for _, text in found) > 10, "the texts of the command line are among them"
-    assert [(place, text) for place, text in found if re.search(r"--[a-z]", in_contract_words(text))] == []
+    assert [(place, text) for place, text in found if has_option(in_contract_words(text))] == []
 
 
 def test_invalid_arguments_name_fields() -> None:
@@ -58,7 +63,7 @@ def test_invalid_arguments_name_fields() -> None:
         ("leave --keep-audio out", "leave keep_audio out"),
         ("or replace the file with --overwrite", "or replace the file with overwrite"),
         ("erase it first (`dubstage actor erase ann`), or", "erase it first (EraseActor), or"),
-        ("`dubstage consent sign` signs a record", "`dubstage consent sign` signs a record"),
+        ("`dubstage consent subject FILE --record R` adds it", "`dubstage consent subject FILE --record R` adds it"),
     ],
 )
 def test_words_of_the_contract(text: str, told: str) -> None:
