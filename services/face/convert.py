@@ -171,6 +171,8 @@ def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
     if face.embedding is not None:
         message.embedding.network = face.embedding.network
         message.embedding.vector.CopyFrom(to_tensor(face.embedding.vector))
+    if face.hands is not None:
+        message.hands.CopyFrom(to_tensor(face.hands))
     return message
 
 
