@@ -5,16 +5,16 @@ does in some frames of the same shot in which the face is free (ViBe, Barnich an
 as samples). A pixel is foreign if fewer than two samples have its colour around its place, which allows for mouths and for errors
 of the head pose. Hands have the colours of faces, so the tracker's hand landmarks add the pixels of hands.
 
-Of other things with the colours of the face, only a part is foreign. Then the covered pixels are not known. Two signs tell: a foreign
-region wholly inside the face, because what covers a face comes from beside the face; and edges in the rest of the face where no
-sample has any.
+Of other things with the colours of the face, only a part is foreign, so the covered pixels are not known. Two signs tell: a small
+foreign region wholly inside the face, because what covers a face comes from beside the face; and edges in the rest of the face
+where no sample has any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -34,17 +34,23 @@ _SIDE: Final = BOX_SIZE // 2
 _TOLERANCE: Final = np.array([16, 5, 5], np.int16)
 """Differences of CIE L, a and b (8-bit units) within which colours are equal. Shadows change the lightness, and hardly the hue."""
 _AROUND: Final = np.ones((5, 5), np.uint8)
+_JAW_DROPS: Final = np.ones((11, 5), np.uint8)
+"""Surroundings of a place of the mouth, which may open wider than in any sample."""
 _SAMPLES_NEEDED: Final = 2
 _SPECKS: Final = 5
 _GAPS: Final = np.ones((9, 9), np.uint8)
-_LEAST_PX: Final = 40
+_LEAST_PX: Final = 16
 """Area under which a foreign region is noise, pixels of the pictures that are compared."""
 _STRONGER: Final = (1.25, 6.0)
 """An edge is new if its contrast (L per pixel) exceeds the samples' largest one by this factor and this sum."""
-_MOST_EDGES: Final = 0.005
-"""Largest share of the rest of the face with new edges. Beside microphones, paper and hands the share was below in 99 % of frames."""
+_MOST_EDGES: Final = 0.008
+"""Largest share of the rest of the face with new edges. Beside microphones, paper and hands the share was smaller in 99 % of the
+frames."""
 _RIM: Final = np.ones((7, 7), np.uint8)
 """Box pixels around what covers the face: edges are soft, and mixed with the face behind."""
+_SPOT_PX: Final = 2000
+"""Area under which a foreign region wholly inside the face is a part of something larger, box pixels: a fifth of the lower face."""
+_EDGE: Final = np.ones((3, 3), np.uint8)
 _TOP: Final = 44
 """Row of the box above which nothing is dubbed."""
 
@@ -93,18 +99,28 @@ class FaceLooks:
         return float(new[small].mean()) if small.any() else 0.0
 
 
-def learn_looks(boxes: Sequence[UInt8]) -> FaceLooks:
+def learn_looks(boxes: Sequence[UInt8], mouths: Sequence[Float32]) -> FaceLooks:
     """Return the looks of a face.
 
     Args:
         boxes: render boxes of frames of one shot in which the face is free, uint8 [160, 160, 3] each, RGB.
+        mouths: float32 [59, 2] each, mouth-area landmarks of these frames, box pixels.
     """
+    lips = np.zeros((_SIDE, _SIDE), np.uint8)
+    for mouth in mouths:
+        cv2.fillConvexPoly(lips, cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)] / 2.0).astype(np.int32)), (1,))
+    moving = cv2.dilate(lips, _JAW_DROPS) > 0
     pictures = [_small_lab(box) for box in boxes]
-    shape = (len(pictures), _SIDE, _SIDE, 3)
-    lowest = np.array([cv2.erode(picture, _AROUND) for picture in pictures], np.int16).reshape(shape)
-    highest = np.array([cv2.dilate(picture, _AROUND) for picture in pictures], np.int16).reshape(shape)
-    contrast = np.array([cv2.dilate(_contrast(picture), _AROUND) for picture in pictures], np.float32).reshape(shape[:3])
-    return FaceLooks(lowest - _TOLERANCE, highest + _TOLERANCE, contrast.max(axis=0, initial=0.0))
+    lowest = _around(cv2.erode, pictures, moving)
+    highest = _around(cv2.dilate, pictures, moving)
+    edges = _around(cv2.dilate, [cv2.merge([_contrast(picture)] * 3) for picture in pictures], moving)
+    return FaceLooks(lowest - _TOLERANCE, highest + _TOLERANCE, edges[..., 0].max(axis=0, initial=0).astype(np.float32))
+
+
+def _around(extreme: Callable[[Any, UInt8], Any], pictures: Sequence[Any], moving: Bool) -> Int16:
+    """Return the least or largest values around each place of some pictures, int16 [K, 80, 80, 3]."""
+    found = [np.where(moving[..., None], extreme(picture, _JAW_DROPS), extreme(picture, _AROUND)) for picture in pictures]
+    return np.array(found, np.int16).reshape(len(pictures), _SIDE, _SIDE, 3)
 
 
 def _small_lab(box: UInt8) -> Int16:
@@ -144,16 +160,19 @@ def find_cover(looks: FaceLooks, box: UInt8, hands: Float32, mouth: Float32) -> 
         The cover; None: nothing covers the face, or the pixels are not known.
     """
     face, hand = inside_jaw(mouth), hand_mask(hands, BOX_SIZE)
-    within = cv2.erode(face, _RIM)
+    within = np.asarray(cv2.erode(face, _EDGE), np.uint8)
     within[:_TOP] = 0
     _, regions = cv2.connectedComponents(looks.foreign(box), connectivity=8)
-    # Other regions are changes of what is beside and behind the face.
-    before = np.setdiff1d(np.unique(regions[within > 0]), [0])
+    # The neck below the face moves too. Other regions are changes of what is beside and behind the face.
+    before = np.setdiff1d(np.unique(regions[np.maximum.accumulate(within, axis=0) > 0]), [0])
     covered = np.isin(regions, before).astype(np.uint8) | hand
-    if not covered.any() or not np.isin(before, regions[(face == 0) | (hand > 0)]).all():
+    beside = (face == 0) | (hand > 0)
+    beside[[0, -1]] = beside[:, [0, -1]] = True
+    spots = np.setdiff1d(before, regions[beside])
+    if not covered.any() or any((regions == spot).sum() < _SPOT_PX for spot in spots):
         return None
     pixels = np.asarray(cv2.dilate(covered, _RIM), np.uint8)
-    if looks.new_edges(box, np.asarray(within * (1 - pixels), np.uint8)) > _MOST_EDGES:
+    if not hand.any() and looks.new_edges(box, np.asarray(within * (1 - pixels), np.uint8)) > _MOST_EDGES:
         return None
     lips = np.zeros_like(face)
     cv2.fillConvexPoly(lips, cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)]).astype(np.int32)), (1,))

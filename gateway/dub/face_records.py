@@ -155,7 +155,8 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
 
 
 _MOST_COVERED: Final = 0.6
-"""Largest share of the mouth that may look covered in a frame whose mouth is replaced. A half covered mouth looks .5 to .58 covered."""
+"""Largest share of the mouth that may look covered in a frame whose mouth is replaced. A mouth half of which is covered looks .5
+to .58 covered."""
 _SHORTEST: Final = 5
 """Frames of the shortest stretch of replaced mouths between frames that pass through. Shorter ones would only fade in and out."""
 

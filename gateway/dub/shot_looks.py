@@ -77,7 +77,8 @@ class ShotLooks:
         if found is None:
             records = self._learned_from(shot, LOOK_FRAMES)
             mouth = records["mouth"].mean(axis=0) if len(records) else head_template()[list(MOUTH_AREA)]
-            found = learn_looks(list(records["pixels"])), np.asarray(mouth, np.float32)
+            mouths = [mouth_in_box(record) for record in records]
+            found = learn_looks(list(records["pixels"]), mouths), np.asarray(mouth, np.float32)
             _keep(self._looks, shot, found)
         return found
 

@@ -254,6 +254,7 @@ class _Reading:
 
     raw: RawFace
     view: MouthView
+    foreign_colours: float
     embedding: FaceEmbedding | None
     hands: Float32 | None = None
 
@@ -374,26 +375,27 @@ class FaceTracker:
             foreign = look.measure(appearance, reading.pose.yaw_degrees)
         seen, lips_seen = float(inside.mean()), bool(inside[:NUM_LIPS].all())
         view = MouthView(reading.score, reading.pose, seen, lips_seen, foreign)
-        return _Reading(raw, view, self._embedding(picture, face_id, reading))
+        return _Reading(raw, view, foreign, self._embedding(picture, face_id, reading))
 
     def _find_hands(self) -> None:
         """Look for hands before the faces of the newest frame.
 
-        A hand that was not there before may have come unseen: the frames that are not finished are looked at too.
+        A hand that was not there before may have come unseen: the frames that are not finished are looked at too. A hand that is
+        there in one frame only is none.
         """
         for face_id, reading in self._window[-1].readings.items():
             span, _ = self._span(face_id, len(self._window) - 1)
-            before = span[-2] if len(span) > 1 else None
-            followed = before is not None and before.hands is not None
-            if (
-                not (followed or reading.view.foreign >= LOOK_FROM)
-                or not self._look_for_hands(face_id, self._window[-1])
-                or followed
-            ):
-                continue
-            for frame in reversed([frame for frame in list(self._window)[-len(span) : -1] if frame.index >= self._next_out]):
-                if not self._look_for_hands(face_id, frame):
-                    break
+            frames = list(self._window)[-len(span) :]
+            followed = len(span) > 1 and span[-2].hands is not None
+            found = (followed or reading.view.foreign >= LOOK_FROM) and self._look_for_hands(face_id, frames[-1])
+            if found and not followed:
+                for frame in reversed([frame for frame in frames[:-1] if frame.index >= self._next_out]):
+                    if not self._look_for_hands(face_id, frame):
+                        break
+            elif followed and not found and (len(span) < 3 or span[-3].hands is None):
+                alone = span[-2]
+                colours = replace(alone.view, foreign=alone.foreign_colours)
+                frames[-2].readings[face_id] = replace(alone, view=colours, hands=None)
 
     def _look_for_hands(self, face_id: int, frame: _Frame) -> bool:
         """Add the hands before a face to the face's reading in a frame, and return whether there is any."""
