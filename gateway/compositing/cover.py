@@ -5,9 +5,9 @@ does in some frames of the same shot in which the face is free (ViBe, Barnich an
 as samples). A pixel is foreign if fewer than two samples have its colour around its place, which allows for mouths and for errors
 of the head pose. Hands have the colours of faces, so the tracker's hand landmarks add the pixels of hands.
 
-Of other things with the colours of the face, only a part is foreign, so the covered pixels are not known. Two signs tell: a small
-foreign region wholly inside the face, because what covers a face comes from beside the face; and edges in the rest of the face
-where no sample has any.
+Of other things with the colours of the face, only a part is foreign, so the covered pixels are not known. Three signs tell: the
+face stage, which compares the colours of the face with their mean, finds more; a small foreign region lies wholly inside the face,
+though what covers a face comes from beside the face; and the rest of the face has edges where no sample has any.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ _MOST_EDGES: Final = 0.008
 frames."""
 _RIM: Final = np.ones((7, 7), np.uint8)
 """Box pixels around what covers the face: edges are soft, and mixed with the face behind."""
+_FOUND: Final = 0.75
+"""Least share of what the face stage finds covered that the found pixels cover. Of microphones and hands, the pixels with their rim
+cover more than the face stage finds."""
 _SPOT_PX: Final = 2000
 """Area under which a foreign region wholly inside the face is a part of something larger, box pixels: a fifth of the lower face."""
 _EDGE: Final = np.ones((3, 3), np.uint8)
@@ -147,7 +150,7 @@ class Cover:
     mouth_share: float
 
 
-def find_cover(looks: FaceLooks, box: UInt8, hands: Float32, mouth: Float32) -> Cover | None:
+def find_cover(looks: FaceLooks, box: UInt8, hands: Float32, mouth: Float32, share: float) -> Cover | None:
     """Return what covers a face in a frame.
 
     Args:
@@ -155,6 +158,7 @@ def find_cover(looks: FaceLooks, box: UInt8, hands: Float32, mouth: Float32) -> 
         box: the footage's own render box, uint8 [160, 160, 3], RGB.
         hands: float32 [N, 21, 2], landmarks of hands, box pixels.
         mouth: float32 [59, 2], mouth-area landmarks of the person's mean mouth in the pose of the frame, box pixels.
+        share: share of the lower face that looks covered to the face stage, 0 to 1 (FaceTrack.covered_share).
 
     Returns:
         The cover; None: nothing covers the face, or the pixels are not known.
@@ -173,6 +177,8 @@ def find_cover(looks: FaceLooks, box: UInt8, hands: Float32, mouth: Float32) -> 
         return None
     pixels = np.asarray(cv2.dilate(covered, _RIM), np.uint8)
     if not hand.any() and looks.new_edges(box, np.asarray(within * (1 - pixels), np.uint8)) > _MOST_EDGES:
+        return None
+    if float(pixels[within > 0].mean()) < _FOUND * share:
         return None
     lips = np.zeros_like(face)
     cv2.fillConvexPoly(lips, cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)]).astype(np.int32)), (1,))

@@ -51,7 +51,7 @@ def face_records(frame: face_pb2.FrameFaces, rgb: UInt8, scale: float) -> npt.ND
         row["rotation"] = np.array(face.pose.rotation).reshape(3, 3)
         row["translation"] = np.array(face.pose.translation) * scale + np.array([offset, offset, 0.0])
         row["mouth"] = from_tensor(face.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
-        row["hands"] = np.nan
+        row["covered_share"], row["hands"] = face.covered_share, np.nan
         if face.HasField("hands"):
             hands = from_tensor(face.hands, "hands", dtype=np.float32, shape=(None, NUM_HAND_LANDMARKS, 2))[:MAX_HANDS]
             row["hands"][: len(hands)] = apply_affine(box_from_frame(pose_of(row)), hands * scale + offset)

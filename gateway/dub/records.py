@@ -114,6 +114,7 @@ FACE_RECORD = np.dtype(
         ("reason", "<i4"),
         ("confidence", "<f4"),
         ("visibility", "<f4"),
+        ("covered_share", "<f4"),
         ("blink", "<f4"),
         ("box", "<f4", (4,)),
         ("scale", "<f8"),

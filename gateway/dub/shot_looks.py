@@ -58,7 +58,8 @@ class ShotLooks:
             return None
         looks, mouth = self._looks_of(self._shot(record))
         # The tracker guesses the place of a covered mouth. The head pose says it better.
-        return find_cover(looks, record["pixels"], hands_of(record), head_to_box(mouth, pose_of(record)))
+        box_mouth = head_to_box(mouth, pose_of(record))
+        return find_cover(looks, record["pixels"], hands_of(record), box_mouth, float(record["covered_share"]))
 
     def _shot(self, record: Any) -> int:
         return int(np.searchsorted(self._edges, int(record["frame"]), side="right")) - 1

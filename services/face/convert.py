@@ -164,6 +164,7 @@ def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
         mouth_visibility=face.mouth_visibility,
         blink=face.blink,
         reason=common_pb2.FrameReason.Value(_PREFIX + face.reason),
+        covered_share=face.covered_share,
     )
     if face.coefficients is not None:
         message.coefficients.CopyFrom(coefficients_to_proto(face.coefficients))

@@ -452,6 +452,7 @@ class FaceTracker:
             coefficients=coefficients,
             embedding=reading.embedding,
             hands=reading.hands,
+            covered_share=min(reading.view.foreign, 1.0),
         )
 
     def _views_ahead(self, face_id: int, position: int) -> list[MouthView]:

@@ -46,21 +46,23 @@ def test_returning_face_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> 
 
 
 def test_occluder_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    """The patch lies over the mouth at 30 to 74 of the clip, and beside it before and after; it is one flat colour."""
+    """The patch has a colour of the face, so its edges are not known.
+
+    It lies over the mouth at 30 to 74 of the clip, and beside the mouth before and after.
+    """
     footage, output = cut(clips.path("derived/d07_moving_occluder.mp4"), tmp_path / "footage.mp4", 0, 3.6), tmp_path / "dub.mp4"
     clear = clips.path("video/vr_face5.mp4")
     outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     covered = outcome.plan.reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH
-    # In the other frames with the patch, at most about half of the mouth is covered.
-    assert 10 <= covered.sum() <= 40
+    assert 40 <= covered.sum() <= 50
     for index, (free, old, new) in enumerate(zip(decoded(clear), decoded(footage), decoded(output), strict=False)):
         if covered[index]:
             assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True)), index
             continue
         patch = np.abs(old[0].astype(int) - free[0].astype(int)) > 40
         # The neck moves with the jaw, and reads across the edge of a patch that touches the neck.
-        patch = cv2.erode(patch.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-        np.testing.assert_allclose(new[0][patch].astype(int), old[0][patch], atol=1, err_msg=str(index))
+        patch = cv2.erode(patch.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        np.testing.assert_array_equal(old[0][patch], new[0][patch], err_msg=str(index))
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class Face:
             over several frames says whether two faces are of one person.
         embedding_network: name of the network of `embedding`; empty: no embedding.
         hands: float32 [N, 21, 2], landmarks of the hands that cover a part of the lower face, pixels.
+        covered_share: share of the lower face that looks covered, 0 to 1.
         message: the stage's whole answer, which `fit_identity` sends back.
     """
 
@@ -86,6 +87,7 @@ class Face:
     embedding: Float32 | None = field(default=None, compare=False)
     embedding_network: str = ""
     hands: Float32 = field(default_factory=lambda: np.empty((0, 21, 2), np.float32), compare=False)
+    covered_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ def _face(message: pb.FaceTrack) -> Face:
         embedding=from_tensor(message.embedding.vector) if message.HasField("embedding") else None,
         embedding_network=message.embedding.network,
         hands=from_tensor(message.hands) if message.HasField("hands") else np.empty((0, 21, 2), np.float32),
+        covered_share=message.covered_share,
     )
 
 

@@ -37,13 +37,13 @@ def covered_by_disc(centre: tuple[int, int], radius: int, colour: tuple[int, int
 
 
 def cover_of(looks: FaceLooks, seen: UInt8, hands: Float32 = NO_HANDS) -> Cover:
-    cover = find_cover(looks, seen, hands, mouth())
+    cover = find_cover(looks, seen, hands, mouth(), 0.0)
     assert cover is not None
     return cover
 
 
 def test_free_face_has_no_cover(looks: FaceLooks) -> None:
-    assert find_cover(looks, free_box(7), NO_HANDS, mouth()) is None
+    assert find_cover(looks, free_box(7), NO_HANDS, mouth(), 0.0) is None
 
 
 def test_microphone_is_covered_to_its_edge(looks: FaceLooks) -> None:
@@ -66,17 +66,24 @@ def test_share_of_the_mouth(looks: FaceLooks) -> None:
 def test_spot_inside_the_face_is_not_known(looks: FaceLooks) -> None:
     """What covers a face comes from beside the face. A spot inside is a part of something larger in the colours of the face."""
     spot, _ = covered_by_disc((80, 92), 8, BLACK)
-    assert find_cover(looks, spot, NO_HANDS, mouth()) is None
+    assert find_cover(looks, spot, NO_HANDS, mouth(), 0.0) is None
 
 
 def test_new_edges_tell_of_unseen_parts(looks: FaceLooks) -> None:
     """A disc with a stick in the colours of the face: the edges of the stick show that the disc is not all."""
     seen, _ = covered_by_disc((60, 130), 30, BLACK)
-    assert find_cover(looks, seen, NO_HANDS, mouth()) is not None
+    assert find_cover(looks, seen, NO_HANDS, mouth(), 0.0) is not None
     darker = tuple(int(0.9 * value) for value in SKIN)
     for across in (92, 100, 108):
         cv2.line(seen, (across, 60), (across, 110), darker, 3)
-    assert find_cover(looks, seen, NO_HANDS, mouth()) is None
+    assert find_cover(looks, seen, NO_HANDS, mouth(), 0.0) is None
+
+
+def test_face_stage_finds_more(looks: FaceLooks) -> None:
+    """If the face stage finds much more of the face covered, the found pixels are not all."""
+    seen, _ = covered_by_disc((100, 130), 40, BLACK)
+    assert find_cover(looks, seen, NO_HANDS, mouth(), 0.1) is not None
+    assert find_cover(looks, seen, NO_HANDS, mouth(), 0.8) is None
 
 
 def test_hand_in_the_colours_of_the_face(looks: FaceLooks) -> None:
@@ -90,8 +97,8 @@ def test_hand_in_the_colours_of_the_face(looks: FaceLooks) -> None:
 def test_few_free_frames_tell_nothing() -> None:
     few = learn_looks([free_box(step) for step in range(7)], [mouth()] * 7)
     seen, _ = covered_by_disc((100, 130), 40, BLACK)
-    assert find_cover(few, seen, NO_HANDS, mouth()) is None
-    assert find_cover(learn_looks([], []), seen, NO_HANDS, mouth()) is None
+    assert find_cover(few, seen, NO_HANDS, mouth(), 0.0) is None
+    assert find_cover(learn_looks([], []), seen, NO_HANDS, mouth(), 0.0) is None
 
 
 def test_nothing_moves_behind_a_cover() -> None:
