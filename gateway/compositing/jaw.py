@@ -119,6 +119,18 @@ class JawMove:
     shift: Float32
     mask: UInt8
 
+    def behind(self, covered: Bool) -> JawMove:
+        """Return the same move behind what covers the face.
+
+        Args:
+            covered: bool [160, 160], pixels that keep the samples of the footage.
+        """
+        depth = cv2.distanceTransform((~covered).view(np.uint8), cv2.DIST_L2, 5)
+        length = np.maximum(cv2.magnitude(*cv2.split(self.shift)), np.float32(_LEAST_PX))
+        follows = np.clip(cv2.divide(depth - np.float32(_EDGE_PX), length, scale=_YIELDING), 0.0, 1.0)
+        shown = np.minimum(depth / np.float32(_FADE_PX), np.float32(1.0))
+        return JawMove(_times(self.shift, np.asarray(follows, np.float32)), np.asarray(np.rint(self.mask * shown), np.uint8))
+
 
 def move_jaw(filmed: Float32, target: Float32, mask: UInt8, movable: Bool) -> JawMove:
     """Return how the footage moves, and where the rendered box shows, if some pixels of the footage keep their samples.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,9 +19,11 @@ from dubstage.face.v1 import face_pb2
 from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
-from services.common.array_types import Float32, Float64, Int32, Int64, UInt8
+from gateway.dub.shot_looks import ShotLooks
+from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
-from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame
+from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame
+from services.common.face.hands import MAX_HANDS, NUM_HAND_LANDMARKS
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
 from services.common.wire.messages import from_tensor
@@ -49,6 +51,10 @@ def face_records(frame: face_pb2.FrameFaces, rgb: UInt8, scale: float) -> npt.ND
         row["rotation"] = np.array(face.pose.rotation).reshape(3, 3)
         row["translation"] = np.array(face.pose.translation) * scale + np.array([offset, offset, 0.0])
         row["mouth"] = from_tensor(face.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
+        row["covered_share"], row["hands"] = face.covered_share, np.nan
+        if face.HasField("hands"):
+            hands = from_tensor(face.hands, "hands", dtype=np.float32, shape=(None, NUM_HAND_LANDMARKS, 2))[:MAX_HANDS]
+            row["hands"][: len(hands)] = apply_affine(box_from_frame(pose_of(row)), hands * scale + offset)
         row["pixels"] = cut_box(rgb, pose_of(row))
     return rows
 
@@ -62,6 +68,10 @@ def cut_box(rgb: UInt8, pose: HeadPose) -> UInt8:
     return sample_patch(rgb, box_from_frame(pose), (BOX_SIZE, BOX_SIZE))
 
 
+_COMES_AND_GOES: Final = 12
+"""Frames in which something comes before a face and goes again."""
+
+
 @dataclass(frozen=True, slots=True)
 class FaceIndex:
     """Index of the face records of a video.
@@ -72,6 +82,9 @@ class FaceIndex:
         centre: float32 [R, 2], box centre in frame pixels.
         shot_cuts: frames that begin a shot.
         embeddings: mean embedding of each face by face id, if the faces were measured.
+        with_hands: int64, records with hands before the face.
+        partly_covered: int64, records of covered mouths that can be replaced all the same: at most half of the mouth is covered,
+            and the pixels of what covers the mouth are known (ShotLooks.covers).
     """
 
     frame: Int32
@@ -82,6 +95,21 @@ class FaceIndex:
     shot_cuts: tuple[int, ...]
     num_frames: int
     embeddings: Mapping[int, Face] = field(default_factory=dict)
+    with_hands: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    partly_covered: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def free_frames(self, face_id: int) -> Bool:
+        """Return the frames in which the mouth of a face can be replaced and nothing covers a part of the face, bool [num_frames].
+
+        What covers a mouth shows in some frames before and after, in which it covers too little for the face stage to tell.
+        """
+        rows = self.rows_of(face_id)
+        (frames,) = np.nonzero(rows >= 0)
+        reason, hands = self.reason[rows[frames]], np.isin(rows[frames], self.with_hands)
+        free, covered = np.zeros((2, self.num_frames), np.bool_)
+        free[frames] = (reason == common_pb2.FRAME_REASON_DUBBED) & ~hands
+        covered[frames] = (reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH) | hands
+        return free & ~(np.convolve(covered, np.ones(2 * _COMES_AND_GOES + 1), "same") > 0.5)
 
     def rows_of(self, face_id: int) -> Int64:
         """Return the record row of a face in each frame, int64 [num_frames]; -1: the frame does not show the face."""
@@ -107,12 +135,13 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
         box = rows["box"].astype(np.float64)
         centre = box[:, :2] + box[:, 2:] / 2
         area = box[:, 2] * box[:, 3]
-        parts = [rows["frame"], rows["face_id"], rows["reason"], area, centre[:, 0], centre[:, 1]]
+        hands = np.isfinite(rows["hands"]).all(axis=(2, 3)).any(axis=1)
+        parts = [rows["frame"], rows["face_id"], rows["reason"], area, centre[:, 0], centre[:, 1], hands]
         columns.append(np.stack([np.asarray(part, np.float64) for part in parts], axis=1))
-    table = np.concatenate(columns) if columns else np.empty((0, 6))
+    table = np.concatenate(columns) if columns else np.empty((0, 7))
     _check_index(table, shot_cuts, num_frames)
     assert isinstance(shot_cuts, list)
-    return FaceIndex(
+    index = FaceIndex(
         frame=table[:, 0].astype(np.int32),
         face_id=table[:, 1].astype(np.int32),
         reason=table[:, 2].astype(np.int32),
@@ -120,7 +149,36 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
         centre=table[:, 4:6].astype(np.float32),
         shot_cuts=tuple(shot_cuts),
         num_frames=num_frames,
+        with_hands=np.flatnonzero(table[:, 6]).astype(np.int64),
     )
+    return replace(index, partly_covered=_partly_covered(faces, index))
+
+
+_MOST_COVERED: Final = 0.6
+"""Largest share of the mouth that may look covered in a frame whose mouth is replaced. A mouth half of which is covered looks .5
+to .58 covered."""
+_SHORTEST: Final = 5
+"""Frames of the shortest stretch of replaced mouths between frames that pass through. Shorter ones would only fade in and out."""
+
+
+def _partly_covered(faces: RecordFile, index: FaceIndex) -> Int64:
+    """Return the records of covered mouths that can be replaced all the same."""
+    covered = index.reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+    found = [np.empty(0, np.int64)]
+    for face_id in np.unique(index.face_id[covered]).tolist():
+        rows, free = index.rows_of(face_id), index.free_frames(face_id)
+        looks = ShotLooks(faces, rows, free, index.shot_cuts)
+        replaced = (rows >= 0) & (index.reason[rows] == common_pb2.FRAME_REASON_DUBBED)
+        (frames,) = np.nonzero((rows >= 0) & covered[rows])
+        for frame in frames.tolist():
+            (cover,) = looks.covers(faces.read_rows([int(rows[frame])]))
+            replaced[frame] = cover is not None and cover.mouth_share <= _MOST_COVERED
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], replaced, [0]])))
+        for begin, end in edges.reshape(-1, 2):
+            if end - begin < _SHORTEST:
+                replaced[begin:end] = False
+        found.append(rows[frames[replaced[frames]]])
+    return np.sort(np.concatenate(found))
 
 
 def _check_index(table: Float64, shot_cuts: object, num_frames: int) -> None:

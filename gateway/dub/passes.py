@@ -26,10 +26,11 @@ from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.plan import Plan, make_plan
 from gateway.dub.reference import ReferenceFace
-from gateway.dub.render import DubbedMouth, ShotColours, VideoInputs, rendered_windows
+from gateway.dub.render import DubbedMouth, VideoInputs, rendered_windows
 from gateway.dub.request import (
     DubRequest,
 )
+from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.slow_expression import find_expression, target_mouths
 from gateway.dub.speech import (
     AlignedSpeech,
@@ -271,8 +272,9 @@ class DubPasses:
         reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
         config = window_config(self.analysis.method, actor, part.request.warp, reference, detail_scale=scale)
         usable, rows = part.plan.rendered(), part.plan.row
-        colours = ShotColours(video.faces, rows, usable, video.index.shot_cuts)
-        inputs = VideoInputs(self.analysis.stages, config, usable, rows, video.faces, colours, part.mouths, part.speech)
+        assert part.person.face_id is not None, "the person is shown"
+        looks = ShotLooks(video.faces, rows, video.index.free_frames(part.person.face_id), video.index.shot_cuts)
+        inputs = VideoInputs(self.analysis.stages, config, usable, rows, video.faces, looks, part.mouths, part.speech)
 
         def chosen(done: int) -> None:
             self.on_progress("insides", done, part.plan.num_frames)

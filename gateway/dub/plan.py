@@ -75,7 +75,9 @@ def make_plan(
     anyone[index.frame] = True
     reason = np.where(anyone, common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE)
     present = row >= 0
-    reason[present] = index.reason[row[present]]
+    reasons = index.reason.copy()
+    reasons[index.partly_covered] = DUBBED
+    reason[present] = reasons[row[present]]
     if frames is None:
         strength = _strength(reason == DUBBED, index.shot_cuts)
         reason[(reason == DUBBED) & (speech_probability < SILENT_BELOW)] = SILENT

@@ -21,6 +21,7 @@ from gateway.dub.disk import Allowance, job_folder
 from services.common.array_types import Array, Float32
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, POSE_SIZE, HeadPose, head_to_box
+from services.common.face.hands import MAX_HANDS, NUM_HAND_LANDMARKS
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.files import write_whole
 
@@ -113,6 +114,7 @@ FACE_RECORD = np.dtype(
         ("reason", "<i4"),
         ("confidence", "<f4"),
         ("visibility", "<f4"),
+        ("covered_share", "<f4"),
         ("blink", "<f4"),
         ("box", "<f4", (4,)),
         ("scale", "<f8"),
@@ -120,10 +122,11 @@ FACE_RECORD = np.dtype(
         ("translation", "<f8", (3,)),
         ("mouth", "<f4", (NUM_MOUTH_AREA, 3)),
         ("landmarks", "<f4", (NUM_LANDMARKS, 3)),
+        ("hands", "<f4", (MAX_HANDS, NUM_HAND_LANDMARKS, 2)),
         ("pixels", "u1", (BOX_SIZE, BOX_SIZE, 3)),
     ]
 )
-"""One face of one frame: the FaceTrack message and the render box, uint8 RGB."""
+"""One face of one frame: the FaceTrack message and the render box, uint8 RGB. Hands are in box pixels; NaN: no hand."""
 
 MOTION_RECORD = np.dtype(
     [

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final
 
 import numpy as np
 
@@ -14,66 +13,20 @@ from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import cancel_all, in_thread
-from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, learn_colours
 from gateway.dub.journal import Journal, step_key
 from gateway.dub.plan import Plan
-from gateway.dub.records import RecordFile, mouth_in_box
+from gateway.dub.records import RecordFile
+from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, WindowConfig, render_window, with_context
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
-from services.common.array_types import Array, Bool, Float32, Int64
+from services.common.array_types import Bool, Float32, Int64
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE
 from services.common.store.tensor_bytes import NamedArrays
 
 WINDOWS_AHEAD = 3
 """Most windows in work at once: while one is warped, another is rendered and a third is encoded."""
-
-
-_SHOTS: Final = 8
-"""Shots whose colours are kept: more than the windows in work can show at once, as a rule."""
-
-
-class ShotColours:
-    """Colours of one face in each shot of a video, learned when a frame of the shot is first asked for.
-
-    Args:
-        faces: FACE_RECORDs of the video.
-        rows: int64 [T], record of the face in each frame; -1: none.
-        usable: bool [T], frames to learn from.
-        shot_cuts: frames that begin a shot.
-    """
-
-    def __init__(self, faces: RecordFile, rows: Int64, usable: Bool, shot_cuts: Sequence[int]) -> None:
-        self._faces, self._rows, self._usable = faces, rows, usable
-        self._edges = np.unique([0, *shot_cuts, len(rows)])
-        self._learned: dict[int, FaceColours] = {}
-
-    def movable(self, records: Array) -> Bool:
-        """Return the pixels that may move and change, bool [N, 160, 160].
-
-        Args:
-            records: FACE_RECORDs [N] of the face.
-        """
-        found = np.empty((len(records), BOX_SIZE, BOX_SIZE), np.bool_)
-        for place, record in enumerate(records):
-            found[place] = self._of(int(record["frame"])).movable(record["pixels"], mouth_in_box(record))
-        return found
-
-    def _of(self, frame: int) -> FaceColours:
-        shot = int(np.searchsorted(self._edges, frame, side="right")) - 1
-        colours = self._learned.get(shot)
-        if colours is None:
-            begin, end = self._edges[shot : shot + 2]
-            frames = begin + np.flatnonzero(self._usable[begin:end])
-            chosen = frames[np.unique(np.linspace(0, len(frames) - 1, LEARNED_FRAMES).round().astype(int))]
-            records = self._faces.read_rows(self._rows[chosen].tolist())
-            colours = learn_colours(list(records["pixels"]), [mouth_in_box(record) for record in records])
-            # Windows learn in several threads. What they learn of a shot is the same.
-            for oldest in list(self._learned)[: -_SHOTS + 1]:
-                self._learned.pop(oldest, None)
-            self._learned[shot] = colours
-        return colours
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +38,7 @@ class VideoInputs:
         usable: bool [T], frames whose mouth can be rendered.
         rows: int64 [T], face record of the target in each frame; -1: none.
         faces: FACE_RECORDs of the video.
-        colours: colours of the target in each shot.
+        looks: looks of the target in each shot.
         mouths: returns the target mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
         speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
         insides: int64 [T], see FrameSpan; -1 where no mouth is rendered; None: not chosen.
@@ -96,7 +49,7 @@ class VideoInputs:
     usable: Bool
     rows: Int64
     faces: RecordFile
-    colours: ShotColours
+    looks: ShotLooks
     mouths: Callable[[int, int], Float32]
     speech: Callable[[Int64], Float32] | None = None
     insides: Int64 | None = None
@@ -160,7 +113,8 @@ class VideoInputs:
             targets=(frames >= run.start) & (frames < run.stop),
             speech=await asyncio.to_thread(self.speech, frames) if self.speech is not None else None,
             insides=None if self.insides is None else self.insides[context.start : context.stop],
-            movable=await asyncio.to_thread(self.colours.movable, span.records),
+            movable=await asyncio.to_thread(self.looks.movable, span.records),
+            covers=await asyncio.to_thread(self.looks.covers, span.records),
         )
         return await render_window(self.stages, self.config, span)
 

@@ -22,6 +22,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.compositing.blend import blend_box
+from gateway.compositing.cover import Cover
 from gateway.compositing.detail import skin_under
 from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
 from gateway.dub.enrol import EnrolledActor
@@ -105,6 +106,7 @@ class FrameSpan:
             stage chooses by the frames of the span alone.
         movable: bool [N, 160, 160], pixels of the footage that may move and change (FaceColours.movable); None: the span is not
             rendered.
+        covers: what covers the face in each of the N frames, which keeps its pixels (ShotLooks.covers); None: the face is free.
     """
 
     records: Array
@@ -113,6 +115,7 @@ class FrameSpan:
     speech: Float32 | None = None
     insides: Int64 | None = None
     movable: Bool | None = None
+    covers: Sequence[Cover | None] | None = None
 
     def __len__(self) -> int:
         """Return the number of frames, N."""
@@ -143,7 +146,13 @@ class FrameSpan:
             mask: uint8 [160, 160], lower-face mask.
         """
         assert self.movable is not None, "the span is rendered"
-        return move_jaw(self.filmed(place), target, mask, self.movable[place])
+        moved = move_jaw(self.filmed(place), target, mask, self.movable[place])
+        cover = self.cover(place)
+        return moved if cover is None else moved.behind(cover.pixels)
+
+    def cover(self, place: int) -> Cover | None:
+        """Return what covers the face in a frame; None: the face is free."""
+        return None if self.covers is None else self.covers[place]
 
     def background(self, place: int, move: JawMove) -> UInt8:
         """Return the footage's own box of a frame after the move, uint8 [160, 160, 3], RGB."""
@@ -466,7 +475,9 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
         rendered = [(picture, grounds[place].mask) for place, picture in zip(places, pictures, strict=True)]
     moves = [grounds[place].move for place in places]
     masks = [np.minimum(mask, move.mask) for (_, mask), move in zip(rendered, moves, strict=True)]
-    boxes = [(box, grounds[place].picture) for place, (box, _) in zip(places, rendered, strict=True)]
+    boxes = [
+        (box, _behind(grounds[place].picture, box, span.cover(place))) for place, (box, _) in zip(places, rendered, strict=True)
+    ]
     blended = await asyncio.to_thread(
         lambda: [blend_box(box, picture, mask) for (box, picture), mask in zip(boxes, masks, strict=True)]
     )
@@ -482,6 +493,11 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
         filmed=np.stack([span.filmed(place) for place in places]) if count else np.empty((0, 59, 2), np.float32),
         detail=await asyncio.to_thread(details_of, config, wanted, blended),
     )
+
+
+def _behind(picture: UInt8, box: UInt8, cover: Cover | None) -> UInt8:
+    """Return the picture that a rendered box is blended onto: the colours of what covers the face must not reach the face."""
+    return picture if cover is None else np.where(cover.pixels[..., None], box, picture)
 
 
 def _stored(shift: Float32) -> Int16:

@@ -22,7 +22,8 @@ from gateway.dub.face_choice import FaceChoice
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import MotionClip
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
-from gateway.dub.render import ShotColours, VideoInputs, runs_of
+from gateway.dub.render import VideoInputs, runs_of
+from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
 from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
@@ -273,7 +274,7 @@ class PipelineSession:
             usable,
             self._rows,
             self._shot.workspace.faces,
-            ShotColours(self._shot.workspace.faces, self._rows, usable, self._shot.index.shot_cuts),
+            ShotLooks(self._shot.workspace.faces, self._rows, usable, self._shot.index.shot_cuts),
             lambda begin, end: mouths[begin:end],
             (lambda chosen: heard[chosen]) if heard is not None else None,
         )

@@ -164,6 +164,7 @@ def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
         mouth_visibility=face.mouth_visibility,
         blink=face.blink,
         reason=common_pb2.FrameReason.Value(_PREFIX + face.reason),
+        covered_share=face.covered_share,
     )
     if face.coefficients is not None:
         message.coefficients.CopyFrom(coefficients_to_proto(face.coefficients))
@@ -171,6 +172,8 @@ def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
     if face.embedding is not None:
         message.embedding.network = face.embedding.network
         message.embedding.vector.CopyFrom(to_tensor(face.embedding.vector))
+    if face.hands is not None:
+        message.hands.CopyFrom(to_tensor(face.hands))
     return message
 
 

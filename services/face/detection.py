@@ -26,9 +26,9 @@ from services.common.face.sampling import sample_patch
 PATCH_SIZE: Final = 192
 """Side of the mesh network's input, pixels."""
 
-_EXECUTOR: Final = 'executor { type: "ApplicationThreadExecutor" }\n'
+EXECUTOR: Final = 'executor { type: "ApplicationThreadExecutor" }\n'
 _MESH_GRAPH: Final = (
-    _EXECUTOR
+    EXECUTOR
     + """
 input_stream: "image"
 output_stream: "landmarks"
@@ -83,7 +83,7 @@ node {
 """
 )
 _DETECTOR_GRAPH: Final = (
-    _EXECUTOR
+    EXECUTOR
     + """
 input_stream: "image"
 output_stream: "detections"
@@ -127,7 +127,7 @@ def _redirected() -> Iterator[None]:
         os.close(nowhere)
 
 
-class _Graph:
+class Graph:
     """Running MediaPipe graph with the input stream `image`."""
 
     def __init__(self, config: str, outputs: tuple[str, ...]) -> None:
@@ -189,7 +189,7 @@ class MeshNetwork:
     """MediaPipe's face mesh with attention (478 points)."""
 
     def __init__(self) -> None:
-        self._graph = _Graph(_MESH_GRAPH, ("landmarks", "score"))
+        self._graph = Graph(_MESH_GRAPH, ("landmarks", "score"))
 
     def __call__(self, patch: npt.NDArray[np.uint8]) -> PatchReading:
         """Return the landmarks of one face.
@@ -202,7 +202,7 @@ class MeshNetwork:
         """
         packets = self._graph.run(patch)
         message = self._graph.get.get_proto(packets["landmarks"])
-        points = _landmarks(message) * PATCH_SIZE
+        points = landmarks_of(message) * PATCH_SIZE
         points[:, :2] -= 0.5
         return PatchReading(points, float(self._graph.get.get_float(packets["score"])))
 
@@ -211,7 +211,7 @@ class MeshNetwork:
         self._graph.close()
 
 
-def _landmarks(message: Any) -> npt.NDArray[np.float32]:
+def landmarks_of(message: Any) -> npt.NDArray[np.float32]:
     """Return x, y, z of a NormalizedLandmarkList, float32 [N, 3].
 
     The values are read from the wire bytes, which is six times as fast as reading the message's objects.
@@ -242,7 +242,7 @@ class DetectorNetwork:
     """MediaPipe's face detector; `reach` is "Short" (faces near the camera, 128 x 128) or "Full" (far faces too, 192 x 192)."""
 
     def __init__(self, reach: str, min_score: float) -> None:
-        self._graph = _Graph(_DETECTOR_GRAPH % (reach, min_score), ("detections",))
+        self._graph = Graph(_DETECTOR_GRAPH % (reach, min_score), ("detections",))
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[RawDetection]:
         """Return all faces in a picture, uint8 RGB [H, W, 3], by falling score."""

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32, Float64
+from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, head_template
 from services.common.face.landmarks import (
     CHEEKS,
@@ -131,6 +131,19 @@ class AppearanceMemory:
         self._upper += rate * upper
         self._yaw += rate * (yaw_degrees - self._yaw)
         return share
+
+
+def covered_share(mask: UInt8, landmarks: Float32) -> float:
+    """Return the share of the lower face, 0 to 1, that a mask covers.
+
+    Args:
+        mask: uint8 [S, S], 1 where something covers the picture.
+        landmarks: float32 [>= 468, >= 2], of the face, pixels of the mask.
+    """
+    places = np.rint(landmarks[LOWER, :2]).astype(np.intp)
+    inside = ((places >= 0) & (places < len(mask))).all(axis=1)
+    x, y = places[inside].T
+    return float(_AREAS[inside] @ mask[y, x])
 
 
 def _light_change(upper: Float64) -> Float64:

@@ -13,7 +13,7 @@ embeddings of several frames tells people apart much better than the embedding o
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, UInt8
-from services.common.face.crops import HeadPose, to_head_space
+from services.common.face.crops import HeadPose, to_frame, to_head_space
 from services.common.face.landmarks import (
     JAW,
     LEFT_EYE_CORNERS,
@@ -47,6 +47,7 @@ from services.face.detection import (
     region_of_pose,
 )
 from services.face.fitting.streaming import StreamFitter
+from services.face.hands import LOOK_FROM, HandNetwork, hands_before
 from services.face.quality import (
     AppearanceMemory,
     FrameVerdict,
@@ -253,7 +254,9 @@ class _Reading:
 
     raw: RawFace
     view: MouthView
+    foreign_colours: float
     embedding: FaceEmbedding | None
+    hands: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +264,7 @@ class _Frame:
     index: int
     shot_cut: bool
     readings: dict[int, _Reading]
+    picture: UInt8
 
 
 class Networks:
@@ -275,10 +279,17 @@ class Networks:
         """The network of face embeddings, which few streams need: loaded when it is first used, in another 0.1 s."""
         return EmbeddingNetwork()
 
+    @cached_property
+    def hands(self) -> HandNetwork:
+        """The networks of hands, which few streams need: loaded when they are first used."""
+        return HandNetwork()
+
     def close(self) -> None:
         """Free the networks."""
         self.detector.close()
         self.mesh.close()
+        if "hands" in self.__dict__:
+            self.hands.close()
 
 
 class FaceTracker:
@@ -317,7 +328,8 @@ class FaceTracker:
         if self._fitter is not None:
             for face_id, reading in readings.items():
                 self._fitter.see(face_id, index, reading.raw, picture)
-        self._window.append(_Frame(index, cut, readings))
+        self._window.append(_Frame(index, cut, readings, picture))
+        self._find_hands()
         return [self._emit()] if index - self._next_out >= self._options.half_width else []
 
     def finish(self) -> list[FrameFaces]:
@@ -363,7 +375,38 @@ class FaceTracker:
             foreign = look.measure(appearance, reading.pose.yaw_degrees)
         seen, lips_seen = float(inside.mean()), bool(inside[:NUM_LIPS].all())
         view = MouthView(reading.score, reading.pose, seen, lips_seen, foreign)
-        return _Reading(raw, view, self._embedding(picture, face_id, reading))
+        return _Reading(raw, view, foreign, self._embedding(picture, face_id, reading))
+
+    def _find_hands(self) -> None:
+        """Look for hands before the faces of the newest frame.
+
+        A hand that was not there before may have come unseen: the frames that are not finished are looked at too. A hand that is
+        there in one frame only is none.
+        """
+        for face_id, reading in self._window[-1].readings.items():
+            span, _ = self._span(face_id, len(self._window) - 1)
+            frames = list(self._window)[-len(span) :]
+            followed = len(span) > 1 and span[-2].hands is not None
+            found = (followed or reading.view.foreign >= LOOK_FROM) and self._look_for_hands(face_id, frames[-1])
+            if found and not followed:
+                for frame in reversed([frame for frame in frames[:-1] if frame.index >= self._next_out]):
+                    if not self._look_for_hands(face_id, frame):
+                        break
+            elif followed and not found and (len(span) < 3 or span[-3].hands is None):
+                alone = span[-2]
+                colours = replace(alone.view, foreign=alone.foreign_colours)
+                frames[-2].readings[face_id] = replace(alone, view=colours, hands=None)
+
+    def _look_for_hands(self, face_id: int, frame: _Frame) -> bool:
+        """Add the hands before a face to the face's reading in a frame, and return whether there is any."""
+        reading = frame.readings[face_id]
+        landmarks = to_frame(reading.raw.head_landmarks, reading.raw.pose)
+        hands, share = hands_before(self._networks.hands, frame.picture, landmarks, reading.raw.pose)
+        if not len(hands):
+            return False
+        view = replace(reading.view, foreign=max(reading.view.foreign, share))
+        frame.readings[face_id] = replace(reading, view=view, hands=hands)
+        return True
 
     def _embedding(self, picture: npt.NDArray[np.uint8], face_id: int, reading: MeshReading) -> FaceEmbedding | None:
         every = self._options.embed_every
@@ -408,6 +451,8 @@ class FaceTracker:
             reason=verdict.reason,
             coefficients=coefficients,
             embedding=reading.embedding,
+            hands=reading.hands,
+            covered_share=min(reading.view.foreign, 1.0),
         )
 
     def _views_ahead(self, face_id: int, position: int) -> list[MouthView]:

@@ -106,6 +106,8 @@ class TrackedFace:
         reason: DUBBED where the mouth can be replaced.
         coefficients: coefficients of the stream's morphable model; None without one.
         embedding: embedding of the face, in the frames that `embed_every` asks for.
+        hands: float32 [N, 21, 2], landmarks of the hands that cover a part of the face, frame pixels, not smoothed; None: no hand.
+        covered_share: share of the lower face that looks covered, 0 to 1.
     """
 
     face_id: int
@@ -119,6 +121,8 @@ class TrackedFace:
     reason: Reason
     coefficients: FaceCoefficients | None = None
     embedding: FaceEmbedding | None = None
+    hands: npt.NDArray[np.float32] | None = None
+    covered_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,9 @@ from gateway.dub.messages import timeline_of
 from gateway.dub.motion_clip import clip_of, enrolment_rows, frame_seconds
 from gateway.dub.plan import make_plan
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.dub.render import ShotColours, VideoInputs
+from gateway.dub.render import VideoInputs
 from gateway.dub.request import DubRequest
+from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import window_config
 from gateway.media.probe import probe
@@ -139,9 +140,9 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         await predict_motion(stages, request, speech, motion)
         plan = make_plan(index, 0, np.ones(total, np.float32))
         config = window_config(method, actor, texture_pb2.WARP_MODE_UNSPECIFIED)
-        colours = ShotColours(faces, plan.row, plan.rendered(), index.shot_cuts)
+        looks = ShotLooks(faces, plan.row, plan.rendered(), index.shot_cuts)
         inputs = VideoInputs(
-            stages, config, plan.rendered(), plan.row, faces, colours, lambda begin, end: motion.read(begin, end)["mouth"]
+            stages, config, plan.rendered(), plan.row, faces, looks, lambda begin, end: motion.read(begin, end)["mouth"]
         )
         window = await inputs.render_run(range(12))
     assert actor.renderer is not None

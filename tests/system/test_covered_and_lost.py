@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +15,11 @@ import pytest
 from dubstage.common.v1 import common_pb2
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from services.common.array_types import Bool, UInt8
+from services.common.face.landmarks import LIPS_OUTER
+from services.face.tracking import FaceTracker, Networks
+from services.face.types import TrackOptions
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds
 
 
@@ -38,7 +46,10 @@ def test_returning_face_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> 
 
 
 def test_occluder_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    """The patch lies over the mouth at 30 to 74 of the clip, and beside it before and after; it is one flat colour."""
+    """The patch has a colour of the face, so its edges are not known.
+
+    It lies over the mouth at 30 to 74 of the clip, and beside the mouth before and after.
+    """
     footage, output = cut(clips.path("derived/d07_moving_occluder.mp4"), tmp_path / "footage.mp4", 0, 3.6), tmp_path / "dub.mp4"
     clear = clips.path("video/vr_face5.mp4")
     outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
@@ -52,6 +63,65 @@ def test_occluder_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Pa
         # The neck moves with the jaw, and reads across the edge of a patch that touches the neck.
         patch = cv2.erode(patch.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         np.testing.assert_array_equal(old[0][patch], new[0][patch], err_msg=str(index))
+
+
+@dataclass(frozen=True, slots=True)
+class Microphone:
+    """A black disc before a face in one frame: the frame, the disc's pixels, and the share of the mouth behind the disc."""
+
+    picture: UInt8
+    disc: Bool
+    mouth_share: float
+
+
+def with_microphone(path: Path, num_frames: int) -> list[Microphone]:
+    """The first frames of footage. The disc comes from below to the mouth, moves to and fro beside the mouth, and goes again."""
+    with VideoReader(probe(path)) as reader:
+        pictures = [to_rgb(frame) for frame in reader.frames(0, num_frames)]
+    tracker = FaceTracker(Networks(), TrackOptions(max_faces=1))
+    tracked = [frame for picture in pictures for frame in tracker.push(picture)] + tracker.finish()
+    made = []
+    for index, (picture, frame) in enumerate(zip(pictures, tracked, strict=True)):
+        (face,) = frame.faces
+        lips = face.landmarks[list(LIPS_OUTER), :2]
+        width = float(np.ptp(lips[:, 0]))
+        there = np.clip((index - 45) / 12, 0, 1) - np.clip((index - num_frames + 30) / 12, 0, 1)
+        x, y = lips.mean(axis=0) + np.array([0.5 * width * (1 + 0.4 * np.sin(index / 9)), width * (0.4 + 3.0 * (1 - there))])
+        disc, mouth = np.zeros((2, *picture.shape[:2]), np.uint8)
+        if there > 0:
+            cv2.circle(disc, (round(float(x)), round(float(y))), round(0.6 * width), (1,), cv2.FILLED)
+        cv2.fillConvexPoly(mouth, cv2.convexHull(np.rint(lips).astype(np.int32)), (1,))
+        seen = picture.copy()
+        seen[disc > 0] = 30
+        made.append(Microphone(seen, disc > 0, float(disc[mouth > 0].mean())))
+    return made
+
+
+def test_mouth_is_dubbed_beside_a_microphone(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """Frames in which at most half of the mouth is covered are dubbed, and the microphone keeps its pixels."""
+    made = with_microphone(clips.path("people/dev_4.mp4"), 150)
+    footage, output = tmp_path / "footage.mp4", tmp_path / "dub.mp4"
+    write_pictures(footage, [frame.picture for frame in made])
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
+    rendered = outcome.plan.rendered()
+    behind = np.array([bool(frame.disc.any()) and frame.mouth_share <= 0.5 for frame in made])
+    assert behind.sum() > 40
+    assert rendered[behind].mean() >= 0.95
+    changed = total = 0
+    for frame, old, new in zip(made, decoded(footage), decoded(output), strict=True):
+        changed += int((np.abs(old[0].astype(int) - new[0])[frame.disc] > 1).sum())
+        total += int(frame.disc.sum())
+    assert changed < 0.005 * total
+
+
+def write_pictures(path: Path, pictures: Sequence[UInt8]) -> None:
+    """Write RGB pictures as a video of 25 frames/s without loss but that of the colour planes."""
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("ffv1", rate=25)
+        video.height, video.width, video.pix_fmt = *pictures[0].shape[:2], "yuv420p"
+        for picture in pictures:
+            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(video.encode())
 
 
 def test_stage_performance_with_cuts(clips: Any, dubber: Dubber, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import numpy as np
+
 from dubstage.client import rpcs
 from dubstage.client.arrays import (
     Artefact,
@@ -65,6 +67,8 @@ class Face:
         embedding: float32 [128], in the frames that `embed_every` of `track` asked for, otherwise None. The distance of two means
             over several frames says whether two faces are of one person.
         embedding_network: name of the network of `embedding`; empty: no embedding.
+        hands: float32 [N, 21, 2], landmarks of the hands that cover a part of the lower face, pixels.
+        covered_share: share of the lower face that looks covered, 0 to 1.
         message: the stage's whole answer, which `fit_identity` sends back.
     """
 
@@ -82,6 +86,8 @@ class Face:
     message: pb.FaceTrack = field(repr=False, compare=False)
     embedding: Float32 | None = field(default=None, compare=False)
     embedding_network: str = ""
+    hands: Float32 = field(default_factory=lambda: np.empty((0, 21, 2), np.float32), compare=False)
+    covered_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,8 @@ def _face(message: pb.FaceTrack) -> Face:
         message=message,
         embedding=from_tensor(message.embedding.vector) if message.HasField("embedding") else None,
         embedding_network=message.embedding.network,
+        hands=from_tensor(message.hands) if message.HasField("hands") else np.empty((0, 21, 2), np.float32),
+        covered_share=message.covered_share,
     )
 
 

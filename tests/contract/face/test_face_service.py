@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -12,13 +13,14 @@ import pytest
 import pytest_asyncio
 from skimage.data import astronaut
 
+from dubstage.client import from_tensor
 from dubstage.face.v1 import face_pb2 as pb
 from dubstage.face.v1.face_pb2_grpc import FaceServiceStub
 from services.common.errors import InvalidRequestError
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.face.__main__ import compose
-from services.face.convert import NumberedPicture, frames_to_proto, options_from_proto, picture_from_proto
+from services.face.convert import NumberedPicture, face_to_proto, frames_to_proto, options_from_proto, picture_from_proto
 from services.face.settings import FaceSettings
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, Reason, TrackOptions
@@ -61,6 +63,14 @@ def test_faces_come_through_a_message_unchanged() -> None:
         assert (copy.pose.scale, copy.face_id, copy.reason) == (face.pose.scale, face.face_id, Reason.DUBBED)
         numbers = [*face.box, face.confidence, face.mouth_visibility, face.blink]
         assert [*copy.box, copy.confidence, copy.mouth_visibility, copy.blink] == [np.float32(number) for number in numbers]
+
+
+def test_hands_come_through_in_pixels() -> None:
+    """A face without a hand has no field of hands."""
+    (face,) = in_process(TrackOptions())[0].faces
+    hands = np.random.default_rng(0).normal(100, 30, (2, 21, 2)).astype(np.float32)
+    assert not face_to_proto(face).HasField("hands")
+    np.testing.assert_array_equal(from_tensor(face_to_proto(replace(face, hands=hands)).hands), hands)
 
 
 def test_options_come_through_and_have_defaults() -> None:

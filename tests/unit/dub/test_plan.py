@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
@@ -10,6 +12,7 @@ from gateway.dub.plan import joined_plan, make_plan
 
 DUBBED: int = common_pb2.FRAME_REASON_DUBBED
 PROFILE: int = common_pb2.FRAME_REASON_PROFILE_VIEW
+COVERED: int = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
 SILENT = common_pb2.FRAME_REASON_SILENT
 
 
@@ -29,6 +32,14 @@ def index_of(faces: list[tuple[int, int, int]], num_frames: int, cuts: tuple[int
 
 def speaking(num_frames: int) -> np.ndarray:
     return np.ones(num_frames, np.float32)
+
+
+def test_mouth_that_is_covered_in_part_is_dubbed() -> None:
+    """Of covered mouths, only those whose record says so are dubbed."""
+    index = replace(index_of([(0, 1, COVERED), (1, 1, COVERED), (2, 1, DUBBED)], 3), partly_covered=np.array([1]))
+    plan = make_plan(index, 1, speaking(3))
+    assert plan.reason.tolist() == [COVERED, DUBBED, DUBBED]
+    assert index.reason.tolist() == [COVERED, COVERED, DUBBED]
 
 
 def test_no_face_differs_from_no_target() -> None:

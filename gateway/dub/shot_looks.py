@@ -1,0 +1,107 @@
+"""Looks of one face in each shot of a video: colours, and the free face. Learned when a frame of the shot is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from gateway.compositing.cover import LOOK_FRAMES, Cover, FaceLooks, find_cover, learn_looks
+from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, learn_colours
+from gateway.dub.records import RecordFile, mouth_in_box, pose_of
+from services.common.array_types import Array, Bool, Float32, Int64
+from services.common.face.crops import BOX_SIZE, head_template, head_to_box
+from services.common.face.landmarks import MOUTH_AREA
+
+_SHOTS: Final = 8
+"""Shots whose looks are kept: more than the windows in work can show at once, as a rule."""
+
+
+class ShotLooks:
+    """Looks of one face in each shot of a video.
+
+    Args:
+        faces: FACE_RECORDs of the video.
+        rows: int64 [T], record of the face in each frame; -1: none.
+        free: bool [T], frames in which nothing covers the face, to learn from (FaceIndex.free_frames).
+        shot_cuts: frames that begin a shot.
+    """
+
+    def __init__(self, faces: RecordFile, rows: Int64, free: Bool, shot_cuts: Sequence[int]) -> None:
+        self._faces, self._rows, self._free = faces, rows, free
+        self._edges = np.unique([0, *shot_cuts, len(rows)])
+        self._colours: dict[int, FaceColours] = {}
+        self._looks: dict[int, tuple[FaceLooks, Float32]] = {}
+
+    def movable(self, records: Array) -> Bool:
+        """Return the pixels that may move and change, bool [N, 160, 160].
+
+        Args:
+            records: FACE_RECORDs [N] of the face.
+        """
+        found = np.empty((len(records), BOX_SIZE, BOX_SIZE), np.bool_)
+        for place, record in enumerate(records):
+            found[place] = self._colours_of(self._shot(record)).movable(record["pixels"], mouth_in_box(record))
+        return found
+
+    def covers(self, records: Array) -> list[Cover | None]:
+        """Return what covers the face in each frame; None: the face is free.
+
+        Args:
+            records: FACE_RECORDs [N] of the face.
+        """
+        return [self._cover(record) for record in records]
+
+    def _cover(self, record: Any) -> Cover | None:
+        if self._free[int(record["frame"])]:
+            return None
+        looks, mouth = self._looks_of(self._shot(record))
+        # The tracker guesses the place of a covered mouth. The head pose says it better.
+        box_mouth = head_to_box(mouth, pose_of(record))
+        return find_cover(looks, record["pixels"], hands_of(record), box_mouth, float(record["covered_share"]))
+
+    def _shot(self, record: Any) -> int:
+        return int(np.searchsorted(self._edges, int(record["frame"]), side="right")) - 1
+
+    def _colours_of(self, shot: int) -> FaceColours:
+        colours = self._colours.get(shot)
+        if colours is None:
+            records = self._learned_from(shot, LEARNED_FRAMES)
+            colours = learn_colours(list(records["pixels"]), [mouth_in_box(record) for record in records])
+            _keep(self._colours, shot, colours)
+        return colours
+
+    def _looks_of(self, shot: int) -> tuple[FaceLooks, Float32]:
+        """Return the looks of the face in a shot, and the mean mouth, float32 [59, 3], head space."""
+        found = self._looks.get(shot)
+        if found is None:
+            records = self._learned_from(shot, LOOK_FRAMES)
+            mouth = records["mouth"].mean(axis=0) if len(records) else head_template()[list(MOUTH_AREA)]
+            mouths = [mouth_in_box(record) for record in records]
+            found = learn_looks(list(records["pixels"]), mouths), np.asarray(mouth, np.float32)
+            _keep(self._looks, shot, found)
+        return found
+
+    def _learned_from(self, shot: int, most: int) -> Array:
+        """Return at most `most` records of free frames of a shot, evenly spread."""
+        begin, end = self._edges[shot : shot + 2]
+        frames = begin + np.flatnonzero(self._free[begin:end])
+        chosen = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))] if len(frames) else frames
+        return self._faces.read_rows(self._rows[chosen].tolist())
+
+
+T = TypeVar("T")
+
+
+def _keep(learned: dict[int, T], shot: int, what: T) -> None:
+    # Windows learn in several threads. What they learn of a shot is the same.
+    for oldest in list(learned)[: -_SHOTS + 1]:
+        learned.pop(oldest, None)
+    learned[shot] = what
+
+
+def hands_of(record: Any) -> Float32:
+    """Return the hands before the face of one FACE_RECORD, float32 [N, 21, 2], box pixels."""
+    hands: Float32 = record["hands"]
+    return hands[np.isfinite(hands).all(axis=(1, 2))]

@@ -1,0 +1,92 @@
+"""Looks of a face in each shot, and the records of covered mouths that can be dubbed all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.compositing.movable import JAW_CONTOUR
+from gateway.dub.face_records import FaceIndex, read_index
+from gateway.dub.records import FACE_RECORD, RecordFile, mouth_in_box
+from gateway.dub.shot_looks import ShotLooks
+from services.common.array_types import Array
+from services.common.face.crops import head_template
+from services.common.face.landmarks import MOUTH_AREA
+
+COVERED = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+BLACK = (20, 20, 25)
+
+PALE, TANNED = (225, 175, 160), (120, 80, 55)
+
+
+def face_records(count: int, cut: int) -> Array:
+    """A pale face before a tanned wall, and from frame `cut` on the other way round."""
+    made = np.zeros(count, FACE_RECORD)
+    made["scale"], made["rotation"], made["mouth"] = 1.0, np.eye(3), head_template()[list(MOUTH_AREA)]
+    for frame, record in enumerate(made):
+        face, wall = (PALE, TANNED) if frame < cut else (TANNED, PALE)
+        record["frame"] = frame
+        record["pixels"] = wall
+        contour = np.round(mouth_in_box(record)[JAW_CONTOUR]).astype(np.int32)
+        cv2.fillPoly(record["pixels"], [np.concatenate([contour, [[contour[-1, 0], 0], [contour[0, 0], 0]]])], face)
+    return made
+
+
+def test_shots_have_their_own_colours(tmp_path: Path) -> None:
+    """What may move is judged by the face's colours in the frame's own shot, in whatever order frames are asked for."""
+    records = face_records(40, 25)
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(records)
+        rows, usable = np.arange(40), np.ones(40, np.bool_)
+        found = ShotLooks(faces, rows, usable, [25]).movable(records)
+        later = ShotLooks(faces, rows, usable, [25]).movable(records[30:])
+    np.testing.assert_array_equal(found[30:], later)
+    assert found[:, 60, 70:90].all()
+    assert not found[:, 150:].any(), "the wall has the colour of the face in the other shot"
+
+
+def index_of(tmp_path: Path, records: Array, cuts: list[int]) -> FaceIndex:
+    tmp_path.mkdir(exist_ok=True)
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(records)
+        return read_index(faces, cuts, len(records))
+
+
+def with_disc(records: Array, frames: range, radius: int) -> Array:
+    """The same records, with a black disc from below before the face, which the face stage tells of."""
+    records["reason"] = common_pb2.FRAME_REASON_DUBBED
+    records["hands"] = np.nan
+    for frame in frames:
+        records["reason"][frame] = COVERED
+        cv2.circle(records["pixels"][frame], (80, 140), radius, BLACK, cv2.FILLED)
+    return records
+
+
+def test_covered_mouths_that_can_be_dubbed(tmp_path: Path) -> None:
+    """A cover of the chin leaves the mouth to be dubbed, a cover of the mouth does not."""
+    chin = index_of(tmp_path / "chin", with_disc(face_records(60, 60), range(30, 40), 45), [])
+    mouth = index_of(tmp_path / "mouth", with_disc(face_records(60, 60), range(30, 40), 90), [])
+    assert chin.partly_covered.tolist() == list(range(30, 40))
+    assert mouth.partly_covered.tolist() == []
+
+
+def test_short_stretches_between_undubbed_frames_stay_undubbed(tmp_path: Path) -> None:
+    records = with_disc(face_records(60, 60), range(30, 44), 90)
+    records["pixels"][35:38] = with_disc(face_records(60, 60), range(35, 38), 45)["pixels"][35:38]
+    assert index_of(tmp_path, records, []).partly_covered.tolist() == []
+
+
+def test_frames_beside_a_cover_are_not_free(tmp_path: Path) -> None:
+    """Something that comes before a face covers a little of the face in the frames before: nothing is learned from these."""
+    index = index_of(tmp_path, with_disc(face_records(60, 60), range(30, 40), 45), [])
+    free = index.free_frames(0)
+    assert np.flatnonzero(~free).tolist() == list(range(18, 52))
+
+
+def test_looks_of_another_shot_do_not_count(tmp_path: Path) -> None:
+    """A shot without enough free frames says nothing about what covers the face."""
+    index = index_of(tmp_path, with_disc(face_records(60, 60), range(30, 40), 45), [29, 41])
+    assert index.partly_covered.tolist() == []

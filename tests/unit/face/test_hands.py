@@ -1,0 +1,50 @@
+"""Hands before a face, in real footage of a singer with a microphone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from services.common.array_types import UInt8
+from services.common.face.crops import HeadPose, head_template, to_frame
+from services.face.hands import HandNetwork, hands_before
+
+
+def pictures(path: Path, first: int, count: int) -> list[UInt8]:
+    with VideoReader(probe(path)) as reader:
+        return [to_rgb(frame) for frame in reader.frames(first, first + count)]
+
+
+@pytest.fixture(scope="module")
+def network() -> HandNetwork:
+    return HandNetwork()
+
+
+def test_open_hand_is_found(clips: Any, network: HandNetwork) -> None:
+    """The singer shows his open hand at the right, and holds the microphone in the other."""
+    (picture,) = pictures(clips.path("video/fr_short_hamilton_clip.mp4"), 180, 1)
+    square = np.ascontiguousarray(picture[:, 140:500])
+    hands = network(square)
+    assert len(hands) == 2
+    np.testing.assert_array_equal(hands, network(square))
+    assert np.isfinite(hands).all()
+
+
+def test_face_behind_a_hand(clips: Any, network: HandNetwork) -> None:
+    """A face that stands behind a found hand is covered in part; a face beside the hands is not."""
+    (picture,) = pictures(clips.path("video/fr_short_hamilton_clip.mp4"), 180, 1)
+    hand = max(network(np.ascontiguousarray(picture[:, 140:500])) + np.array([140, 0]), key=lambda points: points[:, 0].mean())
+    length = float(np.linalg.norm(hand[9] - hand[0]))
+    behind = HeadPose(length / 90.0, np.eye(3), np.array([*hand[9] - [0.3 * length, 0.0], 0.0]))
+    hands, share = hands_before(network, picture, to_frame(head_template(), behind), behind)
+    assert len(hands) == 1
+    assert 0.1 < share < 0.9
+    np.testing.assert_allclose(hands[0].mean(axis=0), hand.mean(axis=0), atol=0.25 * length)
+    beside = HeadPose(length / 90.0, np.eye(3), np.array([*hand[9] - [0.0, 4.0 * length], 0.0]))
+    hands, share = hands_before(network, picture, to_frame(head_template(), beside), beside)
+    assert (len(hands), share) == (0, 0.0)
