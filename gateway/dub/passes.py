@@ -24,6 +24,7 @@ from gateway.dub.journal import BlobLedger, Journal, step_key
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
+from gateway.dub.outcome import LineRecords
 from gateway.dub.plan import Plan, make_plan
 from gateway.dub.reference import ReferenceFace
 from gateway.dub.render import DubbedMouth, ShotColours, VideoInputs, rendered_windows
@@ -86,6 +87,7 @@ class DubPart:
         mouths: returns the target mouths of frames of the video, as VideoInputs takes them.
         speech: returns the speech features of frames of the video, as VideoInputs takes them; None: the renderer takes none.
         extent: how the speech fits the frames.
+        records: target of a line; None: the dub has no lines.
     """
 
     request: DubRequest
@@ -96,6 +98,7 @@ class DubPart:
     mouths: Callable[[int, int], Float32]
     speech: Callable[[Int64], Float32] | None
     extent: SpeechExtent
+    records: LineRecords | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -360,6 +360,29 @@ def check_line(line: DubLine, info: MediaInfo) -> range:
         return range(first, max(first + 1, int(np.searchsorted(video.pts, ends))))
 
 
+def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Sequence[int | None]) -> None:
+    """Check that no two lines of one face are spoken in the same frame.
+
+    Raises:
+        InvalidRequestError: two lines of a face overlap. The message names both.
+    """
+    ordered = sorted(range(len(lines)), key=lambda number: (frames[number].start, number))
+    last: dict[int, int] = {}
+    for number in ordered:
+        face = faces[number]
+        if face is None:
+            continue
+        before = last.get(face)
+        if before is not None and frames[number].start < frames[before].stop:
+            raise InvalidRequestError(
+                f"{lines[before].name} and {lines[number].name} overlap, and both are of face {face}: the first is spoken in the "
+                f"frames {frames[before].start} to {frames[before].stop - 1}, the second begins with frame {frames[number].start}. "
+                "Begin the second later, or name another face",
+                field="lines",
+            )
+        last[face] = number
+
+
 @contextmanager
 def naming(line: DubLine) -> Iterator[None]:
     """Let errors name a line."""

@@ -14,11 +14,13 @@ from gateway.dub.enrol import actor_refs
 from gateway.dub.face_choice import ChosenFace, FaceChoice
 from gateway.dub.journal import step_key
 from gateway.dub.motion_clip import frame_seconds
+from gateway.dub.outcome import LineRecords
 from gateway.dub.passes import DubbedPerson, DubPart, DubPasses
 from gateway.dub.plan import make_plan
 from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
 from gateway.dub.request import (
     DubLine,
+    check_overlaps,
     naming,
     open_speech,
 )
@@ -33,7 +35,6 @@ from gateway.dub.speech import (
 )
 from gateway.dub.subjects import face_like, face_of_actor
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequestError
 from services.common.wire.messages import timeline_to_proto
 from services.common.wire.timeline import Timeline
 
@@ -135,7 +136,7 @@ class SceneLines:
             return expressive_mouths(rows, kept.read(begin, end) if kept is not None else np.empty(0, EXPRESSION_RECORD))
 
         aligned: AlignedSpeech | None = None
-        if heard is not None:
+        if analysis.method.renderer.speech:
             seconds = frame_seconds(info)
             aligned = AlignedSpeech(heard, seconds - seconds[frames.start])
         return DubPart(
@@ -147,15 +148,16 @@ class SceneLines:
             mouths=mouths,
             speech=aligned.around if aligned is not None else None,
             extent=extent,
+            records=LineRecords(motion, heard, mouths),
         )
 
     async def _predict(
         self, passes: DubPasses, person: DubbedPerson, frames: range, line: DubLine
-    ) -> tuple[RecordSpan, RecordSpan | None, SpeechExtent]:
-        """Append the MOTION_RECORDs of a line to those of the scene, and the FEATURE_RECORDs if the renderer hears the speech.
+    ) -> tuple[RecordSpan, RecordSpan, SpeechExtent]:
+        """Append the MOTION_RECORDs and the FEATURE_RECORDs of a line to those of the scene.
 
         Returns:
-            The MOTION_RECORDs of the line, the FEATURE_RECORDs or None, and how the speech fits the frames.
+            The MOTION_RECORDs of the line, the FEATURE_RECORDs, and how the speech fits the frames.
         """
         analysis, scene = passes.analysis, self.passes
         workspace, video = analysis.workspace, analysis.info.video
@@ -180,35 +182,11 @@ class SceneLines:
                 with workspace.passing("line_motion", MOTION_RECORD) as predicted:
                     await predict_motion(analysis.stages, motion, features, predicted)
                     await asyncio.to_thread(_append, predicted, workspace.motion)
-            if analysis.method.renderer.speech:
-                await asyncio.to_thread(_append, features, workspace.speech)
-        spoken = RecordSpan(workspace.speech, first_feature, count) if analysis.method.renderer.speech else None
+            await asyncio.to_thread(_append, features, workspace.speech)
+        spoken = RecordSpan(workspace.speech, first_feature, count)
         return RecordSpan(workspace.motion, first_motion, len(frames)), spoken, extent
 
 
 def _append(source: RecordFile, target: RecordFile) -> None:
     for begin in range(0, source.num_rows, 512):
         target.append(source.read(begin, begin + 512))
-
-
-def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Sequence[int | None]) -> None:
-    """Check that no two lines of one face are spoken in the same frame.
-
-    Raises:
-        InvalidRequestError: two lines of a face overlap. The message names both.
-    """
-    ordered = sorted(range(len(lines)), key=lambda number: (frames[number].start, number))
-    last: dict[int, int] = {}
-    for number in ordered:
-        face = faces[number]
-        if face is None:
-            continue
-        before = last.get(face)
-        if before is not None and frames[number].start < frames[before].stop:
-            raise InvalidRequestError(
-                f"{lines[before].name} and {lines[number].name} overlap, and both are of face {face}: the first is spoken in the "
-                f"frames {frames[before].start} to {frames[before].stop - 1}, the second begins with frame {frames[number].start}. "
-                "Begin the second later, or name another face",
-                field="lines",
-            )
-        last[face] = number

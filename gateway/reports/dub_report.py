@@ -255,7 +255,7 @@ async def write_outcome_report(
     boxes = await asyncio.to_thread(boxes_of, outcome, workspace, chosen)
     before = await asyncio.to_thread(pictures_of, outcome.video, set(chosen))
     after = await asyncio.to_thread(pictures_of, result, set(chosen))
-    tracked = await track_output(stages, result, outcome, boxes, chosen)
+    (tracked,) = await track_output(stages, result, [(chosen[0], boxes[chosen[0]]) if chosen else None])
     commanded = await asyncio.to_thread(commanded_opening, outcome, workspace)
     times = outcome.video.video
     labels = {frame: f"frame {frame}, {float((times.pts[frame] - times.pts[0]) * times.time_base):.2f} s" for frame in chosen}

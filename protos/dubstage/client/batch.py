@@ -8,12 +8,13 @@ with connect("localhost:50050") as connection:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from dubstage.client import rpcs
 from dubstage.client.arrays import number_of
 from dubstage.client.calls import download_call, paged_call, unary_call
+from dubstage.client.gateway import Line
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from dubstage.gateway.v1alpha1 import gateway_pb2
 
@@ -43,6 +44,7 @@ def row(
     project: str = "",
     language: str = "",
     expressiveness: float | None = None,
+    lines: Sequence[Line] = (),
 ) -> pb.BatchRow:
     """Return one shot of a batch.
 
@@ -65,6 +67,7 @@ def row(
         project: project that the video belongs to, which the consent record must cover.
         language: language of the new speech (BCP 47), which the consent record must cover.
         expressiveness: factor of the mouth's movement, as for `gateway.dub`.
+        lines: lines of a scene, as for `gateway.dub`.
     """
     return pb.BatchRow(
         shot_id=shot_id,
@@ -85,6 +88,7 @@ def row(
         project=project,
         language=language,
         expressiveness=expressiveness,
+        lines=[gateway_pb2.DubLine(**line) if isinstance(line, Mapping) else line for line in lines],
     )
 
 

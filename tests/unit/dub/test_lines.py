@@ -10,8 +10,7 @@ import pytest
 
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.lines import lines_of, read_lines
-from gateway.dub.request import DubRequest, check_scene
-from gateway.dub.scene import check_overlaps
+from gateway.dub.request import DubRequest, check_overlaps, check_scene
 from services.common.errors import InvalidRequestError
 
 SCENE = DubRequest(footage=Path("film.mp4"), speech=None, output=Path("out.mp4"), method="ugc", expressiveness=0.9)
