@@ -328,7 +328,7 @@ class DubJob:
             rendered=len(rows),
             scale=scale_of(video.faces, rows),
             own_timeline=own,
-            personalizes=request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion),
+            personalized=int(request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion)),
         )
         PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
 

@@ -189,17 +189,12 @@ def check_scene(request: DubRequest, actor_id: str = "") -> None:
         "actor": bool(actor_id),
         "reference": request.reference is not None,
         "fit": request.fit != "cut",
-        "mix": request.mix is not None,
         "method": method_named(request.method).own_timeline,
     }
     for field, given in wrong.items():
         if given and request.lines:
             what = f"method {request.method}" if field == "method" else field
-            why = (
-                "each line names its own"
-                if field in {"speech", "face", "actor"}
-                else "a scene has the frames and the sound of its footage"
-            )
+            why = "each line names its own" if field in {"speech", "face", "actor"} else "a scene has the frames of its footage"
             raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
 
 
@@ -329,6 +324,7 @@ def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSo
     """Return the sound of a video: the speech, with the music and effects of the request under it. Blocks.
 
     Args:
+        speech: the speech, or the sound of the scene (`output_speech`).
         duration: length of the video, seconds.
 
     Raises:
@@ -336,6 +332,8 @@ def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSo
     """
     if request.mix is None:
         return MixedSound(speech, 0.0)
+    if isinstance(speech.chunks, SceneSound):
+        return speech.chunks.with_mix(request.mix)
     return mixed(speech, SoundReader(request.mix.file).speech(), request.mix, duration)
 
 

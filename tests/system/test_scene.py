@@ -208,13 +208,25 @@ def test_command_takes_a_file_of_lines(
     assert wrong.returncode == 10
     assert f"{file}: line 2: 99.000 s is after the end of the video" in wrong.stderr
     file.write_text(json.dumps(rows))
-    done = dubstage("dub", scenes.footage, "--lines", file, "-o", output, "--no-personalize", "--codec", "ffv1")
+    report = tmp_path / "report"
+    done = dubstage("dub", scenes.footage, "--lines", file, "-o", output, "--no-personalize", "--codec", "ffv1", "--report", report)
     assert done.returncode == 0, done.stderr
     assert "line 1: face " in done.stderr
     assert "30 of 30 frames dubbed, from frame 2 on" in done.stderr
     changed = scenes.changed(output)
     assert changed.any(axis=1).sum() == 1
     assert np.flatnonzero(changed.any(axis=0)).tolist() == list(range(2, 32))
+    (shown,) = json.loads((report / "report.json").read_text())["lines"]
+    assert shown["name"] == f"{file}: line 1"
+    assert shown["frames"] == "2 to 31, 30 dubbed"
+    assert sum(shown["reasons"].values()) == 30
+    assert shown["r_opening"] > 0.3
+    assert shown["motion"]["fastest_step"] > 0
+    assert shown["appearance"]["face_distance"] < 0.43
+    page = (report / "index.html").read_text()
+    assert all((report / name).is_file() and name in page for name in ("line_1_opening.svg", "line_1_mouths.jpg"))
+    plan = dubstage("plan", scenes.footage, "--lines", file, "--json", "--no-personalize")
+    assert json.loads(plan.stdout)["num_rendered"] == 30
 
 
 def test_no_wrong_person_after_a_cut(scenes: Scenes, clips: Any, tmp_path: Path) -> None:

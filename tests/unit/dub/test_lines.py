@@ -72,7 +72,7 @@ def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
     [
         ({"speech": Path("x.wav")}, "takes no speech: each line names its own"),
         ({"face": FaceChoice("id", face_id=1)}, "takes no face: each line names its own"),
-        ({"fit": "loop"}, "takes no fit: a scene has the frames and the sound of its footage"),
+        ({"fit": "loop"}, "takes no fit: a scene has the frames of its footage"),
         ({"method": "headpose"}, "takes no method headpose"),
     ],
 )
