@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from gateway.dub.render import DubbedMouth, ShotColours, VideoInputs, rendered_w
 from gateway.dub.request import (
     DubRequest,
 )
+from gateway.dub.segments import SegmentStore
 from gateway.dub.slow_expression import find_expression, target_mouths
 from gateway.dub.speech import (
     AlignedSpeech,
@@ -252,15 +254,30 @@ class DubPasses:
         scales = [await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()]) for part in dubbed]
         await asyncio.to_thread(self._check_disks, video, dubbed, writer, scales)
         mouths = [self._mouth(video, part, scale) for part, scale in zip(dubbed, scales, strict=True)]
+
+        def done(frame: int) -> None:
+            self.on_progress("dub", frame, total)
+
         with writer:
-            facts = await video.write(
-                writer,
-                rendered_windows(mouths, total),
-                threads=self.request.threads,
-                clock=clock,
-                on_progress=lambda done: self.on_progress("dub", done, total),
-                mark=mark,
-            )
+            threads = self.request.threads
+            if writer.segmented:
+                segments = SegmentStore(
+                    # Counts of windows are told to the user, and segments are none.
+                    journal=self.journal.beside(),
+                    job=self.key,
+                    choice=writer.choice,
+                    parameters=writer.parameters,
+                    threads=threads,
+                    mouths=mouths,
+                    mark=mark,
+                )
+                windows = partial(rendered_windows, mouths, total)
+                facts = await video.write_segments(
+                    writer, windows, segments, threads=threads, clock=clock, on_progress=done, mark=mark
+                )
+            else:
+                windows_of_all = rendered_windows(mouths, total)
+                facts = await video.write(writer, windows_of_all, threads=threads, clock=clock, on_progress=done, mark=mark)
             await in_thread(self.ledger.confirm)
             await in_thread(writer.finish, self.ledger.confirm)
         return facts

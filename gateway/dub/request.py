@@ -449,6 +449,7 @@ def open_writer(
         ),
         speech_file=request.speech,
         seal=seal,
+        segmented=bool(request.lines),
     )
 
 
