@@ -18,7 +18,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.costs import DubWork, PaceFile, figures
-from gateway.dub.disk_needs import records_need, video_need, windows_need
+from gateway.dub.disk_needs import records_need, segments_need, video_need, windows_need
 from gateway.dub.footage import MAX_TRACKED_SIDE
 from gateway.dub.job import video_duration
 from gateway.dub.request import DubRequest, check_line, check_output, fitted, has_own_timeline, output_speech
@@ -109,6 +109,8 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         used=0,
     )
     needs = [records, windows_need(jobs, mouths, scale, 0), video_need(request.output, choice.codec, video)]
+    if lines and choice.has_segments:
+        needs.append(segments_need(jobs, choice.codec, video))
     bank = len(strangers) * min(round(share * info.video.num_frames), _BANK_FRAMES)
     pace = await asyncio.to_thread(PaceFile(jobs.parent).read)
     return DubEstimate(

@@ -17,7 +17,7 @@ from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
 from gateway.dub.composite import TrackedVideo, VideoFacts
-from gateway.dub.disk_needs import check_disks, video_need, windows_need
+from gateway.dub.disk_needs import check_disks, segments_need, video_need, windows_need
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import ChosenFace, about_faces
 from gateway.dub.fit import cuts_of, shown_frames
@@ -308,6 +308,8 @@ class DubPasses:
         needs = [video_need(self.request.output, writer.choice.codec, video.info.video)]
         if self.store.folder is not None:
             stored = sum(ref.size_bytes for ref in self.journal.refs())
+            if writer.segmented and not stored:
+                needs.append(segments_need(self.store.folder, writer.choice.codec, video.info.video))
             for part, scale in zip(parts, scales, strict=True):
                 needs.append(windows_need(self.store.folder, int(part.plan.rendered().sum()), scale, stored))
                 stored = 0

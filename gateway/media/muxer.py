@@ -242,14 +242,12 @@ class EncodedSegment:
         data: uint8, bytes of all packets in the order of decoding.
         sizes: int64 [N], bytes of each packet.
         pts: int64 [N], times of the packets, ticks of the video.
-        durations: int64 [N], ticks.
         keys: bool [N], whether a packet is a key frame.
     """
 
     data: UInt8
     sizes: Int64
     pts: Int64
-    durations: Int64
     keys: Bool
 
     @property
@@ -395,25 +393,23 @@ class _SegmentEncoder:
 
     def __init__(self, context: VideoCodecContext, time_base: Fraction) -> None:
         self._context, self._time_base = context, time_base
-        self._packets: list[tuple[bytes, int, int, bool]] = []
+        self._packets: list[tuple[bytes, int, bool]] = []
 
     def encode(self, picture: av.VideoFrame | None) -> None:
         """Encode the next picture; None: what the encoder still holds."""
         for packet in self._context.encode(picture):
             assert packet.pts is not None
             scale = packet.time_base / self._time_base
-            times = int(packet.pts * scale), int((packet.duration or 0) * scale)
-            self._packets.append((bytes(packet), *times, packet.is_keyframe))
+            self._packets.append((bytes(packet), int(packet.pts * scale), packet.is_keyframe))
 
     def finish(self) -> EncodedSegment:
         """Return the segment."""
         self.encode(None)
-        contents, pts, durations, keys = zip(*self._packets, strict=True)
+        contents, pts, keys = zip(*self._packets, strict=True)
         return EncodedSegment(
             np.frombuffer(b"".join(contents), np.uint8),
             np.array([len(content) for content in contents], np.int64),
             np.array(pts, np.int64),
-            np.array(durations, np.int64),
             np.array(keys, np.bool_),
         )
 
@@ -511,11 +507,11 @@ class VideoMuxer:
         """Append a segment that this muxer, or one with the same parameter sets, has encoded."""
         self._reordering = max(self._reordering, segment.reordering)
         begin = 0
-        for size, pts, duration, key in zip(segment.sizes, segment.pts, segment.durations, segment.keys, strict=True):
+        for size, pts, key in zip(segment.sizes, segment.pts, segment.keys, strict=True):
             packet = Packet(segment.data[begin : begin + int(size)].tobytes())
             begin += int(size)
             packet.pts = packet.dts = int(pts)
-            packet.duration, packet.is_keyframe, packet.time_base = int(duration), bool(key), self._choice.time_base
+            packet.is_keyframe, packet.time_base = bool(key), self._choice.time_base
             self._pictures.put(packet)
 
     def _segment_context(self) -> VideoCodecContext:
@@ -531,15 +527,19 @@ class VideoMuxer:
         return context
 
     def _packets(self) -> Iterator[Packet[Stream]]:
-        """Yield the packets of all pictures. Those of segments get their times of decoding."""
+        """Yield the packets of all pictures. Those of segments get their durations and their times of decoding."""
         pts, ahead = self._info.video.pts, self._reordering
+        durations = np.append(np.diff(pts), self._info.video.last_duration)
         for number, packet in enumerate(self._pictures.packets()):
             if self._segmented:
+                packet.duration = int(durations[np.searchsorted(pts, packet.pts or 0)])
                 packet.dts = int(pts[number - ahead]) if number >= ahead else int(pts[number] - pts[ahead] + pts[0])
             yield packet
 
     def finish(self) -> None:
         """Encode what the encoder still holds, mux pictures, speech and carried streams, and write the trailer."""
+        if self._segment is not None:
+            raise ContractBrokenError("the last segment has not ended")
         for packet in self._stream.encode(None) if not self._segmented else ():
             self._pictures.put(packet)
         for packet in self._packets():

@@ -108,7 +108,7 @@ class VideoWriter:
         self._muxer: VideoMuxer | None = None
         self._copier: _FrameCopier | None = None
         self._frames = self._changed = self._segment_changed = 0
-        self._segmented = segmented and self._choice.codec in ("h264", "hevc") and self._choice.container in ("mp4", "mov")
+        self._segmented = segmented and self._choice.has_segments
         self._report: WriteReport | None = None
 
     @property
