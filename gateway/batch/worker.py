@@ -508,8 +508,9 @@ class _Attempt:
         record = done(record, made, seconds, present_time())
         record = await self._put(record.model_copy(update={"look": (*record.look, *reasons_to_look(self._shot.quality, record))}))
         # Until the record is stored, a worker that takes the shot over can go on from the job's folder. The folder of a scene stays
-        # until it expires, so that a line can be changed.
-        if not self._shot.lines:
+        # until it expires, so that a line can be changed. The folder of a pod ends with the pod.
+        kept = bool(self._shot.lines) and (await in_thread(self._store.facts, self._name)).engine != "kubernetes"
+        if not kept:
             await self._dub.discard()
         return record
 
