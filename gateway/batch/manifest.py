@@ -37,6 +37,7 @@ from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
 from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
 from gateway.media.encoders import check_target
 from gateway.media.inspection import inspect_video
+from gateway.media.stills import is_still
 from services.common.errors import (
     ActorNotReadyError,
     ArtefactNotFoundError,
@@ -251,6 +252,8 @@ def _scene_mistakes(number: int, shot: ShotSpec) -> list[Mistake]:
         info = inspect_video(dub.footage)
     except MediaUnsupportedError as problem:
         return [Mistake(number, "footage", problem.message)]
+    if is_still(info):
+        return [Mistake(number, "footage", f"{shot.footage} is a single picture, and a scene needs a video")]
     mistakes, frames = [], {}
     for place, line in enumerate(lines):
         try:
