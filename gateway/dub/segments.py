@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from gateway.dub.journal import Journal, step_key
+from gateway.dub.plan import RENDERED
 from gateway.dub.render import DubbedMouth
 from gateway.dub.windows import WINDOW_FRAMES
 from gateway.media.encoders import EncoderChoice
@@ -75,9 +76,11 @@ class SegmentStore:
     def key(self, frames: range) -> str:
         """Return the key of a segment."""
         shown = slice(frames.start, frames.stop)
-        drawn = [mouth for mouth in self.mouths if mouth.plan.rendered()[shown].any()]
+        near = [mouth for mouth in self.mouths if mouth.frames.start < frames.stop and frames.start < mouth.frames.stop]
+        drawn = [mouth for mouth in near if np.isin(mouth.plan.reason[shown], RENDERED).any()]
         plans = [
-            np.concatenate([mouth.plan.row[shown], mouth.plan.strength[shown], mouth.plan.rendered()[shown]]) for mouth in drawn
+            np.concatenate([mouth.plan.row[shown], mouth.plan.strength[shown], np.isin(mouth.plan.reason[shown], RENDERED)])
+            for mouth in drawn
         ]
         return step_key(
             "segment",
