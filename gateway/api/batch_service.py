@@ -18,6 +18,7 @@ from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from gateway.api.batches import Batches, BatchView
 from gateway.api.context import TenantContext
+from gateway.api.messages import consent_from, within
 from gateway.api.operations import asked_by, page_size_from
 from gateway.api.resources import (
     BATCHES,
@@ -33,12 +34,12 @@ from gateway.api.resources import (
 )
 from gateway.async_utilities import in_thread
 from gateway.batch.manifest import (
-    LOCATIONS,
     ActorLookup,
     Manifest,
     Mistake,
     batch_name,
     in_order,
+    lines_at,
     manifest_of,
     row_mistakes,
     shot_of,
@@ -48,6 +49,7 @@ from gateway.batch.records import Progress
 from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
 from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.dub.lines import LineSpec
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from services.common.errors import BatchNotFoundError, InvalidRequestError
@@ -164,8 +166,7 @@ def row_from(page_token: str) -> int:
 
 def told_shot(shot: ShotSpec, told: Told) -> ShotSpec:
     """Return a shot as callers may see it: files have the names that callers use."""
-    files = {field: told(place) for field in ("footage", "speech", "consent", "output") if (place := getattr(shot, field))}
-    return shot.model_copy(update=files)
+    return shot.with_places({field: told(place) for field, place in shot.places.items()})
 
 
 def told_record(record: ShotRecord, told: Told) -> ShotRecord:
@@ -240,7 +241,7 @@ class RowReader:
         name = checked_batch_id(request.batch_id, "batch_id")
         if bool(request.rows) == bool(request.manifest):
             raise InvalidRequestError("rows: give either rows or a manifest, with one shot or more", field="rows")
-        shots, mistakes = _of_manifest(request.manifest) if request.manifest else _of_rows(request.rows)
+        shots, mistakes = self._of_manifest(request.manifest) if request.manifest else _of_rows(request.rows)
         placed: dict[int, ShotSpec] = {}
         for line, shot in shots.items():
             found, wrong = self._placed(line, shot)
@@ -261,10 +262,7 @@ class RowReader:
         """Return a shot whose files are absolute paths and URLs that callers may name, or the mistakes."""
         found: dict[str, str] = {}
         mistakes = []
-        for field in LOCATIONS:
-            place = getattr(shot, field)
-            if place is None:
-                continue
+        for field, place in shot.places.items():
             try:
                 if field == "output":  # the worker makes the folder
                     found[field] = self._places.output(place, field, new_folder=True)
@@ -272,11 +270,19 @@ class RowReader:
                     found[field] = self._places.source(place, field)
             except InvalidRequestError as error:
                 mistakes.append(Mistake(line, field, error.message.removeprefix(f"{field}: ")))
-        return shot.model_copy(update=found), mistakes
+        return shot.with_places(found), mistakes
+
+    def _of_manifest(self, content: bytes) -> tuple[dict[int, ShotSpec], list[Mistake]]:
+        def read(place: str) -> list[LineSpec]:
+            return lines_at(self._places.source(place, "lines"))
+
+        return shots_by_line(content.removeprefix(b"\xef\xbb\xbf"), told_as="manifest", read=read)
 
     def _told(self, mistake: Mistake, *, of_rows: bool) -> Mistake:
         first, dot, rest = mistake.field.partition(".")
         named = {**_FIELDS, "personalize": "skip_personalization"}.get(first, first) if of_rows else first
+        if of_rows and first.startswith("lines["):
+            rest = {"speech": "speech_uri"}.get(rest, rest)
         return replace(
             mistake, field=f"{named}{dot}{rest.removesuffix('_ms') if of_rows else rest}", text=self._names.told(mistake.text)
         )
@@ -299,10 +305,6 @@ def rows_error(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequestE
         violations=[(field, one.text[:300]) for field, one in zip(fields, mistakes, strict=True)],
         reasons=[one.reason for one in mistakes],
     )
-
-
-def _of_manifest(content: bytes) -> tuple[dict[int, ShotSpec], list[Mistake]]:
-    return shots_by_line(content.removeprefix(b"\xef\xbb\xbf"), told_as="manifest")
 
 
 def _of_rows(rows: Sequence[pb.BatchRow]) -> tuple[dict[int, ShotSpec], list[Mistake]]:
@@ -347,6 +349,36 @@ def _fields_of(message: pb.BatchRow) -> dict[str, Any]:
         if (shift := limits.pop("max_shift", None)) is not None:
             limits["max_shift_ms"] = 1000 * seconds_of(shift)
         row["quality"] = limits
+    if message.lines:
+        row["lines"] = []
+        for place, line in enumerate(message.lines):
+            with within(f"lines[{place}]"):
+                row["lines"].append(_line_fields(line))
+    return row
+
+
+def _line_fields(line: gateway_pb2.DubLine) -> dict[str, Any]:
+    """Return the fields of a manifest's line that a message stands for. A field that is not given is not there."""
+    fields: dict[str, Any] = {"speech": line.speech_uri, "actor": actor_id_of(line.actor, "actor"), "language": line.language}
+    row = {name: text for name, text in fields.items() if text}
+    if line.HasField("start_time"):
+        # As text, so that no digit is lost.
+        row["start"] = f"{line.start_time.seconds}.{line.start_time.nanos:09d}"
+    elif line.HasField("start_timecode"):
+        row["start"] = line.start_timecode
+    match line.WhichOneof("who"):
+        case "face_id":
+            row["face"] = line.face_id
+        case "box":
+            row["box"] = [line.box.left, line.box.top, line.box.width, line.box.height]
+        case "face_rule":
+            row["face"] = gateway_pb2.FaceRule.Name(line.face_rule).removeprefix("FACE_RULE_").lower()
+        case _:
+            pass
+    if line.HasField("consent"):
+        row["consent"] = consent_from(line.consent)
+    if line.HasField("expressiveness"):
+        row["expressiveness"] = line.expressiveness
     return row
 
 

@@ -27,7 +27,7 @@ from gateway.batch.changes import batch_event, current_records
 from gateway.batch.local import run_in_process
 from gateway.batch.manifest import Manifest
 from gateway.batch.records import Progress, progress_of
-from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import BatchFacts, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
@@ -209,7 +209,7 @@ WATCH_S: Final = 2.0
 """Seconds between two looks at a batch that is watched."""
 _LOOK_S: Final = 0.2
 _END_S: Final = 10.0
-"""Seconds that a removal waits for the operation of a batch whose shots have ended."""
+"""Seconds that a removal, or a change of lines, waits for the operation of a batch whose shots have ended."""
 
 
 class Batches:
@@ -288,6 +288,7 @@ class Batches:
                 field="DUBSTAGE_BATCHES_URL",
             )
         store = await in_thread(open_batches, self._settings)
+        await self._revise(store, manifest, engine)
         before = await in_thread(store.find, manifest.name)
         if before is not None and not before.removing and before.manifest_sha256 != manifest.sha256:
             raise InvalidRequestError(
@@ -391,17 +392,38 @@ class Batches:
             InvalidRequestError: shots are left, or a submission of the batch runs on this machine.
             OverloadedError: a gateway still looks at the videos of the batch.
         """
-        try:
-            async with asyncio.timeout(_END_S):
-                await self._until_left_alone(name)
-        except TimeoutError:
-            raise OverloadedError(f"a gateway still looks at batch {name}: try again", retry_after_s=5.0) from None
+        await self._left_alone(name)
         await in_thread(changes.remove, self._settings, await in_thread(open_batches, self._settings), name)
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_REMOVED, name))
 
     def scratch_folder(self) -> AbstractAsyncContextManager[Path]:
         """Give an empty folder, and remove the folder at the end."""
         return entered_in_threads(self._jobs.worker_context.scratch_folder())
+
+    async def _revise(self, store: BatchStore, manifest: Manifest, engine: Engine) -> None:
+        """Let a batch take over changed lines of a manifest. No operation that has read the earlier lines works on the batch then.
+
+        Raises:
+            InvalidRequestError: shots of the batch have not ended.
+            OverloadedError: a gateway still looks at the videos of the batch.
+        """
+        before = await in_thread(store.find, manifest.name)
+        if before is None or before.removing or before.manifest_sha256 == manifest.sha256:
+            return
+        await self._left_alone(manifest.name)
+        await in_thread(changes.revise, self._settings, store, manifest, engine)
+
+    async def _left_alone(self, name: str) -> None:
+        """Wait as `_until_left_alone`, at most `_END_S`.
+
+        Raises:
+            OverloadedError: a gateway still works on the batch.
+        """
+        try:
+            async with asyncio.timeout(_END_S):
+                await self._until_left_alone(name)
+        except TimeoutError:
+            raise OverloadedError(f"a gateway still looks at batch {name}: try again", retry_after_s=5.0) from None
 
     async def _until_left_alone(self, name: str) -> None:
         """Wait until no gateway works on a batch whose shots have all ended. Return at once if shots are left."""

@@ -125,7 +125,8 @@ async def _dub(message: pb.CreateDubRequest, report: Path | None, on_progress: O
         page = None
         if report is not None:
             mix = request.mix.file if request.mix is not None else None
-            files = (request.footage, request.speech, mix, request.reference, request.output)
+            spoken = [part.speech for part in request.parts]
+            files = (request.footage, *spoken, mix, request.reference, request.output)
             check_report_folder(report, [file for file in files if file is not None])
         on_progress("start", 0, 1)
         async with finished_dub(request, place, on_progress) as done:

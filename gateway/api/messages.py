@@ -303,7 +303,7 @@ def lines_from(message: pb.CreateDubRequest, dub: DubRequest, media: DubFiles) -
 
 
 def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: DubFiles) -> DubLine:
-    with _within(place):
+    with within(place):
         speech = media.source(line.speech_uri, "speech_uri")
         if not line.WhichOneof("start"):
             raise InvalidRequestError("start: give start_time or start_timecode", field="start")
@@ -341,7 +341,7 @@ def _seconds_from(time: Duration, field: str) -> Fraction:
 
 
 @contextmanager
-def _within(place: str) -> Iterator[None]:
+def within(place: str) -> Iterator[None]:
     """Let errors name the line, where a check is shared with requests that have the same field elsewhere."""
     try:
         yield

@@ -20,8 +20,9 @@ from gateway.actors.store import ActorStore
 from gateway.audit import AuditEvent, EventKind
 from gateway.audit.log import batch_work
 from gateway.batch.locks import WORKERS_FOLDER, batch_lock
+from gateway.batch.manifest import Manifest
 from gateway.batch.records import progress_of
-from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
@@ -137,6 +138,21 @@ def begin_anew(settings: GatewaySettings, store: BatchStore, name: str, ids: Seq
     with batch_lock(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
         store.reset(name, chosen)
     return chosen
+
+
+def revise(settings: GatewaySettings, store: BatchStore, manifest: Manifest, engine: Engine) -> list[str]:
+    """Let a batch take over the changed lines of a manifest, and return the ids of the shots that begin anew for it.
+
+    See `BatchStore.revise`.
+
+    Raises:
+        InvalidRequestError: shots of the batch have not ended, or a submission of the batch runs on this machine.
+    """
+    before = store.find(manifest.name)
+    if before is None or before.engine != engine or before.manifest_sha256 == manifest.sha256:
+        return []
+    with batch_lock(settings, store, manifest.name) if engine == "local" else nullcontext():
+        return store.revise(manifest)
 
 
 def check_for_cluster(store: BatchStore, shots: Sequence[ShotSpec], *, profile: str, config_map: str) -> None:
@@ -312,7 +328,7 @@ def files_of_waiting_shots(settings: GatewaySettings) -> set[str]:
             continue
         for shot, record in zip(shots, records, strict=True):
             if record.state not in ENDED:
-                found.update(str(place) for place in (shot.footage, shot.speech, shot.consent, shot.output) if place)
+                found.update(shot.places.values())
     return found
 
 
@@ -369,7 +385,9 @@ class BatchPictures:
         return number, left
 
     def _shots(self, actor_id: str) -> list[tuple[str, list[str]]]:
-        found = [(name, [shot.id for shot in self._store.manifest(name) if shot.actor == actor_id]) for name in self._store.names()]
+        found = [
+            (name, [shot.id for shot in self._store.manifest(name) if actor_id in shot.actor_ids]) for name in self._store.names()
+        ]
         return [(name, shots) for name, shots in found if shots]
 
 

@@ -4,7 +4,8 @@
     {"id": "sc010_sh020", "footage": "plates/sc010_sh020.mov", "speech": "de/sc010_sh020.wav", "output": "out/sc010_sh020.mov"}
 
 The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows with the fields
-of `ShotSpec`. Paths are relative to the folder of the manifest. Empty lines are skipped.
+of `ShotSpec`. `lines` is a list of lines, or the path of a JSON file with the list. Paths are relative to the folder of the
+manifest, those in a file of lines to the folder of that file. Empty lines are skipped.
 
 Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Kubernetes writes the indexes of an Indexed Job.
 """
@@ -19,7 +20,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,14 +28,24 @@ from pydantic import TypeAdapter, ValidationError
 
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import ActorSummary
-from gateway.batch.media import fetched, input_problem, local_path, output_problem
+from gateway.batch.media import fetched, input_problem, is_url, local_path, output_problem
 from gateway.batch.types import BatchName, Quality, ShotSpec
 from gateway.consent.files import read_consent
-from gateway.consent.record import Consent, use_of
+from gateway.consent.record import Consent, canonical_form, use_of
 from gateway.dub.face_choice import parse_face
-from gateway.dub.request import wants_own_timeline
+from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
+from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
 from gateway.media.encoders import check_target
-from services.common.errors import ActorNotReadyError, ArtefactNotFoundError, ConsentRefusedError, InvalidRequestError, RequestError
+from gateway.media.inspection import inspect_video
+from gateway.media.stills import is_still
+from services.common.errors import (
+    ActorNotReadyError,
+    ArtefactNotFoundError,
+    ConsentRefusedError,
+    InvalidRequestError,
+    MediaUnsupportedError,
+    RequestError,
+)
 from services.common.methods import DEFAULT_METHOD, combined, method_named
 
 _LARGEST: Final = 1 << 20
@@ -92,7 +103,7 @@ class SameFiles:
 def real_files(shots: Iterable[ShotSpec]) -> SameFiles:
     """Return the files of all places that shots name. Each folder and each input is looked at once. Blocks."""
     shots = tuple(shots)
-    read = {place for shot in shots for place in (shot.footage, shot.speech, shot.consent) if place is not None}
+    read = {place for shot in shots for place in shot.inputs.values()}
     local = {place: path for place in read.union(shot.output for shot in shots) if (path := local_path(place)) is not None}
     folders = _looked_at(_real, {os.path.dirname(path) for path in local.values()})
     paths = {place: os.path.join(folders[os.path.dirname(path)], os.path.basename(path)) for place, path in local.items()}
@@ -121,14 +132,10 @@ def _real(path: str) -> str:
         return path
 
 
-LOCATIONS: Final = ("footage", "speech", "consent", "output")
-"""Fields of a shot that hold a path or a URL."""
-_INPUTS: Final = ("footage", "speech", "consent")
-
-"""Files that are looked at at once: with a network drive or a bucket, the time goes by in waiting."""
-
-MethodOf = Callable[[ShotSpec], str]
-"""Returns the name of the method that dubs a shot. Raises ActorNotReadyError, ConsentRefusedError or InvalidRequestError."""
+MethodOf = Callable[[ShotSpec, LineSpec | None], str]
+"""Returns the name of the method that dubs a shot, or one line of its scene. Raises ActorNotReadyError, ConsentRefusedError or
+InvalidRequestError.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +179,7 @@ def repeat_mistakes(shots: Mapping[int, ShotSpec], *, follow_links: bool) -> lis
     inputs = {
         file: (line, field, place)
         for line, shot in shots.items()
-        for field in _INPUTS
-        if (place := getattr(shot, field)) is not None
+        for field, place in shot.inputs.items()
         for file in files.of_input(place)
     }
     for line, shot in shots.items():
@@ -200,9 +206,7 @@ def file_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     Raises:
         StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
     """
-    wanted = [
-        (line, field, place) for line, shot in shots.items() for field in LOCATIONS if (place := getattr(shot, field)) is not None
-    ]
+    wanted = [(line, field, place) for line, shot in shots.items() for field, place in shot.places.items()]
     distinct = list(dict.fromkeys((_check_of(field), place) for _, field, place in wanted))
     with ThreadPoolExecutor(_THREADS) as threads:
         problems = dict(zip(distinct, threads.map(_checked, distinct), strict=True))
@@ -213,7 +217,7 @@ _FileCheck = Callable[[str], str]
 
 
 def _check_of(field: str) -> _FileCheck:
-    return {"consent": _consent_problem, "output": output_problem}.get(field, input_problem)
+    return {"consent": _consent_problem, "output": output_problem}.get(field.rpartition(".")[2], input_problem)
 
 
 def _checked(wanted: tuple[_FileCheck, str]) -> str:
@@ -229,28 +233,105 @@ def _consent_problem(place: str) -> str:
     return ""
 
 
-def _method(shot: ShotSpec) -> str:
+def scene_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
+    """Return lines that begin after the end of their footage, whose speech cannot be used, or that overlap and are of one face.
+
+    Only files of this machine are read. Lines of one face are known before the footage is tracked if they name the face by its
+    number.
+    """
+    scenes = {line: shot for line, shot in shots.items() if shot.lines and not any(map(is_url, shot.places.values()))}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = threads.map(_scene_mistakes, scenes, scenes.values())
+    return [mistake for mistakes in found for mistake in mistakes]
+
+
+def _scene_mistakes(number: int, shot: ShotSpec) -> list[Mistake]:
+    dub = DubRequest(footage=Path(shot.footage), speech=None, output=Path(shot.output), method=DEFAULT_METHOD)
+    lines = lines_of([line.model_copy(update={"consent": None}) for line in shot.lines], dub)
+    try:
+        info = inspect_video(dub.footage)
+    except MediaUnsupportedError as problem:
+        return [Mistake(number, "footage", problem.message)]
+    if is_still(info):
+        return [Mistake(number, "footage", f"{shot.footage} is a single picture, and a scene needs a video")]
+    mistakes, frames = [], {}
+    for place, line in enumerate(lines):
+        try:
+            frames[place] = check_line(line, info)
+        except (InvalidRequestError, MediaUnsupportedError) as problem:
+            field = "start" if problem.field == "lines.start" else "speech"
+            mistakes.append(Mistake(number, f"lines[{place}].{field}", problem.message.removeprefix(f"{line.name}: ")))
+    try:
+        faces = [line.face if isinstance(line.face, int) else None for line in shot.lines]
+        check_overlaps([lines[place] for place in frames], list(frames.values()), [faces[place] for place in frames])
+    except InvalidRequestError as problem:
+        mistakes.append(Mistake(number, "lines", problem.message))
+    return mistakes
+
+
+def _method(shot: ShotSpec, line: LineSpec | None = None) -> str:
     return shot.method or DEFAULT_METHOD
 
 
 def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, str, str]]:
     """Yield field, text and reason of what is wrong with a shot by itself."""
-    for field in LOCATIONS:
+    for field, place in shot.places.items():
         # A folder of the manifest's own path may have such a name, and a batch is stored as UTF-8.
-        if (place := getattr(shot, field)) is not None and not _is_utf8(place):
+        if not _is_utf8(place):
             yield field, f"{place!r} has a folder whose name is no text in UTF-8: rename the folder", ""
     checks: tuple[tuple[str, Callable[[], object]], ...] = (
         ("face", lambda: parse_face(shot.face)),
         ("output", lambda: check_target(Path(shot.output), shot.codec)),
         ("actor", lambda: _check_options(shot, method_of)),
     )
-    for field, check in checks:
+    for field, check in checks if not shot.lines else checks[:2]:
         try:
             check()
-        except (RequestError, ActorNotReadyError, ConsentRefusedError) as error:
-            named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefusedError) else ""
-            reason = "" if isinstance(error, RequestError) else error.reason
-            yield named if named in ShotSpec.model_fields else field, error.message, reason
+        except _REFUSALS as error:
+            yield _told_refusal(error, field)
+    if shot.lines:
+        yield from _contradictions_of_scene(shot, method_of)
+
+
+_REFUSALS: Final = (RequestError, ActorNotReadyError, ConsentRefusedError)
+
+
+def _told_refusal(error: RequestError | ActorNotReadyError | ConsentRefusedError, field: str) -> tuple[str, str, str]:
+    """Return field, text and reason of a refusal, whose field is `field` if the error names none of a row."""
+    named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefusedError) else ""
+    reason = "" if isinstance(error, RequestError) else error.reason
+    return named if named in {**ShotSpec.model_fields, **LineSpec.model_fields} else field, error.message, reason
+
+
+def _contradictions_of_scene(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, str, str]]:
+    """Yield field, text and reason of what is wrong with the lines of a shot, and with options that a scene does not take."""
+    wanted = shot.method
+    for place, line in enumerate(shot.lines):
+        try:
+            _ = line.time, line.choice
+            found = method_of(shot, line)
+            if line.actor is not None:
+                wanted = wanted or found
+                if combined(wanted) != found:
+                    raise InvalidRequestError(f"actor {line.actor} is enrolled for {found}, and the scene is dubbed with {wanted}")
+        except _REFUSALS as error:
+            named, text, reason = _told_refusal(error, "actor")
+            yield named if named == "method" else f"lines[{place}].{named}", text, reason
+    try:
+        dub = DubRequest(
+            footage=Path(shot.footage),
+            speech=Path(shot.speech) if shot.speech is not None else None,
+            output=Path(shot.output),
+            method=combined(wanted or DEFAULT_METHOD),
+            face=parse_face(shot.face),
+            fit=shot.fit,
+        )
+        check_scene(replace(dub, lines=lines_of([shot.lines[0].model_copy(update=_PLAIN_LINE)], dub)), shot.actor or "")
+    except RequestError as error:
+        yield _told_refusal(error, "lines")
+
+
+_PLAIN_LINE: Final = {"start": 0.0, "face": 0, "box": None, "consent": None, "language": None}
 
 
 def _is_utf8(text: str) -> bool:
@@ -264,7 +345,7 @@ def _is_utf8(text: str) -> bool:
 def _check_options(shot: ShotSpec, method_of: MethodOf) -> None:
     if shot.method is not None:
         method_named(shot.method)
-    wants_own_timeline(method_named(method_of(shot)), fit=shot.fit, keep_audio=shot.keep_audio, expression=shot.expression)
+    wants_own_timeline(method_named(method_of(shot, None)), fit=shot.fit, keep_audio=shot.keep_audio, expression=shot.expression)
 
 
 MOST_ROWS: Final = 100_000
@@ -276,12 +357,73 @@ _STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
 _ID: Final = "takes at most 63 letters, digits, dots, hyphens and underscores, and begins and ends with a letter or a digit"
 
 
-def shots_by_line(content: bytes, *, told_as: str) -> tuple[dict[int, ShotSpec], list[Mistake]]:
+ReadLines = Callable[[str], Sequence[LineSpec]]
+"""Returns the lines of a file that a manifest names. Raises InvalidRequestError."""
+
+
+def lines_at(place: str) -> list[LineSpec]:
+    """Return the lines of a JSON file. Blocks.
+
+    Args:
+        place: absolute path or URL.
+
+    Raises:
+        InvalidRequestError: as `read_lines`, or no file lies at the URL.
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
+    """
+    path = local_path(place)
+    if path is not None:
+        return read_lines(Path(path))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            copy = fetched(place, Path(folder), field="lines", max_bytes=_LARGEST)
+        except ArtefactNotFoundError as missing:
+            raise InvalidRequestError(missing.message, field="lines") from missing
+        try:
+            return read_lines(copy)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(error.message.replace(str(copy), place), field="lines") from error.__cause__
+
+
+def _in_folder_of(place: str, line: LineSpec) -> LineSpec:
+    """Return a line of the file at a place, with the names that the manifest could have written."""
+    folder = place.rpartition("/")[0]
+    update = {
+        field: f"{folder}/{name}"
+        for field in ("speech", "consent")
+        if folder and isinstance(name := getattr(line, field), str) and not is_url(name) and not name.startswith(("/", "file://"))
+    }
+    return line.model_copy(update=update)
+
+
+class _LinesReader:
+    """Puts the lines of files in the place of the files' names, and reads each file once.
+
+    Args:
+        read: reads a file.
+    """
+
+    def __init__(self, read: ReadLines) -> None:
+        self._read = read
+        self._known: dict[str, tuple[LineSpec, ...]] = {}
+
+    def __call__(self, row: Any) -> Any:
+        """Return a row with the lines of the file that the row names."""
+        place = row.get("lines") if isinstance(row, dict) else None
+        if not isinstance(place, str):
+            return row
+        if place not in self._known:
+            self._known[place] = tuple(_in_folder_of(place, line) for line in self._read(place))
+        return {**row, "lines": self._known[place]}
+
+
+def shots_by_line(content: bytes, *, told_as: str, read: ReadLines) -> tuple[dict[int, ShotSpec], list[Mistake]]:
     """Return the shots by line, with paths as they stand there, and the mistakes of the lines that are no shots.
 
     Args:
         content: bytes of a manifest.
         told_as: name of the manifest in messages.
+        read: reads the file of lines that a row names, as the row names it.
 
     Raises:
         InvalidRequestError: there are more than `MOST_ROWS` rows.
@@ -295,11 +437,17 @@ def shots_by_line(content: bytes, *, told_as: str) -> tuple[dict[int, ShotSpec],
     shots: dict[int, ShotSpec] = {}
     mistakes: list[Mistake] = []
     defaults: dict[str, Any] = {}
+    with_lines = _LinesReader(read)
     for place, (number, line) in enumerate(lines):
         try:
-            row = _object(line)
+            row = with_lines(_object(line))
+            if "defaults" in row:
+                row["defaults"] = with_lines(row["defaults"])
         except ValueError as problem:
             mistakes.append(Mistake(number, "row", str(problem)))
+            continue
+        except InvalidRequestError as problem:
+            mistakes.append(Mistake(number, "lines", problem.message))
             continue
         if place == 0 and "defaults" in row:
             defaults, wrong = _defaults(number, row)
@@ -369,13 +517,20 @@ def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mis
         row: fields of `Shot`.
     """
     try:
-        return ShotSpec.model_validate(row, strict=True), []
+        return ShotSpec.model_validate(row), []
     except ValidationError as problem:
         return None, [Mistake(number, *_told(error)) for error in problem.errors(include_url=False)]
 
 
 def _told(error: Any) -> tuple[str, str]:
     """Return field and text of an error of pydantic."""
+    first, *where = error["loc"]
+    if first == "lines" and where:
+        number, *inside = where
+        named, said = fault_of(error, inside)
+        return f"lines[{number}].{named}" if named else f"lines[{number}]", said
+    if first == "lines" and error["type"] == "tuple_type":
+        return "lines", f"takes a list of lines, or the path of a JSON file with the list, not {json.dumps(error['input'])[:80]}"
     field = ".".join(str(part) for part in error["loc"])
     if error["type"] == "missing":
         return field, "is missing: every row has one"
@@ -388,8 +543,7 @@ def _told(error: Any) -> tuple[str, str]:
 
 def with_absolute_paths(shot: ShotSpec, folder: str) -> ShotSpec:
     """Return a shot whose relative paths begin at a folder."""
-    places = {field: place for field in LOCATIONS if (place := getattr(shot, field)) is not None}
-    return shot.model_copy(update={field: _absolute(place, folder) for field, place in places.items()})
+    return shot.with_places({field: _absolute(place, folder) for field, place in shot.places.items()})
 
 
 def _absolute(place: str, folder: str) -> str:
@@ -493,8 +647,8 @@ def manifest_or_mistakes(
         StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
     """
     named = batch_name(path.stem if name is None else name, given=name is not None)
-    shots, mistakes = shots_by_line(_content(path), told_as=str(path))
     folder = os.path.dirname(os.path.abspath(path))
+    shots, mistakes = shots_by_line(_content(path), told_as=str(path), read=lambda place: lines_at(_absolute(place, folder)))
     shots = {line: with_absolute_paths(shot, folder) for line, shot in shots.items()}
     mistakes += row_mistakes(shots, method_of, check_files=check_files)
     if mistakes:
@@ -517,7 +671,11 @@ def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, c
         StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
     """
     mistakes = option_mistakes(shots, method_of) + repeat_mistakes(shots, follow_links=check_files)
-    return mistakes + file_mistakes(shots) if check_files else mistakes
+    if not check_files:
+        return mistakes
+    mistakes += file_mistakes(shots)
+    wrong = {mistake.line for mistake in mistakes}
+    return mistakes + scene_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
 
 
 def in_order(mistakes: Iterable[Mistake]) -> Sequence[Mistake]:
@@ -579,8 +737,8 @@ def _content(path: Path) -> bytes:
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-ConsentQuestion = tuple[str | None, str | None, str | None, str | None]
-"""Consent file, actor, project and language of a shot. Shots with the same four have the same answer."""
+ConsentQuestion = tuple[str | bytes | None, str | None, str | None, str | None]
+"""Consent file or record, actor, project and language of a shot or a line. Those with the same four have the same answer."""
 
 
 class ActorLookup:
@@ -595,8 +753,8 @@ class ActorLookup:
         self._found: dict[str, ActorSummary | ActorNotReadyError] = {}
         self._asked: dict[ConsentQuestion, ConsentRefusedError | InvalidRequestError | None] = {}
 
-    def method_of(self, shot: ShotSpec) -> str:
-        """Return the method that dubs a shot.
+    def method_of(self, shot: ShotSpec, line: LineSpec | None = None) -> str:
+        """Return the method that dubs a shot, or one line of its scene.
 
         Raises:
             ActorNotReadyError: there is no such actor, or the actor is damaged.
@@ -604,8 +762,12 @@ class ActorLookup:
             InvalidRequestError: the actor was enrolled for another method, or project or language are not allowed.
             StorageRefusedError, BackendUnavailableError: the store of a record's URL refuses, or does not answer.
         """
-        actor = self._actor(shot.actor) if shot.actor is not None else None
-        self._check_consent(shot, actor)
+        actor_id, language = shot.actor, shot.language
+        consent: str | Consent | None = shot.consent
+        if line is not None:
+            actor_id, consent, language = line.actor, line.consent or consent, line.language or language
+        actor = self._actor(actor_id) if actor_id is not None else None
+        self._check_consent(shot, consent, language, actor)
         if actor is None:
             return shot.method or DEFAULT_METHOD
         if shot.method is not None and combined(shot.method) != actor.method:
@@ -616,11 +778,14 @@ class ActorLookup:
             )
         return actor.method
 
-    def _check_consent(self, shot: ShotSpec, actor: ActorSummary | None) -> None:
-        asked = (shot.consent, shot.actor, shot.project, shot.language)
+    def _check_consent(
+        self, shot: ShotSpec, consent: str | Consent | None, language: str | None, actor: ActorSummary | None
+    ) -> None:
+        record = canonical_form(consent) if isinstance(consent, Consent) else consent
+        asked = (record, actor.actor_id if actor is not None else None, shot.project, language)
         if asked not in self._asked:
             try:
-                self._ask(shot, actor)
+                self._ask(shot, consent, language, actor)
                 self._asked[asked] = None
             except (ConsentRefusedError, InvalidRequestError) as refusal:
                 self._asked[asked] = refusal
@@ -628,11 +793,11 @@ class ActorLookup:
         if answer is not None:
             raise answer
 
-    def _ask(self, shot: ShotSpec, actor: ActorSummary | None) -> None:
-        use = use_of(shot.project or "", shot.language or "")
+    def _ask(self, shot: ShotSpec, consent: str | Consent | None, language: str | None, actor: ActorSummary | None) -> None:
+        use = use_of(shot.project or "", language or "")
         consents = self._actors.consents
-        record = _readable(shot.consent) if shot.consent is not None else None
-        if shot.consent is None or record is not None:
+        record = _readable(consent) if isinstance(consent, str) else consent
+        if consent is None or record is not None:
             own, actor_id = (actor.consent, actor.actor_id) if actor is not None else (None, "")
             consents.check_enrolled(own, record, use, shot.id, actor_id=actor_id)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
 from gateway.reports.mouth_metrics import correlation
-from gateway.reports.records import appearance_of, boxes_of, commanded_opening, motion_of, track_output
+from gateway.reports.records import Box, appearance_of, boxes_of, commanded_opening, motion_of, track_output
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8
 from services.common.errors import DubstageError, WorkCancelledError
@@ -75,7 +75,7 @@ def jpeg_of(picture: UInt8) -> bytes:
 async def tracked_figures(
     stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace
 ) -> tuple[float | None, ShotAppearance | None]:
-    """Track the video of a dub, and return the figures of the tracked video that the report of the dub shows.
+    """Track the video of a dub, and return the figures of the tracked video that the report shows: of a scene, of its worst lines.
 
     Args:
         stages: the stages, which track the video.
@@ -90,15 +90,44 @@ async def tracked_figures(
     Raises:
         DubstageError: a video cannot be read, or the face stage failed.
     """
+    faces = outcome.of_lines() or [outcome]
+    boxes = [await in_thread(first_box, face, workspace) for face in faces]
+    correlations, figures = [], []
+    for face, tracked in zip(faces, await track_output(stages, video, boxes), strict=True):
+        if tracked is None:
+            continue
+        r = correlation(await in_thread(commanded_opening, face, workspace), tracked.opening)
+        correlations += [r] if math.isfinite(r) else []
+        seen = await appearance_of(stages, video, face, workspace, tracked)
+        figures += [ShotAppearance.of(seen)] if seen is not None else []
+    return min(correlations, default=None), worst(figures)
+
+
+def first_box(outcome: DubOutcome, workspace: Workspace) -> tuple[int, Box] | None:
+    """Return the first rendered frame and the box of the face there; None: no frame is rendered."""
     (rendered,) = np.nonzero(outcome.plan.rendered())
-    first = [int(frame) for frame in rendered[:1]]
-    boxes = await in_thread(boxes_of, outcome, workspace, first)
-    tracked = await track_output(stages, video, outcome, boxes, first)
-    if tracked is None:
-        return None, None
-    r = correlation(await in_thread(commanded_opening, outcome, workspace), tracked.opening)
-    seen = await appearance_of(stages, video, outcome, workspace, tracked)
-    return r if math.isfinite(r) else None, ShotAppearance.of(seen) if seen is not None else None
+    if not len(rendered):
+        return None
+    frame = int(rendered[0])
+    return frame, boxes_of(outcome, workspace, [frame])[frame]
+
+
+_Figures = TypeVar("_Figures", ShotMotion, ShotAppearance)
+_BEST: Final = {"opening_spread": 1.0, "width_spread": 1.0, "vowel_shift_ms": 0.0, "closure_shift_ms": 0.0}
+"""Best value of the figures that can be too small and too large. Of all others, small values are good."""
+
+
+def worst(figures: Sequence[_Figures]) -> _Figures | None:
+    """Return each figure of the line where the figure is worst; None: there are no figures."""
+    if not figures:
+        return None
+    found: dict[str, float] = {}
+    for name in type(figures[0]).model_fields:
+        known = [value for one in figures if (value := getattr(one, name)) is not None]
+        if known:
+            far = [abs(value - _BEST[name]) if name in _BEST else value for value in known]
+            found[name] = known[int(np.argmax(far))]
+    return type(figures[0])(**found)
 
 
 async def measured_while_allowed(
@@ -137,7 +166,8 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
     video = await asyncio.to_thread(probe, request.output)
     r_opening, appearance, unmeasured = await _measured(stages, video, outcome, workspace)
     rendered = outcome.plan.rendered()
-    motion = await asyncio.to_thread(motion_of, outcome, workspace)
+    faces = outcome.of_lines() or [outcome]
+    motions = [await asyncio.to_thread(motion_of, face, workspace) for face in faces]
     return VideoMetrics(
         frames=outcome.plan.num_frames,
         frames_by_reason=outcome.plan.counts(),
@@ -145,7 +175,7 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         output_sha256=await asyncio.to_thread(sha256_of, request.output),
         method=request.method,
         r_opening=r_opening,
-        motion=ShotMotion.of(motion) if motion is not None else None,
+        motion=worst([ShotMotion.of(motion) for motion in motions if motion is not None]),
         appearance=appearance,
         warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
         undubbed=outcome.undubbed,

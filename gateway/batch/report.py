@@ -58,6 +58,7 @@ class ReportRow:
         exit_code: exit code of the last attempt; None: no attempt has ended.
         error: message of the error of the last attempt; empty: none.
         footage, speech, actor: what was dubbed; None: not named.
+        lines: lines of a scene: start, who speaks, and speech.
         output: path or URL of the video.
         output_sha256: digest of the video; empty: there is no video yet.
         thumbnail: path of the picture in the report's folder; None: there is none.
@@ -98,6 +99,7 @@ class ReportRow:
     footage: str
     speech: str | None
     actor: str | None
+    lines: tuple[str, ...]
     output: str
     output_sha256: str
     thumbnail: str | None
@@ -178,6 +180,7 @@ def row_of(index: int, shot: ShotSpec, record: ShotRecord, thumbnail: str | None
         footage=shot.footage,
         speech=shot.speech,
         actor=shot.actor,
+        lines=tuple(f"{line.start} {line.who} {line.speech}" for line in shot.lines),
         output=record.output or shot.output,
         output_sha256=record.output_sha256,
         thumbnail=thumbnail,
@@ -222,7 +225,8 @@ def concerns_of(rows: Sequence[ReportRow]) -> tuple[Concern, ...]:
 
 def _without_files(row: ReportRow) -> str:
     text = row.error
-    for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), (row.output, "VIDEO")):
+    spoken = [(line.rpartition(" ")[2], "SPEECH") for line in row.lines]
+    for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), *spoken, (row.output, "VIDEO")):
         text = text.replace(place, name) if place else text
     return text
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gateway.batch.manifest import Manifest, shots_of
-from gateway.batch.types import BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ENDED, BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
@@ -341,6 +341,36 @@ class BatchStore:
             )
         facts = BatchFacts(name=name, manifest_sha256=manifest.sha256, rows=len(manifest.shots), created_at=_now(), engine=engine)
         return facts if self._folder.create(facts_path(name), json_of(facts)) else self.facts(name)
+
+    def revise(self, manifest: Manifest) -> list[str]:
+        """Take over a manifest whose rows differ from the batch in their lines alone, and let the changed shots begin anew.
+
+        If there is no such batch, or other fields differ too, nothing changes.
+
+        Returns:
+            Ids of the changed shots.
+
+        Raises:
+            InvalidRequestError: shots of the batch have not ended.
+        """
+        name, before = manifest.name, self.find(manifest.name)
+        if before is None or before.removing or before.manifest_sha256 == manifest.sha256:
+            return []
+        shots = self._all_shots(name)
+        if len(shots) != len(manifest.shots) or not all(map(ShotSpec.revises, shots, manifest.shots)):
+            return []
+        if left := sum(record.state not in ENDED for record in self.records(name)):
+            raise InvalidRequestError(
+                f"batch {name} has other lines, and {left} of its shots have not ended: wait, or cancel the batch first",
+                field="name",
+            )
+        changed = [new.id for old, new in zip(shots, manifest.shots, strict=True) if old != new]
+        # The facts come last, so that a change that was cut is completed by the next call.
+        self.reset(name, changed)
+        self._folder.write(manifest_path(name), manifest.content)
+        self._folder.write(facts_path(name), json_of(before.model_copy(update={"manifest_sha256": manifest.sha256})))
+        self._shots.pop(name, None)
+        return changed
 
     def names(self) -> list[str]:
         """Return the names of all batches, sorted."""

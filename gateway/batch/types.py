@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
@@ -10,7 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.dub.fit import Fit
-from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
+from gateway.dub.lines import LineSpec
+from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES
 from gateway.reports.appearance import AppearanceMetrics
 from services.common.wire.mouth_curves import MotionMetrics
 
@@ -142,7 +144,11 @@ class ShotSpec(_Strict):
         personalize: the networks are adapted to the person.
         seed: random seed of the adaptation.
         quality: thresholds of the quality gate.
+        lines: lines of a scene, each with its own speech, face and actor; empty: the shot is of one person.
     """
+
+    # The rows of a manifest are JSON: a text is no number.
+    model_config = ConfigDict(strict=True)
 
     id: ShotId
     footage: Location
@@ -162,6 +168,44 @@ class ShotSpec(_Strict):
     personalize: bool = True
     seed: int = Field(0, ge=0, le=2147483647)
     quality: Quality = Quality()
+    lines: Annotated[tuple[LineSpec, ...], Field(strict=False, max_length=MOST_LINES)] = ()
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Path or URL of each file that the shot reads, by its field, such as `speech` or `lines[0].speech`."""
+        named = {"footage": self.footage, "speech": self.speech, "consent": self.consent}
+        for number, line in enumerate(self.lines):
+            named[f"lines[{number}].speech"] = line.speech
+            named[f"lines[{number}].consent"] = line.consent if isinstance(line.consent, str) else None
+        return {field: place for field, place in named.items() if place is not None}
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Path or URL of each file of the shot, by its field."""
+        return {**self.inputs, "output": self.output}
+
+    @property
+    def actor_ids(self) -> tuple[str, ...]:
+        """Ids of the enrolled actors of the shot, each once."""
+        named = (self.actor, *(line.actor for line in self.lines))
+        return tuple(dict.fromkeys(actor for actor in named if actor is not None))
+
+    def revises(self, other: ShotSpec) -> bool:
+        """Return whether two shots are equal, or two scenes that differ in their lines alone."""
+        return bool(self.lines) == bool(other.lines) and self.model_copy(update={"lines": other.lines}) == other
+
+    def with_places(self, places: Mapping[str, str]) -> ShotSpec:
+        """Return the shot with other files.
+
+        Args:
+            places: path or URL by field, as `places` names the fields. Files of other fields stay.
+        """
+        own = {field: place for field, place in places.items() if "." not in field}
+        lines = []
+        for number, line in enumerate(self.lines):
+            found = {name: places.get(f"lines[{number}].{name}") for name in ("speech", "consent")}
+            lines.append(line.model_copy(update={name: place for name, place in found.items() if place is not None}))
+        return self.model_copy(update={**own, "lines": tuple(lines)})
 
 
 class ShotState(StrEnum):

@@ -47,6 +47,7 @@ from gateway.consent.record import use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import parse_face
 from gateway.dub.job import DubJob
+from gateway.dub.lines import lines_of
 from gateway.dub.messages import OnProgress
 from gateway.dub.request import DubRequest, refuse_input
 from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
@@ -167,18 +168,17 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
         folder = await stack.enter_async_context(entered_in_threads(context.scratch_folder()))
         limit = context.settings.max_job_bytes
 
-        async def local(location: str | None, field: str) -> Path | None:
-            return None if location is None else await in_thread(fetched, location, folder, max_bytes=limit, field=field)
-
-        consent, speech = await local(shot.consent, "consent"), await local(shot.speech, "speech")
-        footage = await local(shot.footage, "footage")
-        assert footage is not None
+        files = {
+            field: await in_thread(fetched, place, folder, max_bytes=limit, field=field) for field, place in shot.inputs.items()
+        }
         output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
-        if consent is not None:
-            refuse_input(output, consent, "a consent record")
+        for field, file in files.items():
+            if field.endswith("consent"):
+                refuse_input(output, file, "a consent record")
+        consent = files.get("consent")
         request = DubRequest(
-            footage=footage,
-            speech=speech,
+            footage=files["footage"],
+            speech=files.get("speech"),
             output=output,
             method=combined(shot.method or DEFAULT_METHOD),
             face=parse_face(shot.face),
@@ -193,6 +193,9 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
             # The bytes of the video depend on this number, so that it is the same however many workers share the cores.
             threads=context.settings.compute_threads,
         )
+        if shot.lines:
+            here = shot.with_places({field: str(file) for field, file in files.items()})
+            request = replace(request, lines=await in_thread(lines_of, here.lines, request))
         yield await prepared_request(request, context.place, shot.actor, request.method if shot.method is not None else None)
 
 
@@ -228,6 +231,11 @@ def same_job_key(shot: ShotSpec, request: DubRequest) -> str:
     Other shots may have the same digest, because the sizes of the files stand for their contents. Such shots wait in vain, and
     nothing is wrong with their videos.
     """
+    if request.lines:
+        # Scenes of one footage share a folder, whatever their lines.
+        size = os.path.getsize(request.footage)
+        scene = ["scene", size, request.method, request.keeps_expression, shot.personalize, shot.seed]
+        return hashlib.sha256(repr(scene).encode()).hexdigest()[:24]
     request = replace(request, fit="cut") if request.fit == "pad" else request  # `pad` may be `cut`
     files = [request.footage, *([request.speech] if request.speech is not None else [])]
     mouths = [
@@ -294,7 +302,8 @@ class ShotDub:
         context = self._context
         async with shot_request(context, self._shot) as request, same_job_lock(context, self._shot, request):
             stages, place = await context.stages(), context.place
-            ledger = JobLedger(place.actors, self._shot.actor or "", consents=request.consents, confirm=self._confirm)
+            first, *more = request.actor_ids or ("",)
+            ledger = JobLedger(place.actors, first, more_actors=more, consents=request.consents, confirm=self._confirm)
             sealer = await context.sealer()
             job = DubJob(
                 request, stages, place.artefacts, context.jobs, ledger, max_bytes=context.settings.max_job_bytes, sealer=sealer
@@ -498,8 +507,11 @@ class _Attempt:
                 await self._kept(lambda: self._store.remove_thumbnails(self._name, [self._shot.id]))
         record = done(record, made, seconds, present_time())
         record = await self._put(record.model_copy(update={"look": (*record.look, *reasons_to_look(self._shot.quality, record))}))
-        # Until the record is stored, a worker that takes the shot over can go on from the job's folder.
-        await self._dub.discard()
+        # Until the record is stored, a worker that takes the shot over can go on from the job's folder. The folder of a scene stays
+        # until it expires, so that a line can be changed. The folder of a pod ends with the pod.
+        kept = bool(self._shot.lines) and (await in_thread(self._store.facts, self._name)).engine != "kubernetes"
+        if not kept:
+            await self._dub.discard()
         return record
 
     def _check(self) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import typer
 
 from gateway.actors.store import ActorStore
-from gateway.batch.changes import begin_anew, cancel, record_change, record_submission, remove
+from gateway.batch.changes import begin_anew, cancel, record_change, record_submission, remove, revise
 from gateway.batch.manifest import ActorLookup, Manifest, format_rows, manifest_or_mistakes, parse_rows
 from gateway.batch.records import progress_of
 from gateway.batch.store import BatchStore, Engine, open_batches
@@ -170,6 +170,7 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
     before = store.find(manifest.name)
     if engine == "kubernetes" and before is None:
         _check_for_cluster(store, manifest, chosen)
+    changed = revise(settings, store, manifest, engine)
     facts = store.create(manifest, engine)
     if facts.engine != engine:
         raise InvalidRequestError(
@@ -178,6 +179,8 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
         )
     record_submission(settings, facts)
     records = store.records(facts.name)
+    if changed:
+        say(f"{len(changed)} shots with changed lines begin anew")
     say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_of(records))}")
     if engine == "kubernetes":
         return _submit_to_cluster(store, facts, chosen)

@@ -242,8 +242,6 @@ def dub(
         overwrite=overwrite,
     )
     if lines is not None:
-        if report is not None:
-            raise InvalidRequestError("--report is of a dub of one person: leave --report out with --lines", field="report")
         refuse_input(output, lines, "the file of the lines")
         request = replace(request, lines=lines_of(read_lines(lines), request, file=str(lines), folder=str(lines.parent)))
     records = [file for file in (consent, reference_consent) if file is not None]
@@ -252,6 +250,8 @@ def dub(
     if reference is not None:
         refuse_input(output, reference, "the reference")
     if report is not None:
-        check_report_folder(report, [file for file in (video, audio, mix, reference, *records, output) if file is not None])
+        spoken = [line.dub.speech for line in request.lines]
+        files = (video, audio, lines, mix, reference, *spoken, *records, output)
+        check_report_folder(report, [file for file in files if file is not None])
     chosen = None if method is None and motion is None and renderer is None else request.method
     run_async(run_dub(settings, request, actor, chosen, report))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -23,6 +23,7 @@ from gateway.cli.console import out, say, say_table
 from gateway.dub.disk import shown_bytes
 from gateway.dub.estimate import estimate_dub
 from gateway.dub.fit import FITS, fit_named
+from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.request import DubRequest
 from gateway.housekeeping import open_jobs_folder
 from gateway.settings import GatewaySettings
@@ -217,6 +218,7 @@ def plan(
     audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With VIDEO: sound file with the new speech. Default: the sound of VIDEO.")
     ] = None,
+    lines: Annotated[Path | None, typer.Option(metavar="FILE", help="With VIDEO: JSON file with the lines of a scene.")] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="With VIDEO: video that the dub would write.")
     ] = Path("dubbed.mp4"),
@@ -258,7 +260,9 @@ def plan(
             enrol=options.enrol_options(personalize=personalize, seed=0),
             overwrite=True,
         )
-        chosen = None if actor is not None and method == DEFAULT_METHOD else request.method
+        if lines is not None:
+            request = replace(request, lines=lines_of(read_lines(lines), request, file=str(lines), folder=str(lines.parent)))
+        chosen = None if (actor is not None or lines is not None) and method == DEFAULT_METHOD else request.method
         run_async(_say_estimate(options.gateway_settings(stages), request, actor, chosen, as_json=as_json))
         return
     load = PlannedLoad(live_streams=live, film_hours=film_hours, night_hours=night_hours, fps=fps, method=method, scale=scale)

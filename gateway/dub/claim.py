@@ -56,6 +56,7 @@ def video_claim(
         dubbed=spans(rendered),
         consents=_consents(request),
         job=job,
+        scene=bool(request.lines),
         sources=tuple(
             SourceFile(role, file, digests.get(file, ""), number)
             for role, some in files.items()

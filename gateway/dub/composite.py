@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -16,13 +17,15 @@ from gateway.compositing.planes import composite
 from gateway.dub.face_records import FaceIndex
 from gateway.dub.plan import Plan
 from gateway.dub.records import RecordFile, pose_of
+from gateway.dub.segments import SEGMENT_FRAMES, KeptSegment, SegmentStore, segments_of
 from gateway.dub.windows import RenderedMouth, RenderedWindow
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.media.writer import VideoWriter
 from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
 from gateway.stages.timing import StageClock
-from services.common.array_types import Float64
+from services.common.array_types import Float64, Int64
+from services.common.errors import ArtefactCorruptError
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
 from services.common.face.native_pictures import native_affine
 
@@ -32,11 +35,6 @@ def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
     upright_from_box = invert(box_from_frame(pose))
     coded = info.video.orientation.coded_from_upright
     return np.column_stack([coded[:, :2] @ upright_from_box[:, :2], coded[:, :2] @ upright_from_box[:, 2] + coded[:, 2]])
-
-
-def seconds_of(frame: DecodedFrame, info: MediaInfo) -> float:
-    """Return the time of a frame since the first frame of the video, seconds."""
-    return float((frame.pts - int(info.video.pts[0])) * info.video.time_base)
 
 
 def composite_frame(
@@ -83,6 +81,15 @@ class VideoFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class _Sink:
+    """What the last pass fills."""
+
+    writer: VideoWriter
+    clock: StageClock
+    facts: VideoFacts
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedVideo:
     """A video that is dubbed in place: the footage, or a background video.
 
@@ -121,38 +128,169 @@ class TrackedVideo:
             StorageFullError: the disk is full; nothing of the output is left.
         """
         facts = VideoFacts(np.zeros(self.info.video.num_frames, np.int32))
-        marked: dict[int, MarkedFace] = {}
-
-        def write_window(frames: Iterator[DecodedFrame], span: range, parts: Sequence[tuple[Plan, RenderedWindow]]) -> None:
-            shown: defaultdict[int, list[tuple[Plan, RenderedWindow, int]]] = defaultdict(list)
-            for plan, window in parts:
-                for place, index in enumerate(window.frame.tolist()):
-                    shown[index].append((plan, window, place))
-            for index in span:
-                with clock.measure("decode", 1):
-                    frame = next(frames)
-                if frame.damaged:
-                    facts.damaged.append(index)
-                planes: tuple[Plane, ...] | None = None
-                for plan, window, place in shown[index]:
-                    with clock.measure("composite", 1):
-                        (record,) = self.faces.read(int(plan.row[index]), int(plan.row[index]) + 1)
-                        mouth = window.mouth(place, float(plan.strength[index]))
-                        pose = pose_of(record)
-                        own = None
-                        if mark is not None:
-                            face_id = int(record["face_id"])
-                            if face_id not in marked:
-                                marked[face_id] = MarkedFace(mark)
-                            own = marked[face_id].of_frame(seconds_of(frame, self.info), record["pixels"], pose.scale)
-                        planes, area = composite_frame(frame, self.info, pose, mouth, own, planes)
-                        facts.mask_area_px[index] += area
-                with clock.measure("encode", 1):
-                    writer.write(frame, planes)
-
+        marks = FaceMarks(self, mark) if mark is not None else None
         with VideoReader(self.info, threads=threads) as reader:
             frames = iter(reader)
             async for span, parts in windows:
-                await in_thread(write_window, frames, span, parts)
+                await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
                 on_progress(span.stop)
         return facts
+
+    async def write_segments(
+        self,
+        writer: VideoWriter,
+        windows: Callable[[Sequence[range]], AsyncIterator[tuple[range, Sequence[tuple[Plan, RenderedWindow]]]]],
+        store: SegmentStore,
+        *,
+        threads: int,
+        clock: StageClock,
+        on_progress: Callable[[int], None],
+        mark: Mark | None = None,
+    ) -> VideoFacts:
+        """Write every frame of the video with the rendered mouths, in segments. Segments that the store has are taken from there.
+
+        Args:
+            windows: returns the windows of some segments, as `write` takes those of all frames.
+            store: segments of earlier runs; gets the others.
+
+        Raises:
+            MediaUnsupportedError: the footage breaks off.
+            StorageFullError: the disk is full; nothing of the output is left.
+        """
+        facts = VideoFacts(np.zeros(self.info.video.num_frames, np.int32))
+        segments = segments_of(self.info.video.num_frames)
+        missing = await in_thread(lambda: [frames for frames in segments if store.find(frames) is None])
+        left = deque(segments)
+
+        def take_until(stop: int) -> None:
+            while left and left[0].start < stop:
+                self._take(writer, left.popleft(), store, facts)
+
+        marks: FaceMarks | None = None
+        frames: Iterator[DecodedFrame] = iter(())
+        decoded = -1
+        with VideoReader(self.info, threads=threads) as reader:
+            async for span, parts in windows(missing):
+                if span.start % SEGMENT_FRAMES == 0:
+                    await in_thread(take_until, span.start)
+                    marks = FaceMarks(self, mark, span.start) if mark is not None else None
+                    if decoded != span.start:
+                        frames = reader.frames_from(span.start, _end_of_run(missing, span.start))
+                await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
+                decoded = span.stop
+                if span.stop == left[0].stop:
+                    await in_thread(self._keep, writer, left.popleft(), facts, store)
+                on_progress(span.stop)
+            await in_thread(take_until, self.info.video.num_frames)
+        on_progress(self.info.video.num_frames)
+        return facts
+
+    def _write_window(
+        self,
+        sink: _Sink,
+        frames: Iterator[DecodedFrame],
+        span: range,
+        parts: Sequence[tuple[Plan, RenderedWindow]],
+        marks: FaceMarks | None,
+    ) -> None:
+        """Write the frames of a window."""
+        writer, clock, facts = sink.writer, sink.clock, sink.facts
+        shown: defaultdict[int, list[tuple[Plan, RenderedWindow, int]]] = defaultdict(list)
+        for plan, window in parts:
+            for place, index in enumerate(window.frame.tolist()):
+                shown[index].append((plan, window, place))
+        for index in span:
+            with clock.measure("decode", 1):
+                frame = next(frames)
+            if frame.damaged:
+                facts.damaged.append(index)
+            planes: tuple[Plane, ...] | None = None
+            for plan, window, place in shown[index]:
+                with clock.measure("composite", 1):
+                    row = int(plan.row[index])
+                    (record,) = self.faces.read(row, row + 1)
+                    mouth = window.mouth(place, float(plan.strength[index]))
+                    own = marks.of_frame(index, record) if marks is not None else None
+                    planes, area = composite_frame(frame, self.info, pose_of(record), mouth, own, planes)
+                    facts.mask_area_px[index] += area
+            with clock.measure("encode", 1):
+                writer.write(frame, planes)
+
+    def _take(self, writer: VideoWriter, frames: range, store: SegmentStore, facts: VideoFacts) -> None:
+        """Write a segment of an earlier run.
+
+        Raises:
+            ArtefactCorruptError: the segment has gone since the run began.
+        """
+        kept = store.find(frames)
+        if kept is None:
+            raise ArtefactCorruptError("a finished segment of the video is gone: start the dub again", resource=store.job)
+        writer.take(kept.packets, kept.changed)
+        facts.mask_area_px[frames.start : frames.stop] = kept.mask_area_px
+        facts.damaged.extend(kept.damaged.tolist())
+
+    def _keep(self, writer: VideoWriter, frames: range, facts: VideoFacts, store: SegmentStore) -> None:
+        """End a segment, and keep the segment for later runs."""
+        packets, changed = writer.end_segment()
+        damaged = [frame for frame in facts.damaged if frame in frames]
+        area = facts.mask_area_px[frames.start : frames.stop]
+        store.record(frames, KeptSegment(packets, area, np.array(damaged, np.int64), changed))
+
+
+def _end_of_run(segments: Sequence[range], start: int) -> int:
+    """Return the end of the unbroken run of segments that begins with a frame."""
+    for frames in segments:
+        start = frames.stop if frames.start == start else start
+    return start
+
+
+_WARM_S: Final = 5.0
+"""Seconds before a segment from which the marks of its faces follow: longer than what a mark remembers."""
+
+
+class FaceMarks:
+    """The marks of the faces of a video, or of one segment.
+
+    The marks of a segment follow from all frames of a face in the segment and shortly before, whether they are dubbed or not. So
+    the segment has the same marks, whatever is dubbed elsewhere.
+
+    Args:
+        video: the video that is dubbed.
+        mark: the mark.
+        begin: first frame of the segment; None: the video is not written in segments, and the marks follow from the dubbed frames.
+    """
+
+    def __init__(self, video: TrackedVideo, mark: Mark, begin: int | None = None) -> None:
+        self._video, self._mark, self._begin = video, mark, begin
+        self._marked: dict[int, MarkedFace] = {}
+        self._rows: dict[int, Int64] = {}
+        self._next: dict[int, int] = {}
+
+    def of_frame(self, frame: int, record: Any) -> FrameMark:
+        """Return the mark of a frame. Frames are asked for in their order.
+
+        Args:
+            record: FACE_RECORD of the face in the frame.
+        """
+        face_id = int(record["face_id"])
+        if face_id not in self._marked:
+            self._marked[face_id] = MarkedFace(self._mark)
+            if self._begin is not None:
+                self._rows[face_id] = self._video.index.rows_of(face_id)
+                self._next[face_id] = self._first(self._begin)
+        if self._begin is not None:
+            for earlier in range(self._next[face_id], frame):
+                row = int(self._rows[face_id][earlier])
+                if row >= 0:
+                    self._step(face_id, earlier, self._video.faces.read(row, row + 1)[0])
+            self._next[face_id] = frame + 1
+        return self._step(face_id, frame, record)
+
+    def _first(self, begin: int) -> int:
+        video = self._video.info.video
+        return int(np.searchsorted(video.pts, int(video.pts[begin]) - int(_WARM_S / video.time_base)))
+
+    def _step(self, face_id: int, frame: int, record: Any) -> FrameMark:
+        video = self._video.info.video
+        seconds = float((int(video.pts[frame]) - int(video.pts[0])) * video.time_base)
+        return self._marked[face_id].of_frame(seconds, record["pixels"], float(record["scale"]))

@@ -71,10 +71,10 @@ class DubWork:
         pixels: pixels of a frame.
         footage_frames: frames that are tracked.
         frames: frames of the video.
-        rendered: frames whose mouth is rendered.
+        rendered: mouths that are rendered.
         scale: native pixels per box pixel of the face, 1 to 4.
         own_timeline: whether a background video is written.
-        personalizes: whether the networks are adapted to the person.
+        personalized: people to whom the networks are adapted.
     """
 
     method: str
@@ -84,7 +84,7 @@ class DubWork:
     rendered: int
     scale: int
     own_timeline: bool
-    personalizes: bool
+    personalized: int
 
     @property
     def processor_s(self) -> float:
@@ -96,7 +96,7 @@ class DubWork:
         written = self.frames * (cost.frame_ms + cost.megapixel_ms * megapixels) / 2
         background = self.frames * cost.background_megapixel_ms * megapixels if self.own_timeline else 0.0
         mouths = self.rendered * (render + cost.detail_ms[self.scale - 1])
-        learned = cost.personalize_s if self.personalizes else 0.0
+        learned = cost.personalize_s * self.personalized
         return cost.start_s + learned + (tracked + written + background + mouths) / 1000
 
     @property
@@ -108,7 +108,7 @@ class DubWork:
     def memory_bytes(self) -> int:
         """Largest resident memory of the process, with the stages in it."""
         cost = figures()
-        learned = cost.personalize_mb if self.personalizes else 0.0
+        learned = cost.personalize_mb if self.personalized else 0.0
         return int(1e6 * (cost.memory_mb + cost.megapixel_mb * self.pixels / 1e6 + learned))
 
 

@@ -90,6 +90,11 @@ def video_need(output: Path, codec: str, video: VideoInfo) -> DiskNeed:
     return DiskNeed(output.parent, size + min(size, _SPOOL_BYTES), "the video and the encoded pictures beside it", "--output")
 
 
+def segments_need(folder: Path, codec: str, video: VideoInfo) -> DiskNeed:
+    """Return the space that the kept segments of a scene take in a local artefact store."""
+    return DiskNeed(folder, _video_bytes(codec, video, video.num_frames), "the encoded pictures", "DUBSTAGE_ARTEFACTS_URL")
+
+
 def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
     """Check that each file system has room for the files that will be written to the file system. Blocks.
 

@@ -18,10 +18,10 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.costs import DubWork, PaceFile, figures
-from gateway.dub.disk_needs import records_need, video_need, windows_need
+from gateway.dub.disk_needs import records_need, segments_need, video_need, windows_need
 from gateway.dub.footage import MAX_TRACKED_SIDE
 from gateway.dub.job import video_duration
-from gateway.dub.request import DubRequest, check_output, fitted, has_own_timeline, open_speech
+from gateway.dub.request import DubRequest, check_line, check_output, fitted, has_own_timeline, output_speech
 from gateway.dub.speech import motion_frames_for
 from gateway.media.background import own_timeline
 from gateway.media.inspection import inspect_in_child
@@ -30,7 +30,7 @@ from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
-from services.common.errors import InvalidRequestError, MediaUnsupportedError
+from services.common.errors import MediaUnsupportedError
 from services.common.face.native_pictures import native_scale
 
 _SAMPLES: Final = 12
@@ -45,7 +45,7 @@ class DubEstimate:
 
     Attributes:
         num_frames: frames of the video; exact.
-        num_rendered: frames with a usable face, by a few pictures of the footage.
+        num_rendered: frames with a usable face and, of a scene, with a line, by a few pictures of the footage.
         processor_s: processor seconds of all threads, with the stages.
         wall_s: wall-clock seconds on two processors or more.
         memory_bytes: largest memory of a process that runs the stages too.
@@ -73,31 +73,31 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     Raises:
         DubstageError: the request cannot be met, a file cannot be read, or the face stage failed.
     """
-    if request.lines:
-        raise InvalidRequestError("a scene cannot be estimated: leave the lines out", field="lines")
     info = await inspect_in_child(request.footage)
     has_own_timeline(request, info)
-    speech = await asyncio.to_thread(open_speech, request, info)
+    lines = await asyncio.to_thread(lambda: [check_line(line, info) for line in request.lines])
+    speech = await asyncio.to_thread(output_speech, request, info, lines)
     request = await asyncio.to_thread(fitted, request, info, speech)
     own = has_own_timeline(request, info)
     choice = await asyncio.to_thread(check_output, request, info, speech)
     duration = await asyncio.to_thread(video_duration, info, speech) if own else info.video.duration
     video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video if own else info.video
     share, scale = await sampled_face(stages, info)
-    rendered = round(share * video.num_frames)
+    spoken = set().union(*lines) if lines else range(video.num_frames)
+    rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
     options = request.enrol
+    learns = rendered > 0 and not is_still(info) and (options.personalize_renderer or options.personalize_motion)
+    # Lines that name their faces in one way are of one person.
+    strangers = {part.face for part in request.parts if part.actor is None}
     work = DubWork(
         method=request.method,
         pixels=video.width * video.height,
         footage_frames=info.video.num_frames,
         frames=video.num_frames,
-        rendered=rendered,
+        rendered=mouths,
         scale=scale,
         own_timeline=own,
-        personalizes=request.actor is None
-        and rendered > 0
-        and not is_still(info)
-        and (options.personalize_renderer or options.personalize_motion),
+        personalized=len(strangers) if learns else 0,
     )
     records = records_need(
         jobs,
@@ -108,8 +108,10 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         background=video if own else None,
         used=0,
     )
-    needs = [records, windows_need(jobs, rendered, scale, 0), video_need(request.output, choice.codec, video)]
-    bank = 0 if request.actor is not None else min(round(share * info.video.num_frames), _BANK_FRAMES)
+    needs = [records, windows_need(jobs, mouths, scale, 0), video_need(request.output, choice.codec, video)]
+    if lines and choice.has_segments:
+        needs.append(segments_need(jobs, choice.codec, video))
+    bank = len(strangers) * min(round(share * info.video.num_frames), _BANK_FRAMES)
     pace = await asyncio.to_thread(PaceFile(jobs.parent).read)
     return DubEstimate(
         num_frames=video.num_frames,

@@ -328,7 +328,7 @@ class DubJob:
             rendered=len(rows),
             scale=scale_of(video.faces, rows),
             own_timeline=own,
-            personalizes=request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion),
+            personalized=int(request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion)),
         )
         PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
 
@@ -413,6 +413,9 @@ def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
         face_id=part.person.face_id,
         why=chosen.why if chosen is not None else "the footage shows no face",
         actor_id=part.request.own.actor_id if part.request.own is not None else "",
+        plan=part.plan if line is not None else None,
+        actor=part.person.actor if line is not None else None,
+        records=part.records,
     )
 
 

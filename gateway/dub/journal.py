@@ -150,6 +150,10 @@ class Journal:
         with job_folder(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def beside(self) -> Journal:
+        """Return a journal of the same job that counts its steps by itself."""
+        return Journal(self._folder, self._store, self._hold)
+
     def find(self, key: str, decode: Callable[[NamedArrays], T]) -> T | None:
         """Return the result of a finished step; None: the step has to be done.
 

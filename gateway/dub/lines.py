@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from gateway.consent.files import read_consent
-from gateway.consent.record import use_of
+from gateway.consent.record import Consent, use_of
 from gateway.dub.face_choice import FaceChoice, parse_face
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES, DubLine, DubRequest
 from gateway.dub.timecode import EXPECTED, VideoTime, parse_time
@@ -41,7 +41,7 @@ class LineSpec(BaseModel):
         face: number of a face, `speaker`, `largest`, or X,Y in pixels of the line's first frame; None: `box` or `actor` says it.
         box: left, top, width and height of the face in the line's first frame, pixels.
         actor: enrolled actor who speaks; without `face` and `box`, also the face. None: the person is learned from the footage.
-        consent: JSON file with the consent record; None: that of the dub or of the actor.
+        consent: JSON file with the consent record, or the record; None: that of the dub or of the actor.
         language: language of the speech (BCP 47), which the consent record must cover; None: that of the dub.
         expressiveness: factor of the mouth's movement; None: that of the dub.
     """
@@ -53,7 +53,7 @@ class LineSpec(BaseModel):
     face: Annotated[int, Field(ge=0, le=999_999_999)] | Annotated[str, Field(max_length=80)] | None = None
     box: Annotated[list[_Side], Field(min_length=4, max_length=4)] | None = None
     actor: str | None = Field(None, min_length=1, max_length=63)
-    consent: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    consent: Annotated[str, Field(min_length=1, max_length=4096)] | Consent | None = None
     language: str | None = Field(None, max_length=80)
     expressiveness: float | None = Field(None, ge=LEAST_EXPRESSIVENESS, le=MOST_EXPRESSIVENESS)
 
@@ -81,6 +81,11 @@ class LineSpec(BaseModel):
             return parse_face(str(self.face))
         except InvalidRequestError as error:
             raise InvalidRequestError(f"{FACE}, not {self.face!r}", field="face") from error
+
+    @property
+    def who(self) -> str:
+        """Who speaks the line, for people: the actor, the face as it is written, or `box`."""
+        return self.actor or ("box" if self.face is None else str(self.face))
 
     @property
     def time(self) -> VideoTime:
@@ -141,24 +146,33 @@ def mistake_of(problem: ValidationError) -> tuple[int, str]:
     """Return the number of the first wrong line, from 0, and what is wrong with it: the field and what was expected."""
     first = problem.errors(include_url=False)[0]
     number, *where = first["loc"] or (0,)
-    field = str(where[0]) if where else ""
+    field, said = fault_of(first, where)
+    return int(number), f"{field}: {said}" if field else said
+
+
+def fault_of(error: Mapping[str, Any], where: Sequence[int | str]) -> tuple[str, str]:
+    """Return the field of a line and what is wrong with it; an empty field: the line as a whole is wrong.
+
+    Args:
+        error: error of pydantic.
+        where: place of the error inside the line.
+    """
+    field = str(where[0])[:80] if where else ""
     expected = {
         "start": f"takes {EXPECTED}",
         "face": FACE.removeprefix("face "),
         "box": "takes four numbers, [left, top, width, height], in pixels of the line's first frame",
         "expressiveness": f"takes a number from {LEAST_EXPRESSIVENESS} to {MOST_EXPRESSIVENESS}",
+        "consent": "takes the path of a JSON file, or a consent record",
     }
-    if first["type"] == "missing":
-        said = "is missing: every line has start and speech"
-    elif first["type"] == "extra_forbidden":
-        said = f"is no field of a line; there are: {_KNOWN}"
-    elif not field:
-        said = first["msg"].removeprefix("Value error, ") if first["type"] == "value_error" else "a line is a JSON object"
-        return int(number), said
-    else:
-        told = expected.get(field, first["msg"].replace("Input should be", "takes"))
-        said = f"{told}, not {json.dumps(first['input'], default=str)[:80]}"
-    return int(number), f"{field[:80]}: {said}"
+    if not field:
+        return "", error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else "a line is a JSON object"
+    if len(where) == 1 and error["type"] == "missing":
+        return field, "is missing: every line has start and speech"
+    if len(where) == 1 and error["type"] == "extra_forbidden":
+        return field, f"is no field of a line; there are: {_KNOWN}"
+    told = expected.get(field, error["msg"].replace("Input should be", "takes"))
+    return field, f"{told}, not {json.dumps(error['input'], default=str)[:80]}"
 
 
 def lines_of(specs: Sequence[LineSpec], dub: DubRequest, *, file: str = "", folder: str = "") -> tuple[DubLine, ...]:
@@ -183,7 +197,7 @@ def _line_of(spec: LineSpec, dub: DubRequest, name: str, folder: str) -> DubLine
         field = "face"
         face = spec.choice
         field = "consent"
-        consent = read_consent(Path(folder, spec.consent)) if spec.consent is not None else dub.consent
+        consent = read_consent(Path(folder, spec.consent)) if isinstance(spec.consent, str) else spec.consent or dub.consent
         field = "language"
         use = dub.use if spec.language is None else use_of(dub.use.project, spec.language)
     except InvalidRequestError as error:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.dub.composite import VideoFacts
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.journal import Journal
 from gateway.dub.plan import SILENT, Plan
+from gateway.dub.records import RecordSpan
 from gateway.dub.speech import SpeechExtent
 from gateway.dub.workspace import Workspace
 from gateway.media.types import MediaInfo
 from gateway.media.writer import WriteReport
 from gateway.provenance.claim import VideoWatermark
 from gateway.stages.timing import StageTimes
+from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
 
 _SPEAKING_PX: Final = 1.0
@@ -35,6 +38,21 @@ _REMEDIES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class LineRecords:
+    """Records of a line's target, which can be read while the job's folder is open.
+
+    Attributes:
+        motion: MOTION_RECORDs of the line's frames.
+        features: FEATURE_RECORDs of the line's speech.
+        mouths: returns the target mouths of frames begin to end - 1 of the video, float32 [N, 59, 3], head space.
+    """
+
+    motion: RecordSpan
+    features: RecordSpan
+    mouths: Callable[[int, int], Float32]
+
+
+@dataclass(frozen=True, slots=True)
 class PartOutcome:
     """Result of one face of a dub, or of one line of a scene.
 
@@ -45,6 +63,9 @@ class PartOutcome:
         face_id: face that was dubbed; None: the footage shows no face.
         why: why this face.
         actor_id: enrolled actor; empty: the person was learned from the footage.
+        plan: what happened to each frame of the video for this face; None: as for the dub.
+        actor: actor that was used; None: the footage shows no usable face, or the dub has no lines.
+        records: target of the line; None: the dub has no lines.
     """
 
     name: str
@@ -53,6 +74,9 @@ class PartOutcome:
     face_id: int | None
     why: str
     actor_id: str = ""
+    plan: Plan | None = None
+    actor: EnrolledActor | None = None
+    records: LineRecords | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +111,19 @@ class DubOutcome:
     undubbed: str = ""
     warnings: list[str] = field(default_factory=list)
     parts: tuple[PartOutcome, ...] = ()
+
+    @property
+    def line(self) -> PartOutcome | None:
+        """The line whose outcome this is (`of_lines`); None: this is the outcome of a whole dub."""
+        return self.parts[0] if len(self.parts) == 1 and self.parts[0].records is not None else None
+
+    def of_lines(self) -> list[DubOutcome]:
+        """Return the outcome of each line of a scene, as if the scene had this line alone. Empty: the dub has no lines."""
+        return [
+            replace(self, plan=part.plan, actor=part.actor, face_id=part.face_id, parts=(part,))
+            for part in self.parts
+            if part.plan is not None
+        ]
 
 
 def line_reasons(plan: Plan) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
 from gateway.dub.composite import TrackedVideo, VideoFacts
-from gateway.dub.disk_needs import check_disks, video_need, windows_need
+from gateway.dub.disk_needs import check_disks, segments_need, video_need, windows_need
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import ChosenFace, about_faces
 from gateway.dub.fit import cuts_of, shown_frames
@@ -24,12 +25,14 @@ from gateway.dub.journal import BlobLedger, Journal, step_key
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
+from gateway.dub.outcome import LineRecords
 from gateway.dub.plan import Plan, make_plan
 from gateway.dub.reference import ReferenceFace
 from gateway.dub.render import DubbedMouth, VideoInputs, rendered_windows
 from gateway.dub.request import (
     DubRequest,
 )
+from gateway.dub.segments import SegmentStore
 from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.slow_expression import find_expression, target_mouths
 from gateway.dub.speech import (
@@ -87,6 +90,7 @@ class DubPart:
         mouths: returns the target mouths of frames of the video, as VideoInputs takes them.
         speech: returns the speech features of frames of the video, as VideoInputs takes them; None: the renderer takes none.
         extent: how the speech fits the frames.
+        records: target of a line; None: the dub has no lines.
     """
 
     request: DubRequest
@@ -97,6 +101,7 @@ class DubPart:
     mouths: Callable[[int, int], Float32]
     speech: Callable[[Int64], Float32] | None
     extent: SpeechExtent
+    records: LineRecords | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -250,15 +255,30 @@ class DubPasses:
         scales = [await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()]) for part in dubbed]
         await asyncio.to_thread(self._check_disks, video, dubbed, writer, scales)
         mouths = [self._mouth(video, part, scale) for part, scale in zip(dubbed, scales, strict=True)]
+
+        def done(frame: int) -> None:
+            self.on_progress("dub", frame, total)
+
         with writer:
-            facts = await video.write(
-                writer,
-                rendered_windows(mouths, total),
-                threads=self.request.threads,
-                clock=clock,
-                on_progress=lambda done: self.on_progress("dub", done, total),
-                mark=mark,
-            )
+            threads = self.request.threads
+            if writer.segmented:
+                segments = SegmentStore(
+                    # Counts of windows are told to the user, and segments are none.
+                    journal=self.journal.beside(),
+                    job=self.key,
+                    choice=writer.choice,
+                    parameters=writer.parameters,
+                    threads=threads,
+                    mouths=mouths,
+                    mark=mark,
+                )
+                windows = partial(rendered_windows, mouths, total)
+                facts = await video.write_segments(
+                    writer, windows, segments, threads=threads, clock=clock, on_progress=done, mark=mark
+                )
+            else:
+                windows_of_all = rendered_windows(mouths, total)
+                facts = await video.write(writer, windows_of_all, threads=threads, clock=clock, on_progress=done, mark=mark)
             await in_thread(self.ledger.confirm)
             await in_thread(writer.finish, self.ledger.confirm)
         return facts
@@ -290,6 +310,8 @@ class DubPasses:
         needs = [video_need(self.request.output, writer.choice.codec, video.info.video)]
         if self.store.folder is not None:
             stored = sum(ref.size_bytes for ref in self.journal.refs())
+            if writer.segmented and not stored:
+                needs.append(segments_need(self.store.folder, writer.choice.codec, video.info.video))
             for part, scale in zip(parts, scales, strict=True):
                 needs.append(windows_need(self.store.folder, int(part.plan.rendered().sum()), scale, stored))
                 stored = 0

@@ -128,10 +128,10 @@ def _strength(dubbed: Array, shot_cuts: tuple[int, ...]) -> Float32:
     strength = np.where(dubbed, 1.0, 0.0).astype(np.float32)
     edges = [0, *(cut for cut in shot_cuts if cut > 0), len(dubbed)]
     for begin, end in zip(edges, edges[1:], strict=False):
-        (holes,) = np.nonzero(~dubbed[begin:end])
-        for hole in holes:
-            for offset in range(1, FADE_FRAMES + 1):
-                for frame in (begin + hole - offset, begin + hole + offset):
-                    if begin <= frame < end and dubbed[frame]:
-                        strength[frame] = min(strength[frame], offset / (FADE_FRAMES + 1))
+        inside, faded = dubbed[begin:end], strength[begin:end]
+        for offset in range(FADE_FRAMES, 0, -1):
+            near = np.zeros(end - begin, dtype=np.bool_)
+            near[offset:] |= ~inside[:-offset]
+            near[:-offset] |= ~inside[offset:]
+            faded[near & inside] = offset / (FADE_FRAMES + 1)
     return strength

@@ -159,6 +159,11 @@ class DubbedMouth:
         self._choosing = asyncio.Lock()
         self._ready: VideoInputs | None = None
 
+    @property
+    def key(self) -> str:
+        """Key of what all windows depend on."""
+        return self._key
+
     async def window(self, span: range) -> RenderedWindow:
         """Return the rendered frames of a span.
 
@@ -187,7 +192,7 @@ class DubbedMouth:
 
 
 async def rendered_windows(
-    mouths: Sequence[DubbedMouth], num_frames: int
+    mouths: Sequence[DubbedMouth], num_frames: int, frames: Sequence[range] | None = None
 ) -> AsyncIterator[tuple[range, Sequence[tuple[Plan, RenderedWindow]]]]:
     """Yield the spans of a video in order, each with the windows of the mouths that are dubbed there, in the order of `mouths`.
 
@@ -196,10 +201,13 @@ async def rendered_windows(
     Args:
         mouths: the mouths that are dubbed.
         num_frames: frames of the video.
+        frames: frames to render, in order, each beginning with a multiple of WINDOW_FRAMES; None: all.
 
     Raises:
         DubstageError: from the stages.
     """
+    wanted = [range(num_frames)] if frames is None else frames
+    begins = [begin for part in wanted for begin in range(part.start, part.stop, WINDOW_FRAMES)]
     pending: deque[tuple[range, list[tuple[Plan, asyncio.Task[RenderedWindow]]]]] = deque()
 
     async def first() -> tuple[range, list[tuple[Plan, RenderedWindow]]]:
@@ -209,7 +217,7 @@ async def rendered_windows(
         return span, found
 
     try:
-        for begin in range(0, num_frames, WINDOW_FRAMES):
+        for begin in begins:
             span = range(begin, min(begin + WINDOW_FRAMES, num_frames))
             shown = [(mouth, common) for mouth in mouths if (common := _common(mouth.frames, span))]
             pending.append((span, [(mouth.plan, asyncio.create_task(mouth.window(common))) for mouth, common in shown]))

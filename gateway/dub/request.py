@@ -189,17 +189,12 @@ def check_scene(request: DubRequest, actor_id: str = "") -> None:
         "actor": bool(actor_id),
         "reference": request.reference is not None,
         "fit": request.fit != "cut",
-        "mix": request.mix is not None,
         "method": method_named(request.method).own_timeline,
     }
     for field, given in wrong.items():
         if given and request.lines:
             what = f"method {request.method}" if field == "method" else field
-            why = (
-                "each line names its own"
-                if field in {"speech", "face", "actor"}
-                else "a scene has the frames and the sound of its footage"
-            )
+            why = "each line names its own" if field in {"speech", "face", "actor"} else "a scene has the frames of its footage"
             raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
 
 
@@ -329,6 +324,7 @@ def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSo
     """Return the sound of a video: the speech, with the music and effects of the request under it. Blocks.
 
     Args:
+        speech: the speech, or the sound of the scene (`output_speech`).
         duration: length of the video, seconds.
 
     Raises:
@@ -336,6 +332,8 @@ def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSo
     """
     if request.mix is None:
         return MixedSound(speech, 0.0)
+    if isinstance(speech.chunks, SceneSound):
+        return speech.chunks.with_mix(request.mix)
     return mixed(speech, SoundReader(request.mix.file).speech(), request.mix, duration)
 
 
@@ -358,6 +356,29 @@ def check_line(line: DubLine, info: MediaInfo) -> range:
         length = speech_duration(open_speech(line.dub, info))
         ends = math.ceil((int(video.pts[first]) * video.time_base + length) / video.time_base)
         return range(first, max(first + 1, int(np.searchsorted(video.pts, ends))))
+
+
+def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Sequence[int | None]) -> None:
+    """Check that no two lines of one face are spoken in the same frame.
+
+    Raises:
+        InvalidRequestError: two lines of a face overlap. The message names both.
+    """
+    ordered = sorted(range(len(lines)), key=lambda number: (frames[number].start, number))
+    last: dict[int, int] = {}
+    for number in ordered:
+        face = faces[number]
+        if face is None:
+            continue
+        before = last.get(face)
+        if before is not None and frames[number].start < frames[before].stop:
+            raise InvalidRequestError(
+                f"{lines[before].name} and {lines[number].name} overlap, and both are of face {face}: the first is spoken in the "
+                f"frames {frames[before].start} to {frames[before].stop - 1}, the second begins with frame {frames[number].start}. "
+                "Begin the second later, or name another face",
+                field="lines",
+            )
+        last[face] = number
 
 
 @contextmanager
@@ -428,6 +449,7 @@ def open_writer(
         ),
         speech_file=request.speech,
         seal=seal,
+        segmented=bool(request.lines),
     )
 
 

@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
+from gateway.async_utilities import in_thread
 from gateway.consent.record import digest_of
 from gateway.dub.enrol import actor_refs
 from gateway.dub.face_choice import ChosenFace, FaceChoice
-from gateway.dub.journal import step_key
+from gateway.dub.journal import Journal, step_key
 from gateway.dub.motion_clip import frame_seconds
+from gateway.dub.outcome import LineRecords
 from gateway.dub.passes import DubbedPerson, DubPart, DubPasses
 from gateway.dub.plan import make_plan
 from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
 from gateway.dub.request import (
     DubLine,
+    check_overlaps,
     naming,
     open_speech,
 )
@@ -32,8 +35,8 @@ from gateway.dub.speech import (
     predict_motion,
 )
 from gateway.dub.subjects import face_like, face_of_actor
-from services.common.array_types import Float32
-from services.common.errors import InvalidRequestError
+from services.common.array_types import Array, Float32
+from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.messages import timeline_to_proto
 from services.common.wire.timeline import Timeline
 
@@ -117,7 +120,7 @@ class SceneLines:
             person = replace(people[known], chosen=face, seconds=0.0)
         else:
             people[known] = person = replace(await passes.person(), chosen=face)
-        motion, heard, extent = await self._predict(passes, person, frames, line)
+        motion, heard, extent = await self._predict(passes, person, frames, line, key)
         kept: RecordFile | None = None
         if person.actor is not None and request.keeps_expression:
             kept = await find_expression(analysis, person.actor, scene.on_progress, name=f"expression-{who[:16]}")
@@ -135,7 +138,7 @@ class SceneLines:
             return expressive_mouths(rows, kept.read(begin, end) if kept is not None else np.empty(0, EXPRESSION_RECORD))
 
         aligned: AlignedSpeech | None = None
-        if heard is not None:
+        if analysis.method.renderer.speech:
             seconds = frame_seconds(info)
             aligned = AlignedSpeech(heard, seconds - seconds[frames.start])
         return DubPart(
@@ -147,15 +150,19 @@ class SceneLines:
             mouths=mouths,
             speech=aligned.around if aligned is not None else None,
             extent=extent,
+            records=LineRecords(motion, heard, mouths),
         )
 
     async def _predict(
-        self, passes: DubPasses, person: DubbedPerson, frames: range, line: DubLine
-    ) -> tuple[RecordSpan, RecordSpan | None, SpeechExtent]:
-        """Append the MOTION_RECORDs of a line to those of the scene, and the FEATURE_RECORDs if the renderer hears the speech.
+        self, passes: DubPasses, person: DubbedPerson, frames: range, line: DubLine, key: str
+    ) -> tuple[RecordSpan, RecordSpan, SpeechExtent]:
+        """Append the MOTION_RECORDs and the FEATURE_RECORDs of a line to those of the scene. An earlier run may have found them.
+
+        Args:
+            key: key of the line.
 
         Returns:
-            The MOTION_RECORDs of the line, the FEATURE_RECORDs or None, and how the speech fits the frames.
+            The MOTION_RECORDs of the line, the FEATURE_RECORDs, and how the speech fits the frames.
         """
         analysis, scene = passes.analysis, self.passes
         workspace, video = analysis.workspace, analysis.info.video
@@ -166,6 +173,14 @@ class SceneLines:
         with naming(line):
             speech = open_speech(line.dub, analysis.info)
         first_motion, first_feature = workspace.motion.num_rows, workspace.speech.num_rows
+        spans = RecordSpan(workspace.motion, first_motion, len(frames)), RecordSpan(workspace.speech, first_feature, count)
+        style = [ref.sha256 for ref in actor_refs(person.actor).values()] if person.actor is not None else []
+        step = step_key("spoken", line=key, actor=style)
+        known = await asyncio.to_thread(scene.journal.find, step, _spoken_of)
+        if known is not None and len(known.features) == count and len(known.motion) in (0, len(frames)):
+            await asyncio.to_thread(workspace.motion.append, known.motion)
+            await asyncio.to_thread(workspace.speech.append, known.features)
+            return *spans, known.extent
         with workspace.passing("line_features", FEATURE_RECORD) as features:
             extent = await extract_features(analysis.stages, speech, features, count, duration, analysis.method.features)
             if person.actor is not None:
@@ -180,35 +195,45 @@ class SceneLines:
                 with workspace.passing("line_motion", MOTION_RECORD) as predicted:
                     await predict_motion(analysis.stages, motion, features, predicted)
                     await asyncio.to_thread(_append, predicted, workspace.motion)
-            if analysis.method.renderer.speech:
-                await asyncio.to_thread(_append, features, workspace.speech)
-        spoken = RecordSpan(workspace.speech, first_feature, count) if analysis.method.renderer.speech else None
-        return RecordSpan(workspace.motion, first_motion, len(frames)), spoken, extent
+            await asyncio.to_thread(_append, features, workspace.speech)
+        await in_thread(_record_spoken, scene.journal, step, spans, extent)
+        return *spans, extent
+
+
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """What an earlier run has found of a line.
+
+    Attributes:
+        motion: MOTION_RECORDs; none: the person is not known.
+        features: FEATURE_RECORDs.
+        extent: how the speech fits the frames.
+    """
+
+    motion: Array
+    features: Array
+    extent: SpeechExtent
+
+
+def _record_spoken(journal: Journal, step: str, spans: tuple[RecordSpan, RecordSpan], extent: SpeechExtent) -> None:
+    motion, features = (np.frombuffer(span.read(0, span.num_rows).tobytes(), np.uint8) for span in spans)
+    fits = np.array([extent.used_s, extent.longer], np.float64)
+    journal.record(step, {"motion": motion, "features": features, "extent": fits})
+
+
+def _spoken_of(stored: NamedArrays) -> _Spoken:
+    """Return what a journal's arrays hold of a line.
+
+    Raises:
+        ValueError: the arrays are not those of a line.
+    """
+    if missing := [name for name in ("motion", "features", "extent") if name not in stored]:
+        raise ValueError(f"the arrays are not those of a line: {missing[0]}")
+    used_s, longer = stored["extent"].tolist()
+    motion = np.frombuffer(stored["motion"].tobytes(), MOTION_RECORD)
+    return _Spoken(motion, np.frombuffer(stored["features"].tobytes(), FEATURE_RECORD), SpeechExtent(used_s, bool(longer)))
 
 
 def _append(source: RecordFile, target: RecordFile) -> None:
     for begin in range(0, source.num_rows, 512):
         target.append(source.read(begin, begin + 512))
-
-
-def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Sequence[int | None]) -> None:
-    """Check that no two lines of one face are spoken in the same frame.
-
-    Raises:
-        InvalidRequestError: two lines of a face overlap. The message names both.
-    """
-    ordered = sorted(range(len(lines)), key=lambda number: (frames[number].start, number))
-    last: dict[int, int] = {}
-    for number in ordered:
-        face = faces[number]
-        if face is None:
-            continue
-        before = last.get(face)
-        if before is not None and frames[number].start < frames[before].stop:
-            raise InvalidRequestError(
-                f"{lines[before].name} and {lines[number].name} overlap, and both are of face {face}: the first is spoken in the "
-                f"frames {frames[before].start} to {frames[before].stop - 1}, the second begins with frame {frames[number].start}. "
-                "Begin the second later, or name another face",
-                field="lines",
-            )
-        last[face] = number

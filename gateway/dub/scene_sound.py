@@ -2,18 +2,22 @@
 
 A line replaces the footage's sound for as long as its speech lasts. Lines of different people that overlap are added. Outside of
 the lines, every sample is the footage's own.
+
+With a mix, music and effects lie under the lines alone: the footage's sound has its own music and effects. In a line, the sound is
+(lines + level * duck(t) * stem) * scale (gateway/media/mix.py), where `scale` keeps lines and stem together within full scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Self
 
 import av
 import numpy as np
 
+from gateway.media.mix import MixedSound, SoundMix, ducked
 from gateway.media.sound import SoundReader, Speech, resampled
 from gateway.media.types import MediaInfo
 from services.common.array_types import Float32
@@ -21,6 +25,7 @@ from services.common.array_types import Float32
 _RAMP_S: Final = 0.01
 """Seconds at either end of a line in which the footage's sound fades out and in, inside the line."""
 _PIECE: Final = 16_384
+_LAYOUTS: Final = ("mono", "stereo")
 _CENTRE: Final = "FC"
 """FFmpeg's name of the centre channel, which has the speech of films with more than two channels."""
 
@@ -46,6 +51,8 @@ class SceneSound:
         own: the footage's own sound; None: the footage has none, and the lines stand in silence.
         num_samples: samples of the video.
         layout: FFmpeg's name of the channel layout.
+        under: music and effects in these channels, as loud as they lie under the lines; None: the lines stand alone.
+        scale: factor of the lines, and of what lies under them.
     """
 
     own: SoundReader | None
@@ -54,6 +61,8 @@ class SceneSound:
     sample_rate_hz: int
     channels: int
     layout: str
+    under: Speech | None = None
+    scale: float = 1.0
 
     @classmethod
     def of(cls, info: MediaInfo, lines: Sequence[SpokenLine]) -> Self:
@@ -70,8 +79,26 @@ class SceneSound:
         first = lines[0].speech
         rate = own.info.sample_rate_hz if own is not None else first.sample_rate_hz
         channels = own.info.channels if own is not None else min(first.channels, 2)
-        layout = own.info.layout if own is not None else ("mono", "stereo")[channels - 1]
+        layout = own.info.layout if own is not None else _LAYOUTS[channels - 1]
         return cls(own, lines, round(info.video.duration * rate), rate, channels, layout)
+
+    def with_mix(self, mix: SoundMix) -> MixedSound:
+        """Return the sound with music and effects under the lines. Reads all sounds twice. Blocks.
+
+        Raises:
+            MediaUnsupportedError: a file cannot be read.
+        """
+        stem = SoundReader(mix.file).speech()
+        scene = self
+        if self.own is None:
+            rate, channels = max(self.sample_rate_hz, stem.sample_rate_hz), max(self.channels, min(stem.channels, 2))
+            samples = round(Fraction(self.num_samples, self.sample_rate_hz) * rate)
+            scene = replace(self, num_samples=samples, sample_rate_hz=rate, channels=channels, layout=_LAYOUTS[channels - 1])
+        lines = replace(scene, own=None)
+        under = ducked(lines.speech(), stem, mix, scene.num_samples)
+        peak = max((float(np.abs(chunk).max()) for chunk in replace(lines, under=under)), default=0.0)
+        scaled = replace(scene, under=under, scale=1.0 / max(1.0, peak))
+        return MixedSound(scaled.speech(), 20 * float(np.log10(max(1.0, peak))))
 
     def speech(self) -> Speech:
         """Return the sound as the new sound of a video."""
@@ -85,19 +112,22 @@ class SceneSound:
         """
         waiting = sorted(self.lines, key=lambda line: line.begin_s)
         sounding: list[_Sounding] = []
+        under = _Taken(iter(self.under.chunks)) if self.under is not None else None
         begin = 0
         for piece in self._pieces():
             end = begin + len(piece)
             while waiting and self._sample(waiting[0]) < end:
                 line = waiting.pop(0)
                 sounding.append(_Sounding(self._sample(line), self._fitted(line.speech), self.sample_rate_hz))
-            mixed = piece.copy()
-            heard = [one.take(begin, end) for one in sounding]
+            spoken = np.zeros_like(piece)
+            for place, samples in [one.take(begin, end) for one in sounding]:
+                spoken[place : place + len(samples)] += samples
+            own = np.ones((len(piece), 1), np.float32)
             for one in sounding:
-                mixed *= one.footage_gain(begin, end)[:, None]
-            for place, samples in heard:
-                mixed[place : place + len(samples)] += samples
-            yield mixed
+                own *= one.footage_gain(begin, end)[:, None]
+            if under is not None:
+                spoken += under.take(len(piece)) * (1.0 - own)
+            yield piece * own + spoken * np.float32(self.scale)
             sounding = [one for one in sounding if not one.is_over(end)]
             begin = end
 
@@ -134,6 +164,27 @@ class SceneSound:
         if self.channels > 2 and _CENTRE in names:
             return [names.index(_CENTRE)]
         return list(range(min(self.channels, 2)))
+
+
+class _Taken:
+    """Sound that is taken in pieces of any length.
+
+    Args:
+        pieces: the sound, at least as long as all that is taken.
+    """
+
+    def __init__(self, pieces: Iterator[Float32]) -> None:
+        self._pieces = pieces
+        self._held: Float32 | None = None
+
+    def take(self, count: int) -> Float32:
+        """Return the next samples."""
+        held = [] if self._held is None else [self._held]
+        while sum(map(len, held)) < count:
+            held.append(next(self._pieces))
+        joined = np.concatenate(held)
+        self._held = joined[count:]
+        return joined[:count]
 
 
 class _Sounding:

@@ -118,6 +118,11 @@ class EncoderChoice:
     sound_codec: str
 
     @property
+    def has_segments(self) -> bool:
+        """Whether parts of a video, encoded one by one, are one stream of this codec in this container."""
+        return self.codec in ("h264", "hevc") and self.container in ("mp4", "mov")
+
+    @property
     def lossless(self) -> bool:
         """Whether the decoded output holds exactly the samples that the encoder got."""
         return self.codec == "ffv1"

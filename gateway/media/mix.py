@@ -91,11 +91,33 @@ def mixed(speech: Speech, stem: Speech, mix: SoundMix, duration: Fraction) -> Mi
     return MixedSound(Speech(rate, channels, blocks), 20 * float(np.log10(max(1.0, peak))))
 
 
-class _Mixed:
-    """Chunks of the mixed sound, float32 [samples, channels], one second each, made anew in each iteration."""
+def ducked(speech: Speech, stem: Speech, mix: SoundMix, length: int) -> Speech:
+    """Return music and effects alone, as loud as they lie under speech, with the rate and the channels of the speech. Reads both
+    once, and both again in each iteration. Blocks.
 
-    def __init__(self, speech: Speech, stem: Speech, mix: SoundMix, rate: int, channels: int, length: int) -> None:
-        self._speech, self._stem, self._mix = speech, stem, mix
+    Args:
+        stem: sound of `mix.file`.
+        length: samples of the result.
+
+    Raises:
+        MediaUnsupportedError: the speech or the stem cannot be read.
+    """
+    blocks = _Mixed(speech, stem, mix, speech.sample_rate_hz, speech.channels, length, alone=True)
+    blocks.threshold = blocks.loudest_block() * 10 ** (-_RANGE_DB / 20)
+    return Speech(speech.sample_rate_hz, speech.channels, blocks)
+
+
+class _Mixed:
+    """Chunks of the mixed sound, float32 [samples, channels], one second each, made anew in each iteration.
+
+    Args:
+        alone: leave the speech out.
+    """
+
+    def __init__(
+        self, speech: Speech, stem: Speech, mix: SoundMix, rate: int, channels: int, length: int, *, alone: bool = False
+    ) -> None:
+        self._speech, self._stem, self._mix, self._alone = speech, stem, mix, alone
         self._rate, self._channels, self._length = rate, channels, length
         self._block = rate // _BLOCKS_PER_S
         self.threshold = np.inf
@@ -115,7 +137,7 @@ class _Mixed:
             at = np.arange(len(voice)) / self._block
             curve = np.interp(at, np.arange(len(gains)), gains)
             under = music * (level * 10 ** (-curve / 20))[:, None]
-            yield np.asarray((voice + under) * self.scale, np.float32)
+            yield np.asarray((under if self._alone else voice + under) * self.scale, np.float32)
 
     def _gains(self, ducked_db: float, speaks: Bool) -> list[float]:
         """Return the ducking at the beginning of every block, and at the end of the last one, decibels."""
@@ -158,7 +180,7 @@ def _levels(chunk: Float32, block: int) -> Float64:
 
 
 def _spread(samples: Float32, channels: int) -> Float32:
-    """Return samples in `channels` channels: 1, 2, 6 or 8."""
+    """Return samples in `channels` channels: usually 1, 2, 6 or 8."""
     have = samples.shape[1]
     if have == channels:
         return samples

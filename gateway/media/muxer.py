@@ -16,9 +16,10 @@ import tempfile
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import av
 import numpy as np
@@ -26,6 +27,7 @@ from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from gateway.media.encoders import EncoderChoice, WriteSettings
@@ -34,8 +36,8 @@ from gateway.media.opening import open_input
 from gateway.media.pixels import ColourTags, completed
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo
-from services.common.array_types import Float32
-from services.common.errors import InvalidRequestError
+from services.common.array_types import Bool, Float32, Int64, UInt8
+from services.common.errors import ContractBrokenError, InvalidRequestError
 
 _TECHNICAL: Final = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "duration", "number_of_frames",
@@ -194,7 +196,7 @@ class PacketSpool:
         self._folder, self._largest_file = folder, largest_file
         self._files: deque[IO[bytes]] = deque()
 
-    def put(self, packet: Packet[VideoStream]) -> None:
+    def put(self, packet: Packet[Any]) -> None:
         """Keep the bytes of a packet, its times, and whether the packet is a key frame. Side data are not kept.
 
         Raises:
@@ -230,6 +232,28 @@ class PacketSpool:
         while self._files:
             with suppress(OSError):  # the end of a file on a full disk is still waiting to be written
                 self._files.popleft().close()
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSegment:
+    """Encoded frames that need no other frames: they begin with a key frame, and an encoder of their own has made them.
+
+    Attributes:
+        data: uint8, bytes of all packets in the order of decoding.
+        sizes: int64 [N], bytes of each packet.
+        pts: int64 [N], times of the packets, ticks of the video.
+        keys: bool [N], whether a packet is a key frame.
+    """
+
+    data: UInt8
+    sizes: Int64
+    pts: Int64
+    keys: Bool
+
+    @property
+    def reordering(self) -> int:
+        """Frames that have to be decoded ahead of their turn."""
+        return int((np.arange(len(self.pts)) - np.argsort(np.argsort(self.pts))).max(initial=0))
 
 
 _LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
@@ -359,6 +383,37 @@ def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
     return ticks
 
 
+class _SegmentEncoder:
+    """Encodes the frames of one segment.
+
+    Args:
+        context: an open encoder of the segment's own.
+        time_base: ticks of the video.
+    """
+
+    def __init__(self, context: VideoCodecContext, time_base: Fraction) -> None:
+        self._context, self._time_base = context, time_base
+        self._packets: list[tuple[bytes, int, bool]] = []
+
+    def encode(self, picture: av.VideoFrame | None) -> None:
+        """Encode the next picture; None: what the encoder still holds."""
+        for packet in self._context.encode(picture):
+            assert packet.pts is not None
+            scale = packet.time_base / self._time_base
+            self._packets.append((bytes(packet), int(packet.pts * scale), packet.is_keyframe))
+
+    def finish(self) -> EncodedSegment:
+        """Return the segment."""
+        self.encode(None)
+        contents, pts, keys = zip(*self._packets, strict=True)
+        return EncodedSegment(
+            np.frombuffer(b"".join(contents), np.uint8),
+            np.array([len(content) for content in contents], np.int64),
+            np.array(pts, np.int64),
+            np.array(keys, np.bool_),
+        )
+
+
 class VideoMuxer:
     """The output container, from the header to the trailer."""
 
@@ -371,6 +426,7 @@ class VideoMuxer:
         choice: EncoderChoice,
         *,
         folder: Path,
+        segmented: bool = False,
     ) -> None:
         """Open an output and write its header.
 
@@ -379,6 +435,7 @@ class VideoMuxer:
             speech: new speech; None: there is none.
             settings: how the video is written.
             folder: folder of temporary files.
+            segmented: whether the pictures are encoded in segments (`end_segment`).
 
         Raises:
             av.FFmpegError, OSError: the file cannot be written, or the container refuses its streams.
@@ -393,6 +450,9 @@ class VideoMuxer:
         assert isinstance(container, OutputContainer)
         self._container = container
         self._pictures = PacketSpool(folder)
+        self._segmented = segmented
+        self._segment: _SegmentEncoder | None = None
+        self._reordering = 0
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
         self._carried: CarriedStreams | None = None
         try:
@@ -419,14 +479,70 @@ class VideoMuxer:
 
     def encode(self, picture: av.VideoFrame) -> None:
         """Encode the next picture."""
+        if self._segmented:
+            self._segment = self._segment or _SegmentEncoder(self._segment_context(), self._choice.time_base)
+            self._segment.encode(picture)
+            return
         for packet in self._stream.encode(picture):
             self._pictures.put(packet)
 
+    @property
+    def parameters(self) -> bytes:
+        """Parameter sets of the encoder, which all pictures share."""
+        return bytes(self._stream.codec_context.extradata or b"")
+
+    def end_segment(self) -> EncodedSegment:
+        """Return the segment of the pictures since the last segment, which is part of the video now.
+
+        Raises:
+            ContractBrokenError: there is no such picture.
+        """
+        if self._segment is None:
+            raise ContractBrokenError("a segment has one picture or more")
+        segment, self._segment = self._segment.finish(), None
+        self.take(segment)
+        return segment
+
+    def take(self, segment: EncodedSegment) -> None:
+        """Append a segment that this muxer, or one with the same parameter sets, has encoded."""
+        self._reordering = max(self._reordering, segment.reordering)
+        begin = 0
+        for size, pts, key in zip(segment.sizes, segment.pts, segment.keys, strict=True):
+            packet = Packet(segment.data[begin : begin + int(size)].tobytes())
+            begin += int(size)
+            packet.pts = packet.dts = int(pts)
+            packet.is_keyframe, packet.time_base = bool(key), self._choice.time_base
+            self._pictures.put(packet)
+
+    def _segment_context(self) -> VideoCodecContext:
+        context = av.CodecContext.create(self._choice.encoder, "w")
+        assert isinstance(context, VideoCodecContext)
+        own = self._stream.codec_context
+        context.framerate, context.bit_rate, context.options = own.framerate, 0, dict(self._choice.options)
+        self._configure(context)
+        context.flags |= own.flags & CodecFlags.global_header
+        context.open()
+        if context.extradata != own.extradata:
+            raise ContractBrokenError("two encoders with the same settings have other parameter sets")
+        return context
+
+    def _packets(self) -> Iterator[Packet[Stream]]:
+        """Yield the packets of all pictures. Those of segments get their durations and their times of decoding."""
+        pts, ahead = self._info.video.pts, self._reordering
+        durations = np.append(np.diff(pts), self._info.video.last_duration)
+        for number, packet in enumerate(self._pictures.packets()):
+            if self._segmented:
+                packet.duration = int(durations[np.searchsorted(pts, packet.pts or 0)])
+                packet.dts = int(pts[number - ahead]) if number >= ahead else int(pts[number] - pts[ahead] + pts[0])
+            yield packet
+
     def finish(self) -> None:
         """Encode what the encoder still holds, mux pictures, speech and carried streams, and write the trailer."""
-        for packet in self._stream.encode(None):
+        if self._segment is not None:
+            raise ContractBrokenError("the last segment has not ended")
+        for packet in self._stream.encode(None) if not self._segmented else ():
             self._pictures.put(packet)
-        for packet in self._pictures.packets():
+        for packet in self._packets():
             assert packet.dts is not None
             packet.stream, time = self._stream, packet.dts * packet.time_base
             self._container.mux_one(packet)
@@ -459,9 +575,18 @@ class VideoMuxer:
         rate = video.constant_rate or video.average_rate.limit_denominator(60000)
         stream = self._container.add_stream(choice.encoder, rate=rate, options=dict(choice.options))
         assert isinstance(stream, VideoStream)
-        context = stream.codec_context
+        stream.time_base = choice.time_base
+        self._configure(stream.codec_context)
+        stream.metadata.update(carried_tags(dict(video.metadata)))
+        if video.orientation.display_matrix is not None:
+            stream.set_display_matrix(video.orientation.display_matrix)
+        return stream
+
+    def _configure(self, context: VideoCodecContext) -> None:
+        """Set all that the footage and the settings say of an encoder, apart from its rate and its private options."""
+        video, choice = self._info.video, self._choice
         context.width, context.height, context.pix_fmt = video.width, video.height, choice.pixel_format
-        context.time_base, stream.time_base = choice.encoder_time_base, choice.time_base
+        context.time_base = choice.encoder_time_base
         context.thread_count = self._settings.threads
         context.flags |= CodecFlags.frame_duration
         if choice.codec == "mpeg2video":
@@ -479,10 +604,6 @@ class VideoMuxer:
             context.sample_aspect_ratio = video.orientation.sample_aspect
         if video.interlaced and choice.codec in ("h264", "mpeg2video"):
             context.flags |= CodecFlags.interlaced_dct | CodecFlags.interlaced_me
-        stream.metadata.update(carried_tags(dict(video.metadata)))
-        if video.orientation.display_matrix is not None:
-            stream.set_display_matrix(video.orientation.display_matrix)
-        return stream
 
     def _sound(self, speech: Speech | None) -> tuple[SpeechTrack | None, set[int]]:
         """Return the encoder of new sound, and the streams of the footage that the new sound replaces.

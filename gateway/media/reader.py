@@ -18,6 +18,9 @@ from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupportedError
 
+_SETTLING_S: Final = 1.0
+"""Least seconds from the key frame that decoding begins with to the first frame that counts: some streams take time to recover."""
+
 
 class VideoReader:
     """Iterates over the frames of a video.
@@ -70,16 +73,48 @@ class VideoReader:
         self._open = self._decode(start, self._info.video.num_frames if stop is None else min(stop, self._info.video.num_frames))
         return self._open
 
+    def frames_from(self, start: int, stop: int) -> Iterator[DecodedFrame]:
+        """Yield frames `start` to `stop` - 1, with the samples of `frames`. Decodes from a key frame a second before, if it can.
+
+        Raises:
+            MediaUnsupportedError: as `__iter__`.
+        """
+        self.close()
+        self._open = self._sought(start, stop)
+        return self._open
+
+    def _sought(self, start: int, stop: int) -> Iterator[DecodedFrame]:
+        """Decode from a key frame before `start`, or from the beginning if the file cannot be sought there exactly."""
+        info, pts = self._info, self._info.video.pts
+        due = start
+        ticks = int(pts[start]) - int(_SETTLING_S / info.video.time_base)
+        if ticks > int(pts[0]):
+            with open_input(info.path, only="picture") as container:
+                stream = self._stream(container)
+                container.seek(ticks, stream=stream)
+                for picture in self._pictures(container, stream):
+                    index = int(np.searchsorted(pts, picture.pts)) if picture.pts is not None else len(pts)
+                    if index == len(pts) or int(pts[index]) != picture.pts or index > due or due == stop:
+                        break
+                    if index == due:
+                        yield _decoded_frame(picture, index, info)
+                        due += 1
+        if due < stop:
+            yield from self._decode(due, stop)
+
+    def _stream(self, container: av.container.InputContainer) -> VideoStream:
+        stream = video_stream(container, self._info.path)
+        stream.codec_context.thread_count = self._threads
+        stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
+        # Pictures may grow in the middle of a video. A frame that is too large is refused before memory is taken for it.
+        stream.codec_context.options = {"max_pixels": str(MAX_STILL_PIXELS)}
+        return stream
+
     def _decode(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         info, video = self._info, self._info.video
         index = 0
         with open_input(info.path, only="picture") as container:
-            stream = video_stream(container, info.path)
-            stream.codec_context.thread_count = self._threads
-            stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
-            # Pictures may grow in the middle of a video. A frame that is too large is refused before memory is taken for it.
-            stream.codec_context.options = {"max_pixels": str(MAX_STILL_PIXELS)}
-            for picture in self._pictures(container, stream):
+            for picture in self._pictures(container, self._stream(container)):
                 if index >= stop:
                     return
                 if index >= start:

@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from gateway.media.encoders import EncoderChoice, WriteSettings, choose_encoder
-from gateway.media.muxer import VideoMuxer
+from gateway.media.muxer import EncodedSegment, VideoMuxer
 from gateway.media.output import OutputFile, check_place, commit_with, output_error
 from gateway.media.pixels import pixel_format
 from gateway.media.reader import plane_views
@@ -83,6 +83,7 @@ class VideoWriter:
         speech_file: Path | None = None,
         settings: WriteSettings | None = None,
         seal: VideoSigner | None = None,
+        segmented: bool = False,
     ) -> None:
         """Check that the video can be written as asked. Nothing is opened yet.
 
@@ -91,6 +92,7 @@ class VideoWriter:
             speech_file: file that the speech is read from.
             settings: how the video is written; None: the defaults.
             seal: signs the video; None: nothing does.
+            segmented: whether the frames are written in segments, if codec and container allow.
 
         Raises:
             InvalidRequestError: container or codec are unknown, the output is an input or exists and may not be replaced, or its
@@ -105,13 +107,25 @@ class VideoWriter:
         self._file: OutputFile | None = None
         self._muxer: VideoMuxer | None = None
         self._copier: _FrameCopier | None = None
-        self._frames = self._changed = 0
+        self._frames = self._changed = self._segment_changed = 0
+        self._segmented = segmented and self._choice.has_segments
         self._report: WriteReport | None = None
 
     @property
     def choice(self) -> EncoderChoice:
         """Encoder, container and pixel format of the output."""
         return self._choice
+
+    @property
+    def segmented(self) -> bool:
+        """Whether the frames are written in segments: each ends with `end_segment`, and `take` takes the place of its frames."""
+        return self._segmented
+
+    @property
+    def parameters(self) -> bytes:
+        """Parameter sets of the encoder inside the block. Only segments with the same can be taken."""
+        assert self._muxer is not None
+        return self._muxer.parameters
 
     @property
     def report(self) -> WriteReport:
@@ -124,7 +138,15 @@ class VideoWriter:
         try:
             self._file = OutputFile(self._output, overwrite=self._settings.overwrite, takes_over=self._settings.takes_over)
             target = self._file.target(self._seal.padding if self._seal is not None else 0)
-            self._muxer = VideoMuxer(target, self._info, self._speech, self._settings, self._choice, folder=self._output.parent)
+            self._muxer = VideoMuxer(
+                target,
+                self._info,
+                self._speech,
+                self._settings,
+                self._choice,
+                folder=self._output.parent,
+                segmented=self._segmented,
+            )
         except BaseException as problem:
             self._give_up(problem)
         return self
@@ -155,8 +177,40 @@ class VideoWriter:
             self._give_up(problem)
         self._frames += 1
         self._changed += planes is not None
+        self._segment_changed += planes is not None
         if self._frames % _TIDY_FRAMES == 0:
             give_back_freed_memory()
+
+    def end_segment(self) -> tuple[EncodedSegment, int]:
+        """Return the segment of the frames since the last one, and the number of frames with composited planes in it.
+
+        Raises:
+            StorageFullError: the disk is full. The video is given up.
+        """
+        assert self._muxer is not None
+        try:
+            segment = self._muxer.end_segment()
+        except BaseException as problem:
+            self._give_up(problem)
+        changed, self._segment_changed = self._segment_changed, 0
+        return segment, changed
+
+    def take(self, segment: EncodedSegment, changed: int) -> None:
+        """Write the next frames of the video as an earlier writer has encoded them.
+
+        Args:
+            changed: number of frames with composited planes.
+
+        Raises:
+            StorageFullError: the disk is full. The video is given up.
+        """
+        assert self._muxer is not None
+        try:
+            self._muxer.take(segment)
+        except BaseException as problem:
+            self._give_up(problem)
+        self._frames += len(segment.pts)
+        self._changed += changed
 
     def finish(self, confirm: Callable[[], None] = lambda: None) -> None:
         """Mux and sign the video, and give the video its name. Without this call, the end of the block does the same.

@@ -77,6 +77,7 @@ class DubFacts(_Facts):
         job: key of the job that made the video, SHA-256, hexadecimal; empty: the video was made by an earlier version, or of a live
             stream.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
+        scene: whether the video is a scene, whose watermark is bound to the job alone.
     """
 
     version: Literal[1] = 1
@@ -89,13 +90,17 @@ class DubFacts(_Facts):
     consent_sha256: dict[str, _Digest]
     job: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     watermark: Annotated[str, Field(pattern=r"^([0-9a-f]{9})?$")] = ""
+    scene: bool = False
 
     @property
     def statement(self) -> bytes:
         """All that the manifest says of the dub, except its watermark, in one form: the watermark is bound to these bytes.
 
-        Fields that a manifest does not have are left out, so a new field does not change the statement of older videos.
+        Fields that a manifest does not have are left out, so a new field does not change the statement of older videos. Of a scene,
+        it is the key of the job, which stands for footage and networks: a change of a line leaves the marks of all other lines.
         """
+        if self.scene:
+            return json.dumps({"scene": self.job}).encode()
         said = self.model_dump(exclude_unset=True, exclude={"watermark"})
         return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
 
@@ -147,6 +152,7 @@ class Claim:
             came with the request and the actor has another. Only records that were given.
         job: key of the job, SHA-256, hexadecimal; empty: the video is the recording of a live stream.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
+        scene: whether the video is a scene.
         sources: files that the video was made of; the footage is the first. A video of a live stream has no footage.
     """
 
@@ -161,6 +167,7 @@ class Claim:
     consents: Mapping[str, str] = field(default_factory=dict)
     job: str = ""
     watermark: str = ""
+    scene: bool = False
     sources: tuple[SourceFile, ...]
 
 
@@ -185,7 +192,7 @@ def definition(claim: Claim, digests: Mapping[str, str], binding: dict[str, Any]
         "claim_generator_info": [{"name": GENERATOR, "version": claim.version}],
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": actions, "allActionsIncluded": True}},
-            {"label": DUB_LABEL, "data": dub_facts(claim, digests).model_dump()},
+            {"label": DUB_LABEL, "data": dub_facts(claim, digests).model_dump(exclude_unset=True)},
             binding,
         ],
     }
@@ -197,7 +204,7 @@ def ingredient(source: SourceFile, media_type: str) -> dict[str, Any]:
 
 
 def dub_facts(claim: Claim, digests: Mapping[str, str]) -> DubFacts:
-    """Return what the manifest of a video says of the dub, with every field set.
+    """Return what the manifest of a video says of the dub, with every field set; `scene` only of a scene.
 
     Args:
         claim: what the video says.
@@ -215,4 +222,5 @@ def dub_facts(claim: Claim, digests: Mapping[str, str]) -> DubFacts:
         consent_sha256=dict(sorted(claim.consents.items())),
         job=claim.job,
         watermark=claim.watermark,
+        **({"scene": True} if claim.scene else {}),
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from gateway.reports.pictures import (
     write_side_by_side,
 )
 from gateway.reports.records import (
+    Box,
     TrackedOutput,
     appearance_of,
     boxes_of,
@@ -47,7 +49,7 @@ from gateway.reports.records import (
     motion_of,
     track_output,
 )
-from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
+from gateway.reports.types import BeforeAfter, DubReport, Fact, LineReport, SideBySide
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import head_poses_of
@@ -146,6 +148,17 @@ def report_json(report: DubReport) -> dict[str, Any]:
         "appearance": _finite(report.appearance),
         "undubbed": report.undubbed,
         "warnings": list(report.warnings),
+        "lines": [
+            {
+                "name": line.name,
+                **{fact.name: fact.value for fact in line.facts},
+                "reasons": {count.reason: count.frames for count in counts_of(line.reasons)},
+                "r_opening": _r_opening(line),
+                "motion": _finite(line.motion),
+                "appearance": _finite(line.appearance),
+            }
+            for line in report.lines
+        ],
         "times": {
             "end_to_end_s": times.end_to_end_s,
             "total_s": times.total_s,
@@ -157,6 +170,14 @@ def report_json(report: DubReport) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _r_opening(shown: DubReport | LineReport) -> float | None:
+    """Return the correlation of the commanded and the tracked opening; None: not measured."""
+    if shown.commanded_opening is None or shown.tracked_opening is None:
+        return None
+    r = correlation(shown.commanded_opening, shown.tracked_opening)
+    return round(r, 4) if math.isfinite(r) else None
 
 
 def _values(metrics: MotionMetrics | AppearanceMetrics | None) -> dict[str, float]:
@@ -194,39 +215,59 @@ def _write(report: DubReport, folder: Path) -> None:
         files["head_motion"] = "head_motion.svg"
     if report.video is not None and write_side_by_side(folder / "side_by_side.mp4", report.video):
         files["video"] = "side_by_side.mp4"
-    curves = [
-        Curve(label, values, colour)
-        for label, values, colour in (
-            ("commanded", report.commanded_opening, 1),
-            ("tracked on the result", report.tracked_opening, 2),
-        )
-        if values is not None
-    ]
-    if curves:
-        plot_curves(folder / "opening.svg", curves, float(report.frame_rate), "mouth opening, crop px")
+    if _write_opening(report, folder / "opening.svg", report.frame_rate):
         files["opening"] = "opening.svg"
-    obeyed = None
-    if report.commanded_opening is not None and report.tracked_opening is not None:
-        obeyed = correlation(report.commanded_opening, report.tracked_opening)
     values = {
         "report": report,
         "files": files,
+        "lines": [_line_values(line, number, folder, report.frame_rate) for number, line in enumerate(report.lines, 1)],
         "fitting_columns": COLUMNS,
         "spans": spans_of(report.reasons, report.frame_rate),
         "counts": counts_of(report.reasons),
         "dubbed": sum(reason in RENDERED for reason in report.reasons),
         "mask_share": mean_mask_share(report),
         "slowest_ms": max((stage.ms_per_frame for stage in report.times.stages), default=0.0),
-        "obeyed": obeyed,
-        "tables": (
-            ("Motion of the mouth against the person's own", _values(report.motion), MOTION_NAMES),
-            ("What eyes see of the mouth", _values(report.appearance), APPEARANCE_NAMES),
-        ),
+        "obeyed": _r_opening(report),
+        "tables": _tables(report),
         "seconds": float(len(report.reasons) / report.frame_rate),
     }
     text = json.dumps(report_json(report), indent=2, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     render_page("dub.html.j2", values, folder)
+
+
+def _write_opening(shown: DubReport | LineReport, file: Path, frame_rate: Fraction) -> bool:
+    """Write the plot of the opening of a mouth. Return whether there is anything to plot."""
+    curves = [
+        Curve(label, values, colour)
+        for label, values, colour in (
+            ("commanded", shown.commanded_opening, 1),
+            ("tracked on the result", shown.tracked_opening, 2),
+        )
+        if values is not None
+    ]
+    if curves:
+        start = shown.start if isinstance(shown, LineReport) else 0
+        plot_curves(file, curves, float(frame_rate), "mouth opening, crop px", start)
+    return bool(curves)
+
+
+def _tables(shown: DubReport | LineReport) -> tuple[tuple[str, dict[str, float], Mapping[str, str]], ...]:
+    return (
+        ("Motion of the mouth against the person's own", _values(shown.motion), MOTION_NAMES),
+        ("What eyes see of the mouth", _values(shown.appearance), APPEARANCE_NAMES),
+    )
+
+
+def _line_values(line: LineReport, number: int, folder: Path, frame_rate: Fraction) -> dict[str, Any]:
+    """Return what the page shows of a line, and write its pictures."""
+    files: dict[str, str] = {}
+    if _write_opening(line, folder / f"line_{number}_opening.svg", frame_rate):
+        files["opening"] = f"line_{number}_opening.svg"
+    if line.pairs:
+        files["mouths"] = f"line_{number}_mouths.jpg"
+        write_picture(folder / files["mouths"], before_after_sheet(line.pairs))
+    return {"report": line, "counts": counts_of(line.reasons), "obeyed": _r_opening(line), "tables": _tables(line), "files": files}
 
 
 PAIRS: Final = 8
@@ -251,42 +292,43 @@ async def write_outcome_report(
         DubstageError: a video cannot be read, or a stage failed.
     """
     result = await asyncio.to_thread(probe, request.output)
+    scenes = outcome.of_lines()
+    faces = [await asyncio.to_thread(_shown_face, face, result, workspace) for face in scenes or [outcome]]
+    tracked = await track_output(stages, result, [face.first for face in faces])
     chosen = _chosen(outcome)
-    boxes = await asyncio.to_thread(boxes_of, outcome, workspace, chosen)
-    before = await asyncio.to_thread(pictures_of, outcome.video, set(chosen))
     after = await asyncio.to_thread(pictures_of, result, set(chosen))
-    tracked = await track_output(stages, result, outcome, boxes, chosen)
-    commanded = await asyncio.to_thread(commanded_opening, outcome, workspace)
     times = outcome.video.video
-    labels = {frame: f"frame {frame}, {float((times.pts[frame] - times.pts[0]) * times.time_base):.2f} s" for frame in chosen}
+    whole = await _measured(stages, result, outcome, workspace, tracked[0]) if not scenes else _Measured()
+    lines = [
+        _line_report(line, part, face, await _measured(stages, result, line, workspace, found))
+        for line, face, found, part in zip(scenes, faces, tracked, request.parts, strict=bool(scenes))
+    ]
     report = DubReport(
         title=request.output.name,
         input=[
             *_facts(outcome.info, request.footage.name),
             *([Fact("reference", request.reference.name)] if request.reference is not None else []),
-            *(Fact("face", f"{part.face_id}, {part.why}") for part in outcome.parts if part.face_id is not None),
+            *(Fact("face", f"{part.face_id}, {part.why}") for part in outcome.parts if part.face_id is not None and not scenes),
         ],
         output=[*_facts(result, request.output.name), *(Fact("carried over", text) for text in outcome.written.carried)],
         consent=consents(request),
-        has_consent=request.named_consent is not None,
+        has_consent=all(part.named_consent is not None for part in request.parts),
         method=request.method,
         synthetic=what_is_synthetic(request, dubbed=bool(outcome.plan.rendered().any())),
         reasons=[reason_name(number) for number in outcome.plan.reason],
         frame_rate=times.average_rate,
         mask_area_share=_mask_share(outcome),
-        lag_frames=outcome.actor.lag_frames if outcome.actor is not None else None,
+        lag_frames=outcome.actor.lag_frames if outcome.actor is not None and not scenes else None,
         times=outcome.times,
-        pairs=[
-            BeforeAfter(labels[frame], cut_around(before[frame], boxes[frame]), cut_around(after[frame], boxes[frame]))
-            for frame in chosen
-        ],
-        frames=[(labels[frame], reduced(after[frame], FRAME_HEIGHT)) for frame in chosen],
-        fitting=await asyncio.to_thread(_fitting, outcome, store, after, tracked),
+        pairs=[] if scenes else faces[0].pairs,
+        frames=[(_label(outcome, frame), reduced(after[frame], FRAME_HEIGHT)) for frame in chosen],
+        fitting=None if scenes else await asyncio.to_thread(_fitting, outcome, store, after, tracked[0]),
         head_motion=await asyncio.to_thread(head_motion_of, request, outcome, workspace),
-        commanded_opening=commanded,
-        tracked_opening=tracked.opening if tracked is not None else None,
-        motion=await asyncio.to_thread(motion_of, outcome, workspace),
-        appearance=await appearance_of(stages, result, outcome, workspace, tracked),
+        commanded_opening=whole.commanded,
+        tracked_opening=whole.tracked,
+        motion=whole.motion,
+        appearance=whole.appearance,
+        lines=lines,
         video=SideBySide(
             pictures=side_by_side(outcome.video, result),
             frame_rate=times.average_rate,
@@ -297,6 +339,79 @@ async def write_outcome_report(
         warnings=outcome.warnings,
     )
     return await asyncio.to_thread(write_dub_report, report, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownFace:
+    """Mouths of one face before and after, and the first of the frames with the face's box there; None: no frame is dubbed."""
+
+    pairs: list[BeforeAfter]
+    first: tuple[int, Box] | None
+
+
+def _shown_face(outcome: DubOutcome, result: MediaInfo, workspace: Workspace) -> _ShownFace:
+    chosen = _chosen(outcome)
+    boxes = boxes_of(outcome, workspace, chosen)
+    before, after = (pictures_of(video, set(chosen)) for video in (outcome.video, result))
+    pairs = [
+        BeforeAfter(_label(outcome, frame), cut_around(before[frame], boxes[frame]), cut_around(after[frame], boxes[frame]))
+        for frame in chosen
+    ]
+    return _ShownFace(pairs, (chosen[0], boxes[chosen[0]]) if chosen else None)
+
+
+def _label(outcome: DubOutcome, frame: int) -> str:
+    times = outcome.video.video
+    return f"frame {frame}, {float((times.pts[frame] - times.pts[0]) * times.time_base):.2f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Figures of one face, as in DubReport."""
+
+    commanded: Float32 | None = None
+    tracked: Float32 | None = None
+    motion: MotionMetrics | None = None
+    appearance: AppearanceMetrics | None = None
+
+
+async def _measured(
+    stages: Stages, result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput | None
+) -> _Measured:
+    return _Measured(
+        await asyncio.to_thread(commanded_opening, outcome, workspace),
+        tracked.opening if tracked is not None else None,
+        await asyncio.to_thread(motion_of, outcome, workspace),
+        await appearance_of(stages, result, outcome, workspace, tracked),
+    )
+
+
+def _line_report(outcome: DubOutcome, request: DubRequest, face: _ShownFace, found: _Measured) -> LineReport:
+    """Return what the report shows of a line.
+
+    Args:
+        outcome: outcome of the line (`DubOutcome.of_lines`).
+        request: dub of the line.
+    """
+    (part,) = outcome.parts
+    frames = slice(part.frames.start, part.frames.stop)
+    who = f"{part.face_id}, {part.why}" if part.face_id is not None else part.why
+    return LineReport(
+        name=part.name,
+        facts=[
+            Fact("face", who),
+            *([Fact("actor", part.actor_id)] if part.actor_id else []),
+            *([Fact("speech", request.speech.name)] if request.speech is not None else []),
+            Fact("frames", f"{part.frames.start} to {part.frames.stop - 1}, {part.num_dubbed} dubbed"),
+        ],
+        reasons=[reason_name(number) for number in outcome.plan.reason[frames]],
+        start=part.frames.start,
+        pairs=face.pairs,
+        commanded_opening=found.commanded[frames] if found.commanded is not None else None,
+        tracked_opening=found.tracked[frames] if found.tracked is not None else None,
+        motion=found.motion,
+        appearance=found.appearance,
+    )
 
 
 def _chosen(outcome: DubOutcome) -> list[int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +16,10 @@ from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from gateway.consent.record import EMBEDDING_SIZE
 from gateway.dub.analysis import track_footage
-from gateway.dub.face_records import cut_box
+from gateway.dub.face_records import FaceIndex, cut_box
 from gateway.dub.motion_clip import frame_seconds
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.records import RecordFile, pose_of
+from gateway.dub.outcome import DubOutcome, LineRecords
+from gateway.dub.records import RecordFile, RecordSpan, pose_of
 from gateway.dub.request import DubRequest
 from gateway.dub.slow_expression import target_mouths
 from gateway.dub.workspace import Workspace
@@ -87,25 +89,44 @@ def head_motion_of(request: DubRequest, outcome: DubOutcome, workspace: Workspac
     return {"film": video, "predicted": predicted}
 
 
+def _frames_of(outcome: DubOutcome) -> range:
+    """Return the frames that the records of the target are of: those of the line, or all frames of the video."""
+    return outcome.line.frames if outcome.line is not None else range(outcome.plan.num_frames)
+
+
+def _records_of(outcome: DubOutcome, workspace: Workspace) -> LineRecords:
+    """Return the records of the target of a line, or of a whole dub."""
+    if outcome.line is not None and outcome.line.records is not None:
+        return outcome.line.records
+    motion, speech = workspace.motion, workspace.speech
+    whole = RecordSpan(motion, 0, motion.num_rows), RecordSpan(speech, 0, speech.num_rows)
+    return LineRecords(*whole, partial(target_mouths, workspace))
+
+
 def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None:
     """Return the target motion of a dub compared with the person's own motion.
 
     None: no frame is dubbed, the person's own motion is not known, or the video is shorter than two frames.
     """
     own = outcome.actor.speaking if outcome.actor is not None else None
-    rendered, seconds = outcome.plan.rendered(), frame_seconds(outcome.video)
-    if own is None or len(seconds) < 2 or not rendered.any():
+    frames = _frames_of(outcome)
+    rendered = outcome.plan.rendered()[frames.start : frames.stop]
+    if own is None or len(frames) < 2 or not rendered.any():
         return None
+    line = _records_of(outcome, workspace)
+    seconds = frame_seconds(outcome.video)[frames.start : frames.stop]
+    seconds = seconds - seconds[0]
     parts = []
     for begin in range(0, len(seconds), _BLOCK):
-        mouths = target_mouths(workspace, begin, begin + _BLOCK)
-        spoken = workspace.motion.read(begin, begin + _BLOCK)["speech_probability"]
+        end = min(begin + _BLOCK, len(seconds))
+        mouths = line.mouths(frames.start + begin, frames.start + end)
+        spoken = line.motion.read(begin, end)["speech_probability"]
         parts.append(np.stack([mouth_opening(mouths), lip_width(mouths), spoken]))
     curves = np.concatenate(parts, axis=1).astype(np.float64)
     curves[:2, ~rendered] = np.nan
     grid = np.arange(0.0, seconds[-1], MOTION_FRAME_S)
     opening, width, speech = (np.interp(grid, seconds, curve) for curve in curves)
-    posteriorgram = workspace.speech.read(0, min(len(grid), _PHONE_FRAMES))["posteriorgram"]
+    posteriorgram = line.features.read(0, min(len(grid), _PHONE_FRAMES))["posteriorgram"]
     return motion_metrics(own, opening, width, speech >= SPOKEN_FROM, posteriorgram)
 
 
@@ -114,8 +135,9 @@ def commanded_opening(outcome: DubOutcome, workspace: Workspace) -> Float32:
     opening = np.full(outcome.plan.num_frames, np.nan, np.float32)
     if outcome.actor is None:
         return opening
-    mouths = target_mouths(workspace, 0, MOST_FRAMES)
-    opening[: len(mouths)] = mouth_opening(mouths)
+    frames = _frames_of(outcome)
+    mouths = _records_of(outcome, workspace).mouths(frames.start, min(frames.stop, frames.start + MOST_FRAMES))
+    opening[frames.start : frames.start + len(mouths)] = mouth_opening(mouths)
     opening[~outcome.plan.rendered()] = np.nan
     return opening
 
@@ -133,36 +155,39 @@ class TrackedOutput:
     landmarks: Float32 = field(repr=False)
 
 
-async def track_output(
-    stages: Stages, result: MediaInfo, outcome: DubOutcome, boxes: dict[int, Box], chosen: list[int]
-) -> TrackedOutput | None:
-    """Track the output of a dub, and return what is found of the dubbed face; None: the video is too long, or nothing is dubbed.
+async def track_output(stages: Stages, result: MediaInfo, boxes: Sequence[tuple[int, Box] | None]) -> list[TrackedOutput | None]:
+    """Track the output of a dub once, and return what is found of each dubbed face.
+
+    None: the video is too long, or the face is not dubbed.
 
     Args:
-        boxes: face box of each chosen frame.
-        chosen: frames that the report shows.
+        boxes: of each face, a frame and the face's box there; None: the face is not dubbed.
 
     Raises:
         DubstageError: from the face stage.
     """
-    total = outcome.plan.num_frames
-    if not boxes or total > MOST_FRAMES:
-        return None
-    opening = np.full(total, np.nan, np.float32)
-    landmarks = np.full((total, NUM_LANDMARKS, 3), np.nan, np.float32)
+    total = result.video.num_frames
+    if not any(boxes) or total > MOST_FRAMES:
+        return [None] * len(boxes)
     with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as workspace:
         index = await track_footage(stages, result, workspace, threads=2, on_frame=lambda _: None)
-        # In a video with its own timeline, faces may have other ids, so the target is the face nearest to the chosen box.
-        left, top, width, height = boxes[chosen[0]]
-        (there,) = np.nonzero(index.frame == chosen[0])
-        if not len(there):
-            return TrackedOutput(opening, landmarks)
-        distance = np.linalg.norm(index.centre[there] - np.array([left + width / 2, top + height / 2]), axis=1)
-        rows = index.rows_of(int(index.face_id[there[np.argmin(distance)]]))
-        for frame in np.nonzero(rows >= 0)[0]:
-            (record,) = workspace.faces.read(int(rows[frame]), int(rows[frame]) + 1)
-            opening[frame] = mouth_opening(record["mouth"][None])[0]
-            landmarks[frame] = record["landmarks"]
+        return [_tracked(index, workspace, total, *box) if box is not None else None for box in boxes]
+
+
+def _tracked(index: FaceIndex, workspace: Workspace, total: int, frame: int, box: Box) -> TrackedOutput:
+    """Return what was tracked of the face nearest to a box. In a video with its own timeline, faces may have other ids."""
+    opening = np.full(total, np.nan, np.float32)
+    landmarks = np.full((total, NUM_LANDMARKS, 3), np.nan, np.float32)
+    left, top, width, height = box
+    (there,) = np.nonzero(index.frame == frame)
+    if not len(there):
+        return TrackedOutput(opening, landmarks)
+    distance = np.linalg.norm(index.centre[there] - np.array([left + width / 2, top + height / 2]), axis=1)
+    rows = index.rows_of(int(index.face_id[there[np.argmin(distance)]]))
+    for place in np.nonzero(rows >= 0)[0]:
+        (record,) = workspace.faces.read(int(rows[place]), int(rows[place]) + 1)
+        opening[place] = mouth_opening(record["mouth"][None])[0]
+        landmarks[place] = record["landmarks"]
     return TrackedOutput(opening, landmarks)
 
 
@@ -212,11 +237,11 @@ async def appearance_of(
 
 def _pieces(result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput) -> _Pieces:
     pieces = _Pieces([], [], [], *_faces(result, outcome, workspace))
-    rendered = outcome.plan.rendered()
+    rendered, shown = outcome.plan.rendered(), _frames_of(outcome)
     with VideoReader(result) as reader:
-        frames = (to_rgb(frame) for frame in reader)
-        for begin in range(0, outcome.plan.num_frames, _APPEARANCE_FRAMES):
-            chosen = range(begin, min(begin + _APPEARANCE_FRAMES, outcome.plan.num_frames))
+        frames = (to_rgb(frame) for frame in reader.frames(shown.start, shown.stop))
+        for begin in range(shown.start, shown.stop, _APPEARANCE_FRAMES):
+            chosen = range(begin, min(begin + _APPEARANCE_FRAMES, shown.stop))
             before, after = (np.zeros((len(chosen), BOX_SIZE, BOX_SIZE, 3), np.uint8) for _ in range(2))
             filmed, drawn = (np.full((len(chosen), NUM_LANDMARKS, 2), np.nan, np.float32) for _ in range(2))
             for place, (frame, rgb) in enumerate(zip(chosen, frames, strict=False)):

@@ -52,6 +52,29 @@ class SideBySide:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LineReport:
+    """What the report of a scene shows of one line.
+
+    Attributes:
+        name: name of the line.
+        facts: who speaks, the speech, and the frames.
+        reasons: one reason code per frame of the line.
+        start: first frame of the line.
+        pairs, commanded_opening, tracked_opening, motion, appearance: as in DubReport, of the line's face and frames alone.
+    """
+
+    name: str
+    facts: Sequence[Fact]
+    reasons: Sequence[str]
+    start: int
+    pairs: Sequence[BeforeAfter] = ()
+    commanded_opening: Float32 | None = field(repr=False, default=None)
+    tracked_opening: Float32 | None = field(repr=False, default=None)
+    motion: MotionMetrics | None = None
+    appearance: AppearanceMetrics | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DubReport:
     """Everything that the report of one dub shows.
 
@@ -76,6 +99,7 @@ class DubReport:
         appearance: what eyes see of the mouths, against the video that was dubbed; None: not measured.
         video: the footage and the video side by side.
         undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
+        lines: lines of a scene; empty: the dub is of one person.
     """
 
     title: str
@@ -101,3 +125,4 @@ class DubReport:
     video: SideBySide | None = None
     undubbed: str = ""
     warnings: Sequence[str] = ()
+    lines: Sequence[LineReport] = ()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import wave
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id, step_name
 from dubstage.gateway.v1 import batch_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2
 from gateway.batch import worker
 from gateway.provenance.binding import media_sha256
-from tests.integration.client_calls import dubbing, until
+from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media, write_short_clip
 
@@ -33,6 +36,9 @@ def videos(media: Media, carphone: Path) -> Media:
     # The blobs of the session's own footage belong to the actor of another gateway.
     write_short_clip(carphone, media.root / MINE, 39)
     (media.root / DAMAGED).write_bytes(media.footage.read_bytes()[:4000])
+    with wave.open(str(media.speech)) as source, wave.open(str(media.root / "short.wav"), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(source.getframerate() // 2))
     return media
 
 
@@ -107,6 +113,92 @@ def test_every_shot_is_dubbed_or_says_why_not(night: tuple[RunningGateway, pb.Ba
         # The same dub without a batch has the same bytes, its manifest aside.
         client.dub(connection, **dubbing("alone.mp4", footage=OTHER)).wait(timeout_s=120)
     assert media_sha256(videos.root / "alone.mp4") == media_sha256(videos.root / "night_b.mp4")
+
+
+def line(start_s: float, speech: str = "speech.wav", **more: Any) -> dict[str, Any]:
+    return {
+        "start_time": timedelta(seconds=start_s),
+        "speech_uri": speech,
+        **({"face_id": 0} if "actor_id" not in more else {}),
+        **more,
+    }
+
+
+def scene_row(shot_id: str, *lines: dict[str, Any], **more: Any) -> pb.BatchRow:
+    return batch.row(shot_id, footage=MINE, output=f"{shot_id}.mkv", codec="ffv1", skip_personalization=True, lines=lines, **more)
+
+
+def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos: Media) -> None:
+    """A scene in a batch is the scene of CreateDub. With one line changed, the row of that line alone is dubbed again."""
+    running = gateway_factory(max_batch_shots=2)
+    with running.connect() as connection:
+        client.enrol(connection, **enrolment("spoken", footage=MINE)).wait(timeout_s=300)
+        first, second = line(0.1, "short.wav", actor_id="spoken"), line(0.9, "short.wav", language="de")
+        rows = [scene_row("two", first, second), scene_row("one", line(0.4, "short.wav"))]
+        batch.submit(connection, "scenes", rows=rows)
+        before = watched(connection, "scenes")
+        assert before.progress.num_done == 2, [shot.error for shot in shots_of(connection, "scenes").values()]
+        alone = client.dub(
+            connection, footage=MINE, output="alone.mkv", lines=[first, second], codec="ffv1", skip_personalization=True
+        ).wait(timeout_s=300)
+        assert same_but_for_provenance(videos, "two.mkv", "alone.mkv")
+        done = shots_of(connection, "scenes")
+        assert done["two"].num_dubbed == alone.num_dubbed
+
+        batch.submit(connection, "scenes", rows=rows)
+        assert watched(connection, "scenes").rows_sha256 == before.rows_sha256
+        assert shots_of(connection, "scenes") == done
+
+        changed = [scene_row("two", first, line(0.8, "short.wav", language="de")), rows[1]]
+        batch.submit(connection, "scenes", rows=changed)
+        after = watched(connection, "scenes")
+        again = shots_of(connection, "scenes")
+        assert after.progress.num_done == 2
+        assert after.rows_sha256 != before.rows_sha256
+        assert again["one"] == done["one"]
+        assert again["two"].output_sha256 != done["two"].output_sha256
+        error = refused(batch.submit, connection, "scenes", rows=[scene_row("two", first, seed=1), rows[1]])
+        assert error.field == "batch_id"
+
+        report = b"".join(piece.data for piece in batch.report(connection, "scenes", file="json"))
+        assert json.loads(report)["shots"][0]["lines"] == ["0.100000000 spoken short.wav", "0.800000000 0 short.wav"]
+        jobs = list((running.data / "jobs").iterdir())
+        assert len(jobs) == 1, "the scenes of one video share a folder, which stays"
+        client.erase_actor(connection, "spoken")
+        assert not list((running.data / "jobs").iterdir())
+    loop_thread.run(running.server.drain(grace_s=0))
+
+
+@pytest.mark.parametrize(
+    ("lines", "field"),
+    [
+        ([line(0.0, "none.wav")], "rows[0].lines[0].speech_uri"),
+        ([line(0.0), line(99.0)], "rows[0].lines[1].start"),
+        ([line(0.0, "../speech.wav")], "rows[0].lines[0].speech_uri"),
+        ([line(0.0, actor_id="missing")], "rows[0].lines[0].actor"),
+        ([line(0.0, consent=gateway_pb2.ConsentRecord(subject="x"))], "rows[0].lines[0].consent.granted_by"),
+        ([line(0.0), line(0.2)], "rows[0].lines"),
+        ([{"speech_uri": "speech.wav", "face_id": 0}], "rows[0].lines[0].start"),
+    ],
+)
+def test_wrong_line_of_row_refused(night: tuple[RunningGateway, pb.Batch], lines: list[dict[str, Any]], field: str) -> None:
+    running, _ = night
+    with running.connect() as connection:
+        error = refused(batch.submit, connection, "wrong", rows=[scene_row("a", *lines)])
+        assert not [found for found in batch.list_batches(connection) if resource_id(found.name) == "wrong"]
+    assert [named for named, _ in error.violations] == [field]
+
+
+def test_lines_of_manifest_stay_in_media_folder(night: tuple[RunningGateway, pb.Batch], videos: Media) -> None:
+    running, _ = night
+    fields = {"id": "a", "footage": MINE, "output": "a.mkv"}
+    (videos.root / "scene").mkdir(exist_ok=True)
+    (videos.root / "scene" / "lines.json").write_text(json.dumps([{"start": 0, "speech": "../../a.wav", "face": 0}]))
+    with running.connect() as connection:
+        for place, field in (("../lines.json", "lines"), ("scene/lines.json", "lines[0].speech")):
+            manifest = json.dumps({**fields, "lines": place}).encode()
+            error = refused(batch.submit, connection, "outside", manifest=manifest)
+            assert [named for named, _ in error.violations] == [f"manifest[1].{field}"]
 
 
 def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) -> None:

@@ -82,7 +82,8 @@ def test_actor_is_the_face_of_a_line(gateway: RunningGateway, actor: str) -> Non
         ({"lines": [line(0.0)], "speech": "speech.wav"}, "speech_uri"),
         ({"lines": [line(0.0)], "face": "speaker"}, "face"),
         ({"lines": [line(0.0)], "fit": "loop"}, "fit"),
-        ({"lines": [line(0.0)], "mix": "speech.wav"}, "mix_uri"),
+        ({"lines": [line(0.0)], "mix": "none.wav"}, "mix_uri"),
+        ({"lines": [line(0.0)], "mix": "speech.wav", "keep_audio": True}, "mix_uri"),
     ],
 )
 def test_unusable_line_refused_at_once(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:
@@ -90,6 +91,24 @@ def test_unusable_line_refused_at_once(gateway: RunningGateway, fields: dict[str
         client.dub(connection, footage="footage.mp4", output="refused.mp4", **fields)
     assert caught.value.reason == "INVALID_REQUEST"
     assert caught.value.field == field
+
+
+def test_scene_is_estimated(gateway: RunningGateway, actor: str, media: Media) -> None:
+    """Frames with a line count once, mouths by lines."""
+    with gateway.connect() as connection:
+        lines = line(0.2, actor_id=actor, speech_uri="short.wav"), line(0.8, speech_uri="short.wav")
+        one, both, learned = (
+            client.estimate(connection, client.dub.request(**scene("estimated.mp4", *chosen, **more)))
+            for chosen, more in ((lines[:1], {}), (lines, {}), (lines, {"skip_personalization": False}))
+        )
+        with pytest.raises(DubstageCallError) as caught:
+            client.estimate(connection, client.dub.request(**scene("estimated.mp4", line(99.0))))
+    assert (one.num_frames, both.num_frames) == (NUM_FRAMES, NUM_FRAMES)
+    assert both.num_rendered == 2 * one.num_rendered > 20
+    times = [found.processor_duration.ToTimedelta() for found in (learned, both, one)]
+    assert times[0] > times[1] > times[2]
+    assert caught.value.field == "lines.start"
+    assert not (media.root / "estimated.mp4").exists()
 
 
 def test_line_after_the_end_fails(gateway: RunningGateway, media: Media) -> None:

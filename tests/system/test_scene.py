@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +14,24 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from gateway.batch.changes import revise
+from gateway.batch.local import run_local
+from gateway.batch.manifest import read_manifest
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ShotRecord, ShotState
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.job import DubJob
+from gateway.dub.journal import Journal
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubLine, DubRequest
 from gateway.dub.timecode import parse_time
+from gateway.dub.workspace import JOURNAL
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
+from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
+from services.common.server.settings import load_settings
+from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
 
 SIDE = 288
@@ -197,13 +208,25 @@ def test_command_takes_a_file_of_lines(
     assert wrong.returncode == 10
     assert f"{file}: line 2: 99.000 s is after the end of the video" in wrong.stderr
     file.write_text(json.dumps(rows))
-    done = dubstage("dub", scenes.footage, "--lines", file, "-o", output, "--no-personalize", "--codec", "ffv1")
+    report = tmp_path / "report"
+    done = dubstage("dub", scenes.footage, "--lines", file, "-o", output, "--no-personalize", "--codec", "ffv1", "--report", report)
     assert done.returncode == 0, done.stderr
     assert "line 1: face " in done.stderr
     assert "30 of 30 frames dubbed, from frame 2 on" in done.stderr
     changed = scenes.changed(output)
     assert changed.any(axis=1).sum() == 1
     assert np.flatnonzero(changed.any(axis=0)).tolist() == list(range(2, 32))
+    (shown,) = json.loads((report / "report.json").read_text())["lines"]
+    assert shown["name"] == f"{file}: line 1"
+    assert shown["frames"] == "2 to 31, 30 dubbed"
+    assert sum(shown["reasons"].values()) == 30
+    assert shown["r_opening"] > 0.3
+    assert shown["motion"]["fastest_step"] > 0
+    assert shown["appearance"]["face_distance"] < 0.43
+    page = (report / "index.html").read_text()
+    assert all((report / name).is_file() and name in page for name in ("line_1_opening.svg", "line_1_mouths.jpg"))
+    plan = dubstage("plan", scenes.footage, "--lines", file, "--json", "--no-personalize")
+    assert json.loads(plan.stdout)["num_rendered"] == 30
 
 
 def test_no_wrong_person_after_a_cut(scenes: Scenes, clips: Any, tmp_path: Path) -> None:
@@ -221,3 +244,49 @@ def test_no_wrong_person_after_a_cut(scenes: Scenes, clips: Any, tmp_path: Path)
     own = places[1].index(shown)
     assert not np.delete(changed[:, 30:], own, axis=0).any()
     assert changed[own, 30:].sum() == outcome.parts[0].num_dubbed - 15
+
+
+def test_batch_dubs_a_scene(scenes: Scenes, tmp_path: Path) -> None:
+    """The local engine dubs the frames of the lines. With one line changed in the file of lines, the row renders that line alone,
+    and other rows stay.
+    """
+    file, manifest, settings = (tmp_path / name for name in ("lines.json", "night.jsonl", "data"))
+    own = load_settings(GatewaySettings, data_dir=settings, artefacts_url=str(tmp_path / "artefacts"), watermark=False)
+    store = BatchStore(str(tmp_path / "batches"))
+    rows: list[dict[str, Any]] = [
+        {"start": start, "speech": str(scenes.speeches[place]), "face": place} for place, start in enumerate((0.2, 0.8, 1.4))
+    ]
+    shots: list[dict[str, Any]] = [
+        {"id": "scene", "footage": str(scenes.footage), "output": "scene.mkv", "lines": "lines.json"},
+        {"id": "one", "footage": str(scenes.footage), "output": "one.mkv", "lines": [rows[2]]},
+    ]
+    manifest.write_text("".join(f"{json.dumps({'codec': 'ffv1', 'personalize': False, **shot})}\n" for shot in shots))
+
+    def run() -> tuple[list[ShotRecord], int]:
+        found = read_manifest(manifest)
+        if not revise(own, store, found, "local"):
+            store.create(found, "local")
+        records = asyncio.run(run_local(own, store, "night", workers=1))
+        (folder,) = (settings / "jobs").iterdir()
+        return records, len(list(Journal(folder / JOURNAL, ArtefactStore(own.artefacts_url)).refs()))
+
+    file.write_text(json.dumps(rows))
+    before, windows = run()
+    assert [record.state for record in before] == [ShotState.DONE, ShotState.DONE], before
+    assert before[0].frames_dubbed == 60
+    assert before[0].r_opening is not None
+    assert before[0].motion is not None
+    own_frames = sorted(np.flatnonzero(place).tolist() for place in scenes.changed(tmp_path / "scene.mkv"))
+    assert own_frames == [list(frames) for frames in FRAMES]
+    plain = tmp_path / "plain.mkv"
+    plain.write_bytes((tmp_path / "scene.mkv").read_bytes())
+
+    rows[0]["speech"] = str(scenes.speeches[3])
+    file.write_text(json.dumps(rows))
+    after, more = run()
+    assert after[0].state is ShotState.DONE
+    assert after[1] == before[1]
+    assert more - windows == 3, "two windows, and the motion of the line"
+    changed = differences(plain, tmp_path / "scene.mkv")
+    assert sorted(changed.sum(axis=1).tolist())[:2] == [0, 0]
+    assert set(np.flatnonzero(changed.any(axis=0)).tolist()) <= set(FRAMES[0])

@@ -31,7 +31,6 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from services.common.errors import ClusterRefusedError, DubstageError, InvalidRequestError
 
-_FIELDS: Final = ("footage", "speech", "consent", "output")
 _DATABASE: Final = "DUBSTAGE_DATABASE_URL"
 
 
@@ -53,14 +52,13 @@ def check_reach(shots: Iterable[ShotSpec], settings: JobSettings, profile: str, 
     names = {item["name"] for item in (*settings.env, *settings.profile(profile).env)}
     wrong: list[str] = []
     for row, shot in enumerate(shots):
-        for field_name in _FIELDS:
-            place = getattr(shot, field_name)
-            if place and not is_url(place) and not any(PurePosixPath(place).is_relative_to(mount) for mount in mounts):
+        for field_name, place in shot.places.items():
+            if not is_url(place) and not any(PurePosixPath(place).is_relative_to(mount) for mount in mounts):
                 wrong.append(
                     f"row {row + 1} ({shot.id}): {field_name}: {place} is a file that pods cannot open: give a URL such as "
                     f"s3://BUCKET/KEY, or {volumes}"
                 )
-        if shot.actor and _DATABASE not in names:
+        if shot.actor_ids and _DATABASE not in names:
             wrong.append(
                 f"row {row + 1} ({shot.id}): actor: the workers have no database of actors: set gateway.database of the chart"
             )

@@ -14,6 +14,7 @@ from typing import Literal
 from dubstage.client import rpcs
 from dubstage.client.arrays import number_of
 from dubstage.client.calls import download_call, paged_call, unary_call
+from dubstage.client.gateway import Line, line_message
 from dubstage.client.names import face_fields, resource_name
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2
@@ -44,6 +45,7 @@ def row(
     project: str = "",
     language: str = "",
     expressiveness: float | None = None,
+    lines: Sequence[Line] = (),
 ) -> pb.BatchRow:
     """Return one shot of a batch.
 
@@ -66,6 +68,7 @@ def row(
         project: project that the video belongs to, which the consent record must cover.
         language: language of the new speech (BCP 47), which the consent record must cover.
         expressiveness: factor of the mouth's movement, as for `gateway.dub`.
+        lines: lines of a scene, as for `gateway.dub`.
     """
     return pb.BatchRow(
         shot_id=shot_id,
@@ -86,6 +89,7 @@ def row(
         project=project,
         language=language,
         expressiveness=expressiveness,
+        lines=[line_message(line) for line in lines],
     )
 
 

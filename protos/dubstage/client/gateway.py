@@ -92,7 +92,8 @@ def _consent(consent: Consent | None) -> pb.ConsentRecord | None:
     return pb.ConsentRecord(**consent) if isinstance(consent, Mapping) else consent
 
 
-def _line(line: Line) -> pb.DubLine:
+def line_message(line: Line) -> pb.DubLine:
+    """Return a line of a scene as a message."""
     if not isinstance(line, Mapping):
         return line
     fields = dict(line)
@@ -238,7 +239,7 @@ def dub(
         mix_uri=mix,
         mix_level_db=mix_level_db,
         duck_db=duck_db,
-        lines=[_line(line) for line in lines],
+        lines=[line_message(line) for line in lines],
         request_id=request_id,
     )
 

@@ -13,7 +13,7 @@ from charts.play.__main__ import KEY, SECRET, TRITON_VALUES, VALUES, _beside_pyt
 from charts.play.__main__ import main as play_main
 from charts.play.pods import PLAYED, PORTS, STEP, Document, Podman, playable, probes, render_chart, servers
 from charts.play.videos import CHECKOUT, MANIFEST, write_shots
-from gateway.batch.manifest import shots_by_line
+from gateway.batch.manifest import lines_at, shots_by_line
 from gateway.cli.demo import SPEECH
 from services.common.methods import DEFAULT_METHOD
 from tests.charts.images.dockerfile import SERVICE, SERVICES, read
@@ -149,7 +149,7 @@ def test_shots_and_manifest_of_footage(carphone: Path, tmp_path: Path) -> None:
     """Shots are parts of the footage and their manifest serves gateways and the command."""
     shutil.copyfile(SPEECH, tmp_path / "speech.wav")
     videos = write_shots(carphone, tmp_path / "speech.wav", 3, DEFAULT_METHOD, tmp_path)
-    shots, mistakes = shots_by_line((tmp_path / MANIFEST).read_bytes(), told_as=MANIFEST)
+    shots, mistakes = shots_by_line((tmp_path / MANIFEST).read_bytes(), told_as=MANIFEST, read=lines_at)
     assert mistakes == []
     assert [shot.output for shot in shots.values()] == videos
     assert {(shot.speech, shot.method, shot.personalize) for shot in shots.values()} == {("speech.wav", DEFAULT_METHOD, False)}

@@ -43,6 +43,15 @@ def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
     assert pictures.forget("ann") == {PICTURE: set()}
 
 
+def test_pictures_of_scenes_are_of_all_actors(tmp_path: Path) -> None:
+    store = BatchStore(str(tmp_path))
+    lines = [{"start": 0, "speech": "/a.wav", "actor": actor} for actor in ("ann", "bob")]
+    shot = ShotSpec.model_validate({"id": "s1", "footage": "/plate.mp4", "output": "/out.mp4", "lines": lines})
+    store.create(manifest_of("night", [shot]), "local")
+    store.put_thumbnail("night", "s1", b"jpeg")
+    assert BatchPictures(store).left("bob") == (1, ["picture of shot s1 of batch night"])
+
+
 def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:
     pictures = BatchPictures(BatchStore(str(tmp_path / "none")))
     assert pictures.forget("ann") == {PICTURE: set()}

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gateway.batch import manifest as batch_manifest
 from gateway.batch.manifest import batch_name, format_rows, manifest_of, manifest_or_mistakes, parse_rows, read_manifest, shots_of
 from gateway.batch.types import Quality, ShotSpec
+from gateway.dub.lines import LineSpec
 from services.common.errors import ActorNotReadyError, InvalidRequestError
 
 Write = Callable[..., Path]
@@ -208,7 +209,7 @@ def test_link_gives_no_second_name(write: Write, tmp_path: Path) -> None:
 def test_actor_decides_method(write: Write) -> None:
     """Actors are looked up and their method decides what goes together."""
 
-    def method_of(shot: ShotSpec) -> str:
+    def method_of(shot: ShotSpec, line: LineSpec | None = None) -> str:
         if shot.actor == "nobody":
             raise ActorNotReadyError("no actor 'nobody'")
         return "headpose" if shot.actor else shot.method or "ugc"
@@ -330,3 +331,57 @@ def test_absent_rows_refused_before_counting(text: str) -> None:
     with pytest.raises(InvalidRequestError, match="a batch has at most the rows 0 to 99999"):
         parse_rows(text)
     assert parse_rows("99998-99999") == (99998, 99999)
+
+
+LINE: dict[str, Any] = {"start": 1.5, "speech": "de/a.wav", "face": 0}
+
+
+def test_lines_stand_in_row_or_file(write: Write, tmp_path: Path) -> None:
+    """Paths of a file of lines begin at its folder. The rows of both kinds ask for the same video."""
+    own = read_manifest(write(row(lines=[LINE, {**LINE, "start": "00:00:03:00", "consent": "consent.json"}])), check_files=False)
+    file = tmp_path / "de" / "lines.json"
+    rows = [{**LINE, "speech": "a.wav"}, {**LINE, "speech": "a.wav", "start": "00:00:03:00", "consent": "../consent.json"}]
+    file.write_text(json.dumps(rows))
+    named = read_manifest(write(row(lines="de/lines.json")), check_files=False)
+    assert named.sha256 == own.sha256
+    assert shots_of(own.content) == own.shots
+    assert own.shots[0].inputs == {
+        "footage": f"{tmp_path}/plate.mp4",
+        "lines[0].speech": f"{tmp_path}/de/a.wav",
+        "lines[1].speech": f"{tmp_path}/de/a.wav",
+        "lines[1].consent": f"{tmp_path}/consent.json",
+    }
+    file.write_text(json.dumps([rows[0]]))
+    assert read_manifest(write(row(lines="de/lines.json")), check_files=False).sha256 != own.sha256
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"lines": [{**LINE, "start": "soon"}]}, "lines[0].start: 'soon' is no time"),
+        ({"lines": [LINE, {"speech": "de/a.wav", "face": 0}]}, "lines[1].start: is missing"),
+        ({"lines": [{**LINE, "text": "hi"}]}, "lines[0].text: is no field of a line"),
+        ({"lines": [{**LINE, "face": "left"}]}, "lines[0].face: face takes"),
+        ({"lines": [{**LINE, "box": [0, 0, 9, 9]}]}, "lines[0]: give face or box, not both"),
+        ({"lines": [3]}, "lines[0]: a line is a JSON object"),
+        ({"lines": 3}, "lines: takes a list of lines"),
+        ({"lines": "none.json"}, "lines: {0}/none.json: cannot be read"),
+        ({"lines": "plate.mp4"}, "lines: {0}/plate.mp4: not JSON"),
+        ({"lines": [{**LINE, "speech": "none.wav"}]}, "lines[0].speech: no such file {0}/none.wav"),
+        ({"lines": [{**LINE, "consent": "plate.mp4"}]}, "lines[0].consent: {0}/plate.mp4: not"),
+        ({"lines": [LINE], "speech": "de/a.wav"}, "speech: a dub with lines takes no speech"),
+        ({"lines": [LINE], "actor": "ada"}, "actor: a dub with lines takes no actor"),
+        ({"lines": [LINE], "fit": "loop"}, "fit: a dub with lines takes no fit"),
+        ({"lines": [LINE], "method": "headpose"}, "method: a dub with lines takes no method headpose"),
+        ({"lines": [{**LINE, "actor": "nobody"}]}, "lines[0].actor: no actor 'nobody'"),
+        ({"lines": [{**LINE, "actor": "ada"}, {**LINE, "actor": "ben"}]}, "lines[1].actor: actor ben is enrolled for headpose"),
+    ],
+)
+def test_mistake_of_a_line_is_told(write: Write, tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    def method_of(shot: ShotSpec, line: LineSpec | None = None) -> str:
+        if line is not None and line.actor == "nobody":
+            raise ActorNotReadyError("no actor 'nobody'")
+        return "headpose" if line is not None and line.actor == "ben" else shot.method or "ugc"
+
+    first = mistakes(write(row(**fields)), method_of=method_of)[0]
+    assert first.startswith(f"1: {said.format(tmp_path)}")

@@ -229,3 +229,27 @@ def test_interrupted_removal_is_completed(store: BatchStore, folder: Path) -> No
     fresh = BatchStore(store.url)
     assert not fresh.create(manifest_of("night", SHOTS[:3]), "local").removing
     assert [record.state for record in fresh.records("night")] == [ShotState.WAITING] * 3
+
+
+def scene(*starts: float, **more: Any) -> ShotSpec:
+    lines = [{"start": start, "speech": "/a.wav", "face": 0} for start in starts]
+    return ShotSpec.model_validate({"id": "a", "footage": "/plate.mp4", "output": "/a.mp4", "lines": lines, **more})
+
+
+def test_changed_lines_begin_anew(tmp_path: Path) -> None:
+    """Shots whose lines are unchanged stay done. Other changes, and shots that have not ended, are refused."""
+    plain = ShotSpec(id="b", footage="/plate.mp4", output="/b.mp4")
+    store = BatchStore(str(tmp_path))
+    before = store.create(manifest_of("night", [scene(1, 5), plain]), "local")
+    changed = manifest_of("night", [scene(1, 6), plain])
+    with pytest.raises(InvalidRequestError, match="has other lines, and 2 of its shots have not ended"):
+        store.revise(changed)
+    for name in ("a", "b"):
+        store.put("night", ShotRecord(id=name, state=ShotState.DONE))
+    for other in ([scene(1, 6, seed=1), plain], [scene(), plain], [scene(1, 6)]):
+        assert store.revise(manifest_of("night", other)) == []
+    assert store.revise(changed) == ["a"]
+    assert [record.state for record in store.records("night")] == [ShotState.WAITING, ShotState.DONE]
+    assert store.manifest("night") == list(changed.shots)
+    assert store.create(changed, "local") == before.model_copy(update={"manifest_sha256": changed.sha256})
+    assert store.revise(changed) == []

@@ -15,9 +15,10 @@ from dubstage.render.v1 import render_pb2
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.claim import spans, video_claim
 from gateway.dub.plan import DUBBED, SILENT, Plan
-from gateway.dub.request import ActorRecord, DubRequest, consents
+from gateway.dub.request import ActorRecord, DubLine, DubRequest, consents
+from gateway.dub.timecode import parse_time
 from gateway.media.probe import probe
-from gateway.provenance.claim import definition
+from gateway.provenance.claim import DUB_LABEL, DubFacts, definition, dub_facts
 from gateway.stages.opening import ListedModels
 from tests.unit.consent.records import face, record
 
@@ -94,3 +95,23 @@ def test_undubbed_video_synthetic_if_moved(carphone: Path, tmp_path: Path) -> No
     assert claim_by("ugc") == (False, "No mouth in this film is synthetic.", ["footage"])
     picture = tmp_path / "face.png"
     assert claim_by("headpose", picture) == (True, "The motion of the head in this film is synthetic.", ["footage", "reference"])
+
+
+def test_versions_of_a_scene_share_their_mark(carphone: Path, tmp_path: Path) -> None:
+    """The statement of a scene is bound to its job alone, also as its manifest is read back; that of a dub to all facts."""
+    scene = DubRequest(footage=carphone, speech=None, output=tmp_path / "out.mp4", method="ugc")
+    line = DubLine(name="line 1", start=parse_time("0"), dub=replace(scene, speech=tmp_path / "new.wav"))
+    digests = dict.fromkeys(("footage", "speech"), "0" * 64)
+
+    def facts(request: DubRequest, *reasons: int, job: str = "1" * 64) -> DubFacts:
+        claim = video_claim(request, probe(carphone), plan_of(*reasons), LISTED, job=job)
+        told = next(one["data"] for one in definition(claim, digests, {})["assertions"] if one.get("label") == DUB_LABEL)
+        read = DubFacts.model_validate(told)
+        assert read.statement == dub_facts(claim, digests).statement
+        assert read.scene == bool(request.lines)
+        return read
+
+    with_line = replace(scene, lines=(line,))
+    assert facts(with_line, 0, DUBBED).statement == facts(with_line, DUBBED, 0).statement
+    assert facts(with_line, DUBBED).statement != facts(with_line, DUBBED, job="2" * 64).statement
+    assert facts(scene, 0, DUBBED).statement != facts(scene, DUBBED, 0).statement

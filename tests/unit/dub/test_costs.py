@@ -12,7 +12,7 @@ from gateway.stages.timing import StageTimes
 from services.common.methods import METHODS, RENDERERS
 
 WORK = DubWork(
-    method="ugc", pixels=1280 * 720, footage_frames=250, frames=250, rendered=250, scale=1, own_timeline=False, personalizes=False
+    method="ugc", pixels=1280 * 720, footage_frames=250, frames=250, rendered=250, scale=1, own_timeline=False, personalized=0
 )
 
 
@@ -39,13 +39,13 @@ def test_more_work_costs_more() -> None:
         replace(WORK, footage_frames=500),
         replace(WORK, scale=3),
         replace(WORK, own_timeline=True),
-        replace(WORK, personalizes=True),
+        replace(WORK, personalized=1),
     )
     for other in larger:
         assert other.processor_s > WORK.processor_s
         assert other.wall_s > WORK.wall_s
     assert replace(WORK, rendered=0).processor_s < WORK.processor_s
-    assert replace(WORK, personalizes=True).memory_bytes > WORK.memory_bytes
+    assert replace(WORK, personalized=1).memory_bytes > WORK.memory_bytes
 
 
 def test_last_dubs_correct(tmp_path: Path) -> None:

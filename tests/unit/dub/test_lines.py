@@ -10,8 +10,7 @@ import pytest
 
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.lines import lines_of, read_lines
-from gateway.dub.request import DubRequest, check_scene
-from gateway.dub.scene import check_overlaps
+from gateway.dub.request import DubRequest, check_overlaps, check_scene
 from services.common.errors import InvalidRequestError
 
 SCENE = DubRequest(footage=Path("film.mp4"), speech=None, output=Path("out.mp4"), method="ugc", expressiveness=0.9)
@@ -73,7 +72,7 @@ def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
     [
         ({"speech": Path("x.wav")}, "takes no speech: each line names its own"),
         ({"face": FaceChoice("id", face_id=1)}, "takes no face: each line names its own"),
-        ({"fit": "loop"}, "takes no fit: a scene has the frames and the sound of its footage"),
+        ({"fit": "loop"}, "takes no fit: a scene has the frames of its footage"),
         ({"method": "headpose"}, "takes no method headpose"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.dub.scene_sound import SceneSound, SpokenLine
+from gateway.media.mix import SoundMix
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import AudioInfo, MediaInfo
@@ -74,3 +75,35 @@ def test_footage_without_sound_gets_silence(footage: MediaInfo) -> None:
 
 def test_lines_are_cut_at_the_end(footage: MediaInfo) -> None:
     assert len(heard(SceneSound.of(footage, [SpokenLine(Fraction(3, 2), tone(9.0))]))) == 2 * RATE
+
+
+@pytest.mark.parametrize("own_sound", [True, False])
+def test_mix_lies_under_lines_alone(footage: MediaInfo, tmp_path: Path, own_sound: bool) -> None:
+    """Outside of the lines, every sample is the footage's own. In a line, the stem is ducked while the line speaks."""
+    info = footage if own_sound else replace(footage, audio=())
+    stem = np.random.default_rng(1).uniform(-0.1, 0.1, 2 * RATE)
+    mix = SoundMix(file=write_wav(tmp_path / "stem.wav", stem, RATE), level_db=-6.0, duck_db=12.0)
+    voice = tone(0.5)
+    wave = np.concatenate([0.4 * np.concatenate(list(voice.chunks)), np.zeros((RATE // 2, 1), np.float32)])
+    scene = SceneSound.of(info, [SpokenLine(Fraction(1, 2), Speech(RATE, 1, [wave]))])
+    found = scene.with_mix(mix)
+    sound, plain = np.concatenate(list(found.sound.chunks)), heard(scene)
+    assert found.scale_db == 0.0
+    outside = np.r_[0 : RATE // 2, 3 * RATE // 2 : 2 * RATE]
+    np.testing.assert_array_equal(sound[outside], plain[outside])
+    assert sound[: RATE // 2].any() == own_sound
+    under = (sound - plain)[:, 0] / (10 ** (-6 / 20) * stem)
+    speaks, pause = slice(3 * RATE // 4, RATE - 200), slice(3 * RATE // 2 - 600, 3 * RATE // 2 - 200)
+    assert np.median(under[speaks]) == pytest.approx(10 ** (-12 / 20), rel=0.05)
+    assert 0.6 < np.median(under[pause]) < 1.0
+
+
+def test_loud_mix_is_scaled(footage: MediaInfo, tmp_path: Path) -> None:
+    """Lines and stem stay within full scale together, and the footage's own samples stay."""
+    stem = write_wav(tmp_path / "stem.wav", np.tile([0.9, -0.9], RATE), RATE)
+    scene = SceneSound.of(footage, [SpokenLine(Fraction(1, 2), tone(0.5))])
+    found = scene.with_mix(SoundMix(file=stem, duck_db=0.0))
+    sound = np.concatenate(list(found.sound.chunks))
+    assert found.scale_db == pytest.approx(20 * np.log10(1.9), abs=0.05)
+    assert np.abs(sound).max() <= 1.0
+    np.testing.assert_array_equal(sound[: RATE // 2], heard(scene)[: RATE // 2])

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dubstage.common.v1alpha1 import common_pb2
+from dubstage.common.v1 import common_pb2
 from gateway.compositing.movable import JAW_CONTOUR
 from gateway.dub.face_records import FaceIndex, read_index
 from gateway.dub.records import FACE_RECORD, RecordFile, mouth_in_box

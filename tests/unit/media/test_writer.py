@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from av.sidedata.sidedata import Type
 
 from gateway.media.encoders import WriteSettings
+from gateway.media.muxer import EncodedSegment
 from gateway.media.probe import probe, side_data
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader, Speech
@@ -48,6 +49,50 @@ def _write(info: MediaInfo, output: Path, speech: Speech | None = None, **settin
 
 def _exact_times(info: MediaInfo) -> list[Fraction]:
     return [int(pts) * info.video.time_base for pts in info.video.pts]
+
+
+LONG = Clip(pts=tuple(range(0, 60 * 512, 512)))
+
+
+@pytest.mark.parametrize("clip", [VARIABLE, VIDEO_RATE, LONG, Clip(pts=(3, 4, 9, 1000, 90001), time_base=Fraction(1, 90000))])
+@pytest.mark.parametrize(("name", "codec"), [("out.mp4", "h264"), ("out.mov", "hevc")])
+def test_segments_are_one_video(tmp_path: Path, clip: Clip, name: str, codec: str) -> None:
+    """Segments of 1 to 25 frames make one video with exact times, and the same bytes if an earlier writer has encoded some."""
+    info = probe(make_clip(tmp_path / "clip.mp4", clip))
+    ends = {0, 4, 5, 30, 55, info.video.num_frames - 1}
+
+    def write(output: Path, known: Sequence[tuple[EncodedSegment, int]]) -> list[tuple[EncodedSegment, int]]:
+        settings = WriteSettings(codec=codec)
+        segments: list[tuple[EncodedSegment, int]] = []
+        with VideoWriter(output, info, settings=settings, segmented=True) as writer, VideoReader(info) as reader:
+            assert writer.segmented
+            for frame in reader:
+                if len(segments) < len(known):
+                    if frame.index in ends:
+                        segments.append(known[len(segments)])
+                        writer.take(*segments[-1])
+                    continue
+                writer.write(frame, _inverted(frame.planes) if frame.index % 3 == 1 else None)
+                if frame.index in ends:
+                    segments.append(writer.end_segment())
+        assert writer.report.changed_frames == len(range(1, info.video.num_frames, 3))
+        return segments
+
+    segments = write(tmp_path / name, [])
+    write(tmp_path / f"again{Path(name).suffix}", segments[:3])
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"again{Path(name).suffix}").read_bytes()
+    found = probe(tmp_path / name)
+    assert _exact_times(found) == _exact_times(info)
+    if codec == "h264":  # the last packet of HEVC may be of another frame than the last one, whose duration is lost
+        assert found.video.duration == info.video.duration
+    with VideoReader(found) as reader:
+        assert [frame.index for frame in reader] == list(range(info.video.num_frames))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("out.mkv", "h264"), ("out.mp4", "ffv1"), ("out.mov", "prores")])
+def test_other_outputs_have_no_segments(tmp_path: Path, name: str, codec: str) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format="yuv422p10le")))
+    assert not VideoWriter(tmp_path / name, info, settings=WriteSettings(codec=codec), segmented=True).segmented
 
 
 @pytest.mark.parametrize("clip", [VARIABLE, VIDEO_RATE, Clip(pts=(3, 4, 9, 1000, 90001), time_base=Fraction(1, 90000))])

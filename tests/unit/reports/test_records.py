@@ -55,6 +55,7 @@ def job(folder: Path, speaking: SpeakingMotion | None, rendered: np.ndarray) -> 
     workspace.speech.sync()
     video = SimpleNamespace(pts=np.arange(count), time_base=Fraction(1, FPS))
     outcome = SimpleNamespace(
+        line=None,
         actor=SimpleNamespace(speaking=speaking),
         plan=SimpleNamespace(rendered=lambda: rendered, num_frames=count),
         video=SimpleNamespace(video=video),
