@@ -115,7 +115,7 @@ def remove_person(
         beat: called often: keeps the transaction open.
 
     Raises:
-        ActorNotReadyError: there is no such actor, and no operation or job names the person.
+        ActorError: there is no such actor, and no operation or job names the person.
     """
     # With the row locked, a job that another process begins either comes first and is seen here, or finds no actor.
     actor = session.get(ActorRow, actor_id, with_for_update=True)
@@ -155,7 +155,7 @@ def check_known(session: Session, actor_id: str) -> None:
     """Check that there is something to erase: an actor, or operations, jobs or entries of the audit log that name the person.
 
     Raises:
-        ActorNotReadyError: nothing names the person.
+        ActorError: nothing names the person.
     """
     for table in (ActorRow, OperationRow, AuditPersonRow):
         if session.scalar(select(table.actor_id).where(table.actor_id == actor_id).limit(1)) is not None:
@@ -253,7 +253,7 @@ class Erasures:
         """Ask for the erasure of a person, and return the number of the erasure.
 
         Raises:
-            ActorNotReadyError: there is no such actor, and no operation or job names the person.
+            ActorError: there is no such actor, and no operation or job names the person.
         """
         with self._database.writing() as session:
             check_known(session, actor_id)
@@ -325,7 +325,7 @@ class Erasures:
         """Check that an actor is still enrolled.
 
         Raises:
-            ActorNotReadyError: the actor was erased, or is being erased now.
+            ActorError: the actor was erased, or is being erased now.
         """
         with self._database.reading() as session:
             if session.get(ActorRow, actor_id) is None or is_open(session, actor_id):
@@ -353,7 +353,7 @@ class Erasures:
             others: further stores that hold something of people.
 
         Raises:
-            ActorNotReadyError: there is no such actor, and no operation or job names the person.
+            ActorError: there is no such actor, and no operation or job names the person.
             StorageRefusedError: something is left. The person's rows stay, so that the person can be erased again.
         """
         self._wait_for_jobs(actor_id, jobs_s)
@@ -373,7 +373,7 @@ class Erasures:
             others: further stores that hold something of people.
 
         Raises:
-            ActorNotReadyError: there is no such actor, and no operation or job names the person.
+            ActorError: there is no such actor, and no operation or job names the person.
             StorageRefusedError: something is left.
             BackendUnavailableError: the gateway has not answered within GATEWAY_SECONDS. The erasure stays open.
         """

@@ -66,7 +66,7 @@ def scene_with_actors(request: DubRequest, actors: ActorStore, method: str | Non
         method: method that the caller names; None: the method that the first actor was enrolled for, otherwise the request's.
 
     Raises:
-        ActorNotReadyError: there is no such actor.
+        ActorError: there is no such actor.
         ConsentRefusedError: a consent record does not allow a line, or is missing and the installation requires one.
         InvalidRequestError: an actor was enrolled for another method. The message names the line.
     """
@@ -95,7 +95,7 @@ async def prepared_request(request: DubRequest, place: Installation, actor_id: s
         method: method that the caller names; None: the method that the actor was enrolled for.
 
     Raises:
-        ActorNotReadyError: there is no such actor.
+        ActorError: there is no such actor.
         ConsentRefusedError: a consent record does not allow the dub, or is missing and the installation requires one.
         InvalidRequestError: the actor was enrolled for another method, or the request cannot be met.
     """

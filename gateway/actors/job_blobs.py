@@ -43,7 +43,7 @@ class JobBlobs:
             belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
 
         Raises:
-            ActorNotReadyError: the actor was erased, or is being erased now.
+            ActorError: the actor was erased, or is being erased now.
         """
         with self._database.writing() as session:
             if actor_id:
@@ -55,7 +55,7 @@ class JobBlobs:
         """Check that the actor of a job that has begun is still enrolled.
 
         Raises:
-            ActorNotReadyError: the actor was erased, or is being erased now.
+            ActorError: the actor was erased, or is being erased now.
         """
         with self._database.reading() as session:
             if _is_over(session, folder, actor_id):
@@ -70,7 +70,7 @@ class JobBlobs:
         If the job may not go on, the blob is deleted, unless another job or actor counts the blob.
 
         Raises:
-            ActorNotReadyError: the actor was erased, or is being erased now.
+            ActorError: the actor was erased, or is being erased now.
             WorkCancelledError: the job was given up.
         """
         with self._database.writing() as session:
@@ -178,7 +178,7 @@ def check_enrolment(session: Session, folder: Path, actor_id: str) -> None:
     """Check that the job of an enrolment may store its actor.
 
     Raises:
-        ActorNotReadyError: an erasure has ended the job, or is about to.
+        ActorError: an erasure has ended the job, or is about to.
     """
     # With the row locked, an erasure in another process either comes first, or finds the actor.
     if session.get(JobFolderRow, str(folder), with_for_update=True) is None or is_open(session, actor_id):

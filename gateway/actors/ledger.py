@@ -61,7 +61,7 @@ class JobLedger:
         """Store that the job begins. An erasure of the actor deletes the job's folder.
 
         Raises:
-            ActorNotReadyError: the actor was erased, or is being erased now.
+            ActorError: the actor was erased, or is being erased now.
         """
         for actor_id in self._actor_ids:
             self._jobs.begin(folder, actor_id=actor_id, belongs_to=self._belongs_to)
@@ -71,7 +71,7 @@ class JobLedger:
         """Check that the job may go on: its consent holds, and its actor is still enrolled, if the job has begun.
 
         Raises:
-            ActorNotReadyError: the actor was erased, or is being erased now.
+            ActorError: the actor was erased, or is being erased now.
             ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold any more.
         """
         if self._folder is not None:
@@ -109,7 +109,7 @@ class JobLedger:
         """Count a blob that the job has stored, and return whether the blob is there. See JobBlobs.hold.
 
         Raises:
-            ActorNotReadyError: the actor was erased meanwhile. The blob was deleted again.
+            ActorError: the actor was erased meanwhile. The blob was deleted again.
             WorkCancelledError: the job was given up meanwhile. The blob was deleted again.
         """
         return self._jobs.hold(folder, ref, actor_id=self._actor_id)
@@ -131,7 +131,7 @@ class JobLedger:
 
         Raises:
             WorkCancelledError: another gateway does the operation now.
-            ActorNotReadyError, ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: as `check`.
+            ActorError, ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: as `check`.
         """
         for wait_s in _TRIES_S:
             try:

@@ -237,7 +237,7 @@ class ActorStore:
             folder: folder of the enrolment's job, which an erasure ends; None: there is no job.
 
         Raises:
-            ActorNotReadyError: the person was erased meanwhile, or is being erased now.
+            ActorError: the person was erased meanwhile, or is being erased now.
             ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold any more.
             InvalidRequestError: the id is taken or not allowed.
         """
@@ -278,7 +278,7 @@ class ActorStore:
         """Return an actor.
 
         Raises:
-            ActorNotReadyError: there is no actor of this id.
+            ActorError: there is no actor of this id.
             ArtefactCorruptError, ArtefactNotFoundError: the artefact store lost what was learned of the actor, or the actor's rows
                 are damaged.
         """
@@ -302,7 +302,7 @@ class ActorStore:
         """Return what is shown of an actor, damaged or not. What was learned of the actor is read, to see whether it can be used.
 
         Raises:
-            ActorNotReadyError: there is no actor of this id.
+            ActorError: there is no actor of this id.
         """
         with self._database.reading() as session:
             row = row_of(session, actor_id)
@@ -331,7 +331,7 @@ class ActorStore:
         Only the process that holds the database may call this while a gateway runs: see `Erasures.erase_or_ask`.
 
         Raises:
-            ActorNotReadyError: there is no actor of this id.
+            ActorError: there is no actor of this id.
         """
         if not is_actor_id(actor_id):
             raise not_enrolled(actor_id)

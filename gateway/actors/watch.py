@@ -10,11 +10,11 @@ from gateway.async_utilities import in_thread
 from gateway.dub.job import DubJob
 from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import DubOutcome
-from services.common.errors import ActorNotReadyError, ConsentRefusedError, TransientError
+from services.common.errors import ActorError, ConsentRefusedError, TransientError
 
 T = TypeVar("T")
 
-FORBIDDEN: Final = (ActorNotReadyError, ConsentRefusedError)
+FORBIDDEN: Final = (ActorError, ConsentRefusedError)
 """Errors after which nothing of a dub is kept."""
 LOOK_S: Final = 1.0
 """Seconds between two looks at the database."""
@@ -59,7 +59,7 @@ async def dub_while_allowed(job: DubJob, check: Callable[[], None], on_progress:
         on_progress: called with every frame and step.
 
     Raises:
-        ActorNotReadyError: the actor was erased.
+        ActorError: the actor was erased.
         ConsentRefusedError: the consent has ended.
         DubstageError: as `DubJob.run`.
     """

@@ -31,7 +31,7 @@ from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import Asked, OperationRecord
 from gateway.stages.interface import Stages
-from services.common.errors import ActorNotReadyError, DubstageError, InvalidRequestError, UnexpectedError
+from services.common.errors import ActorError, DubstageError, InvalidRequestError, UnexpectedError
 from services.common.server import error_status
 
 
@@ -122,7 +122,7 @@ class ActorEraser:
         """Erase a person, and return the receipt.
 
         Raises:
-            ActorNotReadyError: there is no such actor, and no operation or job names the person.
+            ActorError: there is no such actor, and no operation or job names the person.
             OverloadedError: work on the person did not stop in time.
             StorageRefusedError: something of the person is left; the message says what and where.
         """
@@ -200,7 +200,7 @@ class ActorEraser:
     async def _receipt_of(self, number: int, actor_id: str) -> ErasureReceipt:
         try:
             return await self._carry_out(actor_id)
-        except ActorNotReadyError:
+        except ActorError:
             # Another caller erased the person meanwhile. All callers who asked get the receipt.
             found = await asyncio.to_thread(self._erasures.answer, number)
             if found is None:

@@ -195,7 +195,7 @@ class TenantContext:
         Raises:
             ConsentRefusedError: a consent record does not allow the dub, or is missing and the installation requires one.
             InvalidRequestError: a field cannot be used.
-            ActorNotReadyError: there is no such actor.
+            ActorError: there is no such actor.
         """
         actor_id = actor_id_of(message.actor, "actor")
         actor = await asyncio.to_thread(self.actors.get, check_actor_id(actor_id, "actor")) if actor_id else None

@@ -39,6 +39,7 @@ from gateway.media.encoders import check_target
 from gateway.media.inspection import inspect_video
 from gateway.media.stills import is_still
 from services.common.errors import (
+    ActorError,
     ActorNotReadyError,
     ArtefactNotFoundError,
     ConsentRefusedError,
@@ -133,7 +134,7 @@ def _real(path: str) -> str:
 
 
 MethodOf = Callable[[ShotSpec, LineSpec | None], str]
-"""Returns the name of the method that dubs a shot, or one line of its scene. Raises ActorNotReadyError, ConsentRefusedError or
+"""Returns the name of the method that dubs a shot, or one line of its scene. Raises ActorError, ConsentRefusedError or
 InvalidRequestError.
 """
 
@@ -293,10 +294,10 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
         yield from _contradictions_of_scene(shot, method_of)
 
 
-_REFUSALS: Final = (RequestError, ActorNotReadyError, ConsentRefusedError)
+_REFUSALS: Final = (RequestError, ActorError, ConsentRefusedError)
 
 
-def _told_refusal(error: RequestError | ActorNotReadyError | ConsentRefusedError, field: str) -> tuple[str, str, str]:
+def _told_refusal(error: RequestError | ActorError | ConsentRefusedError, field: str) -> tuple[str, str, str]:
     """Return field, text and reason of a refusal, whose field is `field` if the error names none of a row."""
     named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefusedError) else ""
     reason = "" if isinstance(error, RequestError) else error.reason
@@ -313,7 +314,9 @@ def _contradictions_of_scene(shot: ShotSpec, method_of: MethodOf) -> Iterator[tu
             if line.actor is not None:
                 wanted = wanted or found
                 if combined(wanted) != found:
-                    raise InvalidRequestError(f"actor {line.actor} is enrolled for {found}, and the scene is dubbed with {wanted}")
+                    raise InvalidRequestError(
+                        f"actor {line.actor} is enrolled for {found}, and the scene is dubbed with {wanted}", field="actor"
+                    )
         except _REFUSALS as error:
             named, text, reason = _told_refusal(error, "actor")
             yield named if named == "method" else f"lines[{place}].{named}", text, reason
@@ -634,7 +637,7 @@ def manifest_or_mistakes(
     Args:
         path: file of the manifest.
         name: name of the batch; None: made from the name of the file.
-        method_of: returns the method that dubs a shot, and raises ActorNotReadyError, ConsentRefusedError or InvalidRequestError if
+        method_of: returns the method that dubs a shot, and raises ActorError, ConsentRefusedError or InvalidRequestError if
             the actor of the shot is missing or cannot be dubbed so; None: actors are not looked up.
         check_files: whether the files of the rows are looked at. False suits the workers of a batch that was checked before.
 
@@ -750,14 +753,14 @@ class ActorLookup:
 
     def __init__(self, actors: ActorStore) -> None:
         self._actors = actors
-        self._found: dict[str, ActorSummary | ActorNotReadyError] = {}
+        self._found: dict[str, ActorSummary | ActorError] = {}
         self._asked: dict[ConsentQuestion, ConsentRefusedError | InvalidRequestError | None] = {}
 
     def method_of(self, shot: ShotSpec, line: LineSpec | None = None) -> str:
         """Return the method that dubs a shot, or one line of its scene.
 
         Raises:
-            ActorNotReadyError: there is no such actor, or the actor is damaged.
+            ActorError: there is no such actor, or the actor is damaged.
             ConsentRefusedError: a consent record does not allow the shot, or is missing and the installation requires one.
             InvalidRequestError: the actor was enrolled for another method, or project or language are not allowed.
             StorageRefusedError, BackendUnavailableError: the store of a record's URL refuses, or does not answer.
@@ -806,10 +809,10 @@ class ActorLookup:
             try:
                 found = self._actors.show(actor_id)
                 self._found[actor_id] = ActorNotReadyError(found.damage, subject=actor_id) if found.damage else found
-            except ActorNotReadyError as missing:
+            except ActorError as missing:
                 self._found[actor_id] = missing
         answer = self._found[actor_id]
-        if isinstance(answer, ActorNotReadyError):
+        if isinstance(answer, ActorError):
             raise answer
         return answer
 

@@ -143,7 +143,7 @@ async def measured_while_allowed(
         check: blocks, and raises an error if the actor was erased or the consent has ended.
 
     Raises:
-        ActorNotReadyError, ConsentRefusedError: from `check`.
+        ActorError, ConsentRefusedError: from `check`.
         DubstageError: the video cannot be read.
     """
     try:

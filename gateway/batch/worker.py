@@ -332,7 +332,7 @@ class ShotDub:
         """Check that the person may be shown. Blocks.
 
         Raises:
-            ActorNotReadyError: the actor was erased meanwhile.
+            ActorError: the actor was erased meanwhile.
             ConsentRefusedError: the consent has ended.
         """
         if self._ledger is not None:

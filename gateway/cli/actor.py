@@ -61,7 +61,7 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         save: new file for the receipt; None: the receipt is only printed.
 
     Raises:
-        ActorNotReadyError: there is no such actor.
+        ActorError: there is no such actor.
         InvalidRequestError: the file of the receipt exists or cannot be written.
         DubstageError: the erasure failed.
     """

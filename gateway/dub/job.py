@@ -81,7 +81,7 @@ from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
 from gateway.stages.remote import RemoteStages
 from gateway.stages.timing import StageClock, StageTimes, TimedStages
-from services.common.errors import ActorNotReadyError, InvalidRequestError, NoUsableFootageError, RequestError
+from services.common.errors import ActorError, InvalidRequestError, NoUsableFootageError, RequestError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
 
@@ -385,7 +385,7 @@ class DubJob:
                 # lines will.
                 of_request = isinstance(problem, RequestError | NoUsableFootageError)
                 hopeless = of_request and not self._analysed and not self._request.lines
-                if hopeless or isinstance(problem, ActorNotReadyError) or not workspace.resumable():
+                if hopeless or isinstance(problem, ActorError) or not workspace.resumable():
                     await in_thread(remove_locked, folder, self._ledger, self._store)
                 raise
             if self._keeps_open:

@@ -131,7 +131,7 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
         max_picture_bytes: largest size of a picture.
 
     Raises:
-        ActorNotReadyError: the actor's method cannot be used live, the actor has no footage, no stretch has MIN_FRAMES, or the
+        ActorError: the actor's method cannot be used live, the actor has no footage, no stretch has MIN_FRAMES, or the
             pictures are larger than `max_picture_bytes`.
     """
     method = method_named(actor.method)
@@ -209,7 +209,7 @@ class FootageCache:
         """Return the footage of an actor who was read from the store just now.
 
         Raises:
-            ActorNotReadyError: the footage cannot be shown, or its pictures are larger than a message.
+            ActorError: the footage cannot be shown, or its pictures are larger than a message.
         """
         # The key is a digest of the enrolment, because an actor that was erased and enrolled again is another person's footage.
         # The actor was read from the store before, so footage of an erased actor is never shown from memory.

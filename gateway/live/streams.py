@@ -35,7 +35,7 @@ async def allowed_actor(actors: ActorStore, stages: Stages, actor_id: str, use: 
     """Return the actor of a stream, who may be shown now.
 
     Raises:
-        ActorNotReadyError: there is no such actor.
+        ActorError: there is no such actor.
         ConsentRefusedError: the actor's consent record does not allow the stream, or is missing and required.
         ModelNotFoundError: the stages do not have the actor's method.
     """
@@ -182,7 +182,7 @@ class LiveStreams:
             expressiveness: factor of the mouth's movement.
 
         Raises:
-            ActorNotReadyError: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
+            ActorError: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
             ConsentRefusedError: the actor's consent record does not allow the stream, ends meanwhile, or is missing and required.
             ModelNotFoundError: the stages do not have the actor's method.
             OverloadedError: no further stream is taken now.

@@ -29,7 +29,8 @@
                 ConsentWithoutSubjectError nothing in the record says whose face it is about, and the settings require a record
                 ConsentOtherSubjectError   the record is about another person, actor or footage
                 ConsentFaceUncertainError  a person has to decide whether the footage shows the person of the record
-            ActorNotReadyError             the actor cannot be used, or not for this work
+            ActorError                     the actor is not there, or cannot be used
+                ActorNotReadyError         the actor cannot be used, or not for this work
                 ActorNotFoundError         no actor of this id
             NoUsableFootageError           enrolment found no frame with a usable face
             FileInUseError                 work uses the file that would be replaced or removed, or another call uploads it
@@ -213,13 +214,17 @@ class PreconditionError(DubstageError):
         self.subject = subject
 
 
-class ActorNotReadyError(PreconditionError):
+class ActorError(PreconditionError):
+    """The actor is not there, or cannot be used."""
+
+
+class ActorNotReadyError(ActorError):
     """The actor cannot be used, or not for this work."""
 
     reason = "ACTOR_NOT_READY"
 
 
-class ActorNotFoundError(ActorNotReadyError):
+class ActorNotFoundError(ActorError):
     """No actor has this id. `resource` is the id, and `subject` too."""
 
     reason = "ACTOR_NOT_FOUND"

@@ -35,7 +35,7 @@ from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Float64, UInt8
-from services.common.errors import ActorNotReadyError, ArtefactNotFoundError, InvalidRequestError, NoUsableFootageError
+from services.common.errors import ActorError, ArtefactNotFoundError, InvalidRequestError, NoUsableFootageError
 from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
 from services.common.methods import METHODS, PREDICTORS, RENDERERS, Method, PredictorSpec, RendererSpec
 from services.common.store.artefacts import OWNER, ArtefactStore
@@ -307,7 +307,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
         receipt = place.actors.erase("ann")
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
         assert here.blobs() == before
-        with pytest.raises(ActorNotReadyError, match="no actor 'ann'"):
+        with pytest.raises(ActorError, match="no actor 'ann'"):
             here.host.run(prepared_request(replace(all_inputs, output=tmp_path / "refused.mkv"), place, "ann", None))
         # Nor can a dub that holds the erased artefacts go on.
         dub = replace(all_inputs, output=tmp_path / "refused.mkv", actor=actor.enrolled)

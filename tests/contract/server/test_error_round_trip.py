@@ -51,6 +51,8 @@ EXAMPLES: list[errors.DubstageError] = [
     errors.ConsentOtherSubjectError("the record is not about ann", subject="ann"),
     errors.ConsentFaceUncertainError("a person has to decide whether this is ann", subject="ann"),
     errors.ActorNotReadyError("actor ann is not personalised", subject="actors/ann"),
+    errors.ActorNotFoundError("no actor 'ann'", subject="actors/ann"),
+    errors.RequestIdReusedError("another request has this id"),
     errors.NoUsableFootageError("no frame of clip.mp4 shows a usable face: größer filmen", subject="clip.mp4"),
     errors.FileInUseError("another call uploads shot.mp4", subject="shot.mp4"),
     errors.StorageFullError("no space left in /data", subject="/data"),

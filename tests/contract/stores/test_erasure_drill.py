@@ -22,7 +22,7 @@ from gateway.dub.journal import Journal
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.signatures import installation_key
-from services.common.errors import ActorNotReadyError, StorageRefusedError
+from services.common.errors import ActorError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.contract.stores.s3_servers import BUCKET, S3Server
@@ -109,9 +109,9 @@ def test_erasure_leaves_nothing(
     assert OperationStore(actors.database).list() == []
     assert actors.audit.newest(1)[0]["event"] == "actor.erased"
     for work in (actors.get, actors.erasures.check, actors.erasures.erase):
-        with pytest.raises(ActorNotReadyError, match="'ann'"):
+        with pytest.raises(ActorError, match="'ann'"):
             work("ann")
-    with pytest.raises(ActorNotReadyError, match="'ann'"):
+    with pytest.raises(ActorError, match="'ann'"):
         JobLedger(actors, "ann").begin(job)
 
 
@@ -131,7 +131,7 @@ def test_undeletable_blob_fails_erasure(
             erase(actors, batches)
     assert actors.show("ann").actor_id == "ann"
     assert kept.sha256 in erase(actors, batches)
-    with pytest.raises(ActorNotReadyError):
+    with pytest.raises(ActorError):
         actors.get("ann")
 
 

@@ -30,7 +30,7 @@ from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord, OperationStore, expire_operations
 from gateway.settings import GatewaySettings
 from services.common.errors import (
-    ActorNotReadyError,
+    ActorError,
     BackendUnavailableError,
     InvalidRequestError,
     OperationNotFoundError,
@@ -109,7 +109,7 @@ def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
 
 def test_unknown_actor_refused_by_database(actors: ActorStore, tmp_path: Path) -> None:
     """The database refuses work with an actor who is not enrolled."""
-    with pytest.raises(ActorNotReadyError):
+    with pytest.raises(ActorError):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
     with pytest.raises(IntegrityError), actors.database.writing() as session:
         session.add(JobRow(actor_id="nobody", folder="x"))
@@ -127,7 +127,7 @@ def test_erasing_removes_every_blob_job_and_row(
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert on_disk(settings) == set()
     assert not job.exists()
-    with pytest.raises(ActorNotReadyError):
+    with pytest.raises(ActorError):
         actors.get("ann")
     keep(actors, blobs, geometry, "ann")
 
@@ -136,7 +136,7 @@ def test_erasing_removes_every_blob_job_and_row(
 def test_impossible_name_is_not_found(actors: ActorStore, operations: OperationStore, text: str) -> None:
     """A name that no database could hold is just not there."""
     for use in (actors.get, actors.erase):
-        with pytest.raises(ActorNotReadyError):
+        with pytest.raises(ActorError):
             use(text)
     assert actors.find(text) is None
     assert actors.list(after=text) == []

@@ -17,7 +17,7 @@ from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants, stored_bytes
-from services.common.errors import ActorNotReadyError, OperationNotFoundError
+from services.common.errors import ActorError, OperationNotFoundError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, geometry, learned
@@ -111,7 +111,7 @@ def test_former_store_belongs_to_default(former: dict[str, set[str]], stores: di
         assert other.list() == []
         assert other.consents.withdrawn({"6" * 64}) == {}
         assert stored_bytes(other.database) == 0
-        with pytest.raises(ActorNotReadyError):
+        with pytest.raises(ActorError):
             other.erase("ann")
         with pytest.raises(OperationNotFoundError):
             OperationStore(other.database).get(OPERATION)

@@ -25,7 +25,7 @@ from gateway.dub.journal import Journal
 from gateway.dub.workspace import ASIDE, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorNotReadyError, InvalidRequestError, OverloadedError, WorkCancelledError
+from services.common.errors import ActorError, ActorNotReadyError, InvalidRequestError, OverloadedError, WorkCancelledError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
@@ -78,9 +78,9 @@ def test_window_after_erasure_is_removed(
     journal = Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref))
     journal.record("first", window(1))
     receipt = actors.erase(ann)
-    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
+    with pytest.raises(ActorError, match="'ann' was erased"):
         journal.record("second", window(2))
-    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
+    with pytest.raises(ActorError, match="'ann' was erased"):
         ledger.check()
     assert on_disk(settings) == set()
     kinds = {kind: len(digests) for kind, digests in receipt.document["erased"].items()}
@@ -98,7 +98,7 @@ def test_shared_window_is_kept(
     shared = blobs.put_bytes(b"a window that shows nobody")
     theirs.hold(tmp_path / "theirs", shared)
     actors.erase(ann)
-    with pytest.raises(ActorNotReadyError):
+    with pytest.raises(ActorError):
         mine.hold(tmp_path / "mine", shared)
     assert on_disk(settings) == {shared.sha256}
 
@@ -125,7 +125,7 @@ def test_open_erasure_blocks_work(actors: ActorStore, ann: str, tmp_path: Path, 
         lambda: running.hold(tmp_path / "running", blobs.put_bytes(b"window")),
         lambda: actors.erasures.check(ann),
     ):
-        with pytest.raises(ActorNotReadyError):
+        with pytest.raises(ActorError):
             work()
     actors.erasures.withdraw(number)
     running.check()
@@ -179,7 +179,7 @@ def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:
     operations.finish(operations.add("actor", b"consent of cleo", actor_id="cleo"))
     assert actors.erasures.erase_or_ask("cleo").erased_sha256 == ()
     assert operations.list() == []
-    with pytest.raises(ActorNotReadyError, match="no actor 'cleo'"):
+    with pytest.raises(ActorError, match="no actor 'cleo'"):
         actors.erasures.erase_or_ask("cleo")
 
 
@@ -247,7 +247,7 @@ def test_erased_enrolment_stores_nothing(
         actors.erasures.ask("ann")
     else:
         actors.erase("ann")
-    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
+    with pytest.raises(ActorError, match="'ann' was erased"):
         other.create(
             "ann",
             method="ugc",
@@ -355,7 +355,7 @@ async def test_work_ends_with_its_actor() -> None:
     def check() -> None:
         raise ActorNotReadyError("actor 'ann' was erased", subject="ann")
 
-    with pytest.raises(ActorNotReadyError):
+    with pytest.raises(ActorError):
         await while_allowed(check, work(), every_s=0.01)
     assert ended.is_set()
 

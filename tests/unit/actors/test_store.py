@@ -17,7 +17,7 @@ from gateway.actors.stored import check_actor_id
 from gateway.dub.journal import Journal
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
-from services.common.errors import ActorNotReadyError, InvalidRequestError, StorageRefusedError
+from services.common.errors import ActorError, InvalidRequestError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
@@ -86,7 +86,7 @@ def test_erasure_removes_blobs_and_jobs(
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert receipt.kept_sha256 == ()
     for again in (lambda: actors.erase("ann"), lambda: actors.get("ann")):
-        with pytest.raises(ActorNotReadyError, match="no actor 'ann'"):
+        with pytest.raises(ActorError, match="no actor 'ann'"):
             again()
 
 
@@ -127,7 +127,7 @@ def test_job_artefacts_removed_unless_counted(
 
 
 def test_work_with_an_erased_actor_does_not_begin(actors: ActorStore, tmp_path: Path) -> None:
-    with pytest.raises(ActorNotReadyError):
+    with pytest.raises(ActorError):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
 
 

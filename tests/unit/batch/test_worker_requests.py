@@ -21,7 +21,7 @@ from gateway.dub.request import DubRequest
 from gateway.dub.workspace import is_running
 from gateway.settings import GatewaySettings
 from services.common.errors import (
-    ActorNotReadyError,
+    ActorError,
     ConsentMissingError,
     ConsentRefusedError,
     ConsentWithoutSubjectError,
@@ -95,7 +95,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
 @pytest.mark.parametrize(
     ("more", "error", "said"),
     [
-        ({"actor": "nobody-here"}, ActorNotReadyError, "nobody-here"),
+        ({"actor": "nobody-here"}, ActorError, "nobody-here"),
         ({"method": "magic"}, InvalidRequestError, "no method 'magic'"),
         ({"face": "left"}, InvalidRequestError, "face takes"),
         ({"codec": "vp9"}, InvalidRequestError, "unknown codec vp9"),

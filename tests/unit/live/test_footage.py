@@ -30,7 +30,7 @@ from gateway.live.footage import (
 )
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
-from services.common.errors import ActorNotReadyError, MediaUnsupportedError
+from services.common.errors import ActorError, MediaUnsupportedError
 from services.common.methods import METHODS, combined, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
@@ -101,7 +101,7 @@ def test_file_method_refused(method: str) -> None:
     """A method for files is refused with the part in the way."""
     row = method_named(method)
     actor = StoredActor("ann", method, None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, {})
-    with pytest.raises(ActorNotReadyError) as caught:
+    with pytest.raises(ActorError) as caught:
         load_live_footage(actor, NOTHING, 1 << 30)
     said = caught.value.message
     assert said.startswith(f"actor ann is enrolled for {method}, which cannot be used live: the ")
@@ -144,7 +144,7 @@ def test_oversized_pictures_refused_before_decoding(tmp_path: Path, monkeypatch:
     }
     monkeypatch.setattr(VideoReader, "frames", lambda *_: pytest.fail("a frame was decoded"))
     actor = StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs)
-    with pytest.raises(ActorNotReadyError, match=r"pictures of ann \(96 x 80\) are larger than a message"):
+    with pytest.raises(ActorError, match=r"pictures of ann \(96 x 80\) are larger than a message"):
         load_live_footage(actor, store, 3 * 96 * 80 - 1)
 
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.actors.job_blobs import erased_meanwhile
 from gateway.live.session import LiveFrame
 from gateway.live.streams import RunningStream
-from services.common.errors import ActorNotReadyError
+from services.common.errors import ActorError
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 
@@ -43,7 +43,7 @@ async def test_waiting_stream_ends() -> None:
     await asyncio.sleep(0.01)
     # Told again while it ends.
     stream.end(erased_meanwhile("ann"))
-    with pytest.raises(ActorNotReadyError, match="actor 'ann' was erased"):
+    with pytest.raises(ActorError, match="actor 'ann' was erased"):
         await waiting
     assert source.closed.is_set()
 
@@ -54,7 +54,7 @@ async def test_busy_stream_ends_on_resume() -> None:
     stream = RunningStream("ann")
     assert await stream.next_of(frames) is not None
     stream.end(erased_meanwhile("ann"))
-    with pytest.raises(ActorNotReadyError):
+    with pytest.raises(ActorError):
         await stream.next_of(frames)
     await frames.aclose()
 
