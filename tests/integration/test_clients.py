@@ -192,16 +192,24 @@ def test_documented_client_code_runs(workplace: Workplace, client_python: Path, 
 
     client = workplace.folder / "tests" / "clients" / "node"
     shutil.copytree(NODE_CLIENT, client, ignore=shutil.ignore_patterns("node_modules", "gen"))
-    shutil.copytree(ROOT / "protos", workplace.folder / "protos", ignore=shutil.ignore_patterns("gen", "__pycache__"))
+    (contracts,) = client_python.parents[1].glob("lib/python*/site-packages/dubstage/contracts.binpb")
+    shutil.copy(contracts, client)
     run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--prefer-offline"], client, **node)
     run(["npx", "buf", "generate"], client, **node)
-    for name in ("frames.rgb", "speech.f32"):
+    for name in ("frames.rgb", "speech.f32", "shot.mp4", "speech.wav"):
         (client / name).symlink_to(workplace.folder / name)
     stages = workplace.addressed((NODE_CLIENT / "stages.mjs").read_text(encoding="utf-8"))
     (client / "integrating.mjs").write_text(stages + NODE_DIGESTS, encoding="utf-8")
     lines = run(["node", "integrating.mjs"], client, **node).splitlines()
     assert lines[0] == f"{FRAMES} boxes of 160 x 160"
     assert json.loads(lines[-1]) == from_python
+
+    dub = workplace.addressed((NODE_CLIENT / "dub.mjs").read_text(encoding="utf-8"))
+    (client / "dubbing.mjs").write_text(dub.replace("requestId:", "skipPersonalization: true, requestId:"), encoding="utf-8")
+    lines = run(["node", "dubbing.mjs"], client, **node).splitlines()
+    assert lines[-1] == f"{FRAMES} of {FRAMES} frames dubbed: node.mp4"
+    with av.open(str(client / "node.mp4")) as written:
+        assert sum(1 for _ in written.decode(video=0)) == FRAMES
 
 
 def test_documented_snippets_compile() -> None:
