@@ -109,7 +109,8 @@ class FaceIndex:
         free, covered = np.zeros((2, self.num_frames), np.bool_)
         free[frames] = (reason == common_pb2.FRAME_REASON_DUBBED) & ~hands
         covered[frames] = (reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH) | hands
-        return free & ~(np.convolve(covered, np.ones(2 * _COMES_AND_GOES + 1), "same") > 0.5)
+        near = np.pad(covered, _COMES_AND_GOES)
+        return free & ~np.lib.stride_tricks.sliding_window_view(near, 2 * _COMES_AND_GOES + 1).any(axis=1)
 
     def rows_of(self, face_id: int) -> Int64:
         """Return the record row of a face in each frame, int64 [num_frames]; -1: the frame does not show the face."""

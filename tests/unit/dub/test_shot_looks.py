@@ -86,6 +86,11 @@ def test_frames_beside_a_cover_are_not_free(tmp_path: Path) -> None:
     assert np.flatnonzero(~free).tolist() == list(range(18, 52))
 
 
+def test_short_video_without_a_cover_is_free(tmp_path: Path) -> None:
+    index = index_of(tmp_path, with_disc(face_records(10, 10), range(0), 45), [])
+    assert index.free_frames(0).tolist() == [True] * 10
+
+
 def test_looks_of_another_shot_do_not_count(tmp_path: Path) -> None:
     """A shot without enough free frames says nothing about what covers the face."""
     index = index_of(tmp_path, with_disc(face_records(60, 60), range(30, 40), 45), [29, 41])
