@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -186,17 +187,15 @@ def _dubs() -> list[Case]:
     """Mistakes of a dub that a check before the work finds."""
     consent = "consent.date"
     return [
-        _refused("gateway.CreateDub", "codec", "magic"),
-        _refused("gateway.CreateDub", "codec", "libx264; rm"),
+        *(_refused("gateway.CreateDub", name, number) for name in ("codec", "expression", "fit") for number in (-1, 99)),
         *(
             _refused("gateway.CreateDub", "output_uri", uri)
             for uri in ("film.txt", "film", "film.wav", "film.m3u8", "film.png", "")
         ),
-        *(
-            _refused("gateway.CreateDub", "face", face)
-            for face in ("nan", "nan,nan", "inf,1", "-1", "1e400,0", "the left one", "9" * 40)
-        ),
-        *(_refused("gateway.CreateActor", "face", face) for face in ("nan", "1,nan")),
+        *(_refused("gateway.CreateDub", "point.x", place, says="point") for place in (math.nan, math.inf, -1.0, 1e300)),
+        *(_refused(f"gateway.{rpc}", "face_id", number) for rpc in ("CreateDub", "CreateActor") for number in (-1, 2**62)),
+        *(_refused(f"gateway.{rpc}", "face_rule", 99) for rpc in ("CreateDub", "CreateActor")),
+        _refused("gateway.CreateActor", "point.y", math.nan, says="point"),
         *(
             _refused("gateway.CreateActor", consent, date, says="date")
             for date in ("0000-01-01", "2999-01-01", "nan", "1", "-1", "9999999999")

@@ -143,6 +143,7 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
         "consent_sha256": {"person": "cd" * 32},
         "job": "ef" * 32,
         "watermark": "",
+        "scene": False,
     }
     assert b"Jane" not in video.read_bytes()
 
