@@ -93,13 +93,19 @@ def run(command: list[str | Path], folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def environment_in(folder: Path, *packages: str | Path) -> Path:
-    """A new virtual environment that holds `packages`; returns its Python."""
-    run([sys.executable, "-m", "venv", "--without-pip", folder], folder.parent)
+def environment_in(folder: Path, *packages: str | Path, program: str = sys.executable) -> Path:
+    """A new virtual environment of a Python that holds `packages`; returns its Python."""
+    run([program, "-m", "venv", "--without-pip", folder], folder.parent)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", *packages]
     run(pip, folder.parent, PIP_NO_COMPILE="1")
     return python
+
+
+def client_environment(folder: Path, program: str = sys.executable) -> Path:
+    """Python of an environment with the distribution `dubstage` and what it depends on, built from a copy of `protos/`."""
+    shutil.copytree(ROOT / "protos", folder / "protos", ignore=shutil.ignore_patterns("gen", "__pycache__"))
+    return environment_in(folder / "environment", folder / "protos", program=program)
 
 
 @dataclass(frozen=True)
@@ -135,10 +141,8 @@ def workplace(start_gateway: StartGateway, stages: RunningStages, media: Media, 
 
 @pytest.fixture(scope="session")
 def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of an environment with the distribution `dubstage` and what it depends on, built from a copy of `protos/`."""
-    folder = tmp_path_factory.mktemp("client")
-    shutil.copytree(ROOT / "protos", folder / "protos", ignore=shutil.ignore_patterns("gen", "__pycache__"))
-    return environment_in(folder / "environment", folder / "protos")
+    """Python of an environment with the client alone."""
+    return client_environment(tmp_path_factory.mktemp("client"))
 
 
 @pytest.fixture(scope="session")
@@ -210,6 +214,18 @@ def test_documented_client_code_runs(workplace: Workplace, client_python: Path, 
     assert lines[-1] == f"{FRAMES} of {FRAMES} frames dubbed: node.mp4"
     with av.open(str(client / "node.mp4")) as written:
         assert sum(1 for _ in written.decode(video=0)) == FRAMES
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_documented_client_code_runs_on_later_pythons(workplace: Workplace, version: str, tmp_path: Path) -> None:
+    """The Python code of the page runs with the client distribution on each later Python."""
+    program = shutil.which(f"python{version}")
+    if program is None or subprocess.run([program, "--version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip(f"there is no Python {version}: install it, so that python{version} is in the PATH")
+    result = python_result(workplace, client_environment(tmp_path, program))
+    assert result["shown"] == list(range(FRAMES))
+    assert_fitted(result)
 
 
 def test_documented_snippets_compile() -> None:
