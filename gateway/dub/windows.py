@@ -25,6 +25,7 @@ from gateway.compositing.blend import blend_box
 from gateway.compositing.cover import Cover
 from gateway.compositing.detail import skin_under
 from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
+from gateway.compositing.own_colours import with_own_colours
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.records import mouth_in_box, pose_of
 from gateway.stages.calls import all_replies
@@ -188,6 +189,7 @@ class WindowConfig:
         identity: identity of the actor on the morphable model; None: the texture stage needs none.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the video takes; None: the actor's own appearance.
         detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
+        as_drawn: mouths keep the colours and the inside that the renderer draws (an ablation).
     """
 
     bank: common_pb2.ArtefactRef
@@ -198,6 +200,7 @@ class WindowConfig:
     identity: common_pb2.ArtefactRef | None = None
     reference: UInt8 | None = None
     detail_scale: int = 0
+    as_drawn: bool = False
 
     @property
     def texture(self) -> TextureInput:
@@ -217,6 +220,13 @@ class WindowConfig:
     def shows_bank(self) -> bool:
         """Whether the mouths show pictures of the bank."""
         return self.texture is TextureInput.WARPED or self.detail_scale > 0
+
+    @property
+    def gives_colours(self) -> bool:
+        """Whether the bank gives the mouths their colours and inside: not to a renderer that starts from the bank's pictures, and
+        not where somebody else's picture says what the mouths look like."""
+        drawn = self.as_drawn or self.reference is not None
+        return self.detail_scale > 0 and self.texture is not TextureInput.WARPED and not drawn
 
     @property
     def frames_before(self) -> int:
@@ -305,6 +315,7 @@ class FrameTexture:
         fitting_error: of the warp, box pixels; 0 where no spline was used.
         bending_energy: of the warp; 0 where no spline was used.
         detail: Image message, uint8 [160 S, 160 S]: fine detail of the mouth at S pixels per box pixel; None: not asked for.
+        own: Image message, uint8 [160, 160, 3]: the warped mouth of the bank, for renderers that take none; None: not asked for.
     """
 
     landmarks: Float32
@@ -313,6 +324,7 @@ class FrameTexture:
     fitting_error: float = 0.0
     bending_energy: float = 0.0
     detail: common_pb2.Image | None = None
+    own: common_pb2.Image | None = None
 
 
 async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> dict[int, FrameTexture]:
@@ -344,12 +356,12 @@ async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> 
 
 
 async def _add_detail(stages: Stages, config: WindowConfig, span: FrameSpan, textures: dict[int, FrameTexture]) -> None:
-    """Add the detail of the bank to the textures of the target frames, for renderers that take no warped texture."""
+    """Add mouths and detail of the bank to the textures of the target frames, for renderers that take no warped texture."""
     places = np.nonzero(span.targets)[0].tolist()
     mode = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
     warped = await _warped(stages, config, span, places, mode, config.detail_scale)
     for place, texture in zip(places, warped, strict=True):
-        textures[place] = replace(textures[place], detail=texture.detail)
+        textures[place] = replace(textures[place], detail=texture.detail, own=texture.picture)
 
 
 async def _warped(
@@ -414,7 +426,7 @@ def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Se
     """Return the fine detail of finished boxes, uint8 [N, 160 S, 160 S] at S pixels per box pixel (mouth_detail.py).
 
     Args:
-        config: says the scale, and whether the renderer starts from the bank's frames.
+        config: says the scale, and whether the renderer draws the inside of the mouth.
         textures: what the texture stage made, N of them.
         boxes: uint8 [160, 160, 3] each, RGB: the finished boxes of the same frames.
 
@@ -428,7 +440,7 @@ def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Se
     for row, texture, box in zip(details, textures, boxes, strict=True):
         assert texture.detail is not None, "the texture stage was asked for detail"
         row[:] = from_image(texture.detail, "detail", channels=1, size=(side, side))
-        if config.texture is not TextureInput.WARPED:
+        if config.texture is not TextureInput.WARPED and not config.gives_colours:
             row[:] = with_fitting_interior(row, box, texture.landmarks)
     return details
 
@@ -470,6 +482,8 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
     wanted = [textures[place] for place in places]
     if config.renderer is not None:
         rendered = await _rendered(stages, config, span, textures, grounds)
+        if config.gives_colours:
+            rendered = await asyncio.to_thread(_coloured, rendered, wanted)
     else:
         pictures = [from_image(texture.picture, "warped", channels=3, size=BOX) for texture in wanted if texture.picture]
         rendered = [(picture, grounds[place].mask) for place, picture in zip(places, pictures, strict=True)]
@@ -493,6 +507,16 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
         filmed=np.stack([span.filmed(place) for place in places]) if count else np.empty((0, 59, 2), np.float32),
         detail=await asyncio.to_thread(details_of, config, wanted, blended),
     )
+
+
+def _coloured(rendered: list[tuple[UInt8, UInt8]], textures: Sequence[FrameTexture]) -> list[tuple[UInt8, UInt8]]:
+    """Return boxes and masks of frames, the boxes with the colours and the inside of the mouth of the person's own frames."""
+    coloured = []
+    for (box, mask), texture in zip(rendered, textures, strict=True):
+        assert texture.own is not None, "the texture stage was asked for the person's own frames"
+        own = from_image(texture.own, "warped", channels=3, size=BOX)
+        coloured.append((with_own_colours(box, own, texture.landmarks), mask))
+    return coloured
 
 
 def _behind(picture: UInt8, box: UInt8, cover: Cover | None) -> UInt8:

@@ -265,6 +265,8 @@ class PipelineSession:
         warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         scale = 0 if variant == "no_detail" else self._truth.native.scale
         config = window_config(self._shot.method, actor.actor, warp, detail_scale=scale)
+        if variant == "as_drawn":
+            config = replace(config, as_drawn=True)
         if variant in _UNREFINED:
             config = WindowConfig(bank=config.bank, geometry=config.geometry, renderer=None, state=None, mode=warp)
         usable = self._usable

@@ -1,0 +1,44 @@
+"""Colours and inside of the mouth from the person's own frames, for renderers that do not start from these frames.
+
+A network that learned from other people draws lips, gums and teeth in colours of its own, and teeth that nobody has. The mouth of
+the person's bank, warped to the target landmarks, has the right ones. With W this mouth, Y the rendered box, G a Gaussian of
+COLOUR_SIGMA_PX and `inside` the soft area between the target inner lips:
+
+    C = G(W - Y)        result = Y + (C - luma(C)) outside of the inner lips,  W between them
+
+So light, shade and structure of skin and lips are the renderer's. What a reference picture of somebody else shows must not be
+changed: no colours are given then.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+
+from services.common.array_types import Float32, UInt8
+from services.common.face.drawing import lip_pictures
+
+COLOUR_SIGMA_PX: Final = 1.6
+"""Standard deviation of the Gaussian over which colours are given, box pixels: edges of lips and teeth are at the same places."""
+_FEATHER_PX: Final = 0.8
+_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue (BT.601)."""
+
+
+def with_own_colours(box: UInt8, own: UInt8, landmarks: Float32) -> UInt8:
+    """Return a rendered box with the colours and the inside of the mouth of the person's own frames, uint8 [160, 160, 3], RGB.
+
+    Args:
+        box: uint8 [160, 160, 3], RGB, rendered box.
+        own: uint8 [160, 160, 3], RGB, mouth of the bank, warped to the same landmarks.
+        landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
+    """
+    drawn = box.astype(np.float32)
+    change = own.astype(np.float32) - drawn
+    colour = cv2.GaussianBlur(change, (0, 0), COLOUR_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
+    colour -= (colour @ _LUMA)[..., None]
+    inside = lip_pictures(landmarks)[..., 1].astype(np.float32) / np.float32(255.0)
+    inside = cv2.GaussianBlur(inside, (0, 0), _FEATHER_PX, borderType=cv2.BORDER_REPLICATE)[..., None]
+    return np.asarray(np.clip(np.rint(drawn + colour + inside * (change - colour)), 0, 255), np.uint8)
