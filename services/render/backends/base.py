@@ -177,7 +177,7 @@ class Backend(Protocol):
 
         Raises:
             ModelNotFoundError: the backend cannot read this model, and may read others. The message has the reason and the remedy.
-            BackendUnavailableError: the backend's server does not answer.
+            BackendUnavailableError: the backend's server does not answer, or the device that was asked for is not there.
         """
 
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -225,7 +225,7 @@ class TritonOptions:
         max_frames: most frames in one inference through shared memory.
         timeout_s: time allowed to one inference, seconds.
         start_timeout_s: time within which the server must answer when the stage starts, seconds.
-        load_timeout_s: time allowed to load a model, including building TensorRT engines, seconds.
+        load_timeout_s: time allowed to load a model, seconds.
         probe_interval_s: interval at which an idle model computes one frame as a probe, seconds.
         heal_attempts: failed reloads in a row after which the stage stops serving.
         heal_wait_s: time that each reload waits for a server that restarts, seconds.

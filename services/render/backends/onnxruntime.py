@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy.typing as npt
 import onnxruntime as ort
 
-from services.common.errors import AcceleratorOutOfMemoryError, InvalidRequestError, ModelNotFoundError
+from services.common.errors import AcceleratorOutOfMemoryError, BackendUnavailableError, InvalidRequestError, ModelNotFoundError
 from services.render.backends.base import Arrays, check_choice, unreadable
 from services.render.backends.model_files import ModelFile
 from services.render.types import Precision
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_REMEDY = (
+    "put the package onnxruntime-gpu with its libraries in the place of onnxruntime (pip uninstall onnxruntime; "
+    "pip install 'onnxruntime-gpu[cuda,cudnn]'), or set DUBSTAGE_DEVICE=cpu"
+)
 
 
 class OnnxRuntimeBackend:
@@ -33,17 +41,25 @@ class OnnxRuntimeBackend:
         provider = _PROVIDERS[device]
         if provider not in ort.get_available_providers():
             raise InvalidRequestError(
-                f"this build of onnxruntime has no {provider}: install onnxruntime-gpu, or set DUBSTAGE_DEVICE=cpu",
+                f"this build of onnxruntime has no {provider}: {_REMEDY}",
                 field="DUBSTAGE_DEVICE",
             )
         check_choice(self.name, precision)
+        if device == "cuda":
+            # Libraries of CUDA and cuDNN that packages of pip hold are found only after this call, which prints what is missing.
+            with redirect_stdout(io.StringIO()):
+                ort.preload_dlls()
         self.precision = precision
         self.num_threads = num_threads
         self._provider = provider
         self._sessions: dict[str, ort.InferenceSession] = {}
 
     def load(self, model: ModelFile) -> None:
-        """See Backend.load."""
+        """See Backend.load.
+
+        Raises:
+            BackendUnavailableError: ONNX Runtime would compute the network on another device than the one that was asked for.
+        """
         if model.name in self._sessions:
             return
         options = ort.SessionOptions()
@@ -54,9 +70,16 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._sessions[model.name] = ort.InferenceSession(str(model.path), options, providers=[self._provider])
+            session = ort.InferenceSession(str(model.path), options, providers=[self._provider])
         except Exception as error:  # its exception types are not exported
             raise unreadable(self.name, model, error) from error
+        # ONNX Runtime goes on with the processor if a provider does not start, and says so in its log alone.
+        if self._provider not in session.get_providers():
+            raise BackendUnavailableError(
+                f"DUBSTAGE_DEVICE=cuda: ONNX Runtime {ort.__version__} cannot compute on a GPU here ({_why_not_cuda()}): "
+                f"install the NVIDIA driver, give the process a GPU, and {_REMEDY}"
+            )
+        self._sessions[model.name] = session
 
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See Backend.infer."""
@@ -70,3 +93,14 @@ class OnnxRuntimeBackend:
             if "out of memory" in str(error).lower() or "failed to allocate" in str(error).lower():
                 raise AcceleratorOutOfMemoryError(f"no memory for this batch: {error}") from error
             raise
+
+
+def _why_not_cuda() -> str:
+    """Return why the CUDA provider did not start: the library that is missing, or that there is no device."""
+    folder = Path(ort.__file__).with_name("capi")
+    for name in ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"):
+        try:
+            ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+        except OSError as problem:
+            return str(problem).replace(f"{folder}/", "")
+    return "no CUDA device was found"

@@ -23,10 +23,11 @@ class TritonPythonModel:
         """Open the session.
 
         Args:
-            args: arguments of the server: model_config (JSON), model_repository, model_version.
+            args: arguments of the server: model_config (JSON), model_repository, model_version, model_instance_device_id.
 
         Raises:
-            TritonModelException: the file's digest differs from the configuration's, or this environment computes wrong values.
+            TritonModelException: the file's digest differs from the configuration's, this environment computes wrong values, or it
+                would compute on another device than the configuration names.
         """
         if int(np.__version__.split(".", maxsplit=1)[0]) > 1:
             raise pb_utils.TritonModelException(f"NumPy {np.__version__}: Triton's Python backend gives wrong values above 1.26")
@@ -42,7 +43,18 @@ class TritonPythonModel:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        provider: Any = "CPUExecutionProvider"
+        if parameters["device"] == "cuda":
+            # Libraries of CUDA and cuDNN that packages of pip hold are found only after this call.
+            ort.preload_dlls()
+            provider = ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]})
+        self._session = ort.InferenceSession(str(path), options, providers=[provider])
+        # ONNX Runtime goes on with the processor if a provider does not start, and says so in its log alone.
+        if parameters["device"] == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise pb_utils.TritonModelException(
+                f"ONNX Runtime {ort.__version__} cannot compute on a GPU here: this environment needs onnxruntime-gpu with the "
+                "libraries of CUDA and cuDNN, and the server needs a GPU"
+            )
         # The large tensors of a network in float32 lie in a weights file, whose digest the network states.
         weights_sha256 = self._session.get_modelmeta().custom_metadata_map.get("weights_sha256")
         for weights in path.parent.glob("*.safetensors"):

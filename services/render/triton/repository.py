@@ -1,7 +1,7 @@
 """Triton's model repository, written from an export: `python -m services.render.triton.repository DIR`.
 
     DIR/<model>/config.pbtxt           from the export sheet beside the ONNX file (<model>.export.json)
-    DIR/<model>/<version>/model.onnx   with its weights file in float32, and, for the Python backend, model.py
+    DIR/<model>/<version>/model.onnx   with its weights file in float32, and model.py, the module of Triton's Python backend
 
 A new digest becomes a new version. The version before stays in the folder, so that an older renderer still finds its network. This
 module needs neither PyTorch nor ONNX, so an image without them can write the repository.
@@ -19,16 +19,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
-from services.render.backends.base import PLAIN_CHOICE
+from services.render.backends.base import PLAIN_CHOICE, Device
 from services.render.backends.model_files import WEIGHTS_FOLDER, TensorForm, file_sha256, read_models, tensor_forms
 from services.render.types import Precision
-
-Flavour = Literal["python", "onnxruntime"]
-"""`python`: ONNX Runtime in Triton's Python backend, on the CPU; `onnxruntime`: NVIDIA's ONNX Runtime backend, on a GPU."""
 
 DIGEST: Final = "sha256."
 """Parameters `sha256.<version>` of a configuration hold the digest of each version's network."""
@@ -42,36 +39,31 @@ class RepositorySpec:
     """Options with which Triton runs the models.
 
     Attributes:
-        flavour: one of Triton's backends.
-        precision: variant of the network.
+        device: device that computes the networks.
+        precision: variant of the network. CUDA computes in float32 only.
         num_threads: threads of one inference on the CPU.
-        instances: instances of each model: processes (python) or execution contexts (onnxruntime).
+        instances: instances of each model, each a process; with CUDA, for each GPU.
         max_batch_size: most frames in one inference, of all streams together; at most the export's number.
         queue_delay_us: how long a request waits for others to share its batch, microseconds.
-        tensorrt: let ONNX Runtime hand the network to TensorRT (flavour onnxruntime).
     """
 
-    flavour: Flavour = "python"
+    device: Device = "cpu"
     precision: Precision = PLAIN_CHOICE["cpu"].precision
     num_threads: int = 1
     instances: int = 1
     max_batch_size: int = 16
     queue_delay_us: int = 500
-    tensorrt: bool = False
 
     def __post_init__(self) -> None:
         if self.precision is Precision.BFLOAT16:
             raise InvalidRequestError("Triton's ONNX Runtime does not compute in bfloat16", field="--triton-precision")
-        if self.flavour == "python" and self.tensorrt:
-            raise InvalidRequestError("TensorRT needs --triton-flavour onnxruntime", field="--triton-tensorrt")
+        if self.device == "cuda" and self.precision is not Precision.FLOAT32:
+            raise InvalidRequestError(
+                f"--triton-device cuda computes in float32, not in {self.precision}", field="--triton-precision"
+            )
         for field in ("num_threads", "instances", "max_batch_size"):
             if getattr(self, field) < 1:
                 raise InvalidRequestError(f"{field} must be at least 1", field=f"--triton-{field.replace('_', '-')}")
-
-    @property
-    def runtime(self) -> str:
-        """Runtime that computes the networks, for journal keys."""
-        return "tensorrt" if self.tensorrt else "onnxruntime"
 
 
 def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[Path]:
@@ -98,7 +90,7 @@ def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[
             )
         target = folder / name
         target.mkdir(exist_ok=True)
-        contents = {"model.onnx": file.path} | ({"model.py": MODEL_FILE} if spec.flavour == "python" else {})
+        contents = {"model.onnx": file.path, "model.py": MODEL_FILE}
         if file.weights is not None:
             contents[file.weights.name] = file.weights
         version = _version_with(target, contents)
@@ -122,16 +114,14 @@ def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, diges
     """
     inputs, outputs = tensor_forms(facts["inputs"]), tensor_forms(facts["outputs"])
     joins_requests = all(form.batched for form in inputs)
-    kind = "KIND_CPU" if spec.flavour == "python" else "KIND_GPU"
-    backend = 'backend: "python"' if spec.flavour == "python" else 'platform: "onnxruntime_onnx"'
+    kind = "KIND_CPU" if spec.device == "cpu" else "KIND_GPU"
     parameters = {f"{DIGEST}{number}": digest for number, digest in sorted(digests.items())} | {
         "num_threads": str(spec.num_threads),
         "precision": str(spec.precision),
         "prior_sha256": str(facts["prior_sha256"]),
-        "runtime": spec.runtime,
+        "runtime": "onnxruntime",
+        "device": spec.device,
     }
-    if spec.flavour == "onnxruntime":
-        parameters["intra_op_thread_count"] = str(spec.num_threads)
     warm = "".join(
         f'    inputs {{ key: "{form.name}" value {{ data_type: {_TYPES[form.dtype]} dims: {_dims(form, joins_requests, 1)} '
         "zero_data: true } }\n"
@@ -140,7 +130,7 @@ def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, diges
     lines = [
         "# Written by the export of dubstage's render stage.",
         f'name: "{facts["name"]}"',
-        backend,
+        'backend: "python"',
         f"max_batch_size: {spec.max_batch_size if joins_requests else 0}",
         *(_tensor("input", form, joins_requests) for form in inputs),
         *(_tensor("output", form, joins_requests) for form in outputs),
@@ -150,11 +140,6 @@ def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, diges
         f'model_warmup [\n  {{\n    name: "one frame"\n    batch_size: 1\n{warm}  }}\n]',
         *(f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}' for name, value in parameters.items()),
     ]
-    if spec.tensorrt:
-        lines.append(
-            'optimization { execution_accelerators { gpu_execution_accelerator : [ { name: "tensorrt" '
-            'parameters { key: "precision_mode" value: "FP32" } } ] } }'
-        )
     return "\n".join(lines) + "\n"
 
 
@@ -197,7 +182,7 @@ def _version_with(model: Path, contents: dict[str, Path]) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options `--triton-*` of the command line, which `spec_of` reads."""
     group = parser.add_argument_group("Triton", "how Triton is to run the models")
-    group.add_argument("--triton-flavour", choices=get_args(Flavour), default="python", help="backend of Triton")
+    group.add_argument("--triton-device", choices=get_args(Device), default="cpu", help="device that computes the networks")
     group.add_argument(
         "--triton-precision",
         type=Precision,
@@ -209,7 +194,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--triton-instances", type=int, default=1, help="instances of each model")
     group.add_argument("--triton-max-batch-size", type=int, default=16, help="most frames in one inference, over all streams")
     group.add_argument("--triton-queue-delay-us", type=int, default=500, help="how long a request waits for others, microseconds")
-    group.add_argument("--triton-tensorrt", action="store_true", help="TensorRT within the ONNX Runtime backend")
 
 
 def spec_of(given: argparse.Namespace) -> RepositorySpec:
@@ -218,15 +202,14 @@ def spec_of(given: argparse.Namespace) -> RepositorySpec:
     Raises:
         InvalidRequestError: the options contradict each other.
     """
-    default = PLAIN_CHOICE["cpu" if given.triton_flavour == "python" else "cuda"].precision
+    default = PLAIN_CHOICE[given.triton_device].precision
     return RepositorySpec(
-        flavour=given.triton_flavour,
+        device=given.triton_device,
         precision=given.triton_precision or default,
         num_threads=given.triton_threads,
         instances=given.triton_instances,
         max_batch_size=given.triton_max_batch_size,
         queue_delay_us=given.triton_queue_delay_us,
-        tensorrt=given.triton_tensorrt,
     )
 
 

@@ -46,15 +46,17 @@ def test_the_configuration_says_what_the_export_says(tmp_path: Path) -> None:
     assert (folder / "1" / "model.py").read_bytes() == MODEL_FILE.read_bytes()
 
 
-def test_the_gpu_gets_the_servers_own_backend(tmp_path: Path) -> None:
-    spec = RepositorySpec(flavour="onnxruntime", precision=Precision.FLOAT32, tensorrt=True)
-    write_repository(tmp_path, WEIGHTS_FOLDER, spec)
-    config = config_of(tmp_path)
-    assert config.platform == "onnxruntime_onnx"
+def test_gpu_differs_in_the_device_alone(tmp_path: Path) -> None:
+    """The repository of a GPU has the files and the backend that the tests run on processors."""
+    for device in ("cpu", "cuda"):
+        write_repository(tmp_path / device, WEIGHTS_FOLDER, RepositorySpec(device=device, precision=Precision.FLOAT32))
+    plain, config = config_of(tmp_path / "cpu"), config_of(tmp_path / "cuda")
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
-    assert [one.name for one in config.optimization.execution_accelerators.gpu_execution_accelerator] == ["tensorrt"]
-    assert config.parameters["runtime"].string_value == "tensorrt"
-    assert files_of(tmp_path) == {"ugc/config.pbtxt", "ugc/1/model.onnx", "ugc/1/ugc.safetensors"}
+    assert config.parameters["device"].string_value == "cuda"
+    config.instance_group[0].kind = plain.instance_group[0].kind
+    config.parameters["device"].string_value = "cpu"
+    assert config == plain
+    assert files_of(tmp_path / "cuda") == files_of(tmp_path / "cpu")
 
 
 def test_the_same_network_again_is_the_same_version(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_failed_write_keeps_repository(tmp_path: Path, monkeypatch: pytest.Monke
     ("spec", "text"),
     [
         ({"precision": Precision.BFLOAT16}, "bfloat16"),
-        ({"tensorrt": True}, "--triton-flavour onnxruntime"),
+        ({"device": "cuda", "precision": Precision.INT8}, "--triton-device cuda computes in float32, not in int8"),
         ({"num_threads": 0}, "num_threads must be at least 1"),
         ({"instances": 0}, "instances must be at least 1"),
     ],
