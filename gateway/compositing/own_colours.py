@@ -37,8 +37,8 @@ def with_own_colours(box: UInt8, own: UInt8, landmarks: Float32) -> UInt8:
     """
     drawn = box.astype(np.float32)
     change = own.astype(np.float32) - drawn
-    colour = cv2.GaussianBlur(change, (0, 0), COLOUR_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
-    colour -= (colour @ _LUMA)[..., None]
+    smooth = np.asarray(cv2.GaussianBlur(change, (0, 0), COLOUR_SIGMA_PX, borderType=cv2.BORDER_REPLICATE), np.float32)
+    colour = smooth - (smooth @ _LUMA)[..., None]
     inside = lip_pictures(landmarks)[..., 1].astype(np.float32) / np.float32(255.0)
-    inside = cv2.GaussianBlur(inside, (0, 0), _FEATHER_PX, borderType=cv2.BORDER_REPLICATE)[..., None]
-    return np.asarray(np.clip(np.rint(drawn + colour + inside * (change - colour)), 0, 255), np.uint8)
+    weight = np.asarray(cv2.GaussianBlur(inside, (0, 0), _FEATHER_PX, borderType=cv2.BORDER_REPLICATE), np.float32)[..., None]
+    return np.asarray(np.clip(np.rint(drawn + colour + weight * (change - colour)), 0, 255), np.uint8)
