@@ -19,6 +19,7 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.former import former_progress, former_type, from_former, to_former
 from gateway.api.messages import consent_from
+from gateway.api.resources import time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, watermark_details
@@ -63,6 +64,10 @@ def operation_message(record: OperationRecord) -> operations_pb2.Operation:
     if record.done:
         progress.ClearField("remaining")
         progress.fraction = 1.0 if record.error is None else progress.fraction
+    if record.kind == DUB:
+        progress.dub.CopyFrom(_without_consents(pb.CreateDubRequest.FromString(record.request)))
+    if (created := time_message(record.created_at)) is not None:
+        progress.create_time.CopyFrom(created)
     metadata: Message = progress
     response = _RESPONSE[record.kind].FromString(record.response) if record.response is not None else None
     if record.contract == FORMER:
@@ -74,6 +79,23 @@ def operation_message(record: OperationRecord) -> operations_pb2.Operation:
     if record.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(record.error))
     return message
+
+
+def listed_message(record: OperationRecord) -> operations_pb2.Operation:
+    """Return the message of an operation for a list, which leaves out what grows with the length of a video."""
+    message = operation_message(record)
+    result = pb.DubResult()
+    if message.response.Unpack(result):
+        del result.spans[:], result.mouths[:]
+        message.response.Pack(result)
+    return message
+
+
+def _without_consents(request: pb.CreateDubRequest) -> pb.CreateDubRequest:
+    for holder in (request, *request.lines):
+        holder.ClearField("consent")
+    request.ClearField("reference_consent")
+    return request
 
 
 def in_v1(record: OperationRecord) -> OperationRecord:
@@ -187,7 +209,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         records = await self._runner.list(after=after, limit=size + 1, done=done)
         page = records[:size]
         token = str(page[-1].number) if len(records) > size else ""
-        return operations_pb2.ListOperationsResponse(operations=map(operation_message, page), next_page_token=token)
+        return operations_pb2.ListOperationsResponse(operations=map(listed_message, page), next_page_token=token)
 
     async def GetOperation(  # noqa: N802
         self, request: operations_pb2.GetOperationRequest, context: Any
