@@ -1,5 +1,5 @@
 // Operations of the gateway as the pages show them.
-import { lastPart, secondsOf } from "./page.js";
+import { Refusal, api, lastPart, secondsOf } from "./page.js";
 
 const STEPS = {
   FETCH: "Copy the files",
@@ -76,3 +76,23 @@ export const mediaUrl = (uri) => `/ui/media/${uri.split("/").map(encodeURICompon
 
 /** Return the name of a file without the mark that the upload has added. */
 export const shownName = (uri) => lastPart(uri).replace(/-[0-9a-z]{10}(\.\w+)?$/, "$1");
+
+const POLL_MS = 700;
+const OUTAGE_MS = 120_000;
+
+/** Wait for the end of an operation and return the operation. `onChange` sees every state. A gateway may be away for two minutes. */
+export async function ended(name, onChange) {
+  let answered = Date.now();
+  for (;;) {
+    try {
+      const operation = await api("GET", `/v1/${name}`);
+      answered = Date.now();
+      onChange(operation);
+      if (operation.done) return operation;
+    } catch (problem) {
+      const passing = problem instanceof Refusal && (problem.status === 0 || problem.status === 429 || problem.status >= 502);
+      if (!passing || Date.now() - answered > OUTAGE_MS) throw problem;
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
