@@ -1,5 +1,5 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
-import { Refusal, api, confirmed, day, during, element, lastPart, pagesOf, refused, say, spoken } from "./page.js";
+import { Refusal, api, capitalised, confirmed, day, during, element, lastPart, pagesOf, refused, say, spoken } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
 import { dubOf, ended, mediaUrl, reasonOf, shownName, stepName } from "./operations.js";
 import { Player } from "./player.js";
@@ -98,7 +98,7 @@ function showResult(dub, others) {
   let sameTime = !OWN_TIME.has(request.fit);
   at("result").hidden = false;
   at("undubbed").hidden = !result.undubbed;
-  at("undubbed").textContent = result.undubbed ?? "";
+  at("undubbed").textContent = capitalised(result.undubbed ?? "");
   at("download").hidden = false;
   at("download").href = mediaUrl(result.outputUri);
   at("download").download = shownName(result.outputUri);
@@ -137,6 +137,9 @@ function showResult(dub, others) {
     showTrouble();
   };
   for (const video of [before, after]) video.addEventListener("loadedmetadata", compareTimes);
+  after.addEventListener("loadedmetadata", () => {
+    if (after.videoHeight) at("stage").style.setProperty("--shape", after.videoWidth / after.videoHeight);
+  });
   before.src = mediaUrl(request.footageUri);
   after.src = mediaUrl(result.outputUri);
 
@@ -235,7 +238,7 @@ function showResult(dub, others) {
   ]);
   rows(at("options"), optionRows(request));
   at("warnings-card").hidden = !result.warnings?.length;
-  at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, text)));
+  at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, capitalised(text))));
   showVersions(dub, others, before);
 }
 
@@ -282,7 +285,7 @@ try {
   } else {
     at("failed").hidden = false;
     at("failed-title").textContent = dub.cancelled ? "This dub was cancelled" : "This dub failed";
-    at("why").textContent = dub.cancelled ? "Nothing of the video is kept." : dub.problem;
+    at("why").textContent = dub.cancelled ? "Nothing of the video is kept." : capitalised(dub.problem);
     say(at("failed-title").textContent);
   }
 } catch (problem) {

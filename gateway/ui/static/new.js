@@ -250,13 +250,13 @@ async function estimate() {
   try {
     const found = await api("POST", "/v1/dubs:estimate", { dub: request() }, mine.signal);
     const tile = (value, text) => element("div", { className: "tile" }, element("b", {}, value), element("span", {}, text));
-    const by = Number(found.numDubs) ? "by earlier dubs of this gateway" : "by the documented machine; the first dub here corrects it";
+    const by = Number(found.numDubs) ? "by earlier dubs of this gateway" : "an estimate that the first dub here corrects";
     at("plan").replaceChildren(
       element(
         "div",
         { className: "tiles" },
         tile(`${found.numRendered} of ${found.numFrames}`, "frames get a new mouth"),
-        tile(`about ${spoken(secondsOf(found.wallDuration))}`, `until the video is there, ${by}`),
+        tile(`about ${spoken(secondsOf(found.wallDuration))}`, `to the finished video, ${by}`),
         tile(sized(found.memoryBytes), "of memory"),
         tile(sized(found.diskBytes), "on disk while it runs"),
       ),
