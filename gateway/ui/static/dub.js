@@ -1,11 +1,13 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
-import { Refusal, api, capitalised, confirmed, day, during, element, lastPart, pagesOf, refused, say, spoken } from "./page.js";
+import { Refusal, api, capitalised, confirmed, day, during, element, lastPart, refused, say, spoken } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
-import { dubOf, ended, mediaUrl, reasonOf, shownName, stepName } from "./operations.js";
+import { dubOf, ended, mediaUrl, newestDubs, reasonOf, shownName, stepName } from "./operations.js";
 import { Player } from "./player.js";
 
 const at = (id) => document.querySelector(`#${id}`);
 const name = `operations/${at("running").dataset.operation}`;
+/** Dubs among which others of the same film are looked for. */
+const NEWEST = 300;
 /** Fits whose videos show other frames than the film at the same time. */
 const OWN_TIME = new Set(["FIT_LOOP", "FIT_BOUNCE", "FIT_RETIME", "FIT_SLOW"]);
 
@@ -278,9 +280,9 @@ try {
   });
   dub = dubOf(operation);
   if (dub.result) {
-    const all = (await pagesOf("/v1/operations", "operations")).map(dubOf);
-    const others = all.filter((one) => one?.result && one.id !== dub.id && one.request.footageUri === dub.request.footageUri);
-    showResult(dub, others.reverse().slice(0, 20));
+    const { dubs } = await newestDubs(NEWEST, "", true);
+    const others = dubs.filter((one) => one.result && one.id !== dub.id && one.request.footageUri === dub.request.footageUri);
+    showResult(dub, others.slice(0, 20));
     say("The dub is done.");
   } else {
     at("failed").hidden = false;
