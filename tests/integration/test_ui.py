@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import http.server
 import json
@@ -217,6 +218,19 @@ def test_player_steps_in_lock_step(site: Site, dub: str, browser: Any) -> None:
         assert tab.problems == []
 
 
+def test_unplayable_original_leaves_the_dub(site: Site, dub: str, browser: Any) -> None:
+    """An original that the browser cannot play is said to be so, and the dub is shown alone."""
+    with signed_in(browser, site) as tab:
+        tab.page.route(
+            "**/ui/media/uploads/**", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"no video")
+        )
+        page = tab.open(f"{site.address}{dub}")
+        page.wait_for_selector("text=cannot play the original")
+        assert page.input_value("#wipe") == "0"
+        assert page.is_hidden("#mouth-before")
+        assert page.is_visible("#mouth-after")
+
+
 def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> None:
     """The form takes files and options of an earlier dub; the second dub can be put beside the first."""
     with signed_in(browser, site) as tab:
@@ -237,6 +251,27 @@ def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> Non
         assert tab.problems == []
         page.goto(f"{site.address}/ui/dubs")
         page.wait_for_selector("tbody tr:nth-child(2)")
+
+
+def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGateway, tmp_path: Path) -> None:
+    """A gateway that requires consent refuses the plan in a sentence, until a record of this footage is given."""
+    port = free_port()
+    start_gateway(http_port=port, require_consent="true")
+    record = {"subject": "Driver <b>", "granted_by": "Driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
+    record["footage_sha256"] = [hashlib.sha256(site.film.read_bytes()).hexdigest()]
+    (tmp_path / "driver.json").write_text(json.dumps(record))
+    (tmp_path / "list.json").write_text("[]")
+    with tab_of(browser) as tab:
+        page = tab.open(f"http://127.0.0.1:{port}/ui/new")
+        page.set_input_files("#film-file", site.film)
+        page.set_input_files("#speech-file", site.speech)
+        page.wait_for_selector("#plan .bad")
+        assert "consent" in page.inner_text("#plan .bad")
+        page.set_input_files("#consent-file", tmp_path / "list.json")
+        assert "is no consent record" in page.inner_text("#refusal")
+        page.set_input_files("#consent-file", tmp_path / "driver.json")
+        page.wait_for_selector("#create:enabled")
+        assert "Record of Driver <b>, given by Driver" in page.inner_text("#consent-state")
 
 
 def test_recorded_speech_is_uploaded(site: Site, browser: Any) -> None:

@@ -120,27 +120,31 @@ function showResult(dub, others) {
   at("mouths-card").hidden = !mouths.length;
   after.loop = true;
 
-  const troubles = { before: "", time: "" };
-  const showTrouble = () => {
+  const troubles = { before: "", after: "", time: "" };
+  const showTroubles = () => {
     at("trouble").textContent = Object.values(troubles).filter(Boolean).join(" ");
     at("trouble").hidden = !at("trouble").textContent;
+    at("mouth-before").parentElement.hidden = !sameTime || Boolean(troubles.before);
   };
-  before.addEventListener("error", () => {
-    troubles.before = "This browser cannot play the original. The dub is shown alone.";
-    wipe(0);
-    showTrouble();
+  const readBefore = () => {
+    // Of a video whose codec is unknown, a browser may play the sound alone.
+    troubles.before = before.error || !before.videoWidth ? "This browser cannot play the original. The dub is shown alone." : "";
+    if (troubles.before) wipe(0);
+    if (before.duration && after.duration) {
+      const longer = after.duration - before.duration > 3 / frameRate && request.fit !== "FIT_PAD";
+      sameTime = !OWN_TIME.has(request.fit) && !longer;
+      troubles.time = sameTime ? "" : "The dub has a timeline of its own, so the two videos show different moments of the film.";
+    }
+    showTroubles();
+  };
+  for (const event of ["error", "loadedmetadata"]) before.addEventListener(event, readBefore);
+  after.addEventListener("error", () => {
+    troubles.after = "This browser cannot play the dub: download the video.";
+    showTroubles();
   });
-  const compareTimes = () => {
-    if (!before.duration || !after.duration) return;
-    const differ = Math.abs(before.duration - after.duration) > 3 / frameRate && request.fit !== "FIT_PAD";
-    sameTime = !OWN_TIME.has(request.fit) && !(differ && after.duration > before.duration);
-    troubles.time = sameTime ? "" : "The dub has a timeline of its own, so the two videos show different moments of the film.";
-    at("mouth-before").parentElement.hidden = !sameTime;
-    showTrouble();
-  };
-  for (const video of [before, after]) video.addEventListener("loadedmetadata", compareTimes);
   after.addEventListener("loadedmetadata", () => {
     if (after.videoHeight) at("stage").style.setProperty("--shape", after.videoWidth / after.videoHeight);
+    if (before.readyState) readBefore();
   });
   before.src = mediaUrl(request.footageUri);
   after.src = mediaUrl(result.outputUri);

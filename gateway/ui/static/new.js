@@ -23,8 +23,9 @@ function preview(kind, url) {
   URL.revokeObjectURL(shownUrls[kind] ?? "");
   shownUrls[kind] = url;
   player.hidden = false;
-  player.onerror = () => {
-    player.hidden = true;
+  player.onerror = player.onloadedmetadata = () => {
+    // Of a video whose codec is unknown, a browser may play the sound alone.
+    player.hidden = Boolean(player.error) || player.videoWidth === 0;
   };
   player.src = url;
 }
