@@ -257,7 +257,13 @@ def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGa
     """A gateway that requires consent refuses the plan in a sentence, until a record of this footage is given."""
     port = free_port()
     start_gateway(http_port=port, require_consent="true")
-    record = {"subject": "Driver <b>", "granted_by": "Driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
+    record: dict[str, Any] = {
+        "subject": "Driver <b>",
+        "granted_by": "Driver",
+        "scope": "tests",
+        "date": "2026-01-31",
+        "reference": "box 7",
+    }
     record["footage_sha256"] = [hashlib.sha256(site.film.read_bytes()).hexdigest()]
     (tmp_path / "driver.json").write_text(json.dumps(record))
     (tmp_path / "list.json").write_text("[]")
