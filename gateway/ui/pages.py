@@ -67,6 +67,8 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
     ".weba": "audio/webm",
 }
 """Types of files that players take. Browsers would play QuickTime files under the type of MP4 alone."""
+_STATUS: Final = {grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503}
+"""Statuses of HTTP for refusals of RPCs. Others: 400."""
 _LONGEST_FORM: Final = 16 << 10
 _OWN_PATH: Final = re.compile(r"/ui(/[\w.~/-]*)?")
 _LIST_OPERATIONS: Final = operations_pb2.DESCRIPTOR.services_by_name["Operations"].methods_by_name["ListOperations"]
@@ -185,7 +187,7 @@ class Pages:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return _headed(RedirectResponse(f"/ui/sign-in?next={quote(request.url.path)}", 303))
-            refusal, number = _sentence(error), 503 if error.code() is grpc.StatusCode.UNAVAILABLE else 400
+            refusal, number = _sentence(error), _STATUS.get(error.code(), 400)
         if refusal:
             return self._html("message.html.j2", page.title, {"message": refusal}, number, section=page.section or page.path)
         return self._html(page.template, page.title, {**request.path_params, **values}, section=page.section or page.path)

@@ -225,7 +225,7 @@ def test_unplayable_original_leaves_the_dub(site: Site, dub: str, browser: Any) 
             "**/ui/media/uploads/**", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"no video")
         )
         page = tab.open(f"{site.address}{dub}")
-        page.wait_for_selector("text=cannot play the original")
+        page.wait_for_selector("text=The original is not shown")
         assert page.input_value("#wipe") == "0"
         assert page.is_hidden("#mouth-before")
         assert page.is_visible("#mouth-after")

@@ -128,7 +128,7 @@ function showResult(dub, others) {
   };
   const readBefore = () => {
     // Of a video whose codec is unknown, a browser may play the sound alone.
-    troubles.before = before.error || !before.videoWidth ? "This browser cannot play the original. The dub is shown alone." : "";
+    troubles.before = before.error || !before.videoWidth ? "The original is not shown: this browser cannot play it, or the upload has expired." : "";
     if (troubles.before) wipe(0);
     if (before.duration && after.duration) {
       const longer = after.duration - before.duration > 3 / frameRate && request.fit !== "FIT_PAD";

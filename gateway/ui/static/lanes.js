@@ -2,7 +2,7 @@
 import { reasonOf } from "./operations.js";
 
 const RATE_HZ = 8000;
-const LARGEST_BYTES = 400 << 20;
+const LARGEST_BYTES = 200 << 20;
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 

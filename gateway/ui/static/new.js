@@ -241,13 +241,13 @@ function plan() {
     at("plan").replaceChildren(element("p", { className: "soft" }, `The plan follows when ${missing} uploaded.`));
     return;
   }
+  at("plan").replaceChildren(element("p", { className: "soft" }, "The gateway looks at the film …"));
   quiet = setTimeout(estimate, QUIET_MS);
 }
 
 async function estimate() {
   const mine = new AbortController();
   asking = mine;
-  at("plan").replaceChildren(element("p", { className: "soft" }, "The gateway looks at the film …"));
   try {
     const found = await api("POST", "/v1/dubs:estimate", { dub: request() }, mine.signal);
     const tile = (value, text) => element("div", { className: "tile" }, element("b", {}, value), element("span", {}, text));
@@ -298,8 +298,8 @@ async function startFrom(id) {
   const earlier = dubOf(await api("GET", `/v1/operations/${encodeURIComponent(id)}`))?.request;
   if (!earlier) return;
   const set = (field, value) => {
-    if (value !== undefined && value !== "" && [...(at(field).options ?? [])].every((option) => option.value !== value) && at(field).options) return;
-    if (value !== undefined) at(field).value = value;
+    const { options } = at(field);
+    if (value !== undefined && (!options || [...options].some((option) => option.value === value))) at(field).value = value;
   };
   for (const [field, value] of [
     ["method", earlier.method],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import Response
 
 from gateway.settings import GatewaySettings
 from gateway.ui.pages import _own_path
@@ -47,6 +48,16 @@ def test_own_authorization_wins() -> None:
         Sessions(GatewaySettings()).authorization(request_of(cookie="dubstage-0=YWJj", sec_fetch_site="same-origin"))
         == "Bearer abc"
     )
+
+
+def test_cookie_is_secure_over_tls() -> None:
+    """Scripts never get the cookie, and a browser that came over TLS sends it over TLS alone."""
+    for scheme, secure in (("https", True), ("http", False)):
+        sent, answer = request_of(), Response()
+        sent.scope["scheme"] = scheme
+        Sessions(GatewaySettings()).begin(answer, sent, "abc")
+        cookie = answer.headers["set-cookie"].lower()
+        assert ("secure" in cookie, "httponly" in cookie, "samesite=strict" in cookie) == (secure, True, True)
 
 
 @pytest.mark.parametrize(
