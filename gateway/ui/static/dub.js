@@ -54,7 +54,7 @@ function optionRows(request) {
   return [
     ["Method", request.method || "the gateway's own choice"],
     ["Person", request.actor ? lastPart(request.actor) : "learned from the film"],
-    ["Length", words(request.fit, "FIT_").replace("unspecified", "cut")],
+    ["Length", words(request.fit, "FIT_").replace("unspecified", "")],
     ["Expression", words(request.expression, "EXPRESSION_").replace("unspecified", "keep where possible")],
     ["Expressiveness", String(request.expressiveness ?? 1)],
     ["Video", words(request.codec, "VIDEO_CODEC_").replace("unspecified", "as the film")],
