@@ -1,5 +1,5 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
-import { Refusal, api, capitalised, confirmed, day, during, element, lastPart, refused, say, spoken } from "./page.js";
+import { Refusal, api, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, showBar, spoken } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
 import { dubOf, ended, mediaUrl, newestDubs, reasonOf, shownName, stepName } from "./operations.js";
 import { Player } from "./player.js";
@@ -24,8 +24,7 @@ function showProgress(dub) {
   at("running").hidden = dub.ended;
   if (dub.ended) return;
   const share = Math.floor(100 * dub.fraction);
-  at("bar").setAttribute("aria-valuenow", share);
-  at("bar").firstElementChild.style.width = `${100 * dub.fraction}%`;
+  showBar(at("running"), dub.fraction);
   at("share").textContent = `${share} %`;
   at("remaining").textContent = dub.remaining === null ? "The time left is not known yet." : `about ${spoken(dub.remaining)} left`;
   if (dub.step && dub.step !== "OPERATION_STEP_UNSPECIFIED" && seen.at(-1) !== dub.step) seen.push(dub.step);
@@ -40,13 +39,6 @@ at("cancel").addEventListener("click", async () => {
   if (!(await confirmed("Cancel this dub?", ["What is finished of the dub is removed."], "Cancel the dub"))) return;
   await during(at("cancel"), () => api("POST", `/v1/${name}:cancel`, {}));
 });
-
-function rows(place, facts) {
-  const shown = facts.filter(([, value]) => value !== "" && value !== undefined && value !== null);
-  place.replaceChildren(
-    ...shown.map(([label, value]) => element("tr", {}, element("th", { scope: "row", className: "soft" }, label), element("td", {}, value))),
-  );
-}
 
 const words = (value, prefix) => (value ?? "").replace(prefix, "").toLowerCase().replaceAll("_", " ");
 
@@ -234,15 +226,15 @@ function showResult(dub, others) {
     }),
   );
 
-  rows(at("facts"), [
+  at("facts").replaceChildren(...factRows([
     ["Frames with a new mouth", `${result.numDubbed} of ${numFrames}`],
     ["Length", `${(numFrames / frameRate).toFixed(2)} s at ${Number(frameRate.toFixed(3))} frames per second`],
     ["Face", (result.faces ?? []).map((face) => [face.faceId === undefined ? "" : `number ${face.faceId}: `, face.why].join("")).join("; ")],
     ["Consent", result.consentOnRecord ? "on record" : "none on record"],
     ["Watermark", result.watermark || (result.watermarkOn ? "on, no frame was dubbed" : "off")],
     ["SHA-256 of the video", element("code", {}, result.mediaSha256)],
-  ]);
-  rows(at("options"), optionRows(request));
+  ]));
+  at("options").replaceChildren(...factRows(optionRows(request)));
   at("warnings-card").hidden = !result.warnings?.length;
   at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, capitalised(text))));
   showVersions(dub, others, before);

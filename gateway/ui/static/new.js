@@ -1,5 +1,5 @@
 // The page of a new dub: uploads, faces, options, plan, and the begin of the dub.
-import { Refusal, api, during, element, lastPart, pagesOf, refused, say, secondsOf, sized, spoken } from "./page.js";
+import { Refusal, api, during, element, lastPart, pagesOf, refused, say, secondsOf, showBar, sized, spoken } from "./page.js";
 import { dubOf, ended, mediaUrl, shownName } from "./operations.js";
 import { plainName, random, upload } from "./upload.js";
 
@@ -9,13 +9,6 @@ const at = (id) => document.querySelector(`#${id}`);
 const form = at("dub");
 const chosen = { film: "", speech: "", consent: null, face: null, filmName: "" };
 const shownUrls = {};
-
-function showBar(place, share) {
-  const bar = place.querySelector(".bar");
-  bar.setAttribute("aria-valuenow", Math.round(100 * share));
-  bar.firstElementChild.style.width = `${100 * share}%`;
-  bar.hidden = share >= 1;
-}
 
 /** Show a film or a sound in its player. A browser cannot play every file that the gateway reads. */
 function preview(kind, url) {
@@ -279,10 +272,9 @@ at("method").addEventListener("change", () => {
   at("fit").disabled = at("method").selectedOptions[0].dataset.own === "1";
 });
 
-const bytes = crypto.getRandomValues(new Uint8Array(16));
-const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-/** The id of the request: a second click, or a call that broke, begins no second dub. */
-const requestId = `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20)}`;
+const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+/** The id of the request, a UUID: a second click, or a call that broke, begins no second dub. */
+const requestId = hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-4$3-a$4-$5");
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -75,7 +75,7 @@ export function element(name, properties = {}, ...content) {
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else node.setAttribute(key === "className" ? "class" : key, value === true ? "" : value);
   }
-  node.append(...content.flat().filter((part) => part !== null && part !== undefined && part !== false));
+  node.append(...content.flat(Infinity).filter((part) => part !== null && part !== undefined && part !== false));
   return node;
 }
 
@@ -87,6 +87,21 @@ export function refused(problem) {
   banner.hidden = !text;
   if (text) banner.scrollIntoView({ block: "nearest" });
   if (problem instanceof Error && !(problem instanceof Refusal)) console.error(problem);
+}
+
+/** Show a share, 0 to 1, in the bar of a place. A full bar is hidden. */
+export function showBar(place, share) {
+  const bar = place.querySelector(".bar");
+  bar.setAttribute("aria-valuenow", Math.round(100 * share));
+  bar.firstElementChild.style.width = `${100 * share}%`;
+  bar.hidden = share >= 1;
+}
+
+/** Return rows of a table of facts from pairs of name and value. Facts without a value are left out. */
+export function factRows(facts) {
+  return facts
+    .filter(([, value]) => value !== "" && value !== undefined && value !== null)
+    .map(([name, value]) => element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", {}, value)));
 }
 
 /** Tell a sentence to users of screen readers. */

@@ -1,19 +1,12 @@
 // People who are enrolled: consent, expiry, withdrawal, and erasure with its receipt.
-import { api, confirmed, day, during, element, lastPart, pagesOf, refused, say } from "./page.js";
+import { api, confirmed, day, during, element, factRows, lastPart, pagesOf, refused, say } from "./page.js";
 import { newestDubs, shownName } from "./operations.js";
 
 /** Dubs among which those of a person are looked for. */
 const NEWEST = 1000;
 const place = document.querySelector("#people");
 
-function facts(rows) {
-  const shown = rows.filter(([, value]) => value !== "" && value !== null);
-  return element(
-    "table",
-    { className: "facts" },
-    element("tbody", {}, shown.map(([name, value]) => element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", {}, value)))),
-  );
-}
+const facts = (rows) => element("table", { className: "facts" }, element("tbody", {}, factRows(rows)));
 
 function consentRows(record) {
   if (!record) return [["Consent", "none on record"]];
@@ -73,7 +66,7 @@ function card(actor, dubs) {
         ["Method", actor.method],
         ["Frames learned from", actor.numEnrolledFrames],
         ["Dubs made", made.length ? made.map((dub) => [element("a", { href: `/ui/dubs/${dub.id}` }, shownName(dub.request.outputUri)), element("br")]) : `none among the newest ${NEWEST}`],
-      ].map(([name, value]) => [name, Array.isArray(value) ? element("span", {}, value) : value])),
+      ]),
     ),
     element("div", { className: "row end" }, actor.consent && !actor.consentProblem ? withdraw : null, erase),
   );
