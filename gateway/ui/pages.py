@@ -159,8 +159,7 @@ class Pages:
         own = [Route(f"/ui{page.path}", self._handler(page), methods=["GET"]) for page in PAGES]
         return [
             *own,
-            Route("/ui", self._first, methods=["GET"]),
-            Route("/ui/", self._first, methods=["GET"]),
+            *(Route(path, self._first, methods=["GET"]) for path in ("/ui", "/ui/")),
             Route("/ui/sign-in", self._sign_in_page, methods=["GET"]),
             Route("/ui/sign-in", self._sign_in, methods=["POST"]),
             Route("/ui/sign-out", self._sign_out, methods=["POST"]),

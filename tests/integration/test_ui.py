@@ -468,9 +468,9 @@ def test_other_tenants_file_refused(site: Site, dub: str, browser: Any) -> None:
 
 
 def run_ui(stages: RunningStages, data: Path, *options: str) -> subprocess.Popen[str]:
-    environment = {f"DUBSTAGE_{name.upper()}": address for name, address in stages.endpoints().items()}
+    endpoints = {f"DUBSTAGE_{name.upper()}": address for name, address in stages.endpoints().items()}
     command = [sys.executable, "-P", "-m", "gateway.cli", "ui", "--no-browser", *options]
-    variables = {**os.environ, **environment, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts")}
+    variables = {**os.environ, **endpoints, "DUBSTAGE_DATA_DIR": str(data)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
 
 

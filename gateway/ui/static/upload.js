@@ -4,18 +4,14 @@ import { Refusal, pagesOf, refusalOf } from "./page.js";
 const PIECE_BYTES = 8 << 20;
 const ATTEMPTS = 6;
 
-/** Return a short text that follows from another text: 10 digits and letters. */
+/** Return 10 digits and letters that follow from a text. Web Crypto's digests are there for https and this machine alone. */
 function mark(text) {
-  // cyrb53, a public-domain hash: the Web Crypto API is there for https and this machine alone.
-  let [a, b] = [0xdeadbeef, 0x41c6ce57];
+  let [first, second] = [1, 7];
   for (const character of text) {
-    const code = character.codePointAt(0);
-    a = Math.imul(a ^ code, 2654435761);
-    b = Math.imul(b ^ code, 1597334677);
+    first = (first * 31 + character.codePointAt(0)) % 36 ** 5;
+    second = (second * 131 + character.codePointAt(0)) % 36 ** 5;
   }
-  a = Math.imul(a ^ (a >>> 16), 2246822507) ^ Math.imul(b ^ (b >>> 13), 3266489909);
-  b = Math.imul(b ^ (b >>> 16), 2246822507) ^ Math.imul(a ^ (a >>> 13), 3266489909);
-  return (4294967296 * (2097151 & b) + (a >>> 0)).toString(36).padStart(10, "0").slice(-10);
+  return [first, second].map((part) => part.toString(36).padStart(5, "0")).join("");
 }
 
 /** Return the name of a file without characters that the gateway refuses, as [stem, suffix]. */
