@@ -53,18 +53,15 @@ _HEADERS: Final[Mapping[str, str]] = {
 }
 _MEDIA_TYPES: Final[Mapping[str, str]] = {
     ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
     ".mov": "video/mp4",
     ".webm": "video/webm",
     ".mkv": "video/x-matroska",
-    ".ogv": "video/ogg",
     ".wav": "audio/wav",
     ".mp3": "audio/mpeg",
     ".m4a": "audio/mp4",
     ".flac": "audio/flac",
     ".ogg": "audio/ogg",
     ".opus": "audio/ogg",
-    ".weba": "audio/webm",
 }
 """Types of files that players take. Browsers would play QuickTime files under the type of MP4 alone."""
 _STATUS: Final = {grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503}
