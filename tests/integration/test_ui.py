@@ -46,8 +46,6 @@ def free_port() -> int:
 
 @dataclass
 class Site:
-    """A gateway with two tenants, and the address of its pages."""
-
     gateway: RunningGateway
     address: str
     film: Path
@@ -116,7 +114,6 @@ def signed_in(browser: Any, site: Site, token: str = TOKEN, **options: Any) -> I
 
 
 def serious(page: Any) -> list[str]:
-    """Return what axe finds that keeps people from using a page."""
     found = axe_playwright_python.Axe().run(page).response["violations"]
     return [
         f"{rule['id']}: {node['target']} {node['failureSummary']}"
@@ -127,7 +124,6 @@ def serious(page: Any) -> list[str]:
 
 
 def give_files(site: Site, page: Any) -> None:
-    """Choose film and speech on the page of a new dub, and wait for the plan."""
     page.set_input_files("#film-file", site.film)
     page.set_input_files("#speech-file", site.speech)
     page.wait_for_selector(".face")
@@ -145,7 +141,6 @@ def until(page: Any, expression: str) -> None:
 
 
 def times_of(page: Any) -> list[float]:
-    """Return the times of original and dub, seconds."""
     return page.evaluate("['#before', '#after'].map((id) => document.querySelector(id).currentTime)")
 
 
