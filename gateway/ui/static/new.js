@@ -190,7 +190,7 @@ at("consent-file").addEventListener("change", async (event) => {
       chosen.consent = record;
       at("consent-state").textContent = `Record of ${record.subject}, given by ${record.granted_by ?? record.grantedBy} on ${record.date}.`;
     } catch {
-      refused(`${file.name} is no consent record: choose the JSON file that dubstage consent or your administrator has written.`);
+      at("consent-state").textContent = `${file.name} is no consent record: choose the JSON file with the record of the person.`;
     }
   }
   plan();
