@@ -54,7 +54,7 @@ from gateway.media.encoders import check_target
 from gateway.media.mix import DUCK_DB, SoundMix
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
-from services.common.array_types import Float32
+from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequestError, MessageTooLargeError
 from services.common.methods import DEFAULT_METHOD, method_named
 
@@ -393,7 +393,27 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
             )
             for part in outcome.parts
         ],
+        spans=_spans(outcome.plan.reason),
+        frame_rate_num=outcome.video.video.average_rate.numerator,
+        frame_rate_den=outcome.video.video.average_rate.denominator,
+        mouths=[
+            pb.MouthSample(
+                frame_index=mouth.frame,
+                box=pb.FaceBox(**dict(zip(("left", "top", "width", "height"), mouth.box, strict=True))),
+                opening=mouth.opening,
+            )
+            for mouth in outcome.mouths
+        ],
     )
+
+
+def _spans(reason: Int32) -> list[pb.FrameSpan]:
+    """Return the frames in a row that have one reason; `reason` is FrameReason, int32 [T]."""
+    starts = np.flatnonzero(np.diff(reason, prepend=-1)).tolist()
+    return [
+        pb.FrameSpan(reason=int(reason[start]), first_frame=start, num_frames=end - start)  # type: ignore[arg-type]  # an enum's number
+        for start, end in zip(starts, [*starts[1:], len(reason)], strict=True)
+    ]
 
 
 def estimate_message(estimate: DubEstimate) -> pb.EstimateDubResponse:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from google.longrunning import operations_pb2, operations_pb2_grpc
@@ -19,6 +19,7 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.former import former_progress, former_type, from_former, to_former
 from gateway.api.messages import consent_from
+from gateway.api.resources import time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, watermark_details
@@ -63,6 +64,10 @@ def operation_message(record: OperationRecord) -> operations_pb2.Operation:
     if record.done:
         progress.ClearField("remaining")
         progress.fraction = 1.0 if record.error is None else progress.fraction
+    if record.kind == DUB:
+        progress.dub.CopyFrom(_without_consents(pb.CreateDubRequest.FromString(record.request)))
+    if (created := time_message(record.created_at)) is not None:
+        progress.create_time.CopyFrom(created)
     metadata: Message = progress
     response = _RESPONSE[record.kind].FromString(record.response) if record.response is not None else None
     if record.contract == FORMER:
@@ -74,6 +79,23 @@ def operation_message(record: OperationRecord) -> operations_pb2.Operation:
     if record.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(record.error))
     return message
+
+
+def listed_message(record: OperationRecord) -> operations_pb2.Operation:
+    """Return the message of an operation for a list, which leaves out what grows with the length of a video."""
+    message = operation_message(record)
+    result = pb.DubResult()
+    if message.response.Unpack(result):
+        del result.spans[:], result.mouths[:]
+        message.response.Pack(result)
+    return message
+
+
+def _without_consents(request: pb.CreateDubRequest) -> pb.CreateDubRequest:
+    for holder in (request, *request.lines):
+        holder.ClearField("consent")
+    request.ClearField("reference_consent")
+    return request
 
 
 def in_v1(record: OperationRecord) -> OperationRecord:
@@ -147,17 +169,46 @@ def page_number_from(page_token: str) -> int:
     return int(page_token or 0)
 
 
-def done_filter_from(text: str) -> bool | None:
-    """Return the state that a list is filtered by: True for `done = true`, False for `done = false`, None for an empty text.
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """Operations that a list has.
+
+    Attributes:
+        done: only operations that have ended (True) or have not ended (False); None: all.
+        kind: only operations of this kind; empty: all.
+        newest: whether the list begins with the operation that was submitted last.
+    """
+
+    done: bool | None = None
+    kind: str = ""
+    newest: bool = False
+
+
+_CONDITIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "done=true": {"done": True},
+    "done=false": {"done": False},
+    **{f"kind={kind}": {"kind": kind} for kind in _REQUEST},
+    "order=newest": {"newest": True},
+}
+
+
+def list_filter_from(text: str) -> ListFilter:
+    """Return what the filter of a list says: conditions with AND between them, such as `done=true AND kind=dub AND order=newest`.
 
     Raises:
-        InvalidRequestError: the text is another one.
+        InvalidRequestError: a condition is unknown, or contradicts another one.
     """
-    known = {"": None, "done=true": True, "done=false": False}
-    words = "".join(text.split()).lower()
-    if words not in known:
-        raise InvalidRequestError(f"filter: {text[:80]!r} is not understood: give done=true, done=false or nothing", field="filter")
-    return known[words]
+    found: dict[str, Any] = {}
+    for condition in re.split(r"\s+AND\s+", text.strip()) if text.strip() else ():
+        known = _CONDITIONS.get("".join(condition.split()).lower(), {})
+        if not known or known.keys() & found.keys():
+            raise InvalidRequestError(
+                f"filter: {text[:80]!r} is not understood: give some of done=true or done=false, kind={'|'.join(_REQUEST)} and "
+                "order=newest, with AND between them, or nothing",
+                field="filter",
+            )
+        found |= known
+    return ListFilter(**found)
 
 
 LONGEST_WAIT_S: Final = 3600.0
@@ -181,13 +232,13 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
     async def ListOperations(  # noqa: N802
         self, request: operations_pb2.ListOperationsRequest, context: Any
     ) -> operations_pb2.ListOperationsResponse:
-        """List operations in the order of their submission."""
+        """List operations in the order of their submission, or the newest first."""
         size = page_size_from(request.page_size)
-        after, done = page_number_from(request.page_token), done_filter_from(request.filter)
-        records = await self._runner.list(after=after, limit=size + 1, done=done)
+        after, wanted = page_number_from(request.page_token), list_filter_from(request.filter)
+        records = await self._runner.list(after=after, limit=size + 1, done=wanted.done, kind=wanted.kind, newest=wanted.newest)
         page = records[:size]
         token = str(page[-1].number) if len(records) > size else ""
-        return operations_pb2.ListOperationsResponse(operations=map(operation_message, page), next_page_token=token)
+        return operations_pb2.ListOperationsResponse(operations=map(listed_message, page), next_page_token=token)
 
     async def GetOperation(  # noqa: N802
         self, request: operations_pb2.GetOperationRequest, context: Any

@@ -7,6 +7,8 @@ deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping
   event per message, then the event `end`; or the event `error`.
 * With `body: "data"` in the contract, the body of the request is a file, or the part of it that `Content-Range` names. With
   `response_body: "data"`, the answer is a file, or the part that `Range` names. `Repr-Digest` (RFC 9530) has its SHA-256.
+* A browser that is signed in to the pages (gateway/ui) sends a cookie in place of `authorization`. The cookie counts only in
+  requests that a page of this server sends.
 * An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
 """
 
@@ -50,6 +52,8 @@ from gateway.api.openapi import openapi_document
 from gateway.api.uploads import READY_KEY
 from gateway.media.uploads import PIECE_BYTES
 from gateway.settings import GatewaySettings
+from gateway.ui.pages import Pages
+from gateway.ui.session import Sessions
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
 from services.common.server.auth import AUTHORIZATION_KEY
@@ -75,10 +79,10 @@ _SEND_S: Final = 60.0
 _POLL_S: Final = 1.0
 _PING_S: Final = 15
 _MAX_HEAD_BYTES: Final = 32 << 10
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _EVENTS: Final = "text/event-stream"
 _FILE: Final = "data"
 """Field of a message that is the body of a request or a response."""
+_DOWNLOAD: Final = media_pb2.DESCRIPTOR.services_by_name["MediaService"].methods_by_name["DownloadFile"]
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "OK": 200,
     "CANCELLED": 499,
@@ -432,14 +436,15 @@ class RestApplication:
         self._calls = _Calls(channel, settings)
         self._channel = channel
         self._max_bytes = settings.max_message_bytes
-        # Without tokens, a page in the user's browser must not reach the gateway under a name of its own (DNS rebinding).
-        self._hosts = _LOOPBACK if settings.auth_token_file is None and settings.host in _LOOPBACK else None
+        self._sessions = Sessions(settings)
         self._openapi = json.dumps(openapi_document(ROUTES), indent=1).encode()
         verbs = sorted({route.verb for route in ROUTES})
+        pages = Pages(self._sessions, settings, self._called_by_page, self._download_to_page)
         self.application = Starlette(
             routes=[
                 Route("/healthz", self._health, methods=["GET"]),
                 Route("/openapi.json", self._document, methods=["GET"]),
+                *pages.routes(),
                 Route("/{path:path}", self._rpc, methods=verbs),
             ]
         )
@@ -462,7 +467,7 @@ class RestApplication:
 
     async def _rpc(self, request: Request) -> Response:
         path = request.url.path
-        if refusal := self._foreign(request):
+        if refusal := self._sessions.refusal(request):
             return _plain(403, "PERMISSION_DENIED", refusal)
         matching = {route.verb: route for route in (*ROUTES, *FORMER_ROUTES) if route.pattern.fullmatch(path)}
         route = matching.get(request.method)
@@ -489,7 +494,7 @@ class RestApplication:
             return _error(_failure(error))
 
     async def _called(self, route: HttpRoute, message: Message, request: Request) -> Response:
-        metadata, method = _metadata(request), route.method
+        metadata, method = self._metadata(request), route.method
         if route.takes_file:
             return await self._upload(method, message, request, metadata)
         if route.gives_file:
@@ -546,16 +551,21 @@ class RestApplication:
 
         return first, data()
 
-    def _foreign(self, request: Request) -> str:
-        """Return why a request is refused that another page of a browser sends; empty: it is no such request."""
-        host = request.headers.get("host", "")
-        names = {host.strip("[]"), host.rpartition(":")[0].strip("[]")}
-        if self._hosts is not None and not names & self._hosts:
-            return f"this gateway serves its own machine: call it as localhost, not as {host[:80]!r}"
-        origin = request.headers.get("origin")
-        if request.method != "GET" and origin is not None and origin.partition("://")[2] != host:
-            return f"a page of {origin[:80]!r} may not call this gateway"
-        return ""
+    async def _called_by_page(self, method: MethodDescriptor, message: Message, authorization: str) -> Message:
+        return await self._calls.unary(method, message, _with_authorization(authorization))
+
+    async def _download_to_page(self, request: Request, path: str) -> Response:
+        if refusal := self._sessions.refusal(request):
+            return _plain(403, "PERMISSION_DENIED", refusal)
+        try:
+            return await self._download(_DOWNLOAD, media_pb2.DownloadFileRequest(path=path), request, self._metadata(request))
+        except DubstageError as error:
+            return _error(_refusal(error))
+        except grpc.aio.AioRpcError as error:
+            return _error(_failure(error))
+
+    def _metadata(self, request: Request) -> grpc.aio.Metadata:
+        return _with_authorization(self._sessions.authorization(request))
 
     async def _body(self, request: Request) -> bytes:
         """Return the body of a request.
@@ -577,9 +587,9 @@ class RestApplication:
         return b"".join(parts)
 
 
-def _metadata(request: Request) -> grpc.aio.Metadata:
+def _with_authorization(authorization: str) -> grpc.aio.Metadata:
     metadata = grpc.aio.Metadata()
-    if authorization := request.headers.get(AUTHORIZATION_KEY):
+    if authorization:
         metadata.add(AUTHORIZATION_KEY, authorization)
     return metadata
 

@@ -16,7 +16,7 @@ from gateway.api.batch_service import batch_message
 from gateway.api.batches import BATCH, BatchViews, outputs_of
 from gateway.api.errors import ErrorRewriter
 from gateway.api.former import to_former
-from gateway.api.operations import asked_by, operation_message, page_number_from, page_size_from
+from gateway.api.operations import asked_by, listed_message, page_number_from, page_size_from
 from gateway.api.resources import BATCHES, WEBHOOKS, id_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
@@ -61,7 +61,7 @@ def data_of(operations: OperationStore, views: BatchViews, told: Callable[[str],
     def data(delivery: Delivery) -> Mapping[str, Any] | None:
         try:
             if delivery.event is not EventType.BATCH_DONE:
-                return json_format.MessageToDict(operation_message(operations.get(delivery.subject)))
+                return json_format.MessageToDict(listed_message(operations.get(delivery.subject)))
             view = views.view(delivery.subject)
         except (OperationNotFoundError, BatchNotFoundError):
             return None

@@ -71,6 +71,7 @@ COMMANDS: Final = (
     "serve",
     "train",
     "trainset",
+    "ui",
 )
 """Names of the commands. Each command has a module of the same name in this package or in research.cli."""
 RESEARCH_COMMANDS: Final = ("evaluate", "export", "train", "trainset")

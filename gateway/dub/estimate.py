@@ -164,7 +164,8 @@ def _pictures(info: MediaInfo) -> list[tuple[float, UInt8]]:
     found: list[tuple[float, UInt8]] = []
     with open_input(info.path, only="picture") as container:
         stream = video_stream(container, info.path)
-        for place in range(_SAMPLES):
+        # A single picture cannot be sought, so it is decoded once.
+        for place in range(_SAMPLES if video.num_frames > 1 else 1):
             if video.num_frames > 1:
                 at = video.pts[min(video.num_frames - 1, (2 * place + 1) * video.num_frames // (2 * _SAMPLES))]
                 container.seek(int(at), stream=stream)

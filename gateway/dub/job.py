@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ from gateway.dub.footage import check_length
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.messages import OnProgress
+from gateway.dub.mouth_samples import mouth_samples
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
     DubOutcome,
@@ -62,6 +64,7 @@ from gateway.dub.request import (
     sound_of,
 )
 from gateway.dub.scene import SceneLines
+from gateway.dub.slow_expression import target_mouths
 from gateway.dub.speech import (
     motion_frames_for,
     speech_duration,
@@ -226,23 +229,24 @@ class DubJob:
                 personalize_s=learning_s,
                 cpu_s=time.process_time() - used,
             )
+            mouths = await asyncio.to_thread(mouth_samples, plan, video.faces, None if lines else partial(target_mouths, workspace))
             if fresh and not lines:
                 await asyncio.to_thread(self._store_pace, info, video, plan, times, own=own)
-        first = parts[0].person
         return DubOutcome(
             written=writer.report,
             info=info,
             video=video.info,
             plan=plan,
-            actor=first.actor,
-            face_id=first.face_id,
+            actor=parts[0].person.actor,
+            face_id=parts[0].person.face_id,
             parts=tuple(_outcome_of(part, line) for part, line in zip_longest(parts, request.lines)),
             facts=facts,
             windows_computed=journal.computed - computed,
             windows_reused=journal.reused - reused,
             times=times,
             watermark=video_watermark(mark, dubbed=dubbed),
-            undubbed=about_no_frame(plan, first.unlearned),
+            mouths=mouths,
+            undubbed=about_no_frame(plan, parts[0].person.unlearned),
             warnings=[
                 *(about_left_out(info) if own else ()),
                 *_about_parts(parts, request.lines, info, own=own),

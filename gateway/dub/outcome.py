@@ -9,6 +9,7 @@ from typing import Final
 from gateway.dub.composite import VideoFacts
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.journal import Journal
+from gateway.dub.mouth_samples import MouthSample
 from gateway.dub.plan import SILENT, Plan
 from gateway.dub.records import RecordSpan
 from gateway.dub.speech import SpeechExtent
@@ -93,6 +94,7 @@ class DubOutcome:
         windows_computed: number of windows that this run rendered.
         windows_reused: number of windows that an earlier run had finished.
         times: seconds of each stage.
+        mouths: the target's mouth in some frames of the video.
         undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
         parts: the face that was dubbed, or one part for each line.
     """
@@ -108,6 +110,7 @@ class DubOutcome:
     windows_reused: int
     times: StageTimes
     watermark: VideoWatermark
+    mouths: tuple[MouthSample, ...] = ()
     undubbed: str = ""
     warnings: list[str] = field(default_factory=list)
     parts: tuple[PartOutcome, ...] = ()

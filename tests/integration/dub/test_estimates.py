@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -38,6 +39,15 @@ def test_estimate_is_the_dub(gateway: RunningGateway, media: Media, actor: str) 
             client.estimate(connection, client.dub.request(**dubbing("estimated.mp4", seed=-1)))
         assert caught.value.reason == "INVALID_REQUEST"
     assert not (media.root / "estimated.mp4").exists()
+
+
+def test_single_picture_is_estimated(gateway: RunningGateway, media: Media, astronaut: Path) -> None:
+    """A picture that a method makes a video of has an estimate too."""
+    shutil.copyfile(astronaut, media.root / "estimated.png")
+    with gateway.connect() as connection:
+        request = client.dub.request(**dubbing("estimated.mp4", footage="estimated.png", method="headpose"))
+        found = client.estimate(connection, request)
+    assert found.num_rendered == found.num_frames > 0
 
 
 @pytest.mark.long

@@ -1,0 +1,301 @@
+"""Application of the pages: their routes, the sign-in, headers, and the media of players."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, quote
+
+import grpc.aio
+import jinja2
+from google.longrunning import operations_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from dubstage.client.errors import status_of
+from gateway.settings import GatewaySettings
+from gateway.ui.session import LOOPBACK, Sessions
+from services.common.methods import METHODS
+
+Call = Callable[[MethodDescriptor, Message, str], Awaitable[Message]]
+"""Calls a unary RPC of the gateway: the RPC, its request, and the value of `authorization` (empty: none). Raises AioRpcError."""
+Download = Callable[[Request, str], Awaitable[Response]]
+"""Answers a request with the file at a path of the media folder, or with the part that the header `Range` names."""
+
+_FOLDER: Final = Path(__file__).parent
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' blob:",
+        "connect-src 'self' blob:",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(self)",
+}
+_MEDIA_TYPES: Final[Mapping[str, str]] = {
+    ".mp4": "video/mp4",
+    ".mov": "video/mp4",
+    ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+    ".wav": "audio/wav",
+    ".mp3": "audio/mpeg",
+    ".m4a": "audio/mp4",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+}
+"""Types of files that players take. Browsers would play QuickTime files under the type of MP4 alone."""
+_STATUS: Final = {grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503}
+"""Statuses of HTTP for refusals of RPCs. Others: 400."""
+_LONGEST_FORM: Final = 16 << 10
+_OWN_PATH: Final = re.compile(r"/ui(/[\w.~/-]*)?")
+_LIST_OPERATIONS: Final = operations_pb2.DESCRIPTOR.services_by_name["Operations"].methods_by_name["ListOperations"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """User who asks for a page.
+
+    Attributes:
+        authorization: value of `authorization` of the user's calls; empty: the gateway asks for no token.
+    """
+
+    authorization: str
+    _call: Call
+
+    async def call(self, method: MethodDescriptor, message: Message) -> Any:
+        """Call a unary RPC and return its response.
+
+        Raises:
+            grpc.aio.AioRpcError: the RPC was refused; the page then shows the sentence of the refusal.
+        """
+        return await self._call(method, message, self.authorization)
+
+
+Values = Callable[[Caller, Request], Awaitable[Mapping[str, object]]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """One page.
+
+    Attributes:
+        path: path of Starlette below `/ui`, such as `/dubs/{operation}`.
+        template: file in `templates/`.
+        title: title of the window.
+        nav: text in the navigation; empty: the page is not in the navigation.
+        section: path of the page whose entry of the navigation is marked; empty: the page's own.
+        values: returns values for the template, besides the parameters of the path; None: there are none.
+    """
+
+    path: str
+    template: str
+    title: str
+    nav: str = ""
+    section: str = ""
+    values: Values | None = None
+
+
+async def _methods(_: Caller, __: Request) -> Mapping[str, object]:
+    return {"methods": list(METHODS.values())}
+
+
+PAGES: Final[tuple[Page, ...]] = (
+    Page(path="/dubs", template="dubs.html.j2", title="Dubs", nav="Dubs"),
+    Page(path="/new", template="new.html.j2", title="New dub", nav="New dub", values=_methods),
+    Page(path="/dubs/{operation}", template="dub.html.j2", title="Dub", section="/dubs"),
+    Page(path="/people", template="people.html.j2", title="People", nav="People"),
+)
+"""All pages. The first page is the one that the gateway opens with."""
+
+
+class Pages:
+    """Pages of a gateway.
+
+    Args:
+        sessions: the sessions of browsers.
+        settings: settings of the gateway.
+        call: calls the RPCs of the gateway.
+        download: answers with files.
+    """
+
+    def __init__(self, sessions: Sessions, settings: GatewaySettings, call: Call, download: Download) -> None:
+        self._sessions = sessions
+        self._is_open = not sessions.needs_token and settings.host not in LOOPBACK
+        self._call = call
+        self._download = download
+        self._environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes of all pages and of what they load."""
+        own = [Route(f"/ui{page.path}", self._handler(page), methods=["GET"]) for page in PAGES]
+        return [
+            *own,
+            *(Route(path, self._first, methods=["GET"]) for path in ("/ui", "/ui/")),
+            Route("/ui/sign-in", self._sign_in_page, methods=["GET"]),
+            Route("/ui/sign-in", self._sign_in, methods=["POST"]),
+            Route("/ui/sign-out", self._sign_out, methods=["POST"]),
+            Route("/ui/media/{path:path}", self._media, methods=["GET"]),
+            Mount("/ui/static", _StaticFiles(directory=_FOLDER / "static")),
+            Route("/ui/{path:path}", self._missing, methods=["GET", "POST"]),
+        ]
+
+    def _handler(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            return self._refused(request) or await self._page(page, request)
+
+        return answer
+
+    async def _page(self, page: Page, request: Request) -> Response:
+        caller = Caller(f"Bearer {token}" if (token := self._sessions.token(request)) else "", self._call)
+        values: Mapping[str, object] = {}
+        refusal, number = "", 200
+        try:
+            if self._sessions.needs_token:
+                await caller.call(_LIST_OPERATIONS, operations_pb2.ListOperationsRequest(page_size=1))
+            if page.values is not None:
+                values = await page.values(caller, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                return _headed(RedirectResponse(f"/ui/sign-in?next={quote(request.url.path)}", 303))
+            refusal, number = _sentence(error), _STATUS.get(error.code(), 400)
+        if refusal:
+            return self._html("message.html.j2", page.title, {"message": refusal}, number, section=page.section or page.path)
+        return self._html(page.template, page.title, {**request.path_params, **values}, section=page.section or page.path)
+
+    async def _first(self, _: Request) -> Response:
+        return _headed(RedirectResponse(f"/ui{PAGES[0].path}", 303))
+
+    async def _missing(self, request: Request) -> Response:
+        text = f"There is no page {request.url.path[:200]}."
+        return self._refused(request) or self._html("message.html.j2", "No such page", {"message": text}, 404)
+
+    async def _media(self, request: Request) -> Response:
+        """Send a file of the caller under a type that players take. The file is never shown as a page."""
+        path = request.path_params["path"]
+        response = await self._download(request, path)
+        if response.status_code < 400:
+            response.headers["Content-Type"] = _MEDIA_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
+        response.headers.update({**_HEADERS, "Content-Security-Policy": "sandbox", "Cache-Control": "private, no-cache"})
+        return response
+
+    async def _sign_in_page(self, request: Request) -> Response:
+        return self._refused(request) or self._sign_in_form(request.query_params.get("next", ""))
+
+    def _sign_in_form(self, after: str, problem: str = "", number: int = 200) -> Response:
+        values = {"next": _own_path(after), "problem": problem}
+        return self._html("sign_in.html.j2", "Sign in", values, number)
+
+    async def _sign_in(self, request: Request) -> Response:
+        """Check a token by a call, and give the browser the cookie."""
+        if refused := self._refused(request):
+            return refused
+        form = await _form(request)
+        if form is None:
+            return self._sign_in_form("", f"The form has more than {_LONGEST_FORM >> 10} KiB.", 413)
+        token = form.get("token", "").strip()
+        if not (token and token.isascii() and token.isprintable()):
+            return self._sign_in_form(form.get("next", ""), "Give a token: one line of plain ASCII.", 400)
+        try:
+            await self._call(_LIST_OPERATIONS, operations_pb2.ListOperationsRequest(page_size=1), f"Bearer {token}")
+        except grpc.aio.AioRpcError as error:
+            wrong = error.code() is grpc.StatusCode.UNAUTHENTICATED
+            text = "The gateway does not accept this token." if wrong else _sentence(error)
+            return self._sign_in_form(form.get("next", ""), text, 401 if wrong else 503)
+        response = RedirectResponse(_own_path(form.get("next", "")), 303)
+        self._sessions.begin(response, request, token)
+        return _headed(response)
+
+    async def _sign_out(self, request: Request) -> Response:
+        if refused := self._refused(request):
+            return refused
+        response = RedirectResponse("/ui/sign-in", 303)
+        self._sessions.end(response)
+        return _headed(response)
+
+    def _refused(self, request: Request) -> Response | None:
+        """Return the refusal of a request; None: the request is allowed."""
+        text = self._sessions.refusal(request)
+        if not text and self._is_open:
+            text = (
+                "this gateway listens to other machines and asks for no token, so its pages are off: set DUBSTAGE_AUTH_TOKEN_FILE "
+                "to a file of tokens, or DUBSTAGE_HOST to 127.0.0.1"
+            )
+        return self._html("message.html.j2", "Refused", {"message": _capitalised(text)}, 403) if text else None
+
+    def _html(self, template: str, title: str, values: Mapping[str, object], number: int = 200, *, section: str = "") -> Response:
+        text = self._environment.get_template(template).render(
+            title=title,
+            nav=[page for page in PAGES if page.nav],
+            section=section,
+            signed_in=self._sessions.needs_token and bool(section),
+            **values,
+        )
+        return _headed(HTMLResponse(text, number, {"Cache-Control": "no-store"}))
+
+
+class _StaticFiles(StaticFiles):
+    """Files of the package, with the headers of the pages. A new version of dubstage is asked for at every load."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """Return a file."""
+        response = super().file_response(*args, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return _headed(response)
+
+
+def _headed(response: Response) -> Response:
+    response.headers.update(_HEADERS)
+    return response
+
+
+def _own_path(text: str) -> str:
+    """Return a path of these pages; the first page for every other text, so that a sign-in leads nowhere else."""
+    return text if _OWN_PATH.fullmatch(text) else f"/ui{PAGES[0].path}"
+
+
+async def _form(request: Request) -> Mapping[str, str] | None:
+    """Return the fields of a small form; None: the form is too large."""
+    body = b""
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > _LONGEST_FORM:
+                return None
+    except ClientDisconnect:
+        return {}
+    return {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).items()}
+
+
+def _sentence(error: grpc.aio.AioRpcError) -> str:
+    status = status_of(error)
+    return _capitalised((status.message if status is not None else error.details()) or error.code().name)
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

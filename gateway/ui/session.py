@@ -1,0 +1,86 @@
+"""Sessions of browsers: the cookie that holds a token, and the requests in which the cookie counts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from contextlib import suppress
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.settings import GatewaySettings
+from services.common.server.auth import AUTHORIZATION_KEY
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+"""Names of this machine."""
+_READS: Final = frozenset({"GET", "HEAD"})
+
+
+class Sessions:
+    """Cookies of one gateway.
+
+    Args:
+        settings: settings of the gateway.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        # Browsers send the cookies of a host to all its ports: a second gateway of the machine has a cookie of its own.
+        self._name = f"dubstage-{settings.http_port}"
+        self.needs_token = settings.auth_token_file is not None
+        """Whether the gateway asks for tokens."""
+        # Without tokens, a page in the user's browser must not reach the gateway under a name of its own (DNS rebinding).
+        self.hosts = LOOPBACK if not self.needs_token and settings.host in LOOPBACK else None
+        """Host names that requests may give; None: all."""
+
+    def token(self, request: Request) -> str:
+        """Return the token of the request's cookie; empty: there is none."""
+        value = request.cookies.get(self._name, "")
+        with suppress(binascii.Error, UnicodeError):
+            return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode("ascii")
+        return ""
+
+    def authorization(self, request: Request) -> str:
+        """Return the value of `authorization` for the RPC: the request's own, or in requests of own pages the cookie's.
+
+        Empty: there is none. A page of another origin cannot use the cookie (CSRF).
+        """
+        if given := request.headers.get(AUTHORIZATION_KEY):
+            return given
+        token = self.token(request)
+        return f"Bearer {token}" if token and is_same_origin(request) else ""
+
+    def begin(self, response: Response, request: Request, token: str) -> None:
+        """Give the browser the cookie. It ends with the browser's session."""
+        # A browser would put a value with padding into quotes.
+        value = base64.urlsafe_b64encode(token.encode("ascii")).decode().rstrip("=")
+        response.set_cookie(self._name, value, path="/", secure=request.url.scheme == "https", httponly=True, samesite="strict")
+
+    def end(self, response: Response) -> None:
+        """Remove the cookie."""
+        response.delete_cookie(self._name, path="/", httponly=True, samesite="strict")
+
+    def refusal(self, request: Request) -> str:
+        """Return why a request is refused that a page of another origin sends; empty: it is no such request."""
+        host = request.headers.get("host", "")
+        names = {host.strip("[]"), host.rpartition(":")[0].strip("[]")}
+        if self.hosts is not None and not names & self.hosts:
+            return f"this gateway serves its own machine: call it as localhost, not as {host[:80]!r}"
+        origin = request.headers.get("origin")
+        if request.method not in _READS and origin is not None and origin.partition("://")[2] != host:
+            return f"a page of {origin[:80]!r} may not call this gateway"
+        return ""
+
+
+def is_same_origin(request: Request) -> bool:
+    """Return whether a page of this gateway, or for a read the user in the address bar, has sent a request.
+
+    Browsers send `Sec-Fetch-Site` over TLS and to this machine. Elsewhere `Origin` and `Referer` say where a request comes from.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin" or (site == "none" and request.method in _READS)
+    came_from = request.headers.get("origin") or request.headers.get("referer", "")
+    return bool(came_from) and urlsplit(came_from).netloc == request.headers.get("host")

@@ -1,0 +1,291 @@
+// The page of one dub: its progress, then original and dub in lock-step with the time line.
+import { Refusal, api, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, showBar, spoken } from "./page.js";
+import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
+import { dubOf, ended, mediaUrl, newestDubs, reasonOf, shownName, stepName } from "./operations.js";
+import { Player } from "./player.js";
+
+const at = (id) => document.querySelector(`#${id}`);
+const name = `operations/${at("running").dataset.operation}`;
+/** Dubs among which others of the same film are looked for. */
+const NEWEST = 300;
+/** Fits whose videos show other frames than the film at the same time. */
+const OWN_TIME = new Set(["FIT_LOOP", "FIT_BOUNCE", "FIT_RETIME", "FIT_SLOW"]);
+
+function title(dub) {
+  const film = shownName(dub.request.footageUri);
+  at("name").textContent = film;
+  document.title = `${film} – dubstage`;
+  const speech = dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound";
+  at("about").textContent = [speech, dub.created && `begun ${day(dub.created)}`].filter(Boolean).join(", ");
+}
+
+const seen = [];
+function showProgress(dub) {
+  at("running").hidden = dub.ended;
+  if (dub.ended) return;
+  const share = Math.floor(100 * dub.fraction);
+  showBar(at("running"), dub.fraction);
+  at("share").textContent = `${share} %`;
+  at("remaining").textContent = dub.remaining === null ? "The time left is not known yet." : `about ${spoken(dub.remaining)} left`;
+  if (dub.step && dub.step !== "OPERATION_STEP_UNSPECIFIED" && seen.at(-1) !== dub.step) seen.push(dub.step);
+  const count = dub.total > 1 ? ` (${dub.done} of ${dub.total})` : "";
+  at("steps").replaceChildren(
+    ...seen.map((step, place) => element("li", { className: place < seen.length - 1 ? "done" : "now" }, stepName(step), place < seen.length - 1 ? "" : count)),
+  );
+  if (!seen.length) at("steps").replaceChildren(element("li", {}, "Wait for the gateway"));
+}
+
+at("cancel").addEventListener("click", async () => {
+  if (!(await confirmed("Cancel this dub?", ["What is finished of the dub is removed."], "Cancel the dub"))) return;
+  await during(at("cancel"), () => api("POST", `/v1/${name}:cancel`, {}));
+});
+
+const words = (value, prefix) => (value ?? "").replace(prefix, "").toLowerCase().replaceAll("_", " ");
+
+function optionRows(request) {
+  return [
+    ["Method", request.method || "the gateway's own choice"],
+    ["Person", request.actor ? lastPart(request.actor) : "learned from the film"],
+    ["Length", words(request.fit, "FIT_").replace("unspecified", "")],
+    ["Expression", words(request.expression, "EXPRESSION_").replace("unspecified", "keep where possible")],
+    ["Expressiveness", String(request.expressiveness ?? 1)],
+    ["Video", words(request.codec, "VIDEO_CODEC_").replace("unspecified", "as the film")],
+    ["Language", request.language],
+    ["Project", request.project],
+    ["Sound", request.keepAudio ? "that of the film" : "the new speech"],
+    ["Networks", request.skipPersonalization ? "not adapted to the person" : ""],
+  ];
+}
+
+/** Return the box of the mouth in a frame, between the two samples around it; null: no sample is near. */
+function boxAt(mouths, frame) {
+  if (!mouths.length) return null;
+  let low = 0;
+  let high = mouths.length - 1;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (Number(mouths[middle].frameIndex) <= frame) low = middle;
+    else high = middle;
+  }
+  const [first, last] = [mouths[low], mouths[high]];
+  const apart = Number(last.frameIndex) - Number(first.frameIndex);
+  const share = apart ? Math.max(0, Math.min(1, (frame - Number(first.frameIndex)) / apart)) : 0;
+  const mix = (field) => first.box[field] * (1 - share) + last.box[field] * share;
+  return { left: mix("left"), top: mix("top"), width: mix("width"), height: mix("height") };
+}
+
+function drawMouth(canvas, video, box) {
+  if (!box || video.readyState < 2) return;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(video, box.left, box.top, box.width, box.height, 0, 0, canvas.width, canvas.height);
+}
+
+function showResult(dub, others) {
+  const { request, result } = dub;
+  const numFrames = Number(result.numFrames);
+  const frameRate = Number(result.frameRateNum) / Number(result.frameRateDen) || 25;
+  const spans = result.spans ?? [];
+  const mouths = result.mouths ?? [];
+  const [before, after] = [at("before"), at("after")];
+  let sameTime = !OWN_TIME.has(request.fit);
+  at("result").hidden = false;
+  at("undubbed").hidden = !result.undubbed;
+  at("undubbed").textContent = capitalised(result.undubbed ?? "");
+  at("download").hidden = false;
+  at("download").href = mediaUrl(result.outputUri);
+  at("download").download = shownName(result.outputUri);
+
+  const player = new Player(before, after, { frameRate, numFrames }, (frame) => {
+    at("position").value = frame;
+    const time = `${(frame / frameRate).toFixed(2)} s, frame ${frame} of ${numFrames}`;
+    at("time").textContent = time;
+    at("position").setAttribute("aria-valuetext", time);
+    document.querySelector(".lanes .cursor").style.left = `${(100 * (frame + 0.5)) / numFrames}%`;
+    const box = boxAt(mouths, frame);
+    drawMouth(at("mouth-after"), after, box);
+    if (sameTime) drawMouth(at("mouth-before"), before, box);
+    at("play").textContent = player.playing ? "Pause" : "Play";
+  });
+  at("position").max = numFrames - 1;
+  at("mouths-card").hidden = !mouths.length;
+  after.loop = true;
+
+  const troubles = { before: "", after: "", time: "" };
+  const showTroubles = () => {
+    at("trouble").textContent = Object.values(troubles).filter(Boolean).join(" ");
+    at("trouble").hidden = !at("trouble").textContent;
+    at("mouth-before").parentElement.hidden = !sameTime || Boolean(troubles.before);
+  };
+  const readBefore = () => {
+    // Of a video whose codec is unknown, a browser may play the sound alone.
+    troubles.before = before.error || !before.videoWidth ? "The original is not shown: this browser cannot play it, or the upload has expired." : "";
+    if (troubles.before) wipe(0);
+    if (before.duration && after.duration) {
+      const longer = after.duration - before.duration > 3 / frameRate && request.fit !== "FIT_PAD";
+      sameTime = !OWN_TIME.has(request.fit) && !longer;
+      troubles.time = sameTime ? "" : "The dub has a timeline of its own, so the two videos show different moments of the film.";
+    }
+    showTroubles();
+  };
+  for (const event of ["error", "loadedmetadata"]) before.addEventListener(event, readBefore);
+  after.addEventListener("error", () => {
+    troubles.after = "This browser cannot play the dub: download the video.";
+    showTroubles();
+  });
+  after.addEventListener("loadedmetadata", () => {
+    if (after.videoHeight) at("stage").style.setProperty("--shape", after.videoWidth / after.videoHeight);
+    if (before.readyState) readBefore();
+  });
+  before.src = mediaUrl(request.footageUri);
+  after.src = mediaUrl(result.outputUri);
+
+  const wipe = (share) => {
+    at("wipe").value = share;
+    at("stage").style.setProperty("--wipe", `${share}%`);
+  };
+  at("wipe").addEventListener("input", (event) => wipe(event.target.value));
+  const drag = (event) => {
+    const box = at("stage").getBoundingClientRect();
+    wipe(Math.max(0, Math.min(100, (100 * (event.clientX - box.left)) / box.width)));
+  };
+  at("stage").addEventListener("pointerdown", (event) => {
+    at("stage").setPointerCapture(event.pointerId);
+    drag(event);
+  });
+  at("stage").addEventListener("pointermove", (event) => event.buttons && drag(event));
+  wipe(50);
+
+  const playOrPause = () => (player.playing ? player.pause() : player.play());
+  const loop = () => {
+    after.loop = !after.loop;
+    at("loop").setAttribute("aria-pressed", after.loop);
+  };
+  at("play").addEventListener("click", playOrPause);
+  for (const event of ["play", "pause"]) after.addEventListener(event, () => player.redraw());
+  at("back").addEventListener("click", () => player.step(-1));
+  at("forward").addEventListener("click", () => player.step(1));
+  at("loop").addEventListener("click", loop);
+  at("speed").addEventListener("change", (event) => player.setSpeed(Number(event.target.value)));
+  at("sound").addEventListener("change", (event) => {
+    before.muted = event.target.value !== "before";
+    after.muted = event.target.value !== "after";
+  });
+  at("position").addEventListener("input", (event) => player.seek(Number(event.target.value)));
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, textarea, dialog *")) return;
+    const onButton = event.target.matches("button, a, summary");
+    const action = { ",": () => player.step(-1), ".": () => player.step(1), l: loop, " ": onButton ? null : playOrPause }[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+
+  const lanes = at("lanes");
+  lanes.addEventListener("pointerdown", (event) => {
+    const box = lanes.getBoundingClientRect();
+    player.seek(Math.floor(((event.clientX - box.left) / box.width) * numFrames));
+  });
+  const sounds = {};
+  const draw = () => {
+    drawSpans(at("spans"), spans, numFrames);
+    if (mouths.some((mouth) => mouth.opening !== undefined)) drawOpening(at("opening"), mouths, numFrames);
+    else at("opening-lane").hidden = true;
+    for (const [id, sound] of Object.entries(sounds)) {
+      if (sound) drawWave(at(id), sound, numFrames / frameRate, id === "wave-after" ? "--wave" : "--wave-soft");
+    }
+  };
+  draw();
+  for (const [id, uri] of [["wave-after", result.outputUri], ["wave-before", request.footageUri]]) {
+    readSound(mediaUrl(uri)).then((sound) => {
+      sounds[id] = sound;
+      if (sound) draw();
+      else at(id).replaceWith(element("p", { className: "small soft" }, "No sound that this browser can read."));
+    });
+  }
+  new ResizeObserver(draw).observe(lanes);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+
+  at("reasons").replaceChildren(
+    ...(result.reasons ?? []).map((count) => {
+      const { code, text, colour } = reasonOf(count.reason);
+      const square = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      square.setAttribute("viewBox", "0 0 1 1");
+      square.setAttribute("aria-hidden", "true");
+      const rect = square.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "rect"));
+      for (const [key, value] of [["width", 1], ["height", 1], ["fill", colour]]) rect.setAttribute(key, value);
+      const next = () => {
+        const starts = spans.filter((span) => span.reason === count.reason).map((span) => Number(span.firstFrame));
+        if (player.playing) player.pause();
+        player.seek(starts.find((start) => start > player.frame) ?? starts[0] ?? 0);
+      };
+      const label = `${text} (${code}): ${count.numFrames} frames`;
+      const jump = code === "DUBBED" ? null : element("button", { className: "quiet small", onclick: next, "aria-label": `Next frame: ${text}` }, "show next");
+      return element("li", {}, square, label, jump);
+    }),
+  );
+
+  at("facts").replaceChildren(...factRows([
+    ["Frames with a new mouth", `${result.numDubbed} of ${numFrames}`],
+    ["Length", `${(numFrames / frameRate).toFixed(2)} s at ${Number(frameRate.toFixed(3))} frames per second`],
+    ["Face", (result.faces ?? []).map((face) => [face.faceId === undefined ? "" : `number ${face.faceId}: `, face.why].join("")).join("; ")],
+    ["Consent", result.consentOnRecord ? "on record" : "none on record"],
+    ["Watermark", result.watermark || (result.watermarkOn ? "on, no frame was dubbed" : "off")],
+    ["SHA-256 of the video", element("code", {}, result.mediaSha256)],
+  ]));
+  at("options").replaceChildren(...factRows(optionRows(request)));
+  at("warnings-card").hidden = !result.warnings?.length;
+  at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, capitalised(text))));
+  showVersions(dub, others, before);
+}
+
+/** Show the other dubs of the same film: each can be put beside this dub in place of the original. */
+function showVersions(dub, others, before) {
+  at("versions-card").hidden = !others.length;
+  const show = (uri, text, button) => {
+    const time = before.currentTime;
+    before.src = mediaUrl(uri);
+    before.currentTime = time;
+    document.querySelector(".name.before").textContent = text;
+    for (const one of at("versions").querySelectorAll("button")) one.setAttribute("aria-pressed", one === button);
+    at("stage").scrollIntoView({ block: "nearest" });
+  };
+  const line = (text, link, uri, label) => {
+    const button = element("button", { "aria-pressed": "false", onclick: (event) => show(uri, label, event.currentTarget) }, "Put beside this dub");
+    return element("li", { className: "row" }, link ? element("a", { href: link }, text) : text, button);
+  };
+  at("versions").replaceChildren(
+    line("The original", "", dub.request.footageUri, "Original"),
+    ...others.map((other) => {
+      const options = optionRows(other.request).filter(([label, value]) => value && optionRows(dub.request).find(([same]) => same === label)?.[1] !== value);
+      const differs = options.map(([label, value]) => `${label.toLowerCase()} ${value}`).join(", ");
+      return line([day(other.created), differs].filter(Boolean).join(": "), `/ui/dubs/${other.id}`, other.result.outputUri, `Dub of ${day(other.created)}`);
+    }),
+  );
+  at("versions").querySelector("button").setAttribute("aria-pressed", "true");
+}
+
+try {
+  let dub = null;
+  const operation = await ended(name, (now) => {
+    dub = dubOf(now);
+    if (!dub) throw new Refusal("This operation is no dub.", 404, "");
+    title(dub);
+    showProgress(dub);
+  });
+  dub = dubOf(operation);
+  if (dub.result) {
+    const { dubs } = await newestDubs(NEWEST, "", true);
+    const others = dubs.filter((one) => one.result && one.id !== dub.id && one.request.footageUri === dub.request.footageUri);
+    showResult(dub, others.slice(0, 20));
+    say("The dub is done.");
+  } else {
+    at("failed").hidden = false;
+    at("failed-title").textContent = dub.cancelled ? "This dub was cancelled" : "This dub failed";
+    at("why").textContent = dub.cancelled ? "Nothing of the video is kept." : capitalised(dub.problem);
+    say(at("failed-title").textContent);
+  }
+} catch (problem) {
+  refused(problem);
+}

@@ -1,0 +1,105 @@
+// Operations of the gateway as the pages show them.
+import { Refusal, api, lastPart, pageOf, secondsOf } from "./page.js";
+
+const STEPS = {
+  FETCH: "Copy the files",
+  JOIN: "Join the footage",
+  TRACK: "Follow the faces",
+  SPEAKERS: "Compare mouths with the sound",
+  PICTURES: "Take pictures of the faces",
+  ENROL_IDENTITY: "Learn the face",
+  ENROL_STYLE: "Learn the way of speaking",
+  ENROL_BANK: "Collect pictures of the mouth",
+  ENROL_COEFFICIENTS: "Measure the expressions",
+  ENROL_MOTION: "Learn the movement",
+  ENROL_RENDERER: "Learn the look",
+  REFERENCE: "Read the reference",
+  OWN_SPEECH: "Hear the footage",
+  OWN_MOTION: "Compare with the footage",
+  EXPRESSION: "Keep the expression",
+  MOTION: "Predict the mouths",
+  BACKGROUND: "Write the new timeline",
+  INSIDES: "Choose the inside of the mouth",
+  DUB: "Render and write the video",
+  LINES: "Prepare the lines",
+  UPLOAD: "Deliver the video",
+};
+const REASONS = {
+  DUBBED: ["dubbed", "#2f9e6e"],
+  SILENT: ["mouth shut in silence", "#4a90d9"],
+  NO_FACE: ["no face", "#9aa3ad"],
+  TARGET_NOT_PRESENT: ["person not in the picture", "#6b7785"],
+  LOW_CONFIDENCE: ["face not clear enough", "#e0a13a"],
+  PROFILE_VIEW: ["person looks away", "#8f6fd0"],
+  OCCLUDED_MOUTH: ["mouth covered", "#d0573f"],
+  FACE_TOO_SMALL: ["face too small", "#b98a5e"],
+  OUT_OF_FRAME: ["mouth outside of the picture", "#c25b97"],
+  NO_LINE: ["no line spoken", "#b8bec6"],
+};
+
+/** Return the name of a step in the user's words. */
+export const stepName = (step) => STEPS[step.replace("OPERATION_STEP_", "")] ?? "Wait for the gateway";
+
+/** Return the reason of a frame as {code, text, colour}. */
+export function reasonOf(name) {
+  const code = name.replace("FRAME_REASON_", "");
+  const [text, colour] = REASONS[code] ?? [code.toLowerCase().replaceAll("_", " "), "#444c56"];
+  return { code, text, colour };
+}
+
+/** Return what a page needs of an operation of CreateDub; null: the operation is another one. */
+export function dubOf(operation) {
+  const progress = operation.metadata ?? {};
+  if (!progress.dub) return null;
+  const result = operation.response ?? null;
+  const cancelled = operation.error?.code === 1;
+  return {
+    id: lastPart(operation.name),
+    name: operation.name,
+    request: progress.dub,
+    created: progress.createTime ?? "",
+    fraction: progress.fraction ?? 0,
+    step: progress.step ?? "",
+    done: Number(progress.done ?? 0),
+    total: Number(progress.total ?? 0),
+    remaining: progress.remaining === undefined ? null : secondsOf(progress.remaining),
+    ended: operation.done,
+    result,
+    cancelled,
+    problem: operation.error && !cancelled ? operation.error.message : "",
+    state: !operation.done ? "running" : operation.error ? (cancelled ? "cancelled" : "failed") : "done",
+  };
+}
+
+/** Return a page of the user's dubs, the newest first, as {dubs, token}. */
+export async function newestDubs(pageSize, pageToken = "", done = false) {
+  const filter = `${done ? "done=true AND " : ""}kind=dub AND order=newest`;
+  const { entries, token } = await pageOf("/v1/operations", "operations", { pageSize, pageToken, filter });
+  return { dubs: entries.map(dubOf).filter(Boolean), token };
+}
+
+/** Return the address of a file of the gateway for players and downloads. */
+export const mediaUrl = (uri) => `/ui/media/${uri.split("/").map(encodeURIComponent).join("/")}`;
+
+/** Return the name of a file without the mark that the upload has added. */
+export const shownName = (uri) => lastPart(uri).replace(/-[0-9a-z]{10}(\.\w+)?$/, "$1");
+
+const POLL_MS = 700;
+const OUTAGE_MS = 120_000;
+
+/** Wait for the end of an operation and return the operation. `onChange` sees every state. A gateway may be away for two minutes. */
+export async function ended(name, onChange) {
+  let answered = Date.now();
+  for (;;) {
+    try {
+      const operation = await api("GET", `/v1/${name}`);
+      answered = Date.now();
+      onChange(operation);
+      if (operation.done) return operation;
+    } catch (problem) {
+      const passing = problem instanceof Refusal && (problem.status === 0 || problem.status === 429 || problem.status >= 502);
+      if (!passing || Date.now() - answered > OUTAGE_MS) throw problem;
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}

@@ -1,0 +1,183 @@
+// What all pages share: calls of the gateway, nodes made from text, and sentences for the user.
+
+/** Sentence of the gateway about a call that it refused. */
+export class Refusal extends Error {
+  /** @param {string} message  @param {number} status status of HTTP; 0: the gateway cannot be reached  @param {string} field */
+  constructor(message, status, field) {
+    super(message);
+    this.status = status;
+    this.field = field;
+  }
+}
+
+const AWAY = "The gateway cannot be reached. It may have stopped: start it again, or check the network.";
+
+/** Return the sentence of an answer that is an error. */
+export async function refusalOf(answer) {
+  let error = {};
+  try {
+    error = (await answer.json()).error ?? {};
+  } catch {
+    // The answer is no JSON, such as that of a proxy.
+  }
+  const field = (error.details ?? []).flatMap((detail) => detail.fieldViolations ?? [])[0]?.field ?? "";
+  return new Refusal(capitalised(error.message || `The gateway answers with the status ${answer.status}.`), answer.status, field);
+}
+
+/** Call a route of the gateway and return its JSON. Throws a Refusal. A session that has ended leads to the sign-in. */
+export async function api(verb, path, body, signal) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method: verb,
+      signal,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (problem) {
+    if (problem.name === "AbortError") throw problem;
+    throw new Refusal(AWAY, 0, "");
+  }
+  if (answer.status === 401) {
+    location.assign(`/ui/sign-in?next=${encodeURIComponent(location.pathname)}`);
+    await new Promise(() => {});
+  }
+  if (!answer.ok) throw await refusalOf(answer);
+  return answer.json();
+}
+
+/** Return one page of a list as {entries, token}: `field` is the name of the entries, and `query` has further fields of the request. */
+export async function pageOf(path, field, query = {}) {
+  const page = await api("GET", `${path}?${new URLSearchParams(query)}`);
+  return { entries: page[field], token: page.nextPageToken };
+}
+
+/** Return all entries of a list. */
+export async function pagesOf(path, field) {
+  const found = [];
+  let token = "";
+  do {
+    const page = await pageOf(path, field, { pageSize: 1000, pageToken: token });
+    found.push(...page.entries);
+    token = page.token;
+  } while (token);
+  return found;
+}
+
+/**
+ * Return a node. `content` is text or nodes; text is never markup. A property that begins with "on" is a listener, "data" and "aria-..."
+ * are attributes, and null leaves a property out.
+ */
+export function element(name, properties = {}, ...content) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else node.setAttribute(key === "className" ? "class" : key, value === true ? "" : value);
+  }
+  node.append(...content.flat(Infinity).filter((part) => part !== null && part !== undefined && part !== false));
+  return node;
+}
+
+/** Show a sentence at the top of the page; empty: remove it. */
+export function refused(problem) {
+  const banner = document.querySelector("#refusal");
+  const text = problem instanceof Error ? problem.message : problem;
+  banner.textContent = text;
+  banner.hidden = !text;
+  if (text) banner.scrollIntoView({ block: "nearest" });
+  if (problem instanceof Error && !(problem instanceof Refusal)) console.error(problem);
+}
+
+/** Show a share, 0 to 1, in the bar of a place. A full bar is hidden. */
+export function showBar(place, share) {
+  const bar = place.querySelector(".bar");
+  bar.setAttribute("aria-valuenow", Math.round(100 * share));
+  bar.firstElementChild.style.width = `${100 * share}%`;
+  bar.hidden = share >= 1;
+}
+
+/** Return rows of a table of facts from pairs of name and value. Facts without a value are left out. */
+export function factRows(facts) {
+  return facts
+    .filter(([, value]) => value !== "" && value !== undefined && value !== null)
+    .map(([name, value]) => element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", {}, value)));
+}
+
+/** Tell a sentence to users of screen readers. */
+export function say(text) {
+  document.querySelector("#said").textContent = text;
+}
+
+/** Run work of a button: the button is off meanwhile, and a refusal is shown. */
+export async function during(button, work) {
+  refused("");
+  button.disabled = true;
+  try {
+    return await work();
+  } catch (problem) {
+    refused(problem);
+    return undefined;
+  } finally {
+    button.disabled = false;
+  }
+}
+
+/** Show a dialog with a question. Resolve to whether the user confirms. */
+export function confirmed(title, text, action) {
+  const dialog = element(
+    "dialog",
+    { "aria-labelledby": "question" },
+    element("h2", { id: "question" }, title),
+    text.map((line) => element("p", {}, line)),
+    element(
+      "form",
+      { method: "dialog", className: "row end" },
+      element("button", { value: "no", autofocus: true }, "Keep"),
+      element("button", { value: "yes", className: "danger" }, action),
+    ),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+  });
+}
+
+export const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Return seconds of a duration in JSON, such as "1.5s". */
+export const secondsOf = (duration) => Number.parseFloat(duration ?? "0");
+
+/** Return seconds as words: "12 s", "3 min 20 s", "2 h 5 min". */
+export function spoken(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
+
+/** Return bytes as words. */
+export function sized(bytes) {
+  const units = ["bytes", "KB", "MB", "GB", "TB"];
+  let value = Number(bytes);
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+/** Return a time in the user's words; empty for an empty text. */
+export function day(text) {
+  if (!text) return "";
+  const time = new Date(text);
+  return Number.isNaN(time.getTime()) ? text : time.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** Return the last part of a path. */
+export const lastPart = (path) => path.split("/").pop();

@@ -1,0 +1,112 @@
+// People who are enrolled: consent, expiry, withdrawal, and erasure with its receipt.
+import { api, confirmed, day, during, element, factRows, lastPart, pagesOf, refused, say } from "./page.js";
+import { newestDubs, shownName } from "./operations.js";
+
+/** Dubs among which those of a person are looked for. */
+const NEWEST = 1000;
+const place = document.querySelector("#people");
+
+const facts = (rows) => element("table", { className: "facts" }, element("tbody", {}, factRows(rows)));
+
+function consentRows(record) {
+  if (!record) return [["Consent", "none on record"]];
+  return [
+    ["Person", record.subject],
+    ["Given by", record.grantedBy],
+    ["Covers", record.scope],
+    ["Date", record.date],
+    ["From", day(record.validFrom)],
+    ["Until", record.validUntil ? day(record.validUntil) : "no end"],
+    ["Projects", (record.projects ?? []).join(", ")],
+    ["Languages", (record.languages ?? []).join(", ")],
+    ["Original kept at", record.reference],
+    ["Signed", record.signature ? `yes, key ${record.signature.key.slice(0, 12)} …` : "no"],
+  ];
+}
+
+function badge(actor) {
+  if (actor.consentProblem) return element("span", { className: "badge bad" }, "Work not allowed");
+  if (!actor.consent) return element("span", { className: "badge soft" }, "No consent on record");
+  return element("span", { className: "badge good" }, "Consent on record");
+}
+
+function card(actor, dubs) {
+  const id = lastPart(actor.name);
+  const who = actor.consent?.subject ?? id;
+  const section = element("section", { className: "card", "aria-labelledby": `name-${id}` });
+  const withdraw = element("button", {}, "Withdraw consent");
+  const erase = element("button", { className: "danger" }, "Erase person");
+  const made = dubs.filter((dub) => dub.request.actor === actor.name || (dub.request.lines ?? []).some((line) => line.actor === actor.name));
+  withdraw.addEventListener("click", async () => {
+    const text = [`Work with the consent record of ${who} ends now, in all gateways, and new work is refused. A withdrawal cannot be taken back.`];
+    if (!(await confirmed(`Withdraw the consent of ${who}?`, text, `Withdraw the consent of ${who}`))) return;
+    await during(withdraw, async () => {
+      const answer = await api("POST", "/v1/consents:revoke", { actor: actor.name });
+      say(`The consent of ${who} is withdrawn since ${day(answer.revokeTime)}.`);
+      await load();
+    });
+  });
+  erase.addEventListener("click", async () => {
+    const text = [
+      `${who} (${id}) and everything that was made from the footage are erased: face, voice, networks and journals. Running work ends.`,
+      "Finished videos stay where they are. An erasure cannot be taken back.",
+    ];
+    if (!(await confirmed(`Erase ${who}?`, text, `Erase ${who}`))) return;
+    await during(erase, async () => section.replaceWith(receipt(who, await api("DELETE", `/v1/${actor.name}`))));
+  });
+  section.append(
+    element("div", { className: "head" }, element("h2", { id: `name-${id}` }, who, who === id ? "" : element("span", { className: "soft" }, ` ${id}`)), badge(actor)),
+    ...[actor.consentProblem, actor.damage].filter(Boolean).map((text) => element("p", { className: "bad" }, text)),
+    element(
+      "div",
+      { className: "pair" },
+      facts(consentRows(actor.consent)),
+      facts([
+        ["Enrolled", day(actor.createTime)],
+        ["Method", actor.method],
+        ["Frames learned from", actor.numEnrolledFrames],
+        ["Dubs made", made.length ? made.map((dub) => [element("a", { href: `/ui/dubs/${dub.id}` }, shownName(dub.request.outputUri)), element("br")]) : `none among the newest ${NEWEST}`],
+      ]),
+    ),
+    element("div", { className: "row end" }, actor.consent && !actor.consentProblem ? withdraw : null, erase),
+  );
+  return section;
+}
+
+function receipt(who, answer) {
+  const file = new Blob([answer.receipt], { type: "application/json" });
+  const section = element(
+    "section",
+    { className: "card", tabindex: "-1" },
+    element("h2", {}, `${who} is erased`),
+    element("p", {}, "Keep the signed receipt: dubstage receipt verify FILE checks it, and needs no gateway."),
+    facts([
+      ["Erased", day(answer.eraseTime)],
+      ["Files erased", String(answer.erasedSha256.length)],
+      ["Files kept for other people", String(answer.keptSha256.length)],
+      ["Key", answer.keySha256],
+      ["Signature", answer.signature],
+    ]),
+    element("p", { className: "row end" }, element("a", { className: "button primary", href: URL.createObjectURL(file), download: `erasure-${lastPart(answer.actor)}.json` }, "Save the receipt")),
+  );
+  say(`${who} is erased.`);
+  queueMicrotask(() => section.focus());
+  return section;
+}
+
+async function load() {
+  try {
+    const [actors, { dubs: newest }] = await Promise.all([pagesOf("/v1/actors", "actors"), newestDubs(NEWEST, "", true)]);
+    const dubs = newest.filter((dub) => dub.result);
+    refused("");
+    place.replaceChildren(
+      ...(actors.length
+        ? actors.map((actor) => card(actor, dubs))
+        : [element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the film, and forgets the person afterwards."))]),
+    );
+  } catch (problem) {
+    refused(problem);
+  }
+}
+
+await load();
