@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Final, TypeVar
 
 import cv2
@@ -103,6 +104,11 @@ async def tracked_figures(
     return min(correlations, default=None), worst(figures)
 
 
+def frame_rate_of(video: MediaInfo) -> Fraction:
+    """Return the frames per second of a video: the exact rate if there is one, otherwise the average."""
+    return video.video.constant_rate or video.video.average_rate
+
+
 def first_box(outcome: DubOutcome, workspace: Workspace) -> tuple[int, Box] | None:
     """Return the first rendered frame and the box of the face there; None: no frame is rendered."""
     (rendered,) = np.nonzero(outcome.plan.rendered())
@@ -180,6 +186,7 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
         undubbed=outcome.undubbed,
         thumbnail=await asyncio.to_thread(thumbnail_of, video, rendered),
+        frame_rate=str(frame_rate_of(video)),
     )
 
 
