@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from google.longrunning import operations_pb2, operations_pb2_grpc
@@ -169,17 +169,46 @@ def page_number_from(page_token: str) -> int:
     return int(page_token or 0)
 
 
-def done_filter_from(text: str) -> bool | None:
-    """Return the state that a list is filtered by: True for `done = true`, False for `done = false`, None for an empty text.
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """Operations that a list has.
+
+    Attributes:
+        done: only operations that have ended (True) or have not ended (False); None: all.
+        kind: only operations of this kind; empty: all.
+        newest: whether the list begins with the operation that was submitted last.
+    """
+
+    done: bool | None = None
+    kind: str = ""
+    newest: bool = False
+
+
+_CONDITIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "done=true": {"done": True},
+    "done=false": {"done": False},
+    **{f"kind={kind}": {"kind": kind} for kind in _REQUEST},
+    "order=newest": {"newest": True},
+}
+
+
+def list_filter_from(text: str) -> ListFilter:
+    """Return what the filter of a list says: conditions with AND between them, such as `done=true AND kind=dub AND order=newest`.
 
     Raises:
-        InvalidRequestError: the text is another one.
+        InvalidRequestError: a condition is unknown, or contradicts another one.
     """
-    known = {"": None, "done=true": True, "done=false": False}
-    words = "".join(text.split()).lower()
-    if words not in known:
-        raise InvalidRequestError(f"filter: {text[:80]!r} is not understood: give done=true, done=false or nothing", field="filter")
-    return known[words]
+    found: dict[str, Any] = {}
+    for condition in re.split(r"\s+AND\s+", text.strip()) if text.strip() else ():
+        known = _CONDITIONS.get("".join(condition.split()).lower(), {})
+        if not known or known.keys() & found.keys():
+            raise InvalidRequestError(
+                f"filter: {text[:80]!r} is not understood: give some of done=true or done=false, kind={'|'.join(_REQUEST)} and "
+                "order=newest, with AND between them, or nothing",
+                field="filter",
+            )
+        found |= known
+    return ListFilter(**found)
 
 
 LONGEST_WAIT_S: Final = 3600.0
@@ -203,10 +232,10 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
     async def ListOperations(  # noqa: N802
         self, request: operations_pb2.ListOperationsRequest, context: Any
     ) -> operations_pb2.ListOperationsResponse:
-        """List operations in the order of their submission."""
+        """List operations in the order of their submission, or the newest first."""
         size = page_size_from(request.page_size)
-        after, done = page_number_from(request.page_token), done_filter_from(request.filter)
-        records = await self._runner.list(after=after, limit=size + 1, done=done)
+        after, wanted = page_number_from(request.page_token), list_filter_from(request.filter)
+        records = await self._runner.list(after=after, limit=size + 1, done=wanted.done, kind=wanted.kind, newest=wanted.newest)
         page = records[:size]
         token = str(page[-1].number) if len(records) > size else ""
         return operations_pb2.ListOperationsResponse(operations=map(listed_message, page), next_page_token=token)

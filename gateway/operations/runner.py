@@ -261,9 +261,11 @@ class JobRunner:
         active = self._running.find(name)
         return active.record if active is not None else await asyncio.to_thread(self._store.get, name)
 
-    async def list(self, *, after: int, limit: int, done: bool | None) -> list[OperationRecord]:
-        """Return operations in the order of their submission. See OperationStore.list."""
-        records = await asyncio.to_thread(lambda: self._store.list(after=after, limit=limit, done=done))
+    async def list(
+        self, *, after: int, limit: int, done: bool | None, kind: str = "", newest: bool = False
+    ) -> list[OperationRecord]:
+        """Return operations in the order of their submission, or the newest first. See OperationStore.list."""
+        records = await asyncio.to_thread(lambda: self._store.list(after=after, limit=limit, done=done, kind=kind, newest=newest))
         here = [self._running.find(record.name) for record in records]
         return [record if active is None else active.record for active, record in zip(here, records, strict=True)]
 

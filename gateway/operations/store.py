@@ -252,16 +252,24 @@ class OperationStore:
                 for row in session.scalars(old):
                     convert_row(row, self.convert)
 
-    def list(self, *, after: int = 0, limit: int = 100, done: bool | None = None) -> list[OperationRecord]:
-        """Return operations in the order of their submission.
+    def list(
+        self, *, after: int = 0, limit: int = 100, done: bool | None = None, kind: str = "", newest: bool = False
+    ) -> list[OperationRecord]:
+        """Return operations in the order of their submission, or the newest first.
 
         Args:
-            after: number of the operation behind which the list begins.
+            after: number of the operation behind which the list begins; 0: at the first.
             limit: most operations.
             done: only operations that have ended (True) or have not ended (False); None: all.
+            kind: only operations of this kind; empty: all.
+            newest: whether the list begins with the operation that was submitted last.
         """
-        query = select(OperationRow).where(OperationRow.number > after, of_kinds(self.kinds))
-        query = query.order_by(OperationRow.number).limit(limit)
+        number = OperationRow.number
+        query = select(OperationRow).where(of_kinds(self.kinds)).order_by(number.desc() if newest else number).limit(limit)
+        if after:
+            query = query.where(number < after if newest else number > after)
+        if kind:
+            query = query.where(OperationRow.kind == kind)
         if done is not None:
             query = query.where(OperationRow.done == done)
         with self.database.reading() as session:

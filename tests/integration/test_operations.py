@@ -59,6 +59,16 @@ def test_operations_are_listed_and_deleted(start_gateway: StartGateway, media: M
         assert all(state.done and state.error is not None and state.error.reason == "MEDIA_UNSUPPORTED" for state in found)
         assert [state.name for state in client.list_operations(connection, done=True)] == names
         assert list(client.list_operations(connection, done=False)) == []
+        newest = operations_pb2.ListOperationsRequest(filter="done = true AND kind = dub AND order = newest")
+        first = connection.unary(rpcs.operations.LIST_OPERATIONS, newest)
+        newest.page_token = first.next_page_token
+        second = connection.unary(rpcs.operations.LIST_OPERATIONS, newest)
+        assert [operation.name for page in (first, second) for operation in page.operations] == names[::-1]
+        assert second.next_page_token == ""
+        progress = pb.OperationProgress()
+        assert second.operations[0].metadata.Unpack(progress)
+        assert (progress.dub.footage_uri, progress.dub.output_uri) == ("text.mp4", "list_0.mp4")
+        assert progress.create_time.seconds > 0
         dubs[0].delete()
         with pytest.raises(DubstageCallError, match="no operation") as caught:
             dubs[0].state()

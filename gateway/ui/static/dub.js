@@ -1,11 +1,13 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
-import { Refusal, api, confirmed, day, during, element, lastPart, pagesOf, refused, say, spoken } from "./page.js";
+import { Refusal, api, capitalised, confirmed, day, during, element, lastPart, refused, say, spoken } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
-import { dubOf, ended, mediaUrl, reasonOf, shownName, stepName } from "./operations.js";
+import { dubOf, ended, mediaUrl, newestDubs, reasonOf, shownName, stepName } from "./operations.js";
 import { Player } from "./player.js";
 
 const at = (id) => document.querySelector(`#${id}`);
 const name = `operations/${at("running").dataset.operation}`;
+/** Dubs among which others of the same film are looked for. */
+const NEWEST = 300;
 /** Fits whose videos show other frames than the film at the same time. */
 const OWN_TIME = new Set(["FIT_LOOP", "FIT_BOUNCE", "FIT_RETIME", "FIT_SLOW"]);
 
@@ -98,7 +100,7 @@ function showResult(dub, others) {
   let sameTime = !OWN_TIME.has(request.fit);
   at("result").hidden = false;
   at("undubbed").hidden = !result.undubbed;
-  at("undubbed").textContent = result.undubbed ?? "";
+  at("undubbed").textContent = capitalised(result.undubbed ?? "");
   at("download").hidden = false;
   at("download").href = mediaUrl(result.outputUri);
   at("download").download = shownName(result.outputUri);
@@ -118,25 +120,32 @@ function showResult(dub, others) {
   at("mouths-card").hidden = !mouths.length;
   after.loop = true;
 
-  const troubles = { before: "", time: "" };
-  const showTrouble = () => {
+  const troubles = { before: "", after: "", time: "" };
+  const showTroubles = () => {
     at("trouble").textContent = Object.values(troubles).filter(Boolean).join(" ");
     at("trouble").hidden = !at("trouble").textContent;
+    at("mouth-before").parentElement.hidden = !sameTime || Boolean(troubles.before);
   };
-  before.addEventListener("error", () => {
-    troubles.before = "This browser cannot play the original. The dub is shown alone.";
-    wipe(0);
-    showTrouble();
+  const readBefore = () => {
+    // Of a video whose codec is unknown, a browser may play the sound alone.
+    troubles.before = before.error || !before.videoWidth ? "This browser cannot play the original. The dub is shown alone." : "";
+    if (troubles.before) wipe(0);
+    if (before.duration && after.duration) {
+      const longer = after.duration - before.duration > 3 / frameRate && request.fit !== "FIT_PAD";
+      sameTime = !OWN_TIME.has(request.fit) && !longer;
+      troubles.time = sameTime ? "" : "The dub has a timeline of its own, so the two videos show different moments of the film.";
+    }
+    showTroubles();
+  };
+  for (const event of ["error", "loadedmetadata"]) before.addEventListener(event, readBefore);
+  after.addEventListener("error", () => {
+    troubles.after = "This browser cannot play the dub: download the video.";
+    showTroubles();
   });
-  const compareTimes = () => {
-    if (!before.duration || !after.duration) return;
-    const differ = Math.abs(before.duration - after.duration) > 3 / frameRate && request.fit !== "FIT_PAD";
-    sameTime = !OWN_TIME.has(request.fit) && !(differ && after.duration > before.duration);
-    troubles.time = sameTime ? "" : "The dub has a timeline of its own, so the two videos show different moments of the film.";
-    at("mouth-before").parentElement.hidden = !sameTime;
-    showTrouble();
-  };
-  for (const video of [before, after]) video.addEventListener("loadedmetadata", compareTimes);
+  after.addEventListener("loadedmetadata", () => {
+    if (after.videoHeight) at("stage").style.setProperty("--shape", after.videoWidth / after.videoHeight);
+    if (before.readyState) readBefore();
+  });
   before.src = mediaUrl(request.footageUri);
   after.src = mediaUrl(result.outputUri);
 
@@ -235,7 +244,7 @@ function showResult(dub, others) {
   ]);
   rows(at("options"), optionRows(request));
   at("warnings-card").hidden = !result.warnings?.length;
-  at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, text)));
+  at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, capitalised(text))));
   showVersions(dub, others, before);
 }
 
@@ -275,14 +284,14 @@ try {
   });
   dub = dubOf(operation);
   if (dub.result) {
-    const all = (await pagesOf("/v1/operations", "operations")).map(dubOf);
-    const others = all.filter((one) => one?.result && one.id !== dub.id && one.request.footageUri === dub.request.footageUri);
-    showResult(dub, others.reverse().slice(0, 20));
+    const { dubs } = await newestDubs(NEWEST, "", true);
+    const others = dubs.filter((one) => one.result && one.id !== dub.id && one.request.footageUri === dub.request.footageUri);
+    showResult(dub, others.slice(0, 20));
     say("The dub is done.");
   } else {
     at("failed").hidden = false;
     at("failed-title").textContent = dub.cancelled ? "This dub was cancelled" : "This dub failed";
-    at("why").textContent = dub.cancelled ? "Nothing of the video is kept." : dub.problem;
+    at("why").textContent = dub.cancelled ? "Nothing of the video is kept." : capitalised(dub.problem);
     say(at("failed-title").textContent);
   }
 } catch (problem) {

@@ -1,12 +1,12 @@
 // The list of the user's dubs. It is asked for anew while a dub runs.
-import { api, day, element, pagesOf, refused, spoken } from "./page.js";
-import { dubOf, shownName, stepName } from "./operations.js";
+import { api, day, during, element, refused, spoken } from "./page.js";
+import { dubOf, newestDubs, shownName, stepName } from "./operations.js";
 
 const PAGE = 25;
 const AGAIN_MS = 2000;
 const list = document.querySelector("#list");
 let found = [];
-let shown = PAGE;
+let next = "";
 
 function stateOf(dub) {
   if (dub.state === "running") {
@@ -49,32 +49,23 @@ function draw() {
     return;
   }
   const head = ["Film", "New speech", "Begun", "State", "Frames dubbed"].map((text) => element("th", { scope: "col" }, text));
-  const more = found.length > shown;
   list.replaceChildren(
     element(
       "table",
       { className: "stacked" },
       element("thead", {}, element("tr", {}, head)),
-      element("tbody", {}, found.slice(0, shown).map(row)),
+      element("tbody", {}, found.map(row)),
     ),
-    ...(more ? [element("p", { className: "row end" }, element("button", { onclick: showMore }, `Show more of ${found.length}`))] : []),
+    ...(next ? [element("p", { className: "row end" }, element("button", { onclick: (event) => during(event.currentTarget, load) }, "Show earlier dubs"))] : []),
   );
 }
 
-function showMore() {
-  shown += PAGE;
-  draw();
-}
-
+/** Add the next page of dubs. */
 async function load() {
-  try {
-    const operations = await pagesOf("/v1/operations", "operations");
-    found = operations.map(dubOf).filter(Boolean).reverse();
-    refused("");
-    draw();
-  } catch (problem) {
-    refused(problem);
-  }
+  const page = await newestDubs(PAGE, next);
+  found.push(...page.dubs);
+  next = page.token;
+  draw();
 }
 
 async function follow() {
@@ -94,5 +85,9 @@ async function follow() {
   }
 }
 
-await load();
-follow();
+try {
+  await load();
+  await follow();
+} catch (problem) {
+  refused(problem);
+}

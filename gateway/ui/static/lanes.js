@@ -50,7 +50,7 @@ export function drawOpening(canvas, mouths, numFrames) {
 }
 
 /** Return the sound of a file as {peaks: [[low, high], ...], seconds}; null: the file has no sound that the browser can read. */
-export async function readSound(url, places = 2000) {
+export async function readSound(url, places = 1200) {
   const answer = await fetch(url);
   if (!answer.ok || Number(answer.headers.get("content-length") ?? 0) > LARGEST_BYTES) return null;
   let sound;
@@ -82,6 +82,6 @@ export function drawWave(canvas, sound, seconds, name) {
   sound.peaks.forEach(([low, high], place) => {
     const top = (0.5 - (0.48 * high) / loudest) * height;
     const bottom = (0.5 - (0.48 * low) / loudest) * height;
-    context.fillRect(place * step, top, Math.max(step, 0.6), Math.max(bottom - top, 1));
+    context.fillRect(place * step, top, Math.max(step + 0.3, 1), Math.max(bottom - top, 1));
   });
 }

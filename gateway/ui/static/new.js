@@ -23,8 +23,9 @@ function preview(kind, url) {
   URL.revokeObjectURL(shownUrls[kind] ?? "");
   shownUrls[kind] = url;
   player.hidden = false;
-  player.onerror = () => {
-    player.hidden = true;
+  player.onerror = player.onloadedmetadata = () => {
+    // Of a video whose codec is unknown, a browser may play the sound alone.
+    player.hidden = Boolean(player.error) || player.videoWidth === 0;
   };
   player.src = url;
 }
@@ -250,13 +251,13 @@ async function estimate() {
   try {
     const found = await api("POST", "/v1/dubs:estimate", { dub: request() }, mine.signal);
     const tile = (value, text) => element("div", { className: "tile" }, element("b", {}, value), element("span", {}, text));
-    const by = Number(found.numDubs) ? "by earlier dubs of this gateway" : "by the documented machine; the first dub here corrects it";
+    const by = Number(found.numDubs) ? "by earlier dubs of this gateway" : "an estimate that the first dub here corrects";
     at("plan").replaceChildren(
       element(
         "div",
         { className: "tiles" },
         tile(`${found.numRendered} of ${found.numFrames}`, "frames get a new mouth"),
-        tile(`about ${spoken(secondsOf(found.wallDuration))}`, `until the video is there, ${by}`),
+        tile(`about ${spoken(secondsOf(found.wallDuration))}`, `to the finished video, ${by}`),
         tile(sized(found.memoryBytes), "of memory"),
         tile(sized(found.diskBytes), "on disk while it runs"),
       ),

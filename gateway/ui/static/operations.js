@@ -1,5 +1,5 @@
 // Operations of the gateway as the pages show them.
-import { Refusal, api, lastPart, secondsOf } from "./page.js";
+import { Refusal, api, lastPart, pageOf, secondsOf } from "./page.js";
 
 const STEPS = {
   FETCH: "Copy the files",
@@ -69,6 +69,13 @@ export function dubOf(operation) {
     problem: operation.error && !cancelled ? operation.error.message : "",
     state: !operation.done ? "running" : operation.error ? (cancelled ? "cancelled" : "failed") : "done",
   };
+}
+
+/** Return a page of the user's dubs, the newest first, as {dubs, token}. */
+export async function newestDubs(pageSize, pageToken = "", done = false) {
+  const filter = `${done ? "done=true AND " : ""}kind=dub AND order=newest`;
+  const { entries, token } = await pageOf("/v1/operations", "operations", { pageSize, pageToken, filter });
+  return { dubs: entries.map(dubOf).filter(Boolean), token };
 }
 
 /** Return the address of a file of the gateway for players and downloads. */

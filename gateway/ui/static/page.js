@@ -46,14 +46,20 @@ export async function api(verb, path, body, signal) {
   return answer.json();
 }
 
-/** Return all entries of a list whose pages have a token: `field` is the name of the entries. */
+/** Return one page of a list as {entries, token}: `field` is the name of the entries, and `query` has further fields of the request. */
+export async function pageOf(path, field, query = {}) {
+  const page = await api("GET", `${path}?${new URLSearchParams(query)}`);
+  return { entries: page[field], token: page.nextPageToken };
+}
+
+/** Return all entries of a list. */
 export async function pagesOf(path, field) {
   const found = [];
   let token = "";
   do {
-    const page = await api("GET", `${path}?pageSize=1000${token && `&pageToken=${encodeURIComponent(token)}`}`);
-    found.push(...page[field]);
-    token = page.nextPageToken;
+    const page = await pageOf(path, field, { pageSize: 1000, pageToken: token });
+    found.push(...page.entries);
+    token = page.token;
   } while (token);
   return found;
 }

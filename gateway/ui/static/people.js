@@ -1,7 +1,9 @@
 // People who are enrolled: consent, expiry, withdrawal, and erasure with its receipt.
 import { api, confirmed, day, during, element, lastPart, pagesOf, refused, say } from "./page.js";
-import { dubOf, shownName } from "./operations.js";
+import { newestDubs, shownName } from "./operations.js";
 
+/** Dubs among which those of a person are looked for. */
+const NEWEST = 1000;
 const place = document.querySelector("#people");
 
 function facts(rows) {
@@ -70,7 +72,7 @@ function card(actor, dubs) {
         ["Enrolled", day(actor.createTime)],
         ["Method", actor.method],
         ["Frames learned from", actor.numEnrolledFrames],
-        ["Dubs made", made.length ? made.map((dub) => [element("a", { href: `/ui/dubs/${dub.id}` }, shownName(dub.request.outputUri)), element("br")]) : "none that is still listed"],
+        ["Dubs made", made.length ? made.map((dub) => [element("a", { href: `/ui/dubs/${dub.id}` }, shownName(dub.request.outputUri)), element("br")]) : `none among the newest ${NEWEST}`],
       ].map(([name, value]) => [name, Array.isArray(value) ? element("span", {}, value) : value])),
     ),
     element("div", { className: "row end" }, actor.consent && !actor.consentProblem ? withdraw : null, erase),
@@ -101,8 +103,8 @@ function receipt(who, answer) {
 
 async function load() {
   try {
-    const [actors, operations] = await Promise.all([pagesOf("/v1/actors", "actors"), pagesOf("/v1/operations", "operations")]);
-    const dubs = operations.map(dubOf).filter((dub) => dub?.result);
+    const [actors, { dubs: newest }] = await Promise.all([pagesOf("/v1/actors", "actors"), newestDubs(NEWEST, "", true)]);
+    const dubs = newest.filter((dub) => dub.result);
     refused("");
     place.replaceChildren(
       ...(actors.length

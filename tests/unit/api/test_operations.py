@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from dubstage.gateway.v1 import gateway_pb2
 from gateway.actors.store import ActorStore
 from gateway.api.messages import consent_message
-from gateway.api.operations import DUB, audit_event_of
+from gateway.api.operations import DUB, ListFilter, audit_event_of, list_filter_from
 from gateway.audit.entries import EventKind
 from gateway.consent.record import digest_of
 from gateway.operations.store import OperationRecord
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contracts import GATEWAY
@@ -93,3 +96,12 @@ def test_every_rpc_of_the_contracts_is_classified() -> None:
 
 def test_every_event_has_its_rpc_or_command() -> None:
     assert set(EventKind) == OF_COMMANDS.union(*LEAVES.values())
+
+
+def test_filters_of_lists() -> None:
+    """Conditions of a list's filter are read in any order; unknown and contradictory ones are refused."""
+    assert list_filter_from("") == ListFilter()
+    assert list_filter_from("order = newest AND done=false AND kind = dub") == ListFilter(done=False, kind=DUB, newest=True)
+    for wrong in ("done", "kind=person", "done=true done=false", "done=true AND done=false", "done=true AND", "AND"):
+        with pytest.raises(InvalidRequestError, match="is not understood"):
+            list_filter_from(wrong)

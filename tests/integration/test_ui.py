@@ -1,0 +1,503 @@
+"""The pages in a real Chromium: a dub from upload to download, people, refusals, and how the pages look to tools for access."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import http.server
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from dubstage.client import gateway as gateway_client
+from tests.integration.client_calls import enrolment
+from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway
+from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
+axe_playwright_python = pytest.importorskip("axe_playwright_python.sync_playwright")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"
+MARKUP = "<img src=x onerror=document.title='owned'> one.mp4"
+"""Name of a film that would run a script if a page read the name as markup."""
+WAIT_MS = 120_000
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Site:
+    """A gateway with two tenants, and the address of its pages."""
+
+    gateway: RunningGateway
+    address: str
+    film: Path
+    speech: Path
+
+
+@dataclass
+class Tab:
+    """A page of the browser, with what its console said."""
+
+    page: Any
+    problems: list[str] = field(default_factory=list)
+
+    def open(self, address: str) -> Any:
+        self.page.goto(address)
+        self.page.wait_for_load_state("networkidle")
+        return self.page
+
+
+@pytest.fixture(scope="module")
+def site(
+    gateway_factory: StartGateway,
+    loop_thread: LoopThread,
+    media: Media,
+    carphone: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("ui")
+    tokens = folder / "tokens"
+    tokens.write_text(f"{TOKEN}\nother {OTHER_TOKEN}\n")
+    port = free_port()
+    running = gateway_factory(http_port=port, auth_token_file=tokens)
+    film = folder / MARKUP
+    write_short_clip(carphone, film, NUM_FRAMES)
+    yield Site(running, f"http://127.0.0.1:{port}", film, media.speech)
+    loop_thread.run(running.server.drain(grace_s=0))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        options = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        opened = playwright.chromium.launch(executable_path=BROWSER, args=options)
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def tab_of(browser: Any, **options: Any) -> Iterator[Tab]:
+    with browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}) as context:
+        context.set_default_timeout(WAIT_MS)
+        tab = Tab(context.new_page())
+        tab.page.on("console", lambda said: tab.problems.append(said.text) if said.type in ("error", "warning") else None)
+        tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
+        yield tab
+
+
+@contextmanager
+def signed_in(browser: Any, site: Site, token: str = TOKEN, **options: Any) -> Iterator[Tab]:
+    """A tab that has signed in as `dubstage ui` opens the browser."""
+    with tab_of(browser, **options) as tab:
+        tab.page.goto(f"{site.address}/ui/sign-in#{token}")
+        tab.page.wait_for_url("**/ui/dubs")
+        tab.page.wait_for_load_state("networkidle")
+        yield tab
+
+
+def serious(page: Any) -> list[str]:
+    """Return what axe finds that keeps people from using a page."""
+    found = axe_playwright_python.Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']}: {node['target']} {node['failureSummary']}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+def give_files(site: Site, page: Any) -> None:
+    """Choose film and speech on the page of a new dub, and wait for the plan."""
+    page.set_input_files("#film-file", site.film)
+    page.set_input_files("#speech-file", site.speech)
+    page.wait_for_selector(".face")
+    page.click("#options summary")
+    page.check("#quick")
+    page.wait_for_selector("#create:enabled")
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait until an expression is true. Playwright's own wait would evaluate a text inside the page, which its policy forbids."""
+    end = time.monotonic() + WAIT_MS / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
+
+
+def times_of(page: Any) -> list[float]:
+    """Return the times of original and dub, seconds."""
+    return page.evaluate("['#before', '#after'].map((id) => document.querySelector(id).currentTime)")
+
+
+@pytest.fixture(scope="module")
+def dub(site: Site, browser: Any) -> str:
+    """Path of the page of a finished dub, made by hand on the pages."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/new")
+        give_files(site, page)
+        assert MARKUP in page.inner_text("#film-state")
+        assert page.inner_text("#plan .tile b") == f"{NUM_FRAMES} of {NUM_FRAMES}"
+        assert serious(page) == []
+        page.click("#create")
+        page.wait_for_url("**/ui/dubs/*")
+        page.wait_for_selector("#steps li")
+        page.wait_for_selector("#result:not([hidden])")
+        page.wait_for_load_state("networkidle")
+        assert page.title().startswith("img-src-x")
+        assert tab.problems == []
+        return str(page.evaluate("location.pathname"))
+
+
+def test_dub_from_upload_to_download(site: Site, dub: str, browser: Any, media: Media, tmp_path: Path) -> None:
+    """A reload of a finished dub loses nothing: its frames, mouths, sounds and options are shown, and the video is downloaded."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}{dub}")
+        until(page, "document.querySelector('#after').readyState >= 2")
+        assert page.inner_text("#facts td >> nth=0") == f"{NUM_FRAMES} of {NUM_FRAMES}"
+        assert "DUBBED" in page.inner_text("#reasons")
+        assert page.is_visible("#opening")
+        drawn = """document.querySelector(id).getContext('2d').getImageData(0, 0, 480, 300).data.some((value, place) =>
+            place % 4 < 3 && value)"""
+        until(page, f"['#mouth-before', '#mouth-after'].every((id) => {drawn})")
+        assert serious(page) == []
+        with page.expect_download() as download:
+            page.click("#download")
+        download.value.save_as(tmp_path / "video.mp4")
+        (written,) = media.root.glob("img-src-x*-dub-*.mp4")
+        assert (tmp_path / "video.mp4").read_bytes() == written.read_bytes()
+        assert tab.problems == []
+
+
+def test_player_steps_in_lock_step(site: Site, dub: str, browser: Any) -> None:
+    """Keys step both videos by one frame; while they play, they stay within half a frame; the wipe follows key and mouse."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}{dub}")
+        until(page, "['#before', '#after'].every((id) => document.querySelector(id).readyState >= 2)")
+        for key in "...,":
+            page.keyboard.press(key)
+            until(page, "['#before', '#after'].every((id) => !document.querySelector(id).seeking)")
+        assert times_of(page) == pytest.approx([2.5 / 25, 2.5 / 25], abs=1e-3)
+        assert "frame 2 of" in page.inner_text("#time")
+        page.keyboard.press("Space")
+        page.wait_for_timeout(800)
+        before, after = times_of(page)
+        assert after > 0.3
+        assert abs(before - after) < 0.1
+        page.keyboard.press("Space")
+        until(page, "['#before', '#after'].every((id) => !document.querySelector(id).seeking)")
+        before, after = times_of(page)
+        assert before == pytest.approx(after, abs=1e-3)
+        page.focus("#wipe")
+        page.keyboard.press("Home")
+        assert page.evaluate("document.querySelector('#stage').style.getPropertyValue('--wipe')") == "0%"
+        box = page.locator("#stage").bounding_box()
+        page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 20)
+        assert abs(float(page.input_value("#wipe")) - 75) <= 1
+        page.locator("#lanes").click(position={"x": page.locator("#lanes").bounding_box()["width"] / 2, "y": 10})
+        assert abs(int(page.input_value("#position")) - NUM_FRAMES // 2) <= 1
+        assert tab.problems == []
+
+
+def test_unplayable_original_leaves_the_dub(site: Site, dub: str, browser: Any) -> None:
+    """An original that the browser cannot play is said to be so, and the dub is shown alone."""
+    with signed_in(browser, site) as tab:
+        tab.page.route(
+            "**/ui/media/uploads/**", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"no video")
+        )
+        page = tab.open(f"{site.address}{dub}")
+        page.wait_for_selector("text=cannot play the original")
+        assert page.input_value("#wipe") == "0"
+        assert page.is_hidden("#mouth-before")
+        assert page.is_visible("#mouth-after")
+
+
+def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> None:
+    """The form takes files and options of an earlier dub; the second dub can be put beside the first."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}{dub}")
+        page.click("#again")
+        page.wait_for_selector(".face")
+        assert page.is_checked("#quick")
+        page.select_option("#expression", "EXPRESSION_NEUTRAL")
+        page.wait_for_selector("#create:enabled")
+        page.click("#create")
+        page.wait_for_url("**/ui/dubs/*")
+        page.wait_for_selector("#versions-card:not([hidden])")
+        assert "expression keep where possible" in page.inner_text("#versions")
+        page.click("#versions li:nth-child(2) button")
+        until(page, "document.querySelector('#before').readyState >= 2")
+        assert page.inner_text(".name.before").startswith("Dub of")
+        assert "-dub-" in page.evaluate("document.querySelector('#before').src")
+        assert tab.problems == []
+        page.goto(f"{site.address}/ui/dubs")
+        page.wait_for_selector("tbody tr:nth-child(2)")
+
+
+def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGateway, tmp_path: Path) -> None:
+    """A gateway that requires consent refuses the plan in a sentence, until a record of this footage is given."""
+    port = free_port()
+    start_gateway(http_port=port, require_consent="true")
+    record = {"subject": "Driver <b>", "granted_by": "Driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
+    record["footage_sha256"] = [hashlib.sha256(site.film.read_bytes()).hexdigest()]
+    (tmp_path / "driver.json").write_text(json.dumps(record))
+    (tmp_path / "list.json").write_text("[]")
+    with tab_of(browser) as tab:
+        page = tab.open(f"http://127.0.0.1:{port}/ui/new")
+        page.set_input_files("#film-file", site.film)
+        page.set_input_files("#speech-file", site.speech)
+        page.wait_for_selector("#plan .bad")
+        assert "consent" in page.inner_text("#plan .bad")
+        page.set_input_files("#consent-file", tmp_path / "list.json")
+        assert "is no consent record" in page.inner_text("#refusal")
+        page.set_input_files("#consent-file", tmp_path / "driver.json")
+        page.wait_for_selector("#create:enabled")
+        assert "Record of Driver <b>, given by Driver" in page.inner_text("#consent-state")
+
+
+def test_recorded_speech_is_uploaded(site: Site, browser: Any) -> None:
+    """The microphone's sound becomes the new speech."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/new")
+        page.click("#record")
+        page.wait_for_timeout(1500)
+        page.click("#record")
+        until(page, "document.querySelector('#speech-state').textContent.startsWith('recording.webm, ')")
+        page.set_input_files("#film-file", site.film)
+        page.wait_for_selector("#create:enabled")
+        assert tab.problems == []
+
+
+def test_running_dub_is_cancelled(site: Site, browser: Any) -> None:
+    """A dub that adapts its networks takes long enough to be cancelled on its page."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/new")
+        give_files(site, page)
+        page.uncheck("#quick")
+        page.wait_for_selector("#create:enabled")
+        page.click("#create")
+        page.wait_for_selector("#steps li.now")
+        page.click("#cancel")
+        page.click("dialog .danger")
+        page.wait_for_selector("#failed:not([hidden])")
+        assert page.inner_text("#failed-title") == "This dub was cancelled"
+        assert tab.problems == []
+
+
+def test_broken_upload_goes_on(site: Site, browser: Any, tmp_path: Path) -> None:
+    """A page that is closed during an upload goes on where it was when the same file is chosen again."""
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(range(256)) * (80 << 10))
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/new")
+        pieces = []
+        page.on("request", lambda request: pieces.append(request.headers.get("content-range", "")))
+        page.route(
+            "**/v1/uploads/*",
+            lambda route: route.abort() if "-16777215/" in route.request.headers.get("content-range", "") else route.continue_(),
+        )
+        page.set_input_files("#film-file", large)
+        until(page, "document.querySelector('#film-state').textContent.includes('8.4 MB of 21 MB')")
+        page.unroute_all(behavior="ignoreErrors")
+        tab.open(f"{site.address}/ui/new")
+        pieces.clear()
+        page.set_input_files("#film-file", large)
+        until(page, "document.querySelector('#film-state').textContent === 'large.mp4, 21 MB'")
+        assert next(filter(None, pieces)).startswith("bytes 8388608-")
+
+
+def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
+    """A person's consent is shown, withdrawn and the person erased, after questions that name the person; the receipt is saved."""
+    with site.gateway.connect(token=TOKEN) as connection:
+        gateway_client.enrol(connection, **enrolment("on-page")).wait(timeout_s=300)
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/people")
+        card = page.locator("section.card", has=page.locator("#name-on-page"))
+        name = card.locator("h2").inner_text().split(" on-page")[0]
+        assert "Consent on record" in card.inner_text()
+        assert serious(page) == []
+        card.get_by_role("button", name="Withdraw consent").click()
+        assert name in page.inner_text("dialog h2")
+        assert serious(page) == []
+        page.click("dialog .danger")
+        page.wait_for_selector("text=Work not allowed")
+        page.get_by_role("button", name="Erase person").click()
+        assert name in page.inner_text("dialog h2")
+        page.click("dialog button[value=no]")
+        assert card.is_visible()
+        page.get_by_role("button", name="Erase person").click()
+        page.click("dialog .danger")
+        page.wait_for_selector("text=is erased")
+        with page.expect_download() as download:
+            page.click("text=Save the receipt")
+        receipt = json.loads(Path(download.value.path()).read_bytes())
+        assert receipt["actor_id"] == "on-page"
+        assert tab.problems == []
+
+
+def test_wrong_token_refused(site: Site, browser: Any) -> None:
+    """A page without a session leads to the sign-in, which says that a token is wrong, and leads back."""
+    with tab_of(browser) as tab:
+        page = tab.open(f"{site.address}/ui/people")
+        assert "/ui/sign-in?next=/ui/people" in page.url
+        assert serious(page) == []
+        page.fill("#token", "wrong")
+        page.click("#sign-in button")
+        assert "does not accept this token" in page.inner_text("[role=alert]:visible")
+        page.fill("#token", TOKEN)
+        page.click("#sign-in button")
+        page.wait_for_url("**/ui/people")
+        (cookie,) = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        page.click("text=Sign out")
+        page.wait_for_url("**/ui/sign-in")
+        assert page.context.cookies() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_on_a_phone(site: Site, dub: str, browser: Any, scheme: Any) -> None:
+    """At a width of 390 pixels nothing scrolls sideways, in light and dark colours, and axe finds nothing serious."""
+    with signed_in(browser, site, viewport={"width": 390, "height": 844}, color_scheme=scheme) as tab:
+        for path in ("/ui/dubs", "/ui/new", "/ui/people", dub, "/ui/sign-in"):
+            page = tab.open(f"{site.address}{path}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+            assert serious(page) == [], path
+        assert tab.problems == []
+
+
+class _Foreign(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>foreign</title>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def foreign() -> Iterator[str]:
+    """Address of a page of another origin on the same host, to which a browser sends the same cookies."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Foreign)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_other_origin_refused(site: Site, browser: Any, foreign: str) -> None:
+    """A page of another origin cannot use the session: no call reads or changes anything, and no form signs out."""
+    with signed_in(browser, site) as tab:
+        answers: dict[str, int] = {}
+        tab.page.on("response", lambda answer: answers.__setitem__(f"{answer.request.method} {answer.url}", answer.status))
+        tab.page.goto(foreign)
+        call = """([verb, address]) => fetch(address, {method: verb, mode: "no-cors", credentials: "include", body: verb === "POST"
+            ? JSON.stringify({webhookId: "mine", url: "https://example.com/"}) : undefined}).then(() => {}, () => {})"""
+        tab.page.evaluate(call, ["GET", f"{site.address}/v1/operations"])
+        tab.page.evaluate(call, ["POST", f"{site.address}/v1/webhooks"])
+        assert answers[f"GET {site.address}/v1/operations"] == 401
+        assert answers[f"POST {site.address}/v1/webhooks"] == 403
+        (cookie,) = tab.page.context.cookies()
+        connection = http.client.HTTPConnection(site.address.removeprefix("http://"))
+        for site_of_page, status in (("same-site", 401), ("cross-site", 401), ("same-origin", 404)):
+            headers = {"Cookie": f"{cookie['name']}={cookie['value']}", "Sec-Fetch-Site": site_of_page}
+            connection.request("GET", "/ui/media/uploads/none.mp4", headers=headers)
+            with connection.getresponse() as answer:
+                assert answer.status == status
+                answer.read()
+        connection.close()
+        tab.page.evaluate(
+            """(address) => { const form = document.createElement("form"); form.method = "post"; form.action = address;
+            document.body.append(form); form.submit(); }""",
+            f"{site.address}/ui/sign-out",
+        )
+        tab.page.wait_for_selector("text=may not call this gateway")
+        tab.open(f"{site.address}/ui/dubs")
+        assert tab.page.url.endswith("/ui/dubs")
+        tab.page.goto(foreign)
+        frame = "(address) => { const one = document.createElement('iframe'); one.src = address; document.body.append(one); }"
+        tab.page.evaluate(frame, f"{site.address}/ui/dubs")
+        tab.page.wait_for_timeout(300)
+        assert any("frame-ancestors" in problem for problem in tab.problems)
+
+
+def test_other_tenants_file_refused(site: Site, dub: str, browser: Any) -> None:
+    """Another tenant sees neither the dub nor its files, and gets a sentence."""
+    with signed_in(browser, site) as tab:
+        operation = tab.page.evaluate(
+            "(path) => fetch(path).then((answer) => answer.json())", f"/v1/operations/{dub.rpartition('/')[2]}"
+        )
+    request, result = operation["metadata"]["dub"], operation["response"]
+    with signed_in(browser, site, OTHER_TOKEN) as tab:
+        assert "No dubs yet" in tab.page.inner_text("main")
+        for uri in (request["footageUri"], result["outputUri"], f"../{result['outputUri']}", "/etc/passwd"):
+            status = tab.page.evaluate("(path) => fetch(path).then((answer) => answer.status)", f"/ui/media/{quote(uri, safe='')}")
+            assert status in (400, 404), uri
+        page = tab.open(f"{site.address}{dub}")
+        page.wait_for_selector("#refusal:not([hidden])")
+        assert "no operation" in page.inner_text("#refusal").lower()
+        assert page.is_hidden("#result")
+
+
+def run_ui(stages: RunningStages, data: Path, *options: str) -> subprocess.Popen[str]:
+    environment = {f"DUBSTAGE_{name.upper()}": address for name, address in stages.endpoints().items()}
+    command = [sys.executable, "-P", "-m", "gateway.cli", "ui", "--no-browser", *options]
+    variables = {**os.environ, **environment, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts")}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
+
+
+def test_ui_command_serves_until_interrupted(stages: RunningStages, browser: Any, tmp_path: Path) -> None:
+    """The command prints an address that signs in, and leaves no token behind after Ctrl-C."""
+    process = run_ui(stages, tmp_path / "data", "--port", str(free_port()), "--folder", str(tmp_path / "films"))
+    try:
+        line = process.stdout.readline()
+        address = line.split(" at ")[1].strip()
+        with tab_of(browser) as tab:
+            tab.page.goto(address)
+            tab.page.wait_for_url("**/ui/dubs")
+            tab.page.wait_for_selector("text=No dubs yet")
+            assert "#" not in tab.page.url
+            assert tab.problems == []
+        process.send_signal(2)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert str(tmp_path / "films") in said
+    assert not list((tmp_path / "data").glob(".ui-token*"))
+
+
+def test_ui_command_names_its_faults(stages: RunningStages, tmp_path: Path) -> None:
+    """A port that is taken and a folder that cannot be made are refused in one sentence."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = run_ui(stages, tmp_path / "data", "--port", str(taken.getsockname()[1]))
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 10
+    assert "or set --port to another port" in said
+    (tmp_path / "file").write_text("")
+    process = run_ui(stages, tmp_path / "data", "--port", str(free_port()), "--folder", str(tmp_path / "file" / "below"))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 10
+    assert "--folder: the folder" in said
