@@ -149,7 +149,7 @@ def shot_message(batch: str, row: int, record: ShotRecord, told: Told, review: D
         risk=risk_of(record),
         review=_review_message(review) if review is not None else None,
         frame_rate=rational(Fraction(record.frame_rate)) if record.frame_rate else None,
-        sync=_sync_message(record.finish),
+        finish=_finish_message(record.finish) if record.finish is not None else None,
     )
 
 
@@ -168,14 +168,10 @@ def _review_message(decision: Decision) -> pb.ShotReview:
     )
 
 
-def _sync_message(finish: ShotFinish | None) -> pb.DubSync | None:
-    if finish is None or finish.lateness_ms is None:
-        return None
-    return pb.DubSync(
-        mouth_lateness=duration_message(finish.lateness_ms / 1000),
-        confidence=finish.sync_confidence or 0.0,
-        distance=finish.sync_distance,
-    )
+def _finish_message(finish: ShotFinish) -> pb.DubFinish:
+    facts = finish.model_dump()
+    lateness = facts.pop("lateness_ms")
+    return pb.DubFinish(**facts, lateness=None if lateness is None else duration_message(lateness / 1000))
 
 
 def shown_shot(views: BatchViews, batch: str, shot_id: str, told: Told) -> pb.Shot:
@@ -258,6 +254,18 @@ def _is_listed(record: ShotRecord, review: Decision | None, request: pb.ListShot
 def page_token_of(view: BatchView, row: int, order: int) -> str:
     """Return the token of the page behind a shot."""
     return f"{round(1e4 * risk_of(view.records[row]))}-{row}" if order == pb.SHOT_ORDER_RISK else str(row)
+
+
+def token_behind(view: BatchView, shot_id: str, order: int) -> str:
+    """Return the token of the page behind a shot.
+
+    Raises:
+        BatchNotFoundError: the batch has no shot of this id.
+    """
+    row = next((row for row, record in enumerate(view.records) if record.id == shot_id), None)
+    if row is None:
+        raise no_shot(view.facts.name, shot_id)
+    return page_token_of(view, row, order)
 
 
 def risk_from(page_token: str) -> tuple[int, int]:
@@ -633,6 +641,8 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         if request.order_by not in pb.ShotOrder.values():
             raise InvalidRequestError("order_by: give ROW, RISK or NAME", field="order_by")
         view = await self._batches.view(batch_id_from(request.parent, "parent"))
+        if request.after_shot and not request.page_token:
+            request.page_token = token_behind(view, request.after_shot, request.order_by)
         rows = await in_thread(selected, view, request)
         token = page_token_of(view, rows[size - 1], request.order_by) if len(rows) > size else ""
         return await in_thread(self._page, view, rows[:size], token, request.thumbnails)

@@ -180,6 +180,7 @@ def list_shots(
     assignee: str = "",
     order_by: Literal["row", "risk", "name"] = "row",
     thumbnails: bool = False,
+    after_shot: str = "",
     page_size: int = 0,
 ) -> pb.ListShotsRequest:
     """Yield the Shots of a batch.
@@ -191,6 +192,7 @@ def list_shots(
         assignee: only shots that are assigned to this person; empty: all.
         order_by: by row, by risk with the highest first, or by id.
         thumbnails: with the pictures of the videos.
+        after_shot: id of a shot behind which the list begins; empty: the list begins with the first shot.
         page_size: shots per page, at most 1000; 0: 100.
     """
     return pb.ListShotsRequest(
@@ -201,6 +203,7 @@ def list_shots(
         assignee=assignee,
         order_by=pb.ShotOrder.Value(f"SHOT_ORDER_{order_by.upper()}"),
         thumbnails=thumbnails,
+        after_shot=after_shot,
         page_size=page_size,
     )
 
