@@ -14,6 +14,7 @@ files of its own, so that writers of different shots never meet. Any file system
 from __future__ import annotations
 
 import datetime
+import json
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gateway.batch.manifest import Manifest, shots_of
 from gateway.batch.reviews import Decision
-from gateway.batch.types import ENDED, BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ENDED, WRITTEN, BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
@@ -419,6 +420,21 @@ class BatchStore:
     def shot(self, name: str, row: int) -> ShotSpec:
         """Return the shot of a row."""
         return self._all_shots(name)[row]
+
+    def has_written(self, place: str) -> bool:
+        """Return whether a shot of a batch has written the video that lies at a path or URL now.
+
+        The rows of all batches are searched as text: a row is read only if it names the place.
+        """
+        named = json.dumps(place).encode("ascii")
+        for facts in self.batches():
+            content = self._folder.read(manifest_path(facts.name)) or b""
+            if named not in content:
+                continue
+            for shot in shots_of(b"\n".join(line for line in content.splitlines() if named in line)):
+                if shot.output == place and self.record(facts.name, shot.id).state in WRITTEN:
+                    return True
+        return False
 
     def record(self, name: str, shot_id: str) -> ShotRecord:
         """Return the record of a shot. A shot without a file waits. A cancelled shot that waits is CANCELLED.

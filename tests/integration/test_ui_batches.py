@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ SHOTS = ("ui_a", "ui_b", "ui_bad")
 
 
 @pytest.fixture(scope="module")
-def night(site: Site, media: Media, carphone: Path) -> Iterator[str]:  # noqa: F811
+def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
     """A batch of two shots that are done and one that failed."""
     write_short_clip(carphone, media.root / "ui_film.mp4", 37)
     (media.root / "ui_none.mp4").write_bytes(b"no film")
@@ -48,7 +47,7 @@ def night(site: Site, media: Media, carphone: Path) -> Iterator[str]:  # noqa: F
         batch.submit(connection, "ui-night", rows=rows)
         *_, ended = batch.watch(connection, "ui-night")
         assert (ended.progress.num_done, ended.progress.num_failed) == (2, 1)
-    yield "ui-night"
+    return "ui-night"
 
 
 def reviews_of(site: Site, shot: str) -> list[Any]:  # noqa: F811
@@ -64,7 +63,7 @@ def shown(page: Any, name: str) -> None:
 
 
 def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night: str) -> None:  # noqa: F811
-    """One pass of a reviewer: list, grid by risk, player, note pinned to frame and place, decisions by button and key, next shot."""
+    """One pass: list, grid by risk, player, note pinned to frame and place, decisions by button and key, next shot."""
     with signed_in(browser, site) as tab:
         page = tab.open(f"{site.address}/ui/batches")
         page.click(f"a:has-text('{night}')")
@@ -83,6 +82,7 @@ def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night:
         page.keyboard.press("Tab")
         for _ in range(5):
             page.click("#forward")
+        page.locator("#pins").scroll_into_view_if_needed()
         box = page.locator("#pins").bounding_box()
         page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.5 * box["height"])
         page.mouse.down()

@@ -161,7 +161,8 @@ function openPlayer() {
     at("position").setAttribute("aria-valuetext", at("time").textContent);
     at("play").textContent = player?.playing ? "Pause" : "Play";
   });
-  if (shot.footageUri && !shot.footageUri.includes("://") && !shot.footageUri.startsWith("/")) at("before").src = mediaUrl(shot.footageUri);
+  if (shot.footageUri?.startsWith("uploads/")) at("before").src = mediaUrl(shot.footageUri);
+  else trouble("The original is no upload, so the gateway does not send it. The dub is shown alone.");
   at("after").src = mediaUrl(uri);
   at("after").loop = true;
   at("stage").style.setProperty("--wipe", "0%");
