@@ -229,7 +229,7 @@ def selected(view: BatchView, request: pb.ListShotsRequest) -> list[int]:
     rows = [row for row, record in enumerate(records) if _is_listed(record, view.reviews.get(record.id), request)]
     match request.order_by:
         case pb.SHOT_ORDER_RISK:
-            risks = [-round(1e4 * risk_of(record)) for record in records]
+            risks = [-round(1e4 * risk) for risk in view.risks]
             after, row_after = risk_from(request.page_token)
             return sorted((row for row in rows if (risks[row], row) > (after, row_after)), key=lambda row: (risks[row], row))
         case pb.SHOT_ORDER_NAME:
@@ -253,7 +253,7 @@ def _is_listed(record: ShotRecord, review: Decision | None, request: pb.ListShot
 
 def page_token_of(view: BatchView, row: int, order: int) -> str:
     """Return the token of the page behind a shot."""
-    return f"{round(1e4 * risk_of(view.records[row]))}-{row}" if order == pb.SHOT_ORDER_RISK else str(row)
+    return f"{round(1e4 * view.risks[row])}-{row}" if order == pb.SHOT_ORDER_RISK else str(row)
 
 
 def token_behind(view: BatchView, shot_id: str, order: int) -> str:

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 from pydantic import BaseModel
@@ -29,6 +30,7 @@ from gateway.batch.local import run_in_process
 from gateway.batch.manifest import Manifest
 from gateway.batch.records import Progress, progress_of
 from gateway.batch.reviews import Decision, present, rejected_ids
+from gateway.batch.risk import risk_of
 from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import BatchFacts, ShotRecord
 from gateway.batch.worker import WorkerContext
@@ -164,6 +166,7 @@ class BatchView:
         progress: progress of the batch.
         notes: why something waits, for a person.
         reviews: decisions about the present videos, by id of the shot.
+        risks: risks of all shots in the order of the rows.
     """
 
     facts: BatchFacts
@@ -171,6 +174,7 @@ class BatchView:
     progress: Progress
     notes: tuple[str, ...]
     reviews: Mapping[str, Decision]
+    risks: Sequence[float]
 
 
 class BatchViews:
@@ -186,6 +190,7 @@ class BatchViews:
         self._operations = operations
         # A store keeps what it has read, so that a further look reads what has changed.
         self._stores: OrderedDict[tuple[str, str, str], BatchStore] = OrderedDict()
+        self._risks: WeakKeyDictionary[BatchStore, dict[str, tuple[ShotRecord, float]]] = WeakKeyDictionary()
         self._turn = threading.Lock()
 
     def facts(self) -> list[BatchFacts]:
@@ -222,7 +227,18 @@ class BatchViews:
         progress = progress_of(records)
         if facts.engine == "gateway" and not progress.ended and not self.is_worked_on(name):
             notes = [*notes, "no gateway works on the shots that are left: submit the batch again"]
-        return BatchView(facts, records, progress, tuple(notes), present(records, store.last_decisions(name)))
+        reviews = present(records, store.last_decisions(name))
+        return BatchView(facts, records, progress, tuple(notes), reviews, self._risks_of(store, records))
+
+    def _risks_of(self, store: BatchStore, records: Sequence[ShotRecord]) -> list[float]:
+        """Return the risks of records. A store gives the same object again as long as a record has not changed."""
+        before = self._risks.get(store, {})
+        now = {
+            record.id: known if (known := before.get(record.id)) is not None and known[0] is record else (record, risk_of(record))
+            for record in records
+        }
+        self._risks[store] = now
+        return [risk for _, risk in now.values()]
 
     def is_worked_on(self, name: str) -> bool:
         """Return whether a gateway works on a batch, or will."""

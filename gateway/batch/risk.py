@@ -59,13 +59,15 @@ class Scale:
 
 # The edges of the motion hold nine of ten comparisons of two halves of 29 real videos (docs/batch.md, "Quality gate"). Those of the
 # appearance are the worst halves of real videos (research/evaluation/README.md, "Planted faults"). r_opening, silence, shifts, face
-# distance and clothing have the thresholds that docs/batch.md recommends.
+# distance and clothing have the thresholds that docs/batch.md recommends. The edges of the finished video hold 48 of 50 good dubs of
+# seven people, three seconds each (docs/batch.md, "Review"). Good dubs with other words often lie beyond the edges of spreads and
+# silence, so that these have small weights.
 SCALES: Final[dict[str, Scale]] = {
     "r_opening": Scale(1.0, 0.5, None, 0.9, "correlation of target and drawn mouth opening"),
-    "silence_opening": Scale(0.0, None, 0.15, 0.6, "opening in silence"),
-    "opening_spread": Scale(1.0, 0.73, 1.36, 0.6, "spread of the opening over the person's own"),
-    "width_spread": Scale(1.0, 0.68, 1.47, 0.4, "spread of the lip width over the person's own"),
-    "fastest_step": Scale(1.0, 0.69, 1.46, 0.4, "fastest change of the opening over the person's own"),
+    "silence_opening": Scale(0.0, None, 0.15, 0.4, "opening in silence"),
+    "opening_spread": Scale(1.0, 0.73, 1.36, 0.4, "spread of the opening over the person's own"),
+    "width_spread": Scale(1.0, 0.68, 1.47, 0.2, "spread of the lip width over the person's own"),
+    "fastest_step": Scale(1.0, 0.69, 1.46, 0.2, "fastest change of the opening over the person's own"),
     "vowel_shift_ms": Scale(0.0, -40.0, 40.0, 0.7, "lateness at open vowels, ms"),
     "closure_shift_ms": Scale(0.0, -40.0, 40.0, 0.7, "lateness at p, b, m, ms"),
     "tint_alarms": Scale(0.0, None, 0.11, 0.8, "open mouths with teeth of another colour"),
@@ -74,6 +76,11 @@ SCALES: Final[dict[str, Scale]] = {
     "popping": Scale(1.0, None, 1.27, 0.8, "change inside the mouth from frame to frame over the video's"),
     "clothing_moved": Scale(0.0, None, 0.1, 0.8, "frames in which clothing moves"),
     "face_distance": Scale(0.0, None, 0.43, 0.9, "distance of the face from the person's"),
+    "lateness_ms": Scale(0.0, -40.0, 40.0, 0.95, "lateness of the mouth against the sound, ms"),
+    "sync_confidence": Scale(0.7, 0.4, None, 0.95, "certainty that mouth and sound belong together"),
+    "still_share": Scale(0.0, None, 0.1, 0.95, "share of the speech with a still mouth"),
+    "seam": Scale(0.0, None, 0.013, 0.95, "edge in the skin about the mouth"),
+    "flicker": Scale(0.0, None, 0.01, 0.95, "flicker of the skin about the mouth"),
     "undubbed_share": Scale(0.0, None, 0.2, 0.7, "share of the frames that are not dubbed"),
 }
 """Scale of each figure of a record, by name."""
@@ -82,7 +89,7 @@ SCALES: Final[dict[str, Scale]] = {
 def figures_of(record: ShotRecord) -> dict[str, float]:
     """Return the figures of a finished video that are known, by their names in SCALES."""
     found: dict[str, float | None] = {"r_opening": record.r_opening}
-    for group in (record.motion, record.appearance):
+    for group in (record.motion, record.appearance, record.finish):
         found |= group.model_dump() if group is not None else {}
     if record.frames:
         found["undubbed_share"] = 1.0 - record.frames_dubbed / record.frames
@@ -92,7 +99,7 @@ def figures_of(record: ShotRecord) -> dict[str, float]:
 def parts_of(record: ShotRecord) -> dict[str, float]:
     """Return what each figure, each missed threshold and each warning adds to the risk of a written video, 0 to 1, by text."""
     parts = {
-        f"{SCALES[name].text}: {value:.2f}": SCALES[name].weight * SCALES[name].part(value)
+        f"{SCALES[name].text}: {value:.{3 if abs(value) < 0.1 else 2}f}": SCALES[name].weight * SCALES[name].part(value)
         for name, value in figures_of(record).items()
     }
     parts |= dict.fromkeys(record.look, MISSED)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +91,8 @@ class Folder:
         """
         try:
             with self._backend.told():
+                if self._local:
+                    return _scanned(self._full(path))
                 found: list[dict[str, Any]] = self._fs.ls(self._full(path), detail=True)
         except FileNotFoundError:
             return []
@@ -108,6 +111,10 @@ class Folder:
         """Return the contents of files by path, read at once where the file system can. Missing files are left out."""
         if not paths:
             return {}
+        if self._local:
+            # fsspec takes several times as long for 10,000 files.
+            read = {path: self._read_locally(path) for path in paths}
+            return {path: content for path, content in read.items() if content is not None}
         with self._backend.told():
             contents = self._fs.cat_ranges([self._full(path) for path in paths], None, None, on_error="return", **self._reading)
         found: dict[str, bytes] = {}
@@ -190,6 +197,13 @@ class Folder:
                 left.unlink()
             folder.rmdir()
 
+    def _read_locally(self, path: str) -> bytes | None:
+        try:
+            with self._backend.told():
+                return Path(self._full(path)).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def _write_locally(self, file: tuple[str, bytes]) -> None:
         path, content = file
         write_whole(Path(self._full(path)), content, mode=BLOB_MODE, parents=True)
@@ -209,6 +223,18 @@ class Folder:
             raise StorageRefusedError(
                 f"{self._backend.what} {self._backend.where} takes nothing: {error}", subject=self.url
             ) from error
+
+
+def _scanned(folder: str) -> list[Entry]:
+    """Return the files and folders in a folder of this machine, whose names do not begin with a dot."""
+    found = []
+    with os.scandir(folder) as files:
+        for file in files:
+            if not file.name.startswith("."):
+                with suppress(FileNotFoundError):
+                    facts = file.stat()
+                    found.append(Entry(file.name, (facts.st_ino, facts.st_mtime_ns, facts.st_size)))
+    return found
 
 
 def _name(facts: Mapping[str, Any]) -> str:
