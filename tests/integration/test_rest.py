@@ -129,11 +129,12 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
     assert (status, [shot["name"] for shot in shots["shots"]]) == (200, ["batches/night/shots/one"])
     status, one = call("GET", "/v1/batches/night/shots/one")
     assert (status, one["name"], one["risk"]) == (200, "batches/night/shots/one", shots["shots"][0]["risk"])
-    said = {"state": "REVIEW_STATE_REJECTED", "note": "<i>chin</i>", "frame": "3", "region": {"width": 0.5, "height": 0.25}}
+    place = {"width": 0.5, "height": 0.25}
+    said = {"state": "REVIEW_STATE_REJECTED", "note": "<i>chin</i>", "frame": "3", "region": place}
     status, reviewed = call("POST", "/v1/batches/night/shots/one:review", said)
     assert (status, {name: reviewed["review"][name] for name in said}) == (
         200,
-        {**said, "region": {"x": 0, "y": 0, **said["region"]}},
+        {**said, "region": {"x": 0, "y": 0, **place}},
     )
     path = "/v1/batches/night/shots?reviewStates=REVIEW_STATE_REJECTED&orderBy=SHOT_ORDER_RISK&thumbnails=true"
     (listed,) = call("GET", path)[1]["shots"]

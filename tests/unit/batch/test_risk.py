@@ -53,7 +53,7 @@ def test_good_shots_have_little_risk() -> None:
         finish(lateness_ms=-200.0),
         finish(sync_confidence=0.15),
         finish(still_share=0.5),
-        finish(seam=0.02),
+        finish(seam=0.04),
         finish(flicker=0.1),
         changed(frames_dubbed=40),
         changed(r_opening=0.1),
