@@ -57,11 +57,11 @@ class Scale:
         return 0.1 * distance**2 if distance <= 1.0 else min(1.0, 0.1 + 0.9 * (distance - 1.0))
 
 
-# The edges of the motion hold nine of ten comparisons of two halves of 29 real videos (docs/batch.md, "Quality gate"). Those of
-# the appearance are the worst halves of real videos (research/evaluation/README.md, "Planted faults"). r_opening, silence, shifts, face
-# distance and clothing have the thresholds that docs/batch.md recommends. The edges of the finished video hold at least 96 % of 45
-# dubs of seven people, three seconds each (docs/batch.md, "Review"). Good dubs with other words often lie beyond the edges of
-# spreads and silence, so that these have small weights.
+# The edges of the motion hold nine of ten comparisons of two halves of 29 real videos (docs/batch.md, "Quality gate").
+# Those of the appearance are the worst halves of real videos (research/evaluation/README.md, "Planted faults"). r_opening,
+# silence, shifts, face distance and clothing have the thresholds that docs/batch.md recommends. The edges of the finished
+# video hold at least 96 % of 45 dubs of seven people, three seconds each (docs/batch.md, "Review"). Good dubs with other words
+# often lie beyond the edges of spreads and silence, so that these have small weights.
 SCALES: Final[dict[str, Scale]] = {
     "r_opening": Scale(1.0, 0.5, None, 0.9, "correlation of target and drawn mouth opening"),
     "silence_opening": Scale(0.0, None, 0.15, 0.4, "opening in silence"),
