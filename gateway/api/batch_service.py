@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from google.protobuf import empty_pb2
 
+from dubstage.client.arrays import rational
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
-from gateway.api.batches import Batches, BatchView
+from gateway.api.batches import Batches, BatchView, BatchViews, no_shot
 from gateway.api.context import TenantContext
 from gateway.api.messages import consent_from, within
 from gateway.api.operations import asked_by, page_size_from
@@ -45,14 +47,17 @@ from gateway.batch.manifest import (
     shot_of,
     shots_by_line,
 )
-from gateway.batch.records import Progress
+from gateway.batch.records import Progress, present_time
 from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
+from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, region_from
+from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import BatchFacts, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import BatchFacts, Quality, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState
 from gateway.dub.lines import LineSpec
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
-from services.common.errors import BatchNotFoundError, InvalidRequestError
+from services.common.errors import InvalidRequestError
+from services.common.server.call_context import current_caller
 
 Told = Callable[[str], str]
 """Returns a text without the server's folders."""
@@ -73,26 +78,39 @@ _STATES: Final = {
 }
 
 
-def batch_message(facts: BatchFacts, progress: Progress | None = None, notes: Sequence[str] = ()) -> pb.Batch:
+_REVIEWS: Final = {
+    ReviewState.UNDECIDED: pb.REVIEW_STATE_UNDECIDED,
+    ReviewState.APPROVED: pb.REVIEW_STATE_APPROVED,
+    ReviewState.REJECTED: pb.REVIEW_STATE_REJECTED,
+    ReviewState.ASSIGNED: pb.REVIEW_STATE_ASSIGNED,
+}
+_DECISIONS: Final = {number: state for state, number in _REVIEWS.items()}
+
+
+def batch_message(
+    facts: BatchFacts, progress: Progress | None = None, notes: Sequence[str] = (), reviews: Iterable[Decision] = ()
+) -> pb.Batch:
     """Return the message of a batch.
 
     Args:
         facts: what the batch is.
         progress: its progress; None: not asked for.
         notes: why something waits, for a person.
+        reviews: decisions about the present videos.
     """
+    states = Counter(decision.state for decision in reviews)
     return pb.Batch(
         name=f"{BATCHES}/{facts.name}",
         engine=_ENGINES[facts.engine],
         num_shots=facts.rows,
         create_time=time_message(facts.created_at),
         rows_sha256=facts.manifest_sha256,
-        progress=None if progress is None else _progress_message(progress),
+        progress=None if progress is None else _progress_message(progress, states),
         notes=notes,
     )
 
 
-def shot_message(batch: str, row: int, record: ShotRecord, told: Told) -> pb.Shot:
+def shot_message(batch: str, row: int, record: ShotRecord, told: Told, review: Decision | None = None) -> pb.Shot:
     """Return the message of a shot.
 
     Args:
@@ -100,6 +118,7 @@ def shot_message(batch: str, row: int, record: ShotRecord, told: Told) -> pb.Sho
         row: row of the shot, from 0.
         record: what is known of the shot.
         told: removes the server's folders from texts.
+        review: decision about the present video; None: undecided.
     """
     known = common_pb2.FrameReason.items()
     by_name = {name.removeprefix("FRAME_REASON_"): value for name, value in known}
@@ -127,7 +146,66 @@ def shot_message(batch: str, row: int, record: ShotRecord, told: Told) -> pb.Sho
         error=told(record.error),
         motion=_motion_message(record.motion) if record.motion is not None else None,
         appearance=pb.DubAppearance(**record.appearance.model_dump()) if record.appearance is not None else None,
+        risk=risk_of(record),
+        review=_review_message(review) if review is not None else None,
+        frame_rate=rational(Fraction(record.frame_rate)) if record.frame_rate else None,
+        finish=_finish_message(record.finish) if record.finish is not None else None,
     )
+
+
+def _review_message(decision: Decision) -> pb.ShotReview:
+    return pb.ShotReview(
+        state=_REVIEWS[decision.state],
+        note=decision.note,
+        frame=decision.frame,
+        region=pb.ReviewRegion(**decision.region.model_dump()) if decision.region is not None else None,
+        reviewer=decision.reviewer,
+        caller=decision.caller,
+        assignee=decision.assignee,
+        decide_time=time_message(decision.decided_at),
+        output_sha256=decision.output_sha256,
+        number=decision.number,
+    )
+
+
+def _finish_message(finish: ShotFinish) -> pb.DubFinish:
+    facts = finish.model_dump()
+    lateness = facts.pop("lateness_ms")
+    return pb.DubFinish(**facts, lateness=None if lateness is None else duration_message(lateness / 1000))
+
+
+def shown_shot(views: BatchViews, batch: str, shot_id: str, told: Told) -> pb.Shot:
+    """Return the message of one shot with all that GetShot tells. Blocks.
+
+    Args:
+        views: looks at the batches.
+        batch: id of the batch.
+        shot_id: id of the shot.
+        told: removes the server's folders from texts.
+
+    Raises:
+        BatchNotFoundError: there is no such batch or shot.
+        DubstageError: the store of batches cannot be used.
+    """
+    view = views.view(batch)
+    row = next((row for row, record in enumerate(view.records) if record.id == shot_id), None)
+    if row is None:
+        raise no_shot(batch, shot_id)
+    record = view.records[row]
+    store, _ = views.store(batch)
+    message = shot_message(batch, row, record, told, view.reviews.get(shot_id))
+    shot = store.shot(batch, row)
+    message.footage_uri = told(shot.footage)
+    message.quality.CopyFrom(_quality_message(shot.quality))
+    message.reviews.extend(map(_review_message, store.decisions(batch, shot_id)))
+    message.risk_reasons.extend(map(told, reasons_of(record)))
+    return message
+
+
+def _quality_message(quality: Quality) -> pb.BatchQuality:
+    limits = quality.model_dump(exclude_none=True)
+    shift = limits.pop("max_shift_ms", None)
+    return pb.BatchQuality(**limits, max_shift=None if shift is None else duration_message(shift / 1000))
 
 
 def _motion_message(motion: ShotMotion) -> pb.DubMotion:
@@ -138,19 +216,70 @@ def _motion_message(motion: ShotMotion) -> pb.DubMotion:
     return pb.DubMotion(**facts)
 
 
-def selected(records: Sequence[ShotRecord], states: Sequence[int], *, to_look_at: bool, after: int) -> Iterator[int]:
-    """Yield the rows of the shots that a list has.
+def selected(view: BatchView, request: pb.ListShotsRequest) -> list[int]:
+    """Return the rows of the shots that a list has, in the order that is asked for.
 
-    Args:
-        records: records of all shots in the order of the rows.
-        states: numbers of ShotState; empty: all.
-        to_look_at: only shots that a person should look at.
-        after: row behind which the list begins; -1: the first.
+    The list begins behind the shot that the page before ended with, so that a page may have other shots if risks change meanwhile,
+    and none is shown twice.
+
+    Raises:
+        InvalidRequestError: this gateway gave no such page token.
     """
-    for row in range(after + 1, len(records)):
-        record = records[row]
-        if (not states or _STATES[record.state] in states) and (record.look or not to_look_at):
-            yield row
+    records = view.records
+    rows = [row for row, record in enumerate(records) if _is_listed(record, view.reviews.get(record.id), request)]
+    match request.order_by:
+        case pb.SHOT_ORDER_RISK:
+            risks = [-round(1e4 * risk) for risk in view.risks]
+            after, row_after = risk_from(request.page_token)
+            return sorted((row for row in rows if (risks[row], row) > (after, row_after)), key=lambda row: (risks[row], row))
+        case pb.SHOT_ORDER_NAME:
+            row_after = row_from(request.page_token)
+            begin = records[row_after].id if 0 <= row_after < len(records) else ""
+            return sorted((row for row in rows if records[row].id > begin), key=lambda row: records[row].id)
+        case _:
+            row_after = row_from(request.page_token)
+            return [row for row in rows if row > row_after]
+
+
+def _is_listed(record: ShotRecord, review: Decision | None, request: pb.ListShotsRequest) -> bool:
+    state = _REVIEWS[review.state] if review is not None else pb.REVIEW_STATE_UNDECIDED
+    return (
+        (not request.states or _STATES[record.state] in request.states)
+        and (bool(record.look) or not request.to_look_at)
+        and (not request.review_states or state in request.review_states)
+        and (not request.assignee or (review is not None and review.assignee == request.assignee))
+    )
+
+
+def page_token_of(view: BatchView, row: int, order: int) -> str:
+    """Return the token of the page behind a shot."""
+    return f"{round(1e4 * view.risks[row])}-{row}" if order == pb.SHOT_ORDER_RISK else str(row)
+
+
+def token_behind(view: BatchView, shot_id: str, order: int) -> str:
+    """Return the token of the page behind a shot.
+
+    Raises:
+        BatchNotFoundError: the batch has no shot of this id.
+    """
+    row = next((row for row, record in enumerate(view.records) if record.id == shot_id), None)
+    if row is None:
+        raise no_shot(view.facts.name, shot_id)
+    return page_token_of(view, row, order)
+
+
+def risk_from(page_token: str) -> tuple[int, int]:
+    """Return the negative risk, in ten thousandths, and the row of the shot that the page before ended with.
+
+    Raises:
+        InvalidRequestError: this gateway gave no such token.
+    """
+    if not page_token:
+        return -10_001, -1
+    risk, dash, row = page_token.partition("-")
+    if not dash:
+        raise InvalidRequestError("page_token: give the next_page_token of an earlier answer of the same order", field="page_token")
+    return -row_from(risk), row_from(row)
 
 
 def row_from(page_token: str) -> int:
@@ -181,7 +310,7 @@ def told_record(record: ShotRecord, told: Told) -> ShotRecord:
     )
 
 
-def _progress_message(progress: Progress) -> pb.BatchProgress:
+def _progress_message(progress: Progress, reviews: Mapping[ReviewState, int]) -> pb.BatchProgress:
     return pb.BatchProgress(
         num_waiting=progress.waiting,
         num_running=progress.running,
@@ -194,6 +323,9 @@ def _progress_message(progress: Progress) -> pb.BatchProgress:
         frames_per_second=progress.frames_per_second,
         remaining=optional_duration(progress.seconds_left),
         fraction=_ended_share(progress),
+        num_approved=reviews.get(ReviewState.APPROVED, 0),
+        num_rejected=reviews.get(ReviewState.REJECTED, 0),
+        num_assigned=reviews.get(ReviewState.ASSIGNED, 0),
     )
 
 
@@ -500,24 +632,42 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         return pb.ListBatchesResponse(batches=map(batch_message, facts[:size]), next_page_token=token)
 
     async def GetShot(self, request: pb.GetShotRequest, context: Any) -> pb.Shot:  # noqa: N802
-        """Return one shot."""
-        batch, _, shot = request.name.partition("/shots/")
-        view = await self._batches.view(batch_id_from(batch))
-        for row, record in enumerate(view.records):
-            if record.id == shot:
-                return shot_message(view.facts.name, row, record, self._context.names.told)
-        raise BatchNotFoundError(f"batch {view.facts.name} has no shot {shot[:80]!r}: see ListShots", resource=request.name)
+        """Return one shot with its decisions."""
+        return await self._shot(*shot_ids_from(request.name))
 
     async def ListShots(self, request: pb.ListShotsRequest, context: Any) -> pb.ListShotsResponse:  # noqa: N802
-        """List shots in the order of the rows."""
-        size, after = page_size_from(request.page_size), row_from(request.page_token)
+        """List shots, a page at a time."""
+        size = page_size_from(request.page_size)
+        if request.order_by not in pb.ShotOrder.values():
+            raise InvalidRequestError("order_by: give ROW, RISK or NAME", field="order_by")
         view = await self._batches.view(batch_id_from(request.parent, "parent"))
-        chosen = selected(view.records, request.states, to_look_at=request.to_look_at, after=after)
-        rows = list(islice(chosen, size + 1))
-        token = str(rows[size - 1]) if len(rows) > size else ""
-        told = self._context.names.told
-        shots = [shot_message(view.facts.name, row, view.records[row], told) for row in rows[:size]]
+        if request.after_shot and not request.page_token:
+            request.page_token = token_behind(view, request.after_shot, request.order_by)
+        rows = await in_thread(selected, view, request)
+        token = page_token_of(view, rows[size - 1], request.order_by) if len(rows) > size else ""
+        return await in_thread(self._page, view, rows[:size], token, request.thumbnails)
+
+    def _page(self, view: BatchView, rows: Sequence[int], token: str, thumbnails: bool) -> pb.ListShotsResponse:
+        name, told = view.facts.name, self._context.names.told
+        store, _ = self._batches.views.store(name)
+        pictures = store.thumbnails(name, [view.records[row].id for row in rows]) if thumbnails else {}
+        shots = []
+        for row in rows:
+            record = view.records[row]
+            message = shot_message(name, row, record, told, view.reviews.get(record.id))
+            message.footage_uri = told(store.shot(name, row).footage)
+            message.thumbnail = pictures.get(record.id, b"")
+            shots.append(message)
         return pb.ListShotsResponse(shots=shots, next_page_token=token)
+
+    async def ReviewShot(self, request: pb.ReviewShotRequest, context: Any) -> pb.Shot:  # noqa: N802
+        """Store a decision about a shot."""
+        batch, shot_id = shot_ids_from(request.name)
+        await self._batches.review(batch, shot_id, partial(_decision_from, request))
+        return await self._shot(batch, shot_id)
+
+    async def _shot(self, batch: str, shot_id: str) -> pb.Shot:
+        return await in_thread(shown_shot, self._batches.views, batch, shot_id, self._context.names.told)
 
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Any) -> AsyncIterator[pb.WatchBatchResponse]:  # noqa: N802
         """Send a batch when its progress has changed, until all shots have ended."""
@@ -532,8 +682,10 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         return self._message(await self._batches.cancel(batch_id_from(request.name), list(request.shot_ids)))
 
     async def RetryBatch(self, request: pb.RetryBatchRequest, context: Any) -> pb.Batch:  # noqa: N802
-        """Let shots begin anew, or all that failed or were cancelled."""
-        return self._message(await self._batches.retry(batch_id_from(request.name), list(request.shot_ids)))
+        """Let shots begin anew: those that are named or rejected, or all that failed or were cancelled."""
+        return self._message(
+            await self._batches.retry(batch_id_from(request.name), list(request.shot_ids), rejected=request.rejected)
+        )
 
     async def DeleteBatch(self, request: pb.DeleteBatchRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
         """Remove a batch whose shots have all ended."""
@@ -552,7 +704,38 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
                         yield piece
 
     def _message(self, view: BatchView) -> pb.Batch:
-        return batch_message(view.facts, view.progress, [self._context.names.told(note) for note in view.notes])
+        return batch_message(
+            view.facts, view.progress, [self._context.names.told(note) for note in view.notes], view.reviews.values()
+        )
+
+
+def shot_ids_from(name: str) -> tuple[str, str]:
+    """Return the id of the batch and the id of the shot that a request names.
+
+    Raises:
+        InvalidRequestError: no batch can have this name.
+    """
+    batch, _, shot = name.partition("/shots/")
+    return batch_id_from(batch), shot
+
+
+def _decision_from(request: pb.ReviewShotRequest, record: ShotRecord) -> Decision:
+    """Return the decision of a request, as the present caller makes it.
+
+    Raises:
+        InvalidRequestError: the shot has not ended, or a value is wrong.
+    """
+    caller, region = current_caller(), request.region
+    said = Verdict(
+        state=_DECISIONS.get(request.state, ReviewState.UNDECIDED),
+        note=request.note,
+        frame=request.frame if request.HasField("frame") else None,
+        region=region_from(region.x, region.y, region.width, region.height) if request.HasField("region") else None,
+        reviewer=request.reviewer,
+        assignee=request.assignee,
+    )
+    by = f"{caller.tenant} {caller.fingerprint}".strip()
+    return decision_of(record, said, now=present_time(), caller=by, seen_sha256=request.output_sha256)
 
 
 def batch_id_from(name: str, field: str = "name") -> str:

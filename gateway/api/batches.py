@@ -8,36 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 from pydantic import BaseModel
 
 from gateway.actors.installation import Installation
 from gateway.api.context import ProcessContext, TenantContext
+from gateway.api.resources import BATCHES
 from gateway.async_utilities import entered_in_threads, in_thread
-from gateway.audit.entries import EventKind
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch import changes
-from gateway.batch.changes import batch_event, current_records
+from gateway.batch.changes import batch_event, current_records, review_event
 from gateway.batch.local import run_in_process
 from gateway.batch.manifest import Manifest
 from gateway.batch.records import Progress, progress_of
+from gateway.batch.reviews import Decision, present, rejected_ids
+from gateway.batch.risk import risk_of
 from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import BatchFacts, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
-from gateway.operations.store import PLAINLY, Asked, OnEnd, OperationStore, tell_nobody
+from gateway.operations.store import PLAINLY, Asked, OnEnd, OperationRecord, OperationStore, tell_nobody
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailableError, InvalidRequestError, OverloadedError
+from services.common.errors import BackendUnavailableError, BatchNotFoundError, InvalidRequestError, OverloadedError
 
 BATCH: Final = "batch"
 """Kind of the operations behind batches."""
+REVIEW: Final = "review"
+"""Kind of the operations that stand for decisions about shots: their events refer to them."""
 MOST_BATCHES: Final = 256
 """Most batches that wait or run in one gateway."""
 LOOK_S: Final = 0.5
@@ -54,6 +60,24 @@ class BatchOrder(BaseModel):
 
     name: str
     check_films: bool
+
+
+class ReviewOrder(BaseModel):
+    """Request of an operation that stands for a decision.
+
+    Attributes:
+        batch: name of the batch.
+        decision: the decision.
+    """
+
+    batch: str
+    decision: Decision
+
+
+def review_audit(record: OperationRecord) -> AuditEvent | None:
+    """Return the entry of the audit log for an operation that stands for a decision."""
+    order = ReviewOrder.model_validate_json(record.request)
+    return review_event(order.batch, order.decision)
 
 
 def outputs_of(name: str) -> tuple[str, str]:
@@ -141,12 +165,16 @@ class BatchView:
         records: records of all shots in the order of the rows.
         progress: progress of the batch.
         notes: why something waits, for a person.
+        reviews: decisions about the present videos, by id of the shot.
+        risks: risks of all shots in the order of the rows.
     """
 
     facts: BatchFacts
     records: Sequence[ShotRecord]
     progress: Progress
     notes: tuple[str, ...]
+    reviews: Mapping[str, Decision]
+    risks: Sequence[float]
 
 
 class BatchViews:
@@ -162,6 +190,7 @@ class BatchViews:
         self._operations = operations
         # A store keeps what it has read, so that a further look reads what has changed.
         self._stores: OrderedDict[tuple[str, str, str], BatchStore] = OrderedDict()
+        self._risks: WeakKeyDictionary[BatchStore, dict[str, tuple[ShotRecord, float]]] = WeakKeyDictionary()
         self._turn = threading.Lock()
 
     def facts(self) -> list[BatchFacts]:
@@ -198,11 +227,28 @@ class BatchViews:
         progress = progress_of(records)
         if facts.engine == "gateway" and not progress.ended and not self.is_worked_on(name):
             notes = [*notes, "no gateway works on the shots that are left: submit the batch again"]
-        return BatchView(facts, records, progress, tuple(notes))
+        reviews = present(records, store.last_decisions(name))
+        return BatchView(facts, records, progress, tuple(notes), reviews, self._risks_of(store, records))
+
+    def _risks_of(self, store: BatchStore, records: Sequence[ShotRecord]) -> list[float]:
+        """Return the risks of records. A store gives the same object again as long as a record has not changed."""
+        before = self._risks.get(store, {})
+        now = {
+            record.id: known if (known := before.get(record.id)) is not None and known[0] is record else (record, risk_of(record))
+            for record in records
+        }
+        self._risks[store] = now
+        return [risk for _, risk in now.values()]
 
     def is_worked_on(self, name: str) -> bool:
         """Return whether a gateway works on a batch, or will."""
         return self._operations.is_written(outputs_of(name))
+
+
+def no_shot(batch: str, shot_id: str) -> BatchNotFoundError:
+    """Return the error for a shot that a batch does not have."""
+    resource = f"{BATCHES}/{batch}/shots/{shot_id}"
+    return BatchNotFoundError(f"batch {batch} has no shot {shot_id[:80]!r}: see ListShots", resource=resource)
 
 
 WATCH_S: Final = 2.0
@@ -233,6 +279,7 @@ class Batches:
         self._audit = context.actors.audit
         self._jobs = BatchJobs(settings, context, shared, on_end)
         self._runner = self._jobs.runner()
+        self._reviews = OperationStore(context.actors.database, kinds=(REVIEW,), audit_of=review_audit, on_end=on_end)
         self.views = BatchViews(settings, self._jobs.operations)
         self._closing = asyncio.Event()
 
@@ -339,7 +386,7 @@ class Batches:
         told: object = None
         while True:
             view = await self.view(name)
-            now = (view.progress, view.notes)
+            now = (view.progress, view.notes, Counter(decision.state for decision in view.reviews.values()))
             if now != told:
                 told = now
                 yield view
@@ -363,14 +410,43 @@ class Batches:
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_CANCELLED, name, ids))
         return await self.view(name)
 
-    async def retry(self, name: str, ids: Sequence[str]) -> BatchView:
+    async def review(self, name: str, shot_id: str, decide: Callable[[ShotRecord], Decision]) -> None:
+        """Store a decision about a shot, with its entry in the audit log and its event.
+
+        Args:
+            decide: returns the checked decision for the record of the shot.
+
+        Raises:
+            BatchNotFoundError: there is no such batch or shot.
+            InvalidRequestError: from `decide`.
+        """
+        view = await self.view(name)
+        record = next((record for record in view.records if record.id == shot_id), None)
+        if record is None:
+            raise no_shot(name, shot_id)
+        store, _ = await in_thread(self.views.store, name)
+        decision = await in_thread(store.decide, name, decide(record))
+        # As with other changes of a batch, the entry follows the change. The event is written with the entry.
+        await in_thread(self._reviews.add_ended, REVIEW, ReviewOrder(batch=name, decision=decision).model_dump_json().encode())
+
+    async def retry(self, name: str, ids: Sequence[str], *, rejected: bool = False) -> BatchView:
         """Let shots of a batch begin anew; without ids, all that failed or were cancelled.
+
+        Args:
+            name: name of the batch.
+            ids: shots that are named.
+            rejected: the shots whose present videos are rejected too. If there are none and no shot is named, nothing begins.
 
         Raises:
             BatchNotFoundError: there is no such batch or shot.
             InvalidRequestError: a named shot is running, or the batch belongs to another engine.
         """
         store, facts = await in_thread(self.views.store, name)
+        if rejected:
+            view = await self.view(name)
+            ids = list(dict.fromkeys([*ids, *rejected_ids(view.records, view.reviews)]))
+            if not ids:
+                return view
         if facts.engine == "kubernetes":
             await in_thread(changes.retry_in_cluster, store, name, ids)
         elif facts.engine == "gateway":

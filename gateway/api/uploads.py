@@ -22,6 +22,7 @@ from gateway.api.operations import page_size_from, stored_request
 from gateway.api.resources import UPLOADS, id_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.batch.changes import files_of_waiting_shots
+from gateway.batch.store import open_batches
 from gateway.housekeeping import DAY_S
 from gateway.media.uploads import FileReader, PartialUpload, StoredUpload, UploadFolder, upload_name
 from gateway.operations.store import OperationStore
@@ -35,6 +36,9 @@ from services.common.server.messages import config_message
 
 READY_KEY: Final = "dubstage-ready"
 """Entry of the initial metadata of UploadFile: the gateway waits for the data."""
+
+_KNOWN_S: Final = 60.0
+"""Seconds in which a video of a batch is sent without another look at the batches."""
 
 _log = structlog.stdlib.get_logger("dubstage.uploads")
 
@@ -54,6 +58,7 @@ class TenantUploads:
     def __init__(self, settings: GatewaySettings, operations: OperationStore) -> None:
         self._settings = settings
         self._operations = operations
+        self._seen: dict[str, float] = {}
         self.files = MediaFolder(settings.media_dir)
         self.folder = UploadFolder(settings.media_dir.resolve()) if settings.media_dir is not None else None
 
@@ -100,10 +105,24 @@ class TenantUploads:
         return paths
 
     def may_download(self, path: Path) -> bool:
-        """Return whether a file of the media folder is an upload, or the video or manifest of a dub that has succeeded. Blocks."""
+        """Return whether a file of the media folder is an upload, or the video or manifest of a dub that has succeeded. Blocks.
+
+        Videos that shots of batches have written are videos of dubs too.
+        """
         if path.parent == self.opened().path and not path.name.startswith("."):
             return True
-        return self._operations.was_written({str(path), str(path).removesuffix(SIDECAR)})
+        video = str(path).removesuffix(SIDECAR)
+        return self._operations.was_written({str(path), video}) or self._is_of_batch(video)
+
+    def _is_of_batch(self, video: str) -> bool:
+        # A player asks for many pieces of one video.
+        if self._seen.get(video, 0.0) > time.monotonic():
+            return True
+        written = open_batches(self._settings).has_written(video)
+        if written:
+            self._seen = {kept: until for kept, until in self._seen.items() if until > time.monotonic()}
+            self._seen[video] = time.monotonic() + _KNOWN_S
+        return written
 
     def expire(self) -> None:
         """Remove the uploads that are too old. Blocks.

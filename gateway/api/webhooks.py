@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from dubstage.gateway.v1 import webhook_pb2 as pb
 from dubstage.gateway.v1 import webhook_pb2_grpc
-from gateway.api.batch_service import batch_message
-from gateway.api.batches import BATCH, BatchViews, outputs_of
+from gateway.api.batch_service import batch_message, shown_shot
+from gateway.api.batches import BATCH, REVIEW, BatchViews, ReviewOrder, outputs_of
 from gateway.api.errors import ErrorRewriter
 from gateway.api.former import to_former
 from gateway.api.operations import asked_by, listed_message, page_number_from, page_size_from
@@ -32,12 +32,18 @@ _NUMBER_OF: Final = {
     EventType.OPERATION_DONE: pb.WEBHOOK_EVENT_OPERATION_DONE,
     EventType.OPERATION_FAILED: pb.WEBHOOK_EVENT_OPERATION_FAILED,
     EventType.BATCH_DONE: pb.WEBHOOK_EVENT_BATCH_DONE,
+    EventType.SHOT_REVIEWED: pb.WEBHOOK_EVENT_SHOT_REVIEWED,
 }
+_OF_BATCHES: Final = frozenset({EventType.BATCH_DONE, EventType.SHOT_REVIEWED})
 _TYPE_OF: Final[Mapping[int, EventType]] = {number: event for event, number in _NUMBER_OF.items()}
 
 
 def write_event(session: Session, record: OperationRecord) -> None:
     """Write the event of an operation that has ended, in the transaction that stores the end."""
+    if record.kind == REVIEW:
+        order = ReviewOrder.model_validate_json(record.request)
+        add_event(session, record, EventType.SHOT_REVIEWED, f"{order.batch}/shots/{order.decision.id}")
+        return
     if record.kind != BATCH:
         event = EventType.OPERATION_DONE if record.error is None else EventType.OPERATION_FAILED
         add_event(session, record, event, record.name)
@@ -50,7 +56,7 @@ def write_event(session: Session, record: OperationRecord) -> None:
 
 
 def data_of(operations: OperationStore, views: BatchViews, told: Callable[[str], str]) -> DataOf:
-    """Return what makes the data of events: the JSON of what GetOperation and GetBatch return.
+    """Return what makes the data of events: the JSON of what GetOperation, GetBatch and GetShot return.
 
     Args:
         operations: the operations that callers see.
@@ -60,6 +66,9 @@ def data_of(operations: OperationStore, views: BatchViews, told: Callable[[str],
 
     def data(delivery: Delivery) -> Mapping[str, Any] | None:
         try:
+            if delivery.event is EventType.SHOT_REVIEWED:
+                name, _, shot = delivery.subject.partition("/shots/")
+                return json_format.MessageToDict(shown_shot(views, name, shot, told))
             if delivery.event is not EventType.BATCH_DONE:
                 return json_format.MessageToDict(listed_message(operations.get(delivery.subject)))
             view = views.view(delivery.subject)
@@ -100,7 +109,7 @@ def _delivery_message(delivery: Delivery) -> pb.WebhookDelivery:
     return pb.WebhookDelivery(
         event_id=delivery.event_id,
         event=_NUMBER_OF[delivery.event],
-        subject=f"{BATCHES}/{delivery.subject}" if delivery.event is EventType.BATCH_DONE else delivery.subject,
+        subject=f"{BATCHES}/{delivery.subject}" if delivery.event in _OF_BATCHES else delivery.subject,
         attempts=delivery.attempts,
         last_error=delivery.last_error,
         dead=delivery.dead,
@@ -129,7 +138,10 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         if pb.WEBHOOK_EVENT_UNSPECIFIED in request.events:
             raise InvalidRequestError("events: name events, or leave the field empty for all", field="events")
         await checked_target(request.url, self._networks)
-        events = [_TYPE_OF[number] for number in request.events] or list(EventType)
+        events = [_TYPE_OF[number] for number in request.events]
+        if not events:
+            # The former contract has no reviews.
+            events = [event for event in EventType if asked.contract != FORMER or event is not EventType.SHOT_REVIEWED]
         webhook, new = await in_thread(self._store.create, request.url, events, asked)
         if new:
             await self._record(EventKind.WEBHOOK_CREATED, webhook.webhook_id)

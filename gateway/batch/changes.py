@@ -22,6 +22,7 @@ from gateway.audit.log import batch_work
 from gateway.batch.locks import WORKERS_FOLDER, batch_lock
 from gateway.batch.manifest import Manifest
 from gateway.batch.records import progress_of
+from gateway.batch.reviews import Decision
 from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
@@ -58,6 +59,23 @@ def record_change(
         ids: shots that were named; none: all.
     """
     _record(settings, batch_event(EventKind(f"batch.{change}"), name, ids))
+
+
+def record_review(settings: GatewaySettings, name: str, decision: Decision) -> None:
+    """Write the entry for a decision of a command."""
+    _record(settings, review_event(name, decision))
+
+
+def review_event(name: str, decision: Decision) -> AuditEvent:
+    """Return the entry for a decision about a shot. The log has no names of people, and not the note."""
+    details: dict[str, str | int | bool] = {
+        "state": str(decision.state),
+        "shot": decision.id,
+        "number": decision.number,
+        "note": bool(decision.note),
+    }
+    outputs = (decision.output_sha256,) if decision.output_sha256 else ()
+    return AuditEvent(event=EventKind.SHOT_REVIEWED, work=batch_work(name), outputs=outputs, details=details)
 
 
 def record_submission(settings: GatewaySettings, facts: BatchFacts) -> None:

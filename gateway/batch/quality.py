@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final, TypeVar
 
 import cv2
@@ -12,8 +14,9 @@ import numpy as np
 
 from gateway.actors.watch import while_allowed
 from gateway.async_utilities import in_thread
+from gateway.batch.finished import finish_of
 from gateway.batch.records import VideoMetrics
-from gateway.batch.types import Quality, ShotAppearance, ShotMotion, ShotRecord
+from gateway.batch.types import Quality, ShotAppearance, ShotFinish, ShotMotion, ShotRecord
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, sha256_of
 from gateway.dub.workspace import Workspace
@@ -72,9 +75,26 @@ def jpeg_of(picture: UInt8) -> bytes:
     return data.tobytes()
 
 
+@dataclass(frozen=True, slots=True)
+class TrackedFigures:
+    """Figures of a tracked video; of a scene, of its worst lines. None: not measured.
+
+    Attributes:
+        r_opening: Pearson's r of the target and the drawn opening of the mouth over the dubbed frames, -1 to 1.
+        appearance: what eyes see of the mouths.
+        finish: the finished video compared with its own sound and with the footage.
+        warnings: why something was not measured.
+    """
+
+    r_opening: float | None = None
+    appearance: ShotAppearance | None = None
+    finish: ShotFinish | None = None
+    warnings: tuple[str, ...] = ()
+
+
 async def tracked_figures(
-    stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace
-) -> tuple[float | None, ShotAppearance | None]:
+    stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace, *, new_sound: bool
+) -> TrackedFigures:
     """Track the video of a dub, and return the figures of the tracked video that the report shows: of a scene, of its worst lines.
 
     Args:
@@ -82,17 +102,14 @@ async def tracked_figures(
         video: the video of the dub.
         outcome: result of the dub.
         workspace: the open folder of the job.
-
-    Returns:
-        Pearson's r of the target and the drawn opening of the mouth over the dubbed frames, -1 to 1 (None: fewer than three frames
-        can be compared), and what eyes see of the mouths. None and None: no frame is dubbed, or the video is too long.
+        new_sound: whether the video has the new speech as its sound.
 
     Raises:
         DubstageError: a video cannot be read, or the face stage failed.
     """
     faces = outcome.of_lines() or [outcome]
     boxes = [await in_thread(first_box, face, workspace) for face in faces]
-    correlations, figures = [], []
+    correlations, figures, finishes = [], [], []
     for face, tracked in zip(faces, await track_output(stages, video, boxes), strict=True):
         if tracked is None:
             continue
@@ -100,7 +117,13 @@ async def tracked_figures(
         correlations += [r] if math.isfinite(r) else []
         seen = await appearance_of(stages, video, face, workspace, tracked)
         figures += [ShotAppearance.of(seen)] if seen is not None else []
-    return min(correlations, default=None), worst(figures)
+        finishes.append(await finish_of(stages, video, outcome.video, tracked, with_sound=new_sound and len(faces) == 1))
+    return TrackedFigures(min(correlations, default=None), worst(figures), worst(finishes))
+
+
+def frame_rate_of(video: MediaInfo) -> Fraction:
+    """Return the frames per second of a video: the exact rate if there is one, otherwise the average."""
+    return video.video.constant_rate or video.video.average_rate
 
 
 def first_box(outcome: DubOutcome, workspace: Workspace) -> tuple[int, Box] | None:
@@ -112,8 +135,8 @@ def first_box(outcome: DubOutcome, workspace: Workspace) -> tuple[int, Box] | No
     return frame, boxes_of(outcome, workspace, [frame])[frame]
 
 
-_Figures = TypeVar("_Figures", ShotMotion, ShotAppearance)
-_BEST: Final = {"opening_spread": 1.0, "width_spread": 1.0, "vowel_shift_ms": 0.0, "closure_shift_ms": 0.0}
+_Figures = TypeVar("_Figures", ShotMotion, ShotAppearance, ShotFinish)
+_BEST: Final = {"opening_spread": 1.0, "width_spread": 1.0, "vowel_shift_ms": 0.0, "closure_shift_ms": 0.0, "lateness_ms": 0.0}
 """Best value of the figures that can be too small and too large. Of all others, small values are good."""
 
 
@@ -164,7 +187,7 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         DubstageError: the video cannot be read.
     """
     video = await asyncio.to_thread(probe, request.output)
-    r_opening, appearance, unmeasured = await _measured(stages, video, outcome, workspace)
+    found = await _measured(stages, video, outcome, workspace, new_sound=not request.keep_audio)
     rendered = outcome.plan.rendered()
     faces = outcome.of_lines() or [outcome]
     motions = [await asyncio.to_thread(motion_of, face, workspace) for face in faces]
@@ -174,25 +197,27 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         frames_dubbed=int(rendered.sum()),
         output_sha256=await asyncio.to_thread(sha256_of, request.output),
         method=request.method,
-        r_opening=r_opening,
+        r_opening=found.r_opening,
         motion=worst([ShotMotion.of(motion) for motion in motions if motion is not None]),
-        appearance=appearance,
-        warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
+        appearance=found.appearance,
+        finish=found.finish,
+        warnings=(*outcome.warnings, *outcome.written.dropped, *found.warnings),
         undubbed=outcome.undubbed,
         thumbnail=await asyncio.to_thread(thumbnail_of, video, rendered),
+        frame_rate=str(frame_rate_of(video)),
     )
 
 
 async def _measured(
-    stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace
-) -> tuple[float | None, ShotAppearance | None, tuple[str, ...]]:
+    stages: Stages, video: MediaInfo, outcome: DubOutcome, workspace: Workspace, *, new_sound: bool
+) -> TrackedFigures:
     """Return the figures of the tracked video, and a warning if the stages could not track the video."""
     try:
-        return *await tracked_figures(stages, video, outcome, workspace), ()
+        return await tracked_figures(stages, video, outcome, workspace, new_sound=new_sound)
     except WorkCancelledError:
         raise
     except DubstageError as problem:
-        return None, None, (f"the drawn mouth was not measured: {problem.message}",)
+        return TrackedFigures(warnings=(f"the drawn mouth was not measured: {problem.message}",))
 
 
 _SILENCE: Final = "the largest opening of the mouth in silence, as a share of the person's own range,"

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotAppearance, ShotMotion, ShotRecord, ShotState
+from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotState
 from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import (
     UNDUBBED_EXIT_CODE,
@@ -88,6 +88,8 @@ class VideoMetrics:
         warnings: warnings of the dub.
         undubbed: why no frame is dubbed, and what to do; empty: a frame is dubbed.
         thumbnail: picture of the video as JPEG; empty: there is none.
+        finish: the finished video compared with its own sound and with the footage; None: not measured.
+        frame_rate: frames per second of the video, NUM/DEN.
     """
 
     frames: int
@@ -101,6 +103,8 @@ class VideoMetrics:
     undubbed: str = ""
     motion: ShotMotion | None = None
     appearance: ShotAppearance | None = None
+    finish: ShotFinish | None = None
+    frame_rate: str = ""
 
 
 def present_time() -> str:
@@ -137,6 +141,8 @@ def done(record: ShotRecord, made: VideoMetrics, seconds: float, now: str) -> Sh
             "r_opening": made.r_opening,
             "motion": made.motion,
             "appearance": made.appearance,
+            "finish": made.finish,
+            "frame_rate": made.frame_rate,
             "warnings": made.warnings,
             "has_thumbnail": bool(made.thumbnail),
             "look": (made.undubbed,) if made.undubbed else (),

@@ -272,7 +272,7 @@ def csv_of(rows: Sequence[ReportRow]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_cell(getattr(row, column)) for column in COLUMNS])
+        writer.writerow([safe_cell(getattr(row, column)) for column in COLUMNS])
     return text.getvalue()
 
 
@@ -288,7 +288,8 @@ def _compact(document: Mapping[str, Any]) -> str:
     return json.dumps(document, allow_nan=False)
 
 
-def _cell(value: object) -> str:
+def safe_cell(value: object) -> str:
+    """Return the text of a value in a CSV, as `csv_of` describes."""
     match value:
         case None:
             return ""

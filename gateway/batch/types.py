@@ -120,6 +120,26 @@ class ShotAppearance(_Strict):
         return ShotAppearance(**{name: round(value, 4) for name, value in known.items() if math.isfinite(value)})
 
 
+class ShotFinish(_Strict):
+    """Finished video compared with its own sound and with the footage (gateway/batch/finished.py). None: not measured.
+
+    Attributes:
+        lateness_ms: how much later than the sound the mouth moves, milliseconds; negative: earlier.
+        sync_confidence: how sure the lateness is, 0 and more. Low: sound and mouth may not belong together.
+        sync_distance: distance of mouth and sound at the best lateness, 0 to 2.
+        still_share: share of the frames of speech in which the mouth stands still.
+        seam: steepest edge that the dub has added to the skin about the mouth, share of the brightness of the skin.
+        flicker: change of the brightness of the skin about the mouth from frame to frame that the dub has added, as a share of it.
+    """
+
+    lateness_ms: float | None = None
+    sync_confidence: float | None = None
+    sync_distance: float | None = None
+    still_share: float | None = None
+    seam: float | None = None
+    flicker: float | None = None
+
+
 class ShotSpec(_Strict):
     """One row of a manifest: one video to dub.
 
@@ -247,6 +267,8 @@ class ShotRecord(_Strict):
         r_opening: correlation between target and drawn opening; None: not measured (too few frames dubbed, or too long a video).
         motion: motion compared with the person's own; None: no frame is dubbed, or the person's own motion is not known.
         appearance: what eyes see of the dub; None: not measured.
+        finish: the finished video compared with its own sound and with the footage; None: not measured.
+        frame_rate: frames per second of the video, NUM/DEN; empty: not known.
         warnings: warnings of the dub.
         look: reasons why a person must look at the video: no frame is dubbed, or the quality gate marked it; empty: none.
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
@@ -270,6 +292,8 @@ class ShotRecord(_Strict):
     r_opening: float | None = None
     motion: ShotMotion | None = None
     appearance: ShotAppearance | None = None
+    finish: ShotFinish | None = None
+    frame_rate: str = ""
     warnings: tuple[str, ...] = ()
     look: tuple[str, ...] = ()
     exit_code: int | None = None

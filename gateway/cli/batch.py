@@ -9,16 +9,29 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, get_args
 
 import typer
 
 from gateway.actors.store import ActorStore
-from gateway.batch.changes import begin_anew, cancel, record_change, record_submission, remove, revise
+from gateway.batch.changes import (
+    begin_anew,
+    cancel,
+    current_records,
+    record_change,
+    record_review,
+    record_submission,
+    remove,
+    revise,
+)
 from gateway.batch.manifest import ActorLookup, Manifest, format_rows, manifest_or_mistakes, parse_rows
-from gateway.batch.records import progress_of
+from gateway.batch.quality import frame_rate_of
+from gateway.batch.records import present_time, progress_of
+from gateway.batch.review_export import ExportFormat, ReviewedShot, decisions_csv, marker_text, timeline_text
+from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, present, region_from, rejected_ids
 from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli import options
@@ -28,17 +41,21 @@ from gateway.cli.batch_watch import (
     STATES,
     BatchProgress,
     counts,
+    reviews_named,
     show_batches,
     show_end,
     show_json,
+    show_shots,
     show_status,
     states_named,
     watch_batch,
 )
 from gateway.cli.console import say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
+from gateway.media.probe import probe
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
+from services.common.files import write_whole
 
 SHOWN_MISTAKES: Final = 50
 """Most mistakes of a manifest that are printed."""
@@ -291,6 +308,101 @@ def retry_shots(
     return 0
 
 
+def rejected_shots(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
+    """Return the named shots, and those whose present videos are rejected.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+    """
+    found = rejected_ids(current_records(store, store.facts(name))[0], store.last_decisions(name))
+    return list(dict.fromkeys([*ids, *found]))
+
+
+def review_shot(settings: GatewaySettings, store: BatchStore, name: str, shot_id: str, said: Verdict) -> None:
+    """Store a decision about a shot, with its entry in the audit log, and print the decision.
+
+    Raises:
+        BatchNotFoundError: there is no such batch or shot.
+        InvalidRequestError: the shot has not ended, or a value is wrong.
+    """
+    store.record(name, shot_id)  # names the shots of the batch if there is none of this id
+    records = current_records(store, store.facts(name))[0]
+    record = next(record for record in records if record.id == shot_id)
+    decision = store.decide(name, decision_of(record, said, now=present_time()))
+    record_review(settings, name, decision)
+    say_result(f"{shot_id}: {marker_text(decision)}")
+
+
+def verdict_of(approve: bool, reject: bool, assign: str | None, **more: Any) -> Verdict:
+    """Return what the options of a review say.
+
+    Raises:
+        InvalidRequestError: none, or more than one, of the options --approve, --reject and --assign is given, or one is wrong.
+    """
+    if approve + reject + (assign is not None) != 1:
+        raise InvalidRequestError("give one of --approve, --reject and --assign WHO", field="state")
+    state = ReviewState.APPROVED if approve else ReviewState.REJECTED if reject else ReviewState.ASSIGNED
+    return Verdict(state=state, assignee=assign or "", **more)
+
+
+def region_of(text: str | None) -> Region | None:
+    """Return the region that an option X,Y,W,H names; None: the option is not given.
+
+    Raises:
+        InvalidRequestError: the text is no region.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        x, y, width, height = map(float, parts)
+    except ValueError:
+        raise InvalidRequestError(
+            f"--region {text[:80]!r}: give X,Y,W,H as shares of the picture from 0 to 1, such as 0.25,0.5,0.5,0.3", field="region"
+        ) from None
+    return region_from(x, y, width, height)
+
+
+def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> None:
+    """Write the decisions about the shots of a batch to a file, and print the path.
+
+    Args:
+        store: store of batches.
+        kind: an ExportFormat. CSV has all decisions, EDL and OTIO have those about present videos.
+        output: file to write, in place of an older one.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: the format is unknown, needs a package, or cannot hold the decisions; or the file cannot be written.
+    """
+    if kind not in get_args(ExportFormat):
+        raise InvalidRequestError(
+            f"--format {kind[:40]!r} is unknown; there are: {', '.join(get_args(ExportFormat))}", field="format"
+        )
+    records = current_records(store, store.facts(name))[0]
+    now = present(records, last := store.last_decisions(name))
+    if kind == "csv":
+        every = [one for record in records if record.id in last for one in store.decisions(name, record.id)]
+        content = decisions_csv(every, now)
+    else:
+        shots = [ReviewedShot(record, now[record.id], _rate_of(record)) for record in records if record.id in now]
+        content = timeline_text(name, shots, "edl" if kind == "edl" else "otio")
+    try:
+        write_whole(output, content.encode())
+    except OSError as problem:
+        raise InvalidRequestError(
+            f"--output {output} cannot be written: {problem.strerror or problem}", field="output"
+        ) from problem
+    say_result(str(output))
+
+
+def _rate_of(record: ShotRecord) -> Fraction | None:
+    """Return the frame rate of a shot's video; None: there is no video. Records of an earlier dubstage do not have it."""
+    if not record.output_sha256:
+        return None
+    return Fraction(record.frame_rate) if record.frame_rate else frame_rate_of(probe(Path(record.output)))
+
+
 def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool) -> None:
     """Remove a batch whose shots have all ended. The videos stay.
 
@@ -478,6 +590,65 @@ def status(
     (show_json if json else show_status)(store, name, states)
 
 
+@commands.command("shots")
+def shots(
+    name: Name,
+    order: Annotated[str, typer.Option(metavar="row|risk|name", help="Order of the shots. risk: the highest risk first.")] = "row",
+    state: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATE", help=f"Show these shots only: {', '.join(STATES)}. May be given several times."),
+    ] = None,
+    review: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REVIEW", help=f"Show these shots only: {', '.join(ReviewState)}. May be given several times."),
+    ] = None,
+    assignee: Annotated[
+        str | None, typer.Option(metavar="WHO", help="Show the shots only that are assigned to this person.")
+    ] = None,
+) -> None:
+    """List the shots of a batch with their risk and the decisions about them."""
+    store = open_batches(options.gateway_settings())
+    show_shots(store, name, states_named(state or []), reviews_named(review or []), assignee=assignee, order=order)
+
+
+@commands.command("review")
+def review_command(
+    name: Name,
+    shot: Annotated[str, typer.Argument(metavar="SHOT", help="Id of the shot.")],
+    approve: Annotated[bool, typer.Option("--approve", help="The video is good.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="The video is not good: dub the shot again.")] = False,
+    assign: Annotated[str | None, typer.Option(metavar="WHO", help="This person is to look at the video.")] = None,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Note, at most 4000 characters.")] = "",
+    frame: Annotated[int | None, typer.Option(min=0, metavar="N", help="Frame that the note is about, from 0.")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y,W,H", help="Part of the picture that the note is about, as shares from 0 to 1."),
+    ] = None,
+    by: Annotated[str, typer.Option(metavar="WHO", help="Name of the person who decides.")] = "",
+) -> None:
+    """Decide about the present video of a shot that has ended. The last decision counts, and all are kept."""
+    said = verdict_of(approve, reject, assign, note=note, frame=frame, region=region_of(region), reviewer=by)
+    settings = options.gateway_settings()
+    review_shot(settings, open_batches(settings), name, shot, said)
+
+
+@commands.command("decisions")
+def decisions(
+    name: Name,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="csv|edl|otio",
+            help="csv: all decisions; edl (CMX 3600), otio (OpenTimelineIO): a timeline with markers.",
+        ),
+    ] = "csv",
+) -> None:
+    """Write the decisions about the shots of a batch to a file."""
+    write_decisions(open_batches(options.gateway_settings()), name, kind, output)
+
+
 @commands.command("watch")
 def watch(name: Name) -> None:
     """Show the progress of a batch until every shot has ended. The exit code is 0 if no shot failed."""
@@ -493,10 +664,21 @@ def cancel_command(name: Name, ids: Ids = None) -> None:
 
 
 @commands.command("retry")
-def retry(name: Name, ids: Ids = None, workers: Workers = 0, stages: options.Stages = None) -> None:
-    """Dub shots of a batch again: those named, or all that failed or were cancelled."""
+def retry(
+    name: Name,
+    ids: Ids = None,
+    rejected: Annotated[bool, typer.Option("--rejected", help="The shots whose present videos are rejected.")] = False,
+    workers: Workers = 0,
+    stages: options.Stages = None,
+) -> None:
+    """Dub shots of a batch again: those named or rejected, or all that failed or were cancelled."""
     settings = options.gateway_settings(stages)
-    raise typer.Exit(retry_shots(settings, open_batches(settings), name, ids or [], workers, stages))
+    store = open_batches(settings)
+    chosen = rejected_shots(store, name, ids or []) if rejected else ids or []
+    if rejected and not chosen:
+        say_result(f"batch {name}: no shot is rejected")
+        return
+    raise typer.Exit(retry_shots(settings, store, name, chosen, workers, stages))
 
 
 @commands.command("remove")

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from gateway.batch.changes import current_records
 from gateway.batch.records import Progress, progress_of
+from gateway.batch.reviews import ReviewState, present
+from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli.console import err, printable, say, say_result, say_table, say_warning
@@ -91,6 +93,61 @@ def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
         say_warning(note)
     progress = progress_of(records)
     say_result(f"batch {name}, engine {facts.engine}: {counts(progress)}{pace(progress)}")
+
+
+ORDERS: Final = ("row", "risk", "name")
+"""Orders of a list of shots."""
+
+
+def reviews_named(names: Sequence[str]) -> frozenset[str]:
+    """Return the states of review that a user names; without names, all.
+
+    Raises:
+        InvalidRequestError: there is no such state.
+    """
+    if wrong := [name for name in names if name not in set(ReviewState)]:
+        raise InvalidRequestError(
+            f"--review {wrong[0][:80]!r} is no state of review; there are: {', '.join(ReviewState)}", field="review"
+        )
+    return frozenset(names or ReviewState)
+
+
+def show_shots(
+    store: BatchStore, name: str, states: frozenset[str], reviews: frozenset[str], *, assignee: str | None, order: str
+) -> None:
+    """Print one line for each shot of a batch: state, risk, decision, and the strongest reason of the risk.
+
+    Args:
+        store: store of batches.
+        states: as for `show_status`.
+        reviews: states of review whose shots are shown.
+        assignee: only shots that are assigned to this person; None: all.
+        order: one of ORDERS.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: there is no such order.
+    """
+    if order not in ORDERS:
+        raise InvalidRequestError(f"--order {order[:80]!r} is unknown; there are: {', '.join(ORDERS)}", field="order")
+    records = current_records(store, store.facts(name))[0]
+    decisions = present(records, store.last_decisions(name))
+    shown = [record for record in records if is_listed(record, states)]
+    if order == "name":
+        shown.sort(key=lambda record: record.id)
+    if order == "risk":
+        shown.sort(key=lambda record: -risk_of(record))
+    table = Table("shot", "state", "risk", "review", "by", "what", box=None, pad_edge=False)
+    for record in shown:
+        decision = decisions.get(record.id)
+        state = decision.state if decision is not None else ReviewState.UNDECIDED
+        if state not in reviews or (assignee is not None and (decision is None or decision.assignee != assignee)):
+            continue
+        who = decision.assignee or decision.reviewer if decision is not None else ""
+        said = decision.note if decision is not None else ""
+        what = said or next(iter(reasons_of(record)), "")
+        table.add_row(record.id, record.state, f"{risk_of(record):.2f}", state, printable(who), printable(what))
+    say_table(table)
 
 
 def show_json(store: BatchStore, name: str, states: frozenset[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
+from dubstage.common.v1 import common_pb2
 from gateway.consent.record import EMBEDDING_SIZE
 from gateway.dub.analysis import track_footage
 from gateway.dub.face_records import FaceIndex, cut_box
-from gateway.dub.motion_clip import frame_seconds
+from gateway.dub.motion_clip import MOVED_RECORD, frame_seconds, motion_records
 from gateway.dub.outcome import DubOutcome, LineRecords
 from gateway.dub.records import RecordFile, RecordSpan, pose_of
 from gateway.dub.request import DubRequest
@@ -36,7 +37,7 @@ from gateway.reports.appearance import (
 )
 from gateway.reports.pictures import MOST_FRAMES, pictures_of
 from gateway.stages.interface import Stages
-from services.common.array_types import Float32, Float64, UInt8
+from services.common.array_types import Array, Float32, Float64, Int64, UInt8
 from services.common.face.crops import (
     BOX_SIZE,
     CROP_SIZE,
@@ -149,10 +150,14 @@ class TrackedOutput:
     Attributes:
         opening: float32 [T], opening of the mouth, crop pixels.
         landmarks: float32 [T, 478, 3], landmarks of the dubbed face, pixels of the frame; NaN rows where not tracked.
+        moved: MOVED_RECORD [R], motion of the frames that show the face well, in order.
+        poses: head pose of each frame, by frame; frames in which the face is not tracked are missing.
     """
 
     opening: Float32 = field(repr=False)
     landmarks: Float32 = field(repr=False)
+    moved: Array = field(repr=False, default_factory=lambda: np.empty(0, MOVED_RECORD))
+    poses: Mapping[int, HeadPose] = field(repr=False, default_factory=dict)
 
 
 async def track_output(stages: Stages, result: MediaInfo, boxes: Sequence[tuple[int, Box] | None]) -> list[TrackedOutput | None]:
@@ -174,21 +179,54 @@ async def track_output(stages: Stages, result: MediaInfo, boxes: Sequence[tuple[
         return [_tracked(index, workspace, total, *box) if box is not None else None for box in boxes]
 
 
+async def track_main_face(stages: Stages, video: MediaInfo) -> TrackedOutput | None:
+    """Track the face that is in most frames of a video; None: the video is too long, or shows no face.
+
+    Raises:
+        DubstageError: from the face stage.
+    """
+    total = video.video.num_frames
+    if total > MOST_FRAMES:
+        return None
+    with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as workspace:
+        index = await track_footage(stages, video, workspace, threads=2, on_frame=lambda _: None)
+        if not len(index.face_id):
+            return None
+        faces, counts = np.unique(index.face_id, return_counts=True)
+        return _tracked_rows(index.rows_of(int(faces[counts.argmax()])), workspace, total)
+
+
 def _tracked(index: FaceIndex, workspace: Workspace, total: int, frame: int, box: Box) -> TrackedOutput:
     """Return what was tracked of the face nearest to a box. In a video with its own timeline, faces may have other ids."""
-    opening = np.full(total, np.nan, np.float32)
-    landmarks = np.full((total, NUM_LANDMARKS, 3), np.nan, np.float32)
     left, top, width, height = box
     (there,) = np.nonzero(index.frame == frame)
     if not len(there):
-        return TrackedOutput(opening, landmarks)
+        return _tracked_rows(np.full(total, -1), workspace, total)
     distance = np.linalg.norm(index.centre[there] - np.array([left + width / 2, top + height / 2]), axis=1)
-    rows = index.rows_of(int(index.face_id[there[np.argmin(distance)]]))
+    return _tracked_rows(index.rows_of(int(index.face_id[there[np.argmin(distance)]])), workspace, total)
+
+
+def _tracked_rows(rows: Int64, workspace: Workspace, total: int) -> TrackedOutput:
+    """Return what was tracked of a face.
+
+    Args:
+        rows: int64 [T], record row of the face in each frame; -1: not there.
+        workspace: has the records.
+        total: frames of the video.
+    """
+    opening = np.full(total, np.nan, np.float32)
+    landmarks = np.full((total, NUM_LANDMARKS, 3), np.nan, np.float32)
+    poses: dict[int, HeadPose] = {}
+    good: list[int] = []
     for place in np.nonzero(rows >= 0)[0]:
         (record,) = workspace.faces.read(int(rows[place]), int(rows[place]) + 1)
         opening[place] = mouth_opening(record["mouth"][None])[0]
         landmarks[place] = record["landmarks"]
-    return TrackedOutput(opening, landmarks)
+        poses[int(place)] = pose_of(record)
+        if record["reason"] == common_pb2.FRAME_REASON_DUBBED:
+            good.append(int(rows[place]))
+    moved = motion_records(workspace.faces, good) if good else np.empty(0, MOVED_RECORD)
+    return TrackedOutput(opening, landmarks, moved, poses)
 
 
 _APPEARANCE_FRAMES: Final = 125

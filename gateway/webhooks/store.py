@@ -52,6 +52,7 @@ class EventType(StrEnum):
     OPERATION_DONE = "operation.done"
     OPERATION_FAILED = "operation.failed"
     BATCH_DONE = "batch.done"
+    SHOT_REVIEWED = "shot.reviewed"
 
 
 class WebhookRow(Base):
@@ -127,7 +128,7 @@ class Delivery:
         operation: number of the operation that ended.
         event_id: the same for each attempt.
         event: kind of the event.
-        subject: name of the operation, or of the batch.
+        subject: name of the operation, or of the batch, or BATCH/shots/SHOT.
         created_at: time of the event, RFC 3339, UTC.
         attempts: attempts that failed.
         last_error: why the last attempt failed.

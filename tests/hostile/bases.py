@@ -195,6 +195,18 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
             [batch_pb2.ListShotsRequest(parent=f"batches/{BATCH}", page_size=3, states=[batch_pb2.SHOT_STATE_DONE])]
         ],
         "BatchService.WatchBatch": [[batch_pb2.WatchBatchRequest(name=f"batches/{BATCH}")]],
+        "BatchService.ReviewShot": [
+            [
+                batch_pb2.ReviewShotRequest(
+                    name=f"batches/{BATCH}/shots/one",
+                    state=batch_pb2.REVIEW_STATE_REJECTED,
+                    note="chin",
+                    frame=0,
+                    region=batch_pb2.ReviewRegion(width=0.5, height=0.5),
+                    reviewer="Ada",
+                )
+            ]
+        ],
         "BatchService.CancelBatch": [[batch_pb2.CancelBatchRequest(name=f"batches/{BATCH}", shot_ids=["one"])]],
         "BatchService.RetryBatch": [[batch_pb2.RetryBatchRequest(name="batches/nothing", shot_ids=["one"])]],
         "BatchService.DeleteBatch": [[batch_pb2.DeleteBatchRequest(name="batches/nothing")]],

@@ -53,6 +53,7 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
         batch.retry(connection, "audited")
         batch.cancel(connection, "audited")
         *_, _ = batch.watch(connection, "audited")
+        batch.review(connection, "audited", "s1", state="rejected", reviewer="Ada")
         batch.delete(connection, "audited")
         hook = webhook.create(connection, "http://127.0.0.1:9/").name
         webhook.replay(connection, hook)

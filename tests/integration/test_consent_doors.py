@@ -44,6 +44,7 @@ ELSEWHERE = {
     "BatchService.GetShot",
     "BatchService.ListShots",
     "BatchService.WatchBatch",
+    "BatchService.ReviewShot",
     "BatchService.CancelBatch",
     # The worker of the shots checks the records again (tests/unit/batch/test_worker_requests.py).
     "BatchService.RetryBatch",

@@ -127,7 +127,20 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
     assert (last[1]["batch"]["progress"]["numDone"], end[0]) == ("1", "end")
     status, shots = call("GET", "/v1/batches/night/shots?states=SHOT_STATE_DONE")
     assert (status, [shot["name"] for shot in shots["shots"]]) == (200, ["batches/night/shots/one"])
-    assert call("GET", "/v1/batches/night/shots/one") == (200, shots["shots"][0])
+    status, one = call("GET", "/v1/batches/night/shots/one")
+    assert (status, one["name"], one["risk"]) == (200, "batches/night/shots/one", shots["shots"][0]["risk"])
+    place = {"width": 0.5, "height": 0.25}
+    said = {"state": "REVIEW_STATE_REJECTED", "note": "<i>chin</i>", "frame": "3", "region": place}
+    status, reviewed = call("POST", "/v1/batches/night/shots/one:review", said)
+    assert (status, {name: reviewed["review"][name] for name in said}) == (
+        200,
+        {**said, "region": {"x": 0, "y": 0, **place}},
+    )
+    path = "/v1/batches/night/shots?reviewStates=REVIEW_STATE_REJECTED&orderBy=SHOT_ORDER_RISK&thumbnails=true"
+    (listed,) = call("GET", path)[1]["shots"]
+    assert (listed["review"], listed["thumbnail"][:4]) == (reviewed["review"], "/9j/")
+    assert call("GET", path.replace("REJECTED", "APPROVED"))[1]["shots"] == []
+    assert call("POST", "/v1/batches/night/shots/one:review", {**said, "frame": "4000"})[0] == 400
     assert call("GET", "/v1/batches/night/shots/two")[0] == 404
     assert call("DELETE", "/v1/batches/night") == (200, {})
 

@@ -114,6 +114,7 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
     "BatchService.GetShot": lambda to, things: batch.get_shot(to, things.batch, "a"),
     "BatchService.ListShots": lambda to, things: list(batch.list_shots(to, things.batch)),
     "BatchService.WatchBatch": lambda to, things: list(batch.watch(to, things.batch)),
+    "BatchService.ReviewShot": lambda to, things: batch.review(to, things.batch, "a", state="approved"),
     "BatchService.CancelBatch": lambda to, things: batch.cancel(to, things.batch),
     "BatchService.RetryBatch": lambda to, things: batch.retry(to, things.batch),
     "BatchService.DeleteBatch": lambda to, things: batch.delete(to, things.batch),

@@ -19,10 +19,25 @@ from dubstage.client.names import face_fields, resource_name
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2
 
-__all__ = ["cancel", "delete", "get", "get_shot", "list_batches", "list_shots", "report", "retry", "row", "submit", "watch"]
+__all__ = [
+    "cancel",
+    "delete",
+    "get",
+    "get_shot",
+    "list_batches",
+    "list_shots",
+    "report",
+    "retry",
+    "review",
+    "row",
+    "submit",
+    "watch",
+]
 
 State = Literal["waiting", "running", "done", "undubbed", "failed", "cancelled"]
 """State of a shot."""
+Review = Literal["undecided", "approved", "rejected", "assigned"]
+"""State of the review of a shot's present video."""
 
 
 def row(
@@ -156,17 +171,78 @@ def list_batches(*, page_size: int = 0) -> pb.ListBatchesRequest:
 
 
 @paged_call(rpcs.gateway.LIST_SHOTS, lambda page: page.shots)
-def list_shots(batch_id: str, *, states: Sequence[State] = (), to_look_at: bool = False, page_size: int = 0) -> pb.ListShotsRequest:
-    """Yield the Shots of a batch in the order of the rows.
+def list_shots(
+    batch_id: str,
+    *,
+    states: Sequence[State] = (),
+    to_look_at: bool = False,
+    review_states: Sequence[Review] = (),
+    assignee: str = "",
+    order_by: Literal["row", "risk", "name"] = "row",
+    thumbnails: bool = False,
+    after_shot: str = "",
+    page_size: int = 0,
+) -> pb.ListShotsRequest:
+    """Yield the Shots of a batch.
 
     Args:
         states: only shots in one of these states; empty: all.
         to_look_at: only shots that a person should look at: marked by the quality thresholds, or without a dubbed frame.
+        review_states: only shots in one of these states of review; empty: all.
+        assignee: only shots that are assigned to this person; empty: all.
+        order_by: by row, by risk with the highest first, or by id.
+        thumbnails: with the pictures of the videos.
+        after_shot: id of a shot behind which the list begins; empty: the list begins with the first shot.
         page_size: shots per page, at most 1000; 0: 100.
     """
-    numbers = [pb.ShotState.Value(f"SHOT_STATE_{state.upper()}") for state in states]
     return pb.ListShotsRequest(
-        parent=resource_name("batches", batch_id), states=numbers, to_look_at=to_look_at, page_size=page_size
+        parent=resource_name("batches", batch_id),
+        states=[pb.ShotState.Value(f"SHOT_STATE_{state.upper()}") for state in states],
+        to_look_at=to_look_at,
+        review_states=[pb.ReviewState.Value(f"REVIEW_STATE_{state.upper()}") for state in review_states],
+        assignee=assignee,
+        order_by=pb.ShotOrder.Value(f"SHOT_ORDER_{order_by.upper()}"),
+        thumbnails=thumbnails,
+        after_shot=after_shot,
+        page_size=page_size,
+    )
+
+
+@unary_call(rpcs.gateway.REVIEW_SHOT, lambda reply: reply)
+def review(
+    batch_id: str,
+    shot_id: str,
+    *,
+    state: Literal["approved", "rejected", "assigned"],
+    note: str = "",
+    frame: int | None = None,
+    region: tuple[float, float, float, float] | None = None,
+    reviewer: str = "",
+    assignee: str = "",
+    output_sha256: str = "",
+) -> pb.ReviewShotRequest:
+    """Return the Shot with a new decision about its present video.
+
+    Args:
+        state: what is decided.
+        note: text of at most 4000 characters.
+        frame: frame that the note is about, from 0; None: the whole video.
+        region: x, y, width and height of the part of the picture that the note is about, shares from 0 to 1; None: all of it.
+        reviewer: name of the person who decides.
+        assignee: person who is to look at the shot; only with "assigned".
+        output_sha256: digest of the video that was looked at; if the shot has another one now, the decision is refused. Empty: the
+            present video.
+    """
+    x, y, width, height = region or (0.0, 0.0, 1.0, 1.0)
+    return pb.ReviewShotRequest(
+        name=f"{resource_name('batches', batch_id)}/shots/{shot_id}",
+        state=pb.ReviewState.Value(f"REVIEW_STATE_{state.upper()}"),
+        note=note,
+        frame=frame,
+        region=None if region is None else pb.ReviewRegion(x=x, y=y, width=width, height=height),
+        reviewer=reviewer,
+        assignee=assignee,
+        output_sha256=output_sha256,
     )
 
 
@@ -183,9 +259,14 @@ def cancel(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.CancelBatchRequ
 
 
 @unary_call(rpcs.gateway.RETRY_BATCH, lambda reply: reply)
-def retry(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.RetryBatchRequest:
-    """Begin shots anew, or all that failed, were cancelled or have no dubbed frame, and return the Batch."""
-    return pb.RetryBatchRequest(name=resource_name("batches", batch_id), shot_ids=shot_ids)
+def retry(batch_id: str, *, shot_ids: Sequence[str] = (), rejected: bool = False) -> pb.RetryBatchRequest:
+    """Begin shots anew, or all that failed, were cancelled or have no dubbed frame, and return the Batch.
+
+    Args:
+        shot_ids: shots that begin anew.
+        rejected: the shots whose present videos are rejected begin anew, and no others than `shot_ids`.
+    """
+    return pb.RetryBatchRequest(name=resource_name("batches", batch_id), shot_ids=shot_ids, rejected=rejected)
 
 
 @unary_call(rpcs.gateway.DELETE_BATCH, lambda reply: None)

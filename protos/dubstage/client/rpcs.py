@@ -160,6 +160,7 @@ class gateway:
     LIST_BATCHES: Final = Unary(_BATCHES, "ListBatches", batch_pb2.ListBatchesRequest, batch_pb2.ListBatchesResponse)
     GET_SHOT: Final = Unary(_BATCHES, "GetShot", batch_pb2.GetShotRequest, batch_pb2.Shot)
     LIST_SHOTS: Final = Unary(_BATCHES, "ListShots", batch_pb2.ListShotsRequest, batch_pb2.ListShotsResponse)
+    REVIEW_SHOT: Final = Unary(_BATCHES, "ReviewShot", batch_pb2.ReviewShotRequest, batch_pb2.Shot)
     WATCH_BATCH: Final = Download(_BATCHES, "WatchBatch", batch_pb2.WatchBatchRequest, batch_pb2.WatchBatchResponse)
     CANCEL_BATCH: Final = Unary(_BATCHES, "CancelBatch", batch_pb2.CancelBatchRequest, batch_pb2.Batch)
     RETRY_BATCH: Final = Unary(_BATCHES, "RetryBatch", batch_pb2.RetryBatchRequest, batch_pb2.Batch)

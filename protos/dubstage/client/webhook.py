@@ -18,7 +18,7 @@ from dubstage.gateway.v1 import webhook_pb2 as pb
 
 __all__ = ["create", "delete", "get", "list_deliveries", "list_webhooks", "replay"]
 
-Event = Literal["operation_done", "operation_failed", "batch_done"]
+Event = Literal["operation_done", "operation_failed", "batch_done", "shot_reviewed"]
 """Kind of an event."""
 
 

@@ -76,6 +76,7 @@ LEAVES = {
     "BatchService.CancelBatch": {EventKind.BATCH_CANCELLED},
     "BatchService.RetryBatch": {EventKind.BATCH_RETRIED},
     "BatchService.DeleteBatch": {EventKind.BATCH_REMOVED},
+    "BatchService.ReviewShot": {EventKind.SHOT_REVIEWED},
     "WebhookService.CreateWebhook": {EventKind.WEBHOOK_CREATED},
     "WebhookService.DeleteWebhook": {EventKind.WEBHOOK_REMOVED},
     "WebhookService.ReplayWebhookDeliveries": {EventKind.WEBHOOK_REPLAYED},

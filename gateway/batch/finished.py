@@ -1,0 +1,198 @@
+"""Figures of a finished video: whether its own sound fits its mouth, and what the dub has added to the skin about the mouth.
+
+Other figures compare the dub with its target, so that a target that is wrong is not seen. These need the finished video alone, and
+for the skin the video that was dubbed:
+
+    lateness     the lag of the lag model (services/motion/lag.py), with its sign turned
+    still share  share of the frames of speech in which opening and width of the mouth keep within STILL_PX over STILL_S
+    D_t          (luma of the video - luma of the footage) / luma of the cheeks, in the render box
+    seam         99.5th percentile of the gradient of the mean of D_t over time, averaged along lines of 21 px, beside the lips
+    flicker      mean over time of |d_t - d_(t-1)|, d_t the mean of D_t beside the lips
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from gateway.batch.types import ShotFinish
+from gateway.dub.face_records import cut_box
+from gateway.dub.motion_clip import MotionClip, SoundLag, frame_seconds, measured_lag, on_motion_grid
+from gateway.dub.speech import extract_features, motion_frames_for
+from gateway.dub.workspace import Workspace
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.sound import SoundReader, Speech
+from gateway.media.types import MediaInfo
+from gateway.reports.appearance import filled, skin_light
+from gateway.reports.records import TrackedOutput, track_main_face
+from gateway.stages.interface import Stages
+from services.common.array_types import Array, Bool, Float32, UInt8
+from services.common.errors import MediaUnsupportedError
+from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame
+from services.common.face.landmarks import LIPS_OUTER, lip_width, mouth_opening
+from services.common.methods import LAG_FEATURES
+from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM
+from services.common.wire.timeline import MOTION_RATE
+
+STILL_S: Final = 0.4
+"""Seconds over which a mouth must not move to count as still."""
+STILL_PX: Final = 0.8
+"""Largest range of the opening, and of the width, of a still mouth, crop pixels."""
+MIN_FRAMES: Final = 25
+"""Fewest frames of the motion grid that are measured."""
+_FACE: Final = (234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 454)
+"""Landmarks of the lower outline of the face, from ear to ear."""
+_INSET_PX: Final = 7
+"""Box pixels inside of the outline of the face, and outside of the lips, that are left out: the jaw and the lips move."""
+_SEAM_PERCENTILE: Final = 99.5
+_SEAM_PX: Final = 21
+_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+async def measure_finished(stages: Stages, video: Path, footage: Path | None) -> ShotFinish | None:
+    """Measure a video that lies on the disk, whoever wrote it; None: the video is too long, or shows no face.
+
+    Args:
+        stages: the stages.
+        video: the finished video.
+        footage: the video that was dubbed, with the same frames; None: the skin is not measured.
+
+    Raises:
+        DubstageError: a file cannot be read, or a stage failed.
+    """
+    info = await asyncio.to_thread(probe, video)
+    before = await asyncio.to_thread(probe, footage) if footage is not None else None
+    tracked = await track_main_face(stages, info)
+    return await finish_of(stages, info, before, tracked) if tracked is not None else None
+
+
+async def finish_of(
+    stages: Stages, video: MediaInfo, footage: MediaInfo | None, tracked: TrackedOutput, *, with_sound: bool = True
+) -> ShotFinish:
+    """Return the figures of a finished video.
+
+    Args:
+        stages: the stages.
+        video: the finished video.
+        footage: the video that was dubbed, frame n of which is frame n of `video`; None: the skin is not measured.
+        tracked: the tracked face of `video`.
+        with_sound: whether the sound of the video is the speech of this face.
+
+    Raises:
+        DubstageError: a file cannot be read, or a stage failed.
+    """
+    figures: dict[str, float] = {}
+    if with_sound and video.audio and len(tracked.moved) >= MIN_FRAMES:
+        clip = on_motion_grid(tracked.moved, frame_seconds(video), 0.0)
+        features = await _features(stages, video, len(clip.usable))
+        figures |= _sync(await measured_lag(stages, clip, features))
+        figures["still_share"] = still_share(clip, features["speech_probability"][: len(clip.usable)] >= SPOKEN_FROM)
+    if footage is not None and tracked.poses:
+        figures |= await asyncio.to_thread(_skin, video, footage, tracked)
+    return ShotFinish(**{name: round(value, 4) for name, value in figures.items() if math.isfinite(value)})
+
+
+def _sync(lag: SoundLag) -> dict[str, float]:
+    if lag.frames is None:
+        return {}
+    # A positive lag is a sound that comes after the picture: the mouth is early.
+    late_s = -(lag.frames + lag.fraction) * MOTION_FRAME_S
+    return {"lateness_ms": 1e3 * late_s, "sync_confidence": lag.confidence, "sync_distance": lag.distance or math.nan}
+
+
+async def _features(stages: Stages, video: MediaInfo, num_frames: int) -> Array:
+    """Return FEATURE_RECORDs of a video's own sound, for the frames of the motion grid."""
+    reader = await asyncio.to_thread(lambda: SoundReader(video.path, origin=video.video.start))
+    chunks = await asyncio.to_thread(lambda: [chunk.samples for chunk in reader])
+    if not chunks:
+        raise MediaUnsupportedError(f"{video.path} has a sound track but no sound in it", field="output")
+    speech = Speech(reader.info.sample_rate_hz, reader.info.channels, chunks)
+    with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as workspace:
+        count = max(num_frames, motion_frames_for(video.video.duration))
+        await extract_features(stages, speech, workspace.speech, count, video.video.duration, LAG_FEATURES)
+        return workspace.speech.read(0, num_frames)
+
+
+def still_share(clip: MotionClip, spoken: Bool) -> float:
+    """Return the share of the frames of speech in which the mouth stands still; NaN: fewer than MIN_FRAMES are known.
+
+    Args:
+        clip: motion of the mouth.
+        spoken: bool [T], frames of speech.
+    """
+    known = clip.usable & spoken
+    if int(known.sum()) < MIN_FRAMES:
+        return math.nan
+    window = round(STILL_S * float(MOTION_RATE))
+    still = np.zeros(len(known), np.bool_)
+    curves = np.stack([mouth_opening(clip.mouth), lip_width(clip.mouth)])
+    for begin in range(len(known) - window + 1):
+        part = slice(begin, begin + window)
+        if clip.usable[part].all() and (np.ptp(curves[:, part], axis=1) <= STILL_PX).all():
+            still[part] = True
+    return float((still & known).sum() / known.sum())
+
+
+def _skin(video: MediaInfo, footage: MediaInfo, tracked: TrackedOutput) -> dict[str, float]:
+    """Return `seam` and `flicker`."""
+    total = np.zeros((BOX_SIZE, BOX_SIZE), np.float64)
+    counts = np.zeros((BOX_SIZE, BOX_SIZE), np.int64)
+    levels: dict[int, float] = {}
+    with VideoReader(video) as reader, VideoReader(footage) as before:
+        pairs = zip(reader.frames(0, video.video.num_frames), before.frames(0, footage.video.num_frames), strict=False)
+        for frame, (drawn, filmed) in enumerate(pairs):
+            if frame not in tracked.poses:
+                continue
+            pose = tracked.poses[frame]
+            points = np.asarray(apply_affine(box_from_frame(pose), tracked.landmarks[frame])[..., :2], np.float32)
+            boxes = np.stack([cut_box(to_rgb(drawn), pose), cut_box(to_rgb(filmed), pose)])
+            mask = skin_beside_lips(points)
+            light = float(skin_light(boxes[1:], points[None])[0])
+            if not mask.any() or not light > 0.0:
+                continue
+            difference = _luma_difference(boxes) / light
+            levels[frame] = float(difference[mask].mean())
+            total[mask] += difference[mask]
+            counts[mask] += 1
+    steps = [abs(level - levels[frame - 1]) for frame, level in levels.items() if frame - 1 in levels]
+    seen = counts >= max(1, len(levels) // 2)
+    return {"seam": _seam(total / np.maximum(counts, 1), seen), "flicker": float(np.mean(steps)) if steps else math.nan}
+
+
+def _luma_difference(boxes: UInt8) -> Float32:
+    """Return the luma of the first box less that of the second one, without the noise of the codec, float32 [160, 160]."""
+    luma = boxes.astype(np.float32) @ _LUMA
+    return np.asarray(cv2.GaussianBlur(luma[0] - luma[1], (0, 0), 1.0), np.float32)
+
+
+def skin_beside_lips(points: Float32) -> Bool:
+    """Return the pixels of the lower face without lips and outline, bool [160, 160].
+
+    Args:
+        points: float32 [478, 2], landmarks in box pixels.
+    """
+    kernel = np.ones((2 * _INSET_PX + 1, 2 * _INSET_PX + 1), np.uint8)
+    face = cv2.erode(filled(points[list(_FACE)]).astype(np.uint8), kernel)
+    lips = cv2.dilate(filled(points[list(LIPS_OUTER)]).astype(np.uint8), kernel)
+    return np.asarray((face > 0) & (lips == 0), np.bool_)
+
+
+def _seam(mean: Array, seen: Bool) -> float:
+    inner = cv2.erode(seen.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    if not inner.any():
+        return math.nan
+    known = np.where(seen, mean, 0.0).astype(np.float32)
+    largest = 0.0
+    for axis, along in ((0, (_SEAM_PX, 1)), (1, (1, _SEAM_PX))):
+        steps = np.where(inner, np.gradient(known, axis=axis), 0.0).astype(np.float32)
+        # Texture that moves a little has edges of both signs, which cancel along a line; a seam has one sign.
+        lines = cv2.blur(steps, along, borderType=cv2.BORDER_CONSTANT)
+        largest = max(largest, float(np.percentile(np.abs(lines[inner]), _SEAM_PERCENTILE)))
+    return largest

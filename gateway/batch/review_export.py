@@ -1,0 +1,183 @@
+"""Decisions about the shots of a batch as files for other programs: CSV, and markers on a timeline as EDL or OpenTimelineIO.
+
+A timeline has the shots with a decision about their present video, one behind the other in the order of the rows. A marker lies on
+the frame of its note; a note about a whole video lies on the first frame.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from gateway.batch.report import safe_cell
+from gateway.batch.reviews import Decision, ReviewState
+from gateway.batch.types import ShotRecord
+from services.common.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    import opentimelineio as otio
+
+ExportFormat = Literal["csv", "edl", "otio"]
+COLUMNS: Final = (
+    "shot",
+    "number",
+    "present",
+    "state",
+    "note",
+    "frame",
+    "x",
+    "y",
+    "width",
+    "height",
+    "reviewer",
+    "caller",
+    "assignee",
+    "decided_at",
+    "output_sha256",
+)
+"""Columns of the CSV. `present`: the decision is the last one, and about the present video."""
+MOST_EVENTS: Final = 999
+"""Most events of an EDL: event numbers have three digits."""
+_COLOURS: Final[Mapping[ReviewState, str]] = {
+    ReviewState.APPROVED: "GREEN",
+    ReviewState.REJECTED: "RED",
+    ReviewState.ASSIGNED: "YELLOW",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedShot:
+    """Shot with a decision about its present video.
+
+    Attributes:
+        record: record of the shot.
+        decision: the decision.
+        rate: frames per second of the video; None: the shot has no video.
+    """
+
+    record: ShotRecord
+    decision: Decision
+    rate: Fraction | None
+
+
+def decisions_csv(decisions: Sequence[Decision], present: Mapping[str, Decision]) -> str:
+    """Return decisions as CSV with a line of column names. Unknown values are empty. Texts cannot be formulas of a spreadsheet.
+
+    Args:
+        decisions: decisions in the order of the lines.
+        present: decisions about the present videos, by id of the shot.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for one in decisions:
+        region = one.region.model_dump() if one.region is not None else {}
+        values = {**one.model_dump(mode="json"), **region, "shot": one.id, "present": present.get(one.id) == one}
+        writer.writerow([safe_cell(values.get(column)) for column in COLUMNS])
+    return text.getvalue()
+
+
+def timeline_text(name: str, shots: Sequence[ReviewedShot], kind: Literal["edl", "otio"]) -> str:
+    """Return the decisions about videos as a timeline with markers.
+
+    Args:
+        name: name of the batch.
+        shots: shots in the order of the rows. Shots without a video are left out.
+        kind: edl: CMX 3600; otio: JSON of OpenTimelineIO.
+
+    Raises:
+        InvalidRequestError: the packages are not installed; no shot has a video; or, of an EDL, the videos have several frame
+            rates, or are too many.
+    """
+    otio = _opentimelineio()
+    filmed = [shot for shot in shots if shot.rate is not None and shot.record.frames]
+    if not filmed:
+        raise InvalidRequestError(f"format: no shot of batch {name} has a video and a decision: give --format csv", field="format")
+    timeline = otio.schema.Timeline(name)
+    track = otio.schema.Track(name, kind=otio.schema.TrackKind.Video)
+    timeline.tracks.append(track)
+    for shot in filmed:
+        track.append(_clip(otio, shot))
+    if kind == "otio":
+        return str(otio.adapters.write_to_string(timeline, "otio_json"))
+    rates = {shot.rate: shot.record.id for shot in filmed}
+    if len(rates) > 1:
+        (one, first), (other, second) = list(rates.items())[:2]
+        raise InvalidRequestError(
+            f"format: an EDL has one frame rate, and shot {first} has {_rate_text(one)}, shot {second} {_rate_text(other)} frames "
+            "per second: give --format otio",
+            field="format",
+        )
+    if len(filmed) > MOST_EVENTS:
+        raise InvalidRequestError(
+            f"format: an EDL has at most {MOST_EVENTS} events, and {len(filmed)} shots have decisions: give --format otio",
+            field="format",
+        )
+    rate = float(filmed[0].rate or 0)
+    try:
+        return str(otio.adapters.write_to_string(timeline, "cmx_3600", rate=rate))
+    except otio.exceptions.OTIOError as problem:
+        raise InvalidRequestError(
+            f"format: an EDL cannot be written with {_rate_text(filmed[0].rate)} frames per second: {problem}; give --format otio",
+            field="format",
+        ) from problem
+
+
+def _opentimelineio() -> Any:
+    try:
+        import opentimelineio
+        import otio_cmx3600_adapter  # noqa: F401  # found by opentimelineio as a plug-in
+    except ModuleNotFoundError as problem:
+        raise InvalidRequestError(
+            f"format: edl and otio need the package {problem.name}, which is not installed here: pip install "
+            "'dubstage-suite[timelines]', or give --format csv",
+            field="format",
+        ) from problem
+    return opentimelineio
+
+
+def _clip(otio: Any, shot: ReviewedShot) -> otio.schema.Clip:
+    record, decision, rate = shot.record, shot.decision, float(shot.rate or 0)
+
+    def span(begin: int, length: int) -> otio.opentime.TimeRange:
+        return otio.opentime.TimeRange(otio.opentime.RationalTime(begin, rate), otio.opentime.RationalTime(length, rate))
+
+    media = otio.schema.ExternalReference(_one_line(record.output), span(0, record.frames))
+    clip = otio.schema.Clip(name=record.id, media_reference=media, source_range=span(0, record.frames))
+    said = {
+        **decision.model_dump(mode="json", exclude_none=True),
+        "frame_rate": record.frame_rate or str(shot.rate),
+    }
+    clip.markers.append(
+        otio.schema.Marker(
+            name=marker_text(decision),
+            marked_range=span(decision.frame or 0, 1),
+            color=_COLOURS[decision.state],
+            metadata={"dubstage": said},
+        )
+    )
+    return clip
+
+
+def marker_text(decision: Decision) -> str:
+    """Return a decision in one line, such as `rejected by Ada: the chin slips [x 0.25 y 0.5 width 0.5 height 0.3]`."""
+    who = f" by {decision.reviewer}" if decision.reviewer else ""
+    to = f" to {decision.assignee}" if decision.assignee else ""
+    note = f": {decision.note}" if decision.note else ""
+    region = decision.region
+    place = ""
+    if region is not None:
+        place = f" [x {region.x:g} y {region.y:g} width {region.width:g} height {region.height:g}]"
+    return _one_line(f"{decision.state}{to}{who}{note}{place}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _rate_text(rate: Fraction | None) -> str:
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate is not None else "no"

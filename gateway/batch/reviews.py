@@ -1,0 +1,198 @@
+"""Decisions of people about shots: their checks, their order, and the video that each decision belongs to. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.batch.types import ENDED, ShotId, ShotRecord
+from services.common.errors import InvalidRequestError
+
+MOST_NOTE: Final = 4000
+"""Most characters of a note."""
+MOST_NAME: Final = 200
+"""Most characters of a person's name."""
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
+_ROUNDING: Final = 1e-6
+
+
+class ReviewState(StrEnum):
+    """State of the review of a shot's present video."""
+
+    UNDECIDED = "undecided"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    ASSIGNED = "assigned"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Region(_Strict):
+    """Part of the picture, in shares of its width and height.
+
+    Attributes:
+        x, y: left and upper edge, 0 to 1.
+        width, height: size, over 0 and at most to the edge of the picture.
+    """
+
+    x: Share
+    y: Share
+    width: Annotated[float, Field(gt=0, le=1)]
+    height: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if self.x + self.width > 1 + _ROUNDING or self.y + self.height > 1 + _ROUNDING:
+            raise ValueError("the region leaves the picture: x + width and y + height are at most 1")
+        return self
+
+
+class Decision(_Strict):
+    """Decision of a person about a shot: one file in the folder `decisions` of the batch. Decisions are added and never changed.
+
+    Attributes:
+        id: id of the shot.
+        number: one more than the largest number that the writer found, from 1. The decision with the largest number counts; of two
+            people who decide at once, both decisions are kept, and the later by `decided_at`, then by `token`, counts.
+        token: random text that gives each decision a file of its own.
+        state: what is decided.
+        note: text for the others; empty: none.
+        frame: frame of the video that the note is about; None: the whole video.
+        region: part of the picture that the note is about; None: the whole picture.
+        reviewer: name of the person who decides; empty: not given.
+        caller: tenant, and fingerprint of the token, of the call that brought the decision; empty: a command.
+        assignee: person who is to look at the shot; only of ASSIGNED.
+        decided_at: RFC 3339, UTC, milliseconds.
+        output_sha256: digest of the video that the person saw; empty: the shot has no video.
+        ended_at: end of the try that the person saw. It tells the tries of a shot without a video apart.
+    """
+
+    id: ShotId
+    number: Annotated[int, Field(ge=1, le=999_999)] = 1
+    token: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")] = "0" * 8
+    state: ReviewState
+    note: str = ""
+    frame: Annotated[int, Field(ge=0)] | None = None
+    region: Region | None = None
+    reviewer: str = ""
+    caller: str = ""
+    assignee: str = ""
+    decided_at: str
+    output_sha256: str = ""
+    ended_at: str = ""
+
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """Place among the decisions of the shot. The largest counts."""
+        return self.number, self.decided_at, self.token
+
+    def belongs_to(self, record: ShotRecord) -> bool:
+        """Return whether the decision is about what the shot has now. A shot that was dubbed again is undecided."""
+        if record.state not in ENDED or self.output_sha256 != record.output_sha256:
+            return False
+        return bool(self.output_sha256) or self.ended_at == record.ended_at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What a person says of a shot, not checked yet. The attributes are those of Decision."""
+
+    state: ReviewState
+    note: str = ""
+    frame: int | None = None
+    region: Region | None = None
+    reviewer: str = ""
+    assignee: str = ""
+
+
+def decision_of(record: ShotRecord, said: Verdict, *, now: str, caller: str = "", seen_sha256: str = "") -> Decision:
+    """Return a checked decision about what a shot has now.
+
+    Args:
+        record: record of the shot.
+        said: what the person says.
+        now: the present time, RFC 3339, UTC, milliseconds.
+        caller: see Decision.
+        seen_sha256: digest of the video that the person saw; empty: the present video.
+
+    Raises:
+        InvalidRequestError: the shot has not ended, has another video than the person saw, or a value is wrong.
+    """
+    state, frame = said.state, said.frame
+    if record.state not in ENDED:
+        raise InvalidRequestError(f"shot {record.id} is {record.state}: only shots that have ended can be reviewed", field="name")
+    if state is ReviewState.UNDECIDED:
+        raise InvalidRequestError("state: give APPROVED, REJECTED or ASSIGNED", field="state")
+    if seen_sha256 and seen_sha256 != record.output_sha256:
+        raise InvalidRequestError(
+            f"output_sha256: shot {record.id} was dubbed again, and has another video than the one that was looked at: look at the "
+            "new video",
+            field="output_sha256",
+        )
+    note, reviewer, assignee = said.note.strip(), said.reviewer.strip(), said.assignee.strip()
+    for field, text, most in (("note", note, MOST_NOTE), ("reviewer", reviewer, MOST_NAME), ("assignee", assignee, MOST_NAME)):
+        if len(text) > most:
+            raise InvalidRequestError(f"{field}: the text has {len(text)} characters: at most {most} are allowed", field=field)
+        if _CONTROLS.search(text) or (field != "note" and "\n" in text):
+            raise InvalidRequestError(f"{field}: the text has control characters: give plain text", field=field)
+    if bool(assignee) != (state is ReviewState.ASSIGNED):
+        raise InvalidRequestError("assignee: give a person with ASSIGNED, and with no other state", field="assignee")
+    if frame is not None and not 0 <= frame < (record.frames or 1):
+        last = f"frames 0 to {record.frames - 1}" if record.frames else "no video, so only frame 0 can be named"
+        raise InvalidRequestError(f"frame: {frame} is not in the video: shot {record.id} has {last}", field="frame")
+    return Decision(
+        id=record.id,
+        state=state,
+        note=note,
+        frame=frame,
+        region=said.region,
+        reviewer=reviewer,
+        caller=caller,
+        assignee=assignee,
+        decided_at=now,
+        output_sha256=record.output_sha256,
+        ended_at=record.ended_at,
+    )
+
+
+def region_from(x: float, y: float, width: float, height: float) -> Region:
+    """Return a region.
+
+    Raises:
+        InvalidRequestError: the numbers are no part of a picture.
+    """
+    try:
+        return Region(x=x, y=y, width=width, height=height)
+    except ValueError:
+        raise InvalidRequestError(
+            f"region: {x:g},{y:g},{width:g},{height:g} is no part of the picture: give X,Y,WIDTH,HEIGHT as shares from 0 to 1, "
+            "with WIDTH and HEIGHT over 0, and X + WIDTH and Y + HEIGHT at most 1",
+            field="region",
+        ) from None
+
+
+def present(records: Iterable[ShotRecord], last: Mapping[str, Decision]) -> dict[str, Decision]:
+    """Return the decisions that count, by id of the shot: those about the videos that the shots have now.
+
+    Args:
+        records: records of the shots.
+        last: last decision of each shot that has one.
+    """
+    found = ((record, last.get(record.id)) for record in records)
+    return {record.id: decision for record, decision in found if decision is not None and decision.belongs_to(record)}
+
+
+def rejected_ids(records: Sequence[ShotRecord], last: Mapping[str, Decision]) -> list[str]:
+    """Return the ids of the shots whose present video is rejected, in the order of the rows."""
+    now = present(records, last)
+    return [record.id for record in records if record.id in now and now[record.id].state is ReviewState.REJECTED]

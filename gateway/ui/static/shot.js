@@ -1,0 +1,249 @@
+// One shot: player, note pinned to a frame and a place, decisions by buttons and keys, next shot by risk.
+import { api, confirmed, during, element, refused, say } from "./page.js";
+import { mediaUrl } from "./operations.js";
+import { Player } from "./player.js";
+import { decisionOf, figuresOf, hasEnded, shotId, stateOf, toldDecision } from "./reviews.js";
+
+const AGAIN_MS = 3000;
+const CLICK = 0.08;
+const at = (id) => document.querySelector(`#${id}`);
+const { batch, shot: id } = at("name").dataset;
+const path = `/v1/batches/${encodeURIComponent(batch)}`;
+const own = `${path}/shots/${encodeURIComponent(id)}`;
+const query = new URLSearchParams(location.search);
+let shot = null;
+let player = null;
+/** Number of the last decision that this page knows. */
+let known = 0;
+
+document.title = `${id} – dubstage`;
+at("back-to-batch").href += `?${query}`;
+at("reviewer").value = localStorage.getItem("dubstage-reviewer") ?? "";
+at("reviewer").addEventListener("change", () => localStorage.setItem("dubstage-reviewer", at("reviewer").value));
+
+function badge(place, [look, text]) {
+  place.className = `badge ${look}`;
+  place.textContent = text;
+}
+
+const lastNumber = (found) => found.reviews?.at(-1)?.number ?? 0;
+
+function draw(found) {
+  shot = found;
+  badge(at("state"), stateOf(shot));
+  badge(at("decision"), decisionOf(shot.review));
+  at("risk").textContent = hasEnded(shot) ? `Risk ${(shot.risk ?? 0).toFixed(2)}` : "";
+  const why = [...new Set([...(shot.error ? [shot.error] : []), ...(shot.look ?? []), ...(shot.riskReasons ?? [])])];
+  at("why").replaceChildren(...(why.length ? why : ["Nothing is out of the ordinary."]).map((text) => element("li", {}, text)));
+  at("figures").replaceChildren(
+    ...figuresOf(shot).map(([name, value, limits, missed]) =>
+      element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", { className: missed ? "bad" : "" }, value, limits && ` (${limits})`, missed && ": missed")),
+    ),
+  );
+  const told = (shot.reviews ?? []).map((review) => [review, toldDecision(review, shot.outputSha256 ?? "")]).reverse();
+  at("history-card").hidden = !told.length;
+  at("history").replaceChildren(
+    ...told.map(([review, { title, note, place }]) =>
+      element(
+        "li",
+        {},
+        element("b", {}, title),
+        note && element("p", { className: "note" }, note),
+        place && element("p", { className: "small soft" }, place),
+        review.frame !== undefined && player ? element("button", { type: "button", onclick: () => showPin(review) }, "Show this place") : null,
+      ),
+    ),
+  );
+  for (const name of ["approve", "reject", "assign", "redo"]) at(name).disabled = !hasEnded(shot);
+}
+
+/** Say who decided since this page knew the shot; `mine` is the number of the decision of this page, 0: none. */
+function tellMeanwhile(mine) {
+  const others = (shot.reviews ?? []).filter((review) => review.number > known && review.number !== mine);
+  known = lastNumber(shot);
+  if (!others.length) return;
+  const text = others.map((review) => decisionOf(review)[1]).join("; ");
+  at("meanwhile").hidden = false;
+  at("meanwhile").textContent = `Another person has decided meanwhile: ${text}. The last decision counts.`;
+}
+
+function region() {
+  if (!at("place").value.trim()) return undefined;
+  const [x, y, width, height] = at("place").value.split(",").map((text) => Number.parseFloat(text) / 100);
+  return { x, y, width, height };
+}
+
+function drawRegion() {
+  const found = region();
+  at("region").hidden = !found || Object.values(found).some((value) => !Number.isFinite(value));
+  if (at("region").hidden) return;
+  for (const [name, value] of [["left", found.x], ["top", found.y], ["width", found.width], ["height", found.height]]) at("region").style[name] = `${100 * value}%`;
+}
+
+function setRegion(x, y, width, height) {
+  at("place").value = [x, y, width, height].map((share) => (100 * share).toFixed(1)).join(", ");
+  drawRegion();
+}
+
+function pin() {
+  if (player) at("frame").value = player.frame;
+}
+
+function unpin() {
+  at("frame").value = "";
+  at("place").value = "";
+  drawRegion();
+}
+
+function showPin(review) {
+  player.pause();
+  player.seek(Number(review.frame));
+  at("frame").value = review.frame;
+  if (review.region) setRegion(review.region.x, review.region.y, review.region.width, review.region.height);
+  at("stage").scrollIntoView({ block: "nearest" });
+}
+
+async function decide(button, state) {
+  const body = { state: `REVIEW_STATE_${state}`, note: at("note").value, reviewer: at("reviewer").value, outputSha256: shot.outputSha256 ?? "" };
+  if (state === "ASSIGNED") body.assignee = at("assignee").value;
+  if (at("frame").value !== "") body.frame = at("frame").value;
+  const place = region();
+  if (place) body.region = place;
+  const found = await during(button, () => api("POST", `${own}:review`, body));
+  if (!found) return;
+  at("meanwhile").hidden = true;
+  draw(found);
+  const mine = [...found.reviews].reverse().find((review) => review.number > known && review.state === body.state && (review.note ?? "") === body.note.trim());
+  tellMeanwhile(mine?.number ?? 0);
+  at("note").value = "";
+  unpin();
+  say(decisionOf(found.review)[1]);
+}
+
+async function onward() {
+  const wanted = new URLSearchParams({ orderBy: `SHOT_ORDER_${query.get("order") ?? "RISK"}`, pageSize: 1, afterShot: id });
+  if (query.get("state")) wanted.set("states", `SHOT_STATE_${query.get("state")}`);
+  if (query.get("review")) wanted.set("reviewStates", `REVIEW_STATE_${query.get("review")}`);
+  if (query.get("assignee")) wanted.set("assignee", query.get("assignee"));
+  if (query.has("marked")) wanted.set("toLookAt", true);
+  const page = await api("GET", `${path}/shots?${wanted}`);
+  if (page.shots.length) location.assign(`/ui/batches/${encodeURIComponent(batch)}/shots/${encodeURIComponent(shotId(page.shots[0]))}?${query}`);
+  else refused("This is the last shot of the list.");
+}
+
+async function redo() {
+  if (!(await confirmed("Dub this shot again?", ["Its present video is replaced, and the new video is undecided."], "Dub again"))) return;
+  await during(at("redo"), () => api("POST", `${path}:retry`, { shotIds: [id] }));
+  draw(await api("GET", own));
+}
+
+function openPlayer() {
+  const uri = shot.outputUri ?? "";
+  if (!shot.outputSha256) return;
+  if (!uri || uri.includes("://") || uri.startsWith("/")) {
+    at("unplayable").hidden = false;
+    at("unplayable").textContent = `The video lies at ${uri || "a place outside of the media folder"}, where the gateway cannot send it to the browser. You can decide here all the same.`;
+    return;
+  }
+  const numFrames = Number(shot.numFrames);
+  const frameRate = shot.frameRate ? Number(shot.frameRate.num) / Number(shot.frameRate.den) : 25;
+  at("player").hidden = false;
+  at("position").max = numFrames - 1;
+  const trouble = (text) => {
+    at("trouble").textContent = text;
+    at("trouble").hidden = false;
+  };
+  at("after").addEventListener("error", () => trouble("This browser cannot play the dub."));
+  at("before").addEventListener("error", () => trouble("This browser cannot play the original. The dub is shown alone."));
+  player = new Player(at("before"), at("after"), { frameRate, numFrames }, (frame) => {
+    at("position").value = frame;
+    at("time").textContent = `${(frame / frameRate).toFixed(2)} s, frame ${frame} of ${numFrames}`;
+    at("position").setAttribute("aria-valuetext", at("time").textContent);
+    at("play").textContent = player?.playing ? "Pause" : "Play";
+  });
+  if (shot.footageUri?.startsWith("uploads/")) at("before").src = mediaUrl(shot.footageUri);
+  else trouble("The original is no upload, so the gateway does not send it. The dub is shown alone.");
+  at("after").src = mediaUrl(uri);
+  at("after").loop = true;
+  at("stage").style.setProperty("--wipe", "0%");
+}
+
+const playOrPause = () => player && (player.playing ? player.pause() : player.play());
+at("play").addEventListener("click", playOrPause);
+for (const event of ["play", "pause"]) at("after").addEventListener(event, () => player?.redraw());
+at("back").addEventListener("click", () => player.step(-1));
+at("forward").addEventListener("click", () => player.step(1));
+at("position").addEventListener("input", (event) => player.seek(Number(event.target.value)));
+at("wipe").addEventListener("input", (event) => at("stage").style.setProperty("--wipe", `${event.target.value}%`));
+at("place").addEventListener("input", drawRegion);
+at("pin").addEventListener("click", pin);
+at("unpin").addEventListener("click", unpin);
+at("form").addEventListener("submit", (event) => event.preventDefault());
+at("approve").addEventListener("click", () => decide(at("approve"), "APPROVED"));
+at("reject").addEventListener("click", () => decide(at("reject"), "REJECTED"));
+at("assign").addEventListener("click", () => decide(at("assign"), "ASSIGNED"));
+at("redo").addEventListener("click", redo);
+at("onward").addEventListener("click", () => during(at("onward"), onward));
+
+let begun = null;
+const shareAt = (event) => {
+  const box = at("pins").getBoundingClientRect();
+  const share = (value, low, size) => Math.max(0, Math.min(1, (value - low) / size));
+  return [share(event.clientX, box.left, box.width), share(event.clientY, box.top, box.height)];
+};
+at("pins").addEventListener("pointerdown", (event) => {
+  player?.pause();
+  begun = shareAt(event);
+  at("pins").setPointerCapture(event.pointerId);
+});
+const drawn = (event) => {
+  if (!begun) return;
+  const [x, y] = shareAt(event);
+  let [left, top, width, height] = [Math.min(x, begun[0]), Math.min(y, begun[1]), Math.abs(x - begun[0]), Math.abs(y - begun[1])];
+  if (width < 0.01 || height < 0.01) {
+    [left, top] = [begun[0], begun[1]].map((middle) => Math.max(0, Math.min(1 - CLICK, middle - CLICK / 2)));
+    [width, height] = [CLICK, CLICK];
+  }
+  setRegion(left, top, width, height);
+  pin();
+};
+at("pins").addEventListener("pointermove", drawn);
+at("pins").addEventListener("pointerup", (event) => {
+  drawn(event);
+  begun = null;
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, textarea, dialog *")) return;
+  const inRange = event.target.matches("input[type=range]");
+  const onButton = event.target.matches("button, a, summary");
+  const action = {
+    a: () => at("approve").click(),
+    r: () => at("reject").click(),
+    n: () => at("onward").click(),
+    ArrowLeft: inRange ? null : () => player?.step(-1),
+    ArrowRight: inRange ? null : () => player?.step(1),
+    " ": onButton ? null : playOrPause,
+  }[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+try {
+  draw(await api("GET", own));
+  known = lastNumber(shot);
+  openPlayer();
+  draw(shot);
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    if (document.hidden) continue;
+    const found = await api("GET", own);
+    const dubbed = found.outputSha256 !== shot.outputSha256 && found.outputSha256;
+    draw(found);
+    tellMeanwhile(0);
+    if (dubbed) location.reload();
+  }
+} catch (problem) {
+  refused(problem);
+}

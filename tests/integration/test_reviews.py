@@ -1,0 +1,106 @@
+"""Decisions about shots on a real gateway: filters, order, history, retry, audit entries, events, two people at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dubstage.client import DubstageCallError, batch, webhook
+from dubstage.client.names import resource_id
+from dubstage.gateway.v1 import batch_pb2 as pb
+from gateway.actors.store import ActorStore
+from gateway.batch.store import open_batches
+from tests.integration.client_calls import until
+from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.test_webhooks import Receiver, receiving
+from tests.integration.videos import Media, write_short_clip
+
+FILM = "reviewed.mp4"
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def running(
+    gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, receiver: Receiver
+) -> Iterator[RunningGateway]:
+    """A gateway with a batch of two shots that are done and one that failed."""
+    write_short_clip(carphone, media.root / FILM, 38)
+    (media.root / "no_film.mp4").write_bytes(b"no film")
+    found = gateway_factory(max_batch_shots=2, webhook_networks="127.0.0.0/8")
+    with found.connect() as connection:
+        hook = webhook.create(connection, receiver.url(), events=["shot_reviewed"])
+        receiver.secrets["/hook"] = hook.secret
+        files = {"a": FILM, "bad": "no_film.mp4", "b": FILM}
+        rows = [
+            batch.row(name, footage=file, speech="speech.wav", output=f"reviewed_{name}.mp4", skip_personalization=True)
+            for name, file in files.items()
+        ]
+        batch.submit(connection, "reviewed", rows=rows)
+        *_, ended = batch.watch(connection, "reviewed")
+        assert (ended.progress.num_done, ended.progress.num_failed) == (2, 1)
+    yield found
+    loop_thread.run(found.server.drain(grace_s=0))
+
+
+def listed(connection: Any, **how: Any) -> list[str]:
+    return [resource_id(shot.name) for shot in batch.list_shots(connection, "reviewed", **how)]
+
+
+def test_decisions_are_listed_kept_and_retried(running: RunningGateway, receiver: Receiver) -> None:
+    """One pass of a review: assign, approve, reject with a pinned note, list, retry the rejected shot, which is undecided then."""
+    with running.connect() as connection:
+        assert listed(connection, order_by="risk")[0] == "bad", "a failed shot has the highest risk"
+        assert listed(connection, order_by="name") == ["a", "b", "bad"]
+        assert listed(connection, order_by="risk", page_size=1) == listed(connection, order_by="risk")
+        shot = batch.review(connection, "reviewed", "a", state="assigned", assignee="Ben", reviewer="Ada")
+        assert (shot.review.state, shot.review.assignee, shot.review.number) == (pb.REVIEW_STATE_ASSIGNED, "Ben", 1)
+        assert listed(connection, assignee="Ben") == ["a"]
+        note = {"note": "<b>chin</b>", "frame": 3, "region": (0.25, 0.5, 0.5, 0.25), "output_sha256": shot.output_sha256}
+        shot = batch.review(connection, "reviewed", "a", state="rejected", reviewer="Ben", **note)
+        assert [one.state for one in shot.reviews] == [pb.REVIEW_STATE_ASSIGNED, pb.REVIEW_STATE_REJECTED]
+        assert (shot.review.frame, shot.review.region.y, shot.review.note) == (3, 0.5, "<b>chin</b>")
+        batch.review(connection, "reviewed", "b", state="approved")
+        assert listed(connection, review_states=["rejected"]) == ["a"]
+        assert listed(connection, review_states=["undecided"]) == ["bad"]
+        progress = batch.get(connection, "reviewed").progress
+        assert (progress.num_approved, progress.num_rejected, progress.num_assigned) == (1, 1, 0)
+        with pytest.raises(DubstageCallError, match="another video"):
+            batch.review(connection, "reviewed", "b", state="approved", output_sha256="0" * 64)
+        until(lambda: sum(receiver.arrived.values()) == 3)
+        (event,) = [body for body in receiver.bodies.values() if body["data"]["name"].endswith("/b")]
+        assert (event["type"], event["data"]["review"]["state"]) == ("shot.reviewed", "REVIEW_STATE_APPROVED")
+        before = shot.output_sha256
+        batch.retry(connection, "reviewed", rejected=True)
+        *_, ended = batch.watch(connection, "reviewed")
+        assert (ended.progress.num_rejected, ended.progress.num_failed) == (0, 1), "the failed shot was not named"
+        again = batch.get_shot(connection, "reviewed", "a")
+        assert again.output_sha256 not in ("", before)
+        assert (again.HasField("review"), len(again.reviews)) == (False, 2)
+        batch.retry(connection, "reviewed", rejected=True)
+        assert batch.get(connection, "reviewed").progress.num_waiting == 0, "without a rejected shot nothing begins"
+    with ActorStore(running.settings, claim_artefacts=False) as actors:
+        entries = [entry for entry in actors.audit.newest(100) if entry["event"] == "shot.reviewed"]
+        assert actors.audit.verify()
+    assert [entry["details"]["state"] for entry in entries] == ["assigned", "rejected", "approved"]
+    assert all("Ben" not in str(entry) and "chin" not in str(entry) for entry in entries)
+    two_people_at_once_lose_nothing(running)
+
+
+def two_people_at_once_lose_nothing(running: RunningGateway) -> None:
+    with running.connect() as connection, ThreadPoolExecutor(4) as threads:
+        people = [f"p{number}" for number in range(12)]
+        before = len(batch.get_shot(connection, "reviewed", "b").reviews)
+        list(threads.map(lambda who: batch.review(connection, "reviewed", "b", state="approved", reviewer=who), people))
+        shot = batch.get_shot(connection, "reviewed", "b")
+        assert sorted(one.reviewer for one in shot.reviews[before:]) == sorted(people)
+        assert shot.review == shot.reviews[-1]
+    assert open_batches(running.settings).last_decisions("reviewed")["b"].reviewer == shot.review.reviewer

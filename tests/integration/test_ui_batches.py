@@ -1,0 +1,143 @@
+"""The pages of batches in a real Chromium: list, grid, player, pinned note, decisions, two people at once, another tenant."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dubstage.client import batch
+from dubstage.gateway.v1 import batch_pb2 as pb
+from tests.integration.test_ui import (  # noqa: F401  # browser and site are fixtures
+    OTHER_TOKEN,
+    TOKEN,
+    Site,
+    browser,
+    pytestmark,
+    serious,
+    signed_in,
+    site,
+    until,
+)
+from tests.integration.videos import Media, write_short_clip
+
+NOTE = "<img src=x onerror=document.title='owned'> chin"
+SHOTS = ("ui_a", "ui_b", "ui_bad")
+
+
+@pytest.fixture(scope="module")
+def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
+    """A batch of two shots that are done and one that failed."""
+    write_short_clip(carphone, media.root / "ui_film.mp4", 37)
+    (media.root / "ui_none.mp4").write_bytes(b"no film")
+    with site.gateway.connect(token=TOKEN) as connection:
+        rows = [
+            batch.row(
+                name,
+                footage="ui_none.mp4" if name == "ui_bad" else "ui_film.mp4",
+                speech="speech.wav",
+                output=f"{name}.mp4",
+                skip_personalization=True,
+                quality=pb.BatchQuality(min_r_opening=1.0),
+            )
+            for name in SHOTS
+        ]
+        batch.submit(connection, "ui-night", rows=rows)
+        *_, ended = batch.watch(connection, "ui-night")
+        assert (ended.progress.num_done, ended.progress.num_failed) == (2, 1)
+    return "ui-night"
+
+
+def reviews_of(site: Site, shot: str) -> list[Any]:  # noqa: F811
+    with site.gateway.connect(token=TOKEN) as connection:
+        return list(batch.get_shot(connection, "ui-night", shot).reviews)
+
+
+def shown(page: Any, name: str) -> None:
+    """Keep a picture of the page where a person wants to look at it."""
+    if folder := os.environ.get("DUBSTAGE_UI_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night: str) -> None:  # noqa: F811
+    """One pass: list, grid by risk, player, note pinned to frame and place, decisions by button and key, next shot."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/batches")
+        page.click(f"a:has-text('{night}')")
+        page.wait_for_selector(".shots h3 a")
+        names = page.locator(".shots h3 a").all_inner_texts()
+        assert (names[0], sorted(names)) == ("ui_bad", sorted(SHOTS)), "the failed shot comes first"
+        assert page.locator(".shots img").count() == 2
+        assert "at least 1.0 is wanted" in page.inner_text(".shots")
+        assert serious(page) == []
+        shown(page, "batch")
+        page.click(".shots h3 a:has-text('ui_a')")
+        page.wait_for_selector("#player:not([hidden])")
+        until(page, "document.querySelector('#after').readyState >= 2")
+        assert "missed" in page.inner_text("#figures")
+        page.fill("#reviewer", "Ada")
+        page.keyboard.press("Tab")
+        for _ in range(5):
+            page.click("#forward")
+        page.locator("#pins").scroll_into_view_if_needed()
+        box = page.locator("#pins").bounding_box()
+        page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.5 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.75 * box["height"])
+        page.mouse.up()
+        page.fill("#note", NOTE)
+        shown(page, "shot")
+        page.click("#reject")
+        page.wait_for_selector("#decision:has-text('Rejected by Ada')")
+        (kept,) = reviews_of(site, "ui_a")
+        assert (kept.state, kept.note, kept.frame, kept.reviewer) == (pb.REVIEW_STATE_REJECTED, NOTE, 5, "Ada")
+        assert [round(getattr(kept.region, name), 2) for name in ("x", "y", "width", "height")] == [0.25, 0.5, 0.5, 0.25]
+        assert NOTE in page.inner_text("#history")
+        assert serious(page) == []
+        page.keyboard.press("n")
+        page.wait_for_url("**/shots/ui_b**")
+        page.wait_for_selector("#decision:has-text('Undecided')")
+        page.keyboard.press("a")
+        page.wait_for_selector("#decision:has-text('Approved by Ada')")
+        page.fill("#assignee", "Ben")
+        page.click("#assign")
+        page.wait_for_selector("#decision:has-text('Assigned to Ben by Ada')")
+        assert [one.state for one in reviews_of(site, "ui_b")] == [pb.REVIEW_STATE_APPROVED, pb.REVIEW_STATE_ASSIGNED]
+        page = tab.open(f"{site.address}/ui/batches/{night}?review=REJECTED")
+        assert page.locator(".shots h3 a").all_inner_texts() == ["ui_a"]
+        assert page.is_visible("#retry")
+        assert "owned" not in page.title()
+        assert tab.problems == []
+
+
+def test_two_people_hear_of_each_other(browser: Any, site: Site, night: str) -> None:  # noqa: F811
+    with signed_in(browser, site) as first, signed_in(browser, site) as second:
+        for tab, name in ((first, "Ada"), (second, "Ben")):
+            tab.page.goto(f"{site.address}/ui/batches/{night}/shots/ui_bad")
+            tab.page.wait_for_selector("#approve:enabled")
+            tab.page.fill("#reviewer", name)
+        first.page.click("#approve")
+        first.page.wait_for_selector("#decision:has-text('Approved by Ada')")
+        second.page.click("#reject")
+        second.page.wait_for_selector("#decision:has-text('Rejected by Ben')")
+        first.page.wait_for_selector("#meanwhile:has-text('Rejected by Ben')")
+        assert [one.reviewer for one in reviews_of(site, "ui_bad")][-2:] == ["Ada", "Ben"]
+
+
+def test_small_screens_and_strangers(browser: Any, site: Site, night: str) -> None:  # noqa: F811
+    """The pages fit 390 px, and another tenant sees neither the batch nor the shot."""
+    with signed_in(browser, site, viewport={"width": 390, "height": 800}, color_scheme="dark") as tab:
+        for path in ("", f"/{night}", f"/{night}/shots/ui_a"):
+            page = tab.open(f"{site.address}/ui/batches{path}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert serious(page) == []
+        shown(page, "shot-390-dark")
+    with signed_in(browser, site, OTHER_TOKEN) as tab:
+        page = tab.open(f"{site.address}/ui/batches/{night}/shots/ui_a")
+        page.wait_for_selector("#refusal:not([hidden])")
+        assert "ui-night" in page.inner_text("#refusal")
+        page = tab.open(f"{site.address}/ui/batches")
+        assert "No batches yet" in page.inner_text("#list")
