@@ -1,13 +1,13 @@
 """Colours and inside of the mouth from the person's own frames, for renderers that do not start from these frames.
 
-A network that learned from other people draws lips, gums and teeth in colours of its own, and teeth that nobody has. The mouth of
-the person's bank, warped to the target landmarks, has the right ones. With W this mouth, Y the rendered box, G a Gaussian of
-COLOUR_SIGMA_PX and `inside` the soft area between the target inner lips:
+A network that learned from other people draws lips, gums and teeth in colours of its own. The mouth of the person's bank, warped to
+the target landmarks, has the right ones. With W this mouth, Y the rendered box and G a Gaussian of COLOUR_SIGMA_PX:
 
-    C = G(W - Y)        result = Y + (C - luma(C)) outside of the inner lips,  W between them
+    C = G(W - Y)        result = Y + C - luma(C)
 
-So light, shade and structure of skin and lips are the renderer's. What a reference picture of somebody else shows must not be
-changed: no colours are given then.
+So light, shade and structure are the renderer's. A renderer that sees no open mouth of the person draws teeth that the person does
+not have. There, W itself is shown between the target inner lips (RendererSpec.inside_from_bank). What a reference picture of
+somebody else shows is not changed: no colours are given then.
 """
 
 from __future__ import annotations
@@ -27,18 +27,24 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue (BT.601)."""
 
 
-def with_own_colours(box: UInt8, own: UInt8, landmarks: Float32) -> UInt8:
-    """Return a rendered box with the colours and the inside of the mouth of the person's own frames, uint8 [160, 160, 3], RGB.
+def with_own_colours(box: UInt8, own: UInt8, landmarks: Float32 | None = None) -> UInt8:
+    """Return a rendered box with the colours of the person's own frames, uint8 [160, 160, 3], RGB.
 
     Args:
         box: uint8 [160, 160, 3], RGB, rendered box.
         own: uint8 [160, 160, 3], RGB, mouth of the bank, warped to the same landmarks.
-        landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
+        landmarks: float32 [59, 2], target mouth-area landmarks, box pixels: `own` is shown between the inner lips; None: nowhere.
     """
     drawn = box.astype(np.float32)
     change = own.astype(np.float32) - drawn
     smooth = np.asarray(cv2.GaussianBlur(change, (0, 0), COLOUR_SIGMA_PX, borderType=cv2.BORDER_REPLICATE), np.float32)
     colour = smooth - (smooth @ _LUMA)[..., None]
+    if landmarks is None:
+        return _picture(drawn + colour)
     inside = lip_pictures(landmarks)[..., 1].astype(np.float32) / np.float32(255.0)
     weight = np.asarray(cv2.GaussianBlur(inside, (0, 0), _FEATHER_PX, borderType=cv2.BORDER_REPLICATE), np.float32)[..., None]
-    return np.asarray(np.clip(np.rint(drawn + colour + weight * (change - colour)), 0, 255), np.uint8)
+    return _picture(drawn + colour + weight * (change - colour))
+
+
+def _picture(levels: Float32) -> UInt8:
+    return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)

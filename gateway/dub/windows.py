@@ -223,10 +223,15 @@ class WindowConfig:
 
     @property
     def gives_colours(self) -> bool:
-        """Whether the bank gives the mouths their colours and inside: not to a renderer that starts from the bank's pictures, and
-        not where somebody else's picture says what the mouths look like."""
+        """Whether the bank gives the mouths their colours: not to a renderer that starts from the bank's pictures, and not where
+        somebody else's picture says what the mouths look like."""
         drawn = self.as_drawn or self.reference is not None
         return self.detail_scale > 0 and self.texture is not TextureInput.WARPED and not drawn
+
+    @property
+    def gives_inside(self) -> bool:
+        """Whether the bank's pictures are shown between the inner lips of mouths to which the bank gives their colours."""
+        return self.gives_colours and self.renderer is not None and self.renderer.inside_from_bank
 
     @property
     def frames_before(self) -> int:
@@ -440,7 +445,7 @@ def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Se
     for row, texture, box in zip(details, textures, boxes, strict=True):
         assert texture.detail is not None, "the texture stage was asked for detail"
         row[:] = from_image(texture.detail, "detail", channels=1, size=(side, side))
-        if config.texture is not TextureInput.WARPED and not config.gives_colours:
+        if config.texture is not TextureInput.WARPED and not config.gives_inside:
             row[:] = with_fitting_interior(row, box, texture.landmarks)
     return details
 
@@ -483,7 +488,7 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
     if config.renderer is not None:
         rendered = await _rendered(stages, config, span, textures, grounds)
         if config.gives_colours:
-            rendered = await asyncio.to_thread(_coloured, rendered, wanted)
+            rendered = await asyncio.to_thread(_coloured, config, rendered, wanted)
     else:
         pictures = [from_image(texture.picture, "warped", channels=3, size=BOX) for texture in wanted if texture.picture]
         rendered = [(picture, grounds[place].mask) for place, picture in zip(places, pictures, strict=True)]
@@ -509,13 +514,15 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
     )
 
 
-def _coloured(rendered: list[tuple[UInt8, UInt8]], textures: Sequence[FrameTexture]) -> list[tuple[UInt8, UInt8]]:
-    """Return boxes and masks of frames, the boxes with the colours and the inside of the mouth of the person's own frames."""
+def _coloured(
+    config: WindowConfig, rendered: list[tuple[UInt8, UInt8]], textures: Sequence[FrameTexture]
+) -> list[tuple[UInt8, UInt8]]:
+    """Return boxes and masks of frames, the boxes with the colours of the person's own frames."""
     coloured = []
     for (box, mask), texture in zip(rendered, textures, strict=True):
         assert texture.own is not None, "the texture stage was asked for the person's own frames"
         own = from_image(texture.own, "warped", channels=3, size=BOX)
-        coloured.append((with_own_colours(box, own, texture.landmarks), mask))
+        coloured.append((with_own_colours(box, own, texture.landmarks if config.gives_inside else None), mask))
     return coloured
 
 

@@ -45,7 +45,7 @@ Variant = Literal[
     no_style      `full` with the mean style of the training speakers in place of the actor's
     single_frame  `full` with the style of a single frame's landmarks in place of the actor's motion
     no_detail     `full` without the fine detail of the person's own frames (services/common/face/mouth_detail.py)
-    as_drawn      `full` with the colours and the inside of the mouth as the renderer draws them (gateway/compositing/own_colours.py)
+    as_drawn      `full` with colours and insides of mouths as the renderer draws them (gateway/compositing/own_colours.py)
     oracle_full   `full` with the landmarks of the truth in place of predicted landmarks
 """
 

@@ -83,6 +83,8 @@ class RendererSpec:
         reference: whether the renderer can take the appearance from a reference picture. Without one, it takes the actor's own.
         needs_actor: whether the renderer shows the person only with the state of an actor.
         needs_identity: whether personalising the renderer, or drawing its texture, needs the person's identity.
+        inside_from_bank: whether the person's bank shows through between the lips, because the renderer sees no open mouth of the
+            person.
         live: whether the renderer can be used in a live stream.
 
     Raises:
@@ -97,6 +99,7 @@ class RendererSpec:
     reference: bool = False
     needs_actor: bool = False
     needs_identity: bool = False
+    inside_from_bank: bool = False
     live: bool = False
 
     def __post_init__(self) -> None:
@@ -239,7 +242,7 @@ RENDERERS: Final[dict[str, RendererSpec]] = {
         RendererSpec(name="ugc", texture=TextureInput.WARPED, live=True),
         RendererSpec(name="everybody", frames_before=6, needs_actor=True, live=True),
         RendererSpec(name="headpose", frames_before=2, texture=TextureInput.DRAWN, needs_actor=True, needs_identity=True),
-        RendererSpec(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True),
+        RendererSpec(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True, inside_from_bank=True),
         RendererSpec(
             name="everyone",
             frames_before=1,

@@ -43,11 +43,15 @@ def test_own_mouth_stays(own: np.ndarray) -> None:
 
 
 def test_golden_teeth_become_the_persons(own: np.ndarray) -> None:
-    """Between the lips, the result is the person's own mouth."""
+    """Between the lips, the result has the person's colours, and is the person's own mouth if that is asked for."""
     drawn = own.copy()
     core, _ = deep(own)
     drawn[lip_pictures(open_mouth())[..., 1] > 0] = (160, 120, 40)
     assert np.abs(with_own_colours(drawn, own, open_mouth()).astype(int) - own)[core].max() <= 1
+    coloured = with_own_colours(drawn, own)
+    assert np.abs(luma_of(coloured) - luma_of(drawn))[core].max() <= 2.0
+    tints = [(picture.astype(float) - luma_of(picture)[..., None])[core].mean(axis=0) for picture in (coloured, own)]
+    np.testing.assert_allclose(*tints, atol=3.0)
 
 
 def test_light_of_the_renderer_stays(own: np.ndarray) -> None:
