@@ -100,6 +100,9 @@ def fill(message: Any, field: str) -> None:
     if described.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
         getattr(message, name).SetInParent()
         return
+    if described.enum_type is not None:
+        setattr(message, name, described.enum_type.values[1].number)
+        return
     bounds = declared(described)
     assert bounds is not None
     setattr(message, name, "x" if described.cpp_type == FieldDescriptor.CPPTYPE_STRING else int(bounds.min))
