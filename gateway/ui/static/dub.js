@@ -117,6 +117,7 @@ function showResult(dub, others) {
     at("trouble").textContent = Object.values(troubles).filter(Boolean).join(" ");
     at("trouble").hidden = !at("trouble").textContent;
     at("mouth-before").parentElement.hidden = !sameTime || Boolean(troubles.before);
+    for (const part of [at("wipe").parentElement, document.querySelector(".stage .name.before")]) part.hidden = Boolean(troubles.before);
   };
   const readBefore = () => {
     // Of a video whose codec is unknown, a browser may play the sound alone.
