@@ -66,9 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     method = next(name for name, row in METHODS.items() if row.takes_still)
     code = run(["dub", str(portrait), "--audio", str(SPEECH), "-o", str(folder / "portrait.mp4"), "--method", method])
     if not code:
-        say(
-            f"look at {video}, {report / PAGE} and {folder / 'portrait.mp4'}; `.venv/bin/dubstage ui` dubs your own films in the browser"
-        )
+        say(f"look at {video}, {folder / 'portrait.mp4'} and {report / PAGE}")
+        say("dub your own films in the browser: .venv/bin/dubstage ui")
     return code
 
 
