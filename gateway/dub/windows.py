@@ -223,10 +223,9 @@ class WindowConfig:
 
     @property
     def gives_colours(self) -> bool:
-        """Whether the bank gives the mouths their colours: not to a renderer that starts from the bank's pictures, and not where
-        somebody else's picture says what the mouths look like."""
-        drawn = self.as_drawn or self.reference is not None
-        return self.detail_scale > 0 and self.texture is not TextureInput.WARPED and not drawn
+        """Whether the bank gives the mouths their colours: not where somebody else's picture says what the mouths look like."""
+        asked = self.renderer is not None and self.renderer.colours_from_bank
+        return asked and self.detail_scale > 0 and self.reference is None and not self.as_drawn
 
     @property
     def gives_inside(self) -> bool:

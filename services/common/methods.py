@@ -83,8 +83,9 @@ class RendererSpec:
         reference: whether the renderer can take the appearance from a reference picture. Without one, it takes the actor's own.
         needs_actor: whether the renderer shows the person only with the state of an actor.
         needs_identity: whether personalising the renderer, or drawing its texture, needs the person's identity.
-        inside_from_bank: whether the person's bank shows through between the lips, because the renderer sees no open mouth of the
-            person.
+        colours_from_bank: whether the mouths take the colours of the person's bank, because the renderer does not start from the
+            bank's pictures (gateway/compositing/own_colours.py).
+        inside_from_bank: whether the bank is also shown between the lips, because the renderer sees no open mouth of the person.
         live: whether the renderer can be used in a live stream.
 
     Raises:
@@ -99,6 +100,7 @@ class RendererSpec:
     reference: bool = False
     needs_actor: bool = False
     needs_identity: bool = False
+    colours_from_bank: bool = False
     inside_from_bank: bool = False
     live: bool = False
 
@@ -107,6 +109,10 @@ class RendererSpec:
             raise ValueError(f"renderer {self.name!r} takes a drawn face, which needs the person's identity")
         if self.texture is TextureInput.NEURAL and not (self.needs_identity and self.needs_actor):
             raise ValueError(f"renderer {self.name!r} takes a neural texture, which needs the person's identity and an actor")
+        if self.colours_from_bank and self.texture is TextureInput.WARPED:
+            raise ValueError(f"renderer {self.name!r} starts from the bank's pictures, which have the colours of the bank")
+        if self.inside_from_bank and not self.colours_from_bank:
+            raise ValueError(f"renderer {self.name!r} shows the bank between the lips, and needs the colours of the bank around")
         if self.live and self.frames_after:
             raise ValueError(f"renderer {self.name!r} sees frames after a frame, so it cannot be live")
         if self.live and (self.speech or self.texture is TextureInput.NEURAL):
@@ -240,9 +246,24 @@ RENDERERS: Final[dict[str, RendererSpec]] = {
     row.name: row
     for row in (
         RendererSpec(name="ugc", texture=TextureInput.WARPED, live=True),
-        RendererSpec(name="everybody", frames_before=6, needs_actor=True, live=True),
-        RendererSpec(name="headpose", frames_before=2, texture=TextureInput.DRAWN, needs_actor=True, needs_identity=True),
-        RendererSpec(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True, inside_from_bank=True),
+        RendererSpec(name="everybody", frames_before=6, needs_actor=True, colours_from_bank=True, live=True),
+        RendererSpec(
+            name="headpose",
+            frames_before=2,
+            texture=TextureInput.DRAWN,
+            needs_actor=True,
+            needs_identity=True,
+            colours_from_bank=True,
+        ),
+        RendererSpec(
+            name="hetero",
+            frames_before=2,
+            frames_after=2,
+            reference=True,
+            needs_actor=True,
+            colours_from_bank=True,
+            inside_from_bank=True,
+        ),
         RendererSpec(
             name="everyone",
             frames_before=1,
@@ -251,6 +272,7 @@ RENDERERS: Final[dict[str, RendererSpec]] = {
             speech=True,
             needs_actor=True,
             needs_identity=True,
+            colours_from_bank=True,
         ),
     )
 }

@@ -165,6 +165,8 @@ def test_combined_row_found_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"texture": TextureInput.DRAWN}, "needs the person's identity"),
         ({"texture": TextureInput.NEURAL, "needs_actor": True}, "identity and an actor"),
         ({"texture": TextureInput.NEURAL, "needs_identity": True}, "identity and an actor"),
+        ({"texture": TextureInput.WARPED, "colours_from_bank": True}, "starts from the bank's pictures"),
+        ({"inside_from_bank": True}, "needs the colours of the bank"),
         ({"frames_after": 1, "live": True}, "sees frames after a frame"),
         ({"speech": True, "live": True}, "a live stream does not make"),
     ],
