@@ -35,6 +35,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"
 MARKUP = "<img src=x onerror=document.title='owned'> one.mp4"
 """Name of a film that would run a script if a page read the name as markup."""
+ERASED = "ui_erased.mp4"
 WAIT_MS = 120_000
 
 
@@ -80,6 +81,7 @@ def site(
     running = gateway_factory(http_port=port, auth_token_file=tokens)
     film = folder / MARKUP
     write_short_clip(carphone, film, NUM_FRAMES)
+    write_short_clip(carphone, media.root / ERASED, NUM_FRAMES + 5)
     yield Site(running, f"http://127.0.0.1:{port}", film, media.speech)
     loop_thread.run(running.server.drain(grace_s=0))
 
@@ -329,7 +331,8 @@ def test_broken_upload_goes_on(site: Site, browser: Any, tmp_path: Path) -> None
 def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
     """A person's consent is shown, withdrawn and the person erased, after questions that name the person; the receipt is saved."""
     with site.gateway.connect(token=TOKEN) as connection:
-        gateway_client.enrol(connection, **enrolment("on-page")).wait(timeout_s=300)
+        # Another film than other actors have: an erasure takes its blobs along.
+        gateway_client.enrol(connection, **enrolment("on-page", footage=ERASED)).wait(timeout_s=300)
     with signed_in(browser, site) as tab:
         page = tab.open(f"{site.address}/ui/people")
         card = page.locator("section.card", has=page.locator("#name-on-page"))
