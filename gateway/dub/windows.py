@@ -189,7 +189,8 @@ class WindowConfig:
         identity: identity of the actor on the morphable model; None: the texture stage needs none.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the video takes; None: the actor's own appearance.
         detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
-        as_drawn: mouths keep the colours and the inside that the renderer draws (an ablation).
+        as_drawn: mouths keep the colours and the inside that the renderer draws: an ablation, and for actors of fewer than
+            FEWEST_COLOURED frames.
     """
 
     bank: common_pb2.ArtefactRef
@@ -244,6 +245,11 @@ class WindowConfig:
         return self.renderer.frames_after if self.renderer is not None else 0
 
 
+FEWEST_COLOURED: Final = 25
+"""Fewest frames of an enrolment whose bank gives mouths their colours. The bank of a still has one mouth: its teeth would shine
+through shut lips."""
+
+
 def window_config(
     method: Method,
     actor: EnrolledActor,
@@ -274,6 +280,7 @@ def window_config(
         identity=actor.identity if texture in {TextureInput.DRAWN, TextureInput.NEURAL} else None,
         reference=reference,
         detail_scale=detail_scale,
+        as_drawn=actor.num_frames < FEWEST_COLOURED,
     )
 
 
