@@ -188,9 +188,7 @@ def shown_shot(views: BatchViews, batch: str, shot_id: str, told: Told) -> pb.Sh
         DubstageError: the store of batches cannot be used.
     """
     view = views.view(batch)
-    row = next((row for row, record in enumerate(view.records) if record.id == shot_id), None)
-    if row is None:
-        raise no_shot(batch, shot_id)
+    row = _row_of_shot(view, shot_id)
     record = view.records[row]
     store, _ = views.store(batch)
     message = shot_message(batch, row, record, told, view.reviews.get(shot_id))
@@ -262,10 +260,14 @@ def token_behind(view: BatchView, shot_id: str, order: int) -> str:
     Raises:
         BatchNotFoundError: the batch has no shot of this id.
     """
-    row = next((row for row, record in enumerate(view.records) if record.id == shot_id), None)
-    if row is None:
-        raise no_shot(view.facts.name, shot_id)
-    return page_token_of(view, row, order)
+    return page_token_of(view, _row_of_shot(view, shot_id), order)
+
+
+def _row_of_shot(view: BatchView, shot_id: str) -> int:
+    for row, record in enumerate(view.records):
+        if record.id == shot_id:
+            return row
+    raise no_shot(view.facts.name, shot_id)
 
 
 def risk_from(page_token: str) -> tuple[int, int]:

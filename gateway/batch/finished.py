@@ -37,6 +37,7 @@ from services.common.array_types import Array, Bool, Float32, UInt8
 from services.common.errors import MediaUnsupportedError
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame
 from services.common.face.landmarks import LIPS_OUTER, lip_width, mouth_opening
+from services.common.face.mouth_detail import LUMA_WEIGHTS
 from services.common.methods import LAG_FEATURES
 from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM
 from services.common.wire.timeline import MOTION_RATE
@@ -53,11 +54,10 @@ _INSET_PX: Final = 7
 """Box pixels inside of the outline of the face, and outside of the lips, that are left out: the jaw and the lips move."""
 _SEAM_PERCENTILE: Final = 99.5
 _SEAM_PX: Final = 21
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 async def measure_finished(stages: Stages, video: Path, footage: Path | None) -> ShotFinish | None:
-    """Measure a video that lies on the disk, whoever wrote it; None: the video is too long, or shows no face.
+    """Measure a video on the disk; None: the video is too long, or shows no face.
 
     Args:
         stages: the stages.
@@ -168,7 +168,7 @@ def _skin(video: MediaInfo, footage: MediaInfo, tracked: TrackedOutput) -> dict[
 
 def _luma_difference(boxes: UInt8) -> Float32:
     """Return the luma of the first box less that of the second one, without the noise of the codec, float32 [160, 160]."""
-    luma = boxes.astype(np.float32) @ _LUMA
+    luma = boxes.astype(np.float32) @ LUMA_WEIGHTS
     return np.asarray(cv2.GaussianBlur(luma[0] - luma[1], (0, 0), 1.0), np.float32)
 
 

@@ -105,7 +105,7 @@ class Decision(_Strict):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What a person says of a shot, not checked yet. The attributes are those of Decision."""
+    """Decision about a shot as the caller gives it, not checked yet. The attributes are those of Decision."""
 
     state: ReviewState
     note: str = ""

@@ -19,12 +19,11 @@ import numpy as np
 
 from services.common.array_types import Float32, UInt8
 from services.common.face.drawing import lip_pictures
+from services.common.face.mouth_detail import LUMA_WEIGHTS
 
 COLOUR_SIGMA_PX: Final = 1.6
 """Standard deviation of the Gaussian over which colours are given, box pixels: edges of lips and teeth are at the same places."""
 _FEATHER_PX: Final = 0.8
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of red, green and blue (BT.601)."""
 
 
 def with_own_colours(box: UInt8, own: UInt8, landmarks: Float32 | None = None) -> UInt8:
@@ -38,7 +37,7 @@ def with_own_colours(box: UInt8, own: UInt8, landmarks: Float32 | None = None) -
     drawn = box.astype(np.float32)
     change = own.astype(np.float32) - drawn
     smooth = np.asarray(cv2.GaussianBlur(change, (0, 0), COLOUR_SIGMA_PX, borderType=cv2.BORDER_REPLICATE), np.float32)
-    colour = smooth - (smooth @ _LUMA)[..., None]
+    colour = smooth - (smooth @ LUMA_WEIGHTS)[..., None]
     if landmarks is None:
         return _picture(drawn + colour)
     inside = lip_pictures(landmarks)[..., 1].astype(np.float32) / np.float32(255.0)

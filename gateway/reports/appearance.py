@@ -29,6 +29,7 @@ from services.common.face.landmarks import (
     MOUTH_AREA,
     mouth_opening,
 )
+from services.common.face.mouth_detail import LUMA_WEIGHTS
 
 SKIN_LIGHT: Final = 140.0
 """Luma of the cheeks after the normalisation of the exposure, 0 to 255."""
@@ -49,7 +50,6 @@ MORE_SHADE: Final = 0.06
 LOW_CONTRAST_SHARE: Final = 0.1
 """Share of the person's own open frames whose contrast counts as low."""
 
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 _UNDER_NOSE: Final[tuple[int, ...]] = (97, 2, 326)
 _OVER_LIP: Final[tuple[int, ...]] = (267, 0, 37)
 _UNDER_NOSE_PX: Final = (0.0, 5.0)
@@ -120,7 +120,7 @@ def skin_light(boxes: UInt8, points: Float32) -> Float32:
         points: float32 [T, 478, 2], box pixels, NaN rows where not tracked.
     """
     colours = [_cheek_colour(box, mesh) for box, mesh in zip(boxes, points, strict=True)]
-    return np.asarray(np.array(colours, np.float32).reshape(-1, 3) @ _LUMA, np.float32)
+    return np.asarray(np.array(colours, np.float32).reshape(-1, 3) @ LUMA_WEIGHTS, np.float32)
 
 
 def _cheek_colour(box: Array, mesh: Float32) -> Float32:
@@ -161,7 +161,7 @@ def mouth_appearance(boxes: UInt8, points: Float32, light: Float32) -> MouthAppe
             continue
         mesh = points[t]
         gain = np.float32(SKIN_LIGHT / light[t])
-        luma = np.asarray((boxes[t].astype(np.float32) @ _LUMA) * gain, np.float32)
+        luma = np.asarray((boxes[t].astype(np.float32) @ LUMA_WEIGHTS) * gain, np.float32)
         outer, inner = filled(mesh[list(LIPS_OUTER)]), filled(mesh[list(LIPS_INNER)])
         lips = outer & ~inner
         if lips.any():
@@ -365,7 +365,7 @@ def _clothing(box: UInt8, luma: Array, mesh: Float32) -> Bool:
     cheeks = _cheek_colour(box, mesh)
     # Skin in the shade is darker, and keeps its hue.
     hue = np.linalg.norm(_chromaticity(colours) - _chromaticity(cheeks), axis=-1) > _OTHER_HUE
-    dark = colours @ _LUMA < _DARKER_THAN_SHADE * (cheeks @ _LUMA)
+    dark = colours @ LUMA_WEIGHTS < _DARKER_THAN_SHADE * (cheeks @ LUMA_WEIGHTS)
     other = (hue | dark) & (face == 0)
     # The border of the skin moves with the skin.
     other = cv2.erode(other.astype(np.uint8), np.ones((9, 9), np.uint8))

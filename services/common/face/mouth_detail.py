@@ -29,6 +29,8 @@ DETAIL_SIGMA_PX: Final = 1.6
 """Standard deviation of the Gaussian that divides detail from shape and shading, box pixels."""
 FINE_SIGMA_PX: Final = 1.0
 """Standard deviation of the Gaussian that divides the fine band of a detail from its middle band, box pixels."""
+LUMA_WEIGHTS: Final = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in a luma (BT.601), for pictures in floats."""
 NO_DETAIL: Final = 128
 """Value of a detail picture that changes nothing."""
 _LIPS_FEATHER_PX: Final = 1.0
