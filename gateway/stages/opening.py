@@ -249,7 +249,7 @@ class StageHost:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="stages", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="stages", daemon=True)
         self._stack = AsyncExitStack()
         self.stages: Stages
 
@@ -266,7 +266,11 @@ class StageHost:
         self.run(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
+
+    def _serve(self) -> None:
+        # At its end a runner cancels the tasks that are left and closes the loop.
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
 
 
 @asynccontextmanager

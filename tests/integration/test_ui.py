@@ -318,11 +318,13 @@ def test_broken_upload_goes_on(site: Site, browser: Any, tmp_path: Path) -> None
             "**/v1/uploads/*",
             lambda route: route.abort() if "-16777215/" in route.request.headers.get("content-range", "") else route.continue_(),
         )
-        page.set_input_files("#film-file", large)
+        with page.expect_event("requestfailed", lambda request: "-16777215/" in request.headers.get("content-range", "")):
+            page.set_input_files("#film-file", large)
         until(page, "document.querySelector('#film-state').textContent.includes('8.4 MB of 21 MB')")
+        page.goto("about:blank")
         page.unroute_all(behavior="ignoreErrors")
-        tab.open(f"{site.address}/ui/new")
         pieces.clear()
+        tab.open(f"{site.address}/ui/new")
         page.set_input_files("#film-file", large)
         until(page, "document.querySelector('#film-state').textContent === 'large.mp4, 21 MB'")
         assert next(filter(None, pieces)).startswith("bytes 8388608-")

@@ -53,12 +53,18 @@ class HalfSender:
 
         Args:
             source: address of this machine that the connection comes from.
+
+        Raises:
+            ConnectionRefusedError: the server closed the connection before it sent its settings.
         """
         host, _, port = address.rpartition(":")
         sender = cls(*await asyncio.open_connection(host, int(port), local_addr=(source, 0)))
         sender._writer.write(_PREFACE + _frame(_SETTINGS, 0, 0))
         async with asyncio.timeout(30):
             await sender._ready.wait()
+        if sender.closed:
+            await sender.close()
+            raise ConnectionRefusedError(address)
         return sender
 
     def call(self, path: str, *, num_bytes: int, token: str = "") -> int:
@@ -121,6 +127,7 @@ class HalfSender:
         except (asyncio.IncompleteReadError, ConnectionError):
             self.closed = True
             self._moved.set()
+            self._ready.set()
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _SETTINGS and not flags & _ACKNOWLEDGED:

@@ -145,7 +145,7 @@ SHOW: Any = SimpleNamespace(
     with_mouth=lambda index, box, mask, move: np.zeros((4, 4, 3), np.uint8),
 )
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
-ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False)
+ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100)
 ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)
 
 
