@@ -28,7 +28,7 @@ from gateway.dub.face_records import embed_every
 from gateway.dub.footage import check_length
 from gateway.dub.job_key import enrolment_key
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
-from gateway.dub.messages import OnProgress
+from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.outcome import about_mouth, about_voice
 from gateway.dub.records import FACE_RECORD
 from gateway.dub.request import check_footage, sha256_of
@@ -168,6 +168,7 @@ async def create_actor(
     jobs: Path,
     *,
     on_progress: OnProgress,
+    on_footage: OnFootage = lambda frames, megapixels: None,
     operation: ForOperation = ForOperation(),
     max_bytes: int = MAX_JOB_BYTES,
 ) -> StoredActor:
@@ -182,6 +183,7 @@ async def create_actor(
         artefacts: artefact store of the stages.
         jobs: folder of all jobs.
         on_progress: called with every frame and step.
+        on_footage: called with the number of frames of the footage, and the million pixels of a frame.
         operation: the gateway's operation, if any.
         max_bytes: most bytes of the enrolment's folder.
 
@@ -221,6 +223,7 @@ async def create_actor(
                 await asyncio.to_thread(workspace.describe, facts)
                 info = await one_video(takes, workspace, request.threads, on_progress)
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
+                on_footage(*info.video.size)
                 enrolled = await _learn(shot, request, digests, note, on_progress)
                 more = await _keep_for_live(shot, info.path, artefacts, note)
                 if len(takes) == 1 and more["footage"].sha256 != footage_sha256:

@@ -66,6 +66,7 @@ class ActorJobs:
                     context.jobs,
                     max_bytes=context.max_job_bytes,
                     on_progress=report,
+                    on_footage=report.footage,
                     operation=ForOperation(job.record.name, job.confirm),
                 )
         if job.resumed:

@@ -77,6 +77,7 @@ class DubJobs:
                 operation=job.record.name,
                 takes_over=job.resumed,
             )
+            dub.on_footage = report.footage
             async with self._alone(message):
                 # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
                 # An erasure cancels the operation.
@@ -135,6 +136,7 @@ class FaceJobs:
             footage = media.source(message.footage_uri, "footage_uri")
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
             info = await inspect_in_child(footage)
+            report.footage(*info.video.size)
             with ExitStack() as stack:
                 folder = await asyncio.to_thread(stack.enter_context, context.media.scratch())
                 workspace = stack.enter_context(Workspace(folder / "faces", max_bytes=context.max_job_bytes))

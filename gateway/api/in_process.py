@@ -17,7 +17,7 @@ from gateway.actors.watch import dub_while_allowed
 from gateway.api.messages import dub_request_from, result_message
 from gateway.api.resources import actor_id_of
 from gateway.dub.job import DubJob
-from gateway.dub.messages import OnProgress
+from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import Workspace
@@ -49,13 +49,16 @@ class FinishedDub:
 
 
 @asynccontextmanager
-async def finished_dub(request: DubRequest, place: Installation, on_progress: OnProgress) -> AsyncIterator[FinishedDub]:
+async def finished_dub(
+    request: DubRequest, place: Installation, on_progress: OnProgress, on_footage: OnFootage = lambda frames, megapixels: None
+) -> AsyncIterator[FinishedDub]:
     """Dub, and keep the folder of the job and the stages open inside the block. Old jobs are removed at the end.
 
     Args:
         request: the prepared request (`prepared_request`).
         place: the open stores.
         on_progress: called with every frame and step.
+        on_footage: called with the number of frames of the footage, and the million pixels of a frame.
 
     Raises:
         DubstageError: the dub failed.
@@ -67,6 +70,7 @@ async def finished_dub(request: DubRequest, place: Installation, on_progress: On
         first, *more = request.actor_ids or ("",)
         ledger = JobLedger(place.actors, first, more_actors=more, consents=request.consents)
         job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
+        job.on_footage = on_footage
         with job:
             async with ledger.recorded(request.method) as record:
                 outcome = await dub_while_allowed(job, ledger.check, on_progress)
@@ -95,7 +99,12 @@ class LocalFiles:
         return Path(uri)
 
 
-def dub(message: pb.CreateDubRequest, report: Path | None, on_progress: OnProgress) -> tuple[pb.DubResult, Path | None]:
+def dub(
+    message: pb.CreateDubRequest,
+    report: Path | None,
+    on_progress: OnProgress,
+    on_footage: OnFootage = lambda frames, megapixels: None,
+) -> tuple[pb.DubResult, Path | None]:
     """Dub as CreateDub does, with paths of this machine in place of names in the media folder. Blocks.
 
     Works inside a running event loop too, such as that of a notebook.
@@ -104,6 +113,7 @@ def dub(message: pb.CreateDubRequest, report: Path | None, on_progress: OnProgre
         message: the request.
         report: folder of an HTML report; None: no report is written.
         on_progress: called with every frame and step, maybe in another thread.
+        on_footage: called with the number of frames of the footage, and the million pixels of a frame, in the same thread.
 
     Returns:
         The result, and the page of the report; None: there is none.
@@ -111,10 +121,12 @@ def dub(message: pb.CreateDubRequest, report: Path | None, on_progress: OnProgre
     Raises:
         DubstageError: the request was refused, or the dub failed.
     """
-    return _run(lambda: _dub(message, report, on_progress))
+    return _run(lambda: _dub(message, report, on_progress, on_footage))
 
 
-async def _dub(message: pb.CreateDubRequest, report: Path | None, on_progress: OnProgress) -> tuple[pb.DubResult, Path | None]:
+async def _dub(
+    message: pb.CreateDubRequest, report: Path | None, on_progress: OnProgress, on_footage: OnFootage
+) -> tuple[pb.DubResult, Path | None]:
     settings = load_settings(GatewaySettings)
     settings = settings_of(settings, settings.tenant)
     actor_id = actor_id_of(message.actor, "actor") or None
@@ -129,14 +141,15 @@ async def _dub(message: pb.CreateDubRequest, report: Path | None, on_progress: O
             files = (request.footage, *spoken, mix, request.reference, request.output)
             check_report_folder(report, [file for file in files if file is not None])
         on_progress("start", 0, 1)
-        async with finished_dub(request, place, on_progress) as done:
+        async with finished_dub(request, place, on_progress, on_footage) as done:
             result = result_message(message.output_uri, request, done.outcome)
             result.media_sha256 = await asyncio.to_thread(media_sha256, request.output)
             if report is not None:
                 from gateway.reports.dub_report import write_outcome_report
 
-                on_progress("report", 0, 1)
-                page = await write_outcome_report(request, done.outcome, done.workspace, done.stages, place.artefacts, report)
+                page = await write_outcome_report(
+                    request, done.outcome, done.workspace, done.stages, place.artefacts, report, on_progress=on_progress
+                )
     return result, page
 
 

@@ -9,12 +9,19 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.resources import optional_duration
 from gateway.dub.costs import figures
 from gateway.dub.messages import OnProgress
-from gateway.dub.request import DubRequest
+from gateway.dub.request import DubRequest, wants_own_timeline
 from gateway.operations.execution import Job
 from gateway.operations.progress import StepCost, WholeProgress
 from services.common.methods import method_named
 
 _PREFIX: Final = "OPERATION_STEP_"
+_IN_PLACE: Final = (
+    StepCost("own speech", frame_ms=4.0),
+    StepCost("own motion", frame_ms=0.4),
+    StepCost("expression", frame_ms=0.7),
+    StepCost("motion", frame_ms=1.1),
+)
+"""Steps of a video that keeps the frames of the footage. Times of all steps are processor times of one frame, as in costs.toml."""
 _SHARE_OF_MOTION: Final = 0.2
 """Share of the personalisation's time that adapts the motion; the rest adapts the renderer."""
 
@@ -26,7 +33,7 @@ def step_number(name: str) -> pb.OperationStep.ValueType:
 
 
 def _track() -> StepCost:
-    return StepCost("track", frame_ms=figures().frame_ms / 2)
+    return StepCost("track", frame_ms=27.5, megapixel_ms=5.3)
 
 
 def _learning(*, skip: bool) -> Sequence[StepCost]:
@@ -40,7 +47,7 @@ def _learning(*, skip: bool) -> Sequence[StepCost]:
         StepCost("enrol identity", fixed_s=1.0),
         StepCost("enrol style", fixed_s=0.2),
         StepCost("enrol coefficients", frame_ms=2.0),
-        StepCost("enrol bank", fixed_s=2.0),
+        StepCost("enrol bank", megapixel_ms=11.0, fixed_s=1.0),
         StepCost("enrol motion", fixed_s=learned * _SHARE_OF_MOTION),
         StepCost("enrol renderer", fixed_s=learned * (1 - _SHARE_OF_MOTION)),
     )
@@ -55,33 +62,40 @@ def enrolment_steps(*, skip: bool) -> Sequence[StepCost]:
     return (StepCost("fetch", fixed_s=0.5), StepCost("join", fixed_s=0.5), _track(), *_learning(skip=skip))
 
 
-def dub_steps(request: DubRequest) -> Sequence[StepCost]:
-    """Return the steps of CreateDub."""
+def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost]:
+    """Return the steps of CreateDub.
+
+    Args:
+        report: whether a report follows.
+    """
     cost = figures()
-    render = cost.render_ms.get(method_named(request.method).renderer.name, max(cost.render_ms.values()))
+    method = method_named(request.method)
+    render = cost.render_ms.get(method.renderer.name, max(cost.render_ms.values()))
     options = request.enrol
     known = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
     skip = not (options.personalize_renderer or options.personalize_motion)
+    own = wants_own_timeline(method, fit=request.fit, keep_audio=request.keep_audio, expression=request.expression)
     return (
         StepCost("fetch", fixed_s=0.5),
         StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),
         _track(),
         *(() if known else _learning(skip=skip)),
-        StepCost("own speech", frame_ms=10.0),
-        StepCost("own motion", frame_ms=1.0),
-        StepCost("expression", frame_ms=1.0),
+        *(
+            [StepCost("motion", frame_ms=1.1), StepCost("background", megapixel_ms=cost.background_megapixel_ms)]
+            if own
+            else _IN_PLACE
+        ),
         StepCost("lines", fixed_s=0.5 * len(request.lines)),
-        StepCost("motion", frame_ms=2.0),
-        StepCost("background", frame_ms=cost.background_megapixel_ms / 2),
-        StepCost("insides", frame_ms=8.0),
-        StepCost("dub", frame_ms=render + cost.frame_ms / 2),
+        StepCost("insides", frame_ms=14.5, megapixel_ms=5.0),
+        StepCost("dub", frame_ms=render + 24.5, megapixel_ms=31.6),
         StepCost("upload", fixed_s=0.5),
+        *([StepCost("report", frame_ms=44.0, megapixel_ms=48.0)] if report else []),
     )
 
 
 FACE_STEPS: Final[Sequence[StepCost]] = (
     StepCost("fetch", fixed_s=0.5),
-    StepCost("track", frame_ms=33.0),
+    StepCost("track", frame_ms=27.5, megapixel_ms=5.3),
     StepCost("speakers", fixed_s=2.0),
     StepCost("pictures", fixed_s=0.5),
 )
@@ -102,6 +116,10 @@ class OperationReporter:
         self._count = count
         before = pb.OperationProgress.FromString(job.record.metadata)
         self._progress = WholeProgress(steps, floor=before.fraction)
+
+    def footage(self, frames: int, megapixels: float) -> None:
+        """Note the number of frames, and the million pixels of a frame, from which the time left is estimated."""
+        self._progress.footage(frames, megapixels)
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Report one frame or step."""

@@ -46,6 +46,7 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
                 place.artefacts,
                 jobs,
                 on_progress=progress,
+                on_footage=progress.footage,
                 max_bytes=settings.max_job_bytes,
             )
     for warning in actor.warnings:

@@ -80,15 +80,16 @@ async def run_dub(
     """
     with open_installation(settings) as place:
         request = await prepared_request(request, place, actor_id, method)
-        with StepProgress(dub_steps(request)) as progress:
+        with StepProgress(dub_steps(request, report=report is not None)) as progress:
             progress.begin("starting the stages")
-            async with finished_dub(request, place, progress) as done:
+            async with finished_dub(request, place, progress, progress.footage) as done:
                 if report is not None:
                     from gateway.reports.dub_report import write_outcome_report
 
-                    progress.begin("writing the report")
                     try:
-                        await write_outcome_report(request, done.outcome, done.workspace, done.stages, place.artefacts, report)
+                        await write_outcome_report(
+                            request, done.outcome, done.workspace, done.stages, place.artefacts, report, on_progress=progress
+                        )
                     except DubstageError:
                         say(f"the video was written to {request.output}, but the report was not written")
                         raise

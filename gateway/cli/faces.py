@@ -50,6 +50,7 @@ async def _run(settings: GatewaySettings, video: Path, to_json: Path | None, pic
     scratch = ScratchFolders(settings.data_dir)
     try:
         with StepProgress(FACE_STEPS) as progress, scratch.folder() as folder:
+            progress.footage(*info.video.size)
             progress.begin("starting the stages")
             async with open_stages(settings) as opened:
                 with Workspace(folder / "faces", max_bytes=settings.max_job_bytes) as workspace:

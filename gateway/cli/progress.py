@@ -44,6 +44,11 @@ class StepProgress:
         """Show a step that has no count, such as the start of the stages."""
         self._shown.begin(what)
 
+    def footage(self, frames: int, megapixels: float) -> None:
+        """Note the number of frames, and the million pixels of a frame, from which the time left is estimated."""
+        if self._whole is not None:
+            self._whole.footage(frames, megapixels)
+
     def __call__(self, step: str, done: int, total: int) -> None:
         """Show that `done` of the `total` frames or steps of a pass are finished."""
         self._shown.update(step, done, total)

@@ -32,7 +32,7 @@ from gateway.dub.face_records import embed_every
 from gateway.dub.footage import check_length
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs
-from gateway.dub.messages import OnProgress
+from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.mouth_samples import mouth_samples
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
@@ -104,6 +104,9 @@ class DubJob:
         operation: name of the gateway's operation that does the job; empty: none.
         takes_over: whether another gateway may have begun the operation. An unfinished output of that gateway is removed, even if
             that gateway is paused and still holds the file.
+
+    Attributes:
+        on_footage: called with the number of frames of the footage, and the million pixels of a frame, before they are read.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class DubJob:
         takes_over: bool = False,
     ) -> None:
         self._request = request
+        self.on_footage: OnFootage = lambda frames, megapixels: None
         self._ledger = ledger if ledger is not None else OwnBlobs()
         self._clock = StageClock()
         self._untimed = stages
@@ -270,6 +274,7 @@ class DubJob:
             own: whether the video has a timeline of its own.
         """
         analysis = passes.analysis
+        self.on_footage(*analysis.info.video.size)
 
         def tracked(done: int) -> None:
             passes.on_progress("track", done, analysis.info.video.num_frames)

@@ -44,3 +44,6 @@ def geometry_from_proto(message: texture_pb2.ActorGeometry) -> ActorGeometry:
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the name of the pass, the number of finished frames or steps, and the number of all of them."""
+
+OnFootage = Callable[[int, float], None]
+"""Called with the number of frames of the footage, and the million pixels of a frame, before the frames are read."""

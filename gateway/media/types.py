@@ -169,6 +169,11 @@ class VideoInfo:
         return self.orientation.height
 
     @property
+    def size(self) -> tuple[int, float]:
+        """Number of shown frames, and million pixels of a frame."""
+        return self.num_frames, self.width * self.height / 1e6
+
+    @property
     def start(self) -> Fraction:
         """Time of the first frame, seconds: time zero of the speech."""
         return int(self.pts[0]) * self.time_base

@@ -9,6 +9,10 @@ from typing import Final
 
 _GUESSED_FRAMES: Final = 250
 """Frames of an operation that has not told its frames yet."""
+_GUESSED_MEGAPIXELS: Final = 0.5
+"""Million pixels of a frame of an operation that has not told its frames yet."""
+_PACED_SHARE: Final = 0.1
+"""Least finished share of a step from which its own pace says how long the rest of the step takes."""
 _SHOWN_S: Final = 2.0
 """Least seconds of work that say something about the rest."""
 _SHOWN_SHARE: Final = 0.02
@@ -24,16 +28,18 @@ class StepCost:
     Attributes:
         name: name of the step.
         frame_ms: milliseconds of a frame of the footage or of the video.
+        megapixel_ms: milliseconds of a million pixels of these frames.
         fixed_s: seconds of the step besides.
     """
 
     name: str
     frame_ms: float = 0.0
+    megapixel_ms: float = 0.0
     fixed_s: float = 0.0
 
-    def seconds(self, frames: int) -> float:
-        """Return the cost of the step in a video of so many frames, seconds."""
-        return self.fixed_s + self.frame_ms * frames / 1000
+    def seconds(self, frames: int, megapixels: float) -> float:
+        """Return the cost of the step in a video of so many frames, and so many million pixels a frame, seconds."""
+        return self.fixed_s + (self.frame_ms + self.megapixel_ms * megapixels) * frames / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +77,35 @@ class WholeProgress:
         self._steps = steps
         self._order = {step.name: place for place, step in enumerate(steps)}
         self._shares: dict[str, float] = {}
-        self._frames = _GUESSED_FRAMES
+        self._frames, self._megapixels = _GUESSED_FRAMES, _GUESSED_MEGAPIXELS
         self._furthest = -1
         self._floor = self._first = floor
         self._clock = clock
-        self._began = clock()
+        self._began: float | None = None
         self._step = ""
-        self._step_began = self._began
+        self._step_began = 0.0
         self._step_first = 0
+        self._step_share = 0.0
+
+    def footage(self, frames: int, megapixels: float) -> None:
+        """Note the size of the footage, from which steps that have not begun are estimated.
+
+        Args:
+            frames: number of frames.
+            megapixels: million pixels of a frame.
+        """
+        self._frames, self._megapixels = frames, megapixels
 
     def report(self, step: str, done: int, total: int) -> StepState:
         """Return the state after a step has finished `done` of its `total` frames or parts."""
         now = self._clock()
         if step != self._step:
             self._step, self._step_began, self._step_first = step, now, done
+            self._step_share = self._shares.get(step, 0.0)
         place = self._order.get(step)
         if place is not None:
+            # Before the first step, the stages are opened.
+            self._began = self._began if self._began is not None else now
             self._furthest = max(self._furthest, place)
             self._shares[step] = max(self._shares.get(step, 0.0), min(1.0, done / total) if total > 0 else 0.0)
             if self._steps[place].frame_ms and total > 1:
@@ -99,20 +118,39 @@ class WholeProgress:
             done=done,
             total=total,
             per_second=counted / spent if spent > 0.2 and counted > 0 else 0.0,
-            remaining_s=self._remaining_s(now - self._began),
+            remaining_s=self._remaining_s(now),
         )
+
+    def _costs(self) -> list[tuple[str, float, float]]:
+        """Return name, cost and finished share of each step."""
+        return [
+            (
+                step.name,
+                step.seconds(self._frames, self._megapixels),
+                self._shares.get(step.name, float(place < self._furthest)),
+            )
+            for place, step in enumerate(self._steps)
+        ]
 
     def _share(self) -> float:
-        costs = [step.seconds(self._frames) for step in self._steps]
-        whole = sum(costs)
-        ended = sum(
-            cost * self._shares.get(step.name, float(place < self._furthest))
-            for place, (step, cost) in enumerate(zip(self._steps, costs, strict=True))
-        )
-        return ended / whole if whole else 0.0
+        costs = self._costs()
+        whole = sum(cost for _, cost, _ in costs)
+        return sum(cost * share for _, cost, share in costs) / whole if whole else 0.0
 
-    def _remaining_s(self, spent_s: float) -> float | None:
-        made = self._floor - self._first
-        if spent_s < _SHOWN_S or made < _SHOWN_SHARE:
+    def _remaining_s(self, now: float) -> float | None:
+        if self._began is None or now - self._began < _SHOWN_S or self._floor - self._first < _SHOWN_SHARE:
             return None
-        return spent_s * (1.0 - self._floor) / made
+        costs = self._costs()
+        # Steps that did not run, or ran in an earlier process, say nothing of this machine.
+        ended = sum(cost * share for name, cost, share in costs if name in self._shares)
+        own, own_share = next(((cost, share) for name, cost, share in costs if name == self._step), (0.0, 0.0))
+        rest = sum(cost * (1.0 - share) for _, cost, share in costs)
+        pace = (now - self._began) / ended if ended else 1.0
+        made = own_share - self._step_share
+        if made < _PACED_SHARE or now - self._step_began < _SHOWN_S:
+            return rest * pace
+        own_s = (now - self._step_began) * (1.0 - own_share) / made
+        others = ended - own * made
+        if others > _SHOWN_SHARE * (ended + rest):
+            pace = (self._step_began - self._began) / others
+        return own_s + (rest - own * (1.0 - own_share)) * pace

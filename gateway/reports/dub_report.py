@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from gateway.dub.messages import reason_name
+from gateway.dub.messages import OnProgress, reason_name
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, consents, what_is_synthetic
 from gateway.dub.workspace import Workspace
@@ -63,6 +64,8 @@ from services.common.store.artefacts import ArtefactStore
 from services.common.wire.messages import ref_from_proto
 from services.common.wire.mouth_curves import MotionMetrics
 
+REPORT_STEP: Final = "report"
+"""Name of the step that writes a report."""
 COLUMNS = ("frame", "mesh", "low-frequency albedo", "detailed albedo", "drawn alone")
 """Pictures of a row (services/common/face/drawing.py)."""
 
@@ -277,7 +280,14 @@ FRAME_HEIGHT: Final = 240
 
 
 async def write_outcome_report(
-    request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, store: ArtefactStore, folder: Path
+    request: DubRequest,
+    outcome: DubOutcome,
+    workspace: Workspace,
+    stages: Stages,
+    store: ArtefactStore,
+    folder: Path,
+    *,
+    on_progress: OnProgress = lambda *_: None,
 ) -> Path:
     """Write the report of a dub to `folder`/index.html, and return the path of the page.
 
@@ -286,24 +296,29 @@ async def write_outcome_report(
         stages: the stages, which track the output.
         store: holds the actor's identity.
         folder: gets the page and its pictures, all of them or none.
+        on_progress: called with the finished frames of the step `report`, which goes through the video twice.
 
     Raises:
         InvalidRequestError, StorageFullError: `folder` cannot be written.
         DubstageError: a video cannot be read, or a stage failed.
     """
     result = await asyncio.to_thread(probe, request.output)
+    frames = result.video.num_frames
+    report = partial(on_progress, REPORT_STEP)
+    report(0, 2 * frames)
     scenes = outcome.of_lines()
     faces = [await asyncio.to_thread(_shown_face, face, result, workspace) for face in scenes or [outcome]]
-    tracked = await track_output(stages, result, [face.first for face in faces])
+    tracked = await track_output(stages, result, [face.first for face in faces], lambda done: report(done, 2 * frames))
     chosen = _chosen(outcome)
     after = await asyncio.to_thread(pictures_of, result, set(chosen))
     times = outcome.video.video
-    whole = await _measured(stages, result, outcome, workspace, tracked[0]) if not scenes else _Measured()
+    look = lambda done: report(frames + done, 2 * frames)  # noqa: E731
+    whole = await _measured(stages, result, outcome, workspace, tracked[0], look) if not scenes else _Measured()
     lines = [
-        _line_report(line, part, face, await _measured(stages, result, line, workspace, found))
+        _line_report(line, part, face, await _measured(stages, result, line, workspace, found, look))
         for line, face, found, part in zip(scenes, faces, tracked, request.parts, strict=bool(scenes))
     ]
-    report = DubReport(
+    page = DubReport(
         title=request.output.name,
         input=[
             *_facts(outcome.info, request.footage.name),
@@ -338,7 +353,7 @@ async def write_outcome_report(
         undubbed=outcome.undubbed,
         warnings=outcome.warnings,
     )
-    return await asyncio.to_thread(write_dub_report, report, folder)
+    return await asyncio.to_thread(write_dub_report, page, folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,13 +391,18 @@ class _Measured:
 
 
 async def _measured(
-    stages: Stages, result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput | None
+    stages: Stages,
+    result: MediaInfo,
+    outcome: DubOutcome,
+    workspace: Workspace,
+    tracked: TrackedOutput | None,
+    on_frame: Callable[[int], None],
 ) -> _Measured:
     return _Measured(
         await asyncio.to_thread(commanded_opening, outcome, workspace),
         tracked.opening if tracked is not None else None,
         await asyncio.to_thread(motion_of, outcome, workspace),
-        await appearance_of(stages, result, outcome, workspace, tracked),
+        await appearance_of(stages, result, outcome, workspace, tracked, on_frame),
     )
 
 

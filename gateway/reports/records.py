@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -160,13 +160,16 @@ class TrackedOutput:
     poses: Mapping[int, HeadPose] = field(repr=False, default_factory=dict)
 
 
-async def track_output(stages: Stages, result: MediaInfo, boxes: Sequence[tuple[int, Box] | None]) -> list[TrackedOutput | None]:
+async def track_output(
+    stages: Stages, result: MediaInfo, boxes: Sequence[tuple[int, Box] | None], on_frame: Callable[[int], None] = lambda _: None
+) -> list[TrackedOutput | None]:
     """Track the output of a dub once, and return what is found of each dubbed face.
 
     None: the video is too long, or the face is not dubbed.
 
     Args:
         boxes: of each face, a frame and the face's box there; None: the face is not dubbed.
+        on_frame: called with the number of tracked frames.
 
     Raises:
         DubstageError: from the face stage.
@@ -175,7 +178,7 @@ async def track_output(stages: Stages, result: MediaInfo, boxes: Sequence[tuple[
     if not any(boxes) or total > MOST_FRAMES:
         return [None] * len(boxes)
     with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as workspace:
-        index = await track_footage(stages, result, workspace, threads=2, on_frame=lambda _: None)
+        index = await track_footage(stages, result, workspace, threads=2, on_frame=on_frame)
         return [_tracked(index, workspace, total, *box) if box is not None else None for box in boxes]
 
 
@@ -247,7 +250,12 @@ class _Pieces:
 
 
 async def appearance_of(
-    stages: Stages, result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput | None
+    stages: Stages,
+    result: MediaInfo,
+    outcome: DubOutcome,
+    workspace: Workspace,
+    tracked: TrackedOutput | None,
+    on_frame: Callable[[int], None] = lambda _: None,
 ) -> AppearanceMetrics | None:
     """Return the figures of a dub for what eyes see, against the frames of the video that was dubbed.
 
@@ -257,6 +265,7 @@ async def appearance_of(
         outcome: result of the dub.
         workspace: the open folder of the job.
         tracked: the tracked video of the dub; None: the video is too long, or nothing is dubbed.
+        on_frame: called with the number of finished frames of the video.
 
     Returns:
         the figures; None without `tracked`.
@@ -266,14 +275,16 @@ async def appearance_of(
     """
     if tracked is None:
         return None
-    pieces = await asyncio.to_thread(_pieces, result, outcome, workspace, tracked)
+    pieces = await asyncio.to_thread(_pieces, result, outcome, workspace, tracked, on_frame)
     distance = await face_distance(stages, pieces.video_faces, pieces.dub_faces)
     return await asyncio.to_thread(
         appearance_metrics, joined(pieces.video), joined(pieces.dub), np.concatenate(pieces.moved), distance
     )
 
 
-def _pieces(result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput) -> _Pieces:
+def _pieces(
+    result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput, on_frame: Callable[[int], None]
+) -> _Pieces:
     pieces = _Pieces([], [], [], *_faces(result, outcome, workspace))
     rendered, shown = outcome.plan.rendered(), _frames_of(outcome)
     with VideoReader(result) as reader:
@@ -295,6 +306,7 @@ def _pieces(result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracke
             pieces.video.append(mouth_appearance(before, filmed, light))
             pieces.dub.append(mouth_appearance(after, drawn, light))
             pieces.moved.append(clothing_moved(before, after, filmed))
+            on_frame(chosen.stop)
     return pieces
 
 

@@ -53,6 +53,8 @@ def compose(settings: RenderSettings) -> StageParts:
     # Threads that wait for Triton compute little, and only streams that wait at the same time share its batches.
     num_threads = settings.worker_threads if triton is None else max(settings.worker_threads, triton.max_in_flight)
     workers = WorkerPool(num_threads=num_threads, max_queued=settings.max_queued_computations, name="render")
+    if monitor is not None:
+        monitor.on_waited = workers.load.waited_inside
     trainers = WorkerPool(num_threads=1, max_queued=settings.max_queued_personalizations, name="personalize")
     store = ArtefactStore(settings.artefacts_url, by_tenant=True)
     servicer = RenderServicer(

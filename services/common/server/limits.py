@@ -83,6 +83,17 @@ class Load:
         """Note that running work has ended."""
         self._change(running=-1)
 
+    def waited_inside(self, seconds: float) -> None:
+        """Count seconds of running work as waiting: the work waited for a server that computes for it.
+
+        Args:
+            seconds: summed over all work; at most what has been counted as computed so far.
+        """
+        with self._lock:
+            self._advance(self._clock())
+            seconds = min(max(0.0, seconds), self._total.computed_s)
+            self._total = ResourceUse(self._total.waited_s + seconds, self._total.computed_s - seconds)
+
     def lately(self) -> ResourceUse:
         """Return the seconds waited and computed in the last WINDOW_SECONDS, or since the beginning where that is shorter."""
         with self._lock:

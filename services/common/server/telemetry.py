@@ -152,7 +152,8 @@ class Metrics:
 def queue_to_compute_ratio(admission: Admission, pools: Sequence[WorkerPool]) -> float:
     """Return the metric `dubstage_queue_to_compute_ratio`: the largest ratio among the stage's queues, over WINDOW_SECONDS (60 s).
 
-    The ratio of a worker pool is the seconds that computations waited for a thread per second that the threads computed. The ratio
+    The ratio of a worker pool is the seconds that computations waited, for a thread or for their turn at Triton, per second that
+    they were computed. The ratio
     of the calls is the seconds that calls waited for a place per second that all pools together computed.
 
     Both are integrals over the window: three computations that wait for ten seconds are thirty seconds, served or not. The divisor

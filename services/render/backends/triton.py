@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -44,6 +45,8 @@ _UNREGISTER_TRIES: Final = 10
 _UNREGISTER_S: Final = 0.05
 """Seconds between two tries to unregister shared memory that an inference still holds."""
 _TRIES: Final = 4
+_STATISTICS_S: Final = 1.0
+"""Least seconds between two looks at the server's statistics of a model."""
 
 
 class TritonBackend:
@@ -67,6 +70,7 @@ class TritonBackend:
         self._healer = TritonHealer(options, self._monitor)
         self._places = threading.BoundedSemaphore(options.max_in_flight)
         self._free: list[_Channel] = []
+        self._turns: defaultdict[str, _Turns] = defaultdict(_Turns)
         self._closed = False
         self._monitor.on_close(self.close)
 
@@ -127,12 +131,15 @@ class TritonBackend:
             seen = self._healer.reloads(model)
             try:
                 with self._channel(self._healer.generation) as channel:
+                    began = time.monotonic()
                     outputs = channel.infer(self._served(model), inputs)
+                    waited_s = self._turns[model].waited_s(time.monotonic() - began, lambda: channel.statistics(model))
             except CurableError as failure:
                 self._monitor.failures.labels(failure.cure.value).inc()
                 lost = failure
             else:
                 self._healer.answered(model)
+                self._monitor.on_waited(waited_s)
                 return outputs
             self._healer.heal(model, seen, lost)
         raise BackendUnavailableError(f"Triton at {self._options.url} failed {_TRIES} times in a row: {lost}")
@@ -170,6 +177,41 @@ class TritonBackend:
                 return channel
             channel.close()
         return _Channel(self._options, generation)
+
+
+class _Turns:
+    """How long the inferences of one model wait at Triton for their turn, by the server's statistics. Safe for several threads.
+
+    The statistics are sums over all clients, so that only the share of the waiting is taken from them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._spent_s = 0.0
+        self._looked_s = 0.0
+        self._before: tuple[int, int] | None = None
+
+    def waited_s(self, spent_s: float, look: Callable[[], tuple[int, int]]) -> float:
+        """Note an inference. Return the seconds that the inferences since the last look have waited; 0 between two looks.
+
+        Args:
+            spent_s: seconds of the inference, with the waiting.
+            look: returns nanoseconds of all inferences so far, in the queue and in all.
+        """
+        with self._lock:
+            self._spent_s += spent_s
+            now = time.monotonic()
+            if now - self._looked_s < _STATISTICS_S:
+                return 0.0
+            self._looked_s, spent_s, self._spent_s = now, self._spent_s, 0.0
+            try:
+                after = look()
+            except CurableError:
+                return 0.0
+            before, self._before = self._before or after, after
+        queued, whole = (after[place] - before[place] for place in range(2))
+        # A model that was loaded again counts from 0.
+        return spent_s * min(1.0, queued / whole) if whole > 0 and queued >= 0 else 0.0
 
 
 class _Channel:
@@ -251,6 +293,19 @@ class _Channel:
         return self._client.infer(
             model.file.name, tensors, model_version=model.version, outputs=outputs, client_timeout=self._options.timeout_s
         )
+
+    def statistics(self, model: str) -> tuple[int, int]:
+        """Return the nanoseconds of all successful inferences of a model, in the queue and in all.
+
+        Raises:
+            CurableError: the server does not answer.
+        """
+        try:
+            answer = self._client.get_inference_statistics(model, client_timeout=self._options.timeout_s)
+        except InferenceServerException as error:
+            raise translated(error) from error
+        sums = [one.inference_stats for one in answer.model_stats]
+        return sum(one.queue.ns for one in sums), sum(one.success.ns for one in sums)
 
     def close(self) -> None:
         """Close the connection and remove the shared memory."""

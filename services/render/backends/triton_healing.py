@@ -37,6 +37,8 @@ class TritonMonitor:
     def __init__(self) -> None:
         self.lost: set[str] = set()
         """Names of the models that could not be healed, until a further attempt heals them."""
+        self.on_waited: Callable[[float], None] = lambda seconds: None
+        """Called now and then with the seconds that inferences waited at Triton for their turn."""
         self._on_close: list[Callable[[], None]] = []
         self.heals = Counter("dubstage_triton_heals", "Attempts to reload a model that did not compute", ["outcome"], registry=None)
         for outcome in ("healed", "failed"):

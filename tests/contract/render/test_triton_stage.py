@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -28,9 +29,10 @@ from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
 from services.render.streams import default_state, load_models, make_backend
 from services.render.triton.launch import TritonProcess
+from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderFrame
 from tests.contract.ports import free_port
-from tests.contract.render.conftest import RESTARTS, gave_up, rendered_from_proto, stub_of
+from tests.contract.render.conftest import RESTARTS, StartTriton, gave_up, rendered_from_proto, stub_of
 from tests.unit.render.rendering import render
 
 if TYPE_CHECKING:
@@ -237,3 +239,42 @@ async def test_missing_triton_stops_start(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="no Triton answers"):
         async with server_of("render", settings, compose(settings)):
             pass
+
+
+SLOW = """
+
+class SlowModel(TritonPythonModel):
+    def execute(self, requests):
+        import time
+        time.sleep(0.1)
+        return super().execute(requests)
+
+
+TritonPythonModel = SlowModel
+"""
+
+
+async def test_waiting_at_triton_is_load(
+    start_triton: StartTriton, tmp_path: Path, in_process: Backend, footage: list[RenderFrame]
+) -> None:
+    """Eight streams on a slow device for two wait three seconds for each second of computing, and the stage says so."""
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for path in WEIGHTS_FOLDER.glob("ugc.*"):
+        shutil.copy(path, weights)
+    write_repository(tmp_path / "repository", weights, RepositorySpec(instances=2, max_batch_size=1, queue_delay_us=0))
+    (model,) = (tmp_path / "repository").rglob("model.py")
+    model.write_text(model.read_text() + SLOW)
+    slow = start_triton(tmp_path / "repository")
+    async with stage_on(slow, tmp_path / "artefacts", batch_size=1, render_weights=str(weights)) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub: RenderServiceAsyncStub = RenderServiceStub(channel)  # type: ignore[assignment]
+
+            async def stream() -> int:
+                return len([answer async for answer in stub.Render(many(footage, 1), timeout=120)])
+
+            counts = await asyncio.gather(*(stream() for _ in range(8)))
+        ratio = server.metrics.registry.get_sample_value("dubstage_queue_to_compute_ratio", {"stage": "render"})
+    assert min(counts) > 0
+    assert ratio is not None
+    assert 2.0 <= ratio <= 3.6

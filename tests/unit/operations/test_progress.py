@@ -55,9 +55,41 @@ def test_pace_and_rest() -> None:
     clock.now = 10.0
     state = progress.report("track", 1000, 1000)
     assert state.per_second == 100
-    assert state.remaining_s == pytest.approx(10 * 30 / 11)
+    assert state.remaining_s == pytest.approx(10 * 30 / 10)
     clock.now = 11.0
     assert progress.report("dub", 10, 1000).per_second == 0
+
+
+def test_own_pace_of_a_step() -> None:
+    """A step that is slower than its cost is estimated by its own pace, and the steps after it by the pace of the steps before."""
+    clock = Clock()
+    progress = WholeProgress((*STEPS, StepCost("report", frame_ms=10)), clock=clock)
+    progress.report("track", 0, 1000)
+    clock.now = 10.0
+    progress.report("track", 1000, 1000)
+    progress.report("dub", 0, 1000)
+    clock.now = 70.0
+    assert progress.report("dub", 500, 1000).remaining_s == pytest.approx(60 + 10)
+
+
+def test_opening_the_stages_is_no_pace() -> None:
+    """Seconds before the first step say nothing of the rest."""
+    clock = Clock()
+    progress = WholeProgress(STEPS[1:], clock=clock)
+    clock.now = 60.0
+    progress.report("start", 0, 1)
+    progress.report("track", 0, 1000)
+    clock.now = 70.0
+    assert progress.report("track", 1000, 1000).remaining_s == pytest.approx(30)
+
+
+def test_large_pictures_cost_more() -> None:
+    """Steps that read pictures take longer in large ones, and a step of the person does not."""
+    small, large = (WholeProgress((StepCost("track", 10, megapixel_ms=20), StepCost("enrol", fixed_s=30))) for _ in range(2))
+    small.footage(1000, 0.5)
+    large.footage(1000, 2.0)
+    assert small.report("track", 1000, 1000).fraction == pytest.approx(20 / 50)
+    assert large.report("track", 1000, 1000).fraction == pytest.approx(50 / 80)
 
 
 def test_steps_are_in_the_contract() -> None:
