@@ -195,8 +195,13 @@ def placement(affinity: Schema) -> Schema:
     }
 
 
-def autoscaling() -> Schema:
-    """Return the schema of autoscaling: which autoscaler sets the number of replicas, and by which metric."""
+def autoscaling(metric: str, description: str) -> Schema:
+    """Return the schema of autoscaling: which autoscaler sets the number of replicas, and by which metric.
+
+    Args:
+        metric: name of the value that is the metric's threshold.
+        description: what the threshold says.
+    """
     keda = closed(
         {
             "prometheusAddress": text("address of Prometheus for KEDA", r"^(https?://.+)?$"),
@@ -209,11 +214,7 @@ def autoscaling() -> Schema:
             "type": word("autoscaler", "none", "hpa", "keda"),
             "minReplicas": whole("smallest number of replicas; 0 needs keda"),
             "maxReplicas": whole("largest number of replicas", 1, 1000),
-            "queueToCompute": {
-                "type": "number",
-                "exclusiveMinimum": 0,
-                "description": "queue-to-compute ratio above which replicas are added: seconds queued per second computed",
-            },
+            metric: {"type": "number", "exclusiveMinimum": 0, "description": description},
             "behavior": {**ANY, "description": "scaling behaviour as in autoscaling/v2"},
             "keda": keda,
         }

@@ -201,7 +201,7 @@ def reference() -> str:
         "[kubernetes.md](../kubernetes.md) explains how the values work together.",
         "",
         "Every value under `global.defaults` may also be set under a component (`audio`, `face`, `motion`, `texture`, `render` or",
-        "`gateway`). The value of the component is used instead of the default. The gateway has no `autoscaling`, `strategy` and",
+        "`gateway`). The value of the component is used instead of the default. The gateway has no `strategy` and",
         "`models`.",
         "",
         "## The whole release",

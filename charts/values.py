@@ -57,7 +57,7 @@ TENANT_LIMITS: Final[Schema] = closed(
 )
 
 
-GATEWAY: Final = ("replicas",)
+GATEWAY: Final = ("replicas", "autoscaling")
 """Values that have different rules for the gateway."""
 _NOT_OF_THE_GATEWAY: Final = ("autoscaling", "strategy", "models", "replicas", "service")
 
@@ -109,7 +109,9 @@ def component_properties(name: str) -> Schema:
                 **{k: probe() for k in ("startup", "readiness", "liveness")},
             }
         ),
-        "autoscaling": autoscaling(),
+        "autoscaling": autoscaling(
+            "queueToCompute", "queue-to-compute ratio above which replicas are added: seconds queued per second computed"
+        ),
         "podDisruptionBudget": closed(
             {
                 "enabled": flag("whether the chart makes a PodDisruptionBudget"),
@@ -161,6 +163,7 @@ def own_properties(name: str) -> Schema:
     )
     return {
         "replicas": whole("number of gateways; several need PostgreSQL, and volumes that pods of several nodes mount", 0, 100),
+        "autoscaling": autoscaling("load", "filled share of a gateway's places above which gateways are added"),
         "httpPort": whole("port of the same calls over HTTP/JSON; 0: off", 0, 65535),
         "preStopSeconds": whole(
             "of several gateways: seconds in which a gateway that ends still takes calls, while the Service forgets the pod", 0, 600

@@ -22,7 +22,7 @@ _IN_PLACE: Final = (
     StepCost("motion", frame_ms=1.1),
 )
 """Steps of a video that keeps the frames of the footage. Times of all steps are processor times of one frame, as in costs.toml."""
-_SHARE_OF_MOTION: Final = 0.2
+_SHARE_OF_MOTION: Final = 0.15
 """Share of the personalisation's time that adapts the motion; the rest adapts the renderer."""
 
 

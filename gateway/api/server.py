@@ -130,6 +130,12 @@ class GatewayServer(StageServer):
         self._rest = RestServer(f"unix:{self._socket_folder}/rpc", settings) if settings.http_port else None
         unfinished = Gauge("dubstage_operations", "Operations and batches that run here, or wait", registry=self.metrics.registry)
         unfinished.set_function(lambda: tenants.unfinished)
+        load = Gauge(
+            "dubstage_gateway_load",
+            "Filled share of the gateway's places: the larger of live streams and of operations",
+            registry=self.metrics.registry,
+        )
+        load.set_function(lambda: max(shared.live.load, shared.jobs.load))
         self.metrics.registry.register(LiveMetrics(shared.live))
 
     @property

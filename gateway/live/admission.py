@@ -157,6 +157,12 @@ class LiveAdmission:
         recent = [took for at, took in self._measured if at >= since]
         return sum(recent) / len(recent) if recent else 0.0
 
+    @property
+    def load(self) -> float:
+        """Share of the live streams that the gateway takes, by their number or by the time of their frames, 0 to 1."""
+        count = len(self._running)
+        return min(1.0, max(count / self._max_streams, self.frame_s / self._max_frame_s)) if count else 0.0
+
     @contextmanager
     def stream(self, tenant: str) -> Iterator[LiveStream]:
         """Take a stream until the context ends.

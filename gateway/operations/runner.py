@@ -70,6 +70,11 @@ class Slots:
         """Return the number of operations that can begin now."""
         return max(0, self._number - sum(user.running() for user in self._users))
 
+    @property
+    def load(self) -> float:
+        """Share of the slots that are filled, 0 to 1."""
+        return 1.0 - self.free() / self._number
+
     def wake_all(self) -> None:
         """Let all runners look for operations that wait.
 

@@ -60,10 +60,6 @@ IN_A_SCHEMA = {
         ["global.defaults.resources.limits.cpu=1"],
         "global.defaults: Additional property resources is not allowed",
     ),
-    "a gateway that scales": (
-        ["gateway.autoscaling.type=hpa"],
-        "gateway:\n- (root): Additional property autoscaling is not allowed",
-    ),
     "a misspelt setting": (
         ["audio.settings.max_concurent_rpcs=2"],
         "settings: Additional property max_concurent_rpcs is not allowed",
@@ -144,6 +140,10 @@ IN_A_TEMPLATE = {
     "models of an object store without an address": (["render.models.source=objectStore"], "models.url: where the models lie"),
     "a folder without a path": (["gateway.media.type=hostPath"], "hostPath: a volume of type hostPath needs a path"),
     "signed consent without keys": (["gateway.requireConsent=signed"], "gateway.requireConsent: signed records need trusted keys"),
+    "an autoscaler of gateways on SQLite": (
+        ["gateway.autoscaling.type=hpa"],
+        "gateway.autoscaling.maxReplicas: 4 gateways need PostgreSQL",
+    ),
     "two gateways on SQLite": (["gateway.replicas=2"], "gateway.replicas: 2 gateways need PostgreSQL"),
     "two gateways on SQLite that is named": (
         ["gateway.replicas=2", "gateway.database.url=sqlite:////data/a.sqlite"],

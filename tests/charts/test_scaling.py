@@ -48,6 +48,42 @@ def test_keda_scales_to_zero() -> None:
             assert query.endswith("or vector(0)")
 
 
+SEVERAL = (
+    "gateway.autoscaling.maxReplicas=3",
+    "gateway.database.url=postgresql+psycopg://dubstage@db/dubstage",
+    "global.artefacts.volume.accessMode=ReadWriteMany",
+    "gateway.data.accessMode=ReadWriteMany",
+    "gateway.media.accessMode=ReadWriteMany",
+)
+
+
+def test_gateways_scale_on_their_places() -> None:
+    """Gateways have an autoscaler of their own metric, and the values of several gateways."""
+    rendered = render("default", *SEVERAL, "gateway.autoscaling.type=hpa")
+    (scaler,) = rendered.of("HorizontalPodAutoscaler")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == "dubstage-gateway"
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["pods"] == {
+        "metric": {"name": "dubstage_gateway_load"},
+        "target": {"type": "AverageValue", "averageValue": "0.8"},
+    }
+    deployment = rendered.deployment("gateway")
+    assert "replicas" not in deployment["spec"]
+    assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
+    assert "preStop" in rendered.container("gateway")["lifecycle"]
+
+
+def test_keda_scales_gateways() -> None:
+    """KEDA reads the places of the gateways, and never goes below one gateway."""
+    address = "global.defaults.autoscaling.keda.prometheusAddress=http://prometheus:9090"
+    spec = render("default", *SEVERAL, "gateway.autoscaling.type=keda", address).one("ScaledObject", "dubstage-gateway")["spec"]
+    (trigger,) = spec["triggers"]
+    assert trigger["metadata"]["threshold"] == "0.8"
+    promql_parser.parse(trigger["metadata"]["query"])
+    assert 'dubstage_gateway_load{namespace="dubbing",service="dubstage-gateway-metrics"}' in trigger["metadata"]["query"]
+    assert spec["minReplicaCount"] == 1
+
+
 def test_keda_metrics_before_readiness() -> None:
     """The metrics that KEDA reads of the gateway come from a service that answers before it is ready."""
     service = render("keda").one("Service", "dubstage-gateway-metrics")

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.live.admission import (
+    MAX_FRAME_S,
     MEASURED_FRAMES,
     MEASURED_S,
     MOST_DROPPED,
@@ -66,6 +67,7 @@ def test_admission_until_frames_slow(clock: Clock, stack: ExitStack) -> None:
         streams.append(stack.enter_context(admission.stream("ann")))
         shows(clock, *streams, frame_s=frame_s)
     assert admission.frame_s == pytest.approx(0.13)
+    assert admission.load == pytest.approx(0.13 / MAX_FRAME_S)
     assert "4 live streams run, and their frames take 130 ms" in refusal(admission).message
     shows(clock, *streams, frame_s=0.05)
     stack.enter_context(admission.stream("ann"))
@@ -77,10 +79,13 @@ def test_stream_count_limit(clock: Clock, stack: ExitStack) -> None:
     admission = LiveAdmission(2, now=clock)
     for _ in range(2):
         shows(clock, stack.enter_context(admission.stream("ann")), frame_s=0.01)
+    assert admission.load == 1.0
     assert "2 live streams run already" in refusal(admission).message
     stack.close()
+    assert admission.load == 0.0
     with admission.stream("ann"):
         assert admission.running == 1
+        assert admission.load == 0.5
 
 
 def test_unmeasured_streams_are_few(clock: Clock, stack: ExitStack) -> None:

@@ -277,10 +277,12 @@ async def test_tenants_share_the_slots_and_take_turns(stores: dict[str, Operatio
     submitted = []
     for jobs in runners.values():
         submitted += [(jobs, (await jobs.submit("work", b"")).name) for _ in range(4)]
+    assert slots.load == 1.0
     all_submitted.set()
     for jobs, operation in submitted:
         assert (await jobs.wait(operation, 60)).done
     assert most == 1
+    assert slots.load == 0.0
     # The tenant that came first does not have all its operations done before the other's first.
     assert begun == ["acme", "beta"] * 4
     for jobs in runners.values():

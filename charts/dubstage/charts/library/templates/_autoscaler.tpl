@@ -1,8 +1,14 @@
-{{/* Autoscaling of a stage by the length of its queue: none, a HorizontalPodAutoscaler, or KEDA. */}}
+{{/* Autoscaling: none, a HorizontalPodAutoscaler, or KEDA; of a stage by the length of its queue, of the gateway by its filled places. */}}
 {{- define "dubstage.autoscaler" -}}
 {{- $scaling := .values.autoscaling -}}
 {{- if gt (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas) }}
 {{- fail (printf "%s.autoscaling: minReplicas (%d) is over maxReplicas (%d)" .component (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas)) }}
+{{- end }}
+{{- $gateways := eq .component "gateway" -}}
+{{- $metric := ternary "dubstage_gateway_load" "dubstage_queue_to_compute_ratio" $gateways -}}
+{{- $threshold := include "dubstage.text" (ternary $scaling.load $scaling.queueToCompute $gateways) | quote -}}
+{{- if and $gateways (ne $scaling.type "none") (lt (int64 $scaling.minReplicas) 1) }}
+{{- fail "gateway.autoscaling.minReplicas: calls need at least 1 gateway" }}
 {{- end }}
 {{- if eq $scaling.type "hpa" }}
 {{- if lt (int64 $scaling.minReplicas) 1 }}
@@ -26,16 +32,17 @@ spec:
     - type: Pods
       pods:
         metric:
-          name: dubstage_queue_to_compute_ratio
+          name: {{ $metric }}
         target:
           type: AverageValue
-          averageValue: {{ include "dubstage.text" $scaling.queueToCompute | quote }}
+          averageValue: {{ $threshold }}
   behavior:
     {{- toYaml $scaling.behavior | nindent 4 }}
 {{- else if eq $scaling.type "keda" }}
 {{- $namespace := .root.Release.Namespace -}}
 {{- $keda := $scaling.keda -}}
-{{- $own := printf `{namespace=%q,service=%q}` $namespace (include "dubstage.nameOf" .) -}}
+{{- $service := printf "%s%s" (include "dubstage.nameOf" .) (ternary "-metrics" "" $gateways) -}}
+{{- $own := printf `{namespace=%q,service=%q}` $namespace $service -}}
 {{- $gateway := printf `{namespace=%q,service="%s-metrics"}` $namespace (include "dubstage.nameOf" (dict "root" .root "component" "gateway")) -}}
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject
@@ -63,8 +70,9 @@ spec:
       metricType: AverageValue
       metadata:
         serverAddress: {{ required "autoscaling.keda.prometheusAddress: give the address of Prometheus for KEDA, such as http://prometheus.monitoring:9090" $keda.prometheusAddress | quote }}
-        query: {{ printf "sum(dubstage_queue_to_compute_ratio%s) or vector(0)" $own | quote }}
-        threshold: {{ include "dubstage.text" $scaling.queueToCompute | quote }}
+        query: {{ printf "sum(%s%s) or vector(0)" $metric $own | quote }}
+        threshold: {{ $threshold }}
+    {{- if not $gateways }}
     # A stage without replicas has no queue. KEDA starts the stage while the gateway has work or waits for its stages.
     - type: prometheus
       name: work
@@ -73,7 +81,13 @@ spec:
         serverAddress: {{ $keda.prometheusAddress | quote }}
         query: {{ printf "clamp_max(sum(dubstage_operations%s) + sum(dubstage_rpcs_in_flight%s or dubstage_operations%s * 0) + sum(1 - dubstage_serving%s), 1) or vector(0)" $gateway $gateway $gateway $gateway | quote }}
         threshold: "1"
+    {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Most gateways that run at the same time. Argument: values of the gateway. */}}
+{{- define "dubstage.mostGateways" -}}
+{{- ternary (.replicas | default 0) .autoscaling.maxReplicas (eq .autoscaling.type "none") | int -}}
 {{- end -}}
 
 {{/* Whether KEDA may take a stage to 0 replicas, seen from the umbrella chart: "true" or empty. Argument: (dict "root" $ "component" …). */}}

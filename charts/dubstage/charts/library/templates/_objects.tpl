@@ -4,10 +4,9 @@
 {{- range $name, $fact := include "dubstage.facts" .Chart.Name | fromYaml }}{{ $_ := set $values $name $fact }}{{ end -}}
 {{- if not $values.modelVariable }}{{ $_ := set $values "models" (dict "source" "image") }}{{ end -}}
 {{- if eq .Chart.Name "gateway" }}
-{{- /* A single gateway may be alone with its data folder: the old gateway ends before the new gateway starts. There is no autoscaling. */}}
-{{- $_ := set $values "replicas" (.Values.replicas | default 0) }}
-{{- if le (int .Values.replicas) 1 }}{{ $_ := set $values "strategy" (dict "type" "Recreate") }}{{ end }}
-{{- $_ := set $values "autoscaling" (dict "type" "none") }}
+{{- /* A single gateway may be alone with its data folder: the old gateway ends before the new gateway starts. */}}
+{{- $_ := set $values "replicas" (include "dubstage.mostGateways" .Values | int) }}
+{{- if le $values.replicas 1 }}{{ $_ := set $values "strategy" (dict "type" "Recreate") }}{{ end }}
 {{- end -}}
 {{- $context := dict "root" . "component" .Chart.Name "values" $values -}}
 {{- include "dubstage.serviceAccount" $context }}
