@@ -528,7 +528,7 @@ def _coloured(
     for (box, mask), texture in zip(rendered, textures, strict=True):
         assert texture.own is not None, "the texture stage was asked for the person's own frames"
         own = from_image(texture.own, "warped", channels=3, size=BOX)
-        coloured.append((with_own_colours(box, own, texture.landmarks if config.gives_inside else None), mask))
+        coloured.append((with_own_colours(box, own, texture.landmarks, inside=config.gives_inside), mask))
     return coloured
 
 
