@@ -125,7 +125,7 @@ PAGES: Final[tuple[Page, ...]] = (
     Page(path="/dubs/{operation}", template="dub.html.j2", title="Dub", section="/dubs"),
     Page(path="/batches", template="batches.html.j2", title="Batches", nav="Batches"),
     Page(path="/batches/{batch}", template="batch.html.j2", title="Batch", section="/batches"),
-    Page(path="/batches/{batch}/shots/{shot}", template="shot.html.j2", title="Shot", section="/batches"),
+    Page(path="/batches/{batch}/shots/{shot}", template="shot.html.j2", title="Shot", section="/batches", values=_methods),
     Page(path="/people", template="people.html.j2", title="People", nav="People"),
 )
 """All pages. The first page is the one that the gateway opens with."""
