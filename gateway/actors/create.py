@@ -15,7 +15,7 @@ from typing import Final
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.actors.stored import StoredActor
+from gateway.actors.stored import PICTURE, StoredActor
 from gateway.actors.watch import while_allowed
 from gateway.async_utilities import in_stoppable_thread, in_thread
 from gateway.consent.record import Consent, ConsentUse
@@ -24,6 +24,7 @@ from gateway.dub.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
 from gateway.dub.disk import MAX_JOB_BYTES, job_folder
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice, about_faces
+from gateway.dub.face_list import clearest_picture
 from gateway.dub.face_records import embed_every
 from gateway.dub.footage import check_length
 from gateway.dub.job_key import enrolment_key
@@ -222,7 +223,7 @@ async def create_actor(
                 info = await one_video(takes, workspace, request.threads, on_progress)
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
                 enrolled = await _learn(shot, request, digests, note, on_progress)
-                more = await _keep_for_live(shot, info.path, artefacts, note)
+                more = await _keep_pictures(shot, info.path, artefacts, note, request.threads)
                 if len(takes) == 1 and more["footage"].sha256 != footage_sha256:
                     raise InvalidRequestError(
                         f"{request.footage} changed while the person was enrolled: enrol again when no program writes the file",
@@ -303,14 +304,19 @@ def _warnings(shot: FootageAnalysis, request: EnrolRequest, enrolled: EnrolledAc
     ]
 
 
-async def _keep_for_live(shot: FootageAnalysis, footage: Path, artefacts: ArtefactStore, note: OnBlob) -> dict[str, ArtefactRef]:
-    """Store what live streams show: the footage, and the person's first KEPT_FRAMES face records without landmarks."""
-    rows = shot.rows
-    faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows[rows >= 0][:KEPT_FRAMES].tolist()))
+async def _keep_pictures(
+    shot: FootageAnalysis, footage: Path, artefacts: ArtefactStore, note: OnBlob, threads: int
+) -> dict[str, ArtefactRef]:
+    """Store what is shown of the person: a small picture, and for live streams the footage and the first KEPT_FRAMES face records,
+    without landmarks.
+    """
+    rows = shot.rows[shot.rows >= 0][:KEPT_FRAMES]
+    faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows.tolist()))
     kept = {name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
     records = await _stored(lambda: artefacts.put_arrays(kept), note)
     video = await _stored(lambda: _keep_footage(artefacts, footage), note)
-    return {"faces": records, "footage": video}
+    jpeg = await in_thread(clearest_picture, shot.info, shot.workspace.faces, rows, threads)
+    return {"faces": records, "footage": video, PICTURE: await _stored(lambda: artefacts.put_bytes(jpeg), note)}
 
 
 async def _stored(put: Callable[[], ArtefactRef], note: OnBlob) -> ArtefactRef:

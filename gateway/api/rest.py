@@ -6,7 +6,7 @@ deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping
 * A stream of responses, and an operation that is asked for with `Accept: text/event-stream`, is sent as Server-Sent Events: one
   event per message, then the event `end`; or the event `error`.
 * With `body: "data"` in the contract, the body of the request is a file, or the part of it that `Content-Range` names. With
-  `response_body: "data"`, the answer is a file, or the part that `Range` names. `Repr-Digest` (RFC 9530) has its SHA-256.
+  `response_body: "data"`, the answer is a file. The file of a stream has ranges (`Range`) and `Repr-Digest` (RFC 9530).
 * A browser that is signed in to the pages (gateway/ui) sends a cookie in place of `authorization`. The cookie counts only in
   requests that a page of this server sends.
 * An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
@@ -83,6 +83,13 @@ _EVENTS: Final = "text/event-stream"
 _FILE: Final = "data"
 """Field of a message that is the body of a request or a response."""
 _DOWNLOAD: Final = media_pb2.DESCRIPTOR.services_by_name["MediaService"].methods_by_name["DownloadFile"]
+_SMALL_FILE: Final = {
+    "Cache-Control": "private, no-store",
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Headers of a file that is sent whole, such as the picture of a person, which no browser keeps after an erasure."""
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "OK": 200,
     "CANCELLED": 499,
@@ -115,7 +122,7 @@ class HttpRoute:
         pattern: matches a path; its groups are the fields of the request that the path gives.
         has_body: whether the body is the request. Otherwise the query gives the fields that are not in the path.
         takes_file: whether the body is a file, which the RPC takes in pieces.
-        gives_file: whether the answer is a file, which the RPC sends in pieces.
+        gives_file: whether the answer is a file, which the RPC sends in pieces if it is a stream.
         method: the RPC.
     """
 
@@ -497,6 +504,9 @@ class RestApplication:
         metadata, method = self._metadata(request), route.method
         if route.takes_file:
             return await self._upload(method, message, request, metadata)
+        if route.gives_file and not method.server_streaming:
+            found: Any = await self._calls.unary(method, message, metadata)
+            return Response(found.data, headers=_SMALL_FILE, media_type=found.media_type)
         if route.gives_file:
             return await self._download(method, message, request, metadata)
         if method.server_streaming:

@@ -113,6 +113,41 @@ def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night:
         assert tab.problems == []
 
 
+def test_a_redo_beside_the_earlier_video(browser: Any, site: Site, night: str) -> None:  # noqa: F811
+    """The form of a redo has the present options, and the new video stands beside the earlier one, without a load of the page."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/batches/{night}/shots/ui_b")
+        page.wait_for_selector("#redo:enabled")
+        until(page, "document.querySelector('#after').readyState >= 2")
+        page.evaluate("window.sameLoad = true")
+        page.click("#redo")
+        page.wait_for_selector("#again[open]")
+        assert (page.input_value("#expressiveness"), page.input_value("#face"), page.is_checked("#adapt")) == (
+            "1",
+            "largest",
+            False,
+        )
+        assert serious(page) == []
+        shown(page, "redo")
+        page.fill("#expressiveness", "9")
+        page.click("#again button[value=yes]")
+        assert page.is_visible("#again"), "a wrong value keeps the form open"
+        page.fill("#expressiveness", "0.5")
+        page.fill("#face", "0")
+        page.click("#again button[value=yes]")
+        page.wait_for_selector("#compare option:has-text('Earlier dub: expressiveness 1')", state="attached")
+        page.wait_for_selector("#decision:has-text('Undecided')")
+        until(page, "document.querySelector('#before').readyState >= 2 && document.querySelector('#after').readyState >= 2")
+        assert page.evaluate("document.querySelector('#before').src.startsWith('blob:') && window.sameLoad")
+        assert page.input_value("#wipe") == "50"
+        assert serious(page) == []
+        shown(page, "redone")
+        page.click("#redo")
+        assert (page.input_value("#expressiveness"), page.input_value("#face")) == ("0.5", "0")
+        page.click("#again button[value=no]")
+        assert tab.problems == []
+
+
 def test_two_people_hear_of_each_other(browser: Any, site: Site, night: str) -> None:  # noqa: F811
     with signed_in(browser, site) as first, signed_in(browser, site) as second:
         for tab, name in ((first, "Ada"), (second, "Ben")):
