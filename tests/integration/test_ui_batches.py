@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.integration.test_ui import (  # noqa: F401  # browser and site are fi
     browser,
     pytestmark,
     serious,
+    shown,
     signed_in,
     site,
     until,
@@ -53,13 +53,6 @@ def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
 def reviews_of(site: Site, shot: str) -> list[Any]:  # noqa: F811
     with site.gateway.connect(token=TOKEN) as connection:
         return list(batch.get_shot(connection, "ui-night", shot).reviews)
-
-
-def shown(page: Any, name: str) -> None:
-    """Keep a picture of the page where a person wants to look at it."""
-    if folder := os.environ.get("DUBSTAGE_UI_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night: str) -> None:  # noqa: F811
