@@ -770,7 +770,8 @@ def _decision_from(request: pb.ReviewShotRequest, record: ShotRecord) -> Decisio
         note=request.note,
         frame=request.frame if request.HasField("frame") else None,
         region=region_from(region.x, region.y, region.width, region.height) if request.HasField("region") else None,
-        reviewer=request.reviewer,
+        # The name that a proxy has checked counts in place of the one that the caller gives.
+        reviewer=caller.user or request.reviewer,
         assignee=request.assignee,
     )
     by = f"{caller.tenant} {caller.fingerprint}".strip()

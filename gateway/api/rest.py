@@ -53,6 +53,7 @@ from gateway.api.uploads import READY_KEY
 from gateway.media.uploads import PIECE_BYTES
 from gateway.settings import GatewaySettings
 from gateway.ui.pages import Pages
+from gateway.ui.proxy import PEER, ProxyUsers
 from gateway.ui.session import Sessions
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
@@ -437,13 +438,14 @@ class RestApplication:
     Args:
         channel: channel to the gRPC server of this process.
         settings: settings of the gateway.
+        proxy: finds the users whom a proxy has signed in; None: there is no such proxy.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, settings: GatewaySettings) -> None:
+    def __init__(self, channel: grpc.aio.Channel, settings: GatewaySettings, proxy: ProxyUsers | None = None) -> None:
         self._calls = _Calls(channel, settings)
         self._channel = channel
         self._max_bytes = settings.max_message_bytes
-        self._sessions = Sessions(settings)
+        self._sessions = Sessions(settings, proxy)
         self._openapi = json.dumps(openapi_document(ROUTES), indent=1).encode()
         verbs = sorted({route.verb for route in ROUTES})
         pages = Pages(self._sessions, settings, self._called_by_page, self._download_to_page)
@@ -641,6 +643,7 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.app_state = {**self.app_state, PEER: self.client[0] if self.client else ""}
         self.loop.call_later(FIRST_REQUEST_S, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
@@ -660,11 +663,13 @@ class RestServer:
     Args:
         target: gRPC target of the gateway without TLS, such as `unix:PATH`.
         settings: settings of the gateway; `http_port` is the port.
+        proxy: finds the users whom a proxy has signed in; None: there is no such proxy.
     """
 
-    def __init__(self, target: str, settings: GatewaySettings) -> None:
+    def __init__(self, target: str, settings: GatewaySettings, proxy: ProxyUsers | None = None) -> None:
         self.target = target
         self._settings = settings
+        self._proxy = proxy
         self._channel: grpc.aio.Channel | None = None
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -683,7 +688,7 @@ class RestServer:
         self._channel = grpc.aio.insecure_channel(self.target, options=options)
         self._server = _Server(
             uvicorn.Config(
-                RestApplication(self._channel, settings).application,
+                RestApplication(self._channel, settings, self._proxy).application,
                 http=_Connection,
                 ws="none",
                 lifespan="off",

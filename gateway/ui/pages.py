@@ -175,7 +175,7 @@ class Pages:
         return answer
 
     async def _page(self, page: Page, request: Request) -> Response:
-        caller = Caller(f"Bearer {token}" if (token := self._sessions.token(request)) else "", self._call)
+        caller, user = Caller(self._sessions.of_page(request), self._call), self._sessions.user(request).name
         values: Mapping[str, object] = {}
         refusal, number = "", 200
         try:
@@ -189,7 +189,8 @@ class Pages:
             refusal, number = _sentence(error), _STATUS.get(error.code(), 400)
         if refusal:
             return self._html("message.html.j2", page.title, {"message": refusal}, number, section=page.section or page.path)
-        return self._html(page.template, page.title, {**request.path_params, **values}, section=page.section or page.path)
+        values = {**request.path_params, **values}
+        return self._html(page.template, page.title, values, section=page.section or page.path, user=user)
 
     async def _first(self, _: Request) -> Response:
         return _headed(RedirectResponse(f"/ui{PAGES[0].path}", 303))
@@ -208,6 +209,8 @@ class Pages:
         return response
 
     async def _sign_in_page(self, request: Request) -> Response:
+        if self._sessions.user(request).authorization:
+            return _headed(RedirectResponse(_own_path(request.query_params.get("next", "")), 303))
         return self._refused(request) or self._sign_in_form(request.query_params.get("next", ""))
 
     def _sign_in_form(self, after: str, problem: str = "", number: int = 200) -> Response:
@@ -251,12 +254,15 @@ class Pages:
             )
         return self._html("message.html.j2", "Refused", {"message": _capitalised(text)}, 403) if text else None
 
-    def _html(self, template: str, title: str, values: Mapping[str, object], number: int = 200, *, section: str = "") -> Response:
+    def _html(
+        self, template: str, title: str, values: Mapping[str, object], number: int = 200, *, section: str = "", user: str = ""
+    ) -> Response:
         text = self._environment.get_template(template).render(
             title=title,
             nav=[page for page in PAGES if page.nav],
             section=section,
-            signed_in=self._sessions.needs_token and bool(section),
+            signed_in=self._sessions.needs_token and bool(section) and not user,
+            user=user,
             **values,
         )
         return _headed(HTMLResponse(text, number, {"Cache-Control": "no-store"}))

@@ -22,7 +22,7 @@ let known = 0;
 
 document.title = `${id} – dubstage`;
 at("back-to-batch").href += `?${query}`;
-at("reviewer").value = localStorage.getItem("dubstage-reviewer") ?? "";
+if (!at("reviewer").readOnly) at("reviewer").value = localStorage.getItem("dubstage-reviewer") ?? "";
 at("reviewer").addEventListener("change", () => localStorage.setItem("dubstage-reviewer", at("reviewer").value));
 
 function badge(place, [look, text]) {
