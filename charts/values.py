@@ -185,7 +185,7 @@ def own_properties(name: str) -> Schema:
         "proxySecret": closed(
             {
                 "name": text(
-                    "Secret with the users of an OIDC proxy, whose headers and networks are settings; empty: there is no such proxy",
+                    "Secret with the users of an OIDC proxy, whose headers and networks are settings; empty: there is none",
                     OBJECT_NAME,
                 ),
                 "usersKey": text("key of the users in the Secret", SECRET_KEY),
