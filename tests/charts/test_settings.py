@@ -88,7 +88,7 @@ def test_any_setting_of_a_service_reaches_it(component: str, tmp_path: Path, mon
             value = "10.0.0.0/8"
         elif name in ("proxy_user_header", "proxy_groups_header"):
             # The header of the user needs tokens and users.
-            value = "X-User"
+            value = "x-user"
             sets += ["gateway.tokensSecret.name=tokens", "gateway.proxySecret.name=users"]
         expected[name] = value
         text = f"{value:g}" if isinstance(value, float) else str(value).lower()
