@@ -21,7 +21,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -380,7 +380,7 @@ class _Calls:
     async def upload(
         self, method: MethodDescriptor, first: Message, body: AsyncIterator[bytes], metadata: grpc.aio.Metadata
     ) -> Message:
-        """Send a first message, and the body in pieces when the server is ready for it."""
+        """Send a first message, and the body in pieces when the server is ready. Of a call that ends first, no more is read."""
         piece_of = GetMessageClass(method.input_type)
         make = self._channel.stream_unary(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)
         call: Any = make(metadata=metadata, timeout=self._settings.max_deadline_s)
@@ -390,9 +390,7 @@ class _Calls:
                 await call.write(first)
                 # A refused call has initial metadata too, empty ones, a moment before its status.
                 if READY_KEY in await call.initial_metadata():
-                    async for piece in _pieces(body):
-                        await call.write(piece_of(data=piece))
-                    await call.done_writing()
+                    await _unless_ended(call, _sent(call, piece_of, body))
             response: Message = await call
             return response
         finally:
@@ -410,6 +408,26 @@ class _Calls:
                     return
                 before = found
                 await asyncio.sleep(_POLL_S)
+
+
+async def _sent(call: Any, piece_of: type[Any], body: AsyncIterator[bytes]) -> None:
+    """Send a body in pieces."""
+    async for piece in _pieces(body):
+        await call.write(piece_of(data=piece))
+    await call.done_writing()
+
+
+async def _unless_ended(call: Any, work: Coroutine[Any, Any, None]) -> None:
+    """Do work for a call, and stop the work when the call ends: a client that sends nothing more holds no connection."""
+    sending, ended = asyncio.ensure_future(work), asyncio.ensure_future(call.code())
+    try:
+        await asyncio.wait({sending, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        for task in (sending, ended):
+            task.cancel()
+        await asyncio.gather(sending, ended, return_exceptions=True)
 
 
 async def _pieces(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

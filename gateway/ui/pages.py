@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
 _STATUS: Final = {grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503}
 """Statuses of HTTP for refusals of RPCs. Others: 400."""
 _LONGEST_FORM: Final = 16 << 10
+FORM_S: Final = 20.0
+"""Seconds in which a form arrives."""
 _OWN_PATH: Final = re.compile(r"/ui(/[\w.~/-]*)?")
 _LIST_OPERATIONS: Final = operations_pb2.DESCRIPTOR.services_by_name["Operations"].methods_by_name["ListOperations"]
 
@@ -289,14 +292,15 @@ def _own_path(text: str) -> str:
 
 
 async def _form(request: Request) -> Mapping[str, str] | None:
-    """Return the fields of a small form; None: the form is too large."""
+    """Return the fields of a small form; none, if the form does not arrive in time; None: the form is too large."""
     body = b""
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > _LONGEST_FORM:
-                return None
-    except ClientDisconnect:
+        async with asyncio.timeout(FORM_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > _LONGEST_FORM:
+                    return None
+    except (ClientDisconnect, TimeoutError):
         return {}
     return {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).items()}
 
