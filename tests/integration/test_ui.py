@@ -187,8 +187,8 @@ def test_dub_from_upload_to_download(site: Site, dub: str, browser: Any, media: 
         with page.expect_download() as download:
             page.click("#download")
         download.value.save_as(tmp_path / "video.mp4")
-        (written,) = media.root.glob("img-src-x*-dub-*.mp4")
-        assert (tmp_path / "video.mp4").read_bytes() == written.read_bytes()
+        # Other tests may have begun further dubs of the film.
+        assert (tmp_path / "video.mp4").read_bytes() in [path.read_bytes() for path in media.root.glob("img-src-x*-dub-*.mp4")]
         assert tab.problems == []
 
 
