@@ -111,7 +111,8 @@ class ProxyUsers:
         if not names or not self._is_of_proxy(request):
             return _NOBODY
         name = _text(names[0])
-        if len(names) > 1 or not name or len(name) > _MOST_NAME or not name.isprintable():
+        # Some providers let users choose their names: no user may have the name of a group.
+        if len(names) > 1 or not name or len(name) > _MOST_NAME or not name.isprintable() or name.startswith(_GROUP):
             return ProxyUser(name="?", refusal=f"the header {self._header} names no user, or several: check the proxy")
         groups = [_text(part) for line in self._groups_of(request) for part in line.split(",")]
         known = self._current_users()

@@ -98,7 +98,12 @@ def door_settings(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("eve@example.com", "eve@example.com is no user of this gateway"), ("", "names no user"), ("a" * 201, "names no user")],
+    [
+        ("eve@example.com", "eve@example.com is no user of this gateway"),
+        ("", "names no user"),
+        ("@Dubbing", "names no user"),
+        ("a" * 201, "names no user"),
+    ],
 )
 def test_unknown_users_are_refused(tmp_path: Path, name: str, said: str) -> None:
     door = Door(tmp_path)
