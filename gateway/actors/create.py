@@ -223,12 +223,13 @@ async def create_actor(
                 info = await one_video(takes, workspace, request.threads, on_progress)
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
                 enrolled = await _learn(shot, request, digests, note, on_progress)
-                more = await _keep_pictures(shot, info.path, artefacts, note, request.threads)
+                more = await _keep_for_live(shot, info.path, artefacts, note)
                 if len(takes) == 1 and more["footage"].sha256 != footage_sha256:
                     raise InvalidRequestError(
                         f"{request.footage} changed while the person was enrolled: enrol again when no program writes the file",
                         field="video",
                     )
+                more[PICTURE] = await _keep_picture(shot, artefacts, note, request.threads)
                 await in_thread(operation.confirm)
                 # A thread goes on when its caller is cancelled, so the enrolment ends only when the thread has stored the actor.
                 stored = await in_thread(
@@ -304,19 +305,21 @@ def _warnings(shot: FootageAnalysis, request: EnrolRequest, enrolled: EnrolledAc
     ]
 
 
-async def _keep_pictures(
-    shot: FootageAnalysis, footage: Path, artefacts: ArtefactStore, note: OnBlob, threads: int
-) -> dict[str, ArtefactRef]:
-    """Store what is shown of the person: a small picture, and for live streams the footage and the first KEPT_FRAMES face records,
-    without landmarks.
-    """
-    rows = shot.rows[shot.rows >= 0][:KEPT_FRAMES]
-    faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows.tolist()))
+async def _keep_for_live(shot: FootageAnalysis, footage: Path, artefacts: ArtefactStore, note: OnBlob) -> dict[str, ArtefactRef]:
+    """Store what live streams show: the footage, and the person's first KEPT_FRAMES face records without landmarks."""
+    rows = shot.rows
+    faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows[rows >= 0][:KEPT_FRAMES].tolist()))
     kept = {name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
     records = await _stored(lambda: artefacts.put_arrays(kept), note)
     video = await _stored(lambda: _keep_footage(artefacts, footage), note)
+    return {"faces": records, "footage": video}
+
+
+async def _keep_picture(shot: FootageAnalysis, artefacts: ArtefactStore, note: OnBlob, threads: int) -> ArtefactRef:
+    """Store the small picture of the person: the clearest of the first KEPT_FRAMES faces."""
+    rows = shot.rows[shot.rows >= 0][:KEPT_FRAMES]
     jpeg = await in_thread(clearest_picture, shot.info, shot.workspace.faces, rows, threads)
-    return {"faces": records, "footage": video, PICTURE: await _stored(lambda: artefacts.put_bytes(jpeg), note)}
+    return await _stored(lambda: artefacts.put_bytes(jpeg), note)
 
 
 async def _stored(put: Callable[[], ArtefactRef], note: OnBlob) -> ArtefactRef:
