@@ -67,6 +67,8 @@ SET_BY_THE_CHART: Final = frozenset(
         *(
             "tenant",
             "tenant_limits_file",
+            "proxy_users_file",
+            "proxy_secret_file",
             "data_dir",
             "media_dir",
             "database_url",

@@ -11,6 +11,7 @@ from charts.rules import (
     DURATION,
     OBJECT_NAME,
     PEERS,
+    SECRET_KEY,
     Schema,
     autoscaling,
     closed,
@@ -183,6 +184,19 @@ def own_properties(name: str) -> Schema:
         "media": volume("media", "claim", "hostPath", "emptyDir"),
         "tokensSecret": secret(
             "Secret with the tokens that the gateway accepts; empty: no tokens", key="key of the tokens in the Secret"
+        ),
+        "proxySecret": closed(
+            {
+                "name": text(
+                    "Secret with the users of an OIDC proxy, whose headers and networks are settings; empty: there is none",
+                    OBJECT_NAME,
+                ),
+                "usersKey": text("key of the users in the Secret", SECRET_KEY),
+                "secretKey": text(
+                    "key of the secret that the proxy sends; empty: settings.proxy_networks alone tells the proxy",
+                    r"^[-._a-zA-Z0-9]*$",
+                ),
+            }
         ),
         "tenantLimits": TENANT_LIMITS,
         "requireClientCertificate": flag("whether callers need a certificate of the authority; needs global.tls.enabled"),

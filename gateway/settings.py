@@ -33,6 +33,9 @@ _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
 _BOOL: Final[TypeAdapter[bool]] = TypeAdapter(bool)
 
 
+_HEADER: Final = r"^[A-Za-z0-9-]*$"
+
+
 class RequireConsent(StrEnum):
     """Consent records that an installation asks for."""
 
@@ -46,6 +49,26 @@ class GatewaySettings(StageSettings):
 
     port: int = Field(DEFAULT_PORTS["gateway"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
     http_port: int = Field(0, ge=0, le=65535, description="port of the same RPCs over HTTP/JSON (docs/integrating.md); 0 is off")
+    proxy_user_header: str = Field(
+        "",
+        max_length=100,
+        pattern=_HEADER,
+        description="header in which an OIDC proxy names the user, such as X-Forwarded-Email (docs/ui.md); empty: off",
+    )
+    proxy_groups_header: str = Field(
+        "", max_length=100, pattern=_HEADER, description="header with the groups of the user, with commas between them"
+    )
+    proxy_users_file: Path | None = Field(
+        None, description="file of the users of the proxy, `TENANT USER` or `TENANT @GROUP` a line, read again when it changes"
+    )
+    proxy_networks: str = Field(
+        "",
+        max_length=1000,
+        description="networks of the proxy, CIDRs with commas between them; requests from elsewhere name no user",
+    )
+    proxy_secret_file: Path | None = Field(
+        None, description="file with the secret that the proxy sends in the header X-Dubstage-Proxy-Secret"
+    )
     tenant: str = Field(
         DEFAULT_TENANT,
         max_length=31,
@@ -246,7 +269,21 @@ class GatewaySettings(StageSettings):
             )
         return url
 
-    @field_validator("webhook_networks")
+    @model_validator(mode="after")
+    def _proxy_whole(self) -> Self:
+        if not self.proxy_user_header:
+            return self
+        if self.auth_token_file is None:
+            raise ValueError("proxy_user_header needs auth_token_file: without tokens every caller is trusted")
+        if self.proxy_users_file is None:
+            raise ValueError("proxy_user_header needs proxy_users_file, which says for which tenant a user works")
+        if not self.proxy_networks and self.proxy_secret_file is None:
+            raise ValueError(
+                "proxy_user_header needs proxy_networks or proxy_secret_file: otherwise every caller could name a user"
+            )
+        return self
+
+    @field_validator("webhook_networks", "proxy_networks")
     @classmethod
     def _networks(cls, text: str) -> str:
         try:

@@ -15,7 +15,7 @@ from typing import Final
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.actors.stored import StoredActor
+from gateway.actors.stored import PICTURE, StoredActor
 from gateway.actors.watch import while_allowed
 from gateway.async_utilities import in_stoppable_thread, in_thread
 from gateway.consent.record import Consent, ConsentUse
@@ -24,6 +24,7 @@ from gateway.dub.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
 from gateway.dub.disk import MAX_JOB_BYTES, job_folder
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice, about_faces
+from gateway.dub.face_list import clearest_picture
 from gateway.dub.face_records import embed_every
 from gateway.dub.footage import check_length
 from gateway.dub.job_key import enrolment_key
@@ -231,6 +232,7 @@ async def create_actor(
                         f"{request.footage} changed while the person was enrolled: enrol again when no program writes the file",
                         field="video",
                     )
+                more[PICTURE] = await _keep_picture(shot, artefacts, note, request.threads)
                 await in_thread(operation.confirm)
                 # A thread goes on when its caller is cancelled, so the enrolment ends only when the thread has stored the actor.
                 stored = await in_thread(
@@ -314,6 +316,13 @@ async def _keep_for_live(shot: FootageAnalysis, footage: Path, artefacts: Artefa
     records = await _stored(lambda: artefacts.put_arrays(kept), note)
     video = await _stored(lambda: _keep_footage(artefacts, footage), note)
     return {"faces": records, "footage": video}
+
+
+async def _keep_picture(shot: FootageAnalysis, artefacts: ArtefactStore, note: OnBlob, threads: int) -> ArtefactRef:
+    """Store the small picture of the person: the clearest of the first KEPT_FRAMES faces."""
+    rows = shot.rows[shot.rows >= 0][:KEPT_FRAMES]
+    jpeg = await in_thread(clearest_picture, shot.info, shot.workspace.faces, rows, threads)
+    return await _stored(lambda: artefacts.put_bytes(jpeg), note)
 
 
 async def _stored(put: Callable[[], ArtefactRef], note: OnBlob) -> ArtefactRef:

@@ -23,6 +23,7 @@ from gateway.actors.job_blobs import JobBlobs, check_enrolment
 from gateway.actors.receipts import ErasureReceipt, now
 from gateway.actors.stored import (
     ENROLMENT,
+    PICTURE,
     ActorSummary,
     StoredActor,
     add_actor,
@@ -44,12 +45,15 @@ from gateway.database.session import Database
 from gateway.dub.enrol import EnrolledActor
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailableError, StorageRefusedError
+from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 _TRIES: Final = 5
 """Most looks at a store that another process marks at the same time."""
+
+MOST_PICTURE_BYTES: Final = 1 << 20
+"""Largest picture of an actor that is read, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +314,26 @@ class ActorStore:
                 raise not_enrolled(actor_id)
             summary = summary_of(session, row, self._artefacts, self._database.where, read_blob=True)
         return self._with_problems([summary])[0]
+
+    def picture(self, actor_id: str) -> bytes:
+        """Return the small picture of an actor, JPEG.
+
+        Raises:
+            ActorError: there is no actor of this id.
+            ConsentRefusedError: the consent does not hold any more: the person may not be shown.
+            ArtefactNotFoundError: the actor has no picture, because an earlier dubstage enrolled the person, or the blob is gone.
+            ArtefactCorruptError: the blob is damaged.
+        """
+        with self._database.reading() as session:
+            if row_of(session, actor_id) is None:
+                raise not_enrolled(actor_id)
+            self.consents.check_within(session, [], actor_id=actor_id)
+            ref = artefacts_of(session, actor_id).get(PICTURE)
+        if ref is None:
+            raise ArtefactNotFoundError(
+                f"actor {actor_id} has no picture: an earlier dubstage enrolled the person", resource=actor_id
+            )
+        return self._artefacts.get_bytes(ref, max_bytes=MOST_PICTURE_BYTES)
 
     def list(self, *, after: str = "", limit: int = 100) -> Sequence[ActorSummary]:
         """Return at most `limit` actors in the order of their ids, beginning behind the id `after`.

@@ -70,6 +70,8 @@ def already_enrolled(actor_id: str) -> InvalidRequestError:
 
 ENROLMENT: Final = "enrolment"
 """Kind of the blob that holds what was learned of a person."""
+PICTURE: Final = "picture"
+"""Kind of the blob that holds a small picture of a person, JPEG. People whom an earlier version enrolled have none."""
 SUPERSEDED: Final = "superseded"
 """First word of the kinds of blobs that an enrolment made and replaced. Nothing uses these blobs. They are counted, so that an
 erasure deletes them.
@@ -149,6 +151,11 @@ class ActorSummary:
     lag_frames: int | None
     damage: str = ""
     consent_problem: str = ""
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether there is a picture that may be shown now."""
+        return PICTURE in self.artefacts and not self.consent_problem
 
 
 def check_enrolled_for(actor: StoredActor, method: str) -> None:

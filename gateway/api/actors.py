@@ -269,6 +269,11 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         """Return one actor."""
         return actor_message(await asyncio.to_thread(self._context.actors.show, _id_of(request.name)))
 
+    async def GetActorPicture(self, request: pb.GetActorPictureRequest, context: Any) -> pb.ActorPicture:  # noqa: N802
+        """Return the picture of one actor."""
+        jpeg = await asyncio.to_thread(self._context.actors.picture, _id_of(request.name))
+        return pb.ActorPicture(media_type="image/jpeg", data=jpeg)
+
     async def ListActors(self, request: pb.ListActorsRequest, context: Any) -> pb.ListActorsResponse:  # noqa: N802
         """List actors in the order of their ids."""
         size = page_size_from(request.page_size)

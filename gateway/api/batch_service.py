@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 
 from google.protobuf import empty_pb2
 
-from dubstage.client.arrays import rational
+from dubstage.client.arrays import number_of, rational
+from dubstage.client.names import face_fields
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
@@ -195,9 +196,43 @@ def shown_shot(views: BatchViews, batch: str, shot_id: str, told: Told) -> pb.Sh
     shot = store.shot(batch, row)
     message.footage_uri = told(shot.footage)
     message.quality.CopyFrom(_quality_message(shot.quality))
+    message.options.CopyFrom(_options_message(shot))
     message.reviews.extend(map(_review_message, store.decisions(batch, shot_id)))
     message.risk_reasons.extend(map(told, reasons_of(record)))
     return message
+
+
+def _options_message(shot: ShotSpec) -> pb.ShotOptions:
+    """Return the options that a person can change."""
+    return pb.ShotOptions(
+        method=shot.method or "",
+        **face_fields(shot.face),
+        fit=number_of(gateway_pb2.Fit, "FIT_", shot.fit),
+        expression=number_of(gateway_pb2.Expression, "EXPRESSION_", shot.expression or 0),
+        expressiveness=shot.expressiveness,
+        skip_personalization=not shot.personalize,
+        seed=shot.seed,
+    )
+
+
+def _options_from(message: pb.ShotOptions) -> dict[str, Any]:
+    """Return the fields of a shot that a message changes.
+
+    Raises:
+        InvalidRequestError: a value is wrong.
+    """
+    found: dict[str, Any] = {name: getattr(message, name) for name in ("expressiveness", "seed") if message.HasField(name)}
+    if message.HasField("method"):
+        found["method"] = message.method or None
+    if face := _face_text(message):
+        found["face"] = face
+    if message.HasField("fit"):
+        found["fit"] = _fit(message.fit)
+    if message.HasField("expression"):
+        found["expression"] = expression_of(message.expression) or None
+    if message.HasField("skip_personalization"):
+        found["personalize"] = not message.skip_personalization
+    return found
 
 
 def _quality_message(quality: Quality) -> pb.BatchQuality:
@@ -516,7 +551,7 @@ def _line_fields(line: gateway_pb2.DubLine) -> dict[str, Any]:
     return row
 
 
-def _face_text(message: pb.BatchRow) -> str:
+def _face_text(message: pb.BatchRow | pb.ShotOptions) -> str:
     """Return the face of a row as a manifest's row names it; empty: the row names none."""
     match message.WhichOneof("face"):
         case "face_id":
@@ -654,10 +689,11 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         store, _ = self._batches.views.store(name)
         pictures = store.thumbnails(name, [view.records[row].id for row in rows]) if thumbnails else {}
         shots = []
+        specs = store.manifest(name)
         for row in rows:
             record = view.records[row]
             message = shot_message(name, row, record, told, view.reviews.get(record.id))
-            message.footage_uri = told(store.shot(name, row).footage)
+            message.footage_uri = told(specs[row].footage)
             message.thumbnail = pictures.get(record.id, b"")
             shots.append(message)
         return pb.ListShotsResponse(shots=shots, next_page_token=token)
@@ -685,9 +721,10 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
 
     async def RetryBatch(self, request: pb.RetryBatchRequest, context: Any) -> pb.Batch:  # noqa: N802
         """Let shots begin anew: those that are named or rejected, or all that failed or were cancelled."""
-        return self._message(
-            await self._batches.retry(batch_id_from(request.name), list(request.shot_ids), rejected=request.rejected)
-        )
+        with within("options"):
+            options = _options_from(request.options)
+        name, ids = batch_id_from(request.name), list(request.shot_ids)
+        return self._message(await self._batches.retry(name, ids, rejected=request.rejected, options=options))
 
     async def DeleteBatch(self, request: pb.DeleteBatchRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
         """Remove a batch whose shots have all ended."""
@@ -733,7 +770,8 @@ def _decision_from(request: pb.ReviewShotRequest, record: ShotRecord) -> Decisio
         note=request.note,
         frame=request.frame if request.HasField("frame") else None,
         region=region_from(region.x, region.y, region.width, region.height) if request.HasField("region") else None,
-        reviewer=request.reviewer,
+        # The name that a proxy has checked counts in place of the one that the caller gives.
+        reviewer=caller.user or request.reviewer,
         assignee=request.assignee,
     )
     by = f"{caller.tenant} {caller.fingerprint}".strip()

@@ -13,7 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
@@ -27,7 +28,7 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch import changes
 from gateway.batch.changes import batch_event, current_records, review_event
 from gateway.batch.local import run_in_process
-from gateway.batch.manifest import Manifest
+from gateway.batch.manifest import ActorLookup, Manifest
 from gateway.batch.records import Progress, progress_of
 from gateway.batch.reviews import Decision, present, rejected_ids
 from gateway.batch.risk import risk_of
@@ -276,6 +277,7 @@ class Batches:
     ) -> None:
         self._settings = settings
         self._shared = context.actors.database.shared
+        self._actors = context.actors
         self._audit = context.actors.audit
         self._jobs = BatchJobs(settings, context, shared, on_end)
         self._runner = self._jobs.runner()
@@ -429,17 +431,20 @@ class Batches:
         # As with other changes of a batch, the entry follows the change. The event is written with the entry.
         await in_thread(self._reviews.add_ended, REVIEW, ReviewOrder(batch=name, decision=decision).model_dump_json().encode())
 
-    async def retry(self, name: str, ids: Sequence[str], *, rejected: bool = False) -> BatchView:
+    async def retry(
+        self, name: str, ids: Sequence[str], *, rejected: bool = False, options: Mapping[str, Any] = MappingProxyType({})
+    ) -> BatchView:
         """Let shots of a batch begin anew; without ids, all that failed or were cancelled.
 
         Args:
             name: name of the batch.
             ids: shots that are named.
             rejected: the shots whose present videos are rejected too. If there are none and no shot is named, nothing begins.
+            options: other options for the one named shot, by field of ShotSpec.
 
         Raises:
             BatchNotFoundError: there is no such batch or shot.
-            InvalidRequestError: a named shot is running, or the batch belongs to another engine.
+            InvalidRequestError: a named shot is running, an option is wrong, or the batch belongs to another engine.
         """
         store, facts = await in_thread(self.views.store, name)
         if rejected:
@@ -447,15 +452,16 @@ class Batches:
             ids = list(dict.fromkeys([*ids, *rejected_ids(view.records, view.reviews)]))
             if not ids:
                 return view
-        if facts.engine == "kubernetes":
-            await in_thread(changes.retry_in_cluster, store, name, ids)
-        elif facts.engine == "gateway":
-            await in_thread(changes.begin_anew, self._settings, store, name, ids)
-        else:
+        if facts.engine not in ("gateway", "kubernetes"):
             raise InvalidRequestError(
                 f"batch {name} belongs to the engine {facts.engine}: retry its shots with `dubstage batch retry`", field="batch_id"
             )
-        await in_thread(self._audit.record, batch_event(EventKind.BATCH_RETRIED, name, ids))
+        options = await in_thread(changes.check_options, store, name, ids, options, ActorLookup(self._actors).method_of)
+        if facts.engine == "kubernetes":
+            await in_thread(changes.retry_in_cluster, store, name, ids, options)
+        else:
+            await in_thread(changes.begin_anew, self._settings, store, name, ids, options)
+        await in_thread(self._audit.record, batch_event(EventKind.BATCH_RETRIED, name, ids, options=options))
         if facts.engine == "gateway":
             await self._work_on(name, check_films=False)
         return await self.view(name)

@@ -196,6 +196,7 @@ def actor_message(actor: ActorSummary) -> pb.Actor:
         lag_frames=actor.lag_frames or 0,
         damage=actor.damage,
         consent_problem=actor.consent_problem,
+        has_picture=actor.has_picture,
         artefacts=[
             common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
             for _, ref in sorted(actor.artefacts.items())

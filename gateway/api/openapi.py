@@ -176,12 +176,13 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
         elif text := comments().get(request.fields_by_name[parameter["name"]].full_name):
             parameter["description"] = text
     fixed = re.findall(r"\{(\w+)=", route.template)
+    ranged = route.gives_file and method.server_streaming
     found: dict[str, Any] = {
         "operationId": method.name,
         "tags": [method.containing_service.name],
         "parameters": parameters,
         "responses": {
-            **(_FILE_RESPONSES if route.gives_file else {"200": _response(method, schemas)}),
+            **(_FILE_RESPONSES if ranged else {"200": _response(method, schemas)}),
             "default": {
                 "description": "The request failed.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -193,7 +194,7 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
     if route.takes_file:
         parameters += _upload_headers()
         found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
-    elif route.gives_file:
+    elif ranged:
         parameters += [_header("Range", "One range of bytes, such as `bytes=0-99`."), _header("If-Range", "The ETag of the file.")]
     elif route.has_body:
         found["requestBody"] = {"content": {"application/json": {"schema": _reference(request, schemas)}}}
@@ -236,6 +237,8 @@ def _header(name: str, text: str) -> dict[str, Any]:
 
 
 def _response(method: MethodDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
+    if method.name == "GetActorPicture":
+        return {"description": "The picture.", "content": {"image/jpeg": {}}}
     schema = _reference(method.output_type, schemas)
     if method.server_streaming:
         text = "Server-Sent Events: one event per message, then the event `end`, or the event `error`."

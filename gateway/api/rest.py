@@ -6,7 +6,7 @@ deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping
 * A stream of responses, and an operation that is asked for with `Accept: text/event-stream`, is sent as Server-Sent Events: one
   event per message, then the event `end`; or the event `error`.
 * With `body: "data"` in the contract, the body of the request is a file, or the part of it that `Content-Range` names. With
-  `response_body: "data"`, the answer is a file, or the part that `Range` names. `Repr-Digest` (RFC 9530) has its SHA-256.
+  `response_body: "data"`, the answer is a file. The file of a stream has ranges (`Range`) and `Repr-Digest` (RFC 9530).
 * A browser that is signed in to the pages (gateway/ui) sends a cookie in place of `authorization`. The cookie counts only in
   requests that a page of this server sends.
 * An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
@@ -21,7 +21,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,6 +53,7 @@ from gateway.api.uploads import READY_KEY
 from gateway.media.uploads import PIECE_BYTES
 from gateway.settings import GatewaySettings
 from gateway.ui.pages import Pages
+from gateway.ui.proxy import PEER, ProxyUsers
 from gateway.ui.session import Sessions
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
@@ -83,6 +84,13 @@ _EVENTS: Final = "text/event-stream"
 _FILE: Final = "data"
 """Field of a message that is the body of a request or a response."""
 _DOWNLOAD: Final = media_pb2.DESCRIPTOR.services_by_name["MediaService"].methods_by_name["DownloadFile"]
+_SMALL_FILE: Final = {
+    "Cache-Control": "private, no-store",
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Headers of a file that is sent whole, such as the picture of a person, which no browser keeps after an erasure."""
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "OK": 200,
     "CANCELLED": 499,
@@ -115,7 +123,7 @@ class HttpRoute:
         pattern: matches a path; its groups are the fields of the request that the path gives.
         has_body: whether the body is the request. Otherwise the query gives the fields that are not in the path.
         takes_file: whether the body is a file, which the RPC takes in pieces.
-        gives_file: whether the answer is a file, which the RPC sends in pieces.
+        gives_file: whether the answer is a file, which the RPC sends in pieces if it is a stream.
         method: the RPC.
     """
 
@@ -372,7 +380,7 @@ class _Calls:
     async def upload(
         self, method: MethodDescriptor, first: Message, body: AsyncIterator[bytes], metadata: grpc.aio.Metadata
     ) -> Message:
-        """Send a first message, and the body in pieces when the server is ready for it."""
+        """Send a first message, and the body in pieces when the server is ready. Of a call that ends first, no more is read."""
         piece_of = GetMessageClass(method.input_type)
         make = self._channel.stream_unary(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)
         call: Any = make(metadata=metadata, timeout=self._settings.max_deadline_s)
@@ -382,9 +390,7 @@ class _Calls:
                 await call.write(first)
                 # A refused call has initial metadata too, empty ones, a moment before its status.
                 if READY_KEY in await call.initial_metadata():
-                    async for piece in _pieces(body):
-                        await call.write(piece_of(data=piece))
-                    await call.done_writing()
+                    await _unless_ended(call, _sent(call, piece_of, body))
             response: Message = await call
             return response
         finally:
@@ -402,6 +408,26 @@ class _Calls:
                     return
                 before = found
                 await asyncio.sleep(_POLL_S)
+
+
+async def _sent(call: Any, piece_of: type[Any], body: AsyncIterator[bytes]) -> None:
+    """Send a body in pieces."""
+    async for piece in _pieces(body):
+        await call.write(piece_of(data=piece))
+    await call.done_writing()
+
+
+async def _unless_ended(call: Any, work: Coroutine[Any, Any, None]) -> None:
+    """Do work for a call, and stop the work when the call ends: a client that sends nothing more holds no connection."""
+    sending, ended = asyncio.ensure_future(work), asyncio.ensure_future(call.code())
+    try:
+        await asyncio.wait({sending, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        for task in (sending, ended):
+            task.cancel()
+        await asyncio.gather(sending, ended, return_exceptions=True)
 
 
 async def _pieces(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -430,13 +456,14 @@ class RestApplication:
     Args:
         channel: channel to the gRPC server of this process.
         settings: settings of the gateway.
+        proxy: finds the users whom a proxy has signed in; None: there is no such proxy.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, settings: GatewaySettings) -> None:
+    def __init__(self, channel: grpc.aio.Channel, settings: GatewaySettings, proxy: ProxyUsers | None = None) -> None:
         self._calls = _Calls(channel, settings)
         self._channel = channel
         self._max_bytes = settings.max_message_bytes
-        self._sessions = Sessions(settings)
+        self._sessions = Sessions(settings, proxy)
         self._openapi = json.dumps(openapi_document(ROUTES), indent=1).encode()
         verbs = sorted({route.verb for route in ROUTES})
         pages = Pages(self._sessions, settings, self._called_by_page, self._download_to_page)
@@ -497,6 +524,9 @@ class RestApplication:
         metadata, method = self._metadata(request), route.method
         if route.takes_file:
             return await self._upload(method, message, request, metadata)
+        if route.gives_file and not method.server_streaming:
+            found: Any = await self._calls.unary(method, message, metadata)
+            return Response(found.data, headers=_SMALL_FILE, media_type=found.media_type)
         if route.gives_file:
             return await self._download(method, message, request, metadata)
         if method.server_streaming:
@@ -631,6 +661,7 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.app_state = {**self.app_state, PEER: self.client[0] if self.client else ""}
         self.loop.call_later(FIRST_REQUEST_S, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
@@ -650,11 +681,13 @@ class RestServer:
     Args:
         target: gRPC target of the gateway without TLS, such as `unix:PATH`.
         settings: settings of the gateway; `http_port` is the port.
+        proxy: finds the users whom a proxy has signed in; None: there is no such proxy.
     """
 
-    def __init__(self, target: str, settings: GatewaySettings) -> None:
+    def __init__(self, target: str, settings: GatewaySettings, proxy: ProxyUsers | None = None) -> None:
         self.target = target
         self._settings = settings
+        self._proxy = proxy
         self._channel: grpc.aio.Channel | None = None
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -673,7 +706,7 @@ class RestServer:
         self._channel = grpc.aio.insecure_channel(self.target, options=options)
         self._server = _Server(
             uvicorn.Config(
-                RestApplication(self._channel, settings).application,
+                RestApplication(self._channel, settings, self._proxy).application,
                 http=_Connection,
                 ws="none",
                 lifespan="off",

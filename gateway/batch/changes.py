@@ -12,7 +12,8 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
@@ -20,16 +21,27 @@ from gateway.actors.store import ActorStore
 from gateway.audit import AuditEvent, EventKind
 from gateway.audit.log import batch_work
 from gateway.batch.locks import WORKERS_FOLDER, batch_lock
-from gateway.batch.manifest import Manifest
+from gateway.batch.manifest import Manifest, MethodOf, option_mistakes, shot_of
 from gateway.batch.records import progress_of
 from gateway.batch.reviews import Decision
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import CHANGEABLE, ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
 
+if TYPE_CHECKING:
+    from gateway.batch.kubernetes.engine import Submitted
 
-def batch_event(event: EventKind, name: str, ids: Sequence[str] = (), *, rows: int = 0, manifest_sha256: str = "") -> AuditEvent:
+
+def batch_event(
+    event: EventKind,
+    name: str,
+    ids: Sequence[str] = (),
+    *,
+    rows: int = 0,
+    manifest_sha256: str = "",
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> AuditEvent:
     """Return the entry for a change of a batch.
 
     Args:
@@ -38,17 +50,25 @@ def batch_event(event: EventKind, name: str, ids: Sequence[str] = (), *, rows: i
         ids: shots that were named; none: all.
         rows: number of all shots; 0: unknown.
         manifest_sha256: digest of the rows; empty: unknown.
+        options: options of the one shot that were changed.
     """
     details: dict[str, str | int | bool] = {"shots": len(ids) or "all"}
     if rows:
         details["rows"] = rows
     if manifest_sha256:
         details["manifest_sha256"] = manifest_sha256
+    if options:
+        # The log has no numbers with fractions.
+        details |= {"shot": ids[0], **{field: str(value) for field, value in options.items()}}
     return AuditEvent(event=event, work=batch_work(name), details=details)
 
 
 def record_change(
-    settings: GatewaySettings, change: Literal["cancelled", "retried", "removed"], name: str, ids: Sequence[str] = ()
+    settings: GatewaySettings,
+    change: Literal["cancelled", "retried", "removed"],
+    name: str,
+    ids: Sequence[str] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write the entry for a command that changes a batch.
 
@@ -57,8 +77,9 @@ def record_change(
         change: what the command does.
         name: name of the batch.
         ids: shots that were named; none: all.
+        options: options of the one shot that were changed.
     """
-    _record(settings, batch_event(EventKind(f"batch.{change}"), name, ids))
+    _record(settings, batch_event(EventKind(f"batch.{change}"), name, ids, options=options))
 
 
 def record_review(settings: GatewaySettings, name: str, decision: Decision) -> None:
@@ -144,8 +165,62 @@ def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
     return list(ids) or [record.id for record in records if record.state in TO_RETRY]
 
 
-def begin_anew(settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
+def check_options(
+    store: BatchStore, name: str, ids: Sequence[str], options: Mapping[str, Any], method_of: MethodOf
+) -> Mapping[str, Any]:
+    """Return options for the one shot that a retry names, after the checks of a manifest's row.
+
+    Args:
+        store: store of batches.
+        name: name of the batch.
+        ids: shots that the retry names.
+        options: values by field of ShotSpec; none: nothing is checked.
+        method_of: as `manifest_or_mistakes` takes it.
+
+    Raises:
+        BatchNotFoundError: there is no such batch or shot.
+        InvalidRequestError: options are given for no shot or several, an option cannot be changed or has a wrong value, or the shot
+            has not ended. The message names the field.
+    """
+    if not options:
+        return options
+    if len(ids) != 1:
+        raise InvalidRequestError(f"options: name the one shot that takes them, not {len(ids) or 'all'}", field="options")
+    if fixed := [field for field in options if field not in CHANGEABLE]:
+        raise InvalidRequestError(
+            f"{fixed[0][:80]}: cannot be changed in a batch; these options can: {', '.join(CHANGEABLE)}",
+            field=f"options.{fixed[0][:80]}",
+        )
+    store.record(name, ids[0])  # names the shots of the batch if there is none of this id
+    found = zip(store.manifest(name), current_records(store, store.facts(name))[0], strict=True)
+    shot, record = next((shot, record) for shot, record in found if shot.id == ids[0])
+    if record.state not in ENDED:
+        raise InvalidRequestError(f"shot {shot.id} is {record.state}: wait until it has ended, or cancel it first", field="id")
+    changed, mistakes = shot_of(1, {**dict(shot), **options})
+    if changed is not None:
+        mistakes = option_mistakes({1: changed}, method_of)
+    if mistakes:
+        wrong = mistakes[0]
+        field = f"options.{wrong.field}" if wrong.field in CHANGEABLE else wrong.field
+        raise InvalidRequestError(f"{wrong.field}: {wrong.text}", field=field, reasons=[wrong.reason])
+    return options
+
+
+def begin_anew(
+    settings: GatewaySettings,
+    store: BatchStore,
+    name: str,
+    ids: Sequence[str],
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> list[str]:
     """Let shots of a batch wait again, and return their ids; without ids, all in TO_RETRY.
+
+    Args:
+        settings: settings of the process.
+        store: store of batches.
+        name: name of the batch.
+        ids: shots that are named.
+        options: what `check_options` returned: options of the one named shot.
 
     Raises:
         BatchNotFoundError: there is no such batch or shot.
@@ -154,6 +229,9 @@ def begin_anew(settings: GatewaySettings, store: BatchStore, name: str, ids: Seq
     chosen = to_retry(store, name, ids)
     # A submission that runs now has its list of shots, and would not see that some begin anew.
     with batch_lock(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
+        if options:
+            # The options come first: the worker that finds the new record reads them.
+            store.set_options(name, chosen[0], options)
         store.reset(name, chosen)
     return chosen
 
@@ -187,14 +265,31 @@ def send_to_cluster(store: BatchStore, name: str, *, profile: str, workers: int,
     open_engine().submit(store, name, profile=profile, workers=workers, config_map=config_map)
 
 
-def retry_in_cluster(store: BatchStore, name: str, ids: Sequence[str]) -> None:
+def retry_in_cluster(
+    store: BatchStore,
+    name: str,
+    ids: Sequence[str],
+    options: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    workers: int = 0,
+) -> Submitted:
     """Let shots of a batch begin anew in its cluster; without ids, all in TO_RETRY.
+
+    Args:
+        store: store of batches.
+        name: name of the batch.
+        ids: shots that are named.
+        options: what `check_options` returned: options of the one named shot. If the cluster refuses, they hold for the next retry.
+        workers: pods at the same time; 0: as the batch was sent.
 
     See `KubernetesEngine.retry`.
     """
     from gateway.batch.kubernetes import open_engine_of
 
-    open_engine_of(store.facts(name)).retry(store, name, tuple(ids))
+    engine = open_engine_of(store.facts(name))
+    if options:
+        store.set_options(name, ids[0], options)
+    return engine.retry(store, name, tuple(ids), workers=workers)
 
 
 def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool = False) -> None:

@@ -5,6 +5,7 @@
     NAME/shots/ID.json      record of a shot (ShotRecord); no file: the shot waits
     NAME/shots/ID.jpg       picture of the video
     NAME/cancelled/ID       empty file: the shot is cancelled
+    NAME/options/ID.json    options of the shot that were changed since the batch was submitted
     NAME/decisions/ID~NUMBER~TIME~TOKEN.json    decision of a person about the shot (Decision)
 
 Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has
@@ -28,7 +29,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gateway.batch.manifest import Manifest, shots_of
 from gateway.batch.reviews import Decision
-from gateway.batch.types import ENDED, WRITTEN, BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
@@ -269,6 +270,11 @@ def mark_path(name: str, shot_id: str) -> str:
     return f"{name}/cancelled/{shot_id}"
 
 
+def options_path(name: str, shot_id: str) -> str:
+    """Return the path of the changed options of a shot."""
+    return f"{name}/options/{shot_id}.json"
+
+
 def decision_path(name: str, decision: Decision) -> str:
     """Return the path of a decision. Paths of a shot sort in the order of its decisions."""
     time = "".join(filter(str.isdigit, decision.decided_at))
@@ -307,7 +313,7 @@ def damaged(place: str, problem: ValueError) -> ArtefactCorruptError:
     first = problem.errors()[0] if isinstance(problem, ValidationError) else None
     where = "" if first is None else f" ({'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']})"
     # A batch without its facts or its rows cannot be used.
-    alone = "/shots/" in place or "/decisions/" in place
+    alone = any(f"/{folder}/" in place for folder in ("shots", "decisions", "options"))
     remove = "remove the file" if alone else f"remove the folder {place.rpartition('/')[0]}"
     return ArtefactCorruptError(f"{place} is damaged{where}: restore the file from a backup, or {remove}", resource=place)
 
@@ -349,6 +355,7 @@ class BatchStore:
         self._shots: dict[str, tuple[ShotSpec, ...]] = {}
         self._read: dict[str, tuple[Entry, ShotRecord]] = {}
         self._decisions: dict[str, Decision] = {}
+        self._options: dict[str, tuple[Entry, dict[str, Any]]] = {}
 
     @property
     def url(self) -> str:
@@ -440,12 +447,44 @@ class BatchStore:
         return facts
 
     def manifest(self, name: str) -> list[ShotSpec]:
-        """Return the shots of a batch in the order of the rows."""
-        return list(self._all_shots(name))
+        """Return the shots of a batch in the order of the rows, with the options that were changed."""
+        shots = list(self._all_shots(name))
+        entries = {f"{name}/options/{entry.name}": entry for entry in self._folder.entries(f"{name}/options")}
+        if entries:
+            paths = {path: row for row, shot in enumerate(shots) if (path := options_path(name, shot.id)) in entries}
+            changed = [path for path in paths if (known := self._options.get(path)) is None or known[0] != entries[path]]
+            for path, content in self._folder.read_all(changed).items():
+                self._options[path] = (entries[path], self._changed(shots[paths[path]], path, content))
+            for path, row in paths.items():
+                if (known := self._options.get(path)) is not None:
+                    shots[row] = shots[row].with_options(known[1])
+        return shots
 
     def shot(self, name: str, row: int) -> ShotSpec:
-        """Return the shot of a row."""
-        return self._all_shots(name)[row]
+        """Return the shot of a row, with the options that were changed."""
+        shot = self._all_shots(name)[row]
+        return shot.with_options(self.options(name, row))
+
+    def options(self, name: str, row: int) -> dict[str, Any]:
+        """Return the options of the shot of a row that were changed since the batch was submitted."""
+        shot = self._all_shots(name)[row]
+        path = options_path(name, shot.id)
+        content = self._folder.read(path)
+        return {} if content is None else self._changed(shot, path, content)
+
+    def set_options(self, name: str, shot_id: str, options: Mapping[str, Any]) -> None:
+        """Change options of a shot, which hold for its next dub. Options that were changed before and are not given stay.
+
+        Args:
+            options: checked values by field of ShotSpec (`gateway.batch.changes.check_options`).
+
+        Raises:
+            BatchNotFoundError: the batch has no shot of this id.
+        """
+        self._check_ids(name, [shot_id])
+        row = next(row for row, shot in enumerate(self._all_shots(name)) if shot.id == shot_id)
+        every = {**self.options(name, row), **options}
+        self._folder.write(options_path(name, shot_id), f"{json.dumps(every, indent=1, sort_keys=True)}\n".encode("ascii"))
 
     def has_written(self, place: str) -> bool:
         """Return whether a shot of a batch has written the video that lies at a path or URL now.
@@ -591,7 +630,7 @@ class BatchStore:
         facts = self.facts(name)
         if not facts.removing:
             self._folder.write(facts_path(name), json_of(facts.model_copy(update={"removing": True})))
-        for inside in ("shots", "cancelled", "decisions"):
+        for inside in ("shots", "cancelled", "decisions", "options"):
             self._folder.remove_all([f"{name}/{inside}/{entry.name}" for entry in self._folder.entries(f"{name}/{inside}")])
             self._folder.remove_empty(f"{name}/{inside}")
         self._folder.remove_all([manifest_path(name)])
@@ -615,7 +654,19 @@ class BatchStore:
             self._decisions[path] = document_of(Decision, content, self._folder.place(path))
         return [self._decisions[path] for path in paths if path in self._decisions]
 
+    def _changed(self, shot: ShotSpec, path: str, content: bytes) -> dict[str, Any]:
+        """Return the changed options of a shot from the content of their file."""
+        try:
+            found = json.loads(content)
+            if not isinstance(found, dict) or not found.keys() <= set(CHANGEABLE):
+                raise ValueError("the file is no object of options")
+            shot.with_options(found)
+        except ValueError as problem:
+            raise damaged(self._folder.place(path), problem) from problem
+        return found
+
     def _all_shots(self, name: str) -> tuple[ShotSpec, ...]:
+        """Return the shots as they were submitted."""
         if name not in self._shots:
             self.facts(name)
             content = self._rows(name)

@@ -214,6 +214,14 @@ class ShotSpec(_Strict):
         """Return whether two shots are equal, or two scenes that differ in their lines alone."""
         return bool(self.lines) == bool(other.lines) and self.model_copy(update={"lines": other.lines}) == other
 
+    def with_options(self, options: Mapping[str, Any]) -> ShotSpec:
+        """Return the shot with other values of fields.
+
+        Raises:
+            ValidationError: a field is unknown, or has a wrong value.
+        """
+        return ShotSpec.model_validate({**dict(self), **options}) if options else self
+
     def with_places(self, places: Mapping[str, str]) -> ShotSpec:
         """Return the shot with other files.
 
@@ -226,6 +234,10 @@ class ShotSpec(_Strict):
             found = {name: places.get(f"lines[{number}].{name}") for name in ("speech", "consent")}
             lines.append(line.model_copy(update={name: place for name, place in found.items() if place is not None}))
         return self.model_copy(update={**own, "lines": tuple(lines)})
+
+
+CHANGEABLE: Final = ("method", "face", "fit", "expression", "expressiveness", "personalize", "seed")
+"""Options of a shot that a person can change before the shot is dubbed again."""
 
 
 class ShotState(StrEnum):
@@ -274,6 +286,7 @@ class ShotRecord(_Strict):
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
         error: message of the error of the last attempt; empty: none.
         has_thumbnail: whether `shots/ID.jpg` holds a picture of the video.
+        options: options of the last attempt that were changed since the batch was submitted.
     """
 
     id: ShotId
@@ -299,6 +312,7 @@ class ShotRecord(_Strict):
     exit_code: int | None = None
     error: str = ""
     has_thumbnail: bool = False
+    options: dict[str, Any] = {}
 
 
 class BatchFacts(_Strict):

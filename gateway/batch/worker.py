@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -409,7 +410,7 @@ async def run_shot(
         WorkCancelledError: from `confirm`. Nothing was written.
         DubstageError: the store of batches cannot be used.
     """
-    shot = (await in_thread(store.manifest, name))[index]
+    shot = await in_thread(store.shot, name, index)
     attempt = _Attempt(context, store, name, shot, index, worker=worker or worker_name(), on_progress=on_progress, confirm=confirm)
     async with context.shot_lock(f"{store.url}/{name}/{shot.id}"):
         return await attempt.run()
@@ -444,7 +445,9 @@ class _Attempt:
         confirm: Callable[[], None],
     ) -> None:
         self._store, self._name, self._shot, self._worker, self._confirm = store, name, shot, worker, confirm
-        self._dub = ShotDub(context, shot, on_progress, confirm, batch=name, row=row)
+        self._row = row
+        self._dub_of = partial(ShotDub, context, on_progress=on_progress, confirm=confirm, batch=name, row=row)
+        self._dub = self._dub_of(shot)
 
     async def run(self) -> ShotRecord:
         record = await in_thread(self._store.record, self._name, self._shot.id)
@@ -460,7 +463,11 @@ class _Attempt:
             return await self._put(cancelled(record, present_time()))
         if record.state is ShotState.RUNNING and record.attempts >= MAX_ATTEMPTS:
             return await self._end(record, died(record, "it left the shot running", present_time()))
-        record = begun(record, self._worker, self._shot.output, present_time())
+        # Changed options are written before the record that lets the shot begin anew, so they are read after the record.
+        options = await in_thread(self._store.options, self._name, self._row)
+        self._shot = self._shot.with_options(options)
+        self._dub = self._dub_of(self._shot)
+        record = begun(record, self._worker, self._shot.output, present_time()).model_copy(update={"options": options})
         try:
             await self._put(record)
         except asyncio.CancelledError:

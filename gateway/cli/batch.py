@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final, get_args
 
 import typer
@@ -20,11 +22,13 @@ from gateway.actors.store import ActorStore
 from gateway.batch.changes import (
     begin_anew,
     cancel,
+    check_options,
     current_records,
     record_change,
     record_review,
     record_submission,
     remove,
+    retry_in_cluster,
     revise,
 )
 from gateway.batch.manifest import ActorLookup, Manifest, format_rows, manifest_or_mistakes, parse_rows
@@ -33,7 +37,7 @@ from gateway.batch.records import present_time, progress_of
 from gateway.batch.review_export import ExportFormat, ReviewedShot, decisions_csv, marker_text, timeline_text
 from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, present, region_from, rejected_ids
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
+from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.batch_watch import (
@@ -264,7 +268,14 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
 
 
 def retry_shots(
-    settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str], workers: int, stages: str | None = None
+    settings: GatewaySettings,
+    store: BatchStore,
+    name: str,
+    ids: Sequence[str],
+    workers: int,
+    stages: str | None = None,
+    *,
+    changed: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all that failed or were cancelled.
 
@@ -274,29 +285,31 @@ def retry_shots(
         store: store of batches.
         workers: shots at the same time; 0: the engine decides.
         stages: host of running stages that the user gave, for workers of this machine.
+        changed: other options for the one shot that is named, by field of ShotSpec.
 
     Returns:
         The exit code.
 
     Raises:
         BatchNotFoundError: there is no such batch or shot.
-        InvalidRequestError: a named shot is running, a submission of the batch runs on this machine, or the engine does not take an
-            option.
+        InvalidRequestError: a named shot is running, a submission of the batch runs on this machine, an option of the shot is
+            wrong, or the engine does not take an option.
     """
     facts = store.facts(name)
     if facts.engine == "gateway":
         raise InvalidRequestError(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
     check_engine_options(EngineOptions(facts.engine, workers, stages))
+    if changed:
+        with ActorStore(settings) as actors:
+            check_options(store, name, ids, changed, ActorLookup(actors).method_of)
     if facts.engine == "kubernetes":
-        from gateway.batch.kubernetes import open_engine_of
-
-        submitted = open_engine_of(facts).retry(store, name, tuple(ids), workers=workers)
-        record_change(settings, "retried", name, ids)
+        submitted = retry_in_cluster(store, name, ids, changed, workers=workers)
+        record_change(settings, "retried", name, ids, changed)
         show_jobs(name, submitted.jobs, submitted.rows)
         return 0
-    chosen = begin_anew(settings, store, name, ids)
+    chosen = begin_anew(settings, store, name, ids, changed)
     # The local engine returns when the batch has ended, so the entry is written before.
-    record_change(settings, "retried", name, ids)
+    record_change(settings, "retried", name, ids, changed)
     say(f"{len(chosen)} shots begin anew")
     if facts.engine == "local":
         return run_here(settings, store, facts, workers)
@@ -306,6 +319,26 @@ def retry_shots(
         say("start these rows on the farm again:")
         say_result(format_rows(rows))
     return 0
+
+
+def changed_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the options of texts such as `seed=3`. A value is that of a manifest: JSON, or a text without quotation marks.
+
+    Raises:
+        InvalidRequestError: a text has no `=`, or an option is given twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if not equals or field in found:
+            wrong = f"{field} is given twice" if equals else "give OPTION=VALUE, such as expressiveness=1.2"
+            raise InvalidRequestError(f"--set {text[:80]!r}: {wrong}", field="set")
+        try:
+            # The face 3 is a text in a manifest.
+            found[field] = value if field == "face" else json.loads(value)
+        except (ValueError, RecursionError):
+            found[field] = value
+    return found
 
 
 def rejected_shots(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
@@ -670,15 +703,25 @@ def retry(
     rejected: Annotated[bool, typer.Option("--rejected", help="The shots whose present videos are rejected.")] = False,
     workers: Workers = 0,
     stages: options.Stages = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="OPTION=VALUE",
+            help=f"Other option for the one shot that is named: {', '.join(CHANGEABLE)}, as in a manifest. May be given several "
+            "times.",
+        ),
+    ] = None,
 ) -> None:
     """Dub shots of a batch again: those named or rejected, or all that failed or were cancelled."""
+    changed = changed_options(other or [])
     settings = options.gateway_settings(stages)
     store = open_batches(settings)
     chosen = rejected_shots(store, name, ids or []) if rejected else ids or []
     if rejected and not chosen:
         say_result(f"batch {name}: no shot is rejected")
         return
-    raise typer.Exit(retry_shots(settings, store, name, chosen, workers, stages))
+    raise typer.Exit(retry_shots(settings, store, name, chosen, workers, stages, changed=changed))
 
 
 @commands.command("remove")

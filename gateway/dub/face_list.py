@@ -98,8 +98,7 @@ class ListedFace:
 
     def jpeg(self) -> bytes:
         """Return the picture as a JPEG file."""
-        _, data = cv2.imencode(".jpg", self.picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-        return data.tobytes()
+        return _jpeg(self.picture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +194,26 @@ def _clearest(faces: RecordFile, rows: Int64) -> _Clearest:
         if score > best:
             best, found = score, _Clearest(int(record["frame"]), (left, top, width, height))
     return found
+
+
+def clearest_picture(info: MediaInfo, faces: RecordFile, rows: Int64, threads: int) -> bytes:
+    """Return the picture of a person in the clearest of some frames as a JPEG file. Blocks.
+
+    Args:
+        info: the video, or a single picture, which is decoded up to the chosen frame.
+        faces: FACE_RECORDs of the video.
+        rows: int [N], rows of the person; -1: none.
+        threads: threads of the decoder.
+
+    Raises:
+        MediaUnsupportedError: the file breaks off.
+    """
+    return _jpeg(_pictures(info, {0: _clearest(faces, rows)}, threads, lambda *_: None)[0])
+
+
+def _jpeg(picture: UInt8) -> bytes:
+    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return data.tobytes()
 
 
 def _pictures(

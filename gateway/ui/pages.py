@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
 _STATUS: Final = {grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503}
 """Statuses of HTTP for refusals of RPCs. Others: 400."""
 _LONGEST_FORM: Final = 16 << 10
+FORM_S: Final = 20.0
+"""Seconds in which a form arrives."""
 _OWN_PATH: Final = re.compile(r"/ui(/[\w.~/-]*)?")
 _LIST_OPERATIONS: Final = operations_pb2.DESCRIPTOR.services_by_name["Operations"].methods_by_name["ListOperations"]
 
@@ -125,7 +128,7 @@ PAGES: Final[tuple[Page, ...]] = (
     Page(path="/dubs/{operation}", template="dub.html.j2", title="Dub", section="/dubs"),
     Page(path="/batches", template="batches.html.j2", title="Batches", nav="Batches"),
     Page(path="/batches/{batch}", template="batch.html.j2", title="Batch", section="/batches"),
-    Page(path="/batches/{batch}/shots/{shot}", template="shot.html.j2", title="Shot", section="/batches"),
+    Page(path="/batches/{batch}/shots/{shot}", template="shot.html.j2", title="Shot", section="/batches", values=_methods),
     Page(path="/people", template="people.html.j2", title="People", nav="People"),
 )
 """All pages. The first page is the one that the gateway opens with."""
@@ -175,7 +178,7 @@ class Pages:
         return answer
 
     async def _page(self, page: Page, request: Request) -> Response:
-        caller = Caller(f"Bearer {token}" if (token := self._sessions.token(request)) else "", self._call)
+        caller, user = Caller(self._sessions.of_page(request), self._call), self._sessions.user(request).name
         values: Mapping[str, object] = {}
         refusal, number = "", 200
         try:
@@ -189,7 +192,8 @@ class Pages:
             refusal, number = _sentence(error), _STATUS.get(error.code(), 400)
         if refusal:
             return self._html("message.html.j2", page.title, {"message": refusal}, number, section=page.section or page.path)
-        return self._html(page.template, page.title, {**request.path_params, **values}, section=page.section or page.path)
+        values = {**request.path_params, **values}
+        return self._html(page.template, page.title, values, section=page.section or page.path, user=user)
 
     async def _first(self, _: Request) -> Response:
         return _headed(RedirectResponse(f"/ui{PAGES[0].path}", 303))
@@ -208,6 +212,8 @@ class Pages:
         return response
 
     async def _sign_in_page(self, request: Request) -> Response:
+        if self._sessions.user(request).authorization:
+            return _headed(RedirectResponse(_own_path(request.query_params.get("next", "")), 303))
         return self._refused(request) or self._sign_in_form(request.query_params.get("next", ""))
 
     def _sign_in_form(self, after: str, problem: str = "", number: int = 200) -> Response:
@@ -251,12 +257,15 @@ class Pages:
             )
         return self._html("message.html.j2", "Refused", {"message": _capitalised(text)}, 403) if text else None
 
-    def _html(self, template: str, title: str, values: Mapping[str, object], number: int = 200, *, section: str = "") -> Response:
+    def _html(
+        self, template: str, title: str, values: Mapping[str, object], number: int = 200, *, section: str = "", user: str = ""
+    ) -> Response:
         text = self._environment.get_template(template).render(
             title=title,
             nav=[page for page in PAGES if page.nav],
             section=section,
-            signed_in=self._sessions.needs_token and bool(section),
+            signed_in=self._sessions.needs_token and bool(section) and not user,
+            user=user,
             **values,
         )
         return _headed(HTMLResponse(text, number, {"Cache-Control": "no-store"}))
@@ -283,14 +292,15 @@ def _own_path(text: str) -> str:
 
 
 async def _form(request: Request) -> Mapping[str, str] | None:
-    """Return the fields of a small form; None: the form is too large."""
+    """Return the fields of a small form; none, if the form does not arrive in time; None: the form is too large."""
     body = b""
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > _LONGEST_FORM:
-                return None
-    except ClientDisconnect:
+        async with asyncio.timeout(FORM_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > _LONGEST_FORM:
+                    return None
+    except (ClientDisconnect, TimeoutError):
         return {}
     return {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).items()}
 

@@ -1,4 +1,4 @@
-"""Sessions of browsers: the cookie that holds a token, and the requests in which the cookie counts."""
+"""Sessions of browsers: the cookie that holds a token, or the user whom a proxy names, and the requests in which they count."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.settings import GatewaySettings
+from gateway.ui.proxy import ProxyUser, ProxyUsers
 from services.common.server.auth import AUTHORIZATION_KEY
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -24,9 +25,11 @@ class Sessions:
 
     Args:
         settings: settings of the gateway.
+        proxy: finds the users whom a proxy has signed in; None: there is no such proxy.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, proxy: ProxyUsers | None = None) -> None:
+        self._proxy = proxy
         # Browsers send the cookies of a host to all its ports: a second gateway of the machine has a cookie of its own.
         self._name = f"dubstage-{settings.http_port}"
         self.needs_token = settings.auth_token_file is not None
@@ -34,6 +37,15 @@ class Sessions:
         # Without tokens, a page in the user's browser must not reach the gateway under a name of its own (DNS rebinding).
         self.hosts = LOOPBACK if not self.needs_token and settings.host in LOOPBACK else None
         """Host names that requests may give; None: all."""
+
+    def user(self, request: Request) -> ProxyUser:
+        """Return the user of the request whom a proxy has signed in; without a name: there is none."""
+        return self._proxy.user(request) if self._proxy is not None else ProxyUser()
+
+    def of_page(self, request: Request) -> str:
+        """Return the value of `authorization` for what a page itself asks: that of user or cookie; empty: there is none."""
+        token = self.token(request)
+        return self.user(request).authorization or (f"Bearer {token}" if token else "")
 
     def token(self, request: Request) -> str:
         """Return the token of the request's cookie; empty: there is none."""
@@ -43,10 +55,13 @@ class Sessions:
         return ""
 
     def authorization(self, request: Request) -> str:
-        """Return the value of `authorization` for the RPC: the request's own, or in requests of own pages the cookie's.
+        """Return the value of `authorization` for the RPC: the request's own, or in requests of own pages that of user or cookie.
 
-        Empty: there is none. A page of another origin cannot use the cookie (CSRF).
+        Empty: there is none. A page of another origin uses neither the cookie nor the session of a proxy (CSRF). Of a user whom a
+        proxy has signed in, the user counts alone: proxies put headers of their own into `authorization`.
         """
+        if (user := self.user(request)).name:
+            return user.authorization if is_same_origin(request) else ""
         if given := request.headers.get(AUTHORIZATION_KEY):
             return given
         token = self.token(request)
@@ -71,7 +86,7 @@ class Sessions:
         origin = request.headers.get("origin")
         if request.method not in _READS and origin is not None and origin.partition("://")[2] != host:
             return f"a page of {origin[:80]!r} may not call this gateway"
-        return ""
+        return self.user(request).refusal
 
 
 def is_same_origin(request: Request) -> bool:

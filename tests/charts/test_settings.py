@@ -84,8 +84,12 @@ def test_any_setting_of_a_service_reaches_it(component: str, tmp_path: Path, mon
         if name == "morphable_models":
             # The folder must exist.
             value = str(tmp_path)
-        elif name == "webhook_networks":
+        elif name in ("webhook_networks", "proxy_networks"):
             value = "10.0.0.0/8"
+        elif name in ("proxy_user_header", "proxy_groups_header"):
+            # The header of the user needs tokens and users.
+            value = "x-user"
+            sets += ["gateway.tokensSecret.name=tokens", "gateway.proxySecret.name=users"]
         expected[name] = value
         text = f"{value:g}" if isinstance(value, float) else str(value).lower()
         sets.append(f"{component}.settings.{name}={text}")

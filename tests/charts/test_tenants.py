@@ -26,6 +26,20 @@ def test_the_gateway_reads_the_limits_of_the_values(tmp_path: Path) -> None:
     assert rendered.environment("gateway")["DUBSTAGE_TENANT_LIMITS_FILE"] == f"{mount['mountPath']}/limits.json"
 
 
+def test_gateway_reads_users_of_proxy() -> None:
+    """The Secret with the users of an OIDC proxy is mounted whole, so that a changed user counts without a restart."""
+    rendered = render("everything")
+    environment = rendered.environment("gateway")
+    (mount,) = (one for one in rendered.container("gateway")["volumeMounts"] if one["name"] == "proxy")
+    (volume,) = (one for one in pod_spec(rendered.deployment("gateway"))["volumes"] if one["name"] == "proxy")
+    assert (volume["secret"]["secretName"], "subPath" in mount) == ("proxy-users", False)
+    assert {item["path"]: item["key"] for item in volume["secret"]["items"]} == {"users": "users", "secret": "proxy-secret"}
+    assert environment["DUBSTAGE_PROXY_USERS_FILE"] == f"{mount['mountPath']}/users"
+    assert environment["DUBSTAGE_PROXY_SECRET_FILE"] == f"{mount['mountPath']}/secret"
+    assert environment["DUBSTAGE_PROXY_USER_HEADER"] == "X-Forwarded-Email"
+    assert not [name for name in render("default").environment("gateway") if name.startswith("DUBSTAGE_PROXY")]
+
+
 def test_without_limits_there_is_no_file_of_limits() -> None:
     rendered = render("default")
     assert "DUBSTAGE_TENANT_LIMITS_FILE" not in rendered.environment("gateway")

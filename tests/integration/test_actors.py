@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -19,6 +22,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.test_rest import Caller, free_port
 from tests.integration.videos import OTHER
 
 
@@ -47,6 +51,34 @@ def test_erasure_removes_and_signs(start_gateway: StartGateway, actor: str, stag
     key = load_pem_public_key(receipt.public_key.encode())
     assert isinstance(key, Ed25519PublicKey)
     assert verified(receipt.receipt.encode(), lambda _: key).erased_sha256 == tuple(receipt.erased_sha256)
+
+
+def test_picture_is_shown_while_allowed(start_gateway: StartGateway) -> None:
+    """A person has a small picture, over gRPC and HTTP, until the consent is withdrawn; an erasure takes the picture along."""
+    port = free_port()
+    running = start_gateway(http_port=port)
+    caller = Caller(port)
+    with running.connect() as connection:
+        made = client.enrol(connection, **enrolment("seen", footage=OTHER)).wait(timeout_s=300)
+        assert made.has_picture
+        jpeg = client.get_actor_picture(connection, "seen")
+        height, width = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+        assert 60 < min(height, width) <= max(height, width) <= 256
+        with caller.open("GET", "/v1/actors/seen:picture") as response:
+            assert (response.status, response.read()) == (200, jpeg)
+            assert (response.headers["Content-Type"], response.headers["Cache-Control"]) == ("image/jpeg", "private, no-store")
+        (listed,) = client.list_actors(connection)
+        assert (listed.has_picture, len(listed.SerializeToString()) < 4096) == (True, True), "lists do not carry pictures"
+        client.revoke_consent(connection, actor_id="seen")
+        with pytest.raises(DubstageCallError) as caught:
+            client.get_actor_picture(connection, "seen")
+        assert caught.value.reason == "CONSENT_WITHDRAWN"
+        assert not client.get_actor(connection, "seen").has_picture
+        receipt = client.erase_actor(connection, "seen")
+        assert hashlib.sha256(jpeg).hexdigest() in receipt.erased_sha256
+        assert json.loads(receipt.receipt)["erased"]["picture"] == [hashlib.sha256(jpeg).hexdigest()]
+        status, answer = caller("GET", "/v1/actors/seen:picture")
+        assert (status, "no actor 'seen'" in answer["error"]["message"]) == (404, True)
 
 
 def test_concurrent_erasures_same_receipt(start_gateway: StartGateway) -> None:

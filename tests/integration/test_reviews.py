@@ -12,6 +12,7 @@ import pytest
 from dubstage.client import DubstageCallError, batch, webhook
 from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import batch_pb2 as pb
+from dubstage.gateway.v1 import gateway_pb2
 from gateway.actors.store import ActorStore
 from gateway.batch.store import open_batches
 from tests.integration.client_calls import until
@@ -93,6 +94,39 @@ def test_decisions_are_listed_kept_and_retried(running: RunningGateway, receiver
     assert [entry["details"]["state"] for entry in entries] == ["assigned", "rejected", "approved"]
     assert all("Ben" not in str(entry) and "chin" not in str(entry) for entry in entries)
     two_people_at_once_lose_nothing(running)
+
+
+def test_one_shot_with_other_options(running: RunningGateway) -> None:
+    """A shot is dubbed again with other options: another video, undecided, and the options are told, logged, and stay."""
+    with running.connect() as connection:
+        before = batch.review(connection, "reviewed", "b", state="rejected")
+        assert (before.options.expressiveness, before.options.fit, before.options.skip_personalization) == (
+            1.0,
+            gateway_pb2.FIT_CUT,
+            True,
+        )
+        with pytest.raises(DubstageCallError, match="expression") as caught:
+            batch.retry(connection, "reviewed", shot_ids=["b"], options=batch.shot_options(fit="loop", expression="keep", seed=5))
+        assert [field for field, _ in caught.value.violations] == ["options.expression"]
+        with pytest.raises(DubstageCallError, match="name the one shot that takes them, not 2"):
+            batch.retry(connection, "reviewed", shot_ids=["a", "b"], options=batch.shot_options(seed=5))
+        assert batch.get_shot(connection, "reviewed", "b") == before, "a refused retry changes nothing"
+        batch.retry(connection, "reviewed", shot_ids=["b"], options=batch.shot_options(expressiveness=0.5, face="0"))
+        *_, ended = batch.watch(connection, "reviewed")
+        assert ended.progress.num_done == 2
+        shot = batch.get_shot(connection, "reviewed", "b")
+        assert (shot.options.expressiveness, shot.options.face_id, shot.options.skip_personalization) == (0.5, 0, True)
+        assert shot.output_sha256 not in ("", before.output_sha256)
+        assert (shot.HasField("review"), shot.reviews[-1]) == (False, before.review)
+        assert shot.output_uri == before.output_uri
+        batch.retry(connection, "reviewed", shot_ids=["b"])
+        *_, ended = batch.watch(connection, "reviewed")
+        again = batch.get_shot(connection, "reviewed", "b")
+        assert (again.options, again.num_dubbed) == (shot.options, shot.num_dubbed), "options stay with the shot"
+    assert open_batches(running.settings).record("reviewed", "b").options == {"expressiveness": 0.5, "face": "0"}
+    with ActorStore(running.settings, claim_artefacts=False) as actors:
+        retried = [entry["details"] for entry in actors.audit.newest(100) if entry["event"] == "batch.retried"]
+        assert {"shots": 1, "shot": "b", "expressiveness": "0.5", "face": "0"} in retried
 
 
 def two_people_at_once_lose_nothing(running: RunningGateway) -> None:

@@ -102,6 +102,7 @@ def place(
 
 USES: dict[str, Callable[[Connection, Things], object]] = {
     "ActorService.GetActor": lambda to, things: client.get_actor(to, things.actor),
+    "ActorService.GetActorPicture": lambda to, things: client.get_actor_picture(to, things.actor),
     "ActorService.EraseActor": lambda to, things: client.erase_actor(to, things.actor),
     "ActorService.RevokeConsent": lambda to, things: client.revoke_consent(to, actor_id=things.actor),
     "DubService.CreateDub": lambda to, things: client.dub(to, **dubbing("stolen.mp4", actor_id=things.actor)),

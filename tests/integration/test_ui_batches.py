@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.integration.test_ui import (  # noqa: F401  # browser and site are fi
     browser,
     pytestmark,
     serious,
+    shown,
     signed_in,
     site,
     until,
@@ -53,13 +53,6 @@ def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
 def reviews_of(site: Site, shot: str) -> list[Any]:  # noqa: F811
     with site.gateway.connect(token=TOKEN) as connection:
         return list(batch.get_shot(connection, "ui-night", shot).reviews)
-
-
-def shown(page: Any, name: str) -> None:
-    """Keep a picture of the page where a person wants to look at it."""
-    if folder := os.environ.get("DUBSTAGE_UI_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night: str) -> None:  # noqa: F811
@@ -110,6 +103,41 @@ def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night:
         assert set(page.locator(".shots h3 a").all_inner_texts()) - {"ui_bad"} == {"ui_a"}, "other tests review the failed shot"
         assert page.is_visible("#retry")
         assert "owned" not in page.title()
+        assert tab.problems == []
+
+
+def test_a_redo_beside_the_earlier_video(browser: Any, site: Site, night: str) -> None:  # noqa: F811
+    """The form of a redo has the present options, and the new video stands beside the earlier one, without a load of the page."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/batches/{night}/shots/ui_b")
+        page.wait_for_selector("#redo:enabled")
+        until(page, "document.querySelector('#after').readyState >= 2")
+        page.evaluate("window.sameLoad = true")
+        page.click("#redo")
+        page.wait_for_selector("#again[open]")
+        assert (page.input_value("#expressiveness"), page.input_value("#face"), page.is_checked("#adapt")) == (
+            "1",
+            "largest",
+            False,
+        )
+        assert serious(page) == []
+        shown(page, "redo")
+        page.fill("#expressiveness", "9")
+        page.click("#again button[value=yes]")
+        assert page.is_visible("#again"), "a wrong value keeps the form open"
+        page.fill("#expressiveness", "0.5")
+        page.fill("#face", "0")
+        page.click("#again button[value=yes]")
+        page.wait_for_selector("#compare option:has-text('Earlier dub: expressiveness 1')", state="attached")
+        page.wait_for_selector("#decision:has-text('Undecided')")
+        until(page, "document.querySelector('#before').readyState >= 2 && document.querySelector('#after').readyState >= 2")
+        assert page.evaluate("document.querySelector('#before').src.startsWith('blob:') && window.sameLoad")
+        assert page.input_value("#wipe") == "50"
+        assert serious(page) == []
+        shown(page, "redone")
+        page.click("#redo")
+        assert (page.input_value("#expressiveness"), page.input_value("#face")) == ("0.5", "0")
+        page.click("#again button[value=no]")
         assert tab.problems == []
 
 

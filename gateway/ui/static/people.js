@@ -30,6 +30,16 @@ function badge(actor) {
   return element("span", { className: "badge good" }, "Consent on record");
 }
 
+/** Return the picture of a person, or the initials of the name if there is none that may be shown. */
+function portrait(actor, who) {
+  const initials = who.split(/[\s-]+/).filter(Boolean).slice(0, 2).map((part) => [...part][0].toUpperCase()).join("");
+  const letters = () => element("span", { className: "portrait", "aria-hidden": "true" }, initials);
+  if (!actor.hasPicture) return letters();
+  const picture = element("img", { className: "portrait", src: `/v1/${actor.name}:picture`, alt: `Picture of ${who}`, loading: "lazy" });
+  picture.addEventListener("error", () => picture.replaceWith(letters()));
+  return picture;
+}
+
 function card(actor, dubs) {
   const id = lastPart(actor.name);
   const who = actor.consent?.subject ?? id;
@@ -55,7 +65,12 @@ function card(actor, dubs) {
     await during(erase, async () => section.replaceWith(receipt(who, await api("DELETE", `/v1/${actor.name}`))));
   });
   section.append(
-    element("div", { className: "head" }, element("h2", { id: `name-${id}` }, who, who === id ? "" : element("span", { className: "soft" }, ` ${id}`)), badge(actor)),
+    element(
+      "div",
+      { className: "head" },
+      element("div", { className: "row" }, portrait(actor, who), element("h2", { id: `name-${id}` }, who, who === id ? "" : element("span", { className: "soft" }, ` ${id}`))),
+      badge(actor),
+    ),
     ...[actor.consentProblem, actor.damage].filter(Boolean).map((text) => element("p", { className: "bad" }, text)),
     element(
       "div",

@@ -1,11 +1,13 @@
-// One shot: player, note pinned to a frame and a place, decisions by buttons and keys, next shot by risk.
-import { api, confirmed, during, element, refused, say } from "./page.js";
+// One shot: player, note pinned to a frame and a place, decisions by buttons and keys, redo with other options, next shot by risk.
+import { api, during, element, refused, say } from "./page.js";
 import { mediaUrl } from "./operations.js";
 import { Player } from "./player.js";
 import { decisionOf, figuresOf, hasEnded, shotId, stateOf, toldDecision } from "./reviews.js";
 
 const AGAIN_MS = 3000;
 const CLICK = 0.08;
+/** Largest video that the page keeps while the shot is dubbed again. */
+const KEPT_BYTES = 256 << 20;
 const at = (id) => document.querySelector(`#${id}`);
 const { batch, shot: id } = at("name").dataset;
 const path = `/v1/batches/${encodeURIComponent(batch)}`;
@@ -13,12 +15,14 @@ const own = `${path}/shots/${encodeURIComponent(id)}`;
 const query = new URLSearchParams(location.search);
 let shot = null;
 let player = null;
+/** Earlier videos of the shot that the page has kept: {sha256, url, text}. */
+const earlier = [];
 /** Number of the last decision that this page knows. */
 let known = 0;
 
 document.title = `${id} – dubstage`;
 at("back-to-batch").href += `?${query}`;
-at("reviewer").value = localStorage.getItem("dubstage-reviewer") ?? "";
+if (!at("reviewer").readOnly) at("reviewer").value = localStorage.getItem("dubstage-reviewer") ?? "";
 at("reviewer").addEventListener("change", () => localStorage.setItem("dubstage-reviewer", at("reviewer").value));
 
 function badge(place, [look, text]) {
@@ -131,15 +135,91 @@ async function onward() {
   else refused("This is the last shot of the list.");
 }
 
+const faceText = ({ faceId, point, faceRule = "FACE_RULE_LARGEST" }) =>
+  point ? `${point.x},${point.y}` : faceId === undefined ? faceRule.replace("FACE_RULE_", "").toLowerCase() : String(faceId);
+
+function faceField(text) {
+  if (text.includes(",")) {
+    const [x, y] = text.split(",").map(Number);
+    return { point: { x, y } };
+  }
+  return /^\d+$/.test(text) ? { faceId: text } : { faceRule: `FACE_RULE_${text.toUpperCase()}` };
+}
+
+function showOptions() {
+  const { method = "", expressiveness, expression, fit, seed, skipPersonalization } = shot.options;
+  if (![...at("method").options].some((option) => option.value === method)) at("method").append(element("option", {}, method));
+  const values = { method, expressiveness, expression, fit, seed, face: faceText(shot.options) };
+  for (const [name, value] of Object.entries(values)) at(name).value = value;
+  at("adapt").checked = !skipPersonalization;
+  at("again").returnValue = "no";
+  at("again").showModal();
+}
+
+/** Return the options of the form that differ from those of the shot. */
+function changedOptions() {
+  const given = {
+    method: at("method").value,
+    expressiveness: Number(at("expressiveness").value),
+    expression: at("expression").value,
+    fit: at("fit").value,
+    seed: Number(at("seed").value),
+    skipPersonalization: !at("adapt").checked,
+  };
+  const changed = Object.fromEntries(Object.entries(given).filter(([name, value]) => value !== shot.options[name]));
+  const face = at("face").value.trim();
+  return face === faceText(shot.options) ? changed : { ...changed, ...faceField(face) };
+}
+
+/** Keep the present video in the page, because the new video replaces the file. */
+async function keep() {
+  const video = player && (await fetch(at("after").src));
+  if (!video?.ok || Number(video.headers.get("Content-Length")) > KEPT_BYTES) return;
+  const { expressiveness, expression, fit, method } = shot.options;
+  const text = [method, `expressiveness ${expressiveness}`, expression?.replace("EXPRESSION_", "").toLowerCase(), fit?.replace("FIT_", "").toLowerCase()];
+  const shown = text.filter((part) => part && part !== "unspecified").join(", ");
+  while (earlier.length > 1) URL.revokeObjectURL(earlier.shift().url);
+  earlier.push({ sha256: shot.outputSha256, url: URL.createObjectURL(await video.blob()), text: `Earlier dub: ${shown}` });
+  at("after").src = earlier.at(-1).url;
+}
+
 async function redo() {
-  if (!(await confirmed("Dub this shot again?", ["Its present video is replaced, and the new video is undecided."], "Dub again"))) return;
-  await during(at("redo"), () => api("POST", `${path}:retry`, { shotIds: [id] }));
+  const options = changedOptions();
+  await during(at("redo"), async () => {
+    await keep();
+    await api("POST", `${path}:retry`, { shotIds: [id], options });
+    say("The shot is dubbed again.");
+  });
   draw(await api("GET", own));
+}
+
+/** Offer what can stand on the left of the wipe: the original, and earlier dubs, the last one first. */
+function offerOthers() {
+  const dubs = earlier.filter((one) => one.sha256 !== shot.outputSha256).reverse();
+  const original = shot.footageUri?.startsWith("uploads/") ? [[mediaUrl(shot.footageUri), "Original"]] : [];
+  const others = [...dubs.map((one) => [one.url, one.text]), ...original];
+  at("compare").replaceChildren(...others.map(([value, text]) => element("option", { value }, text)));
+  at("compare-row").hidden = others.length < 2 && !dubs.length;
+  if (others.length) showOther();
+  else trouble("The original is no upload, so the gateway does not send it. The dub is shown alone.");
+  at("wipe").value = dubs.length ? 50 : 0;
+  at("stage").style.setProperty("--wipe", `${at("wipe").value}%`);
+}
+
+function showOther() {
+  at("before").src = at("compare").value;
+}
+
+function trouble(text) {
+  at("trouble").textContent = text;
+  at("trouble").hidden = false;
 }
 
 function openPlayer() {
   const uri = shot.outputUri ?? "";
   if (!shot.outputSha256) return;
+  at("unplayable").hidden = true;
+  at("trouble").hidden = true;
   if (!uri || uri.includes("://") || uri.startsWith("/")) {
     at("unplayable").hidden = false;
     at("unplayable").textContent = `The video lies at ${uri || "a place outside of the media folder"}, where the gateway cannot send it to the browser. You can decide here all the same.`;
@@ -149,23 +229,24 @@ function openPlayer() {
   const frameRate = shot.frameRate ? Number(shot.frameRate.num) / Number(shot.frameRate.den) : 25;
   at("player").hidden = false;
   at("position").max = numFrames - 1;
-  const trouble = (text) => {
-    at("trouble").textContent = text;
-    at("trouble").hidden = false;
-  };
-  at("after").addEventListener("error", () => trouble("This browser cannot play the dub."));
-  at("before").addEventListener("error", () => trouble("This browser cannot play the original. The dub is shown alone."));
-  player = new Player(at("before"), at("after"), { frameRate, numFrames }, (frame) => {
-    at("position").value = frame;
-    at("time").textContent = `${(frame / frameRate).toFixed(2)} s, frame ${frame} of ${numFrames}`;
-    at("position").setAttribute("aria-valuetext", at("time").textContent);
-    at("play").textContent = player?.playing ? "Pause" : "Play";
-  });
-  if (shot.footageUri?.startsWith("uploads/")) at("before").src = mediaUrl(shot.footageUri);
-  else trouble("The original is no upload, so the gateway does not send it. The dub is shown alone.");
-  at("after").src = mediaUrl(uri);
+  player ??= newPlayer();
+  Object.assign(player, { frameRate, numFrames });
+  offerOthers();
+  // The file of a shot that was dubbed again has the same name, and the browser must not mix the two.
+  at("after").src = `${mediaUrl(uri)}?video=${shot.outputSha256}`;
   at("after").loop = true;
-  at("stage").style.setProperty("--wipe", "0%");
+}
+
+function newPlayer() {
+  at("after").addEventListener("error", () => trouble("This browser cannot play the dub."));
+  at("before").addEventListener("error", () => trouble("This browser cannot play the video on the left. The dub is shown alone."));
+  return new Player(at("before"), at("after"), { frameRate: 25, numFrames: 1 }, (frame) => {
+    if (!player) return;
+    at("position").value = frame;
+    at("time").textContent = `${(frame / player.frameRate).toFixed(2)} s, frame ${frame} of ${player.numFrames}`;
+    at("position").setAttribute("aria-valuetext", at("time").textContent);
+    at("play").textContent = player.playing ? "Pause" : "Play";
+  });
 }
 
 const playOrPause = () => player && (player.playing ? player.pause() : player.play());
@@ -182,7 +263,9 @@ at("form").addEventListener("submit", (event) => event.preventDefault());
 at("approve").addEventListener("click", () => decide(at("approve"), "APPROVED"));
 at("reject").addEventListener("click", () => decide(at("reject"), "REJECTED"));
 at("assign").addEventListener("click", () => decide(at("assign"), "ASSIGNED"));
-at("redo").addEventListener("click", redo);
+at("redo").addEventListener("click", showOptions);
+at("again").addEventListener("close", () => at("again").returnValue === "yes" && redo());
+at("compare").addEventListener("change", showOther);
 at("onward").addEventListener("click", () => during(at("onward"), onward));
 
 let begun = null;
@@ -242,7 +325,10 @@ try {
     const dubbed = found.outputSha256 !== shot.outputSha256 && found.outputSha256;
     draw(found);
     tellMeanwhile(0);
-    if (dubbed) location.reload();
+    if (!dubbed) continue;
+    openPlayer();
+    draw(shot);
+    say("The new video is here.");
   }
 } catch (problem) {
   refused(problem);

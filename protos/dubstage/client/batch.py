@@ -30,6 +30,7 @@ __all__ = [
     "retry",
     "review",
     "row",
+    "shot_options",
     "submit",
     "watch",
 ]
@@ -259,14 +260,50 @@ def cancel(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.CancelBatchRequ
 
 
 @unary_call(rpcs.gateway.RETRY_BATCH, lambda reply: reply)
-def retry(batch_id: str, *, shot_ids: Sequence[str] = (), rejected: bool = False) -> pb.RetryBatchRequest:
+def retry(
+    batch_id: str, *, shot_ids: Sequence[str] = (), rejected: bool = False, options: pb.ShotOptions | None = None
+) -> pb.RetryBatchRequest:
     """Begin shots anew, or all that failed, were cancelled or have no dubbed frame, and return the Batch.
 
     Args:
         shot_ids: shots that begin anew.
         rejected: the shots whose present videos are rejected begin anew, and no others than `shot_ids`.
+        options: other options for the one shot of `shot_ids` (see `shot_options`).
     """
-    return pb.RetryBatchRequest(name=resource_name("batches", batch_id), shot_ids=shot_ids, rejected=rejected)
+    name = resource_name("batches", batch_id)
+    return pb.RetryBatchRequest(name=name, shot_ids=shot_ids, rejected=rejected, options=options)
+
+
+def shot_options(
+    *,
+    method: str | None = None,
+    face: str = "",
+    fit: str | int | None = None,
+    expression: str | int | None = None,
+    expressiveness: float | None = None,
+    skip_personalization: bool | None = None,
+    seed: int | None = None,
+) -> pb.ShotOptions:
+    """Return options of a shot for `retry`. Arguments are those of `row`; None, and an empty face: as before.
+
+    Args:
+        method: name of the method; empty: the actor's, or the gateway's default.
+        face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame.
+        fit: as for `gateway.dub`.
+        expression: "keep" or "neutral"; 0: the method decides.
+        expressiveness: factor of the mouth's movement.
+        skip_personalization: if the shot has no actor: leave the networks as they are.
+        seed: random seed for personalisation.
+    """
+    return pb.ShotOptions(
+        method=method,
+        **face_fields(face),
+        fit=None if fit is None else number_of(gateway_pb2.Fit, "FIT_", fit),
+        expression=None if expression is None else number_of(gateway_pb2.Expression, "EXPRESSION_", expression),
+        expressiveness=expressiveness,
+        skip_personalization=skip_personalization,
+        seed=seed,
+    )
 
 
 @unary_call(rpcs.gateway.DELETE_BATCH, lambda reply: None)

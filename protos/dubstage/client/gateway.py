@@ -52,6 +52,7 @@ __all__ = [
     "erase_actor",
     "estimate",
     "get_actor",
+    "get_actor_picture",
     "get_operation",
     "list_actors",
     "list_operations",
@@ -270,6 +271,12 @@ def detect_faces(*, footage: str, skip_pictures: bool = False, request_id: str =
 def get_actor(actor_id: str) -> pb.GetActorRequest:
     """Return an Actor."""
     return pb.GetActorRequest(name=resource_name("actors", actor_id))
+
+
+@unary_call(rpcs.gateway.GET_ACTOR_PICTURE, lambda reply: reply.data)
+def get_actor_picture(actor_id: str) -> pb.GetActorPictureRequest:
+    """Return a small picture of a person's face, JPEG. `Actor.has_picture` says whether there is one."""
+    return pb.GetActorPictureRequest(name=resource_name("actors", actor_id))
 
 
 @paged_call(rpcs.gateway.LIST_ACTORS, _actors)

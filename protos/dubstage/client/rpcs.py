@@ -148,6 +148,7 @@ class gateway:
 
     CREATE_ACTOR: Final = Unary(_ACTORS, "CreateActor", gateway_pb2.CreateActorRequest, operations_pb2.Operation)
     GET_ACTOR: Final = Unary(_ACTORS, "GetActor", gateway_pb2.GetActorRequest, gateway_pb2.Actor)
+    GET_ACTOR_PICTURE: Final = Unary(_ACTORS, "GetActorPicture", gateway_pb2.GetActorPictureRequest, gateway_pb2.ActorPicture)
     LIST_ACTORS: Final = Unary(_ACTORS, "ListActors", gateway_pb2.ListActorsRequest, gateway_pb2.ListActorsResponse)
     ERASE_ACTOR: Final = Unary(_ACTORS, "EraseActor", gateway_pb2.EraseActorRequest, gateway_pb2.EraseActorResponse)
     REVOKE_CONSENT: Final = Unary(_ACTORS, "RevokeConsent", gateway_pb2.RevokeConsentRequest, gateway_pb2.RevokeConsentResponse)

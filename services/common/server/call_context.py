@@ -36,11 +36,13 @@ class Caller:
 
     Attributes:
         tenant: name of the tenant.
-        fingerprint: what `fingerprint_of` returned for the bearer token; empty: no token was asked for.
+        fingerprint: what `fingerprint_of` returned for the bearer token, or for the user; empty: no token was asked for.
+        user: name of the user whom a proxy has signed in; empty: the caller sent a token, or none was asked for.
     """
 
     tenant: str = DEFAULT_TENANT
     fingerprint: str = ""
+    user: str = ""
 
 
 _NOBODY: Final = Caller()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.batch.changes import retry_in_cluster
 from gateway.batch.kubernetes.cluster import Cluster
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine_of
 from gateway.batch.manifest import manifest_of
@@ -110,6 +111,16 @@ def test_named_done_shot_runs_again(api: JobApi, engine: KubernetesEngine, store
     api.set_status("dubstage-night-1-0-0", completedIndexes="2", active=2)
     assert engine.retry(store, batch, ["sh00002"]).rows == 1
     assert args_of(api, "dubstage-night-1-1-0")[-1] == "2"
+
+
+def test_retry_with_other_options(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """The pod of the new Job finds the options of the retry in the store."""
+    engine.submit(store, batch)
+    store.put(batch, ShotRecord(id="sh00002", state=ShotState.DONE))
+    api.set_status("dubstage-night-1-0-0", completedIndexes="2", active=2)
+    assert retry_in_cluster(store, batch, ["sh00002"], {"seed": 4}) == Submitted(("dubstage-night-1-1-0",), 1)
+    assert BatchStore(store.url).shot(batch, 2).seed == 4
+    assert store.record(batch, "sh00002") == ShotRecord(id="sh00002")
 
 
 def test_cancelled_waiting_row_rejoins_job(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:

@@ -35,6 +35,8 @@ def test_local_workers_exit_code(
     assert "batch night exists and goes on: 2 shots, 0 done, 2 failed" in capsys.readouterr().err
     store = BatchStore(str(tmp_path / "data" / "batches"))
     assert [record.attempts for record in store.records("night")] == [1, 1]
+    assert run(["batch", "retry", "night", "s1", "--set", "expressiveness=1.2", "--workers", "1"]) == 10
+    assert [record.options for record in store.records("night")] == [{}, {"expressiveness": 1.2}], "the worker process read them"
     with batch_lock(load_settings(GatewaySettings), store, "night"):
         assert run(["batch", "retry", "night"]) == 10
     assert "another `dubstage batch submit` runs batch night" in capsys.readouterr().err

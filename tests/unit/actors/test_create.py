@@ -78,7 +78,9 @@ def enrol(
     footage = make_clip(tmp_path / "clip.mp4")
 
     async def open_shot(*_: Any, **__: Any) -> Any:
-        faces = SimpleNamespace(read_rows=lambda rows: np.zeros(len(rows), FACE_RECORD))
+        faces = SimpleNamespace(
+            read_rows=lambda rows: np.zeros(len(rows), FACE_RECORD), read=lambda begin, end: np.zeros(end - begin, FACE_RECORD)
+        )
         two = np.arange(2, dtype=np.int32)
         area, centre = np.array([400.0, 100.0], np.float32), np.array([[50.0, 60.0], [200.0, 60.0]], np.float32)
         index = FaceIndex(np.zeros(2, np.int32), two, np.full(2, common_pb2.FRAME_REASON_DUBBED, np.int32), area, centre, (), 3)

@@ -41,6 +41,7 @@ def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactSt
 READS = {
     "DubService.EstimateDub",
     "ActorService.GetActor",
+    "ActorService.GetActorPicture",
     "ActorService.ListActors",
     "DubService.DetectFaces",
     "BatchService.GetBatch",

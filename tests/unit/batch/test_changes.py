@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.changes import PICTURE, BatchPictures, expire_batches
+from gateway.audit import EventKind
+from gateway.batch.changes import PICTURE, BatchPictures, batch_event, begin_anew, check_options, expire_batches
 from gateway.batch.locks import batch_lock
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
+from services.common.errors import BatchNotFoundError, InvalidRequestError
 from services.common.server.settings import load_settings
 
 
@@ -50,6 +52,56 @@ def test_pictures_of_scenes_are_of_all_actors(tmp_path: Path) -> None:
     store.create(manifest_of("night", [shot]), "local")
     store.put_thumbnail("night", "s1", b"jpeg")
     assert BatchPictures(store).left("bob") == (1, ["picture of shot s1 of batch night"])
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> BatchStore:
+    """A batch of a shot that is done, a shot that waits, and a scene that is done."""
+    store = BatchStore(str(tmp_path / "batches"))
+    lines = [{"start": 0, "speech": "/a.wav", "face": 0}]
+    scene = ShotSpec.model_validate({"id": "scene", "footage": "/plate.mp4", "output": "/scene.mp4", "lines": lines})
+    plain = [ShotSpec(id=name, footage="/plate.mp4", output=f"/{name}.mp4", expressiveness=0.8) for name in ("done", "waits")]
+    store.create(manifest_of("night", [*plain, scene]), "gateway")
+    for name in ("done", "scene"):
+        store.put("night", ShotRecord(id=name, state=ShotState.DONE))
+    return store
+
+
+REFUSED = [
+    ([], {"seed": 1}, "options", "name the one shot that takes them, not all"),
+    (["done", "waits"], {"seed": 1}, "options", "not 2"),
+    (["done"], {"output": "/x.mp4"}, "options.output", "output: cannot be changed in a batch; these options can: method, face"),
+    (["done"], {"sparkle": 1}, "options.sparkle", "sparkle: cannot be changed"),
+    (["done"], {"expressiveness": 9}, "options.expressiveness", "expressiveness: takes less than or equal to 1.5, not 9"),
+    (["done"], {"expressiveness": "1"}, "options.expressiveness", 'expressiveness: takes a valid number, not "1"'),
+    (["done"], {"method": "unheard"}, "options.method", "unheard"),
+    (["done"], {"face": "left"}, "options.face", "left"),
+    (["done"], {"fit": "loop", "expression": "keep"}, "options.expression", "expression"),
+    (["scene"], {"face": "1"}, "options.face", "face"),
+    (["waits"], {"seed": 1}, "id", "shot waits is waiting: wait until it has ended"),
+]
+
+
+@pytest.mark.parametrize(("ids", "options", "field", "said"), REFUSED)
+def test_wrong_options_are_refused(night: BatchStore, ids: list[str], options: dict[str, object], field: str, said: str) -> None:
+    with pytest.raises(InvalidRequestError, match=said) as caught:
+        check_options(night, "night", ids, options, lambda shot, _: shot.method or "ugc")
+    assert caught.value.field == field
+    assert night.options("night", 0) == {}
+
+
+def test_options_of_a_redo(night: BatchStore, tmp_path: Path) -> None:
+    """A shot, and a scene, begin anew with other options, which the audit log names."""
+    settings = load_settings(GatewaySettings, data_dir=tmp_path / "data")
+    for name, options in {"done": {"expressiveness": 1.2, "expression": None}, "scene": {"seed": 4}}.items():
+        checked = check_options(night, "night", [name], options, lambda shot, _: shot.method or "ugc")
+        assert begin_anew(settings, night, "night", [name], checked) == [name]
+        assert night.record("night", name) == ShotRecord(id=name)
+    assert (night.shot("night", 0).expressiveness, night.shot("night", 2).seed) == (1.2, 4)
+    event = batch_event(EventKind.BATCH_RETRIED, "night", ["done"], options={"expressiveness": 1.2, "seed": 4})
+    assert event.details == {"shots": 1, "shot": "done", "expressiveness": "1.2", "seed": "4"}
+    with pytest.raises(BatchNotFoundError, match="no shot 'none'"):
+        check_options(night, "night", ["none"], {"seed": 4}, lambda shot, _: shot.method or "ugc")
 
 
 def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:

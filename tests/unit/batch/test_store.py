@@ -252,3 +252,29 @@ def test_changed_lines_begin_anew(tmp_path: Path) -> None:
     assert store.manifest("night") == list(changed.shots)
     assert store.create(changed, "local") == before.model_copy(update={"manifest_sha256": changed.sha256})
     assert store.revise(changed) == []
+
+
+def test_changed_options_hold_everywhere(store: BatchStore, folder: Path) -> None:
+    """Changed options reach stores that have read the batch before, stay when others change, and leave the manifest as it was."""
+    other = BatchStore(store.url)
+    assert other.manifest("night") == SHOTS
+    store.set_options("night", "s2", {"expressiveness": 1.2})
+    store.set_options("night", "s2", {"expression": "neutral", "seed": 3})
+    changed = {"expressiveness": 1.2, "expression": "neutral", "seed": 3}
+    assert other.options("night", 2) == changed
+    assert other.shot("night", 2) == other.manifest("night")[2] == SHOTS[2].model_copy(update=changed)
+    assert [shot for row, shot in enumerate(other.manifest("night")) if row != 2] == [*SHOTS[:2], *SHOTS[3:]]
+    assert store.create(NIGHT, "local").manifest_sha256 == NIGHT.sha256, "the same rows go on with the batch"
+    with pytest.raises(BatchNotFoundError, match="no shot 's9'"):
+        store.set_options("night", "s9", {})
+    store.remove("night")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("content", ['{"expressiveness": 9}', '{"output": "/x.mp4"}', "[]", "{"])
+def test_damaged_options_are_told(store: BatchStore, folder: Path, content: str) -> None:
+    (folder / "options").mkdir()
+    (folder / "options" / "s1.json").write_text(content)
+    for read in (lambda: store.shot("night", 1), lambda: store.manifest("night")):
+        with pytest.raises(ArtefactCorruptError, match=r"options/s1.json is damaged.*or remove the file"):
+            read()

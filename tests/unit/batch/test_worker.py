@@ -152,6 +152,28 @@ async def test_thumbnail_needs_valid_consent(
     assert store.thumbnail("night", "a") == (b"picture" if problem is None else None)
 
 
+async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options that change between a worker's look at the shot and its begin hold, and the record has them."""
+    dubbed: list[ShotSpec] = []
+    record = store.record
+
+    def changed_meanwhile(name: str, shot_id: str) -> ShotRecord:
+        found = record(name, shot_id)
+        if not dubbed:
+            store.set_options(name, shot_id, {"expressiveness": 1.2})
+        return found
+
+    async def run(dub: ShotDub) -> VideoMetrics:
+        dubbed.append(dub._shot)
+        return MADE
+
+    monkeypatch.setattr(store, "record", changed_meanwhile)
+    monkeypatch.setattr(ShotDub, "run", run)
+    done = await run_shot(bench, store, "night", 0)
+    assert [shot.expressiveness for shot in dubbed] == [1.2]
+    assert (done.options, BatchStore(store.url).record("night", "a").options) == ({"expressiveness": 1.2}, {"expressiveness": 1.2})
+
+
 async def test_database_outage_costs_no_attempt(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that is away for a moment costs no attempt."""
     monkeypatch.setattr(worker, "_TRIES_S", (0.02,))

@@ -124,6 +124,38 @@ def test_shots_are_cancelled_and_retried(store: BatchStore, printed: Printed) ->
     assert "batch night has no shot 's9'" in printed()[1]
 
 
+def test_retry_with_other_options(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
+    """A retry changes options of one shot, and refuses what a manifest would refuse."""
+    store.put("night", done(1))
+    for given, said in {
+        "sparkle=1": "sparkle: cannot be changed in a batch",
+        "expressiveness=9": "expressiveness: takes",
+        "expressiveness": "give OPTION=VALUE, such as expressiveness=1.2",
+    }.items():
+        assert run(["batch", "retry", "night", "s1", "--set", given]) == 10
+        assert said in printed()[1]
+    assert run(["batch", "retry", "night", "s1", "--set", "seed=1", "--set", "seed=2"]) == 10
+    assert "seed is given twice" in printed()[1]
+    assert run(["batch", "retry", "night", "--set", "seed=1"]) == 10
+    assert "name the one shot" in printed()[1]
+    changes = ["expressiveness=1.2", "expression=neutral", "face=3", "personalize=false"]
+    assert run(["batch", "retry", "night", "s1", *(part for one in changes for part in ("--set", one))]) == 0
+    assert printed()[0] == "1\n"
+    assert store.record("night", "s1") == ShotRecord(id="s1")
+    shot = store.shot("night", 1)
+    assert (shot.expressiveness, shot.expression, shot.face, shot.personalize) == (1.2, "neutral", "3", False)
+    with ActorStore(load_settings(GatewaySettings), claim_artefacts=False) as actors:
+        (entry,) = [one for one in actors.audit.newest(9) if one["event"] == "batch.retried"]
+    assert entry["details"] == {
+        "shots": 1,
+        "shot": "s1",
+        "expressiveness": "1.2",
+        "expression": "neutral",
+        "face": "3",
+        "personalize": "False",
+    }
+
+
 def test_retry_takes_engine_options(store: BatchStore, printed: Printed) -> None:
     """A retry takes the options of its engine only."""
     store.put("night", failed(3))

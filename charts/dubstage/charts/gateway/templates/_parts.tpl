@@ -34,6 +34,14 @@
 {{- if .values.tokensSecret.name }}
 {{ include "dubstage.variable" (list "DUBSTAGE_AUTH_TOKEN_FILE" "/etc/dubstage/tokens/tokens") }}
 {{- end }}
+{{- with .values.proxySecret }}
+{{- if .name }}
+{{ include "dubstage.variable" (list "DUBSTAGE_PROXY_USERS_FILE" "/etc/dubstage/proxy/users") }}
+{{- if .secretKey }}
+{{ include "dubstage.variable" (list "DUBSTAGE_PROXY_SECRET_FILE" "/etc/dubstage/proxy/secret") }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if or .values.tenantLimits.every .values.tenantLimits.tenants }}
 {{ include "dubstage.variable" (list "DUBSTAGE_TENANT_LIMITS_FILE" "/etc/dubstage/tenant-limits/limits.json") }}
 {{- end }}
@@ -60,6 +68,11 @@
 {{- if .values.tokensSecret.name }}
 - name: tokens
   mountPath: /etc/dubstage/tokens
+  readOnly: true
+{{- end }}
+{{- if .values.proxySecret.name }}
+- name: proxy
+  mountPath: /etc/dubstage/proxy
   readOnly: true
 {{- end }}
 {{- if or .values.tenantLimits.every .values.tenantLimits.tenants }}
@@ -114,6 +127,21 @@
     items:
       - key: {{ .key }}
         path: tokens
+{{- end }}
+{{- end }}
+{{- with .values.proxySecret }}
+{{- if .name }}
+- name: proxy
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - key: {{ .usersKey }}
+        path: users
+      {{- if .secretKey }}
+      - key: {{ .secretKey }}
+        path: secret
+      {{- end }}
 {{- end }}
 {{- end }}
 {{- if or .values.tenantLimits.every .values.tenantLimits.tenants }}
