@@ -35,7 +35,7 @@ from gateway.tenants.long_calls import most_calls_of_tenant
 from gateway.ui.proxy import ProxyUsers
 from services.common.errors import InvalidRequestError
 from services.common.server.call_context import DEFAULT_TENANT
-from services.common.server.passes import CallerPasses
+from services.common.server.process_tokens import ProcessTokens
 from services.common.server.server import StageServer, bracketed
 
 SERVICES: Final = tuple(service.full_name for service in SERVED)
@@ -114,8 +114,8 @@ class GatewayServer(StageServer):
                 "DUBSTAGE_TENANT is for commands: a gateway serves every tenant of its token file; unset it",
                 field="DUBSTAGE_TENANT",
             )
-        passes = CallerPasses() if settings.proxy_user_header else None
-        proxy = ProxyUsers(settings, passes) if passes is not None and settings.http_port else None
+        process_tokens = ProcessTokens() if settings.proxy_user_header else None
+        proxy = ProxyUsers(settings, process_tokens) if process_tokens is not None and settings.http_port else None
         self._stages = OpenedStages(settings)
         shared = ProcessContext.of(settings, self._stages)
         self._tenants = tenants = Tenants(shared)
@@ -127,7 +127,7 @@ class GatewayServer(StageServer):
             # Without tokens there is one tenant alone.
             most_calls_of_tenant=most_calls_of_tenant(settings.max_concurrent_rpcs) if settings.auth_token_file else None,
             fingerprint_key=_fingerprint_key(settings) if settings.auth_token_file else None,
-            passes=passes,
+            process_tokens=process_tokens,
         )
         self._http_port = settings.http_port
         # The HTTP server calls this gRPC server over a socket that only this user can open.

@@ -20,7 +20,7 @@ from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.auth import file_versions
 from services.common.server.call_context import is_tenant
-from services.common.server.passes import CallerPasses
+from services.common.server.process_tokens import ProcessTokens
 
 PEER: Final = "peer"
 """Key of the address of the connection's other end in the state of a request. Headers such as X-Forwarded-For do not change the
@@ -85,19 +85,19 @@ class ProxyUsers:
 
     Args:
         settings: settings of the gateway, with `proxy_user_header`.
-        passes: makes the authorization of the calls.
+        process_tokens: make the authorization of the calls.
 
     Raises:
         InvalidRequestError: the file of the users, or that of the secret, cannot be used.
     """
 
-    def __init__(self, settings: GatewaySettings, passes: CallerPasses) -> None:
+    def __init__(self, settings: GatewaySettings, process_tokens: ProcessTokens) -> None:
         assert settings.proxy_users_file is not None
         self._header = settings.proxy_user_header
         self._groups_header = settings.proxy_groups_header
         self._networks = [ip_network(name.strip()) for name in settings.proxy_networks.split(",") if name.strip()]
         self._secret_file, self._file = settings.proxy_secret_file, settings.proxy_users_file
-        self._passes = passes
+        self._process_tokens = process_tokens
         self._turn = threading.Lock()
         self._users = read_users(self._file)
         self._version = file_versions([self._file])
@@ -120,7 +120,7 @@ class ProxyUsers:
         tenant = next((known[one] for one in wanted if one in known), None)
         if tenant is None:
             return ProxyUser(name, refusal=f"{name} is no user of this gateway: ask its operator for a line in {_SETTING}")
-        return ProxyUser(name, self._passes.of(tenant, name))
+        return ProxyUser(name, self._process_tokens.of(tenant, name))
 
     def _groups_of(self, request: Request) -> list[str]:
         return request.headers.getlist(self._groups_header) if self._groups_header else []

@@ -14,7 +14,7 @@ import structlog
 
 from services.common.errors import InvalidRequestError, UnauthenticatedError
 from services.common.server.call_context import DEFAULT_TENANT, Caller, fingerprint_of, is_tenant
-from services.common.server.passes import CallerPasses
+from services.common.server.process_tokens import ProcessTokens
 
 AUTHORIZATION_KEY = "authorization"
 _SCHEME = "Bearer "
@@ -71,15 +71,17 @@ class TokenCheck:
         file: the token file. None accepts every call.
         fingerprint_key: secret that the fingerprints of tokens follow from; None: a random one, for servers that record no
             fingerprints.
-        passes: checks the passes of another server of this process; None: passes are not accepted.
+        process_tokens: checks tokens of another server of this process; None: such tokens are not accepted.
 
     Raises:
         InvalidRequestError: as `read_tokens`.
     """
 
-    def __init__(self, file: Path | None, fingerprint_key: bytes | None = None, passes: CallerPasses | None = None) -> None:
+    def __init__(
+        self, file: Path | None, fingerprint_key: bytes | None = None, process_tokens: ProcessTokens | None = None
+    ) -> None:
         self._file = file
-        self._passes = passes
+        self._process_tokens = process_tokens
         self._fingerprint_key = fingerprint_key or secrets.token_bytes(32)
         self._tokens: dict[str, str] = {}
         self._version: tuple[tuple[int, ...], ...] = ()
@@ -102,7 +104,7 @@ class TokenCheck:
         """
         if self._file is None:
             return Caller()
-        if self._passes is not None and (caller := self._passes.check(authorization)) is not None:
+        if self._process_tokens is not None and (caller := self._process_tokens.check(authorization)) is not None:
             return replace(caller, fingerprint=fingerprint_of(f"user {caller.user.casefold()}", self._fingerprint_key))
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME.lower() or not token:

@@ -34,7 +34,7 @@ from services.common.server.health import MAX_REQUEST_BYTES, HealthInterceptor, 
 from services.common.server.interceptor import ChassisInterceptor, Observer
 from services.common.server.limits import Admission, FirstMessages, WorkerPool
 from services.common.server.messages import receive_limit
-from services.common.server.passes import CallerPasses
+from services.common.server.process_tokens import ProcessTokens
 from services.common.server.settings import StageSettings
 from services.common.server.telemetry import Metrics, make_tracing
 from services.common.server.tls import server_credentials
@@ -238,7 +238,7 @@ class StageServer:
         close: Callable[[], None] | None = None,
         most_calls_of_tenant: int | None = None,
         fingerprint_key: bytes | None = None,
-        passes: CallerPasses | None = None,
+        process_tokens: ProcessTokens | None = None,
     ) -> None:
         self.stage = stage
         self.metrics = Metrics(stage)
@@ -275,7 +275,7 @@ class StageServer:
         interceptor = ChassisInterceptor(
             stage=stage,
             admission=self._admission,
-            tokens=TokenCheck(settings.auth_token_file, fingerprint_key, passes),
+            tokens=TokenCheck(settings.auth_token_file, fingerprint_key, process_tokens),
             observer=Observer(stage, self.metrics, self._tracing.tracer),
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,

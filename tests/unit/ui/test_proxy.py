@@ -13,7 +13,7 @@ from gateway.ui.proxy import PEER, ProxyUser, ProxyUsers, read_users
 from gateway.ui.session import Sessions
 from services.common.errors import InvalidRequestError, UnauthenticatedError
 from services.common.server.auth import TokenCheck
-from services.common.server.passes import CallerPasses
+from services.common.server.process_tokens import ProcessTokens
 from services.common.server.settings import load_settings
 
 SECRET = "secret-of-the-proxy"
@@ -28,7 +28,7 @@ class Door:
         self.secret.write_text(f"{SECRET}\n")
         tokens.write_text("a-token\n")
         wanted = {"proxy_networks": "10.1.0.0/16, ::1/128", **settings}
-        self.passes = CallerPasses()
+        self.process_tokens = ProcessTokens()
         found = load_settings(
             GatewaySettings,
             auth_token_file=tokens,
@@ -37,9 +37,9 @@ class Door:
             proxy_users_file=self.file,
             **wanted,
         )
-        self.users = ProxyUsers(found, self.passes)
+        self.users = ProxyUsers(found, self.process_tokens)
         self.sessions = Sessions(found, self.users)
-        self.tokens = TokenCheck(tokens, b"key", self.passes)
+        self.tokens = TokenCheck(tokens, b"key", self.process_tokens)
 
     def request(self, method: str = "GET", peer: str = "10.1.2.3", **headers: str) -> Request:
         sent = {"host": "dubs.example", "sec-fetch-site": "same-origin", **headers}
@@ -62,7 +62,7 @@ def test_user_is_the_caller(tmp_path: Path) -> None:
         assert len(caller.fingerprint) == 16
     assert found == {"Ada@example.com": "default", "ben@example.com": "acme", "zoë@example.com": "acme"}
     same = [
-        door.tokens.check(door.passes.of("default", name)).fingerprint for name in ("ada@example.com", "ADA@example.com", "ben")
+        door.tokens.check(door.process_tokens.of("default", name)).fingerprint for name in ("ada@example.com", "ADA@example.com", "ben")
     ]
     assert same[0] == same[1] != same[2]
 
@@ -88,7 +88,7 @@ def test_secret_of_the_proxy(tmp_path: Path) -> None:
         assert bool(door.user(**ada, peer="192.0.2.1", x_dubstage_proxy_secret=SECRET).name) is (networks == "")
     (tmp_path / "secret").write_text("short")
     with pytest.raises(InvalidRequestError, match="has 5 bytes: give 16 or more"):
-        ProxyUsers(load_settings(GatewaySettings, **door_settings(tmp_path)), CallerPasses())
+        ProxyUsers(load_settings(GatewaySettings, **door_settings(tmp_path)), ProcessTokens())
 
 
 def door_settings(folder: Path) -> dict[str, Any]:
@@ -168,8 +168,8 @@ def test_settings_come_together(tmp_path: Path, left_out: str) -> None:
 def test_passes_of_others_are_refused(tmp_path: Path) -> None:
     """No other process makes a pass, and a server without a proxy takes none."""
     door = Door(tmp_path)
-    good = door.passes.of("default", "ada")
-    for wrong in (CallerPasses().of("default", "ada"), f"{good[:-1]}{'0' if good[-1] != '0' else '1'}", "Pass ", "Pass x.é"):
+    good = door.process_tokens.of("default", "ada")
+    for wrong in (ProcessTokens().of("default", "ada"), f"{good[:-1]}{'0' if good[-1] != '0' else '1'}", "Process ", "Process x.é"):
         with pytest.raises(UnauthenticatedError):
             door.tokens.check(wrong)
     with pytest.raises(UnauthenticatedError, match="a bearer token is required"):

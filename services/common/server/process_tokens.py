@@ -1,4 +1,4 @@
-"""Passes: who calls, as another server of the same process tells a server in place of a bearer token."""
+"""Tokens with which one server of a process tells another server of the same process who calls."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final
 from services.common.errors import UnauthenticatedError
 from services.common.server.call_context import Caller
 
-_SCHEME: Final = "Pass "
+_SCHEME: Final = "Process "
 
 
-class CallerPasses:
-    """Signs and checks passes with a key that this process alone has. A restart ends all passes."""
+class ProcessTokens:
+    """Signs and checks tokens with a key that this process alone has. A restart ends all of them."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -31,16 +31,16 @@ class CallerPasses:
         return f"{_SCHEME}{content}.{self._signature(content)}"
 
     def check(self, authorization: str) -> Caller | None:
-        """Return who calls, without a fingerprint; None: the value is no pass.
+        """Return who calls, without a fingerprint; None: the value is no token of a process.
 
         Raises:
-            UnauthenticatedError: another process made the pass.
+            UnauthenticatedError: another process made the token.
         """
         if not authorization.startswith(_SCHEME):
             return None
         content, _, signature = authorization.removeprefix(_SCHEME).partition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(content).encode()):
-            raise UnauthenticatedError("this server did not make the pass: sign in again", field="authorization")
+            raise UnauthenticatedError("another process made this token: sign in again", field="authorization")
         tenant, user = json.loads(base64.urlsafe_b64decode(content))
         return Caller(tenant, user=user)
 
