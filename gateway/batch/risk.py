@@ -90,7 +90,7 @@ def figures_of(record: ShotRecord) -> dict[str, float]:
     """Return the figures of a finished video that are known, by their names in SCALES."""
     found: dict[str, float | None] = {"r_opening": record.r_opening}
     for group in (record.motion, record.appearance, record.finish):
-        found |= group.model_dump() if group is not None else {}
+        found |= vars(group) if group is not None else {}
     if record.frames:
         found["undubbed_share"] = 1.0 - record.frames_dubbed / record.frames
     return {name: value for name, value in found.items() if value is not None and name in SCALES}
@@ -114,9 +114,12 @@ def risk_of(record: ShotRecord) -> float:
         return UNDUBBED
     if record.state is not ShotState.DONE:
         return 0.0
-    good = 1.0
-    for part in parts_of(record).values():
-        good *= 1.0 - part
+    good = (1.0 - MISSED) ** len(set(record.look)) * (1.0 - WARNING) ** len(set(record.warnings[:MOST_WARNINGS]) - set(record.look))
+    for name, value in figures_of(record).items():
+        scale = SCALES[name]
+        # Lists of 10,000 shots ask for many figures, most of which have their best value.
+        if value != scale.best:
+            good *= 1.0 - scale.weight * scale.part(value)
     return round(1.0 - good, 4)
 
 

@@ -300,6 +300,11 @@ class ShotRecord(_Strict):
     error: str = ""
     has_thumbnail: bool = False
 
+    @property
+    def subject(self) -> str:
+        """What a decision about the shot is about: the digest of the video; without a video, the end of the last attempt."""
+        return self.output_sha256 or self.ended_at
+
 
 class BatchFacts(_Strict):
     """Facts of a batch: the JSON document `batch.json` of the batch, written once.
