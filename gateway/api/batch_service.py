@@ -49,7 +49,7 @@ from gateway.batch.manifest import (
 )
 from gateway.batch.records import Progress, present_time
 from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
-from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, region_from
+from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts, Quality, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState
@@ -577,11 +577,15 @@ def write_files(store: BatchStore, facts: BatchFacts, wanted: int, told: Told, f
     """
     shots = [told_shot(shot, told) for shot in store.manifest(facts.name)]
     records = store.records(facts.name)
+    decisions = present(records, store.last_decisions(facts.name))
     shown = [told_record(record, told) for record in records]
     if wanted not in (pb.REPORT_FORMAT_CSV, pb.REPORT_FORMAT_JSON):
-        write_report(facts, shots, shown, partial(store.thumbnail, facts.name), folder)
+        write_report(facts, shots, shown, decisions, partial(store.thumbnail, facts.name), folder)
         return
-    rows = [row_of(index, *of_shot, None) for index, of_shot in enumerate(zip(shots, shown, strict=True))]
+    rows = [
+        row_of(index, shot, record, decisions.get(shot.id), None)
+        for index, (shot, record) in enumerate(zip(shots, shown, strict=True))
+    ]
     if wanted == pb.REPORT_FORMAT_CSV:
         (folder / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
     else:

@@ -714,7 +714,8 @@ def report(
 
     store = open_batches(options.gateway_settings())
     facts, shots, records = store.facts(name), store.manifest(name), store.records(name)
-    say_result(str(write_report(facts, shots, records, partial(store.thumbnail, name), folder)))
+    decisions = present(records, store.last_decisions(name))
+    say_result(str(write_report(facts, shots, records, decisions, partial(store.thumbnail, name), folder)))
 
 
 @commands.command("run")
