@@ -48,7 +48,7 @@ def batch_event(event: EventKind, name: str, ids: Sequence[str] = (), *, rows: i
 
 
 def record_change(
-    settings: GatewaySettings, change: Literal["cancelled", "retried", "removed"], name: str, ids: Sequence[str] = ()
+    settings: GatewaySettings, change: Literal["cancelled", "retried", "removed", "delivered"], name: str, ids: Sequence[str] = ()
 ) -> None:
     """Write the entry for a command that changes a batch.
 

@@ -331,8 +331,8 @@ def test_formula_text_is_escaped(tmp_path: Path, text: str) -> None:
 def test_sortable_columns_have_values(tmp_path: Path) -> None:
     """Every column that can be sorted has a value or is empty in every row."""
     page = Page(written(tmp_path / "report"))
-    kinds = [heading.get("data-kind") for heading in page.all_of("th")[-16:]]
-    assert kinds == ["number", None, "text", "text", "text", *["number"] * 11]
+    kinds = [heading.get("data-kind") for heading in page.all_of("th")[-18:]]
+    assert kinds == ["number", None, "text", "text", "text", *["number"] * 5, "text", *["number"] * 7]
     for values in page.sort_values:
         assert [value is not None for value in values] == [kind is not None for kind in kinds]
         for kind, value in zip(kinds, values, strict=True):
