@@ -171,7 +171,7 @@ def _review_message(decision: Decision) -> pb.ShotReview:
 
 
 def _finish_message(finish: ShotFinish) -> pb.DubFinish:
-    facts = finish.model_dump()
+    facts = finish.model_dump(exclude={"version"})
     lateness = facts.pop("lateness_ms")
     return pb.DubFinish(**facts, lateness=None if lateness is None else duration_message(lateness / 1000))
 
