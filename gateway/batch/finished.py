@@ -154,8 +154,10 @@ def _skin(video: MediaInfo, footage: MediaInfo, tracked: TrackedOutput) -> dict[
     """Return `seam` and `flicker`."""
     frames = sorted(tracked.poses)
     part_of = {frame: number * _PARTS // len(frames) for number, frame in enumerate(frames)}
-    totals = np.zeros((_PARTS, 3, BOX_SIZE, BOX_SIZE), np.float32)
-    counts = np.zeros((_PARTS, BOX_SIZE, BOX_SIZE), np.float32)
+    # A seam moves with the face, or stays where it is in the frame: the box of the first frame stays too.
+    totals = np.zeros((2, _PARTS, 3, BOX_SIZE, BOX_SIZE), np.float32)
+    counts = np.zeros((2, _PARTS, BOX_SIZE, BOX_SIZE), np.float32)
+    to_first: Float32 | None = None
     levels: dict[int, float] = {}
     with VideoReader(video) as reader, VideoReader(footage) as before:
         pairs = zip(reader.frames(0, video.video.num_frames), before.frames(0, footage.video.num_frames), strict=False)
@@ -171,10 +173,21 @@ def _skin(video: MediaInfo, footage: MediaInfo, tracked: TrackedOutput) -> dict[
                 continue
             difference = _difference(boxes) / light
             levels[frame] = float(difference[0][mask].mean())
-            totals[part_of[frame]] += difference * mask
-            counts[part_of[frame]] += mask
+            part, shown, seen = part_of[frame], difference * mask, mask.astype(np.float32)
+            totals[0, part] += shown
+            counts[0, part] += seen
+            to_box = _square(box_from_frame(pose))
+            to_first = to_box if to_first is None else to_first
+            still = (to_first @ np.linalg.inv(to_box))[:2]
+            totals[1, part] += np.stack([cv2.warpAffine(plane, still, seen.shape) for plane in shown])
+            counts[1, part] += cv2.warpAffine(seen, still, seen.shape)
     steps = [abs(level - levels[frame - 1]) for frame, level in levels.items() if frame - 1 in levels]
-    return {"seam": seam_of(totals, counts), "flicker": float(np.mean(steps)) if steps else math.nan}
+    seam = float(np.fmax(seam_of(totals[0], counts[0]), seam_of(totals[1], counts[1])))
+    return {"seam": seam, "flicker": float(np.mean(steps)) if steps else math.nan}
+
+
+def _square(affine: Array) -> Float32:
+    return np.vstack([affine, [0.0, 0.0, 1.0]]).astype(np.float32)
 
 
 def _difference(boxes: UInt8) -> Float32:

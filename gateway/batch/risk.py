@@ -101,11 +101,15 @@ def figures_of(record: ShotRecord) -> dict[str, float]:
 def parts_of(record: ShotRecord) -> dict[str, float]:
     """Return what each figure, each missed threshold and each warning adds to the risk of a written video, 0 to 1, by text."""
     parts = {
-        f"{SCALES[name].text}: {value:.{4 if abs(value) < 0.01 else 3 if abs(value) < 0.1 else 2}f}": SCALES[name].weight * SCALES[name].part(value)
+        f"{SCALES[name].text}: {_shown(value)}": SCALES[name].weight * SCALES[name].part(value)
         for name, value in figures_of(record).items()
     }
     parts |= dict.fromkeys(record.look, MISSED)
     return parts | dict.fromkeys(record.warnings[:MOST_WARNINGS], WARNING)
+
+
+def _shown(value: float) -> str:
+    return f"{value:.{4 if abs(value) < 0.01 else 3 if abs(value) < 0.1 else 2}f}"
 
 
 def risk_of(record: ShotRecord) -> float:
