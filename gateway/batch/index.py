@@ -10,6 +10,7 @@ version of a file, and an index that is damaged or of another dubstage, are left
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -110,6 +111,7 @@ class BatchIndex:
         self._records: Mapping[str, ShotFacts] = {}
         self._decisions: Mapping[str, DecisionFacts] = {}
         self._read_saved = False
+        self._unsaved = 0
 
     def shots(self) -> list[ListedShot]:
         """Return all shots of the batch in the order of the rows.
@@ -129,7 +131,9 @@ class BatchIndex:
         known = len(records) + len(decisions)
         records |= self._new_records([one for one in ids if one in versions and one not in records], versions)
         decisions |= self._new_decisions([file for file in last.values() if file not in decisions])
-        if len(records) + len(decisions) - known >= UNSAVED:
+        self._unsaved += len(records) + len(decisions) - known
+        if self._unsaved >= UNSAVED:
+            self._unsaved = 0
             self._save(records, decisions)
         # Replaced whole, so that calls at the same time see one state each.
         self._records, self._decisions = records, decisions
@@ -176,10 +180,10 @@ class BatchIndex:
                 self._records, self._decisions = saved.records, saved.decisions
 
     def _save(self, records: Mapping[str, ShotFacts], decisions: Mapping[str, DecisionFacts]) -> None:
-        saved = _Saved(format=_FORMAT, records=dict(records), decisions=dict(decisions))
+        content = json.dumps({"format": _FORMAT, "records": records, "decisions": decisions}, separators=(",", ":")).encode()
         # A store that takes no further file lists the batch all the same.
         with suppress(DubstageError):
-            self._store.save_index(self._name, saved.model_dump_json().encode())
+            self._store.save_index(self._name, content)
 
 
 def facts_of(record: ShotRecord, version: str = "") -> ShotFacts:

@@ -107,6 +107,18 @@ def test_damaged_index_is_not_used(store: BatchStore, content: bytes, monkeypatc
     assert len(store.saved_index("night") or b"") > len(content)
 
 
+def test_many_looks_write_the_index(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes of several looks add up: a process that looks often writes the index for the others."""
+    monkeypatch.setattr(index, "UNSAVED", 7)
+    watching = BatchIndex(store, "night")
+    watching.shots()
+    for frames in (20, 30):
+        assert store.saved_index("night") is None
+        store.put("night", done("s0", frames))
+        watching.shots()
+    assert store.saved_index("night") is not None
+
+
 def test_few_changes_write_nothing(store: BatchStore) -> None:
     """The index is written after many new files, not after each."""
     again(store)
