@@ -190,6 +190,7 @@ class BatchViews:
         self._operations = operations
         # An index keeps what it has read, so that a further look reads what has changed.
         self._kept: OrderedDict[tuple[str, str, str], tuple[BatchStore, BatchIndex]] = OrderedDict()
+        self._engine_stores: OrderedDict[str, tuple[str, BatchStore]] = OrderedDict()
         self._turn = threading.Lock()
 
     def facts(self) -> list[BatchFacts]:
@@ -209,6 +210,18 @@ class BatchViews:
         """
         store, _, facts = self._indexed(name)
         return store, facts
+
+    def _engine_store(self, facts: BatchFacts) -> BatchStore:
+        """Return the store that keeps whole records of a batch until its shots have ended."""
+        with self._turn:
+            made, kept = self._engine_stores.get(facts.name, ("", None))
+            if kept is None or made != facts.created_at:
+                kept = open_batches(self._settings)
+                self._engine_stores[facts.name] = (facts.created_at, kept)
+            self._engine_stores.move_to_end(facts.name)
+            while len(self._engine_stores) > _KEPT_STORES:
+                self._engine_stores.popitem(last=False)
+        return kept
 
     def _indexed(self, name: str) -> tuple[BatchStore, BatchIndex, BatchFacts]:
         store = open_batches(self._settings)
@@ -233,9 +246,12 @@ class BatchViews:
         shots = index.shots()
         notes: list[str] = []
         if facts.engine == "kubernetes" and any(shot.facts.state not in ENDED for shot in shots):
-            # The records that the cluster changes are stored. A store of its own keeps none of the others afterwards.
-            _, notes = current_records(open_batches(self._settings), facts)
+            # The engine compares whole records with the cluster, and stores those that it changes.
+            _, notes = current_records(self._engine_store(facts), facts)
             shots = index.shots()
+        elif facts.engine == "kubernetes":
+            with self._turn:
+                self._engine_stores.pop(name, None)
         progress = progress_from([shot.facts for shot in shots])
         if facts.engine == "gateway" and not progress.ended and not self.is_worked_on(name):
             notes = [*notes, "no gateway works on the shots that are left: submit the batch again"]
