@@ -764,16 +764,13 @@ def report(
 @commands.command("deliver")
 def deliver_command(
     name: Name,
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the videos. Names: ID and the ending of the video.")],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the videos.")],
     complete: Annotated[
         bool, typer.Option("--complete", help="Deliver nothing unless every shot of the batch can be delivered.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of these names.")] = False,
 ) -> None:
-    """Copy the approved videos of a batch, each with a signed manifest (C2PA) that has the decision.
-
-    Shots that are not approved, or whose video has changed since, are named and not delivered.
-    """
+    """Copy the approved videos of a batch, each with a signed manifest (C2PA) that has the decision."""
     settings = options.gateway_settings()
     deliver_approved(settings, open_batches(settings), name, output, complete=complete, overwrite=overwrite)
 
