@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from fractions import Fraction
@@ -36,6 +35,7 @@ from gateway.api.resources import (
     time_message,
 )
 from gateway.async_utilities import in_thread
+from gateway.batch.index import ListedShot
 from gateway.batch.manifest import (
     ActorLookup,
     Manifest,
@@ -50,7 +50,7 @@ from gateway.batch.manifest import (
 )
 from gateway.batch.records import Progress, present_time
 from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
-from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, region_from
+from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts, Quality, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState
@@ -89,7 +89,10 @@ _DECISIONS: Final = {number: state for state, number in _REVIEWS.items()}
 
 
 def batch_message(
-    facts: BatchFacts, progress: Progress | None = None, notes: Sequence[str] = (), reviews: Iterable[Decision] = ()
+    facts: BatchFacts,
+    progress: Progress | None = None,
+    notes: Sequence[str] = (),
+    reviews: Mapping[ReviewState, int] | None = None,
 ) -> pb.Batch:
     """Return the message of a batch.
 
@@ -97,16 +100,15 @@ def batch_message(
         facts: what the batch is.
         progress: its progress; None: not asked for.
         notes: why something waits, for a person.
-        reviews: decisions about the present videos.
+        reviews: number of shots by state of review.
     """
-    states = Counter(decision.state for decision in reviews)
     return pb.Batch(
         name=f"{BATCHES}/{facts.name}",
         engine=_ENGINES[facts.engine],
         num_shots=facts.rows,
         create_time=time_message(facts.created_at),
         rows_sha256=facts.manifest_sha256,
-        progress=None if progress is None else _progress_message(progress, states),
+        progress=None if progress is None else _progress_message(progress, reviews or {}),
         notes=notes,
     )
 
@@ -170,7 +172,7 @@ def _review_message(decision: Decision) -> pb.ShotReview:
 
 
 def _finish_message(finish: ShotFinish) -> pb.DubFinish:
-    facts = finish.model_dump()
+    facts = finish.model_dump(exclude={"version"})
     lateness = facts.pop("lateness_ms")
     return pb.DubFinish(**facts, lateness=None if lateness is None else duration_message(lateness / 1000))
 
@@ -190,13 +192,10 @@ def shown_shot(views: BatchViews, batch: str, shot_id: str, told: Told) -> pb.Sh
     """
     view = views.view(batch)
     row = _row_of_shot(view, shot_id)
-    record = view.records[row]
     store, _ = views.store(batch)
-    message = shot_message(batch, row, record, told, view.reviews.get(shot_id))
-    shot = store.shot(batch, row)
-    message.footage_uri = told(shot.footage)
+    message, record, shot = shots_of_rows(store, view, [row], told)[0]
     message.quality.CopyFrom(_quality_message(shot.quality))
-    message.options.CopyFrom(_options_message(shot))
+    message.options.CopyFrom(_options_message(shot.with_options(store.options(batch, row))))
     message.reviews.extend(map(_review_message, store.decisions(batch, shot_id)))
     message.risk_reasons.extend(map(told, reasons_of(record)))
     return message
@@ -235,6 +234,32 @@ def _options_from(message: pb.ShotOptions) -> dict[str, Any]:
     return found
 
 
+def shots_of_rows(
+    store: BatchStore, view: BatchView, rows: Sequence[int], told: Told
+) -> list[tuple[pb.Shot, ShotRecord, ShotSpec]]:
+    """Return the messages of shots as lists tell them, with their records and their rows of the manifest. Blocks.
+
+    Args:
+        store: store of batches.
+        view: the batch.
+        rows: rows of the shots.
+        told: removes the server's folders from texts.
+
+    Raises:
+        DubstageError: the store of batches cannot be used.
+    """
+    name, listed = view.facts.name, [view.shots[row] for row in rows]
+    records, specs = store.records_of(name, [shot.id for shot in listed]), store.shots(name, rows)
+    decisions = store.decisions_in(name, [shot.decision for shot in listed if shot.decision])
+    found = []
+    for row, shot, record, spec in zip(rows, listed, records, specs, strict=True):
+        review = decisions.get(shot.decision)
+        message = shot_message(name, row, record, told, review if review is not None and review.belongs_to(record) else None)
+        message.footage_uri = told(spec.footage)
+        found.append((message, record, spec))
+    return found
+
+
 def _quality_message(quality: Quality) -> pb.BatchQuality:
     limits = quality.model_dump(exclude_none=True)
     shift = limits.pop("max_shift_ms", None)
@@ -258,35 +283,34 @@ def selected(view: BatchView, request: pb.ListShotsRequest) -> list[int]:
     Raises:
         InvalidRequestError: this gateway gave no such page token.
     """
-    records = view.records
-    rows = [row for row, record in enumerate(records) if _is_listed(record, view.reviews.get(record.id), request)]
+    shots = view.shots
+    rows = [row for row, shot in enumerate(shots) if _is_listed(shot, request)]
     match request.order_by:
         case pb.SHOT_ORDER_RISK:
-            risks = [-round(1e4 * risk) for risk in view.risks]
+            risks = [-round(1e4 * shot.facts.risk) for shot in shots]
             after, row_after = risk_from(request.page_token)
             return sorted((row for row in rows if (risks[row], row) > (after, row_after)), key=lambda row: (risks[row], row))
         case pb.SHOT_ORDER_NAME:
             row_after = row_from(request.page_token)
-            begin = records[row_after].id if 0 <= row_after < len(records) else ""
-            return sorted((row for row in rows if records[row].id > begin), key=lambda row: records[row].id)
+            begin = shots[row_after].id if 0 <= row_after < len(shots) else ""
+            return sorted((row for row in rows if shots[row].id > begin), key=lambda row: shots[row].id)
         case _:
             row_after = row_from(request.page_token)
             return [row for row in rows if row > row_after]
 
 
-def _is_listed(record: ShotRecord, review: Decision | None, request: pb.ListShotsRequest) -> bool:
-    state = _REVIEWS[review.state] if review is not None else pb.REVIEW_STATE_UNDECIDED
+def _is_listed(shot: ListedShot, request: pb.ListShotsRequest) -> bool:
     return (
-        (not request.states or _STATES[record.state] in request.states)
-        and (bool(record.look) or not request.to_look_at)
-        and (not request.review_states or state in request.review_states)
-        and (not request.assignee or (review is not None and review.assignee == request.assignee))
+        (not request.states or _STATES[shot.facts.state] in request.states)
+        and (shot.facts.look or not request.to_look_at)
+        and (not request.review_states or _REVIEWS[shot.review] in request.review_states)
+        and (not request.assignee or shot.assignee == request.assignee)
     )
 
 
 def page_token_of(view: BatchView, row: int, order: int) -> str:
     """Return the token of the page behind a shot."""
-    return f"{round(1e4 * view.risks[row])}-{row}" if order == pb.SHOT_ORDER_RISK else str(row)
+    return f"{round(1e4 * view.shots[row].facts.risk)}-{row}" if order == pb.SHOT_ORDER_RISK else str(row)
 
 
 def token_behind(view: BatchView, shot_id: str, order: int) -> str:
@@ -299,8 +323,8 @@ def token_behind(view: BatchView, shot_id: str, order: int) -> str:
 
 
 def _row_of_shot(view: BatchView, shot_id: str) -> int:
-    for row, record in enumerate(view.records):
-        if record.id == shot_id:
+    for row, shot in enumerate(view.shots):
+        if shot.id == shot_id:
             return row
     raise no_shot(view.facts.name, shot_id)
 
@@ -572,13 +596,12 @@ PIECE_BYTES: Final = 256 << 10
 """Most bytes of one piece."""
 
 
-def write_files(store: BatchStore, facts: BatchFacts, records: Sequence[ShotRecord], wanted: int, told: Told, folder: Path) -> None:
+def write_files(store: BatchStore, facts: BatchFacts, wanted: int, told: Told, folder: Path) -> None:
     """Write the files of a report. Blocks.
 
     Args:
-        store: store of batches.
+        store: store of batches that is used for this report alone, for it keeps all records.
         facts: the batch.
-        records: records of all its shots.
         wanted: number of ReportFormat.
         told: removes the server's folders from texts.
         folder: an empty folder.
@@ -588,11 +611,16 @@ def write_files(store: BatchStore, facts: BatchFacts, records: Sequence[ShotReco
         DubstageError: the store of batches cannot be used.
     """
     shots = [told_shot(shot, told) for shot in store.manifest(facts.name)]
+    records = store.records(facts.name)
+    decisions = present(records, store.last_decisions(facts.name))
     shown = [told_record(record, told) for record in records]
     if wanted not in (pb.REPORT_FORMAT_CSV, pb.REPORT_FORMAT_JSON):
-        write_report(facts, shots, shown, partial(store.thumbnail, facts.name), folder)
+        write_report(facts, shots, shown, decisions, partial(store.thumbnail, facts.name), folder)
         return
-    rows = [row_of(index, *of_shot, None) for index, of_shot in enumerate(zip(shots, shown, strict=True))]
+    rows = [
+        row_of(index, shot, record, decisions.get(shot.id), None)
+        for index, (shot, record) in enumerate(zip(shots, shown, strict=True))
+    ]
     if wanted == pb.REPORT_FORMAT_CSV:
         (folder / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
     else:
@@ -687,13 +715,9 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     def _page(self, view: BatchView, rows: Sequence[int], token: str, thumbnails: bool) -> pb.ListShotsResponse:
         name, told = view.facts.name, self._context.names.told
         store, _ = self._batches.views.store(name)
-        pictures = store.thumbnails(name, [view.records[row].id for row in rows]) if thumbnails else {}
+        pictures = store.thumbnails(name, [view.shots[row].id for row in rows]) if thumbnails else {}
         shots = []
-        specs = store.manifest(name)
-        for row in rows:
-            record = view.records[row]
-            message = shot_message(name, row, record, told, view.reviews.get(record.id))
-            message.footage_uri = told(specs[row].footage)
+        for message, record, _ in shots_of_rows(store, view, rows, told):
             message.thumbnail = pictures.get(record.id, b"")
             shots.append(message)
         return pb.ListShotsResponse(shots=shots, next_page_token=token)
@@ -736,16 +760,14 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         name = batch_id_from(request.name)
         with self._long_calls.place():
             async with self._reports, self._batches.scratch_folder() as folder:
-                view, (store, _) = await self._batches.view(name), await in_thread(self._batches.views.store, name)
-                await in_thread(write_files, store, view.facts, view.records, request.format, self._context.names.told, folder)
+                facts, store = (await self._batches.view(name)).facts, await in_thread(self._batches.views.fresh_store)
+                await in_thread(write_files, store, facts, request.format, self._context.names.told, folder)
                 async with aclosing(pieces(folder)) as found:
                     async for piece in found:
                         yield piece
 
     def _message(self, view: BatchView) -> pb.Batch:
-        return batch_message(
-            view.facts, view.progress, [self._context.names.told(note) for note in view.notes], view.reviews.values()
-        )
+        return batch_message(view.facts, view.progress, [self._context.names.told(note) for note in view.notes], view.reviews)
 
 
 def shot_ids_from(name: str) -> tuple[str, str]:

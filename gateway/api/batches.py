@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
-from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 from pydantic import BaseModel
@@ -27,13 +26,13 @@ from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch import changes
 from gateway.batch.changes import batch_event, current_records, review_event
+from gateway.batch.index import BatchIndex, ListedShot
 from gateway.batch.local import run_in_process
 from gateway.batch.manifest import ActorLookup, Manifest
-from gateway.batch.records import Progress, progress_of
-from gateway.batch.reviews import Decision, present, rejected_ids
-from gateway.batch.risk import risk_of
+from gateway.batch.records import Progress, progress_from
+from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import BatchFacts, ShotRecord
+from gateway.batch.types import ENDED, BatchFacts, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
@@ -163,19 +162,20 @@ class BatchView:
 
     Attributes:
         facts: what the batch is.
-        records: records of all shots in the order of the rows.
+        shots: all shots in the order of the rows.
         progress: progress of the batch.
         notes: why something waits, for a person.
-        reviews: decisions about the present videos, by id of the shot.
-        risks: risks of all shots in the order of the rows.
     """
 
     facts: BatchFacts
-    records: Sequence[ShotRecord]
+    shots: Sequence[ListedShot]
     progress: Progress
     notes: tuple[str, ...]
-    reviews: Mapping[str, Decision]
-    risks: Sequence[float]
+
+    @property
+    def reviews(self) -> Counter[ReviewState]:
+        """Number of shots by state of review."""
+        return Counter(shot.review for shot in self.shots)
 
 
 class BatchViews:
@@ -189,14 +189,18 @@ class BatchViews:
     def __init__(self, settings: GatewaySettings, operations: OperationStore) -> None:
         self._settings = settings
         self._operations = operations
-        # A store keeps what it has read, so that a further look reads what has changed.
-        self._stores: OrderedDict[tuple[str, str, str], BatchStore] = OrderedDict()
-        self._risks: WeakKeyDictionary[BatchStore, dict[str, tuple[ShotRecord, float]]] = WeakKeyDictionary()
+        # An index keeps what it has read, so that a further look reads what has changed.
+        self._kept: OrderedDict[tuple[str, str, str], tuple[BatchStore, BatchIndex]] = OrderedDict()
+        self._engine_stores: OrderedDict[str, tuple[str, BatchStore]] = OrderedDict()
         self._turn = threading.Lock()
 
     def facts(self) -> list[BatchFacts]:
         """Return the facts of all batches, sorted by name."""
         return open_batches(self._settings).batches()
+
+    def fresh_store(self) -> BatchStore:
+        """Return a store for work that reads whole batches: what it has read goes with it."""
+        return open_batches(self._settings)
 
     def store(self, name: str) -> tuple[BatchStore, BatchFacts]:
         """Return a store that serves one batch, and the facts of the batch.
@@ -205,16 +209,32 @@ class BatchViews:
             BatchNotFoundError: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
+        store, _, facts = self._indexed(name)
+        return store, facts
+
+    def _engine_store(self, facts: BatchFacts) -> BatchStore:
+        """Return the store that keeps whole records of a batch until its shots have ended."""
+        with self._turn:
+            made, kept = self._engine_stores.get(facts.name, ("", None))
+            if kept is None or made != facts.created_at:
+                kept = open_batches(self._settings)
+                self._engine_stores[facts.name] = (facts.created_at, kept)
+            self._engine_stores.move_to_end(facts.name)
+            while len(self._engine_stores) > _KEPT_STORES:
+                self._engine_stores.popitem(last=False)
+        return kept
+
+    def _indexed(self, name: str) -> tuple[BatchStore, BatchIndex, BatchFacts]:
         store = open_batches(self._settings)
         facts = store.facts(name)
         # A batch that was removed and made again is another batch.
         key = (name, facts.manifest_sha256, facts.created_at)
         with self._turn:
-            kept = self._stores.setdefault(key, store)
-            self._stores.move_to_end(key)
-            while len(self._stores) > _KEPT_STORES:
-                self._stores.popitem(last=False)
-        return kept, facts
+            kept = self._kept.setdefault(key, (store, BatchIndex(store, name)))
+            self._kept.move_to_end(key)
+            while len(self._kept) > _KEPT_STORES:
+                self._kept.popitem(last=False)
+        return *kept, facts
 
     def view(self, name: str) -> BatchView:
         """Return a batch as it is now.
@@ -223,23 +243,20 @@ class BatchViews:
             BatchNotFoundError: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
-        store, facts = self.store(name)
-        records, notes = current_records(store, facts)
-        progress = progress_of(records)
+        _, index, facts = self._indexed(name)
+        shots = index.shots()
+        notes: list[str] = []
+        if facts.engine == "kubernetes" and any(shot.facts.state not in ENDED for shot in shots):
+            # The engine compares whole records with the cluster, and stores those that it changes.
+            _, notes = current_records(self._engine_store(facts), facts)
+            shots = index.shots()
+        elif facts.engine == "kubernetes":
+            with self._turn:
+                self._engine_stores.pop(name, None)
+        progress = progress_from([shot.facts for shot in shots])
         if facts.engine == "gateway" and not progress.ended and not self.is_worked_on(name):
             notes = [*notes, "no gateway works on the shots that are left: submit the batch again"]
-        reviews = present(records, store.last_decisions(name))
-        return BatchView(facts, records, progress, tuple(notes), reviews, self._risks_of(store, records))
-
-    def _risks_of(self, store: BatchStore, records: Sequence[ShotRecord]) -> list[float]:
-        """Return the risks of records. A store gives the same object again as long as a record has not changed."""
-        before = self._risks.get(store, {})
-        now = {
-            record.id: known if (known := before.get(record.id)) is not None and known[0] is record else (record, risk_of(record))
-            for record in records
-        }
-        self._risks[store] = now
-        return [risk for _, risk in now.values()]
+        return BatchView(facts, shots, progress, tuple(notes))
 
     def is_worked_on(self, name: str) -> bool:
         """Return whether a gateway works on a batch, or will."""
@@ -388,7 +405,7 @@ class Batches:
         told: object = None
         while True:
             view = await self.view(name)
-            now = (view.progress, view.notes, Counter(decision.state for decision in view.reviews.values()))
+            now = (view.progress, view.notes, view.reviews)
             if now != told:
                 told = now
                 yield view
@@ -423,10 +440,10 @@ class Batches:
             InvalidRequestError: from `decide`.
         """
         view = await self.view(name)
-        record = next((record for record in view.records if record.id == shot_id), None)
-        if record is None:
+        if all(shot.id != shot_id for shot in view.shots):
             raise no_shot(name, shot_id)
         store, _ = await in_thread(self.views.store, name)
+        record = await in_thread(store.record, name, shot_id)
         decision = await in_thread(store.decide, name, decide(record))
         # As with other changes of a batch, the entry follows the change. The event is written with the entry.
         await in_thread(self._reviews.add_ended, REVIEW, ReviewOrder(batch=name, decision=decision).model_dump_json().encode())
@@ -449,7 +466,8 @@ class Batches:
         store, facts = await in_thread(self.views.store, name)
         if rejected:
             view = await self.view(name)
-            ids = list(dict.fromkeys([*ids, *rejected_ids(view.records, view.reviews)]))
+            rejected_now = [shot.id for shot in view.shots if shot.review is ReviewState.REJECTED]
+            ids = list(dict.fromkeys([*ids, *rejected_now]))
             if not ids:
                 return view
         if facts.engine not in ("gateway", "kubernetes"):

@@ -44,6 +44,7 @@ class EventKind(StrEnum):
     BATCH_CANCELLED = "batch.cancelled"
     BATCH_RETRIED = "batch.retried"
     BATCH_REMOVED = "batch.removed"
+    BATCH_DELIVERED = "batch.delivered"
     SHOT_REVIEWED = "shot.reviewed"
     WEBHOOK_CREATED = "webhook.created"
     WEBHOOK_REMOVED = "webhook.removed"

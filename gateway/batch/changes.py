@@ -65,7 +65,7 @@ def batch_event(
 
 def record_change(
     settings: GatewaySettings,
-    change: Literal["cancelled", "retried", "removed"],
+    change: Literal["cancelled", "retried", "removed", "delivered"],
     name: str,
     ids: Sequence[str] = (),
     options: Mapping[str, Any] = MappingProxyType({}),

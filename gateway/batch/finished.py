@@ -5,9 +5,12 @@ for the skin the video that was dubbed:
 
     lateness     the lag of the lag model (services/motion/lag.py), with its sign turned
     still share  share of the frames of speech in which opening and width of the mouth keep within STILL_PX over STILL_S
-    D_t          (luma of the video - luma of the footage) / luma of the cheeks, in the render box
-    seam         99.5th percentile of the gradient of the mean of D_t over time, averaged along lines of 21 px, beside the lips
-    flicker      mean over time of |d_t - d_(t-1)|, d_t the mean of D_t beside the lips
+    D_t          (video - footage) / luma of the cheeks, in the render box, for the luma Y, R - Y and B - Y
+    step         mean of D over 21 x 2 px on one side of a line less that on the other side, beside the lips, in eight directions,
+                 for the mean of D_t over each of twelve parts of the video
+    seam         99.5th percentile of |mean over the parts of step| - standard deviation over the parts; the largest of Y, R - Y
+                 and B - Y. Moving skin has steep edges too, which change; a seam stays.
+    flicker      mean over time of |d_t - d_(t-1)|, d_t the mean of D_t of Y beside the lips
 """
 
 from __future__ import annotations
@@ -54,6 +57,13 @@ _INSET_PX: Final = 7
 """Box pixels inside of the outline of the face, and outside of the lips, that are left out: the jaw and the lips move."""
 _SEAM_PERCENTILE: Final = 99.5
 _SEAM_PX: Final = 21
+_SIDE_PX: Final = 2
+_SEEN_SHARE: Final = 0.8
+"""Least share of each side of a line that must be skin."""
+_DIRECTIONS: Final = 8
+_PARTS: Final = 12
+_LEAST_PARTS: Final = 4
+"""Fewest parts with skin: of fewer, nothing can be said about what stays."""
 
 
 async def measure_finished(stages: Stages, video: Path, footage: Path | None) -> ShotFinish | None:
@@ -96,7 +106,7 @@ async def finish_of(
         figures["still_share"] = still_share(clip, features["speech_probability"][: len(clip.usable)] >= SPOKEN_FROM)
     if footage is not None and tracked.poses:
         figures |= await asyncio.to_thread(_skin, video, footage, tracked)
-    return ShotFinish(**{name: round(value, 4) for name, value in figures.items() if math.isfinite(value)})
+    return ShotFinish(version=2, **{name: round(value, 4) for name, value in figures.items() if math.isfinite(value)})
 
 
 def _sync(lag: SoundLag) -> dict[str, float]:
@@ -142,8 +152,12 @@ def still_share(clip: MotionClip, spoken: Bool) -> float:
 
 def _skin(video: MediaInfo, footage: MediaInfo, tracked: TrackedOutput) -> dict[str, float]:
     """Return `seam` and `flicker`."""
-    total = np.zeros((BOX_SIZE, BOX_SIZE), np.float64)
-    counts = np.zeros((BOX_SIZE, BOX_SIZE), np.int64)
+    frames = sorted(tracked.poses)
+    part_of = {frame: number * _PARTS // len(frames) for number, frame in enumerate(frames)}
+    # A seam moves with the face, or stays where it is in the frame: the box of the first frame stays too.
+    totals = np.zeros((2, _PARTS, 3, BOX_SIZE, BOX_SIZE), np.float32)
+    counts = np.zeros((2, _PARTS, BOX_SIZE, BOX_SIZE), np.float32)
+    to_first: Float32 | None = None
     levels: dict[int, float] = {}
     with VideoReader(video) as reader, VideoReader(footage) as before:
         pairs = zip(reader.frames(0, video.video.num_frames), before.frames(0, footage.video.num_frames), strict=False)
@@ -157,19 +171,33 @@ def _skin(video: MediaInfo, footage: MediaInfo, tracked: TrackedOutput) -> dict[
             light = float(skin_light(boxes[1:], points[None])[0])
             if not mask.any() or not light > 0.0:
                 continue
-            difference = _luma_difference(boxes) / light
-            levels[frame] = float(difference[mask].mean())
-            total[mask] += difference[mask]
-            counts[mask] += 1
+            difference = _difference(boxes) / light
+            levels[frame] = float(difference[0][mask].mean())
+            part, shown, seen = part_of[frame], difference * mask, mask.astype(np.float32)
+            totals[0, part] += shown
+            counts[0, part] += seen
+            to_box = _square(box_from_frame(pose))
+            to_first = to_box if to_first is None else to_first
+            still = (to_first @ np.linalg.inv(to_box))[:2]
+            totals[1, part] += np.stack([cv2.warpAffine(plane, still, seen.shape) for plane in shown])
+            counts[1, part] += cv2.warpAffine(seen, still, seen.shape)
     steps = [abs(level - levels[frame - 1]) for frame, level in levels.items() if frame - 1 in levels]
-    seen = counts >= max(1, len(levels) // 2)
-    return {"seam": _seam(total / np.maximum(counts, 1), seen), "flicker": float(np.mean(steps)) if steps else math.nan}
+    seam = float(np.fmax(seam_of(totals[0], counts[0]), seam_of(totals[1], counts[1])))
+    return {"seam": seam, "flicker": float(np.mean(steps)) if steps else math.nan}
 
 
-def _luma_difference(boxes: UInt8) -> Float32:
-    """Return the luma of the first box less that of the second one, without the noise of the codec, float32 [160, 160]."""
-    luma = boxes.astype(np.float32) @ LUMA_WEIGHTS
-    return np.asarray(cv2.GaussianBlur(luma[0] - luma[1], (0, 0), 1.0), np.float32)
+def _square(affine: Array) -> Float32:
+    return np.vstack([affine, [0.0, 0.0, 1.0]]).astype(np.float32)
+
+
+def _difference(boxes: UInt8) -> Float32:
+    """Return Y, R - Y and B - Y of the first box less those of the second one, without the noise of the codec, float32
+    [3, 160, 160]. Y is the luma.
+    """
+    change = boxes[0].astype(np.float32) - boxes[1].astype(np.float32)
+    luma = change @ LUMA_WEIGHTS
+    planes = (luma, change[..., 0] - luma, change[..., 2] - luma)
+    return np.stack([cv2.GaussianBlur(plane, (0, 0), 1.0) for plane in planes]).astype(np.float32)
 
 
 def skin_beside_lips(points: Float32) -> Bool:
@@ -184,15 +212,51 @@ def skin_beside_lips(points: Float32) -> Bool:
     return np.asarray((face > 0) & (lips == 0), np.bool_)
 
 
-def _seam(mean: Array, seen: Bool) -> float:
-    inner = cv2.erode(seen.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    if not inner.any():
+def seam_of(totals: Float32, counts: Float32) -> float:
+    """Return the edge that stays the same all the time in the skin; NaN: too little is known.
+
+    Args:
+        totals: float32 [P, 3, 160, 160], sums of the differences over the frames of each part of the video.
+        counts: float32 [P, 160, 160], frames in which each pixel is skin.
+    """
+    known = counts.sum(0)
+    seen = known >= max(1.0, known.max() / 2)
+    there = [part for part in range(len(counts)) if counts[part].any()]
+    if len(there) < _LEAST_PARTS or not seen.any():
         return math.nan
-    known = np.where(seen, mean, 0.0).astype(np.float32)
-    largest = 0.0
-    for axis, along in ((0, (_SEAM_PX, 1)), (1, (1, _SEAM_PX))):
-        steps = np.where(inner, np.gradient(known, axis=axis), 0.0).astype(np.float32)
-        # Texture that moves a little has edges of both signs, which cancel along a line; a seam has one sign.
-        lines = cv2.blur(steps, along, borderType=cv2.BORDER_CONSTANT)
-        largest = max(largest, float(np.percentile(np.abs(lines[inner]), _SEAM_PERCENTILE)))
+    mean = totals.sum(0) / np.maximum(known, 1.0)
+    parts = np.where(counts[there, None] > 0, totals[there] / np.maximum(counts[there, None], 1.0), mean)
+    largest = math.nan
+    for plane in range(parts.shape[1]):
+        constant = [_constant_steps(parts[:, plane], seen, turn) for turn in range(_DIRECTIONS)]
+        pooled = np.concatenate(constant)
+        if len(pooled):
+            largest = float(np.fmax(largest, np.percentile(pooled, _SEAM_PERCENTILE)))
     return largest
+
+
+def _constant_steps(parts: Float32, seen: Bool, turn: int) -> Float32:
+    """Return how large the steps across lines of one direction are at least most of the time, float32 [N].
+
+    Args:
+        parts: float32 [P, 160, 160], means of one plane over each part of the video.
+        seen: bool [160, 160], pixels that are skin.
+        turn: number of the direction.
+    """
+    size = parts.shape[1:]
+    turned = cv2.getRotationMatrix2D(((size[1] - 1) / 2, (size[0] - 1) / 2), 180.0 * turn / _DIRECTIONS, 1.0)
+
+    def along(plane: Float32) -> tuple[Float32, Float32]:
+        """Return the means of the two sides of a line through the upper edge of each pixel."""
+        moved = cv2.warpAffine(plane.astype(np.float32), turned, size[::-1])
+        line = cv2.boxFilter(moved, -1, (_SEAM_PX, _SIDE_PX), borderType=cv2.BORDER_CONSTANT)
+        return np.roll(line, -(_SIDE_PX // 2), 0), np.roll(line, _SIDE_PX // 2, 0)
+
+    below, above = along(seen.astype(np.float32))
+    inside = (below > _SEEN_SHARE) & (above > _SEEN_SHARE)
+    steps = []
+    for part in parts:
+        under, over = along(part * seen)
+        steps.append(under[inside] / below[inside] - over[inside] / above[inside])
+    found = np.stack(steps)
+    return np.asarray(np.abs(found.mean(0)) - found.std(0), np.float32)

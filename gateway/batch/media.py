@@ -291,7 +291,7 @@ def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int, co
             try:
                 target.write(piece)
             except OSError as problem:
-                raise _full_disk(partial.parent, problem) from problem
+                raise folder_error(partial.parent, problem) from problem
             confirm()
             spent_s = time.monotonic() - began
             if spent_s > PATIENCE_S + copied / SLOWEST_BYTES_PER_S:
@@ -300,7 +300,8 @@ def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int, co
                 )
 
 
-def _full_disk(folder: Path, problem: OSError) -> DubstageError:
+def folder_error(folder: Path, problem: OSError) -> DubstageError:
+    """Return the error for a file that cannot be written to a folder of this machine."""
     if problem.errno in FULL_DISK:
         return StorageFullError(f"no space left in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere", subject=str(folder))
     return StorageRefusedError(f"the folder {folder} cannot be used: {_reason(problem)}", subject=str(folder))

@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -237,35 +237,72 @@ class Progress:
         return not self.left
 
 
+class Work(Protocol):
+    """Work on a shot until now."""
+
+    @property
+    def state(self) -> ShotState:
+        """State of the shot."""
+
+    @property
+    def look(self) -> bool:
+        """Whether the quality gate marked the shot."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video."""
+
+    @property
+    def begun_s(self) -> float:
+        """Begin of the last attempt, Unix time; 0: not known."""
+
+    @property
+    def ended_s(self) -> float:
+        """End of the last attempt, Unix time; 0: not known."""
+
+
+class _RecordedWork(NamedTuple):
+    state: ShotState
+    look: bool
+    frames: int
+    begun_s: float
+    ended_s: float
+
+
 def progress_of(records: Sequence[ShotRecord]) -> Progress:
-    """Return the progress of a batch from the records of all its shots.
+    """Return the progress of a batch from the records of all its shots, as `progress_from`."""
+    return progress_from(
+        [_RecordedWork(one.state, bool(one.look), one.frames, unix_time(one.begun_at), unix_time(one.ended_at)) for one in records]
+    )
+
+
+def progress_from(shots: Sequence[Work]) -> Progress:
+    """Return the progress of a batch from the work on all its shots.
 
     The pace counts the time in which at least one of the shots whose videos are written was worked on. The nights between two
     submissions of a batch do not count.
     """
-    states = Counter(record.state for record in records)
-    written = [record for record in records if record.state in WRITTEN]
-    frames = sum(record.frames for record in written)
-    spent = _covered(
-        (begun, ended) for record in written if (begun := _time(record.begun_at)) and (ended := _time(record.ended_at))
-    )
+    states = Counter(shot.state for shot in shots)
+    written = [shot for shot in shots if shot.state in WRITTEN]
+    frames = sum(shot.frames for shot in written)
+    spent = _covered((shot.begun_s, shot.ended_s) for shot in written if shot.begun_s and shot.ended_s)
     left = states[ShotState.WAITING] + states[ShotState.RUNNING]
     return Progress(
-        total=len(records),
+        total=len(shots),
         waiting=states[ShotState.WAITING],
         running=states[ShotState.RUNNING],
         done=states[ShotState.DONE],
         undubbed=states[ShotState.UNDUBBED],
         failed=states[ShotState.FAILED],
         cancelled=states[ShotState.CANCELLED],
-        look=sum(bool(record.look) for record in records if record.state is ShotState.DONE),
+        look=sum(shot.look for shot in shots if shot.state is ShotState.DONE),
         frames=frames,
         frames_per_second=frames / spent if spent else None,
         seconds_left=left * spent / len(written) if spent else None,
     )
 
 
-def _time(text: str) -> float:
+def unix_time(text: str) -> float:
     """Return the Unix time of an RFC 3339 time, seconds; 0: the text is empty or no time."""
     try:
         return datetime.datetime.fromisoformat(text).timestamp()

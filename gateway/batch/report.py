@@ -23,7 +23,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from gateway.batch.records import progress_of
-from gateway.batch.types import BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.batch.reviews import Decision, ReviewState
+from gateway.batch.risk import reasons_of, risk_of
+from gateway.batch.types import ENDED, BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotSpec, ShotState
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
 from gateway.reports.pages import ReasonCount, render_page, shares_of
 
@@ -40,6 +42,10 @@ class ReportRow:
         state: state of the shot.
         needs_look: whether a person must look at the shot: it failed, no frame is dubbed, or the quality gate marked it.
         look: why: no frame is dubbed, or the reasons of the quality gate.
+        risk: how urgently a person should look at the video, 0 to 1 (gateway/batch/risk.py); None: the shot has not ended.
+        risk_reasons: why, the strongest reason first.
+        review: state of the decision about the present video; None: the shot has not ended.
+        reviewer, reviewed_at, note, assignee: of that decision; empty: none.
         method: method that dubbed the shot; before that, the method of the manifest.
         r_opening: correlation of the target and the drawn opening of the mouth, -1 to 1; None: not measured.
         silence_opening, opening_spread, width_spread, fastest_step, vowel_shift_ms, closure_shift_ms: as in ShotMotion; None: not
@@ -69,6 +75,13 @@ class ReportRow:
     state: ShotState
     needs_look: bool
     look: tuple[str, ...]
+    risk: float | None
+    risk_reasons: tuple[str, ...]
+    review: ReviewState | None
+    reviewer: str
+    reviewed_at: str
+    note: str
+    assignee: str
     method: str
     r_opening: float | None
     silence_opening: float | None
@@ -145,21 +158,30 @@ class Concern:
     rows: tuple[ReportRow, ...]
 
 
-def row_of(index: int, shot: ShotSpec, record: ShotRecord, thumbnail: str | None) -> ReportRow:
+def row_of(index: int, shot: ShotSpec, record: ShotRecord, decision: Decision | None, thumbnail: str | None) -> ReportRow:
     """Return the row of a shot.
 
     Args:
         index: number of the shot's row in the manifest, from 0.
         shot: the row of the manifest.
         record: what is known of the shot.
+        decision: decision about the present video; None: undecided.
         thumbnail: path of the shot's picture in the report's folder; None: there is none.
     """
+    has_ended = record.state in ENDED
     return ReportRow(
         index=index,
         id=shot.id,
         state=record.state,
         needs_look=record.state in (ShotState.FAILED, ShotState.UNDUBBED) or bool(record.look),
         look=record.look,
+        risk=risk_of(record) if has_ended else None,
+        risk_reasons=tuple(reasons_of(record)) if has_ended else (),
+        review=(decision.state if decision is not None else ReviewState.UNDECIDED) if has_ended else None,
+        reviewer=decision.reviewer if decision is not None else "",
+        reviewed_at=decision.decided_at if decision is not None else "",
+        note=decision.note if decision is not None else "",
+        assignee=decision.assignee if decision is not None else "",
         method=record.method or shot.method or "",
         r_opening=_rounded(record.r_opening),
         **(record.motion or ShotMotion()).model_dump(),
@@ -323,6 +345,7 @@ def write_report(
     facts: BatchFacts,
     shots: Sequence[ShotSpec],
     records: Sequence[ShotRecord],
+    decisions: Mapping[str, Decision],
     thumbnail: Callable[[str], bytes | None],
     folder: Path,
 ) -> Path:
@@ -335,6 +358,7 @@ def write_report(
         facts: what the batch is.
         shots: rows of the manifest.
         records: what is known of each shot, in the order of `shots`.
+        decisions: decisions about the present videos, by id of the shot.
         thumbnail: gives the JPEG file of a shot by its id; None: there is none. It is called from several threads, for shots
             with `has_thumbnail` only.
         folder: gets the page, the tables and the pictures. An older report in it is replaced.
@@ -349,7 +373,8 @@ def write_report(
         (inside / "thumbnails").mkdir()
         with ThreadPoolExecutor(_READERS) as pool:
             pictures = list(pool.map(partial(_write_thumbnail, thumbnail, inside), records))
-        rows = [row_of(index, *of_shot) for index, of_shot in enumerate(zip(shots, records, pictures, strict=True))]
+        decided = [decisions.get(shot.id) for shot in shots]
+        rows = [row_of(index, *of_shot) for index, of_shot in enumerate(zip(shots, records, decided, pictures, strict=True))]
         summary = summary_of(rows, records)
         (inside / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
         (inside / "shots.json").write_text(json_of(facts, summary, rows), encoding="ascii")

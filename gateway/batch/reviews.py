@@ -96,11 +96,14 @@ class Decision(_Strict):
         """Place among the decisions of the shot. The largest counts."""
         return self.number, self.decided_at, self.token
 
+    @property
+    def subject(self) -> str:
+        """What the decision is about, as ShotRecord.subject."""
+        return self.output_sha256 or self.ended_at
+
     def belongs_to(self, record: ShotRecord) -> bool:
         """Return whether the decision is about what the shot has now. A shot that was dubbed again is undecided."""
-        if record.state not in ENDED or self.output_sha256 != record.output_sha256:
-            return False
-        return bool(self.output_sha256) or self.ended_at == record.ended_at
+        return record.state in ENDED and self.subject == record.subject
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,7 +79,7 @@ SCALES: Final[dict[str, Scale]] = {
     "lateness_ms": Scale(0.0, -40.0, 40.0, 0.95, "lateness of the mouth against the sound, ms"),
     "sync_confidence": Scale(0.7, 0.4, None, 0.95, "certainty that mouth and sound belong together"),
     "still_share": Scale(0.0, None, 0.1, 0.95, "share of the speech with a still mouth"),
-    "seam": Scale(0.0, None, 0.022, 0.95, "edge in the skin about the mouth"),
+    "seam": Scale(0.0, None, 0.0035, 0.95, "edge in the skin about the mouth"),
     "flicker": Scale(0.0, None, 0.01, 0.95, "flicker of the skin about the mouth"),
     "undubbed_share": Scale(0.0, None, 0.2, 0.7, "share of the frames that are not dubbed"),
 }
@@ -90,7 +90,9 @@ def figures_of(record: ShotRecord) -> dict[str, float]:
     """Return the figures of a finished video that are known, by their names in SCALES."""
     found: dict[str, float | None] = {"r_opening": record.r_opening}
     for group in (record.motion, record.appearance, record.finish):
-        found |= group.model_dump() if group is not None else {}
+        found |= vars(group) if group is not None else {}
+    if record.finish is not None and record.finish.version == 1:
+        found["seam"] = None  # another figure than the one that is scaled
     if record.frames:
         found["undubbed_share"] = 1.0 - record.frames_dubbed / record.frames
     return {name: value for name, value in found.items() if value is not None and name in SCALES}
@@ -99,11 +101,15 @@ def figures_of(record: ShotRecord) -> dict[str, float]:
 def parts_of(record: ShotRecord) -> dict[str, float]:
     """Return what each figure, each missed threshold and each warning adds to the risk of a written video, 0 to 1, by text."""
     parts = {
-        f"{SCALES[name].text}: {value:.{3 if abs(value) < 0.1 else 2}f}": SCALES[name].weight * SCALES[name].part(value)
+        f"{SCALES[name].text}: {_shown(value)}": SCALES[name].weight * SCALES[name].part(value)
         for name, value in figures_of(record).items()
     }
     parts |= dict.fromkeys(record.look, MISSED)
     return parts | dict.fromkeys(record.warnings[:MOST_WARNINGS], WARNING)
+
+
+def _shown(value: float) -> str:
+    return f"{value:.{4 if abs(value) < 0.01 else 3 if abs(value) < 0.1 else 2}f}"
 
 
 def risk_of(record: ShotRecord) -> float:
@@ -114,9 +120,12 @@ def risk_of(record: ShotRecord) -> float:
         return UNDUBBED
     if record.state is not ShotState.DONE:
         return 0.0
-    good = 1.0
-    for part in parts_of(record).values():
-        good *= 1.0 - part
+    good = (1.0 - MISSED) ** len(set(record.look)) * (1.0 - WARNING) ** len(set(record.warnings[:MOST_WARNINGS]) - set(record.look))
+    for name, value in figures_of(record).items():
+        scale = SCALES[name]
+        # Lists of 10,000 shots ask for many figures, most of which have their best value.
+        if value != scale.best:
+            good *= 1.0 - scale.weight * scale.part(value)
     return round(1.0 - good, 4)
 
 

@@ -7,6 +7,7 @@
     NAME/cancelled/ID       empty file: the shot is cancelled
     NAME/options/ID.json    options of the shot that were changed since the batch was submitted
     NAME/decisions/ID~NUMBER~TIME~TOKEN.json    decision of a person about the shot (Decision)
+    NAME/index.json         facts for lists (gateway/batch/index.py), which may be missing or old
 
 Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has
 files of its own, so that writers of different shots never meet. Any file system of fsspec serves.
@@ -85,20 +86,34 @@ class Folder:
         """Return a file's full path or URL, for messages."""
         return self._full(path) if self._local else f"{self.url}/{path}"
 
-    def entries(self, path: str) -> list[Entry]:
+    def entries(self, path: str, ending: str = "") -> list[Entry]:
         """Return the files and folders in a folder, in no particular order. Half-written files are left out.
 
         A missing folder is empty.
+
+        Args:
+            path: the folder.
+            ending: end of the names that are returned.
         """
         try:
             with self._backend.told():
                 if self._local:
-                    return _scanned(self._full(path))
+                    return _scanned(self._full(path), ending)
                 found: list[dict[str, Any]] = self._fs.ls(self._full(path), detail=True)
         except FileNotFoundError:
             return []
         entries = [Entry(_name(facts), tuple(str(facts.get(key)) for key in _VERSION)) for facts in found]
-        return [entry for entry in entries if entry.name and not entry.name.startswith(".")]
+        return [entry for entry in entries if entry.name and not entry.name.startswith(".") and entry.name.endswith(ending)]
+
+    def names(self, path: str) -> list[str]:
+        """Return the names of `entries`."""
+        if not self._local:
+            return [entry.name for entry in self.entries(path)]
+        try:
+            with self._backend.told():
+                return [name for name in os.listdir(self._full(path)) if not name.startswith(".")]
+        except FileNotFoundError:
+            return []
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a file; None: there is no such file."""
@@ -114,7 +129,8 @@ class Folder:
             return {}
         if self._local:
             # fsspec takes several times as long for 10,000 files.
-            read = {path: self._read_locally(path) for path in paths}
+            with self._backend.told():
+                read = {path: _content_of(self._full(path)) for path in paths}
             return {path: content for path, content in read.items() if content is not None}
         with self._backend.told():
             contents = self._fs.cat_ranges([self._full(path) for path in paths], None, None, on_error="return", **self._reading)
@@ -126,6 +142,19 @@ class Folder:
             with suppress(FileNotFoundError), self._backend.told():
                 raise content
         return found
+
+    def read_spans(self, path: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return parts of a file, each from its first byte to before its end.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        with self._backend.told():
+            if not self._local:
+                full, (begins, ends) = self._full(path), zip(*spans, strict=True)
+                return [bytes(part) for part in self._fs.cat_ranges([full] * len(spans), list(begins), list(ends))]
+            with Path(self._full(path)).open("rb") as file:
+                return [os.pread(file.fileno(), end - begin, begin) for begin, end in spans]
 
     def exists(self, path: str) -> bool:
         """Return whether there is such a file."""
@@ -198,13 +227,6 @@ class Folder:
                 left.unlink()
             folder.rmdir()
 
-    def _read_locally(self, path: str) -> bytes | None:
-        try:
-            with self._backend.told():
-                return Path(self._full(path)).read_bytes()
-        except FileNotFoundError:
-            return None
-
     def _write_locally(self, file: tuple[str, bytes]) -> None:
         path, content = file
         write_whole(Path(self._full(path)), content, mode=BLOB_MODE, parents=True)
@@ -226,12 +248,21 @@ class Folder:
             ) from error
 
 
-def _scanned(folder: str) -> list[Entry]:
+def _content_of(path: str) -> bytes | None:
+    # pathlib takes as long again for 10,000 files.
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except FileNotFoundError:
+        return None
+
+
+def _scanned(folder: str, ending: str) -> list[Entry]:
     """Return the files and folders in a folder of this machine, whose names do not begin with a dot."""
     found = []
     with os.scandir(folder) as files:
         for file in files:
-            if not file.name.startswith("."):
+            if file.name.endswith(ending) and not file.name.startswith("."):
                 with suppress(FileNotFoundError):
                     facts = file.stat()
                     found.append(Entry(file.name, (facts.st_ino, facts.st_mtime_ns, facts.st_size)))
@@ -263,6 +294,11 @@ def record_path(name: str, shot_id: str) -> str:
 def thumbnail_path(name: str, shot_id: str) -> str:
     """Return the path of the picture of a shot's video (JPEG)."""
     return f"{name}/shots/{shot_id}.jpg"
+
+
+def index_path(name: str) -> str:
+    """Return the path of the index of a batch."""
+    return f"{name}/index.json"
 
 
 def mark_path(name: str, shot_id: str) -> str:
@@ -353,6 +389,7 @@ class BatchStore:
     def __init__(self, url: str) -> None:
         self._folder = Folder(url, what="the store of batches", setting=SETTING)
         self._shots: dict[str, tuple[ShotSpec, ...]] = {}
+        self._ids: dict[str, _Rows] = {}
         self._read: dict[str, tuple[Entry, ShotRecord]] = {}
         self._decisions: dict[str, Decision] = {}
         self._options: dict[str, tuple[Entry, dict[str, Any]]] = {}
@@ -414,7 +451,7 @@ class BatchStore:
         self.reset(name, changed)
         self._folder.write(manifest_path(name), manifest.content)
         self._folder.write(facts_path(name), json_of(before.model_copy(update={"manifest_sha256": manifest.sha256})))
-        self._shots.pop(name, None)
+        self._forget_rows(name)
         return changed
 
     def names(self) -> list[str]:
@@ -460,14 +497,26 @@ class BatchStore:
                     shots[row] = shots[row].with_options(known[1])
         return shots
 
+    def ids(self, name: str) -> tuple[str, ...]:
+        """Return the ids of all shots of a batch in the order of the rows."""
+        return tuple(self._rows_of(name).row_by_id)
+
+    def row_of(self, name: str, shot_id: str) -> int:
+        """Return the row of a shot.
+
+        Raises:
+            BatchNotFoundError: the batch has no shot of this id.
+        """
+        self._check_ids(name, [shot_id])
+        return self._rows_of(name).row_by_id[shot_id]
+
     def shot(self, name: str, row: int) -> ShotSpec:
         """Return the shot of a row, with the options that were changed."""
-        shot = self._all_shots(name)[row]
-        return shot.with_options(self.options(name, row))
+        return self.shots(name, [row])[0].with_options(self.options(name, row))
 
     def options(self, name: str, row: int) -> dict[str, Any]:
         """Return the options of the shot of a row that were changed since the batch was submitted."""
-        shot = self._all_shots(name)[row]
+        shot = self.shots(name, [row])[0]
         path = options_path(name, shot.id)
         content = self._folder.read(path)
         return {} if content is None else self._changed(shot, path, content)
@@ -481,10 +530,23 @@ class BatchStore:
         Raises:
             BatchNotFoundError: the batch has no shot of this id.
         """
-        self._check_ids(name, [shot_id])
-        row = next(row for row, shot in enumerate(self._all_shots(name)) if shot.id == shot_id)
-        every = {**self.options(name, row), **options}
+        every = {**self.options(name, self.row_of(name, shot_id)), **options}
         self._folder.write(options_path(name, shot_id), f"{json.dumps(every, indent=1, sort_keys=True)}\n".encode("ascii"))
+
+    def shots(self, name: str, rows: Sequence[int]) -> list[ShotSpec]:
+        """Return the shots of rows as they were submitted. Only these rows are read."""
+        if name in self._shots:
+            return [self._shots[name][row] for row in rows]
+        spans = self._rows_of(name).spans
+        try:
+            texts = self._folder.read_spans(manifest_path(name), [spans[row] for row in rows]) if rows else []
+            return [ShotSpec.model_validate_json(text) for text in texts]
+        except FileNotFoundError:
+            raise self._missing(name) from None
+        except ValueError:
+            # Another process has revised the manifest, or the file is damaged.
+            self._forget_rows(name)
+            return [self._all_shots(name)[row] for row in rows]
 
     def has_written(self, place: str) -> bool:
         """Return whether a shot of a batch has written the video that lies at a path or URL now.
@@ -531,6 +593,35 @@ class BatchStore:
             _shown(found.get(record_path(name, shot.id)) or ShotRecord(id=shot.id), cancelled=shot.id in cancelled)
             for shot in shots
         ]
+
+    def records_of(self, name: str, shot_ids: Sequence[str]) -> list[ShotRecord]:
+        """Return the records of some shots in the order of `shot_ids`, each as `record` does.
+
+        Raises:
+            BatchNotFoundError: the batch has no shot of one of the ids.
+        """
+        self._check_ids(name, shot_ids)
+        found = {record.id: record for record in self.stored_records(name, shot_ids)}
+        cancelled = self.cancelled(name)
+        return [_shown(found.get(one) or ShotRecord(id=one), cancelled=one in cancelled) for one in shot_ids]
+
+    def stored_records(self, name: str, shot_ids: Sequence[str]) -> list[ShotRecord]:
+        """Return the records of shots that have a file, as they are stored."""
+        found = self._folder.read_all([record_path(name, shot_id) for shot_id in shot_ids])
+        return [document_of(ShotRecord, content, self._folder.place(path)) for path, content in found.items()]
+
+    def record_versions(self, name: str) -> dict[str, str]:
+        """Return the version of the file of each record by the id of the shot. It changes when the record is written again."""
+        found = self._folder.entries(f"{name}/shots", ".json")
+        return {entry.name.removesuffix(".json"): "/".join(map(str, entry.version)) for entry in found}
+
+    def saved_index(self, name: str) -> bytes | None:
+        """Return the index of a batch; None: there is none."""
+        return self._folder.read(index_path(name))
+
+    def save_index(self, name: str, content: bytes) -> None:
+        """Store the index of a batch, in place of an older one."""
+        self._folder.write(index_path(name), content)
 
     def put(self, name: str, record: ShotRecord) -> None:
         """Store the record of a shot, in place of an older record."""
@@ -617,10 +708,18 @@ class BatchStore:
 
         Only decisions that were added since the last call on this object are read.
         """
-        last: dict[str, str] = {}
-        for path in self._decision_paths(name):
-            last[_shot_of(path)] = path
+        last = {shot_of_decision(path): path for path in self._decision_paths(name)}
         return {decision.id: decision for decision in self._read_decisions(list(last.values()))}
+
+    def decision_files(self, name: str) -> list[str]:
+        """Return the names of the files of all decisions. Those of one shot are in order (`shot_of_decision`)."""
+        return sorted(one for one in self._folder.names(f"{name}/decisions") if one.endswith(".json") and one.count("~") == 3)
+
+    def decisions_in(self, name: str, files: Sequence[str]) -> dict[str, Decision]:
+        """Return decisions by the names of their files. Missing files are left out."""
+        paths = {f"{name}/decisions/{file}": file for file in files}
+        found = self._folder.read_all(list(paths))
+        return {paths[path]: document_of(Decision, content, self._folder.place(path)) for path, content in found.items()}
 
     def remove(self, name: str) -> None:
         """Remove a batch: rows, records, pictures, marks and decisions. The videos stay.
@@ -633,10 +732,10 @@ class BatchStore:
         for inside in ("shots", "cancelled", "decisions", "options"):
             self._folder.remove_all([f"{name}/{inside}/{entry.name}" for entry in self._folder.entries(f"{name}/{inside}")])
             self._folder.remove_empty(f"{name}/{inside}")
-        self._folder.remove_all([manifest_path(name)])
+        self._folder.remove_all([manifest_path(name), index_path(name)])
         self._folder.remove_all([facts_path(name)])
         self._folder.remove_empty(name)
-        self._shots.pop(name, None)
+        self._forget_rows(name)
 
     def size_bytes(self, name: str) -> int:
         """Return the bytes of all files of a batch."""
@@ -644,9 +743,8 @@ class BatchStore:
 
     def _decision_paths(self, name: str, shot_id: str = "") -> list[str]:
         """Return the paths of decisions, of all shots or of one, in order."""
-        names = sorted(entry.name for entry in self._folder.entries(f"{name}/decisions"))
-        paths = [f"{name}/decisions/{one}" for one in names if one.endswith(".json") and one.count("~") == 3]
-        return [path for path in paths if not shot_id or _shot_of(path) == shot_id]
+        files = self.decision_files(name)
+        return [f"{name}/decisions/{file}" for file in files if not shot_id or shot_of_decision(file) == shot_id]
 
     def _read_decisions(self, paths: Sequence[str]) -> list[Decision]:
         unread = [path for path in paths if path not in self._decisions]
@@ -676,6 +774,19 @@ class BatchStore:
                 raise damaged(self._folder.place(manifest_path(name)), problem) from problem
         return self._shots[name]
 
+    def _rows_of(self, name: str) -> _Rows:
+        if name not in self._ids:
+            self.facts(name)
+            try:
+                self._ids[name] = _rows_in(self._rows(name))
+            except (ValueError, KeyError, TypeError) as problem:
+                raise damaged(self._folder.place(manifest_path(name)), ValueError(str(problem))) from problem
+        return self._ids[name]
+
+    def _forget_rows(self, name: str) -> None:
+        self._shots.pop(name, None)
+        self._ids.pop(name, None)
+
     def _rows(self, name: str) -> bytes:
         content = self._folder.read(manifest_path(name))
         if content is None:
@@ -683,7 +794,7 @@ class BatchStore:
         return content
 
     def _check_ids(self, name: str, shot_ids: Collection[str]) -> None:
-        known = {shot.id for shot in self._all_shots(name)}
+        known = self._rows_of(name).row_by_id
         if unknown := [shot_id for shot_id in shot_ids if shot_id not in known]:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise BatchNotFoundError(
@@ -697,8 +808,26 @@ class BatchStore:
         return BatchNotFoundError(f"no batch {name[:80]!r} in {self.url}; {there}", resource=name)
 
 
-def _shot_of(path: str) -> str:
-    return path.rpartition("/")[2].partition("~")[0]
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of a manifest: row by id, in order, and the bytes of each row in the file."""
+
+    row_by_id: Mapping[str, int]
+    spans: Sequence[tuple[int, int]]
+
+
+def _rows_in(content: bytes) -> _Rows:
+    rows, spans, begin = {}, [], 0
+    for number, line in enumerate(content.splitlines(keepends=True)):
+        rows[str(json.loads(line)["id"])] = number
+        spans.append((begin, begin + len(line)))
+        begin += len(line)
+    return _Rows(rows, spans)
+
+
+def shot_of_decision(file: str) -> str:
+    """Return the id of the shot that a decision is about, from the name or the path of the decision's file."""
+    return file.rpartition("/")[2].partition("~")[0]
 
 
 def _shown(record: ShotRecord, *, cancelled: bool) -> ShotRecord:

@@ -124,14 +124,17 @@ class ShotFinish(_Strict):
     """Finished video compared with its own sound and with the footage (gateway/batch/finished.py). None: not measured.
 
     Attributes:
+        version: version of the figures. Records of version 1 do not have it.
         lateness_ms: how much later than the sound the mouth moves, milliseconds; negative: earlier.
         sync_confidence: how sure the lateness is, 0 and more. Low: sound and mouth may not belong together.
         sync_distance: distance of mouth and sound at the best lateness, 0 to 2.
         still_share: share of the frames of speech in which the mouth stands still.
-        seam: steepest edge that the dub has added to the skin about the mouth, share of the brightness of the skin.
+        seam: edge that the dub has added to the skin about the mouth and that stays all the time, share of the brightness of the
+            skin. In version 1 the steepest edge of the mean over time, which good dubs have too.
         flicker: change of the brightness of the skin about the mouth from frame to frame that the dub has added, as a share of it.
     """
 
+    version: Literal[1, 2] = 1
     lateness_ms: float | None = None
     sync_confidence: float | None = None
     sync_distance: float | None = None
@@ -313,6 +316,11 @@ class ShotRecord(_Strict):
     error: str = ""
     has_thumbnail: bool = False
     options: dict[str, Any] = {}
+
+    @property
+    def subject(self) -> str:
+        """What a decision about the shot is about: the digest of the video; without a video, the end of the last attempt."""
+        return self.output_sha256 or self.ended_at
 
 
 class BatchFacts(_Strict):

@@ -57,6 +57,7 @@ from gateway.cli.batch_watch import (
 from gateway.cli.console import say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
 from gateway.media.probe import probe
+from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
@@ -436,6 +437,48 @@ def _rate_of(record: ShotRecord) -> Fraction | None:
     return Fraction(record.frame_rate) if record.frame_rate else frame_rate_of(probe(Path(record.output)))
 
 
+def deliver_approved(
+    settings: GatewaySettings, store: BatchStore, name: str, folder: Path, *, complete: bool, overwrite: bool
+) -> None:
+    """Deliver the approved videos of a batch, write the entry of the audit log, and print files and counts.
+
+    Args:
+        store: store of batches.
+        folder: folder for the videos.
+        complete: whether nothing is delivered unless every shot of the batch is approved.
+        overwrite: whether other files are replaced.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: with `complete`, a shot cannot be delivered; or as `deliver`.
+        DubstageError: as `deliver`.
+    """
+    from gateway.batch.delivery import approved_of, deliver
+
+    records = current_records(store, store.facts(name))[0]
+    last = store.last_decisions(name)
+    shots, left = approved_of(records, present(records, last), last)
+    if complete and left:
+        (first, why), *more = left.items()
+        others = f", and {len(more)} more shots are not approved" if more else ""
+        raise InvalidRequestError(f"--complete: shot {first}: {why}{others}; nothing was delivered", field="complete")
+    with StepProgress() as progress:
+        files, refused = deliver(
+            shots,
+            folder,
+            open_sealer(settings),
+            overwrite=overwrite,
+            on_shot=lambda done: progress("delivery", done, len(shots)),
+        )
+    left |= refused
+    record_change(settings, "delivered", name, [shot.record.id for shot in shots if shot.record.id not in refused])
+    for file in files:
+        say_result(str(file))
+    for shot_id, why in left.items():
+        say(f"{shot_id} is not delivered: {why}")
+    say(f"batch {name}: {len(files)} of {len(records)} videos are delivered")
+
+
 def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool) -> None:
     """Remove a batch whose shots have all ended. The videos stay.
 
@@ -757,7 +800,22 @@ def report(
 
     store = open_batches(options.gateway_settings())
     facts, shots, records = store.facts(name), store.manifest(name), store.records(name)
-    say_result(str(write_report(facts, shots, records, partial(store.thumbnail, name), folder)))
+    decisions = present(records, store.last_decisions(name))
+    say_result(str(write_report(facts, shots, records, decisions, partial(store.thumbnail, name), folder)))
+
+
+@commands.command("deliver")
+def deliver_command(
+    name: Name,
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the videos.")],
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Deliver nothing unless every shot of the batch can be delivered.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of these names.")] = False,
+) -> None:
+    """Copy the approved videos of a batch, each with a signed manifest (C2PA) that has the decision."""
+    settings = options.gateway_settings()
+    deliver_approved(settings, open_batches(settings), name, output, complete=complete, overwrite=overwrite)
 
 
 @commands.command("run")

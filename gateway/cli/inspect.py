@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gateway.cli.app import app
-from gateway.cli.console import out, say, say_result
+from gateway.cli.console import out, printable, say, say_result
 from gateway.cli.options import gateway_settings
 from gateway.cli.progress import StepProgress
 from gateway.dub.watermark_reading import find_watermark
@@ -185,7 +185,9 @@ def inspect(
     own = trusted and trust is None and verdict.signer["cert_serial_number"] == serial_number_of(anchors)
     if as_json:
         dub = verdict.dub.model_dump() if verdict.dub is not None else None
-        told = {**asdict(replace(verdict, dub=None)), "file": str(verdict.file), "dub": dub, "signed_here": own}
+        decision = verdict.decision.model_dump() if verdict.decision is not None else None
+        facts = asdict(replace(verdict, dub=None, decision=None))
+        told = {**facts, "file": str(verdict.file), "dub": dub, "decision": decision, "signed_here": own}
         if watermark:
             told["watermark"] = watermark_facts(search_for_watermark(verdict, settings))
         out.print_json(json.dumps(told))
@@ -218,6 +220,11 @@ def lines(verdict: Verdict, *, own: bool) -> list[str]:
         found.append(f"made with: {verdict.generator}")
     found += [f"action: {_joined(action, ('action', 'description', 'digital_source_type'))}" for action in verdict.actions]
     found += [f"made of: {_made_of(item, verdict.dub)}" for item in verdict.ingredients]
+    if verdict.decision is not None:
+        said = verdict.decision
+        by, note = f" by {said.reviewer}" if said.reviewer else "", f": {printable(said.note)}" if said.note else ""
+        found.append(f"decision: {said.state}{printable(by)}, {printable(said.decided_at)}{note}")
+        found.append(f"reviewed video: sha256 {said.video_sha256}")
     if verdict.dub is not None:
         found += _dub_lines(verdict.dub)
     return [*found, f"sha256 without the manifest: {verdict.media_sha256}"]

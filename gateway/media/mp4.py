@@ -324,13 +324,14 @@ def padding_box(file: IO[bytes]) -> Box | None:
     return padding if padding is not None and padding.kind == b"free" and _is_padding(file, padding) else None
 
 
-def copy_with_padding(old: IO[bytes], new: IO[bytes], padding: int) -> None:
+def copy_with_padding(old: IO[bytes], new: IO[bytes], padding: int, *, in_place_of: Box | None = None) -> None:
     """Copy a video, and give the copy padding behind its first box, in place of the padding that the video has.
 
     Args:
         old: the video.
         new: an empty file, open for reading and writing.
         padding: size of the padding, bytes.
+        in_place_of: second box of the video, which the copy does not have; None: its padding.
 
     Raises:
         ValueError: the file is no MP4 or MOV video.
@@ -340,7 +341,7 @@ def copy_with_padding(old: IO[bytes], new: IO[bytes], padding: int) -> None:
     first = next(boxes_of(old), None)
     if first is None or first.kind != b"ftyp":
         raise ValueError("the video does not begin with a box `ftyp`")
-    before = padding_box(old)
+    before = in_place_of or padding_box(old)
     rest = before.end if before is not None else first.end
     new.write(read_at(old, 0, first.end))
     new.write(_header(padding))

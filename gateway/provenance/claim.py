@@ -7,7 +7,7 @@ files of strangers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Role = Literal["footage", "speech", "reference", "mix"]
+Role = Literal["footage", "speech", "reference", "mix", "reviewed"]
 """Role of a file in the making of a video. The manifest names files by their role alone: names of files may be names of people."""
 
 DUB_LABEL: Final = "dubstage.dub"
 """Label of the assertion."""
+DECISION_LABEL: Final = "dubstage.decision"
+"""Label of the assertion about a decision."""
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Frame = Annotated[int, Field(ge=0, le=1 << 53)]
 
@@ -105,9 +107,35 @@ class DubFacts(_Facts):
         return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
 
 
+class DecisionFacts(_Facts):
+    """Decision of a person about a video, which the manifest of the delivered video repeats.
+
+    Attributes:
+        version: version of this assertion.
+        state: what was decided.
+        reviewer: name of the person who decided; empty: not given.
+        decided_at: when, RFC 3339, UTC.
+        note: note of the decision; empty: none.
+        video_sha256: digest of the video that the person decided about, with its manifest.
+    """
+
+    version: Literal[1] = 1
+    state: Literal["approved"]
+    reviewer: Annotated[str, Field(max_length=200)]
+    decided_at: Annotated[str, Field(max_length=40)]
+    note: Annotated[str, Field(max_length=4000)]
+    video_sha256: _Digest
+
+
 GENERATOR: Final = "dubstage"
 _SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-_RELATIONSHIPS: Final[dict[Role, str]] = {"footage": "parentOf", "speech": "inputTo", "reference": "inputTo", "mix": "inputTo"}
+_RELATIONSHIPS: Final[dict[Role, str]] = {
+    "footage": "parentOf",
+    "speech": "inputTo",
+    "reference": "inputTo",
+    "mix": "inputTo",
+    "reviewed": "parentOf",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +199,22 @@ class Claim:
     sources: tuple[SourceFile, ...]
 
 
-def definition(claim: Claim, digests: Mapping[str, str], binding: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryClaim:
+    """Facts about a video that is delivered as it was reviewed.
+
+    Attributes:
+        version: version of dubstage.
+        decision: the decision.
+        sources: the reviewed video.
+    """
+
+    version: str
+    decision: DecisionFacts
+    sources: tuple[SourceFile, ...]
+
+
+def definition(claim: Claim | DeliveryClaim, digests: Mapping[str, str], binding: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest definition of a video, as c2pa's Builder takes it.
 
     Args:
@@ -179,6 +222,9 @@ def definition(claim: Claim, digests: Mapping[str, str], binding: dict[str, Any]
         digests: SHA-256 of every source, hexadecimal, by label.
         binding: assertion with the digest of the video (`gateway.provenance.binding`).
     """
+    if isinstance(claim, DeliveryClaim):
+        said = {"label": DECISION_LABEL, "data": claim.decision.model_dump()}
+        return _manifest(claim.version, [_opened([source.label for source in claim.sources])], said, binding)
     parents = [source.label for source in claim.sources if source.relationship == "parentOf"]
     edited: dict[str, Any] = {"action": "c2pa.edited" if parents else "c2pa.created", "description": claim.description}
     inputs = [source.label for source in claim.sources if source.relationship != "parentOf"]
@@ -186,16 +232,18 @@ def definition(claim: Claim, digests: Mapping[str, str], binding: dict[str, Any]
         edited["digitalSourceType"] = _SYNTHETIC
     if inputs:
         edited["parameters"] = {"ingredientIds": inputs}
-    opened = [{"action": "c2pa.opened", "parameters": {"ingredientIds": parents}}] if parents else []
-    actions = [*opened, edited]
-    return {
-        "claim_generator_info": [{"name": GENERATOR, "version": claim.version}],
-        "assertions": [
-            {"label": "c2pa.actions.v2", "data": {"actions": actions, "allActionsIncluded": True}},
-            {"label": DUB_LABEL, "data": dub_facts(claim, digests).model_dump(exclude_unset=True)},
-            binding,
-        ],
-    }
+    actions = [*([_opened(parents)] if parents else []), edited]
+    said = {"label": DUB_LABEL, "data": dub_facts(claim, digests).model_dump(exclude_unset=True)}
+    return _manifest(claim.version, actions, said, binding)
+
+
+def _opened(parents: Sequence[str]) -> dict[str, Any]:
+    return {"action": "c2pa.opened", "parameters": {"ingredientIds": parents}}
+
+
+def _manifest(version: str, actions: Sequence[dict[str, Any]], said: dict[str, Any], binding: dict[str, Any]) -> dict[str, Any]:
+    done = {"label": "c2pa.actions.v2", "data": {"actions": actions, "allActionsIncluded": True}}
+    return {"claim_generator_info": [{"name": GENERATOR, "version": version}], "assertions": [done, said, binding]}
 
 
 def ingredient(source: SourceFile, media_type: str) -> dict[str, Any]:

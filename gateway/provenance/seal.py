@@ -37,7 +37,7 @@ from gateway.provenance.binding import (
     sidecar_of,
 )
 from gateway.provenance.c2pa_process import ANSWERED, ASKING, LARGEST_ANSWER, limit_s, run_c2pa
-from gateway.provenance.claim import Claim, SourceFile, definition, dub_facts, ingredient
+from gateway.provenance.claim import Claim, DeliveryClaim, SourceFile, definition, dub_facts, ingredient
 from gateway.provenance.library import Ingredient, LibraryError
 from gateway.provenance.signer import SIGNER_SETTING, Credential, SignerError, signer_process
 from gateway.provenance.watermark.embedding import Mark
@@ -281,7 +281,7 @@ class Sealer:
         facts = dub_facts(claim, {source.label: source.sha256 for source in claim.sources})
         return Mark(key, Payload.of_video(key, facts.statement))
 
-    def seal(self, claim: Claim, video: Path, *, takes_over: bool = False) -> VideoSeal:
+    def seal(self, claim: Claim | DeliveryClaim, video: Path, *, takes_over: bool = False) -> VideoSeal:
         """Return the seal of a video.
 
         Args:
@@ -305,7 +305,7 @@ class VideoSeal:
     """
 
     sealer: Sealer
-    claim: Claim
+    claim: Claim | DeliveryClaim
     video: Path
     takes_over: bool
     warnings: list[str] = field(default_factory=list)

@@ -7,17 +7,18 @@ alone is a clue, because marks can be copied between videos.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from subprocess import TimeoutExpired
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from gateway.provenance.binding import SIDECAR, media_sha256, media_type_of, padding_is_empty, read_sidecar, sidecar_of
 from gateway.provenance.c2pa_process import MEMORY_BYTES, limit_s, run_c2pa
-from gateway.provenance.claim import DUB_LABEL, DubFacts
+from gateway.provenance.claim import DECISION_LABEL, DUB_LABEL, DecisionFacts, DubFacts
 from gateway.provenance.library import LibraryError
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import Payload
@@ -110,7 +111,9 @@ class Verdict:
         actions: actions of the manifest: `action`, and where given `description` and `digital_source_type`.
         ingredients: files that the file was made of: `title`, `relationship`, `has_manifest`, `valid` where there is a
             manifest, and `dub` where the manifest says what a dub says (fields of DubFacts).
-        dub: what dubstage says of the dub; None: nothing that dubstage could have written.
+        dub: what dubstage says of the dub, for a delivered video what the valid manifest of the reviewed video says; None: nothing
+            that dubstage could have written.
+        decision: decision about the video that was delivered; None: the video was not delivered.
         media_sha256: SHA-256 of the file without an embedded manifest, hexadecimal.
     """
 
@@ -125,6 +128,7 @@ class Verdict:
     actions: tuple[dict[str, str], ...] = ()
     ingredients: tuple[dict[str, Any], ...] = ()
     dub: DubFacts | None = None
+    decision: DecisionFacts | None = None
 
 
 def verdict_of(file: Path, *, anchors: bytes = b"") -> Verdict:
@@ -183,6 +187,8 @@ def _verdict(video: Path, report: dict[str, Any], place: str, digest: str) -> Ve
     failed = [*failures, *_failures_of_ingredients(report)]
     assertions = {assertion["label"]: assertion.get("data") for assertion in active.get("assertions", ())}
     actions = next((data for label, data in assertions.items() if label.startswith("c2pa.actions")), None) or {}
+    ingredients = tuple(_ingredient(item, report.get("manifests", {})) for item in active.get("ingredients", ()))
+    decision = _said(active, DECISION_LABEL, DecisionFacts)
     return Verdict(
         file=video,
         state={"Trusted": ManifestState.TRUSTED, "Valid": ManifestState.VALID}.get(
@@ -195,18 +201,28 @@ def _verdict(video: Path, report: dict[str, Any], place: str, digest: str) -> Ve
         time_is_trusted=any(success.get("code") == _TIME_TRUSTED for success in results.get("success", ())),
         generator=_generator(active),
         actions=tuple(_action(action) for action in actions.get("actions", ())),
-        ingredients=tuple(_ingredient(item, report.get("manifests", {})) for item in active.get("ingredients", ())),
-        dub=_dub(active),
+        ingredients=ingredients,
+        dub=_said(active, DUB_LABEL, DubFacts) if decision is None else _reviewed_dub(ingredients),
+        decision=decision,
     )
 
 
-def _dub(manifest: dict[str, Any]) -> DubFacts | None:
-    """Return what a manifest says of a dub; None: nothing that dubstage could have written."""
-    data = next((each.get("data") for each in manifest.get("assertions", ()) if each["label"] == DUB_LABEL), None)
+_Facts = TypeVar("_Facts", DubFacts, DecisionFacts)
+
+
+def _said(manifest: dict[str, Any], label: str, kind: type[_Facts]) -> _Facts | None:
+    """Return an assertion of dubstage's own in a manifest; None: nothing that dubstage could have written."""
+    data = next((each.get("data") for each in manifest.get("assertions", ()) if each["label"] == label), None)
     try:
-        return DubFacts.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError:
         return None
+
+
+def _reviewed_dub(ingredients: Sequence[dict[str, Any]]) -> DubFacts | None:
+    """Return what the valid manifest of a reviewed video says of the dub."""
+    found = (item["dub"] for item in ingredients if item["relationship"] == "parentOf" and item.get("valid") and "dub" in item)
+    return next(map(DubFacts.model_validate, found), None)
 
 
 def _failures_of_ingredients(report: dict[str, Any]) -> list[dict[str, str]]:
@@ -241,7 +257,7 @@ def _ingredient(item: dict[str, Any], manifests: dict[str, Any]) -> dict[str, An
     if has_manifest:
         failures = item.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
         found["valid"] = all(failure.get("code") == _UNTRUSTED for failure in failures)
-        dub = _dub(manifests.get(item["active_manifest"], {}))
+        dub = _said(manifests.get(item["active_manifest"], {}), DUB_LABEL, DubFacts)
         if dub is not None:
             found["dub"] = dub.model_dump(exclude_unset=True)
     return found

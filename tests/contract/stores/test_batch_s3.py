@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.batch import index
+from gateway.batch.index import BatchIndex
 from gateway.batch.manifest import consent_at, file_mistakes, manifest_of, manifest_or_mistakes, read_manifest
 from gateway.batch.media import delivered, digest_of, fetched, input_problem
 from gateway.batch.store import BatchStore
@@ -47,6 +49,17 @@ def store(url: str) -> BatchStore:
 def fail_after(video: Path, content: bytes) -> None:
     video.write_bytes(content)
     raise ZeroDivisionError
+
+
+def test_bucket_batch_has_an_index(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions of objects tell which records an index of a bucket still knows, and single rows are read by their bytes."""
+    monkeypatch.setattr(index, "UNSAVED", 1)
+    store.put("night", ShotRecord(id="s3", state=ShotState.DONE, frames=25))
+    first = BatchIndex(store, "night").shots()
+    store.put("night", ShotRecord(id="s4", state=ShotState.DONE, frames=30))
+    again = BatchIndex(BatchStore(store.url), "night").shots()
+    assert (again[3], again[4].facts.frames) == (first[3], 30)
+    assert store.shots("night", [7, 2]) == [SHOTS[7], SHOTS[2]]
 
 
 def prefix(url: str) -> str:

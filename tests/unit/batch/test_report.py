@@ -10,14 +10,17 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
 import pytest
 
 from gateway.batch.report import COLUMNS, concerns_of, duration, row_of, summary_of, write_report
+from gateway.batch.reviews import Decision, ReviewState
+from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 
@@ -75,8 +78,9 @@ def written(
     shots: list[ShotSpec] = SHOTS,
     records: list[ShotRecord] = RECORDS,
     thumbnail: Callable[[str], bytes | None] = lambda _: JPEG,
+    decisions: Mapping[str, Decision] = MappingProxyType({}),
 ) -> Path:
-    return write_report(facts(len(shots)), shots, records, thumbnail, folder)
+    return write_report(facts(len(shots)), shots, records, decisions, thumbnail, folder)
 
 
 class Page(HTMLParser):
@@ -207,7 +211,7 @@ def test_review_first_grouped_by_fault() -> None:
         ShotRecord(id="sh004", state=ShotState.FAILED, error="/in/4.mov: no such file"),
         done(5),
     ]
-    rows = [row_of(index, *both, None) for index, both in enumerate(zip(shots, records, strict=True))]
+    rows = [row_of(index, *both, None, None) for index, both in enumerate(zip(shots, records, strict=True))]
     assert [(concern.failed, concern.text, [row.id for row in concern.rows]) for concern in concerns_of(rows)] == [
         (True, "FOOTAGE: no such file", ["sh003", "sh004"]),
         (True, "the disk is full", ["sh002"]),
@@ -215,6 +219,25 @@ def test_review_first_grouped_by_fault() -> None:
         (False, "… of … frames are dubbed", ["sh001"]),
     ]
     assert summary_of(rows, records).need_look == 5
+
+
+def test_report_has_risks_and_decisions(tmp_path: Path) -> None:
+    """Table, document and page have the risk with its reasons, and who decided what, when and why."""
+    said = Decision(
+        id="sh001", state=ReviewState.REJECTED, reviewer="Ada", note="the <chin> slips", decided_at="2026-11-21T20:30:00.000Z"
+    )
+    written(tmp_path / "report", decisions={"sh001": said})
+    with (tmp_path / "report" / "shots.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    shots = json.loads((tmp_path / "report" / "shots.json").read_text(encoding="ascii"))["shots"]
+    assert [shot["review"] for shot in shots] == ["undecided", "rejected", "undecided", None]
+    assert [row["review"] for row in table] == ["undecided", "rejected", "undecided", ""]
+    assert [shot["risk"] for shot in shots] == [risk_of(RECORDS[0]), risk_of(RECORDS[1]), 1.0, None]
+    assert shots[1]["risk_reasons"] == list(reasons_of(RECORDS[1]))
+    assert (table[1]["reviewer"], table[1]["note"], table[1]["reviewed_at"]) == ("Ada", said.note, said.decided_at)
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the &lt;chin&gt; slips" in page
+    assert "by Ada" in page
 
 
 def test_csv_and_json_documented_names(tmp_path: Path) -> None:
@@ -308,8 +331,8 @@ def test_formula_text_is_escaped(tmp_path: Path, text: str) -> None:
 def test_sortable_columns_have_values(tmp_path: Path) -> None:
     """Every column that can be sorted has a value or is empty in every row."""
     page = Page(written(tmp_path / "report"))
-    kinds = [heading.get("data-kind") for heading in page.all_of("th")[-16:]]
-    assert kinds == ["number", None, "text", "text", "text", *["number"] * 11]
+    kinds = [heading.get("data-kind") for heading in page.all_of("th")[-18:]]
+    assert kinds == ["number", None, "text", "text", "text", *["number"] * 5, "text", *["number"] * 7]
     for values in page.sort_values:
         assert [value is not None for value in values] == [kind is not None for kind in kinds]
         for kind, value in zip(kinds, values, strict=True):

@@ -17,7 +17,7 @@ GOOD = ShotRecord(
     r_opening=0.95,
     motion=ShotMotion(opening_spread=0.9, width_spread=0.9, fastest_step=0.95),
     appearance=ShotAppearance(tint_alarms=0.0, popping=0.9, face_distance=0.05),
-    finish=ShotFinish(lateness_ms=0.0, sync_confidence=0.7, still_share=0.0, seam=0.006, flicker=0.003),
+    finish=ShotFinish(version=2, lateness_ms=0.0, sync_confidence=0.7, still_share=0.0, seam=0.0015, flicker=0.003),
 )
 
 
@@ -42,6 +42,13 @@ def test_parts_grow_with_the_distance(name: str) -> None:
         assert parts == sorted(parts)
 
 
+def test_seam_of_version_1_is_not_compared() -> None:
+    """Records of an earlier version are read, and their seam, another figure, does not make all their shots risky."""
+    old = ShotFinish.model_validate({"lateness_ms": 0.0, "seam": 0.02})
+    assert old.version == 1
+    assert risk_of(changed(finish=old)) == risk_of(changed(finish=ShotFinish(version=2, lateness_ms=0.0)))
+
+
 def test_good_shots_have_little_risk() -> None:
     assert risk_of(GOOD) < 0.2
     assert risk_of(ShotRecord(id="s", state=ShotState.DONE, frames=10, frames_dubbed=10)) == 0.0, "nothing is known"
@@ -53,7 +60,7 @@ def test_good_shots_have_little_risk() -> None:
         finish(lateness_ms=-200.0),
         finish(sync_confidence=0.15),
         finish(still_share=0.5),
-        finish(seam=0.04),
+        finish(seam=0.01),
         finish(flicker=0.1),
         changed(frames_dubbed=40),
         changed(r_opening=0.1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.batch.manifest import Manifest, manifest_of
-from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.store import BatchStore, Folder, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
@@ -92,17 +93,17 @@ def test_records_come_in_the_order_of_the_rows(store: BatchStore) -> None:
 def test_only_changed_records_read_again(store: BatchStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records of other processes are seen and unchanged ones are not read again."""
     read: list[str] = []
-    plain = Path.read_bytes
+    plain = Folder.read_all
 
-    def noted(path: Path) -> bytes:
-        read.append(path.name)
-        return plain(path)
+    def noted(self: Folder, paths: Sequence[str]) -> dict[str, bytes]:
+        read.extend(path.rpartition("/")[2] for path in paths)
+        return plain(self, paths)
 
     for shot in SHOTS:
         store.put("night", ShotRecord(id=shot.id, frames=1))
     assert sum(record.frames for record in store.records("night")) == 6
     BatchStore(store.url).put("night", ShotRecord(id="s2", frames=100))
-    monkeypatch.setattr(Path, "read_bytes", noted)
+    monkeypatch.setattr(Folder, "read_all", noted)
     assert [record.frames for record in store.records("night")] == [1, 1, 100, 1, 1, 1]
     assert read == ["s2.json"]
     (folder / "shots" / "s4.json").unlink()

@@ -62,7 +62,8 @@ def test_user_is_the_caller(tmp_path: Path) -> None:
         assert len(caller.fingerprint) == 16
     assert found == {"Ada@example.com": "default", "ben@example.com": "acme", "zoë@example.com": "acme"}
     same = [
-        door.tokens.check(door.process_tokens.of("default", name)).fingerprint for name in ("ada@example.com", "ADA@example.com", "ben")
+        door.tokens.check(door.process_tokens.of("default", name)).fingerprint
+        for name in ("ada@example.com", "ADA@example.com", "ben")
     ]
     assert same[0] == same[1] != same[2]
 

@@ -1,0 +1,192 @@
+"""Delivers the approved videos of a batch: copies with the same streams, whose manifests repeat the decisions.
+
+A decision comes after a video was signed. So the copy gets a manifest of its own: the reviewed video with its manifest is the
+parent, and an assertion has the decision (`gateway.provenance.claim.DecisionFacts`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from gateway.batch.media import fetched, folder_error, is_url, local_path
+from gateway.batch.reviews import Decision, ReviewState
+from gateway.batch.types import WRITTEN, ShotRecord
+from gateway.dub.request import sha256_of
+from gateway.media.mp4 import boxes_of, copy_with_padding
+from gateway.media.output import OutputFile, commit_with
+from gateway.provenance.binding import SIDECAR, embedded_type, is_manifest, sidecar_of
+from gateway.provenance.claim import DecisionFacts, DeliveryClaim, SourceFile
+from gateway.provenance.seal import Sealer, VideoSeal
+from gateway.provenance.verdict import ManifestState, verdict_of
+from gateway.safe_paths import make_folder, open_media_file
+from services.common.errors import ArtefactNotFoundError, InvalidRequestError, MediaUnsupportedError
+
+MAX_FETCHED_BYTES: Final = 1 << 40
+"""Largest video that is copied from a URL, bytes."""
+CHANGED: Final = "its video has changed since the decision: look at the video again"
+MISSING: Final = "its video is missing: dub the shot again"
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A shot that can be delivered."""
+
+    record: ShotRecord
+    decision: Decision
+
+    @property
+    def name(self) -> str:
+        """Name of the delivered file: the id of the shot with the ending of its video."""
+        return f"{self.record.id}{PurePosixPath(self.record.output).suffix}"
+
+
+def approved_of(
+    records: Sequence[ShotRecord], present: Mapping[str, Decision], last: Mapping[str, Decision]
+) -> tuple[list[Approved], dict[str, str]]:
+    """Return the shots whose present video is approved, and why each other shot is not delivered, by id.
+
+    Args:
+        records: records of all shots.
+        present: decisions about the present videos, by id of the shot.
+        last: last decision about each shot that has one, by id; it may be about an earlier video.
+    """
+    approved, left = [], {}
+    for record in records:
+        decision = present.get(record.id)
+        if record.state not in WRITTEN:
+            left[record.id] = f"it is {record.state}"
+        elif decision is not None and decision.state is ReviewState.APPROVED:
+            approved.append(Approved(record, decision))
+        elif decision is not None:
+            left[record.id] = f"it is {decision.state}"
+        else:
+            left[record.id] = CHANGED if record.id in last else "it is undecided"
+    return approved, left
+
+
+def deliver(
+    shots: Sequence[Approved],
+    folder: Path,
+    sealer: Sealer,
+    *,
+    overwrite: bool = False,
+    on_shot: Callable[[int], None] = lambda _: None,
+) -> tuple[list[Path], dict[str, str]]:
+    """Copy the videos of approved shots to a folder, each with a manifest about its decision. Blocks.
+
+    Each file gets its name when it is complete. A file that was delivered for the same decision stays as it is.
+
+    Args:
+        shots: the shots.
+        folder: folder of the copies; it is made.
+        sealer: signs the manifests.
+        overwrite: replace other files of these names.
+        on_shot: called with the number of shots that are finished.
+
+    Returns:
+        The delivered files in the order of the shots, and why each other shot was not delivered, by id.
+
+    Raises:
+        InvalidRequestError: another file has the name of a copy, or the folder cannot be made, or a video cannot be signed.
+        BackendUnavailableError: the signature or the time stamp cannot be had, or a store does not answer.
+        StorageFullError, StorageRefusedError: a file cannot be written.
+    """
+    try:
+        make_folder(folder)
+    except (OSError, ValueError) as problem:
+        raise InvalidRequestError(f"--output {folder} cannot be made: {problem}", field="output") from problem
+    files, left = [], {}
+    for number, shot in enumerate(shots, start=1):
+        with tempfile.TemporaryDirectory() as scratch:
+            video = _local(shot.record.output, Path(scratch))
+            reason = _problem(video, shot.decision)
+            if video is None or reason:
+                left[shot.record.id] = reason
+            else:
+                files.append(_delivered(video, shot, folder / shot.name, sealer, overwrite=overwrite))
+        on_shot(number)
+    return files, left
+
+
+def _local(place: str, scratch: Path) -> Path | None:
+    """Return a video as a file of this machine, with its sidecar beside it; None: there is no video at the place."""
+    if not is_url(place):
+        path = Path(local_path(place) or place)
+        return path if path.is_file() else None
+    try:
+        video = fetched(place, scratch, field="output", max_bytes=MAX_FETCHED_BYTES)
+    except ArtefactNotFoundError:
+        return None
+    if embedded_type(video) is None:
+        with suppress(ArtefactNotFoundError):
+            fetched(f"{place}{SIDECAR}", scratch, field="sidecar", max_bytes=MAX_FETCHED_BYTES).rename(sidecar_of(video))
+    return video
+
+
+def _problem(video: Path | None, decision: Decision) -> str:
+    """Return why a video is not the one that was decided about; empty: it is."""
+    try:
+        return MISSING if video is None else "" if sha256_of(video) == decision.output_sha256 else CHANGED
+    except MediaUnsupportedError as problem:
+        return problem.message
+
+
+def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, overwrite: bool) -> Path:
+    decision = shot.decision
+    facts = DecisionFacts(
+        state="approved",
+        reviewer=decision.reviewer,
+        decided_at=decision.decided_at,
+        note=decision.note,
+        video_sha256=decision.output_sha256,
+    )
+    if target.exists() and not overwrite:
+        if _is_delivery(target, facts):
+            return target
+        raise InvalidRequestError(
+            f"{target} exists, and is not the delivered video of shot {decision.id}: give another folder, or --overwrite",
+            field="output",
+        )
+    source = SourceFile("reviewed", video, decision.output_sha256)
+    claim = DeliveryClaim(version=version("dubstage-suite"), decision=facts, sources=(source,))
+    sealer.check_place(target, overwrite=overwrite)
+    seal = sealer.seal(claim, target)
+    try:
+        file = OutputFile(target, overwrite=overwrite)
+        try:
+            _copy(video, file, seal)
+            commit_with(file, seal)
+        finally:
+            file.discard()
+    except OSError as problem:
+        raise folder_error(target.parent, problem) from problem
+    return target
+
+
+def _is_delivery(target: Path, facts: DecisionFacts) -> bool:
+    try:
+        there = verdict_of(target)
+    except (MediaUnsupportedError, InvalidRequestError):
+        return False
+    return there.state in (ManifestState.VALID, ManifestState.TRUSTED) and there.decision == facts
+
+
+def _copy(video: Path, file: OutputFile, seal: VideoSeal) -> None:
+    """Copy a video. A video with its manifest inside is copied with room for the new manifest in place of the old one."""
+    with open_media_file(video, field="output") as handle, open(handle, "rb", closefd=False) as old, file.content() as new:
+        if not seal.padding:
+            shutil.copyfileobj(old, new, 1 << 20)
+            return
+        second = next((box for number, box in enumerate(boxes_of(old)) if number == 1), None)
+        before = second if second is not None and is_manifest(old, second) else None
+        try:
+            copy_with_padding(old, new, seal.padding, in_place_of=before)
+        except (ValueError, OverflowError) as problem:
+            raise InvalidRequestError(f"{video}: its manifest cannot be replaced ({problem})", field="output") from problem

@@ -1,0 +1,133 @@
+"""`dubstage batch deliver` with real signed videos: streams bit by bit, decisions in manifests, and what is not delivered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import av
+import pytest
+
+from gateway.actors.store import ActorStore
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.cli.app import run
+from gateway.dub.request import sha256_of
+from gateway.provenance.installation import open_sealer
+from gateway.provenance.verdict import ManifestState, verdict_of
+from gateway.settings import GatewaySettings
+from services.common.server.settings import load_settings
+from tests.integration.provenance.conftest import carphone
+from tests.unit.provenance.signed_videos import write_video
+
+__all__ = ["carphone"]
+
+SUFFIXES = {"a": ".mp4", "b": ".mkv", "c": ".mov", "d": ".mp4", "e": ".mp4"}
+
+
+@pytest.fixture
+def store(carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchStore:
+    """A batch of five shots with signed videos, and one that failed."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+    settings = load_settings(GatewaySettings)
+    sealer = open_sealer(settings)
+    store = open_batches(settings)
+    shots = [ShotSpec(id=name, footage=str(carphone), output=f"{tmp_path}/out/{name}{suffix}") for name, suffix in SUFFIXES.items()]
+    store.create(manifest_of("night", [*shots, ShotSpec(id="f", footage="/no.mp4", output="/no/f.mp4")]), "local")
+    (tmp_path / "out").mkdir()
+    for shot in shots:
+        video = write_video(Path(shot.output), carphone, sealer)
+        record = ShotRecord(
+            id=shot.id,
+            state=ShotState.DONE,
+            frames=12,
+            frames_dubbed=4,
+            output=shot.output,
+            output_sha256=sha256_of(video),
+            frame_rate="30000/1001",
+        )
+        store.put("night", record)
+    store.put("night", ShotRecord(id="f", state=ShotState.FAILED, exit_code=10, error="no such file"))
+    return store
+
+
+def streams(video: Path) -> dict[str, str]:
+    """Return a digest of all packets with their times, by kind of stream."""
+    found: dict[str, hashlib._Hash] = {}
+    with av.open(str(video)) as container:
+        for packet in container.demux():
+            if packet.size:
+                digest = found.setdefault(packet.stream.type, hashlib.sha256())
+                digest.update(repr((packet.pts, packet.dts, packet.duration)).encode())
+                digest.update(bytes(packet))
+    return {kind: digest.hexdigest() for kind, digest in found.items()}
+
+
+def approve(shot: str, *more: str) -> None:
+    assert run(["batch", "review", "night", shot, "--approve", *more]) == 0
+
+
+@pytest.mark.timeout(300)
+def test_delivered_videos_have_their_decisions(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Approved videos are copied with the same streams and a valid manifest about the decision. Others are named and counted."""
+    for shot in ("a", "b", "c", "d"):
+        approve(shot, "--by", "Ada", "--note", "ship it")
+    assert run(["batch", "review", "night", "e", "--reject"]) == 0
+    changed = Path(store.record("night", "d").output)
+    changed.write_bytes(changed.read_bytes() + bytes(8))
+    capsys.readouterr()
+    folder = tmp_path / "delivered"
+    assert run(["batch", "deliver", "night", "--output", str(folder)]) == 0
+    shown = capsys.readouterr()
+    wanted = [folder / f"{name}{SUFFIXES[name]}" for name in "abc"]
+    assert shown.out.splitlines() == [str(file) for file in wanted]
+    assert "d is not delivered: its video has changed since the decision" in shown.err
+    assert "e is not delivered: it is rejected" in shown.err
+    assert "f is not delivered: it is failed" in shown.err
+    assert "batch night: 3 of 6 videos are delivered" in shown.err
+    assert sorted(file.name for file in folder.iterdir()) == ["a.mp4", "b.mkv", "b.mkv.c2pa", "c.mov"], "nothing half-written"
+    for file in wanted:
+        source = Path(store.record("night", file.stem).output)
+        assert streams(file) == streams(source)
+        told = verdict_of(file)
+        assert told.state is ManifestState.VALID, told.reasons
+        assert told.decision is not None
+        assert (told.decision.reviewer, told.decision.note, told.decision.state) == ("Ada", "ship it", "approved")
+        assert told.decision.video_sha256 == sha256_of(source)
+        (parent,) = told.ingredients
+        assert (parent["relationship"], parent["valid"]) == ("parentOf", True)
+        assert told.dub == verdict_of(source).dub != None  # noqa: E711
+    assert run(["inspect", str(wanted[0]), "--no-watermark"]) == 0
+    assert "decision: approved by Ada" in capsys.readouterr().out
+    assert run(["inspect", str(wanted[1]), "--no-watermark", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["decision"]["note"] == "ship it"
+    with ActorStore(load_settings(GatewaySettings)) as actors:
+        (entry,) = (entry for entry in actors.audit.newest(20) if entry["event"] == "batch.delivered")
+    assert entry["details"] == {"shots": 3}
+
+
+@pytest.mark.timeout(300)
+def test_delivery_replaces_nothing_unasked(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second delivery leaves its files, another file is refused without --overwrite, and --complete wants every shot."""
+    approve("a")
+    folder = tmp_path / "delivered"
+    deliver = ["batch", "deliver", "night", "--output", str(folder)]
+    assert run([*deliver, "--complete"]) == 10
+    assert (
+        "--complete: shot b: it is undecided, and 4 more shots are not approved; nothing was delivered" in capsys.readouterr().err
+    )
+    assert not folder.exists()
+    assert run(deliver) == 0
+    before = (folder / "a.mp4").stat()
+    assert run(deliver) == 0
+    after = (folder / "a.mp4").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    shutil.copy(store.record("night", "e").output, folder / "a.mp4")
+    assert run(deliver) == 10
+    assert "a.mp4 exists, and is not the delivered video of shot a" in capsys.readouterr().err
+    assert run([*deliver, "--overwrite"]) == 0
+    delivered = verdict_of(folder / "a.mp4")
+    assert (delivered.state, delivered.decision is not None) == (ManifestState.VALID, True)

@@ -1,0 +1,54 @@
+"""Seams in encoded videos of a real person: planted ones are seen, and those of the codec are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from gateway.batch.finished import measure_finished
+from gateway.batch.risk import SCALES
+from gateway.stages.opening import StageHost
+
+FRAMES = 75
+
+
+def encoded(source: Path, target: Path, level: tuple[float, float, float]) -> Path:
+    """The first frames of a video of 256 x 256 pixels, with an RGB level added in a box about mouth and chin."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        stream = writer.add_stream("libx264", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 256, 256, "yuv420p"
+        stream.options = {"crf": "18", "preset": "superfast"}
+        for number, frame in enumerate(reader.decode(video=0)):
+            if number == FRAMES:
+                break
+            picture = frame.to_ndarray(format="rgb24").astype(np.float32)
+            picture[165:240, 86:162] += level
+            shown = np.clip(picture, 0, 255).astype(np.uint8)
+            writer.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        writer.mux(stream.encode(None))
+    return target
+
+
+@pytest.mark.timeout(300)
+def test_planted_seams_are_beyond_the_edge(clips: Any, host: StageHost, tmp_path: Path) -> None:
+    """A seam of 10 levels, in luma or in colour, is beyond the edge of good dubs. A copy of the footage is far below it."""
+    footage = encoded(clips.path("people/dev_6.mp4"), tmp_path / "footage.mp4", (0, 0, 0))
+
+    def seam(name: str, level: tuple[float, float, float]) -> float:
+        video = encoded(clips.path("people/dev_6.mp4"), tmp_path / f"{name}.mp4", level)
+        found = host.run(measure_finished(host.stages, video, footage))
+        assert found is not None
+        assert found.version == 2
+        assert found.seam is not None
+        return found.seam
+
+    edge = SCALES["seam"].high
+    assert edge is not None
+    assert seam("copy", (0, 0, 0)) < 0.2 * edge
+    assert seam("luma", (10, 10, 10)) > 1.5 * edge
+    assert seam("colour", (10, 0, -10)) > 1.5 * edge
