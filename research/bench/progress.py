@@ -54,7 +54,7 @@ class JobResult:
     """Estimates of one dub.
 
     Attributes:
-        wall_s: time of the dub, seconds.
+        wall_s: time of the dub after the stages are open, seconds.
         steps: seconds and processor seconds from the first report of each step to the first report of the next one.
         looks: pairs of elapsed seconds and estimated seconds left; None: nothing was estimated yet.
         worst: largest difference of estimated and real time left between FIRST_SHARE and LAST_SHARE, as a part of the real one.
@@ -103,8 +103,11 @@ def run(number: int, job: Job, video: Path, work: Path) -> JobResult:
         name: (round(after[0] - before[0], 2), round(after[1] - before[1], 2))
         for name, (before, after) in zip(begun, pairwise(edges), strict=True)
     }
-    worst, within = compared(looks, end[0])
-    return JobResult(job=job, wall_s=end[0], steps=steps, looks=looks, worst=worst, within=within)
+    # The work begins when the stages are open.
+    opened = steps.pop("start")[0]
+    looks = [(at - opened, left) for at, left in looks if at > opened]
+    worst, within = compared(looks, end[0] - opened)
+    return JobResult(job=job, wall_s=end[0] - opened, steps=steps, looks=looks, worst=worst, within=within)
 
 
 def compared(looks: Sequence[tuple[float, float | None]], wall_s: float) -> tuple[float, float]:
@@ -125,12 +128,12 @@ def compared(looks: Sequence[tuple[float, float | None]], wall_s: float) -> tupl
 _OTHERS: Final = [name for name in METHODS if name != DEFAULT_METHOD]
 JOBS: Final = (
     Job(10, 720),
-    Job(40, 360, personalize=False),
-    Job(20, 1080, report=True),
-    *(Job(12, 720, name, personalize=place % 2 == 0) for place, name in enumerate(_OTHERS)),
-    Job(60, 720, personalize=False, report=True),
-    Job(30, 540),
-    Job(120, 270, personalize=False),
+    Job(30, 360, personalize=False),
+    Job(10, 1080, report=True),
+    *(Job(8, 720, name, personalize=place % 2 == 0) for place, name in enumerate(_OTHERS)),
+    Job(30, 720, personalize=False, report=True),
+    Job(15, 540),
+    Job(60, 270, personalize=False),
 )
 """Short and long, small and large, with and without what a dub can leave out, and every method."""
 
