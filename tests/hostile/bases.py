@@ -180,6 +180,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "render.ListModels": [[render_pb2.ListModelsRequest()]],
         "gateway.CreateActor": [[gateway_pb2.CreateActorRequest(actor_id="new", footage_uri="footage.mp4", consent=PERSON)]],
         "gateway.GetActor": [[gateway_pb2.GetActorRequest(name=f"actors/{ACTOR}")]],
+        "gateway.GetActorPicture": [[gateway_pb2.GetActorPictureRequest(name=f"actors/{ACTOR}")]],
         "gateway.ListActors": [[gateway_pb2.ListActorsRequest(page_size=3)]],
         "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(name="actors/nobody")]],
         "gateway.RevokeConsent": [[gateway_pb2.RevokeConsentRequest(record_sha256="0" * 64)]],
