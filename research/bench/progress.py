@@ -152,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             make_footage(options.clip or default_clip(), options.speech, job.seconds, video, job.height)
             results.append(run(number, job, video, work))
             tell(f"{job}: {results[-1].wall_s:.0f} s, worst {results[-1].worst:.2f}, within {results[-1].within:.2f}")
-    if options.out is not None:
-        options.out.write_text(json.dumps([asdict(result) for result in results], indent=1))
+            if options.out is not None:
+                options.out.write_text(json.dumps([asdict(result) for result in results], indent=1))
     return 0 if all(result.worst <= ALLOWED for result in results) else 1
 
 
