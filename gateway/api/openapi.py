@@ -177,12 +177,13 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
             parameter["description"] = text
     fixed = re.findall(r"\{(\w+)=", route.template)
     ranged = route.gives_file and method.server_streaming
+    responses = _FILE_RESPONSES if ranged else {"200": _PICTURE_RESPONSE if route.gives_file else _response(method, schemas)}
     found: dict[str, Any] = {
         "operationId": method.name,
         "tags": [method.containing_service.name],
         "parameters": parameters,
         "responses": {
-            **(_FILE_RESPONSES if ranged else {"200": _response(method, schemas)}),
+            **responses,
             "default": {
                 "description": "The request failed.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -213,6 +214,8 @@ def _in_path(field: FieldDescriptor | None, schemas: dict[str, Any]) -> dict[str
 
 
 _DIGEST: Final = "SHA-256 of the whole file, `sha-256=:BASE64:` (RFC 9530)."
+_PICTURE_RESPONSE: Final[dict[str, Any]] = {"description": "The picture.", "content": {"image/jpeg": {}}}
+"""Answer of an RPC that gives a file in one message: pictures of people are the only such files."""
 _FILE_RESPONSES: Final[dict[str, Any]] = {
     number: {
         "description": text,
@@ -237,8 +240,6 @@ def _header(name: str, text: str) -> dict[str, Any]:
 
 
 def _response(method: MethodDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
-    if method.name == "GetActorPicture":
-        return {"description": "The picture.", "content": {"image/jpeg": {}}}
     schema = _reference(method.output_type, schemas)
     if method.server_streaming:
         text = "Server-Sent Events: one event per message, then the event `end`, or the event `error`."

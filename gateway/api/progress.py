@@ -15,13 +15,14 @@ from gateway.operations.progress import StepCost, WholeProgress
 from services.common.methods import method_named
 
 _PREFIX: Final = "OPERATION_STEP_"
-_IN_PLACE: Final = (
+# Times of all steps are processor times of one frame, as in costs.toml.
+_TRACK: Final = StepCost("track", frame_ms=27.5, megapixel_ms=5.3)
+_EXPRESSION: Final = (
     StepCost("own speech", frame_ms=4.0),
     StepCost("own motion", frame_ms=0.4),
     StepCost("expression", frame_ms=0.7),
-    StepCost("motion", frame_ms=1.1),
 )
-"""Steps of a video that keeps the frames of the footage. Times of all steps are processor times of one frame, as in costs.toml."""
+"""Steps before the motion of a video that keeps the frames of the footage."""
 _SHARE_OF_MOTION: Final = 0.15
 """Share of the personalisation's time that adapts the motion; the rest adapts the renderer."""
 
@@ -30,10 +31,6 @@ def step_number(name: str) -> pb.OperationStep.ValueType:
     """Return the OperationStep of a step, such as `enrol bank`; unspecified: the contract has no such step."""
     known = dict(pb.OperationStep.items())
     return known.get(f"{_PREFIX}{name.upper().replace(' ', '_')}", pb.OPERATION_STEP_UNSPECIFIED)
-
-
-def _track() -> StepCost:
-    return StepCost("track", frame_ms=27.5, megapixel_ms=5.3)
 
 
 def _learning(*, skip: bool) -> Sequence[StepCost]:
@@ -59,7 +56,7 @@ def enrolment_steps(*, skip: bool) -> Sequence[StepCost]:
     Args:
         skip: whether the networks stay as they are.
     """
-    return (StepCost("fetch", fixed_s=0.5), StepCost("join", fixed_s=0.5), _track(), *_learning(skip=skip))
+    return (StepCost("fetch", fixed_s=0.5), StepCost("join", fixed_s=0.5), _TRACK, *_learning(skip=skip))
 
 
 def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost]:
@@ -78,13 +75,11 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
     return (
         StepCost("fetch", fixed_s=0.5),
         StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),
-        _track(),
+        _TRACK,
         *(() if known else _learning(skip=skip)),
-        *(
-            [StepCost("motion", frame_ms=1.1), StepCost("background", megapixel_ms=cost.background_megapixel_ms)]
-            if own
-            else _IN_PLACE
-        ),
+        *(() if own else _EXPRESSION),
+        StepCost("motion", frame_ms=1.1),
+        *([StepCost("background", megapixel_ms=cost.background_megapixel_ms)] if own else ()),
         StepCost("lines", fixed_s=0.5 * len(request.lines)),
         StepCost("insides", frame_ms=14.5, megapixel_ms=5.0),
         StepCost("dub", frame_ms=render + 24.5, megapixel_ms=31.6),
@@ -95,7 +90,7 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
 
 FACE_STEPS: Final[Sequence[StepCost]] = (
     StepCost("fetch", fixed_s=0.5),
-    StepCost("track", frame_ms=27.5, megapixel_ms=5.3),
+    _TRACK,
     StepCost("speakers", fixed_s=2.0),
     StepCost("pictures", fixed_s=0.5),
 )
@@ -118,7 +113,7 @@ class OperationReporter:
         self._progress = WholeProgress(steps, floor=before.fraction)
 
     def footage(self, frames: int, megapixels: float) -> None:
-        """Note the number of frames, and the million pixels of a frame, from which the time left is estimated."""
+        """Take the size of the footage, frames and million pixels of a frame, for the estimate of the time left."""
         self._progress.footage(frames, megapixels)
 
     def __call__(self, step: str, done: int, total: int) -> None:

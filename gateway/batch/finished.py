@@ -191,7 +191,7 @@ def _square(affine: Array) -> Float32:
 
 
 def _difference(boxes: UInt8) -> Float32:
-    """Return Y, R - Y and B - Y of the first box less those of the second one, without the noise of the codec, float32
+    """Return Y, R - Y and B - Y of the first box minus the second box, smoothed against the noise of the codec, float32
     [3, 160, 160]. Y is the luma.
     """
     change = boxes[0].astype(np.float32) - boxes[1].astype(np.float32)

@@ -98,7 +98,7 @@ class Decision(_Strict):
 
     @property
     def subject(self) -> str:
-        """What the decision is about, as ShotRecord.subject."""
+        """Subject of the decision, as ShotRecord.subject."""
         return self.output_sha256 or self.ended_at
 
     def belongs_to(self, record: ShotRecord) -> bool:
@@ -108,7 +108,7 @@ class Decision(_Strict):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Decision about a shot as the caller gives it, not checked yet. The attributes are those of Decision."""
+    """Unchecked decision of a caller about a shot. Decision describes the attributes."""
 
     state: ReviewState
     note: str = ""

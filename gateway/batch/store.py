@@ -512,14 +512,12 @@ class BatchStore:
 
     def shot(self, name: str, row: int) -> ShotSpec:
         """Return the shot of a row, with the options that were changed."""
-        return self.shots(name, [row])[0].with_options(self.options(name, row))
+        shot = self.shots(name, [row])[0]
+        return shot.with_options(self._options_of(name, shot))
 
     def options(self, name: str, row: int) -> dict[str, Any]:
         """Return the options of the shot of a row that were changed since the batch was submitted."""
-        shot = self.shots(name, [row])[0]
-        path = options_path(name, shot.id)
-        content = self._folder.read(path)
-        return {} if content is None else self._changed(shot, path, content)
+        return self._options_of(name, self.shots(name, [row])[0])
 
     def set_options(self, name: str, shot_id: str, options: Mapping[str, Any]) -> None:
         """Change options of a shot, which hold for its next dub. Options that were changed before and are not given stay.
@@ -712,7 +710,7 @@ class BatchStore:
         return {decision.id: decision for decision in self._read_decisions(list(last.values()))}
 
     def decision_files(self, name: str) -> list[str]:
-        """Return the names of the files of all decisions. Those of one shot are in order (`shot_of_decision`)."""
+        """Return the names of the files of all decisions, the decisions of one shot in order (`shot_of_decision`)."""
         return sorted(one for one in self._folder.names(f"{name}/decisions") if one.endswith(".json") and one.count("~") == 3)
 
     def decisions_in(self, name: str, files: Sequence[str]) -> dict[str, Decision]:
@@ -751,6 +749,11 @@ class BatchStore:
         for path, content in self._folder.read_all(unread).items():
             self._decisions[path] = document_of(Decision, content, self._folder.place(path))
         return [self._decisions[path] for path in paths if path in self._decisions]
+
+    def _options_of(self, name: str, shot: ShotSpec) -> dict[str, Any]:
+        path = options_path(name, shot.id)
+        content = self._folder.read(path)
+        return {} if content is None else self._changed(shot, path, content)
 
     def _changed(self, shot: ShotSpec, path: str, content: bytes) -> dict[str, Any]:
         """Return the changed options of a shot from the content of their file."""

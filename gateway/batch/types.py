@@ -319,7 +319,7 @@ class ShotRecord(_Strict):
 
     @property
     def subject(self) -> str:
-        """What a decision about the shot is about: the digest of the video; without a video, the end of the last attempt."""
+        """Subject of decisions about the shot: the digest of the video; without a video, the end of the last attempt."""
         return self.output_sha256 or self.ended_at
 
 

@@ -45,7 +45,7 @@ class StepProgress:
         self._shown.begin(what)
 
     def footage(self, frames: int, megapixels: float) -> None:
-        """Note the number of frames, and the million pixels of a frame, from which the time left is estimated."""
+        """Take the size of the footage, frames and million pixels of a frame, for the estimate of the time left."""
         if self._whole is not None:
             self._whole.footage(frames, megapixels)
 

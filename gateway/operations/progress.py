@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 _GUESSED_FRAMES: Final = 250
-"""Frames of an operation that has not told its frames yet."""
+"""Frames of an operation while the size of the footage is not known."""
 _GUESSED_MEGAPIXELS: Final = 0.5
-"""Million pixels of a frame of an operation that has not told its frames yet."""
+"""Million pixels of a frame while the size of the footage is not known."""
 _PACED_SHARE: Final = 0.1
 """Least finished share of a step from which its own pace says how long the rest of the step takes."""
 _SHOWN_S: Final = 2.0

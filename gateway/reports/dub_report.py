@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,8 +63,6 @@ from services.common.store.artefacts import ArtefactStore
 from services.common.wire.messages import ref_from_proto
 from services.common.wire.mouth_curves import MotionMetrics
 
-REPORT_STEP: Final = "report"
-"""Name of the step that writes a report."""
 COLUMNS = ("frame", "mesh", "low-frequency albedo", "detailed albedo", "drawn alone")
 """Pictures of a row (services/common/face/drawing.py)."""
 
@@ -304,18 +301,23 @@ async def write_outcome_report(
     """
     result = await asyncio.to_thread(probe, request.output)
     frames = result.video.num_frames
-    report = partial(on_progress, REPORT_STEP)
-    report(0, 2 * frames)
+
+    def on_tracked(done: int) -> None:
+        on_progress("report", done, 2 * frames)
+
+    def on_measured(done: int) -> None:
+        on_tracked(frames + done)
+
+    on_tracked(0)
     scenes = outcome.of_lines()
     faces = [await asyncio.to_thread(_shown_face, face, result, workspace) for face in scenes or [outcome]]
-    tracked = await track_output(stages, result, [face.first for face in faces], lambda done: report(done, 2 * frames))
+    tracked = await track_output(stages, result, [face.first for face in faces], on_tracked)
     chosen = _chosen(outcome)
     after = await asyncio.to_thread(pictures_of, result, set(chosen))
     times = outcome.video.video
-    look = lambda done: report(frames + done, 2 * frames)  # noqa: E731
-    whole = await _measured(stages, result, outcome, workspace, tracked[0], look) if not scenes else _Measured()
+    whole = await _measured(stages, result, outcome, workspace, tracked[0], on_measured) if not scenes else _Measured()
     lines = [
-        _line_report(line, part, face, await _measured(stages, result, line, workspace, found, look))
+        _line_report(line, part, face, await _measured(stages, result, line, workspace, found, on_measured))
         for line, face, found, part in zip(scenes, faces, tracked, request.parts, strict=bool(scenes))
     ]
     page = DubReport(

@@ -284,7 +284,7 @@ def shot_options(
     skip_personalization: bool | None = None,
     seed: int | None = None,
 ) -> pb.ShotOptions:
-    """Return options of a shot for `retry`. Arguments are those of `row`; None, and an empty face: as before.
+    """Return options of a shot for `retry`. None, and an empty face, leave the option of the shot as it is.
 
     Args:
         method: name of the method; empty: the actor's, or the gateway's default.

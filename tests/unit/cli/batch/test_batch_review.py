@@ -18,7 +18,7 @@ from tests.unit.cli.batch.records import Printed, done, failed
 
 @pytest.fixture(autouse=True)
 def ended(store: BatchStore) -> None:
-    """Of four shots, three are done and one failed. The third has the highest risk of those that are done."""
+    """Three of four shots are done, one has failed. The third shot has the highest risk of the three."""
     for number in range(3):
         store.put("night", done(number).model_copy(update={"output_sha256": f"{number:064x}", "frame_rate": "25"}))
     store.put("night", done(2).model_copy(update={"output_sha256": f"{2:064x}", "frame_rate": "25", "look": ("look at it",)}))
