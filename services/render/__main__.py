@@ -49,13 +49,20 @@ def compose(settings: RenderSettings) -> StageParts:
 
     def warm_up() -> None:
         models()
+        if settings.personalize_device == "cuda":
+            # PyTorch takes seconds to import: a stage whose personalisations run on processors imports it with the first one.
+            from services.render.personalization import check_device
+
+            check_device(settings.personalize_device)
 
     # Threads that wait for Triton compute little, and only streams that wait at the same time share its batches.
     num_threads = settings.worker_threads if triton is None else max(settings.worker_threads, triton.max_in_flight)
     workers = WorkerPool(num_threads=num_threads, max_queued=settings.max_queued_computations, name="render")
     if monitor is not None:
         monitor.on_waited = workers.load.waited_inside
-    trainers = WorkerPool(num_threads=1, max_queued=settings.max_queued_personalizations, name="personalize")
+    trainers = WorkerPool(
+        num_threads=settings.personalizations, max_queued=settings.max_queued_personalizations, name="personalize"
+    )
     store = ArtefactStore(settings.artefacts_url, by_tenant=True)
     servicer = RenderServicer(
         models,
@@ -64,6 +71,7 @@ def compose(settings: RenderSettings) -> StageParts:
         trainers=trainers,
         batch_size=settings.batch_size,
         personalize_threads=settings.personalize_threads,
+        personalize_device=settings.personalize_device,
     )
     return StageParts(
         servicer=servicer,

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from services.common.array_types import Float32
+from services.common.errors import BackendUnavailableError
 from services.common.server.call_context import check_not_cancelled
 from services.common.server.resources import computes_bfloat16, cpu_flags
+from services.render.backends.base import Device
 from services.render.losses import (
     PatchDiscriminator,
     RenderLossWeights,
@@ -58,9 +60,27 @@ def shuffled_batches(count: int, batch_size: int, num_steps: int, rng: np.random
         yield chosen
 
 
-def forward_pass() -> torch.autocast:
-    """Return the context of a search's forward passes: bfloat16 on processors with instructions for it, float32 on all others."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(cpu_flags()))
+def forward_pass(device: Device) -> torch.autocast:
+    """Return the context of a search's forward passes: bfloat16 where the GPU or processor has instructions for it, else float32."""
+    enabled = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else computes_bfloat16(cpu_flags())
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)
+
+
+def check_device(device: Device) -> None:
+    """Check that PyTorch can compute on a device.
+
+    Raises:
+        BackendUnavailableError: PyTorch is a build without CUDA, or finds no GPU.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        why = (
+            "finds no GPU: install the NVIDIA driver and give the process a GPU"
+            if torch.version.cuda
+            else "is a build without CUDA"
+        )
+        raise BackendUnavailableError(
+            f"DUBSTAGE_PERSONALIZE_DEVICE=cuda: PyTorch {torch.__version__} {why}; or set DUBSTAGE_PERSONALIZE_DEVICE=cpu"
+        )
 
 
 class StepReport(NamedTuple):
@@ -91,10 +111,11 @@ class SearchDiscriminator:
     Args:
         network: the discriminator.
         learning_rate: learning rate (Adam).
+        device: device of the search.
     """
 
-    def __init__(self, network: PatchDiscriminator, learning_rate: float) -> None:
-        self._network = network
+    def __init__(self, network: PatchDiscriminator, learning_rate: float, device: Device) -> None:
+        self._network, self._device = network.to(device), device
         self._optimiser = torch.optim.Adam(network.parameters(), learning_rate, betas=(0.5, 0.99))
 
     def fooled(self, drawn: Tensor) -> Tensor:
@@ -106,7 +127,7 @@ class SearchDiscriminator:
 
     def learn(self, target: Tensor, drawn: Tensor) -> None:
         """Do one step of the discriminator on footage and drawn pictures, float [B, 3, h, w]."""
-        with forward_pass():
+        with forward_pass(self._device):
             loss = discriminator_loss(self._network(target), self._network(drawn.detach()))
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.float())
@@ -159,8 +180,8 @@ def personalized(
 ) -> Iterator[PersonalizeProgress]:
     """Search the state that draws the pairs best; yield progress. The last report holds the result.
 
-    The result is the same for the same seed and number of threads. Without pairs there is nothing to learn from: then the only
-    report, of step 0 of 0, holds the prior's own state.
+    The result is the same for the same seed, device and number of threads. Without pairs there is nothing to learn from: then the
+    only report, of step 0 of 0, holds the prior's own state.
 
     Args:
         network: the prior.
@@ -172,13 +193,15 @@ def personalized(
     Raises:
         WorkCancelledError: the call that this is done for is over. The search looks before every step.
         ModelNotFoundError: a weights file is missing.
+        BackendUnavailableError: PyTorch cannot compute on the job's device.
     """
     if not pairs:
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy()))
         return
+    check_device(job.device)
     perceptual = load_perceptual(job.weights / "perceptual.safetensors")
     discriminator = load_discriminator(job.weights / "frame_discriminator.safetensors")
-    search = StateSearch(network, perceptual, discriminator, recipe, job.num_steps or recipe.num_steps)
+    search = StateSearch(network, perceptual, discriminator, recipe, job.num_steps or recipe.num_steps, job.device)
     for report in search.run(pairs, job.seed):
         yield replace(report, state=packed(report.state))
 
@@ -191,6 +214,7 @@ class StateSearch:
         perceptual: network of the perceptual loss.
         discriminator: the frame discriminator as the prior's training left it; the search trains the discriminator further.
         num_steps: steps of the optimiser.
+        device: device of the search.
     """
 
     def __init__(
@@ -200,16 +224,17 @@ class StateSearch:
         discriminator: PatchDiscriminator,
         recipe: PersonalizeRecipe,
         num_steps: int,
+        device: Device = "cpu",
     ) -> None:
         if isinstance(network, nn.Module):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = network
-        self._features = perceptual.features
-        self._discriminator = SearchDiscriminator(discriminator, recipe.discriminator_learning_rate)
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network, self._device = network, device
+        self._features = perceptual.to(device).features
+        self._discriminator = SearchDiscriminator(discriminator, recipe.discriminator_learning_rate, device)
         self._recipe = recipe
         self._num_steps = num_steps
-        self._state = network.default_state().requires_grad_(True)
-        self.average = network.default_state()
+        self._state = network.default_state().to(device).requires_grad_(True)
+        self.average = network.default_state().to(device)
         self._optimiser = torch.optim.Adam([self._state], recipe.learning_rate, betas=(0.9, 0.99))
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, num_steps, recipe.learning_rate * 0.1)
 
@@ -219,20 +244,21 @@ class StateSearch:
         batches = shuffled_batches(len(pairs), recipe.batch_size, steps, np.random.default_rng((seed, 1)))
         losses = (self.step([pairs[index] for index in chosen]) for chosen in batches)
         for report in step_reports(losses, steps, recipe.report_every):
-            yield PersonalizeProgress(report.step, steps, report.loss, self.average.numpy().copy())
+            yield PersonalizeProgress(report.step, steps, report.loss, self.average.cpu().numpy().copy())
 
     def step(self, pairs: Sequence[Pair]) -> float:
         """Do one step on a batch; return the mean absolute error inside the mask, grey levels."""
         weights = self._recipe.weights
-        inputs = to_tensor(np.stack([pair.picture for pair in pairs]))
-        targets = to_tensor(np.stack([pair.target for pair in pairs]))
-        with forward_pass():
+        device = torch.device(self._device)
+        inputs = to_tensor(np.stack([pair.picture for pair in pairs]), device)
+        targets = to_tensor(np.stack([pair.target for pair in pairs]), device)
+        with forward_pass(self._device):
             residual = self._network(inputs, self._state.expand(len(pairs), -1))
         made = compose(inputs, residual.float(), targets)
         drawn, target = discriminator_view(made.pictures), discriminator_view(targets)
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.total_variation * total_variation_loss(made)
-        with forward_pass():
+        with forward_pass(self._device):
             adversarial = self._discriminator.fooled(drawn)
             loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, target) + weights.frame * adversarial
         self._optimiser.zero_grad(set_to_none=True)

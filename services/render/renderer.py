@@ -16,6 +16,7 @@ from services.common.array_types import Array, Float32, UInt8
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.mouth_bank import MouthBank
 from services.common.methods import RendererSpec
+from services.render.backends.base import Device
 from services.render.backends.model_files import ModelFile
 from services.render.types import PersonalizeProgress, RenderFrame
 
@@ -198,6 +199,7 @@ class PersonalizeJob:
         num_steps: steps of the optimiser; 0 takes the renderer's own number.
         seed: random seed of the choice of frames and of noise.
         num_threads: threads of the computation.
+        device: device of the search. Pictures are made on the CPU.
         train: False skips the optimisation. The only report then holds what the bank gives at once.
     """
 
@@ -207,6 +209,7 @@ class PersonalizeJob:
     num_steps: int = 0
     seed: int = 0
     num_threads: int = 1
+    device: Device = "cpu"
     train: bool = True
 
 

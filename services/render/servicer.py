@@ -14,6 +14,7 @@ from services.common.server.call_context import check_not_cancelled, set_model_v
 from services.common.server.limits import WorkerPool
 from services.common.server.messages import config_message
 from services.render.actors import ActorStates
+from services.render.backends.base import Device
 from services.render.convert import (
     actor_from_proto,
     bank_from_proto,
@@ -45,6 +46,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         trainers: WorkerPool,
         batch_size: int,
         personalize_threads: int,
+        personalize_device: Device,
     ) -> None:
         """Compose the servicer.
 
@@ -55,6 +57,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
             trainers: threads that compute personalisations. They are separate, so a personalisation never keeps a frame waiting.
             batch_size: most frames of one stream that are computed at once.
             personalize_threads: threads inside one personalisation.
+            personalize_device: device of personalisations.
         """
         self._models = models
         self._actors = actors
@@ -62,6 +65,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         self._trainers = trainers
         self._batch_size = batch_size
         self._personalize_threads = personalize_threads
+        self._personalize_device = personalize_device
 
     async def Render(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.RenderRequest], context: Any
@@ -100,6 +104,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
             num_steps=request.num_steps,
             seed=request.seed,
             num_threads=self._personalize_threads,
+            device=self._personalize_device,
             train=not request.skip_training,
         )
         reports = await self._trainers.run(renderer.personalize, job)

@@ -29,12 +29,16 @@ class RenderSettings(StageSettings):
     )
     batch_size: int = Field(default=4, ge=1, le=64, description="most frames of one stream that are computed at once")
     max_queued_personalizations: int = Field(
-        default=4, ge=0, le=10_000, description="personalisations that may wait while one runs"
+        default=4, ge=0, le=10_000, description="personalisations that may wait for a free place"
     )
+    personalizations: int = Field(default=1, ge=1, le=64, description="personalisations that run at the same time")
     morphable_models: ReadableFolder | None = Field(
         default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
     )
     personalize_threads: int = Field(default=2, ge=1, le=256, description="threads of a personalisation")
+    personalize_device: Device = Field(
+        default="cpu", description="device of personalisations; cuda needs the CUDA build of PyTorch"
+    )
 
     triton_url: str = Field(default="localhost:8001", min_length=1, description="HOST:PORT of Triton's gRPC, for backend triton")
     triton_shared_memory: bool = Field(

@@ -40,6 +40,7 @@ def settings_of(folder: Path, runtime: tuple[str, str], weights: Path) -> Render
         precision=precision,
         drain_grace_s=0.0,
         personalize_threads=1,
+        personalize_device="cpu",
     )
 
 

@@ -31,6 +31,7 @@ from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
 from services.common.face.neural_texture import FACE_ROWS, NUM_CHANNELS, TEXTURE_SIZE, NeuralSurface, sample
 from services.common.server.call_context import check_not_cancelled
+from services.render.backends.base import Device
 from services.render.key_pictures import match_colour
 from services.render.losses import (
     ComposedPictures,
@@ -43,7 +44,7 @@ from services.render.losses import (
 from services.render.networks.perceptual import load_perceptual
 from services.render.networks.weights import to_tensor
 from services.render.pairs import LIPS, NEAREST_FRAMES, LandmarkNoise, Pair, spread_rows, target_mouth
-from services.render.personalization import SearchDiscriminator, forward_pass, shuffled_batches, step_reports
+from services.render.personalization import SearchDiscriminator, check_device, forward_pass, shuffled_batches, step_reports
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.everyone.network import WEIGHTS, EveryoneNetwork, load
 from services.render.renderers.everyone.renderer import (
@@ -538,19 +539,30 @@ class TextureSearch:
         texture: uint8 [256, 256, 16], the first texture.
         num_steps: steps of the optimiser.
         weights: folder with the perceptual network and the discriminator of frames.
+        device: device of the search.
 
     Raises:
         ModelNotFoundError: a weights file is missing.
     """
 
-    def __init__(self, network: EveryoneNetwork, texture: UInt8, recipe: TextureRecipe, num_steps: int, weights: Path) -> None:
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._features = with_style(load_perceptual(weights / "perceptual.safetensors").features)
+    def __init__(
+        self,
+        network: EveryoneNetwork,
+        texture: UInt8,
+        recipe: TextureRecipe,
+        num_steps: int,
+        weights: Path,
+        device: Device = "cpu",
+    ) -> None:
+        self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = device
+        self._features = with_style(load_perceptual(weights / "perceptual.safetensors").to(device).features)
         self._discriminator = SearchDiscriminator(
-            load_discriminator(weights / "frame_discriminator.safetensors"), recipe.discriminator_learning_rate
+            load_discriminator(weights / "frame_discriminator.safetensors"), recipe.discriminator_learning_rate, device
         )
         self._recipe, self._num_steps = recipe, num_steps
-        self._texture, self._style = as_parameter(texture), nn.Parameter(network.default_state())
+        self._texture = nn.Parameter(as_parameter(texture).detach().to(device))
+        self._style = nn.Parameter(network.default_state().to(device))
         self._average = [part.detach().clone() for part in (self._texture, self._style)]
         groups: list[dict[str, Any]] = [
             {"params": [self._texture], "lr": recipe.learning_rate},
@@ -576,14 +588,15 @@ class TextureSearch:
         losses = (self.step([windows[place] for place in chosen]) for chosen in batches)
         for report in step_reports(losses, self._num_steps, self._recipe.report_every):
             texture, style = self._average
-            yield SearchProgress(report.step, report.loss, style.numpy().copy(), as_bytes(texture))
+            yield SearchProgress(report.step, report.loss, style.cpu().numpy().copy(), as_bytes(texture))
 
     def step(self, windows: Sequence[WindowExample]) -> float:
         """Do one step on a batch; return the mean absolute error inside the mask, grey levels."""
         weights = self._recipe.weights
-        seen = textured_windows(stacked(windows), [self._texture] * len(windows), generator=self._noise)
+        textures: list[Tensor] = [self._texture] * len(windows)
+        seen = textured_windows(stacked(windows), textures, torch.device(self._device), generator=self._noise)
         pictures = seen.pictures.contiguous(memory_format=torch.channels_last)
-        with forward_pass():
+        with forward_pass(self._device):
             residual = self._network(pictures, self._style.expand(len(windows), -1))
         middle = slice(1, 2)
         now = seen._replace(targets=seen.targets[:, middle], masks=seen.masks[:, middle])
@@ -591,7 +604,7 @@ class TextureSearch:
         drawn, target = discriminator_view(made.pictures), discriminator_view(made.target)
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.texture * seen.texture_error
-        with forward_pass():
+        with forward_pass(self._device):
             adversarial = self._discriminator.fooled(drawn)
             loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, target) + weights.adversarial * adversarial
         self._optimiser.zero_grad(set_to_none=True)
@@ -609,8 +622,8 @@ class TextureSearch:
 def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRecipe()) -> Iterator[PersonalizeProgress]:
     """Find the texture and the state of the bank's person; yield progress. The last report holds the result.
 
-    The state is the offset of W and the reference picture. The result is the same for the same seed and number of
-    threads.
+    The state is the offset of W and the reference picture. The result is the same for the same seed, device and
+    number of threads.
 
     Args:
         job: the bank, what draws the person, the prior's weights and settings. `train=False` skips the search: the only report, of
@@ -621,6 +634,7 @@ def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRec
         WorkCancelledError: the call that this is done for is over.
         InvalidRequestError: the expressions of the bank are of another model than the identity.
         ModelNotFoundError: a weights file is missing.
+        BackendUnavailableError: PyTorch cannot compute on the job's device.
     """
     torch.set_num_threads(job.num_threads)
     assert job.drawing is not None  # the renderer declares needs_identity
@@ -641,7 +655,8 @@ def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRec
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy(), reference), texture)
         return
     windows = actor_windows(bank, surface, recipe.num_windows, job.seed)
-    search = TextureSearch(network, texture, recipe, steps, job.weights)
+    check_device(job.device)
+    search = TextureSearch(network, texture, recipe, steps, job.weights, job.device)
     for progress in search.run(windows, job.seed):
         state = packed(progress.style, reference)
         yield PersonalizeProgress(progress.step, steps, progress.loss, state, progress.texture)

@@ -99,10 +99,12 @@ class ActorNetwork(nn.Module):
         items: float [actor_items * item_size], the actor's items.
     """
 
+    items: Tensor
+
     def __init__(self, network: HeadposeNetwork, items: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.items = items
+        self.register_buffer("items", items)
 
     def default_state(self) -> Tensor:
         """Return scales and shifts that change nothing: zeros, float32 [film_size]."""

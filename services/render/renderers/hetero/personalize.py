@@ -133,7 +133,7 @@ def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe = RECIPE) 
 
 
 class FixedEmbedder(nn.Module):
-    """Generator with one actor's mean appearance vector. Its state is the part of the actor's state that fine-tuning moves.
+    """Generator with one actor's mean appearance vector, float32 [D]. Its state is what fine-tuning moves of the actor's state.
 
     Args:
         network: the prior.
@@ -141,14 +141,15 @@ class FixedEmbedder(nn.Module):
         rows: int [N], rows of the reference pictures, the served one first.
     """
 
+    mean: Tensor
+
     def __init__(self, network: HeteroNetwork, bank: MouthBank, rows: npt.NDArray[np.intp]) -> None:
         super().__init__()
         self.network = network
         with torch.no_grad():
             vectors = network.embedder(to_tensor(bank.boxes[rows])).vector
-        self.mean = vectors.mean(dim=0)
-        """float32 [D], the mean appearance vector."""
-        self.offset = self.mean - vectors[0]
+        self.register_buffer("mean", vectors.mean(dim=0))
+        self.offset = vectors.mean(dim=0) - vectors[0]
         """float32 [D], what is added to the served reference picture's vector."""
 
     def default_state(self) -> Tensor:

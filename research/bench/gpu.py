@@ -1,0 +1,392 @@
+"""The renderers on a GPU: `python -m research.bench.gpu OUT`, in less than ten minutes and without a network.
+
+Writes OUT/gpu.json and OUT/gpu.md: whether the GPU draws what the processor draws, frames a second by batch and by number of
+actors, the render stage under concurrent streams, the same behind Triton where `.triton` holds a server, and a whole dub with a
+personalisation on the processor and on the GPU. `--device cpu` runs everything on the processor, to try the bench.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+import tritonclient.grpc as tritongrpc
+
+from research.bench.actors import batch_of, frames_of
+from research.bench.concurrency import STREAMS, ConcurrentTimes, lines_of_concurrency, render_stage, under_load
+from research.bench.progress import Job, run
+from research.bench.runs import default_clip, footage_parser, make_footage, tell
+from research.bench.triton_actors import TritonActors, lines_of_triton_actors, measure_model
+from services.common.errors import DubstageError
+from services.common.methods import DEFAULT_METHOD, METHODS
+from services.render.backends.base import Backend, Device, TritonOptions
+from services.render.backends.model_files import WEIGHTS_FOLDER, ModelFile
+from services.render.streams import load_models, make_backend
+from services.render.triton.launch import TritonProcess
+from services.render.triton.repository import RepositorySpec, write_repository
+from services.render.types import Precision
+
+BATCHES: Final = (1, 4, 16, 64)
+PARITY_MEAN: Final = 0.1
+PARITY_MAX: Final = 3.0
+"""Largest mean and largest single difference between a GPU and a processor, grey levels of the network's outputs."""
+_PARITY_FRAMES: Final = 16
+_ACTORS: Final = 16
+_SECONDS: Final = 1.5
+_LOAD_S: Final = 4.0
+_DUB_SECONDS: Final = 10.0
+_DUB_LIMIT_S: Final = 240.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parity:
+    """Difference of one network's outputs between the device and the processor, both in float32.
+
+    Attributes:
+        model: name of the model.
+        mean, largest: mean and largest absolute difference, grey levels.
+        repeats: whether a second computation on the device gave the same bytes.
+        alone: whether a frame computed alone on the device equals the frame in its batch.
+    """
+
+    model: str
+    mean: float
+    largest: float
+    repeats: bool
+    alone: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether both differences are allowed."""
+        return self.mean <= PARITY_MEAN and self.largest <= PARITY_MAX
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Throughput:
+    """Frames a second of one network in one process, with the copies to the device and back.
+
+    Attributes:
+        model: name of the model.
+        batch: frames of an inference.
+        threads: threads that ask for inferences at the same time.
+        one, many: frames a second where all frames of a batch are of one actor, and where each is of another. None: the network
+            takes an array of the actor once for a whole batch.
+    """
+
+    model: str
+    batch: int
+    threads: int
+    one: float
+    many: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DubTimes:
+    """One whole dub of `_DUB_SECONDS` seconds in 1280 x 720, with the person's personalisation.
+
+    Attributes:
+        method: method of the dub.
+        device: device of networks and personalisation.
+        wall_s: seconds of the dub.
+        personalize_s: seconds of the renderer's personalisation.
+        dub_s: seconds of drawing, compositing and encoding.
+        cpu_s: processor seconds of the dub.
+    """
+
+    method: str
+    device: Device
+    wall_s: float
+    personalize_s: float
+    dub_s: float
+    cpu_s: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Report:
+    """Everything that was measured; `failures` says what could not be."""
+
+    machine: dict[str, str]
+    device: Device
+    parity: list[Parity] = field(default_factory=list)
+    throughput: list[Throughput] = field(default_factory=list)
+    streams: list[ConcurrentTimes] = field(default_factory=list)
+    triton: list[TritonActors] = field(default_factory=list)
+    dubs: list[DubTimes] = field(default_factory=list)
+    memory_mib: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def describe_machine() -> dict[str, str]:
+    """Return what computed the figures: GPU, driver, processors, ONNX Runtime."""
+    known = {
+        "processor": platform.processor() or platform.machine(),
+        "processors": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "onnxruntime": ort.__version__,
+        "providers": ", ".join(ort.get_available_providers()),
+    }
+    answer = _nvidia_smi("name,driver_version,memory.total")
+    return {"gpu": answer or "none", **known}
+
+
+def _nvidia_smi(columns: str) -> str:
+    try:
+        command = ["nvidia-smi", f"--query-gpu={columns}", "--format=csv,noheader,nounits"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _backend(device: Device) -> tuple[Backend, dict[str, ModelFile]]:
+    backend = make_backend(device=device, backend="onnxruntime", precision=Precision.FLOAT32, num_threads=os.cpu_count() or 1)
+    return backend, dict(sorted(load_models(WEIGHTS_FOLDER, backend).files.items()))
+
+
+def measure_parity(device: Device) -> list[Parity]:
+    """Compare the outputs of every network on the device with those on the processor."""
+    backend, models = _backend(device)
+    reference, _ = _backend("cpu")
+    rows = []
+    for name, model in models.items():
+        frames = frames_of(model, 0, _PARITY_FRAMES)
+        inputs = _batch(model, frames)
+        expected, found, again = reference.infer(name, inputs), backend.infer(name, inputs), backend.infer(name, inputs)
+        first = backend.infer(name, _batch(model, frames[:1]))
+        differences = [np.abs(found[key].astype(np.float64) - expected[key]) for key in expected]
+        rows.append(
+            Parity(
+                model=name,
+                mean=float(np.mean([one.mean() for one in differences])),
+                largest=float(max(one.max() for one in differences)),
+                repeats=all(np.array_equal(found[key], again[key]) for key in found),
+                alone=all(np.array_equal(found[key][:1], first[key]) for key in found),
+            )
+        )
+        tell(str(rows[-1]))
+    return rows
+
+
+def _batch(model: ModelFile, frames: Sequence[Any]) -> dict[str, Any]:
+    if all(form.batched for form in model.inputs):
+        return batch_of(model, frames)
+    return {
+        form.name: np.stack([one[form.name] for one in frames]) if form.batched else frames[0][form.name] for form in model.inputs
+    }
+
+
+def measure_throughput(device: Device) -> list[Throughput]:
+    """Measure every network by batch, with one thread and, at the largest batch, with four."""
+    backend, models = _backend(device)
+    rows = []
+    for name, model in models.items():
+        # Frames of 64 actors take long to draw: the frames of 16 are repeated.
+        people = [frames_of(model, seed, 1)[0] for seed in range(_ACTORS)]
+        joins = all(form.batched for form in model.inputs)
+        for batch, threads in (*((size, 1) for size in BATCHES), (BATCHES[-1], 4)):
+            one = _frames_per_second(backend, name, _batch(model, [people[0]] * batch), batch, threads)
+            many = batch_of(model, [people[place % _ACTORS] for place in range(batch)]) if joins else None
+            rows.append(
+                Throughput(
+                    model=name,
+                    batch=batch,
+                    threads=threads,
+                    one=one,
+                    many=None if many is None else _frames_per_second(backend, name, many, batch, threads),
+                )
+            )
+            tell(str(rows[-1]))
+    return rows
+
+
+def _frames_per_second(backend: Backend, name: str, inputs: dict[str, Any], batch: int, threads: int) -> float:
+    def work(_: int) -> int:
+        done = 0
+        while time.perf_counter() < end:
+            backend.infer(name, inputs)
+            done += batch
+        return done
+
+    backend.infer(name, inputs)
+    with ThreadPoolExecutor(threads) as pool:
+        begin = time.perf_counter()
+        end = begin + _SECONDS
+        total = sum(pool.map(work, range(threads)))
+    return total / (time.perf_counter() - begin)
+
+
+def measure_streams(device: Device, work: Path) -> list[ConcurrentTimes]:
+    """Measure the render stage, a process of its own, under concurrent streams."""
+    environment = {
+        "DUBSTAGE_DEVICE": device,
+        "DUBSTAGE_BACKEND": "onnxruntime",
+        "DUBSTAGE_PRECISION": "float32",
+        "DUBSTAGE_WORKER_THREADS": str(min(8, os.cpu_count() or 1)),
+    }
+    with render_stage(work, environment) as (address, stage):
+        return [asyncio.run(under_load(f"in the process, {device}", address, streams, _LOAD_S, [stage])) for streams in STREAMS]
+
+
+def measure_triton(device: Device, work: Path) -> tuple[list[TritonActors], list[ConcurrentTimes]]:
+    """Measure the default renderer on a Triton of this machine: batches across actors, and the render stage in front of Triton."""
+    write_repository(work / "models", WEIGHTS_FOLDER, RepositorySpec(device=device, precision=Precision.FLOAT32, max_batch_size=64))
+    with TritonProcess(work / "models", work / "triton.log", start_timeout_s=60.0) as server:
+        options = TritonOptions(
+            url=server.url, timeout_s=60.0, start_timeout_s=60.0, heal_attempts=1, heal_wait_s=1.0, max_in_flight=64, max_frames=4
+        )
+        backend = make_backend(device=device, backend="triton", precision=Precision.FLOAT32, num_threads=1, triton=options)
+        try:
+            models = load_models(WEIGHTS_FOLDER, backend).files
+            client = tritongrpc.InferenceServerClient(server.url)
+            served = METHODS[DEFAULT_METHOD].renderer.name
+            actors = [measure_model(backend, client, models[served], streams, 3) for streams in (_ACTORS, 4 * _ACTORS)]
+        finally:
+            backend.close()  # type: ignore[attr-defined]  # a TritonBackend
+        rows = []
+        for memory in ("false", "true"):
+            environment = {
+                "DUBSTAGE_BACKEND": "triton",
+                "DUBSTAGE_PRECISION": "float32",
+                "DUBSTAGE_TRITON_URL": server.url,
+                "DUBSTAGE_TRITON_SHARED_MEMORY": memory,
+            }
+            name = f"triton, {device}" + (", shared" if memory == "true" else "")
+            with render_stage(work, environment) as (address, stage):
+                rows += [asyncio.run(under_load(name, address, streams, _LOAD_S, [stage, server.pid])) for streams in STREAMS]
+        return actors, rows
+
+
+def measure_dub(method: str, device: Device, video: Path, work: Path) -> DubTimes:
+    """Dub a video with a personalisation, in a process whose networks and searches run on the device."""
+    environment = {
+        "DUBSTAGE_DEVICE": device,
+        "DUBSTAGE_PERSONALIZE_DEVICE": device,
+        "XDG_DATA_HOME": str(work / f"data-{method}-{device}"),
+        **({"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": "float32"} if device == "cuda" else {}),
+    }
+    folder = work / f"{method}-{device}"
+    folder.mkdir()
+    with ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), initializer=_set_environment, initargs=(environment,)
+    ) as process:
+        job = Job(_DUB_SECONDS, 720, method)
+        result = process.submit(run, 0, job, video, folder).result(timeout=_DUB_LIMIT_S)
+    return DubTimes(
+        method=method,
+        device=device,
+        wall_s=result.wall_s,
+        personalize_s=result.steps.get("enrol renderer", (0.0, 0.0))[0],
+        dub_s=result.steps["dub"][0],
+        cpu_s=sum(cpu for _, cpu in result.steps.values()),
+    )
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    os.environ.update(variables)
+
+
+def page(report: Report) -> str:
+    """Return the figures as a page in Markdown."""
+    machine = report.machine
+    lines = [
+        "# Renderers on a GPU",
+        "",
+        f"GPU: {machine['gpu']}; {machine['processors']} processors, ONNX Runtime {machine['onnxruntime']}; {report.device}.",
+        "",
+        "| network | mean difference | largest | same bytes again | alone as in a batch |",
+        "|---|---|---|---|---|",
+        *(f"| {row.model} | {row.mean:.4f} | {row.largest:.3f} | {row.repeats} | {row.alone} |" for row in report.parity),
+        "",
+        f"Differences to the processor, grey levels. Allowed: {PARITY_MEAN} in the mean, {PARITY_MAX} at one pixel.",
+        "",
+        "| network | batch | threads | frames/s, one actor | frames/s, many actors |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row.model} | {row.batch} | {row.threads} | {row.one:.0f} | {'-' if row.many is None else f'{row.many:.0f}'} |"
+            for row in report.throughput
+        ),
+        "",
+        "```",
+        *lines_of_concurrency(report.streams),
+        *lines_of_triton_actors(report.triton),
+        "```",
+        "",
+        "| method | device | dub, s | personalisation, s | drawing, s | processor, s |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row.method} | {row.device} | {row.wall_s:.1f} | {row.personalize_s:.1f} | {row.dub_s:.1f} | {row.cpu_s:.0f} |"
+            for row in report.dubs
+        ),
+        "",
+        *(f"- Memory of the GPU after {name}: {size} MiB" for name, size in report.memory_mib.items()),
+        *(f"- **{name} failed**: {why}" for name, why in report.failures.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def measure(device: Device, out: Path, *, footage: Path | None, speech: Path | None, methods: Sequence[str]) -> Report:
+    """Measure everything, and write the two files after each part, so that a time limit loses only the part that runs."""
+    report = Report(machine=describe_machine(), device=device)
+    out.mkdir(parents=True, exist_ok=True)
+
+    def part(name: str, work: Callable[[], None]) -> None:
+        tell(name)
+        try:
+            work()
+        except (DubstageError, OSError, ImportError, TimeoutError, RuntimeError) as problem:
+            report.failures[name] = f"{type(problem).__name__}: {problem}"
+            tell(report.failures[name])
+        used = _nvidia_smi("memory.used")
+        if used.isdecimal():
+            report.memory_mib[name] = int(used)
+        (out / "gpu.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+        (out / "gpu.md").write_text(page(report), encoding="utf-8")
+
+    with tempfile.TemporaryDirectory(prefix="dubstage-bench-") as folder:
+        work = Path(folder)
+
+        def triton() -> None:
+            actors, rows = measure_triton(device, work)
+            report.triton += actors
+            report.streams += rows
+
+        part("parity", lambda: report.parity.extend(measure_parity(device)))
+        part("throughput", lambda: report.throughput.extend(measure_throughput(device)))
+        part("streams", lambda: report.streams.extend(measure_streams(device, work)))
+        part("triton", triton)
+        video = work / "footage.mp4"
+        make_footage(footage or default_clip(), speech, _DUB_SECONDS, video)
+        for method in methods:
+            for where in dict.fromkeys((device, "cpu")):
+                part(f"dub {method} {where}", lambda m=method, w=where: report.dubs.append(measure_dub(m, w, video, work)))  # type: ignore[misc]
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 1 if a part failed or the GPU draws something else than the processor."""
+    parser = footage_parser("python -m research.bench.gpu", __doc__)
+    parser.add_argument("out", type=Path, help="folder for gpu.json and gpu.md")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--methods", nargs="*", default=[DEFAULT_METHOD], choices=list(METHODS), help="methods of the whole dubs")
+    options = parser.parse_args(arguments)
+    report = measure(options.device, options.out, footage=options.clip, speech=options.speech, methods=options.methods)
+    print((options.out / "gpu.md").read_text(encoding="utf-8"))
+    return 0 if not report.failures and all(row.holds for row in report.parity) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
