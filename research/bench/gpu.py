@@ -8,6 +8,7 @@ personalisation on the processor and on the GPU. `--device cpu` runs everything 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import multiprocessing
 import os
@@ -16,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +33,6 @@ from research.bench.concurrency import STREAMS, ConcurrentTimes, lines_of_concur
 from research.bench.progress import Job, run
 from research.bench.runs import default_clip, footage_parser, make_footage, tell
 from research.bench.triton_actors import TritonActors, lines_of_triton_actors, measure_model
-from services.common.errors import DubstageError
 from services.common.methods import DEFAULT_METHOD, METHODS
 from services.render.backends.base import Backend, Device, TritonOptions
 from services.render.backends.model_files import WEIGHTS_FOLDER, ModelFile
@@ -46,10 +47,11 @@ PARITY_MAX: Final = 3.0
 """Largest mean and largest single difference between a GPU and a processor, grey levels of the network's outputs."""
 _PARITY_FRAMES: Final = 16
 _ACTORS: Final = 16
-_SECONDS: Final = 1.5
-_LOAD_S: Final = 4.0
+_SECONDS: Final = 1.0
+_LOAD_S: Final = 3.0
 _DUB_SECONDS: Final = 10.0
-_DUB_LIMIT_S: Final = 240.0
+_TRITON_BATCH: Final = 16
+_PART_S: Final = 240.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,8 +61,9 @@ class Parity:
     Attributes:
         model: name of the model.
         mean, largest: mean and largest absolute difference, grey levels.
-        repeats: whether a second computation on the device gave the same bytes.
+        repeats: whether a second process gave the same bytes on the device.
         alone: whether a frame computed alone on the device equals the frame in its batch.
+        sha256: digest of the outputs on the device.
     """
 
     model: str
@@ -68,6 +71,7 @@ class Parity:
     largest: float
     repeats: bool
     alone: bool
+    sha256: str
 
     @property
     def holds(self) -> bool:
@@ -126,7 +130,6 @@ class Report:
     streams: list[ConcurrentTimes] = field(default_factory=list)
     triton: list[TritonActors] = field(default_factory=list)
     dubs: list[DubTimes] = field(default_factory=list)
-    memory_mib: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -165,7 +168,7 @@ def measure_parity(device: Device) -> list[Parity]:
     for name, model in models.items():
         frames = frames_of(model, 0, _PARITY_FRAMES)
         inputs = _batch(model, frames)
-        expected, found, again = reference.infer(name, inputs), backend.infer(name, inputs), backend.infer(name, inputs)
+        expected, found = reference.infer(name, inputs), backend.infer(name, inputs)
         first = backend.infer(name, _batch(model, frames[:1]))
         differences = [np.abs(found[key].astype(np.float64) - expected[key]) for key in expected]
         rows.append(
@@ -173,11 +176,11 @@ def measure_parity(device: Device) -> list[Parity]:
                 model=name,
                 mean=float(np.mean([one.mean() for one in differences])),
                 largest=float(max(one.max() for one in differences)),
-                repeats=all(np.array_equal(found[key], again[key]) for key in found),
+                repeats=False,
                 alone=all(np.array_equal(found[key][:1], first[key]) for key in found),
+                sha256=hashlib.sha256(b"".join(found[key].tobytes() for key in sorted(found))).hexdigest(),
             )
         )
-        tell(str(rows[-1]))
     return rows
 
 
@@ -209,7 +212,6 @@ def measure_throughput(device: Device) -> list[Throughput]:
                     many=None if many is None else _frames_per_second(backend, name, many, batch, threads),
                 )
             )
-            tell(str(rows[-1]))
     return rows
 
 
@@ -241,10 +243,17 @@ def measure_streams(device: Device, work: Path) -> list[ConcurrentTimes]:
         return [asyncio.run(under_load(f"in the process, {device}", address, streams, _LOAD_S, [stage])) for streams in STREAMS]
 
 
-def measure_triton(device: Device, work: Path) -> tuple[list[TritonActors], list[ConcurrentTimes]]:
-    """Measure the default renderer on a Triton of this machine: batches across actors, and the render stage in front of Triton."""
-    write_repository(work / "models", WEIGHTS_FOLDER, RepositorySpec(device=device, precision=Precision.FLOAT32, max_batch_size=64))
+@contextmanager
+def _triton(device: Device, work: Path) -> Iterator[TritonProcess]:
+    spec = RepositorySpec(device=device, precision=Precision.FLOAT32, max_batch_size=_TRITON_BATCH)
+    write_repository(work / "models", WEIGHTS_FOLDER, spec)
     with TritonProcess(work / "models", work / "triton.log", start_timeout_s=60.0) as server:
+        yield server
+
+
+def measure_triton(device: Device, work: Path) -> list[TritonActors]:
+    """Measure the default renderer on a Triton of this machine: batches of one and of many actors."""
+    with _triton(device, work) as server:
         options = TritonOptions(
             url=server.url, timeout_s=60.0, start_timeout_s=60.0, heal_attempts=1, heal_wait_s=1.0, max_in_flight=64, max_frames=4
         )
@@ -253,10 +262,15 @@ def measure_triton(device: Device, work: Path) -> tuple[list[TritonActors], list
             models = load_models(WEIGHTS_FOLDER, backend).files
             client = tritongrpc.InferenceServerClient(server.url)
             served = METHODS[DEFAULT_METHOD].renderer.name
-            actors = [measure_model(backend, client, models[served], streams, 3) for streams in (_ACTORS, 4 * _ACTORS)]
+            return [measure_model(backend, client, models[served], streams, 3) for streams in (_ACTORS, 4 * _ACTORS)]
         finally:
             backend.close()  # type: ignore[attr-defined]  # a TritonBackend
-        rows = []
+
+
+def measure_streams_at_triton(device: Device, work: Path) -> list[ConcurrentTimes]:
+    """Measure the render stage in front of a Triton of this machine, with and without shared memory."""
+    rows = []
+    with _triton(device, work) as server:
         for memory in ("false", "true"):
             environment = {
                 "DUBSTAGE_BACKEND": "triton",
@@ -267,12 +281,12 @@ def measure_triton(device: Device, work: Path) -> tuple[list[TritonActors], list
             name = f"triton, {device}" + (", shared" if memory == "true" else "")
             with render_stage(work, environment) as (address, stage):
                 rows += [asyncio.run(under_load(name, address, streams, _LOAD_S, [stage, server.pid])) for streams in STREAMS]
-        return actors, rows
+    return rows
 
 
-def measure_dub(method: str, device: Device, video: Path, work: Path) -> DubTimes:
-    """Dub a video with a personalisation, in a process whose networks and searches run on the device."""
-    environment = {
+def measure_dub(method: str, device: Device, video: Path, work: Path) -> list[DubTimes]:
+    """Dub a video with a personalisation; networks and searches run on the device. Changes the environment of this process."""
+    os.environ |= {
         "DUBSTAGE_DEVICE": device,
         "DUBSTAGE_PERSONALIZE_DEVICE": device,
         "XDG_DATA_HOME": str(work / f"data-{method}-{device}"),
@@ -280,12 +294,8 @@ def measure_dub(method: str, device: Device, video: Path, work: Path) -> DubTime
     }
     folder = work / f"{method}-{device}"
     folder.mkdir()
-    with ProcessPoolExecutor(
-        1, multiprocessing.get_context("spawn"), initializer=_set_environment, initargs=(environment,)
-    ) as process:
-        job = Job(_DUB_SECONDS, 720, method)
-        result = process.submit(run, 0, job, video, folder).result(timeout=_DUB_LIMIT_S)
-    return DubTimes(
+    result = run(0, Job(_DUB_SECONDS, 720, method), video, folder)
+    times = DubTimes(
         method=method,
         device=device,
         wall_s=result.wall_s,
@@ -293,10 +303,7 @@ def measure_dub(method: str, device: Device, video: Path, work: Path) -> DubTime
         dub_s=result.steps["dub"][0],
         cpu_s=sum(cpu for _, cpu in result.steps.values()),
     )
-
-
-def _set_environment(variables: dict[str, str]) -> None:
-    os.environ.update(variables)
+    return [times]
 
 
 def page(report: Report) -> str:
@@ -332,47 +339,52 @@ def page(report: Report) -> str:
             for row in report.dubs
         ),
         "",
-        *(f"- Memory of the GPU after {name}: {size} MiB" for name, size in report.memory_mib.items()),
         *(f"- **{name} failed**: {why}" for name, why in report.failures.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
 def measure(device: Device, out: Path, *, footage: Path | None, speech: Path | None, methods: Sequence[str]) -> Report:
-    """Measure everything, and write the two files after each part, so that a time limit loses only the part that runs."""
+    """Measure everything, each part in a process of its own, and write the two files after each part.
+
+    A part that fails, even one that ends its process, is named in the report and costs no other part.
+    """
     report = Report(machine=describe_machine(), device=device)
     out.mkdir(parents=True, exist_ok=True)
 
-    def part(name: str, work: Callable[[], None]) -> None:
+    def part(name: str, work: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
         tell(name)
+        rows: list[Any] = []
         try:
-            work()
-        except (DubstageError, OSError, ImportError, TimeoutError, RuntimeError) as problem:
-            report.failures[name] = f"{type(problem).__name__}: {problem}"
-            tell(report.failures[name])
-        used = _nvidia_smi("memory.used")
-        if used.isdecimal():
-            report.memory_mib[name] = int(used)
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                rows = process.submit(work, *arguments).result(timeout=_PART_S)
+        except Exception as problem:
+            report.failures[name] = f"{type(problem).__name__}: {problem}"[:400]
+        tell("\n".join(map(str, rows)) or report.failures.get(name, ""))
+        return rows
+
+    def write() -> None:
         (out / "gpu.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
         (out / "gpu.md").write_text(page(report), encoding="utf-8")
 
     with tempfile.TemporaryDirectory(prefix="dubstage-bench-") as folder:
         work = Path(folder)
-
-        def triton() -> None:
-            actors, rows = measure_triton(device, work)
-            report.triton += actors
-            report.streams += rows
-
-        part("parity", lambda: report.parity.extend(measure_parity(device)))
-        part("throughput", lambda: report.throughput.extend(measure_throughput(device)))
-        part("streams", lambda: report.streams.extend(measure_streams(device, work)))
-        part("triton", triton)
+        first, second = (part(name, measure_parity, device) for name in ("parity", "parity again"))
+        again = {row.model: row.sha256 for row in second}
+        report.parity = [replace(row, repeats=row.sha256 == again.get(row.model)) for row in first]
+        write()
+        report.throughput = part("throughput", measure_throughput, device)
+        write()
+        report.streams = part("streams", measure_streams, device, work)
+        write()
+        report.triton = part("triton", measure_triton, device, work)
+        report.streams += part("streams at triton", measure_streams_at_triton, device, work)
+        write()
         video = work / "footage.mp4"
         make_footage(footage or default_clip(), speech, _DUB_SECONDS, video)
-        for method in methods:
-            for where in dict.fromkeys((device, "cpu")):
-                part(f"dub {method} {where}", lambda m=method, w=where: report.dubs.append(measure_dub(m, w, video, work)))  # type: ignore[misc]
+        for method, where in (*((method, device) for method in methods), (methods[0], "cpu")):
+            report.dubs += part(f"dub {method} {where}", measure_dub, method, where, video, work)
+            write()
     return report
 
 

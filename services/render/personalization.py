@@ -61,7 +61,7 @@ def shuffled_batches(count: int, batch_size: int, num_steps: int, rng: np.random
 
 
 def forward_pass(device: Device) -> torch.autocast:
-    """Return the context of a search's forward passes: bfloat16 where the GPU or processor has instructions for it, else float32."""
+    """Return the context of a search's forward passes: bfloat16 where the GPU or processor computes in it, else float32."""
     enabled = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else computes_bfloat16(cpu_flags())
     return torch.autocast(device, torch.bfloat16, enabled=enabled)
 

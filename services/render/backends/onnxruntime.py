@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import io
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
@@ -16,7 +19,15 @@ from services.render.backends.base import Arrays, check_choice, unreadable
 from services.render.backends.model_files import ModelFile
 from services.render.types import Precision
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "cpu": {},
+    # The default tries all algorithms and takes the fastest one of the moment: another process could compute other bytes.
+    "cuda": {"cudnn_conv_algo_search": "HEURISTIC"},
+}
+CUDA_BATCH: Final = 8
+"""Frames of each inference on a GPU. The algorithms of a GPU depend on the size of the batch, and so do the last bits: with one
+size, a frame has the same bytes whichever frames share its batch."""
 _REMEDY = (
     "put the package onnxruntime-gpu with its libraries in the place of onnxruntime (pip uninstall onnxruntime; "
     "pip install 'onnxruntime-gpu[cuda,cudnn]'), or set DUBSTAGE_DEVICE=cpu"
@@ -51,8 +62,10 @@ class OnnxRuntimeBackend:
                 ort.preload_dlls()
         self.precision = precision
         self.num_threads = num_threads
-        self._provider = provider
-        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._device, self._provider = device, provider
+        self._sessions: dict[str, tuple[ort.InferenceSession, ModelFile]] = {}
+        # On a GPU, two inferences of a session at once end in an illegal access to memory (seen with ONNX Runtime 1.31).
+        self._one_at_a_time = threading.Lock()
 
     def load(self, model: ModelFile) -> None:
         """See Backend.load.
@@ -70,7 +83,7 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            session = ort.InferenceSession(str(model.path), options, providers=[self._provider])
+            session = ort.InferenceSession(str(model.path), options, providers=[(self._provider, dict(_OPTIONS[self._device]))])
         except Exception as error:  # its exception types are not exported
             raise unreadable(self.name, model, error) from error
         # ONNX Runtime goes on with the processor if a provider does not start, and says so in its log alone.
@@ -79,20 +92,47 @@ class OnnxRuntimeBackend:
                 f"DUBSTAGE_DEVICE=cuda: ONNX Runtime {ort.__version__} cannot compute on a GPU here ({_why_not_cuda()}): "
                 f"install the NVIDIA driver, give the process a GPU, and {_REMEDY}"
             )
-        self._sessions[model.name] = session
+        self._sessions[model.name] = session, model
 
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See Backend.infer."""
         if model not in self._sessions:
             raise ModelNotFoundError(f"model {model!r} is not loaded", resource=model)
-        session = self._sessions[model]
-        names = [output.name for output in session.get_outputs()]
+        session, file = self._sessions[model]
         try:
-            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+            if self._device == "cpu":
+                return _computed(session, inputs)
+            with self._one_at_a_time:
+                return in_batches(file, inputs, lambda batch: _computed(session, batch))
         except Exception as error:  # its exception types are not exported
             if "out of memory" in str(error).lower() or "failed to allocate" in str(error).lower():
                 raise AcceleratorOutOfMemoryError(f"no memory for this batch: {error}") from error
             raise
+
+
+def _computed(session: ort.InferenceSession, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def in_batches(
+    model: ModelFile, inputs: Arrays, compute: Callable[[Arrays], Mapping[str, npt.NDArray[Any]]], size: int = CUDA_BATCH
+) -> dict[str, npt.NDArray[Any]]:
+    """Compute frames in batches of one size; return the outputs of all frames by name.
+
+    Args:
+        model: the network.
+        inputs: arrays by input name, B frames.
+        compute: computes one batch.
+        size: frames of each batch. The last frame fills a batch up.
+    """
+    batched = {form.name for form in model.inputs if form.batched}
+    count = len(inputs[next(iter(batched))])
+    found: list[Mapping[str, npt.NDArray[Any]]] = []
+    for begin in range(0, count, size):
+        rows = np.minimum(np.arange(begin, begin + size), count - 1)
+        found.append(compute({name: values[rows] if name in batched else values for name, values in inputs.items()}))
+    return {name: np.concatenate([part[name] for part in found])[:count] for name in found[0]}
 
 
 def _why_not_cuda() -> str:

@@ -47,7 +47,9 @@ class TritonPythonModel:
         if parameters["device"] == "cuda":
             # Libraries of CUDA and cuDNN that packages of pip hold are found only after this call.
             ort.preload_dlls()
-            provider = ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]})
+            # As in the process: the default algorithm would be the fastest one of the moment, with bytes of its own.
+            options_cuda = {"device_id": args["model_instance_device_id"], "cudnn_conv_algo_search": "HEURISTIC"}
+            provider = ("CUDAExecutionProvider", options_cuda)
         self._session = ort.InferenceSession(str(path), options, providers=[provider])
         # ONNX Runtime goes on with the processor if a provider does not start, and says so in its log alone.
         if parameters["device"] == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
@@ -62,6 +64,8 @@ class TritonPythonModel:
         self._inputs = [one.name for one in self._session.get_inputs()]
         self._outputs = [one.name for one in self._session.get_outputs()]
         self._joins_requests = int(config["max_batch_size"]) > 0
+        # The algorithms of a GPU depend on the size of the batch: with one size, a frame has the same bytes in every batch.
+        self._fill_to = int(config["max_batch_size"]) if parameters["device"] == "cuda" else 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Compute requests of several streams and actors, each with its own state, as one batch.
@@ -77,7 +81,7 @@ class TritonPythonModel:
             name: np.concatenate([inputs[name] for inputs in given]) if len(given) > 1 else given[0][name] for name in self._inputs
         }
         try:
-            results = self._session.run(self._outputs, batch)
+            results = self._computed(batch)
         except Exception as error:  # its exception types are not exported
             failure = pb_utils.TritonError(str(error))
             return [pb_utils.InferenceResponse(output_tensors=[], error=failure) for _ in requests]
@@ -91,6 +95,13 @@ class TritonPythonModel:
             responses.append(pb_utils.InferenceResponse(output_tensors=tensors))
             begin = end
         return responses
+
+    def _computed(self, batch: dict[str, Any]) -> list[Any]:
+        count, size = len(batch[self._inputs[0]]), self._fill_to
+        if count >= size:
+            return list(self._session.run(self._outputs, batch))
+        full = {name: np.concatenate([values, np.repeat(values[-1:], size - count, axis=0)]) for name, values in batch.items()}
+        return [values[:count] for values in self._session.run(self._outputs, full)]
 
 
 def _check_digest(path: Path, sha256: str | None) -> None:
