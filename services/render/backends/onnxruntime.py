@@ -25,7 +25,7 @@ _OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     # The default tries all algorithms and takes the fastest one of the moment: another process could compute other bytes.
     "cuda": {"cudnn_conv_algo_search": "HEURISTIC"},
 }
-CUDA_BATCH: Final = 8
+CUDA_BATCH: Final = 16
 """Frames of each inference on a GPU. The algorithms of a GPU depend on the size of the batch, and so do the last bits: with one
 size, a frame has the same bytes whichever frames share its batch."""
 _REMEDY = (
