@@ -51,7 +51,9 @@ MOST_BATCHES: Final = 256
 MOST_WAITING: Final = 10_000
 """Most batches of a cluster whose ends are waited for after those of MOST_BATCHES."""
 CLUSTER_LOOK_S: Final = 5.0
-"""Seconds between two looks at a batch that a cluster dubs."""
+"""Seconds between two looks at the records of a batch that a cluster dubs."""
+CLUSTER_EVERY: Final = 3
+"""The cluster is asked at each look of this number: it may have given up shots without a record."""
 LOOK_S: Final = 0.5
 """Seconds between two looks whether an earlier operation of the same batch has ended."""
 
@@ -170,13 +172,11 @@ class ClusterJobs:
         settings: settings of the process.
         context: what the operations work with.
         on_end: called with an operation that has ended.
-        pause_s: seconds between two looks at a batch.
     """
 
-    def __init__(self, settings: GatewaySettings, context: TenantContext, on_end: OnEnd, pause_s: float = CLUSTER_LOOK_S) -> None:
+    def __init__(self, settings: GatewaySettings, context: TenantContext, on_end: OnEnd) -> None:
         self._settings = settings
         self._rewrite = context.names.rewrite
-        self._pause_s = pause_s
         self.operations = OperationStore(context.actors.database, kinds=(CLUSTER_BATCH,), on_end=on_end)
 
     async def __call__(self, job: Job) -> bytes:
@@ -185,14 +185,17 @@ class ClusterJobs:
         await _until_first(self.operations, name, job.record.number)
         # The store keeps what it has read, so that a further look reads what has changed.
         store = await in_thread(open_batches, self._settings)
+        look = 0
         while True:
+            has_left = changes.is_left if look % CLUSTER_EVERY else changes.is_left_to_cluster
             try:
-                if not await in_thread(changes.is_left_to_cluster, store, name):
+                if not await in_thread(has_left, store, name):
                     return b""
             except DubstageError as problem:
                 if not problem.retryable:
                     raise
-            await asyncio.sleep(self._pause_s)
+            look += 1
+            await asyncio.sleep(CLUSTER_LOOK_S)
 
     def runner(self) -> JobRunner:
         """Return what runs the operations."""

@@ -133,6 +133,16 @@ def current_records(store: BatchStore, facts: BatchFacts) -> tuple[list[ShotReco
     return list(snapshot.records), list(snapshot.notes)
 
 
+def is_left(store: BatchStore, name: str) -> bool:
+    """Return whether the records of a batch say that shots are left.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        DubstageError: the store of batches cannot be used.
+    """
+    return any(record.state not in ENDED for record in store.records(name))
+
+
 def is_left_to_cluster(store: BatchStore, name: str) -> bool:
     """Return whether a cluster still works on shots of a batch. While the cluster cannot be asked, the records of the store decide.
 
@@ -146,7 +156,7 @@ def is_left_to_cluster(store: BatchStore, name: str) -> bool:
     try:
         snapshot = open_engine_of(store.facts(name)).snapshot(store, name)
     except DubstageError:
-        return any(record.state not in ENDED for record in store.records(name))
+        return is_left(store, name)
     left = sum(record.state not in ENDED for record in snapshot.records)
     if left and snapshot.ended:
         raise InvalidRequestError(f"{left} shots of batch {name} have no Job in the cluster: submit the batch again", field="name")
