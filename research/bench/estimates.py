@@ -10,8 +10,10 @@ import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -60,11 +62,12 @@ def write_beginning(clip: Path, seconds: float, video: Path) -> None:
     """Write the first seconds of a clip as H.264 without sound, in the size and the rate of the clip."""
     with av.open(str(clip)) as source, av.open(str(video), "w") as target:
         pictures = source.streams.video[0]
-        stream = target.add_stream("libx264", rate=pictures.average_rate, options={"crf": "16", "preset": "veryfast"})
+        rate = pictures.average_rate or Fraction(25)
+        stream = target.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = pictures.width // 2 * 2, pictures.height // 2 * 2, "yuv420p"
-        for index, frame in enumerate(islice(source.decode(video=0), round(seconds * float(pictures.average_rate or 25)))):
+        for index, frame in enumerate(islice(source.decode(video=0), round(seconds * rate))):
             picture = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
-            picture.pts, picture.time_base = index, 1 / stream.average_rate
+            picture.pts, picture.time_base = index, 1 / rate
             target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
 
@@ -147,8 +150,6 @@ def errors_of(results: Sequence[ClipResult]) -> dict[str, list[float]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plan and dub the clips. Return 0 if every corrected estimate is within ALLOWED, otherwise 1."""
-    from argparse import ArgumentParser
-
     parser = ArgumentParser(prog="python -m research.bench.estimates", description=__doc__)
     parser.add_argument("--clips", type=Path, default=default_clip().parents[1], help="folder of the test clips")
     parser.add_argument("--speech", type=Path, default=Path("gateway/cli/demo_speech.wav"), help="speech of the dubs")
