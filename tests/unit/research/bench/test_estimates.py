@@ -22,7 +22,7 @@ TRUE = ClipResult(
 
 
 def test_other_dubs_correct_each_estimate() -> None:
-    """A machine that is half as fast as the figures say has wrong estimates by the figures alone, and true ones after other dubs."""
+    """Where all dubs take twice the estimated time, the other dubs correct each estimate."""
     found = errors_of([TRUE, TRUE, replace(TRUE, processor_s=25.0, memory_bytes=80)])
     assert found["processor time, by the figures alone"] == pytest.approx([-0.5, -0.5, -0.6])
     assert found["processor time, corrected by the other dubs"] == pytest.approx([0.125, 0.125, -0.2])
