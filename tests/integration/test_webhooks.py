@@ -20,18 +20,21 @@ from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from dubstage.client import Connection, DubstageCallError, connect, webhook
+from dubstage.client import Connection, DubstageCallError, batch, connect, webhook
 from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import gateway_pb2
 from dubstage.gateway.v1 import webhook_pb2 as pb
-from gateway.api.batches import BATCH, BatchOrder, outputs_of
+from gateway.api.batches import BATCH, CLUSTER_BATCH, BatchOrder, outputs_of
 from gateway.api.operations import DUB
 from gateway.api.webhooks import write_event
+from gateway.batch.store import BatchStore
 from gateway.database.session import Database
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import WorkCancelledError
 from services.common.server import error_status
+from tests.contract.kubernetes.conftest import config_map, kubeconfig
+from tests.contract.kubernetes.job_api import JobApi, serve
 from tests.contract.ports import free_port
 from tests.contract.stores.postgres_servers import PostgresServer, postgres
 from tests.integration.client_calls import until
@@ -123,6 +126,7 @@ class Site:
     folder: Path
     store: OperationStore
     batches: OperationStore
+    clusters: OperationStore
     ports: list[int] = field(default_factory=lambda: [free_port(), free_port()])
     processes: dict[int, ServerProcess] = field(default_factory=dict)
 
@@ -185,6 +189,7 @@ def site(postgres: PostgresServer, stages: RunningStages, tmp_path: Path) -> Ite
         tmp_path,
         OperationStore(database, kinds=(DUB,), on_end=write_event),
         OperationStore(database, kinds=(BATCH,), on_end=write_event),
+        OperationStore(database, kinds=(CLUSTER_BATCH,)),
     )
     try:
         yield found
@@ -321,6 +326,62 @@ def test_webhook_gets_chosen_events_alone(site: Site, receiver: Receiver) -> Non
         site.batches.finish(replace(record, response=b""))
         with site.batches.database.reading() as session:
             assert session.scalar(text(pending)) == events
+
+
+@pytest.fixture
+def cluster(site: Site, tmp_path: Path) -> Iterator[JobApi]:
+    """The API of Kubernetes, to which the gateways send batches. The pods mount the media folder."""
+    media = tmp_path / "plates"
+    media.mkdir()
+    (media / "a.mp4").write_bytes(b"no video")
+    api = JobApi()
+    mount = {"name": "plates", "mountPath": str(media)}
+    store = BatchStore(site.environment["DUBSTAGE_BATCHES_URL"])
+    api.put("configmaps", config_map(store, volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}]))
+    server = serve(api)
+    site.environment |= {
+        "KUBECONFIG": str(kubeconfig(tmp_path, f"http://127.0.0.1:{server.server_port}")),
+        "DUBSTAGE_MEDIA_DIR": str(media),
+        "DUBSTAGE_OPERATION_LEASE_S": "5",
+    }
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.long
+def test_batch_of_cluster_makes_one_event(site: Site, receiver: Receiver, cluster: JobApi) -> None:
+    """Two gateways know a batch of a cluster, and one is killed. Each end of the batch makes one event; a lost Job makes none."""
+    for index in (0, 1):
+        site.start(index)
+    with site.connected() as connection:
+        hook = registered(connection, receiver, events=["batch_done"])
+        rows = [batch.row(f"sh{row}", footage="a.mp4", output=f"out{row}.mp4") for row in range(2)]
+        batch.submit(connection, "shots", rows=rows, engine="kubernetes")
+        batch.get(connection, "shots")
+    with site.connected(1) as connection:
+        site.kill(0)
+        cluster.finish("dubstage-shots-0-0", completed="", failed="0-1")
+        until(lambda: len(receiver.arrived) == 1)
+        site.start(0)
+        ((first, body),) = receiver.bodies.items()
+        assert (body["type"], body["data"]["name"], body["data"]["progress"]["numFailed"]) == ("batch.done", "batches/shots", "2")
+
+        batch.retry(connection, "shots", shot_ids=["sh1"])
+        with site.connected():
+            cluster.finish("dubstage-shots-1-0", completed="", failed="0")
+            until(lambda: len(receiver.arrived) == 2)
+
+        batch.retry(connection, "shots", shot_ids=["sh1"])
+        with cluster.changed:
+            del cluster.objects["jobs", "dubstage-shots-2-0"]
+        until(lambda: not site.clusters.is_written(outputs_of("shots")))
+        until(lambda: not list(webhook.list_deliveries(connection, hook)))
+    assert receiver.arrived.keys() > {first}
+    assert receiver.arrived.total() == 2
+    assert receiver.forged == []
 
 
 def test_erasure_takes_events_along(site: Site, receiver: Receiver) -> None:

@@ -229,21 +229,63 @@ def test_command_takes_a_file_of_lines(
     assert json.loads(plan.stdout)["num_rendered"] == 30
 
 
-def test_no_wrong_person_after_a_cut(scenes: Scenes, clips: Any, tmp_path: Path) -> None:
-    """People who change places at a cut, in the middle of a line: the line follows its person, or passes through."""
-    people = [PersonClip(clips.path(name)) for name in ("people/dev_4.mp4", "video/hp_31.mp4", "people/dev_6.mp4")]
-    before = side_by_side(people, tmp_path / "before.mkv", 1.2, voices=[0], side=SIDE)
-    later = [PersonClip(people[place].path, 1.2) for place in (2, 0, 1)]
-    after = side_by_side(later, tmp_path / "after.mkv", 1.2, voices=[0], side=SIDE)
-    cut_film = Scenes(joined([before, after], tmp_path / "cut.mkv"), scenes.speeches, scenes.dubber)
-    outcome = scenes.dubber(cut_film.request(tmp_path / "out.mkv", ("0.6", scenes.speeches[0], FaceChoice("largest"))))
+CUT = 30
+"""First frame in which the people of `cut_film` stand elsewhere."""
+PLACES = ([0, 1, 2], [2, 0, 1])
+"""Person in each place, before and after the cut."""
+
+
+@pytest.fixture(scope="module")
+def cut_film(scenes: Scenes, clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    """Three people, who change places at a cut."""
+    folder = tmp_path_factory.mktemp("cut")
+    people = [clips.path(name) for name in ("people/dev_4.mp4", "video/hp_31.mp4", "people/dev_6.mp4")]
+    parts = [
+        side_by_side(
+            [PersonClip(people[person], begin_s) for person in order], folder / f"{begin_s}.mkv", 1.2, voices=[0], side=SIDE
+        )
+        for begin_s, order in zip((0.0, 1.2), PLACES, strict=True)
+    ]
+    return replace(scenes, footage=joined(parts, folder / "film.mkv"))
+
+
+def frames_of(person: int) -> npt.NDArray[np.bool_]:
+    """Where a person is in `cut_film`, bool [3, T]."""
+    found = np.zeros((3, 2 * CUT), bool)
+    for shot, order in enumerate(PLACES):
+        found[order.index(person), shot * CUT : (shot + 1) * CUT] = True
+    return found
+
+
+def test_no_wrong_person_after_a_cut(cut_film: Scenes, tmp_path: Path) -> None:
+    """The line follows its person over a cut, or passes through."""
+    outcome = cut_film.dubber(cut_film.request(tmp_path / "out.mkv", ("0.6", cut_film.speeches[0], FaceChoice("largest"))))
     changed = cut_film.changed(tmp_path / "out.mkv")
-    places = ["dev_4", "hp_31", "dev_6"], ["dev_6", "dev_4", "hp_31"]
-    (shown,) = {places[0][place] for place in range(3) if changed[place, :30].any()}
-    assert np.flatnonzero(changed[places[0].index(shown), :30]).tolist() == list(range(15, 30))
-    own = places[1].index(shown)
-    assert not np.delete(changed[:, 30:], own, axis=0).any()
-    assert changed[own, 30:].sum() == outcome.parts[0].num_dubbed - 15
+    (place,) = np.flatnonzero(changed[:, :CUT].any(axis=1))
+    assert np.flatnonzero(changed[place, :CUT]).tolist() == list(range(15, CUT))
+    assert not changed[~frames_of(PLACES[0][place])].any()
+    assert changed[:, CUT:].sum() == outcome.parts[0].num_dubbed - 15
+
+
+def test_overlapping_lines_over_a_cut(cut_film: Scenes, tmp_path: Path) -> None:
+    """Each mouth is that of its single dub before and after the cut, and the third face keeps every sample."""
+    lines = [(start, cut_film.speeches[number], face(number)) for number, start in enumerate(("0.4", "0.8"))]
+    outcome = cut_film.dubber(cut_film.request(tmp_path / "out.mkv", *lines))
+    changed = cut_film.changed(tmp_path / "out.mkv")
+    unnamed = {0, 1, 2}
+    for number, line in enumerate(lines):
+        single = tmp_path / f"{number}.mkv"
+        cut_film.dubber(cut_film.request(single, line))
+        alone = cut_film.changed(single)
+        (place,) = np.flatnonzero(alone[:, :CUT].any(axis=1))
+        person = PLACES[0][place]
+        own = frames_of(person)
+        assert not differences(tmp_path / "out.mkv", single)[own].any()
+        assert not alone[~own].any()
+        assert changed[own].sum() == outcome.parts[number].num_dubbed > CUT - 20
+        unnamed.remove(person)
+    (person,) = unnamed
+    assert not changed[frames_of(person)].any()
 
 
 def test_batch_dubs_a_scene(scenes: Scenes, tmp_path: Path) -> None:

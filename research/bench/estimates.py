@@ -1,0 +1,176 @@
+"""Are estimates right? `python -m research.bench.estimates`: `dubstage plan` of ten clips against their dubs.
+
+Each clip's beginning is planned and dubbed by the commands of a user, in a data folder of its own. Processor time is compared,
+since wall-clock time depends on other work. A machine corrects estimates by its earlier dubs: here, by the nine other dubs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from threading import Event, Thread
+from typing import Final
+
+import av
+
+from gateway.dub.costs import PaceFile
+from research.bench.runs import DUBSTAGE, default_clip, measure, tell, work_folder
+
+ALLOWED: Final = 0.25
+"""Most by which estimated and measured values may differ, as a part of the measured value."""
+CLIPS: Final = (
+    *(f"people/dev_{number}.mp4" for number in range(1, 8)),
+    "video/hp_31.mp4",
+    "video/vr_face5.mp4",
+    "grid/more/s7_bbal2p.mp4",
+)
+_LOOK_S: Final = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipResult:
+    """Estimated and measured values of one dub.
+
+    Attributes:
+        estimated_frames, frames: frames of the video.
+        estimated_s, processor_s: processor time of the dub, seconds. The estimate is by the figures alone.
+        estimated_bytes, memory_bytes: largest memory of the process.
+        estimated_disk_bytes, disk_bytes: most bytes on the disk, with the video.
+    """
+
+    clip: str
+    estimated_frames: int
+    frames: int
+    estimated_s: float
+    processor_s: float
+    estimated_bytes: int
+    memory_bytes: int
+    estimated_disk_bytes: int
+    disk_bytes: int
+
+
+def write_beginning(clip: Path, seconds: float, video: Path) -> None:
+    """Write the first seconds of a clip as H.264 without sound, in the size and the rate of the clip."""
+    with av.open(str(clip)) as source, av.open(str(video), "w") as target:
+        pictures = source.streams.video[0]
+        rate = pictures.average_rate or Fraction(25)
+        stream = target.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = pictures.width // 2 * 2, pictures.height // 2 * 2, "yuv420p"
+        for index, frame in enumerate(islice(source.decode(video=0), round(seconds * rate))):
+            picture = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
+            picture.pts, picture.time_base = index, 1 / rate
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+
+
+def bytes_below(folder: Path) -> int:
+    """Return the bytes of all files in a folder. Files that go meanwhile count as nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def run(clip: Path, speech: Path, seconds: float, work: Path, more: Sequence[str]) -> ClipResult:
+    """Plan and dub the beginning of a clip.
+
+    Args:
+        clip: the clip.
+        speech: speech of the dub.
+        seconds: length of the beginning.
+        work: empty folder.
+        more: further options of both commands.
+
+    Raises:
+        CommandFailedError: the dub failed.
+        subprocess.CalledProcessError: the plan failed.
+    """
+    data, video = work / "data", work / "footage.mp4"
+    data.mkdir(parents=True)
+    environment = {**os.environ, "DUBSTAGE_DATA_DIR": str(data)}
+    write_beginning(clip, seconds, video)
+    asked = [str(video), "--audio", str(speech), "-o", str(data / "dub.mp4"), *more]
+    planned = subprocess.run([*DUBSTAGE, "plan", *asked, "--json"], env=environment, check=True, capture_output=True)
+    estimate = json.loads(planned.stdout)
+    before, most, over = bytes_below(data), 0, Event()
+
+    def look() -> None:
+        nonlocal most
+        while not over.wait(_LOOK_S):
+            most = max(most, bytes_below(data))
+
+    looking = Thread(target=look)
+    looking.start()
+    try:
+        dubbed = measure([*DUBSTAGE, "dub", *asked], work / "dub.log", environment)
+    finally:
+        over.set()
+        looking.join()
+    # The dub has stored its processor time over the estimate of the figures alone.
+    ratio = PaceFile(data).read().processor
+    with av.open(str(data / "dub.mp4")) as written:
+        frames = sum(1 for _ in written.decode(video=0))
+    return ClipResult(
+        clip=clip.name,
+        estimated_frames=estimate["num_frames"],
+        frames=frames,
+        estimated_s=estimate["processor_s"],
+        processor_s=ratio * estimate["processor_s"],
+        estimated_bytes=estimate["memory_bytes"],
+        memory_bytes=int(dubbed.peak_memory_mib * 2**20),
+        estimated_disk_bytes=estimate["disk_bytes"],
+        disk_bytes=most - before,
+    )
+
+
+def errors_of(results: Sequence[ClipResult]) -> dict[str, list[float]]:
+    """Return the errors of the estimates as parts of the measured values, by subject, in the order of the clips."""
+    ratios = [one.processor_s / one.estimated_s for one in results]
+    others = [median([*ratios[:place], *ratios[place + 1 :]]) if len(ratios) > 1 else 1.0 for place in range(len(ratios))]
+    return {
+        "frames": [one.estimated_frames / one.frames - 1 for one in results],
+        "processor time, by the figures alone": [1 / ratio - 1 for ratio in ratios],
+        "processor time, corrected by the other dubs": [other / ratio - 1 for other, ratio in zip(others, ratios, strict=True)],
+        "memory": [one.estimated_bytes / one.memory_bytes - 1 for one in results],
+        "disk": [one.estimated_disk_bytes / one.disk_bytes - 1 for one in results],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plan and dub the clips. Return 0 if every corrected estimate is within ALLOWED, otherwise 1."""
+    parser = ArgumentParser(prog="python -m research.bench.estimates", description=__doc__)
+    parser.add_argument("--clips", type=Path, default=default_clip().parents[1], help="folder of the test clips")
+    parser.add_argument("--speech", type=Path, default=Path("gateway/cli/demo_speech.wav"), help="speech of the dubs")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
+    parser.add_argument("--personalize", action="store_true", help="adapt the networks to each person")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file for the figures")
+    options = parser.parse_args(arguments)
+    more = () if options.personalize else ("--no-personalize",)
+    results: list[ClipResult] = []
+    with work_folder(None) as work:
+        for number, name in enumerate(CLIPS):
+            results.append(run(options.clips / name, options.speech, options.seconds, work / str(number), more))
+            tell(f"{results[-1]}")
+            if options.out is not None:
+                options.out.write_text(json.dumps([asdict(one) for one in results], indent=1))
+    found = errors_of(results)
+    for subject, errors in found.items():
+        print(f"{subject}: {100 * min(errors):+.0f} % to {100 * max(errors):+.0f} %")
+    judged = [error for subject, errors in found.items() if "alone" not in subject for error in errors]
+    return 0 if all(abs(error) <= ALLOWED for error in judged) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
