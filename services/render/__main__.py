@@ -22,7 +22,17 @@ _log = structlog.stdlib.get_logger("dubstage.render")
 
 
 def compose(settings: RenderSettings) -> StageParts:
-    """Compose the stage's parts. They are not warm yet."""
+    """Compose the stage's parts. They are not warm yet.
+
+    Raises:
+        BackendUnavailableError: personalisations are to run on a GPU, and PyTorch cannot compute there.
+    """
+    if settings.personalize_device == "cuda":
+        # PyTorch takes seconds to import: a stage whose personalisations run on processors imports it with the first one. Here, and
+        # not in a thread: SciPy, in another stage of this process, fails while PyTorch is half imported.
+        from services.render.personalization import check_device
+
+        check_device(settings.personalize_device)
 
     triton = settings.triton_options()
     monitor = None
@@ -49,11 +59,6 @@ def compose(settings: RenderSettings) -> StageParts:
 
     def warm_up() -> None:
         models()
-        if settings.personalize_device == "cuda":
-            # PyTorch takes seconds to import: a stage whose personalisations run on processors imports it with the first one.
-            from services.render.personalization import check_device
-
-            check_device(settings.personalize_device)
 
     # Threads that wait for Triton compute little, and only streams that wait at the same time share its batches.
     num_threads = settings.worker_threads if triton is None else max(settings.worker_threads, triton.max_in_flight)

@@ -1,0 +1,31 @@
+"""Batches of one size, as a GPU computes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from services.render.backends.base import Arrays
+from services.render.backends.model_files import ModelFile, TensorForm
+from services.render.backends.onnxruntime import in_batches
+
+FORMS = (TensorForm("pictures", "uint8", (2,), batched=True), TensorForm("actor", "float32", (1,), batched=False))
+MODEL = ModelFile("sum", Path("sum.onnx"), "0" * 64, None, 1, "0" * 64, FORMS, (), 4, 160)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 9])
+def test_batches_have_one_size(count: int) -> None:
+    """Every batch has the same size, and each frame gets its own output, in order."""
+    sizes = []
+
+    def compute(batch: Arrays) -> dict[str, Any]:
+        sizes.append(len(batch["pictures"]))
+        return {"sum": batch["pictures"].sum(axis=1) + batch["actor"]}
+
+    pictures = np.arange(2 * count, dtype=np.uint8).reshape(count, 2)
+    found = in_batches(MODEL, {"pictures": pictures, "actor": np.full(1, 7.0, np.float32)}, compute, size=4)
+    assert set(sizes) == {4}
+    assert np.array_equal(found["sum"], pictures.sum(axis=1) + 7.0)
