@@ -48,12 +48,54 @@ from gateway.media.stills import is_still
 from gateway.media.writer import VideoWriter
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.timing import StageClock
-from services.common.array_types import Float32, Int64
+from services.common.array_types import Bool, Float32, Int64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import pose_of_vector
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.messages import rational_to_proto, ref_from_proto
+
+
+class VideoProgress:
+    """Progress of the last pass: frames whose mouth is rendered count half, written frames the other half.
+
+    Rendering is a few windows ahead of writing. If written frames alone counted, a short video would seem unbegun for half of the
+    pass.
+
+    Args:
+        wanted: for each face that is dubbed the frames whose mouth is rendered, bool [T].
+        total: frames of the video, T.
+        report: called with finished and all frames whenever the number of finished ones grows.
+    """
+
+    def __init__(self, wanted: Sequence[Bool], total: int, report: Callable[[int, int], None]) -> None:
+        self._left = [frames.copy() for frames in wanted]
+        self._wanted = sum(int(frames.sum()) for frames in wanted)
+        self._rendered, self._written, self._total = 0, 0, total
+        self._report = report
+        self._reported = -1
+
+    def rendered(self, face: int, frame: int) -> None:
+        """Count a frame of one face; a frame that was counted before does not count again."""
+        if self._left[face][frame]:
+            self._left[face][frame] = False
+            self._rendered += 1
+            self._tell()
+
+    def written(self, frames: int) -> None:
+        """Count the first frames of the video as written. Their mouths are rendered, now or in an earlier run."""
+        for left in self._left:
+            self._rendered += int(left[self._written : frames].sum())
+            left[self._written : frames] = False
+        self._written = max(self._written, frames)
+        self._tell()
+
+    def _tell(self) -> None:
+        rendered = self._rendered / self._wanted if self._wanted else self._written / self._total
+        done = int((rendered + self._written / self._total) / 2 * self._total)
+        if done > self._reported:
+            self._reported = done
+            self._report(done, self._total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +144,12 @@ class DubPart:
     speech: Callable[[Int64], Float32] | None
     extent: SpeechExtent
     records: LineRecords | None = None
+
+    def rendered(self) -> Bool:
+        """Return the frames of the video in which the mouth is rendered, bool [T]."""
+        inside = np.zeros(self.plan.num_frames, np.bool_)
+        inside[self.frames.start : self.frames.stop] = True
+        return np.asarray(inside & self.plan.rendered())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,11 +302,12 @@ class DubPasses:
         dubbed = [part for part in parts if part.person.actor is not None]
         scales = [await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()]) for part in dubbed]
         await asyncio.to_thread(self._check_disks, video, dubbed, writer, scales)
-        mouths = [self._mouth(video, part, scale) for part, scale in zip(dubbed, scales, strict=True)]
-
-        def done(frame: int) -> None:
-            self.on_progress("dub", frame, total)
-
+        progress = VideoProgress([part.rendered() for part in dubbed], total, partial(self.on_progress, "dub"))
+        mouths = [
+            self._mouth(video, part, scale, partial(progress.rendered, place))
+            for place, (part, scale) in enumerate(zip(dubbed, scales, strict=True))
+        ]
+        done = progress.written
         with writer:
             threads = self.request.threads
             if writer.segmented:
@@ -283,7 +332,7 @@ class DubPasses:
             await in_thread(writer.finish, self.ledger.confirm)
         return facts
 
-    def _mouth(self, video: TrackedVideo, part: DubPart, scale: int) -> DubbedMouth:
+    def _mouth(self, video: TrackedVideo, part: DubPart, scale: int, on_frame: Callable[[int], None]) -> DubbedMouth:
         actor = part.person.actor
         assert actor is not None, "the person is known"
         # A person who had to be learned again is another actor: windows of an earlier actor are not reused.
@@ -294,7 +343,9 @@ class DubPasses:
         usable, rows = part.plan.rendered(), part.plan.row
         assert part.person.face_id is not None, "the person is shown"
         looks = ShotLooks(video.faces, rows, video.index.free_frames(part.person.face_id), video.index.shot_cuts)
-        inputs = VideoInputs(self.analysis.stages, config, usable, rows, video.faces, looks, part.mouths, part.speech)
+        inputs = VideoInputs(
+            self.analysis.stages, config, usable, rows, video.faces, looks, part.mouths, part.speech, on_frame=on_frame
+        )
 
         def chosen(done: int) -> None:
             self.on_progress("insides", done, part.plan.num_frames)

@@ -42,6 +42,7 @@ class VideoInputs:
         mouths: returns the target mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
         speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
         insides: int64 [T], see FrameSpan; -1 where no mouth is rendered; None: not chosen.
+        on_frame: called with each frame that the render stage has answered; after a retry, again.
     """
 
     stages: Stages
@@ -53,6 +54,7 @@ class VideoInputs:
     mouths: Callable[[int, int], Float32]
     speech: Callable[[Int64], Float32] | None = None
     insides: Int64 | None = None
+    on_frame: Callable[[int], None] = lambda _: None
 
     async def with_insides(self, on_frames: Callable[[int], None] = lambda _: None) -> VideoInputs:
         """Return the same inputs with the bank frames that show the insides of the mouths, a path through the whole video.
@@ -116,7 +118,7 @@ class VideoInputs:
             movable=await asyncio.to_thread(self.looks.movable, span.records),
             covers=await asyncio.to_thread(self.looks.covers, span.records),
         )
-        return await render_window(self.stages, self.config, span)
+        return await render_window(self.stages, self.config, span, self.on_frame)
 
     async def render_span(self, span: range) -> RenderedWindow:
         """Return the rendered frames of a span, whose usable frames may have gaps.

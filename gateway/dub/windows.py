@@ -8,7 +8,7 @@ get the fine detail of the footage.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -481,8 +481,13 @@ class _BlendTarget:
     landmarks: Float32
 
 
-async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -> RenderedWindow:
+async def render_window(
+    stages: Stages, config: WindowConfig, span: FrameSpan, on_frame: Callable[[int], None] = lambda _: None
+) -> RenderedWindow:
     """Render the target frames of a span of consecutive frames.
+
+    Args:
+        on_frame: called with each frame that the render stage has answered; after a retry, again.
 
     Raises:
         DubstageError: from the stages.
@@ -492,7 +497,7 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
     places = np.nonzero(span.targets)[0].tolist()
     wanted = [textures[place] for place in places]
     if config.renderer is not None:
-        rendered = await _rendered(stages, config, span, textures, grounds)
+        rendered = await _rendered(stages, config, span, textures, grounds, on_frame)
         if config.gives_colours:
             rendered = await asyncio.to_thread(_coloured, config, rendered, wanted)
     else:
@@ -561,6 +566,7 @@ async def _rendered(
     span: FrameSpan,
     textures: Mapping[int, FrameTexture],
     grounds: Mapping[int, _BlendTarget],
+    on_frame: Callable[[int], None],
 ) -> list[tuple[UInt8, UInt8]]:
     """Return box (uint8 [160, 160, 3]) and mask (uint8 [160, 160]) of every target frame.
 
@@ -577,7 +583,12 @@ async def _rendered(
         for place, ground in grounds.items():
             yield made.item(await asyncio.to_thread(_conditions, span, place, ground, textures.get(place)))
 
-    replies = await all_replies(lambda: stages.stream(rpcs.render.RENDER, requests()))
+    async def counted() -> AsyncIterator[render_pb2.RenderResponse]:
+        async for reply in stages.stream(rpcs.render.RENDER, requests()):
+            on_frame(reply.frame_index)
+            yield reply
+
+    replies = await all_replies(counted)
     answered, expected = [reply.frame_index for reply in replies], span.frames(span.targets)
     if answered != expected:
         raise ContractBrokenError(f"the render stage answered frames {answered}, not {expected}")
