@@ -54,6 +54,28 @@ async def all_replies(call: Callable[[], AsyncIterator[T]]) -> list[T]:
     return await until_done(work)
 
 
+_NEARLY_OVER: Final = 0.75
+"""Share of the deadline after which a call that can go on in another call is ended."""
+
+
+class CallTime:
+    """Time since the beginning of a call.
+
+    Args:
+        deadline_s: longest time of the call, seconds; None: the call has no deadline.
+        clock: returns the time, seconds.
+    """
+
+    def __init__(self, deadline_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = None if deadline_s is None else clock() + _NEARLY_OVER * deadline_s
+
+    @property
+    def nearly_over(self) -> bool:
+        """Whether most of the time is over, so that the caller ends the call at the next occasion."""
+        return self._until is not None and self._clock() > self._until
+
+
 _SAFE: Final = 0.9
 """Share of the deadline that the advised length takes."""
 
@@ -98,61 +120,6 @@ class _Pace:
             "DUBSTAGE_MAX_DEADLINE_S of gateway and stages",
             field="footage",
         )
-
-
-_SLOWEST_RATE: Final = 10.0
-"""Frames per second that a stage reaches on every machine: videos that end in time at this pace need no probe. A face stage on one
-core answers 185."""
-_WINDOW_S: Final = 5.0
-"""Longest window of a probe, seconds."""
-_WINDOW_SHARE: Final = 0.05
-"""Longest window of a probe, as a share of the deadline."""
-_WINDOW_FRAMES: Final = 8
-"""Fewest frames of a window."""
-_WINDOWS: Final = 3
-"""Windows of a probe before a video is refused: a stage may be slow for a while."""
-
-
-class PaceProbe(_Pace):
-    """Pace of the first frames of a video, measured before the work that one long call would do."""
-
-    _windows = 0
-    _best_rate = 0.0
-
-    @property
-    def needed(self) -> bool:
-        """Whether the call might not end before its deadline."""
-        return self._deadline_s is not None and self._num_frames > _SLOWEST_RATE * self._deadline_s
-
-    def answered(self, done: int) -> bool:
-        """Count answers, and return whether the call is sure to end in time: the probe is over.
-
-        Args:
-            done: frames that are answered, together.
-
-        Raises:
-            InvalidRequestError: even at the fastest pace so far, the call would end after its deadline.
-        """
-        if self._deadline_s is None:
-            return True
-        now = self._clock()
-        if self._first is None:
-            # The time before the first answer is the stage's start.
-            self._first = (now, done)
-            return False
-        began, before = self._first
-        spent, frames = now - began, done - before
-        if frames < _WINDOW_FRAMES or spent < min(_WINDOW_S, _WINDOW_SHARE * self._deadline_s):
-            return False
-        self._best_rate = max(self._best_rate, frames / spent)
-        self._windows += 1
-        self._first = (now, done)
-        total_s = self._num_frames / self._best_rate
-        if total_s <= self._deadline_s:
-            return True
-        if self._windows == _WINDOWS:
-            raise self._too_long(self._best_rate, total_s, self._deadline_s)
-        return False
 
 
 _LEAST_S: Final = 10.0

@@ -322,15 +322,16 @@ def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None)
     return NumberedPicture(index, from_image(request.frame.image, "frame.image", channels=3, size=(width, height)))
 
 
-def frames_to_proto(frames: Sequence[FrameFaces]) -> pb.TrackResponse:
-    """Return the reply with these frames."""
+def frames_to_proto(frames: Sequence[FrameFaces], *, resumed: bool = False) -> pb.TrackResponse:
+    """Return the reply with these frames. `resumed`: whether the stream goes on from a state."""
     return pb.TrackResponse(
+        resumed=resumed,
         frames=[
             pb.FrameFaces(
                 frame_index=frame.frame_index, shot_cut=frame.shot_cut, faces=[face_to_proto(face) for face in frame.faces]
             )
             for frame in frames
-        ]
+        ],
     )
 
 

@@ -34,7 +34,7 @@ from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.model import FittableModels
 from services.face.fitting.streaming import StreamFitter
 from services.face.fitting.three_stage import ColouredFrames
-from services.face.tracking import FaceTracker, Networks
+from services.face.tracking import FaceTracker, Networks, TrackerState
 from services.face.types import FrameFaces
 
 
@@ -85,13 +85,13 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
                 else:
                     check_resumed(state, before)
                     tracker = FaceTracker.resumed(self._networks(), options, state, fitter)
-            for reply in _replies(await self._workers.run(tracker.push, before.picture)):
+            for reply in _replies(await self._workers.run(tracker.push, before.picture), state):
                 due = every and (reply.frames[0].frame_index + 1) % every == 0
                 if due and (found := await self._workers.run(_state_of, tracker)) is not None:
                     reply.state.CopyFrom(found)
                 yield reply
         if tracker is not None:
-            for reply in _replies(await self._workers.run(tracker.finish)):
+            for reply in _replies(await self._workers.run(tracker.finish), state):
                 yield reply
 
     async def FitIdentity(  # noqa: N802  # the RPC's name
@@ -137,8 +137,8 @@ def _state_of(tracker: FaceTracker) -> common_pb2.StreamState | None:
     return state_to_proto(tracker.state())
 
 
-def _replies(frames: Sequence[FrameFaces]) -> list[pb.TrackResponse]:
+def _replies(frames: Sequence[FrameFaces], resumed: TrackerState | None) -> list[pb.TrackResponse]:
     count_frames(len(frames))
     for face in (face for frame in frames for face in frame.faces):
         count_reason(face.reason.value)
-    return [frames_to_proto([frame]) for frame in frames]
+    return [frames_to_proto([frame], resumed=resumed is not None) for frame in frames]

@@ -71,8 +71,8 @@ def state_from_proto(
     if sorted(given) != sorted(columns):
         wrong = sorted({*columns} ^ {*given}) or sorted(name for name in columns if given.count(name) > 1)
         raise InvalidRequestError(
-            f"{field}.tensors: these are not the arrays of a stream with this config, by {', '.join(map(repr, wrong[:4]))}: give the "
-            "state of a call with the same config",
+            f"{field}.tensors: these are not the arrays of a stream with this config, by {', '.join(map(repr, wrong[:4]))}: give "
+            "the state of a call with the same config",
             field=f"{field}.tensors",
         )
     lengths: dict[str, int] = {}
