@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -67,9 +67,6 @@ async def analyse_footage(
 ) -> list[int]:
     """Track all faces, append a FACE_RECORD per face and frame, and return the frames that begin a shot.
 
-    If a call to the face stage breaks off, the next call goes on from the last state of the tracker, at most STATE_EVERY frames
-    back. Records are appended from the first frame that has none.
-
     Args:
         faces: gets the records.
         threads: threads of the decoder.
@@ -82,24 +79,17 @@ async def analyse_footage(
         DubstageError: from the face stage.
     """
     shot_cuts: list[int] = []
-    num_recorded, point = 0, TrackingPoint()
 
-    async def track() -> None:
-        nonlocal num_recorded
-        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every, point=point)) as frames:
-            async for frame in frames:
-                if frame.index < num_recorded:
-                    continue
-                for face in frame.faces.faces:
-                    on_face(face)
-                if frame.faces.faces:
-                    faces.append(await asyncio.to_thread(face_records, frame.faces, frame.rgb, frame.scale))
-                if frame.faces.shot_cut:
-                    shot_cuts.append(frame.index)
-                num_recorded = frame.index + 1
-                on_progress(num_recorded)
+    async def record(frame: TrackedFrame) -> None:
+        for face in frame.faces.faces:
+            on_face(face)
+        if frame.faces.faces:
+            faces.append(await asyncio.to_thread(face_records, frame.faces, frame.rgb, frame.scale))
+        if frame.faces.shot_cut:
+            shot_cuts.append(frame.index)
+        on_progress(frame.index + 1)
 
-    await until_done(track, progress=lambda: num_recorded)
+    await track_all(stages, info, threads, record, embed_every=embed_every)
     faces.sync()
     return shot_cuts
 
@@ -211,6 +201,33 @@ async def tracked_frames(
                 )
             point.known.update(face.face_id for face in frame.faces)
             yield TrackedFrame(index, frame, rgb, scale)
+
+
+async def track_all(
+    stages: Stages, info: MediaInfo, threads: int, take: Callable[[TrackedFrame], Awaitable[None]], *, embed_every: int = 0
+) -> None:
+    """Await `take` with every frame of the footage and its faces, once, in order.
+
+    If a call to the face stage breaks off, the next call goes on from the last state of the tracker.
+
+    Args:
+        threads: threads of the decoder.
+        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+
+    Raises:
+        DubstageError: see `tracked_frames`; the error of the last attempt.
+    """
+    taken, point = 0, TrackingPoint()
+
+    async def track() -> None:
+        nonlocal taken
+        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every, point=point)) as frames:
+            async for frame in frames:
+                if frame.index == taken:
+                    await take(frame)
+                    taken += 1
+
+    await until_done(track, progress=lambda: taken)
 
 
 async def _frame_messages(
