@@ -1,13 +1,12 @@
 """Calls to stages: refuse a call that cannot end before its deadline, and repeat a unit of work on another replica.
 
-Some calls answer a whole video: tracking, features of speech, predicted motion. A stage that is a server ends every call at a
-deadline, and the next attempt would begin anew. Tracking takes most time, so before the work a short call measures the pace of
-tracking (`PaceProbe`). During the work, a call that turns out too slow is given up early (`CallPace`).
+Some calls answer a whole video. Where such a call can go on in another call (tracking, insides of mouths, turned portraits), the
+caller ends the call before the deadline (`CallTime`). Features of speech and predicted motion begin anew, so a call that turns out
+too slow for its deadline is given up early (`CallPace`).
 
 A unit of work (a pass, a window, a bank, a personalisation) gets a second attempt on another replica if its replica goes away.
 
-Stages are pure, so a second attempt gives the same bytes on a replica of the same kind (docs/determinism.md). The second attempt
-begins anew: all requests of the stream are made and sent again.
+Stages are pure, so a second attempt gives the same bytes on a replica of the same kind (docs/determinism.md).
 """
 
 from __future__ import annotations
@@ -78,10 +77,14 @@ class CallTime:
 
 _SAFE: Final = 0.9
 """Share of the deadline that the advised length takes."""
+_LEAST_S: Final = 10.0
+"""Seconds of answers from which the speed is believed."""
+_DOUBT_S: Final = 20.0
+"""After t seconds of answers, the foreseen time may exceed the deadline by the share _DOUBT_S / t: stages are slow for a while."""
 
 
-class _Pace:
-    """Pace of one call that answers the frames of a video in order.
+class CallPace:
+    """Pace of one call that answers the frames of a video in order, during the work.
 
     Args:
         deadline_s: longest time of the call, seconds; None: the call has no deadline.
@@ -109,28 +112,6 @@ class _Pace:
         # Instant and number of answers that the pace is measured from.
         self._first: tuple[float, int] | None = None
 
-    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequestError:
-        most = int(_SAFE * deadline_s * rate)
-        length = shown_time(most * self._seconds / self._num_frames)
-        return InvalidRequestError(
-            f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
-            f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
-            f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "
-            "of the command (without --stages and DUBSTAGE_STAGES_HOST), or raise DUBSTAGE_STAGE_DEADLINE_S of the gateway and "
-            "DUBSTAGE_MAX_DEADLINE_S of gateway and stages",
-            field="footage",
-        )
-
-
-_LEAST_S: Final = 10.0
-"""Seconds of answers from which the speed is believed."""
-_DOUBT_S: Final = 20.0
-"""After t seconds of answers, the foreseen time may exceed the deadline by the share _DOUBT_S / t: stages are slow for a while."""
-
-
-class CallPace(_Pace):
-    """Pace of the call itself, during the work."""
-
     def answered(self, done: int) -> None:
         """Count answers.
 
@@ -154,6 +135,18 @@ class CallPace(_Pace):
         total_s = now - self._began + (self._num_frames - done) / rate
         if total_s > self._deadline_s * (1.0 + _DOUBT_S / spent):
             raise self._too_long(rate, total_s, self._deadline_s)
+
+    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequestError:
+        most = int(_SAFE * deadline_s * rate)
+        length = shown_time(most * self._seconds / self._num_frames)
+        return InvalidRequestError(
+            f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
+            f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
+            f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "
+            "of the command (without --stages and DUBSTAGE_STAGES_HOST), or raise DUBSTAGE_STAGE_DEADLINE_S of the gateway and "
+            "DUBSTAGE_MAX_DEADLINE_S of gateway and stages",
+            field="footage",
+        )
 
 
 def shown_time(seconds: float) -> str:
