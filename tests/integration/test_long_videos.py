@@ -171,13 +171,13 @@ def test_video_outlasts_deadline(
     with first.connect() as connection:
         client.enrol(connection, **enrolment("driver")).wait(timeout_s=300)
     broken.begun = 0
-    expected = dubbed(first, media, "whole.mp4", video, actor="driver")
+    expected = dubbed(first, media, "whole.mp4", video, actor_id="driver")
     assert broken.begun == 1
     stop_gateway(first)
     monkeypatch.setattr(calls, "_NEARLY_OVER", 0.25)
     # The watermark is of the gateway's key, which lies in its data folder.
     second = start_gateway(stage_deadline_s=DEADLINE_S, data_dir=first.data)
-    assert dubbed(second, media, "parts.mp4", video, actor="driver") == expected
+    assert dubbed(second, media, "parts.mp4", video, actor_id="driver") == expected
     assert broken.begun >= 3
 
 
