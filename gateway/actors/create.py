@@ -25,8 +25,6 @@ from gateway.dub.disk import MAX_JOB_BYTES, job_folder
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice, about_faces
 from gateway.dub.face_list import clearest_picture
-from gateway.dub.face_records import embed_every
-from gateway.dub.footage import check_length
 from gateway.dub.job_key import enrolment_key
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
 from gateway.dub.messages import OnFootage, OnProgress
@@ -207,12 +205,6 @@ async def create_actor(
         for file in request.files:
             takes.append(await inspect_in_child(file))
             check_footage(method, file, takes[-1])
-        consent = request.consent if request.consent is not None and request.consent.names_person else None
-        if len(takes) == 1:
-            # A video of several takes is tracked for no more than SOUND_SECONDS.
-            (take,) = takes
-            every = embed_every(take.video.num_frames) if consent is not None else 0
-            await check_length(stages, take, threads=request.threads, embed_every=every)
         digests = await asyncio.to_thread(digests_of_files, request.files)
         footage_sha256 = joined_digest(digests)
         folder = folder_of(jobs, enrolment_key(footage_sha256, request.actor_id, method, models, stages.face_model))

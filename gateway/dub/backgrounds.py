@@ -37,7 +37,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.stills import frame_of_picture
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoWriter
-from gateway.stages.calls import until_done
+from gateway.stages.calls import CallTime, until_done
 from services.common.array_types import Bool, Float32, Float64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import POSE_SIZE, fit_head_pose, pose_of_vector, pose_vectors, to_head_space
@@ -277,34 +277,45 @@ async def _rotate(
     backgrounds, path = analysis.workspace.backgrounds, background_path(analysis)
     size = (portrait.picture.shape[1], portrait.picture.shape[0])
 
+    number = 0
+
     async def requests() -> AsyncIterator[texture_pb2.RotatePortraitRequest]:
         yield portrait.requests.config
-        for number, vector in enumerate(poses):
-            pose = pose_to_proto(pose_of_vector(vector))
-            yield portrait.requests.item(texture_client.PortraitFrame(number, pose, float(blink[number])))
+        for frame in range(number, len(poses)):
+            pose = pose_to_proto(pose_of_vector(poses[frame]))
+            yield portrait.requests.item(texture_client.PortraitFrame(frame, pose, float(blink[frame])))
 
-    def take(writer: VideoWriter, number: int, reply: texture_pb2.RotatePortraitResponse) -> None:
-        if number == len(poses):
-            raise ContractBrokenError("the texture stage answered more frames than it was asked for")
+    def take(writer: VideoWriter, reply: texture_pb2.RotatePortraitResponse) -> None:
+        if number == len(poses) or reply.frame_index != number:
+            raise ContractBrokenError("the texture stage answered other frames than it was asked for")
         turned = from_image(reply.picture, "picture", channels=3, size=size)
         writer.write(frame_of_picture(turned, number, video.video))
         backgrounds.append(_portrait_record(portrait.record, number, reply, turned))
 
     async def rotate() -> None:
-        backgrounds.clear()
-        number = 0
-        replies = analysis.stages.stream(rpcs.texture.ROTATE_PORTRAIT, requests())
-        try:
-            with background_writer(path, video, analysis.threads) as writer:
+        # Each frame is answered by itself, so a call that comes near the deadline is ended, and the next call goes on.
+        nonlocal number
+        ended = False
+        while not ended:
+            ended, call = True, CallTime(analysis.stages.call_deadline_s)
+            replies = analysis.stages.stream(rpcs.texture.ROTATE_PORTRAIT, requests())
+            try:
                 async for reply in replies:
-                    await in_thread(take, writer, number, reply)
+                    await in_thread(take, writer, reply)
                     number += 1
                     on_frame(number, len(poses))
-                await in_thread(writer.finish)
-        finally:
-            await close(replies)
+                    if call.nearly_over and number < len(poses):
+                        ended = False
+                        break
+            finally:
+                await close(replies)
 
-    await until_done(rotate)
+    backgrounds.clear()
+    with background_writer(path, video, analysis.threads) as writer:
+        await until_done(rotate, progress=lambda: number)
+        if number != len(poses):
+            raise ContractBrokenError(f"the texture stage answered {number} of {len(poses)} frames")
+        await in_thread(writer.finish)
 
 
 def _portrait_record(still: Any, number: int, reply: texture_pb2.RotatePortraitResponse, picture: UInt8) -> npt.NDArray[np.void]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, aclosing
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from dubstage.client import face as face_client
-from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
-from gateway.async_utilities import ReadAhead, close, in_thread
-from gateway.dub.footage import AHEAD, picture_for_tracker
+from gateway.async_utilities import in_thread
+from gateway.dub.footage import STATE_EVERY, TrackingPoint, picture_for_tracker, tracked_answers
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.records import RecordFile
 from gateway.dub.speech import AlignedSpeech
@@ -73,19 +73,23 @@ async def fitted_expressions(
     places = {int(record["frame"]): record for record in records}
     total = sum(len(range(*span)) for span in spans)
 
-    async def fit() -> dict[int, Float32]:
-        found: dict[int, Float32] = {}
-        done = 0
-        for span in spans:
-            async with aclosing(_tracked(stages, info, span, identity)) as frames:
+    found: dict[int, Float32] = {}
+    # The frames that are answered; the spans that are; and where the tracking of the next span goes on.
+    answered: set[int] = set()
+    finished, point = 0, TrackingPoint()
+
+    async def fit() -> None:
+        nonlocal finished, point
+        for span in spans[finished:]:
+            async with aclosing(_tracked(stages, info, span, identity, point)) as frames:
                 async for index, answer, scale in frames:
-                    done += 1
-                    on_step("coefficients", done, total)
+                    answered.add(index)
+                    on_step("coefficients", len(answered), total)
                     if index in places and (expression := _expression(places[index], answer, scale)) is not None:
                         found[index] = expression
-        return found
+            finished, point = finished + 1, TrackingPoint()
 
-    found = await until_done(fit)
+    await until_done(fit, progress=lambda: len(answered))
     if not found:
         raise NoUsableFootageError("the face stage finds the person's face in none of the enrolled frames again", subject="footage")
     known = np.array(sorted(found))
@@ -116,27 +120,34 @@ def interpolated(known: Int64, values: Float32, frames: Int64) -> Float32:
 
 
 async def _tracked(
-    stages: Stages, info: MediaInfo, span: _FrameSpan, identity: common_pb2.ArtefactRef
+    stages: Stages, info: MediaInfo, span: _FrameSpan, identity: common_pb2.ArtefactRef, point: TrackingPoint
 ) -> AsyncGenerator[tuple[int, face_pb2.FrameFaces, float], None]:
-    """Yield the frames of a span: index in the footage, faces, and footage pixels per pixel of the tracked picture."""
-    scales: list[float] = []
-    async with AsyncExitStack() as stack:
-        messages = ReadAhead(_messages(info, span, identity, scales), AHEAD)
-        stack.push_async_callback(close, messages)
-        replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
-        async for reply in replies:
-            for frame in reply.frames:
-                place = int(frame.frame_index)
-                yield span.start + span.step * place, frame, scales[place]
+    """Yield the frames of a span from a point on: index in the footage, faces, and footage pixels per pixel of the picture."""
+    scales: deque[float] = deque()
+
+    def requests(begin: TrackingPoint) -> AsyncIterator[face_pb2.TrackRequest]:
+        scales.clear()
+        return _messages(info, span, identity, scales, begin)
+
+    async with aclosing(tracked_answers(stages, requests, point)) as answers:
+        async for frame in answers:
+            yield span.start + span.step * int(frame.frame_index), frame, scales.popleft()
 
 
 async def _messages(
-    info: MediaInfo, span: _FrameSpan, identity: common_pb2.ArtefactRef, scales: list[float]
+    info: MediaInfo, span: _FrameSpan, identity: common_pb2.ArtefactRef, scales: deque[float], point: TrackingPoint
 ) -> AsyncGenerator[face_pb2.TrackRequest, None]:
-    requests = face_client.track.requests(timeline=timeline_of(info), identity=identity, fit_colours=True)
+    requests = face_client.track.requests(
+        timeline=timeline_of(info),
+        identity=identity,
+        fit_colours=True,
+        first_frame=point.next_frame,
+        state_every=STATE_EVERY,
+        resume=point.state,
+    )
     yield requests.config
     with VideoReader(info) as reader:
-        frames = reader.frames(span.start, span.stop)
+        frames = reader.frames_from(span.start + span.step * point.next_frame, span.stop)
         while (decoded := await in_thread(_next_picture, frames, span)) is not None:
             picture, scale = decoded
             scales.append(scale)

@@ -28,6 +28,7 @@ from gateway.media.inspection import inspect_in_child
 from gateway.media.opening import open_input, video_stream
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
+from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupportedError
@@ -132,6 +133,10 @@ async def sampled_face(stages: Stages, info: MediaInfo) -> tuple[float, int]:
         DubstageError: from the face stage.
     """
     pictures = await asyncio.to_thread(_pictures, info)
+    return await until_done(lambda: _seen_face(stages, pictures))
+
+
+async def _seen_face(stages: Stages, pictures: list[tuple[float, UInt8]]) -> tuple[float, int]:
     scales: deque[float] = deque()
 
     async def requests() -> AsyncIterator[face_pb2.TrackRequest]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import cv2
@@ -14,6 +14,7 @@ import numpy as np
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
+from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
 from gateway.dub.face_records import face_records
@@ -21,10 +22,10 @@ from gateway.dub.messages import timeline_of
 from gateway.dub.records import RecordFile
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.stages.calls import CallPace, PaceProbe, until_done
+from gateway.stages.calls import CallTime, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
-from services.common.errors import BackendUnavailableError
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 MAX_TRACKED_SIDE: Final = 1280
 """Longest side of a frame that is sent to the tracker, pixels.
@@ -66,9 +67,6 @@ async def analyse_footage(
 ) -> list[int]:
     """Track all faces, append a FACE_RECORD per face and frame, and return the frames that begin a shot.
 
-    The footage is decoded once, unless a replica of the face stage goes away. The state of its tracker is lost then, so another
-    replica tracks the video from the beginning, and records are appended from the first frame that has none.
-
     Args:
         faces: gets the records.
         threads: threads of the decoder.
@@ -81,59 +79,96 @@ async def analyse_footage(
         DubstageError: from the face stage.
     """
     shot_cuts: list[int] = []
-    num_recorded = 0
 
-    async def track() -> None:
-        nonlocal num_recorded
-        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every)) as frames:
-            async for frame in frames:
-                if frame.index < num_recorded:
-                    continue
-                for face in frame.faces.faces:
-                    on_face(face)
-                if frame.faces.faces:
-                    faces.append(await asyncio.to_thread(face_records, frame.faces, frame.rgb, frame.scale))
-                if frame.faces.shot_cut:
-                    shot_cuts.append(frame.index)
-                num_recorded = frame.index + 1
-                on_progress(num_recorded)
+    async def record(frame: TrackedFrame) -> None:
+        for face in frame.faces.faces:
+            on_face(face)
+        if frame.faces.faces:
+            faces.append(await asyncio.to_thread(face_records, frame.faces, frame.rgb, frame.scale))
+        if frame.faces.shot_cut:
+            shot_cuts.append(frame.index)
+        on_progress(frame.index + 1)
 
-    await until_done(track, progress=lambda: num_recorded)
+    await track_all(stages, info, threads, record, embed_every=embed_every)
     faces.sync()
     return shot_cuts
 
 
-async def check_length(stages: Stages, info: MediaInfo, *, threads: int, embed_every: int = 0) -> None:
-    """Check that the face stage can track a video in one call, by its pace on the first frames. Nothing is written.
+@dataclass(slots=True)
+class TrackingPoint:
+    """Where the tracking of a video goes on when a call has ended early.
 
-    Short videos, and all videos if the stages are in this process, need no measurement. Otherwise it takes at most 15 s.
+    Attributes:
+        next_frame: first frame that a further call answers.
+        state: state of the tracker before this frame; None: tracking begins with this frame.
+        first: frame that tracking began with.
+        known: faces that were answered.
+    """
+
+    next_frame: int = 0
+    state: common_pb2.StreamState | None = None
+    first: int = field(init=False)
+    known: set[int] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self.first = self.next_frame
+
+    def begin_anew(self) -> None:
+        """Forget the state, so that the next call tracks from the first frame."""
+        self.next_frame, self.state = self.first, None
+
+
+STATE_EVERY: Final = 50
+"""Frames from one state of the tracker to the next: most frames that are tracked again when a call breaks off. A state takes a
+twentieth of the time of a frame, and 70 kB for a face."""
+
+
+async def tracked_answers(
+    stages: Stages, requests: Callable[[TrackingPoint], AsyncIterator[face_pb2.TrackRequest]], point: TrackingPoint
+) -> AsyncGenerator[face_pb2.FrameFaces, None]:
+    """Yield the answer for every frame from `point.next_frame` on, in order. Closing the generator ends tracking.
+
+    A call that comes near the deadline is ended at a state, and a further call goes on from the state.
 
     Args:
-        info: the video.
-        threads: threads of the decoder.
-        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+        requests: yields a config with `state_every` and the state of a point, then the frames from the point on.
+        point: is moved to each state that comes. After an error, another attempt goes on from the point.
 
     Raises:
-        InvalidRequestError: the video is too long. The message has the length that can be tracked.
-        MediaUnsupportedError: the file breaks off in its first frames.
+        BackendUnavailableError: a face stage of another version does not take the state. The point is then at the first frame.
         DubstageError: from the face stage.
     """
-    video = info.video
-
-    async def measure() -> None:
-        probe = PaceProbe(stages.call_deadline_s, "face", str(info.path), video.num_frames, float(video.duration))
-        if not probe.needed:
-            return
-        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every)) as frames:
-            async for frame in frames:
-                if probe.answered(frame.index + 1):
-                    return
-
-    await until_done(measure)
+    ended = False
+    while not ended:
+        time_of_call = CallTime(stages.call_deadline_s)
+        resumes = point.state is not None
+        async with AsyncExitStack() as stack:
+            # Frames are decoded, tracked and cut at the same time.
+            messages = ReadAhead(requests(point), AHEAD)
+            stack.push_async_callback(close, messages)
+            replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
+            try:
+                ended = True
+                async for reply in replies:
+                    if resumes and not reply.resumed:
+                        point.begin_anew()
+                        raise BackendUnavailableError("the face stage is of an earlier version, which does not go on from states")
+                    for frame in reply.frames:
+                        yield frame
+                    if reply.HasField("state"):
+                        point.next_frame, point.state = int(reply.frames[-1].frame_index) + 1, reply.state
+                        if time_of_call.nearly_over:
+                            ended = False
+                            break
+            except InvalidRequestError as problem:
+                if not (resumes and (problem.field or "").startswith("config.resume")):
+                    raise
+                point.begin_anew()
+                raise BackendUnavailableError(f"the face stage is of another version: {problem.message}") from problem
 
 
 async def tracked_frames(
-    stages: Stages, info: MediaInfo, threads: int, *, first: int = 0, embed_every: int = 0
+    stages: Stages, info: MediaInfo, threads: int, *, first: int = 0, embed_every: int = 0, point: TrackingPoint | None = None
 ) -> AsyncGenerator[TrackedFrame, None]:
     """Yield every frame of the footage with its faces, in order. Closing the generator ends decoding and tracking.
 
@@ -141,43 +176,74 @@ async def tracked_frames(
         threads: threads of the decoder.
         first: first frame that is tracked.
         embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+        point: where an earlier attempt was; None: tracking begins with the frame `first`. Is moved on, see `tracked_answers`.
 
     Raises:
         MediaUnsupportedError: the file breaks off.
-        InvalidRequestError: the video is too long for one call to a stage that is a server.
-        BackendUnavailableError: embeddings are asked for, and the face stage is of a version that has none.
-        DubstageError: from the face stage. The tracker's state is lost then, so a new attempt begins at the first frame.
+        BackendUnavailableError: embeddings are asked for, and the face stage is of a version that has none; or see
+            `tracked_answers`.
+        DubstageError: from the face stage.
     """
+    point = point or TrackingPoint(first)
     waiting: deque[tuple[int, UInt8, float]] = deque()
-    known: set[int] = set()
-    async with AsyncExitStack() as stack:
-        # Frames are decoded, tracked and cut at the same time.
-        messages = ReadAhead(_frame_messages(info, threads, waiting, first, embed_every), AHEAD)
-        stack.push_async_callback(close, messages)
-        replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
-        video = info.video
-        pace = CallPace(stages.call_deadline_s, "face", str(info.path), video.num_frames, float(video.duration))
-        async for reply in replies:
-            for frame in reply.frames:
-                index, rgb, scale = waiting.popleft()
-                pace.answered(index + 1)
-                if any(face.face_id not in known and not face.HasField("embedding") for face in frame.faces) and embed_every:
-                    raise BackendUnavailableError(
-                        "the face stage measures no faces, which consent records need: run the face stage and the gateway from the "
-                        "same version of dubstage"
-                    )
-                known.update(face.face_id for face in frame.faces)
-                yield TrackedFrame(index, frame, rgb, scale)
+
+    def requests(begin: TrackingPoint) -> AsyncIterator[face_pb2.TrackRequest]:
+        waiting.clear()
+        return _frame_messages(info, threads, waiting, begin, embed_every)
+
+    async with aclosing(tracked_answers(stages, requests, point)) as answers:
+        async for frame in answers:
+            index, rgb, scale = waiting.popleft()
+            if any(face.face_id not in point.known and not face.HasField("embedding") for face in frame.faces) and embed_every:
+                raise BackendUnavailableError(
+                    "the face stage measures no faces, which consent records need: run the face stage and the gateway from the "
+                    "same version of dubstage"
+                )
+            point.known.update(face.face_id for face in frame.faces)
+            yield TrackedFrame(index, frame, rgb, scale)
+
+
+async def track_all(
+    stages: Stages, info: MediaInfo, threads: int, take: Callable[[TrackedFrame], Awaitable[None]], *, embed_every: int = 0
+) -> None:
+    """Await `take` with every frame of the footage and its faces, once, in order.
+
+    If a call to the face stage breaks off, the next call goes on from the last state of the tracker.
+
+    Args:
+        threads: threads of the decoder.
+        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+
+    Raises:
+        DubstageError: see `tracked_frames`; the error of the last attempt.
+    """
+    taken, point = 0, TrackingPoint()
+
+    async def track() -> None:
+        nonlocal taken
+        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every, point=point)) as frames:
+            async for frame in frames:
+                if frame.index == taken:
+                    await take(frame)
+                    taken += 1
+
+    await until_done(track, progress=lambda: taken)
 
 
 async def _frame_messages(
-    info: MediaInfo, threads: int, waiting: deque[tuple[int, UInt8, float]], first: int, embed_every: int
+    info: MediaInfo, threads: int, waiting: deque[tuple[int, UInt8, float]], point: TrackingPoint, embed_every: int
 ) -> AsyncGenerator[face_pb2.TrackRequest, None]:
-    """Yield the footage as requests to the tracker, and append each sent frame to `waiting`."""
-    requests = face_client.track.requests(timeline=timeline_of(info), first_frame=first, embed_every=embed_every)
+    """Yield the footage from a point on as requests to the tracker, and append each sent frame to `waiting`."""
+    requests = face_client.track.requests(
+        timeline=timeline_of(info),
+        first_frame=point.next_frame,
+        embed_every=embed_every,
+        state_every=STATE_EVERY,
+        resume=point.state,
+    )
     yield requests.config
     with VideoReader(info, threads=threads) as reader:
-        frames = reader.frames(first)
+        frames = reader.frames_from(point.next_frame, info.video.num_frames)
         while (decoded := await in_thread(_next_rgb, frames)) is not None:
             index, rgb, small, scale = decoded
             waiting.append((index, rgb, scale))

@@ -28,8 +28,6 @@ from gateway.dub.composite import TrackedVideo
 from gateway.dub.costs import DubWork, PaceFile
 from gateway.dub.disk import MAX_JOB_BYTES
 from gateway.dub.disk_needs import check_disks, records_need, video_need, windows_need
-from gateway.dub.face_records import embed_every
-from gateway.dub.footage import check_length
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.messages import OnFootage, OnProgress
@@ -161,7 +159,7 @@ class DubJob:
         Raises:
             DubstageError: the input cannot be used, or a stage failed. No output is left; finished windows stay in the journal.
         """
-        # 1. Open: the request's files, the time of the longest call, the job's folder, and free space.
+        # 1. Open: the request's files, the job's folder, and free space.
         request = self._request
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
@@ -180,11 +178,7 @@ class DubJob:
         key = job_key(request, method, models, digests, self._stages.face_model)
         compared = any(compares_people(part) for part in request.parts) or finds_actors(request)
         place = folder_of(self._jobs, key)
-        if fresh := not place.exists():
-            # The folder of an interrupted run may have the faces of all frames.
-            await check_length(
-                self._untimed, info, threads=request.threads, embed_every=embed_every(info.video.num_frames) if compared else 0
-            )
+        fresh = not place.exists()
         async with self._workspace(place) as workspace:
             folder = workspace.folder
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))

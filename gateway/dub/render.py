@@ -12,16 +12,24 @@ import numpy as np
 from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.texture.v1 import texture_pb2
-from gateway.async_utilities import cancel_all, in_thread
+from gateway.async_utilities import cancel_all, close, in_thread
 from gateway.dub.journal import Journal, step_key
 from gateway.dub.plan import Plan
 from gateway.dub.records import RecordFile
 from gateway.dub.shot_looks import ShotLooks
-from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, WindowConfig, render_window, with_context
-from gateway.stages.calls import until_done
+from gateway.dub.windows import (
+    TEXTURE_CONTEXT_FRAMES,
+    WINDOW_FRAMES,
+    FrameSpan,
+    RenderedWindow,
+    WindowConfig,
+    render_window,
+    with_context,
+)
+from gateway.stages.calls import CallTime, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, Float32, Int64
-from services.common.errors import ContractBrokenError
+from services.common.errors import BackendUnavailableError, ContractBrokenError
 from services.common.face.crops import BOX_SIZE
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -70,23 +78,9 @@ class VideoInputs:
             return self
         frames = np.flatnonzero(self.usable)
 
-        async def requests() -> AsyncIterator[texture_pb2.SelectInsidesRequest]:
-            made = texture_client.select_insides.requests(bank=self.config.bank)
-            yield made.config
-            for run in runs_of(self.usable, range(len(self.usable))):
-                for begin in range(run.start, run.stop, WINDOW_FRAMES):
-                    span = await self._span(range(begin, min(begin + WINDOW_FRAMES, run.stop)))
-                    for place in range(len(span)):
-                        yield made.item(span.target(place, context_only=False))
-
-        async def chosen() -> list[tuple[int, int]]:
-            found = []
-            async for reply in self.stages.stream(rpcs.texture.SELECT_INSIDES, requests()):
-                found.append((reply.frame_index, reply.bank_frame_index))
-                on_frames(len(found))
-            return found
-
-        answers = np.array(await until_done(chosen), np.int64).reshape(-1, 2)
+        choice = _InsideChoice(self, frames, on_frames)
+        await until_done(choice.choose, progress=lambda: len(choice.found))
+        answers = np.array(choice.found, np.int64).reshape(-1, 2)
         if not np.array_equal(answers[:, 0], frames):
             raise ContractBrokenError(
                 f"the texture stage chose {len(answers)} insides for {len(frames)} frames, or for other frames"
@@ -95,8 +89,8 @@ class VideoInputs:
         insides[frames] = answers[:, 1]
         return replace(self, insides=insides)
 
-    async def _span(self, frames: range) -> FrameSpan:
-        """Return usable frames of the video, all of them targets."""
+    async def targets(self, frames: range) -> FrameSpan:
+        """Return a run of usable frames of the video, all of them targets."""
         records = await asyncio.to_thread(self.faces.read_rows, self.rows[frames.start : frames.stop].tolist())
         mouths = await asyncio.to_thread(self.mouths, frames.start, frames.stop)
         return FrameSpan(records, mouths, np.ones(len(frames), np.bool_))
@@ -109,7 +103,7 @@ class VideoInputs:
         """
         context = with_context(run, self.usable, self.config)
         frames = np.arange(context.start, context.stop)
-        span = await self._span(context)
+        span = await self.targets(context)
         span = replace(
             span,
             targets=(frames >= run.start) & (frames < run.stop),
@@ -127,6 +121,62 @@ class VideoInputs:
             DubstageError: from the stages.
         """
         return joined_windows([await self.render_run(run) for run in runs_of(self.usable, span)], self.config.detail_scale)
+
+
+class _InsideChoice:
+    """Choice of the bank frames that show the insides of the mouths of a video, over as many calls as it takes.
+
+    Attributes:
+        found: frames that are decided, in order, and the bank frame of each.
+
+    Args:
+        frames: int64 [N], frames whose mouth is rendered.
+        on_frames: called with the number of decided frames.
+    """
+
+    def __init__(self, inputs: VideoInputs, frames: Int64, on_frames: Callable[[int], None]) -> None:
+        self._inputs, self._frames, self._on_frames = inputs, frames, on_frames
+        self.found: list[tuple[int, int]] = []
+
+    async def choose(self) -> None:
+        """Decide the frames that are left. A call that comes near the deadline is ended, and the next call goes on.
+
+        Raises:
+            BackendUnavailableError: a texture stage of an earlier version does not go on. The next attempt begins anew.
+            DubstageError: from the texture stage.
+        """
+        before = -1
+        while before < len(self.found) < len(self._frames):
+            before = len(self.found)
+            await self._one_call()
+
+    async def _one_call(self) -> None:
+        time_of_call = CallTime(self._inputs.stages.call_deadline_s)
+        replies = self._inputs.stages.stream(rpcs.texture.SELECT_INSIDES, self._requests())
+        try:
+            async for reply in replies:
+                if self.found and reply.frame_index <= self.found[-1][0]:
+                    self.found.clear()
+                    raise BackendUnavailableError("the texture stage is of an earlier version, which begins paths anew")
+                self.found.append((reply.frame_index, reply.bank_frame_index))
+                self._on_frames(len(self.found))
+                if time_of_call.nearly_over:
+                    return
+        finally:
+            await close(replies)
+
+    async def _requests(self) -> AsyncIterator[texture_pb2.SelectInsidesRequest]:
+        """Yield the frames that are not decided. A few decided frames go before, so that the path goes on from them."""
+        inputs, answered = self._inputs, dict(self.found[-TEXTURE_CONTEXT_FRAMES:])
+        made = texture_client.select_insides.requests(bank=inputs.config.bank)
+        yield made.config
+        first = int(self._frames[len(self.found)])
+        for run in runs_of(inputs.usable, range(max(0, first - TEXTURE_CONTEXT_FRAMES), len(inputs.usable))):
+            for begin in range(run.start, run.stop if run.stop > first else run.start, WINDOW_FRAMES):
+                span = await inputs.targets(range(begin, min(begin + WINDOW_FRAMES, run.stop)))
+                for place in range(len(span)):
+                    inside = answered.get(begin + place)
+                    yield made.item(replace(span.target(place, context_only=inside is not None), inside_frame_index=inside))
 
 
 class DubbedMouth:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from gateway.dub.face_records import face_records
-from gateway.dub.footage import TrackedFrame, tracked_frames
+from gateway.dub.footage import TrackedFrame, track_all
 from gateway.media.types import MediaInfo
 from gateway.provenance.watermark.detection import STEP_S, Detector, Finding, ResponseSpan, projected, responses, seen_spans
 from gateway.provenance.watermark.pattern import RecentMean, at_first_frames, reduced
@@ -78,18 +77,21 @@ async def responses_of_faces(
     faces: dict[int, _Face] = {}
     times = [float(tick * info.video.time_base) for tick in (info.video.pts - info.video.pts[0]).tolist()]
     shot = 0
-    async with aclosing(tracked_frames(stages, info, threads)) as frames:
-        async for frame in frames:
-            shot += frame.faces.shot_cut
-            for face_id, luma, picture in await asyncio.to_thread(_lumas, frame):
-                face = faces.setdefault(face_id, _Face(shot=shot))
-                if face.shot != shot:
-                    face.cuts.append(len(face.seconds))
-                    face.shot = shot
-                face.seconds.append(times[frame.index])
-                face.luma.append(luma)
-                face.pictures.append(face.moments.with_frame(times[frame.index], picture))
-            on_frame(frame.index + 1)
+
+    async def take(frame: TrackedFrame) -> None:
+        nonlocal shot
+        shot += frame.faces.shot_cut
+        for face_id, luma, picture in await asyncio.to_thread(_lumas, frame):
+            face = faces.setdefault(face_id, _Face(shot=shot))
+            if face.shot != shot:
+                face.cuts.append(len(face.seconds))
+                face.shot = shot
+            face.seconds.append(times[frame.index])
+            face.luma.append(luma)
+            face.pictures.append(face.moments.with_frame(times[frame.index], picture))
+        on_frame(frame.index + 1)
+
+    await track_all(stages, info, threads, take)
     return await asyncio.to_thread(lambda: [_parts(face) for face in faces.values()])
 
 

@@ -36,6 +36,7 @@ from gateway.reports.appearance import (
     skin_light,
 )
 from gateway.reports.pictures import MOST_FRAMES, pictures_of
+from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float32, Float64, Int64, UInt8
 from services.common.face.crops import (
@@ -335,7 +336,7 @@ async def face_distance(stages: Stages, before: UInt8, after: UInt8) -> float:
     Raises:
         DubstageError: from the face stage.
     """
-    means = [await _mean_embedding(stages, crops) for crops in (before, after)]
+    means = [await until_done(partial(_mean_embedding, stages, crops)) for crops in (before, after)]
     return float(np.linalg.norm(means[0] - means[1]))
 
 

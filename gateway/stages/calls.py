@@ -1,13 +1,12 @@
 """Calls to stages: refuse a call that cannot end before its deadline, and repeat a unit of work on another replica.
 
-Some calls answer a whole video: tracking, features of speech, predicted motion. A stage that is a server ends every call at a
-deadline, and the next attempt would begin anew. Tracking takes most time, so before the work a short call measures the pace of
-tracking (`PaceProbe`). During the work, a call that turns out too slow is given up early (`CallPace`).
+Some calls answer a whole video. Where such a call can go on in another call (tracking, insides of mouths, turned portraits), the
+caller ends the call before the deadline (`CallTime`). Features of speech and predicted motion begin anew, so a call that turns out
+too slow for its deadline is given up early (`CallPace`).
 
 A unit of work (a pass, a window, a bank, a personalisation) gets a second attempt on another replica if its replica goes away.
 
-Stages are pure, so a second attempt gives the same bytes on a replica of the same kind (docs/determinism.md). The second attempt
-begins anew: all requests of the stream are made and sent again.
+Stages are pure, so a second attempt gives the same bytes on a replica of the same kind (docs/determinism.md).
 """
 
 from __future__ import annotations
@@ -54,12 +53,38 @@ async def all_replies(call: Callable[[], AsyncIterator[T]]) -> list[T]:
     return await until_done(work)
 
 
+_NEARLY_OVER: Final = 0.75
+"""Share of the deadline after which a call that can go on in another call is ended."""
+
+
+class CallTime:
+    """Time since the beginning of a call.
+
+    Args:
+        deadline_s: longest time of the call, seconds; None: the call has no deadline.
+        clock: returns the time, seconds.
+    """
+
+    def __init__(self, deadline_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = None if deadline_s is None else clock() + _NEARLY_OVER * deadline_s
+
+    @property
+    def nearly_over(self) -> bool:
+        """Whether most of the time is over, so that the caller ends the call at the next occasion."""
+        return self._until is not None and self._clock() > self._until
+
+
 _SAFE: Final = 0.9
 """Share of the deadline that the advised length takes."""
+_LEAST_S: Final = 10.0
+"""Seconds of answers from which the speed is believed."""
+_DOUBT_S: Final = 20.0
+"""After t seconds of answers, the foreseen time may exceed the deadline by the share _DOUBT_S / t: stages are slow for a while."""
 
 
-class _Pace:
-    """Pace of one call that answers the frames of a video in order.
+class CallPace:
+    """Pace of one call that answers the frames of a video in order, during the work.
 
     Args:
         deadline_s: longest time of the call, seconds; None: the call has no deadline.
@@ -87,83 +112,6 @@ class _Pace:
         # Instant and number of answers that the pace is measured from.
         self._first: tuple[float, int] | None = None
 
-    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequestError:
-        most = int(_SAFE * deadline_s * rate)
-        length = shown_time(most * self._seconds / self._num_frames)
-        return InvalidRequestError(
-            f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
-            f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
-            f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "
-            "of the command (without --stages and DUBSTAGE_STAGES_HOST), or raise DUBSTAGE_STAGE_DEADLINE_S of the gateway and "
-            "DUBSTAGE_MAX_DEADLINE_S of gateway and stages",
-            field="footage",
-        )
-
-
-_SLOWEST_RATE: Final = 10.0
-"""Frames per second that a stage reaches on every machine: videos that end in time at this pace need no probe. A face stage on one
-core answers 185."""
-_WINDOW_S: Final = 5.0
-"""Longest window of a probe, seconds."""
-_WINDOW_SHARE: Final = 0.05
-"""Longest window of a probe, as a share of the deadline."""
-_WINDOW_FRAMES: Final = 8
-"""Fewest frames of a window."""
-_WINDOWS: Final = 3
-"""Windows of a probe before a video is refused: a stage may be slow for a while."""
-
-
-class PaceProbe(_Pace):
-    """Pace of the first frames of a video, measured before the work that one long call would do."""
-
-    _windows = 0
-    _best_rate = 0.0
-
-    @property
-    def needed(self) -> bool:
-        """Whether the call might not end before its deadline."""
-        return self._deadline_s is not None and self._num_frames > _SLOWEST_RATE * self._deadline_s
-
-    def answered(self, done: int) -> bool:
-        """Count answers, and return whether the call is sure to end in time: the probe is over.
-
-        Args:
-            done: frames that are answered, together.
-
-        Raises:
-            InvalidRequestError: even at the fastest pace so far, the call would end after its deadline.
-        """
-        if self._deadline_s is None:
-            return True
-        now = self._clock()
-        if self._first is None:
-            # The time before the first answer is the stage's start.
-            self._first = (now, done)
-            return False
-        began, before = self._first
-        spent, frames = now - began, done - before
-        if frames < _WINDOW_FRAMES or spent < min(_WINDOW_S, _WINDOW_SHARE * self._deadline_s):
-            return False
-        self._best_rate = max(self._best_rate, frames / spent)
-        self._windows += 1
-        self._first = (now, done)
-        total_s = self._num_frames / self._best_rate
-        if total_s <= self._deadline_s:
-            return True
-        if self._windows == _WINDOWS:
-            raise self._too_long(self._best_rate, total_s, self._deadline_s)
-        return False
-
-
-_LEAST_S: Final = 10.0
-"""Seconds of answers from which the speed is believed."""
-_DOUBT_S: Final = 20.0
-"""After t seconds of answers, the foreseen time may exceed the deadline by the share _DOUBT_S / t: stages are slow for a while."""
-
-
-class CallPace(_Pace):
-    """Pace of the call itself, during the work."""
-
     def answered(self, done: int) -> None:
         """Count answers.
 
@@ -187,6 +135,18 @@ class CallPace(_Pace):
         total_s = now - self._began + (self._num_frames - done) / rate
         if total_s > self._deadline_s * (1.0 + _DOUBT_S / spent):
             raise self._too_long(rate, total_s, self._deadline_s)
+
+    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequestError:
+        most = int(_SAFE * deadline_s * rate)
+        length = shown_time(most * self._seconds / self._num_frames)
+        return InvalidRequestError(
+            f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
+            f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
+            f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "
+            "of the command (without --stages and DUBSTAGE_STAGES_HOST), or raise DUBSTAGE_STAGE_DEADLINE_S of the gateway and "
+            "DUBSTAGE_MAX_DEADLINE_S of gateway and stages",
+            field="footage",
+        )
 
 
 def shown_time(seconds: float) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,16 @@ from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2 as pb
 from services.common.errors import InvalidRequestError
-from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, face_shape_problem
+from services.common.face.crops import (
+    MAX_FRAME_PX,
+    MAX_HEAD_PX,
+    MAX_SCALE,
+    MIN_SCALE,
+    POSE_NUMBERS,
+    face_shape_problem,
+    poses_of_numbers,
+)
+from services.common.face.hands import MAX_HANDS, NUM_HAND_LANDMARKS
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.morphable_models import DEFAULT_MODEL
@@ -28,11 +38,27 @@ from services.common.wire.messages import (
     ref_to_proto,
     timeline_from_proto,
 )
-from services.face.types import FaceCoefficients, FrameFaces, Reason, TrackedFace, TrackOptions
+from services.common.wire.stream_state import StateColumn
+from services.common.wire.stream_state import state_from_proto as wire_state_from_proto
+from services.common.wire.stream_state import state_to_proto as wire_state_to_proto
+from services.face.fitting.streaming import StreamSizes
+from services.face.quality import LOWER, UPPER, has_eyes
+from services.face.tracking import (
+    COLOUR_CLASSES,
+    EMBEDDING_SIZE,
+    NUM_SHAPE_POINTS,
+    RECENT_CHANGES,
+    SMALL_PICTURE,
+    TrackerState,
+)
+from services.face.types import MAX_FACES, FaceCoefficients, FrameFaces, Reason, TrackedFace, TrackOptions
 
 _PREFIX: Final = "FRAME_REASON_"
 MAX_SIDE: Final = 16_384
 """Largest side of a picture, pixels."""
+MAX_PEOPLE: Final = 4096
+"""Most people of a stream whose state is answered."""
+_LEAST_SIDE: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +140,162 @@ def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
     )
 
 
+_LAYOUT: Final = 1
+"""Number of the layout of tracker states. A change of what the tracker keeps between frames increments it."""
+_MOST_INDEX: Final = 1 << 53
+_MOST_COLOUR: Final = 1e4
+_MOST_COEFFICIENT: Final = 1e4
+_NUM_VIEW: Final = 4
+
+
+def state_columns(half_width: int, fitted: StreamSizes | None) -> dict[str, StateColumn]:
+    """Return what the arrays of a tracker's state must be. P people, L looks, V verdicts, A followed faces, F frames, R readings.
+
+    Args:
+        half_width: of the smoothing window.
+        fitted: sizes of the fit's arrays; None: no model is fitted.
+    """
+    readings = 2 * half_width * MAX_FACES
+    index, face = partial(StateColumn, np.int64, high=_MOST_INDEX), partial(StateColumn, np.int64, high=MAX_PEOPLE, most=MAX_FACES)
+    head, colour = (
+        partial(StateColumn, low=-MAX_HEAD_PX, high=MAX_HEAD_PX),
+        partial(StateColumn, low=-_MOST_COLOUR, high=_MOST_COLOUR),
+    )
+    place = partial(StateColumn, low=-MAX_FRAME_PX, high=MAX_FRAME_PX)
+    pose = partial(place, np.float64)
+    number = partial(StateColumn, low=-_MOST_COEFFICIENT, high=_MOST_COEFFICIENT)
+    columns = {
+        "stream": index((4,)),
+        "shots.picture": StateColumn(np.uint8, SMALL_PICTURE, high=255),
+        "shots.colours": StateColumn(np.float32, COLOUR_CLASSES, high=1.0),
+        "shots.changes": StateColumn(np.float64, ("C",), high=255.0, most=RECENT_CHANGES),
+        "people.shape": head(np.float64, ("P", NUM_SHAPE_POINTS, 2), most=MAX_PEOPLE),
+        "people.readings": index(("P",)),
+        "people.place": place(np.float64, ("P", 2)),
+        "people.scale": StateColumn(np.float64, ("P",), low=MIN_SCALE, high=MAX_SCALE),
+        "people.shot": index(("P",)),
+        "people.read": index(("P",)),
+        "looks.face": face(("L",), most=MAX_PEOPLE),
+        "looks.lower": colour(np.float64, ("L", len(LOWER), 3)),
+        "looks.upper": colour(np.float64, ("L", len(UPPER), 3)),
+        "looks.variance": StateColumn(np.float64, ("L", len(LOWER), 3), high=_MOST_COLOUR**2),
+        "looks.yaw": StateColumn(np.float64, ("L",), low=-180.0, high=180.0),
+        "looks.readings": index(("L",), low=1),
+        "verdicts.face": face(("V",)),
+        "verdicts.reason": index(("V",)),
+        "verdicts.covered": StateColumn(np.bool_, ("V",)),
+        "active.face": face(("A",)),
+        "active.region": place(np.float64, ("A", 4)),
+        "frames.cut": StateColumn(np.bool_, ("F",), most=2 * half_width),
+        "readings.frame": index(("R",), most=readings),
+        "readings.face": face(("R",), most=readings),
+        "readings.pose": pose(("R", POSE_NUMBERS)),
+        "readings.landmarks": head(np.float32, ("R", NUM_LANDMARKS, 3)),
+        "readings.view": StateColumn(np.float64, ("R", _NUM_VIEW), high=1.001),
+        "readings.lips": StateColumn(np.bool_, ("R",)),
+        "embeddings.reading": index(("E",), most=readings),
+        "embeddings.vector": StateColumn(np.float32, ("E", EMBEDDING_SIZE), low=-10.0, high=10.0),
+        "hands.reading": index(("H",), most=readings * MAX_HANDS),
+        "hands.points": place(np.float32, ("H", NUM_HAND_LANDMARKS, 2)),
+    }
+    if fitted is not None and not fitted.known:
+        columns["fitted.face"] = face(("I",), most=MAX_PEOPLE)
+        columns["fitted.identity"] = number(np.float32, ("I", fitted.identity))
+    if fitted is not None and fitted.colours:
+        columns["fits.face"], columns["fits.frame"] = face(("K",), most=MAX_PEOPLE), index(("K",))
+        columns["fits.expression"] = number(np.float32, ("K", fitted.expression))
+        columns["fits.pose"] = pose(("K", POSE_NUMBERS))
+        columns["fits.error"] = StateColumn(np.float32, ("K",), high=MAX_HEAD_PX)
+        columns["fits.light"] = number(np.float64, ("K", 9, 3))
+        columns["last.face"], columns["last.frame"] = face(("M",), most=MAX_PEOPLE), index(("M",))
+        columns["last.light"] = number(np.float64, ("M", 9, 3))
+        columns["last.correction"] = number(np.float64, ("M", fitted.expression))
+        columns["last.shift"] = number(np.float64, ("M", 6))
+    return columns
+
+
+def state_from_proto(request: pb.TrackRequest, options: TrackOptions, fitted: StreamSizes | None) -> TrackerState | None:
+    """Return the state that a stream's first message goes on from; None: a new stream begins.
+
+    Args:
+        options: options of the same message.
+        fitted: sizes of the fit's arrays; None: no model is fitted.
+
+    Raises:
+        InvalidRequestError: the state is none of a stream with these options.
+    """
+    if not request.config.HasField("resume"):
+        return None
+    field = "config.resume"
+    arrays = wire_state_from_proto(request.config.resume, _LAYOUT, state_columns(options.half_width, fitted), field)
+    next_frame, shot, width, height = arrays["stream"].tolist()
+
+    def refuse(name: str, problem: str) -> NoReturn:
+        raise InvalidRequestError(f"{field}.{name}: {problem}", field=f"{field}.{name}")
+
+    count, num_people, num_frames = len(arrays["readings.face"]), len(arrays["people.scale"]), len(arrays["frames.cut"])
+    if not 1 <= width <= MAX_SIDE or not 1 <= height <= MAX_SIDE:
+        refuse("stream", f"{width} x {height} pixels; a side has 1 to {MAX_SIDE}")
+    if not options.half_width <= num_frames <= next_frame + options.half_width:
+        refuse("frames.cut", f"{num_frames} frames before frame {next_frame} are not those of a window")
+    for name, limit in (
+        ("looks.face", num_people),
+        ("verdicts.face", num_people),
+        ("active.face", num_people),
+        ("readings.face", num_people),
+        ("readings.frame", num_frames),
+        ("embeddings.reading", count),
+        ("hands.reading", count),
+        ("verdicts.reason", len(Reason)),
+        ("people.shot", shot + 1),
+    ):
+        if (arrays[name] >= limit).any():
+            refuse(name, f"{arrays[name].max()} where numbers below {limit} are possible")
+    readings = arrays["readings.frame"] * (MAX_PEOPLE + 1) + arrays["readings.face"]
+    for name, values in (
+        ("looks.face", arrays["looks.face"]),
+        ("verdicts.face", arrays["verdicts.face"]),
+        ("active.face", arrays["active.face"]),
+        ("readings.face", readings),
+        ("embeddings.reading", arrays["embeddings.reading"]),
+    ):
+        if (np.diff(values) <= 0).any():
+            refuse(name, "the numbers do not ascend")
+    hands = arrays["hands.reading"]
+    if (np.diff(hands) < 0).any() or (np.bincount(hands, minlength=1) > MAX_HANDS).any():
+        refuse("hands.reading", f"the numbers do not ascend, or a face has more than {MAX_HANDS} hands")
+    if (arrays["active.region"][:, 2] < _LEAST_SIDE).any():
+        refuse("active.region", f"the side of a region is shorter than {_LEAST_SIDE:g} pixels")
+    for name in ("readings.pose", *(["fits.pose"] if "fits.pose" in arrays else [])):
+        for pose in poses_of_numbers(arrays[name]):
+            pose_from_proto(pose_to_proto(pose), f"{field}.{name}")
+    for landmarks in arrays["readings.landmarks"]:
+        if problem := face_shape_problem(landmarks) or ("" if has_eyes(landmarks) else "an eye has no width"):
+            refuse("readings.landmarks", f"these points are no face: {problem}")
+    return TrackerState(next_frame, (width, height), arrays)
+
+
+def state_to_proto(state: TrackerState) -> common_pb2.StreamState | None:
+    """Return a state as a message; None: it is too large."""
+    return wire_state_to_proto(state.arrays, _LAYOUT) if len(state.arrays["people.scale"]) <= MAX_PEOPLE else None
+
+
+def check_resumed(state: TrackerState, first: NumberedPicture) -> None:
+    """Raise InvalidRequestError unless a picture is the first one after a state, and as large as the pictures before."""
+    height, width = first.picture.shape[:2]
+    if first.frame_index != state.next_frame:
+        raise InvalidRequestError(
+            f"frame.frame_index: frame {state.next_frame} must follow the state in config.resume, got {first.frame_index}",
+            field="frame.frame_index",
+        )
+    if (width, height) != state.size:
+        raise InvalidRequestError(
+            f"frame.image: {width} x {height} pixels, and the state in config.resume is of pictures of {state.size[0]} x "
+            f"{state.size[1]}",
+            field="frame.image",
+        )
+
+
 def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None) -> NumberedPicture:
     """Return one frame.
 
@@ -140,15 +322,16 @@ def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None)
     return NumberedPicture(index, from_image(request.frame.image, "frame.image", channels=3, size=(width, height)))
 
 
-def frames_to_proto(frames: Sequence[FrameFaces]) -> pb.TrackResponse:
-    """Return the reply with these frames."""
+def frames_to_proto(frames: Sequence[FrameFaces], *, resumed: bool = False) -> pb.TrackResponse:
+    """Return the reply with these frames. `resumed`: whether the stream goes on from a state."""
     return pb.TrackResponse(
+        resumed=resumed,
         frames=[
             pb.FrameFaces(
                 frame_index=frame.frame_index, shot_cut=frame.shot_cut, faces=[face_to_proto(face) for face in frame.faces]
             )
             for frame in frames
-        ]
+        ],
     )
 
 

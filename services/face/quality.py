@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import cv2
 import numpy as np
@@ -106,6 +106,26 @@ class AppearanceMemory:
         self._yaw = 0.0
         self._readings = 0
 
+    def arrays(self) -> tuple[Float64, Float64, Float64, float, int]:
+        """Return what `of_arrays` takes, after the first `measure`."""
+        assert self._lower is not None, "nothing was measured yet"
+        return self._lower, self._upper, self._variance, self._yaw, self._readings
+
+    @classmethod
+    def of_arrays(cls, lower: Float64, upper: Float64, variance: Float64, yaw: float, readings: int) -> Self:
+        """Return the memory of which `arrays` are.
+
+        Args:
+            lower, upper: float64 [LOWER, 3] and [UPPER, 3], mean colours.
+            variance: float64 [LOWER, 3], of the lower colours.
+            yaw: mean turn of the head, degrees.
+            readings: number of measured frames.
+        """
+        memory = cls()
+        memory._lower, memory._upper, memory._variance = lower.copy(), upper.copy(), variance.copy()
+        memory._yaw, memory._readings = yaw, readings
+        return memory
+
     def measure(self, seen: SkinColours, yaw_degrees: float) -> float:
         """Return the share of the lower face, 0 to 1, that looks covered compared with earlier frames; 0 in the first frame.
 
@@ -173,6 +193,7 @@ COVER_ENDS: Final = 0.055
 """Share below which a cover ends. In hindsight, a cover begins where the share passed this value."""
 _BRIDGE_FRAMES: Final = 2
 """Longest gap, in frames, between frames that cannot be dubbed, that is left undubbed too, so that the mouth does not flicker."""
+_LEAST_EYE_PX: Final = 1e-3
 _OPEN_EYE: Final = 0.26
 _SHUT_EYE: Final = 0.10
 """Lid distance over eye width of open and shut eyes."""
@@ -274,3 +295,11 @@ def eye_closure(head_landmarks: npt.NDArray[np.float32]) -> float:
         for lids, corners in ((RIGHT_EYE_LIDS, RIGHT_EYE_CORNERS), (LEFT_EYE_LIDS, LEFT_EYE_CORNERS))
     ]
     return float(np.clip((_OPEN_EYE - np.mean(ratios)) / (_OPEN_EYE - _SHUT_EYE), 0.0, 1.0))
+
+
+def has_eyes(head_landmarks: Float32) -> bool:
+    """Return whether both eyes of a face, float32 [478, 3], have a width, so that `eye_closure` has a value."""
+    return all(
+        float(np.linalg.norm(head_landmarks[first, :2] - head_landmarks[second, :2])) > _LEAST_EYE_PX
+        for first, second in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS)
+    )

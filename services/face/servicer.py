@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2 as pb
 from dubstage.face.v1 import face_pb2_grpc
 from services.common.errors import InvalidRequestError
@@ -17,6 +18,7 @@ from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactSto
 from services.face.convert import (
     FitOrder,
     NumberedPicture,
+    check_resumed,
     fitting_from_proto,
     frames_to_proto,
     identity_frame_from_proto,
@@ -24,13 +26,15 @@ from services.face.convert import (
     identity_to_proto,
     options_from_proto,
     picture_from_proto,
+    state_from_proto,
+    state_to_proto,
 )
 from services.face.fitting.frames import FRAME_BYTES, MAX_FRAMES
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.model import FittableModels
 from services.face.fitting.streaming import StreamFitter
 from services.face.fitting.three_stage import ColouredFrames
-from services.face.tracking import FaceTracker, Networks
+from services.face.tracking import FaceTracker, Networks, TrackerState
 from services.face.types import FrameFaces
 
 
@@ -69,16 +73,25 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         options = options_from_proto(config)
         order = fitting_from_proto(config)
         fitter = None if order is None else await self._workers.run(self._fitter, order)
+        state = state_from_proto(config, options, fitter.sizes if fitter is not None else None)
+        every = config.config.state_every
         tracker: FaceTracker | None = None
         before: NumberedPicture | None = None
         async for request in requests:
             before = picture_from_proto(request, before)
             if tracker is None:
-                tracker = FaceTracker(self._networks(), options, first_frame=before.frame_index, fitter=fitter)
-            for reply in _replies(await self._workers.run(tracker.push, before.picture)):
+                if state is None:
+                    tracker = FaceTracker(self._networks(), options, first_frame=before.frame_index, fitter=fitter)
+                else:
+                    check_resumed(state, before)
+                    tracker = FaceTracker.resumed(self._networks(), options, state, fitter)
+            for reply in _replies(await self._workers.run(tracker.push, before.picture), state):
+                due = every and (reply.frames[0].frame_index + 1) % every == 0
+                if due and (found := await self._workers.run(_state_of, tracker)) is not None:
+                    reply.state.CopyFrom(found)
                 yield reply
         if tracker is not None:
-            for reply in _replies(await self._workers.run(tracker.finish)):
+            for reply in _replies(await self._workers.run(tracker.finish), state):
                 yield reply
 
     async def FitIdentity(  # noqa: N802  # the RPC's name
@@ -120,8 +133,12 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         return self._store.put_arrays(identity.arrays(), identity.metadata())
 
 
-def _replies(frames: Sequence[FrameFaces]) -> list[pb.TrackResponse]:
+def _state_of(tracker: FaceTracker) -> common_pb2.StreamState | None:
+    return state_to_proto(tracker.state())
+
+
+def _replies(frames: Sequence[FrameFaces], resumed: TrackerState | None) -> list[pb.TrackResponse]:
     count_frames(len(frames))
     for face in (face for frame in frames for face in frame.faces):
         count_reason(face.reason.value)
-    return [frames_to_proto([frame]) for frame in frames]
+    return [frames_to_proto([frame], resumed=resumed is not None) for frame in frames]

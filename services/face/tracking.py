@@ -13,17 +13,19 @@ embeddings of several frames tells people apart much better than the embedding o
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32, UInt8
-from services.common.face.crops import HeadPose, to_frame, to_head_space
+from services.common.array_types import Array, Float32, Float64, Int64, UInt8
+from services.common.face.crops import HeadPose, numbers_of_poses, poses_of_numbers, to_frame, to_head_space
+from services.common.face.hands import NUM_HAND_LANDMARKS
 from services.common.face.landmarks import (
     JAW,
     LEFT_EYE_CORNERS,
@@ -31,6 +33,7 @@ from services.common.face.landmarks import (
     LIPS_INNER,
     LIPS_OUTER,
     MOUTH_AREA,
+    NUM_LANDMARKS,
     NUM_LIPS,
     RIGHT_EYE_CORNERS,
 )
@@ -49,6 +52,8 @@ from services.face.detection import (
 from services.face.fitting.streaming import StreamFitter
 from services.face.hands import LOOK_FROM, HandNetwork, hands_before
 from services.face.quality import (
+    LOWER,
+    UPPER,
     AppearanceMemory,
     FrameVerdict,
     MouthView,
@@ -59,7 +64,7 @@ from services.face.quality import (
     visibility,
 )
 from services.face.smoothing import RawFace, raw_face, smooth
-from services.face.types import FaceEmbedding, FrameFaces, TrackedFace, TrackOptions
+from services.face.types import FaceEmbedding, FrameFaces, Reason, TrackedFace, TrackOptions
 
 _SIZE: Final = (64, 36)
 _BLOCKS: Final = (4, 3)
@@ -70,7 +75,12 @@ _PIXEL_CHANGE: Final = 15.0
 """... and the mean pixel by this many of 255 levels; pans stayed under 14.5."""
 _AGAINST_RECENT: Final = 2.5
 """... which is also this many times the median change of the frames before."""
-_RECENT_FRAMES: Final = 8
+RECENT_CHANGES: Final = 8
+"""Frames of the shot whose changes are kept."""
+SMALL_PICTURE: Final = (_SIZE[1], _SIZE[0], 3)
+"""Shape of the small picture that frames are compared by."""
+COLOUR_CLASSES: Final = (_BLOCKS[0] * _BLOCKS[1], 64)
+"""Shape of the shares of the colour classes in each block."""
 
 
 class ShotDetector:
@@ -78,7 +88,7 @@ class ShotDetector:
 
     def __init__(self) -> None:
         self._previous: tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]] | None = None
-        self._changes: deque[float] = deque(maxlen=_RECENT_FRAMES)
+        self._changes: deque[float] = deque(maxlen=RECENT_CHANGES)
 
     def push(self, picture: npt.NDArray[np.uint8]) -> bool:
         """Return whether uint8 RGB [H, W, 3] begins a new shot; False for the first frame."""
@@ -94,6 +104,24 @@ class ShotDetector:
         if cut:
             self._changes.clear()
         return cut
+
+    def arrays(self) -> dict[str, Array]:
+        """Return what `set_arrays` takes, after the first frame."""
+        assert self._previous is not None, "no frame was taken yet"
+        picture, colours = self._previous
+        return {"picture": picture.astype(np.uint8), "colours": colours, "changes": np.array(self._changes, np.float64)}
+
+    def set_arrays(self, picture: UInt8, colours: Float32, changes: Float64) -> None:
+        """Go on from the arrays of another detector.
+
+        Args:
+            picture: uint8 [36, 64, 3], the last frame.
+            colours: float32 [12, 64], shares of the colour classes in each block of the last frame.
+            changes: float64 [C], C <= 8, mean changes of the last pixels.
+        """
+        self._previous = picture.astype(np.int16), colours
+        self._changes.clear()
+        self._changes.extend(changes.tolist())
 
 
 def _describe(picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
@@ -166,6 +194,8 @@ def aligned_crop(picture: UInt8, landmarks: Float32, pose: HeadPose) -> UInt8:
 
 
 _POINTS: Final = np.array(sorted(set(range(468)) - set(LIPS_OUTER + LIPS_INNER + JAW)), dtype=np.intp)
+NUM_SHAPE_POINTS: Final = len(_POINTS)
+"""Points of a person's mean shape."""
 _FACE_WIDTH_PX: Final = 185.0
 _MEMORY_FRAMES: Final = 50
 """Number of last readings that the mean shape follows, about."""
@@ -223,6 +253,30 @@ class IdentityBook:
             return best[1]
         self._persons.append(_KnownPerson(_shape(face), 0, face.pose.translation[:2], face.pose.scale, shot))
         return len(self._persons) - 1
+
+    def arrays(self) -> dict[str, Array]:
+        """Return what `set_arrays` takes, of P persons."""
+        people = self._persons
+        return {
+            "shape": np.array([person.shape for person in people], np.float64).reshape(len(people), len(_POINTS), 2),
+            "readings": np.array([person.readings for person in people], np.int64),
+            "place": np.array([person.place for person in people], np.float64).reshape(len(people), 2),
+            "scale": np.array([person.scale for person in people], np.float64),
+            "shot": np.array([person.shot for person in people], np.int64),
+        }
+
+    def set_arrays(self, shape: Float64, readings: Int64, place: Float64, scale: Float64, shot: Int64) -> None:
+        """Go on from the arrays of another book.
+
+        Args:
+            shape: float64 [P, N, 2], mean shapes, head space.
+            readings: int64 [P], readings of each mean shape.
+            place: float64 [P, 2], last places, frame pixels.
+            scale: float64 [P], last sizes, frame pixels per head-space pixel.
+            shot: int64 [P], shots in which the persons were last seen.
+        """
+        columns = zip(shape, readings.tolist(), place, scale.tolist(), shot.tolist(), strict=True)
+        self._persons = [_KnownPerson(points.copy(), *rest) for points, *rest in columns]
 
     def observe(self, face_id: int, face: RawFace, shot: int, *, whole: bool) -> None:
         """Remember a reading. The shape is kept only where the whole face is seen."""
@@ -292,6 +346,28 @@ class Networks:
             self.hands.close()
 
 
+@dataclass(frozen=True, slots=True)
+class TrackerState:
+    """State of a tracker after it has finished a frame, without pictures.
+
+    Attributes:
+        next_frame: the next frame to finish. Pictures are given again from this frame on.
+        size: width and height of the pictures, pixels.
+        arrays: all else, by the names of `state_columns`.
+    """
+
+    next_frame: int
+    size: tuple[int, int]
+    arrays: Mapping[str, Array]
+
+
+_REASONS: Final = tuple(Reason)
+
+
+def _numbers_of_view(reading: _Reading) -> tuple[float, float, float, float]:
+    return reading.view.confidence, reading.view.seen, reading.view.foreign, reading.foreign_colours
+
+
 class FaceTracker:
     """Tracker of the faces of one stream. The result depends on the pictures alone, not on timing or on earlier streams."""
 
@@ -312,11 +388,19 @@ class FaceTracker:
         self._next_in = first_frame
         self._next_out = first_frame
         self._shot = 0
+        self._size = (0, 0)
+        # Frames of the window whose pictures are still to come, after `resumed`.
+        self._without_picture: deque[int] = deque()
 
     def push(self, picture: npt.NDArray[np.uint8]) -> list[FrameFaces]:
         """Take the next frame, uint8 RGB [H, W, 3]. Return the completed frames: none, or the frame `half_width` earlier."""
+        if self._without_picture:
+            place = self._without_picture.popleft()
+            self._window[place] = replace(self._window[place], picture=picture)
+            return []
         index = self._next_in
         self._next_in += 1
+        self._size = picture.shape[1], picture.shape[0]
         cut = self._shots.push(picture)
         if cut:
             self._active.clear()
@@ -334,7 +418,100 @@ class FaceTracker:
 
     def finish(self) -> list[FrameFaces]:
         """Return the frames still outstanding, after the last push."""
-        return [self._emit() for _ in range(self._next_in - self._next_out)]
+        return [self._emit() for _ in range(self._next_in - self._next_out - len(self._without_picture))]
+
+    def state(self) -> TrackerState:
+        """Return the state after a `push` that returned a frame."""
+        frames = list(self._window)
+        found = [(place, face_id, reading) for place, frame in enumerate(frames) for face_id, reading in frame.readings.items()]
+        readings = [reading for _, _, reading in found]
+        looks = {face_id: look.arrays() for face_id, look in sorted(self._looks.items())}
+        verdicts = sorted(self._verdicts.items())
+        hands = [(row, hand) for row, reading in enumerate(readings) if reading.hands is not None for hand in reading.hands]
+        measured = [(row, reading.embedding) for row, reading in enumerate(readings) if reading.embedding is not None]
+        width, height = self._size
+        people = self._people.arrays()
+        arrays: dict[str, Array] = {
+            "stream": np.array([self._next_out, self._shot, width, height], np.int64),
+            **{f"shots.{name}": array for name, array in self._shots.arrays().items()},
+            **{f"people.{name}": array for name, array in people.items()},
+            "people.read": np.array([self._times_read[face_id] for face_id in range(len(people["scale"]))], np.int64),
+            "looks.face": np.array(list(looks), np.int64),
+            "looks.lower": np.array([look[0] for look in looks.values()], np.float64).reshape(-1, len(LOWER), 3),
+            "looks.upper": np.array([look[1] for look in looks.values()], np.float64).reshape(-1, len(UPPER), 3),
+            "looks.variance": np.array([look[2] for look in looks.values()], np.float64).reshape(-1, len(LOWER), 3),
+            "looks.yaw": np.array([look[3] for look in looks.values()], np.float64),
+            "looks.readings": np.array([look[4] for look in looks.values()], np.int64),
+            "verdicts.face": np.array([face_id for face_id, _ in verdicts], np.int64),
+            "verdicts.reason": np.array([_REASONS.index(verdict.reason) for _, verdict in verdicts], np.int64),
+            "verdicts.covered": np.array([verdict.covered for _, verdict in verdicts], np.bool_),
+            "active.face": np.array(list(self._active), np.int64),
+            "active.region": np.array(list(self._active.values()), np.float64).reshape(-1, 4),
+            "frames.cut": np.array([frame.shot_cut for frame in frames], np.bool_),
+            "readings.frame": np.array([place for place, _, _ in found], np.int64),
+            "readings.face": np.array([face_id for _, face_id, _ in found], np.int64),
+            "readings.pose": numbers_of_poses([reading.raw.pose for reading in readings]),
+            "readings.landmarks": np.array([reading.raw.head_landmarks for reading in readings], np.float32).reshape(
+                -1, NUM_LANDMARKS, 3
+            ),
+            "readings.view": np.array([_numbers_of_view(reading) for reading in readings], np.float64).reshape(-1, 4),
+            "readings.lips": np.array([reading.view.lips_seen for reading in readings], np.bool_),
+            "embeddings.reading": np.array([row for row, _ in measured], np.int64),
+            "embeddings.vector": np.array([each.vector for _, each in measured], np.float32).reshape(-1, EMBEDDING_SIZE),
+            "hands.reading": np.array([row for row, _ in hands], np.int64),
+            "hands.points": np.array([hand for _, hand in hands], np.float32).reshape(-1, NUM_HAND_LANDMARKS, 2),
+        }
+        if self._fitter is not None:
+            arrays |= self._fitter.arrays()
+        return TrackerState(self._next_out, self._size, arrays)
+
+    @classmethod
+    def resumed(cls, networks: Networks, options: TrackOptions, state: TrackerState, fitter: StreamFitter | None = None) -> Self:
+        """Return a tracker that goes on from the state of a tracker with the same options.
+
+        The next picture is that of frame `state.next_frame`. The tracker has read this frame and the `half_width` - 1 frames after
+        it already, and needs their pictures to look for hands.
+        """
+        tracker, arrays = cls(networks, options, first_frame=state.next_frame, fitter=fitter), state.arrays
+        tracker._shot, tracker._size = int(arrays["stream"][1]), state.size
+        tracker._shots.set_arrays(*(arrays[f"shots.{name}"] for name in ("picture", "colours", "changes")))
+        tracker._people.set_arrays(*(arrays[f"people.{name}"] for name in ("shape", "readings", "place", "scale", "shot")))
+        tracker._times_read.update(dict(enumerate(arrays["people.read"].tolist())))
+        looks = [arrays[f"looks.{name}"] for name in ("lower", "upper", "variance", "yaw", "readings")]
+        for face_id, lower, upper, variance, yaw, count in zip(arrays["looks.face"].tolist(), *looks, strict=True):
+            tracker._looks[face_id] = AppearanceMemory.of_arrays(lower, upper, variance, float(yaw), int(count))
+        verdicts = zip(*(arrays[f"verdicts.{name}"].tolist() for name in ("face", "reason", "covered")), strict=True)
+        tracker._verdicts = {face_id: FrameVerdict(_REASONS[reason], covered) for face_id, reason, covered in verdicts}
+        regions = zip(arrays["active.face"].tolist(), arrays["active.region"].tolist(), strict=True)
+        tracker._active = {face_id: FaceRegion(*region) for face_id, region in regions}
+        tracker._restore_window(arrays)
+        if fitter is not None:
+            fitter.set_arrays(arrays)
+        return tracker
+
+    def _restore_window(self, arrays: Mapping[str, Array]) -> None:
+        cuts = arrays["frames.cut"].tolist()
+        self._next_in = self._next_out + self._options.half_width
+        vectors = dict(zip(arrays["embeddings.reading"].tolist(), arrays["embeddings.vector"], strict=True))
+        hands: dict[int, list[Float32]] = {}
+        for row, hand in zip(arrays["hands.reading"].tolist(), arrays["hands.points"], strict=True):
+            hands.setdefault(row, []).append(hand)
+        readings: list[dict[int, _Reading]] = [{} for _ in cuts]
+        poses = poses_of_numbers(arrays["readings.pose"])
+        columns = (arrays[f"readings.{name}"].tolist() for name in ("frame", "face", "view", "lips"))
+        for row, (place, face_id, view, lips) in enumerate(zip(*columns, strict=True)):
+            confidence, seen, foreign, foreign_colours = view
+            readings[place][face_id] = _Reading(
+                RawFace(poses[row], arrays["readings.landmarks"][row]),
+                MouthView(confidence, poses[row], seen, lips, foreign),
+                foreign_colours,
+                FaceEmbedding(NETWORK, vectors[row]) if row in vectors else None,
+                np.stack(hands[row]) if row in hands else None,
+            )
+        first = self._next_in - len(cuts)
+        nothing = np.empty((0, 0, 3), np.uint8)
+        self._window.extend(_Frame(first + place, cuts[place], readings[place], nothing) for place in range(len(cuts)))
+        self._without_picture.extend(place for place in range(len(cuts)) if first + place >= self._next_out)
 
     def _read(self, picture: npt.NDArray[np.uint8], index: int) -> dict[int, _Reading]:
         found: dict[int, MeshReading] = {}

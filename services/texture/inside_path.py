@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, NUM_LIPS, mouth_opening
 from services.common.face.mouth_bank import WINDOW, MouthBank, share_between, window_costs
 from services.texture.types import TargetFrame, check_order
@@ -138,8 +139,10 @@ class InsidePath:
     def push(self, frame: TargetFrame) -> list[InsideSource]:
         """Take the next frame, and return the frames that are decided now, in order.
 
+        A frame with `context_only` was decided before, and is not returned: the path goes on from its `inside_frame_index`.
+
         Raises:
-            InvalidRequestError: the frame's index does not increase.
+            InvalidRequestError: the frame's index does not increase, or the bank does not have its `inside_frame_index`.
         """
         check_order(frame.frame_index, self._last_index)
         decided: list[InsideSource] = []
@@ -148,6 +151,11 @@ class InsidePath:
             self._past.extend([frame.mouth] * WINDOW)
         self._last_index = frame.frame_index
         self._past.append(frame.mouth)
+        if frame.context_only:
+            decided += self.finish()
+            if frame.inside_frame_index is not None:
+                self._least = self._ending_with(self._window_of(frame.inside_frame_index))
+            return decided
         costs = window_costs(self._costs.bank, np.stack(self._past), frame.pose.rotation)
         visible = visible_share(frame.mouth)
         if self._least is None or visible == 0.0:
@@ -169,6 +177,21 @@ class InsidePath:
         self._least = None
         return decided
 
+    def _ending_with(self, window: int) -> Float32:
+        """Return the least costs of paths that all end with a window, float32 [W]."""
+        least = np.full(len(self._costs.rows), np.inf, np.float32)
+        least[window] = 0.0
+        return least
+
+    def _window_of(self, bank_frame_index: int) -> int:
+        (found,) = np.nonzero(self._costs.footage == bank_frame_index)
+        if not len(found):
+            raise InvalidRequestError(
+                f"frame.inside_frame_index: the bank answers no frame {bank_frame_index}: give the answer for this frame",
+                field="frame.inside_frame_index",
+            )
+        return int(found[0])
+
     def _step(self, least: Float32, visible: np.float32) -> tuple[Float32, Rows]:
         """Return the least cost to reach each window, float32 [W], and the window before each window, int [W]."""
         sources = np.argsort(least, kind="stable")[:_LEFT]
@@ -186,8 +209,7 @@ class InsidePath:
         if self._least is None:
             return []
         window = int(np.argmin(self._least))
-        self._least = np.full_like(self._least, np.inf)
-        self._least[window] = 0.0
+        self._least = self._ending_with(window)
         decided = []
         for frame_index, before in reversed(self._open):
             decided.append(InsideSource(frame_index, int(self._costs.footage[window])))

@@ -140,7 +140,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
     ]
     return {
         "audio.ExtractFeatures": [_sound()],
-        "face.Track": [_pictures(), [_tracking("mediapipe_468"), *_pictures()[1:]]],
+        "face.Track": [_pictures(), [_tracking("mediapipe_468"), *_pictures()[1:]], _resumed(call)],
         "face.FitIdentity": [tracked],
         "motion.PredictMotion": [
             [_motion_config(method, refs[style]), motion_pb2.PredictMotionRequest(features=talking)]
@@ -159,12 +159,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "motion.ListModels": [[motion_pb2.ListModelsRequest()]],
         "texture.BuildBank": [_bank()],
         "texture.RetrieveWarp": [[texture_pb2.RetrieveWarpRequest(config=config), *_targets(3)] for config in warps],
-        "texture.SelectInsides": [
-            [
-                texture_pb2.SelectInsidesRequest(config=texture_pb2.SelectInsidesConfig(bank=refs["bank"])),
-                *(texture_pb2.SelectInsidesRequest(frame=frame) for frame in _target_frames(3)),
-            ]
-        ],
+        "texture.SelectInsides": [_path(refs["bank"]), _path_that_goes_on(call, refs["bank"])],
         "texture.SelectFrames": [[_selection()]],
         "texture.MatchBackgrounds": [[_matching()]],
         "texture.RotatePortrait": [[portrait_to_proto(a_portrait(), LANDMARKS, POSE, refs["identity"]), _turn(0), _turn(1)]],
@@ -341,6 +336,32 @@ def _tracked(call: Call) -> list[Message]:
     face = answer.frames[0].faces[0]  # type: ignore[attr-defined]
     frame = face_pb2.FitIdentityFrame(image=pictures[1].frame.image, face=face)  # type: ignore[attr-defined]
     return [face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig()), face_pb2.FitIdentityRequest(frame=frame)]
+
+
+def _resumed(call: Call) -> list[Message]:
+    """A stream that goes on from the state of another stream."""
+    config, *pictures = _pictures()
+    config.config.smoothing_half_width, config.config.state_every = 1, 1  # type: ignore[attr-defined]
+    (answer, *_) = call("face", "/dubstage.face.v1.FaceService/Track", [config, *pictures])
+    config.config.resume.CopyFrom(answer.state)  # type: ignore[attr-defined]
+    last = face_pb2.TrackRequest()
+    last.CopyFrom(pictures[1])
+    last.frame.frame_index += 1
+    return [config, pictures[1], last]
+
+
+def _path(bank: common_pb2.ArtefactRef) -> list[Message]:
+    config = texture_pb2.SelectInsidesRequest(config=texture_pb2.SelectInsidesConfig(bank=bank))
+    return [config, *(texture_pb2.SelectInsidesRequest(frame=frame) for frame in _target_frames(3))]
+
+
+def _path_that_goes_on(call: Call, bank: common_pb2.ArtefactRef) -> list[Message]:
+    """A path that begins with the answer of an earlier path."""
+    config, first, *rest = _path(bank)
+    (answer, *_) = call("texture", "/dubstage.texture.v1.TextureService/SelectInsides", [config, first, *rest])
+    first.frame.context_only = True  # type: ignore[attr-defined]
+    first.frame.inside_frame_index = answer.bank_frame_index  # type: ignore[attr-defined]
+    return [config, first, *rest]
 
 
 def _heard(frames: int) -> SpeechFeatures:

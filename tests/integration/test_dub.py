@@ -15,10 +15,9 @@ from gateway.media.output import OutputFile, commit_with
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
-from gateway.stages import calls
 from tests.integration.client_calls import dubbing
-from tests.integration.servers import RunningGateway, RunningStages, StartGateway
-from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
+from tests.integration.servers import RunningGateway, RunningStages
+from tests.integration.videos import NUM_FRAMES, Media
 from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of
 
 
@@ -123,24 +122,6 @@ def test_footage_without_video_fails(gateway: RunningGateway, media: Media) -> N
         client.dub(connection, **dubbing("from_text.mp4", footage="text.mp4")).wait(timeout_s=300)
     assert caught.value.reason == "MEDIA_UNSUPPORTED"
     assert not list(media.root.glob("*from_text*"))
-
-
-def test_tracking_deadline_limits_length(
-    start_gateway: StartGateway, media: Media, carphone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Footage that cannot be tracked within the deadline is refused with the length that can."""
-    write_short_clip(carphone, media.root / "too_long.mp4", NUM_FRAMES, times=30)
-    monkeypatch.setattr(calls, "_LEAST_S", 0.3)
-    monkeypatch.setattr(calls, "_DOUBT_S", 0.0)
-    seen: list[pb.OperationProgress] = []
-    with start_gateway(stage_deadline_s=2.0).connect() as connection, pytest.raises(DubstageCallError) as caught:
-        client.dub(connection, **dubbing("never.mp4", footage="too_long.mp4")).wait(timeout_s=300, on_progress=seen.append)
-    assert caught.value.reason == "INVALID_REQUEST"
-    assert caught.value.field == "footage_uri"
-    assert "too_long.mp4 is too long for stages that are servers" in caught.value.message
-    assert "one call may last 0:00:02, which is enough for" in caught.value.message
-    assert max((told.done for told in seen if told.step == pb.OPERATION_STEP_TRACK), default=0) < 30 * NUM_FRAMES
-    assert not list(media.root.glob("*never*"))
 
 
 def test_footage_without_face_passes_through(gateway: RunningGateway, media: Media) -> None:

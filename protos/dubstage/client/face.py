@@ -97,11 +97,13 @@ class TrackedFrame:
     Attributes:
         frame_index: number of the frame.
         shot_cut: whether a new shot begins with the frame.
+        state: in the frames that `state_every` of `track` asked for, where another call goes on after this frame; otherwise None.
     """
 
     frame_index: int
     shot_cut: bool
     faces: tuple[Face, ...]
+    state: common_pb2.StreamState | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,9 @@ def _face(message: pb.FaceTrack) -> Face:
 
 def _tracked(reply: pb.TrackResponse) -> Iterator[TrackedFrame]:
     for frame in reply.frames:
-        yield TrackedFrame(frame.frame_index, frame.shot_cut, tuple(_face(face) for face in frame.faces))
+        # The state is that after the last of the frames.
+        state = reply.state if reply.HasField("state") and frame is reply.frames[-1] else None
+        yield TrackedFrame(frame.frame_index, frame.shot_cut, tuple(_face(face) for face in frame.faces), state)
 
 
 def _identity(reply: pb.FitIdentityResponse) -> Identity:
@@ -178,6 +182,8 @@ def track(
     identity: Artefact | None = None,
     fit_colours: bool = False,
     embed_every: int = 0,
+    state_every: int = 0,
+    resume: common_pb2.StreamState | None = None,
 ) -> Requests[Picture, pb.TrackRequest]:
     """Yield a TrackedFrame for each frame, while frames are read.
 
@@ -191,6 +197,8 @@ def track(
         identity: from `fit_identity`: every face is fitted with this person's shape.
         fit_colours: fit the colours of every frame too, with the frame's own light; needs `identity`.
         embed_every: answer the embedding of a face in its first frame, and in every such frame of the face after that; 0: never.
+        state_every: answer the state of the stream with each frame whose index + 1 is a multiple of this number; 0: never.
+        resume: `state` of a frame of an earlier call with the same arguments. `first_frame` is the frame after that frame.
     """
     config = pb.TrackConfig(
         timeline=as_timeline(timeline),
@@ -200,6 +208,8 @@ def track(
         identity=as_artefact(identity),
         fit_colours=fit_colours,
         embed_every=embed_every,
+        state_every=state_every,
+        resume=resume,
     )
     numbers = itertools.count(first_frame)
 

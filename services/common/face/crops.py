@@ -197,6 +197,21 @@ def weak_perspective_of(poses: Sequence[HeadPose]) -> WeakPerspective:
     )
 
 
+POSE_NUMBERS: Final = 13
+"""Numbers of a head pose: scale, rotation by rows, translation."""
+
+
+def numbers_of_poses(poses: Sequence[HeadPose]) -> Float64:
+    """Return head poses as float64 [N, 13]: scale, rotation by rows, translation."""
+    numbers = [(pose.scale, *pose.rotation.ravel(), *pose.translation) for pose in poses]
+    return np.array(numbers, np.float64).reshape(-1, POSE_NUMBERS)
+
+
+def poses_of_numbers(numbers: Float64) -> list[HeadPose]:
+    """Return the head poses of `numbers_of_poses`, exactly."""
+    return [HeadPose(float(row[0]), row[1:10].reshape(3, 3), row[10:]) for row in numbers]
+
+
 def head_poses_of(camera: WeakPerspective) -> list[HeadPose]:
     """Return one HeadPose per frame of a camera with one leading axis T, or with none."""
     scale, rotation, translation = (

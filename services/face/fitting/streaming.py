@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32, Float64
-from services.common.face.crops import HeadPose, to_frame, weak_perspective_of
+from services.common.array_types import Array, Float32, Float64
+from services.common.face.crops import (
+    HeadPose,
+    head_poses_of,
+    numbers_of_poses,
+    poses_of_numbers,
+    to_frame,
+    weak_perspective_of,
+)
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.geometry.camera import WeakPerspective
@@ -31,6 +39,22 @@ class _FittedPerson:
 
     identity: Float32
     base: Float64
+
+
+class StreamSizes(NamedTuple):
+    """Sizes of the arrays of a stream.
+
+    Attributes:
+        identity: number of identity coefficients.
+        expression: number of expression coefficients.
+        known: whether the identity is given.
+        colours: whether the colours of every frame are fitted.
+    """
+
+    identity: int
+    expression: int
+    known: bool
+    colours: bool
 
 
 class StreamFitter:
@@ -66,6 +90,49 @@ class StreamFitter:
         if self._colours is not None:
             found = self._colours.fit(face_id, frame, raw, picture)
             self._fits[face_id, frame], self._lights[face_id, frame] = found.fits, found.light
+
+    @property
+    def sizes(self) -> StreamSizes:
+        """Sizes of the arrays that `arrays` returns."""
+        model = self._face.model
+        return StreamSizes(model.num_identity, model.num_expression, self._known is not None, self._colours is not None)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return what `set_arrays` takes. Fits to landmarks are not among the arrays: they are found again from the readings."""
+        found: dict[str, Array] = {}
+        if self._known is None:
+            people = sorted(self._people.items())
+            identities = [person.identity for _, person in people]
+            found["fitted.face"] = np.array([face_id for face_id, _ in people], np.int64)
+            found["fitted.identity"] = np.array(identities, np.float32).reshape(-1, self._face.model.num_identity)
+        if self._colours is not None:
+            keys = sorted(self._lights)
+            fits = [self._fits[key] for key in keys]
+            poses = [pose for fit in fits for pose in head_poses_of(fit.poses())]
+            expressions = [fit.expression for fit in fits]
+            found["fits.face"] = np.array([face_id for face_id, _ in keys], np.int64)
+            found["fits.frame"] = np.array([frame for _, frame in keys], np.int64)
+            found["fits.expression"] = np.array(expressions, np.float32).reshape(-1, self._face.model.num_expression)
+            found["fits.pose"] = numbers_of_poses(poses)
+            found["fits.error"] = np.array([fit.error[0] for fit in fits], np.float32)
+            found["fits.light"] = np.array([self._lights[key] for key in keys], np.float64).reshape(-1, 9, 3)
+            found |= {f"last.{name}": array for name, array in self._colours.arrays().items()}
+        return found
+
+    def set_arrays(self, arrays: Mapping[str, Array]) -> None:
+        """Go on from the arrays of another stream with the same model, identity and colours."""
+        if self._known is None:
+            for face_id, identity in zip(arrays["fitted.face"].tolist(), arrays["fitted.identity"], strict=True):
+                self._people[face_id] = _FittedPerson(identity, self._face.base(identity))
+        if self._colours is not None:
+            keys = zip(arrays["fits.face"].tolist(), arrays["fits.frame"].tolist(), strict=True)
+            for row, key in enumerate(keys):
+                (pose,) = poses_of_numbers(arrays["fits.pose"][row : row + 1])
+                camera = WeakPerspective(np.array([pose.scale]), pose.rotation[None], pose.translation[None])
+                self._fits[key] = FrameFits(arrays["fits.expression"][row][None], camera, arrays["fits.error"][row : row + 1])
+                self._lights[key] = arrays["fits.light"][row]
+            names = ("face", "frame", "light", "correction", "shift")
+            self._colours.set_arrays(*(arrays[f"last.{name}"] for name in names))
 
     def cut(self) -> None:
         """Begin a new shot."""

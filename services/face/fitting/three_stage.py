@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32, Float64, UInt8
+from services.common.array_types import Array, Float32, Float64, Int64, UInt8
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, apply_affine, crop_from_frame, invert, to_frame
 from services.common.face.identity import FaceIdentity
@@ -108,6 +108,20 @@ class SharedFit(NamedTuple):
     frames: list[FittedFrame]
 
 
+class FrameStart(NamedTuple):
+    """What the fit of a frame starts from: results of the frame before.
+
+    Attributes:
+        light: float64 [9, 3].
+        correction: float64 [E], expression minus the expression of the fit to landmarks, standard deviations.
+        shift: turn, scale and place relative to the fit to landmarks, as in FrameUnknowns.
+    """
+
+    light: Float64
+    correction: Float64
+    shift: tuple[Float64, Float64, Float64]
+
+
 class FittedFrame(NamedTuple):
     """One fitted frame.
 
@@ -132,6 +146,11 @@ class FittedFrame(NamedTuple):
     shift: tuple[Float64, Float64, Float64]
     photo: float
     land: float
+
+    @property
+    def start(self) -> FrameStart:
+        """What the fit of the next frame starts from."""
+        return FrameStart(self.light, self.correction, self.shift)
 
 
 class CropFit(NamedTuple):
@@ -215,12 +234,12 @@ class ThreeStageFit:
         fitted = [self._result(frame, target, state, albedo) for frame, target, state in zip(chosen, targets, states, strict=True)]
         return SharedFit(albedo, rows, fitted)
 
-    def fit_frame(self, frame: CropFit, albedo: Float64, before: FittedFrame | None, light: Float64 | None = None) -> FittedFrame:
+    def fit_frame(self, frame: CropFit, albedo: Float64, before: FrameStart | None, light: Float64 | None = None) -> FittedFrame:
         """Stage 3: return one frame.
 
         Args:
             albedo: float64 [A], of stage 2, standard deviations.
-            before: the frame before; None: there is none.
+            before: `start` of the frame before; None: there is none.
             light: float64 [9, 3], light to start from where there is no frame before; None: estimated from the frame.
         """
         target = self._target(frame)
@@ -356,11 +375,39 @@ class ColouredFrames:
         self._fit = ThreeStageFit(face, surface_of(face.model), identity.identity, identity.offset, backend=backend)
         self._albedo = identity.albedo / face.model.albedo_deviation.astype(np.float64)
         self._light = identity.light.astype(np.float64)
-        self._last: dict[int, tuple[int, FittedFrame]] = {}
+        self._last: dict[int, tuple[int, FrameStart]] = {}
 
     def forget(self) -> None:
         """Begin a new shot: no frame starts from a frame before the cut."""
         self._last.clear()
+
+    def arrays(self) -> dict[str, Array]:
+        """Return what `set_arrays` takes."""
+        last = sorted(self._last.items())
+        starts = [start for _, (_, start) in last]
+        return {
+            "face": np.array([face_id for face_id, _ in last], np.int64),
+            "frame": np.array([frame for _, (frame, _) in last], np.int64),
+            "light": np.array([start.light for start in starts], np.float64).reshape(-1, 9, 3),
+            "correction": np.array([start.correction for start in starts], np.float64).reshape(-1, self._face.model.num_expression),
+            "shift": np.array([np.concatenate(start.shift) for start in starts], np.float64).reshape(-1, 6),
+        }
+
+    def set_arrays(self, face: Int64, frame: Int64, light: Float64, correction: Float64, shift: Float64) -> None:
+        """Go on from the arrays of another stream, of M faces.
+
+        Args:
+            face: int64 [M], ids of the faces.
+            frame: int64 [M], last fitted frame of each face.
+            light: float64 [M, 9, 3], see FrameStart, as are the others.
+            correction: float64 [M, E].
+            shift: float64 [M, 6]: turn, scale, place.
+        """
+        rows = zip(face.tolist(), frame.tolist(), light, correction, shift, strict=True)
+        self._last = {
+            face_id: (index, FrameStart(lit, added, (moved[:3], moved[3:4], moved[4:])))
+            for face_id, index, lit, added, moved in rows
+        }
 
     def fit(self, face_id: int, frame: int, raw: RawFace, picture: npt.NDArray[np.uint8]) -> ColouredFrame:
         """Fit a face in the next frame.
@@ -383,7 +430,7 @@ class ColouredFrames:
         )
         index, before = self._last.get(face_id, (-1, None))
         found = self._fit.fit_frame(given, self._albedo, before if index == frame - 1 else None, self._light)
-        self._last[face_id] = frame, found
+        self._last[face_id] = frame, found.start
         depth = raw.pose.scale * camera.translation[0, 2]
         place = np.append(apply_affine(invert(affine), found.place[None])[0], depth).astype(np.float64)
         pose = HeadPose(raw.pose.scale * found.scale, roll.T @ found.rotation, place)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 import numpy as np
+import numpy.typing as npt
 import pytest
 import pytest_asyncio
 from skimage.data import astronaut
 
-from dubstage.client import from_tensor
+from dubstage.client import from_tensor, to_tensor
+from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2 as pb
 from dubstage.face.v1.face_pb2_grpc import FaceServiceStub
 from services.common.errors import InvalidRequestError
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.face.__main__ import compose
-from services.face.convert import NumberedPicture, face_to_proto, frames_to_proto, options_from_proto, picture_from_proto
+from services.face.convert import (
+    FitOrder,
+    NumberedPicture,
+    face_to_proto,
+    frames_to_proto,
+    options_from_proto,
+    picture_from_proto,
+    state_from_proto,
+    state_to_proto,
+)
 from services.face.settings import FaceSettings
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, Reason, TrackOptions
@@ -139,3 +150,98 @@ async def test_gap_names_its_field(stub) -> None:
             pass
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "frame 1 must follow" in str(caught.value.details())
+
+
+async def resumed(stub, half: int, *, fitting: FitOrder | None = None) -> tuple[list[bytes], list[bytes]]:
+    """Frames of one call, and of a call that ends after `half` frames and another call that goes on from the state."""
+    config = options_to_proto(TrackOptions(half_width=1, embed_every=2), fitting=fitting)
+    config.config.state_every = 2
+
+    async def answers(first: int, config: pb.TrackRequest) -> list[pb.TrackResponse]:
+        pictures = [picture_to_proto(index, picture) for index, picture in enumerate(PICTURES[first:], start=first)]
+        return [reply async for reply in stub.Track(stream([config, *pictures]))]
+
+    whole = await answers(0, config)
+    assert [reply.HasField("state") for reply in whole] == [False, True, False, True, False, False]
+    assert not any(reply.resumed for reply in whole)
+    config.config.resume.CopyFrom(whole[half - 1].state)
+    rest = await answers(half, config)
+    assert all(reply.resumed for reply in rest)
+    one, other = (
+        [frame.SerializeToString(deterministic=True) for reply in part for frame in reply.frames] for part in (whole, rest)
+    )
+    return one, [*one[:half], *other]
+
+
+@pytest.mark.parametrize("fitting", [None, FitOrder("mediapipe_468", None)])
+async def test_another_call_goes_on(stub, fitting: FitOrder | None) -> None:
+    """A call that goes on from a state answers the bytes of the undivided call."""
+    whole, parts = await resumed(stub, 4, fitting=fitting)
+    assert parts == whole
+
+
+def a_state() -> common_pb2.StreamState:
+    tracker = FaceTracker(Networks(), TrackOptions())
+    for picture in PICTURES:
+        tracker.push(picture)
+    message = state_to_proto(tracker.state())
+    assert message is not None
+    return message
+
+
+def array_of(state: common_pb2.StreamState, name: str) -> common_pb2.Tensor:
+    return next(each.tensor for each in state.tensors if each.name == name)
+
+
+def test_states_that_cannot_be_used_say_why() -> None:
+    """Each array of a state is checked."""
+    state = a_state()
+
+    def refused(change: Callable[[common_pb2.StreamState], object], options: TrackOptions = TrackOptions()) -> str:
+        wrong = common_pb2.StreamState.FromString(state.SerializeToString())
+        change(wrong)
+        request = pb.TrackRequest(config=pb.TrackConfig(resume=wrong))
+        with pytest.raises(InvalidRequestError) as caught:
+            state_from_proto(request, options, None)
+        assert (caught.value.field or "").startswith("config.resume")
+        return caught.value.message
+
+    def put(name: str, array: npt.ArrayLike) -> Callable[[common_pb2.StreamState], object]:
+        return lambda wrong: array_of(wrong, name).CopyFrom(to_tensor(np.asarray(array)))
+
+    def with_nan(wrong: common_pb2.StreamState) -> None:
+        tensor = array_of(wrong, "readings.landmarks")
+        values = from_tensor(tensor).copy()
+        values[0, 0, 0] = np.nan
+        tensor.CopyFrom(to_tensor(values))
+
+    assert "takes 1" in refused(lambda wrong: setattr(wrong, "layout", 2))
+    assert "'looks.yaw'" in refused(lambda wrong: wrong.tensors.remove(next(t for t in wrong.tensors if t.name == "looks.yaw")))
+    assert "'stream'" in refused(lambda wrong: wrong.tensors.add().CopyFrom(wrong.tensors[0]))
+    assert "not a finite number" in refused(with_nan)
+    assert "expected shape" in refused(put("people.scale", np.ones(2)))
+    assert "0.001 to 1000" in refused(put("people.scale", np.zeros(1)))
+    assert "0 x 320 pixels" in refused(put("stream", np.array([3, 0, 0, 320])))
+    assert "not those of a window" in refused(put("stream", np.array([1, 0, 340, 320])))
+    assert "below 1" in refused(put("active.face", np.array([7])))
+    assert "do not ascend" in refused(put("readings.frame", np.zeros(6, np.int64)))
+    assert "no face" in refused(put("readings.landmarks", np.zeros((6, 478, 3), np.float32)))
+    assert "rotation" in refused(put("readings.pose", np.ones((6, 13))))
+    assert "shorter" in refused(put("active.region", np.zeros((1, 4))))
+    assert "at most 2 are possible" in refused(lambda _: None, TrackOptions(half_width=1))
+    sized = common_pb2.NamedTensor(name="stream", tensor=to_tensor(np.zeros(1 << 20)))
+    assert "at most 8388608 bytes" in refused(lambda wrong: wrong.tensors.append(sized))
+
+
+async def test_wrong_first_frame_is_refused(stub) -> None:
+    """The first frame after a state is the frame that follows, as large as before."""
+    config = pb.TrackRequest(config=pb.TrackConfig(resume=a_state()))
+    for index, picture, text in (
+        (0, PHOTOGRAPH, "frame 3 must follow"),
+        (3, PHOTOGRAPH[:-2], "340 x 318"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in stub.Track(stream([config, picture_to_proto(index, picture)])):
+                pass
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert text in str(caught.value.details())

@@ -15,9 +15,11 @@ import pytest
 from skimage.data import astronaut
 from skimage.data import astronaut as portrait
 
+from dubstage.face.v1 import face_pb2 as pb
 from services.common.face.crops import HeadPose, apply_affine, fit_head_pose, head_template
 from services.common.face.landmarks import JAW, NUM_LANDMARKS
 from services.common.store.exported_networks import networks_in
+from services.face.convert import frames_to_proto, state_from_proto, state_to_proto
 from services.face.smoothing import RawFace
 from services.face.tracking import (
     EMBEDDING_SIZE,
@@ -335,3 +337,55 @@ def test_nothing_is_smoothed_across_a_cut(networks, photograph) -> None:
     alone = track(networks, [second] * 5)
     before, after = frames[6].faces[0].landmarks, alone[0].faces[0].landmarks
     assert np.abs(before - after).max() < 1e-3
+
+
+def scenes() -> list[npt.NDArray[np.uint8]]:
+    """A photograph that moves, is covered by a hand's colour, is cut to noise and comes back, smaller."""
+    moving = [np.ascontiguousarray(np.roll(PHOTOGRAPH, 2 * step, axis=1)) for step in range(12)]
+    covered = [picture.copy() for picture in moving[6:9]]
+    for picture in covered:
+        cv2.circle(picture, (170, 170), 45, (205, 150, 130), -1)
+    noise = [np.random.default_rng(3).integers(0, 255, PHOTOGRAPH.shape).astype(np.uint8)] * 2
+    beside = np.full_like(PHOTOGRAPH, 90)
+    beside[80:280, 60:272] = cv2.resize(PHOTOGRAPH, (212, 200), interpolation=cv2.INTER_AREA)
+    return [*moving[:6], *covered, *moving[9:], *noise, *([beside] * 4)]
+
+
+def wire(frames: list[FrameFaces]) -> list[bytes]:
+    return [frames_to_proto([frame]).SerializeToString(deterministic=True) for frame in frames]
+
+
+@pytest.mark.parametrize("half_width", [0, 1, 3])
+def test_tracker_goes_on_from_states(networks: Networks, half_width: int) -> None:
+    """A tracker that goes on from a state answers the bytes of the tracker that was not interrupted."""
+    options = TrackOptions(half_width=half_width, embed_every=3)
+    pictures, tracker = scenes(), FaceTracker(networks, options, first_frame=100)
+    expected, states = [], []
+    for picture in pictures:
+        found = tracker.push(picture)
+        expected += wire(found)
+        if found:
+            message = state_to_proto(tracker.state())
+            assert message is not None
+            states.append(pb.TrackRequest(config=pb.TrackConfig(resume=message)).SerializeToString())
+    expected += wire(tracker.finish())
+    assert len(states) == len(pictures) - half_width
+    for done, state in list(enumerate(states, start=1))[1::4]:
+        restored = state_from_proto(pb.TrackRequest.FromString(state), options, None)
+        assert restored is not None
+        assert restored.next_frame == 100 + done
+        again = FaceTracker.resumed(networks, options, restored)
+        answered = [frame for picture in pictures[done:] for frame in again.push(picture)] + again.finish()
+        assert wire(answered) == expected[done:]
+
+
+def test_resumed_tracker_answers_sent_frames(networks: Networks) -> None:
+    """Of the frames of the window, only those are answered whose pictures came again."""
+    options, tracker = TrackOptions(), FaceTracker(networks, TrackOptions())
+    for picture in scenes()[:5]:
+        tracker.push(picture)
+    again = FaceTracker.resumed(networks, options, tracker.state())
+    assert again.finish() == []
+    again = FaceTracker.resumed(networks, options, tracker.state())
+    again.push(scenes()[2])
+    assert [frame.frame_index for frame in again.finish()] == [2]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.stages.calls import JOB_POLICY, CallPace, PaceProbe, all_replies, shown_time
+from gateway.stages.calls import JOB_POLICY, CallPace, CallTime, all_replies, shown_time
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 
@@ -111,47 +111,15 @@ def test_no_deadline_never_given_up() -> None:
     run([(1.0, 100)], 90, 100.0)
 
 
-def probed(rates: list[float], num_frames: int, deadline_s: float | None) -> float:
-    """Answer frames at each rate for a second, until the probe is over, and return the time that the answers took, seconds."""
+def test_call_is_nearly_over_before_deadline() -> None:
+    """A call that can go on in another call ends well before the deadline. Calls without a deadline never end."""
     clock = Clock()
-    probe = PaceProbe(deadline_s, "face", "film.mp4", num_frames, num_frames / 25, clock=clock)
-    clock.now = done = 2.0  # the stage starts
-    for rate in rates:
-        if probe.answered(int(done)):
-            return clock.now - 2.0
-        clock.now += 1.0
-        done += rate
-    raise AssertionError("the probe did not end")
-
-
-def test_probe_refuses_long_video() -> None:
-    """A video that is a little too long is refused before the work."""
-    with pytest.raises(InvalidRequestError) as caught:
-        probed([50.0] * 16, 181_000, 3600.0)
-    assert caught.value.field == "footage"
-    assert "the face stage answers 50 frames per second, so its 181000 frames take about 1:00:20" in caught.value.message
-    assert "one call may last 1:00:00, which is enough for 162000 frames (1:48:00)" in caught.value.message
-
-
-def test_probe_takes_seconds() -> None:
-    """A video that fits is probed for seconds."""
-    assert probed([50.0] * 16, 179_000, 3600.0) == 5.0
-
-
-def test_slow_stage_is_probed_longer() -> None:
-    """A stage that is slow for a while is probed longer."""
-    assert probed([20.0] * 7 + [60.0] * 9, 179_000, 3600.0) == 15.0
-
-
-def test_short_videos_need_no_probe() -> None:
-    """Videos that every stage can track need no probe."""
-
-    def needed(deadline_s: float | None, num_frames: int) -> bool:
-        return PaceProbe(deadline_s, "face", "film.mp4", num_frames, num_frames / 25).needed
-
-    assert not needed(3600.0, 36_000)
-    assert needed(3600.0, 36_001)
-    assert not needed(None, 5_000_000)
+    call, endless = CallTime(100.0, clock=clock), CallTime(None, clock=clock)
+    clock.now = 74.0
+    assert not call.nearly_over
+    clock.now = 90.0
+    assert call.nearly_over
+    assert not endless.nearly_over
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00:00"), (61.0, "0:01:01"), (43_200.0, "12:00:00")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,6 +125,26 @@ def test_long_open_mouth_is_decided(person: DrawnPerson, bank: MouthBank, monkey
     counts = [len(path.push(target)) for target in targets]
     assert max(np.cumsum(np.ones(40)) - np.cumsum(counts)) <= 10
     assert jumps([source.bank_frame_index for source in chosen(bank, targets)], targets) == 0
+
+
+def test_path_goes_on_in_another_call(person: DrawnPerson, bank: MouthBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that begins with the last answered frames chooses as the whole path does, after each decision."""
+    monkeypatch.setattr(inside_path, "MOST_HELD", 10)
+    shut = shut_lips(person.mouth(0))
+    targets = [person.target(frame) for frame in SHOT if frame not in {230, 231}]
+    targets[40:43] = [replace(target, mouth=shut) for target in targets[40:43]]
+    whole = chosen(bank, targets)
+    path = InsidePath(bank)
+    done = np.cumsum([len(path.push(target)) for target in targets])
+    for count in sorted({*done.tolist()} - {0}):
+        last = zip(targets[:count][-5:], whole[:count][-5:], strict=True)
+        before = [replace(one, context_only=True, inside_frame_index=source.bank_frame_index) for one, source in last]
+        assert chosen(bank, [*before, *targets[count:]]) == whole[count:]
+
+
+def test_unknown_answer_is_refused(person: DrawnPerson, bank: MouthBank) -> None:
+    with pytest.raises(InvalidRequestError, match="answers no frame 45"):
+        InsidePath(bank).push(replace(person.target(7), context_only=True, inside_frame_index=45))
 
 
 def test_frames_out_of_order_are_refused(person: DrawnPerson, bank: MouthBank) -> None:

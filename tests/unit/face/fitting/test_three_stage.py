@@ -97,11 +97,11 @@ def test_more_steps_lower_the_loss():
 def test_each_frame_starts_from_the_frame_before():
     own, (_, frames), albedo = fit(), fitted(), shared_stage().albedo
     first = own.fit_frame(frames[0], albedo, None)
-    again, after = own.fit_frame(frames[1], albedo, None), own.fit_frame(frames[1], albedo, first)
+    again, after = own.fit_frame(frames[1], albedo, None), own.fit_frame(frames[1], albedo, first.start)
     assert not np.array_equal(after.light, again.light)
     assert after.photo < 4.0
     assert np.abs(after.light - first.light).max() < 0.3
-    for one, other in zip(own.fit_frame(frames[1], albedo, first)[:5], after[:5], strict=True):
+    for one, other in zip(own.fit_frame(frames[1], albedo, first.start)[:5], after[:5], strict=True):
         assert np.array_equal(one, other)
 
 
