@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -40,7 +41,7 @@ from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.safe_paths import confined_root, entry_of
 from gateway.settings import GatewaySettings
-from gateway.stages.interface import Stages
+from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.local import LocalStages
 from gateway.stages.opening import open_stages
 from gateway.stages.remote import RemoteStages
@@ -93,8 +94,8 @@ class OpenedStages:
         """Close the stages."""
         await self._stack.aclose()
 
-    async def serving(self) -> Stages:
-        """Return the stages, as soon as all of them serve.
+    async def serving(self, names: Collection[str] = STAGE_NAMES) -> Stages:
+        """Return the stages, as soon as those with some names serve.
 
         A stage that rests has no replica. Starting a replica for the work takes longer than retries of single calls.
 
@@ -104,7 +105,7 @@ class OpenedStages:
         """
         stages = self()
         if isinstance(stages, RemoteStages):
-            await stages.wait_until_serving(self._settings.stages_start_s)
+            await stages.wait_until_serving(self._settings.stages_start_s, names)
         return stages
 
     def once_serving(self, handler: Handler) -> Handler:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -204,7 +203,7 @@ class Tenant:
         self._batches = Batches(settings, context, shared, write_event)
         self._eraser = eraser_of(settings, context, runner, live)
         self._uploads = uploads = TenantUploads(settings, operations)
-        self._expire = functools.partial(expire_hourly, settings, context, self._batches.views, uploads)
+        self._expire = partial(expire_hourly, settings, context, self._batches.views, uploads)
         self._chores: list[asyncio.Task[None]] = []
         batches = BatchServicer(settings, context, self._batches, shared.long_calls)
         media = MediaServicer(uploads, settings, context.quota, shared.long_calls)
@@ -220,7 +219,8 @@ class Tenant:
             shared.long_calls,
             media=media,
             webhooks=webhooks,
-            stages=stages.serving,
+            # For EstimateDub: the estimate must not start GPU stages.
+            stages=partial(stages.serving, ("face",)),
         )
 
     @property

@@ -7,7 +7,7 @@ Unary calls are tried again here. Calls that stream are tried again by the owner
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -54,14 +54,15 @@ class RemoteStages:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
 
-    async def wait_until_serving(self, timeout_s: float) -> None:
-        """Wait until every stage has a replica that is warm and serves.
+    async def wait_until_serving(self, timeout_s: float, names: Collection[str] = STAGE_NAMES) -> None:
+        """Wait until each of some stages has a replica that is warm and serves.
 
         Raises:
             StageDeadlineExceededError: a stage does not answer, or is not ready in the time; the message names the stage.
         """
         deadline = time.monotonic() + timeout_s
-        for name, client in self._clients.items():
+        for name in names:
+            client = self._clients[name]
             try:
                 # The channel counts only replicas that serve.
                 await client.wait_until_reachable(max(0.1, deadline - time.monotonic()))

@@ -7,6 +7,7 @@ import re
 import promql_parser
 import pytest
 
+from dubstage.gateway.v1 import gateway_pb2
 from tests.charts.rendering import CASES, COMPONENTS, KEEP_ARTEFACTS, STAGES, Object, pod_spec, render
 
 QUEUE = "dubstage_queue_to_compute_ratio"
@@ -42,6 +43,10 @@ def test_keda_scales_to_zero() -> None:
         queue, work = (trigger["metadata"]["query"] for trigger in spec["triggers"])
         assert f'{QUEUE}{{namespace="dubbing",service="dubstage-{stage}"}}' in queue
         assert 'dubstage_operations{namespace="dubbing",service="dubstage-gateway-metrics"}' in work
+        # Lists, uploads and watches start no stage.
+        rpc = "EstimateDub" if stage == "face" else "Live"
+        assert f'dubstage_rpcs_in_flight{{namespace="dubbing",service="dubstage-gateway-metrics",rpc=~".+/{rpc}"}}' in work
+        assert rpc in {method.name for method in gateway_pb2.DESCRIPTOR.services_by_name["DubService"].methods}
         for query in (queue, work):
             promql_parser.parse(query)
             # Without a pod there is no series: the query must be 0 then, not empty.
