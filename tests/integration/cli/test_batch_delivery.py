@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -16,14 +17,16 @@ from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.cli.app import run
 from gateway.dub.request import sha256_of
+from gateway.provenance.binding import sidecar_of
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
+from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.integration.provenance.conftest import carphone
 from tests.unit.provenance.signed_videos import write_video
 
-__all__ = ["carphone"]
+__all__ = ["aws", "carphone", "s3"]
 
 SUFFIXES = {"a": ".mp4", "b": ".mkv", "c": ".mov", "d": ".mp4", "e": ".mp4"}
 
@@ -131,3 +134,25 @@ def test_delivery_replaces_nothing_unasked(store: BatchStore, tmp_path: Path, ca
     assert run([*deliver, "--overwrite"]) == 0
     delivered = verdict_of(folder / "a.mp4")
     assert (delivered.state, delivered.decision is not None) == (ManifestState.VALID, True)
+
+
+@pytest.mark.timeout(300)
+def test_videos_of_a_bucket(
+    store: BatchStore, s3: S3Server, aws: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Videos in S3 are delivered to a folder, those with a manifest beside them too; a video that is gone is named."""
+    aws(s3.endpoint)
+    for shot in ("a", "b", "c"):
+        video = Path(store.record("night", shot).output)
+        for file in (video, sidecar_of(video)):
+            if file.exists() and shot != "c":
+                s3.client.upload_file(str(file), BUCKET, f"delivery/{file.name}")
+        store.put("night", store.record("night", shot).model_copy(update={"output": f"s3://{BUCKET}/delivery/{video.name}"}))
+        approve(shot)
+    folder = tmp_path / "delivered"
+    assert run(["batch", "deliver", "night", "--output", str(folder)]) == 0
+    assert "c is not delivered: its video is missing" in capsys.readouterr().err
+    assert sorted(file.name for file in folder.iterdir()) == ["a.mp4", "b.mkv", "b.mkv.c2pa"]
+    for name in ("a", "b"):
+        assert streams(folder / f"{name}{SUFFIXES[name]}") == streams(tmp_path / "out" / f"{name}{SUFFIXES[name]}")
+        assert verdict_of(folder / f"{name}{SUFFIXES[name]}").state is ManifestState.VALID
