@@ -35,6 +35,7 @@ from gateway.consent.files import NEEDED, field_and_reason
 from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.estimate import DubEstimate
+from gateway.dub.face_boxes import FrameBox, checked_boxes
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.face_list import FaceList, ListedFace
 from gateway.dub.fit import Fit, fit_named
@@ -328,9 +329,15 @@ def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: DubFiles) -
 
 
 def _face_of_line(line: pb.DubLine) -> FaceChoice:
-    chosen = _face_of(line, line.WhichOneof("who"))
+    chosen = _face_of(line, named := line.WhichOneof("who"))
+    if line.boxes:
+        if named:
+            raise InvalidRequestError(f"boxes: give {named} or boxes, not both", field="boxes")
+        sides = [(each.box.left, each.box.top, each.box.width, each.box.height) for each in line.boxes]
+        boxes = [FrameBox(each.frame_index, *box) for each, box in zip(line.boxes, sides, strict=True)]
+        return FaceChoice("boxes", boxes=checked_boxes(boxes))
     if chosen is None and not line.actor:
-        raise InvalidRequestError("who: give face_id, box, face_rule or actor: who speaks the line", field="who")
+        raise InvalidRequestError("who: give face_id, box, face_rule, boxes or actor: who speaks the line", field="who")
     return chosen or FaceChoice("actor")
 
 

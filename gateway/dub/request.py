@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -17,6 +18,7 @@ import numpy as np
 from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.face_boxes import check_inside
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.fit import Fit
 from gateway.dub.scene_sound import SceneSound, SpokenLine
@@ -32,6 +34,7 @@ from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoSigner, VideoWriter
 from gateway.safe_paths import open_media_file
+from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import METHODS, Method, method_named
 from services.common.store.artefacts import ArtefactRef
@@ -347,11 +350,12 @@ def check_line(line: DubLine, info: MediaInfo) -> range:
     """Return the frames of a line: from the frame nearest to its start to the end of its speech, or of the footage. Blocks.
 
     Raises:
-        InvalidRequestError, MediaUnsupportedError: the line begins after the end of the footage, or the speech cannot be used. The
-            message names the line.
+        InvalidRequestError, MediaUnsupportedError: the line begins after the end of the footage, the speech cannot be used, or a
+            box is not in the footage. The message names the line.
     """
     with naming(line):
         video = info.video
+        check_inside(line.dub.face.boxes, video)
         first = line.start.frame_in(video)
         length = speech_duration(open_speech(line.dub, info))
         ends = math.ceil((int(video.pts[first]) * video.time_base + length) / video.time_base)
@@ -379,6 +383,29 @@ def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Seq
                 field="lines",
             )
         last[face] = number
+
+
+def check_shared_faces(lines: Sequence[DubLine], frames: Sequence[range], rows: Sequence[Int64 | None]) -> None:
+    """Check that no face is spoken by two lines in one frame, where boxes follow faces over several tracks.
+
+    Args:
+        rows: face record of each line in each frame, int64 [T], -1: none; None: the footage shows no face.
+
+    Raises:
+        InvalidRequestError: two lines take the same face of a frame. The message names both, and the frame.
+    """
+    for one, other in combinations(range(len(lines)), 2):
+        first, stop = max(frames[one].start, frames[other].start), min(frames[one].stop, frames[other].stop)
+        mine, theirs = rows[one], rows[other]
+        if first >= stop or mine is None or theirs is None:
+            continue
+        (same,) = np.nonzero((mine[first:stop] == theirs[first:stop]) & (mine[first:stop] >= 0))
+        if len(same):
+            raise InvalidRequestError(
+                f"{lines[one].name} and {lines[other].name} overlap, and both are of one face in frame {first + same[0]}. Begin "
+                "the second later, or give other boxes",
+                field="lines",
+            )
 
 
 @contextmanager

@@ -69,8 +69,8 @@ has them, projects, languages, valid_from, valid_until, actor, footage_sha256, f
 
 
 Line = pb.DubLine | Mapping[str, Any]
-"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, box, face_rule or actor_id,
-language, consent and expressiveness.
+"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, box, face_rule, boxes or
+actor_id, language, consent and expressiveness.
 """
 
 
