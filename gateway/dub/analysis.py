@@ -153,7 +153,7 @@ class FootageAnalysis:
         workspace: record files of the job.
         threads: threads of the decoder.
         chosen: the selected face, and why; None: none is selected.
-        tracked_ids: ids by which the tracker knows the selected face, if boxes follow it over several tracks; empty: one id.
+        tracked_ids: ids by which the tracker knows the selected face, if boxes put it together; empty: it is the tracked face.
     """
 
     def __init__(self, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> None:

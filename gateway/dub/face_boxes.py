@@ -43,7 +43,8 @@ class FollowedFace:
     Attributes:
         index: faces of the footage, in which the face has the id `face_id` in all its frames.
         face_id: id of the tracked face that the boxes mean in most frames.
-        tracked_ids: ids of all tracked faces that the face is put together from, in order.
+        tracked_ids: ids of all tracked faces that the face is put together from, in order; empty: the face is the
+            tracked face in all frames, and the index is as it was.
     """
 
     index: FaceIndex
@@ -119,7 +120,7 @@ def follow_boxes(index: FaceIndex, boxes: Sequence[FrameBox], frames: range) -> 
     main = int(numbers[np.argmax(counts)])
     whole = _elsewhere(index, rows, frames, main)
     if np.array_equal(whole, index.rows_of(main)):
-        return FollowedFace(index, main, (main,))
+        return FollowedFace(index, main, ())
     used = np.unique(index.face_id[whole[whole >= 0]])
     return FollowedFace(_relabelled(index, whole, main), main, tuple(used.tolist()))
 

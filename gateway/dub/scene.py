@@ -68,10 +68,10 @@ class SceneLines:
         passes = self.passes
         workspace, lines = passes.analysis.workspace, passes.request.lines
         analyses = [await self._choose(line, place) for line, place in zip(lines, frames, strict=True)]
-        # The id of a face that boxes follow over several tracks is also that of a track: the records are compared.
-        numbers = [each.face_id if each.chosen is not None and not each.tracked_ids[1:] else None for each in analyses]
+        # A face that boxes follow has the id of a track that is another face in some frames: the records are compared.
+        numbers = [each.face_id if each.chosen is not None and not each.tracked_ids else None for each in analyses]
         check_overlaps(lines, frames, numbers)
-        if any(each.tracked_ids[1:] for each in analyses):
+        if any(each.tracked_ids for each in analyses):
             check_shared_faces(lines, frames, [each.rows if each.chosen is not None else None for each in analyses])
         followed = [_followed(each) for each in analyses]
         workspace.motion.clear()
@@ -117,7 +117,7 @@ class SceneLines:
         face, info = analysis.chosen, analysis.info
         records = [digest_of(record) for record in dub.consents if record is not None]
         actors = [ref.sha256 for ref in actor_refs(dub.actor).values()] if dub.actor is not None else []
-        followed = {"rows": _followed(analysis)} if analysis.tracked_ids[1:] else {}
+        followed = {"rows": _followed(analysis)} if analysis.tracked_ids else {}
         who = step_key("person", job=scene.key, face=face.face_id if face is not None else -1, actor=actors, **followed)
         key = step_key(
             "line",

@@ -46,7 +46,7 @@ def test_boxes_that_agree_change_nothing() -> None:
     """The face is the tracked face, in all frames of the footage."""
     index = index_of([[(3, LEFT), (7, RIGHT)]] * 6)
     found = follow_boxes(index, [box(0, RIGHT)], range(2, 5))
-    assert (found.face_id, found.tracked_ids) == (7, (7,))
+    assert (found.face_id, found.tracked_ids) == (7, ())
     assert found.index is index
 
 
@@ -81,6 +81,7 @@ def test_no_overlap_is_no_face() -> None:
     index = index_of([[(0, LEFT), (1, RIGHT)]] * 8)
     found = follow_boxes(index, [box(2, LEFT), FrameBox(5, 600, 0, 50, 50)], range(8))
     assert places(found.index, found.face_id) == [-1, -1, 100, 100, 100, -1, -1, -1]
+    assert found.tracked_ids == (0,)
     with pytest.raises(InvalidRequestError, match="in the frames 5 to 7 no face overlaps its box enough"):
         follow_boxes(index, [FrameBox(5, 600, 0, 50, 50)], range(5, 8))
 
