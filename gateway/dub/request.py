@@ -243,7 +243,14 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     method = method_named(request.method)
     check_footage(method, request.footage, info)
     check_reference(method, request.reference)
-    return wants_own_timeline(method, fit=request.fit, keep_audio=request.keep_audio, expression=request.expression)
+    check_inside(request.face.boxes, info.video)
+    return wants_own_timeline(
+        method,
+        fit=request.fit,
+        keep_audio=request.keep_audio,
+        expression=request.expression,
+        boxes=bool(request.face.boxes),
+    )
 
 
 def expression_named(name: str) -> Expression | None:
@@ -271,7 +278,9 @@ def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:
     return request if longer else replace(request, fit="cut")
 
 
-def wants_own_timeline(method: Method, *, fit: Fit, keep_audio: bool, expression: Expression | None = None) -> bool:
+def wants_own_timeline(
+    method: Method, *, fit: Fit, keep_audio: bool, expression: Expression | None = None, boxes: bool = False
+) -> bool:
     """Return whether the video gets its own timeline, without reading the footage.
 
     Raises:
@@ -292,6 +301,10 @@ def wants_own_timeline(method: Method, *, fit: Fit, keep_audio: bool, expression
             "the video gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
             "--expression keep out",
             field="expression",
+        )
+    if own and boxes:
+        raise InvalidRequestError(
+            "the video gets a timeline of its own, so boxes of frames do not fit it: give the number of the face", field="boxes"
         )
     return own
 

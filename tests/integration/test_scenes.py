@@ -105,6 +105,22 @@ def test_boxes_name_the_face_of_a_line(gateway: RunningGateway, media: Media) ->
     assert caught.value.field == "lines.boxes"
 
 
+def test_boxes_name_the_face_of_a_dub(gateway: RunningGateway, media: Media) -> None:
+    given = {"footage": "footage.mp4", "speech": "speech.wav", "skip_personalization": True, "codec": "ffv1"}
+    with gateway.connect() as connection:
+        (found,) = client.detect_faces(connection, footage="footage.mp4", skip_pictures=True).wait(timeout_s=300).faces
+        boxes = [pb.FrameBox(frame_index=0, box=found.box), boxed(30)]
+        client.dub(connection, output="plain.mkv", **given).wait(timeout_s=300)
+        whole = client.dub(connection, output="whole.mkv", boxes=boxes[:1], **given).wait(timeout_s=300)
+        part = client.dub(connection, output="part.mkv", boxes=boxes, **given).wait(timeout_s=300)
+    plain, followed, cut = (frames_of(media.root / f"{name}.mkv") for name in ("plain", "whole", "part"))
+    assert whole.faces[0].why == "named by boxes"
+    assert 20 < part.num_dubbed <= 30 < whole.num_dubbed
+    # The dubs have different watermarks.
+    assert np.abs(plain.astype(int) - followed).max() < 12
+    np.testing.assert_array_equal(cut[30:], frames_of(media.footage)[30:])
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -121,6 +137,10 @@ def test_boxes_name_the_face_of_a_line(gateway: RunningGateway, media: Media) ->
         ({"lines": [spoken(boxed(0, width=0))]}, "lines[0].boxes"),
         ({"lines": [spoken(boxed(-1))]}, "lines.boxes.frame_index"),
         ({"lines": [spoken(*[boxed(frame) for frame in range(10_001)])]}, "lines.boxes"),
+        ({"boxes": [boxed(0)], "face": "0"}, "boxes"),
+        ({"boxes": [boxed(0), boxed(0)]}, "boxes"),
+        ({"boxes": [boxed(0)], "speech": "speech.wav", "fit": "loop"}, "boxes"),
+        ({"boxes": [boxed(0)], "lines": [line(0.0)]}, "face"),
         ({"lines": [line(0.0)], "speech": "speech.wav"}, "speech_uri"),
         ({"lines": [line(0.0)], "face": "speaker"}, "face"),
         ({"lines": [line(0.0)], "fit": "loop"}, "fit"),
