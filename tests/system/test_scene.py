@@ -19,6 +19,7 @@ from gateway.batch.local import run_local
 from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
+from gateway.consent.record import embedding_text
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.face_boxes import FrameBox
 from gateway.dub.face_choice import FaceChoice
@@ -33,11 +34,12 @@ from gateway.media.inspection import inspect_video
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequestError
+from services.common.errors import ConsentOtherSubjectError, InvalidRequestError
 from services.common.methods import method_named
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
+from tests.unit.consent.records import record
 
 SIDE = 288
 SECONDS = 2.6
@@ -301,7 +303,7 @@ def tracked(cut_film: Scenes, tmp_path_factory: pytest.TempPathFactory) -> FaceI
         with Workspace(tmp_path_factory.mktemp("tracked") / "job") as workspace:
             info = inspect_video(cut_film.footage)
             analysis = await FootageAnalysis.open(cut_film.dubber.host.stages, method_named("ugc"), info, workspace, threads=2)
-            return await analysis.track(lambda _: None)
+            return await analysis.track(lambda _: None, embed=True)
 
     return cut_film.dubber.host.run(track())
 
@@ -325,6 +327,23 @@ def test_boxes_follow_over_a_cut(cut_film: Scenes, tracked: FaceIndex, tmp_path:
     assert changed[:, :CUT].sum() >= 13
     assert changed[:, CUT:].sum() >= 13
     assert changed.sum() == outcome.parts[0].num_dubbed
+
+
+def test_consent_holds_for_all_boxes(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
+    """Boxes that go on to another person after a cut are refused, though most frames show the person of the record."""
+    at = [box_in(tracked, frame, order.index(person)) for frame, order, person in zip((0, CUT), PLACES, (0, 1), strict=True)]
+    (row,) = np.flatnonzero((tracked.frame == 0) & (tracked.centre[:, 0] // SIDE == 0))
+    own = tracked.embeddings[int(tracked.face_id[row])]
+    consent = record(face={"network": own.network, "embedding": embedding_text(own.vector)})
+
+    def dubbed(boxes: Sequence[FrameBox]) -> DubOutcome:
+        request = cut_film.request(tmp_path / "out.mkv", ("0.1", cut_film.speeches[0], FaceChoice("boxes", boxes=tuple(boxes))))
+        (line,) = request.lines
+        return cut_film.dubber(replace(request, lines=(replace(line, dub=replace(line.dub, consent=consent)),)))
+
+    assert dubbed([at[0], FrameBox(CUT, 0.0, 0.0, 20.0, 20.0)]).plan.rendered().any()
+    with pytest.raises(ConsentOtherSubjectError):
+        dubbed(at)
 
 
 def test_boxes_without_a_face_pass_through(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
