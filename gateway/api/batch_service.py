@@ -568,6 +568,9 @@ def _line_fields(line: gateway_pb2.DubLine) -> dict[str, Any]:
             row["face"] = gateway_pb2.FaceRule.Name(line.face_rule).removeprefix("FACE_RULE_").lower()
         case _:
             pass
+    if line.boxes:
+        sides = [[each.box.left, each.box.top, each.box.width, each.box.height] for each in line.boxes]
+        row["boxes"] = [{"frame": each.frame_index, "box": box} for each, box in zip(line.boxes, sides, strict=True)]
     if line.HasField("consent"):
         row["consent"] = consent_from(line.consent)
     if line.HasField("expressiveness"):

@@ -35,6 +35,7 @@ from gateway.consent.files import NEEDED, field_and_reason
 from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.estimate import DubEstimate
+from gateway.dub.face_boxes import FrameBox, checked_boxes
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.face_list import FaceList, ListedFace
 from gateway.dub.fit import Fit, fit_named
@@ -162,9 +163,28 @@ def face_from(message: pb.CreateActorRequest | pb.CreateDubRequest) -> FaceChoic
     """Return the face to enrol or to dub; a request without a choice means the largest face.
 
     Raises:
-        InvalidRequestError: the request names a rule that chooses no face.
+        InvalidRequestError: the request names a rule that chooses no face, or boxes that cannot be used.
     """
-    return _face_of(message, message.WhichOneof("face")) or FaceChoice("largest")
+    named = message.WhichOneof("face")
+    if isinstance(message, pb.CreateDubRequest) and message.boxes:
+        return _boxes_of(message, named)
+    return _face_of(message, named) or FaceChoice("largest")
+
+
+def _boxes_of(message: pb.CreateDubRequest | pb.DubLine, named: str | None) -> FaceChoice:
+    """Return the face that boxes of a request follow.
+
+    Args:
+        named: other field that names a face; None: none is set.
+
+    Raises:
+        InvalidRequestError: the request also names a face otherwise, or boxes do not ascend or have no area.
+    """
+    if named:
+        raise InvalidRequestError(f"boxes: give {named} or boxes, not both", field="boxes")
+    sides = [(each.box.left, each.box.top, each.box.width, each.box.height) for each in message.boxes]
+    boxes = [FrameBox(each.frame_index, *box) for each, box in zip(message.boxes, sides, strict=True)]
+    return FaceChoice("boxes", boxes=checked_boxes(boxes))
 
 
 def _face_of(message: Any, kind: str | None) -> FaceChoice | None:
@@ -256,7 +276,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         check_enrolled_for(actor, method.name)
     expression = expression_named(expression_of(message.expression))
     fit = fit_from(message.fit)
-    wants_own_timeline(method, fit=fit, keep_audio=message.keep_audio, expression=expression)
+    wants_own_timeline(method, fit=fit, keep_audio=message.keep_audio, expression=expression, boxes=bool(message.boxes))
     check_reference(method, reference)
     mix = media.source(message.mix_uri, "mix_uri") if message.mix_uri else None
     check_mix(mix, keep_audio=message.keep_audio)
@@ -328,9 +348,11 @@ def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: DubFiles) -
 
 
 def _face_of_line(line: pb.DubLine) -> FaceChoice:
-    chosen = _face_of(line, line.WhichOneof("who"))
+    chosen = _face_of(line, named := line.WhichOneof("who"))
+    if line.boxes:
+        return _boxes_of(line, named)
     if chosen is None and not line.actor:
-        raise InvalidRequestError("who: give face_id, box, face_rule or actor: who speaks the line", field="who")
+        raise InvalidRequestError("who: give face_id, box, face_rule, boxes or actor: who speaks the line", field="who")
     return chosen or FaceChoice("actor")
 
 

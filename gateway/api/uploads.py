@@ -17,14 +17,15 @@ from google.protobuf.message import Message
 
 from dubstage.gateway.v1 import media_pb2 as pb
 from dubstage.gateway.v1 import media_pb2_grpc
-from gateway.api.media import MediaFolder
+from gateway.api.media import MediaFolder, MediaLocations
 from gateway.api.operations import page_size_from, stored_request
 from gateway.api.resources import UPLOADS, id_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.batch.changes import files_of_waiting_shots
 from gateway.batch.store import open_batches
 from gateway.housekeeping import DAY_S
-from gateway.media.uploads import FileReader, PartialUpload, StoredUpload, UploadFolder, upload_name
+from gateway.media.signed_urls import MOST_BYTES, SignedUrl, checked_object, sign_download, sign_upload, stored_bytes
+from gateway.media.uploads import FOLDER, FileReader, PartialUpload, StoredUpload, UploadFolder, sha256_text, upload_name
 from gateway.operations.store import OperationStore
 from gateway.provenance.binding import SIDECAR
 from gateway.safe_paths import open_regular
@@ -49,6 +50,7 @@ class TenantUploads:
     Attributes:
         files: the media folder.
         folder: the folder of uploads; None: the gateway has no media folder.
+        places: files and objects of the bucket that callers may name.
 
     Args:
         settings: settings of the process, with the places of the tenant.
@@ -60,6 +62,7 @@ class TenantUploads:
         self._operations = operations
         self._seen: dict[str, float] = {}
         self.files = MediaFolder(settings.media_dir)
+        self.places = MediaLocations(self.files, settings.media_url)
         self.folder = UploadFolder(settings.media_dir.resolve()) if settings.media_dir is not None else None
 
     @property
@@ -91,18 +94,55 @@ class TenantUploads:
 
     def in_use(self) -> Collection[Path]:
         """Return the files that operations and shots of batches name which have not ended. Blocks."""
+        paths = set()
+        for place in self._named():
+            # Objects of a bucket, and files that are gone, are no uploads.
+            with suppress(InvalidRequestError):
+                paths.add(self.files.source(place, ""))
+        return paths
+
+    def _named(self) -> Collection[str]:
+        """Return the places that operations and shots of batches name which have not ended, as they were submitted."""
         found, after = files_of_waiting_shots(self._settings), 0
         while page := self._operations.list(after=after, limit=1000, done=False):
             for record in page:
                 found.add(record.output)
                 found.update(files_of(stored_request(record)))
             after = page[-1].number
-        paths = set()
-        for place in filter(None, found):
-            # Objects of a bucket, and files that are gone, are no uploads.
-            with suppress(InvalidRequestError):
-                paths.add(self.files.source(place, ""))
-        return paths
+        return set(filter(None, found))
+
+    @property
+    def bucket_folder(self) -> str:
+        """URL of the uploads in the bucket.
+
+        Raises:
+            InvalidRequestError: the gateway has no bucket.
+        """
+        if not self._settings.media_url:
+            raise InvalidRequestError(
+                "name: this gateway signs no URLs: set its DUBSTAGE_MEDIA_URL to a folder of a bucket", field="name"
+            )
+        return f"{self._settings.media_url}/{FOLDER}"
+
+    def free_object(self, name: str) -> str:
+        """Return the URL of an upload in the bucket that no work uses. Blocks.
+
+        Raises:
+            InvalidRequestError: no upload can have this name, or the gateway has no bucket.
+            FileInUseError: an operation or a shot of a batch that has not ended names the object.
+        """
+        place = f"{self.bucket_folder}/{upload_name(name)}"
+        if place in self._named():
+            raise FileInUseError(f"work that has not ended uses {place}: wait for its end, or give another name", subject=place)
+        return place
+
+    def may_get_object(self, place: str) -> bool:
+        """Return whether an object is an upload, or the video or manifest of a dub that has succeeded. Blocks."""
+        folder, _, name = place.rpartition("/")
+        if folder == self.bucket_folder and not name.startswith("."):
+            return True
+        video = place.removesuffix(SIDECAR)
+        return self._operations.was_written({place, video}) or self._is_of_batch(video)
 
     def may_download(self, path: Path) -> bool:
         """Return whether a file of the media folder is an upload, or the video or manifest of a dub that has succeeded. Blocks.
@@ -243,6 +283,49 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
                     yield pb.DownloadFileResponse(data=data)
                     place += len(data)
 
+    async def SignUpload(self, request: pb.SignUploadRequest, context: Any) -> pb.SignedUrl:  # noqa: N802
+        """Sign a URL for an upload to the bucket."""
+        name, sha256 = id_of(request.name, UPLOADS, "name"), _given_sha256(request.sha256)
+        if not 0 < request.size_bytes <= MOST_BYTES:
+            raise InvalidRequestError(
+                f"size_bytes: {request.size_bytes}: a signed URL takes 1 to {MOST_BYTES} bytes", field="size_bytes"
+            )
+        place = await in_thread(self._uploads.free_object, name)
+        stored = await in_thread(stored_bytes, self._uploads.bucket_folder)
+        stored[name] = request.size_bytes
+        self._quota.check_uploads(sum(stored.values()), self._most_bytes)
+        return _signed(await in_thread(sign_upload, place, size_bytes=request.size_bytes, sha256=sha256), place)
+
+    async def FinishUpload(self, request: pb.FinishUploadRequest, context: Any) -> pb.Upload:  # noqa: N802
+        """Compare the SHA-256 of an upload in the bucket."""
+        name, sha256 = id_of(request.name, UPLOADS, "name"), _given_sha256(request.sha256)
+        with self._long_calls.place():
+            place = await in_thread(self._uploads.free_object, name)
+            found = await in_thread(checked_object, place, sha256)
+        return pb.Upload(name=f"{UPLOADS}/{name}", received_bytes=found.size_bytes, complete=True, sha256=found.sha256, uri=place)
+
+    async def SignDownload(self, request: pb.SignDownloadRequest, context: Any) -> pb.SignedUrl:  # noqa: N802
+        """Sign a URL of an object that the caller may download."""
+        return _signed(await in_thread(self._signed_download, request.uri), request.uri)
+
+    def _signed_download(self, uri: str) -> SignedUrl:
+        """Sign a URL of an object that the caller may download.
+
+        Raises:
+            InvalidRequestError: the gateway has no bucket.
+            FileMissingError: there is no such object.
+        """
+        missing = FileMissingError(f"uri: {uri[:200]!r} is no upload, and no video of a dub that has succeeded", resource=uri)
+        if not uri.startswith(f"{self._uploads.bucket_folder.removesuffix(FOLDER)}"):
+            raise missing
+        try:
+            place = self._uploads.places.source(uri, "uri")
+        except InvalidRequestError:
+            raise missing from None
+        if not self._uploads.may_get_object(place):
+            raise missing
+        return sign_download(place)
+
     def _opened(self, path: str) -> FileReader:
         """Open a file that the caller may download.
 
@@ -283,3 +366,26 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             complete=upload.complete,
             expire_time=None if expires is None else time_message(expires),
         )
+
+
+def _given_sha256(sha256: str) -> str:
+    """Return a SHA-256 in lower case.
+
+    Raises:
+        InvalidRequestError: the text is empty, or no SHA-256.
+    """
+    if not sha256:
+        raise InvalidRequestError("sha256: give the SHA-256 of the file, 64 hexadecimal digits", field="sha256")
+    return sha256_text(sha256)
+
+
+def _signed(signed: SignedUrl, place: str) -> pb.SignedUrl:
+    """Return the message of a signed URL.
+
+    Args:
+        place: URL of the object.
+    """
+    expires = datetime.datetime.fromtimestamp(signed.expires_at, datetime.UTC).isoformat()
+    return pb.SignedUrl(
+        url=signed.url, http_method=signed.method, headers=signed.headers, expire_time=time_message(expires), uri=place
+    )

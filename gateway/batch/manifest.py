@@ -260,7 +260,7 @@ def _scene_mistakes(number: int, shot: ShotSpec) -> list[Mistake]:
         try:
             frames[place] = check_line(line, info)
         except (InvalidRequestError, MediaUnsupportedError) as problem:
-            field = "start" if problem.field == "lines.start" else "speech"
+            field = {"lines.start": "start", "lines.boxes": "boxes"}.get(problem.field, "speech")
             mistakes.append(Mistake(number, f"lines[{place}].{field}", problem.message.removeprefix(f"{line.name}: ")))
     try:
         faces = [line.face if isinstance(line.face, int) else None for line in shot.lines]
@@ -334,7 +334,7 @@ def _contradictions_of_scene(shot: ShotSpec, method_of: MethodOf) -> Iterator[tu
         yield _told_refusal(error, "lines")
 
 
-_PLAIN_LINE: Final = {"start": 0.0, "face": 0, "box": None, "consent": None, "language": None}
+_PLAIN_LINE: Final = {"start": 0.0, "face": 0, "box": None, "boxes": None, "consent": None, "language": None}
 
 
 def _is_utf8(text: str) -> bool:

@@ -20,6 +20,7 @@ from gateway.consent.subject import Face
 from gateway.dub.coefficients import TrackedPerson
 from gateway.dub.composite import TrackedVideo
 from gateway.dub.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
+from gateway.dub.face_boxes import follow_boxes
 from gateway.dub.face_choice import ChosenFace, FaceChoice, check_one_face, choose_face, main_faces
 from gateway.dub.face_records import FaceIndex, FaceMeans, embed_every, faces_note, faces_of_note, read_index
 from gateway.dub.footage import analyse_footage
@@ -152,6 +153,7 @@ class FootageAnalysis:
         workspace: record files of the job.
         threads: threads of the decoder.
         chosen: the selected face, and why; None: none is selected.
+        tracked_ids: ids by which the tracker knows the selected face, if boxes put it together; empty: it is the tracked face.
     """
 
     def __init__(self, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> None:
@@ -162,6 +164,7 @@ class FootageAnalysis:
         self.threads = threads
         self._index: FaceIndex | None = None
         self.chosen: ChosenFace | None = None
+        self.tracked_ids: tuple[int, ...] = ()
 
     @classmethod
     async def open(cls, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> FootageAnalysis:
@@ -193,13 +196,14 @@ class FootageAnalysis:
     def beside(self) -> FootageAnalysis:
         """Return an analysis of the same tracked footage, in which another face can be selected."""
         other = FootageAnalysis(self.stages, self.method, self.info, self.workspace, threads=self.threads)
-        other._index = self._index
+        other._index, other.tracked_ids = self._index, self.tracked_ids
         return other
 
     async def select(self, choice: FaceChoice, frames: range | None = None) -> int | None:
         """Choose the face to dub, and return its id; None: the footage has no face.
 
-        The choice `speaker` takes the face whose mouth fits the footage's own sound best.
+        The choice `speaker` takes the face whose mouth fits the footage's own sound best. After the choice `boxes`, the index has
+        the followed face under one id.
 
         Args:
             choice: the choice; not of the kind `actor`.
@@ -215,6 +219,13 @@ class FootageAnalysis:
         async def score(face_id: int) -> float:
             return await self._fit_to_sound(face_id, None if frames is None else self._around(frames))
 
+        if choice.kind == "boxes":
+            if not len(self.index.face_id):
+                return None
+            followed = follow_boxes(self.index, choice.boxes, frames or range(self.index.num_frames))
+            self._index, self.tracked_ids = followed.index, followed.tracked_ids
+            self.chosen = ChosenFace(followed.face_id, "named by boxes")
+            return followed.face_id
         first = frames.start if frames is not None else 0
         self.chosen = await choose_face(self.index, choice, score if self.info.audio else None, first=first)
         return self.chosen.face_id if self.chosen is not None else None
@@ -337,6 +348,11 @@ class FootageAnalysis:
     def face(self) -> Face | None:
         """Mean embedding of the selected face; None: the faces were not measured."""
         return self.index.embeddings.get(self.face_id)
+
+    @property
+    def faces(self) -> list[Face | None]:
+        """Mean embedding of each tracked face that the selected face is put together from; None: the faces were not measured."""
+        return [self.index.embeddings.get(number) for number in self.tracked_ids or (self.face_id,)]
 
     @property
     def rows(self) -> Int64:

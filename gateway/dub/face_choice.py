@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dubstage.common.v1 import common_pb2
+from gateway.dub.face_boxes import FrameBox
 from gateway.dub.face_records import FaceIndex
 from services.common.errors import InvalidRequestError
 
@@ -24,16 +25,18 @@ class FaceChoice:
     """The user's choice of a face.
 
     Attributes:
-        kind: `largest`, `speaker`, `id`, `point`, `box` or `actor`.
+        kind: `largest`, `speaker`, `id`, `point`, `box`, `boxes` or `actor`.
         face_id: face id, for the kind `id`.
         point: x and y in pixels of the first frame that shows a face, for the kind `point`.
         box: left, top, width and height in pixels of the same frame, for the kind `box`.
+        boxes: the face from frame to frame of the video, for the kind `boxes`.
     """
 
     kind: str
     face_id: int = -1
     point: tuple[float, float] = (0.0, 0.0)
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    boxes: tuple[FrameBox, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ async def choose_face(
 
     Args:
         index: faces of the footage.
-        choice: the choice; not of the kind `actor`.
+        choice: the choice; not of the kinds `actor` and `boxes`.
         first: frame from which on a point or a box is looked for.
         score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken. The
             largest face is also taken if no face can be scored.

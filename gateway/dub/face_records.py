@@ -80,6 +80,7 @@ class FaceIndex:
         frame, face_id, reason: int32 [R], one entry per record.
         area: float32 [R], box area in frame pixels.
         centre: float32 [R, 2], box centre in frame pixels.
+        size: float32 [R, 2], width and height of the box in frame pixels.
         shot_cuts: frames that begin a shot.
         embeddings: mean embedding of each face by face id, if the faces were measured.
         with_hands: int64, records with hands before the face.
@@ -97,13 +98,16 @@ class FaceIndex:
     embeddings: Mapping[int, Face] = field(default_factory=dict)
     with_hands: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     partly_covered: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    size: Float32 = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
-    def free_frames(self, face_id: int) -> Bool:
+    def free_frames(self, rows: Int64) -> Bool:
         """Return the frames in which the mouth of a face can be replaced and nothing covers a part of the face, bool [num_frames].
 
         What covers a mouth shows in some frames before and after, in which it covers too little for the face stage to tell.
+
+        Args:
+            rows: int64 [num_frames], record of the face in each frame; -1: none.
         """
-        rows = self.rows_of(face_id)
         (frames,) = np.nonzero(rows >= 0)
         reason, hands = self.reason[rows[frames]], np.isin(rows[frames], self.with_hands)
         free, covered = np.zeros((2, self.num_frames), np.bool_)
@@ -137,9 +141,9 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
         centre = box[:, :2] + box[:, 2:] / 2
         area = box[:, 2] * box[:, 3]
         hands = np.isfinite(rows["hands"]).all(axis=(2, 3)).any(axis=1)
-        parts = [rows["frame"], rows["face_id"], rows["reason"], area, centre[:, 0], centre[:, 1], hands]
+        parts = [rows["frame"], rows["face_id"], rows["reason"], area, centre[:, 0], centre[:, 1], box[:, 2], box[:, 3], hands]
         columns.append(np.stack([np.asarray(part, np.float64) for part in parts], axis=1))
-    table = np.concatenate(columns) if columns else np.empty((0, 7))
+    table = np.concatenate(columns) if columns else np.empty((0, 9))
     _check_index(table, shot_cuts, num_frames)
     assert isinstance(shot_cuts, list)
     index = FaceIndex(
@@ -150,7 +154,8 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
         centre=table[:, 4:6].astype(np.float32),
         shot_cuts=tuple(shot_cuts),
         num_frames=num_frames,
-        with_hands=np.flatnonzero(table[:, 6]).astype(np.int64),
+        size=table[:, 6:8].astype(np.float32),
+        with_hands=np.flatnonzero(table[:, 8]).astype(np.int64),
     )
     return replace(index, partly_covered=_partly_covered(faces, index))
 
@@ -167,7 +172,8 @@ def _partly_covered(faces: RecordFile, index: FaceIndex) -> Int64:
     covered = index.reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH
     found = [np.empty(0, np.int64)]
     for face_id in np.unique(index.face_id[covered]).tolist():
-        rows, free = index.rows_of(face_id), index.free_frames(face_id)
+        rows = index.rows_of(face_id)
+        free = index.free_frames(rows)
         looks = ShotLooks(faces, rows, free, index.shot_cuts)
         replaced = (rows >= 0) & (index.reason[rows] == common_pb2.FRAME_REASON_DUBBED)
         (frames,) = np.nonzero((rows >= 0) & covered[rows])

@@ -55,7 +55,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         **_made_with(method, models, face_model),
         files=[digests[file] for file in files],
         own_sound=request.speech is None,
-        face=[request.face.kind, request.face.face_id, list(request.face.point)],
+        face=[request.face.kind, request.face.face_id, list(request.face.point), *_boxes(request)],
         actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
         enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
         warp=int(request.warp),
@@ -63,6 +63,15 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         expression=request.keeps_expression,
         expressiveness=float(request.expressiveness),
     )
+
+
+def _boxes(request: DubRequest) -> list[list[float]]:
+    """Return the boxes that choose the face of a dub; none: the face is chosen otherwise."""
+    match request.face.kind:
+        case "box":
+            return [list(request.face.box)]
+        case _:
+            return [list(box) for box in request.face.boxes]
 
 
 def enrolment_key(footage_sha256: str, actor_id: str, method: Method, models: ListedModels, face_model: str = "") -> str:

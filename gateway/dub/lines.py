@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, use_of
+from gateway.dub.face_boxes import MOST_BOXES, FrameBox, checked_boxes
 from gateway.dub.face_choice import FaceChoice, parse_face
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES, DubLine, DubRequest
 from gateway.dub.timecode import EXPECTED, VideoTime, parse_time
@@ -32,15 +33,32 @@ FACE: Final = "face takes the number of a face (see `dubstage faces`), speaker, 
 """Expected form of a line's face, for messages."""
 
 
+class BoxSpec(BaseModel):
+    """Box of a line's face from a frame on.
+
+    Attributes:
+        frame: frame of the video, from 0.
+        box: left, top, width and height, pixels.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    frame: Annotated[int, Field(ge=0, le=999_999_999)]
+    box: Annotated[list[_Side], Field(min_length=4, max_length=4)]
+
+
 class LineSpec(BaseModel):
     """One line of a scene.
 
     Attributes:
         start: when the line begins: seconds from the first frame, or a timecode.
         speech: sound file with the speech. The line ends with the speech.
-        face: number of a face, `speaker`, `largest`, or X,Y in pixels of the line's first frame; None: `box` or `actor` says it.
+        face: number of a face, `speaker`, `largest`, or X,Y in pixels of the line's first frame; None: `box`, `boxes` or `actor`
+            says it.
         box: left, top, width and height of the face in the line's first frame, pixels.
-        actor: enrolled actor who speaks; without `face` and `box`, also the face. None: the person is learned from the footage.
+        boxes: the face from frame to frame: each box counts until the next one.
+        actor: enrolled actor who speaks; without `face`, `box` and `boxes`, also the face. None: the person is learned from
+            the footage.
         consent: JSON file with the consent record, or the record; None: that of the dub or of the actor.
         language: language of the speech (BCP 47), which the consent record must cover; None: that of the dub.
         expressiveness: factor of the mouth's movement; None: that of the dub.
@@ -52,6 +70,7 @@ class LineSpec(BaseModel):
     speech: Annotated[str, Field(min_length=1, max_length=4096)]
     face: Annotated[int, Field(ge=0, le=999_999_999)] | Annotated[str, Field(max_length=80)] | None = None
     box: Annotated[list[_Side], Field(min_length=4, max_length=4)] | None = None
+    boxes: Annotated[list[BoxSpec], Field(min_length=1, max_length=MOST_BOXES)] | None = None
     actor: str | None = Field(None, min_length=1, max_length=63)
     consent: Annotated[str, Field(min_length=1, max_length=4096)] | Consent | None = None
     language: str | None = Field(None, max_length=80)
@@ -59,10 +78,11 @@ class LineSpec(BaseModel):
 
     @model_validator(mode="after")
     def _names_one_face(self) -> Self:
-        if self.face is not None and self.box is not None:
-            raise ValueError("give face or box, not both")
-        if self.face is None and self.box is None and self.actor is None:
-            raise ValueError("give face, box or actor: who speaks the line")
+        given = [name for name in ("face", "box", "boxes") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give {given[0]} or {given[1]}, not both")
+        if not given and self.actor is None:
+            raise ValueError("give face, box, boxes or actor: who speaks the line")
         return self
 
     @property
@@ -70,11 +90,13 @@ class LineSpec(BaseModel):
         """The face of the line.
 
         Raises:
-            InvalidRequestError: the face is written wrongly.
+            InvalidRequestError: the face is written wrongly, or boxes do not ascend or have no area.
         """
         if self.box is not None:
             left, top, width, height = self.box
             return FaceChoice("box", box=(left, top, width, height))
+        if self.boxes is not None:
+            return FaceChoice("boxes", boxes=checked_boxes([FrameBox(each.frame, *each.box) for each in self.boxes]))
         if self.face is None:
             return FaceChoice("actor")
         try:
@@ -84,8 +106,8 @@ class LineSpec(BaseModel):
 
     @property
     def who(self) -> str:
-        """Who speaks the line, for people: the actor, the face as it is written, or `box`."""
-        return self.actor or ("box" if self.face is None else str(self.face))
+        """Who speaks the line, for people: the actor, the face as it is written, `box` or `boxes`."""
+        return self.actor or ("boxes" if self.boxes is not None else "box" if self.face is None else str(self.face))
 
     @property
     def time(self) -> VideoTime:
@@ -162,6 +184,7 @@ def fault_of(error: Mapping[str, Any], where: Sequence[int | str]) -> tuple[str,
         "start": f"takes {EXPECTED}",
         "face": FACE.removeprefix("face "),
         "box": "takes four numbers, [left, top, width, height], in pixels of the line's first frame",
+        "boxes": f'takes 1 to {MOST_BOXES} boxes, such as {{"frame": 0, "box": [left, top, width, height]}}',
         "expressiveness": f"takes a number from {LEAST_EXPRESSIVENESS} to {MOST_EXPRESSIVENESS}",
         "consent": "takes the path of a JSON file, or a consent record",
     }

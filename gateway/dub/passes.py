@@ -188,8 +188,10 @@ class DubPasses:
         face_id = await analysis.select(self.request.face)
         if face_id is None:
             return DubbedPerson(None, None)
-        people = DubSubjects(self.digests, analysis.face, self.reference.face if self.reference is not None else None)
-        await check_subjects(self.request, people, analysis.stages, self.store, analysis.workspace.folder)
+        reference = self.reference.face if self.reference is not None else None
+        for face in analysis.faces:
+            people = DubSubjects(self.digests, face, reference)
+            await check_subjects(self.request, people, analysis.stages, self.store, analysis.workspace.folder)
         several = about_faces(analysis.index, face_id, self.request.face)
         if self.request.actor is not None:
             return DubbedPerson(face_id, self.request.actor, warnings=several, chosen=analysis.chosen)
@@ -341,8 +343,7 @@ class DubPasses:
         reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
         config = window_config(self.analysis.method, actor, part.request.warp, reference, detail_scale=scale)
         usable, rows = part.plan.rendered(), part.plan.row
-        assert part.person.face_id is not None, "the person is shown"
-        looks = ShotLooks(video.faces, rows, video.index.free_frames(part.person.face_id), video.index.shot_cuts)
+        looks = ShotLooks(video.faces, rows, video.index.free_frames(rows), video.index.shot_cuts)
         inputs = VideoInputs(
             self.analysis.stages, config, usable, rows, video.faces, looks, part.mouths, part.speech, on_frame=on_frame
         )

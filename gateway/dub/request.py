@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -17,6 +18,7 @@ import numpy as np
 from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.face_boxes import check_inside
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.fit import Fit
 from gateway.dub.scene_sound import SceneSound, SpokenLine
@@ -32,6 +34,7 @@ from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoSigner, VideoWriter
 from gateway.safe_paths import open_media_file
+from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import METHODS, Method, method_named
 from services.common.store.artefacts import ArtefactRef
@@ -240,7 +243,14 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     method = method_named(request.method)
     check_footage(method, request.footage, info)
     check_reference(method, request.reference)
-    return wants_own_timeline(method, fit=request.fit, keep_audio=request.keep_audio, expression=request.expression)
+    check_inside(request.face.boxes, info.video)
+    return wants_own_timeline(
+        method,
+        fit=request.fit,
+        keep_audio=request.keep_audio,
+        expression=request.expression,
+        boxes=bool(request.face.boxes),
+    )
 
 
 def expression_named(name: str) -> Expression | None:
@@ -268,7 +278,9 @@ def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:
     return request if longer else replace(request, fit="cut")
 
 
-def wants_own_timeline(method: Method, *, fit: Fit, keep_audio: bool, expression: Expression | None = None) -> bool:
+def wants_own_timeline(
+    method: Method, *, fit: Fit, keep_audio: bool, expression: Expression | None = None, boxes: bool = False
+) -> bool:
     """Return whether the video gets its own timeline, without reading the footage.
 
     Raises:
@@ -289,6 +301,10 @@ def wants_own_timeline(method: Method, *, fit: Fit, keep_audio: bool, expression
             "the video gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
             "--expression keep out",
             field="expression",
+        )
+    if own and boxes:
+        raise InvalidRequestError(
+            "the video gets a timeline of its own, so boxes of frames do not fit it: give the number of the face", field="boxes"
         )
     return own
 
@@ -347,11 +363,12 @@ def check_line(line: DubLine, info: MediaInfo) -> range:
     """Return the frames of a line: from the frame nearest to its start to the end of its speech, or of the footage. Blocks.
 
     Raises:
-        InvalidRequestError, MediaUnsupportedError: the line begins after the end of the footage, or the speech cannot be used. The
-            message names the line.
+        InvalidRequestError, MediaUnsupportedError: the line begins after the end of the footage, the speech cannot be used, or a
+            box is not in the footage. The message names the line.
     """
     with naming(line):
         video = info.video
+        check_inside(line.dub.face.boxes, video)
         first = line.start.frame_in(video)
         length = speech_duration(open_speech(line.dub, info))
         ends = math.ceil((int(video.pts[first]) * video.time_base + length) / video.time_base)
@@ -379,6 +396,29 @@ def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Seq
                 field="lines",
             )
         last[face] = number
+
+
+def check_shared_faces(lines: Sequence[DubLine], frames: Sequence[range], rows: Sequence[Int64 | None]) -> None:
+    """Check that no face is spoken by two lines in one frame, where boxes follow faces over several tracks.
+
+    Args:
+        rows: face record of each line in each frame, int64 [T], -1: none; None: the footage shows no face.
+
+    Raises:
+        InvalidRequestError: two lines take the same face of a frame. The message names both, and the frame.
+    """
+    for one, other in combinations(range(len(lines)), 2):
+        first, stop = max(frames[one].start, frames[other].start), min(frames[one].stop, frames[other].stop)
+        mine, theirs = rows[one], rows[other]
+        if first >= stop or mine is None or theirs is None:
+            continue
+        (same,) = np.nonzero((mine[first:stop] == theirs[first:stop]) & (mine[first:stop] >= 0))
+        if len(same):
+            raise InvalidRequestError(
+                f"{lines[one].name} and {lines[other].name} overlap, and both are of one face in frame {first + same[0]}. Begin "
+                "the second later, or give other boxes",
+                field="lines",
+            )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +12,9 @@ import numpy as np
 from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import in_thread
 from gateway.consent.record import digest_of
+from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import actor_refs
-from gateway.dub.face_choice import ChosenFace, FaceChoice
+from gateway.dub.face_choice import FaceChoice
 from gateway.dub.journal import Journal, step_key
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.outcome import LineRecords
@@ -22,6 +24,7 @@ from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD
 from gateway.dub.request import (
     DubLine,
     check_overlaps,
+    check_shared_faces,
     naming,
     open_speech,
 )
@@ -64,47 +67,58 @@ class SceneLines:
         """
         passes = self.passes
         workspace, lines = passes.analysis.workspace, passes.request.lines
-        chosen = [await self._choose(line, place) for line, place in zip(lines, frames, strict=True)]
-        check_overlaps(lines, frames, [face.face_id if face is not None else None for face in chosen])
+        analyses = [await self._choose(line, place) for line, place in zip(lines, frames, strict=True)]
+        # A face that boxes follow has the id of a track that is another face in some frames: the records are compared.
+        numbers = [each.face_id if each.chosen is not None and not each.tracked_ids else None for each in analyses]
+        check_overlaps(lines, frames, numbers)
+        if any(each.tracked_ids for each in analyses):
+            check_shared_faces(lines, frames, [each.rows if each.chosen is not None else None for each in analyses])
+        followed = [_followed(each) for each in analyses]
         workspace.motion.clear()
         workspace.speech.clear()
         people: dict[str, DubbedPerson] = {}
         parts = []
-        for number, (line, place, face) in enumerate(zip(lines, frames, chosen, strict=True)):
-            spoken = [other for other, its in zip(frames, chosen, strict=True) if face and its and its.face_id == face.face_id]
-            parts.append(await self._part(line, place, face, spoken, people))
+        for number, (line, place, analysis) in enumerate(zip(lines, frames, analyses, strict=True)):
+            spoken = [other for other, its in zip(frames, followed, strict=True) if its and its == followed[number]]
+            parts.append(await self._part(line, place, analysis, spoken, people))
             passes.on_progress("lines", number + 1, len(lines))
         return parts
 
-    async def _choose(self, line: DubLine, frames: range) -> ChosenFace | None:
-        """Return the face of a line; None: the footage shows no face."""
+    async def _choose(self, line: DubLine, frames: range) -> FootageAnalysis:
+        """Return an analysis in which the face of a line is selected; none is selected if the footage shows no face."""
         passes, choice = self.passes, line.dub.face
         analysis = passes.analysis.beside()
         with naming(line):
             if choice.kind != "actor":
                 await analysis.select(choice, frames)
-                return analysis.chosen
+                return analysis
             assert line.dub.own is not None, "the line has an actor"
             actor = await face_of_actor(analysis.stages, passes.store, line.dub.own, analysis.workspace.folder, line.dub.threads)
-            return face_like(analysis.index.embeddings, actor, line.dub.own.actor_id)
+            analysis.chosen = face_like(analysis.index.embeddings, actor, line.dub.own.actor_id)
+            return analysis
 
     async def _part(
-        self, line: DubLine, frames: range, face: ChosenFace | None, spoken: Sequence[range], people: dict[str, DubbedPerson]
+        self,
+        line: DubLine,
+        frames: range,
+        analysis: FootageAnalysis,
+        spoken: Sequence[range],
+        people: dict[str, DubbedPerson],
     ) -> DubPart:
         """Return a line as a part of the dub.
 
         Args:
             frames: frames of the line.
-            face: face that speaks the line; None: the footage shows no face.
+            analysis: the footage, with the face of the line selected; none is selected if the footage shows no face.
             spoken: frames of all lines of this face.
             people: what is known of people who have spoken; gets the person of this line.
         """
         scene, dub = self.passes, line.dub
-        analysis = scene.analysis.beside()
-        info = analysis.info
+        face, info = analysis.chosen, analysis.info
         records = [digest_of(record) for record in dub.consents if record is not None]
         actors = [ref.sha256 for ref in actor_refs(dub.actor).values()] if dub.actor is not None else []
-        who = step_key("person", job=scene.key, face=face.face_id if face is not None else -1, actor=actors)
+        followed = {"rows": _followed(analysis)} if analysis.tracked_ids else {}
+        who = step_key("person", job=scene.key, face=face.face_id if face is not None else -1, actor=actors, **followed)
         key = step_key(
             "line",
             person=who,
@@ -198,6 +212,11 @@ class SceneLines:
             await asyncio.to_thread(_append, features, workspace.speech)
         await in_thread(_record_spoken, scene.journal, step, spans, extent)
         return *spans, extent
+
+
+def _followed(analysis: FootageAnalysis) -> str:
+    """Return what tells the selected face from others: the digest of its records; empty: none is selected."""
+    return hashlib.sha256(analysis.rows.tobytes()).hexdigest() if analysis.chosen is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

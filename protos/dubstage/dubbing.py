@@ -52,6 +52,7 @@ class DubOptions(TypedDict, total=False):
     mix_level_db: float
     duck_db: float | None
     lines: Sequence[gateway.Line]
+    boxes: Sequence[pb.FrameBox]
     request_id: str
 
 

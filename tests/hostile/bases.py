@@ -228,6 +228,9 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "MediaService.GetUpload": [[media_pb2.GetUploadRequest(name="uploads/hostile.bin")]],
         "MediaService.ListUploads": [[media_pb2.ListUploadsRequest(page_size=3)]],
         "MediaService.DeleteUpload": [[media_pb2.DeleteUploadRequest(name="uploads/nothing.bin")]],
+        "MediaService.SignUpload": [[media_pb2.SignUploadRequest(name="uploads/signed.bin", size_bytes=9, sha256="ab" * 32)]],
+        "MediaService.FinishUpload": [[media_pb2.FinishUploadRequest(name="uploads/signed.bin", sha256="ab" * 32)]],
+        "MediaService.SignDownload": [[media_pb2.SignDownloadRequest(uri="s3://films/uploads/signed.bin")]],
         "MediaService.DownloadFile": [[media_pb2.DownloadFileRequest(path="uploads/hostile.bin", offset=1, max_bytes=3)]],
         "Operations.ListOperations": [[operations_pb2.ListOperationsRequest(name="operations", page_size=3)]],
         "Operations.GetOperation": [[operations_pb2.GetOperationRequest(name="operations/none")]],
@@ -281,6 +284,14 @@ def _scene() -> gateway_pb2.CreateDubRequest:
             speech_uri="speech.wav",
             box=gateway_pb2.FaceBox(left=10, top=10, width=100, height=100),
             expressiveness=0.8,
+        ),
+        gateway_pb2.DubLine(
+            start_time=Duration(seconds=2),
+            speech_uri="speech.wav",
+            boxes=[
+                gateway_pb2.FrameBox(frame_index=frame, box=gateway_pb2.FaceBox(left=10, top=10, width=100, height=100))
+                for frame in (50, 60)
+            ],
         ),
     ]
     return gateway_pb2.CreateDubRequest(footage_uri="footage.mp4", output_uri="scene.mp4", lines=lines)

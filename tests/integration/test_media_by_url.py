@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dubstage.client import Connection, DubstageCallError
+from dubstage.client import Connection, DubstageCallError, files
 from dubstage.client import gateway as client
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import media_pb2
 from gateway.dub.workspace import ASIDE
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
@@ -150,3 +153,89 @@ def test_other_gateway_uploads_once(
     assert keys(s3, url) == {"out/film.mp4"}
     assert result.media_sha256 == media_sha256(media.root / "undisturbed.mp4")
     assert media_sha256(downloaded(s3, url, "out/film.mp4", tmp_path)) == result.media_sha256
+
+
+def sent(signed: media_pb2.SignedUrl, data: bytes) -> None:
+    """Send a file to a signed URL by plain HTTP."""
+    # urllib names a form as the type of the body, and moto then waits for fields of the form.
+    headers = {**signed.headers, "Content-Type": "application/octet-stream"}
+    call = urllib.request.Request(signed.url, data, headers, method=signed.http_method)
+    urllib.request.urlopen(call, timeout=60).close()
+
+
+def fetched(signed: media_pb2.SignedUrl) -> bytes:
+    with urllib.request.urlopen(signed.url, timeout=60) as answer:
+        data: bytes = answer.read()
+        return data
+
+
+def uploaded(connection: Connection, name: str, data: bytes) -> media_pb2.Upload:
+    sha256 = hashlib.sha256(data).hexdigest()
+    signed = files.sign_upload(connection, name, size_bytes=len(data), sha256=sha256)
+    sent(signed, data)
+    upload = files.finish_upload(connection, name, sha256=sha256)
+    assert (upload.received_bytes, upload.complete, upload.sha256, upload.uri) == (len(data), True, sha256, signed.uri)
+    return upload
+
+
+def test_dub_through_signed_urls(running: RunningGateway, url: str, media: Media, tmp_path: Path) -> None:
+    """The caller sends the files to the bucket and gets the video from there; the gateway only signs."""
+    with running.connect() as connection:
+        footage = uploaded(connection, "shot.mp4", (media.root / OTHER).read_bytes())
+        speech = uploaded(connection, "speech.wav", (media.root / "speech.wav").read_bytes())
+        assert footage.uri == f"{url}/uploads/shot.mp4"
+        output = f"{url}/signed.mp4"
+        result = client.dub(connection, **dubbing(output, footage=footage.uri, speech=speech.uri)).wait(timeout_s=300)
+        video = fetched(files.sign_download(connection, result.output_uri))
+        again = fetched(files.sign_download(connection, footage.uri))
+    assert result.num_dubbed > 0
+    (tmp_path / "signed.mp4").write_bytes(video)
+    assert media_sha256(tmp_path / "signed.mp4") == result.media_sha256
+    assert again == (media.root / OTHER).read_bytes()
+
+
+def test_signature_binds_size_and_digest(running: RunningGateway, url: str) -> None:
+    """The store's signature covers the length, the SHA-256 and the expiry."""
+    with running.connect() as connection:
+        signed = files.sign_upload(connection, "one.bin", size_bytes=9, sha256="ab" * 32)
+    assert "X-Amz-SignedHeaders=content-length%3Bhost%3Bx-amz-checksum-sha256" in signed.url
+    assert "X-Amz-Expires=3600" in signed.url
+    assert signed.headers["Content-Length"] == "9"
+    assert (signed.http_method, signed.uri) == ("PUT", f"{url}/uploads/one.bin")
+
+
+def test_other_bytes_are_removed(running: RunningGateway, s3: S3Server, url: str) -> None:
+    """The gateway reads what was sent, and removes a file with another SHA-256."""
+    data = os.urandom(1000)
+    s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/uploads/one.bin", Body=data)
+    with running.connect() as connection:
+        with pytest.raises(DubstageCallError) as caught:
+            files.finish_upload(connection, "one.bin", sha256="ab" * 32)
+        assert (caught.value.code, caught.value.field) == ("INVALID_ARGUMENT", "sha256")
+        assert keys(s3, url) == set()
+        with pytest.raises(DubstageCallError) as caught:
+            files.finish_upload(connection, "one.bin", sha256="ab" * 32)
+        assert caught.value.code == "NOT_FOUND"
+
+
+def test_only_own_files_are_signed(start_gateway: StartGateway, s3: S3Server, url: str) -> None:
+    """Other objects of the bucket, files above the limit and gateways without a bucket get no URL."""
+    small = start_gateway(media_url=url, uploads_max_bytes=1000)
+    with small.connect() as connection:
+        for place in (f"{url}/in/footage.mp4", f"s3://{BUCKET}/elsewhere.mp4", f"{url}/uploads/none.mp4", "footage.mp4"):
+            with pytest.raises(DubstageCallError) as caught:
+                files.sign_download(connection, place)
+            assert caught.value.code == "NOT_FOUND"
+        uploaded(connection, "a.bin", os.urandom(600))
+        files.sign_upload(connection, "a.bin", size_bytes=900, sha256="ab" * 32)
+        with pytest.raises(DubstageCallError) as caught:
+            files.sign_upload(connection, "b.bin", size_bytes=500, sha256="ab" * 32)
+        assert caught.value.code == "RESOURCE_EXHAUSTED"
+        for wrong in ({"size_bytes": 0, "sha256": "ab" * 32}, {"size_bytes": 9, "sha256": ""}, {"size_bytes": 9, "sha256": "xy"}):
+            with pytest.raises(DubstageCallError) as caught:
+                files.sign_upload(connection, "c.bin", **wrong)  # type: ignore[arg-type]
+            assert caught.value.code == "INVALID_ARGUMENT"
+    with start_gateway().connect() as connection:
+        with pytest.raises(DubstageCallError, match="signs no URLs: set its DUBSTAGE_MEDIA_URL") as caught:
+            files.sign_upload(connection, "a.bin", size_bytes=9, sha256="ab" * 32)
+        assert caught.value.code == "INVALID_ARGUMENT"

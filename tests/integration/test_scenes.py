@@ -13,6 +13,7 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
+from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from tests.integration.client_calls import enrolment
 from tests.integration.servers import RunningGateway
@@ -26,6 +27,15 @@ def scene(output: str, *lines: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def line(start_s: float, **more: Any) -> dict[str, Any]:
     return {"start_time": timedelta(seconds=start_s), "speech_uri": "speech.wav", "face_id": 0, **more}
+
+
+def boxed(frame: int, left: float = 0, top: float = 0, width: float = 50, height: float = 50) -> pb.FrameBox:
+    return pb.FrameBox(frame_index=frame, box=pb.FaceBox(left=left, top=top, width=width, height=height))
+
+
+def spoken(*boxes: pb.FrameBox, start_s: float = 0.0) -> dict[str, Any]:
+    """A line whose face boxes name."""
+    return {"start_time": timedelta(seconds=start_s), "speech_uri": "short.wav", "boxes": boxes}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -71,6 +81,46 @@ def test_actor_is_the_face_of_a_line(gateway: RunningGateway, actor: str) -> Non
     assert result.faces[0].why.startswith(f"the face of the actor {actor} (distance 0.")
 
 
+def test_boxes_name_the_face_of_a_line(gateway: RunningGateway, media: Media) -> None:
+    """The line of a face's box equals the line of its number. From a box without a face on, frames pass through."""
+    with gateway.connect() as connection:
+        (found,) = client.detect_faces(connection, footage="footage.mp4", skip_pictures=True).wait(timeout_s=300).faces
+        box = pb.FrameBox(frame_index=0, box=found.box)
+        one, other, short = (
+            client.dub(connection, **scene(f"{name}.mkv", given)).wait(timeout_s=300)
+            for name, given in (
+                ("number", line(0.2, speech_uri="short.wav")),
+                ("boxes", spoken(box, start_s=0.2)),
+                ("short", spoken(box, boxed(10), start_s=0.2)),
+            )
+        )
+        with pytest.raises(DubstageCallError) as caught:
+            client.dub(connection, **scene("never.mkv", spoken(boxed(NUM_FRAMES)))).wait(timeout_s=300)
+    assert other.faces[0].why == "named by boxes"
+    assert one.num_dubbed == other.num_dubbed > 8
+    np.testing.assert_array_equal(frames_of(media.root / "number.mkv"), frames_of(media.root / "boxes.mkv"))
+    assert {each.reason: each.num_frames for each in short.reasons}[common_pb2.FRAME_REASON_TARGET_NOT_PRESENT] > 4
+    footage, dubbed = frames_of(media.footage), frames_of(media.root / "short.mkv")
+    np.testing.assert_array_equal(dubbed[10:], footage[10:])
+    assert caught.value.field == "lines.boxes"
+
+
+def test_boxes_name_the_face_of_a_dub(gateway: RunningGateway, media: Media) -> None:
+    given = {"footage": "footage.mp4", "speech": "speech.wav", "skip_personalization": True, "codec": "ffv1"}
+    with gateway.connect() as connection:
+        (found,) = client.detect_faces(connection, footage="footage.mp4", skip_pictures=True).wait(timeout_s=300).faces
+        boxes = [pb.FrameBox(frame_index=0, box=found.box), boxed(30)]
+        client.dub(connection, output="plain.mkv", **given).wait(timeout_s=300)
+        whole = client.dub(connection, output="whole.mkv", boxes=boxes[:1], **given).wait(timeout_s=300)
+        part = client.dub(connection, output="part.mkv", boxes=boxes, **given).wait(timeout_s=300)
+    plain, followed, cut = (frames_of(media.root / f"{name}.mkv") for name in ("plain", "whole", "part"))
+    assert whole.faces[0].why == "named by boxes"
+    assert 20 < part.num_dubbed <= 30 < whole.num_dubbed
+    # The dubs have different watermarks.
+    assert np.abs(plain.astype(int) - followed).max() < 12
+    np.testing.assert_array_equal(cut[30:], frames_of(media.footage)[30:])
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -82,6 +132,15 @@ def test_actor_is_the_face_of_a_line(gateway: RunningGateway, actor: str) -> Non
         ({"lines": [{"speech_uri": "speech.wav", "start_timecode": "00:00:00:01"}]}, "lines[0].who"),
         ({"lines": [{**line(0.0), "face_rule": pb.FACE_RULE_UNSPECIFIED}]}, "lines[0].face_rule"),
         ({"lines": [line(0.0, consent=pb.ConsentRecord(subject="x"))]}, "lines[0].consent.granted_by"),
+        ({"lines": [{**line(0.0), "boxes": [boxed(0)]}]}, "lines[0].boxes"),
+        ({"lines": [spoken(boxed(3), boxed(3))]}, "lines[0].boxes"),
+        ({"lines": [spoken(boxed(0, width=0))]}, "lines[0].boxes"),
+        ({"lines": [spoken(boxed(-1))]}, "lines.boxes.frame_index"),
+        ({"lines": [spoken(*[boxed(frame) for frame in range(10_001)])]}, "lines.boxes"),
+        ({"boxes": [boxed(0)], "face": "0"}, "boxes"),
+        ({"boxes": [boxed(0), boxed(0)]}, "boxes"),
+        ({"boxes": [boxed(0)], "speech": "speech.wav", "fit": "loop"}, "boxes"),
+        ({"boxes": [boxed(0)], "lines": [line(0.0)]}, "face"),
         ({"lines": [line(0.0)], "speech": "speech.wav"}, "speech_uri"),
         ({"lines": [line(0.0)], "face": "speaker"}, "face"),
         ({"lines": [line(0.0)], "fit": "loop"}, "fit"),

@@ -123,6 +123,8 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
     "MediaService.GetUpload": lambda to, things: files.get_upload(to, things.upload),
     "MediaService.DeleteUpload": lambda to, things: files.delete_upload(to, things.upload),
     "MediaService.DownloadFile": lambda to, things: list(files.download_pieces(to, f"uploads/{things.upload}")),
+    "MediaService.FinishUpload": lambda to, things: files.finish_upload(to, things.upload, sha256="ab" * 32),
+    "MediaService.SignDownload": lambda to, things: files.sign_download(to, f"s3://films/tenants/acme/uploads/{things.upload}"),
     "WebhookService.DeleteWebhook": lambda to, things: webhook.delete(to, things.webhook),
     "WebhookService.GetWebhook": lambda to, things: webhook.get(to, things.webhook),
     "WebhookService.ListWebhookDeliveries": lambda to, things: list(webhook.list_deliveries(to, things.webhook)),
@@ -141,7 +143,13 @@ LISTS: dict[str, Callable[[Connection], list[Any]]] = {
     "Operations.ListOperations": lambda to: list(client.list_operations(to)),
 }
 """RPCs that list things of a tenant."""
-MAKES = {"ActorService.CreateActor", "DubService.DetectFaces", "MediaService.UploadFile", "WebhookService.CreateWebhook"}
+MAKES = {
+    "ActorService.CreateActor",
+    "DubService.DetectFaces",
+    "MediaService.UploadFile",
+    "MediaService.SignUpload",
+    "WebhookService.CreateWebhook",
+}
 """RPCs that name nothing of another tenant, and make a thing."""
 
 

@@ -19,20 +19,27 @@ from gateway.batch.local import run_local
 from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
+from gateway.consent.record import embedding_text
+from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.face_boxes import FrameBox
 from gateway.dub.face_choice import FaceChoice
+from gateway.dub.face_records import FaceIndex
 from gateway.dub.job import DubJob
 from gateway.dub.journal import Journal
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubLine, DubRequest
 from gateway.dub.timecode import parse_time
-from gateway.dub.workspace import JOURNAL
+from gateway.dub.workspace import JOURNAL, Workspace
+from gateway.media.inspection import inspect_video
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequestError
+from services.common.errors import ConsentOtherSubjectError, InvalidRequestError
+from services.common.methods import method_named
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
+from tests.unit.consent.records import record
 
 SIDE = 288
 SECONDS = 2.6
@@ -286,6 +293,78 @@ def test_overlapping_lines_over_a_cut(cut_film: Scenes, tmp_path: Path) -> None:
         unnamed.remove(person)
     (person,) = unnamed
     assert not changed[frames_of(person)].any()
+
+
+@pytest.fixture(scope="module")
+def tracked(cut_film: Scenes, tmp_path_factory: pytest.TempPathFactory) -> FaceIndex:
+    """Faces of `cut_film`."""
+
+    async def track() -> FaceIndex:
+        with Workspace(tmp_path_factory.mktemp("tracked") / "job") as workspace:
+            info = inspect_video(cut_film.footage)
+            analysis = await FootageAnalysis.open(cut_film.dubber.host.stages, method_named("ugc"), info, workspace, threads=2)
+            return await analysis.track(lambda _: None, embed=True)
+
+    return cut_film.dubber.host.run(track())
+
+
+def box_in(index: FaceIndex, frame: int, place: int) -> FrameBox:
+    """The box of the face in a place of `cut_film`, a tenth larger and a tenth too far right."""
+    (row,) = np.flatnonzero((index.frame == frame) & (index.centre[:, 0] // SIDE == place))
+    width, height = index.size[row] * 1.1
+    left, top = index.centre[row] - index.size[row] * (0.45, 0.55)
+    return FrameBox(frame, float(left), float(top), float(width), float(height))
+
+
+@pytest.mark.parametrize("person", [0, 1, 2])
+def test_boxes_follow_over_a_cut(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path, person: int) -> None:
+    """One box a shot, and no frame with a wrong person."""
+    boxes = tuple(box_in(tracked, frame, order.index(person)) for frame, order in zip((0, CUT), PLACES, strict=True))
+    line = ("0.6", cut_film.speeches[person], FaceChoice("boxes", boxes=boxes))
+    outcome = cut_film.dubber(cut_film.request(tmp_path / "out.mkv", line))
+    changed = cut_film.changed(tmp_path / "out.mkv")
+    assert not changed[~frames_of(person)].any()
+    assert changed[:, :CUT].sum() >= 13
+    assert changed[:, CUT:].sum() >= 13
+    assert changed.sum() == outcome.parts[0].num_dubbed
+
+
+def test_consent_holds_for_all_boxes(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
+    """Boxes that go on to another person after a cut are refused, though most frames show the person of the record."""
+    at = [box_in(tracked, frame, order.index(person)) for frame, order, person in zip((0, CUT), PLACES, (0, 1), strict=True)]
+    (row,) = np.flatnonzero((tracked.frame == 0) & (tracked.centre[:, 0] // SIDE == 0))
+    own = tracked.embeddings[int(tracked.face_id[row])]
+    consent = record(face={"network": own.network, "embedding": embedding_text(own.vector)})
+
+    def dubbed(boxes: Sequence[FrameBox]) -> DubOutcome:
+        request = cut_film.request(tmp_path / "out.mkv", ("0.1", cut_film.speeches[0], FaceChoice("boxes", boxes=tuple(boxes))))
+        (line,) = request.lines
+        return cut_film.dubber(replace(request, lines=(replace(line, dub=replace(line.dub, consent=consent)),)))
+
+    assert dubbed([at[0], FrameBox(CUT, 0.0, 0.0, 20.0, 20.0)]).plan.rendered().any()
+    with pytest.raises(ConsentOtherSubjectError):
+        dubbed(at)
+
+
+def test_boxes_without_a_face_pass_through(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
+    """From a box that no face overlaps on, frames keep every sample."""
+    boxes = (box_in(tracked, 0, 1), FrameBox(25, 0.0, 0.0, 20.0, 20.0))
+    outcome = cut_film.dubber(
+        cut_film.request(tmp_path / "out.mkv", ("0.6", cut_film.speeches[0], FaceChoice("boxes", boxes=boxes)))
+    )
+    changed = cut_film.changed(tmp_path / "out.mkv")
+    assert np.flatnonzero(changed.any(axis=0)).tolist() == list(range(15, 25))
+    assert outcome.plan.counts()["TARGET_NOT_PRESENT"] == 20
+
+
+def test_boxes_of_one_face_may_not_overlap(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
+    boxes = tuple(box_in(tracked, frame, place) for frame, place in ((0, 0), (CUT, 0)))
+    lines = [(start, cut_film.speeches[0], FaceChoice("boxes", boxes=boxes)) for start in ("0.2", "0.8")]
+    with pytest.raises(InvalidRequestError, match=r"^line 1 and line 2 overlap, and both are of one face in frame 20"):
+        cut_film.dubber(cut_film.request(tmp_path / "never.mkv", *lines))
+    outside = FaceChoice("boxes", boxes=(FrameBox(0, 900.0, 0.0, 20.0, 20.0),))
+    with pytest.raises(InvalidRequestError, match=r"^line 1: boxes\[0\]: the box .* lies outside of the picture of 864x288 pixels"):
+        cut_film.dubber(cut_film.request(tmp_path / "never.mkv", ("0.2", cut_film.speeches[0], outside)))
 
 
 def test_batch_dubs_a_scene(scenes: Scenes, tmp_path: Path) -> None:

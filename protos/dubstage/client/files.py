@@ -24,7 +24,18 @@ from dubstage.client.errors import DubstageCallError
 from dubstage.client.names import resource_name
 from dubstage.gateway.v1 import media_pb2 as pb
 
-__all__ = ["delete_upload", "download", "download_pieces", "get_upload", "list_uploads", "upload", "upload_pieces"]
+__all__ = [
+    "delete_upload",
+    "download",
+    "download_pieces",
+    "finish_upload",
+    "get_upload",
+    "list_uploads",
+    "sign_download",
+    "sign_upload",
+    "upload",
+    "upload_pieces",
+]
 
 Progress = Callable[[int, int], None]
 """Called with the finished bytes and all bytes of a file."""
@@ -69,6 +80,39 @@ def list_uploads(*, page_size: int = 0) -> pb.ListUploadsRequest:
 def delete_upload(name: str) -> pb.DeleteUploadRequest:
     """Erase an upload that no work uses."""
     return pb.DeleteUploadRequest(name=resource_name("uploads", name))
+
+
+@unary_call(rpcs.gateway.SIGN_UPLOAD, lambda reply: reply)
+def sign_upload(name: str, *, size_bytes: int, sha256: str) -> pb.SignUploadRequest:
+    """Return a SignedUrl of the gateway's bucket, to which the caller sends the file by HTTP with the SignedUrl's `headers`.
+
+    Args:
+        name: ASCII letters, digits, dots, hyphens and underscores, at most 128.
+        size_bytes: size of the file, at most 5 GiB.
+        sha256: SHA-256 of the file, hexadecimal.
+    """
+    return pb.SignUploadRequest(name=resource_name("uploads", name), size_bytes=size_bytes, sha256=sha256)
+
+
+@unary_call(rpcs.gateway.FINISH_UPLOAD, lambda reply: reply)
+def finish_upload(name: str, *, sha256: str) -> pb.FinishUploadRequest:
+    """Return the Upload of a file that was sent to a signed URL, after the gateway has compared the SHA-256.
+
+    Args:
+        name: as for `sign_upload`.
+        sha256: SHA-256 of the file, hexadecimal.
+    """
+    return pb.FinishUploadRequest(name=resource_name("uploads", name), sha256=sha256)
+
+
+@unary_call(rpcs.gateway.SIGN_DOWNLOAD, lambda reply: reply)
+def sign_download(uri: str) -> pb.SignDownloadRequest:
+    """Return a SignedUrl, from which the caller gets a file of the gateway's bucket by HTTP.
+
+    Args:
+        uri: `uri` of an Upload, or the output of a dub that succeeded.
+    """
+    return pb.SignDownloadRequest(uri=uri)
 
 
 @download_call(rpcs.gateway.DOWNLOAD_FILE, lambda reply: (reply,))

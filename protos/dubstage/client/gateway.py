@@ -69,8 +69,8 @@ has them, projects, languages, valid_from, valid_until, actor, footage_sha256, f
 
 
 Line = pb.DubLine | Mapping[str, Any]
-"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, box, face_rule or actor_id,
-language, consent and expressiveness.
+"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, box, face_rule, boxes or
+actor_id, language, consent and expressiveness.
 """
 
 
@@ -180,6 +180,7 @@ def dub(
     mix_level_db: float = 0.0,
     duck_db: float | None = None,
     lines: Sequence[Line] = (),
+    boxes: Sequence[pb.FrameBox] = (),
     request_id: str = "",
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
@@ -215,6 +216,7 @@ def dub(
         mix_level_db: gain of the music and effects, decibels, -60 to 12.
         duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
         lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
+        boxes: the face from frame to frame, in place of `face`: each box counts until the next one.
         request_id: UUID by which the gateway knows a request that comes again; empty: one is made.
     """
     return pb.CreateDubRequest(
@@ -241,6 +243,7 @@ def dub(
         mix_level_db=mix_level_db,
         duck_db=duck_db,
         lines=[line_message(line) for line in lines],
+        boxes=boxes,
         request_id=request_id,
     )
 

@@ -232,6 +232,8 @@ def _s3_options() -> dict[str, Any]:
             "connect_timeout": S3_CONNECT_SECONDS,
             "read_timeout": S3_READ_SECONDS,
             "max_pool_connections": S3_CONNECTIONS,
+            # Signed URLs of the former version hold for a body of any size.
+            "signature_version": "s3v4",
             "retries": {"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
         },
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dub.face_boxes import FrameBox
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.request import DubRequest, check_overlaps, check_scene
@@ -15,6 +16,8 @@ from services.common.errors import InvalidRequestError
 
 SCENE = DubRequest(footage=Path("film.mp4"), speech=None, output=Path("out.mp4"), method="ugc", expressiveness=0.9)
 GOOD: dict[str, Any] = {"start": 1.5, "speech": "a.wav", "face": 0}
+BOXED: dict[str, Any] = {"start": 1.5, "speech": "a.wav"}
+AT_0: dict[str, Any] = {"frame": 0, "box": [0, 0, 9, 9]}
 
 
 def written(folder: Path, content: object) -> Path:
@@ -26,12 +29,16 @@ def written(folder: Path, content: object) -> Path:
 def test_lines_take_over_the_scene(tmp_path: Path) -> None:
     rows = [GOOD, {"start": "00:00:02:10", "speech": "/b.wav", "actor": "ben", "language": "de", "expressiveness": 1.2}]
     rows += [{**GOOD, "face": "speaker"}, {"start": 0, "speech": "c.wav", "box": [1, 2, 30, 40]}]
-    first, second, third, fourth = lines_of(read_lines(written(tmp_path, rows)), SCENE, file="lines.json", folder=str(tmp_path))
+    rows += [{"start": 0, "speech": "c.wav", "boxes": [{"frame": 3, "box": [1, 2, 30, 40.5]}]}]
+    first, second, third, fourth, fifth = lines_of(
+        read_lines(written(tmp_path, rows)), SCENE, file="lines.json", folder=str(tmp_path)
+    )
     assert (first.dub.speech, first.dub.face, first.dub.expressiveness) == (tmp_path / "a.wav", FaceChoice("id", face_id=0), 0.9)
     assert (second.dub.speech, second.dub.face, second.actor_id) == (Path("/b.wav"), FaceChoice("actor"), "ben")
     assert (second.dub.use.language, second.dub.expressiveness) == ("de", 1.2)
     assert third.dub.face == FaceChoice("speaker")
     assert fourth.dub.face == FaceChoice("box", box=(1.0, 2.0, 30.0, 40.0))
+    assert fifth.dub.face == FaceChoice("boxes", boxes=(FrameBox(3, 1.0, 2.0, 30.0, 40.5),))
     assert [line.name for line in (first, fourth)] == ["lines.json: line 1", "lines.json: line 4"]
 
 
@@ -45,7 +52,13 @@ def test_lines_take_over_the_scene(tmp_path: Path) -> None:
         ({**GOOD, "face": 1.5}, "face: takes the number of a face"),
         ({**GOOD, "box": [1, 2]}, "box: takes four numbers, [left, top, width, height]"),
         ({**GOOD, "box": [1, 2, 3, 4]}, "give face or box, not both"),
-        ({"start": 1, "speech": "a.wav"}, "give face, box or actor: who speaks the line"),
+        ({**GOOD, "boxes": [AT_0]}, "give face or boxes, not both"),
+        ({**BOXED, "boxes": []}, "boxes: takes 1 to 10000 boxes, such as"),
+        ({**BOXED, "boxes": [AT_0] * 10_001}, "boxes: takes 1 to 10000 boxes, such as"),
+        ({**BOXED, "boxes": [{"frame": 0.5, "box": [0, 0, 9, 9]}]}, "boxes: takes 1 to 10000 boxes, such as"),
+        ({**BOXED, "boxes": [{"frame": 2, "box": [0, 0, 9, 9]}, AT_0]}, "face: boxes[1]: frame 0 follows frame 2"),
+        ({**BOXED, "boxes": [{"frame": 0, "box": [9, 9, 0, 9]}]}, "face: boxes[0]: a box needs a width and a height above 0"),
+        ({"start": 1, "speech": "a.wav"}, "give face, box, boxes or actor: who speaks the line"),
         ({**GOOD, "spech": "b.wav"}, "spech: is no field of a line; there are: start, speech, face"),
         ({**GOOD, "expressiveness": 3}, "expressiveness: takes a number from 0.5 to 1.5, not 3"),
         ({**GOOD, "language": "not a language"}, "language: "),

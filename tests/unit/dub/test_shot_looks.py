@@ -82,13 +82,13 @@ def test_short_stretches_between_undubbed_frames_stay_undubbed(tmp_path: Path) -
 def test_frames_beside_a_cover_are_not_free(tmp_path: Path) -> None:
     """Something that comes before a face covers a little of the face in the frames before: nothing is learned from these."""
     index = index_of(tmp_path, with_disc(face_records(60, 60), range(30, 40), 45), [])
-    free = index.free_frames(0)
+    free = index.free_frames(index.rows_of(0))
     assert np.flatnonzero(~free).tolist() == list(range(18, 52))
 
 
 def test_short_video_without_a_cover_is_free(tmp_path: Path) -> None:
     index = index_of(tmp_path, with_disc(face_records(10, 10), range(0), 45), [])
-    assert index.free_frames(0).tolist() == [True] * 10
+    assert index.free_frames(index.rows_of(0)).tolist() == [True] * 10
 
 
 def test_looks_of_another_shot_do_not_count(tmp_path: Path) -> None:
