@@ -13,10 +13,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
+from dubstage.audio.v1.audio_pb2 import ExtractFeaturesResponse
 from dubstage.client.rpcs import Stream
 from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1.motion_pb2 import PredictMotionResponse
 from gateway.async_utilities import ReadAhead, close
 from gateway.stages.interface import Stages
 from services.common.errors import BackendUnavailableError, InvalidRequestError
@@ -92,17 +94,7 @@ class CallPoint:
     begin: int = 0
 
 
-class _WithState(Protocol):
-    """A reply that may have a state."""
-
-    @property
-    def state(self) -> common_pb2.StreamState: ...
-    @property
-    def resume_from(self) -> int: ...
-    def HasField(self, name: Literal["state"]) -> bool: ...  # noqa: N802  # protobuf's name
-
-
-R = TypeVar("R", bound=_WithState)
+R = TypeVar("R", ExtractFeaturesResponse, PredictMotionResponse)
 
 
 async def continued(

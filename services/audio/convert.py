@@ -15,7 +15,7 @@ from services.audio.extract import ExtractorState, FeatureExtractor, collect
 from services.audio.models import KINDS, AudioModels
 from services.audio.types import FeatureBlock
 from services.audio.voice_activity import SPEECH_PROBABILITY, STATE_S, STATE_SHAPE, VoiceState
-from services.common.array_types import Float32
+from services.common.array_types import Array, Float32
 from services.common.errors import InvalidRequestError
 from services.common.wire.messages import num_frames_from_proto, timeline_from_proto
 from services.common.wire.stream_state import StateColumn, state_from_proto
@@ -79,7 +79,8 @@ def _state_from_proto(message: common_pb2.StreamState, timeline: Timeline) -> Ex
     known = timeline.num_frames
     if second < STATE_S or second % STATE_S or (known is not None and next_frame >= known) or timeline.seconds(next_frame) < second:
         raise InvalidRequestError(
-            f"{field}.stream: frame {next_frame} does not follow a state at {second} s: give the state of a call with the same config",
+            f"{field}.stream: frame {next_frame} does not follow a state at {second} s: give the state of a call with the same "
+            "config",
             field=f"{field}.stream",
         )
     return ExtractorState(VoiceState(second, arrays["voice.hidden"], arrays["voice.cell"]), next_frame)
@@ -87,7 +88,7 @@ def _state_from_proto(message: common_pb2.StreamState, timeline: Timeline) -> Ex
 
 def state_to_proto(state: ExtractorState, resume_from: int) -> pb.ExtractFeaturesResponse:
     """Return the reply with a state, and with the sample that a call that goes on from the state begins with."""
-    arrays = {
+    arrays: dict[str, Array] = {
         "stream": np.array([state.voice.second, state.next_frame], np.int64),
         "voice.hidden": state.voice.hidden,
         "voice.cell": state.voice.cell,

@@ -99,7 +99,7 @@ async def test_states_that_cannot_be_used_say_why(stub: MotionServiceAsyncStub) 
     async def refused(change: Callable[[common_pb2.StreamState], object]) -> str:
         wrong = pb.PredictMotionResponse.FromString(state.SerializeToString())
         change(wrong.state)
-        with pytest.raises(grpc.aio.AioRpcError, match="config.resume") as caught:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"config\.resume") as caught:
             await answers(stub, config, wrong)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         return str(caught.value.details())
@@ -114,4 +114,6 @@ async def test_states_that_cannot_be_used_say_why(stub: MotionServiceAsyncStub) 
     assert "expected" in await refused(put("head.filter", np.zeros((2, 6))))
     assert "not those of a stream" in await refused(put("stream", np.array([3, 100])))
     assert "not those of a stream" in await refused(put("stream", np.array([0, 0])))
-    assert "'head.level'" in await refused(lambda wrong: wrong.tensors.remove(next(t for t in wrong.tensors if t.name == "head.level")))
+    assert "'head.level'" in await refused(
+        lambda wrong: wrong.tensors.remove(next(t for t in wrong.tensors if t.name == "head.level"))
+    )
