@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
@@ -16,11 +17,12 @@ from dubstage.audio.v1 import audio_pb2
 from dubstage.client import audio as audio_client
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
+from dubstage.client.arrays import as_pcm
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
 from gateway.media.sound import Speech
-from gateway.stages.calls import CallPace, until_done
+from gateway.stages.calls import CallPoint, continued, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, Float64, Int64
 from services.common.errors import ContractBrokenError, InvalidRequestError
@@ -98,16 +100,15 @@ async def extract_features(
         on_frames: called with the number of finished frames.
 
     Raises:
-        InvalidRequestError: the speech is too long for one call to a stage that is a server.
         DubstageError: from the audio stage, or from reading the sound.
     """
     total_samples, counted = 0, False
     limit = math.ceil(video * speech.sample_rate_hz)
     enough = limit + speech.sample_rate_hz // UNHEARD_PER_S
 
-    async def requests() -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
+    async def requests(point: CallPoint) -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
         nonlocal total_samples, counted
-        total_samples = sent = 0
+        total_samples, sent = 0, point.begin
         counted = False
         made = audio_client.extract_features.requests(
             sample_rate_hz=speech.sample_rate_hz,
@@ -116,35 +117,48 @@ async def extract_features(
             kinds=kinds,
             num_frames=num_frames,
         )
+        made.config.config.states = True
+        if point.state is not None:
+            made.config.config.resume.CopyFrom(point.state)
         yield made.config
         chunks = iter(speech.chunks)
         while (chunk := await asyncio.to_thread(_next_chunk, chunks)) is not None:
-            piece = chunk[: limit - sent]
+            piece = chunk[max(0, sent - total_samples) : max(0, limit - total_samples)]
             total_samples += len(chunk)
             if len(piece):
-                yield made.item(piece)
+                yield made.item(audio_pb2.AudioChunk(first_sample=sent, pcm_f32=as_pcm(piece, speech.channels)))
                 sent += len(piece)
             if total_samples > enough:
                 break
         counted = True
 
+    features.clear()
+    point = CallPoint()
+
     async def hear() -> None:
-        features.clear()
-        pace = CallPace(stages.call_deadline_s, "audio", "the speech", num_frames, num_frames / float(MOTION_RATE))
-        async for reply in stages.stream(rpcs.audio.EXTRACT_FEATURES, requests()):
-            features.append(feature_records(reply.block))
-            pace.answered(features.num_rows)
-            if on_frames is not None:
-                on_frames(features.num_rows)
+        async with aclosing(continued(stages, rpcs.audio.EXTRACT_FEATURES, requests, point)) as replies:
+            async for reply in replies:
+                _append(features, feature_records(reply.block), reply.block.first_frame, on_frames)
         features.sync()
 
-    await until_done(hear)
+    await until_done(hear, progress=lambda: features.num_rows)
     if features.num_rows != num_frames:
         raise ContractBrokenError(f"the audio stage answered {features.num_rows} of {num_frames} frames")
     # The stage may answer all frames before it has read all speech.
     if not counted:
         total_samples = await asyncio.to_thread(_count_samples, speech, enough)
     return speech_extent(total_samples, limit, speech.sample_rate_hz)
+
+
+def _append(records: RecordFile, rows: npt.NDArray[np.void], first: int, on_frames: Callable[[int], None] | None) -> None:
+    """Append the rows, the first of which is of frame `first`, that the records lack: a call may repeat rows of the call before."""
+    if first > records.num_rows:
+        raise ContractBrokenError(f"a stage answered frame {first} after {records.num_rows} frames")
+    lacking = rows[records.num_rows - first :]
+    if len(lacking):
+        records.append(lacking)
+        if on_frames is not None:
+            on_frames(records.num_rows)
 
 
 def speech_extent(num_samples: int, limit: int, sample_rate_hz: int) -> SpeechExtent:
@@ -232,11 +246,10 @@ async def predict_motion(
         on_frames: called with the number of finished frames.
 
     Raises:
-        InvalidRequestError: the video is too long for one call to a stage that is a server.
         DubstageError: from the motion stage.
     """
 
-    async def requests() -> AsyncIterator[motion_pb2.PredictMotionRequest]:
+    async def requests(point: CallPoint) -> AsyncIterator[motion_pb2.PredictMotionRequest]:
         made = motion_client.predict_motion.requests(
             method=request.predictor.name,
             style=request.style,
@@ -246,23 +259,24 @@ async def predict_motion(
             whole_speech=True,
             expressiveness=request.expressiveness,
         )
+        made.config.config.states = True
+        if point.state is not None:
+            made.config.config.resume.CopyFrom(point.state)
         yield made.config
-        for begin in range(0, features.num_rows, request.block):
+        for begin in range(point.begin, features.num_rows, request.block):
             rows = features.read(begin, begin + request.block)
             yield made.item(feature_block(rows, begin, request.predictor.features))
 
+    motion.clear()
+    point = CallPoint()
+
     async def predict() -> None:
-        motion.clear()
-        seconds = features.num_rows / float(MOTION_RATE)
-        pace = CallPace(stages.call_deadline_s, "motion", "the video", request.num_frames, seconds)
-        async for reply in stages.stream(rpcs.motion.PREDICT_MOTION, requests()):
-            motion.append(motion_records(reply.frames))
-            pace.answered(motion.num_rows)
-            if on_frames is not None:
-                on_frames(motion.num_rows)
+        async with aclosing(continued(stages, rpcs.motion.PREDICT_MOTION, requests, point)) as replies:
+            async for reply in replies:
+                _append(motion, motion_records(reply.frames), reply.frames[0].frame_index, on_frames)
         motion.sync()
 
-    await until_done(predict)
+    await until_done(predict, progress=lambda: motion.num_rows)
     if motion.num_rows != request.num_frames:
         raise ContractBrokenError(f"the motion stage answered {motion.num_rows} of {request.num_frames} frames")
 

@@ -1,8 +1,6 @@
-"""Calls to stages: refuse a call that cannot end before its deadline, and repeat a unit of work on another replica.
+"""Calls to stages: end a call before its deadline and go on in another, and repeat a unit of work on another replica.
 
-Some calls answer a whole video. Where such a call can go on in another call (tracking, insides of mouths, turned portraits), the
-caller ends the call before the deadline (`CallTime`). Features of speech and predicted motion begin anew, so a call that turns out
-too slow for its deadline is given up early (`CallPace`).
+Some calls answer a whole video. The caller ends such a call before the deadline (`CallTime`), and goes on in another call.
 
 A unit of work (a pass, a window, a bank, a personalisation) gets a second attempt on another replica if its replica goes away.
 
@@ -12,10 +10,18 @@ Stages are pure, so a second attempt gives the same bytes on a replica of the sa
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
-from services.common.errors import InvalidRequestError
+from dubstage.audio.v1.audio_pb2 import ExtractFeaturesResponse
+from dubstage.client.rpcs import Stream
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1.motion_pb2 import PredictMotionResponse
+from gateway.async_utilities import ReadAhead, close
+from gateway.stages.interface import Stages
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.server.retries import RetryPolicy, retry
 
 T = TypeVar("T")
@@ -75,82 +81,61 @@ class CallTime:
         return self._until is not None and self._clock() > self._until
 
 
-_SAFE: Final = 0.9
-"""Share of the deadline that the advised length takes."""
-_LEAST_S: Final = 10.0
-"""Seconds of answers from which the speed is believed."""
-_DOUBT_S: Final = 20.0
-"""After t seconds of answers, the foreseen time may exceed the deadline by the share _DOUBT_S / t: stages are slow for a while."""
+@dataclass(slots=True)
+class CallPoint:
+    """Where a stream of answers goes on when a call has ended early.
 
-
-class CallPace:
-    """Pace of one call that answers the frames of a video in order, during the work.
-
-    Args:
-        deadline_s: longest time of the call, seconds; None: the call has no deadline.
-        stage: name of the stage.
-        what: what the call works on, such as `film.mp4`.
-        num_frames: frames that the call would answer.
-        seconds: length of these frames, seconds.
-        clock: returns the time, seconds.
+    Attributes:
+        state: state of the stage; None: the stream begins.
+        begin: first sample, or first frame of features, that the next call sends.
     """
 
-    def __init__(
-        self,
-        deadline_s: float | None,
-        stage: str,
-        what: str,
-        num_frames: int,
-        seconds: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._deadline_s, self._stage, self._what = deadline_s, stage, what
-        self._num_frames, self._seconds = num_frames, seconds
-        self._clock = clock
-        self._began = clock()
-        # Instant and number of answers that the pace is measured from.
-        self._first: tuple[float, int] | None = None
-
-    def answered(self, done: int) -> None:
-        """Count answers.
-
-        Args:
-            done: frames that are answered, together.
-
-        Raises:
-            InvalidRequestError: at the speed so far, the call would end long after its deadline.
-        """
-        if self._deadline_s is None:
-            return
-        now = self._clock()
-        if self._first is None:
-            self._first = (now, done)
-            return
-        began, before = self._first
-        spent = now - began
-        if spent < _LEAST_S or done <= before:
-            return
-        rate = (done - before) / spent
-        total_s = now - self._began + (self._num_frames - done) / rate
-        if total_s > self._deadline_s * (1.0 + _DOUBT_S / spent):
-            raise self._too_long(rate, total_s, self._deadline_s)
-
-    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequestError:
-        most = int(_SAFE * deadline_s * rate)
-        length = shown_time(most * self._seconds / self._num_frames)
-        return InvalidRequestError(
-            f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
-            f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
-            f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "
-            "of the command (without --stages and DUBSTAGE_STAGES_HOST), or raise DUBSTAGE_STAGE_DEADLINE_S of the gateway and "
-            "DUBSTAGE_MAX_DEADLINE_S of gateway and stages",
-            field="footage",
-        )
+    state: common_pb2.StreamState | None = None
+    begin: int = 0
 
 
-def shown_time(seconds: float) -> str:
-    """Return a time as H:MM:SS."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
+R = TypeVar("R", ExtractFeaturesResponse, PredictMotionResponse)
+
+
+async def continued(
+    stages: Stages, rpc: Stream[Any, R], requests: Callable[[CallPoint], AsyncIterator[Any]], point: CallPoint
+) -> AsyncGenerator[R, None]:
+    """Yield the replies of a stream that calls answer one after the other. Replies with a state are not yielded.
+
+    A call that comes near the deadline is ended at a state, and a further call goes on from the state.
+
+    Args:
+        requests: yields a config that asks for states and has the state of a point, then what the call hears from the point on.
+        point: is moved to each state that comes. After an error, another attempt goes on from the point, and repeats the replies
+            after it.
+
+    Raises:
+        BackendUnavailableError: a stage of another version does not take the state. The point is then at the beginning.
+        DubstageError: from the stage.
+    """
+    ended = False
+    while not ended:
+        time_of_call = CallTime(stages.call_deadline_s)
+        resumes, ended = point.state is not None, True
+        async with AsyncExitStack() as stack:
+            messages = ReadAhead(requests(point), 1)
+            stack.push_async_callback(close, messages)
+            replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpc, messages), 1)))
+            try:
+                async for reply in replies:
+                    if not reply.HasField("state"):
+                        yield reply
+                        continue
+                    point.state, point.begin = reply.state, int(reply.resume_from)
+                    if time_of_call.nearly_over:
+                        ended = False
+                        break
+            except InvalidRequestError as problem:
+                if not (resumes and (problem.field or "").startswith(_FIELDS_OF_STATES)):
+                    raise
+                point.state, point.begin = None, 0
+                raise BackendUnavailableError(f"the stage is of another version: {problem.message}") from problem
+
+
+_FIELDS_OF_STATES: Final = ("config.resume", "chunk.first_sample", "features.first_frame")
+"""Fields that a stage refuses if it does not take a state, or knows no states."""

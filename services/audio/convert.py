@@ -10,13 +10,17 @@ import numpy as np
 
 from dubstage.audio.v1 import audio_pb2 as pb
 from dubstage.client import to_tensor
-from services.audio.extract import FeatureExtractor, collect
+from dubstage.common.v1 import common_pb2
+from services.audio.extract import ExtractorState, FeatureExtractor, collect
 from services.audio.models import KINDS, AudioModels
 from services.audio.types import FeatureBlock
-from services.audio.voice_activity import SPEECH_PROBABILITY
-from services.common.array_types import Float32
+from services.audio.voice_activity import SPEECH_PROBABILITY, STATE_S, STATE_SHAPE, VoiceState
+from services.common.array_types import Array, Float32
 from services.common.errors import InvalidRequestError
 from services.common.wire.messages import num_frames_from_proto, timeline_from_proto
+from services.common.wire.stream_state import StateColumn, state_from_proto
+from services.common.wire.stream_state import state_to_proto as wire_state_to_proto
+from services.common.wire.timeline import Timeline
 
 _ALWAYS: Final = frozenset({SPEECH_PROBABILITY.name})
 """Kinds that are part of every answer and have no number in the contract."""
@@ -55,7 +59,41 @@ def extractor_from_proto(request: pb.ExtractFeaturesRequest, models: AudioModels
         timeline=timeline,
         kinds=frozenset(kinds),
         num_frames=num_frames_from_proto(config.num_frames, timeline, "config.num_frames"),
+        resume=_state_from_proto(config.resume, timeline) if config.HasField("resume") else None,
     )
+
+
+_LAYOUT: Final = 1
+_COLUMNS: Final = {
+    "stream": StateColumn(np.int64, (2,), 0, 1 << 30),
+    "voice.hidden": StateColumn(np.float32, STATE_SHAPE, -1.0, 1.0),
+    "voice.cell": StateColumn(np.float32, STATE_SHAPE, -1e6, 1e6),
+}
+"""Arrays of a state. `stream`: second of the state, and next frame."""
+
+
+def _state_from_proto(message: common_pb2.StreamState, timeline: Timeline) -> ExtractorState:
+    field = "config.resume"
+    arrays = state_from_proto(message, _LAYOUT, _COLUMNS, field)
+    second, next_frame = arrays["stream"].tolist()
+    known = timeline.num_frames
+    if second < STATE_S or second % STATE_S or (known is not None and next_frame >= known) or timeline.seconds(next_frame) < second:
+        raise InvalidRequestError(
+            f"{field}.stream: frame {next_frame} does not follow a state at {second} s: give the state of a call with the same "
+            "config",
+            field=f"{field}.stream",
+        )
+    return ExtractorState(VoiceState(second, arrays["voice.hidden"], arrays["voice.cell"]), next_frame)
+
+
+def state_to_proto(state: ExtractorState, resume_from: int) -> pb.ExtractFeaturesResponse:
+    """Return the reply with a state, and with the sample that a call that goes on from the state begins with."""
+    arrays: dict[str, Array] = {
+        "stream": np.array([state.voice.second, state.next_frame], np.int64),
+        "voice.hidden": state.voice.hidden,
+        "voice.cell": state.voice.cell,
+    }
+    return pb.ExtractFeaturesResponse(state=wire_state_to_proto(arrays, _LAYOUT), resume_from=resume_from)
 
 
 def chunk_from_proto(request: pb.ExtractFeaturesRequest) -> PcmChunk:

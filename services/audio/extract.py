@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from services.audio.models import ALL_KINDS, KINDS, AudioModels
 from services.audio.spectral import SpectralStream, cepstra
 from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureBlock, SoundRows
+from services.audio.voice_activity import SPEECH_PROBABILITY, STATE_S, VoiceRows, VoiceState
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 from services.common.server.call_context import charge, check_not_cancelled
@@ -63,7 +64,7 @@ class MonoResampler:
         divisor = math.gcd(sample_rate_hz, SAMPLE_RATE_HZ)
         self._up = SAMPLE_RATE_HZ // divisor
         self._down = sample_rate_hz // divisor
-        self._channels = channels
+        self._channels, self._rate_hz = channels, sample_rate_hz
         self._half = 0
         self._taps = np.ones((1, 1))
         if self._up != self._down:
@@ -78,6 +79,11 @@ class MonoResampler:
         """Input samples per channel so far."""
         self.num_emitted = 0
         """16 kHz samples given out so far."""
+
+    def begin_at(self, second: int) -> None:
+        """Take sound from `second` on as the first sound. Samples before `second` are zero."""
+        self.num_received, self.num_emitted = second * self._rate_hz, second * SAMPLE_RATE_HZ
+        self._start = self.num_received - self._half
 
     def push(self, interleaved: Float32) -> Float32:
         """Return all 16 kHz samples that the new input completes.
@@ -176,6 +182,18 @@ class RowStream:
         self._sources = {kind: models[kind].new_source() for kind in sorted(kinds)}
         self._next_block = 0
 
+    @property
+    def voice(self) -> VoiceRows:
+        """The rows of the speech probability, which must be one of the kinds."""
+        rows = self._sources[SPEECH_PROBABILITY.name]
+        assert isinstance(rows, VoiceRows)
+        return rows
+
+    def resume(self, state: VoiceState) -> None:
+        """Go on from a state of the detector. The samples begin STATE_S before the state."""
+        self.voice.resume(state)
+        self._next_block = (state.second - STATE_S) * ROWS_PER_SECOND // ROWS_PER_VIDEO_FRAME
+
     def push(self, samples: Float32) -> list[RowBlock]:
         """Return the blocks that new 16 kHz samples complete. A block is complete once all its kinds are known."""
         mel = self._spectral.push(samples)
@@ -188,6 +206,16 @@ class RowStream:
         taken = {kind: source.take(count) for kind, source in self._sources.items()}
         first, self._next_block = self._next_block, self._next_block + count
         return [RowBlock(first + block, {kind: rows[block] for kind, rows in taken.items()}) for block in range(count)]
+
+
+class ExtractorState(NamedTuple):
+    """State of a FeatureExtractor: voice, the state of the detector, and the next frame that is answered.
+
+    All other features are functions of at most 3.6 s of sound before their rows, and STATE_S is longer.
+    """
+
+    voice: VoiceState
+    next_frame: int
 
 
 _SLICE_S: Final = 1
@@ -210,6 +238,7 @@ class FeatureExtractor:
         timeline: Timeline,
         kinds: frozenset[str] = ALL_KINDS,
         num_frames: int = 0,
+        resume: ExtractorState | None = None,
     ) -> None:
         """Start a stream.
 
@@ -220,6 +249,7 @@ class FeatureExtractor:
             timeline: when each frame is shown; time zero is the first sample.
             kinds: kinds of features to compute, names of KINDS.
             num_frames: how many frames to answer. 0: the frames that are shown before the speech ends.
+            resume: state of an extractor with the same arguments. The chunks begin with sample `resume_from(state)`.
 
         Raises:
             InvalidRequestError: a rate, channel count or number of frames is out of range, no kind is given, or a kind is unknown.
@@ -243,6 +273,25 @@ class FeatureExtractor:
         self._blocks: deque[RowBlock] = deque()
         self._silent = RowBlock(-1, {kind: models[kind].silence for kind in kinds})
         self._finished = False
+        if resume is not None:
+            self._resampler.begin_at(resume.voice.second - STATE_S)
+            self._rows.resume(resume.voice)
+            self._next_frame = resume.next_frame
+
+    def resume_from(self, state: ExtractorState) -> int:
+        """Return the sample per channel with which an extractor that goes on from a state begins."""
+        return (state.voice.second - STATE_S) * self._rate_hz
+
+    def new_state(self, next_frame: int) -> ExtractorState | None:
+        """Return the newest state that is not after a frame; None: there is none since the last one, or no such frame is due.
+
+        Args:
+            next_frame: first frame that the caller has not read yet.
+        """
+        found, states = None, self._rows.voice.states
+        while states and next_frame < self._limit and states[0].second <= self._timeline.seconds(next_frame):
+            found = ExtractorState(states.popleft(), next_frame)
+        return found
 
     def push(self, first_sample: int, interleaved: Float32) -> list[FeatureBlock]:
         """Return the blocks that `pushed` yields for this chunk."""
@@ -288,10 +337,14 @@ class FeatureExtractor:
             self._blocks.extend(self._rows.push(silence))
             yield from self._frames()
 
+    @property
+    def _limit(self) -> float:
+        """Number of frames that can be wanted."""
+        return min(self._wanted or math.inf, math.inf if self._known is None else self._known)
+
     def _exhausted(self) -> bool:
         """Return whether all frames that can be wanted have been answered."""
-        limit = min(self._wanted or math.inf, math.inf if self._known is None else self._known)
-        return self._next_frame >= limit
+        return self._next_frame >= self._limit
 
     def _due(self) -> bool:
         """Return whether a further frame is to be answered, by the samples so far."""

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from dubstage.audio.v1 import audio_pb2 as pb
 from dubstage.audio.v1 import audio_pb2_grpc
-from services.audio.convert import blocks_to_proto, chunk_from_proto, extractor_from_proto
+from services.audio.convert import blocks_to_proto, chunk_from_proto, extractor_from_proto, state_to_proto
+from services.audio.extract import FeatureExtractor
 from services.audio.models import AudioModels
 from services.audio.types import FeatureBlock
 from services.common.server.call_context import count_frames
@@ -40,15 +41,23 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
         config = await config_message(requests)
         # Designing the filter of an odd sample rate takes a second.
         extractor = await self._workers.run(extractor_from_proto, config, self._models())
+        states = extractor if config.config.states else None
         async for request in requests:
             chunk = chunk_from_proto(request)
-            async for reply in self._replies(extractor.pushed(chunk.first_sample, chunk.interleaved)):
+            async for reply in self._replies(extractor.pushed(chunk.first_sample, chunk.interleaved), states):
                 yield reply
-        async for reply in self._replies(extractor.finish()):
+        async for reply in self._replies(extractor.finish(), states):
             yield reply
 
-    async def _replies(self, blocks: Iterator[FeatureBlock]) -> AsyncIterator[pb.ExtractFeaturesResponse]:
-        """Yield replies, each before the next one is computed: the answer to a long chunk is never held as a whole."""
+    async def _replies(
+        self, blocks: Iterator[FeatureBlock], states: FeatureExtractor | None
+    ) -> AsyncIterator[pb.ExtractFeaturesResponse]:
+        """Yield replies, each before the next one is computed: the answer to a long chunk is never held as a whole.
+
+        Args:
+            blocks: answers of an extractor.
+            states: this extractor, of which new states are yielded too; None: no states.
+        """
         count = MAX_FRAMES_PER_REPLY
         while count == MAX_FRAMES_PER_REPLY:
             found = await self._workers.run(lambda: list(islice(blocks, MAX_FRAMES_PER_REPLY)))
@@ -56,3 +65,6 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
             count_frames(count)
             if found:
                 yield blocks_to_proto(found)
+                state = None if states is None else states.new_state(found[-1].frame_index + 1)
+                if states is not None and state is not None:
+                    yield state_to_proto(state, states.resume_from(state))

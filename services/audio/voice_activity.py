@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import onnxruntime
 
-from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME, FeatureKind, SoundRows
+from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureKind, SoundRows
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 
 CHUNK_SAMPLES: Final = 512
 """Samples of one decision of the voice activity detector: 32 ms."""
 _CONTEXT_SAMPLES: Final = 64
-_STATE_SHAPE: Final = (1, 1, 128)
+STATE_SHAPE: Final = (1, 1, 128)
+STATE_CHUNKS: Final = 125
+"""Chunks from one state to the next: 4 s, which is a whole number of chunks, of rows and of windows of the speech encoder."""
+STATE_S: Final = STATE_CHUNKS * CHUNK_SAMPLES // SAMPLE_RATE_HZ
+"""Seconds from one state to the next."""
+
+
+class VoiceState(NamedTuple):
+    """State of the detector.
+
+    Attributes:
+        second: instant of the state, a multiple of STATE_S.
+        hidden, cell: float32 [1, 1, 128], recurrent state of the network.
+    """
+
+    second: int
+    hidden: Float32
+    cell: Float32
 
 
 class VoiceDetector:
@@ -24,8 +41,8 @@ class VoiceDetector:
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
-        self._hidden = np.zeros(_STATE_SHAPE, np.float32)
-        self._cell = np.zeros(_STATE_SHAPE, np.float32)
+        self.hidden = np.zeros(STATE_SHAPE, np.float32)
+        self.cell = np.zeros(STATE_SHAPE, np.float32)
         self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
 
     def chunks(self, samples: Float32) -> Float32:
@@ -37,16 +54,24 @@ class VoiceDetector:
                 found.append(np.zeros(1, np.float32))
                 continue
             window = np.concatenate([self._context, chunk])[None]
-            probability, self._hidden, self._cell = self._session.run(
-                ["speech_probs", "hn", "cn"], {"input": window, "h": self._hidden, "c": self._cell}
+            probability, self.hidden, self.cell = self._session.run(
+                ["speech_probs", "hn", "cn"], {"input": window, "h": self.hidden, "c": self.cell}
             )
             self._context = chunk[-_CONTEXT_SAMPLES:].copy()
             found.append(probability)
         return np.concatenate(found)
 
+    def skip(self, chunk: Float32) -> None:
+        """Take in a chunk, float32 [512], that the recurrent state knows already."""
+        self._context = chunk[-_CONTEXT_SAMPLES:].copy()
+
 
 class VoiceRows:
-    """Speech probability of the rows of one stream. A chunk's probability is given to the rows whose centre lies in the chunk."""
+    """Speech probability of the rows of one stream. A chunk's probability is given to the rows whose centre lies in the chunk.
+
+    Attributes:
+        states: the last states of the detector at multiples of STATE_S, ascending. A reader takes them out.
+    """
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._detector = VoiceDetector(session)
@@ -54,6 +79,14 @@ class VoiceRows:
         self._rows: deque[float] = deque()
         self._chunks = 0
         self._next_row = 0
+        self._first_chunk = self._heard_from = 0
+        self.states: deque[VoiceState] = deque(maxlen=4)
+
+    def resume(self, state: VoiceState) -> None:
+        """Go on from a state. The sound begins STATE_S before the state, and the rows before the state are 0."""
+        self._detector.hidden, self._detector.cell = state.hidden, state.cell
+        self._heard_from = STATE_CHUNKS
+        self._first_chunk = (state.second // STATE_S - 1) * STATE_CHUNKS
 
     def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
@@ -62,12 +95,23 @@ class VoiceRows:
         if not whole:
             return
         cut = whole * CHUNK_SAMPLES
-        for probability in self._detector.chunks(self._pending[:cut]).tolist():
-            self._chunks += 1
+        for chunk in self._pending[:cut].reshape(-1, CHUNK_SAMPLES):
+            probability = self._probability(chunk)
             while self._next_row * HOP_SAMPLES + HOP_SAMPLES // 2 < self._chunks * CHUNK_SAMPLES:
                 self._rows.append(probability)
                 self._next_row += 1
         self._pending = self._pending[cut:].copy()
+
+    def _probability(self, chunk: Float32) -> float:
+        self._chunks += 1
+        if self._chunks <= self._heard_from:
+            self._detector.skip(chunk)
+            return 0.0
+        probability = float(self._detector.chunks(chunk)[0])
+        if self._chunks % STATE_CHUNKS == 0:
+            second = (self._first_chunk + self._chunks) // STATE_CHUNKS * STATE_S
+            self.states.append(VoiceState(second, self._detector.hidden, self._detector.cell))
+        return probability
 
     @property
     def num_known(self) -> int:

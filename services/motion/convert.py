@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
-from services.common.array_types import Bool, Float32, Float64
+from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX, POSE_SIZE, check_pose_vectors, pose_of_vector
 from services.common.server.call_context import charge
@@ -25,7 +25,11 @@ from services.common.wire.messages import (
     ref_from_proto,
     timeline_from_proto,
 )
+from services.common.wire.stream_state import StateColumn
+from services.common.wire.stream_state import state_from_proto as state_arrays
+from services.common.wire.stream_state import state_to_proto as wire_state_to_proto
 from services.common.wire.timeline import MOTION_RATE, Timeline
+from services.motion.stream import StreamPoint
 from services.motion.types import (
     EXTRA_FEATURES,
     NUM_MELS,
@@ -58,6 +62,8 @@ class PredictConfig:
         without_style: use the style of the mean speaker.
         whole_speech: the speech is there as a whole, so answers may wait for later features.
         expressiveness: factor of the mouth's movement, 0.5 to 1.5.
+        states: answer states.
+        resume: state to go on from; None: a new stream.
     """
 
     method: str
@@ -67,6 +73,8 @@ class PredictConfig:
     without_style: bool
     whole_speech: bool = False
     expressiveness: float = 1.0
+    states: bool = False
+    resume: common_pb2.StreamState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,50 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
     num_frames = num_frames_from_proto(config.num_frames, timeline, "config.num_frames")
     style = ref_from_proto(config.style, "config.style")
     expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
-    return PredictConfig(config.method, style, timeline, num_frames, config.without_style, config.whole_speech, expressiveness)
+    return PredictConfig(
+        config.method,
+        style,
+        timeline,
+        num_frames,
+        config.without_style,
+        config.whole_speech,
+        expressiveness,
+        config.states,
+        config.resume if config.HasField("resume") else None,
+    )
+
+
+_LAYOUT: Final = 1
+_MOST_KEPT: Final = 16
+_KEPT: Final = {
+    "stream": StateColumn(np.int64, (2,), 0, 1 << 40),
+    "kept.mouth": StateColumn(np.float32, ("kept", NUM_POINTS, 3), -MAX_HEAD_PX, MAX_HEAD_PX, most=_MOST_KEPT),
+    "kept.numbers": StateColumn(np.float64, ("kept", 2), 0.0, 1.001, most=_MOST_KEPT),
+}
+_LARGEST: Final = 1e9
+"""Largest magnitude of a number of a recurrent state."""
+
+
+def state_from_proto(message: common_pb2.StreamState, new: Mapping[str, Array], *, moves_head: bool) -> dict[str, Array]:
+    """Return the arrays of a state.
+
+    Args:
+        new: arrays of a stream with this config that has just begun.
+        moves_head: whether the predictor answers head poses.
+
+    Raises:
+        InvalidRequestError: the arrays are not those of such a stream.
+    """
+    poses = StateColumn(np.float64, ("kept" if moves_head else 0, POSE_SIZE), -_LARGEST, _LARGEST)
+    columns = _KEPT | {"kept.pose": poses}
+    for name, array in new.items():
+        columns.setdefault(name, StateColumn(array.dtype, array.shape, -_LARGEST, _LARGEST))
+    return state_arrays(message, _LAYOUT, columns, "config.resume")
+
+
+def state_to_proto(state: StreamPoint) -> pb.PredictMotionResponse:
+    """Return the reply with a state."""
+    return pb.PredictMotionResponse(state=wire_state_to_proto(state.arrays, _LAYOUT), resume_from=state.resume_from)
 
 
 def features_from_proto(request: pb.PredictMotionRequest, features: Collection[str]) -> FeatureBlock:

@@ -7,13 +7,13 @@ of a stream there is silence.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
 import numpy as np
 
-from services.common.array_types import Float32
+from services.common.array_types import Array, Float32
 from services.common.face.landmarks import mouth_opening
 from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import (
@@ -107,6 +107,16 @@ def motion_of_windows(
     return Motion(first, np.stack(mouths), speaking)
 
 
+RESUME_PAST: Final = 160
+"""Frames of features before a grid frame that tell all but the recurrent state: networks hear at most 32 frames back, and the
+energies of each of these frames are measured against ENERGY_PAST frames."""
+
+
+def resume_from(next_frame: int) -> int:
+    """Return the frame of features with which a grid that goes on at `next_frame` begins."""
+    return max(0, next_frame - RESUME_PAST)
+
+
 class MotionGrid(Protocol):
     """A predictor that was opened for one person: speech features in, mouths on the 25 frames/s grid out.
 
@@ -138,6 +148,19 @@ class MotionGrid(Protocol):
         """Return expression coefficients of mouths: float32 [T, 59, 3] -> [T, E]; None if the predictor answers landmarks alone."""
         ...
 
+    @property
+    def next_frame(self) -> int:
+        """The next grid frame that is answered."""
+        ...
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the recurrent state before `next_frame`: arrays whose shapes depend on the predictor alone."""
+        ...
+
+    def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
+        """Go on as the grid whose `next_frame` and `arrays` these are. The features begin with frame `resume_from(next_frame)`."""
+        ...
+
 
 class Grid(ABC):
     """Predictor of one person's mouths on the 25 frames/s grid. Each frame is answered as soon as the frames after it are there."""
@@ -157,7 +180,7 @@ class Grid(ABC):
         # The constraints look further back than some networks do.
         self._speaking, self._bilabial = np.zeros(CONTEXT_PAST, np.float32), np.zeros(CONTEXT_PAST, np.float32)
         self._past, self._ahead = len(inputs), max(ahead, self._constraints.frames_ahead)
-        self._next = 0
+        self._next = self._answer_from = 0
         self._num_features = 0
         self._sound_at_once = False
         self._last_mouth: Float32 | None = None
@@ -185,6 +208,22 @@ class Grid(ABC):
     def expression(self, mouth_landmarks: Float32) -> Float32 | None:
         """Return expression coefficients of mouths: float32 [T, 59, 3] -> [T, E]; None if the predictor answers landmarks alone."""
         return None
+
+    @property
+    def next_frame(self) -> int:
+        """The next grid frame that is answered."""
+        return self._next
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the recurrent state before `next_frame`: arrays whose shapes depend on the predictor alone."""
+        nothing = np.zeros((NUM_POINTS, 3), np.float32)
+        return {"mouth": nothing if self._last_mouth is None else self._last_mouth}
+
+    def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
+        """Go on as the grid whose `next_frame` and `arrays` these are. The features begin with frame `resume_from(next_frame)`."""
+        self._next = self._num_features = resume_from(next_frame)
+        self._answer_from = next_frame
+        self._last_mouth = arrays["mouth"]
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         """Return features of digital silence."""
@@ -228,9 +267,13 @@ class Grid(ABC):
         first = self._next
         if ready and first == 0 and self._sound_at_once and begins_within_speech(speaking[CONTEXT_PAST:], self._constraints):
             speaking[:CONTEXT_PAST] = 1.0
+        if (known := min(ready, self._answer_from - first)) > 0:
+            # Another grid has answered these frames.
+            inputs, speaking, bilabial = inputs[known:], speaking[known:], bilabial[known:]
+            first, ready = first + known, ready - known
         self._heard = inputs[ready:]
         self._speaking, self._bilabial = speaking[ready:], bilabial[ready:]
-        self._next += ready
+        self._next = first + ready
         if not ready:
             return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
         around = slice(CONTEXT_PAST + ready + self._constraints.frames_ahead)

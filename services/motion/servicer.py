@@ -22,6 +22,8 @@ from services.motion.convert import (
     lag_to_proto,
     motion_to_proto,
     same_length,
+    state_from_proto,
+    state_to_proto,
 )
 from services.motion.lag import LAG_STATES, estimate_lag, sync_distance
 from services.motion.models import MotionModels
@@ -64,6 +66,8 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
                 motion = await self._workers.run(stream.ready)
                 for reply in motion_to_proto(motion):
                     yield reply
+            if config.states and (state := stream.new_state()) is not None:
+                yield state_to_proto(state)
         while (rest := await self._workers.run(stream.drain)) is not None:
             for reply in motion_to_proto(rest):
                 yield reply
@@ -126,7 +130,10 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
             style = predictor.mean_style(style, models)
         grid = predictor.open(models, style, WHOLE if config.whole_speech else LIVE)
         grid.expressiveness = config.expressiveness
-        return MotionStream(grid, config.timeline, config.num_frames)
+        stream = MotionStream(grid, config.timeline, config.num_frames)
+        if config.resume is not None:
+            stream.resume(state_from_proto(config.resume, stream.arrays(), moves_head=predictor.spec.moves_head))
+        return stream
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:
         named = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)

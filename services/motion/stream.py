@@ -5,17 +5,19 @@ The interpolation is Catmull-Rom, from the fixed 25 frames/s grid to any output 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from services.common.array_types import Float32, Float64
+from services.common.array_types import Array, Float32, Float64
 from services.common.errors import InvalidRequestError
+from services.common.face.crops import POSE_SIZE, check_pose_vectors
 from services.common.server.call_context import check_not_cancelled
 from services.common.wire.timeline import MOTION_RATE, Timeline, catmull_rom
-from services.motion.grid import MotionGrid
+from services.motion.grid import MotionGrid, resume_from
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
 
@@ -41,6 +43,17 @@ def grid_position(seconds: Fraction) -> GridPosition:
 
 MAX_FRAMES_AT_ONCE: Final = 250
 """Most frames of one answer: 10 s of motion at 25 frames per second."""
+
+
+STATE_EVERY: Final = 100
+"""Grid frames from one state to the next: 4 s."""
+
+
+class StreamPoint(NamedTuple):
+    """A state of a stream, and the frame of features with which a stream that goes on from the state begins."""
+
+    arrays: dict[str, Array]
+    resume_from: int
 
 
 class _GridFrame(NamedTuple):
@@ -75,6 +88,57 @@ class MotionStream:
         self._next = 0
         self._frames: list[_GridFrame] = []
         self._base = 0
+        self._state_at = 0
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the state of the stream after the frames that are answered.
+
+        `stream`: next output frame, next grid frame. `kept.*`: the last grid frames before the latter, which are still needed; the
+        numbers are speech probability and eye closure. The others are those of the grid.
+        """
+        kept = self._frames
+        return {
+            "stream": np.array([self._next, self._grid.next_frame], np.int64),
+            "kept.mouth": np.array([frame.mouth for frame in kept], np.float32).reshape(-1, NUM_POINTS, 3),
+            "kept.numbers": np.array([(frame.speaking, frame.blink) for frame in kept], np.float64).reshape(-1, 2),
+            "kept.pose": np.array([frame.pose for frame in kept if frame.pose is not None], np.float64).reshape(-1, POSE_SIZE),
+            **self._grid.arrays(),
+        }
+
+    def new_state(self) -> StreamPoint | None:
+        """Return the state after the frames that are answered; None: hardly more is answered than at the last one, or all is."""
+        at = self._grid.next_frame
+        if at < self._state_at + STATE_EVERY or self._complete(self._num_frames or self._timeline.num_frames, None):
+            return None
+        self._state_at = at
+        return StreamPoint(self.arrays(), resume_from(at))
+
+    def resume(self, arrays: Mapping[str, Array]) -> None:
+        """Go on from the state of a stream with the same arguments. The features begin with frame `StreamPoint.resume_from`.
+
+        Raises:
+            InvalidRequestError: the state is not of such a stream.
+        """
+        following, at = (int(number) for number in arrays["stream"])
+        mouths, numbers, poses = (arrays[f"kept.{name}"] for name in ("mouth", "numbers", "pose"))
+        check_pose_vectors(poses, "config.resume.kept.pose")
+        base, limit = at - len(mouths), self._num_frames or self._timeline.num_frames
+        if (
+            not at
+            or base < 0
+            or (limit is not None and following >= limit)
+            or max(grid_position(self._timeline.seconds(following)).index - 1, 0) < base
+        ):
+            raise InvalidRequestError(
+                f"config.resume.stream: frames {following} and {at} are not those of a stream with this config",
+                field="config.resume.stream",
+            )
+        self._next, self._base, self._state_at = following, base, at
+        self._frames = [
+            _GridFrame(mouth, speaking, poses[place] if len(poses) else None, blink)
+            for place, (mouth, (speaking, blink)) in enumerate(zip(mouths, numbers.tolist(), strict=True))
+        ]
+        self._grid.resume(at, arrays)
 
     def push(self, first_frame: int, features: SpeechFeatures) -> Motion:
         """Return the output frames that become ready with these features.

@@ -9,30 +9,40 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dubstage.client import gateway as client
-from dubstage.client import rpcs
+from dubstage.client import rpcs, to_tensor
 from dubstage.client.rpcs import Rpc
+from dubstage.common.v1 import common_pb2
+from dubstage.motion.v1.motion_pb2 import EncodeStyleRequest
 from gateway.cli.serve import MODULES
 from gateway.dub import footage, render
 from gateway.dub.footage import AHEAD, STATE_EVERY, analyse_footage
-from gateway.dub.records import FACE_RECORD, RecordFile
+from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.media.probe import probe
+from gateway.media.sound import SoundReader, Speech
 from gateway.provenance.binding import media_sha256
 from gateway.settings import GatewaySettings
 from gateway.stages import calls
 from gateway.stages.interface import STAGE_NAMES, stage_of
 from gateway.stages.remote import RemoteStages
 from services.common.errors import BackendUnavailableError
+from services.common.methods import method_named
+from services.common.wire.messages import timeline_to_proto
+from services.common.wire.timeline import Timeline
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.server_process import ServerProcess
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.test_serve import free_ports
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
+from tests.unit.motion.synthesised import head_poses, mouths
 
 DEADLINE_S = 6.0
 TIMES = 15
@@ -148,6 +158,91 @@ async def test_other_stage_version_begins_anew(
         monkeypatch.setattr(RemoteStages, "stream", lambda self, rpc, requests: stream(self, rpc, other(requests)))
         assert await records(connected, media.footage, tmp_path / "again") == expected
     assert broken.begun == 3
+
+
+SPEECH_S = 40
+
+
+def long_speech(media: Media) -> Speech:
+    """The short speech of the tests again and again for 40 s. Its length is no whole number of frames."""
+    once = SoundReader(media.speech).speech()
+    samples = np.concatenate(list(once.chunks))
+    repeated = np.tile(samples, (SPEECH_S * once.sample_rate_hz // len(samples) + 1, 1))[: SPEECH_S * once.sample_rate_hz]
+    return Speech(once.sample_rate_hz, once.channels, np.array_split(repeated, 37))
+
+
+@pytest.mark.parametrize("ends", ["deadline", "lost"])
+async def test_speech_goes_on(
+    stages: RunningStages, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Features and motion of long speech take several calls when calls end early, or break off, and have the same bytes."""
+    speech, duration, method = long_speech(media), Fraction(SPEECH_S), method_named("headpose")
+    begun: Counter[Rpc[Any, Any]] = Counter()
+    sent: Counter[Rpc[Any, Any]] = Counter()
+    breaks = 0
+    stream = RemoteStages.stream
+
+    async def counted(self: RemoteStages, rpc: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        begun[rpc] += 1
+        lost = begun[rpc] <= breaks
+
+        async def counting() -> AsyncIterator[Any]:
+            async for request in requests:
+                sent[rpc] += request.features.num_frames if rpc is rpcs.motion.PREDICT_MOTION else len(request.chunk.pcm_f32)
+                yield request
+
+        states = 0
+        async for reply in stream(self, rpc, counting()):
+            if lost and states and not reply.HasField("state"):
+                raise BackendUnavailableError("the replica went away", retry_after_s=0.0)
+            states += reply.HasField("state")
+            yield reply
+
+    monkeypatch.setattr(RemoteStages, "stream", counted)
+
+    async def heard(connected: RemoteStages, name: str) -> tuple[bytes, bytes]:
+        begun.clear()
+        sent.clear()
+        with (
+            RecordFile(tmp_path / f"f-{name}", FEATURE_RECORD) as features,
+            RecordFile(tmp_path / f"m-{name}", MOTION_RECORD) as motion,
+        ):
+            told: list[int] = []
+            await extract_features(
+                connected, speech, features, motion_frames_for(duration), duration, method.motion.features, on_frames=told.append
+            )
+            assert told == sorted(set(told))
+            request = MotionRequest(
+                predictor=method.motion,
+                style=style,
+                timeline=timeline_to_proto(Timeline(rate=Fraction(30000, 1001))),
+                num_frames=SPEECH_S * 30 - 2,
+            )
+            await predict_motion(connected, request, features, motion)
+        return (tmp_path / f"f-{name}").read_bytes(), (tmp_path / f"m-{name}").read_bytes()
+
+    async with remote(stages) as connected:
+        still = EncodeStyleRequest(
+            method=method.motion.name,
+            mouth_landmarks=to_tensor(mouths(np.ones(1, np.float32))),
+            usable=to_tensor(np.ones(1, np.bool_)),
+            frame_rate=common_pb2.Rational(num=25, den=1),
+            head_poses=to_tensor(head_poses(1)),
+        )
+        style = (await connected.unary(rpcs.motion.ENCODE_STYLE, still)).style
+        expected = await heard(connected, "whole")
+        assert set(begun.values()) == {1}
+        whole = dict(sent)
+        if ends == "deadline":
+            monkeypatch.setattr(calls, "_NEARLY_OVER", 0.0)
+        breaks = 3 if ends == "lost" else 0
+        assert await heard(connected, ends) == expected
+    if ends == "deadline":
+        assert min(begun.values()) >= 3
+    else:
+        assert set(begun.values()) == {4}
+        # A call begins behind the states of the calls before, not anew.
+        assert all(sent[rpc] < 2 * whole[rpc] for rpc in whole)
 
 
 def dubbed(running: RunningGateway, media: Media, name: str, video: Path, **fields: str) -> str:

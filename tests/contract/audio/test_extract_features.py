@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 import numpy as np
+import numpy.typing as npt
 import pytest
 import pytest_asyncio
 import soundfile
 
 from dubstage.audio.v1 import audio_pb2 as pb
 from dubstage.audio.v1.audio_pb2_grpc import AudioServiceStub
+from dubstage.client import from_tensor as array_of
+from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from services.audio.__main__ import compose
 from services.audio.extract import extract_features
@@ -187,3 +190,73 @@ def test_timelines_make_a_round_trip() -> None:
 def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(InvalidRequestError):
         timeline_from_proto(common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=0)), "config.timeline")
+
+
+async def resumed_answers(
+    stub: AudioServiceAsyncStub, asked: pb.ExtractFeaturesConfig, sound: Float32, state: pb.ExtractFeaturesResponse | None, cut: int
+) -> tuple[dict[str, list[bytes]], list[pb.ExtractFeaturesResponse]]:
+    """Features of a call that sends `cut` samples at a time: bytes of each frame by name. And all states."""
+    config = pb.ExtractFeaturesConfig(states=True)
+    config.MergeFrom(asked)
+    if state is not None:
+        config.resume.CopyFrom(state.state)
+    begin = 0 if state is None else state.resume_from
+
+    async def requests() -> Requests:
+        yield pb.ExtractFeaturesRequest(config=config)
+        for first in range(begin, len(sound), cut):
+            yield chunk(first, sound[first : first + cut])
+
+    found: dict[str, list[bytes]] = {}
+    states: list[pb.ExtractFeaturesResponse] = []
+    async for reply in stub.ExtractFeatures(requests()):
+        if reply.HasField("state"):
+            states.append(reply)
+        for kind in KINDS if reply.HasField("block") else ():
+            found.setdefault(kind, []).extend(row.tobytes() for row in array_of(getattr(reply.block, kind)))
+    return found, states
+
+
+@pytest.mark.parametrize(("rate_hz", "rate"), [(16000, Fraction(25)), (11025, Fraction(30000, 1001))])
+async def test_another_call_goes_on(stub: AudioServiceAsyncStub, rate_hz: int, rate: Fraction) -> None:
+    """A call that goes on from any state answers the bytes of the undivided call, also in the silence after the sound."""
+    sound = np.asarray(soundfile.read(SPEECH, dtype="float32")[0][: 11 * rate_hz], np.float32)
+    asked = config().config
+    asked.sample_rate_hz, asked.num_frames = rate_hz, int(26 * rate)
+    asked.timeline.CopyFrom(timeline_to_proto(Timeline(rate=rate)))
+    whole, states = await resumed_answers(stub, asked, sound, None, 7777)
+    begins = [state.resume_from // rate_hz for state in states]
+    assert begins[:2] == [0, 4]
+    assert begins[-1] >= 12
+    for state in states[1:]:
+        rest, later = await resumed_answers(stub, asked, sound, state, 30_000)
+        assert {kind: rows[-len(rest[kind]) :] for kind, rows in whole.items()} == rest
+        first = len(whole["mel"]) - len(rest["mel"])
+        assert first >= state.resume_from / rate_hz * rate + 4 * rate
+        assert all(each.resume_from > state.resume_from for each in later)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("stream", np.array([5, 200]), "does not follow a state at 5 s"),
+        ("stream", np.array([8, 199]), "frame 199 does not follow a state at 8 s"),
+        ("voice.hidden", np.full((1, 1, 128), 2.0, np.float32), "-1 to 1"),
+        ("voice.cell", np.zeros(128, np.float32), "expected shape"),
+    ],
+)
+async def test_states_that_cannot_be_used_say_why(
+    stub: AudioServiceAsyncStub, speech: Float32, name: str, value: npt.NDArray[Any], message: str
+) -> None:
+    """Each array of a state is checked."""
+    arrays = {
+        "stream": np.array([8, 200]),
+        "voice.hidden": np.zeros((1, 1, 128), np.float32),
+        "voice.cell": np.zeros((1, 1, 128), np.float32),
+        name: value,
+    }
+    tensors = [common_pb2.NamedTensor(name=key, tensor=to_tensor(array)) for key, array in arrays.items()]
+    state = pb.ExtractFeaturesResponse(state=common_pb2.StreamState(layout=1, tensors=tensors), resume_from=0)
+    with pytest.raises(grpc.aio.AioRpcError, match=r"config\.resume") as caught:
+        await resumed_answers(stub, config().config, speech, state, 7777)
+    assert message in str(caught.value.details())

@@ -22,13 +22,14 @@ as the person's.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
 import numpy as np
 
-from services.common.array_types import Bool, Float32, Float64
+from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.face.crops import POSE_SIZE
 from services.motion.types import NUM_PHONES
 
@@ -83,6 +84,15 @@ class SignalStream:
         self._constants = constants
         self._mean = np.zeros(NUM_SIGNALS)
         self._heard = _PRIOR_FRAMES_OF_RHYTHM
+
+    def array(self) -> Float64:
+        """Return the state before the next frame, float64 [14]: the mean, and the frames that it is of."""
+        return np.append(self._mean, self._heard)
+
+    def resume(self, array: Float64) -> None:
+        """Go on as the stream whose `array` this is."""
+        # The state comes from a caller. A stream never counts fewer frames.
+        self._mean, self._heard = array[:-1].copy(), max(float(array[-1]), _PRIOR_FRAMES_OF_RHYTHM)
 
     def push(self, pose: Float32, content: Float32, speech_probability: float) -> Float64:
         """Return the signals of the next frame, float64 [13].
@@ -151,6 +161,16 @@ class ScoreStream:
         self._state = np.zeros((NUM_STAGES, POSE_SIZE))
         self._square = np.ones(POSE_SIZE)
         self._frames = _LEVEL_PRIOR_FRAMES
+
+    def arrays(self) -> dict[str, Float64]:
+        """Return the state before the next frame: the filter, float64 [3, 6]; mean square and its frames, float64 [7]."""
+        return {"head.filter": self._state.copy(), "head.level": np.append(self._square, self._frames)}
+
+    def resume(self, arrays: Mapping[str, Array]) -> None:
+        """Go on as the stream whose `arrays` these are."""
+        level = np.asarray(arrays["head.level"], np.float64)
+        self._state = np.array(arrays["head.filter"], np.float64)
+        self._square, self._frames = level[:-1].copy(), max(float(level[-1]), _LEVEL_PRIOR_FRAMES)
 
     def push(self, signals: Float64, speech_probability: float) -> Float64:
         """Return the scores float64 [6] of the next frame from signals float64 [13]. Silent frames do not count for the level."""

@@ -36,7 +36,7 @@ random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -44,7 +44,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Bool, Float32, Float64
+from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import MAX_SCALE, MIN_SCALE, POSE_SIZE
 from services.common.face.landmarks import mouth_opening, shut_lips
@@ -413,6 +413,15 @@ class HeadStream:
         row = self._signals.push(pose, content, speech_probability)
         return self._poses.pose(self._scores.push(row, speech_probability))
 
+    def arrays(self) -> dict[str, Array]:
+        """Return the state before the next frame."""
+        return {"head.signals": self._signals.array(), **self._scores.arrays()}
+
+    def resume(self, arrays: Mapping[str, Array]) -> None:
+        """Go on as the stream whose `arrays` these are."""
+        self._signals.resume(arrays["head.signals"])
+        self._scores.resume(arrays)
+
 
 class HeadposeGrid(ExpressionGrid):
     """The predictor `headpose` of one person on the grid, with three frames of features after a frame."""
@@ -451,6 +460,16 @@ class HeadposeGrid(ExpressionGrid):
             poses.append(self._head.push(step.pose, content_of(rows[frame]), probability))
             mouths.append(self._map_mouth(states[frame - MOUTH.past : frame + MOUTH.ahead + 1], float(voiced[place])))
         return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
+
+    def arrays(self) -> dict[str, Array]:
+        """See services.motion.grid.MotionGrid."""
+        return {**super().arrays(), **self._head.arrays(), "head.lstm": np.stack([self._h, self._c])}
+
+    def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
+        """See services.motion.grid.MotionGrid."""
+        super().resume(next_frame, arrays)
+        self._head.resume(arrays)
+        self._h, self._c = arrays["head.lstm"]
 
     def _closing(self, count: int, heard: Float32) -> Float32:
         return self._map_mouth.map.closing(heard, self._past, count, self._constraints)
