@@ -67,7 +67,8 @@ def test_user_decides_and_is_logged(door: Door) -> None:
         by_token = batch.review(connection, "proxied", "bad", state="approved", reviewer="a program").review
     assert (by_token.state, by_token.reviewer) == (pb.REVIEW_STATE_APPROVED, "a program")
     with ActorStore(door.gateway.settings, claim_artefacts=False) as actors:
-        first, second = [entry for entry in actors.audit.newest(100) if entry["event"] == "shot.reviewed"][:2]
+        # Other tests decide about shots too.
+        first, second = [entry for entry in actors.audit.newest(100) if entry["event"] == "shot.reviewed"][-2:]
         assert actors.audit.verify()
     assert f"default {first['by']['token']}" == caller != f"default {second['by']['token']}"
     assert "Ada" not in str(first)

@@ -218,18 +218,18 @@ def test_short_bytes_are_not_read() -> None:
 
 @pytest.mark.parametrize("name", sorted(name for name in REQUESTS if name.startswith("dubstage.gateway.v1.")))
 def test_required_fields_are_refused_unset(name: str) -> None:
-    """A request without a required field is refused by the field's name. Numbers are left to their ranges."""
-    texts = [
+    """A request without a required field is refused by the field's name, a number by its range."""
+    required = [
         field.name
         for field in REQUESTS[name].fields
         if field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
     ]
-    for left in texts:
+    for left in required:
         message = GetMessageClass(REQUESTS[name])()
-        for other in texts:
+        for other in required:
             if other != left:
                 fill(message, other)
-        with pytest.raises(InvalidRequestError, match="this field is required") as caught:
+        with pytest.raises(InvalidRequestError, match=r"this field is required|: 0 is not within") as caught:
             check_bounds(message)
         assert caught.value.field == left
 
