@@ -32,6 +32,7 @@ from gateway.operations.runner import JobRunner
 from gateway.operations.store import Asked, OperationRecord
 from gateway.stages.interface import Stages
 from services.common.errors import ActorError, DubstageError, InvalidRequestError, UnexpectedError
+from services.common.methods import method_named
 from services.common.server import error_status
 
 
@@ -52,9 +53,9 @@ class ActorJobs:
         message = pb.CreateActorRequest.FromString(job.record.request)
         context = self.context
 
-        report = OperationReporter(job, enrolment_steps(skip=message.skip_personalization))
         async with context.media.opened() as media:
             request = enrol_request_from(message, media, threads=context.threads)
+            report = OperationReporter(job, enrolment_steps(method_named(request.method), skip=message.skip_personalization))
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
             actor = await self._made_before(request) if job.resumed else None
             if actor is None:

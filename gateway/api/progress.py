@@ -12,19 +12,17 @@ from gateway.dub.messages import OnProgress
 from gateway.dub.request import DubRequest, wants_own_timeline
 from gateway.operations.execution import Job
 from gateway.operations.progress import StepCost, WholeProgress
-from services.common.methods import method_named
+from services.common.methods import Method, method_named
 
 _PREFIX: Final = "OPERATION_STEP_"
-# Times of all steps are processor times of one frame, as in costs.toml.
-_TRACK: Final = StepCost("track", frame_ms=27.5, megapixel_ms=5.3)
+# Wall-clock times from the first report of a step to that of the next one, on two processors (python -m research.bench.progress).
+_TRACK: Final = StepCost("track", frame_ms=12.2, megapixel_ms=12.8)
 _EXPRESSION: Final = (
-    StepCost("own speech", frame_ms=4.0),
+    StepCost("own speech", frame_ms=4.5),
     StepCost("own motion", frame_ms=0.4),
     StepCost("expression", frame_ms=0.7),
 )
 """Steps before the motion of a video that keeps the frames of the footage."""
-_SHARE_OF_MOTION: Final = 0.15
-"""Share of the personalisation's time that adapts the motion; the rest adapts the renderer."""
 
 
 def step_number(name: str) -> pb.OperationStep.ValueType:
@@ -33,30 +31,30 @@ def step_number(name: str) -> pb.OperationStep.ValueType:
     return known.get(f"{_PREFIX}{name.upper().replace(' ', '_')}", pb.OPERATION_STEP_UNSPECIFIED)
 
 
-def _learning(*, skip: bool) -> Sequence[StepCost]:
-    """Return the steps in which a person is learned.
+def _learning(method: Method, *, skip: bool) -> Sequence[StepCost]:
+    """Return the steps in which a person is learned for a method.
 
     Args:
         skip: whether the networks stay as they are.
     """
-    learned = 0.0 if skip else figures().personalize_s
     return (
-        StepCost("enrol identity", fixed_s=1.0),
-        StepCost("enrol style", fixed_s=0.2),
-        StepCost("enrol coefficients", frame_ms=2.0),
-        StepCost("enrol bank", megapixel_ms=11.0, fixed_s=1.0),
-        StepCost("enrol motion", fixed_s=learned * _SHARE_OF_MOTION),
-        StepCost("enrol renderer", fixed_s=learned * (1 - _SHARE_OF_MOTION)),
+        StepCost("enrol style", frame_ms=5.0),
+        StepCost("enrol identity", fixed_s=4.1 if method.needs_identity else 0.0),
+        StepCost("enrol coefficients", frame_ms=68.0 if method.adapts_neural_texture else 0.0),
+        StepCost("enrol bank", megapixel_ms=13.0),
+        StepCost("enrol motion", fixed_s=0.0 if skip else 0.2),
+        StepCost("enrol renderer", fixed_s=0.1 if skip else 74.0),
     )
 
 
-def enrolment_steps(*, skip: bool) -> Sequence[StepCost]:
+def enrolment_steps(method: Method, *, skip: bool) -> Sequence[StepCost]:
     """Return the steps of CreateActor.
 
     Args:
+        method: method that the person is enrolled for.
         skip: whether the networks stay as they are.
     """
-    return (StepCost("fetch", fixed_s=0.5), StepCost("join", fixed_s=0.5), _TRACK, *_learning(skip=skip))
+    return (StepCost("fetch", fixed_s=0.5), StepCost("join", fixed_s=0.5), _TRACK, *_learning(method, skip=skip))
 
 
 def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost]:
@@ -67,7 +65,7 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
     """
     cost = figures()
     method = method_named(request.method)
-    render = cost.render_ms.get(method.renderer.name, max(cost.render_ms.values()))
+    written = cost.written_ms.get(method.renderer.name, max(cost.written_ms.values()))
     options = request.enrol
     known = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
     skip = not (options.personalize_renderer or options.personalize_motion)
@@ -76,15 +74,16 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
         StepCost("fetch", fixed_s=0.5),
         StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),
         _TRACK,
-        *(() if known else _learning(skip=skip)),
+        *(() if known else _learning(method, skip=skip)),
         *(() if own else _EXPRESSION),
-        StepCost("motion", frame_ms=1.1),
-        *([StepCost("background", megapixel_ms=cost.background_megapixel_ms)] if own else ()),
+        StepCost("motion", fixed_s=0.2, frame_ms=1.1),
+        *([StepCost("background", megapixel_ms=13.0)] if own else ()),
         StepCost("lines", fixed_s=0.5 * len(request.lines)),
-        StepCost("insides", frame_ms=14.5, megapixel_ms=5.0),
-        StepCost("dub", frame_ms=render + 24.5, megapixel_ms=31.6),
-        StepCost("upload", fixed_s=0.5),
-        *([StepCost("report", frame_ms=44.0, megapixel_ms=48.0)] if report else []),
+        # The first window of the next step is part of this one.
+        StepCost("insides", fixed_s=2.3, frame_ms=3.3),
+        StepCost("dub", frame_ms=written, megapixel_ms=12.2),
+        StepCost("upload", fixed_s=0.1),
+        *([StepCost("report", frame_ms=28.0, megapixel_ms=30.0)] if report else []),
     )
 
 

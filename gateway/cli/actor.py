@@ -23,7 +23,7 @@ from gateway.consent.record import consent_line, digest_of
 from gateway.dub.face_choice import parse_face
 from gateway.housekeeping import open_jobs_folder
 from gateway.settings import GatewaySettings
-from services.common.methods import DEFAULT_METHOD, combined
+from services.common.methods import DEFAULT_METHOD, combined, method_named
 
 
 async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
@@ -34,7 +34,8 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     """
     jobs = open_jobs_folder(settings.data_dir)
     chosen = request.options
-    steps = enrolment_steps(skip=not (chosen.personalize_renderer or chosen.personalize_motion))
+    skip = not (chosen.personalize_renderer or chosen.personalize_motion)
+    steps = enrolment_steps(method_named(request.method), skip=skip)
     with open_installation(settings) as place, StepProgress(steps) as progress:
         # Before the stages are opened, which takes seconds.
         place.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)

@@ -25,7 +25,7 @@ _FIGURES: Final = Path(__file__).with_name("costs.toml")
 
 
 class CostFigures(BaseModel):
-    """Measured figures (costs.toml). Times are processor time of all threads.
+    """Measured figures (costs.toml). Times are processor time of all threads, unless stated.
 
     Attributes:
         start_s: a dub of any length: first inference of each network, inspection, manifest.
@@ -38,6 +38,7 @@ class CostFigures(BaseModel):
         memory_mb, megapixel_mb, personalize_mb: largest memory of the process: at least, per million pixels, and for personalising.
         bank_frame_kb: artefacts of an enrolled person on the disk, per frame of the bank.
         render_ms: textures and renderer of a rendered frame, by the renderer's method. A renderer without a figure costs the most.
+        written_ms: wall-clock time of a rendered and written frame, apart from what grows with the picture, likewise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +55,7 @@ class CostFigures(BaseModel):
     personalize_mb: float
     bank_frame_kb: float
     render_ms: dict[str, float]
+    written_ms: dict[str, float]
 
 
 @lru_cache(maxsize=1)

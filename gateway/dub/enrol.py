@@ -96,7 +96,7 @@ async def fit_identity(
     Args:
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person.
-        on_step: called with every sent frame.
+        on_step: called at the beginning and at the end.
         three_stage: fit albedo and light by the three-stage fit; False: by Gauss-Newton steps.
 
     Raises:
@@ -111,12 +111,15 @@ async def fit_identity(
         yield face_client.fit_identity.requests(morphable_model=stages.face_model, three_stage=three_stage).config
         with VideoReader(info) as reader:
             pictures = record_pictures(reader, faces, chosen)
-            for done in range(count):
+            for _ in range(count):
                 record, picture = await in_thread(next, pictures)
-                on_step("identity", done + 1, count)
                 yield _message(picture, record)
 
-    return (await until_done(lambda: stages.upload(rpcs.face.FIT_IDENTITY, requests()))).identity
+    # Frames are sent in a moment; the fit takes the time.
+    on_step("identity", 0, 1)
+    identity = (await until_done(lambda: stages.upload(rpcs.face.FIT_IDENTITY, requests()))).identity
+    on_step("identity", 1, 1)
+    return identity
 
 
 def _message(picture: UInt8, record: Any) -> face_pb2.FitIdentityRequest:
@@ -213,6 +216,10 @@ async def personalize_motion(
         return style
 
 
+_PAIRS_SHARE: Final = 0.1
+"""Time in which the stage makes pairs of pictures before the first step, as a share of the time of all steps."""
+
+
 async def personalize_renderer(
     stages: Stages, request: render_pb2.PersonalizeRequest, on_step: OnProgress
 ) -> tuple[common_pb2.ArtefactRef, bool]:
@@ -223,8 +230,10 @@ async def personalize_renderer(
     """
 
     async def adapt() -> tuple[common_pb2.ArtefactRef, bool]:
+        on_step("renderer", 0, 1)
         async for progress in stages.download(rpcs.render.PERSONALIZE, request):
-            on_step("renderer", progress.step, progress.num_steps)
+            pairs = round(_PAIRS_SHARE * progress.num_steps)
+            on_step("renderer", pairs + progress.step, pairs + progress.num_steps)
             if progress.HasField("actor"):
                 return progress.actor, progress.num_steps > 0
         raise ContractBrokenError("the render stage ended its personalisation without an artefact")

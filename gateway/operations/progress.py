@@ -65,7 +65,7 @@ class StepState:
 class WholeProgress:
     """Adds the steps of an operation up.
 
-    A step that has not reported although a later step has is left out: its cost counts as done.
+    A step that has not counted anything although a later step has reported is left out: its cost counts as done.
 
     Args:
         steps: costs of all steps, in the order in which they begin.
@@ -127,7 +127,7 @@ class WholeProgress:
             (
                 step.name,
                 step.seconds(self._frames, self._megapixels),
-                self._shares.get(step.name, float(place < self._furthest)),
+                self._shares.get(step.name) or float(place < self._furthest),
             )
             for place, step in enumerate(self._steps)
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +28,7 @@ from gateway.reports.folder import PAGE, report_folder
 from gateway.reports.mouth_metrics import correlation
 from gateway.reports.pages import RENDERED, Curve, counts_of, plot_curves, plot_head_motion, render_page, spans_of
 from gateway.reports.pictures import (
+    MOST_FRAMES,
     before_after_sheet,
     contact_sheet,
     cut_around,
@@ -293,7 +294,8 @@ async def write_outcome_report(
         stages: the stages, which track the output.
         store: holds the actor's identity.
         folder: gets the page and its pictures, all of them or none.
-        on_progress: called with the finished frames of the step `report`, which goes through the video twice.
+        on_progress: called with finished and all parts of the step `report`: of a frame, tracking and the video beside the footage
+            are two parts each, and measuring is one, as they take time.
 
     Raises:
         InvalidRequestError, StorageFullError: `folder` cannot be written.
@@ -302,11 +304,19 @@ async def write_outcome_report(
     result = await asyncio.to_thread(probe, request.output)
     frames = result.video.num_frames
 
+    def on_parts(done: int) -> None:
+        on_progress("report", done, 3 * frames + 2 * min(frames, MOST_FRAMES))
+
     def on_tracked(done: int) -> None:
-        on_progress("report", done, 2 * frames)
+        on_parts(2 * done)
 
     def on_measured(done: int) -> None:
-        on_tracked(frames + done)
+        on_parts(2 * frames + done)
+
+    def counted(pictures: Iterable[UInt8]) -> Iterator[UInt8]:
+        for number, picture in enumerate(pictures, start=1):
+            yield picture
+            on_parts(3 * frames + 2 * number)
 
     on_tracked(0)
     scenes = outcome.of_lines()
@@ -347,7 +357,7 @@ async def write_outcome_report(
         appearance=whole.appearance,
         lines=lines,
         video=SideBySide(
-            pictures=side_by_side(outcome.video, result),
+            pictures=counted(side_by_side(outcome.video, result)),
             frame_rate=times.average_rate,
             speech=await asyncio.to_thread(output_sound, result),
             sample_rate_hz=output_sound_rate(result),
