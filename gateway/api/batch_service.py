@@ -20,7 +20,7 @@ from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from gateway.api.batches import Batches, BatchView, BatchViews, no_shot
 from gateway.api.context import TenantContext
-from gateway.api.messages import consent_from, within
+from gateway.api.messages import box_sides, consent_from, within
 from gateway.api.operations import asked_by, page_size_from
 from gateway.api.resources import (
     BATCHES,
@@ -563,14 +563,13 @@ def _line_fields(line: gateway_pb2.DubLine) -> dict[str, Any]:
         case "face_id":
             row["face"] = line.face_id
         case "box":
-            row["box"] = [line.box.left, line.box.top, line.box.width, line.box.height]
+            row["box"] = list(box_sides(line.box))
         case "face_rule":
             row["face"] = gateway_pb2.FaceRule.Name(line.face_rule).removeprefix("FACE_RULE_").lower()
         case _:
             pass
     if line.boxes:
-        sides = [[each.box.left, each.box.top, each.box.width, each.box.height] for each in line.boxes]
-        row["boxes"] = [{"frame": each.frame_index, "box": box} for each, box in zip(line.boxes, sides, strict=True)]
+        row["boxes"] = [{"frame": each.frame_index, "box": list(box_sides(each.box))} for each in line.boxes]
     if line.HasField("consent"):
         row["consent"] = consent_from(line.consent)
     if line.HasField("expressiveness"):

@@ -49,7 +49,7 @@ REVIEW: Final = "review"
 MOST_BATCHES: Final = 256
 """Most batches that wait or run in one gateway."""
 MOST_WAITING: Final = 10_000
-"""Most batches of a cluster whose ends are waited for after those of MOST_BATCHES."""
+"""Most further batches of a cluster that wait until one of MOST_BATCHES has ended."""
 CLUSTER_LOOK_S: Final = 5.0
 """Seconds between two looks at the records of a batch that a cluster dubs."""
 CLUSTER_EVERY: Final = 3

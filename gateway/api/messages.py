@@ -171,6 +171,11 @@ def face_from(message: pb.CreateActorRequest | pb.CreateDubRequest) -> FaceChoic
     return _face_of(message, named) or FaceChoice("largest")
 
 
+def box_sides(box: pb.FaceBox) -> tuple[float, float, float, float]:
+    """Return left, top, width and height of a box."""
+    return box.left, box.top, box.width, box.height
+
+
 def _boxes_of(message: pb.CreateDubRequest | pb.DubLine, named: str | None) -> FaceChoice:
     """Return the face that boxes of a request follow.
 
@@ -182,8 +187,7 @@ def _boxes_of(message: pb.CreateDubRequest | pb.DubLine, named: str | None) -> F
     """
     if named:
         raise InvalidRequestError(f"boxes: give {named} or boxes, not both", field="boxes")
-    sides = [(each.box.left, each.box.top, each.box.width, each.box.height) for each in message.boxes]
-    boxes = [FrameBox(each.frame_index, *box) for each, box in zip(message.boxes, sides, strict=True)]
+    boxes = [FrameBox(each.frame_index, *box_sides(each.box)) for each in message.boxes]
     return FaceChoice("boxes", boxes=checked_boxes(boxes))
 
 
@@ -195,7 +199,7 @@ def _face_of(message: Any, kind: str | None) -> FaceChoice | None:
         case "point":
             return FaceChoice("point", point=(message.point.x, message.point.y))
         case "box":
-            return FaceChoice("box", box=(message.box.left, message.box.top, message.box.width, message.box.height))
+            return FaceChoice("box", box=box_sides(message.box))
         case "face_rule":
             rules = {pb.FACE_RULE_LARGEST: "largest", pb.FACE_RULE_SPEAKER: "speaker"}
             if message.face_rule not in rules:

@@ -38,7 +38,7 @@ class CostFigures(BaseModel):
         memory_mb, megapixel_mb, personalize_mb: largest memory of the process: at least, per million pixels, and for personalising.
         bank_frame_kb: artefacts of an enrolled person on the disk, per frame of the bank.
         render_ms: textures and renderer of a rendered frame, by the renderer's method. A renderer without a figure costs the most.
-        written_ms: wall-clock time of a rendered and written frame, apart from what grows with the picture, likewise.
+        written_ms: wall-clock time of a rendered and written frame, apart from what grows with the picture; also by method.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

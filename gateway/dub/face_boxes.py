@@ -154,7 +154,7 @@ def _overlaps(index: FaceIndex, records: Int64, box: Float64) -> Float64:
 
 
 def _elsewhere(index: FaceIndex, rows: Int64, frames: range, main: int) -> Int64:
-    """Return the records of a face with those of frames outside of the line."""
+    """Return the records of a face in all frames, also outside of the line, int64 [T]; -1: none."""
     whole = index.rows_of(main)
     edges = [0, *(cut for cut in index.shot_cuts if cut > 0), index.num_frames]
     for begin, stop in pairwise(edges):

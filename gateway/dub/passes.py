@@ -76,7 +76,7 @@ class VideoProgress:
         self._reported = -1
 
     def rendered(self, face: int, frame: int) -> None:
-        """Count a frame of one face; a frame that was counted before does not count again."""
+        """Count a frame of one face, once."""
         if self._left[face][frame]:
             self._left[face][frame] = False
             self._rendered += 1

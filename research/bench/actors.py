@@ -74,13 +74,16 @@ def measure_actors(actors: int = ACTORS, runs: int = _RUNS) -> tuple[ActorTimes,
 
 
 def batch_of(model: ModelFile, frames: Sequence[Inputs]) -> dict[str, Array]:
-    """Return the network's inputs for frames of any actors, each with a batch axis.
+    """Return the network's inputs for frames of any actors. An input without a batch axis is that of the first frame's actor.
 
     Args:
-        model: a model all of whose inputs have a batch axis.
+        model: the network.
         frames: for each frame its inputs and its actor's, without a batch axis.
     """
-    return {form.name: np.stack([frame[form.name] for frame in frames]) for form in model.inputs}
+    return {
+        form.name: np.stack([frame[form.name] for frame in frames]) if form.batched else frames[0][form.name]
+        for form in model.inputs
+    }
 
 
 def frames_of(model: ModelFile, seed: int, count: int) -> list[Inputs]:

@@ -167,9 +167,9 @@ def measure_parity(device: Device) -> list[Parity]:
     rows = []
     for name, model in models.items():
         frames = frames_of(model, 0, _PARITY_FRAMES)
-        inputs = _batch(model, frames)
+        inputs = batch_of(model, frames)
         expected, found = reference.infer(name, inputs), backend.infer(name, inputs)
-        first = backend.infer(name, _batch(model, frames[:1]))
+        first = backend.infer(name, batch_of(model, frames[:1]))
         differences = [np.abs(found[key].astype(np.float64) - expected[key]) for key in expected]
         rows.append(
             Parity(
@@ -184,14 +184,6 @@ def measure_parity(device: Device) -> list[Parity]:
     return rows
 
 
-def _batch(model: ModelFile, frames: Sequence[Any]) -> dict[str, Any]:
-    if all(form.batched for form in model.inputs):
-        return batch_of(model, frames)
-    return {
-        form.name: np.stack([one[form.name] for one in frames]) if form.batched else frames[0][form.name] for form in model.inputs
-    }
-
-
 def measure_throughput(device: Device) -> list[Throughput]:
     """Measure every network by batch, with one thread and, at the largest batch, with four."""
     backend, models = _backend(device)
@@ -201,7 +193,7 @@ def measure_throughput(device: Device) -> list[Throughput]:
         people = [frames_of(model, seed, 1)[0] for seed in range(_ACTORS)]
         joins = all(form.batched for form in model.inputs)
         for batch, threads in (*((size, 1) for size in BATCHES), (BATCHES[-1], 4)):
-            one = _frames_per_second(backend, name, _batch(model, [people[0]] * batch), batch, threads)
+            one = _frames_per_second(backend, name, batch_of(model, [people[0]] * batch), batch, threads)
             many = batch_of(model, [people[place % _ACTORS] for place in range(batch)]) if joins else None
             rows.append(
                 Throughput(

@@ -198,7 +198,7 @@ def track(
         fit_colours: fit the colours of every frame too, with the frame's own light; needs `identity`.
         embed_every: answer the embedding of a face in its first frame, and in every such frame of the face after that; 0: never.
         state_every: answer the state of the stream with each frame whose index + 1 is a multiple of this number; 0: never.
-        resume: `state` of a frame of an earlier call with the same arguments. `first_frame` is the frame after that frame.
+        resume: `state` that an earlier call with the same arguments answered; `first_frame` follows its frame.
     """
     config = pb.TrackConfig(
         timeline=as_timeline(timeline),

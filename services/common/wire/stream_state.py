@@ -22,7 +22,7 @@ MAX_STATE_BYTES: Final = 8 << 20
 
 
 class StateColumn(NamedTuple):
-    """What one array of a state must be.
+    """Demands on one array of a state.
 
     Attributes:
         dtype: data type.

@@ -109,7 +109,7 @@ class SharedFit(NamedTuple):
 
 
 class FrameStart(NamedTuple):
-    """What the fit of a frame starts from: results of the frame before.
+    """Start of the fit of a frame: results of the frame before.
 
     Attributes:
         light: float64 [9, 3].
@@ -149,7 +149,7 @@ class FittedFrame(NamedTuple):
 
     @property
     def start(self) -> FrameStart:
-        """What the fit of the next frame starts from."""
+        """Start of the fit of the next frame."""
         return FrameStart(self.light, self.correction, self.shift)
 
 

@@ -380,7 +380,7 @@ def test_tracker_goes_on_from_states(networks: Networks, half_width: int) -> Non
 
 
 def test_resumed_tracker_answers_sent_frames(networks: Networks) -> None:
-    """Of the frames of the window, only those are answered whose pictures came again."""
+    """A frame of the window is answered only if its picture came again."""
     options, tracker = TrackOptions(), FaceTracker(networks, TrackOptions())
     for picture in scenes()[:5]:
         tracker.push(picture)
