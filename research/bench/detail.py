@@ -24,6 +24,7 @@ from services.common.face.crops import BOX_SIZE, HeadPose, head_template, head_t
 from services.common.face.landmarks import JAW, MOUTH_AREA, NUM_MOUTH_AREA
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.face.mouth_detail import warped_detail
+from services.common.face.mouth_inside import InsideMap
 from services.common.face.native_pictures import MAX_SCALE, encoded, packed
 
 _RUNS: Final = 30
@@ -60,12 +61,13 @@ def measure(scale: int, runs: int = _RUNS) -> DetailTime:
     """Return the times of one scale, the best of `runs`."""
     random, side = np.random.default_rng(scale), scale * BOX_SIZE
     bank, box = _bank(scale), random.integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8)
-    rest = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), axis=-1).astype(np.float32)
+    unmoved = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), axis=-1).astype(np.float32)
+    places = InsideMap(unmoved, np.zeros((BOX_SIZE, BOX_SIZE), np.float32))
     own, mask = random.uniform(0, 255, (side, side)).astype(np.float32), np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8)
-    detail = warped_detail(bank, 0, rest, scale)
+    detail = warped_detail(bank, 0, places, scale)
     return DetailTime(
         scale,
-        _best_ms(lambda: warped_detail(bank, 0, rest, scale), runs),
+        _best_ms(lambda: warped_detail(bank, 0, places, scale), runs),
         _best_ms(lambda: box_with_detail(box, detail, mask, mask, own), runs),
     )
 

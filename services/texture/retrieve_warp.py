@@ -201,7 +201,7 @@ class WarpStream:
                 # A run of footage also keeps the detail of the skin calm.
                 detail = warped_detail(self._bank, found.inside, warped.inside_map, self._detail_scale)
                 if len(self._bank.mouth) == 1:
-                    detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], shown.landmarks, warped.inside_map)
+                    detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], shown.landmarks, warped.inside_map.backward)
         return WarpedFrame(
             frame_index=frame.frame_index,
             texture=texture,

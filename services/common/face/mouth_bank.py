@@ -23,7 +23,7 @@ from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
 from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
-from services.common.face.mouth_inside import MouthView, inside_map
+from services.common.face.mouth_inside import InsideMap, MouthView, inside_map, shaded
 from services.common.face.native_pictures import NativePictures, native_arrays, native_from_arrays
 from services.common.face.thin_plate_spline import ThinPlateSpline, dense_map, fit_spline, warp
 from services.common.server.call_context import check_not_cancelled
@@ -66,6 +66,8 @@ _STRETCH_SCALE: Final = 0.9
 """Difference on `opening_scale` up to which a wide open mouth may be stretched: from 15 to 21 pixels."""
 _WIDE_PX: Final = (6.0, 10.0)
 """Openings up to which a stretch does not show, and from which on teeth look too tall, head-space pixels."""
+_WIDEST_SHARE: Final = 0.1
+_DARKEST_SHARE: Final = 0.1
 _APART: Final = 3
 _ROTATION_TOLERANCE: Final = 1e-2
 _BLEND_SOFTNESS_PX: Final = 0.3
@@ -158,6 +160,17 @@ class MouthBank:
         """Row of the frame with the smallest sum of distances to all other frames: the person's most ordinary mouth."""
         flat = (self.mouth * _WEIGHTS).reshape(self.num_frames, -1)
         return int(np.argmin([np.abs(flat - row).sum(dtype=np.float64) for row in flat]))
+
+    @cached_property
+    def dark(self) -> Float32:
+        """float32 [3], RGB, 0..255: the dark between the lips, the mean of the darkest tenth of the pixels of the widest mouths."""
+        widest = np.argsort(-mouth_opening(self.mouth), kind="stable")[: max(1, round(_WIDEST_SHARE * self.num_frames))]
+        inside = [self.boxes[row][lip_pictures(self.box_landmarks[row])[..., 1] > 0] for row in widest]
+        pixels = np.concatenate(inside).astype(np.float32)
+        if not len(pixels):
+            return np.zeros(3, np.float32)
+        darkest = np.argsort(pixels.sum(axis=1), kind="stable")[: max(1, round(_DARKEST_SHARE * len(pixels)))]
+        return np.asarray(pixels[darkest].mean(axis=0, dtype=np.float64), np.float32)
 
 
 def make_bank(
@@ -441,11 +454,11 @@ class WarpedMouth(NamedTuple):
 
     Attributes:
         texture: uint8 [160, 160, 3], RGB.
-        inside_map: float32 [160, 160, 2], for each output pixel its place in the box of the frame that shows the inside.
+        inside_map: where the inside comes from in the box of the frame that shows the inside.
     """
 
     texture: npt.NDArray[np.uint8]
-    inside_map: Float32
+    inside_map: InsideMap
 
 
 def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target: MouthView) -> WarpedMouth:
@@ -459,10 +472,10 @@ def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target
     maps = [dense_map(grids[..., 2 * place : 2 * place + 2]) for place in range(len(retrieved.sources))]
     pictures = [warp(bank.boxes[row], backward) for row, backward in zip(retrieved.rows[:, -1], maps, strict=False)]
     blended = blend(np.stack(pictures), retrieved.weights)
-    backward = inside_map(maps[-1], bank.boxes[retrieved.inside], bank.view(retrieved.inside), target)
-    inside = warp(bank.boxes[retrieved.inside], backward).astype(np.float32)
+    found = inside_map(maps[-1], bank.boxes[retrieved.inside], bank.view(retrieved.inside), target)
+    inside = shaded(warp(bank.boxes[retrieved.inside], found.backward).astype(np.float32), found.gap, bank.dark)
     weight = inside_weight(target)[..., None]
-    return WarpedMouth(np.asarray(np.rint(blended + weight * (inside - blended)), np.uint8), backward)
+    return WarpedMouth(np.asarray(np.rint(blended + weight * (inside - blended)), np.uint8), found)
 
 
 def inside_weight(target: MouthView) -> Float32:

@@ -23,6 +23,7 @@ from services.common.face.crops import BOX_SIZE
 from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS, mouth_opening
 from services.common.face.mouth_bank import MouthBank
+from services.common.face.mouth_inside import InsideMap
 from services.common.face.thin_plate_spline import warp
 
 DETAIL_SIGMA_PX: Final = 1.6
@@ -98,13 +99,13 @@ def enlarged(box: UInt8, scale: int) -> UInt8:
     return box if scale == 1 else np.asarray(cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> UInt8:
-    """Return the detail of a bank frame, warped: uint8 [160 scale, 160 scale], 128 where there is no detail.
+def warped_detail(bank: MouthBank, row: int, places: InsideMap, scale: int) -> UInt8:
+    """Return the detail of a bank frame, warped: uint8 [160 scale, 160 scale], 128 where there is no detail, as in a gap.
 
     Args:
         bank: the bank. Without native pictures, or with pictures of a smaller scale, the detail is only as fine as these.
         row: the frame.
-        backward: float32 [160, 160, 2], for each box pixel its place in the frame's own box, box pixels.
+        places: where each box pixel lies in the frame's own box.
         scale: requested pixels per box pixel, 1 to 4.
 
     Raises:
@@ -117,13 +118,15 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
         source, source_scale = bank.native.luma(row), bank.native.scale
     if source_scale > scale:
         source, source_scale = np.asarray(cv2.resize(source, (side, side), interpolation=cv2.INTER_AREA), np.uint8), scale
-    places = backward
+    backward, gap = places
     if scale > 1:
-        places = np.asarray(cv2.resize(backward, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
+        backward, gap = (
+            np.asarray(cv2.resize(each, (side, side), interpolation=cv2.INTER_LINEAR), np.float32) for each in (backward, gap)
+        )
     if source_scale > 1:
-        places = places * np.float32(source_scale) + np.float32(0.5 * (source_scale - 1))
-    moved = cv2.remap(source, places, _NO_SECOND_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return _stored(detail_of(moved.astype(np.float32), scale))
+        backward = backward * np.float32(source_scale) + np.float32(0.5 * (source_scale - 1))
+    moved = cv2.remap(source, backward, _NO_SECOND_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return _stored((np.float32(1.0) - gap) * detail_of(moved.astype(np.float32), scale))
 
 
 def without_hidden_inside(detail: UInt8, source: Float32, target: Float32, backward: Float32) -> UInt8:
@@ -136,7 +139,7 @@ def without_hidden_inside(detail: UInt8, source: Float32, target: Float32, backw
         detail: uint8 [160 S, 160 S], from `warped_detail`.
         source: float32 [59, 2], mouth-area landmarks of the bank's frame, box pixels.
         target: float32 [59, 2], target mouth-area landmarks, box pixels.
-        backward: float32 [160, 160, 2], as `warped_detail` takes it.
+        backward: float32 [160, 160, 2], for each box pixel its place in the frame's own box, box pixels.
     """
     opened = float(mouth_opening(target)) / max(float(mouth_opening(source)), _SMALLEST_OPENING_PX)
     hidden = 1.0 - float(np.clip((opened - _HIDDEN_INSIDE) / (_WHOLE_INSIDE - _HIDDEN_INSIDE), 0.0, 1.0))

@@ -8,7 +8,9 @@ A spline through the lips stretches teeth when the lips part. So between the tar
 of one source picture. All offsets are vertical; the columns between the corners of the mouth pass over from A to the line between
 the source's corners, where the cheeks bound the teeth. The two parts meet at the darkest row of the source's inside:
 
-* If the target is further open than the source, the dark row fills the gap. No row of teeth is shown twice.
+* If the target is further open than the source, there is a gap between both parts. The dark row fills the gap, so that no row of
+  teeth is shown twice, and fades into the dark of a wide mouth (`shaded`): a repeated row is a band of streaks, and where the
+  source's teeth touch, the row is as light as a tooth.
 * If the target is less open, the rows around the dark row are left out.
 
 The inner lips are tracked to some pixels. A part shows rows up to _BEYOND_PX behind the source's inner lips, and follows the lips
@@ -47,6 +49,8 @@ _DARKNESS: Final = 20.0
 """Grey levels of a softmin over the rows: the dark row moves smoothly from frame to frame."""
 _SEAM_HEIGHT: Final = 0.75
 """Height of the seam of two parts that meet, as a share of the rows that are left out there."""
+_SHADE_PX: Final = 1.5
+"""Distance from both parts from which a gap is all dark, box pixels."""
 _FEWEST_COLUMNS: Final = 4
 _SIDE_PX: Final = 64.0
 
@@ -69,8 +73,31 @@ class MouthView(NamedTuple):
         return head_to_box(points, HeadPose(1.0, self.rotation, np.zeros(3))).astype(np.float64)
 
 
-def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthView, target: MouthView) -> Float32:
-    """Return a backward map with the inside of the mouth moved as skull and jaw move, float32 [160, 160, 2], box pixels.
+class InsideMap(NamedTuple):
+    """Where the inside of a mouth comes from.
+
+    Attributes:
+        backward: float32 [160, 160, 2], for each output pixel its place in the source's box, box pixels.
+        gap: float32 [160, 160], 0 to 1: depth of the pixel in a gap between both parts, which the source does not show.
+    """
+
+    backward: Float32
+    gap: Float32
+
+
+def shaded(picture: Float32, gap: Float32, dark: Float32) -> Float32:
+    """Return a warped picture with the gaps between upper and lower part darkened, float32 [160, 160, 3].
+
+    Args:
+        picture: float32 [160, 160, 3], 0 to 255.
+        gap: float32 [160, 160], from `inside_map`.
+        dark: float32 [3], the dark of a wide mouth, 0 to 255. Pixels that are darker stay as they are.
+    """
+    return np.asarray(picture + gap[..., None] * np.minimum(dark - picture, np.float32(0.0)), np.float32)
+
+
+def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthView, target: MouthView) -> InsideMap:
+    """Return a backward map with the inside of the mouth moved as skull and jaw move.
 
     Args:
         backward: float32 [160, 160, 2], map of the spline: for each output pixel its place in the source's box.
@@ -83,7 +110,7 @@ def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthV
     top, bottom = _between(upper, lower, columns)
     first, last = max(0, int(top.min(initial=BOX_SIZE))), min(BOX_SIZE, int(np.ceil(bottom.max(initial=0.0))) + 1)
     if len(columns) < _FEWEST_COLUMNS or last <= first:
-        return backward
+        return InsideMap(backward, np.zeros((BOX_SIZE, BOX_SIZE), np.float32))
     skull, (across, down) = _motions(source, target)
 
     source_upper, source_lower = _inner_lips(source)
@@ -112,10 +139,13 @@ def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthV
     depth = np.minimum(rows - top, bottom - rows) / _BAND_PX
     edge = np.minimum(columns - upper[0, 0], upper[-1, 0] - columns) / _CORNER_BAND_PX
     weight = _smooth(np.minimum(depth, edge)).astype(np.float32)[..., None]
-    moved = backward.copy()
-    region = moved[first:last, int(columns[0]) : int(columns[-1]) + 1]
-    region += weight * (shown - region)
-    return moved
+    moved, gap = backward.copy(), np.zeros((BOX_SIZE, BOX_SIZE), np.float32)
+    box = slice(first, last), slice(int(columns[0]), int(columns[-1]) + 1)
+    moved[box] += weight * (shown - moved[box])
+    # Where the parts overlap, no row lies below the upper part and above the lower part.
+    inward = np.minimum(rows + upper_offset - dark, dark - lower_offset - rows)
+    gap[box] = weight[..., 0] * _smooth(inward / _SHADE_PX)
+    return InsideMap(moved, gap)
 
 
 def _inner_lips(view: MouthView) -> tuple[Float64, Float64]:

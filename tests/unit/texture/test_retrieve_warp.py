@@ -173,9 +173,10 @@ def test_five_context_frames_suffice(person: DrawnPerson, bank: MouthBank, model
 def test_one_source_per_pixel_inside(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel, *, named: bool) -> None:
     """Every pixel between the lips comes from one bank frame, also where the source changes: no frame shines through another.
 
-    All pixels of a bank frame have the frame's own grey level.
+    All pixels of a bank frame have the frame's own grey level. The widest mouths are the lightest: no gap is darkened.
     """
-    boxes = np.zeros_like(bank.boxes) + (np.arange(bank.num_frames) % 251)[:, None, None, None].astype(np.uint8)
+    levels = np.argsort(np.argsort(mouth_opening(bank.mouth))) * 250 // bank.num_frames
+    boxes = np.zeros_like(bank.boxes) + levels[:, None, None, None].astype(np.uint8)
     stream = WarpStream(dataclasses.replace(bank, boxes=boxes), NETWORK, model)
     insides = np.random.default_rng(7).choice(bank.frame_index, 40)
     shown = set()

@@ -196,6 +196,16 @@ def test_the_medoid_is_the_most_ordinary_mouth() -> None:
     assert bank_of(opened(np.array([0.0, 1.0, 2.0, 3.0, 40.0]))).medoid == 2
 
 
+def test_the_dark_of_a_person_comes_from_the_widest_mouths() -> None:
+    """The dark is that between the lips: hair and clothes are darker here, and narrow mouths too."""
+    bank = bank_of(opened(np.linspace(0.0, 20.0, 20)))
+    boxes = np.full_like(bank.boxes, 90)
+    boxes[18:, 70:110, 70:90] = (40, 20, 10)
+    boxes[:18, 70:110, 70:90] = 5
+    boxes[:, :40] = 0
+    np.testing.assert_allclose(replace(bank, boxes=boxes).dark, [40, 20, 10])
+
+
 def test_a_bank_survives_its_artefact() -> None:
     bank = bank_of(opened(AMOUNTS), np.arange(60) * 2)
     again = bank_from_arrays(decode_arrays(encode_arrays(bank_arrays(bank), {"format": FORMAT})))

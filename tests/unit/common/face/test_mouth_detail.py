@@ -25,9 +25,11 @@ from services.common.face.mouth_detail import (
     with_fitting_interior,
     without_hidden_inside,
 )
+from services.common.face.mouth_inside import InsideMap
 from services.common.face.native_pictures import encoded, packed
 
 REST = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), -1).astype(np.float32)
+UNMOVED = InsideMap(REST, np.zeros((BOX_SIZE, BOX_SIZE), np.float32))
 
 
 def stripes(scale: int, period: float) -> np.ndarray:
@@ -53,23 +55,31 @@ def energy(detail: np.ndarray) -> float:
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_a_detail_has_the_wanted_size(scale: int) -> None:
-    detail = warped_detail(bank(2, 3.0), 0, REST, scale)
+    detail = warped_detail(bank(2, 3.0), 0, UNMOVED, scale)
     assert detail.dtype == np.uint8
     assert detail.shape == (160 * scale, 160 * scale)
 
 
 def test_native_pictures_show_what_a_box_cannot_hold() -> None:
     fine = 1.5  # box pixels: below two, so a box of 160 pixels cannot show the stripes
-    assert energy(warped_detail(bank(3, fine), 0, REST, 3)) > 5 * energy(warped_detail(bank(1, fine), 0, REST, 3))
+    assert energy(warped_detail(bank(3, fine), 0, UNMOVED, 3)) > 5 * energy(warped_detail(bank(1, fine), 0, UNMOVED, 3))
 
 
 def test_coarse_structures_are_left_to_the_renderer() -> None:
-    assert energy(warped_detail(bank(2, 40.0), 0, REST, 2)) < 0.01 * energy(warped_detail(bank(2, 2.5), 0, REST, 2))
+    assert energy(warped_detail(bank(2, 40.0), 0, UNMOVED, 2)) < 0.01 * energy(warped_detail(bank(2, 2.5), 0, UNMOVED, 2))
+
+
+def test_a_gap_between_teeth_has_no_detail() -> None:
+    gap = np.zeros((BOX_SIZE, BOX_SIZE), np.float32)
+    gap[60:100, 60:100] = 1.0
+    detail = warped_detail(bank(2, 3.0), 0, InsideMap(REST, gap), 2)
+    assert (detail[124:196, 124:196] == NO_DETAIL).all()
+    np.testing.assert_array_equal(detail[:110], warped_detail(bank(2, 3.0), 0, UNMOVED, 2)[:110])
 
 
 def test_the_detail_follows_the_map() -> None:
-    there = warped_detail(bank(3, 5.0), 0, REST, 3)
-    moved = warped_detail(bank(3, 5.0), 0, REST + np.array([2.0, 0.0], np.float32), 3)
+    there = warped_detail(bank(3, 5.0), 0, UNMOVED, 3)
+    moved = warped_detail(bank(3, 5.0), 0, UNMOVED._replace(backward=REST + np.array([2.0, 0.0], np.float32)), 3)
     np.testing.assert_allclose(moved[60:-60, 60:-60].astype(int), there[60:-60, 66:-54].astype(int), atol=2)
 
 
@@ -106,7 +116,7 @@ def open_mouth() -> np.ndarray:
 @pytest.mark.parametrize("scale", [1, 2])
 def test_lip_detail_that_fits_stays(scale: int) -> None:
     """Between the lips, a detail that fits the box stays."""
-    detail = warped_detail(bank(2, 6.0), 0, REST, scale)
+    detail = warped_detail(bank(2, 6.0), 0, UNMOVED, scale)
     box = np.repeat(cv2.resize(stripes(2, 6.0), (160, 160), interpolation=cv2.INTER_AREA)[..., None], 3, axis=-1)
     np.testing.assert_allclose(with_fitting_interior(detail, box, open_mouth()).astype(int), detail, atol=1)
 
@@ -114,7 +124,7 @@ def test_lip_detail_that_fits_stays(scale: int) -> None:
 @pytest.mark.parametrize("scale", [1, 2])
 def test_lip_detail_that_differs_fades(scale: int) -> None:
     """Between the lips, other structures than the box's give way to its middle band."""
-    detail = warped_detail(bank(2, 6.0), 0, REST, scale)
+    detail = warped_detail(bank(2, 6.0), 0, UNMOVED, scale)
     other = np.ascontiguousarray(stripes(1, 6.0).T)  # the stripes of the box lie flat
     found = with_fitting_interior(detail, np.repeat(other[..., None], 3, axis=-1), open_mouth())
     own = at_scale(middle_of(detail_of(other.astype(np.float32), 1)), scale) + NO_DETAIL
@@ -127,7 +137,7 @@ def test_lip_detail_that_differs_fades(scale: int) -> None:
 def test_flat_box_between_lips_stays_flat() -> None:
     """Between the lips of a flat box, nothing is scratched."""
     flat = np.full((160, 160, 3), 40, np.uint8)
-    found = with_fitting_interior(warped_detail(bank(2, 3.0), 0, REST, 2), flat, open_mouth())
+    found = with_fitting_interior(warped_detail(bank(2, 3.0), 0, UNMOVED, 2), flat, open_mouth())
     assert np.abs(found[130:150, 140:180].astype(int) - NO_DETAIL).max() <= 1
 
 
@@ -142,7 +152,7 @@ def opened(share: float) -> np.ndarray:
 @pytest.mark.parametrize("scale", [1, 2])
 def test_shut_lips_hide_inside_detail(scale: int) -> None:
     """Behind shut lips, no detail of the inside is left."""
-    detail = warped_detail(bank(2, 3.0), 0, REST, scale)
+    detail = warped_detail(bank(2, 3.0), 0, UNMOVED, scale)
     found = without_hidden_inside(detail, open_mouth(), opened(0.1), REST)
     inside = (slice(60 * scale, 80 * scale), slice(60 * scale, 100 * scale))
     assert np.abs(found[inside].astype(int) - NO_DETAIL).max() <= 1
@@ -152,7 +162,7 @@ def test_shut_lips_hide_inside_detail(scale: int) -> None:
 
 def test_equal_opening_keeps_detail() -> None:
     """A mouth as open as the frames keeps its detail."""
-    detail = warped_detail(bank(2, 3.0), 0, REST, 2)
+    detail = warped_detail(bank(2, 3.0), 0, UNMOVED, 2)
     assert without_hidden_inside(detail, open_mouth(), opened(0.9), REST) is detail
     half = without_hidden_inside(detail, open_mouth(), opened(0.65), REST)
     assert energy(without_hidden_inside(detail, open_mouth(), opened(0.1), REST)) < energy(half) < energy(detail)

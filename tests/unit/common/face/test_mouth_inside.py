@@ -8,7 +8,7 @@ import pytest
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE, HeadPose, head_template, head_to_box
 from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, NUM_LIPS, part_lips, shut_lips
-from services.common.face.mouth_inside import MouthView, inside_map
+from services.common.face.mouth_inside import MouthView, inside_map, shaded
 from services.common.face.thin_plate_spline import warp
 
 IDENTITY = np.dstack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE))).astype(np.float32)
@@ -55,7 +55,7 @@ def stretched(source: MouthView, target: MouthView) -> Float32:
 
 def test_same_mouth_unchanged() -> None:
     view = mouth(12.0)
-    np.testing.assert_allclose(inside_map(IDENTITY, with_teeth(view, 5), view, view), IDENTITY, atol=1e-3)
+    np.testing.assert_allclose(inside_map(IDENTITY, with_teeth(view, 5), view, view).backward, IDENTITY, atol=1e-3)
 
 
 @pytest.mark.parametrize("opening", [8.0, 20.0])
@@ -63,7 +63,9 @@ def test_teeth_keep_their_height(opening: float) -> None:
     """A mouth that opens or shuts moves the lower teeth and does not stretch them; the dark of the mouth fills the rest."""
     source, target = mouth(14.0), mouth(opening)
     picture, spline = with_teeth(source, 6), stretched(source, target)
-    rigid, bent = (column_of(backward, picture, target) for backward in (inside_map(spline, picture, source, target), spline))
+    rigid, bent = (
+        column_of(backward, picture, target) for backward in (inside_map(spline, picture, source, target).backward, spline)
+    )
     assert abs(int((rigid > 125).sum()) - 6) <= 1
     assert abs(int((bent > 125).sum()) - 6) >= 2
     assert (rigid[: len(rigid) - 9] < SHADE + 5).all()
@@ -73,7 +75,7 @@ def test_teeth_keep_their_height(opening: float) -> None:
 def test_no_row_is_shown_twice(opening: float) -> None:
     source, target = mouth(13.0), mouth(opening)
     x, top, bottom = middle(target)
-    moved = inside_map(stretched(source, target), with_teeth(source, 5), source, target)
+    moved = inside_map(stretched(source, target), with_teeth(source, 5), source, target).backward
     shown = moved[round(top) : round(bottom) + 1, x, 1]
     assert (np.diff(shown) > -0.05).all()
 
@@ -82,7 +84,7 @@ def test_skin_does_not_move() -> None:
     """Only the inside of the target mouth changes, and lips that touch have none."""
     source, target = mouth(13.0), mouth(18.0)
     spline = stretched(source, target)
-    moved = inside_map(spline, with_teeth(source, 5), source, target)
+    moved = inside_map(spline, with_teeth(source, 5), source, target).backward
     changed = np.abs(moved - spline).max(axis=2) > 0
     rows, columns = np.nonzero(changed)
     inner = target.landmarks[len(LIPS_OUTER) : NUM_LIPS]
@@ -90,4 +92,28 @@ def test_skin_does_not_move() -> None:
     assert ((columns.max(), rows.max()) <= inner.max(axis=0)).all()
     shut = mouth(0.0)
     shut.landmarks[len(LIPS_OUTER) : NUM_LIPS, 1] = 80.0
-    np.testing.assert_array_equal(inside_map(spline, with_teeth(source, 5), source, shut), spline)
+    np.testing.assert_array_equal(inside_map(spline, with_teeth(source, 5), source, shut).backward, spline)
+
+
+def test_gap_between_teeth_that_touched_is_dark() -> None:
+    """Teeth that touch have no dark row between them: what a wider mouth uncovers takes the dark of the person's wide mouths."""
+    source, target = mouth(8.0), mouth(22.0)
+    x, top, bottom = middle(target)
+    teeth = np.full((BOX_SIZE, BOX_SIZE, 3), TOOTH, np.uint8)
+    backward, gap = inside_map(stretched(source, target), teeth, source, target)
+    shown = shaded(warp(teeth, backward).astype(np.float32), gap, np.full(3, SHADE, np.float32))[
+        round(top) : round(bottom) + 1, x, 0
+    ]
+    assert shown.min() < SHADE + 1
+    assert (shown[[2, -3]] > TOOTH - 20).all()
+    assert (np.abs(np.diff(shown)) < 0.6 * (TOOTH - SHADE)).all()
+
+
+def test_no_gap_in_a_mouth_that_closes() -> None:
+    source, target = mouth(18.0), mouth(10.0)
+    assert not inside_map(stretched(source, target), with_teeth(source, 5), source, target).gap.any()
+
+
+def test_shade_never_lightens() -> None:
+    night = np.full((BOX_SIZE, BOX_SIZE, 3), 5.0, np.float32)
+    np.testing.assert_array_equal(shaded(night, np.ones((BOX_SIZE, BOX_SIZE), np.float32), np.full(3, 30, np.float32)), night)
