@@ -18,7 +18,7 @@ from gateway.media.types import VideoInfo
 from services.common.errors import StorageFullError
 from services.common.face.crops import BOX_SIZE
 
-_VIDEO_BYTES: Final = {"h264": 0.006, "hevc": 0.006, "ffv1": 0.12, "prores": 0.2, "mpeg2video": 0.04}
+_VIDEO_BYTES: Final = {"h264": 0.006, "hevc": 0.006, "ffv1": 0.12, "prores": 0.2, "mpeg2video": 0.04, "dnxhr": 0.4, "av1": 0.003}
 """Bytes per luma sample of a video, by codec: the least of 15 clips of 256 to 1920 pixels, with the quality that videos have."""
 _SPOOL_BYTES: Final = 1 << 30
 """Most bytes of encoded pictures that lie beside the video while the video is muxed (gateway/media/muxer.py)."""

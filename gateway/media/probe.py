@@ -136,7 +136,7 @@ def probe(path: Path | str) -> MediaInfo:
         )
         indexed = container.format.name.startswith("mov,")  # AVI declares a number too, which may differ from its frames
         declared = stream.frames if indexed else _edit_units(container, stream)
-        index, codec = stream.index, stream.codec_context.name
+        index, codec = stream.index, stream.codec_context.codec.canonical_name
         time_base, stream_metadata = stream.time_base or Fraction(1, 1000), dict(stream.metadata)
         promised = _promised_end(container)
         guessed = stream.guessed_rate or stream.average_rate

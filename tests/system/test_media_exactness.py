@@ -118,7 +118,7 @@ def test_samples_outside_mask_bit_equal(clips: Any, tmp_path: Path, name: str, p
 
 
 DEFAULTS = [
-    ("derived/d02_hevc10bit_23976.mp4", ".mp4", "h264", "yuv420p10le"),
+    ("derived/d02_hevc10bit_23976.mp4", ".mp4", "hevc", "yuv420p10le"),
     ("derived/d03_prores422lt_2997.mov", ".mov", "prores", "yuv422p10le"),
     ("derived/d04_mpeg2_422_720p25.mxf", ".mxf", "mpeg2video", "yuv422p"),
     ("video/vr_face1.mp4", ".mp4", "h264", "yuv420p"),

@@ -193,7 +193,7 @@ def dub(
         actor_id: an enrolled person; empty: an actor that ends with the dub.
         face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: largest.
         keep_audio: keep the footage's sound.
-        codec: "h264", "hevc", "ffv1", "prores" or "mpeg2video"; empty: container and footage decide.
+        codec: "h264", "hevc", "ffv1", "prores", "mpeg2video", "dnxhr" or "av1"; empty: container and footage decide.
         consent: that the person agreed to be dubbed; with an actor who has a record, both must allow the video. None: the actor's
             record.
         skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.

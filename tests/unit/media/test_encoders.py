@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from gateway.media.encoders import check_target, choose_encoder, container_format
+from gateway.media.encoders import WriteSettings, check_target, choose_encoder, container_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import VideoInfo
@@ -28,7 +28,8 @@ def test_targets_that_footage_can_go_to_pass(output: str, codec: str | None) -> 
     [
         ("a.gif", None, "output", r"a\.gif: videos are written as \.mp4 \.m4v \.mov \.mkv \.nut \.mxf"),
         ("a", "h264", "output", "videos are written as"),
-        ("a.mp4", "divx", "codec", "unknown codec divx; choose one of h264, hevc, ffv1, prores, mpeg2video"),
+        ("a.mp4", "divx", "codec", "unknown codec divx; choose one of h264, hevc, ffv1, prores, mpeg2video, dnxhr, av1"),
+        ("a.mp4", "dnxhr", "codec", r"\.mp4 does not hold dnxhr; .* another ending \(\.mov \.mxf\)"),
         ("a.mp4", "prores", "codec", r"\.mp4 does not hold prores; .* another ending \(\.mov \.mkv \.mxf\)"),
         ("a.mov", "ffv1", "codec", r"\.mov does not hold ffv1; .* another ending \(\.mp4 \.m4v \.mkv \.nut\)"),
     ],
@@ -92,6 +93,65 @@ def test_prores_4444_lossless_12_bit(tmp_path: Path) -> None:
         ".mp4": ("hevc", "yuv444p12le"),
         ".nut": ("ffv1", "yuv444p12le"),
     }
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov", ".mkv"])
+@pytest.mark.parametrize(
+    ("pixel_format", "expected"),
+    [("yuv420p10le", "hevc"), ("yuv420p", "h264"), ("yuv422p10le", "h264")],
+)
+def test_deep_colour_plays_on_phones(tmp_path: Path, suffix: str, pixel_format: str, expected: str) -> None:
+    """Pictures in 4:2:0 of 10 bits become HEVC Main 10, because phones refuse H.264 High 10."""
+    video = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format))).video
+    assert choose_encoder(Path(f"a{suffix}"), video, None, 16, "veryfast").codec == expected
+
+
+@pytest.mark.parametrize(("pixel_format", "expected"), [("yuv420p10le", "av1"), ("yuv420p", "h264")])
+def test_deep_av1_stays_av1(tmp_path: Path, pixel_format: str, expected: str) -> None:
+    film = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(128, 96)))
+    info = probe(film)
+    with VideoWriter(tmp_path / "clip.mp4", info, settings=WriteSettings(codec="av1")) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame, [plane.copy() for plane in frame.planes])
+    footage = probe(tmp_path / "clip.mp4")
+    assert (footage.video.codec, footage.video.pixel.name) == ("av1", pixel_format)
+    assert choose_encoder(Path("a.mp4"), footage.video, None, 16, "veryfast").codec == expected
+    assert footage.video.pts.tolist() == info.video.pts.tolist()
+
+
+def test_av1_has_the_same_bytes_each_time(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96))))
+    written = []
+    for name in ("one.mp4", "two.mp4"):
+        with VideoWriter(tmp_path / name, info, settings=WriteSettings(codec="av1")) as writer, VideoReader(info) as reader:
+            for frame in reader:
+                writer.write(frame, [plane.copy() for plane in frame.planes])
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "suffix"), [("yuv422p10le", ".mov"), ("yuv422p10le", ".mxf"), ("yuv422p", ".mov"), ("yuv444p10le", ".mov")]
+)
+def test_dnxhr_stays_dnxhr(tmp_path: Path, pixel_format: str, suffix: str) -> None:
+    """DNxHR goes from hand to hand with its depth and chroma; samples change by at most 3 % of full scale."""
+    first = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(256, 144))))
+    with VideoWriter(tmp_path / "clip.mov", first, settings=WriteSettings(codec="dnxhr")) as writer, VideoReader(first) as reader:
+        for frame in reader:
+            writer.write(frame, [plane.copy() for plane in frame.planes])
+    report = _written(tmp_path / "clip.mov", tmp_path / f"out{suffix}")
+    before, after = probe(tmp_path / "clip.mov"), probe(report.path)
+    assert (report.codec, after.video.pixel.name) == ("dnxhr", pixel_format)
+    top = (1 << before.video.pixel.bits) - 1
+    with VideoReader(before) as old, VideoReader(after) as new:
+        for a, b in zip(old, new, strict=True):
+            assert max(int(np.abs(x.astype(int) - y).max()) for x, y in zip(a.planes, b.planes, strict=True)) <= 0.03 * top
+
+
+def test_small_dnxhr_refused_with_the_codecs_that_do(tmp_path: Path) -> None:
+    video = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p"))).video
+    with pytest.raises(MediaUnsupportedError, match="dnxhr does not keep the footage's 96 x 80 samples of yuv422p; these do: h264"):
+        choose_encoder(tmp_path / "a.mov", video, "dnxhr", 16, "veryfast")
 
 
 def _png_video(path: Path, pixel_format: str) -> VideoInfo:
