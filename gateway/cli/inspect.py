@@ -37,7 +37,7 @@ _STANDINGS: Final = {
     "copied the mark or the manifest, or the footage had the mark",
 }
 _WHY_A_CLUE: Final = {
-    ManifestState.TRUSTED: "the manifest does not describe a dub",
+    ManifestState.TRUSTED: "the manifest names no watermark",
     ManifestState.VALID: "the signer of the manifest is unknown",
     ManifestState.INVALID: "the manifest is not valid",
     ManifestState.NONE: "no manifest vouches for the mark, and marks can be copied from video to video",

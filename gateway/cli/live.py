@@ -29,7 +29,10 @@ from gateway.live.session import LiveFrame
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_sound
 from gateway.media.sound import SoundReader
+from gateway.provenance.claim import Claim, stream_statement
 from gateway.provenance.installation import open_sealer
+from gateway.provenance.seal import Sealer
+from gateway.provenance.watermark.payload import Payload
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32
@@ -109,8 +112,16 @@ class LiveVideo:
             sound.sample_rate_hz,
             marking=actor.marking,
             overwrite=self.overwrite,
-            seal_of=lambda frames: sealer.seal(actor.claim(self.speech, frames), self.output),
+            seal_of=lambda frames: sealer.seal(self._claim(actor, frames, sealer), self.output),
         )
+
+    def _claim(self, actor: StreamedActor, frames: int, sealer: Sealer) -> Claim:
+        """Return what the manifest says. Of a gateway's stream, the watermark is not known."""
+        claim = actor.claim(self.speech, frames)
+        key = sealer.watermark_key
+        if not actor.job or key is None:
+            return claim
+        return replace(claim, watermark=str(Payload.of_video(key, stream_statement(actor.job))))
 
 
 async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:
@@ -226,6 +237,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
                 place.actors,
                 place.artefacts,
                 max_message_bytes=settings.max_message_bytes,
+                watermark_key=(await asyncio.to_thread(place.sealer)).watermark_key,
             )
             frames = streams.frames(
                 request.actor_id,

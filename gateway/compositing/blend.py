@@ -175,7 +175,9 @@ def _blended_difference(difference: Float32, mask: Float32, levels: int) -> Floa
     return result
 
 
-def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8, shift: Float32) -> UInt8:
+def paste_box(
+    frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8, shift: Float32, *, light: Float32 | None = None
+) -> UInt8:
     """Return a copy of `frame`, moved by the shift, with the rendered box in the frame's colours blended in.
 
     Args:
@@ -185,6 +187,7 @@ def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8,
         own: the frame's own box after the move, uint8 RGB [160, 160, 3].
         mask: uint8 [160, 160], weight of the box; 255 = 1.
         shift: float32 [160, 160, 2], box pixels, from gateway.compositing.jaw.move_jaw.
+        light: float32 [160, 160], grey levels that are added to the blended box: a watermark; None: nothing is added.
     """
     blended, soft = blend_box(box, own, mask), mask.astype(np.float32) / np.float32(255.0)
     frame_from_box = invert(box_from_frame(pose))
@@ -198,6 +201,8 @@ def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8,
     local[:, 2] -= [x0, y0]
     size = (int(x1 - x0), int(y1 - y0))
     moved = cv2.warpAffine(blended, local, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    if light is not None:
+        moved += cv2.warpAffine(light, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[..., None]
     weight = cv2.warpAffine(soft, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
     region = result[y0:y1, x0:x1]
     if shift.any():

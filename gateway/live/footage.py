@@ -26,10 +26,11 @@ from gateway.media.inspection import inspect_video
 from gateway.media.pixels import ColourTags
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo, VideoInfo
+from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
 from services.common.array_types import Array, Bool, Float32, UInt8
 from services.common.errors import ActorNotReadyError
 from services.common.face.actor_geometry import lower_face_mask
-from services.common.face.crops import HeadPose
+from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.methods import METHODS, method_named
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.timeline import MOTION_RATE
@@ -111,7 +112,7 @@ class LiveFootage:
         """Return the render box of a frame of the stream after the move, uint8 [160, 160, 3], RGB."""
         return warp_footage(self.boxes[self.at(index)], move.shift)
 
-    def with_mouth(self, index: int, box: UInt8, mask: UInt8, move: JawMove) -> UInt8:
+    def with_mouth(self, index: int, box: UInt8, mask: UInt8, move: JawMove, light: Float32 | None = None) -> UInt8:
         """Return the footage frame of a frame of the stream with a rendered box in it, uint8 [H, W, 3], RGB.
 
         Args:
@@ -119,9 +120,52 @@ class LiveFootage:
             box: uint8 [160, 160, 3], RGB.
             mask: uint8 [160, 160], weight of the box; 255 = 1.
             move: from `move`.
+            light: float32 [160, 160], grey levels that are added to the box (StreamMarks); None: nothing is added.
         """
         place, shown = self.at(index), np.minimum(mask, move.mask)
-        return paste_box(self.frames[place], self.poses[place], box, self.background(index, move), shown, move.shift)
+        return paste_box(self.frames[place], self.poses[place], box, self.background(index, move), shown, move.shift, light=light)
+
+
+MARKED_FRAMES: Final = 250
+"""Frames of a stream whose marks follow from each other, and from those of _WARM_FRAMES before: 10 s."""
+_WARM_FRAMES: Final = 125
+"""Frames before: five seconds are longer than what a mark remembers."""
+
+
+class StreamMarks:
+    """Watermark of a live stream, frame by frame.
+
+    The mark of a frame follows from the footage and from the frame's index alone: it is the same wherever a stream begins, and
+    whichever frames were left out. So a stream has parts of MARKED_FRAMES, and the marks of the next part are begun while a part is
+    shown.
+
+    Args:
+        mark: the mark.
+        footage: footage of the stream.
+    """
+
+    def __init__(self, mark: Mark, footage: LiveFootage) -> None:
+        self._mark, self._footage = mark, footage
+        # By the number of the part: its marks, and the next frame that they follow from.
+        self._parts: dict[int, tuple[MarkedFace, int]] = {}
+
+    def light(self, index: int) -> Float32:
+        """Return the grey levels to add to the render box of a frame, float32 [160, 160]. Indices increase."""
+        part = index // MARKED_FRAMES
+        self._parts = {number: each for number, each in self._parts.items() if number >= part}
+        found = self._until(part, index)
+        if (part + 1) * MARKED_FRAMES - _WARM_FRAMES <= index:
+            self._until(part + 1, index)
+        return found.luma(BOX_SIZE)
+
+    def _until(self, part: int, index: int) -> FrameMark:
+        begin = max(0, part * MARKED_FRAMES - _WARM_FRAMES)
+        face, following = self._parts.get(part) or (MarkedFace(self._mark), begin)
+        for frame in range(following, index + 1):
+            place = self._footage.at(frame)
+            found = face.of_frame(float(frame / MOTION_RATE), self._footage.boxes[place], self._footage.poses[place].scale)
+        self._parts[part] = face, index + 1
+        return found
 
 
 def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_bytes: int) -> LiveFootage:

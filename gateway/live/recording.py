@@ -43,11 +43,13 @@ class StreamedActor:
         method: name of the method that the actor is enrolled for.
         models: models of the method; empty: they are not known, because a gateway ran the stages.
         consent: consent record of the actor; None: there is none.
+        job: what the watermark of the stream is bound to (stream_job); empty: it is not known, because a gateway ran the stages.
     """
 
     method: str
     models: tuple[ModelFacts, ...]
     consent: Consent | None
+    job: str = ""
 
     @property
     def marking(self) -> str:
@@ -66,6 +68,8 @@ class StreamedActor:
             frame_rate=MOTION_RATE,
             dubbed=(range(num_frames),) if num_frames else (),
             consents={"person": digest_of(self.consent)} if self.consent is not None else {},
+            job=self.job,
+            stream=bool(self.job),
             sources=(SourceFile("speech", speech),),
         )
 
@@ -78,7 +82,12 @@ async def streamed_actor(actor: StoredActor, stages: Stages) -> StreamedActor:
         DubstageError: from the stages.
     """
     method = method_named(actor.method).streamed
-    return StreamedActor(method.name, model_facts(method, await models_for(stages, method)), actor.consent)
+    return StreamedActor(method.name, model_facts(method, await models_for(stages, method)), actor.consent, stream_job(actor))
+
+
+def stream_job(actor: StoredActor) -> str:
+    """Return the digest that the watermark of an actor's streams is bound to: the digest of the enrolment, hexadecimal."""
+    return actor.artefacts["enrolment"].sha256
 
 
 CODEC: Final = "libx264"

@@ -32,8 +32,9 @@ from gateway.compositing.jaw import JawMove
 from gateway.dub.plan import SILENT_BELOW
 from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
-from gateway.live.footage import LiveFootage
+from gateway.live.footage import LiveFootage, StreamMarks
 from gateway.media.pixels import ColourTags
+from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.methods import TextureInput, method_named
@@ -92,7 +93,14 @@ class StageChain:
     """Requests of one live stream to each stage, made from the answers of the stage before."""
 
     def __init__(
-        self, actor: StoredActor, performance: LiveFootage, sound: LiveSound, stream: LiveStream, *, expressiveness: float = 1.0
+        self,
+        actor: StoredActor,
+        performance: LiveFootage,
+        sound: LiveSound,
+        stream: LiveStream,
+        *,
+        expressiveness: float = 1.0,
+        mark: Mark | None = None,
     ) -> None:
         self._method = method_named(actor.method).streamed
         self._style = actor.enrolled.style
@@ -101,6 +109,7 @@ class StageChain:
         self._sound = sound
         self._stream = stream
         self._expressiveness = expressiveness
+        self._marks = StreamMarks(mark, performance) if mark is not None else None
         self._places = asyncio.Semaphore(MAX_PENDING_FRAMES)
         self._ended = False
         # One entry per frame that the texture stage was sent, or the renderer, and that was not taken from the renderer.
@@ -204,7 +213,9 @@ class StageChain:
         box = from_image(reply.box, "box", channels=3, size=BOX)
         mask = from_image(reply.mask, "mask", channels=1, size=BOX)
         self._last_shown = reply.frame_index
-        return self._performance.with_mouth(self._sound.begins + reply.frame_index, box, mask, move)
+        index = self._sound.begins + reply.frame_index
+        light = self._marks.light(index) if self._marks is not None else None
+        return self._performance.with_mouth(index, box, mask, move, light)
 
     def end(self) -> None:
         """Begin no further frame. gRPC reads requests in a task of its own, and may still wait there for a call that has failed."""
@@ -341,6 +352,7 @@ async def live_frames(
     stream: LiveStream,
     *,
     expressiveness: float = 1.0,
+    mark: Mark | None = None,
 ) -> AsyncGenerator[LiveFrame, None]:
     """Yield the dubbed frames of an actor while the sound comes. The last frames follow when the sound ends.
 
@@ -353,12 +365,13 @@ async def live_frames(
         sound: the speech.
         stream: gets the time of each frame.
         expressiveness: factor of the mouth's movement.
+        mark: watermark of the mouths; None: they get none.
 
     Raises:
         InvalidRequestError: chunks out of order, or samples that are not finite.
         DubstageError: from the stages.
     """
-    chain = StageChain(actor, performance, sound, stream, expressiveness=expressiveness)
+    chain = StageChain(actor, performance, sound, stream, expressiveness=expressiveness, mark=mark)
     async with AsyncExitStack() as stack:
         stack.callback(chain.end)
 

@@ -18,11 +18,16 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.log import recorded
+from gateway.audit.log import recorded, watermark_details
 from gateway.consent.record import ConsentUse
+from gateway.dub.claim import video_watermark
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
+from gateway.live.recording import stream_job
 from gateway.live.session import LiveFrame, live_frames, live_sound
+from gateway.provenance.claim import stream_statement
+from gateway.provenance.watermark.embedding import Mark
+from gateway.provenance.watermark.payload import Payload
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
 from services.common.errors import DubstageError, TransientError
@@ -45,15 +50,25 @@ async def allowed_actor(actors: ActorStore, stages: Stages, actor_id: str, use: 
     return actor
 
 
-def recorded_stream(actors: ActorStore, actor: StoredActor) -> AbstractAsyncContextManager[object]:
+def recorded_stream(actors: ActorStore, actor: StoredActor, mark: Mark | None) -> AbstractAsyncContextManager[object]:
     """Record in the audit log that a stream begins, and how it ends."""
-    return recorded(actors.audit, _begun(actor))
+    return recorded(actors.audit, _begun(actor, mark))
 
 
-def _begun(actor: StoredActor) -> AuditEvent:
+def _begun(actor: StoredActor, mark: Mark | None) -> AuditEvent:
     """Return what the audit log records when a stream begins."""
     work = f"live/{secrets.token_hex(16)}"
-    return AuditEvent(event=EventKind.LIVE_BEGUN, work=work, actor_id=actor.actor_id, details={"method": actor.method})
+    details = {"method": actor.method} | watermark_details(video_watermark(mark, dubbed=True))
+    return AuditEvent(event=EventKind.LIVE_BEGUN, work=work, actor_id=actor.actor_id, details=details)
+
+
+def stream_mark(actor: StoredActor, key: bytes | None) -> Mark | None:
+    """Return the watermark of an actor's streams; None: streams get none.
+
+    Args:
+        key: key of the watermarks, 32 bytes; None: streams get none.
+    """
+    return Mark(key, Payload.of_video(key, stream_statement(stream_job(actor)))) if key is not None else None
 
 
 LOOK_S: Final = 0.25
@@ -139,6 +154,7 @@ class LiveStreams:
         actors: store of actors.
         max_message_bytes: size limit of a message, which has to hold one frame.
         admission: decides which streams run, together with the streams of other tenants; None: one stream at a time.
+        watermark_key: key of the watermarks of mouths, 32 bytes; None: streams get no watermark.
     """
 
     def __init__(
@@ -149,7 +165,9 @@ class LiveStreams:
         *,
         max_message_bytes: int,
         admission: LiveAdmission | None = None,
+        watermark_key: bytes | None = None,
     ) -> None:
+        self._watermark_key = watermark_key
         self._stages = stages
         self._actors = actors
         self._admission = admission or LiveAdmission(1)
@@ -194,11 +212,14 @@ class LiveStreams:
             try:
                 actor = await allowed_actor(self._actors, self._stages(), actor_id, use)
                 performance = await self._performances.of(actor)
-                async with recorded_stream(self._actors, actor):
+                mark = stream_mark(actor, self._watermark_key)
+                async with recorded_stream(self._actors, actor, mark):
                     # This check is the last: from here on, `forget` ends the stream.
                     await asyncio.to_thread(self._actors.erasures.check, actor_id)
                     sound = live_sound(audio, sample_rate_hz, channels, first_frame=first_frame, max_late_s=max_late_s)
-                    frames = live_frames(self._stages(), actor, performance, sound, stream, expressiveness=expressiveness)
+                    frames = live_frames(
+                        self._stages(), actor, performance, sound, stream, expressiveness=expressiveness, mark=mark
+                    )
                     async with aclosing(frames), ended_with_consent(mine, actor, self._actors.consents):
                         while (frame := await mine.next_of(frames)) is not None:
                             mine.check()

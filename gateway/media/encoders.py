@@ -356,24 +356,20 @@ def encoder_options(codec: str, pixel_format: str, crf: int, preset: str, *, who
         preset: speed of h264.
         whole_cells: whether every chroma sample has all of its luma samples.
     """
-    if codec == "h264":
-        return {"preset": preset, "crf": str(crf), **_x264_without_avx512()}
-    if codec == "hevc":
+    deep, full = "10" in pixel_format, "444" in pixel_format or pixel_format.startswith("gbr")
+    options = {
+        "h264": {"preset": preset, "crf": str(crf), **_x264_without_avx512()},
         # x265 gets one frame thread: with several, x265 is deterministic only on equal machines.
-        return {"preset": _HEVC_PRESET, "crf": str(crf), "x265-params": "log-level=error:frame-threads=1"}
-    if codec == "ffv1":
+        "hevc": {"preset": _HEVC_PRESET, "crf": str(crf), "x265-params": "log-level=error:frame-threads=1"},
         # FFmpeg divides not every odd size into four slices. It chooses a number that fits if it is given none.
-        return {"level": "3", **({"slices": "4"} if whole_cells else {}), "slicecrc": "1", "g": "1"}
-    if codec == "prores":
+        "ffv1": {"level": "3", **({"slices": "4"} if whole_cells else {}), "slicecrc": "1", "g": "1"},
         # The profile is 4444 or 422 HQ. The encoder `prores` gives the picture of `prores_ks` in a fifth of its time.
-        return {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"}
-    if codec == "dnxhr":
-        if "444" in pixel_format or pixel_format.startswith("gbr"):
-            return {"profile": "dnxhr_444"}
-        return {"profile": "dnxhr_hqx" if "10" in pixel_format else "dnxhr_hq"}
-    if codec == "av1":
-        return {"preset": _AV1_PRESET, "crf": str(min(63, round(_AV1_CRF * crf)))}
-    return {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000", "qmin": "1"}
+        "prores": {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"},
+        "mpeg2video": {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000", "qmin": "1"},
+        "dnxhr": {"profile": "dnxhr_444" if full else "dnxhr_hqx" if deep else "dnxhr_hq"},
+        "av1": {"preset": _AV1_PRESET, "crf": str(min(63, round(_AV1_CRF * crf)))},
+    }
+    return options[codec]
 
 
 def _x264_without_avx512() -> dict[str, str]:

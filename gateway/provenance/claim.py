@@ -76,10 +76,11 @@ class DubFacts(_Facts):
         sources: files that the video was made of.
         consent_sha256: digests of the consent records: `person`, `reference`, and `actor` for the actor's own record if another
             record came with the request.
-        job: key of the job that made the video, SHA-256, hexadecimal; empty: the video was made by an earlier version, or of a live
-            stream.
+        job: key of the job that made the video, SHA-256, hexadecimal; empty: the video was made by an earlier version, or recorded
+            from a gateway's live stream.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
         scene: whether the video is a scene, whose watermark is bound to the job alone.
+        stream: whether the video is the recording of a live stream, whose watermark is bound to the job alone.
     """
 
     version: Literal[1] = 1
@@ -93,6 +94,7 @@ class DubFacts(_Facts):
     job: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     watermark: Annotated[str, Field(pattern=r"^([0-9a-f]{9})?$")] = ""
     scene: bool = False
+    stream: bool = False
 
     @property
     def statement(self) -> bytes:
@@ -103,8 +105,19 @@ class DubFacts(_Facts):
         """
         if self.scene:
             return json.dumps({"scene": self.job}).encode()
+        if self.stream:
+            return stream_statement(self.job)
         said = self.model_dump(exclude_unset=True, exclude={"watermark"})
         return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+
+
+def stream_statement(job: str) -> bytes:
+    """Return what the watermark of a live stream is bound to: the stream is marked before its end, and any manifest, is known.
+
+    Args:
+        job: digest of what the stream shows, hexadecimal.
+    """
+    return json.dumps({"stream": job}).encode()
 
 
 class DecisionFacts(_Facts):
@@ -178,9 +191,10 @@ class Claim:
         dubbed: spans of frames whose mouth is synthetic, in order.
         consents: SHA-256 of the consent records, hexadecimal, by `person`, `reference`, and `actor` where the record of the person
             came with the request and the actor has another. Only records that were given.
-        job: key of the job, SHA-256, hexadecimal; empty: the video is the recording of a live stream.
+        job: key of the job, SHA-256, hexadecimal; of a live stream that of the actor's enrolment; empty: not known.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
         scene: whether the video is a scene.
+        stream: whether the video is the recording of a live stream whose actor is known.
         sources: files that the video was made of; the footage is the first. A video of a live stream has no footage.
     """
 
@@ -196,6 +210,7 @@ class Claim:
     job: str = ""
     watermark: str = ""
     scene: bool = False
+    stream: bool = False
     sources: tuple[SourceFile, ...]
 
 
@@ -252,7 +267,7 @@ def ingredient(source: SourceFile, media_type: str) -> dict[str, Any]:
 
 
 def dub_facts(claim: Claim, digests: Mapping[str, str]) -> DubFacts:
-    """Return what the manifest of a video says of the dub, with every field set; `scene` only of a scene.
+    """Return what the manifest of a video says of the dub, with every field set; `scene` and `stream` only where true.
 
     Args:
         claim: what the video says.
@@ -271,4 +286,5 @@ def dub_facts(claim: Claim, digests: Mapping[str, str]) -> DubFacts:
         job=claim.job,
         watermark=claim.watermark,
         **({"scene": True} if claim.scene else {}),
+        **({"stream": True} if claim.stream else {}),
     )

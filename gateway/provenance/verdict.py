@@ -273,7 +273,7 @@ class Standing(StrEnum):
     ANOTHER_FILM = "another_film"
     """The mark does not belong to what the manifest says: the mark was copied, the manifest was, or the footage had a mark."""
     CLUE = "clue"
-    """No manifest that is valid and has a trusted signer vouches for the mark, or the mark is too weak to be read."""
+    """No manifest that is valid and has a trusted signer speaks of a mark, or the mark is too weak to be read."""
 
 
 def standing_of(finding: Finding, key: bytes, verdict: Verdict) -> Standing:
@@ -292,7 +292,9 @@ def standing_of(finding: Finding, key: bytes, verdict: Verdict) -> Standing:
     sources = [DubFacts.model_validate(item["dub"]) for item in verdict.ingredients if item.get("valid") and "dub" in item]
     if any(_belong(finding, key, source) for source in sources):
         return Standing.FOOTAGE if trusted else Standing.CLUE
-    return Standing.ANOTHER_FILM if verdict.dub is not None else Standing.CLUE
+    # A recording of a gateway's live stream does not know the mark of the stream.
+    speaks = verdict.dub is not None and (verdict.dub.job or verdict.dub.watermark)
+    return Standing.ANOTHER_FILM if speaks else Standing.CLUE
 
 
 def _belong(finding: Finding, key: bytes, facts: DubFacts) -> bool:

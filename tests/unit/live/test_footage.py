@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,10 +20,12 @@ from gateway.actors.stored import StoredActor
 from gateway.dub.records import FACE_RECORD
 from gateway.live import footage
 from gateway.live.footage import (
+    MARKED_FRAMES,
     MAX_FRAMES,
     MIN_FRAMES,
     FootageCache,
     LiveFootage,
+    StreamMarks,
     at_motion_rate,
     load_live_footage,
     pictures_of,
@@ -30,10 +33,17 @@ from gateway.live.footage import (
 )
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
+from gateway.provenance.claim import stream_statement
+from gateway.provenance.watermark.detection import Detector, projected
+from gateway.provenance.watermark.embedding import Mark
+from gateway.provenance.watermark.pattern import RecentMean, reduced
+from gateway.provenance.watermark.payload import Payload, watermark_key
 from services.common.errors import ActorError, MediaUnsupportedError
+from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.methods import METHODS, combined, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
+from tests.unit.provenance.watermark.faces import SeenFace
 
 
 def faces(num_frames: int, lost: tuple[int, ...] = ()) -> np.ndarray:
@@ -194,3 +204,46 @@ async def test_erased_actors_footage_is_dropped(loading: Loading) -> None:
     await opening
     await performances.of(ANN)
     assert loading.loads == 2
+
+
+def marked_footage(astronaut: Path) -> LiveFootage:
+    """A face that moves for three seconds, as footage of a live stream."""
+    picture = cv2.imread(str(astronaut))
+    assert picture is not None
+    face = np.ascontiguousarray(picture[60:300, 120:360, ::-1])
+    boxes = []
+    for index in range(MAX_FRAMES):
+        move = np.array([[0.7, 0.0, 2.0 * np.sin(0.07 * index)], [0.0, 0.7, 1.5 * np.cos(0.09 * index)]])
+        boxes.append(cv2.warpAffine(face, move, (BOX_SIZE, BOX_SIZE)))
+    poses = (HeadPose(1.0, np.eye(3), np.zeros(3)),) * MAX_FRAMES
+    return LiveFootage(tuple(boxes), poses, tuple(boxes), (), (), ())
+
+
+KEY = watermark_key(b"an installation")
+MARK = Mark(KEY, Payload.of_video(KEY, stream_statement("12" * 32)))
+
+
+@pytest.mark.parametrize("first", [1, 40, MARKED_FRAMES - 1, MARKED_FRAMES, 2 * MARKED_FRAMES + 3])
+def test_mark_depends_on_the_frame_alone(astronaut: Path, first: int) -> None:
+    """A stream that begins later, or leaves frames out, has the marks of one that shows every frame."""
+    footage = marked_footage(astronaut)
+    whole, late = StreamMarks(MARK, footage), StreamMarks(MARK, footage)
+    lights = {index: whole.light(index) for index in range(first + 60)}
+    for index in [*range(first, first + 20), *range(first + 20, first + 60, 7)]:
+        np.testing.assert_array_equal(late.light(index), lights[index])
+
+
+def test_stream_mark_is_read(astronaut: Path) -> None:
+    """The mark is read from ten seconds out of the middle of a stream, with noise and rounded to whole levels."""
+    footage, marks, random = marked_footage(astronaut), StreamMarks(MARK, marked_footage(astronaut)), np.random.default_rng(0)
+    moments, luma, pictures = RecentMean(), [], []
+    frames = range(180, 430)
+    for index in frames:
+        grey = cv2.cvtColor(footage.boxes[footage.at(index)], cv2.COLOR_RGB2GRAY).astype(np.float32)
+        seen = np.rint(grey + marks.light(index) + random.normal(0.0, 3.0, grey.shape)).clip(0, 255).astype(np.uint8)
+        luma.append(projected(seen))
+        pictures.append(moments.with_frame((index - frames[0]) / 25.0, reduced(seen)))
+    face = SeenFace(np.arange(len(frames)) / 25.0, np.array(luma, np.float32), np.array(pictures, np.uint8))
+    found = Detector(KEY).find(face.parts())
+    assert found is not None
+    assert (found.found, found.payload) == (True, MARK.payload)

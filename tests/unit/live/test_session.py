@@ -142,7 +142,7 @@ SHOW: Any = SimpleNamespace(
     at=lambda index: 0,
     move=lambda index, wanted: JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)),
     background=lambda index, move: np.zeros((160, 160, 3), np.uint8),
-    with_mouth=lambda index, box, mask, move: np.zeros((4, 4, 3), np.uint8),
+    with_mouth=lambda index, box, mask, move, light: np.zeros((4, 4, 3), np.uint8),
 )
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
 ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100)

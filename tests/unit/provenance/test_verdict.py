@@ -259,6 +259,7 @@ def test_every_field_of_the_manifest_binds_the_mark() -> None:
         "consent_sha256": {"person": "34" * 32},
         "job": "56" * 32,
         "scene": True,
+        "stream": True,
     }
     assert changes.keys() == DubFacts.model_fields.keys() - {"version", "watermark"}
     for name, value in changes.items():
