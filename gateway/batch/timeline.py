@@ -1,0 +1,502 @@
+"""Timelines of editing programs: files to OpenTimelineIO and back, timecodes, and the clips of a track with exact frames.
+
+| file      | read by                        | written by             |
+|-----------|--------------------------------|------------------------|
+| `.otio`   | OpenTimelineIO                 | OpenTimelineIO         |
+| `.edl`    | `gateway/batch/edl.py`         | `gateway/batch/edl.py` |
+| `.fcpxml` | `gateway/batch/fcpxml.py`      | `gateway/batch/fcpxml.py` |
+| `.aaf`    | otio-aaf-adapter               | otio-aaf-adapter       |
+
+A clip that cannot be dubbed on exact frames is refused with a reason, and never rounded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlparse
+
+from gateway.safe_paths import bounded_bytes
+from services.common.errors import InvalidRequestError
+from services.common.files import PARTIAL, write_whole
+
+if TYPE_CHECKING:
+    import opentimelineio as otio
+
+TIMELINE_SUFFIXES: Final = (".otio", ".edl", ".fcpxml", ".aaf")
+"""Endings of the files of timelines that are read and written."""
+_MOST_BYTES: Final = 256 << 20
+"""Largest file of a timeline, bytes."""
+_DROP_RATES: Final = (Fraction(30000, 1001), Fraction(60000, 1001))
+_KEY: Final = "dubstage"
+"""Key of what dubstage notes in the metadata of a timeline and its clips."""
+
+
+def opentimelineio() -> Any:
+    """Return the module `opentimelineio`.
+
+    Raises:
+        InvalidRequestError: the package is not installed.
+    """
+    try:
+        import opentimelineio
+    except ModuleNotFoundError as problem:
+        raise _not_installed(problem.name) from problem
+    return opentimelineio
+
+
+def _not_installed(package: str | None) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"timelines need the package {package}, which is not installed here: pip install 'dubstage-suite[timelines]'",
+        field="timeline",
+    )
+
+
+def exact_rate(rate: float | Fraction) -> Fraction | None:
+    """Return the frame rate that a rounded number such as 23.976 or 29.97 stands for; None: no usual rate is near."""
+    whole = round(rate)
+    if whole < 1 or whole > 1000:
+        return None
+    if abs(float(rate) - whole) < 1e-6 * whole:
+        return Fraction(whole)
+    # 23.98 and 23.976 are both written for 24000/1001.
+    if whole % 6 == 0 and abs(float(rate) - whole * 1000 / 1001) < 0.005:
+        return Fraction(whole * 1000, 1001)
+    return None
+
+
+def rate_text(rate: Fraction) -> str:
+    """Return a frame rate as people write the rate, such as 23.976."""
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".")
+
+
+def timecode_frames(label: str, rate: Fraction) -> int:
+    """Return the number of frames from 00:00:00:00 to a timecode.
+
+    Args:
+        label: HH:MM:SS:FF, or HH:MM:SS;FF for drop frame.
+
+    Raises:
+        ValueError: the label is no timecode of this rate. The message says why.
+    """
+    otio = opentimelineio()
+    found = re.fullmatch(r"(\d\d)[:;.](\d\d)[:;.](\d\d)([:;.])(\d{2,3})", label, re.ASCII)
+    if found is None:
+        raise ValueError(f"{label[:40]!r} is no timecode HH:MM:SS:FF")
+    drop = found[4] != ":"
+    if drop and rate not in _DROP_RATES:
+        raise ValueError(f"{label} is a drop-frame timecode, which only 29.97 and 59.94 frames per second have")
+    text = f"{found[1]}:{found[2]}:{found[3]}{';' if drop else ':'}{found[5]}"
+    try:
+        frames = int(otio.opentime.from_timecode(text, float(rate)).to_frames())
+    except ValueError as problem:
+        raise ValueError(f"{label} is no timecode at {rate_text(rate)} frames per second") from problem
+    # OpenTimelineIO counts numbers that drop frame leaves out, and minutes beyond 59.
+    if timecode_label(frames, rate, drop=drop) != text:
+        raise ValueError(f"{label} does not exist at {rate_text(rate)} frames per second")
+    return frames
+
+
+def timecode_label(frames: int, rate: Fraction, *, drop: bool) -> str:
+    """Return the timecode of a number of frames from 00:00:00:00. Timecodes begin again after 24 hours.
+
+    Args:
+        drop: whether numbers are left out as drop frame does. Rates that have no drop frame ignore this.
+    """
+    otio = opentimelineio()
+    time = otio.opentime.RationalTime(frames, float(rate))
+    return str(otio.opentime.to_timecode(time, float(rate), drop_frame=drop and rate in _DROP_RATES))
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Timeline of an editing program.
+
+    Attributes:
+        path: file of the timeline.
+        content: the timeline, an `opentimelineio.schema.Timeline`.
+        rate: frames per second.
+        start: frames from 00:00:00:00 to the timecode of the first frame.
+        drop: whether timecodes of the timeline are drop frame.
+    """
+
+    path: Path
+    content: otio.schema.Timeline
+    rate: Fraction
+    start: int
+    drop: bool
+
+    def label(self, frame: int) -> str:
+        """Return the timecode of a frame of the timeline, counted from its first frame."""
+        return timecode_label(self.start + frame, self.rate, drop=self.drop)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Clip of a track.
+
+    Attributes:
+        number: number of the clip among the clips of the track, from 1.
+        name: name of the clip; may be empty, and several clips may have the same.
+        place: index of the clip among the items of the track.
+        record: frames of the timeline that show the clip, from its first frame.
+        source: first frame of the clip in the time of its media, frames at the timeline's rate.
+        before, after: frames of the media that transitions show before and after `record`.
+        media_start: first frame of the media in the time of the media, as the timeline states it; None: it does not.
+        drop: whether source timecodes are drop frame; None: the timeline does not say.
+        files: paths, URLs or names of the file of the media, most trusted first.
+        reels: reels, and names of the media.
+        refused: why the clip cannot be dubbed on exact frames; empty: it can be.
+    """
+
+    number: int
+    name: str
+    place: int
+    record: range
+    source: int
+    before: int
+    after: int
+    media_start: int | None
+    drop: bool | None
+    files: tuple[str, ...]
+    reels: tuple[str, ...]
+    refused: str
+
+    @property
+    def media_names(self) -> frozenset[str]:
+        """Names of the media in small letters, without folders and endings; of a clip without any, the name of the clip."""
+        named = (*map(file_name, self.files), *self.reels) or (self.name,)
+        return frozenset(PurePosixPath(name).stem.lower() for name in named if name)
+
+    @property
+    def title(self) -> str:
+        """The clip as messages name it."""
+        return f"clip {self.number}{f' ({self.name})' if self.name else ''}"
+
+
+def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
+    """Read the file of a timeline. Blocks.
+
+    Args:
+        rate: frames per second. An EDL needs the rate, because EDLs do not name theirs. None: the file says the rate.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, is no timeline, holds several timelines, or has another rate; or a package is
+            not installed.
+    """
+    from gateway.batch import edl, fcpxml
+
+    otio = opentimelineio()
+    suffix = path.suffix.lower()
+    if suffix not in TIMELINE_SUFFIXES:
+        raise _wrong(path, f"a timeline ends in {', '.join(TIMELINE_SUFFIXES)}")
+    try:
+        content = bounded_bytes(path, _MOST_BYTES)
+    except OSError as problem:
+        raise _wrong(path, f"cannot be read: {problem.strerror or problem}") from problem
+    if suffix == ".edl":
+        if rate is None:
+            raise _wrong(path, "an EDL does not name its frame rate: give --rate, such as --rate 23.976")
+        found: Any = edl.read_edl(content, rate, str(path))
+    elif suffix == ".fcpxml":
+        found = fcpxml.read_fcpxml(content, str(path))
+    elif suffix == ".aaf":
+        found = _read_aaf(path)
+    else:
+        try:
+            found = otio.adapters.read_from_string(content.decode("utf-8"), "otio_json")
+        except (otio.exceptions.OTIOError, UnicodeDecodeError, ValueError, TypeError) as problem:
+            raise _wrong(path, "no timeline of OpenTimelineIO: its JSON cannot be read") from problem
+    return _timeline(path, _only_timeline(path, found), rate)
+
+
+def _wrong(path: Path | str, problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{path}: {problem}", field="timeline")
+
+
+def _read_aaf(path: Path) -> Any:
+    otio = opentimelineio()
+    try:
+        import otio_aaf_adapter  # noqa: F401  # found by opentimelineio as a plug-in
+    except ModuleNotFoundError as problem:
+        raise _not_installed(problem.name) from problem
+    try:
+        return otio.adapters.read_from_file(str(path), "AAF")
+    except Exception as problem:
+        # The package checks nothing of the file, and a damaged file raises errors of every kind.
+        raise _wrong(path, f"no AAF that otio-aaf-adapter reads ({type(problem).__name__}: {str(problem)[:200]})") from problem
+
+
+def _only_timeline(path: Path, found: Any) -> Any:
+    otio = opentimelineio()
+    if isinstance(found, otio.schema.SerializableCollection):
+        timelines = [item for item in found if isinstance(item, otio.schema.Timeline)]
+        if len(timelines) != 1:
+            raise _wrong(path, f"holds {len(timelines)} timelines: export one timeline")
+        found = timelines[0]
+    if not isinstance(found, otio.schema.Timeline):
+        raise _wrong(path, "holds no timeline: export the timeline, not a clip or a bin")
+    return found
+
+
+def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
+    otio = opentimelineio()
+    stated = []
+    if content.global_start_time is not None:
+        stated.append(content.global_start_time.rate)
+    stated += [clip.source_range.duration.rate for clip in content.find_clips() if clip.source_range is not None]
+    if not stated:
+        raise _wrong(path, "the timeline has no clips")
+    found = exact_rate(stated[0])
+    if found is None:
+        raise _wrong(path, f"{stated[0]:.6g} frames per second is no usual frame rate")
+    if rate is not None and rate != found:
+        raise _wrong(path, f"the timeline has {rate_text(found)} frames per second, and --rate says {rate_text(rate)}")
+    start = 0
+    if content.global_start_time is not None:
+        start = round(otio.opentime.RationalTime.rescaled_to(content.global_start_time, float(found)).value)
+    noted = content.metadata.get(_KEY, {})
+    drop = bool(noted.get("drop", found in _DROP_RATES))
+    return Timeline(path, content, found, start, drop)
+
+
+def track_of(timeline: Timeline, name: str | None) -> Any:
+    """Return a video track, an `opentimelineio.schema.Track`.
+
+    Args:
+        name: name of the track, or its number from 1, counted from the lowest; None: the only one that has clips.
+
+    Raises:
+        InvalidRequestError: there is no such track, or there are several and none is named.
+    """
+    tracks = list(timeline.content.video_tracks())
+    full = [track for track in tracks if any(True for _ in track.find_clips())]
+    names = ", ".join(track.name or str(number) for number, track in enumerate(tracks, 1))
+    if name is None:
+        if len(full) == 1:
+            return full[0]
+        if not full:
+            raise _wrong(timeline.path, "no video track has a clip")
+        raise InvalidRequestError(
+            f"{timeline.path}: several video tracks have clips: give --track with one of {names}", field="track"
+        )
+    for number, track in enumerate(tracks, 1):
+        if name in (track.name, str(number)):
+            return track
+    raise InvalidRequestError(f"--track {name[:80]!r}: {timeline.path} has the video tracks {names}", field="track")
+
+
+def clips_of(timeline: Timeline, track: Any) -> list[Clip]:
+    """Return the clips of a track. Disabled clips are left out."""
+    otio = opentimelineio()
+    clips: list[Clip] = []
+    items = list(track)
+    position, number = Fraction(0), 0
+    for place, item in enumerate(items):
+        if isinstance(item, otio.schema.Transition):
+            continue
+        try:
+            duration = item.trimmed_range().duration
+            length = _exact(duration, timeline.rate)
+        except (otio.exceptions.OTIOError, ValueError, RuntimeError) as problem:
+            raise _wrong(timeline.path, f"item {place + 1} of the track has no length: {problem}") from problem
+        if not isinstance(item, otio.schema.Gap):
+            number += 1
+            if item.enabled:
+                clips.append(_clip(timeline, items, place, number, position, length))
+        position += length
+    return clips
+
+
+def _exact(time: Any, rate: Fraction) -> Fraction:
+    """Return a time in frames of a rate, exactly."""
+    own = exact_rate(time.rate) or Fraction(time.rate)
+    value = Fraction(time.value).limit_denominator(1_000_000)
+    return value * rate / own
+
+
+def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, position: Fraction, length: Fraction) -> Clip:
+    otio = opentimelineio()
+    item, rate = items[place], timeline.rate
+    plain = isinstance(item, otio.schema.Clip)
+    reference = item.media_reference if plain else None
+    refused = _refusal(timeline, item, position, length)
+    source, media_start = Fraction(0), None
+    if plain:
+        source = _exact(item.trimmed_range().start_time, rate)
+        if reference is not None and reference.available_range is not None and not _is_empty(reference):
+            media_start = int(_exact(reference.available_range.start_time, rate))
+    before, after = _transitions(items, place, rate)
+    if not refused and max(source.denominator, before.denominator, after.denominator) > 1:
+        refused = f"it begins or ends between two frames of {rate_text(rate)} frames per second"
+    files, reels = _names(item, reference)
+    first = int(position)
+    return Clip(
+        number=number,
+        name=item.name or "",
+        place=place,
+        record=range(first, first + max(int(length), 0)),
+        source=int(source),
+        before=int(before),
+        after=int(after),
+        media_start=media_start,
+        drop=item.metadata.get(_KEY, {}).get("drop"),
+        files=files,
+        reels=reels,
+        refused=refused,
+    )
+
+
+def _is_empty(reference: Any) -> bool:
+    return bool(reference.available_range.duration.value <= 0)
+
+
+def _refusal(timeline: Timeline, item: Any, position: Fraction, length: Fraction) -> str:
+    """Return why a clip cannot be dubbed on exact frames; empty: it can be."""
+    otio = opentimelineio()
+    rate = rate_text(timeline.rate)
+    if noted := item.metadata.get(_KEY, {}).get("refused"):
+        return str(noted)
+    if not isinstance(item, otio.schema.Clip):
+        return "it is a nested sequence: put the clips of the sequence on the track"
+    generated = isinstance(item.media_reference, otio.schema.GeneratorReference)
+    stated = item.trimmed_range().start_time.rate
+    own = exact_rate(stated)
+    if own != timeline.rate:
+        has = rate_text(own) if own is not None else f"{stated:.6g}"
+        return f"it has {has} frames per second, and the timeline {rate}: convert its media to one rate"
+    if effect := next(filter(None, map(_speed_change, item.effects)), ""):
+        return effect
+    if length.denominator > 1 or position.denominator > 1 or length <= 0:
+        return f"it begins or ends between two frames of {rate} frames per second"
+    return "it is made by the editing program and has no media" if generated else ""
+
+
+def _speed_change(effect: Any) -> str:
+    """Return how an effect changes the speed of its clip, as a reason to refuse the clip; empty: it does not."""
+    otio = opentimelineio()
+    if isinstance(effect, otio.schema.FreezeFrame):
+        return "it is a freeze frame: render the freeze frame to a file first"
+    if isinstance(effect, otio.schema.LinearTimeWarp):
+        changed = abs(effect.time_scalar - 1) > 1e-6
+        return f"its speed is {100 * effect.time_scalar:.3g} %: render the clip at its new speed to a file first" if changed else ""
+    if isinstance(effect, otio.schema.TimeEffect):
+        return f"it has the time effect {effect.effect_name or effect.name!r}: render the clip to a file first"
+    return ""
+
+
+def _transitions(items: Sequence[Any], place: int, rate: Fraction) -> tuple[Fraction, Fraction]:
+    """Return the frames of the media that transitions show before and after the cut range of an item."""
+    otio = opentimelineio()
+    before = after = Fraction(0)
+    if place and isinstance(items[place - 1], otio.schema.Transition):
+        before = _exact(items[place - 1].in_offset, rate)
+    if place + 1 < len(items) and isinstance(items[place + 1], otio.schema.Transition):
+        after = _exact(items[place + 1].out_offset, rate)
+    return before, after
+
+
+def _names(item: Any, reference: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a clip's files, and its reels."""
+    noted, cmx = item.metadata.get(_KEY, {}), item.metadata.get("cmx_3600", {})
+    files = [getattr(reference, "target_url", None), noted.get("source_file")]
+    reels = [noted.get("reel"), cmx.get("reel") if hasattr(cmx, "get") else None, getattr(reference, "name", None)]
+    return _texts(files), _texts(reels)
+
+
+def _texts(names: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(name) for name in names if name))
+
+
+def path_of_url(url: str) -> str:
+    """Return the path of a `file:` URL or of a plain path, and the path part of another URL."""
+    if re.match(r"[A-Za-z]:[\\/]", url):
+        return url.replace("\\", "/")
+    parts = urlparse(url)
+    return unquote(parts.path) if parts.scheme else url.replace("\\", "/")
+
+
+def file_name(url: str) -> str:
+    """Return the name of the file of a path or URL, without its folders."""
+    return PurePosixPath(path_of_url(url)).name
+
+
+def write_timeline(timeline: Timeline, output: Path, *, tracks: Sequence[Any]) -> None:
+    """Write a timeline to a file, whole or not at all. Blocks.
+
+    Args:
+        timeline: the timeline, with its new tracks.
+        output: file to write, ending in one of TIMELINE_SUFFIXES.
+        tracks: new tracks. An EDL holds one track, and has the clips of the one that is given.
+
+    Raises:
+        InvalidRequestError: the format cannot hold the timeline, or the file cannot be written.
+    """
+    from gateway.batch import edl, fcpxml
+
+    otio = opentimelineio()
+    suffix = output.suffix.lower()
+    try:
+        if suffix == ".edl":
+            write_whole(output, edl.edl_text(timeline, tracks[0]).encode())
+        elif suffix == ".fcpxml":
+            write_whole(output, fcpxml.fcpxml_text(timeline).encode())
+        elif suffix == ".aaf":
+            _write_aaf(timeline, output)
+        else:
+            write_whole(output, otio.adapters.write_to_string(timeline.content, "otio_json").encode())
+    except OSError as problem:
+        raise InvalidRequestError(
+            f"--output {output} cannot be written: {problem.strerror or problem}", field="output"
+        ) from problem
+
+
+def check_output(output: Path) -> None:
+    """Raise InvalidRequestError if a timeline cannot be written under a name."""
+    if output.suffix.lower() not in TIMELINE_SUFFIXES:
+        raise InvalidRequestError(f"--output {output}: a timeline ends in {', '.join(TIMELINE_SUFFIXES)}", field="output")
+
+
+def _write_aaf(timeline: Timeline, output: Path) -> None:
+    otio = opentimelineio()
+    try:
+        import otio_aaf_adapter  # noqa: F401  # found by opentimelineio as a plug-in
+    except ModuleNotFoundError as problem:
+        raise _not_installed(problem.name) from problem
+    partial = output.with_name(f"{PARTIAL}{secrets.token_hex(8)}.aaf")
+    content = timeline.content.deepcopy()
+    drawn = [one for one in content.find_children(otio.schema.Transition) if not one.metadata.get("AAF")]
+    if drawn:
+        raise InvalidRequestError(
+            f"--output {output}: otio-aaf-adapter writes only transitions that come from an AAF, and this timeline has "
+            f"{len(drawn)} others: give an output that ends in .otio or .fcpxml",
+            field="output",
+        )
+    for clip in content.find_clips():
+        # AAF wants the extent of all media, also of media that is offline.
+        if clip.media_reference.available_range is None:
+            reference = clip.media_reference.deepcopy()
+            reference.available_range = clip.trimmed_range()
+            clip.media_reference = reference
+    try:
+        otio.adapters.write_to_file(content, str(partial), "AAF", use_empty_mob_ids=True)
+        os.replace(partial, output)
+    except OSError:
+        raise
+    except Exception as problem:
+        # The package refuses what it cannot write with errors of every kind.
+        said = " ".join(str(problem).split())[:300]
+        raise InvalidRequestError(
+            f"--output {output}: otio-aaf-adapter cannot write this timeline ({said}): give an output that ends in .otio",
+            field="output",
+        ) from problem
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
