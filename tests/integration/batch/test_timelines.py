@@ -315,7 +315,9 @@ def test_markers_gaps_and_missing_videos(
     assert "shot 0002_sh0002_de is on no clip of later.otio" in said
 
 
-def test_refused_clips_are_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_clips_are_named_and_nothing_is_written(
+    media_of: Callable[[Fraction], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     events = [Event(0, 50, 10, 0), Event(1, 60, 10, 10), Event(2, 390, 20, 20), Event(3, 80, 10, 40)]
     media = shutil.copytree(media_of(DROP), tmp_path / "media")
     (media / "day1" / "A003.mov").unlink()
@@ -337,7 +339,7 @@ def test_refused_clips_are_named_and_nothing_is_written(tmp_path: Path, capsys: 
     assert [json.loads(line)["id"] for line in (tmp_path / "night" / "night.jsonl").read_text().splitlines()] == ["0001_sh0001_de"]
 
 
-def test_lines_that_go_on_behind_a_cut(tmp_path: Path) -> None:
+def test_lines_that_go_on_behind_a_cut(media_of: Callable[[Fraction], Path], tmp_path: Path) -> None:
     """A line over a cut is a line of both clips. The second clip speaks the rest of the sound, to the sample."""
     events = [Event(0, 50, 24, 0), Event(1, 60, 24, 24)]
     source = write_otio(tmp_path / "cut.otio", events, NTSC_FILM)
