@@ -34,6 +34,8 @@ TIMELINE_SUFFIXES: Final = (".otio", ".edl", ".fcpxml", ".aaf")
 """Endings of the files of timelines that are read and written."""
 _MOST_BYTES: Final = 256 << 20
 """Largest file of a timeline, bytes."""
+_COMPOUND_FILE: Final = bytes.fromhex("d0cf11e0a1b11ae1")
+"""First bytes of an AAF."""
 _DROP_RATES: Final = (Fraction(30000, 1001), Fraction(60000, 1001))
 _KEY: Final = "dubstage"
 """Key of what dubstage notes in the metadata of a timeline and its clips."""
@@ -208,11 +210,13 @@ def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
     elif suffix == ".fcpxml":
         found = fcpxml.read_fcpxml(content, str(path))
     elif suffix == ".aaf":
+        if not content.startswith(_COMPOUND_FILE):
+            raise _wrong(path, "no AAF")
         found = _read_aaf(path)
     else:
         try:
             found = otio.adapters.read_from_string(content.decode("utf-8"), "otio_json")
-        except (otio.exceptions.OTIOError, UnicodeDecodeError, ValueError, TypeError) as problem:
+        except (otio.exceptions.OTIOError, ValueError, TypeError, LookupError, RuntimeError) as problem:
             raise _wrong(path, "no timeline of OpenTimelineIO: its JSON cannot be read") from problem
     return _timeline(path, _only_timeline(path, found), rate)
 
