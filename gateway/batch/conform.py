@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.batch.delivery import delivered_name
 from gateway.batch.media import is_url, local_path
 from gateway.batch.review_export import ReviewedShot, decision_marker
 from gateway.batch.reviews import Decision, ReviewState
@@ -54,6 +55,7 @@ class ConformRequest:
         decisions: decisions about the present videos, by id of the shot.
         languages: languages of the new tracks; empty: all.
         approved: whether only approved videos are taken.
+        delivered: folder of `dubstage batch deliver`, whose videos are taken; None: the videos of the batch.
         whole_track: whether a clip without a dub is itself on the new track, in place of a gap: for EDLs, which hold one track.
     """
 
@@ -64,6 +66,7 @@ class ConformRequest:
     decisions: Mapping[str, Decision]
     languages: Sequence[str]
     approved: bool
+    delivered: Path | None
     whole_track: bool
 
 
@@ -190,10 +193,17 @@ def _problem(request: ConformRequest, dubbed: DubbedClip, record: ShotRecord | N
             f"the video of shot {shot_id} has {record.frames} frames at {rate_text(own)} frames per second, and its part "
             f"{dubbed.frames} at {rate_text(rate)}: the footage was replaced"
         )
-    path = local_path(record.output)
-    if path is not None and not Path(path).is_file():
-        return f"the video of shot {shot_id} is missing: {record.output}"
+    place = _video(request, record)
+    if not is_url(place) and not Path(place).is_file():
+        return f"the video of shot {shot_id} is missing: {place}"
     return ""
+
+
+def _video(request: ConformRequest, record: ShotRecord) -> str:
+    """Return the path or URL of the video of a shot."""
+    if request.delivered is not None:
+        return str(request.delivered.absolute() / delivered_name(record))
+    return local_path(record.output) or record.output
 
 
 def _track(
@@ -240,10 +250,11 @@ def _clip(request: ConformRequest, item: Any, clip: Clip, dubbed: DubbedClip, re
     def span(start: int, frames: int) -> Any:
         return otio.opentime.TimeRange(otio.opentime.RationalTime(start, rate), otio.opentime.RationalTime(frames, rate))
 
-    url = record.output if is_url(record.output) else Path(local_path(record.output) or record.output).absolute().as_uri()
+    place = _video(request, record)
+    url = place if is_url(place) else Path(place).absolute().as_uri()
     found = item.deepcopy()
     found.media_reference = otio.schema.ExternalReference(target_url=url, available_range=span(dubbed.start, dubbed.frames))
-    found.media_reference.name = Path(record.output).name
+    found.media_reference.name = Path(place).name
     found.source_range = span(clip.source, len(clip.record))
     found.metadata["dubstage"] = {"shot": record.id, "reel": record.id, "drop": dubbed.drop}
     found.markers.clear()

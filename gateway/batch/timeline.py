@@ -151,7 +151,7 @@ class Clip:
         record: frames of the timeline that show the clip, from its first frame.
         source: first frame of the clip in the time of its media, frames at the timeline's rate.
         before, after: frames of the media that transitions show before and after `record`.
-        media_start: first frame of the media in the time of the media, as the timeline states it; None: it does not.
+        media: frames of the media in its own time, as the timeline states them; None: it does not.
         drop: whether source timecodes are drop frame; None: the timeline does not say.
         files: paths, URLs or names of the file of the media, most trusted first.
         reels: reels, and names of the media.
@@ -165,7 +165,7 @@ class Clip:
     source: int
     before: int
     after: int
-    media_start: int | None
+    media: range | None
     drop: bool | None
     files: tuple[str, ...]
     reels: tuple[str, ...]
@@ -259,8 +259,8 @@ def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
     if not stated:
         raise _wrong(path, "the timeline has no clips")
     found = exact_rate(stated[0])
-    if found is None:
-        raise _wrong(path, f"{stated[0]:.6g} frames per second is no usual frame rate")
+    if found is None or not otio.opentime.RationalTime.is_smpte_timecode_rate(float(found)):
+        raise _wrong(path, f"{stated[0]:.6g} frames per second is no frame rate with timecodes")
     if rate is not None and rate != found:
         raise _wrong(path, f"the timeline has {rate_text(found)} frames per second, and --rate says {rate_text(rate)}")
     start = 0
@@ -332,11 +332,12 @@ def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, pos
     plain = isinstance(item, otio.schema.Clip)
     reference = item.media_reference if plain else None
     refused = _refusal(timeline, item, position, length)
-    source, media_start = Fraction(0), None
+    source, media = Fraction(0), None
     if plain:
         source = _exact(item.trimmed_range().start_time, rate)
         if reference is not None and reference.available_range is not None and not _is_empty(reference):
-            media_start = int(_exact(reference.available_range.start_time, rate))
+            begin = int(_exact(reference.available_range.start_time, rate))
+            media = range(begin, begin + int(_exact(reference.available_range.duration, rate)))
     before, after = _transitions(items, place, rate)
     if not refused and max(source.denominator, before.denominator, after.denominator) > 1:
         refused = f"it begins or ends between two frames of {rate_text(rate)} frames per second"
@@ -350,7 +351,7 @@ def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, pos
         source=int(source),
         before=int(before),
         after=int(after),
-        media_start=media_start,
+        media=media,
         drop=item.metadata.get(_KEY, {}).get("drop"),
         files=files,
         reels=reels,

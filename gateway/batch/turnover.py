@@ -184,9 +184,9 @@ class Turnover:
 
 
 class _Media:
-    """Finds the media of clips by name, and looks each file at once."""
+    """Finds the media of clips by name, and looks at each file once. The folder `without` is left out."""
 
-    def __init__(self, folders: Sequence[Path], beside: Path) -> None:
+    def __init__(self, folders: Sequence[Path], beside: Path, without: Path) -> None:
         self._beside, self._folders = beside, folders
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
@@ -195,9 +195,11 @@ class _Media:
         for folder in folders:
             if not folder.is_dir():
                 raise InvalidRequestError(f"--media {folder}: no such folder", field="media")
-            for above, _, names in os.walk(folder):
+            for above, below, names in os.walk(folder):
+                below[:] = [name for name in below if Path(above, name).absolute() != without.absolute()]
                 for name in sorted(names):
-                    if PurePath(name).suffix.lower() in MEDIA_SUFFIXES:
+                    # macOS leaves a file ._NAME beside a file NAME on other file systems.
+                    if PurePath(name).suffix.lower() in MEDIA_SUFFIXES and not name.startswith("."):
                         self._by_name[name.lower()].append(Path(above, name))
                         self._by_stem[PurePath(name).stem.lower()].append(Path(above, name))
 
@@ -278,7 +280,7 @@ def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = 
     """
     problems: list[str] = []
     spoken = _spoken_lines(request, problems)
-    media = _Media(request.media, request.timeline.path.parent)
+    media = _Media(request.media, request.timeline.path.parent, request.folder)
     work: list[_Work] = []
     silent = 0
     used: set[int] = set()
@@ -396,10 +398,8 @@ def _work_of(request: TurnoverRequest, clip: Clip, media: _Media) -> _Work:
         has = "a varying frame rate" if own is None else f"{rate_text(own)} frames per second"
         raise ValueError(f"its media {path} has {has}, and the timeline {rate_text(rate)}")
     label = timecode_of(info)
-    stated = timecode_frames(label, rate) if label else 0
-    file_drop = len(label) > 8 and label[8] != ":"
-    start = stated if clip.media_start is None else clip.media_start
-    drop = file_drop if label else bool(clip.drop)
+    drop = label[8:9] != ":" if label else bool(clip.drop)
+    start = _media_start(clip, info, label, rate, drop=drop)
     first = clip.source - start
     needed = range(first - clip.before, first + len(clip.record) + clip.after)
     frames = info.video.num_frames
@@ -414,8 +414,34 @@ def _work_of(request: TurnoverRequest, clip: Clip, media: _Media) -> _Work:
         max(0, min(needed.start, first - request.handles)),
         min(frames, max(needed.stop, first + len(clip.record) + request.handles)),
     )
-    whole = len(part) == frames and start == stated
+    whole = len(part) == frames and start == (timecode_frames(label, rate) if label else 0)
     return _Work(clip, info, part, start, drop, whole)
+
+
+def _media_start(clip: Clip, info: MediaInfo, label: str, rate: Fraction, *, drop: bool) -> int:
+    """Return the first frame of the media in the time in which the timeline names its frames.
+
+    Args:
+        label: timecode of the first frame, as the file states it; empty: the file states none.
+        drop: whether source timecodes are drop frame.
+
+    Raises:
+        ValueError: the file states a timecode that does not exist, or file and timeline contradict each other.
+    """
+    frames = info.video.num_frames
+    stated = timecode_frames(label, rate) if label else None
+    if clip.media is None:
+        return stated or 0
+    # The timeline may know a part of the media only.
+    begins = stated if stated is not None else 0
+    if begins <= clip.media.start and clip.media.stop <= begins + frames and (stated is not None or not clip.media.start):
+        return begins
+    if len(clip.media) == frames:
+        return clip.media.start
+    raise ValueError(
+        f"the timeline says that its media has {_span(clip.media.start, range(len(clip.media)), rate, drop=drop)}, and "
+        f"{info.path} has {_span(begins, range(frames), rate, drop=drop)}"
+    )
 
 
 def _span(start: int, frames: range, rate: Fraction, *, drop: bool) -> str:

@@ -819,6 +819,9 @@ def conform_command(
         typer.Option(metavar="LANGUAGE", help="Language of a new track. May be given several times. Default: all of the batch."),
     ] = None,
     approved: Annotated[bool, typer.Option("--approved", help="Take approved videos only.")] = False,
+    delivered: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Take the videos in this folder of `dubstage batch deliver`.")
+    ] = None,
     rate: Rate = None,
     track: VideoTrack = None,
     clips: Annotated[
@@ -840,6 +843,7 @@ def conform_command(
         track=track,
         languages=language or [],
         approved=approved,
+        delivered=delivered,
         clips=clips,
         leave_out=leave_out,
     )

@@ -161,6 +161,7 @@ def conform_batch(
     track: str | None,
     languages: Sequence[str],
     approved: bool,
+    delivered: Path | None,
     clips: Path | None,
     leave_out: bool,
 ) -> None:
@@ -174,6 +175,7 @@ def conform_batch(
         rate, track: as for `make_manifest`.
         languages: languages of the new tracks; empty: all of the batch.
         approved: whether only approved videos are taken.
+        delivered: folder of `dubstage batch deliver`, whose videos are taken; None: the videos of the batch.
         clips: the file `clips.json` of the manifest; None: it lies two folders above the videos.
         leave_out: whether clips without a usable video are left out. Otherwise nothing is written if one is missing.
 
@@ -210,6 +212,7 @@ def conform_batch(
             decisions=present(records, store.last_decisions(name)),
             languages=chosen,
             approved=approved,
+            delivered=delivered,
             whole_track=is_edl,
         )
     )

@@ -25,7 +25,7 @@ from gateway.dub.request import sha256_of
 from gateway.media.parts import sound_length
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
-from tests.integration.batch.painted import paint_video, painted_numbers, write_speech
+from tests.unit.batch.painted import paint_video, painted_numbers, write_speech
 
 LANGUAGES = ("de", "fr", "pt-BR")
 NTSC_FILM, DROP = Fraction(24000, 1001), Fraction(30000, 1001)
@@ -307,6 +307,13 @@ def test_markers_gaps_and_missing_videos(
     assert (rejected.color, rejected.name) == ("RED", "rejected: chin")
     assert (flagged.color, flagged.name) == ("ORANGE", "look: 0.2 of the frames are dubbed")
     assert command("conform", "night", source, "--output", output, "--approved") == 10
+    final = tmp_path / "final"
+    assert command("conform", "night", source, "--output", output, "--leave-out", "--delivered", final) == 10
+    final.mkdir()
+    shutil.copy(record.output, final)
+    assert command("conform", "night", source, "--output", output, "--leave-out", "--delivered", final) == 0
+    (only,) = list(otio.adapters.read_from_file(str(output)).video_tracks())[-1].find_clips()
+    assert only.media_reference.target_url == (final / "0003_sh0003_de.mov").as_uri()
 
     later = write_otio(tmp_path / "later.otio", [Event(0, 47, 16, 0), Event(2, 60, 20, 16)], NTSC_FILM)
     assert command("conform", "night", later, "--output", output, "--leave-out") == 0

@@ -41,7 +41,7 @@ def test_times_are_exact_fractions(tmp_path: Path) -> None:
     assert (found.rate, found.start) == (Fraction(24000, 1001), 86_400)
     clips = clips_of(found, track_of(found, None))
     assert [(clip.record.start, clip.source) for clip in clips] == [(n, 86_400 + n) for n in range(240)]
-    assert {(clip.media_start, clip.files, clip.refused) for clip in clips} == {(86_400, ("file:///m/A001.mov",), "")}
+    assert {(clip.media, clip.files, clip.refused) for clip in clips} == {(range(86_400, 86_640), ("file:///m/A001.mov",), "")}
 
 
 def test_connected_clips_storylines_and_transitions(tmp_path: Path) -> None:

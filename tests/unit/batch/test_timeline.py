@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,22 @@ def test_files_that_are_no_timelines(name: str, content: bytes, message: str, tm
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidRequestError, match=message):
         read_timeline(tmp_path / name)
+
+
+def test_rates_without_timecodes_are_refused(tmp_path: Path) -> None:
+    timeline = otio.schema.Timeline("night")
+    timeline.tracks.append(otio.schema.Track("V1", children=[clip("a", rate=Fraction(17))], kind=otio.schema.TrackKind.Video))
+    otio.adapters.write_to_file(timeline, str(tmp_path / "cut.otio"), "otio_json")
+    with pytest.raises(InvalidRequestError, match="17 frames per second is no frame rate with timecodes"):
+        read_timeline(tmp_path / "cut.otio")
+
+
+@pytest.mark.parametrize("package", ["opentimelineio", "otio_aaf_adapter"])
+def test_a_missing_package_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cut.aaf").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1"))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InvalidRequestError, match=rf"need the package {package}.*dubstage-suite\[timelines\]"):
+        read_timeline(tmp_path / "cut.aaf")
 
 
 def test_urls_of_media() -> None:
