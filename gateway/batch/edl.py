@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
 
-from gateway.batch.timeline import Timeline, exact_rate, opentimelineio, path_of_url, rate_text, timecode_frames, timecode_label
+from gateway.batch.timeline import (
+    Timeline,
+    exact_rate,
+    noted_in,
+    opentimelineio,
+    path_of_url,
+    rate_text,
+    timecode_frames,
+    timecode_label,
+)
 from services.common.errors import InvalidRequestError
 
 MOST_EVENTS: Final = 999
@@ -303,7 +312,7 @@ def _event_lines(timeline: Timeline, number: int, placed: _Placed, before: _Plac
     begin, end = (timecode_label(frame, timeline.rate, drop=timeline.drop) for frame in (record.start, record.stop))
     kind, names = "C      ", [("FROM", item)]
     if placed.transition is not None:
-        code = str(placed.transition.metadata.get("cmx_3600", {}).get("kind", "D"))
+        code = str(noted_in(placed.transition, "cmx_3600").get("kind", "D"))
         kind = f"{code} {placed.length:03d}".ljust(7)
         old = before.item if before is not None else None
         label = _label(timeline, old, before.source + len(before.record) if before is not None and _reel(old) != "BL" else 0)
@@ -321,7 +330,7 @@ def _event_lines(timeline: Timeline, number: int, placed: _Placed, before: _Plac
     if isinstance(item, otio.schema.Gap):
         return lines
     url = getattr(item.media_reference, "target_url", None)
-    if source_file := path_of_url(url) if url else item.metadata.get("dubstage", {}).get("source_file"):
+    if source_file := path_of_url(url) if url else noted_in(item).get("source_file"):
         lines.append(f"* SOURCE FILE: {_plain(source_file)}")
     for marker in item.markers:
         at = record.start + _frames(timeline, marker.marked_range.start_time) - placed.source
@@ -336,7 +345,7 @@ def _line(number: int, reel: str, kind: str, *labels: str) -> str:
 
 def _label(timeline: Timeline, item: Any, frame: int) -> str:
     """Return the source timecode of a frame of an item's media."""
-    noted = item.metadata.get("dubstage", {}).get("drop") if item is not None else None
+    noted = noted_in(item).get("drop") if item is not None else None
     return timecode_label(max(frame, 0), timeline.rate, drop=timeline.drop if noted is None else bool(noted))
 
 
@@ -344,7 +353,7 @@ def _reel(item: Any) -> str:
     otio = opentimelineio()
     if item is None or isinstance(item, otio.schema.Gap):
         return "BL"
-    reel = item.metadata.get("dubstage", {}).get("reel") or item.metadata.get("cmx_3600", {}).get("reel") or _UNKNOWN_REEL
+    reel = noted_in(item).get("reel") or noted_in(item, "cmx_3600").get("reel") or _UNKNOWN_REEL
     return re.sub(r"[^A-Za-z0-9_.-]", "_", str(reel))
 
 

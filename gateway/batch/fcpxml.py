@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from gateway.batch.timeline import Timeline, exact_rate, opentimelineio, rate_text
+from gateway.batch.timeline import Timeline, exact_rate, noted_in, opentimelineio, rate_text
 from services.common.errors import InvalidRequestError
 
 _VERSION: Final = "1.8"
@@ -160,7 +160,10 @@ def read_fcpxml(content: bytes, told_as: str) -> Any:
     document = _Document(root, sequence, told_as)
     start = document.seconds(sequence.get("tcStart"))
     lanes: dict[int, list[_Placed]] = {}
-    _collect(document, spine, start, 0, lanes)
+    try:
+        _collect(document, spine, start, 0, lanes)
+    except RecursionError as problem:
+        raise document.wrong("its storylines are nested too deeply") from problem
     found = otio.schema.Timeline(projects[0].get("name") or "", global_start_time=document.time(start))
     found.metadata["dubstage"] = {"drop": document.drop}
     for lane in sorted(lanes):
@@ -331,7 +334,7 @@ class _Writer:
             offset=self._text(offset),
             start=self._text(start),
             duration=self._text(frames),
-            tcFormat="DF" if item.metadata.get("dubstage", {}).get("drop", self._timeline.drop) else "NDF",
+            tcFormat="DF" if noted_in(item).get("drop", self._timeline.drop) else "NDF",
         )
         if role:
             element.set("videoRole", role)
@@ -372,7 +375,7 @@ class _Writer:
 
     def _connect(self, spine: ElementTree.Element, track: Any, lane: int) -> None:
         """Connect the runs of a track's clips to the storyline below, as storylines of a lane."""
-        language = track.metadata.get("dubstage", {}).get("language", "")
+        language = noted_in(track).get("language", "")
         for begin, items in _runs(track, self._frames):
             at = self._timeline.start + begin
             for below in spine:

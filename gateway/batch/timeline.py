@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,6 +36,7 @@ _MOST_BYTES: Final = 256 << 20
 """Largest file of a timeline, bytes."""
 _COMPOUND_FILE: Final = bytes.fromhex("d0cf11e0a1b11ae1")
 """First bytes of an AAF."""
+_MOST_FRAMES: Final = 1e9
 _DROP_RATES: Final = (Fraction(30000, 1001), Fraction(60000, 1001))
 _KEY: Final = "dubstage"
 """Key of what dubstage notes in the metadata of a timeline and its clips."""
@@ -63,9 +64,9 @@ def _not_installed(package: str | None) -> InvalidRequestError:
 
 def exact_rate(rate: float | Fraction) -> Fraction | None:
     """Return the frame rate that a rounded number such as 23.976 or 29.97 stands for; None: no usual rate is near."""
-    whole = round(rate)
-    if whole < 1 or whole > 1000:
+    if not 0.5 < rate < 1000:
         return None
+    whole = round(rate)
     if abs(float(rate) - whole) < 1e-6 * whole:
         return Fraction(whole)
     # 23.98 and 23.976 are both written for 24000/1001.
@@ -265,23 +266,32 @@ def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
         raise _wrong(path, f"the timeline has {rate_text(found)} frames per second, and --rate says {rate_text(rate)}")
     start = 0
     if content.global_start_time is not None:
-        start = round(otio.opentime.RationalTime.rescaled_to(content.global_start_time, float(found)).value)
-    noted = content.metadata.get(_KEY, {})
-    drop = bool(noted.get("drop", found in _DROP_RATES))
+        try:
+            start = round(_exact(content.global_start_time, found))
+        except ValueError as problem:
+            raise _wrong(path, f"the timeline begins at {problem}") from problem
+    drop = bool(noted_in(content).get("drop", found in _DROP_RATES))
     return Timeline(path, content, found, start, drop)
+
+
+def noted_in(item: Any, key: str = _KEY) -> Mapping[str, Any]:
+    """Return what a program has noted under its key in the metadata of a timeline, a track or an item."""
+    found = item.metadata.get(key)
+    return dict(found) if hasattr(found, "items") else {}
 
 
 def track_of(timeline: Timeline, name: str | None) -> Any:
     """Return a video track, an `opentimelineio.schema.Track`.
 
     Args:
-        name: name of the track, or its number from 1, counted from the lowest; None: the only one that has clips.
+        name: name of the track, or its number from 1, counted from the lowest; None: the only one that has clips, apart from
+            tracks that `dubstage batch conform` has made.
 
     Raises:
         InvalidRequestError: there is no such track, or there are several and none is named.
     """
     tracks = list(timeline.content.video_tracks())
-    full = [track for track in tracks if any(True for _ in track.find_clips())]
+    full = [track for track in tracks if any(True for _ in track.find_clips()) and "language" not in noted_in(track)]
     names = ", ".join(track.name or str(number) for number, track in enumerate(tracks, 1))
     if name is None:
         if len(full) == 1:
@@ -307,23 +317,23 @@ def clips_of(timeline: Timeline, track: Any) -> list[Clip]:
         if isinstance(item, otio.schema.Transition):
             continue
         try:
-            duration = item.trimmed_range().duration
-            length = _exact(duration, timeline.rate)
+            length = _exact(item.trimmed_range().duration, timeline.rate)
+            if not isinstance(item, otio.schema.Gap):
+                number += 1
+                if item.enabled:
+                    clips.append(_clip(timeline, items, place, number, position, length))
         except (otio.exceptions.OTIOError, ValueError, RuntimeError) as problem:
             raise _wrong(timeline.path, f"item {place + 1} of the track has no length: {problem}") from problem
-        if not isinstance(item, otio.schema.Gap):
-            number += 1
-            if item.enabled:
-                clips.append(_clip(timeline, items, place, number, position, length))
         position += length
     return clips
 
 
 def _exact(time: Any, rate: Fraction) -> Fraction:
     """Return a time in frames of a rate, exactly."""
+    if not (0 < time.rate < _MOST_FRAMES and abs(time.value) < _MOST_FRAMES):
+        raise ValueError(f"{time.value:.6g} frames at {time.rate:.6g} frames per second")
     own = exact_rate(time.rate) or Fraction(time.rate)
-    value = Fraction(time.value).limit_denominator(1_000_000)
-    return value * rate / own
+    return Fraction(time.value).limit_denominator(1_000_000) * rate / own
 
 
 def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, position: Fraction, length: Fraction) -> Clip:
@@ -352,7 +362,7 @@ def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, pos
         before=int(before),
         after=int(after),
         media=media,
-        drop=item.metadata.get(_KEY, {}).get("drop"),
+        drop=noted_in(item).get("drop"),
         files=files,
         reels=reels,
         refused=refused,
@@ -367,11 +377,10 @@ def _refusal(timeline: Timeline, item: Any, position: Fraction, length: Fraction
     """Return why a clip cannot be dubbed on exact frames; empty: it can be."""
     otio = opentimelineio()
     rate = rate_text(timeline.rate)
-    if noted := item.metadata.get(_KEY, {}).get("refused"):
+    if noted := noted_in(item).get("refused"):
         return str(noted)
     if not isinstance(item, otio.schema.Clip):
         return "it is a nested sequence: put the clips of the sequence on the track"
-    generated = isinstance(item.media_reference, otio.schema.GeneratorReference)
     stated = item.trimmed_range().start_time.rate
     own = exact_rate(stated)
     if own != timeline.rate:
@@ -381,7 +390,11 @@ def _refusal(timeline: Timeline, item: Any, position: Fraction, length: Fraction
         return effect
     if length.denominator > 1 or position.denominator > 1 or length <= 0:
         return f"it begins or ends between two frames of {rate} frames per second"
-    return "it is made by the editing program and has no media" if generated else ""
+    kinds = {
+        otio.schema.ImageSequenceReference: "its media is a sequence of pictures: convert the sequence to a video",
+        otio.schema.GeneratorReference: "it is made by the editing program",
+    }
+    return next((reason for kind, reason in kinds.items() if isinstance(item.media_reference, kind)), "")
 
 
 def _speed_change(effect: Any) -> str:
@@ -410,9 +423,9 @@ def _transitions(items: Sequence[Any], place: int, rate: Fraction) -> tuple[Frac
 
 def _names(item: Any, reference: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of a clip's files, and its reels."""
-    noted, cmx = item.metadata.get(_KEY, {}), item.metadata.get("cmx_3600", {})
+    noted, cmx = noted_in(item), noted_in(item, "cmx_3600")
     files = [getattr(reference, "target_url", None), noted.get("source_file")]
-    reels = [noted.get("reel"), cmx.get("reel") if hasattr(cmx, "get") else None, getattr(reference, "name", None)]
+    reels = [noted.get("reel"), cmx.get("reel"), getattr(reference, "name", None)]
     return _texts(files), _texts(reels)
 
 

@@ -30,7 +30,7 @@ from gateway.batch.dubbing_script import ScriptLine
 from gateway.batch.manifest import MOST_ROWS
 from gateway.batch.timeline import Clip, Timeline, file_name, path_of_url, rate_text, timecode_frames, timecode_label
 from gateway.media.inspection import inspect_video
-from gateway.media.parts import PART_SUFFIX, reel_of, sound_length, timecode_of, write_part, write_sound_from
+from gateway.media.parts import PART_SUFFIX, check_part, reel_of, sound_length, timecode_of, write_part, write_sound_from
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.safe_paths import bounded_bytes, make_folder
@@ -409,6 +409,7 @@ def _work_of(request: TurnoverRequest, clip: Clip, media: _Media) -> _Work:
             f"it needs{with_transitions} {_span(start, needed, rate, drop=drop)}, and its media {path} has "
             f"{_span(start, range(frames), rate, drop=drop)}"
         )
+    check_part(info)
     # The media may have fewer handles than the studio asks for.
     part = range(
         max(0, min(needed.start, first - request.handles)),

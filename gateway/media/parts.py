@@ -13,7 +13,7 @@ from typing import Final
 import av
 import numpy as np
 
-from gateway.media.encoders import WriteSettings
+from gateway.media.encoders import WriteSettings, choose_encoder
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo
@@ -38,6 +38,18 @@ def reel_of(info: MediaInfo) -> str:
 def _tag(info: MediaInfo, name: str) -> str:
     places = (info.video.metadata, *(other.metadata for other in info.others), info.metadata)
     return next((tags[name] for tags in places if tags.get(name)), "")
+
+
+def check_part(info: MediaInfo) -> None:
+    """Check that parts of a video can be written. No frame is decoded.
+
+    Raises:
+        MediaUnsupportedError: FFV1 has no such samples, or the sound cannot be read.
+    """
+    settings = WriteSettings(codec="ffv1")
+    choose_encoder(Path(f"part{PART_SUFFIX}"), info.video, settings.codec, settings.crf, settings.preset)
+    if info.audio:
+        SoundReader(info.path)
 
 
 def write_part(info: MediaInfo, frames: range, target: Path, *, timecode: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,29 @@ def test_a_missing_package_is_named(package: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InvalidRequestError, match=rf"need the package {package}.*dubstage-suite\[timelines\]"):
         read_timeline(tmp_path / "cut.aaf")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1e300", "1e300", "0.0"])
+@pytest.mark.parametrize("field", ["rate", "value"])
+@pytest.mark.parametrize("part", ["global_start_time", "source_range", "available_range", "in_offset"])
+def test_hostile_numbers_are_refused_or_harmless(value: str, field: str, part: str, tmp_path: Path) -> None:
+    """A file of any numbers gives clips or one error, and nothing else."""
+    timeline = otio.schema.Timeline("night", global_start_time=time(0))
+    track = otio.schema.Track("V1", kind=otio.schema.TrackKind.Video)
+    track.extend([clip("a"), otio.schema.Transition("", "SMPTE_Dissolve", time(2), time(2)), clip("b")])
+    track[0].media_reference.available_range = otio.opentime.TimeRange(time(0), time(500))
+    timeline.tracks.append(track)
+    content = json.loads(otio.adapters.write_to_string(timeline, "otio_json"))
+    first, dissolve, _ = content["tracks"]["children"][0]["children"]
+    media = next(iter(first["media_references"].values()))
+    owner = {"global_start_time": content, "source_range": first, "available_range": media, "in_offset": dissolve}[part]
+    time_of = owner[part] if "rate" in owner[part] else owner[part]["start_time"]
+    time_of[field] = "PLACE"
+    first["metadata"] = {"dubstage": 3, "cmx_3600": [1]}
+    (tmp_path / "cut.otio").write_text(json.dumps(content).replace('"PLACE"', value))
+    with suppress(InvalidRequestError):
+        found = read_timeline(tmp_path / "cut.otio")
+        clips_of(found, track_of(found, None))
 
 
 def test_urls_of_media() -> None:
