@@ -110,14 +110,23 @@ class _Match:
 
 
 def _matches(clips: Sequence[Clip], dubbed: Sequence[DubbedClip]) -> dict[int, _Match]:
-    """Return the dubbed clips of clips, by the place of the clip. The same part of the same media is the same clip."""
-    by_name: dict[str, list[DubbedClip]] = {}
+    """Return the dubbed clips of clips, by the place of the clip. The same part of the same media is the same clip.
+
+    Reels count only for clips that name no file: programs cut them to eight letters, so that several files have the same.
+    """
+    by_file: dict[str, list[DubbedClip]] = {}
+    by_reel: dict[str, list[DubbedClip]] = {}
     for one in dubbed:
-        for name in one.media:
-            by_name.setdefault(name, []).append(one)
+        for name in one.files:
+            by_file.setdefault(name, []).append(one)
+        for name in one.reels:
+            by_reel.setdefault(name, []).append(one)
     found: dict[int, _Match] = {}
     for clip in clips:
-        same = {one.number: one for name in clip.media_names for one in by_name.get(name, [])}
+        named = [one for name in clip.file_names or clip.reel_names for one in by_file.get(name, [])]
+        if not clip.file_names:
+            named += [one for name in clip.reel_names for one in by_reel.get(name, [])]
+        same = {one.number: one for one in named}
         near = [one for one in same.values() if _meet(clip, one)]
         if not near:
             continue

@@ -125,7 +125,7 @@ def _events(text: str, rate: Fraction, told_as: str) -> tuple[str, list[_Event],
         elif events and (note := _NOTE.match(line)):
             events[-1].notes[note[1].upper()] = note[2].strip()
     for event in events:
-        _judge(event, rate)
+        _check_event(event, rate)
     return title, events, any(drops)
 
 
@@ -159,7 +159,7 @@ def _set_speed(events: Sequence[_Event], reel: str, speed: float, rate: Fraction
     (same or events)[-1].speed = speed / round(rate)
 
 
-def _judge(event: _Event, rate: Fraction) -> None:
+def _check_event(event: _Event, rate: Fraction) -> None:
     """Note why an event cannot be dubbed exactly, if the list says so."""
     if event.kind.startswith("K"):
         event.refused = f"it is a key ({event.kind}): render the key to a file first"

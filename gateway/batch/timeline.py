@@ -173,10 +173,14 @@ class Clip:
     refused: str
 
     @property
-    def media_names(self) -> frozenset[str]:
-        """Names of the media in small letters, without folders and endings; of a clip without any, the name of the clip."""
-        named = (*map(file_name, self.files), *self.reels) or (self.name,)
-        return frozenset(PurePosixPath(name).stem.lower() for name in named if name)
+    def file_names(self) -> frozenset[str]:
+        """Names of the file of the media in small letters, without folders and endings."""
+        return frozenset(map(short_name, self.files))
+
+    @property
+    def reel_names(self) -> frozenset[str]:
+        """Reels in small letters; of a clip without any, the name of the clip. Several files may have the same reel in an EDL."""
+        return frozenset(map(short_name, self.reels or filter(None, (self.name,))))
 
     @property
     def title(self) -> str:
@@ -256,9 +260,11 @@ def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
     stated = []
     if content.global_start_time is not None:
         stated.append(content.global_start_time.rate)
-    stated += [clip.source_range.duration.rate for clip in content.find_clips() if clip.source_range is not None]
-    if not stated:
-        raise _wrong(path, "the timeline has no clips")
+    # Clips of sound may count samples.
+    clips = [clip for track in content.video_tracks() for clip in track.find_clips()]
+    stated += [clip.source_range.duration.rate for clip in clips if clip.source_range is not None]
+    if not clips or not stated:
+        raise _wrong(path, "the timeline has no clips on a video track")
     found = exact_rate(stated[0])
     if found is None or not otio.opentime.RationalTime.is_smpte_timecode_rate(float(found)):
         raise _wrong(path, f"{stated[0]:.6g} frames per second is no frame rate with timecodes")
@@ -444,6 +450,11 @@ def path_of_url(url: str) -> str:
 def file_name(url: str) -> str:
     """Return the name of the file of a path or URL, without its folders."""
     return PurePosixPath(path_of_url(url)).name
+
+
+def short_name(url: str) -> str:
+    """Return the name of the file of a path or URL in small letters, without its folders and its ending."""
+    return PurePosixPath(file_name(url)).stem.lower()
 
 
 def write_timeline(timeline: Timeline, output: Path, *, tracks: Sequence[Any]) -> None:

@@ -52,7 +52,8 @@ class DubbedClip(BaseModel):
 
     Attributes:
         number, name: as `Clip`.
-        media: names of the media in small letters, without folders and endings.
+        files: `Clip.file_names`, with the name of the media that was found.
+        reels: `Clip.reel_names`.
         start: first frame of the part, in the time of the clip's media.
         frames: frames of the part.
         source, length: first frame of the clip in the time of its media, and its frames.
@@ -64,7 +65,8 @@ class DubbedClip(BaseModel):
 
     number: int
     name: str
-    media: tuple[str, ...]
+    files: tuple[str, ...]
+    reels: tuple[str, ...]
     start: int
     frames: int
     source: int
@@ -564,7 +566,8 @@ def _dubbed_clip(work: _Work, rows: dict[str, str]) -> DubbedClip:
     return DubbedClip(
         number=clip.number,
         name=clip.name,
-        media=tuple(sorted(clip.media_names | {work.info.path.stem.lower()})),
+        files=tuple(sorted(clip.file_names | {work.info.path.stem.lower()})),
+        reels=tuple(sorted(clip.reel_names)),
         start=work.media_start + work.part.start,
         frames=len(work.part),
         source=clip.source,

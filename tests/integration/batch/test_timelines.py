@@ -387,3 +387,36 @@ def test_speech_by_clip_without_a_script(store: BatchStore, media_of: Callable[[
     assert not isinstance(again, tuple)
     assert store.create(again, "local").manifest_sha256 == found.sha256
     assert [part.read_bytes() for part in sorted((folder / "parts").iterdir())] == before
+
+
+def test_a_common_reel_of_two_files_is_no_match(
+    store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """EDLs cut reels to eight letters. A clip of another file with the same reel and frames keeps its own picture."""
+    source = write_edl(tmp_path / "cut.edl", [Event(0, 50, 10, 0), Event(0, 50, 10, 10)], DROP)
+    text = source.read_text().replace("A000 ", "SHOW_A00")
+    source.write_text(
+        text.replace("sh0001", "sh0001\n* SOURCE FILE: A000.mov").replace("sh0002", "sh0002\n* SOURCE FILE: A001.mov")
+    )
+    script = write_script(tmp_path / "script.csv", [Event(0, 50, 10, 0)], DROP, ("de",))
+    made = (
+        "from-timeline",
+        source,
+        "--rate",
+        "29.97",
+        "--script",
+        script,
+        "--media",
+        media_of(DROP),
+        "--output",
+        tmp_path / "night",
+    )
+    assert command(*made) == 0
+    finish(store, tmp_path / "night" / "night.jsonl")
+    assert command("conform", "night", source, "--rate", "29.97", "--output", tmp_path / "back.edl") == 0
+    assert "1 clips on 1 new tracks" in capsys.readouterr().err
+    words = (tmp_path / "back.edl").read_text().split()
+    assert [words[words.index("FILE:") + 1], words[-1]] == [
+        str(tmp_path / "night" / "dubs" / "de" / "0001_sh0001_de.mov"),
+        "A001.mov",
+    ]

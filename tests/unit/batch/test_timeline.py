@@ -77,7 +77,7 @@ def test_gaps_and_transitions_move_and_widen_clips(tmp_path: Path) -> None:
     one, two, three = clips_with(tmp_path, clip("a"), dissolve, clip("b"), gap, clip("c"))
     assert [each.record for each in (one, two, three)] == [range(10), range(10, 20), range(27, 37)]
     assert [(each.before, each.after) for each in (one, two, three)] == [(0, 5), (3, 0), (0, 0)]
-    assert (one.source, one.files, one.media_names) == (100, ("file:///plates/a%20a.mov",), frozenset({"a a"}))
+    assert (one.source, one.files, one.file_names) == (100, ("file:///plates/a%20a.mov",), frozenset({"a a"}))
     assert not one.refused
 
 
@@ -141,7 +141,7 @@ def test_tracks_are_named(tmp_path: Path) -> None:
         (
             "cut.otio",
             b'{"OTIO_SCHEMA": "Timeline.1", "name": "a", "tracks": {"OTIO_SCHEMA": "Stack.1", "children": [], "name": "a"}}',
-            "has no clips",
+            "has no clips on a video track",
         ),
     ],
 )
