@@ -1,43 +1,26 @@
-"""Timelines of editing programs: files to OpenTimelineIO and back, timecodes, and the clips of a track with exact frames.
-
-| file      | read by                        | written by             |
-|-----------|--------------------------------|------------------------|
-| `.otio`   | OpenTimelineIO                 | OpenTimelineIO         |
-| `.edl`    | `gateway/batch/edl.py`         | `gateway/batch/edl.py` |
-| `.fcpxml` | `gateway/batch/fcpxml.py`      | `gateway/batch/fcpxml.py` |
-| `.aaf`    | otio-aaf-adapter               | otio-aaf-adapter       |
+"""Timelines: frame rates, timecodes, and the clips of a track with exact frames.
 
 A clip that cannot be dubbed on exact frames is refused with a reason, and never rounded.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlparse
 
-from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequestError
-from services.common.files import PARTIAL, write_whole
 
 if TYPE_CHECKING:
     import opentimelineio as otio
 
-TIMELINE_SUFFIXES: Final = (".otio", ".edl", ".fcpxml", ".aaf")
-"""Endings of the files of timelines that are read and written."""
-_MOST_BYTES: Final = 256 << 20
-"""Largest file of a timeline, bytes."""
-_COMPOUND_FILE: Final = bytes.fromhex("d0cf11e0a1b11ae1")
-"""First bytes of an AAF."""
 _MOST_FRAMES: Final = 1e9
-_DROP_RATES: Final = (Fraction(30000, 1001), Fraction(60000, 1001))
+DROP_RATES: Final = (Fraction(30000, 1001), Fraction(60000, 1001))
+"""Frame rates that have drop-frame timecodes."""
 _KEY: Final = "dubstage"
 """Key of what dubstage notes in the metadata of a timeline and its clips."""
 
@@ -51,11 +34,12 @@ def opentimelineio() -> Any:
     try:
         import opentimelineio
     except ModuleNotFoundError as problem:
-        raise _not_installed(problem.name) from problem
+        raise not_installed(problem.name) from problem
     return opentimelineio
 
 
-def _not_installed(package: str | None) -> InvalidRequestError:
+def not_installed(package: str | None) -> InvalidRequestError:
+    """Return the error that a package is missing."""
     return InvalidRequestError(
         f"timelines need the package {package}, which is not installed here: pip install 'dubstage-suite[timelines]'",
         field="timeline",
@@ -94,7 +78,7 @@ def timecode_frames(label: str, rate: Fraction) -> int:
     if found is None:
         raise ValueError(f"{label[:40]!r} is no timecode HH:MM:SS:FF")
     drop = found[4] != ":"
-    if drop and rate not in _DROP_RATES:
+    if drop and rate not in DROP_RATES:
         raise ValueError(f"{label} is a drop-frame timecode, which only 29.97 and 59.94 frames per second have")
     text = f"{found[1]}:{found[2]}:{found[3]}{';' if drop else ':'}{found[5]}"
     try:
@@ -115,7 +99,7 @@ def timecode_label(frames: int, rate: Fraction, *, drop: bool) -> str:
     """
     otio = opentimelineio()
     time = otio.opentime.RationalTime(frames, float(rate))
-    return str(otio.opentime.to_timecode(time, float(rate), drop_frame=drop and rate in _DROP_RATES))
+    return str(otio.opentime.to_timecode(time, float(rate), drop_frame=drop and rate in DROP_RATES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,96 +172,9 @@ class Clip:
         return f"clip {self.number}{f' ({self.name})' if self.name else ''}"
 
 
-def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
-    """Read the file of a timeline. Blocks.
-
-    Args:
-        rate: frames per second. An EDL needs the rate, because EDLs do not name theirs. None: the file says the rate.
-
-    Raises:
-        InvalidRequestError: the file cannot be read, is no timeline, holds several timelines, or has another rate; or a package is
-            not installed.
-    """
-    from gateway.batch import edl, fcpxml
-
-    otio = opentimelineio()
-    suffix = path.suffix.lower()
-    if suffix not in TIMELINE_SUFFIXES:
-        raise _wrong(path, f"a timeline ends in {', '.join(TIMELINE_SUFFIXES)}")
-    try:
-        content = bounded_bytes(path, _MOST_BYTES)
-    except OSError as problem:
-        raise _wrong(path, f"cannot be read: {problem.strerror or problem}") from problem
-    if suffix == ".edl":
-        if rate is None:
-            raise _wrong(path, "an EDL does not name its frame rate: give --rate, such as --rate 23.976")
-        found: Any = edl.read_edl(content, rate, str(path))
-    elif suffix == ".fcpxml":
-        found = fcpxml.read_fcpxml(content, str(path))
-    elif suffix == ".aaf":
-        if not content.startswith(_COMPOUND_FILE):
-            raise _wrong(path, "no AAF")
-        found = _read_aaf(path)
-    else:
-        try:
-            found = otio.adapters.read_from_string(content.decode("utf-8"), "otio_json")
-        except (otio.exceptions.OTIOError, ValueError, TypeError, LookupError, RuntimeError) as problem:
-            raise _wrong(path, "no timeline of OpenTimelineIO: its JSON cannot be read") from problem
-    return _timeline(path, _only_timeline(path, found), rate)
-
-
-def _wrong(path: Path | str, problem: str) -> InvalidRequestError:
+def wrong_timeline(path: Path | str, problem: str) -> InvalidRequestError:
+    """Return the error that a timeline cannot be used."""
     return InvalidRequestError(f"{path}: {problem}", field="timeline")
-
-
-def _read_aaf(path: Path) -> Any:
-    otio = opentimelineio()
-    try:
-        import otio_aaf_adapter  # noqa: F401  # found by opentimelineio as a plug-in
-    except ModuleNotFoundError as problem:
-        raise _not_installed(problem.name) from problem
-    try:
-        return otio.adapters.read_from_file(str(path), "AAF")
-    except Exception as problem:
-        # The package checks nothing of the file, and a damaged file raises errors of every kind.
-        raise _wrong(path, f"no AAF that otio-aaf-adapter reads ({type(problem).__name__}: {str(problem)[:200]})") from problem
-
-
-def _only_timeline(path: Path, found: Any) -> Any:
-    otio = opentimelineio()
-    if isinstance(found, otio.schema.SerializableCollection):
-        timelines = [item for item in found if isinstance(item, otio.schema.Timeline)]
-        if len(timelines) != 1:
-            raise _wrong(path, f"holds {len(timelines)} timelines: export one timeline")
-        found = timelines[0]
-    if not isinstance(found, otio.schema.Timeline):
-        raise _wrong(path, "holds no timeline: export the timeline, not a clip or a bin")
-    return found
-
-
-def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
-    otio = opentimelineio()
-    stated = []
-    if content.global_start_time is not None:
-        stated.append(content.global_start_time.rate)
-    # Clips of sound may count samples.
-    clips = [clip for track in content.video_tracks() for clip in track.find_clips()]
-    stated += [clip.source_range.duration.rate for clip in clips if clip.source_range is not None]
-    if not clips or not stated:
-        raise _wrong(path, "the timeline has no clips on a video track")
-    found = exact_rate(stated[0])
-    if found is None or not otio.opentime.RationalTime.is_smpte_timecode_rate(float(found)):
-        raise _wrong(path, f"{stated[0]:.6g} frames per second is no frame rate with timecodes")
-    if rate is not None and rate != found:
-        raise _wrong(path, f"the timeline has {rate_text(found)} frames per second, and --rate says {rate_text(rate)}")
-    start = 0
-    if content.global_start_time is not None:
-        try:
-            start = round(_exact(content.global_start_time, found))
-        except ValueError as problem:
-            raise _wrong(path, f"the timeline begins at {problem}") from problem
-    drop = bool(noted_in(content).get("drop", found in _DROP_RATES))
-    return Timeline(path, content, found, start, drop)
 
 
 def noted_in(item: Any, key: str = _KEY) -> Mapping[str, Any]:
@@ -303,7 +200,7 @@ def track_of(timeline: Timeline, name: str | None) -> Any:
         if len(full) == 1:
             return full[0]
         if not full:
-            raise _wrong(timeline.path, "no video track has a clip")
+            raise wrong_timeline(timeline.path, "no video track has a clip")
         raise InvalidRequestError(
             f"{timeline.path}: several video tracks have clips: give --track with one of {names}", field="track"
         )
@@ -323,19 +220,23 @@ def clips_of(timeline: Timeline, track: Any) -> list[Clip]:
         if isinstance(item, otio.schema.Transition):
             continue
         try:
-            length = _exact(item.trimmed_range().duration, timeline.rate)
+            length = frames_of(item.trimmed_range().duration, timeline.rate)
             if not isinstance(item, otio.schema.Gap):
                 number += 1
                 if item.enabled:
                     clips.append(_clip(timeline, items, place, number, position, length))
         except (otio.exceptions.OTIOError, ValueError, RuntimeError) as problem:
-            raise _wrong(timeline.path, f"item {place + 1} of the track has no length: {problem}") from problem
+            raise wrong_timeline(timeline.path, f"item {place + 1} of the track has no length: {problem}") from problem
         position += length
     return clips
 
 
-def _exact(time: Any, rate: Fraction) -> Fraction:
-    """Return a time in frames of a rate, exactly."""
+def frames_of(time: Any, rate: Fraction) -> Fraction:
+    """Return a time of OpenTimelineIO in frames of a rate, exactly.
+
+    Raises:
+        ValueError: the time is no number, or of more than 11 days of frames.
+    """
     if not (0 < time.rate < _MOST_FRAMES and abs(time.value) < _MOST_FRAMES):
         raise ValueError(f"{time.value:.6g} frames at {time.rate:.6g} frames per second")
     own = exact_rate(time.rate) or Fraction(time.rate)
@@ -350,10 +251,10 @@ def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, pos
     refused = _refusal(timeline, item, position, length)
     source, media = Fraction(0), None
     if plain:
-        source = _exact(item.trimmed_range().start_time, rate)
+        source = frames_of(item.trimmed_range().start_time, rate)
         if reference is not None and reference.available_range is not None and not _is_empty(reference):
-            begin = int(_exact(reference.available_range.start_time, rate))
-            media = range(begin, begin + int(_exact(reference.available_range.duration, rate)))
+            begin = int(frames_of(reference.available_range.start_time, rate))
+            media = range(begin, begin + int(frames_of(reference.available_range.duration, rate)))
     before, after = _transitions(items, place, rate)
     if not refused and max(source.denominator, before.denominator, after.denominator) > 1:
         refused = f"it begins or ends between two frames of {rate_text(rate)} frames per second"
@@ -421,9 +322,9 @@ def _transitions(items: Sequence[Any], place: int, rate: Fraction) -> tuple[Frac
     otio = opentimelineio()
     before = after = Fraction(0)
     if place and isinstance(items[place - 1], otio.schema.Transition):
-        before = _exact(items[place - 1].in_offset, rate)
+        before = frames_of(items[place - 1].in_offset, rate)
     if place + 1 < len(items) and isinstance(items[place + 1], otio.schema.Transition):
-        after = _exact(items[place + 1].out_offset, rate)
+        after = frames_of(items[place + 1].out_offset, rate)
     return before, after
 
 
@@ -455,77 +356,3 @@ def file_name(url: str) -> str:
 def short_name(url: str) -> str:
     """Return the name of the file of a path or URL in small letters, without its folders and its ending."""
     return PurePosixPath(file_name(url)).stem.lower()
-
-
-def write_timeline(timeline: Timeline, output: Path, *, tracks: Sequence[Any]) -> None:
-    """Write a timeline to a file, whole or not at all. Blocks.
-
-    Args:
-        timeline: the timeline, with its new tracks.
-        output: file to write, ending in one of TIMELINE_SUFFIXES.
-        tracks: new tracks. An EDL holds one track, and has the clips of the one that is given.
-
-    Raises:
-        InvalidRequestError: the format cannot hold the timeline, or the file cannot be written.
-    """
-    from gateway.batch import edl, fcpxml
-
-    otio = opentimelineio()
-    suffix = output.suffix.lower()
-    try:
-        if suffix == ".edl":
-            write_whole(output, edl.edl_text(timeline, tracks[0]).encode())
-        elif suffix == ".fcpxml":
-            write_whole(output, fcpxml.fcpxml_text(timeline).encode())
-        elif suffix == ".aaf":
-            _write_aaf(timeline, output)
-        else:
-            write_whole(output, otio.adapters.write_to_string(timeline.content, "otio_json").encode())
-    except OSError as problem:
-        raise InvalidRequestError(
-            f"--output {output} cannot be written: {problem.strerror or problem}", field="output"
-        ) from problem
-
-
-def check_output(output: Path) -> None:
-    """Raise InvalidRequestError if a timeline cannot be written under a name."""
-    if output.suffix.lower() not in TIMELINE_SUFFIXES:
-        raise InvalidRequestError(f"--output {output}: a timeline ends in {', '.join(TIMELINE_SUFFIXES)}", field="output")
-
-
-def _write_aaf(timeline: Timeline, output: Path) -> None:
-    otio = opentimelineio()
-    try:
-        import otio_aaf_adapter  # noqa: F401  # found by opentimelineio as a plug-in
-    except ModuleNotFoundError as problem:
-        raise _not_installed(problem.name) from problem
-    partial = output.with_name(f"{PARTIAL}{secrets.token_hex(8)}.aaf")
-    content = timeline.content.deepcopy()
-    drawn = [one for one in content.find_children(otio.schema.Transition) if not one.metadata.get("AAF")]
-    if drawn:
-        raise InvalidRequestError(
-            f"--output {output}: otio-aaf-adapter writes only transitions that come from an AAF, and this timeline has "
-            f"{len(drawn)} others: give an output that ends in .otio or .fcpxml",
-            field="output",
-        )
-    for clip in content.find_clips():
-        # AAF wants the extent of all media, also of media that is offline.
-        if clip.media_reference.available_range is None:
-            reference = clip.media_reference.deepcopy()
-            reference.available_range = clip.trimmed_range()
-            clip.media_reference = reference
-    try:
-        otio.adapters.write_to_file(content, str(partial), "AAF", use_empty_mob_ids=True)
-        os.replace(partial, output)
-    except OSError:
-        raise
-    except Exception as problem:
-        # The package refuses what it cannot write with errors of every kind.
-        said = " ".join(str(problem).split())[:300]
-        raise InvalidRequestError(
-            f"--output {output}: otio-aaf-adapter cannot write this timeline ({said}): give an output that ends in .otio",
-            field="output",
-        ) from problem
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ from gateway.batch.manifest import batch_name, shots_by_line
 from gateway.batch.media import is_url
 from gateway.batch.reviews import present
 from gateway.batch.store import BatchStore
-from gateway.batch.timeline import check_output, clips_of, exact_rate, read_timeline, track_of
+from gateway.batch.timeline import clips_of, exact_rate, track_of
+from gateway.batch.timeline_files import check_output, read_timeline
 from gateway.batch.turnover import CLIPS, TurnoverRequest, plan_turnover, read_clips, write_turnover
 from gateway.cli.console import say, say_result, say_warning
 from gateway.cli.progress import StepProgress

@@ -1,12 +1,16 @@
-"""Videos whose frames show their own number, and timelines that are cut from them."""
+"""Videos whose frames show their own number, and clips of timelines."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import opentimelineio as otio
+
+NTSC = Fraction(24000, 1001)
 
 _BITS, _CELL, _HEIGHT = 16, 8, 64
 
@@ -56,3 +60,14 @@ def write_speech(path: Path, seconds: float, rate_hz: int = 16000) -> Path:
         output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return path
+
+
+def time(frames: float, rate: Fraction = NTSC) -> Any:
+    """A time of OpenTimelineIO."""
+    return otio.opentime.RationalTime(frames, float(rate))
+
+
+def clip(name: str, start: float = 100, frames: float = 10, rate: Fraction = NTSC, effects: Any = ()) -> Any:
+    """A clip of the file `NAME a.mov`."""
+    span = otio.opentime.TimeRange(time(start, rate), time(frames, rate))
+    return otio.schema.Clip(name, otio.schema.ExternalReference(f"file:///plates/{name}%20a.mov"), span, effects=list(effects))

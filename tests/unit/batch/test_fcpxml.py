@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.timeline import Timeline, clips_of, read_timeline, track_of, write_timeline
+from gateway.batch.timeline import Timeline, clips_of, track_of
+from gateway.batch.timeline_files import read_timeline, write_timeline
 from services.common.errors import InvalidRequestError
 
 HEAD = """<?xml version="1.0" encoding="UTF-8"?>
