@@ -1,4 +1,4 @@
-"""Write docs/reference/: settings, command line, values of the chart, contracts and Python client, from the code.
+"""Write docs/reference/: settings, command line, chart values, contracts, Python client and columns of reports, from the code.
 
     python -m docs.generate.reference            # writes the pages; a test compares them with the committed pages
 
@@ -23,6 +23,8 @@ from pydantic.fields import FieldInfo
 import dubstage
 from charts import schema
 from dubstage.common.v1 import bounds_pb2
+from gateway.batch.report import ReportRow
+from gateway.batch.types import ShotAppearance, ShotMotion
 from gateway.cli.app import app, register_commands
 from services.common.server.settings import PREFIX, StageSettings, default_artefacts_url, default_data_dir
 
@@ -306,6 +308,31 @@ def client_page() -> str:
     return _page("Python client", head, _one_call(), _root(), *map(_module, _CLIENT_MODULES))
 
 
+def report_page() -> str:
+    """Return the page of the columns of the reports of batches."""
+    documented = {kind.__name__: _attributes(kind) for kind in (ReportRow, ShotMotion, ShotAppearance)}
+    rows = []
+    for column, text in documented["ReportRow"].items():
+        other = re.match(r"as in (\w+)", text)
+        rows.append((f"`{column}`", documented[other[1]][column] if other else text))
+    head = [
+        "Columns of `shots.csv`, and keys of a shot in `shots.json`, of [`dubstage batch report`](../batch.md#report). `format` in "
+        "`shots.json` counts up if a name must change. In the CSV, unknown values (None) are empty, lists are joined by ` | `, "
+        "and counts are written as `DUBBED=80; NO_FACE=20`.",
+        "",
+    ]
+    return _page("Columns of batch reports", head, _table(("column", "meaning"), rows))
+
+
+def _attributes(kind: type) -> dict[str, str]:
+    """Return what the docstring of a class says about each attribute."""
+    part = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+    found: dict[str, str] = {}
+    for names, text in re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", part, re.MULTILINE):
+        found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return found
+
+
 def pages() -> dict[Path, str]:
     """Return the path and the text of every page. Files of the checkout are named by their place in it."""
     texts = {
@@ -314,6 +341,7 @@ def pages() -> dict[Path, str]:
         "chart-values.md": schema.reference(),
         "contracts.md": contracts_page(),
         "client.md": client_page(),
+        "report.md": report_page(),
     }
     return {FOLDER / name: text.replace(f"{CHECKOUT}{os.sep}", "") for name, text in texts.items()}
 

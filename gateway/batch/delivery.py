@@ -43,8 +43,13 @@ class Approved:
 
     @property
     def name(self) -> str:
-        """Name of the delivered file: the id of the shot with the ending of its video."""
-        return f"{self.record.id}{PurePosixPath(self.record.output).suffix}"
+        """Name of the delivered file."""
+        return delivered_name(self.record)
+
+
+def delivered_name(record: ShotRecord) -> str:
+    """Return the name of the delivered file of a shot: the id of the shot with the ending of its video."""
+    return f"{record.id}{PurePosixPath(record.output).suffix}"
 
 
 def approved_of(

@@ -42,10 +42,13 @@ class ReportRow:
         state: state of the shot.
         needs_look: whether a person must look at the shot: it failed, no frame is dubbed, or the quality gate marked it.
         look: why: no frame is dubbed, or the reasons of the quality gate.
-        risk: how urgently a person should look at the video, 0 to 1 (gateway/batch/risk.py); None: the shot has not ended.
+        risk: how urgently a person should look at the video, 0 to 1 (`gateway/batch/risk.py`); None: the shot has not ended.
         risk_reasons: why, the strongest reason first.
         review: state of the decision about the present video; None: the shot has not ended.
-        reviewer, reviewed_at, note, assignee: of that decision; empty: none.
+        reviewer: who decided; empty: nobody.
+        reviewed_at: time of the decision, RFC 3339; empty: none.
+        note: note of the decision; empty: none.
+        assignee: who is to look at the video; empty: nobody.
         method: method that dubbed the shot; before that, the method of the manifest.
         r_opening: correlation of the target and the drawn opening of the mouth, -1 to 1; None: not measured.
         silence_opening, opening_spread, width_spread, fastest_step, vowel_shift_ms, closure_shift_ms: as in ShotMotion; None: not
@@ -60,10 +63,13 @@ class ReportRow:
         frames_per_second: `frames` over `seconds`; None: not known.
         attempts: times that a worker has begun the shot.
         worker: worker of the last attempt.
-        begun_at, ended_at: begin and end of the last attempt, RFC 3339; empty: not yet.
+        begun_at: begin of the last attempt, RFC 3339, UTC; empty: not yet.
+        ended_at: end of the last attempt, RFC 3339, UTC; empty: not yet.
         exit_code: exit code of the last attempt; None: no attempt has ended.
         error: message of the error of the last attempt; empty: none.
-        footage, speech, actor: what was dubbed; None: not named.
+        footage: footage of the manifest.
+        speech: speech of the manifest; None: not named.
+        actor: actor of the manifest; None: not named.
         lines: lines of a scene: start, who speaks, and speech.
         output: path or URL of the video.
         output_sha256: digest of the video; empty: there is no video yet.

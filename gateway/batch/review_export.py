@@ -141,26 +141,32 @@ def _opentimelineio() -> Any:
 
 
 def _clip(otio: Any, shot: ReviewedShot) -> otio.schema.Clip:
-    record, decision, rate = shot.record, shot.decision, float(shot.rate or 0)
+    record, rate = shot.record, float(shot.rate or 0)
+    span = otio.opentime.TimeRange(otio.opentime.RationalTime(0, rate), otio.opentime.RationalTime(record.frames, rate))
+    media = otio.schema.ExternalReference(_one_line(record.output), span)
+    clip = otio.schema.Clip(name=record.id, media_reference=media, source_range=span)
+    clip.markers.append(decision_marker(otio, shot, shot.decision.frame or 0))
+    return clip
 
-    def span(begin: int, length: int) -> otio.opentime.TimeRange:
-        return otio.opentime.TimeRange(otio.opentime.RationalTime(begin, rate), otio.opentime.RationalTime(length, rate))
 
-    media = otio.schema.ExternalReference(_one_line(record.output), span(0, record.frames))
-    clip = otio.schema.Clip(name=record.id, media_reference=media, source_range=span(0, record.frames))
+def decision_marker(otio: Any, shot: ReviewedShot, frame: int) -> otio.schema.Marker:
+    """Return the marker of a decision, one frame long.
+
+    Args:
+        otio: the module `opentimelineio`.
+        frame: frame of the marker in the time of its clip's media.
+    """
+    rate, decision = float(shot.rate or 0), shot.decision
     said = {
         **decision.model_dump(mode="json", exclude_none=True),
-        "frame_rate": record.frame_rate or str(shot.rate),
+        "frame_rate": shot.record.frame_rate or str(shot.rate),
     }
-    clip.markers.append(
-        otio.schema.Marker(
-            name=marker_text(decision),
-            marked_range=span(decision.frame or 0, 1),
-            color=_COLOURS[decision.state],
-            metadata={"dubstage": said},
-        )
+    return otio.schema.Marker(
+        name=marker_text(decision),
+        marked_range=otio.opentime.TimeRange(otio.opentime.RationalTime(frame, rate), otio.opentime.RationalTime(1, rate)),
+        color=_COLOURS[decision.state],
+        metadata={"dubstage": said},
     )
-    return clip
 
 
 def marker_text(decision: Decision) -> str:

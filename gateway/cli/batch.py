@@ -40,6 +40,7 @@ from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli import options
 from gateway.cli.app import app, run_async
+from gateway.cli.batch_timeline import conform_batch, make_manifest
 from gateway.cli.batch_watch import (
     POLL_SECONDS,
     STATES,
@@ -723,6 +724,129 @@ def decisions(
 ) -> None:
     """Write the decisions about the shots of a batch to a file."""
     write_decisions(open_batches(options.gateway_settings()), name, kind, output)
+
+
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE", help="Frames per second, such as 25 or 23.976. EDLs need it, because they do not name their rate."
+    ),
+]
+VideoTrack = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Video track, by name or by number from the lowest. Default: the only one that has clips."),
+]
+
+
+@commands.command("from-timeline")
+def from_timeline(
+    timeline: Annotated[
+        Path, typer.Argument(metavar="TIMELINE", help="Timeline: a file that ends in .otio, .edl, .fcpxml or .aaf.")
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the manifest, the parts and the videos. The batch gets its name.")
+    ],
+    script: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[LANGUAGE=]FILE", help="Dubbing script: CSV, SRT, or DAPT and TTML. May be given several times."),
+    ] = None,
+    speech: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Sound files, such as 'rec/{language}/{id}.wav', with {language}, {id}, {speaker} and {number} of a line; "
+            "without a script with {clip} and {number} of a clip.",
+        ),
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LANGUAGE", help="Language to dub without a script (BCP 47). May be given several times."),
+    ] = None,
+    media: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder in which the media of the clips is looked for, by file name and reel. May be given several times. "
+            "Default: the paths of the timeline.",
+        ),
+    ] = None,
+    handles: Annotated[
+        int,
+        typer.Option(min=0, max=10_000, metavar="FRAMES", help="Frames before and after each clip, as far as the media has them."),
+    ] = 0,
+    rate: Rate = None,
+    track: VideoTrack = None,
+    face: Annotated[str, typer.Option(metavar="FACE", help="Face of lines without actor and face, as in a manifest.")] = "speaker",
+    actor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEAKER=ACTOR", help="Enrolled actor of a speaker of the script. May be given several times."),
+    ] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Option of all rows, as in a manifest. May be given several times."),
+    ] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Leave refused clips and lines out. Otherwise nothing is written if one is refused.")
+    ] = False,
+) -> None:
+    """Write a manifest from a timeline and dubbing scripts: one row for each clip and language that has a line."""
+    make_manifest(
+        timeline,
+        output=output,
+        rate=rate,
+        track=track,
+        scripts=script or [],
+        languages=language or [],
+        media=media or [],
+        speech=speech,
+        handles=handles,
+        face=face,
+        actors=actor or [],
+        defaults=changed_options(other or []),
+        leave_out=leave_out,
+    )
+
+
+@commands.command("conform")
+def conform_command(
+    name: Name,
+    timeline: Annotated[Path, typer.Argument(metavar="TIMELINE", help="Timeline of the batch, or a later cut of it.")],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="File to write, which ends in .otio, .edl (one language), .fcpxml or .aaf.")
+    ],
+    language: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LANGUAGE", help="Language of a new track. May be given several times. Default: all of the batch."),
+    ] = None,
+    approved: Annotated[bool, typer.Option("--approved", help="Take approved videos only.")] = False,
+    delivered: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Take the videos in this folder of `dubstage batch deliver`.")
+    ] = None,
+    rate: Rate = None,
+    track: VideoTrack = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File clips.json of the manifest. Default: two folders above the videos."),
+    ] = None,
+    leave_out: Annotated[
+        bool,
+        typer.Option("--leave-out", help="Leave clips without a usable video out. Otherwise nothing is written if one is missing."),
+    ] = False,
+) -> None:
+    """Write a timeline with the dubbed videos of a batch on a new video track for each language, with markers for decisions."""
+    conform_batch(
+        open_batches(options.gateway_settings()),
+        name,
+        timeline,
+        output=output,
+        rate=rate,
+        track=track,
+        languages=language or [],
+        approved=approved,
+        delivered=delivered,
+        clips=clips,
+        leave_out=leave_out,
+    )
 
 
 @commands.command("watch")

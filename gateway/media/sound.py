@@ -79,7 +79,15 @@ class SoundReader:
     for chunk in reader: ...
     """
 
-    def __init__(self, path: Path | str, *, track: int = 0, origin: Fraction | None = None, chunk_samples: int = 16384) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        track: int = 0,
+        origin: Fraction | None = None,
+        chunk_samples: int = 16384,
+        seek: bool = False,
+    ) -> None:
         """Open a sound track.
 
         Args:
@@ -87,12 +95,14 @@ class SoundReader:
             origin: time of sample 0 in the container, seconds: `info.video.start` for a video's own sound. Earlier sound is cut
                 off. Silence fills the time before later sound, and pauses. None: sample 0 is the first sample of the track.
             chunk_samples: length of chunks.
+            seek: whether PCM is read from shortly before `origin` on. The samples are the same. Sound of other codecs is always
+                decoded from its begin, because what a decoder gives may depend on what came before.
 
         Raises:
             MediaUnsupportedError: the file cannot be opened, has no such track, or the track has more channels or another sample
                 rate than the audio stage takes.
         """
-        self._path, self._track, self._origin, self._chunk = Path(path), track, origin, chunk_samples
+        self._path, self._track, self._origin, self._chunk, self._seek = Path(path), track, origin, chunk_samples, seek
         with open_input(self._path, field="audio") as container:
             stream = _track(container, self._path, track)
             context = stream.codec_context
@@ -165,6 +175,13 @@ class SoundReader:
                 expected += len(samples)
                 yield samples
 
+    def _skip(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
+        """Seek to a second before the origin, if samples are to be left out."""
+        if self._seek and self._origin is not None and stream.time_base and stream.codec_context.name.startswith("pcm_"):
+            ticks = int((self._origin - 1) / stream.time_base)
+            if ticks > (stream.start_time or 0):
+                container.seek(ticks, stream=stream)
+
     def _not_finite(self, samples: Float32, before: int) -> MediaUnsupportedError:
         number, channel = (int(found[0]) for found in np.nonzero(~np.isfinite(samples)))
         seconds = (before + number) / self.info.sample_rate_hz
@@ -178,6 +195,7 @@ class SoundReader:
         reached = DecodingProgress()
         with open_input(self._path, field="audio", only="sound") as container:
             stream = _track(container, self._path, self._track)
+            self._skip(container, stream)
             for frame in decoded_frames(container, stream, self._path, reached, field="audio"):
                 if frame.sample_rate != self.info.sample_rate_hz or frame.layout.nb_channels != self.info.channels:
                     raise broken_at(self._path, reached.seconds, "its sound changes rate or channels", field="audio")

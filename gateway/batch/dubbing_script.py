@@ -1,0 +1,281 @@
+"""Dubbing scripts: which line begins when on a timeline, in which language, who speaks it, and which sound file has its speech.
+
+| file            | times                                                                     | languages               |
+|-----------------|---------------------------------------------------------------------------|-------------------------|
+| `.csv`          | column `start`: timecode of the timeline, or seconds from its first frame | column `language`       |
+| `.srt`          | time from the first frame of the timeline                                 | LANGUAGE=FILE           |
+| `.ttml`, `.xml` | DAPT and TTML: time from the first frame of the timeline                  | `xml:lang` of each text |
+
+ttconv reads the times of SRT and TTML. It leaves out who speaks and the recorded sound of DAPT, which are read beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+from xml.etree import ElementTree
+
+from gateway.batch.timeline import Timeline, path_of_url, timecode_frames
+from gateway.safe_paths import bounded_bytes
+from services.common.errors import InvalidRequestError
+
+COLUMNS: Final = ("start", "language", "id", "speaker", "actor", "face", "speech", "text")
+"""Columns of a script in CSV. Only `start` is required."""
+_MOST_BYTES: Final = 32 << 20
+"""Largest script, bytes."""
+_TTML: Final = "{http://www.w3.org/ns/ttml}"
+_TTM: Final = "{http://www.w3.org/ns/ttml#metadata}"
+_DAPTM: Final = "{http://www.w3.org/ns/ttml/profile/dapt#metadata}"
+_XML: Final = "{http://www.w3.org/XML/1998/namespace}"
+_SPEAKER: Final = re.compile(r"\s*([^\W\d_a-z][^:a-z]{0,39}?)\s*:\s+")
+"""Name before a line of a subtitle, in capital letters: `ADA: Good morning`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptLine:
+    """One line of a dubbing script.
+
+    Attributes:
+        where: the line as messages name it, such as `de.srt: line 12`.
+        line_id: id of the line: that of the script, otherwise its number.
+        start: frame of the timeline at which the line begins, from its first frame; may be negative.
+        language: language of the speech (BCP 47).
+        speaker: name of the speaker; empty: not named.
+        actor: enrolled actor; empty: none is named.
+        face: face of the clip, as a manifest writes it; empty: the default.
+        speech: sound file; None: the script names none.
+        text: the words; may be empty.
+    """
+
+    where: str
+    line_id: str
+    start: int
+    language: str
+    speaker: str = ""
+    actor: str = ""
+    face: str = ""
+    speech: Path | None = None
+    text: str = ""
+
+
+def read_script(path: Path, language: str | None, timeline: Timeline) -> list[ScriptLine]:
+    """Read a dubbing script. Lines that are spoken off screen (DAPT: `onScreen` OFF) are left out. Blocks.
+
+    Args:
+        language: language of all lines; None: the script names the language of each line.
+        timeline: the timeline of the script.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, is no script, or a line has a mistake; or a package is not installed. The
+            message names file and line.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InvalidRequestError(f"{path}: a dubbing script ends in {', '.join(_READERS)}", field="script")
+    try:
+        content = bounded_bytes(path, _MOST_BYTES)
+    except OSError as problem:
+        raise InvalidRequestError(f"{path}: cannot be read: {problem.strerror or problem}", field="script") from problem
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise InvalidRequestError(f"{path}: not a text in UTF-8", field="script") from problem
+    lines = list(reader(path, text, language, timeline))
+    if not lines:
+        raise InvalidRequestError(f"{path}: the script has no line", field="script")
+    return lines
+
+
+def _wrong(where: object, problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{where}: {problem}", field="script")
+
+
+def _csv_lines(path: Path, text: str, language: str | None, timeline: Timeline) -> Iterator[ScriptLine]:
+    reader = csv.DictReader(io.StringIO(text))
+    columns = reader.fieldnames or []
+    unknown = [column for column in columns if column not in COLUMNS]
+    if "start" not in columns or unknown:
+        problem = f"unknown column {unknown[0]!r}" if unknown else "no column `start`"
+        raise _wrong(path, f"{problem}; the first line names columns out of {', '.join(COLUMNS)}")
+    for row in reader:
+        where = f"{path}: line {reader.line_num}"
+        if None in row:
+            raise _wrong(where, f"has more than {len(columns)} fields")
+        values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+        if not any(values.values()):
+            continue
+        spoken = values["language"] or language
+        if not spoken:
+            raise _wrong(where, "names no language: fill the column `language`, or give --script LANGUAGE=FILE")
+        yield ScriptLine(
+            where=where,
+            line_id=values["id"] or str(reader.line_num - 1),
+            start=_frame_of(values["start"], timeline, where),
+            language=spoken,
+            speaker=values["speaker"],
+            actor=values["actor"],
+            face=values["face"],
+            speech=path.parent / values["speech"] if values["speech"] else None,
+            text=values["text"],
+        )
+
+
+def _frame_of(text: str, timeline: Timeline, where: str) -> int:
+    """Return the frame of a time: a timecode of the timeline, or seconds from its first frame."""
+    if re.fullmatch(r"\d{1,6}(\.\d{1,9})?", text, re.ASCII):
+        return round(Fraction(text) * timeline.rate)
+    try:
+        return timecode_frames(text, timeline.rate) - timeline.start
+    except ValueError as problem:
+        raise _wrong(where, f"start: {problem}; give a timecode of the timeline, or seconds from its first frame") from None
+
+
+def _model(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except Exception as problem:
+        # ttconv raises errors of every kind for what it does not understand.
+        raise _wrong(path, f"ttconv cannot read it ({type(problem).__name__}: {str(problem)[:200]})") from problem
+
+
+def _ttconv(module: str) -> Any:
+    try:
+        import importlib
+
+        return importlib.import_module(f"ttconv.{module}")
+    except ModuleNotFoundError as problem:
+        raise InvalidRequestError(
+            f"scripts in SRT and TTML need the package {problem.name}, which is not installed here: pip install "
+            "'dubstage-suite[timelines]', or give a script in CSV",
+            field="script",
+        ) from problem
+
+
+def _paragraphs(model: Any) -> list[tuple[Any, Fraction | None]]:
+    """Return the paragraphs of a text in their order, with the time at which each begins, seconds."""
+    if (body := model.get_body()) is None:
+        return []
+    paragraph = _ttconv("model").P
+    found: list[tuple[Any, Fraction | None]] = []
+    for element in body.dfs_iterator():
+        if not isinstance(element, paragraph):
+            continue
+        # A begin counts from the begin of the element around it.
+        begin, timed, around = Fraction(0), False, element
+        while around is not None:
+            timed = timed or around.get_begin() is not None
+            begin += around.get_begin() or 0
+            around = around.parent()
+        found.append((element, begin if timed else None))
+    return found
+
+
+def _words(paragraph: Any) -> str:
+    model = _ttconv("model")
+    parts = [
+        element.get_text() if isinstance(element, model.Text) else " "
+        for element in paragraph.dfs_iterator()
+        if isinstance(element, model.Text | model.Br)
+    ]
+    return " ".join("".join(parts).split())
+
+
+def _srt_lines(path: Path, text: str, language: str | None, timeline: Timeline) -> Iterator[ScriptLine]:
+    if not language:
+        raise _wrong(path, "SRT names no language: give --script LANGUAGE=FILE")
+    model = _model(path, lambda: _ttconv("srt.reader").to_model(io.StringIO(text)))
+    for number, (paragraph, begin) in enumerate(_paragraphs(model), 1):
+        where = f"{path}: line {number}"
+        words = _words(paragraph)
+        named = _SPEAKER.match(words)
+        yield ScriptLine(
+            where=where,
+            line_id=str(number),
+            start=round((begin or 0) * timeline.rate),
+            language=language,
+            speaker=named[1] if named else "",
+            text=words[named.end() :] if named else words,
+        )
+
+
+def _ttml_lines(path: Path, text: str, language: str | None, timeline: Timeline) -> Iterator[ScriptLine]:
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as problem:
+        raise _wrong(path, f"not XML: {problem}") from problem
+    if root.tag != f"{_TTML}tt":
+        raise _wrong(path, "no TTML: its root element is not tt of http://www.w3.org/ns/ttml")
+    reader = _ttconv("imsc.reader")
+    timed = _paragraphs(_model(path, lambda: reader.to_model(ElementTree.ElementTree(root))))
+    written = list(_written(root))
+    if len(written) != len(timed):
+        raise _wrong(path, f"{len(written)} texts, of which ttconv reads {len(timed)}")
+    names = {agent.get(f"{_XML}id", ""): _agent_name(agent) for agent in root.iter(f"{_TTM}agent")}
+    for number, ((paragraph, begin), (element, around)) in enumerate(zip(timed, written, strict=True), 1):
+        where = f"{path}: text {number}"
+        event = next((one for one in around if one.get(f"{_XML}id")), None)
+        spoken = language or _inherited(around, f"{_XML}lang")
+        if _inherited(around, f"{_DAPTM}onScreen") == "OFF":
+            continue
+        if language and _inherited(around, f"{_XML}lang") not in (language, ""):
+            continue
+        if not spoken:
+            raise _wrong(where, "names no language (xml:lang): give --script LANGUAGE=FILE")
+        if begin is None:
+            raise _wrong(where, "has no begin, and neither has an element around it")
+        agents = [names.get(agent, agent) for agent in _inherited(around, f"{_TTM}agent").split()]
+        sound = next(iter(element.iter(f"{_TTML}audio")), None)
+        yield ScriptLine(
+            where=where,
+            line_id=(event.get(f"{_XML}id") if event is not None else None) or str(number),
+            start=round(begin * timeline.rate),
+            language=spoken,
+            speaker=" and ".join(agents),
+            speech=path.parent / path_of_url(file) if (file := _sound_file(sound)) else None,
+            text=_words(paragraph),
+        )
+
+
+def _written(root: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, Sequence[ElementTree.Element]]]:
+    """Yield each `p` of the body with the elements around it, itself first."""
+    body = root.find(f"{_TTML}body")
+    stack: list[tuple[ElementTree.Element, tuple[ElementTree.Element, ...]]] = [] if body is None else [(body, (root,))]
+    while stack:
+        element, above = stack.pop()
+        if element.tag == f"{_TTML}p":
+            yield element, (element, *above)
+            continue
+        stack += [(child, (element, *above)) for child in reversed(element)]
+
+
+def _inherited(around: Sequence[ElementTree.Element], name: str) -> str:
+    return next((value for element in around if (value := element.get(name)) is not None), "")
+
+
+def _agent_name(agent: ElementTree.Element) -> str:
+    names = [" ".join((name.text or "").split()) for name in agent.iter(f"{_TTM}name")]
+    return next((name for name in names if name), agent.get(f"{_XML}id", ""))
+
+
+def _sound_file(sound: ElementTree.Element | None) -> str:
+    """Return the file of a DAPT `audio` element: its `src`, or that of a `source` in it; empty: none."""
+    if sound is None:
+        return ""
+    sources = [sound.get("src"), *(source.get("src") for source in sound.iter(f"{_TTML}source"))]
+    return next((source for source in sources if source and not source.startswith("#")), "")
+
+
+_Reader = Callable[[Path, str, str | None, Timeline], Iterator[ScriptLine]]
+_READERS: Final[dict[str, _Reader]] = {
+    ".csv": _csv_lines,
+    ".srt": _srt_lines,
+    ".ttml": _ttml_lines,
+    ".dfxp": _ttml_lines,
+    ".xml": _ttml_lines,
+}

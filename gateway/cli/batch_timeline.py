@@ -1,0 +1,225 @@
+"""What `dubstage batch from-timeline` and `dubstage batch conform` do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.batch.changes import current_records
+from gateway.batch.conform import ConformRequest, conform, write_conformed
+from gateway.batch.dubbing_script import read_script
+from gateway.batch.manifest import batch_name, shots_by_line
+from gateway.batch.media import is_url
+from gateway.batch.reviews import present
+from gateway.batch.store import BatchStore
+from gateway.batch.timeline import clips_of, exact_rate, track_of
+from gateway.batch.timeline_files import check_output, read_timeline
+from gateway.batch.turnover import CLIPS, TurnoverRequest, plan_turnover, read_clips, write_turnover
+from gateway.cli.console import say, say_result, say_warning
+from gateway.cli.progress import StepProgress
+from services.common.errors import InvalidRequestError
+
+_SHOWN: Final = 50
+"""Most refused clips that are printed."""
+
+
+def rate_option(text: str | None) -> Fraction | None:
+    """Return the frame rate of the option --rate; None: the option is not given.
+
+    Raises:
+        InvalidRequestError: the text is no usual frame rate.
+    """
+    if text is None:
+        return None
+    try:
+        rate = exact_rate(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        rate = None
+    if rate is None:
+        raise InvalidRequestError(f"--rate {text[:40]!r}: give a frame rate, such as 25, 23.976 or 30000/1001", field="rate")
+    return rate
+
+
+def _pairs(texts: Sequence[str], option: str, expected: str) -> dict[str, str]:
+    """Return the pairs of an option such as --actor ADA=ada."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise InvalidRequestError(f"{option} {text[:80]!r}: give {expected}", field=option[2:])
+        found[name.strip()] = value.strip()
+    return found
+
+
+def make_manifest(
+    path: Path,
+    *,
+    output: Path,
+    rate: str | None,
+    track: str | None,
+    scripts: Sequence[str],
+    languages: Sequence[str],
+    media: Sequence[Path],
+    speech: str | None,
+    handles: int,
+    face: str,
+    actors: Sequence[str],
+    defaults: Mapping[str, Any],
+    leave_out: bool,
+) -> None:
+    """Write a manifest from a timeline, and print its path.
+
+    Args:
+        path: file of the timeline.
+        output: folder to write to. The batch gets the folder's name.
+        rate, track, media, speech, handles, face, defaults: as `TurnoverRequest`, as the user writes them.
+        scripts: files of scripts, or LANGUAGE=FILE.
+        languages: languages to dub without a script.
+        actors: SPEAKER=ACTOR each.
+        leave_out: whether refused clips are left out. Otherwise nothing is written if one is refused.
+
+    Raises:
+        InvalidRequestError: an option or a file is wrong, or clips are refused.
+        DubstageError: media cannot be read or parts cannot be written.
+    """
+    if not scripts and (speech is None or not languages):
+        raise InvalidRequestError("give --script FILE, or --speech PATTERN with --language LANGUAGE", field="script")
+    if scripts and languages:
+        raise InvalidRequestError("--language goes without --script: write --script LANGUAGE=FILE", field="language")
+    _check_defaults(defaults)
+    timeline = read_timeline(path, rate_option(rate))
+    lines = []
+    for script in scripts:
+        language, equals, name = script.partition("=")
+        lines += read_script(Path(name if equals else script), language.strip() if equals else None, timeline)
+    request = TurnoverRequest(
+        timeline=timeline,
+        clips=clips_of(timeline, track_of(timeline, track)),
+        lines=lines,
+        languages=languages,
+        media=media,
+        speech=speech,
+        handles=handles,
+        face=face,
+        actors=_pairs(actors, "--actor", "SPEAKER=ACTOR, such as ADA=ada"),
+        defaults=defaults,
+        folder=output,
+        name=batch_name(output.absolute().name, given=False),
+    )
+    with StepProgress() as progress:
+        turnover = plan_turnover(request, on_clip=lambda done: progress("clips", done, len(request.clips)))
+        _tell_refused(turnover.problems, leave_out=leave_out)
+        if not turnover.rows:
+            raise InvalidRequestError(f"{path}: no clip has a line: nothing was written", field="timeline")
+        manifest = write_turnover(turnover, on_clip=lambda done: progress("parts", done, turnover.clips))
+    say(f"{turnover.rows} rows of {turnover.clips} clips; {turnover.silent} clips have no line")
+    say(f"dub them with: dubstage batch submit {manifest}")
+    say_result(str(manifest))
+
+
+def _check_defaults(defaults: Mapping[str, Any]) -> None:
+    """Raise InvalidRequestError if options of all rows are wrong."""
+    if not defaults:
+        return
+    owned = {"language", "lines", "speech", "face", "actor"} & set(defaults)
+    if owned:
+        raise InvalidRequestError(f"--set {min(owned)}: the script and other options say it for each row", field="set")
+    content = f"{json.dumps({'defaults': dict(defaults)})}\n".encode()
+    _, mistakes = shots_by_line(content, told_as="--set", read=lambda _: [])
+    if mistakes:
+        first = mistakes[0]
+        raise InvalidRequestError(f"--set {first.field.removeprefix('defaults.')}: {first.text}", field="set")
+
+
+def _tell_refused(problems: Sequence[str], *, leave_out: bool) -> None:
+    """Print what is refused.
+
+    Raises:
+        InvalidRequestError: something is refused, and the user did not ask to leave such clips out.
+    """
+    if len(problems) == 1 and not leave_out:
+        raise InvalidRequestError(f"{problems[0]}; nothing was written: --leave-out goes on without it", field="timeline")
+    for problem in problems[:_SHOWN]:
+        (say_warning if leave_out else say)(f"left out: {problem}" if leave_out else problem)
+    if len(problems) > _SHOWN:
+        say(f"{len(problems) - _SHOWN} more are not shown")
+    if problems and not leave_out:
+        raise InvalidRequestError(
+            f"{len(problems)} clips and lines are refused; nothing was written: --leave-out goes on without them", field="timeline"
+        )
+
+
+def conform_batch(
+    store: BatchStore,
+    name: str,
+    path: Path,
+    *,
+    output: Path,
+    rate: str | None,
+    track: str | None,
+    languages: Sequence[str],
+    approved: bool,
+    delivered: Path | None,
+    clips: Path | None,
+    leave_out: bool,
+) -> None:
+    """Write a timeline with the dubbed videos of a batch, and print its path.
+
+    Args:
+        store: store of batches.
+        name: name of the batch.
+        path: file of the timeline.
+        output: file to write, in place of an older one.
+        rate, track: as for `make_manifest`.
+        languages: languages of the new tracks; empty: all of the batch.
+        approved: whether only approved videos are taken.
+        delivered: folder of `dubstage batch deliver`, whose videos are taken; None: the videos of the batch.
+        clips: the file `clips.json` of the manifest; None: it lies two folders above the videos.
+        leave_out: whether clips without a usable video are left out. Otherwise nothing is written if one is missing.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: an option or a file is wrong, or videos are missing.
+    """
+    check_output(output)
+    facts = store.facts(name)
+    records, _ = current_records(store, facts)
+    place = clips
+    if place is None:
+        video = store.manifest(name)[0].output
+        if is_url(video):
+            raise InvalidRequestError(
+                f"the videos of batch {name} are no files of this machine: give --clips {CLIPS}", field="clips"
+            )
+        place = Path(video).parents[2] / CLIPS if len(Path(video).parents) > 2 else Path(CLIPS)
+    dubbed = read_clips(place)
+    timeline = read_timeline(path, rate_option(rate))
+    chosen = list(dict.fromkeys(languages))
+    known = {language for clip in dubbed.clips for language in clip.rows}
+    is_edl = output.suffix.lower() == ".edl"
+    if is_edl and len(chosen or known) != 1:
+        raise InvalidRequestError(
+            f"an EDL holds one track: give --language with one of {', '.join(sorted(known))}", field="language"
+        )
+    conformed = conform(
+        ConformRequest(
+            timeline=timeline,
+            track=track_of(timeline, track),
+            dubbed=dubbed,
+            records={record.id: record for record in records},
+            decisions=present(records, store.last_decisions(name)),
+            languages=chosen,
+            approved=approved,
+            delivered=delivered,
+            whole_track=is_edl,
+        )
+    )
+    _tell_refused(conformed.problems, leave_out=leave_out)
+    if not conformed.clips:
+        raise InvalidRequestError(f"{path}: no clip has a video of batch {name}: nothing was written", field="timeline")
+    write_conformed(conformed, output)
+    say(f"{conformed.clips} clips on {len(conformed.tracks)} new tracks")
+    say_result(str(output))

@@ -1,0 +1,86 @@
+"""Dubbing scripts in CSV, SRT and DAPT: frames, languages, speakers and sound of their lines."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import opentimelineio as otio
+import pytest
+
+from gateway.batch.dubbing_script import read_script
+from gateway.batch.timeline import Timeline
+from services.common.errors import InvalidRequestError
+
+RATE = Fraction(30000, 1001)
+DAPT = """<?xml version="1.0"?>
+<tt xmlns="http://www.w3.org/ns/ttml" xmlns:ttp="http://www.w3.org/ns/ttml#parameter" xmlns:ttm="http://www.w3.org/ns/ttml#metadata"
+    xmlns:daptm="http://www.w3.org/ns/ttml/profile/dapt#metadata" xml:lang="en" ttp:frameRate="30"
+    ttp:frameRateMultiplier="1000 1001" ttp:timeBase="media" daptm:scriptType="dubbing" daptm:scriptRepresents="audio.dialogue">
+<head><metadata><ttm:agent type="character" xml:id="c1"><ttm:name type="alias">ADA</ttm:name></ttm:agent></metadata></head>
+<body>
+<div xml:id="e1" begin="3s" end="10s" ttm:agent="c1">
+  <p xml:lang="en">Hello<br/>there</p><p xml:lang="de" daptm:langSrc="en"><audio src="rec/e1.wav" type="audio/wave"/>Hallo</p></div>
+<div xml:id="e2" begin="00:00:12:15" end="20s" ttm:agent="c1"><p xml:lang="de" begin="1s" end="2s">Und?</p></div>
+<div xml:id="e3" begin="30s" end="31s" daptm:onScreen="OFF"><p xml:lang="de">Von fern</p></div>
+</body></tt>"""
+
+
+@pytest.fixture
+def timeline() -> Timeline:
+    return Timeline(Path("cut.edl"), otio.schema.Timeline("night"), RATE, 107_892, True)
+
+
+def lines_of(tmp_path: Path, name: str, text: str, timeline: Timeline, language: str | None = None) -> list[Any]:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return read_script(tmp_path / name, language, timeline)
+
+
+def test_csv_takes_timecodes_and_seconds(timeline: Timeline, tmp_path: Path) -> None:
+    text = "start,language,id,speaker,actor,face,speech,text\n01:00:01;15,de,a,ADA,ada,0,a.wav,Hallo\n\n2.5,fr,,,,,,\n"
+    one, two = lines_of(tmp_path, "s.csv", text, timeline)
+    assert (one.start, one.language, one.line_id, one.speaker, one.actor, one.face) == (45, "de", "a", "ADA", "ada", "0")
+    assert one.speech == tmp_path / "a.wav"
+    assert (two.start, two.language, two.line_id, two.speech) == (75, "fr", "3", None)
+
+
+def test_srt_has_the_language_of_its_option_and_speakers_in_capitals(timeline: Timeline, tmp_path: Path) -> None:
+    text = "1\n00:00:01,000 --> 00:00:02,500\nADA: Hallo\ndu\n\n2\n01:00:00,000 --> 01:00:01,000\nNun: so\n"
+    one, two = lines_of(tmp_path, "s.srt", text, timeline, "de")
+    assert (one.start, one.speaker, one.text, one.language) == (30, "ADA", "Hallo du", "de")
+    # An hour of real time has 107,892.1 frames.
+    assert (two.start, two.speaker, two.text) == (107_892, "", "Nun: so")
+
+
+def test_dapt_has_speakers_sounds_and_languages(timeline: Timeline, tmp_path: Path) -> None:
+    """Lines off screen are left out: no mouth speaks them."""
+    english, german, later = lines_of(tmp_path, "s.ttml", DAPT, timeline)
+    assert [(line.language, line.speaker, line.start, line.line_id) for line in (english, german, later)] == [
+        ("en", "ADA", 90, "e1"),
+        ("de", "ADA", 90, "e1"),
+        # 12 s and 15 frames of 29.97, and a second.
+        ("de", "ADA", 12 * 30 + 15 + 30, "e2"),
+    ]
+    assert (english.text, german.speech) == ("Hello there", tmp_path / "rec" / "e1.wav")
+    assert [line.line_id for line in lines_of(tmp_path, "s.ttml", DAPT, timeline, "de")] == ["e1", "e2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("s.csv", "begin\n1\n", "unknown column 'begin'"),
+        ("s.csv", "start\n1\n", "line 2: names no language"),
+        ("s.csv", "start,language\n01:01:00;00,de\n", "line 2: start: 01:01:00;00 does not exist"),
+        ("s.csv", "start,language\n-1,de\n", "line 2: start"),
+        ("s.csv", "start,language\n1,de,x\n", "has more than 2 fields"),
+        ("s.csv", "start,language\n", "has no line"),
+        ("s.srt", "1\n00:00:01,000 --> 00:00:02,000\na\n", "SRT names no language"),
+        ("s.ttml", "<tt/>", "no TTML"),
+        ("s.ttml", "<tt", "not XML"),
+        ("s.txt", "", "a dubbing script ends in .csv, .srt"),
+    ],
+)
+def test_mistakes_name_file_and_line(name: str, text: str, message: str, timeline: Timeline, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        lines_of(tmp_path, name, text, timeline)

@@ -1,0 +1,127 @@
+"""EDLs of CMX 3600: what programs write is read to the frame, and what is written is read back."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.edl import edl_text
+from gateway.batch.timeline import Timeline, clips_of, track_of
+from gateway.batch.timeline_files import read_timeline
+from services.common.errors import InvalidRequestError
+
+DROP, NTSC = Fraction(30000, 1001), Fraction(24000, 1001)
+
+
+def read(tmp_path: Path, text: str, rate: Fraction = DROP) -> Timeline:
+    (tmp_path / "cut.edl").write_text(text)
+    return read_timeline(tmp_path / "cut.edl", rate)
+
+
+def event(number: int, kind: str, source: str, record: str, reel: str = "A001") -> str:
+    return f"{number:03d}  {reel:<8} V     {kind:<8} {source} {record}\n"
+
+
+def test_fcm_makes_timecodes_with_colons_drop_frame(tmp_path: Path) -> None:
+    """Some programs write drop frame in the line FCM alone. A minute later, two numbers are left out."""
+    text = "FCM: DROP FRAME\n" + event(1, "C", "01:00:00:00 01:00:02:00", "10:01:00:02 10:01:02:02")
+    found = read(tmp_path, text)
+    (clip,) = clips_of(found, track_of(found, None))
+    assert (found.start, found.drop, clip.source, clip.drop) == (10 * 107_892 + 1800, True, 107_892, True)
+    assert found.label(0) == "10:01:00;02"
+    plain = read(tmp_path, text.replace("DROP", "NON-DROP"))
+    (clip,) = clips_of(plain, track_of(plain, None))
+    assert (plain.start, plain.drop, clip.source) == (10 * 108_000 + 1802, False, 108_000)
+
+
+def test_sources_and_record_may_differ_in_drop_frame(tmp_path: Path) -> None:
+    text = "FCM: DROP FRAME\n" + event(1, "C", "01:00:00:00 01:00:02:00", "10:00:00;00 10:00:02;00")
+    found = read(tmp_path, text)
+    (clip,) = clips_of(found, track_of(found, None))
+    assert (clip.source, clip.drop, found.drop) == (108_000, False, True)
+    assert "01:00:00:00 01:00:02:00 10:00:00;00 10:00:02;00" in edl_text(found, track_of(found, None))
+
+
+def test_dissolves_black_and_gaps(tmp_path: Path) -> None:
+    text = (
+        event(1, "C", "00:00:00:00 00:00:00:00", "01:00:00:00 01:00:00:00", "BL")
+        + event(1, "D    006", "01:00:00:00 01:00:02:00", "01:00:00:00 01:00:02:00")
+        + event(2, "C", "01:00:02:00 01:00:02:00", "01:00:02:00 01:00:02:00")
+        + event(2, "W001 012", "02:00:00:00 02:00:01:00", "01:00:02:00 01:00:03:00", "A002")
+        + event(3, "C", "03:00:00:00 03:00:01:00", "01:00:04:00 01:00:05:00", "A003")
+        + event(4, "C", "00:00:00:00 00:00:01:00", "01:00:05:00 01:00:06:00", "BL")
+    )
+    found = read(tmp_path, text, NTSC)
+    clips = clips_of(found, track_of(found, None))
+    assert [(clip.record.start, len(clip.record), clip.before, clip.after) for clip in clips] == [
+        (0, 48, 0, 12),
+        (48, 24, 0, 0),
+        (96, 24, 0, 0),
+    ]
+    written = edl_text(found, track_of(found, None))
+    words = " ".join(written.split())
+    assert "001 BL V C 00:00:00:00 00:00:00:00 01:00:00:00 01:00:00:00 001 A001 V D 006 01:00:00:00" in words
+    assert "002 A002 V W001 012 02:00:00:00 02:00:01:00 01:00:02:00 01:00:03:00" in words
+    again = read(tmp_path, written, NTSC)
+    assert clips_of(again, track_of(again, None)) == clips
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("M2   A001       048.0                01:00:00:00\n", "its speed is 200 %"),
+        ("M2   A001      -024.0                01:00:00:00\n", "its speed is -100 %"),
+        ("M2   A001       000.0                01:00:00:00\n", "it is a freeze frame"),
+        ("M2   A001       023.9                01:00:00:00\n", ""),
+        ("* FROM CLIP NAME: sh010\n", ""),
+    ],
+)
+def test_speeds_of_unchanged_length(lines: str, reason: str, tmp_path: Path) -> None:
+    text = event(1, "C", "01:00:00:00 01:00:02:00", "10:00:00:00 10:00:02:00") + lines
+    found = read(tmp_path, text, NTSC)
+    (clip,) = clips_of(found, track_of(found, None))
+    assert reason in clip.refused
+    assert bool(reason) == bool(clip.refused)
+
+
+def test_lengths_that_differ_without_a_speed_are_refused_alone(tmp_path: Path) -> None:
+    text = event(1, "C", "01:00:00:00 01:00:02:01", "10:00:00:00 10:00:02:00") + event(
+        2, "C", "01:00:00:00 01:00:02:00", "10:00:02:00 10:00:04:00"
+    )
+    found = read(tmp_path, text, NTSC)
+    one, two = clips_of(found, track_of(found, None))
+    assert one.refused == "its source has 49 frames, its place in the timeline 48, and no line M2 says its speed"
+    assert not two.refused
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (event(1, "C", "01:01:00;00 01:01:02;00", "10:00:00;00 10:00:02;00"), "event 001: 01:01:00;00 does not exist at 29.97"),
+        (event(1, "C", "01:00:00:31 01:00:02:00", "10:00:00:00 10:00:02:00"), "01:00:00:31 is no timecode at 29.97"),
+        ("001 A001 V C 01:00:00:00\n", "cut.edl:1: no event of CMX 3600"),
+        ("TITLE: night\n", "has no video event"),
+        (event(1, "C", "01:00:00:00 01:00:00:00", "10:00:00:00 10:00:00:00"), "event 001 has no frame"),
+        (
+            event(1, "C", "01:00:00:00 01:00:02:00", "10:00:00:00 10:00:02:00")
+            + event(2, "C", "01:00:00:00 01:00:02:00", "10:00:01:00 10:00:03:00"),
+            "event 002 begins before the event before it ends",
+        ),
+    ],
+)
+def test_lists_that_cannot_be_read(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        read(tmp_path, text)
+
+
+def test_sound_is_left_out_and_names_are_found(tmp_path: Path) -> None:
+    text = (
+        event(1, "C", "01:00:00:00 01:00:02:00", "10:00:00:00 10:00:02:00").replace(" V ", " AA/V ")
+        + "* FROM CLIP NAME:  sh010\n* SOURCE FILE: A001C003.MOV\n"
+        + event(2, "C", "01:00:00:00 01:00:02:00", "10:00:02:00 10:00:04:00").replace(" V ", " A ")
+    )
+    found = read(tmp_path, text, Fraction(25))
+    (clip,) = clips_of(found, track_of(found, None))
+    assert (clip.name, clip.files, clip.reels) == ("sh010", ("A001C003.MOV",), ("A001",))

@@ -1,0 +1,178 @@
+"""Media of clips: found by name and reel, exact in the media's own time, or refused with both sides named."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import opentimelineio as otio
+import pytest
+
+from gateway.batch.dubbing_script import ScriptLine
+from gateway.batch.timeline import Clip, Timeline
+from gateway.batch.turnover import TurnoverRequest, plan_turnover, read_clips, write_turnover
+from gateway.media.parts import timecode_of
+from gateway.media.probe import probe
+from services.common.errors import InvalidRequestError
+from tests.unit.batch.painted import paint_video, painted_numbers, write_speech
+
+RATE = Fraction(25)
+HOUR = 90_000
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint_video(tmp_path_factory.mktemp("media") / "A001C003_0101.mov", 60, RATE, timecode="01:00:00:00", sound=False)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video without a timecode."""
+    return paint_video(tmp_path_factory.mktemp("plain") / "plain.mov", 60, RATE, sound=False)
+
+
+CLIP = Clip(
+    number=1,
+    name="sh010",
+    place=0,
+    record=range(10),
+    source=HOUR + 20,
+    before=0,
+    after=0,
+    media=None,
+    drop=None,
+    files=(),
+    reels=(),
+    refused="",
+)
+
+
+def request_of(tmp_path: Path, folder: Path, clip: Clip, **more: Any) -> TurnoverRequest:
+    speech = write_speech(tmp_path / "line.wav", 0.1)
+    line = ScriptLine("s.csv: line 2", "1", 2, "de", speech=speech)
+    given = {
+        "timeline": Timeline(tmp_path / "cut.edl", otio.schema.Timeline("night"), RATE, HOUR, False),
+        "clips": [clip],
+        "lines": [line],
+        "languages": (),
+        "media": [folder],
+        "speech": None,
+        "handles": 4,
+        "face": "speaker",
+        "actors": {},
+        "defaults": {},
+        "folder": tmp_path / "night",
+        "name": "night",
+    }
+    return TurnoverRequest(**{**given, **more})
+
+
+def made(request: TurnoverRequest) -> Path:
+    """The part of the only clip."""
+    turnover = plan_turnover(request)
+    assert turnover.problems == ()
+    write_turnover(turnover)
+    (part,) = (request.folder / "parts").iterdir()
+    return part
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"files": ("file:///Volumes/X/A001C003_0101.mov",)},
+        {"files": ("C:\\X\\a001c003_0101.MOV",)},
+        {"files": ("A001C003_0101.mxf",)},
+        {"reels": ("A001C003_0101",)},
+        {"reels": ("A001C003",)},
+        {"name": "A001C003_0101.mov"},
+    ],
+)
+def test_media_is_found_by_its_names(names: dict[str, Any], video: Path, tmp_path: Path) -> None:
+    part = made(request_of(tmp_path, video.parent, replace(CLIP, **names)))
+    assert painted_numbers(part) == list(range(16, 34))
+    assert timecode_of(probe(part)) == "01:00:00:16"
+    (found,) = read_clips(tmp_path / "night" / "clips.json").clips
+    assert (found.start, found.frames, found.source, found.length) == (HOUR + 16, 18, HOUR + 20, 10)
+
+
+@pytest.mark.parametrize(
+    ("stated", "source", "first"),
+    [
+        (range(HOUR, HOUR + 60), HOUR + 20, 16),
+        # The timeline knows a part of the media.
+        (range(HOUR + 10, HOUR + 40), HOUR + 20, 16),
+        # The timeline counts the media from 0, and the file states a timecode.
+        (range(60), 20, 16),
+    ],
+)
+def test_the_time_of_the_media(stated: range, source: int, first: int, video: Path, tmp_path: Path) -> None:
+    clip = replace(CLIP, files=(video.name,), media=stated, source=source)
+    assert painted_numbers(made(request_of(tmp_path, video.parent, clip)))[0] == first
+
+
+@pytest.mark.parametrize(("stated", "source"), [(None, 20), (range(60), 20), (range(30), 20), (range(HOUR, HOUR + 60), HOUR + 20)])
+def test_media_without_a_timecode(stated: range | None, source: int, plain: Path, tmp_path: Path) -> None:
+    clip = replace(CLIP, files=(plain.name,), media=stated, source=source)
+    part = made(request_of(tmp_path, plain.parent, clip))
+    assert painted_numbers(part)[0] == 16
+    assert timecode_of(probe(part)) == ("01:00:00:16" if source > HOUR else "00:00:00:16")
+
+
+def test_handles_end_with_the_media_and_transitions_need_theirs(video: Path, tmp_path: Path) -> None:
+    clip = replace(CLIP, files=(video.name,), source=HOUR + 2, record=range(55))
+    assert painted_numbers(made(request_of(tmp_path, video.parent, clip, handles=2))) == list(range(59))
+    late = replace(clip, after=6)
+    (problem,) = plan_turnover(request_of(tmp_path, video.parent, late)).problems
+    assert problem.startswith(
+        "clip 1 (sh010) at 01:00:00:00: it needs with its transitions 01:00:00:02 to 01:00:02:13, and its media "
+    )
+    assert problem.endswith("has 01:00:00:00 to 01:00:02:10")
+
+
+def test_a_clip_of_all_frames_is_its_media(video: Path, tmp_path: Path) -> None:
+    clip = replace(CLIP, files=(video.name,), source=HOUR, record=range(60))
+    request = request_of(tmp_path, video.parent, clip)
+    write_turnover(plan_turnover(request))
+    assert list((tmp_path / "night" / "parts").iterdir()) == []
+    assert str(video) in (tmp_path / "night" / "night.jsonl").read_text()
+
+
+def test_contradictions_are_refused(video: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    for day in ("a", "b"):
+        (folder / day).mkdir(parents=True)
+        shutil.copy(video, folder / day)
+
+    def problem(clip: Clip, **more: Any) -> str:
+        (found,) = plan_turnover(request_of(tmp_path, folder, clip, **more)).problems
+        return found
+
+    clip = replace(CLIP, files=(video.name,))
+    assert "two files may be its media" in problem(clip)
+    (folder / "b" / video.name).unlink()
+    assert "has 25 frames per second, and the timeline 24" in problem(
+        clip, timeline=Timeline(tmp_path / "cut.edl", otio.schema.Timeline("night"), Fraction(24), 86_400, False)
+    )
+    contradicting = replace(clip, media=range(50), source=20)
+    assert "the timeline says that its media has 00:00:00:00 to 00:00:02:00, and" in problem(contradicting)
+    assert "is not there: give --media FOLDER" in problem(replace(clip, files=("/none/a.mov",)), media=[])
+    assert "s.csv: line 2: no clip of the track is shown while the line is spoken" in problem(replace(clip, record=range(500, 510)))
+    assert not (tmp_path / "night").exists()
+
+
+def test_patterns_of_speech(video: Path, tmp_path: Path) -> None:
+    clip = replace(CLIP, files=(video.name,))
+    line = ScriptLine("s.csv: line 2", "7", 2, "de", speaker="ADA")
+    write_speech(tmp_path / "de" / "ADA_7.wav", 0.1)
+    pattern = str(tmp_path / "{language}" / "{speaker}_{id}.wav")
+    turnover = plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line], speech=pattern, actors={"ADA": "ada"}))
+    assert (turnover.problems, turnover.rows) == ((), 1)
+    assert '"actor": "ada"}' in write_turnover(turnover).read_text()
+    (problem,) = plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line])).problems
+    assert problem == "s.csv: line 2: names no speech file: fill the column `speech`, or give --speech PATTERN"
+    for wrong in ("{take}.wav", "{id", "{0}.wav", "{id.real}"):
+        with pytest.raises(InvalidRequestError, match=r"the fields of a pattern are \{language\}, \{id\}"):
+            plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line], speech=wrong))
