@@ -270,3 +270,37 @@ def test_watermark_changes_face_luma_only(video: Path, plain: Path, footage: Pat
     assert 0 < squares / (len(frames) * int(dubbed.sum())) < 255**2 / 10**4.5
     for marked, unmarked in zip(decoded(video), decoded(plain), strict=True):
         assert all(np.array_equal(one, other) for one, other in zip(marked[1:], unmarked[1:], strict=True))
+
+
+@pytest.mark.long
+def test_live_stream_is_marked(
+    host: StageHost,
+    footage: Path,
+    settings: GatewaySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The recording's manifest names the stream's mark, which ten seconds at half the size and crf 28 still tell."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
+    recording = tmp_path / "stream.mp4"
+    assert run(["actor", "create", "driver", str(footage), "--no-personalize"]) == 0
+    assert run(["live", "driver", "--audio", str(SPEECH), "-o", str(recording), "--fast"]) == 0
+    code, printed = _inspected(recording, settings, monkeypatch, capsys)
+    assert (code, "of this video" in printed) == (0, True)
+    dub = verdict_of(recording).dub
+    assert dub is not None
+    with av.open(str(recording)) as video, av.open(str(tmp_path / "half.mp4"), "w") as output:
+        old = video.streams.video[0]
+        stream = output.add_stream("libx264", rate=25, options={"crf": "28"})
+        stream.width, stream.height, stream.pix_fmt = old.width // 2, old.height // 2, "yuv420p"
+        for number, picture in enumerate(islice(video.decode(old), 250)):
+            small = picture.reformat(stream.width, stream.height, "yuv420p", interpolation="AREA")
+            small.pts, small.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(small))
+        output.mux(stream.encode())
+    key = own_watermark_key(settings)
+    assert key is not None
+    found = _found(host, tmp_path / "half.mp4", key)
+    assert found.found
+    assert str(found.payload) == dub.watermark
