@@ -37,13 +37,18 @@ def _learning(method: Method, *, skip: bool) -> Sequence[StepCost]:
     Args:
         skip: whether the networks stay as they are.
     """
+    bank = StepCost("enrol bank", megapixel_ms=13.0)
+    # A neural texture is adapted with the identity's expressions before the bank is built.
+    fitted = (
+        (StepCost("enrol identity", fixed_s=4.6), StepCost("enrol coefficients", frame_ms=68.0), bank)
+        if method.adapts_neural_texture
+        else (bank, StepCost("enrol identity", fixed_s=2.4 if method.needs_identity else 0.0))
+    )
     return (
         StepCost("enrol style", fixed_s=0.1),
-        StepCost("enrol identity", fixed_s=4.1 if method.needs_identity else 0.0),
-        StepCost("enrol coefficients", frame_ms=68.0 if method.adapts_neural_texture else 0.0),
-        StepCost("enrol bank", megapixel_ms=13.0),
+        *fitted,
         StepCost("enrol motion", fixed_s=0.0 if skip else 0.2),
-        StepCost("enrol renderer", fixed_s=(1.6 if method.adapts_neural_texture else 0.1) if skip else 49.0),
+        StepCost("enrol renderer", fixed_s=49.0 if not skip else 1.8 if method.needs_identity else 0.1),
     )
 
 
