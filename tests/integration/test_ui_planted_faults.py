@@ -129,8 +129,8 @@ def flicker(mouths: Mouths) -> Picture:
         area = skin_beside_lips(mouths.points(number).astype(np.float32)) | (lips(mouths.points(number), 8) > 0)
         # No edge where the box ends.
         area[[0, -1]] = area[:, [0, -1]] = False
-        area = cv2.erode(area.astype(np.float32), np.ones((19, 19), np.uint8), borderValue=0)
-        weight = cv2.GaussianBlur(area, (0, 0), 3.0)
+        inner = cv2.erode(area.astype(np.float32), np.ones((19, 19), np.uint8), borderValue=0)
+        weight = cv2.GaussianBlur(inner, (0, 0), 3.0)
         return mouths.drawn(number, picture, mouths.box(number, picture) * (1.06 if number % 2 else 1.0), weight)
 
     return draw
