@@ -196,6 +196,9 @@ def shown_shot(views: BatchViews, batch: str, shot_id: str, told: Told) -> pb.Sh
     message, record, shot = shots_of_rows(store, view, [row], told)[0]
     message.quality.CopyFrom(_quality_message(shot.quality))
     message.options.CopyFrom(_options_message(shot.with_options(store.options(batch, row))))
+    if (earlier := store.earlier(batch, shot_id)) is not None:
+        options = _options_message(store.shots(batch, [row])[0].with_options(earlier.options))
+        message.earlier.CopyFrom(pb.EarlierVideo(output_uri=told(earlier.place), output_sha256=earlier.sha256, options=options))
     message.reviews.extend(map(_review_message, store.decisions(batch, shot_id)))
     message.risk_reasons.extend(map(told, reasons_of(record)))
     return message

@@ -37,13 +37,18 @@ def _learning(method: Method, *, skip: bool) -> Sequence[StepCost]:
     Args:
         skip: whether the networks stay as they are.
     """
+    bank = StepCost("enrol bank", megapixel_ms=13.0)
+    # A neural texture is adapted with the identity's expressions before the bank is built.
+    fitted = (
+        (StepCost("enrol identity", fixed_s=4.6), StepCost("enrol coefficients", frame_ms=68.0), bank)
+        if method.adapts_neural_texture
+        else (bank, StepCost("enrol identity", fixed_s=2.4 if method.needs_identity else 0.0))
+    )
     return (
-        StepCost("enrol style", frame_ms=5.0),
-        StepCost("enrol identity", fixed_s=4.1 if method.needs_identity else 0.0),
-        StepCost("enrol coefficients", frame_ms=68.0 if method.adapts_neural_texture else 0.0),
-        StepCost("enrol bank", megapixel_ms=13.0),
+        StepCost("enrol style", fixed_s=0.1),
+        *fitted,
         StepCost("enrol motion", fixed_s=0.0 if skip else 0.2),
-        StepCost("enrol renderer", fixed_s=0.1 if skip else 74.0),
+        StepCost("enrol renderer", fixed_s=49.0 if not skip else 1.8 if method.needs_identity else 0.1),
     )
 
 
@@ -83,7 +88,7 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
         StepCost("insides", fixed_s=2.3, frame_ms=3.3),
         StepCost("dub", frame_ms=written, megapixel_ms=12.2),
         StepCost("upload", fixed_s=0.1),
-        *([StepCost("report", frame_ms=28.0, megapixel_ms=30.0)] if report else []),
+        *([StepCost("report", frame_ms=28.0, megapixel_ms=30.0, counts_frames=False)] if report else []),
     )
 
 

@@ -243,7 +243,7 @@ def begin_anew(
     ids: Sequence[str],
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
-    """Let shots of a batch wait again, and return their ids; without ids, all in TO_RETRY.
+    """Let shots of a batch wait again, and return their ids; without ids, all in TO_RETRY. Their videos are kept.
 
     Args:
         settings: settings of the process.
@@ -259,6 +259,7 @@ def begin_anew(
     chosen = to_retry(store, name, ids)
     # A submission that runs now has its list of shots, and would not see that some begin anew.
     with batch_lock(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
+        store.keep_videos(name, chosen)
         if options:
             # The options come first: the worker that finds the new record reads them.
             store.set_options(name, chosen[0], options)
@@ -317,13 +318,14 @@ def retry_in_cluster(
     from gateway.batch.kubernetes import open_engine_of
 
     engine = open_engine_of(store.facts(name))
+    store.keep_videos(name, to_retry(store, name, ids))
     if options:
         store.set_options(name, ids[0], options)
     return engine.retry(store, name, tuple(ids), workers=workers)
 
 
 def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool = False) -> None:
-    """Remove a batch whose shots have all ended: rows, records, pictures, and its Jobs in a cluster. The videos stay.
+    """Remove a batch whose shots have all ended: rows, records, pictures, earlier videos, and its Jobs in a cluster. Videos stay.
 
     A removal that was cut is completed.
 
@@ -491,10 +493,12 @@ def _unix_time(text: str) -> float:
 
 PICTURE: Final = "batch picture"
 """Kind of the pictures of shots in receipts."""
+EARLIER: Final = "earlier video"
+"""Kind of the videos that retries have replaced in receipts."""
 
 
 class BatchPictures:
-    """Pictures of people in the store of batches. All methods block.
+    """Pictures and earlier videos of people in the store of batches. All methods block.
 
     Rows and records stay: they hold the actor's id, paths and figures, and nothing of the person's footage. The videos belong to
     whoever ordered the shots.
@@ -512,19 +516,23 @@ class BatchPictures:
         self._store = store
 
     def forget(self, actor_id: str) -> Mapping[str, set[str]]:
-        """Remove the pictures of all shots of an actor, and return their SHA-256, hexadecimal."""
+        """Remove pictures and earlier videos of all shots of an actor, and return their SHA-256 by kind, hexadecimal."""
         found: set[str] = set()
+        videos: set[str] = set()
         for name, shots in self._shots(actor_id):
+            videos |= {video.sha256 for video in self._store.all_earlier(name, shots).values()}
+            self._store.remove_earlier(name, shots)
             found |= {hashlib.sha256(jpeg).hexdigest() for jpeg in self._store.thumbnails(name, shots).values()}
             self._store.remove_thumbnails(name, shots)
-        return {PICTURE: found}
+        return {PICTURE: found, **({EARLIER: videos} if videos else {})}
 
     def left(self, actor_id: str) -> tuple[int, Sequence[str]]:
-        """Return the number of the actor's shots, and the pictures of them that are still there."""
+        """Return the number of the actor's shots, and their pictures and earlier videos that are still there."""
         number, left = 0, []
         for name, shots in self._shots(actor_id):
             number += len(shots)
             left += [f"picture of shot {shot} of batch {name}" for shot in self._store.thumbnails(name, shots)]
+            left += [f"earlier video of shot {shot} of batch {name}" for shot in self._store.all_earlier(name, shots)]
         return number, left
 
     def _shots(self, actor_id: str) -> list[tuple[str, list[str]]]:

@@ -6,6 +6,7 @@
     NAME/shots/ID.jpg       picture of the video
     NAME/cancelled/ID       empty file: the shot is cancelled
     NAME/options/ID.json    options of the shot that were changed since the batch was submitted
+    NAME/earlier/ID.json    the video that the last retry has replaced, which lies beside the shot's video (EarlierVideo)
     NAME/decisions/ID~NUMBER~TIME~TOKEN.json    decision of a person about the shot (Decision)
     NAME/index.json         facts for lists (gateway/batch/index.py), which may be missing or old
 
@@ -29,8 +30,9 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gateway.batch.manifest import Manifest, shots_of
+from gateway.batch.media import local_path
 from gateway.batch.reviews import Decision
-from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, BatchName, EarlierVideo, ShotRecord, ShotSpec, ShotState
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
@@ -311,6 +313,22 @@ def options_path(name: str, shot_id: str) -> str:
     return f"{name}/options/{shot_id}.json"
 
 
+def earlier_path(name: str, shot_id: str) -> str:
+    """Return the path of what is known of a shot's earlier video (EarlierVideo)."""
+    return f"{name}/earlier/{shot_id}.json"
+
+
+_EARLIER: Final = ".earlier-"
+_MOST_EARLIER_BYTES: Final = 1 << 30
+"""Size of the largest video that a retry keeps."""
+
+
+def place_of_earlier(output: str) -> str:
+    """Return the path of the earlier video of a shot, beside the shot's video."""
+    folder, slash, name = output.rpartition("/")
+    return f"{folder}{slash}{_EARLIER}{name}"
+
+
 def decision_path(name: str, decision: Decision) -> str:
     """Return the path of a decision. Paths of a shot sort in the order of its decisions."""
     time = "".join(filter(str.isdigit, decision.decided_at))
@@ -349,7 +367,7 @@ def damaged(place: str, problem: ValueError) -> ArtefactCorruptError:
     first = problem.errors()[0] if isinstance(problem, ValidationError) else None
     where = "" if first is None else f" ({'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']})"
     # A batch without its facts or its rows cannot be used.
-    alone = any(f"/{folder}/" in place for folder in ("shots", "decisions", "options"))
+    alone = any(f"/{folder}/" in place for folder in ("shots", "decisions", "options", "earlier"))
     remove = "remove the file" if alone else f"remove the folder {place.rpartition('/')[0]}"
     return ArtefactCorruptError(f"{place} is damaged{where}: restore the file from a backup, or {remove}", resource=place)
 
@@ -549,15 +567,21 @@ class BatchStore:
     def has_written(self, place: str) -> bool:
         """Return whether a shot of a batch has written the video that lies at a path or URL now.
 
-        The rows of all batches are searched as text: a row is read only if it names the place.
+        The rows of all batches are searched as text: a row is read only if it names the place. The earlier video of a shot counts
+        too.
         """
-        named = json.dumps(place).encode("ascii")
+        folder, slash, file = place.rpartition("/")
+        output = f"{folder}{slash}{file.removeprefix(_EARLIER)}"
+        named = json.dumps(output).encode("ascii")
         for facts in self.batches():
             content = self._folder.read(manifest_path(facts.name)) or b""
             if named not in content:
                 continue
             for shot in shots_of(b"\n".join(line for line in content.splitlines() if named in line)):
-                if shot.output == place and self.record(facts.name, shot.id).state in WRITTEN:
+                if shot.output != output:
+                    continue
+                kept = output != place and self.earlier(facts.name, shot.id) is not None
+                if kept or (output == place and self.record(facts.name, shot.id).state in WRITTEN):
                     return True
         return False
 
@@ -645,6 +669,61 @@ class BatchStore:
         self._folder.remove_all([thumbnail_path(name, shot_id) for shot_id in kept])
         return len(kept)
 
+    def keep_videos(self, name: str, shot_ids: Sequence[str]) -> None:
+        """Keep the present videos of shots that are dubbed again, each in place of the shot's earlier video.
+
+        A video is a further name of the same file, so that nothing is copied. Videos in a bucket, on a file system without hard
+        links, or larger than `_MOST_EARLIER_BYTES` are not kept.
+
+        Raises:
+            BatchNotFoundError: the batch has no shot of one of the ids.
+        """
+        for record in self.records_of(name, shot_ids):
+            output = local_path(record.output)
+            if record.state not in WRITTEN or output is None:
+                continue
+            self.remove_earlier(name, [record.id])
+            place = place_of_earlier(output)
+            try:
+                if os.path.islink(output) or os.path.getsize(output) > _MOST_EARLIER_BYTES:
+                    continue
+                with suppress(FileNotFoundError):
+                    os.unlink(place)
+                os.link(output, place)
+            except OSError:
+                # The video is gone, or the file system cannot keep it: the retry is what the user asked for.
+                continue
+            kept = EarlierVideo(place=place, output=record.output, sha256=record.output_sha256, options=record.options)
+            self._folder.write(earlier_path(name, record.id), json_of(kept))
+
+    def earlier(self, name: str, shot_id: str) -> EarlierVideo | None:
+        """Return the video that the last retry of a shot has replaced; None: none is kept."""
+        return self.all_earlier(name, [shot_id]).get(shot_id)
+
+    def all_earlier(self, name: str, shot_ids: Iterable[str]) -> dict[str, EarlierVideo]:
+        """Return the kept earlier videos of shots by id."""
+        paths = {earlier_path(name, shot_id): shot_id for shot_id in shot_ids}
+        found = self._folder.read_all(list(paths))
+        videos = {paths[path]: document_of(EarlierVideo, text, self._folder.place(path)) for path, text in found.items()}
+        return {shot_id: video for shot_id, video in videos.items() if os.path.isfile(video.place)}
+
+    def remove_earlier(self, name: str, shot_ids: Sequence[str]) -> None:
+        """Remove the earlier videos of shots.
+
+        Raises:
+            StorageRefusedError: a video cannot be removed. What is known of the video stays.
+        """
+        for shot_id, video in self.all_earlier(name, shot_ids).items():
+            try:
+                os.unlink(video.place)
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                raise StorageRefusedError(
+                    f"the earlier video {video.place} of shot {shot_id} cannot be removed: {problem.strerror}", subject=video.place
+                ) from problem
+        self._folder.remove_all([earlier_path(name, shot_id) for shot_id in shot_ids])
+
     def cancel(self, name: str, shot_ids: Sequence[str]) -> None:
         """Mark shots as cancelled. Waiting shots do not begin. Workers of running shots see the mark (`is_cancelled`) and stop.
 
@@ -720,14 +799,15 @@ class BatchStore:
         return {paths[path]: document_of(Decision, content, self._folder.place(path)) for path, content in found.items()}
 
     def remove(self, name: str) -> None:
-        """Remove a batch: rows, records, pictures, marks and decisions. The videos stay.
+        """Remove a batch: rows, records, pictures, marks, decisions and earlier videos. The videos stay.
 
         The facts are removed last. If the removal is cut, the batch is `removing`, and is removed by the next call, or by `create`.
         """
         facts = self.facts(name)
         if not facts.removing:
             self._folder.write(facts_path(name), json_of(facts.model_copy(update={"removing": True})))
-        for inside in ("shots", "cancelled", "decisions", "options"):
+        self.remove_earlier(name, [entry.name.removesuffix(".json") for entry in self._folder.entries(f"{name}/earlier")])
+        for inside in ("shots", "cancelled", "decisions", "options", "earlier"):
             self._folder.remove_all([f"{name}/{inside}/{entry.name}" for entry in self._folder.entries(f"{name}/{inside}")])
             self._folder.remove_empty(f"{name}/{inside}")
         self._folder.remove_all([manifest_path(name), index_path(name)])

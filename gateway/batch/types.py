@@ -323,6 +323,22 @@ class ShotRecord(_Strict):
         return self.output_sha256 or self.ended_at
 
 
+class EarlierVideo(_Strict):
+    """Video of a shot that a retry has replaced: the JSON document `earlier/ID.json` of the batch.
+
+    Attributes:
+        place: path of the video now.
+        output: path of the shot's video, where the earlier video was.
+        sha256: digest of the earlier video.
+        options: options of that dub that were changed since the batch was submitted.
+    """
+
+    place: str
+    output: str
+    sha256: str
+    options: dict[str, Any]
+
+
 class BatchFacts(_Strict):
     """Facts of a batch: the JSON document `batch.json` of the batch, written once.
 

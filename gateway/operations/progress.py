@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,12 @@ _GUESSED_FRAMES: Final = 250
 """Frames of an operation while the size of the footage is not known."""
 _GUESSED_MEGAPIXELS: Final = 0.5
 """Million pixels of a frame while the size of the footage is not known."""
-_PACED_SHARE: Final = 0.1
-"""Least finished share of a step from which its own pace says how long the rest of the step takes."""
+_RECENT_S: Final = 25.0
+"""Time constant with which work in the past loses weight, seconds: other processes change the speed of a machine."""
+_USUAL_S: Final = 2.0
+"""Seconds of estimated work that count as done in the estimated time, while little of the work is done."""
+_OWN_S: Final = 10.0
+"""Most seconds of estimated work that count, beside the work of the present step, as done at the pace before the step."""
 _SHOWN_S: Final = 2.0
 """Least seconds of work that say something about the rest."""
 _SHOWN_SHARE: Final = 0.02
@@ -30,12 +35,14 @@ class StepCost:
         frame_ms: milliseconds of a frame of the footage or of the video.
         megapixel_ms: milliseconds of a million pixels of these frames.
         fixed_s: seconds of the step besides.
+        counts_frames: whether the parts that the step reports are frames.
     """
 
     name: str
     frame_ms: float = 0.0
     megapixel_ms: float = 0.0
     fixed_s: float = 0.0
+    counts_frames: bool = True
 
     def seconds(self, frames: int, megapixels: float) -> float:
         """Return the cost of the step in a video of so many frames, and so many million pixels a frame, seconds."""
@@ -62,8 +69,33 @@ class StepState:
     remaining_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """Recent work.
+
+    Attributes:
+        spent_s: time that the work took, seconds. Time in the past has less weight.
+        cost_s: estimated time of the same work, with the same weights.
+    """
+
+    spent_s: float = 0.0
+    cost_s: float = 0.0
+
+    def after(self, spent_s: float, cost_s: float) -> _Pace:
+        """Return the recent work after some more work."""
+        weight = math.exp(-spent_s / _RECENT_S)
+        return _Pace(weight * self.spent_s + spent_s, weight * self.cost_s + cost_s)
+
+    def ratio(self, usual: float, usual_s: float) -> float:
+        """Return spent over estimated time, in which `usual_s` seconds of estimated work count with the ratio `usual`."""
+        return (self.spent_s + usual * usual_s) / (self.cost_s + usual_s)
+
+
 class WholeProgress:
     """Adds the steps of an operation up.
+
+    The time left follows from recent work, as other processes change the speed of a machine: the rest of the present step from the
+    work of this step, later steps from the work before this step, because relations of costs differ from machine to machine.
 
     A step that has not counted anything although a later step has reported is left out: its cost counts as done.
 
@@ -85,7 +117,8 @@ class WholeProgress:
         self._step = ""
         self._step_began = 0.0
         self._step_first = 0
-        self._step_share = 0.0
+        self._last: float | None = None
+        self._recent = self._before = self._own = _Pace()
 
     def footage(self, frames: int, megapixels: float) -> None:
         """Note the size of the footage, from which steps that have not begun are estimated.
@@ -99,17 +132,21 @@ class WholeProgress:
     def report(self, step: str, done: int, total: int) -> StepState:
         """Return the state after a step has finished `done` of its `total` frames or parts."""
         now = self._clock()
-        if step != self._step:
-            self._step, self._step_began, self._step_first = step, now, done
-            self._step_share = self._shares.get(step, 0.0)
         place = self._order.get(step)
         if place is not None:
             # Before the first step, the stages are opened.
             self._began = self._began if self._began is not None else now
-            self._furthest = max(self._furthest, place)
-            self._shares[step] = max(self._shares.get(step, 0.0), min(1.0, done / total) if total > 0 else 0.0)
-            if self._steps[place].frame_ms and total > 1:
+            if self._steps[place].frame_ms and self._steps[place].counts_frames and total > 1:
                 self._frames = total
+            self._furthest = max(self._furthest, place)
+            before = self._shares.get(step, 0.0)
+            self._shares[step] = max(before, min(1.0, done / total) if total > 0 else 0.0)
+            # What the first report of a step counts was done by an earlier process, or in no time.
+            made = self._shares[step] - before if step == self._step else 0.0
+            self._note(now - self._last if self._last is not None else 0.0, made * self._seconds(place), begins=step != self._step)
+            self._last = now
+        if step != self._step:
+            self._step, self._step_began, self._step_first = step, now, done
         self._floor = max(self._floor, min(_UNENDED, self._share()))
         spent, counted = now - self._step_began, done - self._step_first
         return StepState(
@@ -126,7 +163,7 @@ class WholeProgress:
         return [
             (
                 step.name,
-                step.seconds(self._frames, self._megapixels),
+                self._seconds(place),
                 self._shares.get(step.name) or float(place < self._furthest),
             )
             for place, step in enumerate(self._steps)
@@ -137,20 +174,21 @@ class WholeProgress:
         whole = sum(cost for _, cost, _ in costs)
         return sum(cost * share for _, cost, share in costs) / whole if whole else 0.0
 
+    def _seconds(self, place: int) -> float:
+        return self._steps[place].seconds(self._frames, self._megapixels)
+
+    def _note(self, spent_s: float, cost_s: float, *, begins: bool) -> None:
+        """Note work of the present step, or the end of the work of the step before."""
+        self._recent = self._recent.after(spent_s, cost_s)
+        if begins:
+            self._before, self._own = self._recent, _Pace()
+        else:
+            self._own = self._own.after(spent_s, cost_s)
+
     def _remaining_s(self, now: float) -> float | None:
         if self._began is None or now - self._began < _SHOWN_S or self._floor - self._first < _SHOWN_SHARE:
             return None
-        costs = self._costs()
-        # Steps that did not run, or ran in an earlier process, say nothing of this machine.
-        ended = sum(cost * share for name, cost, share in costs if name in self._shares)
-        own, own_share = next(((cost, share) for name, cost, share in costs if name == self._step), (0.0, 0.0))
-        rest = sum(cost * (1.0 - share) for _, cost, share in costs)
-        pace = (now - self._began) / ended if ended else 1.0
-        made = own_share - self._step_share
-        if made < _PACED_SHARE or now - self._step_began < _SHOWN_S:
-            return rest * pace
-        own_s = (now - self._step_began) * (1.0 - own_share) / made
-        others = ended - own * made
-        if others > _SHOWN_SHARE * (ended + rest):
-            pace = (self._step_began - self._began) / others
-        return own_s + (rest - own * (1.0 - own_share)) * pace
+        rest = {name: cost * (1.0 - share) for name, cost, share in self._costs()}
+        usual = self._before.ratio(1.0, _USUAL_S)
+        own = self._own.ratio(usual, min(_OWN_S, self._before.cost_s + _USUAL_S))
+        return rest.pop(self._step, 0.0) * own + sum(rest.values()) * self._before.ratio(own, _USUAL_S)

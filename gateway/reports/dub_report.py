@@ -294,8 +294,8 @@ async def write_outcome_report(
         stages: the stages, which track the output.
         store: holds the actor's identity.
         folder: gets the page and its pictures, all of them or none.
-        on_progress: called with finished and all parts of the step `report`: of a frame, tracking and the video beside the footage
-            are two parts each, and measuring is one, as they take time.
+        on_progress: called with finished and all parts of the step `report`: of a frame, tracking, measuring and the video beside
+            the footage are one part each.
 
     Raises:
         InvalidRequestError, StorageFullError: `folder` cannot be written.
@@ -305,23 +305,20 @@ async def write_outcome_report(
     frames = result.video.num_frames
 
     def on_parts(done: int) -> None:
-        on_progress("report", done, 3 * frames + 2 * min(frames, MOST_FRAMES))
-
-    def on_tracked(done: int) -> None:
-        on_parts(2 * done)
+        on_progress("report", done, 2 * frames + min(frames, MOST_FRAMES))
 
     def on_measured(done: int) -> None:
-        on_parts(2 * frames + done)
+        on_parts(frames + done)
 
     def counted(pictures: Iterable[UInt8]) -> Iterator[UInt8]:
         for number, picture in enumerate(pictures, start=1):
             yield picture
-            on_parts(3 * frames + 2 * number)
+            on_parts(2 * frames + number)
 
-    on_tracked(0)
+    on_parts(0)
     scenes = outcome.of_lines()
     faces = [await asyncio.to_thread(_shown_face, face, result, workspace) for face in scenes or [outcome]]
-    tracked = await track_output(stages, result, [face.first for face in faces], on_tracked)
+    tracked = await track_output(stages, result, [face.first for face in faces], on_parts)
     chosen = _chosen(outcome)
     after = await asyncio.to_thread(pictures_of, result, set(chosen))
     times = outcome.video.video

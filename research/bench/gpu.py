@@ -30,7 +30,7 @@ import tritonclient.grpc as tritongrpc
 
 from research.bench.actors import batch_of, frames_of
 from research.bench.concurrency import STREAMS, ConcurrentTimes, lines_of_concurrency, render_stage, under_load
-from research.bench.progress import Job, run
+from research.bench.progress import Job, record, seconds_of_steps
 from research.bench.runs import default_clip, footage_parser, make_footage, tell
 from research.bench.triton_actors import TritonActors, lines_of_triton_actors, measure_model
 from services.common.methods import DEFAULT_METHOD, METHODS
@@ -286,14 +286,15 @@ def measure_dub(method: str, device: Device, video: Path, work: Path) -> list[Du
     }
     folder = work / f"{method}-{device}"
     folder.mkdir()
-    result = run(0, Job(_DUB_SECONDS, 720, method), video, folder)
+    result = record(Job(_DUB_SECONDS, 720, method), video, folder, "dub")
+    steps = seconds_of_steps(result)
     times = DubTimes(
         method=method,
         device=device,
         wall_s=result.wall_s,
-        personalize_s=result.steps.get("enrol renderer", (0.0, 0.0))[0],
-        dub_s=result.steps["dub"][0],
-        cpu_s=sum(cpu for _, cpu in result.steps.values()),
+        personalize_s=steps.get("enrol renderer", 0.0),
+        dub_s=steps["dub"],
+        cpu_s=result.cpu_s,
     )
     return [times]
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from dubstage.client import DubstageCallError, batch, webhook
+from dubstage.client import DubstageCallError, batch, files, webhook
 from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2
 from gateway.actors.store import ActorStore
 from gateway.batch.store import open_batches
+from gateway.dub.request import sha256_of
 from tests.integration.client_calls import until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_webhooks import Receiver, receiving
@@ -56,7 +57,7 @@ def listed(connection: Any, **how: Any) -> list[str]:
     return [resource_id(shot.name) for shot in batch.list_shots(connection, "reviewed", **how)]
 
 
-def test_decisions_are_listed_kept_and_retried(running: RunningGateway, receiver: Receiver) -> None:
+def test_decisions_are_listed_kept_and_retried(running: RunningGateway, receiver: Receiver, tmp_path: Path) -> None:
     """One pass of a review: assign, approve, reject with a pinned note, list, retry the rejected shot, which is undecided then."""
     with running.connect() as connection:
         assert listed(connection, order_by="risk")[0] == "bad", "a failed shot has the highest risk"
@@ -94,9 +95,10 @@ def test_decisions_are_listed_kept_and_retried(running: RunningGateway, receiver
     assert [entry["details"]["state"] for entry in entries] == ["assigned", "rejected", "approved"]
     assert all("Ben" not in str(entry) and "chin" not in str(entry) for entry in entries)
     two_people_at_once_lose_nothing(running)
+    one_shot_is_dubbed_with_other_options(running, tmp_path)
 
 
-def test_one_shot_with_other_options(running: RunningGateway) -> None:
+def one_shot_is_dubbed_with_other_options(running: RunningGateway, folder: Path) -> None:
     """A shot is dubbed again with other options: another video, undecided, and the options are told, logged, and stay."""
     with running.connect() as connection:
         before = batch.review(connection, "reviewed", "b", state="rejected")
@@ -119,6 +121,9 @@ def test_one_shot_with_other_options(running: RunningGateway) -> None:
         assert shot.output_sha256 not in ("", before.output_sha256)
         assert (shot.HasField("review"), shot.reviews[-1]) == (False, before.review)
         assert shot.output_uri == before.output_uri
+        assert (shot.earlier.output_sha256, shot.earlier.options) == (before.output_sha256, before.options)
+        earlier = files.download(connection, shot.earlier.output_uri, folder / "earlier.mp4")
+        assert sha256_of(earlier) == before.output_sha256
         batch.retry(connection, "reviewed", shot_ids=["b"])
         *_, ended = batch.watch(connection, "reviewed")
         again = batch.get_shot(connection, "reviewed", "b")

@@ -6,8 +6,6 @@ import { decisionOf, figuresOf, hasEnded, shotId, stateOf, toldDecision } from "
 
 const AGAIN_MS = 3000;
 const CLICK = 0.08;
-/** Largest video that the page keeps while the shot is dubbed again. */
-const KEPT_BYTES = 256 << 20;
 const at = (id) => document.querySelector(`#${id}`);
 const { batch, shot: id } = at("name").dataset;
 const path = `/v1/batches/${encodeURIComponent(batch)}`;
@@ -15,8 +13,6 @@ const own = `${path}/shots/${encodeURIComponent(id)}`;
 const query = new URLSearchParams(location.search);
 let shot = null;
 let player = null;
-/** Earlier videos of the shot that the page has kept: {sha256, url, text}. */
-const earlier = [];
 /** Number of the last decision that this page knows. */
 let known = 0;
 
@@ -171,38 +167,41 @@ function changedOptions() {
   return face === faceText(shot.options) ? changed : { ...changed, ...faceField(face) };
 }
 
-/** Keep the present video in the page, because the new video replaces the file. */
-async function keep() {
-  const video = player && (await fetch(at("after").src));
-  if (!video?.ok || Number(video.headers.get("Content-Length")) > KEPT_BYTES) return;
-  const { expressiveness, expression, fit, method } = shot.options;
+/** Return URL and description of the video that the last retry has replaced; null: there is none. */
+function earlierDub() {
+  const { outputUri, outputSha256, options } = shot.earlier ?? {};
+  if (!outputUri || outputSha256 === shot.outputSha256) return null;
+  const { expressiveness, expression, fit, method } = options;
   const text = [method, `expressiveness ${expressiveness}`, expression?.replace("EXPRESSION_", "").toLowerCase(), fit?.replace("FIT_", "").toLowerCase()];
   const shown = text.filter((part) => part && part !== "unspecified").join(", ");
-  while (earlier.length > 1) URL.revokeObjectURL(earlier.shift().url);
-  earlier.push({ sha256: shot.outputSha256, url: URL.createObjectURL(await video.blob()), text: `Earlier dub: ${shown}` });
-  at("after").src = earlier.at(-1).url;
+  return [videoUrl(outputUri, outputSha256), `Earlier dub: ${shown}`];
 }
+
+// The file of a shot that was dubbed again has the same name, and the browser must not mix the two.
+const videoUrl = (uri, sha256) => `${mediaUrl(uri)}?video=${sha256}`;
 
 async function redo() {
   const options = changedOptions();
   await during(at("redo"), async () => {
-    await keep();
     await api("POST", `${path}:retry`, { shotIds: [id], options });
     say("The shot is dubbed again.");
   });
   draw(await api("GET", own));
+  // The new video replaces the file that the player reads.
+  const earlier = earlierDub();
+  if (earlier && player) at("after").src = earlier[0];
 }
 
-/** Offer what can stand on the left of the wipe: the original, and earlier dubs, the last one first. */
+/** Offer what can stand on the left of the wipe: the earlier dub, and the original. */
 function offerOthers() {
-  const dubs = earlier.filter((one) => one.sha256 !== shot.outputSha256).reverse();
+  const earlier = earlierDub();
   const original = shot.footageUri?.startsWith("uploads/") ? [[mediaUrl(shot.footageUri), "Original"]] : [];
-  const others = [...dubs.map((one) => [one.url, one.text]), ...original];
+  const others = [...(earlier ? [earlier] : []), ...original];
   at("compare").replaceChildren(...others.map(([value, text]) => element("option", { value }, text)));
-  at("compare-row").hidden = others.length < 2 && !dubs.length;
+  at("compare-row").hidden = !earlier;
   if (others.length) showOther();
   else trouble("The original is no upload, so the gateway does not send it. The dub is shown alone.");
-  at("wipe").value = dubs.length ? 50 : 0;
+  at("wipe").value = earlier ? 50 : 0;
   at("stage").style.setProperty("--wipe", `${at("wipe").value}%`);
 }
 
@@ -232,8 +231,7 @@ function openPlayer() {
   player ??= newPlayer();
   Object.assign(player, { frameRate, numFrames });
   offerOthers();
-  // The file of a shot that was dubbed again has the same name, and the browser must not mix the two.
-  at("after").src = `${mediaUrl(uri)}?video=${shot.outputSha256}`;
+  at("after").src = videoUrl(uri, shot.outputSha256);
   at("after").loop = true;
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit import EventKind
-from gateway.batch.changes import PICTURE, BatchPictures, batch_event, begin_anew, check_options, expire_batches
+from gateway.batch.changes import EARLIER, PICTURE, BatchPictures, batch_event, begin_anew, check_options, expire_batches
 from gateway.batch.locks import batch_lock
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore, open_batches
@@ -43,6 +43,25 @@ def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
         assert set(store.thumbnails(name, actors)) == {"s2", "s3"}
         assert store.record(name, "s1").state is ShotState.DONE
     assert pictures.forget("ann") == {PICTURE: set()}
+
+
+def test_earlier_videos_are_kept_by_a_retry_and_go_with_the_person(tmp_path: Path) -> None:
+    store = BatchStore(str(tmp_path / "batches"))
+    shots = [ShotSpec(id=name, footage="/plate.mp4", output=str(tmp_path / f"{name}.mp4"), actor=name) for name in ("ann", "bob")]
+    store.create(manifest_of("night", shots), "gateway")
+    for shot in shots:
+        Path(shot.output).write_text(shot.id)
+        digest = hashlib.sha256(shot.id.encode()).hexdigest()
+        store.put("night", ShotRecord(id=shot.id, state=ShotState.DONE, output=shot.output, output_sha256=digest))
+    begin_anew(load_settings(GatewaySettings, data_dir=tmp_path / "data"), store, "night", ["ann", "bob"])
+    pictures = BatchPictures(store)
+    assert pictures.left("ann") == (1, ["earlier video of shot ann of batch night"])
+    assert pictures.forget("ann") == {PICTURE: set(), EARLIER: {hashlib.sha256(b"ann").hexdigest()}}
+    assert pictures.left("ann") == (1, [])
+    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == [".earlier-bob.mp4", "ann.mp4", "bob.mp4"], (
+        "the shots' videos stay"
+    )
+    assert store.all_earlier("night", ["ann", "bob"]).keys() == {"bob"}
 
 
 def test_pictures_of_scenes_are_of_all_actors(tmp_path: Path) -> None:

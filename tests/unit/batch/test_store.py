@@ -11,7 +11,7 @@ import pytest
 
 from gateway.batch.manifest import Manifest, manifest_of
 from gateway.batch.store import BatchStore, Folder, open_batches
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import EarlierVideo, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings
@@ -270,6 +270,44 @@ def test_changed_options_hold_everywhere(store: BatchStore, folder: Path) -> Non
         store.set_options("night", "s9", {})
     store.remove("night")
     assert not folder.exists()
+
+
+def test_the_video_before_a_retry_stays_until_the_next_one(store: BatchStore, tmp_path: Path) -> None:
+    """The earlier video keeps its content when the shot's video is replaced, may be downloaded, and goes with the batch."""
+    video, earlier = tmp_path / "s.mp4", tmp_path / ".earlier-s.mp4"
+    shots = [ShotSpec(id="a", footage="/plate.mp4", output=str(video)), SHOTS[1]]
+    store.create(manifest_of("redo", shots), "local")
+    for number in (1, 2, 3):
+        done = ShotRecord(id="a", state=ShotState.DONE, output=str(video), output_sha256=f"{number}", options={"seed": number})
+        store.put("redo", done)
+        fresh = tmp_path / "fresh"
+        fresh.write_text(f"video {number}")
+        fresh.replace(video)
+        if number == 3:
+            break
+        store.keep_videos("redo", ["a", "s1"])
+        store.reset("redo", ["a"])
+        store.keep_videos("redo", ["a"])  # the shot has no new video yet
+        assert store.has_written(str(earlier))
+        assert not store.has_written(str(video))
+    kept = store.earlier("redo", "a")
+    assert kept == EarlierVideo(place=str(earlier), output=str(video), sha256="2", options={"seed": 2})
+    assert (earlier.read_text(), video.read_text()) == ("video 2", "video 3")
+    assert store.earlier("redo", "s1") is None
+    store.remove("redo")
+    assert (earlier.exists(), video.exists()) == (False, True)
+    assert not store.has_written(str(earlier))
+
+
+def test_an_earlier_video_that_is_gone_is_not_told(store: BatchStore, tmp_path: Path) -> None:
+    video = tmp_path / "s.mp4"
+    video.write_text("video")
+    store.put("night", ShotRecord(id="s1", state=ShotState.DONE, output=str(video), output_sha256="1"))
+    store.keep_videos("night", ["s1"])
+    (tmp_path / ".earlier-s.mp4").unlink()
+    assert store.earlier("night", "s1") is None
+    store.remove_earlier("night", ["s1"])
+    assert store.all_earlier("night", ["s1"]) == {}
 
 
 @pytest.mark.parametrize("content", ['{"expressiveness": 9}', '{"output": "/x.mp4"}', "[]", "{"])

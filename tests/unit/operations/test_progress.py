@@ -61,16 +61,58 @@ def test_pace_and_rest() -> None:
     assert progress.report("dub", 10, 1000).per_second == 0
 
 
-def test_own_pace_of_a_step() -> None:
-    """A step that is slower than its cost is estimated by its own pace, and the steps after it by the pace of the steps before."""
+def rest_after(clock: Clock, steps: tuple[StepCost, ...], *work: tuple[str, float]) -> float:
+    """Time left after steps of 1000 frames, each with the milliseconds that a frame takes. Half of the last step is done."""
+    progress, state = WholeProgress(steps, clock=clock), None
+    for step, frame_ms in work:
+        frames = 500 if step == work[-1][0] else 1000
+        for done in range(0, frames + 1, 10):
+            state = progress.report(step, done, 1000)
+            clock.now += 10 * frame_ms / 1000
+        clock.now -= 10 * frame_ms / 1000
+    assert state is not None
+    assert state.remaining_s is not None
+    return state.remaining_s
+
+
+MORE = (*STEPS, StepCost("report", frame_ms=10))
+
+
+def test_a_slow_step_says_nothing_of_later_steps() -> None:
+    """A step that is slower than its cost is estimated by its own work, and the steps after it by the work before the step."""
+    assert rest_after(Clock(), MORE, ("track", 10), ("dub", 60)) == pytest.approx(30 + 10, rel=0.25)
+
+
+def test_a_slow_machine_is_slow_in_all_steps() -> None:
+    assert rest_after(Clock(), MORE, ("track", 30), ("dub", 90)) == pytest.approx(45 + 30, rel=0.25)
+    assert rest_after(Clock(), MORE, ("track", 30)) == pytest.approx(15 + 90 + 30, rel=0.25)
+
+
+def test_recent_work_counts() -> None:
+    """A machine that has become slower is estimated by its present speed, though most of the work was fast."""
     clock = Clock()
-    progress = WholeProgress((*STEPS, StepCost("report", frame_ms=10)), clock=clock)
-    progress.report("track", 0, 1000)
-    clock.now = 10.0
-    progress.report("track", 1000, 1000)
-    progress.report("dub", 0, 1000)
-    clock.now = 70.0
-    assert progress.report("dub", 500, 1000).remaining_s == pytest.approx(60 + 10)
+    progress = WholeProgress(STEPS, clock=clock)
+    for done in range(1000):
+        clock.now += 0.03 if done < 500 else 0.1
+        state = progress.report("dub", done, 1000)
+        if done == 900:
+            assert state.remaining_s == pytest.approx(10, rel=0.3)
+
+
+def test_work_of_an_earlier_process_is_no_pace() -> None:
+    """A step that begins in its middle was done so far by another process."""
+    clock = Clock()
+    progress = WholeProgress(STEPS, clock=clock)
+    for done in range(500, 801):
+        state = progress.report("dub", done, 1000)
+        clock.now += 0.06
+    assert state.remaining_s == pytest.approx(12, rel=0.25)
+
+
+def test_parts_of_a_report_are_no_frames() -> None:
+    progress = WholeProgress((StepCost("dub", frame_ms=30), StepCost("report", frame_ms=10, counts_frames=False)))
+    progress.report("dub", 1000, 1000)
+    assert progress.report("report", 2500, 5000).fraction == pytest.approx(35 / 40)
 
 
 def test_opening_the_stages_is_no_pace() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from research.bench.progress import compared
+from gateway.operations.progress import StepCost
+from research.bench.progress import Job, Recording, at_constant_speed, compared, looks_of, seconds_of_steps
 
 
 def test_worst_estimate_and_share() -> None:
@@ -14,3 +15,31 @@ def test_worst_estimate_and_share() -> None:
     assert worst == pytest.approx(0.5)
     assert within == pytest.approx(2 / 3)
     assert compared([(20.0, None)], 100.0) == (1.0, 0.0)
+
+
+def test_looks_at_every_hundredth_of_the_time() -> None:
+    """A step that reports often has no more weight than one that reports as time goes by."""
+    looks = [(50.0 + number / 1000, 100.0) for number in range(1000)] + [(60.0, 40.0)]
+    assert compared(looks, 100.0) == (pytest.approx(1.0), 0.5)
+
+
+def test_a_recording_is_estimated_again() -> None:
+    """With costs that fit, the estimates fit at every report."""
+    steps = (StepCost("track", frame_ms=100), StepCost("dub", frame_ms=300))
+    reports = [(0.1 * done, 0.0, "track", done, 100) for done in range(101)]
+    reports += [(10.0 + 0.3 * done, 0.0, "dub", done, 100) for done in range(101)]
+    recording = Recording(job=Job(4, 360), frames=100, megapixels=0.2, reports=reports, wall_s=40.0, cpu_s=60.0, load=1.0)
+    worst, within = compared(looks_of(recording, steps), recording.wall_s)
+    assert (worst, within) == (pytest.approx(0.0, abs=0.01), 1.0)
+    assert seconds_of_steps(recording) == {"track": pytest.approx(10), "dub": pytest.approx(30)}
+
+
+def test_a_pause_of_the_machine_is_no_processor_time() -> None:
+    """A dub that waits a minute for a processor is wrongly estimated by wall-clock time, and rightly by processor time."""
+    steps = (StepCost("dub", frame_ms=1000),)
+    reports = [(done + (60.0 if done > 50 else 0.0), 1.55 * done, "dub", done, 100) for done in range(101)]
+    recording = Recording(job=Job(4, 360), frames=100, megapixels=0.2, reports=reports, wall_s=160.0, cpu_s=155.0, load=3.0)
+    assert compared(looks_of(recording, steps), recording.wall_s)[0] > 0.5
+    quiet = at_constant_speed(recording)
+    assert quiet.wall_s == pytest.approx(100)
+    assert compared(looks_of(quiet, steps), quiet.wall_s)[0] < 0.05
