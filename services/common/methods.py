@@ -85,7 +85,7 @@ class RendererSpec:
         needs_identity: whether personalising the renderer, or drawing its texture, needs the person's identity.
         colours_from_bank: whether the mouths take the colours of the person's bank, because the renderer does not start from the
             bank's pictures (gateway/compositing/own_colours.py).
-        inside_from_bank: whether the bank is also shown between the lips, because the renderer sees no open mouth of the person.
+        inside_from_bank: whether the bank is also shown between the lips, because the renderer draws teeth that are worse.
         live: whether the renderer can be used in a live stream.
 
     Raises:
@@ -273,6 +273,7 @@ RENDERERS: Final[dict[str, RendererSpec]] = {
             needs_actor=True,
             needs_identity=True,
             colours_from_bank=True,
+            inside_from_bank=True,
         ),
     )
 }
