@@ -7,9 +7,9 @@ G a Gaussian of COLOUR_SIGMA_PX and S one of SKIN_SIGMA_PX:
     C = G(W - Y)        Y' = Y + C - luma(C)        result = Y' + skin (W - Y' - S(W - Y'))
 
 So light and shade are the renderer's, and beside the lips all that is finer than SKIN_SIGMA_PX is the person's: skin is 1 there,
-and falls to 0 towards the lips, and where S(W - Y') is large. Between the lips, a renderer that sees no open mouth of the person
-draws teeth that the person does not have: W itself is shown there (RendererSpec.inside_from_bank). What a reference picture of
-somebody else shows is not changed: no colours are given then.
+and falls to 0 towards the lips, and where S(W - Y') is large. Between the lips, a renderer may draw teeth that the person does not
+have, or smeared ones: W itself is shown there (RendererSpec.inside_from_bank). What a reference picture of somebody else shows is
+not changed: no colours are given then.
 """
 
 from __future__ import annotations
