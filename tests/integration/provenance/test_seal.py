@@ -22,6 +22,7 @@ from gateway.provenance.credential import KEY_FILE, certificates_in, installatio
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
+from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of, flip, write_video
 
 EMBEDDED = (".mp4", ".mov", ".m4v")
@@ -98,6 +99,19 @@ def test_one_bit_changed_in_a_video_is_told(part: float, suffix: str, signed: Pa
     verdict = verdict_of(video)
     assert verdict.state == ManifestState.INVALID
     assert any("was changed after it was signed" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_second_reader_says_the_same(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """A reader of other authors finds the video valid, trusts only the certificate that signed, and finds a changed byte."""
+    video = write_video(tmp_path / f"film{suffix}", carphone, sealer)
+    own, other = sealer.credential.chain, installation_credential(tmp_path / "elsewhere").chain
+    assert second_verdict(video, own) == ("valid", "Trusted", [])
+    assert second_verdict(video, other).state != "Trusted"
+    flip(video, video.stat().st_size - 1)
+    integrity, state, failures = second_verdict(video, own)
+    assert (integrity, state) == ("invalid", "Invalid")
+    assert failures == ["assertion.dataHash.mismatch" if suffix == ".mkv" else "assertion.bmffHash.mismatch"]
 
 
 def test_a_changed_claim_is_told(signed: Path, tmp_path: Path) -> None:
