@@ -33,6 +33,7 @@ from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoSigner, VideoWriter
+from gateway.provenance.claim import SYNTHETIC
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
@@ -199,6 +200,15 @@ def check_scene(request: DubRequest, actor_id: str = "") -> None:
             what = f"method {request.method}" if field == "method" else field
             why = "each line names its own" if field in {"speech", "face", "actor"} else "a scene has the frames of its footage"
             raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
+
+
+def is_synthetic(request: DubRequest, *, dubbed: bool) -> bool:
+    """Return whether any picture of a video is synthetic.
+
+    Args:
+        dubbed: whether the mouth of any frame is rendered.
+    """
+    return dubbed or method_named(request.method).motion.moves_head
 
 
 def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
@@ -483,6 +493,7 @@ def open_writer(
             codec=request.codec,
             keep_audio=request.keep_audio,
             marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
+            source_type=SYNTHETIC if is_synthetic(request, dubbed=dubbed) else "",
             threads=request.threads,
             overwrite=request.overwrite,
             takes_over=takes_over,

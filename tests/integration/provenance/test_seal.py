@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 from gateway.media.mp4 import copy_with_padding
 from gateway.media.output import OutputFile, commit_with
 from gateway.provenance.binding import manifest_boxes, media_sha256, sidecar_of
-from gateway.provenance.claim import DubFacts
+from gateway.provenance.claim import SYNTHETIC, DubFacts
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
+from gateway.provenance.disclosure import append_packet, disclosure_packet
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
@@ -50,6 +51,12 @@ def _copy(signed: Path, suffix: str, folder: Path) -> Path:
     return folder / f"film{suffix}"
 
 
+def _disclose(video: Path) -> None:
+    """Write the disclosure record that a signed video has into a video without a manifest."""
+    with video.open("r+b") as file:
+        append_packet(file, disclosure_packet(SYNTHETIC, "The mouth in this film is synthetic."))
+
+
 def _packets(video: Path) -> list[tuple[int, bytes]]:
     with av.open(str(video)) as container:
         return [(packet.pts, bytes(packet)) for packet in container.demux() if packet.size]
@@ -68,6 +75,7 @@ def test_embedded_manifest_keeps_media(suffix: str, carphone: Path, sealer: Seal
     )
     assert signed.stat().st_size > plain.stat().st_size
     assert _packets(signed) == _packets(plain)
+    _disclose(plain)
     assert verdict.media_sha256 == media_sha256(signed) == media_sha256(plain) == hashlib.sha256(plain.read_bytes()).hexdigest()
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"plain{suffix}", f"signed{suffix}"]
 
@@ -158,6 +166,7 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
         "job": "ef" * 32,
         "watermark": "",
         "scene": False,
+        "stream": False,
     }
     assert b"Jane" not in video.read_bytes()
 
@@ -338,6 +347,7 @@ def test_small_manifest_space_still_signs(room: int, carphone: Path, sealer: Sea
             content.write(plain.read_bytes())
     commit_with(video, sealer.seal(claim_of(carphone), tmp_path / "film.mp4"))
     verdict = verdict_of(tmp_path / "film.mp4")
+    _disclose(plain)
     assert (verdict.state, verdict.media_sha256) == (ManifestState.VALID, media_sha256(plain))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "plain.mp4"]
 
