@@ -27,6 +27,7 @@ from gateway.dub.timecode import VideoTime
 from gateway.media.background import own_timeline
 from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.inspection import inspect_sound, inspect_video
+from gateway.media.label import Label
 from gateway.media.mix import MixedSound, SoundMix, mixed
 from gateway.media.output import MARK, check_place
 from gateway.media.sound import SoundReader, Speech
@@ -84,6 +85,7 @@ class DubRequest:
         use: project and language, which the consent records must cover.
         mix: music and effects under the new speech; None: the speech alone.
         keep_audio: the output keeps the sound of the footage.
+        label: visible label of every frame of a video with synthetic pictures; None: there is none.
         codec: video codec of the output; None: chosen by the container.
         enrol: which parts of the enrolment from this footage are done.
         warp: how the texture stage warps.
@@ -111,6 +113,7 @@ class DubRequest:
     use: ConsentUse = ConsentUse()
     mix: SoundMix | None = None
     keep_audio: bool = False
+    label: Label | None = None
     codec: str | None = None
     enrol: EnrolOptions = EnrolOptions()
     warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
@@ -493,6 +496,7 @@ def open_writer(
             codec=request.codec,
             keep_audio=request.keep_audio,
             marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
+            label=request.label if is_synthetic(request, dubbed=dubbed) else None,
             source_type=SYNTHETIC if is_synthetic(request, dubbed=dubbed) else "",
             threads=request.threads,
             overwrite=request.overwrite,
