@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.dub.fit import Fit
 from gateway.dub.lines import LineSpec
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES
-from gateway.media.label import MOST_CHARACTERS, LabelPosition
+from gateway.media.label import LabelPosition
 from gateway.reports.appearance import AppearanceMetrics
 from services.common.wire.mouth_curves import MotionMetrics
 
@@ -190,7 +190,7 @@ class ShotSpec(_Strict):
     expression: Literal["keep", "neutral"] | None = None
     expressiveness: float = Field(1.0, ge=LEAST_EXPRESSIVENESS, le=MOST_EXPRESSIVENESS)
     keep_audio: bool = False
-    label: str | None = Field(None, max_length=MOST_CHARACTERS)
+    label: str | None = Field(None, max_length=240)
     label_position: LabelPosition | None = None
     codec: str | None = Field(None, max_length=32)
     personalize: bool = True

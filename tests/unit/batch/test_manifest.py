@@ -140,7 +140,7 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "23: label: the font of labels (DejaVu Sans) has no '由'",
         "24: label_position: a position is given without a label",
         "25: label_position: takes ",
-        "26: label: String should have at most 60",
+        "26: label: a label has 1 to 60 characters, not 61",
     ]
     for text in expected:
         assert [one for one in told if one.startswith(text)], (text, told)
