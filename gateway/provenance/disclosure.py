@@ -22,7 +22,7 @@ from services.common.errors import MediaUnsupportedError
 XMP_ID: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 """Id of the `uuid` box of an XMP packet. Source: XMP specification part 3, 1.2.7."""
 LARGEST_PACKET: Final = 256 << 10
-"""Largest XMP packet that is read, bytes. A tree of elements takes up to 300 times as much memory."""
+"""Largest XMP packet that is read, bytes. A tree of elements takes up to 120 times as much memory."""
 _MOST_LEVELS: Final = 64
 """Most levels of elements in a packet. XMP of cameras and editors has 10."""
 _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
