@@ -30,6 +30,7 @@ from gateway.api.resources import (
     duration_message,
     expression_of,
     id_of,
+    label_position_of,
     optional_duration,
     seconds_of,
     time_message,
@@ -408,6 +409,7 @@ _TEXTS: Final = {
     "method": "method",
     "project": "project",
     "language": "language",
+    "label": "label",
 }
 """Fields of BatchRow -> fields of a shot. An empty text is a field that is not given."""
 _FIELDS: Final = {name: field for field, name in _TEXTS.items()}
@@ -534,6 +536,7 @@ def _fields_of(message: pb.BatchRow) -> dict[str, Any]:
         "face": _face_text(message),
         "expression": expression_of(message.expression),
         "codec": codec_of(message.codec),
+        "label_position": label_position_of(message.label_position),
     }
     row |= {name: text for name, text in chosen.items() if text}
     row |= {"fit": _fit(message.fit), "keep_audio": message.keep_audio, "seed": message.seed}

@@ -28,6 +28,7 @@ from gateway.api.resources import (
     codec_of,
     duration_message,
     expression_of,
+    label_position_of,
     seconds_of,
     time_message,
 )
@@ -52,6 +53,7 @@ from gateway.dub.request import (
 from gateway.dub.timecode import VideoTime, parse_time
 from gateway.live.session import LiveFrame, first_sample
 from gateway.media.encoders import check_target
+from gateway.media.label import label_of
 from gateway.media.mix import DUCK_DB, SoundMix
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
@@ -300,6 +302,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         use=use_of(message.project, message.language),
         mix=mix_from(message, mix),
         keep_audio=message.keep_audio,
+        label=label_of(message.label, label_position_of(message.label_position)),
         codec=codec_of(message.codec) or None,
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
         threads=threads,

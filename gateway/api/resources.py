@@ -103,3 +103,12 @@ def expression_of(number: int) -> str:
         InvalidRequestError: there is no such choice.
     """
     return choice_of(pb.Expression, "EXPRESSION_", number, "expression")
+
+
+def label_position_of(number: int) -> str:
+    """Return the name of a LabelPosition, such as `top-left`; empty: unspecified.
+
+    Raises:
+        InvalidRequestError: there is no such corner.
+    """
+    return choice_of(pb.LabelPosition, "LABEL_POSITION_", number, "label_position").replace("_", "-")

@@ -37,6 +37,7 @@ from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
 from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
 from gateway.media.encoders import check_target
 from gateway.media.inspection import inspect_video
+from gateway.media.label import label_of
 from gateway.media.stills import is_still
 from services.common.errors import (
     ActorError,
@@ -283,9 +284,10 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
     checks: tuple[tuple[str, Callable[[], object]], ...] = (
         ("face", lambda: parse_face(shot.face)),
         ("output", lambda: check_target(Path(shot.output), shot.codec)),
+        ("label", lambda: label_of(shot.label, shot.label_position)),
         ("actor", lambda: _check_options(shot, method_of)),
     )
-    for field, check in checks if not shot.lines else checks[:2]:
+    for field, check in checks if not shot.lines else checks[:3]:
         try:
             check()
         except _REFUSALS as error:

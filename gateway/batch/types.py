@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.dub.fit import Fit
 from gateway.dub.lines import LineSpec
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES
+from gateway.media.label import LabelPosition
 from gateway.reports.appearance import AppearanceMetrics
 from services.common.wire.mouth_curves import MotionMetrics
 
@@ -163,6 +164,8 @@ class ShotSpec(_Strict):
         expression: what becomes of the slow expression; None: the method decides.
         expressiveness: factor of the mouth's movement; 1: as the person speaks.
         keep_audio: the video keeps the sound of the footage.
+        label: text that every frame shows; None: none.
+        label_position: corner of the label; None: bottom-right.
         codec: video codec; None: chosen by the container.
         personalize: the networks are adapted to the person.
         seed: random seed of the adaptation.
@@ -187,6 +190,8 @@ class ShotSpec(_Strict):
     expression: Literal["keep", "neutral"] | None = None
     expressiveness: float = Field(1.0, ge=LEAST_EXPRESSIVENESS, le=MOST_EXPRESSIVENESS)
     keep_audio: bool = False
+    label: str | None = Field(None, max_length=240)
+    label_position: LabelPosition | None = None
     codec: str | None = Field(None, max_length=32)
     personalize: bool = True
     seed: int = Field(0, ge=0, le=2147483647)

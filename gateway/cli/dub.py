@@ -24,6 +24,7 @@ from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
 from gateway.media.encoders import CODECS
+from gateway.media.label import LABEL_POSITIONS, MOST_CHARACTERS, label_of
 from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
@@ -208,6 +209,17 @@ def dub(
             help="Video codec. ffv1 is lossless. Default: a codec that suits the container and the footage.",
         ),
     ] = None,
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Text that every frame of the video shows, such as 'AI dubbed', in Latin, Greek, Cyrillic, Arabic or Hebrew "
+            f"letters: at most {MOST_CHARACTERS} characters. Default: no label. A video without a dubbed mouth gets none.",
+        ),
+    ] = "",
+    label_position: Annotated[
+        str, typer.Option(metavar="|".join(LABEL_POSITIONS), help="Corner of the label. Default: bottom-right.")
+    ] = "",
     report: options.Report = None,
     consent: options.ConsentFile = None,
     project: options.Project = "",
@@ -237,6 +249,7 @@ def dub(
         expressiveness=expressiveness,
         mix=SoundMix(file=mix, level_db=mix_level, duck_db=duck) if mix is not None else None,
         keep_audio=keep_audio,
+        label=label_of(label, label_position),
         codec=codec,
         enrol=options.enrol_options(personalize=personalize, seed=seed),
         threads=settings.compute_threads,

@@ -20,6 +20,7 @@ from gateway.media.inspection import inspect_video
 from gateway.media.types import MediaInfo
 from gateway.provenance.claim import DubFacts
 from gateway.provenance.credential import certificates_in, serial_number_of
+from gateway.provenance.disclosure import source_type_of
 from gateway.provenance.installation import own_watermark_key, trusted_authorities
 from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
 from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Finding
@@ -183,16 +184,18 @@ def inspect(
     verdict = verdict_of(file, anchors=anchors)
     trusted = verdict.state is ManifestState.TRUSTED
     own = trusted and trust is None and verdict.signer["cert_serial_number"] == serial_number_of(anchors)
+    source_type = source_type_of(verdict.file)
     if as_json:
         dub = verdict.dub.model_dump() if verdict.dub is not None else None
         decision = verdict.decision.model_dump() if verdict.decision is not None else None
         facts = asdict(replace(verdict, dub=None, decision=None))
         told = {**facts, "file": str(verdict.file), "dub": dub, "decision": decision, "signed_here": own}
+        told["digital_source_type"] = source_type
         if watermark:
             told["watermark"] = watermark_facts(search_for_watermark(verdict, settings))
         out.print_json(json.dumps(told))
     else:
-        for line in lines(verdict, own=own):
+        for line in lines(verdict, own=own, source_type=source_type):
             say_result(line)
         for reason in verdict.reasons:
             say(reason)
@@ -202,11 +205,12 @@ def inspect(
     raise typer.Exit(_EXITS[verdict.state])
 
 
-def lines(verdict: Verdict, *, own: bool) -> list[str]:
+def lines(verdict: Verdict, *, own: bool, source_type: str) -> list[str]:
     """Return what a person reads of a verdict, one fact per line.
 
     Args:
         own: whether the file is as it was signed, with the certificate of this installation.
+        source_type: digital source type that the metadata state; empty: none.
     """
     head = _OWN if own else _HEADS[verdict.state]
     found = [f"content credentials: {head}"]
@@ -227,6 +231,7 @@ def lines(verdict: Verdict, *, own: bool) -> list[str]:
         found.append(f"reviewed video: sha256 {said.video_sha256}")
     if verdict.dub is not None:
         found += _dub_lines(verdict.dub)
+    found.append(f"digital source type in the metadata: {printable(source_type) or 'none'}")
     return [*found, f"sha256 without the manifest: {verdict.media_sha256}"]
 
 

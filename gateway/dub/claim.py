@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.plan import Plan
-from gateway.dub.request import DubRequest, what_is_synthetic
+from gateway.dub.request import DubRequest, is_synthetic, what_is_synthetic
 from gateway.media.types import MediaInfo
 from gateway.provenance.claim import Claim, ModelFacts, Role, SourceFile, VideoWatermark
 from gateway.provenance.watermark.embedding import Mark
@@ -48,7 +48,7 @@ def video_claim(
     return Claim(
         version=version("dubstage-suite"),
         description=f"{what_is_synthetic(request, dubbed=dubbed)}.",
-        synthetic=dubbed or method.motion.moves_head,
+        synthetic=is_synthetic(request, dubbed=dubbed),
         method=method.name,
         models=model_facts(method, models),
         num_frames=plan.num_frames,

@@ -48,6 +48,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
             enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
             warp=int(request.warp),
             expression=request.keeps_expression,
+            **_label(request),
         )
     files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
     return step_key(
@@ -62,7 +63,13 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         fit=request.fit,
         expression=request.keeps_expression,
         expressiveness=float(request.expressiveness),
+        **_label(request),
     )
+
+
+def _label(request: DubRequest) -> dict[str, object]:
+    """Return the visible label of a dub. A dub without a label has the key of an earlier version."""
+    return {"label": [request.label.text, request.label.position]} if request.label is not None else {}
 
 
 def _boxes(request: DubRequest) -> list[list[float]]:

@@ -27,12 +27,14 @@ from gateway.dub.timecode import VideoTime
 from gateway.media.background import own_timeline
 from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.inspection import inspect_sound, inspect_video
+from gateway.media.label import Label
 from gateway.media.mix import MixedSound, SoundMix, mixed
 from gateway.media.output import MARK, check_place
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoSigner, VideoWriter
+from gateway.provenance.claim import SYNTHETIC
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
@@ -83,6 +85,7 @@ class DubRequest:
         use: project and language, which the consent records must cover.
         mix: music and effects under the new speech; None: the speech alone.
         keep_audio: the output keeps the sound of the footage.
+        label: visible label of every frame of a video with synthetic pictures; None: there is none.
         codec: video codec of the output; None: chosen by the container.
         enrol: which parts of the enrolment from this footage are done.
         warp: how the texture stage warps.
@@ -110,6 +113,7 @@ class DubRequest:
     use: ConsentUse = ConsentUse()
     mix: SoundMix | None = None
     keep_audio: bool = False
+    label: Label | None = None
     codec: str | None = None
     enrol: EnrolOptions = EnrolOptions()
     warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
@@ -199,6 +203,15 @@ def check_scene(request: DubRequest, actor_id: str = "") -> None:
             what = f"method {request.method}" if field == "method" else field
             why = "each line names its own" if field in {"speech", "face", "actor"} else "a scene has the frames of its footage"
             raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
+
+
+def is_synthetic(request: DubRequest, *, dubbed: bool) -> bool:
+    """Return whether any picture of a video is synthetic.
+
+    Args:
+        dubbed: whether the mouth of any frame is rendered.
+    """
+    return dubbed or method_named(request.method).motion.moves_head
 
 
 def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
@@ -483,6 +496,8 @@ def open_writer(
             codec=request.codec,
             keep_audio=request.keep_audio,
             marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
+            label=request.label if is_synthetic(request, dubbed=dubbed) else None,
+            source_type=SYNTHETIC if is_synthetic(request, dubbed=dubbed) else "",
             threads=request.threads,
             overwrite=request.overwrite,
             takes_over=takes_over,

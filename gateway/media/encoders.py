@@ -29,6 +29,7 @@ from typing import Final
 import av
 import numpy as np
 
+from gateway.media.label import Label
 from gateway.media.types import VideoInfo
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.server.resources import cpu_flags
@@ -42,6 +43,8 @@ class WriteSettings:
         codec: h264, hevc, ffv1 (lossless), prores, mpeg2video, dnxhr or av1; None: container and footage decide (encoders.py).
         keep_audio: copy the footage's own sound. Otherwise new speech replaces the first sound track.
         marking: text at the beginning of the video's comment, before the footage's own comment; empty: none.
+        source_type: digital source type, which all containers but MP4 and MOV take as a tag; empty: that of the footage stays.
+        label: visible label of every frame; None: there is none.
         crf: quality of h264, hevc and av1, on the scale of h264; lower is better.
         preset: speed of h264.
         threads: threads of the encoder. The bytes of the output depend on this number.
@@ -53,6 +56,8 @@ class WriteSettings:
     codec: str | None = None
     keep_audio: bool = False
     marking: str = ""
+    source_type: str = ""
+    label: Label | None = None
     crf: int = 16
     preset: str = "veryfast"
     threads: int = 2

@@ -39,6 +39,8 @@ from gateway.media.types import MediaInfo
 from services.common.array_types import Bool, Float32, Int64, UInt8
 from services.common.errors import ContractBrokenError, InvalidRequestError
 
+SOURCE_TYPE_TAG: Final = "DIGITAL_SOURCE_TYPE"
+"""Tag with the digital source type of a video, an address of a term of IPTC."""
 _TECHNICAL: Final = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "duration", "number_of_frames",
     "number_of_bytes", "bps", "operational_pattern_ul", "uid", "generation_uid", "product_uid", "product_version",
@@ -626,6 +628,9 @@ class VideoMuxer:
 
     def _tags(self) -> dict[str, str]:
         tags = carried_tags(dict(self._info.metadata))
+        if self._settings.source_type:
+            tags = {key: value for key, value in tags.items() if key.upper() != SOURCE_TYPE_TAG}
+            tags[SOURCE_TYPE_TAG] = self._settings.source_type
         if self._settings.marking:
             old = next((value for key, value in tags.items() if key.lower() == "comment"), "")
             tags = {key: value for key, value in tags.items() if key.lower() != "comment"}

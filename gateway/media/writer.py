@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from gateway.media.encoders import EncoderChoice, WriteSettings, choose_encoder
+from gateway.media.label import LabelPainter
 from gateway.media.muxer import EncodedSegment, VideoMuxer
 from gateway.media.output import OutputFile, check_place, commit_with, output_error
 from gateway.media.pixels import pixel_format
@@ -104,6 +105,8 @@ class VideoWriter:
         self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf, self._settings.preset)
         check_place(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
         self._seal = seal
+        label = self._settings.label
+        self._painter = LabelPainter(label, info.video) if label is not None else None
         self._file: OutputFile | None = None
         self._muxer: VideoMuxer | None = None
         self._copier: _FrameCopier | None = None
@@ -172,7 +175,10 @@ class VideoWriter:
         if frame.index != self._frames:
             raise ContractBrokenError(f"frame {frame.index} was written, frame {self._frames} was due")
         try:
-            self._muxer.encode(self._picture(frame, planes))
+            shown = planes
+            if self._painter is not None:
+                shown = self._painter(planes if planes is not None else frame.planes)
+            self._muxer.encode(self._picture(frame, shown))
         except BaseException as problem:
             self._give_up(problem)
         self._frames += 1

@@ -141,7 +141,8 @@ class DecisionFacts(_Facts):
 
 
 GENERATOR: Final = "dubstage"
-_SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""Digital source type of videos with synthetic pictures: IPTC's term."""
 _RELATIONSHIPS: Final[dict[Role, str]] = {
     "footage": "parentOf",
     "speech": "inputTo",
@@ -244,7 +245,7 @@ def definition(claim: Claim | DeliveryClaim, digests: Mapping[str, str], binding
     edited: dict[str, Any] = {"action": "c2pa.edited" if parents else "c2pa.created", "description": claim.description}
     inputs = [source.label for source in claim.sources if source.relationship != "parentOf"]
     if claim.synthetic:
-        edited["digitalSourceType"] = _SYNTHETIC
+        edited["digitalSourceType"] = SYNTHETIC
     if inputs:
         edited["parameters"] = {"ingredientIds": inputs}
     actions = [*([_opened(parents)] if parents else []), edited]

@@ -37,7 +37,8 @@ from gateway.provenance.binding import (
     sidecar_of,
 )
 from gateway.provenance.c2pa_process import ANSWERED, ASKING, LARGEST_ANSWER, limit_s, run_c2pa
-from gateway.provenance.claim import Claim, DeliveryClaim, SourceFile, definition, dub_facts, ingredient
+from gateway.provenance.claim import SYNTHETIC, Claim, DeliveryClaim, SourceFile, definition, dub_facts, ingredient
+from gateway.provenance.disclosure import append_packet, disclosure_packet, find_packet
 from gateway.provenance.library import Ingredient, LibraryError
 from gateway.provenance.signer import SIGNER_SETTING, Credential, SignerError, signer_process
 from gateway.provenance.watermark.embedding import Mark
@@ -357,6 +358,7 @@ class VideoSeal:
     def _embed(self, file: OutputFile) -> None:
         """Put the manifest into the video. The video is copied if its padding is missing or too small for the manifest."""
         with file.content() as content:
+            self._disclose(content)
             padding = padding_box(content)
             manifest = self._sign(content, embedded_binding)
             if padding is not None and padding_for(manifest) <= padding.end - padding.start:
@@ -365,6 +367,25 @@ class VideoSeal:
         with file.rewriting() as (old, new):
             copy_with_padding(old, new, padding_for(manifest) + _SMALLEST_PADDING)
             put_manifest(new, self._sign(new, embedded_binding))
+
+    def _disclose(self, video: BinaryIO) -> None:
+        """Write the disclosure record and the footage's XMP packet into a video. A delivered video has both already."""
+        if isinstance(self.claim, DeliveryClaim):
+            return
+        own = b""
+        for source in self.claim.sources:
+            if source.role == "footage" and embedded_type(source.path) is not None:
+                with open_media_file(source.path, field="footage") as handle, open(handle, "rb", closefd=False) as footage:
+                    own = find_packet(footage)
+        if not self.claim.synthetic:
+            packet = own
+        else:
+            try:
+                packet = disclosure_packet(SYNTHETIC, self.claim.description, own)
+            except ValueError:  # the footage's packet is damaged, and no reader could read it
+                packet = disclosure_packet(SYNTHETIC, self.claim.description)
+        if packet:
+            append_packet(video, packet)
 
     def _sign(self, video: BinaryIO, binding: Callable[[BinaryIO], dict[str, Any]]) -> bytes:
         with ExitStack() as stack:

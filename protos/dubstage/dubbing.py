@@ -53,6 +53,8 @@ class DubOptions(TypedDict, total=False):
     duck_db: float | None
     lines: Sequence[gateway.Line]
     boxes: Sequence[pb.FrameBox]
+    label: str
+    label_position: str | int
     request_id: str
 
 

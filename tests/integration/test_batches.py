@@ -124,8 +124,13 @@ def line(start_s: float, speech: str = "speech.wav", **more: Any) -> dict[str, A
     }
 
 
+LABEL: dict[str, Any] = {"label": "AI dubbed", "label_position": "bottom-left"}
+
+
 def scene_row(shot_id: str, *lines: dict[str, Any], **more: Any) -> pb.BatchRow:
-    return batch.row(shot_id, footage=MINE, output=f"{shot_id}.mkv", codec="ffv1", skip_personalization=True, lines=lines, **more)
+    return batch.row(
+        shot_id, footage=MINE, output=f"{shot_id}.mkv", codec="ffv1", skip_personalization=True, lines=lines, **LABEL, **more
+    )
 
 
 def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos: Media) -> None:
@@ -139,7 +144,7 @@ def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos
         before = watched(connection, "scenes")
         assert before.progress.num_done == 2, [shot.error for shot in shots_of(connection, "scenes").values()]
         alone = client.dub(
-            connection, footage=MINE, output="alone.mkv", lines=[first, second], codec="ffv1", skip_personalization=True
+            connection, footage=MINE, output="alone.mkv", lines=[first, second], codec="ffv1", skip_personalization=True, **LABEL
         ).wait(timeout_s=300)
         assert same_but_for_provenance(videos, "two.mkv", "alone.mkv")
         done = shots_of(connection, "scenes")

@@ -48,6 +48,23 @@ def test_dub_with_actor(gateway: RunningGateway, actor: str, media: Media) -> No
     assert sum(a != b for a, b in zip(original, dubbed, strict=True)) >= 0.9 * NUM_FRAMES
 
 
+def test_every_frame_has_the_label(gateway: RunningGateway, actor: str, media: Media) -> None:
+    """A label changes one corner of every frame, and a dub without a label has another job."""
+    shown: dict[str, np.ndarray] = {}
+    for name, label in (("plain", {}), ("labelled", {"label": "AI dubbed", "label_position": "top-left"})):
+        with gateway.connect() as connection:
+            client.dub(connection, **dubbing(f"{name}.mkv", actor_id=actor, codec="ffv1"), **label).wait(timeout_s=300)
+        with av.open(str(media.root / f"{name}.mkv")) as video:
+            shown[name] = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+    height, width = shown["plain"].shape[1:3]
+    outside = np.s_[:, height // 4 :]
+    changed = (shown["plain"] != shown["labelled"]).any(axis=(1, 2, 3))
+    assert changed.all()
+    assert (shown["labelled"][:, : height // 8, : width // 3] > 200).all(axis=-1).any(axis=(1, 2)).all(), "white letters"
+    difference = shown["plain"][outside].astype(int) - shown["labelled"][outside]
+    assert abs(difference).max() <= 16, "another job has another watermark, and nothing else differs"
+
+
 def test_damaged_footage_manifest_warns(gateway: RunningGateway, actor: str, media: Media, tmp_path: Path) -> None:
     """Footage whose own manifest is damaged gives a signed video and a warning."""
     footage = OutputFile(media.root / "damaged_manifest.mp4")
@@ -133,7 +150,9 @@ def test_footage_without_face_passes_through(gateway: RunningGateway, media: Med
             video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((120, 160, 3), 80 + shade, np.uint8))))
         video.mux(stream.encode(None))
     with gateway.connect() as connection:
-        result = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4")).wait(timeout_s=300)
+        result = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4", codec="ffv1"), label="AI dubbed").wait(
+            timeout_s=300
+        )
     assert (result.num_frames, result.num_dubbed) == (12, 0)
     assert result.undubbed.startswith("none of the 12 frames is dubbed (NO_FACE 12)")
-    assert (media.root / "wall_dubbed.mp4").is_file()
+    assert frames_of(media.root / "wall_dubbed.mp4") == frames_of(media.root / "wall.mp4"), "nothing is synthetic: no label"

@@ -62,6 +62,8 @@ def row(
     language: str = "",
     expressiveness: float | None = None,
     lines: Sequence[Line] = (),
+    label: str = "",
+    label_position: str | int = 0,
 ) -> pb.BatchRow:
     """Return one shot of a batch.
 
@@ -85,6 +87,7 @@ def row(
         language: language of the new speech (BCP 47), which the consent record must cover.
         expressiveness: factor of the mouth's movement, as for `gateway.dub`.
         lines: lines of a scene, as for `gateway.dub`.
+        label, label_position: as for `gateway.dub`.
     """
     return pb.BatchRow(
         shot_id=shot_id,
@@ -106,6 +109,8 @@ def row(
         language=language,
         expressiveness=expressiveness,
         lines=[line_message(line) for line in lines],
+        label=label,
+        label_position=number_of(gateway_pb2.LabelPosition, "LABEL_POSITION_", label_position or 0),
     )
 
 

@@ -181,6 +181,8 @@ def dub(
     duck_db: float | None = None,
     lines: Sequence[Line] = (),
     boxes: Sequence[pb.FrameBox] = (),
+    label: str = "",
+    label_position: str | int = 0,
     request_id: str = "",
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
@@ -217,6 +219,9 @@ def dub(
         duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
         lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
         boxes: the face from frame to frame, in place of `face`: each box counts until the next one.
+        label: text that every frame shows, such as "AI dubbed", 60 characters at most; empty: none.
+        label_position: corner of the label: "top-left", "top-right", "bottom-left" or "bottom-right", or its number; 0 or empty:
+            bottom-right.
         request_id: UUID by which the gateway knows a request that comes again; empty: one is made.
     """
     return pb.CreateDubRequest(
@@ -244,6 +249,8 @@ def dub(
         duck_db=duck_db,
         lines=[line_message(line) for line in lines],
         boxes=boxes,
+        label=label,
+        label_position=number_of(pb.LabelPosition, "LABEL_POSITION_", label_position or 0),
         request_id=request_id,
     )
 

@@ -24,6 +24,7 @@ from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.integration.provenance.conftest import carphone
+from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import write_video
 
 __all__ = ["aws", "carphone", "s3"]
@@ -110,6 +111,17 @@ def test_delivered_videos_have_their_decisions(store: BatchStore, tmp_path: Path
     with ActorStore(load_settings(GatewaySettings)) as actors:
         (entry,) = (entry for entry in actors.audit.newest(20) if entry["event"] == "batch.delivered")
     assert entry["details"] == {"shots": 3}
+
+
+@pytest.mark.timeout(300)
+def test_a_second_reader_finds_delivered_videos_valid(store: BatchStore, tmp_path: Path) -> None:
+    """A reader of other authors finds delivered videos valid, with the manifest of the reviewed video inside."""
+    for shot in ("a", "b", "c"):
+        approve(shot)
+    assert run(["batch", "deliver", "night", "--output", str(tmp_path / "delivered")]) == 0
+    certificate = open_sealer(load_settings(GatewaySettings)).credential.chain
+    for name in ("a.mp4", "b.mkv", "c.mov"):
+        assert second_verdict(tmp_path / "delivered" / name, certificate) == ("valid", "Trusted", [])
 
 
 @pytest.mark.timeout(300)

@@ -17,11 +17,13 @@ from structlog.testing import capture_logs
 from gateway.media.mp4 import copy_with_padding
 from gateway.media.output import OutputFile, commit_with
 from gateway.provenance.binding import manifest_boxes, media_sha256, sidecar_of
-from gateway.provenance.claim import DubFacts
+from gateway.provenance.claim import SYNTHETIC, DubFacts
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
+from gateway.provenance.disclosure import append_packet, disclosure_packet
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
+from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of, flip, write_video
 
 EMBEDDED = (".mp4", ".mov", ".m4v")
@@ -49,6 +51,12 @@ def _copy(signed: Path, suffix: str, folder: Path) -> Path:
     return folder / f"film{suffix}"
 
 
+def _disclose(video: Path) -> None:
+    """Write the disclosure record that a signed video has into a video without a manifest."""
+    with video.open("r+b") as file:
+        append_packet(file, disclosure_packet(SYNTHETIC, "The mouth in this film is synthetic."))
+
+
 def _packets(video: Path) -> list[tuple[int, bytes]]:
     with av.open(str(video)) as container:
         return [(packet.pts, bytes(packet)) for packet in container.demux() if packet.size]
@@ -67,6 +75,7 @@ def test_embedded_manifest_keeps_media(suffix: str, carphone: Path, sealer: Seal
     )
     assert signed.stat().st_size > plain.stat().st_size
     assert _packets(signed) == _packets(plain)
+    _disclose(plain)
     assert verdict.media_sha256 == media_sha256(signed) == media_sha256(plain) == hashlib.sha256(plain.read_bytes()).hexdigest()
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"plain{suffix}", f"signed{suffix}"]
 
@@ -98,6 +107,19 @@ def test_one_bit_changed_in_a_video_is_told(part: float, suffix: str, signed: Pa
     verdict = verdict_of(video)
     assert verdict.state == ManifestState.INVALID
     assert any("was changed after it was signed" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_second_reader_says_the_same(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """A reader of other authors finds the video valid, trusts only the certificate that signed, and finds a changed byte."""
+    video = write_video(tmp_path / f"film{suffix}", carphone, sealer)
+    own, other = sealer.credential.chain, installation_credential(tmp_path / "elsewhere").chain
+    assert second_verdict(video, own) == ("valid", "Trusted", [])
+    assert second_verdict(video, other).state != "Trusted"
+    flip(video, video.stat().st_size - 1)
+    integrity, state, failures = second_verdict(video, own)
+    assert (integrity, state) == ("invalid", "Invalid")
+    assert failures == ["assertion.dataHash.mismatch" if suffix == ".mkv" else "assertion.bmffHash.mismatch"]
 
 
 def test_a_changed_claim_is_told(signed: Path, tmp_path: Path) -> None:
@@ -144,6 +166,7 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
         "job": "ef" * 32,
         "watermark": "",
         "scene": False,
+        "stream": False,
     }
     assert b"Jane" not in video.read_bytes()
 
@@ -324,6 +347,7 @@ def test_small_manifest_space_still_signs(room: int, carphone: Path, sealer: Sea
             content.write(plain.read_bytes())
     commit_with(video, sealer.seal(claim_of(carphone), tmp_path / "film.mp4"))
     verdict = verdict_of(tmp_path / "film.mp4")
+    _disclose(plain)
     assert (verdict.state, verdict.media_sha256) == (ManifestState.VALID, media_sha256(plain))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "plain.mp4"]
 

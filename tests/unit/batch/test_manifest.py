@@ -106,6 +106,10 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         row("r", footage="s3://bucket"),
         row("s", expressiveness=1.6),
         row("t", expressiveness="loud"),
+        row("u", label="由AI配音"),
+        row("v", label_position="top-left"),
+        row("w", label="AI", label_position="middle"),
+        row("x", label="a" * 61),
     )
     told = mistakes(path)
     assert told[0] == f"2: footage: no such file {tmp_path}/none.mp4"
@@ -133,12 +137,16 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "20: footage: 's3://bucket' cannot be used",
         "21: expressiveness: takes less than or equal to 1.5, not 1.6",
         '22: expressiveness: takes a valid number, not "loud"',
+        "23: label: the font of labels (DejaVu Sans) has no '由'",
+        "24: label_position: a position is given without a label",
+        "25: label_position: takes ",
+        "26: label: a label has 1 to 60 characters, not 61",
     ]
     for text in expected:
         assert [one for one in told if one.startswith(text)], (text, told)
     lines = [int(text.partition(":")[0]) for text in told]
     assert lines == sorted(lines)
-    assert set(lines) == set(range(2, 23))
+    assert set(lines) == set(range(2, 27))
 
 
 def test_first_mistake_is_the_message(write: Write, tmp_path: Path) -> None:

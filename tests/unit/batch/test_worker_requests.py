@@ -19,6 +19,7 @@ from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import is_running
+from gateway.media.label import Label
 from gateway.settings import GatewaySettings
 from services.common.errors import (
     ActorError,
@@ -79,6 +80,8 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
         fit="retime",
         expression="neutral",
         expressiveness=1.25,
+        label="AI dubbed",
+        label_position="top-left",
         codec="ffv1",
         personalize=False,
         seed=5,
@@ -89,6 +92,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
     assert request.consent.reference == "safe 1"
     assert (request.method, request.face, request.fit) == ("ugc+hetero", FaceChoice("point", point=(20.0, 30.0)), "retime")
     assert (request.expression, request.expressiveness, request.codec) == ("neutral", 1.25, "ffv1")
+    assert request.label == Label("AI dubbed", "top-left")
     assert request.enrol == EnrolOptions(personalize_renderer=False, personalize_motion=False, seed=5)
 
 

@@ -9,6 +9,7 @@ from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
 from gateway.dub.job_key import enrolment_key, file_digests, job_key
 from gateway.dub.request import DubRequest
+from gateway.media.label import Label
 from gateway.stages.opening import ListedModels
 from services.common.methods import Method, method_named
 
@@ -78,6 +79,12 @@ async def test_the_expressiveness_is_part_of_the_key(request_of: DubRequest) -> 
     keys = [await key_of(replace(request_of, expressiveness=value), method, listed()) for value in (0.5, 1.0, 1.2)]
     assert len(set(keys)) == 3
     assert await key_of(replace(request_of, expressiveness=1), method, listed()) == await key_of(request_of, method, listed())
+
+
+async def test_the_label_is_part_of_the_key(request_of: DubRequest) -> None:
+    method = method_named("ugc")
+    labels = (None, Label("AI dubbed"), Label("AI dubbed", "top-left"), Label("KI"))
+    assert len({await key_of(replace(request_of, label=label), method, listed()) for label in labels}) == 4
 
 
 async def test_own_sound_has_other_key(request_of: DubRequest) -> None:

@@ -1,0 +1,178 @@
+"""Visible label of a video, such as "AI dubbed": white letters on a dark ground in a corner, in every frame.
+
+Every frame has the label, not the dubbed frames alone: a viewer may begin anywhere, and a label that comes and goes is missed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import cv2
+import numpy as np
+
+from gateway.media.pixels import colour_model
+from gateway.media.types import Plane, VideoInfo
+from services.common.array_types import Float32
+from services.common.errors import InvalidRequestError
+
+LabelPosition = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+LABEL_POSITIONS: Final[tuple[LabelPosition, ...]] = get_args(LabelPosition)
+MOST_CHARACTERS: Final = 60
+"""Most characters of a label."""
+_HEIGHT: Final = 0.05
+"""Size of the font, of the shorter side of the upright picture: GB 45438-2025 asks for this size."""
+_MARGIN: Final = 0.03
+"""Distance from the edges, of the shorter side."""
+_GROUND: Final = 0.6
+"""Opacity of the dark ground."""
+_WHITE: Final = {16: 0.58, 18: 0.75}
+"""Signal of white by transfer characteristics: reference white of PQ and HLG (ITU-R BT.2408). All others: 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Text that is drawn into a corner of every frame, upright.
+
+    Attributes:
+        text: one line, 1 to MOST_CHARACTERS characters.
+        position: corner of the upright picture.
+    """
+
+    text: str
+    position: LabelPosition = "bottom-right"
+
+
+def label_of(text: str | None, position: str | None) -> Label | None:
+    """Return a label; None: no text is given. Blocks: reads the font.
+
+    Args:
+        text: None or empty: no label.
+        position: one of LABEL_POSITIONS; None or empty: bottom-right.
+
+    Raises:
+        InvalidRequestError: the text is too long, has control characters or letters that the font lacks, or there is no such
+            corner.
+    """
+    corner = next((each for each in LABEL_POSITIONS if each == (position or "bottom-right")), None)
+    if corner is None:
+        raise InvalidRequestError(
+            f"no position {str(position)[:80]!r} of a label; there are: {', '.join(LABEL_POSITIONS)}", field="label_position"
+        )
+    if not text:
+        if position:
+            raise InvalidRequestError("a position is given without a label", field="label_position")
+        return None
+    text = unicodedata.normalize("NFC", text.strip())
+    if not 0 < len(text) <= MOST_CHARACTERS:
+        raise InvalidRequestError(f"a label has 1 to {MOST_CHARACTERS} characters, not {len(text)}", field="label")
+    if not text.isprintable():
+        raise InvalidRequestError("a label is one line of printable characters", field="label")
+    if missing := [letter for letter in text if ord(letter) not in _letters()]:
+        raise InvalidRequestError(
+            f"the font of labels (DejaVu Sans) has no {missing[0]!r}; give Latin, Greek, Cyrillic, Arabic or Hebrew letters",
+            field="label",
+        )
+    return Label(text, corner)
+
+
+def _font_file() -> Path:
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@cache
+def _letters() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(_font_file())).get_charmap())
+
+
+@dataclass(frozen=True, slots=True)
+class _Patch:
+    """Part of a plane that the label changes: samples become `kept * samples + added`."""
+
+    rows: slice
+    columns: slice
+    kept: Float32
+    added: Float32
+
+
+class LabelPainter:
+    """Draws a label into the planes of frames. The letters are laid out once."""
+
+    def __init__(self, label: Label, video: VideoInfo) -> None:
+        """Lay the label out.
+
+        Args:
+            video: the video that the frames belong to.
+        """
+        ground, letters = _drawn(label, video)
+        kept = (1 - ground) * (1 - letters)
+        pixel = video.pixel
+        model = colour_model(pixel, video.colour, video.width, video.height)
+        white = model.matrix @ np.full(3, _WHITE.get(video.colour.transfer, 1.0)) + model.offset
+        self._top = (1 << pixel.bits) - 1
+        self._patches = []
+        for plane in range(pixel.num_colour_planes):
+            rows, columns = pixel.plane_shape(plane, video.width, video.height)
+            black, full = float(model.offset[plane]), float(white[plane])
+            added = (ground * (1 - letters) * black + letters * full).astype(np.float32)
+            here, there = (_scaled(each, columns, rows) for each in (kept, added))
+            changed_rows, changed_columns = np.nonzero(here < 1)
+            box = slice(changed_rows.min(), changed_rows.max() + 1), slice(changed_columns.min(), changed_columns.max() + 1)
+            self._patches.append(_Patch(*box, here[box].copy(), there[box].copy()))
+
+    def __call__(self, planes: Sequence[Plane]) -> list[Plane]:
+        """Return the planes of a frame with the label, in copies. A plane of alpha stays as it is."""
+        drawn = list(planes)
+        for place, patch in enumerate(self._patches):
+            plane = planes[place].copy()
+            samples = plane[patch.rows, patch.columns] * patch.kept + patch.added
+            plane[patch.rows, patch.columns] = np.clip(np.rint(samples), 0, self._top).astype(plane.dtype)
+            drawn[place] = plane
+        return drawn
+
+
+def _drawn(label: Label, video: VideoInfo) -> tuple[Float32, Float32]:
+    """Return the opacity of the ground and of the letters, float32 [height, width] each, 0 to 1, in the coded picture."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    orientation = video.orientation
+    coded = orientation.square_size
+    width, height = coded if orientation.quarter_turns % 2 == 0 else coded[::-1]
+    side = min(width, height)
+    margin = round(_MARGIN * side)
+    size = max(1.0, _HEIGHT * side)
+    longest = max(1.0, width - 2 * margin - size)  # half a letter of ground on both sides
+    font = ImageFont.truetype(str(_font_file()), size)
+    if (length := font.getlength(label.text)) > longest:
+        size *= longest / length
+        font = ImageFont.truetype(str(_font_file()), size)
+    ascent, descent = font.getmetrics()
+    pad = round(size / 2)
+    box_width, box_height = round(font.getlength(label.text)) + 2 * pad, ascent + descent + 2 * (pad // 2)
+    down, across = label.position.split("-")
+    left = margin if across == "left" else width - margin - box_width
+    top = margin if down == "top" else height - margin - box_height
+    layers = []
+    for kind in ("ground", "letters"):
+        picture = Image.new("L", (width, height))
+        draw = ImageDraw.Draw(picture)
+        if kind == "ground":
+            draw.rectangle((left, top, left + box_width - 1, top + box_height - 1), fill=round(255 * _GROUND))
+        else:
+            draw.text((left + pad, top + pad // 2), label.text, fill=255, font=font)
+        upright = np.rot90(np.asarray(picture, np.float32) / 255, -orientation.quarter_turns)
+        turned = np.ascontiguousarray(upright[:, ::-1] if orientation.mirrored else upright)
+        layers.append(_scaled(turned.astype(np.float32), video.width, video.height))
+    return layers[0], layers[1]
+
+
+def _scaled(layer: Float32, width: int, height: int) -> Float32:
+    return np.asarray(cv2.resize(layer, (width, height), interpolation=cv2.INTER_AREA), np.float32)
