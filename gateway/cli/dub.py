@@ -213,8 +213,8 @@ def dub(
         str,
         typer.Option(
             metavar="TEXT",
-            help="Text that every frame of the video shows, such as 'AI dubbed', in Latin, Greek, Cyrillic, Arabic or Hebrew "
-            f"letters: at most {MOST_CHARACTERS} characters. Default: no label. A video without a dubbed mouth gets none.",
+            help="Text that every frame of the video shows, such as 'AI dubbed', in Latin, Greek or Cyrillic letters: at "
+            f"most {MOST_CHARACTERS} characters. Default: no label. A video without a dubbed mouth gets none.",
         ),
     ] = "",
     label_position: Annotated[

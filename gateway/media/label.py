@@ -30,6 +30,8 @@ _MARGIN: Final = 0.03
 """Distance from the edges, of the shorter side."""
 _GROUND: Final = 0.6
 """Opacity of the dark ground."""
+_LEFTWARD: Final = frozenset({"R", "AL", "RLE", "RLO", "RLI"})
+"""Bidirectional classes of letters from right to left. Pillow lays them out with a library that not every machine has."""
 _WHITE: Final = {16: 0.58, 18: 0.75}
 """Signal of white by transfer characteristics: reference white of PQ and HLG (ITU-R BT.2408). All others: 1."""
 
@@ -55,8 +57,8 @@ def label_of(text: str | None, position: str | None) -> Label | None:
         position: one of LABEL_POSITIONS; None or empty: bottom-right.
 
     Raises:
-        InvalidRequestError: the text is too long, has control characters or letters that the font lacks, or there is no such
-            corner.
+        InvalidRequestError: the text is too long, has control characters, letters that the font lacks or letters that are written
+            from right to left, or there is no such corner.
     """
     corner = next((each for each in LABEL_POSITIONS if each == (position or "bottom-right")), None)
     if corner is None:
@@ -72,11 +74,8 @@ def label_of(text: str | None, position: str | None) -> Label | None:
         raise InvalidRequestError(f"a label has 1 to {MOST_CHARACTERS} characters, not {len(text)}", field="label")
     if not text.isprintable():
         raise InvalidRequestError("a label is one line of printable characters", field="label")
-    if missing := [letter for letter in text if ord(letter) not in _letters()]:
-        raise InvalidRequestError(
-            f"the font of labels (DejaVu Sans) has no {missing[0]!r}; give Latin, Greek, Cyrillic, Arabic or Hebrew letters",
-            field="label",
-        )
+    if missing := [letter for letter in text if ord(letter) not in _letters() or unicodedata.bidirectional(letter) in _LEFTWARD]:
+        raise InvalidRequestError(f"labels cannot show {missing[0]!r}; give Latin, Greek or Cyrillic letters", field="label")
     return Label(text, corner)
 
 
@@ -150,10 +149,11 @@ def _drawn(label: Label, video: VideoInfo) -> tuple[Float32, Float32]:
     margin = round(_MARGIN * side)
     size = max(1.0, _HEIGHT * side)
     longest = max(1.0, width - 2 * margin - size)  # half a letter of ground on both sides
-    font = ImageFont.truetype(str(_font_file()), size)
+    # The other engine needs a library that not every machine has, and places letters in another way.
+    font = ImageFont.truetype(str(_font_file()), size, layout_engine=ImageFont.Layout.BASIC)
     if (length := font.getlength(label.text)) > longest:
         size *= longest / length
-        font = ImageFont.truetype(str(_font_file()), size)
+        font = ImageFont.truetype(str(_font_file()), size, layout_engine=ImageFont.Layout.BASIC)
     ascent, descent = font.getmetrics()
     pad = round(size / 2)
     box_width, box_height = round(font.getlength(label.text)) + 2 * pad, ascent + descent + 2 * (pad // 2)

@@ -137,7 +137,7 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "20: footage: 's3://bucket' cannot be used",
         "21: expressiveness: takes less than or equal to 1.5, not 1.6",
         '22: expressiveness: takes a valid number, not "loud"',
-        "23: label: the font of labels (DejaVu Sans) has no '由'",
+        "23: label: labels cannot show '由'",
         "24: label_position: a position is given without a label",
         "25: label_position: takes ",
         "26: label: a label has 1 to 60 characters, not 61",
