@@ -44,6 +44,8 @@ CLIPS: Final = "clips.json"
 _MOST_BYTES: Final = 256 << 20
 _SHORT_REEL: Final = 8
 """Most characters of a reel in an EDL. Programs cut the name of the file to this length."""
+_OWN_CODECS: Final = {"prores": "prores", "dnxhd": "dnxhr"}
+"""Codecs of dubs by the codec of the media, where the dub keeps the codec of its footage."""
 _PATTERN_FIELDS: Final = ("language", "id", "speaker", "clip", "number")
 
 
@@ -541,9 +543,10 @@ def _row(
         "language": language,
         "lines": lines,
     }
-    if codec is None and work.info.video.codec == "prores":
-        # A part is FFV1, so the dub cannot see that its media is ProRes.
-        row["codec"] = "prores"
+    own = _OWN_CODECS.get(work.info.video.codec)
+    if codec is None and own is not None:
+        # A part is FFV1, so the dub cannot see the codec of the media.
+        row["codec"] = own
     return row
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import opentimelineio as otio
 import pytest
 
@@ -176,3 +179,24 @@ def test_patterns_of_speech(video: Path, tmp_path: Path) -> None:
     for wrong in ("{take}.wav", "{id", "{0}.wav", "{id.real}"):
         with pytest.raises(InvalidRequestError, match=r"the fields of a pattern are \{language\}, \{id\}"):
             plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line], speech=wrong))
+
+
+@pytest.mark.parametrize(("encoder", "profile", "codec"), [("prores_ks", "3", "prores"), ("dnxhd", "dnxhr_hqx", "dnxhr")])
+def test_dubs_keep_the_codec_of_an_editor(encoder: str, profile: str, codec: str, tmp_path: Path) -> None:
+    """A part is FFV1, and its dub has the codec of the media again."""
+    media = tmp_path / "media" / "A001C003_0101.mov"
+    media.parent.mkdir()
+    with av.open(str(media), "w") as output:
+        stream = output.add_stream(encoder, rate=RATE, options={"profile": profile})
+        stream.width, stream.height, stream.pix_fmt = 256, 144, "yuv422p10le"
+        stream.metadata["timecode"] = "01:00:00:00"
+        for number in range(60):
+            picture = av.VideoFrame(256, 144, "yuv422p10le")
+            for plane in picture.planes:
+                np.frombuffer(plane, np.uint16)[:] = 400 + number
+            output.mux(stream.encode(picture))
+        output.mux(stream.encode())
+    turnover = plan_turnover(request_of(tmp_path, media.parent, replace(CLIP, files=(media.name,))))
+    assert not turnover.problems
+    (row,) = (json.loads(line) for line in write_turnover(turnover).read_text().splitlines())
+    assert (row["codec"], row["footage"], Path(row["output"]).suffix) == (codec, "parts/0001_sh010.mp4", ".mov")
