@@ -22,6 +22,7 @@ from gateway.dub.records import FACE_RECORD
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
+from gateway.provenance.seal import Sealer
 from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
@@ -49,11 +50,11 @@ class Dubber:
     store: ArtefactStore
     jobs: Path
 
-    def __call__(self, request: DubRequest, enrol: EnrolOptions = UNPERSONALIZED) -> DubOutcome:
-        return self.with_faces(request, enrol).outcome
+    def __call__(self, request: DubRequest, enrol: EnrolOptions = UNPERSONALIZED, *, sealer: Sealer | None = None) -> DubOutcome:
+        return self.with_faces(request, enrol, sealer=sealer).outcome
 
-    def with_faces(self, request: DubRequest, enrol: EnrolOptions = UNPERSONALIZED) -> Dubbed:
-        job = DubJob(replace(request, enrol=enrol), self.host.stages, self.store, self.jobs)
+    def with_faces(self, request: DubRequest, enrol: EnrolOptions = UNPERSONALIZED, *, sealer: Sealer | None = None) -> Dubbed:
+        job = DubJob(replace(request, enrol=enrol), self.host.stages, self.store, self.jobs, sealer=sealer)
         outcome = self.host.run(job.run(lambda *_: None))
         assert job.folder is not None
         faces = np.fromfile(job.folder / "faces.bin", FACE_RECORD)

@@ -62,10 +62,10 @@ def nobody(path: Path) -> Path:
 
 
 async def dubbed_plainly(dubber: Dubber, bench: WorkerContext, row: ShotSpec, output: Path) -> str:
-    """Digest of the video that a dub without a batch writes."""
+    """Digest of the video that a dub without a batch writes, without the manifest."""
     async with shot_request(bench, row.model_copy(update={"output": str(output)})) as request:
-        await asyncio.to_thread(dubber, request)
-    return sha256(output)
+        await asyncio.to_thread(dubber, request, sealer=await bench.sealer())
+    return media_sha256(output)
 
 
 async def until(found: Callable[[], Any], limit_s: float = 300.0) -> Any:
