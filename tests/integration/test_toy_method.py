@@ -50,7 +50,7 @@ NUM_FRAMES = 2 * MIN_ENROLMENT_FRAMES + MAX_LAG + 3
 """Frames of the footage: enough for the motion personalisation at any lag."""
 QUIET_S = 1.0
 """Silence before the speech begins."""
-ALL_INPUTS = replace(RENDERERS["everyone"], name="toy_all", reference=True, colours_from_bank=False)
+ALL_INPUTS = replace(RENDERERS["everyone"], name="toy_all", reference=True, colours_from_bank=False, inside_from_bank=False)
 """Renderer that takes all inputs. Its stripes have colours that no person has."""
 TOY = Path(__file__).with_name("toy_method")
 
