@@ -46,7 +46,7 @@ class Conformed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConformRequest:
-    """What a timeline is conformed with.
+    """Timeline to conform, with the shots and decisions of a batch.
 
     Attributes:
         timeline: the timeline.
@@ -270,7 +270,7 @@ def _clip(request: ConformRequest, item: Any, clip: Clip, dubbed: DubbedClip, re
     found.markers.clear()
     decision = request.decisions.get(record.id)
     if decision is not None:
-        at = dubbed.start + (decision.frame or 0) if decision.frame is not None else clip.source
+        at = dubbed.start + decision.frame if decision.frame is not None else clip.source
         shown = min(max(at, clip.source), clip.source + len(clip.record) - 1)
         found.markers.append(decision_marker(otio, ReviewedShot(record, decision, request.timeline.rate), shown))
     if record.look:

@@ -180,7 +180,7 @@ def _collect(document: _Document, spine: ElementTree.Element, begin: Fraction, l
         if element.tag not in (*_CLIPS, "gap", "transition"):
             continue
         offset = element.get("offset")
-        # The offsets of the first storyline are timecodes, those of others count from the storyline's begin.
+        # Offsets in the first storyline are timecodes; offsets in another storyline count from the begin of that storyline.
         at = end if offset is None else document.seconds(offset) + (begin if lane else 0)
         duration = document.seconds(element.get("duration"))
         if element.tag != "transition":

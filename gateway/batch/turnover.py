@@ -105,7 +105,7 @@ def read_clips(path: Path) -> DubbedClips:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnoverRequest:
-    """What a manifest is made from.
+    """Timeline, scripts and media that a manifest is made from.
 
     Attributes:
         timeline: the timeline.

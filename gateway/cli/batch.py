@@ -810,7 +810,7 @@ def from_timeline(
 @commands.command("conform")
 def conform_command(
     name: Name,
-    timeline: Annotated[Path, typer.Argument(metavar="TIMELINE", help="Timeline of the batch, or a later cut of it.")],
+    timeline: Annotated[Path, typer.Argument(metavar="TIMELINE", help="Timeline of the batch, or a later cut of this timeline.")],
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="File to write, which ends in .otio, .edl (one language), .fcpxml or .aaf.")
     ],

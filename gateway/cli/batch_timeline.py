@@ -1,4 +1,4 @@
-"""What `dubstage batch from-timeline` and `dubstage batch conform` do."""
+"""The commands `dubstage batch from-timeline` and `dubstage batch conform`, behind their options (batch.py)."""
 
 from __future__ import annotations
 

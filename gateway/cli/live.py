@@ -24,15 +24,14 @@ from gateway.cli.app import app, run_async
 from gateway.cli.console import say, say_result
 from gateway.consent.record import ConsentUse, consent_line
 from gateway.live.client import PacedSpeech, remote_live_frames
-from gateway.live.recording import Recording, StreamedActor, check_recording, streamed_actor
+from gateway.live.recording import Recording, StreamedActor, check_recording, stream_payload, streamed_actor
 from gateway.live.session import LiveFrame
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_sound
 from gateway.media.sound import SoundReader
-from gateway.provenance.claim import Claim, stream_statement
+from gateway.provenance.claim import Claim
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
-from gateway.provenance.watermark.payload import Payload
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32
@@ -121,7 +120,7 @@ class LiveVideo:
         key = sealer.watermark_key
         if not actor.job or key is None:
             return claim
-        return replace(claim, watermark=str(Payload.of_video(key, stream_statement(actor.job))))
+        return replace(claim, watermark=str(stream_payload(actor.job, key)))
 
 
 async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:

@@ -23,11 +23,9 @@ from gateway.consent.record import ConsentUse
 from gateway.dub.claim import video_watermark
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
-from gateway.live.recording import stream_job
+from gateway.live.recording import stream_job, stream_payload
 from gateway.live.session import LiveFrame, live_frames, live_sound
-from gateway.provenance.claim import stream_statement
 from gateway.provenance.watermark.embedding import Mark
-from gateway.provenance.watermark.payload import Payload
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
 from services.common.errors import DubstageError, TransientError
@@ -68,7 +66,7 @@ def stream_mark(actor: StoredActor, key: bytes | None) -> Mark | None:
     Args:
         key: key of the watermarks, 32 bytes; None: streams get none.
     """
-    return Mark(key, Payload.of_video(key, stream_statement(stream_job(actor)))) if key is not None else None
+    return Mark(key, stream_payload(stream_job(actor), key)) if key is not None else None
 
 
 LOOK_S: Final = 0.25

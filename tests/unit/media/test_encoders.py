@@ -45,9 +45,9 @@ def test_the_muxer_is_that_of_the_ending() -> None:
     assert [container_format(Path(f"a{suffix}")) for suffix in (".m4v", ".mov", ".MKV")] == ["mp4", "mov", "matroska"]
 
 
-def _written(video_path: Path, output: Path) -> WriteReport:
+def _written(video_path: Path, output: Path, codec: str | None = None) -> WriteReport:
     info = probe(video_path)
-    with VideoWriter(output, info) as writer, VideoReader(info) as reader:
+    with VideoWriter(output, info, settings=WriteSettings(codec=codec)) as writer, VideoReader(info) as reader:
         for frame in reader:
             writer.write(frame, [plane.copy() for plane in frame.planes] if frame.index % 2 else None)
     return writer.report
@@ -110,9 +110,7 @@ def test_deep_colour_plays_on_phones(tmp_path: Path, suffix: str, pixel_format: 
 def test_deep_av1_stays_av1(tmp_path: Path, pixel_format: str, expected: str) -> None:
     film = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(128, 96)))
     info = probe(film)
-    with VideoWriter(tmp_path / "clip.mp4", info, settings=WriteSettings(codec="av1")) as writer, VideoReader(info) as reader:
-        for frame in reader:
-            writer.write(frame, [plane.copy() for plane in frame.planes])
+    _written(film, tmp_path / "clip.mp4", "av1")
     footage = probe(tmp_path / "clip.mp4")
     assert (footage.video.codec, footage.video.pixel.name) == ("av1", pixel_format)
     assert choose_encoder(Path("a.mp4"), footage.video, None, 16, "veryfast").codec == expected
@@ -120,12 +118,10 @@ def test_deep_av1_stays_av1(tmp_path: Path, pixel_format: str, expected: str) ->
 
 
 def test_av1_has_the_same_bytes_each_time(tmp_path: Path) -> None:
-    info = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96))))
+    film = make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96)))
     written = []
     for name in ("one.mp4", "two.mp4"):
-        with VideoWriter(tmp_path / name, info, settings=WriteSettings(codec="av1")) as writer, VideoReader(info) as reader:
-            for frame in reader:
-                writer.write(frame, [plane.copy() for plane in frame.planes])
+        _written(film, tmp_path / name, "av1")
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
 
@@ -135,10 +131,8 @@ def test_av1_has_the_same_bytes_each_time(tmp_path: Path) -> None:
 )
 def test_dnxhr_stays_dnxhr(tmp_path: Path, pixel_format: str, suffix: str) -> None:
     """DNxHR goes from hand to hand with its depth and chroma; samples change by at most 3 % of full scale."""
-    first = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(256, 144))))
-    with VideoWriter(tmp_path / "clip.mov", first, settings=WriteSettings(codec="dnxhr")) as writer, VideoReader(first) as reader:
-        for frame in reader:
-            writer.write(frame, [plane.copy() for plane in frame.planes])
+    first = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(256, 144)))
+    _written(first, tmp_path / "clip.mov", "dnxhr")
     report = _written(tmp_path / "clip.mov", tmp_path / f"out{suffix}")
     before, after = probe(tmp_path / "clip.mov"), probe(report.path)
     assert (report.codec, after.video.pixel.name) == ("dnxhr", pixel_format)

@@ -12,7 +12,7 @@ from gateway.provenance.binding import embedded_type, sidecar_of
 
 
 class SecondVerdict(NamedTuple):
-    """What the second reader says: `integrity`, `state` (as C2PA names the states of manifests), and the codes of all failures."""
+    """Verdict of the second reader: `integrity`, `state` (as C2PA names the states of manifests), and the codes of all failures."""
 
     integrity: str
     state: str
