@@ -29,6 +29,7 @@ from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
+from gateway.operations.step_paces import StepPaces
 from gateway.operations.store import Asked, OperationRecord
 from gateway.stages.interface import Stages
 from services.common.errors import ActorError, DubstageError, InvalidRequestError, UnexpectedError
@@ -55,7 +56,8 @@ class ActorJobs:
 
         async with context.media.opened() as media:
             request = enrol_request_from(message, media, threads=context.threads)
-            report = OperationReporter(job, enrolment_steps(method_named(request.method), skip=message.skip_personalization))
+            steps = enrolment_steps(method_named(request.method), skip=message.skip_personalization)
+            report = OperationReporter(job, steps, paces=StepPaces(context.jobs.parent, request.method))
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
             actor = await self._made_before(request) if job.resumed else None
             if actor is None:
@@ -70,6 +72,7 @@ class ActorJobs:
                     on_footage=report.footage,
                     operation=ForOperation(job.record.name, job.confirm),
                 )
+                await asyncio.to_thread(report.learn)
         if job.resumed:
             await context.forget_others(job.record)
         made = actor_message(actor.summary)

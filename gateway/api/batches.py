@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -311,7 +312,7 @@ class BatchViews:
         elif facts.engine == "kubernetes":
             with self._turn:
                 self._engine_stores.pop(name, None)
-        progress = progress_from([shot.facts for shot in shots])
+        progress = progress_from([shot.facts for shot in shots], now_s=time.time())
         if facts.engine == "gateway" and not progress.ended and not self.is_worked_on(name):
             notes = [*notes, "no gateway works on the shots that are left: submit the batch again"]
         return BatchView(facts, shots, progress, tuple(notes))

@@ -36,6 +36,7 @@ from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_in_child
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
+from gateway.operations.step_paces import StepPaces
 from gateway.operations.store import Asked, OperationRecord
 from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import Stages
@@ -64,7 +65,8 @@ class DubJobs:
             ledger = JobLedger(
                 context.actors, first, job.record.name, more_actors=more, consents=request.consents, confirm=job.confirm
             )
-            report = OperationReporter(job, dub_steps(request), count=context.quota.counting())
+            paces = StepPaces(context.jobs.parent, request.method)
+            report = OperationReporter(job, dub_steps(request), paces=paces, count=context.quota.counting())
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
             dub = DubJob(
                 request,
@@ -84,6 +86,7 @@ class DubJobs:
                 outcome = await dub_while_allowed(dub, ledger.check if request.lines else ledger.check_consent, report)
                 video_sha256 = await asyncio.to_thread(media_sha256, request.output)
                 await media.deliver(report, overwrite=message.overwrite, confirm=lambda: _may_still_be_shown(job, ledger))
+                await asyncio.to_thread(report.learn)
                 # The folder of a scene stays until it expires, so that a line can be changed.
                 if not request.lines:
                     await asyncio.to_thread(dub.discard)

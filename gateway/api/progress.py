@@ -12,6 +12,7 @@ from gateway.dub.messages import OnProgress
 from gateway.dub.request import DubRequest, wants_own_timeline
 from gateway.operations.execution import Job
 from gateway.operations.progress import StepCost, WholeProgress
+from gateway.operations.step_paces import StepPaces
 from services.common.methods import Method, method_named
 
 _PREFIX: Final = "OPERATION_STEP_"
@@ -107,18 +108,27 @@ class OperationReporter:
     Args:
         job: the operation.
         steps: its steps.
+        paces: paces of this machine, which correct the costs of the steps; None: the costs stay.
         count: called with every frame and step too.
     """
 
-    def __init__(self, job: Job, steps: Sequence[StepCost], *, count: OnProgress = lambda *_: None) -> None:
+    def __init__(
+        self, job: Job, steps: Sequence[StepCost], *, paces: StepPaces | None = None, count: OnProgress = lambda *_: None
+    ) -> None:
         self._job = job
         self._count = count
+        self._paces = paces
         before = pb.OperationProgress.FromString(job.record.metadata)
-        self._progress = WholeProgress(steps, floor=before.fraction)
+        self._progress = WholeProgress(paces.applied(steps) if paces is not None else steps, floor=before.fraction)
 
     def footage(self, frames: int, megapixels: float) -> None:
         """Take the size of the footage, frames and million pixels of a frame, for the estimate of the time left."""
         self._progress.footage(frames, megapixels)
+
+    def learn(self) -> None:
+        """Correct the paces by the times of the operation, which has just ended well. Blocks."""
+        if self._paces is not None:
+            self._paces.add(self._progress)
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Report one frame or step."""

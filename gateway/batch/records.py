@@ -211,7 +211,7 @@ class Progress:
         look: shots that are done and that the quality gate wants a person to look at.
         frames: frames of the videos that are written.
         frames_per_second: frames of all workers together, in the time in which a shot was worked on; None: no video is written.
-        seconds_left: time that the shots left take at the present pace; None: no video is written.
+        seconds_left: time that the shots left take at the present pace, less the past of running shots; None: no video is written.
     """
 
     total: int
@@ -269,24 +269,39 @@ class _RecordedWork(NamedTuple):
     ended_s: float
 
 
-def progress_of(records: Sequence[ShotRecord]) -> Progress:
+_RUNNING_SHARE: Final = 0.9
+"""Largest share of a running shot that counts as done: its end is not known, and its worker may be dead."""
+
+
+def progress_of(records: Sequence[ShotRecord], *, now_s: float | None = None) -> Progress:
     """Return the progress of a batch from the records of all its shots, as `progress_from`."""
     return progress_from(
-        [_RecordedWork(one.state, bool(one.look), one.frames, unix_time(one.begun_at), unix_time(one.ended_at)) for one in records]
+        [_RecordedWork(one.state, bool(one.look), one.frames, unix_time(one.begun_at), unix_time(one.ended_at)) for one in records],
+        now_s=now_s,
     )
 
 
-def progress_from(shots: Sequence[Work]) -> Progress:
+def progress_from(shots: Sequence[Work], *, now_s: float | None = None) -> Progress:
     """Return the progress of a batch from the work on all its shots.
 
     The pace counts the time in which at least one of the shots whose videos are written was worked on. The nights between two
     submissions of a batch do not count.
+
+    Args:
+        shots: work on the shots.
+        now_s: present time, Unix time: of a running shot the share of the mean time of a shot that has passed counts as done, at
+            most _RUNNING_SHARE. None: running shots count as not begun.
     """
     states = Counter(shot.state for shot in shots)
     written = [shot for shot in shots if shot.state in WRITTEN]
     frames = sum(shot.frames for shot in written)
     spent = _covered((shot.begun_s, shot.ended_s) for shot in written if shot.begun_s and shot.ended_s)
-    left = states[ShotState.WAITING] + states[ShotState.RUNNING]
+    left = float(states[ShotState.WAITING] + states[ShotState.RUNNING])
+    times = [shot.ended_s - shot.begun_s for shot in written if 0 < shot.begun_s < shot.ended_s]
+    if now_s is not None and times:
+        mean_s = sum(times) / len(times)
+        begun = [shot.begun_s for shot in shots if shot.state is ShotState.RUNNING and shot.begun_s]
+        left -= sum(min(_RUNNING_SHARE, max(0.0, now_s - begun_s) / mean_s) for begun_s in begun)
     return Progress(
         total=len(shots),
         waiting=states[ShotState.WAITING],

@@ -22,6 +22,7 @@ from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line, digest_of
 from gateway.dub.face_choice import parse_face
 from gateway.housekeeping import open_jobs_folder
+from gateway.operations.step_paces import StepPaces
 from gateway.settings import GatewaySettings
 from services.common.methods import DEFAULT_METHOD, combined, method_named
 
@@ -35,8 +36,8 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     jobs = open_jobs_folder(settings.data_dir)
     chosen = request.options
     skip = not (chosen.personalize_renderer or chosen.personalize_motion)
-    steps = enrolment_steps(method_named(request.method), skip=skip)
-    with open_installation(settings) as place, StepProgress(steps) as progress:
+    steps, paces = enrolment_steps(method_named(request.method), skip=skip), StepPaces(settings.data_dir, request.method)
+    with open_installation(settings) as place, StepProgress(steps, paces=paces) as progress:
         # Before the stages are opened, which takes seconds.
         place.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)
         async with place.stages() as stages:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
                 records.extend(await run_local(settings, store, facts.name, workers=processes))
             finally:
                 shown.cancel()
-            progress.update(progress_of(records))
+            progress.update(progress_of(records, now_s=time.time()))
 
     run_async(work())
     # The next run, or a gateway, tries again. Batches of other engines are left to their gateway.
@@ -128,7 +129,7 @@ async def _show_progress(store: BatchStore, name: str, progress: BatchProgress) 
     while True:
         # If the store does not answer, the workers try again or say so.
         with suppress(DubstageError):
-            progress.update(progress_of(await asyncio.to_thread(store.records, name)))
+            progress.update(progress_of(await asyncio.to_thread(store.records, name), now_s=time.time()))
         await asyncio.sleep(POLL_SECONDS)
 
 

@@ -91,7 +91,7 @@ def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
         say_table(table)
     for note in notes:
         say_warning(note)
-    progress = progress_of(records)
+    progress = progress_of(records, now_s=time.time())
     say_result(f"batch {name}, engine {facts.engine}: {counts(progress)}{pace(progress)}")
 
 
@@ -154,7 +154,7 @@ def show_json(store: BatchStore, name: str, states: frozenset[str]) -> None:
     """Print a batch as JSON: its facts, its progress, notes of the engine, and the records of the shots in `states`."""
     facts = store.facts(name)
     records, notes = current_records(store, facts)
-    progress = progress_of(records)
+    progress = progress_of(records, now_s=time.time())
     document = {
         "batch": facts.model_dump(mode="json"),
         "progress": {**asdict(progress), "left": progress.left},
@@ -279,7 +279,7 @@ def watch_batch(store: BatchStore, name: str) -> int:
                 if note not in said:
                     said.add(note)
                     say(note)
-            progress.update(progress_of(records))
+            progress.update(progress_of(records, now_s=time.time()))
     return show_end(name, records)
 
 

@@ -26,6 +26,7 @@ from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_na
 from gateway.media.encoders import CODECS
 from gateway.media.label import LABEL_POSITIONS, MOST_CHARACTERS, label_of
 from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
+from gateway.operations.step_paces import StepPaces
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
@@ -81,7 +82,8 @@ async def run_dub(
     """
     with open_installation(settings) as place:
         request = await prepared_request(request, place, actor_id, method)
-        with StepProgress(dub_steps(request, report=report is not None)) as progress:
+        steps, paces = dub_steps(request, report=report is not None), StepPaces(settings.data_dir, request.method)
+        with StepProgress(steps, paces=paces) as progress:
             progress.begin("starting the stages")
             async with finished_dub(request, place, progress, progress.footage) as done:
                 if report is not None:

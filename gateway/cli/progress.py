@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gateway.cli.console import err, printable, say
 from gateway.operations.progress import StepCost, WholeProgress
+from gateway.operations.step_paces import StepPaces
 
 LINE_SECONDS: Final = 10.0
 """Seconds between two lines if stderr is not a terminal."""
@@ -26,12 +27,14 @@ class StepProgress:
 
     Args:
         steps: costs of the steps, for the share of the whole job; empty: the share is not shown.
+        paces: paces of this machine, which correct the costs, and learn from a job that ends well; None: the costs stay.
         line_s: seconds between two lines if stderr is not a terminal.
     """
 
-    def __init__(self, steps: Sequence[StepCost] = (), *, line_s: float = LINE_SECONDS) -> None:
+    def __init__(self, steps: Sequence[StepCost] = (), *, paces: StepPaces | None = None, line_s: float = LINE_SECONDS) -> None:
         self._shown: _Bars | _Lines = _Bars() if err.is_terminal else _Lines(line_s)
-        self._whole = WholeProgress(steps) if steps else None
+        self._paces = paces
+        self._whole = WholeProgress(paces.applied(steps) if paces is not None else steps) if steps else None
 
     def __enter__(self) -> Self:
         self._shown.start()
@@ -39,6 +42,8 @@ class StepProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._shown.stop()
+        if kind is None and self._paces is not None and self._whole is not None:
+            self._paces.add(self._whole)
 
     def begin(self, what: str) -> None:
         """Show a step that has no count, such as the start of the stages."""

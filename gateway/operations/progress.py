@@ -6,18 +6,32 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _GUESSED_FRAMES: Final = 250
 """Frames of an operation while the size of the footage is not known."""
 _GUESSED_MEGAPIXELS: Final = 0.5
 """Million pixels of a frame while the size of the footage is not known."""
-_RECENT_S: Final = 25.0
-"""Time constant with which work in the past loses weight, seconds: other processes change the speed of a machine."""
-_USUAL_S: Final = 2.0
-"""Seconds of estimated work that count as done in the estimated time, while little of the work is done."""
-_OWN_S: Final = 10.0
-"""Most seconds of estimated work that count, beside the work of the present step, as done at the pace before the step."""
+
+
+class _Trust(NamedTuple):
+    """How much the costs of the steps are trusted beside the work of the operation.
+
+    Attributes:
+        recent_s: time constant with which work in the past loses weight, seconds: other processes change the speed of a machine.
+        usual_s: seconds of estimated work that count as done in the estimated time, beside what is done.
+        own_s: most seconds of estimated work that count, beside the work of the present step, as done at the pace before the step.
+    """
+
+    recent_s: float
+    usual_s: float
+    own_s: float
+
+
+_OTHER_MACHINE: Final = _Trust(recent_s=25.0, usual_s=2.0, own_s=10.0)
+"""Costs of another machine."""
+_THIS_MACHINE: Final = _Trust(recent_s=60.0, usual_s=20.0, own_s=20.0)
+"""Costs with measured paces of this machine."""
 _SHOWN_S: Final = 2.0
 """Least seconds of work that say something about the rest."""
 _SHOWN_SHARE: Final = 0.02
@@ -36,6 +50,8 @@ class StepCost:
         megapixel_ms: milliseconds of a million pixels of these frames.
         fixed_s: seconds of the step besides.
         counts_frames: whether the parts that the step reports are frames.
+        pace: factor of this machine against these times (`StepPaces`).
+        is_measured: whether the pace was measured on this machine.
     """
 
     name: str
@@ -43,10 +59,12 @@ class StepCost:
     megapixel_ms: float = 0.0
     fixed_s: float = 0.0
     counts_frames: bool = True
+    pace: float = 1.0
+    is_measured: bool = False
 
     def seconds(self, frames: int, megapixels: float) -> float:
         """Return the cost of the step in a video of so many frames, and so many million pixels a frame, seconds."""
-        return self.fixed_s + (self.frame_ms + self.megapixel_ms * megapixels) * frames / 1000
+        return self.pace * (self.fixed_s + (self.frame_ms + self.megapixel_ms * megapixels) * frames / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +99,9 @@ class _Pace:
     spent_s: float = 0.0
     cost_s: float = 0.0
 
-    def after(self, spent_s: float, cost_s: float) -> _Pace:
-        """Return the recent work after some more work."""
-        weight = math.exp(-spent_s / _RECENT_S)
+    def after(self, spent_s: float, cost_s: float, recent_s: float) -> _Pace:
+        """Return the recent work after some more work, with the time constant `recent_s`."""
+        weight = math.exp(-spent_s / recent_s)
         return _Pace(weight * self.spent_s + spent_s, weight * self.cost_s + cost_s)
 
     def ratio(self, usual: float, usual_s: float) -> float:
@@ -107,6 +125,7 @@ class WholeProgress:
 
     def __init__(self, steps: Sequence[StepCost], *, floor: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._steps = steps
+        self._trust = _THIS_MACHINE if any(step.is_measured for step in steps) else _OTHER_MACHINE
         self._order = {step.name: place for place, step in enumerate(steps)}
         self._shares: dict[str, float] = {}
         self._frames, self._megapixels = _GUESSED_FRAMES, _GUESSED_MEGAPIXELS
@@ -119,6 +138,8 @@ class WholeProgress:
         self._step_first = 0
         self._last: float | None = None
         self._recent = self._before = self._own = _Pace()
+        self._spent: dict[str, float] = {}
+        self._expected: dict[str, float] = {}
 
     def footage(self, frames: int, megapixels: float) -> None:
         """Note the size of the footage, from which steps that have not begun are estimated.
@@ -138,6 +159,8 @@ class WholeProgress:
             self._began = self._began if self._began is not None else now
             if self._steps[place].frame_ms and self._steps[place].counts_frames and total > 1:
                 self._frames = total
+            self._spend(now)
+            self._expected[step] = self._seconds(place) / self._steps[place].pace
             self._furthest = max(self._furthest, place)
             before = self._shares.get(step, 0.0)
             self._shares[step] = max(before, min(1.0, done / total) if total > 0 else 0.0)
@@ -157,6 +180,21 @@ class WholeProgress:
             per_second=counted / spent if spent > 0.2 and counted > 0 else 0.0,
             remaining_s=self._remaining_s(now),
         )
+
+    def measured(self) -> dict[str, tuple[float, float]]:
+        """Return the seconds that each step took until now, and the seconds by its measured cost without its pace.
+
+        An operation that an earlier process began has none.
+        """
+        if self._first:
+            return {}
+        self._spend(self._clock())
+        return {step: (self._spent.get(step, 0.0), cost) for step, cost in self._expected.items()}
+
+    def _spend(self, now: float) -> None:
+        """Note the time since the last report as time of the present step."""
+        if self._last is not None and self._step in self._order:
+            self._spent[self._step] = self._spent.get(self._step, 0.0) + now - self._last
 
     def _costs(self) -> list[tuple[str, float, float]]:
         """Return name, cost and finished share of each step."""
@@ -179,16 +217,17 @@ class WholeProgress:
 
     def _note(self, spent_s: float, cost_s: float, *, begins: bool) -> None:
         """Note work of the present step, or the end of the work of the step before."""
-        self._recent = self._recent.after(spent_s, cost_s)
+        self._recent = self._recent.after(spent_s, cost_s, self._trust.recent_s)
         if begins:
             self._before, self._own = self._recent, _Pace()
         else:
-            self._own = self._own.after(spent_s, cost_s)
+            self._own = self._own.after(spent_s, cost_s, self._trust.recent_s)
 
     def _remaining_s(self, now: float) -> float | None:
         if self._began is None or now - self._began < _SHOWN_S or self._floor - self._first < _SHOWN_SHARE:
             return None
         rest = {name: cost * (1.0 - share) for name, cost, share in self._costs()}
-        usual = self._before.ratio(1.0, _USUAL_S)
-        own = self._own.ratio(usual, min(_OWN_S, self._before.cost_s + _USUAL_S))
-        return rest.pop(self._step, 0.0) * own + sum(rest.values()) * self._before.ratio(own, _USUAL_S)
+        trust = self._trust
+        usual = self._before.ratio(1.0, trust.usual_s)
+        own = self._own.ratio(usual, min(trust.own_s, self._before.cost_s + trust.usual_s))
+        return rest.pop(self._step, 0.0) * own + sum(rest.values()) * self._before.ratio(own, trust.usual_s)

@@ -2,8 +2,9 @@
 
 A clip is looped to videos of several lengths and sizes. Each video is dubbed as `dubstage dub` does, in a process of its own, with
 other options each time. Every report of the dub is recorded with its time. At every hundredth of the real time, the estimated time
-left is compared with the time that was really left. `--replay FILE` estimates recorded dubs again, with the present costs. Other
-work on the machine changes its speed, which nothing can foresee. So each dub is judged by its processor time too.
+left is compared with the time that was really left. Each dub corrects the estimates of later dubs, as on a user's machine.
+`--rounds 2` repeats the dubs, and only the last round is judged. `--replay FILE` estimates recorded dubs again, with the present
+costs. Other work on the machine changes its speed, which nothing can foresee. So each dub is judged by its processor time too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gateway.api.messages import dub_request_from
 from gateway.api.progress import dub_steps
 from gateway.dub.costs import figures
 from gateway.operations.progress import StepCost, WholeProgress
+from gateway.operations.step_paces import StepPaces
 from research.bench.runs import default_clip, footage_parser, make_footage, tell, work_folder
 from services.common.methods import DEFAULT_METHOD, METHODS
 
@@ -126,15 +128,21 @@ def at_constant_speed(recording: Recording) -> Recording:
     return replace(recording, reports=reports, wall_s=recording.cpu_s / figures().processors)
 
 
-def looks_of(recording: Recording, steps: Sequence[StepCost]) -> list[tuple[float, float | None]]:
-    """Return pairs of elapsed seconds and estimated seconds left at every report; None: nothing was estimated yet."""
+def looks_of(recording: Recording, steps: Sequence[StepCost], paces: StepPaces) -> list[tuple[float, float | None]]:
+    """Estimate a dub at every report, and let its times correct the paces.
+
+    Returns:
+        Pairs of elapsed seconds and estimated seconds left; None: nothing was estimated yet.
+    """
     now = 0.0
-    whole = WholeProgress(steps, clock=lambda: now)
+    whole = WholeProgress(paces.applied(steps), clock=lambda: now)
     whole.footage(recording.frames, recording.megapixels)
     looks: list[tuple[float, float | None]] = []
     for at, _, step, done, total in recording.reports:
         now = at
         looks.append((at, whole.report(step, done, total).remaining_s))
+    now = recording.wall_s
+    paces.add(whole)
     return looks
 
 
@@ -183,35 +191,45 @@ def read_recordings(file: Path) -> list[Recording]:
     return [Recording(**{**row, "job": Job(**row["job"])}) for row in rows]
 
 
-def judged(recordings: Sequence[Recording]) -> bool:
-    """Print the errors of each dub, by wall-clock and by processor time. Return whether the former are within ALLOWED."""
+def judged(recordings: Sequence[Recording], work: Path) -> bool:
+    """Print the errors of each dub, by wall-clock and by processor time. Return whether those of the last round are within ALLOWED.
+
+    Args:
+        recordings: recorded dubs in their order: the jobs of every round.
+        work: empty folder for the paces of this machine.
+    """
     fits = True
-    for one in recordings:
+    for folder in ("wall", "processor"):
+        (work / folder).mkdir()
+    for number, one in enumerate(recordings):
         steps = steps_of(one.job)
-        worst, within = compared(looks_of(one, steps), one.wall_s)
+        worst, within = compared(looks_of(one, steps, StepPaces(work / "wall", one.job.method)), one.wall_s)
         quiet = at_constant_speed(one)
-        quiet_worst, quiet_within = compared(looks_of(quiet, steps), quiet.wall_s)
+        quiet_looks = looks_of(quiet, steps, StepPaces(work / "processor", one.job.method))
+        quiet_worst, quiet_within = compared(quiet_looks, quiet.wall_s)
         print(
             f"{one.job}: {one.wall_s:.0f} s, load {one.load:.1f}, worst {worst:.2f}, within {within:.2f}; "
             f"by processor time worst {quiet_worst:.2f}, within {quiet_within:.2f}"
         )
-        fits = fits and worst <= ALLOWED
+        fits = fits and (worst <= ALLOWED or number < len(recordings) - len(JOBS))
     return fits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the ten dubs. Return 0 if each estimate after the first tenth was within ALLOWED, otherwise 1."""
+    """Run the ten dubs. Return 0 if each estimate of the last round was within ALLOWED after the first tenth, otherwise 1."""
     parser = footage_parser("python -m research.bench.progress", __doc__)
+    parser.add_argument("--rounds", type=int, default=1, help="times that the ten dubs run")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the recordings")
     parser.add_argument("--replay", type=Path, default=None, help="file that --out wrote: estimate these dubs, and run none")
     parser.add_argument("--work", type=Path, default=None, help="folder for videos; without it, a folder that is removed")
     options = parser.parse_args(arguments)
-    if options.replay is not None:
-        return 0 if judged(read_recordings(options.replay)) else 1
     recordings: list[Recording] = []
     with work_folder(options.work) as work:
-        os.environ["XDG_DATA_HOME"] = str(work / "data")
-        for number, job in enumerate(JOBS):
+        if options.replay is not None:
+            return 0 if judged(read_recordings(options.replay), work) else 1
+        for number, job in enumerate(JOBS * options.rounds):
+            # Each dub learns the person anew.
+            os.environ["XDG_DATA_HOME"] = str(work / f"data-{number}")
             video = work / f"{number}-footage.mp4"
             make_footage(options.clip or default_clip(), options.speech, job.seconds, video, job.height)
             # What a process does once, such as loading networks, is part of every dub of a user.
@@ -220,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(f"{job}: {recordings[-1].wall_s:.0f} s")
             if options.out is not None:
                 options.out.write_text(json.dumps([asdict(one) for one in recordings]), encoding="utf-8")
-    return 0 if judged(recordings) else 1
+        return 0 if judged(recordings, work) else 1
 
 
 if __name__ == "__main__":

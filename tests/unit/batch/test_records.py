@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.batch import records
-from gateway.batch.records import Failure, VideoMetrics, failure_of, progress_of
+from gateway.batch.records import Failure, VideoMetrics, failure_of, progress_of, unix_time
 from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
 from gateway.batch.worker import exit_code_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError
@@ -225,6 +225,25 @@ def test_the_night_between_two_submissions_does_not_count() -> None:
     records = [ended_shot("a", "08:00:00", "08:00:10"), ended_shot("b", "20:00:00", "20:00:10"), ShotRecord(id="c")]
     progress = progress_of(records)
     assert (progress.frames_per_second, progress.seconds_left) == (10.0, 10.0)
+
+
+def test_running_shots_count_by_the_time_that_passed() -> None:
+    records = [
+        ended_shot("a", "20:00:00", "20:00:20"),
+        ShotRecord(id="b", state=ShotState.RUNNING, begun_at="2026-11-21T20:00:20.000Z"),
+        ShotRecord(id="c"),
+    ]
+    begun_s = unix_time("2026-11-21T20:00:20.000Z")
+    assert progress_of(records, now_s=begun_s).seconds_left == 40.0
+    assert progress_of(records, now_s=begun_s + 5).seconds_left == 35.0
+
+
+def test_running_shot_of_a_dead_worker_keeps_a_share() -> None:
+    records = [
+        ended_shot("a", "20:00:00", "20:00:20"),
+        ShotRecord(id="b", state=ShotState.RUNNING, begun_at="2026-11-21T20:00:20.000Z"),
+    ]
+    assert progress_of(records, now_s=unix_time("2026-11-22T20:00:00.000Z")).seconds_left == pytest.approx(2.0)
 
 
 def test_record_without_times_counts_done() -> None:

@@ -93,7 +93,9 @@ def test_watch_exit_code(store: BatchStore, printed: Printed, monkeypatch: pytes
     left = [failed(3), done(2), done(1), done(0)]
     # Only this command's sleep counts: threads of other tests sleep too.
     monkeypatch.setattr(
-        batch_watch, "time", SimpleNamespace(sleep=lambda _: store.put("night", left.pop()), monotonic=time.monotonic)
+        batch_watch,
+        "time",
+        SimpleNamespace(sleep=lambda _: store.put("night", left.pop()), monotonic=time.monotonic, time=time.time),
     )
     monkeypatch.setattr(BatchProgress.__init__, "__defaults__", (0.0,))
     assert run(["batch", "watch", "night"]) == 10
@@ -138,7 +140,7 @@ def test_watch_outlives_store_outage(store: BatchStore, printed: Printed, monkey
         return read(asked, name)
 
     monkeypatch.setattr(BatchStore, "records", records)
-    monkeypatch.setattr(batch_watch, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: 0.0))
+    monkeypatch.setattr(batch_watch, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: 0.0, time=time.time))
     assert run(["batch", "watch", "night"]) == 0
     assert len(pauses) == 2
 
