@@ -40,7 +40,8 @@ from gateway.dub.motion_clip import (
 )
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.dub.speech import AlignedSpeech, SpeechExtent, extract_features, motion_frames_for
-from gateway.dub.workspace import Workspace
+from gateway.dub.tracking_point import TrackingCheckpoint
+from gateway.dub.workspace import CHECKPOINT, Workspace
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
@@ -66,7 +67,7 @@ async def gather_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any,
 async def track_footage(
     stages: Stages, info: MediaInfo, workspace: Workspace, *, threads: int, on_frame: Callable[[int], None], embed: bool = False
 ) -> FaceIndex:
-    """Find all faces of a video, and return where their records are.
+    """Find all faces of a video, and return where their records are. What an earlier process has tracked is not tracked again.
 
     Args:
         workspace: gets the records.
@@ -89,21 +90,23 @@ async def track_footage(
     # This allows for one face per frame: the number of faces is not known yet.
     least = info.video.num_frames * FACE_RECORD.itemsize
     await asyncio.to_thread(workspace.allowance.check, least, f"the face records of {info.video.num_frames} frames")
-    workspace.faces.clear()
-    means = FaceMeans()
+    every, means = embed_every(info.video.num_frames) if embed else 0, FaceMeans()
+    checkpoint = TrackingCheckpoint(workspace.folder / CHECKPOINT, every, workspace.faces, means)
     cuts = await analyse_footage(
         stages,
         info,
         workspace.faces,
         threads=threads,
         on_progress=on_frame,
-        embed_every=embed_every(info.video.num_frames) if embed else 0,
+        embed_every=every,
         on_face=means.add,
+        checkpoint=checkpoint,
     )
     index = await asyncio.to_thread(read_index, workspace.faces, cuts, info.video.num_frames)
     index = replace(index, embeddings=means.faces())
     measured = {"embeddings": faces_note(index.embeddings)} if embed else {}
     workspace.finish("faces", {"shot_cuts": cuts, **measured}, workspace.faces)
+    checkpoint.remove()
     return index
 
 

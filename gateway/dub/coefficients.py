@@ -15,10 +15,11 @@ from dubstage.client import face as face_client
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import in_thread
-from gateway.dub.footage import STATE_EVERY, TrackingPoint, picture_for_tracker, tracked_answers
+from gateway.dub.footage import STATE_EVERY, picture_for_tracker, tracked_answers
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.records import RecordFile
 from gateway.dub.speech import AlignedSpeech
+from gateway.dub.tracking_point import TrackingPoint
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.stages.calls import until_done
@@ -76,7 +77,7 @@ async def fitted_expressions(
     found: dict[int, Float32] = {}
     # The frames that are answered; the spans that are; and where the tracking of the next span goes on.
     answered: set[int] = set()
-    finished, point = 0, TrackingPoint()
+    finished, point = 0, TrackingPoint.begin()
 
     async def fit() -> None:
         nonlocal finished, point
@@ -87,7 +88,7 @@ async def fitted_expressions(
                     on_step("coefficients", len(answered), total)
                     if index in places and (expression := _expression(places[index], answer, scale)) is not None:
                         found[index] = expression
-            finished, point = finished + 1, TrackingPoint()
+            finished, point = finished + 1, TrackingPoint.begin()
 
     await until_done(fit, progress=lambda: len(answered))
     if not found:

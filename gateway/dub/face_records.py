@@ -247,6 +247,32 @@ class FaceMeans:
         """Return the mean of each face by face id."""
         return {face_id: self._mean(face_id) for face_id in sorted({face_id for face_id, _ in self._counts})}
 
+    def note(self) -> dict[str, object]:
+        """Return all sums as JSON values, from which `resume` goes on."""
+        sums = [
+            [face_id, usable, self._counts[face_id, usable], base64.b64encode(total.astype("<f8").tobytes()).decode()]
+            for (face_id, usable), total in self._sums.items()
+        ]
+        return {"network": self._network, "sums": sums}
+
+    def resume(self, note: object) -> None:
+        """Take the sums of a note of `note`.
+
+        Raises:
+            ValueError: the note is damaged. Nothing was taken.
+        """
+        match note:
+            case {"network": str(network), "sums": list(sums)}:
+                read = [(int(face_id), bool(usable), int(count), base64.b64decode(text)) for face_id, usable, count, text in sums]
+            case _:
+                raise ValueError("no sums of embeddings")
+        vectors = [np.frombuffer(data, "<f8").astype(np.float64) for *_, data in read]
+        if any(vector.shape != (EMBEDDING_SIZE,) for vector in vectors):
+            raise ValueError("embeddings of another size")
+        self._network = network
+        for (face_id, usable, count, _), vector in zip(read, vectors, strict=True):
+            self._sums[face_id, usable], self._counts[face_id, usable] = vector, count
+
     def _mean(self, face_id: int) -> Face:
         usable, other = (face_id, True), (face_id, False)
         keys = [usable] if self._counts[usable] >= ENOUGH_FRAMES else [key for key in (usable, other) if self._counts[key]]

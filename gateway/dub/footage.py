@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -14,12 +14,12 @@ import numpy as np
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
-from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
 from gateway.dub.face_records import face_records
 from gateway.dub.messages import timeline_of
 from gateway.dub.records import RecordFile
+from gateway.dub.tracking_point import TrackingCheckpoint, TrackingPoint
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.stages.calls import CallTime, until_done
@@ -64,6 +64,7 @@ async def analyse_footage(
     on_progress: OnProgress,
     embed_every: int = 0,
     on_face: OnFace = lambda _: None,
+    checkpoint: TrackingCheckpoint | None = None,
 ) -> list[int]:
     """Track all faces, append a FACE_RECORD per face and frame, and return the frames that begin a shot.
 
@@ -73,14 +74,22 @@ async def analyse_footage(
         on_progress: called with the number of tracked frames.
         embed_every: frames of a face from one embedding to the next; 0: no embeddings.
         on_face: called with every face of every frame, as the face stage answered it.
+        checkpoint: from which tracking goes on, and which is stored again and again; None: there is none.
 
     Raises:
         MediaUnsupportedError: the file breaks off.
         DubstageError: from the face stage.
     """
-    shot_cuts: list[int] = []
+    point, shot_cuts = TrackingPoint.begin(), list[int]()
+    if checkpoint is not None:
+        point, shot_cuts = await asyncio.to_thread(checkpoint.restore)
+        if point.next_frame:
+            on_progress(point.next_frame)
 
     async def record(frame: TrackedFrame) -> None:
+        # Here, and only here, all frames before the point are recorded, and no others.
+        if checkpoint is not None and frame.index == point.next_frame:
+            await asyncio.to_thread(checkpoint.save, point, shot_cuts)
         for face in frame.faces.faces:
             on_face(face)
         if frame.faces.faces:
@@ -89,33 +98,9 @@ async def analyse_footage(
             shot_cuts.append(frame.index)
         on_progress(frame.index + 1)
 
-    await track_all(stages, info, threads, record, embed_every=embed_every)
+    await track_all(stages, info, threads, record, embed_every=embed_every, point=point)
     faces.sync()
     return shot_cuts
-
-
-@dataclass(slots=True)
-class TrackingPoint:
-    """Where the tracking of a video goes on when a call has ended early.
-
-    Attributes:
-        next_frame: first frame that a further call answers.
-        state: state of the tracker before this frame; None: tracking begins with this frame.
-        first: frame that tracking began with.
-        known: faces that were answered.
-    """
-
-    next_frame: int = 0
-    state: common_pb2.StreamState | None = None
-    first: int = field(init=False)
-    known: set[int] = field(default_factory=set, init=False)
-
-    def __post_init__(self) -> None:
-        self.first = self.next_frame
-
-    def begin_anew(self) -> None:
-        """Forget the state, so that the next call tracks from the first frame."""
-        self.next_frame, self.state = self.first, None
 
 
 STATE_EVERY: Final = 50
@@ -184,7 +169,7 @@ async def tracked_frames(
             `tracked_answers`.
         DubstageError: from the face stage.
     """
-    point = point or TrackingPoint(first)
+    point = point or TrackingPoint.begin(first)
     waiting: deque[tuple[int, UInt8, float]] = deque()
 
     def requests(begin: TrackingPoint) -> AsyncIterator[face_pb2.TrackRequest]:
@@ -204,7 +189,13 @@ async def tracked_frames(
 
 
 async def track_all(
-    stages: Stages, info: MediaInfo, threads: int, take: Callable[[TrackedFrame], Awaitable[None]], *, embed_every: int = 0
+    stages: Stages,
+    info: MediaInfo,
+    threads: int,
+    take: Callable[[TrackedFrame], Awaitable[None]],
+    *,
+    embed_every: int = 0,
+    point: TrackingPoint | None = None,
 ) -> None:
     """Await `take` with every frame of the footage and its faces, once, in order.
 
@@ -213,11 +204,13 @@ async def track_all(
     Args:
         threads: threads of the decoder.
         embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+        point: where an earlier process was; None: tracking begins with the first frame. Is moved on, see `tracked_answers`.
 
     Raises:
         DubstageError: see `tracked_frames`; the error of the last attempt.
     """
-    taken, point = 0, TrackingPoint()
+    point = point or TrackingPoint.begin()
+    taken = point.next_frame
 
     async def track() -> None:
         nonlocal taken

@@ -240,6 +240,25 @@ class RecordFile:
             self._allowance.give_back(self._size)
         self._size, self.num_rows, self._digest = 0, 0, new_digest()
 
+    def keep(self, checksum: Checksum) -> bool:
+        """Keep only the first rows, of which a checksum is given. If they have changed, no row stays.
+
+        Returns:
+            Whether the first rows are there.
+        """
+        digest, size = new_digest(), 0
+        while piece := os.pread(self._file.fileno(), min(_PIECE, checksum.size_bytes - size), size):
+            digest.update(piece)
+            size += len(piece)
+        if Checksum(size, digest.hexdigest()) != checksum or size % self.dtype.itemsize:
+            self.clear()
+            return False
+        self._file.truncate(size)
+        if self._allowance is not None:
+            self._allowance.give_back(self._size - size)
+        self._size, self.num_rows, self._digest = size, size // self.dtype.itemsize, digest
+        return True
+
     def sync(self) -> None:
         """Write all appended rows to the disk."""
         with self._in_folder(self.path.parent):

@@ -53,6 +53,8 @@ _LOCK_TRIES: Final = 5
 _ASKED_TRIES: Final = 500
 """Tries while other processes only ask for the lock: on a busy machine, such a process may be stopped between two steps."""
 _LOCK_WAIT_S: Final = 0.02
+CHECKPOINT: Final = "faces.part"
+"""File that tells how far the footage is tracked (gateway.dub.tracking_point)."""
 JOURNAL: Final = "journal"
 """Folder of finished steps (gateway.dub.journal)."""
 
@@ -178,9 +180,10 @@ class Workspace:
         write_note(self.folder / FACTS, {**facts, "started": started})
 
     def resumable(self) -> bool:
-        """Return whether another run could continue from here: there is a finished pass or a journalled step."""
+        """Return whether another run could continue from here: there is a finished pass, a checkpoint or a journalled step."""
         journal = self.folder / JOURNAL
-        return any(self.folder.glob(f"*{_NOTE}")) or (journal.is_dir() and any(journal.iterdir()))
+        found = any(self.folder.glob(f"*{_NOTE}")) or (self.folder / CHECKPOINT).exists()
+        return found or (journal.is_dir() and any(journal.iterdir()))
 
     def close(self) -> None:
         """Close all files, even if one of them cannot be written to its end. The files stay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -22,10 +23,14 @@ from dubstage.client.rpcs import Rpc
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1.motion_pb2 import EncodeStyleRequest
 from gateway.cli.serve import MODULES
-from gateway.dub import footage, render
+from gateway.dub import footage, render, tracking_point
+from gateway.dub.analysis import track_footage
+from gateway.dub.face_records import FaceIndex, FaceMeans, faces_note
 from gateway.dub.footage import AHEAD, STATE_EVERY, analyse_footage
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.tracking_point import TrackingCheckpoint
+from gateway.dub.workspace import CHECKPOINT, Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader, Speech
 from gateway.provenance.binding import media_sha256
@@ -105,6 +110,72 @@ async def records(stages: RemoteStages, path: Path, file: Path) -> tuple[bytes, 
         cuts = await analyse_footage(stages, probe(path), faces, threads=1, on_progress=told.append, embed_every=7)
     assert told == sorted(set(told))
     return file.read_bytes(), cuts
+
+
+async def tracked_index(stages: RemoteStages, path: Path, folder: Path, end_at: int | None = None) -> tuple[FaceIndex, bytes]:
+    """Track a video in a job's folder as one process does, which ends after so many frames; None: at the end of the video."""
+    ending = asyncio.Event()
+
+    def on_frame(done: int) -> None:
+        if end_at is not None and done >= end_at:
+            ending.set()
+
+    with Workspace(folder) as workspace:
+        tracking = asyncio.ensure_future(track_footage(stages, probe(path), workspace, threads=1, on_frame=on_frame, embed=True))
+        ended = asyncio.ensure_future(ending.wait())
+        await asyncio.wait([tracking, ended], return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if end_at is not None:
+            tracking.cancel()
+        index = await tracking
+        assert not workspace.redone
+    return index, (folder / "faces.bin").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def restarted(media: Media, carphone: Path) -> Path:
+    """A video of several states of the tracker."""
+    path = media.root / "restarted.mp4"
+    write_short_clip(carphone, path, NUM_FRAMES, times=4)
+    return path
+
+
+async def test_another_process_goes_on_with_tracking(
+    stages: RunningStages, restarted: Path, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that is restarted twice while it tracks does only the frames since the last checkpoint again: the same bytes."""
+    monkeypatch.setattr(tracking_point, "CHECKPOINT_S", 0.0)
+    path, total = restarted, 4 * NUM_FRAMES
+    async with remote(stages) as connected:
+        expected, expected_bytes = await tracked_index(connected, path, tmp_path / "whole")
+        broken.sent = 0
+        for end_at in (STATE_EVERY + 10, 2 * STATE_EVERY + 10):
+            with pytest.raises(asyncio.CancelledError):
+                await tracked_index(connected, path, tmp_path / "restarted", end_at)
+        found, found_bytes = await tracked_index(connected, path, tmp_path / "restarted")
+    assert found_bytes == expected_bytes
+    assert found.shot_cuts == expected.shot_cuts
+    assert faces_note(found.embeddings) == faces_note(expected.embeddings) != []
+    assert broken.sent <= total + 2 * (10 + 4 * AHEAD + 8)
+    assert not (tmp_path / "restarted" / "faces.part").exists()
+
+
+async def test_checkpoint_without_embeddings_is_not_used(
+    stages: RunningStages, restarted: Path, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dub that compares people tracks the whole video, if an earlier one that compared nobody was interrupted."""
+    monkeypatch.setattr(tracking_point, "CHECKPOINT_S", 0.0)
+    path, folder = restarted, tmp_path / "job"
+    async with remote(stages) as connected:
+        with Workspace(folder) as workspace:
+            checkpoint = TrackingCheckpoint(folder / CHECKPOINT, 0, workspace.faces, FaceMeans())
+            point, cuts = checkpoint.restore()
+            point.next_frame, point.state = STATE_EVERY, common_pb2.StreamState()
+            checkpoint.save(point, cuts)
+        broken.sent = 0
+        index, _ = await tracked_index(connected, path, folder)
+    assert index.embeddings
+    assert broken.sent == probe(path).video.num_frames
 
 
 async def test_lost_call_repeats_few_frames(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,23 @@ def test_faces_read_from_journal() -> None:
     assert (found.network, found.frames, found.vector.tolist()) == ("of-tests", 1, [0.125] * 128)
     for damaged in (None, 5, [[1, 2]], [["x", "n", "A", 1]], "note"):
         assert faces_of_note(damaged) is None
+
+
+def test_means_go_on_from_a_note() -> None:
+    """Sums that go on from a note have the bytes of sums that were never interrupted."""
+    frames = [face(0, 0.1), face(1, 0.3, PROFILE), face(0, 0.7), face(1, 0.9)]
+    whole, first, second = FaceMeans(), FaceMeans(), FaceMeans()
+    for one in frames:
+        whole.add(one)
+    for one in frames[:2]:
+        first.add(one)
+    second.resume(json.loads(json.dumps(first.note())))
+    for one in frames[2:]:
+        second.add(one)
+    assert faces_note(second.faces()) == faces_note(whole.faces())
+    for damaged in (None, {}, {"network": "n", "sums": [[0, True, 1, "AAAA"]]}, {"network": "n", "sums": [[0]]}):
+        with pytest.raises(ValueError, match=r"."):
+            second.resume(damaged)
 
 
 @pytest.mark.parametrize(("frames", "every"), [(1, 1), (40, 1), (64, 2), (250, 7), (10_000, 25)])

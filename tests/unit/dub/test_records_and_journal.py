@@ -12,7 +12,7 @@ import pytest
 from gateway.dub.disk import Allowance
 from gateway.dub.journal import Journal, journalled, step_key
 from gateway.dub.records import MOTION_RECORD, Checksum, RecordFile, read_note, write_note
-from gateway.dub.workspace import Workspace
+from gateway.dub.workspace import CHECKPOINT, Workspace
 from services.common.errors import ArtefactCorruptError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
@@ -58,6 +58,40 @@ def test_records_survive_closing_and_can_be_cleared(tmp_path: Path) -> None:
         assert file.num_rows == 0
         file.append(rows(1, start=9))
         assert file.read(0, 1)["speech_probability"].tolist() == [9]
+
+
+def test_first_records_are_kept(tmp_path: Path) -> None:
+    """A run that goes on keeps the rows of a checkpoint, and appends the next ones."""
+    path, allowance = tmp_path / "motion.bin", Allowance(tmp_path, 1 << 20)
+    with RecordFile(path, MOTION_RECORD) as file:
+        file.append(rows(3))
+        checkpoint = file.checksum()
+        file.append(rows(2, start=3))
+    with RecordFile(path, MOTION_RECORD, allowance) as file:
+        assert file.keep(checkpoint)
+        file.append(rows(1, start=7))
+        assert file.read(0, 9)["speech_probability"].tolist() == [0, 1, 2, 7]
+        assert file.checksum() == file.checksum_on_disk()
+        assert allowance.used == path.stat().st_size
+
+
+@pytest.mark.parametrize("damage", ["changed", "short", "half a row"])
+def test_changed_records_are_not_kept(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "motion.bin"
+    with RecordFile(path, MOTION_RECORD) as file:
+        file.append(rows(3))
+        checkpoint = file.checksum()
+    data = path.read_bytes()
+    if damage == "half a row":
+        (tmp_path / "part").write_bytes(data[:-1])
+        part = Checksum.of(tmp_path / "part")
+        assert part is not None
+        checkpoint = part
+    else:
+        path.write_bytes(data[:-9] if damage == "short" else b"x" + data[1:])
+    with RecordFile(path, MOTION_RECORD) as file:
+        assert not file.keep(checkpoint)
+        assert file.num_rows == 0
 
 
 def test_streaming_digest_equals_file(tmp_path: Path) -> None:
@@ -169,6 +203,9 @@ def test_only_finished_work_is_worth_keeping(tmp_path: Path) -> None:
         workspace.describe({"kind": "dub"})
         workspace.faces.append(np.zeros(1, workspace.faces.dtype))
         assert not workspace.resumable()
+        (workspace.folder / CHECKPOINT).touch()
+        assert workspace.resumable()
+        (workspace.folder / CHECKPOINT).unlink()
         workspace.finish("speech", {}, workspace.speech)
         assert workspace.resumable()
 
