@@ -4,7 +4,7 @@ import importlib
 
 from gateway.cli import app as _app
 
-_app.register_commands([])
+_app.register_commands()
 for _name in (
     "gateway.stages.local",
     "gateway.stages.remote",

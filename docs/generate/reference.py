@@ -143,7 +143,7 @@ def _commands(command: Any, name: str, depth: int) -> Iterator[str]:
 
 def command_line_page() -> str:
     """Return the page of all commands with their arguments and options."""
-    register_commands([])
+    register_commands()
     head = [
         "`dubstage COMMAND --help` prints the same texts.",
         "[Troubleshooting](../troubleshooting.md#exit-codes) lists the exit codes.",

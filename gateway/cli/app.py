@@ -8,7 +8,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Final, cast
 
 import typer
+from typer.core import TyperGroup
 
 from gateway.cli.console import say, say_error, say_result
 from gateway.crash_report import machine_fault, write_traceback
@@ -40,8 +41,61 @@ def training_packages() -> Iterator[None]:
         ) from problem
 
 
+_HELP: Final[Mapping[str, Mapping[str, str]]] = {
+    "Videos": {
+        "dub": "Give a video new speech.",
+        "live": "Speak a sound file as an enrolled person, in real time.",
+        "faces": "List the faces of a video.",
+        "plan": "Say what a dub, or a load of dubs, takes.",
+        "inspect": "Say who made a video, and whether it was dubbed.",
+        "ui": "Dub in the browser.",
+    },
+    "People": {
+        "actor": "Enrol people, and manage enrolled people.",
+        "consent": "Write, sign, check and withdraw consent records.",
+        "receipt": "Check receipts of erasures.",
+        "audit": "List, export and check who did what with whose face.",
+    },
+    "Many videos": {
+        "batch": "Dub the shots of a list or a timeline, review and deliver them.",
+        "jobs": "List and remove files of failed and interrupted dubs.",
+    },
+    "Servers": {
+        "serve": "Run a gateway or a stage.",
+        "doctor": "Check this installation, and say what to do.",
+        "database": "Upgrade the tables of a database.",
+        "backup": "Write the database and its files to one file.",
+        "restore": "Fill an empty installation from a backup.",
+    },
+    "Networks": {
+        "evaluate": "Measure dubs against the real mouths of clips.",
+        "trainset": "Make a training set from clips.",
+        "train": "Train a network.",
+        "export": "Export a trained network to ONNX.",
+    },
+}
+"""Commands by their subject, each with a line of help. A command has a module of its name in this package or in research.cli."""
+COMMANDS: Final = tuple(command for commands in _HELP.values() for command in commands)
+"""Names of the commands."""
+RESEARCH_COMMANDS: Final = tuple(_HELP["Networks"])
+"""Commands for developers of networks. They are in research.cli, which an installation for dubs alone does not have."""
+
+
+class _Commands(TyperGroup):
+    """The commands of `dubstage`. The list of commands is shown without the import of their modules, which takes seconds."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands, by their subject."""
+        for subject, commands in _HELP.items():
+            if commands.keys() <= set(RESEARCH_COMMANDS) and find_spec("research") is None:
+                continue
+            with formatter.section(subject):
+                formatter.write_dl([(f"{name:<8}", line) for name, line in commands.items()])
+
+
 app = typer.Typer(
     name="dubstage",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -50,32 +104,6 @@ app = typer.Typer(
 )
 
 
-COMMANDS: Final = (
-    "actor",
-    "audit",
-    "backup",
-    "batch",
-    "consent",
-    "database",
-    "doctor",
-    "dub",
-    "evaluate",
-    "export",
-    "faces",
-    "inspect",
-    "jobs",
-    "live",
-    "plan",
-    "receipt",
-    "restore",
-    "serve",
-    "train",
-    "trainset",
-    "ui",
-)
-"""Names of the commands. Each command has a module of the same name in this package or in research.cli."""
-RESEARCH_COMMANDS: Final = ("evaluate", "export", "train", "trainset")
-"""Commands for developers of networks. They are in research.cli, which an installation for dubs alone does not have."""
 _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 """Base class of the errors for a wrong option, a missing argument and an unknown command."""
 
@@ -95,25 +123,32 @@ def _suite(
     """Visual dubbing: new speech for real footage."""
 
 
-def register_commands(arguments: Sequence[str]) -> None:
-    """Import the module of the called command, which adds the command to `app`. Without a known command, import all modules.
+def register_commands(names: Iterable[str] = COMMANDS) -> None:
+    """Import the modules of commands, which add the commands to `app`.
+
+    Without research, its commands are left out of several commands.
 
     Raises:
-        InvalidRequestError: the command needs research, which is not installed.
+        InvalidRequestError: the only command needs research, which is not installed.
     """
-    named = arguments[0] if arguments else ""
-    if named == "--version":
-        return
-    for command in (named,) if named in COMMANDS else COMMANDS:
+    chosen = tuple(names)
+    for command in chosen:
         if command not in RESEARCH_COMMANDS:
             importlib.import_module(f"gateway.cli.{command}")
         elif find_spec("research") is not None:
             importlib.import_module(f"research.cli.{command}")
-        elif command == named:
+        elif len(chosen) == 1:
             raise InvalidRequestError(
                 f"dubstage {command} needs the package dubstage-research, which is not installed here (see docs/training.md)",
                 field="installation",
             )
+
+
+def _called(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the commands that a command line needs. A word that is no command is compared with all commands."""
+    if not arguments or arguments[0] in ("--help", "--version"):
+        return ()
+    return arguments[:1] if arguments[0] in COMMANDS else COMMANDS
 
 
 @lru_cache(maxsize=1)
@@ -176,7 +211,7 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each 
     limit_arenas()
     _quiet_libraries()
     try:
-        register_commands(arguments)
+        register_commands(_called(arguments))
         code = _program(len(app.registered_commands) + len(app.registered_groups))(arguments, standalone_mode=False)
         if code == WorkCancelledError.exit_code:  # typer ends a command that Ctrl-C interrupts with this code, and says nothing
             say_error("interrupted")

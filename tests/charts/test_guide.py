@@ -49,7 +49,7 @@ def test_a_gateway_sleeps_while_a_backup_is_restored(case: str) -> None:
 @pytest.mark.parametrize("name", GUIDES)
 def test_guide_commands_exist(name: str) -> None:
     """Every command of the guide exists with its options."""
-    register_commands([])
+    register_commands()
     root: Any = typer.main.get_command(app)
     lines = [line.split("#")[0] for line in guide(name).splitlines() if line.startswith("    ")]
     found = [line.partition("dubstage ")[2] for line in lines if re.search(r"(^    |-- |-- env \S+ )dubstage [a-z]", line)]

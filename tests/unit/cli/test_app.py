@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,3 +140,26 @@ def test_commands_of_research_without_research(monkeypatch: pytest.MonkeyPatch, 
     for command in app.RESEARCH_COMMANDS:
         assert app.run([command, "--help"]) == InvalidRequestError.exit_code
         assert f"dubstage {command} needs the package dubstage-research" in " ".join(capsys.readouterr().err.split())
+
+
+def test_list_of_commands_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command that a module registers is in the help, and no other."""
+    app.register_commands()
+    registered = {one.name for one in app.app.registered_commands} | {one.name for one in app.app.registered_groups}
+    assert registered >= set(app.COMMANDS)
+    assert app.run(["--help"]) == 0
+    listed = re.findall(r"^  (\w+) {2,}\S", capsys.readouterr().out.split("Videos:")[1], re.MULTILINE)
+    assert tuple(listed) == app.COMMANDS
+
+
+def test_list_of_commands_hides_research(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    assert app.run(["--help"]) == 0
+    assert "trainset" not in capsys.readouterr().out
+
+
+def test_list_of_commands_needs_no_module_of_a_command() -> None:
+    """`dubstage --help` answers at once: networks, databases and media are imported by the command that needs them."""
+    code = "import sys; from gateway.cli.app import run; run(['--help']); print({'numpy', 'sqlalchemy', 'av'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.endswith("set()\n")
