@@ -16,7 +16,7 @@ from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
 from gateway.api.progress import enrolment_steps
 from gateway.batch.changes import batch_pictures
 from gateway.cli import options
-from gateway.cli.app import app, run_async
+from gateway.cli.app import command_group, run_async
 from gateway.cli.console import check_new_file, out, printable, say, say_result, say_table, say_warning, write_new_file
 from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line, digest_of
@@ -78,8 +78,7 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         say(f"saved as {save}; `dubstage receipt verify {save}` checks it")
 
 
-commands = typer.Typer(no_args_is_help=True, help="Enrol people and manage enrolled people.")
-app.add_typer(commands, name="actor")
+commands = command_group("actor", "Enrol people and manage enrolled people.")
 
 
 @commands.command("create")

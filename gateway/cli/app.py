@@ -81,6 +81,16 @@ RESEARCH_COMMANDS: Final = tuple(_HELP["Networks"])
 """Commands for developers of networks. They are in research.cli, which an installation for dubs alone does not have."""
 
 
+class _SubCommands(TyperGroup):
+    """Commands of a group, listed with the whole first sentence of their help."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands."""
+        rows = [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 class _Commands(TyperGroup):
     """The commands of `dubstage`. The list of commands is shown without the import of their modules, which takes seconds."""
 
@@ -102,6 +112,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Visual dubbing: new speech for real footage.",
 )
+
+
+def command_group(name: str, purpose: str) -> typer.Typer:
+    """Add a group of commands to `app`, and return the group.
+
+    Args:
+        name: name of the group, one of COMMANDS.
+        purpose: help of the group.
+    """
+    group = typer.Typer(cls=_SubCommands, no_args_is_help=True, help=purpose)
+    app.add_typer(group, name=name)
+    return group
 
 
 _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)

@@ -14,12 +14,11 @@ from gateway.actors.store import ActorStore
 from gateway.audit.entries import ChainBrokenError, ChainHead
 from gateway.audit.export import verify_export, write_export
 from gateway.cli import options
-from gateway.cli.app import app
+from gateway.cli.app import command_group
 from gateway.cli.console import printable, say, say_error, say_result, say_table
 from gateway.cli.options import trusted_key
 
-commands = typer.Typer(no_args_is_help=True, help="List, export and check the audit log: who did what with whose face.")
-app.add_typer(commands, name="audit")
+commands = command_group("audit", "List, export and check the audit log: who did what with whose face.")
 
 EXIT_BROKEN: Final = 3
 """Exit code if the log was changed, as of `dubstage inspect` for a video that was changed."""

@@ -40,7 +40,7 @@ from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, pre
 from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli import options
-from gateway.cli.app import app, run_async
+from gateway.cli.app import command_group, run_async
 from gateway.cli.batch_timeline import conform_batch, make_manifest
 from gateway.cli.batch_watch import (
     POLL_SECONDS,
@@ -589,8 +589,7 @@ def _show_result(record: ShotRecord) -> int:
     return exit_code_of(record)
 
 
-commands = typer.Typer(no_args_is_help=True, help="Dub the shots of a manifest: each once, whatever dies meanwhile.")
-app.add_typer(commands, name="batch")
+commands = command_group("batch", "Dub the shots of a manifest: each once, whatever dies meanwhile.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the batch (`dubstage batch list`).")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of the shots.")]

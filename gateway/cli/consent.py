@@ -16,7 +16,7 @@ from gateway.actors.create import digests_of_files
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import check_actor_id
 from gateway.cli import options
-from gateway.cli.app import app, run_async
+from gateway.cli.app import command_group, run_async
 from gateway.cli.console import out, say, say_result, say_warning
 from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.keys import check_signature, read_keys, read_private_key, signed
@@ -27,8 +27,7 @@ from gateway.dub.subjects import face_of_videos
 from gateway.stages.opening import open_stage, open_stages
 from services.common.errors import ConsentUnsignedError, InvalidRequestError
 
-commands = typer.Typer(no_args_is_help=True, help="Complete, sign, check, show and withdraw consent records.")
-app.add_typer(commands, name="consent")
+commands = command_group("consent", "Complete, sign, check, show and withdraw consent records.")
 
 Record = Annotated[Path, typer.Argument(metavar="FILE", help="JSON file with the consent record.")]
 

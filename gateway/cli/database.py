@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
-from gateway.cli.app import app
+from gateway.cli.app import command_group
 from gateway.cli.console import say_result
 from gateway.database.upgrades import head
 from gateway.settings import GatewaySettings
@@ -13,8 +11,7 @@ from services.common.errors import InvalidRequestError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import load_settings
 
-commands = typer.Typer(no_args_is_help=True, help="Upgrade the tables of actors, operations and jobs.")
-app.add_typer(commands, name="database")
+commands = command_group("database", "Upgrade the tables of actors, operations and jobs.")
 
 
 @commands.callback()

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from gateway.actors.store import ActorStore
-from gateway.cli.app import app
+from gateway.cli.app import command_group
 from gateway.cli.console import out, say, say_result
 from gateway.cli.options import gateway_settings
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
@@ -30,8 +30,7 @@ from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError, StorageRefusedError, WorkCancelledError
 from services.common.store.artefacts import ArtefactStore
 
-commands = typer.Typer(no_args_is_help=True, help="List and remove the files of failed and interrupted jobs.")
-app.add_typer(commands, name="jobs")
+commands = command_group("jobs", "List and remove the files of failed and interrupted jobs.")
 
 _LINE: Final = "{:<14}{:<7}{:<18}{:>6}{:>10}{:>7}{:>10}  {:<9}{}"
 _SHOWN_DIGITS: Final = 12

@@ -10,15 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.actors.receipts import ErasureReceipt, ReceiptRefusedError, verified
 from gateway.cli import options
-from gateway.cli.app import app
+from gateway.cli.app import command_group
 from gateway.cli.console import say, say_error, say_result, write_new_file
 from gateway.cli.options import trusted_key
 from gateway.safe_paths import bounded_bytes
 from gateway.signatures import signing_key
 from services.common.errors import InvalidRequestError
 
-commands = typer.Typer(no_args_is_help=True, help="Check receipts of erasures.")
-app.add_typer(commands, name="receipt")
+commands = command_group("receipt", "Check receipts of erasures.")
 
 EXIT_REFUSED: Final = 3
 """Exit code if the receipt does not verify."""
