@@ -195,8 +195,8 @@ def planned_gateways(streams: int) -> tuple[int, float]:
 def _line(fleet: Fleet) -> str:
     return (
         f"{fleet.streams} streams on {fleet.gateways} gateways ({fleet.planned} planned): {fleet.taken:.0%} taken at once, "
-        f"95 % within {fleet.waited_p95_s:.1f} s, all within {fleet.waited_most_s:.0f} s; {fleet.in_time:.1%} of the frames in time; "
-        f"processors {fleet.busy:.0%} busy; refused {fleet.refused or 'nobody'}"
+        f"95 % within {fleet.waited_p95_s:.1f} s, all within {fleet.waited_most_s:.0f} s; "
+        f"{fleet.in_time:.1%} of the frames in time; processors {fleet.busy:.0%} busy; refused {fleet.refused or 'nobody'}"
     )
 
 
