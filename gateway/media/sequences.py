@@ -1,0 +1,689 @@
+"""Image sequences: a shot as one file per frame (OpenEXR, DPX, TIFF, PNG), read as a video and written back frame by frame.
+
+A sequence is dubbed as a lossless video of the pictures that a display shows (`write_video`). Afterwards `write_frames` reads that
+video and its dub side by side, and changes in the files only the pixels in which both differ. All other pixels, all other channels,
+the windows and the metadata of each file come back as they were. Every written file is read again and compared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from gateway.media.encoders import encoder_options
+from gateway.media.opening import MAX_FRAMES, MAX_RATE, MAX_SIDE, MIN_SIDE
+from gateway.media.output import output_error
+from gateway.media.parts import write_sound_from
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.scene_colour import LinearRec709, OcioColour, OcioSettings, SceneColour, not_installed
+from gateway.media.sound import SoundReader
+from services.common.array_types import Float32
+from services.common.errors import InvalidRequestError, MediaUnsupportedError, StorageFullError
+from services.common.files import translating_full_disk
+
+Samples = npt.NDArray[Any]
+"""Samples of a file, [rows, columns, channels]: uint8, uint16, float16 or float32."""
+OnFrame = Callable[[int, int], None]
+"""Called with the number of finished frames and the number of all frames."""
+
+SUFFIXES: Final = (".exr", ".dpx", ".tif", ".tiff", ".png")
+"""Endings of the files of a sequence."""
+WORKING_SUFFIX: Final = ".nut"
+"""Ending of the video of a sequence. NUT keeps every time exactly, and holds FFV1."""
+_NUMBER: Final = re.compile(r"%0?(\d*)d|#+|@+")
+_PIXELS: Final = {8: "gbrp", 10: "gbrp10le", 12: "gbrp12le", 16: "gbrp16le"}
+_DISPLAY_BITS: Final = 16
+"""Depth of the video of a sequence whose colour is transformed."""
+_LOSSY: Final = ("dwaa", "dwab", "b44", "b44a", "pxr24")
+"""Compressions of OpenEXR that would change pixels a second time. Such files are written with the compression zip."""
+_NOT_DISPLAYED: Final = ("Printing density", "Logarithmic", "Linear")
+"""Transfer characteristics in DPX headers whose code values no display shows as they are."""
+
+
+def is_sequence(path: Path) -> bool:
+    """Return whether a path is the pattern of an image sequence, such as `shot.%04d.exr`. A file of this very name is a file."""
+    return path.suffix.lower() in SUFFIXES and _NUMBER.search(path.name) is not None and not path.exists()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceSettings:
+    """What a user says about a sequence.
+
+    Attributes:
+        rate: frames per second; None: the rate that the headers of the files state.
+        sound: sound file of the sequence; sample 0 sounds with the first frame. None: there is no sound.
+        colour: colour of the files.
+    """
+
+    rate: Fraction | None = None
+    sound: Path | None = None
+    colour: OcioSettings = OcioSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSequence:
+    """The files of a sequence, whose headers fit together. `open_sequence` makes it.
+
+    Attributes:
+        pattern: the pattern as the user wrote it.
+        files: files in the order of their frame numbers.
+        numbers: frame numbers.
+        width, height: size of the display window, pixels: the size of the picture.
+        bits: bits per sample of files with integers, 8, 10, 12 or 16; 0: floating point.
+        pixel_aspect: width over height of a pixel.
+        rate: frames per second.
+    """
+
+    pattern: Path
+    files: tuple[Path, ...]
+    numbers: tuple[int, ...]
+    width: int
+    height: int
+    bits: int
+    pixel_aspect: Fraction
+    rate: Fraction
+    transfer: str
+
+
+def open_sequence(pattern: Path, rate: Fraction | None = None) -> FrameSequence:
+    """Return the files of a pattern. The headers of all files are read. Blocks.
+
+    Args:
+        pattern: path with %04d, #### or @@@@ for the frame number, and maybe a range before it: `shot.1001-1250####.dpx`.
+        rate: frames per second; None: what the first header states.
+
+    Raises:
+        InvalidRequestError: the pattern is none, a package is missing, or no rate is known.
+        MediaUnsupportedError: there is no such file, a frame is missing, a file cannot be read, or files do not fit together. The
+            message names the file.
+    """
+    numbers, files = _files(pattern)
+    first = _header(files[0])
+    for file in files[1:]:
+        other = _header(file)
+        for what, mine, its in zip(_FACTS, first.facts, other.facts, strict=True):
+            if mine != its:
+                raise _unsupported(f"{file}: {what} {its}, and the first frame {files[0].name} has {mine}")
+    width, height = first.window[2], first.window[3]
+    if not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE:
+        raise _unsupported(f"{files[0]}: pictures of {width} x {height}; sides of {MIN_SIDE} to {MAX_SIDE} pixels are accepted")
+    known = rate or first.rate
+    if known is None:
+        raise InvalidRequestError(
+            f"{pattern}: the headers state no frame rate; give --rate, such as --rate 24 or --rate 24000/1001", field="rate"
+        )
+    return FrameSequence(
+        pattern, tuple(files), tuple(numbers), width, height, first.bits, first.pixel_aspect, known, first.transfer
+    )
+
+
+_EXACT_RATES: Final = tuple(Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 120))
+
+
+def parse_rate(text: str) -> Fraction:
+    """Return the exact rate of a text such as 24, 23.976 or 24000/1001, frames per second.
+
+    Raises:
+        InvalidRequestError: the text is no rate.
+    """
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 1 <= rate <= MAX_RATE:
+        raise InvalidRequestError(f"--rate {text[:40]!r}: give frames per second from 1 to {MAX_RATE}, such as 24 or 24000/1001", field="rate")
+    return _exact(rate)
+
+
+def _exact(rate: Fraction) -> Fraction:
+    return next((exact for exact in _EXACT_RATES if abs(exact - rate) < Fraction(1, 200)), rate.limit_denominator(1001))
+
+
+def _files(pattern: Path) -> tuple[list[int], list[Path]]:
+    """Return frame numbers and files of a pattern."""
+    sequence = _fileseq(pattern)
+    if sequence.frameSet() is None:
+        sequence = _found(pattern)
+    numbers = list(sequence.frameSet())
+    files = [Path(sequence.frame(number)) for number in numbers]
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        before = next(number for number, after in zip(numbers, numbers[1:], strict=False) if after != number + 1)
+        missing = Path(sequence.frame(before + 1))
+        raise _unsupported(f"{missing}: this frame is missing between {numbers[0]} and {numbers[-1]}; a shot has every frame")
+    if len(numbers) < 2:
+        raise _unsupported(f"{pattern}: one frame alone; a sequence has at least two")
+    if len(numbers) > MAX_FRAMES:
+        raise _unsupported(f"{pattern}: more than {MAX_FRAMES} frames; cut the shot into parts")
+    gone = next((file for file in files if not file.is_file()), None)
+    if gone is not None:
+        raise _unsupported(f"{gone}: this frame is missing")
+    return numbers, files
+
+
+def _fileseq(pattern: Path) -> Any:
+    """Return fileseq's description of a pattern."""
+    try:
+        import fileseq
+    except ModuleNotFoundError as problem:
+        raise not_installed("fileseq") from problem
+    found = list(_NUMBER.finditer(pattern.name))
+    if len(found) != 1:
+        raise InvalidRequestError(f"{pattern}: a sequence has one place for the frame number, such as %04d or ####", field="footage")
+    sign = found[0]
+    # A single # means four digits, and several mean one digit each, as in Nuke. In fileseq, @ is one digit.
+    digits = int(sign[1] or 1) if sign[0].startswith("%") else 4 if sign[0] == "#" else len(sign[0])
+    name = f"{pattern.name[: sign.start()]}{'@' * digits}{pattern.name[sign.end() :]}"
+    try:
+        return fileseq.FileSequence(str(pattern.with_name(name)))
+    except (fileseq.FileSeqException, ValueError) as problem:
+        raise InvalidRequestError(f"{pattern}: not a pattern of an image sequence ({problem})", field="footage") from problem
+
+
+def _found(pattern: Path) -> Any:
+    import fileseq
+
+    wanted = _fileseq(pattern)
+    if not pattern.parent.is_dir():
+        raise _unsupported(f"{pattern}: the folder {pattern.parent} does not exist")
+    try:
+        return fileseq.FileSequence.findSequenceOnDisk(str(wanted), strictPadding=True)
+    except fileseq.FileSeqException:
+        raise _unsupported(f"{pattern}: the folder {pattern.parent} has no file of this sequence") from None
+
+
+def frame_files(pattern: Path, sequence: FrameSequence) -> list[Path]:
+    """Return the files of an output pattern for the frame numbers of a sequence.
+
+    Raises:
+        InvalidRequestError: the pattern is none, has another ending than the sequence, or its files are those of the sequence.
+    """
+    if not is_sequence(pattern):
+        raise InvalidRequestError(
+            f"{pattern}: the footage is an image sequence, so give the output as one too, such as "
+            f"{pattern.with_suffix('').name}.%04d{sequence.pattern.suffix}",
+            field="output",
+        )
+    if pattern.suffix.lower() != sequence.pattern.suffix.lower():
+        raise InvalidRequestError(
+            f"{pattern}: frames come back in their own format; give the output the ending {sequence.pattern.suffix}", field="output"
+        )
+    named = _fileseq(pattern)
+    files = [Path(named.frame(number)) for number in sequence.numbers]
+    if not pattern.parent.is_dir():
+        raise InvalidRequestError(f"{pattern}: the folder {pattern.parent} does not exist; create it first", field="output")
+    if any(mine.exists() and mine.samefile(its) for mine, its in zip(files, sequence.files, strict=True)):
+        raise InvalidRequestError(f"{pattern} is the footage itself; give another name to the output", field="output")
+    return files
+
+
+def sound_file(pattern: Path) -> Path:
+    """Return where the sound of a dubbed sequence lies: the pattern without its frame number, with the ending .wav."""
+    stem = re.sub(r"\d+-\d+$", "", pattern.name[: next(_NUMBER.finditer(pattern.name)).start()]).rstrip("._- ")
+    return pattern.with_name(f"{stem or 'sound'}.wav")
+
+
+def colour_of(sequence: FrameSequence, settings: OcioSettings) -> SceneColour | None:
+    """Return the transform of a sequence's colour; None: its code values are shown as they are.
+
+    Files with floating point values hold scene-linear light: without a configuration, of Rec. 709.
+
+    Raises:
+        InvalidRequestError: the settings contradict the files or each other, or the configuration cannot be used.
+    """
+    if settings.config:
+        if sequence.bits and not settings.colourspace:
+            raise InvalidRequestError(
+                f"{sequence.pattern}: the files hold integers, whose colour space --ocio cannot know; give --input-colourspace",
+                field="input_colourspace",
+            )
+        return OcioColour(settings)
+    if settings != OcioSettings():
+        raise InvalidRequestError("--input-colourspace, --display and --view need --ocio CONFIG", field="ocio")
+    if not sequence.bits:
+        return LinearRec709()
+    if sequence.transfer in _NOT_DISPLAYED:
+        raise InvalidRequestError(
+            f"{sequence.files[0]}: the header says that the values are {sequence.transfer.lower()}, which no display shows as they "
+            "are; give --ocio CONFIG and --input-colourspace NAME (if the header is wrong: --input-colourspace Raw --view Raw)",
+            field="ocio",
+        )
+    return None
+
+
+_FACTS: Final = ("the display window is", "the bits per sample are", "the channels are", "the shape of the pixels is")
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What the header of a file says: display window (x, y, width, height), bits per sample (0: floating point), channels."""
+
+    window: tuple[int, int, int, int]
+    bits: int
+    channels: str
+    pixel_aspect: Fraction
+    rate: Fraction | None
+    transfer: str
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What must be the same in all frames of a sequence."""
+        return self.window, self.bits, self.channels, self.pixel_aspect
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One image of a file: OpenEXR and TIFF hold several. `spec` is OpenImageIO's description."""
+
+    spec: Any
+    samples: Samples
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A file that was read whole.
+
+    Attributes:
+        parts: all images of the file.
+        coloured: place of the image with R, G and B.
+        rgb: channels of R, G and B in that image.
+    """
+
+    parts: list[_Part]
+    coloured: int
+    rgb: list[int]
+
+    @property
+    def picture(self) -> Samples:
+        """R, G and B of the data window, [rows, columns, 3], a copy."""
+        return np.ascontiguousarray(self.parts[self.coloured].samples[..., self.rgb])
+
+    def crop(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return the pixels that data window and display window share: in the picture that is shown, and in the file."""
+        spec = self.parts[self.coloured].spec
+        shown, stored = [], []
+        for begin, size, full, whole in (
+            (spec.y, spec.height, spec.full_y, spec.full_height),
+            (spec.x, spec.width, spec.full_x, spec.full_width),
+        ):
+            first, last = max(begin, full), max(min(begin + size, full + whole), max(begin, full))
+            shown.append(slice(first - full, last - full))
+            stored.append(slice(first - begin, last - begin))
+        return (shown[0], shown[1]), (stored[0], stored[1])
+
+
+def _oiio() -> Any:
+    try:
+        import OpenImageIO
+    except ModuleNotFoundError as problem:
+        raise not_installed("openimageio") from problem
+    return OpenImageIO
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """Give a file open for reading, as OpenImageIO's ImageInput. Stored values are read as they are."""
+    oiio = _oiio()
+    wanted = oiio.ImageSpec()
+    wanted.attribute("oiio:RawColor", 1)
+    wanted.attribute("oiio:UnassociatedAlpha", 1)
+    found = oiio.ImageInput.open(str(file), wanted)
+    if found is None:
+        raise _unreadable(file, oiio.geterror())
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _header(file: Path) -> _Header:
+    with _opened(file) as opened:
+        specs = _specs(opened, file)
+        spec = specs[_coloured(specs, file)]
+        rate = spec.getattribute("FramesPerSecond") or spec.getattribute("dpx:FrameRate")
+        text = str(spec.getattribute("dpx:Transfer") or "")
+        aspect = Fraction(spec.get_float_attribute("PixelAspectRatio", 1.0) or 1.0).limit_denominator(100)
+        window = (spec.full_x, spec.full_y, spec.full_width, spec.full_height)
+        channels = " ".join(f"{name}:{kind}" for spec in specs for name, kind in zip(spec.channelnames, _kinds(spec), strict=True))
+    return _Header(window, _bits(spec, file), channels, aspect, _stated_rate(rate), text)
+
+
+def _stated_rate(stated: Any) -> Fraction | None:
+    """Return the rate that a header states, a number or a pair of numerator and denominator; None: none, or no possible rate."""
+    try:
+        rate = Fraction(*stated) if isinstance(stated, tuple) else Fraction(stated or 0)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return _exact(rate) if 1 <= rate <= MAX_RATE else None
+
+
+def _specs(opened: Any, file: Path) -> list[Any]:
+    """Return the descriptions of all images of a file."""
+    specs: list[Any] = []
+    while opened.seek_subimage(len(specs), 0):
+        spec = opened.spec()
+        if spec.deep:
+            raise _unsupported(f"{file}: deep pixels cannot be dubbed; flatten the frames first")
+        if spec.get_int_attribute("Orientation", 1) != 1:
+            raise _unsupported(f"{file}: the header turns the picture; write the frames upright first")
+        if not str(spec.getattribute("dpx:ImageDescriptor") or "RGB").startswith("RGB"):
+            raise _unsupported(f"{file}: the samples are no RGB ({spec.getattribute('dpx:ImageDescriptor')}); convert the frames")
+        if opened.seek_subimage(len(specs), 1):
+            raise _unsupported(f"{file}: pictures in several resolutions (mipmaps) cannot be dubbed; write the largest one alone")
+        specs.append(spec)
+    if not specs:
+        raise _unreadable(file, opened.geterror())
+    return specs
+
+
+def _coloured(specs: list[Any], file: Path) -> int:
+    for place, spec in enumerate(specs):
+        if {"R", "G", "B"} <= set(spec.channelnames):
+            return place
+    channels = ", ".join(name for spec in specs for name in spec.channelnames)
+    raise _unsupported(f"{file}: the channels are {channels}; R, G and B are expected")
+
+
+def _kinds(spec: Any) -> list[str]:
+    return [str(kind) for kind in spec.channelformats] or [str(spec.format)] * spec.nchannels
+
+
+def _bits(spec: Any, file: Path) -> int:
+    """Return the bits per sample of R, G and B; 0: floating point."""
+    kinds = set(_kinds(spec))
+    if kinds <= {"half", "float"}:
+        return 0
+    bits = spec.get_int_attribute("oiio:BitsPerSample", 0) or {"uint8": 8, "uint16": 16}.get(str(spec.format), 0)
+    if len(kinds) > 1 or bits not in _PIXELS:
+        raise _unsupported(
+            f"{file}: samples of {', '.join(sorted(kinds))} with {bits} bits; half, float, or integers of 8, 10, 12 or 16 bits are "
+            "expected"
+        )
+    return bits
+
+
+def _read(file: Path) -> _Frame:
+    """Read a file whole."""
+    oiio = _oiio()
+    with _opened(file) as opened:
+        specs = _specs(opened, file)
+        parts = []
+        for place, spec in enumerate(specs):
+            kinds = set(_kinds(spec))
+            kind = next(iter(kinds)) if len(kinds) == 1 else "float"
+            if not kinds <= {"half", "float"} and len(kinds) > 1 or kind not in ("half", "float", "uint8", "uint16", "uint32", "uint"):
+                raise _unsupported(f"{file}: samples of {', '.join(sorted(kinds))} in one image cannot be kept exactly")
+            samples = opened.read_image(place, 0, 0, spec.nchannels, oiio.TypeDesc(kind))
+            if samples is None:
+                raise _unreadable(file, opened.geterror())
+            parts.append(_Part(spec, samples.reshape(spec.height, spec.width, spec.nchannels)))
+    coloured = _coloured(specs, file)
+    return _Frame(parts, coloured, [specs[coloured].channelnames.index(name) for name in "RGB"])
+
+
+def _write(frame: _Frame, file: Path) -> None:
+    """Write a file and read it again.
+
+    Raises:
+        InvalidRequestError: the file cannot be written, or its format did not keep every sample.
+    """
+    oiio = _oiio()
+    specs = []
+    for part in frame.parts:
+        spec = oiio.ImageSpec(part.spec)
+        if str(spec.getattribute("compression") or "").partition(":")[0] in _LOSSY:
+            spec.attribute("compression", "zip")
+        if spec.alpha_channel >= 0 and file.suffix.lower() == ".png":
+            spec.attribute("oiio:UnassociatedAlpha", 1)
+        specs.append(spec)
+    writer = oiio.ImageOutput.create(str(file))
+    if writer is None:
+        raise InvalidRequestError(f"{file} cannot be written: {oiio.geterror()}", field="output")
+    with translating_full_disk(f"no space left to write {file}; free some space, or choose another folder", file.parent):
+        good = writer.open(str(file), tuple(specs)) if len(specs) > 1 else writer.open(str(file), specs[0])
+        for place, part in enumerate(frame.parts):
+            if place:
+                good = good and writer.open(str(file), specs[place], "AppendSubimage")
+            good = good and writer.write_image(part.samples)
+        problem = "" if good else _sentence(writer.geterror())
+        writer.close()
+        if problem:
+            if shutil.disk_usage(file.parent).free < sum(part.samples.nbytes for part in frame.parts):
+                raise StorageFullError(f"no space left to write {file}; free some space", subject=str(file.parent))
+            raise InvalidRequestError(f"{file} cannot be written: {problem}", field="output")
+    again = _read(file)
+    for wrote, found in zip(frame.parts, again.parts, strict=True):
+        if wrote.samples.tobytes() != found.samples.tobytes():
+            raise InvalidRequestError(f"{file}: the format did not keep every sample of this file", field="output")
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split()).rstrip(".") or "the file is damaged"
+
+
+def _unreadable(file: Path, problem: str) -> MediaUnsupportedError:
+    return _unsupported(f"{file}: the frame cannot be read: {_sentence(problem)}")
+
+
+def _unsupported(problem: str) -> MediaUnsupportedError:
+    return MediaUnsupportedError(problem, field="footage")
+
+
+class _Codes:
+    """Between the samples of files and the code values of the video.
+
+    Args:
+        sequence: the sequence.
+        colour: transform of its colour; None: code values stay as they are.
+    """
+
+    def __init__(self, sequence: FrameSequence, colour: SceneColour | None) -> None:
+        self._colour, self._stored_bits = colour, sequence.bits
+        self.bits = _DISPLAY_BITS if colour is not None else sequence.bits
+
+    @property
+    def pixel_format(self) -> str:
+        """FFmpeg's name of the pixel format of the video."""
+        return _PIXELS[self.bits]
+
+    def shown(self, samples: Samples) -> Samples:
+        """Return code values of the video, [..., 3], for samples of a file, [..., 3]."""
+        if self._colour is None:
+            return self._code(samples)
+        top = (1 << self.bits) - 1
+        return np.round(self._colour.to_display(self._values(samples)) * top).astype(np.uint16)
+
+    def stored(self, codes: Samples, dtype: np.dtype[Any]) -> Samples:
+        """Return samples of a file, [n, 3], for code values of the video, [n, 3]."""
+        if self._colour is None:
+            return self._sample(codes.astype(np.uint32), dtype)
+        values = self._colour.to_scene((codes / ((1 << self.bits) - 1)).astype(np.float32))
+        if not self._stored_bits:
+            return values.astype(dtype)
+        top = (1 << self._stored_bits) - 1
+        return self._sample(np.round(np.clip(np.nan_to_num(values), 0, 1) * top).astype(np.uint32), dtype)
+
+    def _values(self, samples: Samples) -> Float32:
+        if not self._stored_bits:
+            return samples.astype(np.float32)
+        return (self._code(samples) / ((1 << self._stored_bits) - 1)).astype(np.float32)
+
+    def _code(self, samples: Samples) -> Samples:
+        return samples >> (16 - self._stored_bits) if samples.dtype == np.uint16 else samples
+
+    def _sample(self, codes: npt.NDArray[np.uint32], dtype: np.dtype[Any]) -> Samples:
+        """Return samples of a file for its code values. OpenImageIO fills 16 bits by repeating the highest bits."""
+        if dtype != np.uint16:
+            return codes.astype(dtype)
+        bits = self._stored_bits
+        return ((codes << (16 - bits)) | (codes >> (2 * bits - 16))).astype(dtype)
+
+
+def write_video(
+    sequence: FrameSequence,
+    colour: SceneColour | None,
+    target: Path,
+    *,
+    sound: Path | None = None,
+    threads: int = 2,
+    on_frame: OnFrame = lambda *_: None,
+) -> None:
+    """Write the pictures of a sequence, as a display shows them, and its sound as a video without loss. Blocks.
+
+    Args:
+        sequence: the sequence.
+        colour: transform of its colour; None: its code values are shown as they are.
+        target: video to write, ending in WORKING_SUFFIX.
+        sound: sound file; None: the video has no sound.
+        threads: threads of the encoder.
+        on_frame: called after each frame.
+
+    Raises:
+        MediaUnsupportedError: a frame or the sound cannot be read. The message names the file.
+        StorageFullError: no space is left.
+    """
+    codes = _Codes(sequence, colour)
+    reader = SoundReader(sound) if sound is not None else None
+    try:
+        with av.open(str(target), "w", format="nut", container_options={"fflags": "+bitexact"}) as output:
+            stream = output.add_stream("ffv1", rate=sequence.rate, options=encoder_options("ffv1", codes.pixel_format, 0, ""))
+            stream.width, stream.height, stream.pix_fmt = sequence.width, sequence.height, codes.pixel_format
+            stream.time_base = stream.codec_context.time_base = 1 / sequence.rate
+            stream.codec_context.sample_aspect_ratio = sequence.pixel_aspect
+            stream.codec_context.thread_count = threads
+            track = _SoundTrack(output, reader) if reader is not None else None
+            for index, file in enumerate(sequence.files):
+                shown = np.zeros((sequence.height, sequence.width, 3), np.uint8 if codes.bits == 8 else np.uint16)
+                frame = _read(file)
+                inside, stored = frame.crop()
+                shown[inside] = codes.shown(frame.picture[stored])
+                picture = av.VideoFrame.from_ndarray(shown, format=codes.pixel_format)
+                picture.pts, picture.time_base = index, 1 / sequence.rate
+                output.mux(stream.encode(picture))
+                if track is not None:
+                    track.write_until((index + 1) / sequence.rate)
+                on_frame(index + 1, len(sequence.files))
+            output.mux(stream.encode(None))
+            if track is not None:
+                track.close()
+    except (av.FFmpegError, OSError) as problem:
+        raise (output_error(problem, target, "ffv1") or problem) from problem
+
+
+class _SoundTrack:
+    """Writes the sound of a sequence beside its pictures."""
+
+    def __init__(self, output: Any, reader: SoundReader) -> None:
+        self._output, self._rate, self._layout = output, reader.info.sample_rate_hz, reader.info.layout
+        self._chunks = iter(reader)
+        self._written = 0
+        self._stream = output.add_stream("pcm_f32le", rate=self._rate, layout=self._layout)
+
+    def write_until(self, seconds: Fraction) -> None:
+        """Write chunks until the sound is at least as long as the pictures, or ends."""
+        while self._written < seconds * self._rate and (chunk := next(self._chunks, None)) is not None:
+            packed = np.ascontiguousarray(chunk.samples.reshape(1, -1), dtype=np.float32)
+            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self._layout)
+            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._written, Fraction(1, self._rate)
+            self._written += len(chunk.samples)
+            self._output.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Finish the track."""
+        self._output.mux(self._stream.encode(None))
+
+
+def check_frames_place(files: list[Path], sound: Path, *, overwrite: bool) -> None:
+    """Check before any work that the files of a dubbed sequence can be written.
+
+    Raises:
+        InvalidRequestError: a file exists and may not be replaced, or the folder may not be written.
+    """
+    there = next((file for file in (*files, sound) if os.path.lexists(file)), None)
+    if there is not None and (not overwrite or there.is_dir() or there.is_symlink()):
+        raise InvalidRequestError(f"{there} exists; give another name, or replace the frames with --overwrite", field="output")
+    if not os.access(files[0].parent, os.W_OK | os.X_OK):
+        raise InvalidRequestError(f"{files[0]}: the folder {files[0].parent} may not be written; choose another", field="output")
+
+
+def write_frames(
+    sequence: FrameSequence,
+    colour: SceneColour | None,
+    video: Path,
+    dubbed: Path,
+    files: list[Path],
+    sound: Path,
+    *,
+    on_frame: OnFrame = lambda *_: None,
+) -> None:
+    """Write the files of a sequence anew, with the pixels that a dub of its video has changed. Blocks.
+
+    All files are written to a temporary folder beside their places, and then renamed.
+
+    Args:
+        sequence: the sequence that `video` was written from.
+        colour: transform that `video` was written with.
+        video: video of the sequence.
+        dubbed: dub of that video, without loss.
+        files: files to write.
+        sound: WAV file to write with the sound of the dub, if the dub has sound.
+        on_frame: called after each frame.
+
+    Raises:
+        MediaUnsupportedError: a file cannot be read any more, or the dub has other frames than the sequence.
+        InvalidRequestError: a file cannot be written.
+        StorageFullError: no space is left.
+    """
+    codes = _Codes(sequence, colour)
+    before, after = probe(video), probe(dubbed)
+    if after.video.num_frames != len(files) or after.video.pixel != before.video.pixel:
+        raise _unsupported(f"{sequence.pattern}: the dub has {after.video.num_frames} frames, and the sequence {len(files)}")
+    folder = Path(tempfile.mkdtemp(prefix=".dubstage-", suffix=".partial", dir=files[0].parent))
+    try:
+        with VideoReader(before) as plates, VideoReader(after) as dubs:
+            for source, target, old, new in zip(sequence.files, files, plates, dubs, strict=True):
+                was, became = (np.stack([frame.planes[2], frame.planes[0], frame.planes[1]], axis=-1) for frame in (old, new))
+                frame = _read(source)
+                inside, stored = frame.crop()
+                _replace(frame, stored, was[inside], became[inside], codes)
+                _write(frame, folder / target.name)
+                on_frame(old.index + 1, len(files))
+        if after.audio:
+            write_sound_from(dubbed, 0, folder / sound.name)
+        for target in (*files, *([sound] if after.audio else [])):
+            os.replace(folder / target.name, target)
+    except OSError as problem:
+        raise (output_error(problem, files[0], "frames") or problem) from problem
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(folder)
+
+
+def _replace(frame: _Frame, stored: tuple[slice, slice], was: Samples, became: Samples, codes: _Codes) -> None:
+    """Change the pixels of a file in which two pictures of the display window differ.
+
+    Args:
+        stored: pixels of the file that the display window shows.
+        was, became: code values before and after the dub, [rows, columns, 3].
+    """
+    changed = np.any(was != became, axis=-1)
+    if not changed.any():
+        return
+    samples = frame.parts[frame.coloured].samples
+    whole = samples[stored]  # a view
+    drawn = codes.stored(became[changed], samples.dtype)
+    pixels = whole[changed]
+    pixels[:, frame.rgb] = drawn
+    whole[changed] = pixels
