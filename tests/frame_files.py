@@ -31,7 +31,9 @@ def linear(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return light
 
 
-def write_sequence(clip: Path, pattern: Path, count: int, *, bits: int = 0, rate: Fraction | None = Fraction(25), **header: Any) -> Path:
+def write_sequence(
+    clip: Path, pattern: Path, count: int, *, bits: int = 0, rate: Fraction | None = Fraction(25), **header: Any
+) -> Path:
     """Frames of a clip as files named by a %04d pattern; bits 0: half floats of scene-linear light with alpha, depth and a matte.
 
     Args:
@@ -49,7 +51,9 @@ def write_frame(
     rows, columns = picture.shape[:2]
     if bits:
         codes = np.round(picture * ((1 << bits) - 1)).astype(np.uint32)
-        samples: Any = codes.astype(np.uint8) if bits == 8 else ((codes << (16 - bits)) | (codes >> (2 * bits - 16))).astype(np.uint16)
+        samples: Any = (
+            codes.astype(np.uint8) if bits == 8 else ((codes << (16 - bits)) | (codes >> (2 * bits - 16))).astype(np.uint16)
+        )
         spec = oiio.ImageSpec(columns, rows, 3, "uint8" if bits == 8 else "uint16")
         spec.attribute("oiio:BitsPerSample", bits)
     else:

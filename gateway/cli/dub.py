@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +23,15 @@ from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
 from gateway.dub.fit import FITS, fit_named
+from gateway.dub.frames import check_sequence_options, frame_by_frame, sequence_settings, with_files
 from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
+from gateway.dub.workspace import ScratchFolders
 from gateway.media.encoders import CODECS
 from gateway.media.label import LABEL_POSITIONS, MOST_CHARACTERS, label_of
 from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
+from gateway.media.sequences import SequenceDub, SequenceSettings
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
@@ -66,7 +72,12 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) 
 
 
 async def run_dub(
-    settings: GatewaySettings, request: DubRequest, actor_id: str | None, method: str | None, report: Path | None
+    settings: GatewaySettings,
+    request: DubRequest,
+    actor_id: str | None,
+    method: str | None,
+    report: Path | None,
+    sequence: SequenceSettings | None = None,
 ) -> None:
     """Dub the footage, write the report, and print the result.
 
@@ -75,15 +86,30 @@ async def run_dub(
         actor_id: actor to dub; None: the dub learns the person from the footage.
         method: method that the command line names; None: the method that the actor was enrolled for.
         report: folder of the report; None: no report is written.
+        sequence: what the command line says about the image sequence that is dubbed; None: the footage is a video.
 
     Raises:
         DubstageError: the request was refused, or the dub failed.
     """
-    with open_installation(settings) as place:
+    asked = request
+    with ExitStack() as stack:
+        frames: SequenceDub | None = None
+        if sequence is not None:
+            scratch = stack.enter_context(closing(ScratchFolders(settings.data_dir)))
+            folder = stack.enter_context(scratch.folder())
+            frames = await asyncio.to_thread(
+                SequenceDub, request.footage, request.output, sequence, folder, overwrite=request.overwrite
+            )
+            with StepProgress() as progress:
+                await frame_by_frame(partial(frames.read, threads=request.threads), partial(progress, "read frames"))
+            request = with_files(request, frames.video, frames.dubbed)
+        place = stack.enter_context(open_installation(settings))
         request = await prepared_request(request, place, actor_id, method)
         with StepProgress(dub_steps(request, report=report is not None)) as progress:
             progress.begin("starting the stages")
             async with finished_dub(request, place, progress, progress.footage) as done:
+                if frames is not None:
+                    await frame_by_frame(frames.write, partial(progress, "write frames"))
                 if report is not None:
                     from gateway.reports.dub_report import write_outcome_report
 
@@ -92,9 +118,9 @@ async def run_dub(
                             request, done.outcome, done.workspace, done.stages, place.artefacts, report, on_progress=progress
                         )
                     except DubstageError:
-                        say(f"the video was written to {request.output}, but the report was not written")
+                        say(f"the video was written to {asked.output}, but the report was not written")
                         raise
-    show_outcome(request, done.outcome, report)
+    show_outcome(asked, done.outcome, report)
 
 
 class _DubCommand(TyperCommand):
@@ -113,13 +139,19 @@ def dub(
     video: Annotated[
         Path,
         typer.Argument(
-            metavar="VIDEO", help=f"Footage of the person. A single picture is enough for these methods: {options.STILL_METHODS}."
+            metavar="VIDEO",
+            help="Footage of the person: a video, or an image sequence such as shot.%04d.exr. A single picture is enough for these "
+            f"methods: {options.STILL_METHODS}.",
         ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Video to write. The file extension (.mp4, .mov, ...) chooses the container."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Video to write. The file extension (.mp4, .mov, ...) chooses the container. Of an image sequence: a pattern "
+            "such as dub/shot.%04d.exr.",
         ),
     ],
     audio: Annotated[
@@ -227,9 +259,43 @@ def dub(
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
+    rate: Annotated[
+        str,
+        typer.Option(
+            metavar="FPS",
+            help="Frames per second of an image sequence, such as 24 or 24000/1001. Default: the rate that the headers state.",
+        ),
+    ] = "",
+    footage_sound: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Sound file of an image sequence. Default: the sequence has no sound.")
+    ] = None,
+    ocio: Annotated[
+        str,
+        typer.Option(
+            metavar="CONFIG",
+            help="OpenColorIO configuration for an image sequence: a file, or a built-in one such as ocio://studio-config-latest. "
+            "Default: none. Integers are then shown as they are, and floating point values as linear light of Rec. 709.",
+        ),
+    ] = "",
+    input_colourspace: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Colour space of an image sequence in the configuration. Default: scene_linear; files with integers need one.",
+        ),
+    ] = "",
+    display: Annotated[
+        str, typer.Option(metavar="NAME", help="Display of the configuration, for the networks. Default: the configuration's own.")
+    ] = "",
+    view: Annotated[str, typer.Option(metavar="NAME", help="View of the display. Default: the configuration's own.")] = "",
 ) -> None:
     """Give VIDEO new speech and write the video."""
     settings = options.gateway_settings(stages)
+    sequence = sequence_settings(
+        video, rate=rate, sound=footage_sound, ocio=ocio, colourspace=input_colourspace, display=display, view=view
+    )
+    if sequence is not None:
+        check_sequence_options(fit=fit, method=method, codec=codec)
     if codec is not None and codec not in CODECS:
         raise InvalidRequestError(f"--codec {codec!r} is unknown; there are: {', '.join(CODECS)}", field="codec")
     if reference_consent is not None and reference is None:
@@ -268,4 +334,4 @@ def dub(
         files = (video, audio, lines, mix, reference, *spoken, *records, output)
         check_report_folder(report, [file for file in files if file is not None])
     chosen = None if method is None and motion is None and renderer is None else request.method
-    run_async(run_dub(settings, request, actor, chosen, report))
+    run_async(run_dub(settings, request, actor, chosen, report, sequence))

@@ -52,7 +52,7 @@ class OcioSettings:
     """What a user says about colour.
 
     Attributes:
-        config: path of an OpenColorIO configuration, or the URI of a built-in one, such as ocio://studio-config-latest; empty: none.
+        config: path of an OpenColorIO configuration, or a built-in one, such as ocio://studio-config-latest; empty: none.
         colourspace: colour space of the files; empty: the role scene_linear of the configuration.
         display: display of the configuration; empty: its default.
         view: view of the display; empty: its default.
@@ -135,7 +135,8 @@ def not_installed(package: str) -> InvalidRequestError:
 def _unknown(name: str, option: str, names: Iterable[str]) -> InvalidRequestError:
     near = get_close_matches(name, names := list(names), n=5, cutoff=0.3) or names[:5]
     return InvalidRequestError(
-        f"{option} {name[:80]!r} is not in the configuration; near to it are: {', '.join(near)}", field=option.removeprefix("--").replace("-", "_")
+        f"{option} {name[:80]!r} is not in the configuration; near to it are: {', '.join(near)}",
+        field=option.removeprefix("--").replace("-", "_"),
     )
 
 

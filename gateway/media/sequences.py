@@ -44,9 +44,14 @@ SUFFIXES: Final = (".exr", ".dpx", ".tif", ".tiff", ".png")
 WORKING_SUFFIX: Final = ".nut"
 """Ending of the video of a sequence. NUT keeps every time exactly, and holds FFV1."""
 _NUMBER: Final = re.compile(r"%0?(\d*)d|#+|@+")
-_PIXELS: Final = {8: "gbrp", 10: "gbrp10le", 12: "gbrp12le", 16: "gbrp16le"}
+_PIXELS: Final = {10: "gbrp10le", 12: "gbrp12le", 16: "gbrp16le"}
+"""Pixel formats of the video by its depth. FFV1 has no planes of 8 bits in RGB."""
 _DISPLAY_BITS: Final = 16
-"""Depth of the video of a sequence whose colour is transformed."""
+"""Depth of the video of a sequence whose colour is transformed, or that has 8 bits."""
+_FILL_8: Final = 257
+"""Code value of 16 bits of one step of 8 bits."""
+_DEPTHS: Final = (8, 10, 12, 16)
+"""Bits per sample of files with integers."""
 _LOSSY: Final = ("dwaa", "dwab", "b44", "b44a", "pxr24")
 """Compressions of OpenEXR that would change pixels a second time. Such files are written with the compression zip."""
 _NOT_DISPLAYED: Final = ("Printing density", "Logarithmic", "Linear")
@@ -144,7 +149,9 @@ def parse_rate(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 1 <= rate <= MAX_RATE:
-        raise InvalidRequestError(f"--rate {text[:40]!r}: give frames per second from 1 to {MAX_RATE}, such as 24 or 24000/1001", field="rate")
+        raise InvalidRequestError(
+            f"--rate {text[:40]!r}: give frames per second from 1 to {MAX_RATE}, such as 24 or 24000/1001", field="rate"
+        )
     return _exact(rate)
 
 
@@ -181,7 +188,9 @@ def _fileseq(pattern: Path) -> Any:
         raise not_installed("fileseq") from problem
     found = list(_NUMBER.finditer(pattern.name))
     if len(found) != 1:
-        raise InvalidRequestError(f"{pattern}: a sequence has one place for the frame number, such as %04d or ####", field="footage")
+        raise InvalidRequestError(
+            f"{pattern}: a sequence has one place for the frame number, such as %04d or ####", field="footage"
+        )
     sign = found[0]
     # A single # means four digits, and several mean one digit each, as in Nuke. In fileseq, @ is one digit.
     digits = int(sign[1] or 1) if sign[0].startswith("%") else 4 if sign[0] == "#" else len(sign[0])
@@ -318,7 +327,7 @@ class _Frame:
             (spec.y, spec.height, spec.full_y, spec.full_height),
             (spec.x, spec.width, spec.full_x, spec.full_width),
         ):
-            first, last = max(begin, full), max(min(begin + size, full + whole), max(begin, full))
+            first, last = max(begin, full), max(min(begin + size, full + whole), begin, full)
             shown.append(slice(first - full, last - full))
             stored.append(slice(first - begin, last - begin))
         return (shown[0], shown[1]), (stored[0], stored[1])
@@ -400,13 +409,23 @@ def _kinds(spec: Any) -> list[str]:
     return [str(kind) for kind in spec.channelformats] or [str(spec.format)] * spec.nchannels
 
 
+def _kind(spec: Any, file: Path) -> str:
+    """Return the type that holds the samples of all channels of an image exactly."""
+    kinds = set(_kinds(spec))
+    if kinds == {"half", "float"}:
+        return "float"
+    if len(kinds) > 1 or not kinds <= {"half", "float", "uint8", "uint16", "uint"}:
+        raise _unsupported(f"{file}: samples of {', '.join(sorted(kinds))} in one image cannot be kept exactly")
+    return kinds.pop()
+
+
 def _bits(spec: Any, file: Path) -> int:
     """Return the bits per sample of R, G and B; 0: floating point."""
     kinds = set(_kinds(spec))
     if kinds <= {"half", "float"}:
         return 0
     bits = spec.get_int_attribute("oiio:BitsPerSample", 0) or {"uint8": 8, "uint16": 16}.get(str(spec.format), 0)
-    if len(kinds) > 1 or bits not in _PIXELS:
+    if len(kinds) > 1 or bits not in _DEPTHS:
         raise _unsupported(
             f"{file}: samples of {', '.join(sorted(kinds))} with {bits} bits; half, float, or integers of 8, 10, 12 or 16 bits are "
             "expected"
@@ -421,16 +440,22 @@ def _read(file: Path) -> _Frame:
         specs = _specs(opened, file)
         parts = []
         for place, spec in enumerate(specs):
-            kinds = set(_kinds(spec))
-            kind = next(iter(kinds)) if len(kinds) == 1 else "float"
-            if not kinds <= {"half", "float"} and len(kinds) > 1 or kind not in ("half", "float", "uint8", "uint16", "uint32", "uint"):
-                raise _unsupported(f"{file}: samples of {', '.join(sorted(kinds))} in one image cannot be kept exactly")
-            samples = opened.read_image(place, 0, 0, spec.nchannels, oiio.TypeDesc(kind))
+            samples = opened.read_image(place, 0, 0, spec.nchannels, oiio.TypeDesc(_kind(spec, file)))
             if samples is None:
                 raise _unreadable(file, opened.geterror())
             parts.append(_Part(spec, samples.reshape(spec.height, spec.width, spec.nchannels)))
     coloured = _coloured(specs, file)
     return _Frame(parts, coloured, [specs[coloured].channelnames.index(name) for name in "RGB"])
+
+
+def _written_spec(spec: Any, file: Path) -> Any:
+    """Return the description of an image as it is written: as it was read, and never with a lossy compression."""
+    written = _oiio().ImageSpec(spec)
+    if str(spec.getattribute("compression") or "").partition(":")[0] in _LOSSY:
+        written.attribute("compression", "zip")
+    if spec.alpha_channel >= 0 and file.suffix.lower() == ".png":
+        written.attribute("oiio:UnassociatedAlpha", 1)
+    return written
 
 
 def _write(frame: _Frame, file: Path) -> None:
@@ -440,14 +465,7 @@ def _write(frame: _Frame, file: Path) -> None:
         InvalidRequestError: the file cannot be written, or its format did not keep every sample.
     """
     oiio = _oiio()
-    specs = []
-    for part in frame.parts:
-        spec = oiio.ImageSpec(part.spec)
-        if str(spec.getattribute("compression") or "").partition(":")[0] in _LOSSY:
-            spec.attribute("compression", "zip")
-        if spec.alpha_channel >= 0 and file.suffix.lower() == ".png":
-            spec.attribute("oiio:UnassociatedAlpha", 1)
-        specs.append(spec)
+    specs = [_written_spec(part.spec, file) for part in frame.parts]
     writer = oiio.ImageOutput.create(str(file))
     if writer is None:
         raise InvalidRequestError(f"{file} cannot be written: {oiio.geterror()}", field="output")
@@ -491,7 +509,7 @@ class _Codes:
 
     def __init__(self, sequence: FrameSequence, colour: SceneColour | None) -> None:
         self._colour, self._stored_bits = colour, sequence.bits
-        self.bits = _DISPLAY_BITS if colour is not None else sequence.bits
+        self.bits = _DISPLAY_BITS if colour is not None or sequence.bits == 8 else sequence.bits
 
     @property
     def pixel_format(self) -> str:
@@ -501,14 +519,15 @@ class _Codes:
     def shown(self, samples: Samples) -> Samples:
         """Return code values of the video, [..., 3], for samples of a file, [..., 3]."""
         if self._colour is None:
-            return self._code(samples)
+            return self._code(samples) if samples.dtype == np.uint16 else samples.astype(np.uint16) * _FILL_8
         top = (1 << self.bits) - 1
         return np.round(self._colour.to_display(self._values(samples)) * top).astype(np.uint16)
 
     def stored(self, codes: Samples, dtype: np.dtype[Any]) -> Samples:
         """Return samples of a file, [n, 3], for code values of the video, [n, 3]."""
         if self._colour is None:
-            return self._sample(codes.astype(np.uint32), dtype)
+            own = codes if dtype == np.uint16 else np.round(codes / _FILL_8)
+            return self._sample(own.astype(np.uint32), dtype)
         values = self._colour.to_scene((codes / ((1 << self.bits) - 1)).astype(np.float32))
         if not self._stored_bits:
             return values.astype(dtype)
@@ -565,7 +584,7 @@ def write_video(
             stream.codec_context.thread_count = threads
             track = _SoundTrack(output, reader) if reader is not None else None
             for index, file in enumerate(sequence.files):
-                shown = np.zeros((sequence.height, sequence.width, 3), np.uint8 if codes.bits == 8 else np.uint16)
+                shown = np.zeros((sequence.height, sequence.width, 3), np.uint16)
                 frame = _read(file)
                 inside, stored = frame.crop()
                 shown[inside] = codes.shown(frame.picture[stored])
@@ -687,3 +706,45 @@ def _replace(frame: _Frame, stored: tuple[slice, slice], was: Samples, became: S
     pixels = whole[changed]
     pixels[:, frame.rgb] = drawn
     whole[changed] = pixels
+
+
+class SequenceDub:
+    """The dub of an image sequence: a video to dub, a place for its dub, and the frames that are written from both.
+
+        dub = SequenceDub(footage, output, settings, folder)
+        dub.read()
+        ...  # dub.video is dubbed in place to dub.dubbed
+        dub.write()
+
+    Attributes:
+        video: video of the sequence, written by `read`.
+        dubbed: dub of that video, which `write` reads.
+    """
+
+    def __init__(self, footage: Path, output: Path, settings: SequenceSettings, folder: Path, *, overwrite: bool = False) -> None:
+        """Check everything that is known before a frame is read. Blocks.
+
+        Args:
+            footage, output: patterns of the sequence and of its dub.
+            settings: what the user says about the sequence.
+            folder: empty folder for the videos.
+            overwrite: whether files of the output are replaced.
+
+        Raises:
+            InvalidRequestError, MediaUnsupportedError: as `open_sequence`, `colour_of`, `frame_files` and `check_frames_place`.
+        """
+        self._sequence = open_sequence(footage, settings.rate)
+        self._colour = colour_of(self._sequence, settings.colour)
+        self._files, self._sound = frame_files(output, self._sequence), sound_file(output)
+        check_frames_place(self._files, self._sound, overwrite=overwrite)
+        self._settings = settings
+        self.video = folder / sound_file(footage).with_suffix(WORKING_SUFFIX).name
+        self.dubbed = folder / f"dubbed{WORKING_SUFFIX}"
+
+    def read(self, *, threads: int = 2, on_frame: OnFrame = lambda *_: None) -> None:
+        """Write the video. See `write_video`."""
+        write_video(self._sequence, self._colour, self.video, sound=self._settings.sound, threads=threads, on_frame=on_frame)
+
+    def write(self, *, on_frame: OnFrame = lambda *_: None) -> None:
+        """Write the frames. See `write_frames`."""
+        write_frames(self._sequence, self._colour, self.video, self.dubbed, self._files, self._sound, on_frame=on_frame)
