@@ -65,9 +65,9 @@ def check_sequence_options(*, fit: str, method: str | None, codec: str | None) -
 
 
 def with_files(request: DubRequest, footage: Path, output: Path) -> DubRequest:
-    """Return a request for the video of a sequence in place of the sequence. A file at `output` is replaced."""
+    """Return a request for the video of a sequence in place of the sequence, to be dubbed without loss."""
     lines = tuple(replace(line, dub=replace(line.dub, footage=footage, output=output)) for line in request.lines)
-    return replace(request, footage=footage, output=output, overwrite=True, lines=lines)
+    return replace(request, footage=footage, output=output, overwrite=True, codec="ffv1", lines=lines)
 
 
 async def frame_by_frame(work: Callable[..., None], on_frame: OnFrame) -> None:

@@ -18,18 +18,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-import av
 import numpy as np
 import numpy.typing as npt
 
-from gateway.media.encoders import encoder_options
+from gateway.media.background import blank_picture
+from gateway.media.encoders import WriteSettings
 from gateway.media.opening import MAX_FRAMES, MAX_RATE, MAX_SIDE, MIN_SIDE
 from gateway.media.output import output_error
-from gateway.media.parts import write_sound_from
+from gateway.media.parts import PART_SUFFIX, write_sound_from
+from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.scene_colour import LinearRec709, OcioColour, OcioSettings, SceneColour, not_installed
 from gateway.media.sound import SoundReader
+from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo, orientation
+from gateway.media.writer import VideoWriter
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, MediaUnsupportedError, StorageFullError
 from services.common.files import translating_full_disk
@@ -41,13 +44,14 @@ OnFrame = Callable[[int, int], None]
 
 SUFFIXES: Final = (".exr", ".dpx", ".tif", ".tiff", ".png")
 """Endings of the files of a sequence."""
-WORKING_SUFFIX: Final = ".nut"
-"""Ending of the video of a sequence. NUT keeps every time exactly, and holds FFV1."""
 _NUMBER: Final = re.compile(r"%0?(\d*)d|#+|@+")
 _PIXELS: Final = {10: "gbrp10le", 12: "gbrp12le", 16: "gbrp16le"}
 """Pixel formats of the video by its depth. FFV1 has no planes of 8 bits in RGB."""
 _DISPLAY_BITS: Final = 16
 """Depth of the video of a sequence whose colour is transformed, or that has 8 bits."""
+_PLANES: Final = (1, 2, 0)
+"""Channels of RGB in the order of the video's planes: G, B, R."""
+_SRGB: Final = ColourTags(matrix=0, color_range=2, primaries=1, transfer=13)
 _FILL_8: Final = 257
 """Code value of 16 bits of one step of 8 bits."""
 _DEPTHS: Final = (8, 10, 12, 16)
@@ -90,6 +94,8 @@ class FrameSequence:
         bits: bits per sample of files with integers, 8, 10, 12 or 16; 0: floating point.
         pixel_aspect: width over height of a pixel.
         rate: frames per second.
+        transfer: transfer characteristic that the header of a DPX file states; empty: none.
+        timecode: timecode of the first frame, HH:MM:SS:FF; empty: the header states none.
     """
 
     pattern: Path
@@ -101,6 +107,7 @@ class FrameSequence:
     pixel_aspect: Fraction
     rate: Fraction
     transfer: str
+    timecode: str
 
 
 def open_sequence(pattern: Path, rate: Fraction | None = None) -> FrameSequence:
@@ -131,7 +138,7 @@ def open_sequence(pattern: Path, rate: Fraction | None = None) -> FrameSequence:
             f"{pattern}: the headers state no frame rate; give --rate, such as --rate 24 or --rate 24000/1001", field="rate"
         )
     return FrameSequence(
-        pattern, tuple(files), tuple(numbers), width, height, first.bits, first.pixel_aspect, known, first.transfer
+        pattern, tuple(files), tuple(numbers), width, height, first.bits, first.pixel_aspect, known, first.transfer, first.timecode
     )
 
 
@@ -213,33 +220,50 @@ def _found(pattern: Path) -> Any:
         raise _unsupported(f"{pattern}: the folder {pattern.parent} has no file of this sequence") from None
 
 
-def frame_files(pattern: Path, sequence: FrameSequence) -> list[Path]:
-    """Return the files of an output pattern for the frame numbers of a sequence.
+class FramesOutput:
+    """Files of a dubbed sequence.
 
-    Raises:
-        InvalidRequestError: the pattern is none, has another ending than the sequence, or its files are those of the sequence.
+    Attributes:
+        files: files of the frames, with the frame numbers of the sequence.
+        sound: WAV file with the sound of the dub: the pattern without its frame number.
     """
-    if not is_sequence(pattern):
-        raise InvalidRequestError(
-            f"{pattern}: the footage is an image sequence, so give the output as one too, such as "
-            f"{pattern.with_suffix('').name}.%04d{sequence.pattern.suffix}",
-            field="output",
-        )
-    if pattern.suffix.lower() != sequence.pattern.suffix.lower():
-        raise InvalidRequestError(
-            f"{pattern}: frames come back in their own format; give the output the ending {sequence.pattern.suffix}", field="output"
-        )
-    named = _fileseq(pattern)
-    files = [Path(named.frame(number)) for number in sequence.numbers]
-    if not pattern.parent.is_dir():
-        raise InvalidRequestError(f"{pattern}: the folder {pattern.parent} does not exist; create it first", field="output")
-    if any(mine.exists() and mine.samefile(its) for mine, its in zip(files, sequence.files, strict=True)):
-        raise InvalidRequestError(f"{pattern} is the footage itself; give another name to the output", field="output")
-    return files
+
+    def __init__(self, pattern: Path, sequence: FrameSequence, *, overwrite: bool = False) -> None:
+        """Check before any work that the files can be written.
+
+        Raises:
+            InvalidRequestError: the pattern is none or has another ending than the sequence, its files are those of the sequence or
+                may not be replaced, or the folder is missing or may not be written.
+        """
+        if not is_sequence(pattern):
+            raise InvalidRequestError(
+                f"{pattern}: the footage is an image sequence, so give the output as one too, such as "
+                f"{pattern.with_suffix('').name}.%04d{sequence.pattern.suffix}",
+                field="output",
+            )
+        if pattern.suffix.lower() != sequence.pattern.suffix.lower():
+            raise InvalidRequestError(
+                f"{pattern}: frames come back in their own format; give the output the ending {sequence.pattern.suffix}",
+                field="output",
+            )
+        named, folder = _fileseq(pattern), pattern.parent
+        self.files = [Path(named.frame(number)) for number in sequence.numbers]
+        self.sound = sound_file(pattern)
+        if not folder.is_dir():
+            raise InvalidRequestError(f"{pattern}: the folder {folder} does not exist; create it first", field="output")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InvalidRequestError(f"{pattern}: the folder {folder} may not be written; choose another", field="output")
+        if any(mine.exists() and mine.samefile(its) for mine, its in zip(self.files, sequence.files, strict=True)):
+            raise InvalidRequestError(f"{pattern} is the footage itself; give another name to the output", field="output")
+        for file in (*self.files, self.sound):
+            if os.path.lexists(file) and (not overwrite or file.is_dir() or file.is_symlink()):
+                raise InvalidRequestError(
+                    f"{file} exists; give another name, or replace the frames with --overwrite", field="output"
+                )
 
 
 def sound_file(pattern: Path) -> Path:
-    """Return where the sound of a dubbed sequence lies: the pattern without its frame number, with the ending .wav."""
+    """Return the pattern without its frame number, with the ending .wav."""
     stem = re.sub(r"\d+-\d+$", "", pattern.name[: next(_NUMBER.finditer(pattern.name)).start()]).rstrip("._- ")
     return pattern.with_name(f"{stem or 'sound'}.wav")
 
@@ -285,6 +309,7 @@ class _Header:
     pixel_aspect: Fraction
     rate: Fraction | None
     transfer: str
+    timecode: str
 
     @property
     def facts(self) -> tuple[object, ...]:
@@ -362,11 +387,12 @@ def _header(file: Path) -> _Header:
         specs = _specs(opened, file)
         spec = specs[_coloured(specs, file)]
         rate = spec.getattribute("FramesPerSecond") or spec.getattribute("dpx:FrameRate")
-        text = str(spec.getattribute("dpx:Transfer") or "")
+        transfer = str(spec.getattribute("dpx:Transfer") or "")
+        timecode = _stated_timecode(spec.getattribute("smpte:TimeCode"))
         aspect = Fraction(spec.get_float_attribute("PixelAspectRatio", 1.0) or 1.0).limit_denominator(100)
         window = (spec.full_x, spec.full_y, spec.full_width, spec.full_height)
         channels = " ".join(f"{name}:{kind}" for spec in specs for name, kind in zip(spec.channelnames, _kinds(spec), strict=True))
-    return _Header(window, _bits(spec, file), channels, aspect, _stated_rate(rate), text)
+    return _Header(window, _bits(spec, file), channels, aspect, _stated_rate(rate), transfer, timecode)
 
 
 def _stated_rate(stated: Any) -> Fraction | None:
@@ -376,6 +402,18 @@ def _stated_rate(stated: Any) -> Fraction | None:
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
     return _exact(rate) if 1 <= rate <= MAX_RATE else None
+
+
+def _stated_timecode(stated: Any) -> str:
+    """Return the timecode of a header, which holds two binary-coded digits in each byte (SMPTE ST 12); empty: there is none."""
+    if not isinstance(stated, tuple) or not stated:
+        return ""
+    word = int(stated[0])
+    drop = bool(word & 0x40)
+    digits = [f"{word >> shift & mask:02x}" for shift, mask in ((24, 0x3F), (16, 0x7F), (8, 0x7F), (0, 0x3F))]
+    if not all(part.isdigit() for part in digits):
+        return ""
+    return f"{':'.join(digits[:3])}{';' if drop else ':'}{digits[3]}"
 
 
 def _specs(opened: Any, file: Path) -> list[Any]:
@@ -550,91 +588,72 @@ class _Codes:
         return ((codes << (16 - bits)) | (codes >> (2 * bits - 16))).astype(dtype)
 
 
+def video_info(sequence: FrameSequence, colour: SceneColour | None) -> MediaInfo:
+    """Return the description of the video of a sequence.
+
+    Args:
+        colour: transform of the sequence's colour; None: its code values are shown as they are.
+    """
+    pixel = pixel_format(_Codes(sequence, colour).pixel_format)
+    times = np.arange(len(sequence.files), dtype=np.int64)
+    times.setflags(write=False)
+    video = VideoInfo(
+        index=0,
+        codec="ffv1",
+        stored_format=pixel.name,
+        pixel=pixel,
+        orientation=orientation(sequence.width, sequence.height, sequence.pixel_aspect, None),
+        colour=_SRGB,
+        time_base=1 / sequence.rate,
+        average_rate=sequence.rate,
+        pts=times,
+        last_duration=1,
+        interlaced=False,
+        metadata={"timecode": sequence.timecode} if sequence.timecode else {},
+    )
+    return MediaInfo(sequence.pattern, "image2", video, (), (), {})
+
+
 def write_video(
     sequence: FrameSequence,
     colour: SceneColour | None,
     target: Path,
     *,
     sound: Path | None = None,
+    overwrite: bool = False,
     threads: int = 2,
     on_frame: OnFrame = lambda *_: None,
 ) -> None:
-    """Write the pictures of a sequence, as a display shows them, and its sound as a video without loss. Blocks.
+    """Write the pictures of a sequence, as a display shows them, and its sound as a video without loss (FFV1). Blocks.
 
     Args:
         sequence: the sequence.
         colour: transform of its colour; None: its code values are shown as they are.
-        target: video to write, ending in WORKING_SUFFIX.
+        target: video to write.
         sound: sound file; None: the video has no sound.
+        overwrite: whether any file at `target` is replaced.
         threads: threads of the encoder.
         on_frame: called after each frame.
 
     Raises:
+        InvalidRequestError: the video cannot be written.
         MediaUnsupportedError: a frame or the sound cannot be read. The message names the file.
         StorageFullError: no space is left.
     """
-    codes = _Codes(sequence, colour)
-    reader = SoundReader(sound) if sound is not None else None
-    try:
-        with av.open(str(target), "w", format="nut", container_options={"fflags": "+bitexact"}) as output:
-            stream = output.add_stream("ffv1", rate=sequence.rate, options=encoder_options("ffv1", codes.pixel_format, 0, ""))
-            stream.width, stream.height, stream.pix_fmt = sequence.width, sequence.height, codes.pixel_format
-            stream.time_base = stream.codec_context.time_base = 1 / sequence.rate
-            stream.codec_context.sample_aspect_ratio = sequence.pixel_aspect
-            stream.codec_context.thread_count = threads
-            track = _SoundTrack(output, reader) if reader is not None else None
-            for index, file in enumerate(sequence.files):
-                shown = np.zeros((sequence.height, sequence.width, 3), np.uint16)
-                frame = _read(file)
-                inside, stored = frame.crop()
-                shown[inside] = codes.shown(frame.picture[stored])
-                picture = av.VideoFrame.from_ndarray(shown, format=codes.pixel_format)
-                picture.pts, picture.time_base = index, 1 / sequence.rate
-                output.mux(stream.encode(picture))
-                if track is not None:
-                    track.write_until((index + 1) / sequence.rate)
-                on_frame(index + 1, len(sequence.files))
-            output.mux(stream.encode(None))
-            if track is not None:
-                track.close()
-    except (av.FFmpegError, OSError) as problem:
-        raise (output_error(problem, target, "ffv1") or problem) from problem
-
-
-class _SoundTrack:
-    """Writes the sound of a sequence beside its pictures."""
-
-    def __init__(self, output: Any, reader: SoundReader) -> None:
-        self._output, self._rate, self._layout = output, reader.info.sample_rate_hz, reader.info.layout
-        self._chunks = iter(reader)
-        self._written = 0
-        self._stream = output.add_stream("pcm_f32le", rate=self._rate, layout=self._layout)
-
-    def write_until(self, seconds: Fraction) -> None:
-        """Write chunks until the sound is at least as long as the pictures, or ends."""
-        while self._written < seconds * self._rate and (chunk := next(self._chunks, None)) is not None:
-            packed = np.ascontiguousarray(chunk.samples.reshape(1, -1), dtype=np.float32)
-            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self._layout)
-            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._written, Fraction(1, self._rate)
-            self._written += len(chunk.samples)
-            self._output.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        """Finish the track."""
-        self._output.mux(self._stream.encode(None))
-
-
-def check_frames_place(files: list[Path], sound: Path, *, overwrite: bool) -> None:
-    """Check before any work that the files of a dubbed sequence can be written.
-
-    Raises:
-        InvalidRequestError: a file exists and may not be replaced, or the folder may not be written.
-    """
-    there = next((file for file in (*files, sound) if os.path.lexists(file)), None)
-    if there is not None and (not overwrite or there.is_dir() or there.is_symlink()):
-        raise InvalidRequestError(f"{there} exists; give another name, or replace the frames with --overwrite", field="output")
-    if not os.access(files[0].parent, os.W_OK | os.X_OK):
-        raise InvalidRequestError(f"{files[0]}: the folder {files[0].parent} may not be written; choose another", field="output")
+    codes, info = _Codes(sequence, colour), video_info(sequence, colour)
+    speech = SoundReader(sound).speech() if sound is not None else None
+    settings = WriteSettings(codec="ffv1", carry=False, overwrite=overwrite, threads=threads)
+    with VideoWriter(target, info, speech=speech, speech_file=sound, settings=settings) as writer:
+        for index, file in enumerate(sequence.files):
+            shown = np.zeros((sequence.height, sequence.width, 3), np.uint16)
+            frame = _read(file)
+            inside, stored = frame.crop()
+            shown[inside] = codes.shown(frame.picture[stored])
+            picture = blank_picture(info.video)
+            picture.pts, picture.time_base = index, info.video.time_base
+            planes = tuple(np.ascontiguousarray(shown[..., channel]) for channel in _PLANES)
+            writer.write(DecodedFrame(index, index, planes, picture, info.video), planes)
+            on_frame(index + 1, len(sequence.files))
 
 
 def write_frames(
@@ -642,8 +661,7 @@ def write_frames(
     colour: SceneColour | None,
     video: Path,
     dubbed: Path,
-    files: list[Path],
-    sound: Path,
+    output: FramesOutput,
     *,
     on_frame: OnFrame = lambda *_: None,
 ) -> None:
@@ -656,8 +674,7 @@ def write_frames(
         colour: transform that `video` was written with.
         video: video of the sequence.
         dubbed: dub of that video, without loss.
-        files: files to write.
-        sound: WAV file to write with the sound of the dub, if the dub has sound.
+        output: files to write. The sound is written if the dub has sound.
         on_frame: called after each frame.
 
     Raises:
@@ -667,21 +684,31 @@ def write_frames(
     """
     codes = _Codes(sequence, colour)
     before, after = probe(video), probe(dubbed)
-    if after.video.num_frames != len(files) or after.video.pixel != before.video.pixel:
-        raise _unsupported(f"{sequence.pattern}: the dub has {after.video.num_frames} frames, and the sequence {len(files)}")
+    expected = video_info(sequence, colour).video
+    for file, found in ((video, before.video), (dubbed, after.video)):
+        mine, its = (_size_of(info) for info in (expected, found))
+        if mine != its:
+            raise _unsupported(f"{file}: {its}; the video of {sequence.pattern} has {mine}")
+    if after.video.codec != "ffv1":
+        raise _unsupported(f"{dubbed}: pictures in {after.video.codec} differ everywhere from the frames; dub with --codec ffv1")
+    files = output.files
     folder = Path(tempfile.mkdtemp(prefix=".dubstage-", suffix=".partial", dir=files[0].parent))
     try:
         with VideoReader(before) as plates, VideoReader(after) as dubs:
             for source, target, old, new in zip(sequence.files, files, plates, dubs, strict=True):
-                was, became = (np.stack([frame.planes[2], frame.planes[0], frame.planes[1]], axis=-1) for frame in (old, new))
+                was, became = (np.stack([shown.planes[2], shown.planes[0], shown.planes[1]], axis=-1) for shown in (old, new))
                 frame = _read(source)
                 inside, stored = frame.crop()
+                if old.index == 0 and not _alike(codes.shown(frame.picture[stored]), was[inside], codes.bits):
+                    raise _unsupported(
+                        f"{video}: these are not the pictures of {source} with the options for colour that are given"
+                    )
                 _replace(frame, stored, was[inside], became[inside], codes)
                 _write(frame, folder / target.name)
                 on_frame(old.index + 1, len(files))
         if after.audio:
-            write_sound_from(dubbed, 0, folder / sound.name)
-        for target in (*files, *([sound] if after.audio else [])):
+            write_sound_from(dubbed, 0, folder / output.sound.name)
+        for target in (*files, *([output.sound] if after.audio else [])):
             os.replace(folder / target.name, target)
     except OSError as problem:
         raise (output_error(problem, files[0], "frames") or problem) from problem
@@ -708,12 +735,21 @@ def _replace(frame: _Frame, stored: tuple[slice, slice], was: Samples, became: S
     whole[changed] = pixels
 
 
+def _size_of(video: VideoInfo) -> str:
+    return f"{video.num_frames} frames of {video.width} x {video.height} in {video.pixel.name}"
+
+
+def _alike(mine: Samples, its: Samples, bits: int) -> bool:
+    """Return whether two pictures are equal up to rounding on another machine, code values of so many bits."""
+    return mine.size == 0 or int(np.abs(mine.astype(np.int32) - its).max()) <= max(1, (1 << bits) >> 10)
+
+
 class SequenceDub:
     """The dub of an image sequence: a video to dub, a place for its dub, and the frames that are written from both.
 
         dub = SequenceDub(footage, output, settings, folder)
         dub.read()
-        ...  # dub.video is dubbed in place to dub.dubbed
+        ...  # dub.video is dubbed in place to dub.dubbed, without loss
         dub.write()
 
     Attributes:
@@ -722,7 +758,7 @@ class SequenceDub:
     """
 
     def __init__(self, footage: Path, output: Path, settings: SequenceSettings, folder: Path, *, overwrite: bool = False) -> None:
-        """Check everything that is known before a frame is read. Blocks.
+        """Check everything that is known before a picture is read. Blocks.
 
         Args:
             footage, output: patterns of the sequence and of its dub.
@@ -731,20 +767,19 @@ class SequenceDub:
             overwrite: whether files of the output are replaced.
 
         Raises:
-            InvalidRequestError, MediaUnsupportedError: as `open_sequence`, `colour_of`, `frame_files` and `check_frames_place`.
+            InvalidRequestError, MediaUnsupportedError: as `open_sequence`, `colour_of` and `FramesOutput`.
         """
         self._sequence = open_sequence(footage, settings.rate)
         self._colour = colour_of(self._sequence, settings.colour)
-        self._files, self._sound = frame_files(output, self._sequence), sound_file(output)
-        check_frames_place(self._files, self._sound, overwrite=overwrite)
-        self._settings = settings
-        self.video = folder / sound_file(footage).with_suffix(WORKING_SUFFIX).name
-        self.dubbed = folder / f"dubbed{WORKING_SUFFIX}"
+        self._output = FramesOutput(output, self._sequence, overwrite=overwrite)
+        self._sound = settings.sound
+        self.video = folder / sound_file(footage).with_suffix(PART_SUFFIX).name
+        self.dubbed = folder / f"dubbed{PART_SUFFIX}"
 
     def read(self, *, threads: int = 2, on_frame: OnFrame = lambda *_: None) -> None:
         """Write the video. See `write_video`."""
-        write_video(self._sequence, self._colour, self.video, sound=self._settings.sound, threads=threads, on_frame=on_frame)
+        write_video(self._sequence, self._colour, self.video, sound=self._sound, threads=threads, on_frame=on_frame)
 
     def write(self, *, on_frame: OnFrame = lambda *_: None) -> None:
         """Write the frames. See `write_frames`."""
-        write_frames(self._sequence, self._colour, self.video, self.dubbed, self._files, self._sound, on_frame=on_frame)
+        write_frames(self._sequence, self._colour, self.video, self.dubbed, self._output, on_frame=on_frame)
