@@ -15,10 +15,12 @@ FIRST = 1001
 """Number of the first frame."""
 
 
-def pictures(clip: Path, count: int) -> list[npt.NDArray[np.float64]]:
-    """The first frames of a clip, [rows, columns, 3] in 0 to 1."""
+def pictures(clip: Path, count: int, width: int | None = None) -> list[npt.NDArray[np.float64]]:
+    """The first frames of a clip, [rows, columns, 3] in 0 to 1, scaled to a width."""
     with av.open(str(clip)) as video:
-        frames = [frame.to_ndarray(format="rgb24") / 255 for _, frame in zip(range(count), video.decode(video=0), strict=False)]
+        some = [frame for _, frame in zip(range(count), video.decode(video=0), strict=False)]
+        sizes = {"width": width, "height": some[0].height * width // some[0].width} if width else {}
+        frames = [frame.reformat(format="rgb24", **sizes).to_ndarray() / 255 for frame in some]
     # Grain below one code value of 8 bits, so that the lowest bits of deep files are not all alike.
     grain = np.random.default_rng(5)
     return [np.clip(frame + grain.uniform(-1, 1, frame.shape) / 512, 0, 1) for frame in frames]
@@ -32,14 +34,21 @@ def linear(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def write_sequence(
-    clip: Path, pattern: Path, count: int, *, bits: int = 0, rate: Fraction | None = Fraction(25), **header: Any
+    clip: Path,
+    pattern: Path,
+    count: int,
+    *,
+    bits: int = 0,
+    rate: Fraction | None = Fraction(25),
+    width: int | None = None,
+    **header: Any,
 ) -> Path:
     """Frames of a clip as files named by a %04d pattern; bits 0: half floats of scene-linear light with alpha, depth and a matte.
 
     Args:
         header: further attributes; `data_window` = (x, y, width, height) and `display_window` = (width, height) of OpenEXR.
     """
-    for index, picture in enumerate(pictures(clip, count)):
+    for index, picture in enumerate(pictures(clip, count, width)):
         write_frame(Path(str(pattern) % (FIRST + index)), picture, index, bits=bits, rate=rate, **header)
     return pattern
 

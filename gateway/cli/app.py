@@ -62,6 +62,7 @@ COMMANDS: Final = (
     "evaluate",
     "export",
     "faces",
+    "frames",
     "inspect",
     "jobs",
     "live",

@@ -259,35 +259,12 @@ def dub(
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
-    rate: Annotated[
-        str,
-        typer.Option(
-            metavar="FPS",
-            help="Frames per second of an image sequence, such as 24 or 24000/1001. Default: the rate that the headers state.",
-        ),
-    ] = "",
-    footage_sound: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Sound file of an image sequence. Default: the sequence has no sound.")
-    ] = None,
-    ocio: Annotated[
-        str,
-        typer.Option(
-            metavar="CONFIG",
-            help="OpenColorIO configuration for an image sequence: a file, or a built-in one such as ocio://studio-config-latest. "
-            "Default: none. Integers are then shown as they are, and floating point values as linear light of Rec. 709.",
-        ),
-    ] = "",
-    input_colourspace: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Colour space of an image sequence in the configuration. Default: scene_linear; files with integers need one.",
-        ),
-    ] = "",
-    display: Annotated[
-        str, typer.Option(metavar="NAME", help="Display of the configuration, for the networks. Default: the configuration's own.")
-    ] = "",
-    view: Annotated[str, typer.Option(metavar="NAME", help="View of the display. Default: the configuration's own.")] = "",
+    rate: options.Rate = "",
+    footage_sound: options.FootageSound = None,
+    ocio: options.Ocio = "",
+    input_colourspace: options.InputColourspace = "",
+    display: options.Display = "",
+    view: options.View = "",
 ) -> None:
     """Give VIDEO new speech and write the video."""
     settings = options.gateway_settings(stages)

@@ -7,6 +7,8 @@ the windows and the metadata of each file come back as they were. Every written 
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -358,11 +361,14 @@ class _Frame:
         return (shown[0], shown[1]), (stored[0], stored[1])
 
 
+@cache
 def _oiio() -> Any:
     try:
         import OpenImageIO
     except ModuleNotFoundError as problem:
         raise not_installed("openimageio") from problem
+    # At the end of a process, the library prints what it still knows of. `skip_last_collection` would leave everything.
+    atexit.register(gc.unfreeze)
     return OpenImageIO
 
 
@@ -700,9 +706,7 @@ def write_frames(
                 frame = _read(source)
                 inside, stored = frame.crop()
                 if old.index == 0 and not _alike(codes.shown(frame.picture[stored]), was[inside], codes.bits):
-                    raise _unsupported(
-                        f"{video}: these are not the pictures of {source} with the options for colour that are given"
-                    )
+                    raise _unsupported(f"{video}: its first picture is not {source} with the given options for colour")
                 _replace(frame, stored, was[inside], became[inside], codes)
                 _write(frame, folder / target.name)
                 on_frame(old.index + 1, len(files))
