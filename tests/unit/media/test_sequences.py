@@ -21,7 +21,7 @@ from gateway.media.sound import SoundReader
 from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.frame_files import FIRST, header_of, stored, write_sequence
-from tests.unit.media.made_footage import make_sound
+from tests.unit.media.made_footage import make_sound, tone
 
 FRAMES = 3
 DRAWN = (slice(40, 60), slice(50, 80))
@@ -156,7 +156,7 @@ def test_alpha_of_png_and_tiff_is_kept(place: Callable[[str], Path]) -> None:
 def test_rate_timecode_and_sound(place: Callable[[str], Path], carphone: Path, tmp_path: Path) -> None:
     """The video has the rate and timecode of the headers and the sound of its file, and a dub gives its sound back."""
     pattern = write_sequence(carphone, place("plates") / "a.%04d.exr", 6, rate=Fraction(24000, 1001))
-    sound = make_sound(tmp_path / "own.wav")
+    sound = make_sound(tmp_path / "own.wav", tone(48000, 24000), 48000)
     dub = SequenceDub(pattern, place("out") / "dub.%04d.exr", SequenceSettings(sound=sound), place("work"))
     dub.read()
     info = probe(dub.video)
