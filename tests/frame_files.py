@@ -9,8 +9,10 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-import OpenImageIO as oiio
 
+from gateway.media.sequences import openimageio
+
+oiio = openimageio()
 FIRST = 1001
 """Number of the first frame."""
 

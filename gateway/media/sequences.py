@@ -193,7 +193,8 @@ def _files(pattern: Path) -> tuple[list[int], list[Path]]:
 def _fileseq(pattern: Path) -> Any:
     """Return fileseq's description of a pattern."""
     try:
-        import fileseq
+        from fileseq.exceptions import FileSeqException
+        from fileseq.filesequence import FileSequence
     except ModuleNotFoundError as problem:
         raise not_installed("fileseq") from problem
     found = list(_NUMBER.finditer(pattern.name))
@@ -206,20 +207,22 @@ def _fileseq(pattern: Path) -> Any:
     digits = int(sign[1] or 1) if sign[0].startswith("%") else 4 if sign[0] == "#" else len(sign[0])
     name = f"{pattern.name[: sign.start()]}{'@' * digits}{pattern.name[sign.end() :]}"
     try:
-        return fileseq.FileSequence(str(pattern.with_name(name)))
-    except (fileseq.FileSeqException, ValueError) as problem:
+        return FileSequence(str(pattern.with_name(name)))
+    except (FileSeqException, ValueError) as problem:
         raise InvalidRequestError(f"{pattern}: not a pattern of an image sequence ({problem})", field="footage") from problem
 
 
 def _found(pattern: Path) -> Any:
-    import fileseq
+    """Return fileseq's description of the files of a pattern without a range."""
+    from fileseq.exceptions import FileSeqException
+    from fileseq.filesequence import FileSequence
 
     wanted = _fileseq(pattern)
     if not pattern.parent.is_dir():
         raise _unsupported(f"{pattern}: the folder {pattern.parent} does not exist")
     try:
-        return fileseq.FileSequence.findSequenceOnDisk(str(wanted), strictPadding=True)
-    except fileseq.FileSeqException:
+        return FileSequence.findSequenceOnDisk(str(wanted), strictPadding=True)
+    except FileSeqException:
         raise _unsupported(f"{pattern}: the folder {pattern.parent} has no file of this sequence") from None
 
 
@@ -362,7 +365,12 @@ class _Frame:
 
 
 @cache
-def _oiio() -> Any:
+def openimageio() -> Any:
+    """Return the module `OpenImageIO`.
+
+    Raises:
+        InvalidRequestError: the package is not installed.
+    """
     try:
         import OpenImageIO
     except ModuleNotFoundError as problem:
@@ -375,7 +383,7 @@ def _oiio() -> Any:
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     """Give a file open for reading, as OpenImageIO's ImageInput. Stored values are read as they are."""
-    oiio = _oiio()
+    oiio = openimageio()
     wanted = oiio.ImageSpec()
     wanted.attribute("oiio:RawColor", 1)
     wanted.attribute("oiio:UnassociatedAlpha", 1)
@@ -479,7 +487,7 @@ def _bits(spec: Any, file: Path) -> int:
 
 def _read(file: Path) -> _Frame:
     """Read a file whole."""
-    oiio = _oiio()
+    oiio = openimageio()
     with _opened(file) as opened:
         specs = _specs(opened, file)
         parts = []
@@ -494,7 +502,7 @@ def _read(file: Path) -> _Frame:
 
 def _written_spec(spec: Any, file: Path) -> Any:
     """Return the description of an image as it is written: as it was read, and never with a lossy compression."""
-    written = _oiio().ImageSpec(spec)
+    written = openimageio().ImageSpec(spec)
     if str(spec.getattribute("compression") or "").partition(":")[0] in _LOSSY:
         written.attribute("compression", "zip")
     if spec.alpha_channel >= 0 and file.suffix.lower() == ".png":
@@ -508,7 +516,7 @@ def _write(frame: _Frame, file: Path) -> None:
     Raises:
         InvalidRequestError: the file cannot be written, or its format did not keep every sample.
     """
-    oiio = _oiio()
+    oiio = openimageio()
     specs = [_written_spec(part.spec, file) for part in frame.parts]
     writer = oiio.ImageOutput.create(str(file))
     if writer is None:

@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import OpenImageIO as oiio
 import pytest
 
 from gateway.media.encoders import WriteSettings
@@ -20,7 +19,7 @@ from gateway.media.sequences import SequenceDub, SequenceSettings, is_sequence, 
 from gateway.media.sound import SoundReader
 from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from tests.frame_files import FIRST, header_of, stored, write_sequence
+from tests.frame_files import FIRST, header_of, oiio, stored, write_sequence
 from tests.unit.media.made_footage import make_sound, tone
 
 FRAMES = 3
