@@ -28,7 +28,7 @@ from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
 from gateway.dub.workspace import ScratchFolders
-from gateway.media.encoders import CODECS
+from gateway.media.encoders import CODECS, QUALITIES, crf_of
 from gateway.media.label import LABEL_POSITIONS, MOST_CHARACTERS, label_of
 from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
 from gateway.media.sequences import SequenceDub, SequenceSettings
@@ -241,6 +241,14 @@ def dub(
             help="Video codec. ffv1 is lossless. Default: a codec that suits the container and the footage.",
         ),
     ] = None,
+    quality: Annotated[
+        str,
+        typer.Option(
+            metavar=f"{'|'.join(QUALITIES)}|NUMBER",
+            help="Quality of the pictures in H.264, HEVC and AV1. A number is a crf of H.264, from 0 (best) to 51. Default: high, "
+            "which is 16.",
+        ),
+    ] = "",
     label: Annotated[
         str,
         typer.Option(
@@ -294,6 +302,7 @@ def dub(
         keep_audio=keep_audio,
         label=label_of(label, label_position),
         codec=codec,
+        crf=crf_of(quality),
         enrol=options.enrol_options(personalize=personalize, seed=seed),
         threads=settings.compute_threads,
         overwrite=overwrite,

@@ -67,7 +67,7 @@ _NOT_DISPLAYED: Final = ("Printing density", "Logarithmic", "Linear")
 
 def is_sequence(path: Path) -> bool:
     """Return whether a path is the pattern of an image sequence, such as `shot.%04d.exr`. A file of this very name is a file."""
-    return path.suffix.lower() in SUFFIXES and _NUMBER.search(path.name) is not None and not path.exists()
+    return path.suffix.lower() in SUFFIXES and _NUMBER.search(path.name) is not None and not os.path.exists(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
