@@ -104,12 +104,16 @@ async def run_dub(
                 await frame_by_frame(partial(frames.read, threads=request.threads), partial(progress, "read frames"))
             request = with_files(request, frames.video, frames.dubbed)
         place = stack.enter_context(open_installation(settings))
+        if frames is not None:
+            (await asyncio.to_thread(place.sealer)).check_place(frames.listing, overwrite=request.overwrite)
         request = await prepared_request(request, place, actor_id, method)
         with StepProgress(dub_steps(request, report=report is not None)) as progress:
             progress.begin("starting the stages")
             async with finished_dub(request, place, progress, progress.footage) as done:
                 if frames is not None:
-                    await frame_by_frame(frames.write, partial(progress, "write frames"))
+                    sealer = await asyncio.to_thread(place.sealer)
+                    seal = sealer.seal(done.outcome.claim, frames.listing) if done.outcome.claim is not None else None
+                    await frame_by_frame(partial(frames.write, seal=seal), partial(progress, "write frames"))
                 if report is not None:
                     from gateway.reports.dub_report import write_outcome_report
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from gateway.media.background import blank_picture
 from gateway.media.encoders import WriteSettings
 from gateway.media.opening import MAX_FRAMES, MAX_RATE, MAX_SIDE, MIN_SIDE
-from gateway.media.output import output_error
+from gateway.media.output import OutputFile, commit_with, output_error
 from gateway.media.parts import PART_SUFFIX, write_sound_from
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
@@ -35,10 +35,10 @@ from gateway.media.reader import VideoReader
 from gateway.media.scene_colour import LinearRec709, OcioColour, OcioSettings, SceneColour, not_installed
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo, orientation
-from gateway.media.writer import VideoWriter
+from gateway.media.writer import VideoSigner, VideoWriter
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, MediaUnsupportedError, StorageFullError
-from services.common.files import translating_full_disk
+from services.common.files import digest_and_size, translating_full_disk
 
 Samples = npt.NDArray[Any]
 """Samples of a file, [rows, columns, channels]: uint8, uint16, float16 or float32."""
@@ -232,6 +232,7 @@ class FramesOutput:
     Attributes:
         files: files of the frames, with the frame numbers of the sequence.
         sound: WAV file with the sound of the dub: the pattern without its frame number.
+        listing: text file with the SHA-256 of the frames and of the sound, as `sha256sum --check` reads it.
     """
 
     def __init__(self, pattern: Path, sequence: FrameSequence, *, overwrite: bool = False) -> None:
@@ -255,13 +256,15 @@ class FramesOutput:
         named, folder = _fileseq(pattern), pattern.parent
         self.files = [Path(named.frame(number)) for number in sequence.numbers]
         self.sound = sound_file(pattern)
+        self.listing = self.sound.with_suffix(".sha256")
+        self.overwrite = overwrite
         if not folder.is_dir():
             raise InvalidRequestError(f"{pattern}: the folder {folder} does not exist; create it first", field="output")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InvalidRequestError(f"{pattern}: the folder {folder} may not be written; choose another", field="output")
         if any(mine.exists() and mine.samefile(its) for mine, its in zip(self.files, sequence.files, strict=True)):
             raise InvalidRequestError(f"{pattern} is the footage itself; give another name to the output", field="output")
-        for file in (*self.files, self.sound):
+        for file in (*self.files, self.sound, self.listing):
             if os.path.lexists(file) and (not overwrite or file.is_dir() or file.is_symlink()):
                 raise InvalidRequestError(
                     f"{file} exists; give another name, or replace the frames with --overwrite", field="output"
@@ -677,6 +680,7 @@ def write_frames(
     dubbed: Path,
     output: FramesOutput,
     *,
+    seal: VideoSigner | None = None,
     on_frame: OnFrame = lambda *_: None,
 ) -> None:
     """Write the files of a sequence anew, with the pixels that a dub of its video has changed. Blocks.
@@ -689,6 +693,7 @@ def write_frames(
         video: video of the sequence.
         dubbed: dub of that video, without loss.
         output: files to write. The sound is written if the dub has sound.
+        seal: signs the list of the files; None: nothing does.
         on_frame: called after each frame.
 
     Raises:
@@ -718,15 +723,31 @@ def write_frames(
                 _replace(frame, stored, was[inside], became[inside], codes)
                 _write(frame, folder / target.name)
                 on_frame(old.index + 1, len(files))
+        written = [*files, *([output.sound] if after.audio else [])]
         if after.audio:
             write_sound_from(dubbed, 0, folder / output.sound.name)
-        for target in (*files, *([output.sound] if after.audio else [])):
-            os.replace(folder / target.name, target)
+        _give_names(written, folder, output, seal)
     except OSError as problem:
         raise (output_error(problem, files[0], "frames") or problem) from problem
     finally:
         with suppress(OSError):
             shutil.rmtree(folder)
+
+
+def _give_names(files: list[Path], folder: Path, output: FramesOutput, seal: VideoSigner | None) -> None:
+    """Write the list of finished files, sign the list, and move the files from a folder to their places."""
+    listing = OutputFile(output.listing, overwrite=output.overwrite)
+    try:
+        with listing.content() as content:
+            content.writelines(f"{digest_and_size(folder / file.name)[0]}  {file.name}\n".encode() for file in files)
+
+        def move() -> None:
+            for file in files:
+                os.replace(folder / file.name, file)
+
+        commit_with(listing, seal, move)
+    finally:
+        listing.discard()
 
 
 def _replace(frame: _Frame, stored: tuple[slice, slice], was: Samples, became: Samples, codes: _Codes) -> None:
@@ -792,6 +813,11 @@ class SequenceDub:
         """Write the video. See `write_video`."""
         write_video(self._sequence, self._colour, self.video, sound=self._sound, threads=threads, on_frame=on_frame)
 
-    def write(self, *, on_frame: OnFrame = lambda *_: None) -> None:
+    @property
+    def listing(self) -> Path:
+        """File with the digests of the frames, which `write` signs."""
+        return self._output.listing
+
+    def write(self, *, seal: VideoSigner | None = None, on_frame: OnFrame = lambda *_: None) -> None:
         """Write the frames. See `write_frames`."""
-        write_frames(self._sequence, self._colour, self.video, self.dubbed, self._output, on_frame=on_frame)
+        write_frames(self._sequence, self._colour, self.video, self.dubbed, self._output, seal=seal, on_frame=on_frame)

@@ -16,6 +16,7 @@ from gateway.dub.frames import with_files
 from gateway.dub.request import DubRequest
 from gateway.media.scene_colour import OcioSettings
 from gateway.media.sequences import SequenceDub, SequenceSettings, parse_rate
+from gateway.provenance.verdict import ManifestState, verdict_of
 from tests.frame_files import FIRST, header_of, stored, write_sequence
 from tests.system.dubbing import SPEECH, Dubber
 
@@ -94,6 +95,12 @@ def test_commands(clip: Path, dubstage: Callable[..., subprocess.CompletedProces
     assert at_once.stdout.splitlines()[-1] == str(tmp_path / "once.%04d.dpx")
     assert "leaked" not in at_once.stderr
     assert_mouth_alone(changed_pixels(plates, tmp_path / "once.%04d.dpx"))
+    assert subprocess.run(["sha256sum", "--check", "--quiet", "once.sha256"], cwd=tmp_path, check=False).returncode == 0
+    credentials = verdict_of(tmp_path / "once.sha256")
+    assert credentials.state is ManifestState.VALID
+    assert credentials.place == "sidecar"
+    (tmp_path / "once.sha256").write_text("0" * 64 + "  once.1001.dpx\n")
+    assert verdict_of(tmp_path / "once.sha256").state is ManifestState.INVALID
 
     video, dub = tmp_path / "plate.mp4", tmp_path / "dub.mkv"
     made = dubstage("frames", "to-video", pattern, "-o", video)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -73,7 +74,10 @@ def test_round_trip(name: str, bits: int, header: dict[str, object], place: Call
     assert probe(dub.video).video.num_frames == FRAMES
     draw(dub)
     dub.write()
-    assert sorted(file.name for file in output.parent.iterdir()) == [name % (FIRST + index) for index in range(FRAMES)]
+    names = [name % (FIRST + index) for index in range(FRAMES)]
+    assert sorted(file.name for file in output.parent.iterdir()) == [*names, "a.sha256"]
+    digests = (output.parent / "a.sha256").read_text().splitlines()
+    assert digests == [f"{hashlib.sha256((output.parent / file).read_bytes()).hexdigest()}  {file}" for file in names]
     for index in range(FRAMES):
         before, after = (Path(str(path) % (FIRST + index)) for path in (pattern, output))
         old, new = stored(before), stored(after)
