@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from gateway.media.background import blank_picture
 from gateway.media.encoders import WriteSettings
-from gateway.media.opening import MAX_FRAMES, MAX_RATE, MAX_SIDE, MIN_SIDE
+from gateway.media.opening import MAX_FRAMES, MAX_RATE, MAX_SIDE, MAX_STILL_PIXELS, MAX_STILL_SIDE, MIN_SIDE
 from gateway.media.output import OutputFile, commit_with, output_error
 from gateway.media.parts import PART_SUFFIX, write_sound_from
 from gateway.media.pixels import ColourTags, pixel_format
@@ -438,6 +438,8 @@ def _specs(opened: Any, file: Path) -> list[Any]:
     specs: list[Any] = []
     while opened.seek_subimage(len(specs), 0):
         spec = opened.spec()
+        if max(spec.width, spec.height) > MAX_STILL_SIDE or spec.width * spec.height > MAX_STILL_PIXELS:
+            raise _unsupported(f"{file}: the data window has {spec.width} x {spec.height} pixels; {MAX_STILL_PIXELS} are accepted")
         if spec.deep:
             raise _unsupported(f"{file}: deep pixels cannot be dubbed; flatten the frames first")
         if spec.get_int_attribute("Orientation", 1) != 1:

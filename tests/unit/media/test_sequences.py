@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.batch.media import input_problem
 from gateway.media.encoders import WriteSettings
 from gateway.media.parts import timecode_of
 from gateway.media.probe import probe
@@ -296,6 +297,9 @@ class TestRefusals:
         ):
             with pytest.raises(InvalidRequestError, match=said):
                 SequenceDub(plates, output, SequenceSettings(colour=colour), work)
+
+    def test_batches_name_the_way(self, plates: Path) -> None:
+        assert "dubstage frames to-video" in input_problem(str(plates))
 
     def test_another_video(self, plates: Path, place: Callable[[str], Path], carphone: Path) -> None:
         """A video that was made of other frames, or with other options, is not taken for the video of the sequence."""
