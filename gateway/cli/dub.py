@@ -97,8 +97,9 @@ async def run_dub(
         if sequence is not None:
             scratch = stack.enter_context(closing(ScratchFolders(settings.data_dir)))
             folder = stack.enter_context(scratch.folder())
+            spoken = [part.speech for part in request.parts if part.speech is not None]
             frames = await asyncio.to_thread(
-                SequenceDub, request.footage, request.output, sequence, folder, overwrite=request.overwrite
+                SequenceDub, request.footage, request.output, sequence, folder, inputs=spoken, overwrite=request.overwrite
             )
             with StepProgress() as progress:
                 await frame_by_frame(partial(frames.read, threads=request.threads), partial(progress, "read frames"))

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -59,6 +59,7 @@ _FILL_8: Final = 257
 """Code value of 16 bits of one step of 8 bits."""
 _DEPTHS: Final = (8, 10, 12, 16)
 """Bits per sample of files with integers."""
+_MOST_DIGITS: Final = 12
 _LOSSY: Final = ("dwaa", "dwab", "b44", "b44a", "pxr24")
 """Compressions of OpenEXR that would change pixels a second time. Such files are written with the compression zip."""
 _NOT_DISPLAYED: Final = ("Printing density", "Logarithmic", "Linear")
@@ -174,6 +175,8 @@ def _files(pattern: Path) -> tuple[list[int], list[Path]]:
     sequence = _fileseq(pattern)
     if sequence.frameSet() is None:
         sequence = _found(pattern)
+    if len(sequence.frameSet()) > MAX_FRAMES:
+        raise _unsupported(f"{pattern}: more than {MAX_FRAMES} frames; cut the shot into parts")
     numbers = list(sequence.frameSet())
     files = [Path(sequence.frame(number)) for number in numbers]
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
@@ -182,8 +185,6 @@ def _files(pattern: Path) -> tuple[list[int], list[Path]]:
         raise _unsupported(f"{missing}: this frame is missing between {numbers[0]} and {numbers[-1]}; a shot has every frame")
     if len(numbers) < 2:
         raise _unsupported(f"{pattern}: one frame alone; a sequence has at least two")
-    if len(numbers) > MAX_FRAMES:
-        raise _unsupported(f"{pattern}: more than {MAX_FRAMES} frames; cut the shot into parts")
     gone = next((file for file in files if not file.is_file()), None)
     if gone is not None:
         raise _unsupported(f"{gone}: this frame is missing")
@@ -205,25 +206,35 @@ def _fileseq(pattern: Path) -> Any:
     sign = found[0]
     # A single # means four digits, and several mean one digit each, as in Nuke. In fileseq, @ is one digit.
     digits = int(sign[1] or 1) if sign[0].startswith("%") else 4 if sign[0] == "#" else len(sign[0])
+    if digits > _MOST_DIGITS:
+        raise InvalidRequestError(f"{pattern}: frame numbers have at most {_MOST_DIGITS} digits", field="footage")
     name = f"{pattern.name[: sign.start()]}{'@' * digits}{pattern.name[sign.end() :]}"
     try:
-        return FileSequence(str(pattern.with_name(name)))
+        # The name alone: fileseq would take signs in the names of folders for those of a pattern.
+        sequence = FileSequence(name)
     except (FileSeqException, ValueError) as problem:
         raise InvalidRequestError(f"{pattern}: not a pattern of an image sequence ({problem})", field="footage") from problem
+    sequence.setDirname(f"{pattern.parent}{os.sep}")
+    return sequence
 
 
 def _found(pattern: Path) -> Any:
     """Return fileseq's description of the files of a pattern without a range."""
-    from fileseq.exceptions import FileSeqException
     from fileseq.filesequence import FileSequence
 
     wanted = _fileseq(pattern)
     if not pattern.parent.is_dir():
         raise _unsupported(f"{pattern}: the folder {pattern.parent} does not exist")
     try:
-        return FileSequence.findSequenceOnDisk(str(wanted), strictPadding=True)
-    except FileSeqException:
-        raise _unsupported(f"{pattern}: the folder {pattern.parent} has no file of this sequence") from None
+        names = sorted(os.listdir(pattern.parent))
+    except OSError as problem:
+        raise _unsupported(f"{pattern}: the folder {pattern.parent} cannot be read: {problem.strerror}") from problem
+    named = FileSequence(f"{wanted.basename()}{wanted.padding()}{wanted.extension()}")
+    for found in FileSequence.yield_sequences_in_list(names, using=named):
+        if found.zfill() == wanted.zfill() or wanted.zfill() == 1:
+            found.setDirname(wanted.dirname())
+            return found
+    raise _unsupported(f"{pattern}: the folder {pattern.parent} has no file of this sequence")
 
 
 class FramesOutput:
@@ -792,13 +803,23 @@ class SequenceDub:
         dubbed: dub of that video, which `write` reads.
     """
 
-    def __init__(self, footage: Path, output: Path, settings: SequenceSettings, folder: Path, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        footage: Path,
+        output: Path,
+        settings: SequenceSettings,
+        folder: Path,
+        *,
+        inputs: Collection[Path] = (),
+        overwrite: bool = False,
+    ) -> None:
         """Check everything that is known before a picture is read. Blocks.
 
         Args:
             footage, output: patterns of the sequence and of its dub.
             settings: what the user says about the sequence.
             folder: empty folder for the videos.
+            inputs: other files that the dub reads, such as the speech.
             overwrite: whether files of the output are replaced.
 
         Raises:
@@ -808,8 +829,13 @@ class SequenceDub:
         self._colour = colour_of(self._sequence, settings.colour)
         self._output = FramesOutput(output, self._sequence, overwrite=overwrite)
         self._sound = settings.sound
+        for file in (*inputs, *([settings.sound] if settings.sound is not None else [])):
+            if os.path.exists(file) and os.path.exists(self._output.sound) and os.path.samefile(file, self._output.sound):
+                raise InvalidRequestError(
+                    f"{self._output.sound} is read and would be replaced; give another output", field="output"
+                )
         self.video = folder / sound_file(footage).with_suffix(PART_SUFFIX).name
-        self.dubbed = folder / f"dubbed{PART_SUFFIX}"
+        self.dubbed = folder / f"{sound_file(output).stem}-dubbed{PART_SUFFIX}"
 
     def read(self, *, threads: int = 2, on_frame: OnFrame = lambda *_: None) -> None:
         """Write the video. See `write_video`."""

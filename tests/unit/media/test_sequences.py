@@ -179,7 +179,7 @@ def test_pixels_that_are_not_square(place: Callable[[str], Path], carphone: Path
     assert probe(dub.video).video.orientation.sample_aspect == 2
 
 
-@pytest.mark.parametrize("pattern", ["a.%04d.exr", "a.####.exr", "a.#.exr", "a.@@@@.exr", "a.1001-1003####.exr"])
+@pytest.mark.parametrize("pattern", ["a.%04d.exr", "a.####.exr", "a.#.exr", "a.@@@@.exr", "a.%d.exr", "a.1001-1003####.exr"])
 def test_patterns(pattern: str, place: Callable[[str], Path], carphone: Path) -> None:
     folder = place("plates")
     write_sequence(carphone, folder / "a.%04d.exr", FRAMES)
@@ -187,6 +187,15 @@ def test_patterns(pattern: str, place: Callable[[str], Path], carphone: Path) ->
     found = open_sequence(folder / pattern)
     assert found.numbers == (1001, 1002, 1003)
     assert [file.name for file in found.files] == ["a.1001.exr", "a.1002.exr", "a.1003.exr"]
+
+
+def test_folders_with_signs(place: Callable[[str], Path]) -> None:
+    """Signs of patterns in the names of folders are letters."""
+    folder = place("show@home #2 1-3 %02x")
+    for number in (7, 8):
+        (folder / f"sh020-30_v2.{number:04d}.png").touch()
+    with pytest.raises(MediaUnsupportedError, match=r"sh020-30_v2\.0007\.png: the frame cannot be read"):
+        open_sequence(folder / "sh020-30_v2.%04d.png", Fraction(24))
 
 
 def test_single_files_are_no_sequence(tmp_path: Path) -> None:
@@ -297,6 +306,23 @@ class TestRefusals:
         ):
             with pytest.raises(InvalidRequestError, match=said):
                 SequenceDub(plates, output, SequenceSettings(colour=colour), work)
+
+    def test_the_sound_is_no_input(self, plates: Path, place: Callable[[str], Path]) -> None:
+        out = place("out")
+        speech = make_sound(out / "b.wav", tone(48000, 24000), 48000)
+        before = speech.read_bytes()
+        for given in ({"inputs": [speech]}, {"settings": SequenceSettings(sound=speech)}):
+            asked = {"settings": SequenceSettings(), **given}
+            with pytest.raises(InvalidRequestError, match=r"b\.wav is read and would be replaced"):
+                SequenceDub(
+                    plates, out / "b.%04d.dpx", folder=place(f"work{len(given)}{next(iter(given))}"), overwrite=True, **asked
+                )
+        assert speech.read_bytes() == before
+
+    @pytest.mark.parametrize("name", ["a.%0999999999d.exr", "a.%04d.%04d.exr", "a.1-999999999@.exr", "a.1-9x2@.exr", "a.5@.exr"])
+    def test_patterns_that_name_no_shot(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises((InvalidRequestError, MediaUnsupportedError), match=r"a\."):
+            open_sequence(tmp_path / name)
 
     def test_batches_name_the_way(self, plates: Path) -> None:
         assert "dubstage frames to-video" in input_problem(str(plates))
