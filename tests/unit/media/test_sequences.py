@@ -125,6 +125,55 @@ def test_windows_of_exr(place: Callable[[str], Path], carphone: Path) -> None:
         assert (columns.min() + 20, columns.max() + 21) == (DRAWN[1].start, DRAWN[1].stop)
 
 
+def test_data_windows_that_differ(place: Callable[[str], Path], carphone: Path) -> None:
+    """Every frame keeps its own data window."""
+    plates = place("plates") / "a.%04d.exr"
+    write_sequence(carphone, plates, 2, data_window=(0, 0, 176, 144), display_window=(176, 144))
+    write_sequence(carphone, plates, 1, data_window=(30, 20, 100, 90), display_window=(176, 144))
+    output = place("out") / "a.%04d.exr"
+    dub = SequenceDub(plates, output, SequenceSettings(), place("work"))
+    dub.read()
+    draw(dub)
+    dub.write()
+    for number, window in ((FIRST, (30, 20, 100, 90)), (FIRST + 1, (0, 0, 176, 144))):
+        assert header_of(Path(str(output) % number))["data"] == window
+        assert (stored(Path(str(output) % number)) != stored(Path(str(plates) % number))).any()
+
+
+def test_files_of_several_parts(place: Callable[[str], Path]) -> None:
+    """The part with R, G and B is dubbed, and all other parts of an OpenEXR file stay, each in its own type."""
+    folder, output = place("plates"), place("out") / "a.%04d.exr"
+    random = np.random.default_rng(2)
+    depth = random.random((144, 176, 1)).astype(np.float32)
+    beauty = random.random((144, 176, 3)).astype(np.float16)
+    for number in (1, 2):
+        specs = [oiio.ImageSpec(176, 144, 1, "float"), oiio.ImageSpec(176, 144, 3, "half")]
+        specs[0].channelnames = ("Z",)
+        for spec, name in zip(specs, ("depth", "beauty"), strict=True):
+            spec.attribute("oiio:subimagename", name)
+        file = f"{folder}/a.{number:04d}.exr"
+        writer = oiio.ImageOutput.create(file)
+        assert writer.open(file, tuple(specs))
+        assert writer.write_image(depth)
+        assert writer.open(file, specs[1], "AppendSubimage")
+        assert writer.write_image(beauty)
+        writer.close()
+    dub = SequenceDub(folder / "a.%04d.exr", output, SequenceSettings(rate=Fraction(24)), place("work"))
+    dub.read()
+    draw(dub)
+    dub.write()
+    opened = oiio.ImageInput.open(str(output) % 2)
+    assert opened.read_image(0, 0, 0, 1, "float").tobytes() == depth.tobytes()
+    dubbed = np.asarray(opened.read_image(1, 0, 0, 3, "half")).reshape(144, 176, 3)
+    names = [opened.spec(part).getattribute("oiio:subimagename") for part in (0, 1)]
+    opened.close()
+    assert names == ["depth", "beauty"]
+    changed = (dubbed != beauty).any(-1)
+    assert changed[DRAWN].mean() > 0.9
+    changed[DRAWN] = False
+    assert not changed.any()
+
+
 def test_lossy_exr_is_written_without_loss(place: Callable[[str], Path], carphone: Path) -> None:
     pattern = write_sequence(carphone, place("plates") / "a.%04d.exr", 2, compression="dwaa:45")
     output = place("out") / "a.%04d.exr"
