@@ -226,9 +226,12 @@ def _found(pattern: Path) -> Any:
     if not pattern.parent.is_dir():
         raise _unsupported(f"{pattern}: the folder {pattern.parent} does not exist")
     try:
-        names = sorted(os.listdir(pattern.parent))
+        listed = sorted(os.listdir(pattern.parent))
     except OSError as problem:
         raise _unsupported(f"{pattern}: the folder {pattern.parent} cannot be read: {problem.strerror}") from problem
+    # fileseq takes the names for those of the sequence without a look.
+    own = re.compile(rf"{re.escape(wanted.basename())}-?\d+{re.escape(wanted.extension())}")
+    names = [name for name in listed if own.fullmatch(name)]
     named = FileSequence(f"{wanted.basename()}{wanted.padding()}{wanted.extension()}")
     for found in FileSequence.yield_sequences_in_list(names, using=named):
         if found.zfill() == wanted.zfill() or wanted.zfill() == 1:

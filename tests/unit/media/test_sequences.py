@@ -232,6 +232,8 @@ def test_pixels_that_are_not_square(place: Callable[[str], Path], carphone: Path
 def test_patterns(pattern: str, place: Callable[[str], Path], carphone: Path) -> None:
     folder = place("plates")
     write_sequence(carphone, folder / "a.%04d.exr", FRAMES)
+    for other in ("a.1004.dpx", "b.1004.exr", "a.1005.exr.tmp", "ba.1006.exr", "a.left.1007.exr"):
+        (folder / other).touch()
     assert is_sequence(folder / pattern)
     found = open_sequence(folder / pattern)
     assert found.numbers == (1001, 1002, 1003)
@@ -319,6 +321,7 @@ class TestRefusals:
             open_sequence(plates, Fraction(24))
 
     def test_no_files(self, tmp_path: Path) -> None:
+        (tmp_path / "b.1001.exr").touch()
         with pytest.raises(MediaUnsupportedError, match="no file of this sequence"):
             open_sequence(tmp_path / "a.%04d.exr")
         with pytest.raises(MediaUnsupportedError, match="does not exist"):
