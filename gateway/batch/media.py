@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gateway.dub.request import sha256_of
 from gateway.media.output import existing_file
+from gateway.media.sequences import is_sequence
 from gateway.provenance.binding import SIDECAR, embedded_type, sidecar_of
 from gateway.safe_paths import make_folder
 from services.common.errors import (
@@ -86,6 +87,10 @@ def input_problem(place: str) -> str:
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
     try:
+        if not is_url(place) and is_sequence(Path(place)):
+            raise InvalidRequestError(
+                f"{place} is an image sequence: make a video of it with `dubstage frames to-video`, and dub with codec ffv1"
+            )
         if is_url(place):
             return f"{place} is empty" if _size(_opened(place, _READABLE, "footage"), place) == 0 else ""
         facts = os.stat(place)

@@ -46,6 +46,7 @@ _HELP: Final[Mapping[str, Mapping[str, str]]] = {
         "dub": "Give a video new speech.",
         "live": "Speak a sound file as an enrolled person, in real time.",
         "faces": "List the faces of a video.",
+        "frames": "Make a video of an image sequence, and frames of its dub.",
         "plan": "Say what a dub, or a load of dubs, takes.",
         "inspect": "Say who made a video, and whether it was dubbed.",
         "ui": "Dub in the browser.",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +23,15 @@ from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
 from gateway.dub.fit import FITS, fit_named
+from gateway.dub.frames import check_sequence_options, frame_by_frame, sequence_settings, with_files
 from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
-from gateway.media.encoders import CODECS
+from gateway.dub.workspace import ScratchFolders
+from gateway.media.encoders import CODECS, QUALITIES, crf_of
 from gateway.media.label import LABEL_POSITIONS, MOST_CHARACTERS, label_of
 from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
+from gateway.media.sequences import SequenceDub, SequenceSettings
 from gateway.operations.step_paces import StepPaces
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
@@ -67,7 +73,12 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) 
 
 
 async def run_dub(
-    settings: GatewaySettings, request: DubRequest, actor_id: str | None, method: str | None, report: Path | None
+    settings: GatewaySettings,
+    request: DubRequest,
+    actor_id: str | None,
+    method: str | None,
+    report: Path | None,
+    sequence: SequenceSettings | None = None,
 ) -> None:
     """Dub the footage, write the report, and print the result.
 
@@ -76,16 +87,36 @@ async def run_dub(
         actor_id: actor to dub; None: the dub learns the person from the footage.
         method: method that the command line names; None: the method that the actor was enrolled for.
         report: folder of the report; None: no report is written.
+        sequence: what the command line says about the image sequence that is dubbed; None: the footage is a video.
 
     Raises:
         DubstageError: the request was refused, or the dub failed.
     """
-    with open_installation(settings) as place:
+    asked = request
+    with ExitStack() as stack:
+        frames: SequenceDub | None = None
+        if sequence is not None:
+            scratch = stack.enter_context(closing(ScratchFolders(settings.data_dir)))
+            folder = stack.enter_context(scratch.folder())
+            spoken = [part.speech for part in request.parts if part.speech is not None]
+            frames = await asyncio.to_thread(
+                SequenceDub, request.footage, request.output, sequence, folder, inputs=spoken, overwrite=request.overwrite
+            )
+            with StepProgress() as progress:
+                await frame_by_frame(partial(frames.read, threads=request.threads), partial(progress, "read frames"))
+            request = with_files(request, frames.video, frames.dubbed)
+        place = stack.enter_context(open_installation(settings))
+        if frames is not None:
+            (await asyncio.to_thread(place.sealer)).check_place(frames.listing, overwrite=request.overwrite)
         request = await prepared_request(request, place, actor_id, method)
         steps, paces = dub_steps(request, report=report is not None), StepPaces(settings.data_dir, request.method)
         with StepProgress(steps, paces=paces) as progress:
             progress.begin("starting the stages")
             async with finished_dub(request, place, progress, progress.footage) as done:
+                if frames is not None:
+                    sealer = await asyncio.to_thread(place.sealer)
+                    seal = sealer.seal(done.outcome.claim, frames.listing) if done.outcome.claim is not None else None
+                    await frame_by_frame(partial(frames.write, seal=seal), partial(progress, "write frames"))
                 if report is not None:
                     from gateway.reports.dub_report import write_outcome_report
 
@@ -94,9 +125,9 @@ async def run_dub(
                             request, done.outcome, done.workspace, done.stages, place.artefacts, report, on_progress=progress
                         )
                     except DubstageError:
-                        say(f"the video was written to {request.output}, but the report was not written")
+                        say(f"the video was written to {asked.output}, but the report was not written")
                         raise
-    show_outcome(request, done.outcome, report)
+    show_outcome(asked, done.outcome, report)
 
 
 class _DubCommand(TyperCommand):
@@ -115,13 +146,19 @@ def dub(
     video: Annotated[
         Path,
         typer.Argument(
-            metavar="VIDEO", help=f"Footage of the person. A single picture is enough for these methods: {options.STILL_METHODS}."
+            metavar="VIDEO",
+            help="Footage of the person: a video, or an image sequence such as shot.%04d.exr. A single picture is enough for these "
+            f"methods: {options.STILL_METHODS}.",
         ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Video to write. The file extension (.mp4, .mov, ...) chooses the container."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Video to write. The file extension (.mp4, .mov, ...) chooses the container. Of an image sequence: a pattern "
+            "such as dub/shot.%04d.exr.",
         ),
     ],
     audio: Annotated[
@@ -211,6 +248,14 @@ def dub(
             help="Video codec. ffv1 is lossless. Default: a codec that suits the container and the footage.",
         ),
     ] = None,
+    quality: Annotated[
+        str,
+        typer.Option(
+            metavar=f"{'|'.join(QUALITIES)}|NUMBER",
+            help="Quality of the pictures in H.264, HEVC and AV1. A number is a crf of H.264, from 0 (best) to 51. Default: high, "
+            "which is 16.",
+        ),
+    ] = "",
     label: Annotated[
         str,
         typer.Option(
@@ -229,9 +274,20 @@ def dub(
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
+    rate: options.Rate = "",
+    footage_sound: options.FootageSound = None,
+    ocio: options.Ocio = "",
+    input_colourspace: options.InputColourspace = "",
+    display: options.Display = "",
+    view: options.View = "",
 ) -> None:
     """Give VIDEO new speech and write the video."""
     settings = options.gateway_settings(stages)
+    sequence = sequence_settings(
+        video, rate=rate, sound=footage_sound, ocio=ocio, colourspace=input_colourspace, display=display, view=view
+    )
+    if sequence is not None:
+        check_sequence_options(fit=fit, method=method, codec=codec)
     if codec is not None and codec not in CODECS:
         raise InvalidRequestError(f"--codec {codec!r} is unknown; there are: {', '.join(CODECS)}", field="codec")
     if reference_consent is not None and reference is None:
@@ -253,6 +309,7 @@ def dub(
         keep_audio=keep_audio,
         label=label_of(label, label_position),
         codec=codec,
+        crf=crf_of(quality),
         enrol=options.enrol_options(personalize=personalize, seed=seed),
         threads=settings.compute_threads,
         overwrite=overwrite,
@@ -270,4 +327,4 @@ def dub(
         files = (video, audio, lines, mix, reference, *spoken, *records, output)
         check_report_folder(report, [file for file in files if file is not None])
     chosen = None if method is None and motion is None and renderer is None else request.method
-    run_async(run_dub(settings, request, actor, chosen, report))
+    run_async(run_dub(settings, request, actor, chosen, report, sequence))

@@ -81,6 +81,35 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace an existing output file even if dubstage did not write the file."),
 ]
+Rate = Annotated[
+    str,
+    typer.Option(
+        metavar="FPS",
+        help="Frames per second of an image sequence, such as 24 or 24000/1001. Default: the rate that the headers state.",
+    ),
+]
+FootageSound = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Sound file of an image sequence. Default: the sequence has no sound.")
+]
+Ocio = Annotated[
+    str,
+    typer.Option(
+        metavar="CONFIG",
+        help="OpenColorIO configuration for an image sequence: a file, or a built-in one such as ocio://studio-config-latest. "
+        "Default: none. Integers are then shown as they are, and floating point values as linear light of Rec. 709.",
+    ),
+]
+InputColourspace = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Colour space of an image sequence in the configuration. Default: scene_linear. Files with integers need a name.",
+    ),
+]
+Display = Annotated[
+    str, typer.Option(metavar="NAME", help="Display that the networks see an image sequence on. Default: the configuration's own.")
+]
+View = Annotated[str, typer.Option(metavar="NAME", help="View of the display. Default: the configuration's own.")]
 Report = Annotated[
     Path | None,
     typer.Option(

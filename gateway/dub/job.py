@@ -75,6 +75,7 @@ from gateway.media.sound import Speech
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.provenance.binding import sidecar_of
+from gateway.provenance.claim import Claim
 from gateway.provenance.seal import Sealer, VideoSeal
 from gateway.provenance.watermark.embedding import Mark
 from gateway.safe_paths import remove_file
@@ -204,6 +205,7 @@ class DubJob:
             plan = joined_plan([part.plan for part in parts])
             self._analysed = True
             # 4. Claim: contents of the video's manifest and watermark.
+            claim: Claim | None = None
             seal: VideoSeal | None = None
             mark: Mark | None = None
             dubbed = bool(plan.rendered().any())
@@ -245,6 +247,7 @@ class DubJob:
             watermark=video_watermark(mark, dubbed=dubbed),
             mouths=mouths,
             undubbed=about_no_frame(plan, parts[0].person.unlearned),
+            claim=claim,
             warnings=[
                 *(about_left_out(info) if own else ()),
                 *_about_parts(parts, request.lines, info, own=own),

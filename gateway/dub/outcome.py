@@ -16,7 +16,7 @@ from gateway.dub.speech import SpeechExtent
 from gateway.dub.workspace import Workspace
 from gateway.media.types import MediaInfo
 from gateway.media.writer import WriteReport
-from gateway.provenance.claim import VideoWatermark
+from gateway.provenance.claim import Claim, VideoWatermark
 from gateway.stages.timing import StageTimes
 from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
@@ -97,6 +97,7 @@ class DubOutcome:
         mouths: the target's mouth in some frames of the video.
         undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
         parts: the face that was dubbed, or one part for each line.
+        claim: what the manifest of the video says; None: the video got none.
     """
 
     written: WriteReport
@@ -114,6 +115,7 @@ class DubOutcome:
     undubbed: str = ""
     warnings: list[str] = field(default_factory=list)
     parts: tuple[PartOutcome, ...] = ()
+    claim: Claim | None = None
 
     @property
     def line(self) -> PartOutcome | None:

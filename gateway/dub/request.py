@@ -25,7 +25,7 @@ from gateway.dub.scene_sound import SceneSound, SpokenLine
 from gateway.dub.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
 from gateway.dub.timecode import VideoTime
 from gateway.media.background import own_timeline
-from gateway.media.encoders import EncoderChoice, WriteSettings
+from gateway.media.encoders import QUALITIES, EncoderChoice, WriteSettings, check_graded
 from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.label import Label
 from gateway.media.mix import MixedSound, SoundMix, mixed
@@ -87,6 +87,7 @@ class DubRequest:
         keep_audio: the output keeps the sound of the footage.
         label: visible label of every frame of a video with synthetic pictures; None: there is none.
         codec: video codec of the output; None: chosen by the container.
+        crf: quality of the pictures (gateway.media.encoders.QUALITIES); None: the default of the writer.
         enrol: which parts of the enrolment from this footage are done.
         warp: how the texture stage warps.
         threads: threads of decoder and encoder.
@@ -115,6 +116,7 @@ class DubRequest:
     keep_audio: bool = False
     label: Label | None = None
     codec: str | None = None
+    crf: int | None = None
     enrol: EnrolOptions = EnrolOptions()
     warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
     threads: int = 2
@@ -494,6 +496,7 @@ def open_writer(
         speech=speech if new_sound else None,
         settings=WriteSettings(
             codec=request.codec,
+            crf=QUALITIES["high"] if request.crf is None else request.crf,
             keep_audio=request.keep_audio,
             marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
             label=request.label if is_synthetic(request, dubbed=dubbed) else None,
@@ -551,7 +554,10 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
             check_opaque(info)
         # Two frames, because a video of one frame has no rate.
         video = own_timeline(still_video_info(info) if is_still(info) else info, 2)
-    return open_writer(request, video, speech).choice
+    choice = open_writer(request, video, speech).choice
+    if request.crf is not None:
+        check_graded(choice.codec)
+    return choice
 
 
 def refuse_input(output: Path, file: Path, what: str) -> None:

@@ -34,6 +34,36 @@ from gateway.media.types import VideoInfo
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.server.resources import cpu_flags
 
+QUALITIES: Final = {"visually-lossless": 12, "high": 16, "small": 23}
+"""Names of qualities, on the scale of crf of h264. `high` is the default."""
+_GRADED: Final = ("h264", "hevc", "av1")
+"""Codecs whose quality a user chooses."""
+_LARGEST_CRF: Final = 51
+
+
+def crf_of(quality: str) -> int | None:
+    """Return the crf that a text names, one of QUALITIES or a whole number; None: the text is empty.
+
+    Raises:
+        InvalidRequestError: the text names no quality.
+    """
+    if not quality:
+        return None
+    crf = QUALITIES.get(quality, int(quality) if quality.isascii() and quality.isdigit() else -1)
+    if not 0 <= crf <= _LARGEST_CRF:
+        raise InvalidRequestError(
+            f"--quality {quality[:40]!r}: give {', '.join(QUALITIES)}, or a number from 0 (best) to {_LARGEST_CRF}", field="quality"
+        )
+    return crf
+
+
+def check_graded(codec: str) -> None:
+    """Raise InvalidRequestError if a codec has one quality only."""
+    if codec not in _GRADED:
+        raise InvalidRequestError(
+            f"{codec} has one quality: leave --quality out, or choose --codec {', '.join(_GRADED)}", field="quality"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WriteSettings:
@@ -58,7 +88,7 @@ class WriteSettings:
     marking: str = ""
     source_type: str = ""
     label: Label | None = None
-    crf: int = 16
+    crf: int = QUALITIES["high"]
     preset: str = "veryfast"
     threads: int = 2
     carry: bool = True

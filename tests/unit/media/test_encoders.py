@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from gateway.media.encoders import WriteSettings, check_target, choose_encoder, container_format
+from gateway.media.encoders import QUALITIES, WriteSettings, check_graded, check_target, choose_encoder, container_format, crf_of
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import VideoInfo
@@ -43,6 +43,41 @@ def test_impossible_targets_refused_without_footage(output: str, codec: str | No
 
 def test_the_muxer_is_that_of_the_ending() -> None:
     assert [container_format(Path(f"a{suffix}")) for suffix in (".m4v", ".mov", ".MKV")] == ["mp4", "mov", "matroska"]
+
+
+def test_qualities() -> None:
+    """Names and numbers are a crf, and the default is the quality of videos without the option."""
+    assert crf_of("") is None
+    assert crf_of("high") == WriteSettings().crf
+    assert crf_of("visually-lossless") < crf_of("high") < crf_of("small")
+    assert crf_of("0") == 0
+    for wrong in ("best", "52", "-1", "1.5", "²"):
+        with pytest.raises(InvalidRequestError, match=r"--quality .*: give visually-lossless, high, small"):
+            crf_of(wrong)
+
+
+def test_codecs_with_one_quality() -> None:
+    check_graded("hevc")
+    with pytest.raises(InvalidRequestError, match="ffv1 has one quality"):
+        check_graded("ffv1")
+
+
+def test_better_qualities_are_nearer_and_larger(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", Clip(codec="ffv1"))
+    info = probe(clip)
+    sizes, errors = [], []
+    for name, crf in QUALITIES.items():
+        output = tmp_path / f"{name}.mp4"
+        settings = WriteSettings(codec="h264", crf=crf)
+        with VideoWriter(output, info, settings=settings) as writer, VideoReader(info) as reader:
+            for frame in reader:
+                writer.write(frame)
+        sizes.append(output.stat().st_size)
+        with VideoReader(info) as reader, VideoReader(probe(output)) as written:
+            pairs = [(old.planes[0].astype(float), new.planes[0]) for old, new in zip(reader, written, strict=True)]
+        errors.append(np.mean([np.square(old - new).mean() for old, new in pairs]))
+    assert sizes == sorted(sizes, reverse=True)
+    assert errors == sorted(errors)
 
 
 def _written(video_path: Path, output: Path, codec: str | None = None) -> WriteReport:
