@@ -85,7 +85,7 @@ def enrol(
         area, centre = np.array([400.0, 100.0], np.float32), np.array([[50.0, 60.0], [200.0, 60.0]], np.float32)
         index = FaceIndex(np.zeros(2, np.int32), two, np.full(2, common_pb2.FRAME_REASON_DUBBED, np.int32), area, centre, (), 3)
         workspace = SimpleNamespace(faces=faces)
-        return SimpleNamespace(info=probe(footage), rows=np.arange(3), workspace=workspace, index=index, face_id=0)
+        return SimpleNamespace(info=probe(footage), rows=np.array([0, 1, -1]), workspace=workspace, index=index, face_id=0)
 
     async def run(meanwhile: Callable[[], None]) -> StoredActor:
         async def learn(*_: Any) -> EnrolledActor:

@@ -25,6 +25,7 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.compositing.jaw import JawMove
 from gateway.live import session
 from gateway.live.admission import MOST_DROPPED, LiveAdmission, LiveStream
+from gateway.live.frames import FootageFrame, MovedFrame
 from gateway.live.session import (
     MAX_PENDING_FRAMES,
     WAITING_S,
@@ -135,15 +136,16 @@ def test_client_and_gateway_agree_on_sound(rate: int) -> None:
 BOX = to_image(np.zeros((160, 160, 3), np.uint8))
 MASK = to_image(np.zeros((160, 160), np.uint8))
 LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
-SHOW: Any = SimpleNamespace(
-    colour=ColourTags(),
-    poses=[HeadPose(1.0, np.eye(3), np.zeros(3))],
-    masks=[np.zeros((160, 160), np.uint8)],
-    at=lambda index: 0,
-    move=lambda index, wanted: JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)),
-    background=lambda index, move: np.zeros((160, 160, 3), np.uint8),
-    with_mouth=lambda index, box, mask, move, light: np.zeros((4, 4, 3), np.uint8),
+FRAME = FootageFrame(
+    picture=np.zeros((4, 4, 3), np.uint8),
+    pose=HeadPose(1.0, np.eye(3), np.zeros(3)),
+    box=np.zeros((160, 160, 3), np.uint8),
+    mask=np.zeros((160, 160), np.uint8),
+    filmed=np.zeros((59, 2), np.float32),
+    movable=np.zeros((160, 160), np.bool_),
 )
+MOVED = MovedFrame(FRAME, JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)), FRAME.box)
+SHOW: Any = SimpleNamespace(colour=ColourTags(), pose=lambda index: FRAME.pose, moved=lambda index, target: MOVED)
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
 ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100)
 ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)
