@@ -119,14 +119,13 @@ def longest_span(
     if not runs:
         return None
     places = max((run[at_motion_rate(frames[run], video)] for run in runs), key=len)
-    scale, rotation, translation, mouths = [], [], [], []
+    fields = ("scale", "rotation", "translation", "mouth")
+    parts: dict[str, list[Array]] = {name: [] for name in fields}
     for begin in range(0, len(places), _TOGETHER):
         faces = read(places[begin : begin + _TOGETHER])
-        scale.append(faces["scale"].copy())
-        rotation.append(faces["rotation"].copy())
-        translation.append(faces["translation"].copy())
-        mouths.append(faces["mouth"].copy())
+        for name in fields:
+            parts[name].append(faces[name].copy())
     chosen = read(places[np.unique(np.linspace(0, len(places) - 1, LEARNED_FRAMES).round().astype(int))])
     colours = learn_colours([face["pixels"] for face in chosen], [mouth_in_box(face) for face in chosen])
-    joined = (np.concatenate(parts) for parts in (scale, rotation, translation, mouths))
-    return LiveSpan(frames[places], *joined, colours)
+    scale, rotation, translation, mouths = (np.concatenate(parts[name]) for name in fields)
+    return LiveSpan(frames[places], scale, rotation, translation, mouths, colours)

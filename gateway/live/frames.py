@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, Literal, cast
 
 import av
 import cv2
@@ -44,7 +44,7 @@ BLOCK: Final = 25
 """Frames that are decoded together, and how far ahead of a stream: a second."""
 _NEAR: Final = 50
 """Frames of the footage that are decoded and left out rather than sought over."""
-_CODEC: Final = "magicyuv"
+_CODEC: Final[Literal["magicyuv"]] = "magicyuv"
 """The fastest to decode of FFmpeg's lossless codecs that compress every frame by itself."""
 _PIXELS: Final = BOX_SIZE * BOX_SIZE
 _BOX_BYTES: Final = 3 * _PIXELS
@@ -328,9 +328,8 @@ class _LosslessCodec:
         return np.asarray(cv2.merge([red, green, blue]), np.uint8)
 
 
-def _context(mode: str, width: int, height: int) -> VideoCodecContext:
+def _context(mode: Literal["r", "w"], width: int, height: int) -> VideoCodecContext:
     context = av.CodecContext.create(_CODEC, mode)
-    assert isinstance(context, VideoCodecContext)
     context.width, context.height, context.pix_fmt = width, height, "gbrp"
     context.thread_count = 1
     if mode == "w":

@@ -23,7 +23,7 @@ from gateway.live.footage import LiveFootage
 from gateway.live.frames import BLOCK, MAX_DECODED, FootageFrames, num_shown
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
-from services.common.array_types import UInt8
+from services.common.array_types import Bool, UInt8
 from services.common.errors import MediaUnsupportedError, StorageFullError
 from services.common.face.actor_geometry import ActorGeometry
 from tests.unit.actors.installation import geometry
@@ -71,7 +71,7 @@ def test_long_footage_is_exact_forwards_and_backwards(opened: Open, tmp_path: Pa
     """Every frame is the decoded frame of the footage, bit by bit, in both directions and again."""
     frames = opened(list(range(LONG)), size=size)
     every, span = decoded(tmp_path), span_of(list(range(LONG)))
-    first = {}
+    first: dict[int, tuple[UInt8, Bool]] = {}
     for place in [*range(LONG), *range(LONG - 1, -1, -1)]:
         frame = frames.frame(place)
         np.testing.assert_array_equal(frame.picture, every[place])
@@ -107,9 +107,14 @@ def test_short_footage_needs_no_file(opened: Open, tmp_path: Path) -> None:
 
 def test_a_later_stream_begins_anywhere(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that goes on in the middle decodes the blocks that it shows, in either direction."""
-    frames, every, filled = opened(list(range(LONG))), decoded(tmp_path), set()
-    made = FootageFrames._make
-    monkeypatch.setattr(FootageFrames, "_make", lambda self, place: (filled.add(place), made(self, place))[1])
+    frames, every = opened(list(range(LONG))), decoded(tmp_path)
+    filled, made = set[int](), FootageFrames._make
+
+    def make(self: FootageFrames, place: int) -> None:
+        filled.add(place)
+        made(self, place)
+
+    monkeypatch.setattr(FootageFrames, "_make", make)
     for place in range(140, 120, -1):
         np.testing.assert_array_equal(frames.frame(place).picture, every[place])
     assert {place // BLOCK for place in filled} == {120 // BLOCK, 140 // BLOCK}
@@ -149,10 +154,10 @@ def test_full_disk_is_named_and_tried_again(opened: Open, monkeypatch: pytest.Mo
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(live_frames.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(StorageFullError, match=r"no space left in .* for the footage of a live stream"):
         frames.frame(5)
-    monkeypatch.setattr(live_frames.os, "pwrite", write)
+    monkeypatch.setattr(os, "pwrite", write)
     assert frames.frame(5).picture.shape == (80, 96, 3)
 
 
