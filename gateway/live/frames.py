@@ -130,7 +130,8 @@ class FootageFrames:
         # Files without a name: a process that is killed leaves nothing of the person.
         self._file = tempfile.TemporaryFile(buffering=0) if self._count > MAX_DECODED else None  # noqa: SIM115
         self._codec = _LosslessCodec()
-        # By the place in the span: where the file has the frame, and the decoded frames that were asked for last.
+        # By the place in the span: where the file has the frame, and the decoded frames. Of a long span, the decoded frames are
+        # those that no stream has shown yet.
         self._kept: dict[int, range] = {}
         self._decoded: OrderedDict[int, FootageFrame] = OrderedDict()
         self._begun: set[int] = set()
@@ -169,19 +170,16 @@ class FootageFrames:
             return found
         where = self._kept[place]
         box, mask, movable = _split(self._read(where[:_HEAD_BYTES]))
-        frame = self._framed(place, self._codec.decoded(self._read(where[_HEAD_BYTES:])), box, mask, movable)
-        with self._changed:
-            self._remember(place, frame)
-        return frame
+        return self._framed(place, self._codec.decoded(self._read(where[_HEAD_BYTES:])), box, mask, movable)
 
     def box(self, place: int) -> UInt8:
         """Return the render box of frame `place`, uint8 [160, 160, 3], RGB. Waits and raises as `frame`."""
-        if (found := self._ready(place)) is not None:
+        if (found := self._ready(place, only_look=True)) is not None:
             return found.box
         return _split(self._read(self._kept[place][:_HEAD_BYTES]))[0]
 
-    def _ready(self, place: int) -> FootageFrame | None:
-        """Wait for a frame, and return it; None: the file has the frame."""
+    def _ready(self, place: int, *, only_look: bool = False) -> FootageFrame | None:
+        """Wait for a frame, and return it; None: the file has the frame. A frame that the file will have leaves the memory."""
         with self._changed:
             while place not in self._decoded and place not in self._kept:
                 # The next call tries again.
@@ -189,10 +187,9 @@ class FootageFrames:
                     raise failure
                 self._begin(place // BLOCK)
                 self._changed.wait()
-            if place in self._decoded:
-                self._decoded.move_to_end(place)
-                return self._decoded[place]
-        return None
+            if self._file is not None and not only_look:
+                return self._decoded.pop(place, None)
+            return self._decoded.get(place)
 
     def _begin(self, block: int) -> None:
         if block not in self._begun:
@@ -215,21 +212,18 @@ class FootageFrames:
         box, mask = cut_box(picture, pose), lower_face_mask(self._geometry, pose)
         frame = self._framed(place, picture, box, mask, self._span.colours.movable(box, self._span.mouth(place)))
         with self._changed:
-            self._remember(place, frame)
+            self._decoded[place] = frame
+            if len(self._decoded) > MAX_DECODED:
+                self._decoded.popitem(last=False)
             self._changed.notify_all()
         if self._file is not None:
             where = self._append(_joined(frame) + self._codec.encoded(picture))
             with self._changed:
                 self._kept[place] = where
+                self._changed.notify_all()
 
     def _framed(self, place: int, picture: UInt8, box: UInt8, mask: UInt8, movable: Bool) -> FootageFrame:
         return FootageFrame(picture, self._span.pose(place), box, mask, self._span.mouth(place), movable)
-
-    def _remember(self, place: int, frame: FootageFrame) -> None:
-        self._decoded[place] = frame
-        self._decoded.move_to_end(place)
-        while len(self._decoded) > MAX_DECODED:
-            self._decoded.popitem(last=False)
 
     def _append(self, data: bytes) -> range:
         assert self._file is not None
