@@ -174,6 +174,17 @@ def test_mark_depends_on_the_frame_alone(astronaut: Path, first: int) -> None:
         np.testing.assert_array_equal(late.light(index), lights[index])
 
 
+def test_marks_after_eight_hours(astronaut: Path) -> None:
+    """Streams that began at different times have the same marks after eight hours, and remember little."""
+    footage, night = marked_footage(astronaut), 8 * 3600 * 25
+    early, late = StreamMarks(MARK, footage), StreamMarks(MARK, footage)
+    for index in range(night - 300, night):
+        early.light(index)
+    for index in range(night, night + 5):
+        np.testing.assert_array_equal(late.light(index), early.light(index))
+    assert len(early._parts) <= 2
+
+
 def test_stream_mark_is_read(astronaut: Path) -> None:
     """The mark is read from ten seconds out of the middle of a stream, with noise and rounded to whole levels."""
     footage, marks, random = marked_footage(astronaut), StreamMarks(MARK, marked_footage(astronaut)), np.random.default_rng(0)
