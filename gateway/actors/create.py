@@ -13,6 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import PICTURE, StoredActor
@@ -27,6 +29,7 @@ from gateway.dub.face_choice import FaceChoice, about_faces
 from gateway.dub.face_list import clearest_picture
 from gateway.dub.job_key import enrolment_key
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
+from gateway.dub.live_span import LIVE_SPAN, longest_span
 from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.outcome import about_mouth, about_voice
 from gateway.dub.records import FACE_RECORD
@@ -106,7 +109,7 @@ def _size(takes: Sequence[Take]) -> int:
 OnBlob = Callable[[ArtefactRef], Awaitable[bool]]
 """Awaited with each artefact as enrolment creates it."""
 KEPT_FRAMES: Final = 300
-"""Face records that are kept for live streams."""
+"""Face records that are kept: consent checks find the person by them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,13 +304,24 @@ def _warnings(shot: FootageAnalysis, request: EnrolRequest, enrolled: EnrolledAc
 
 
 async def _keep_for_live(shot: FootageAnalysis, footage: Path, artefacts: ArtefactStore, note: OnBlob) -> dict[str, ArtefactRef]:
-    """Store what live streams show: the footage, and the person's first KEPT_FRAMES face records without landmarks."""
-    rows = shot.rows
-    faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows[rows >= 0][:KEPT_FRAMES].tolist()))
-    kept = {name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
+    """Store the footage, the person's first KEPT_FRAMES face records without landmarks, and what live streams show."""
+    faces, index, rows = shot.workspace.faces, shot.index, shot.rows[shot.rows >= 0]
+    first = await asyncio.to_thread(lambda: faces.read_rows(rows[:KEPT_FRAMES].tolist()))
+    kept = {name: first[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}
     records = await _stored(lambda: artefacts.put_arrays(kept), note)
     video = await _stored(lambda: _keep_footage(artefacts, footage), note)
-    return {"faces": records, "footage": video}
+    stored = {"faces": records, "footage": video}
+    span = await asyncio.to_thread(
+        longest_span,
+        index.frame[rows].astype(np.int64),
+        index.reason[rows],
+        shot.info.video,
+        lambda places: faces.read_rows(rows[places].tolist()),
+        index.shot_cuts,
+    )
+    if span is not None:
+        stored[LIVE_SPAN] = await _stored(lambda: artefacts.put_arrays(span.arrays()), note)
+    return stored
 
 
 async def _keep_picture(shot: FootageAnalysis, artefacts: ArtefactStore, note: OnBlob, threads: int) -> ArtefactRef:

@@ -8,122 +8,76 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import OrderedDict
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from dubstage.common.v1 import common_pb2
 from gateway.actors.stored import StoredActor
-from gateway.compositing.blend import paste_box
-from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
-from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
-from gateway.dub.records import FACE_RECORD, mouth_in_box, pose_of
+from gateway.dub.live_span import LIVE_SPAN, LiveSpan, longest_span
+from gateway.dub.records import FACE_RECORD
+from gateway.live.frames import BLOCK, FootageFrame, FootageFrames, MovedFrame
 from gateway.live.recording import recorded_colour
 from gateway.media.inspection import inspect_video
 from gateway.media.pixels import ColourTags
-from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.types import MediaInfo, VideoInfo
+from gateway.media.types import VideoInfo
 from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
-from services.common.array_types import Array, Bool, Float32, UInt8
+from services.common.array_types import Float32, UInt8
 from services.common.errors import ActorNotReadyError
-from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.methods import METHODS, method_named
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.timeline import MOTION_RATE
 
-MAX_FRAMES: Final = 75
-"""Most frames that are shown: three seconds at MOTION_RATE, about 200 MB at 1280 x 720."""
-MIN_FRAMES: Final = 5
-"""Fewest consecutive usable frames of the footage that a live stream can show."""
 
-
-def unbroken_spans(faces: Array) -> list[Array]:
-    """Return the unbroken stretches of usable frames that have MIN_FRAMES, as records of FACE_RECORD."""
-    usable = faces[faces["reason"] == common_pb2.FRAME_REASON_DUBBED]
-    breaks = np.nonzero(np.diff(usable["frame"]) != 1)[0] + 1
-    return [run for run in np.split(usable, breaks) if len(run) >= MIN_FRAMES]
-
-
-def at_motion_rate(run: Array, video: VideoInfo) -> Array:
-    """Return, for each 1 / MOTION_RATE s of a span, the frame that is nearest in time, at most MAX_FRAMES.
-
-    Footage at MOTION_RATE stays as it is. Other footage keeps its speed: frames are left out or repeated.
-    """
-    times = video.pts[run["frame"]] - video.pts[run["frame"][0]]
-    frames_per_tick = MOTION_RATE * video.time_base
-    count = min(MAX_FRAMES, int(int(times[-1]) * frames_per_tick) + 1)
-    wanted = np.array([float(index / frames_per_tick) for index in range(count)])
-    # If two frames are equally near, the earlier one is taken.
-    return run[np.searchsorted((times[1:] + times[:-1]) / 2, wanted)]
-
-
-def pictures_of(info: MediaInfo, run: Array) -> tuple[UInt8, ...]:
-    """Return the picture of every frame of a span, uint8 [H, W, 3], RGB. A repeated frame is one picture in memory."""
-    numbers = run["frame"].tolist()
-    needed = set(numbers)
-    with VideoReader(info) as reader:
-        found = {frame.index: to_rgb(frame) for frame in reader.frames(min(needed), max(needed) + 1) if frame.index in needed}
-    return tuple(found[number] for number in numbers)
-
-
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class LiveFootage:
-    """Decoded footage of an actor.
+    """Footage of an actor, played forwards and backwards.
 
     Attributes:
-        frames: frames at MOTION_RATE, each uint8 [H, W, 3], RGB.
-        poses: head pose of every frame.
-        boxes: render box of every frame, uint8 [160, 160, 3], RGB.
-        masks: lower-face mask of every frame, uint8 [160, 160].
-        filmed: the footage's own mouth-area landmarks of every frame, float32 [59, 2], box pixels.
-        movable: pixels of every frame that may move and change, bool [160, 160] (FaceColours.movable).
         colour: colour tags for a video of the frames.
+
+    Args:
+        span: poses and mouths of the frames.
+        frames: the frames. Those after the last one that is shown are not part of the footage.
     """
 
-    frames: tuple[UInt8, ...]
-    poses: tuple[HeadPose, ...]
-    boxes: tuple[UInt8, ...]
-    masks: tuple[UInt8, ...]
-    filmed: tuple[Float32, ...]
-    movable: tuple[Bool, ...]
-    colour: ColourTags = ColourTags()
+    def __init__(self, span: LiveSpan, frames: FootageFrames, colour: ColourTags = ColourTags()) -> None:
+        self._span, self._frames, self.colour = span, frames, colour
 
     def at(self, index: int) -> int:
         """Return which footage frame a frame of the stream shows: 0, 1, ... n - 1, n - 2, ... 1, 0, 1, ..."""
-        period = max(1, 2 * (len(self.frames) - 1))
+        period = max(1, 2 * (len(self._frames) - 1))
         place = index % period
-        return place if place < len(self.frames) else period - place
+        return place if place < len(self._frames) else period - place
 
-    def move(self, index: int, target: Float32) -> JawMove:
-        """Return how the footage of a frame of the stream moves with the jaw, and where the mouth shows.
+    def pose(self, index: int) -> HeadPose:
+        """Return the head pose of a frame of the stream."""
+        return self._span.pose(self.at(index))
+
+    def frame(self, index: int) -> FootageFrame:
+        """Return the footage of a frame of the stream, and have the frames after it prepared. Blocks until the frame is there.
+
+        Raises:
+            MediaUnsupportedError, StorageFullError: as FootageFrames.frame.
+        """
+        self._frames.prepare(self.at(index))
+        self._frames.prepare(self.at(index + BLOCK))
+        return self._frames.frame(self.at(index))
+
+    def moved(self, index: int, target: Float32) -> MovedFrame:
+        """Return the footage of a frame of the stream with its jaw under a new mouth. Blocks and raises as `frame`.
 
         Args:
             index: frame of the stream.
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
         """
-        place = self.at(index)
-        return move_jaw(self.filmed[place], target, self.masks[place], self.movable[place])
+        return self.frame(index).moved(target)
 
-    def background(self, index: int, move: JawMove) -> UInt8:
-        """Return the render box of a frame of the stream after the move, uint8 [160, 160, 3], RGB."""
-        return warp_footage(self.boxes[self.at(index)], move.shift)
-
-    def with_mouth(self, index: int, box: UInt8, mask: UInt8, move: JawMove, light: Float32 | None = None) -> UInt8:
-        """Return the footage frame of a frame of the stream with a rendered box in it, uint8 [H, W, 3], RGB.
-
-        Args:
-            index: frame of the stream.
-            box: uint8 [160, 160, 3], RGB.
-            mask: uint8 [160, 160], weight of the box; 255 = 1.
-            move: from `move`.
-            light: float32 [160, 160], grey levels that are added to the box (StreamMarks); None: nothing is added.
-        """
-        place, shown = self.at(index), np.minimum(mask, move.mask)
-        return paste_box(self.frames[place], self.poses[place], box, self.background(index, move), shown, move.shift, light=light)
+    def box(self, index: int) -> UInt8:
+        """Return the footage's own render box of a frame of the stream, uint8 [160, 160, 3], RGB. Blocks and raises as `frame`."""
+        return self._frames.box(self.at(index))
 
 
 MARKED_FRAMES: Final = 250
@@ -162,14 +116,13 @@ class StreamMarks:
         begin = max(0, part * MARKED_FRAMES - _WARM_FRAMES)
         face, following = self._parts.get(part) or (MarkedFace(self._mark), begin)
         for frame in range(following, index + 1):
-            place = self._footage.at(frame)
-            found = face.of_frame(float(frame / MOTION_RATE), self._footage.boxes[place], self._footage.poses[place].scale)
+            found = face.of_frame(float(frame / MOTION_RATE), self._footage.box(frame), self._footage.pose(frame).scale)
         self._parts[part] = face, index + 1
         return found
 
 
 def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_bytes: int) -> LiveFootage:
-    """Return the longest unbroken stretch of usable frames of an actor's footage, at MOTION_RATE, at most MAX_FRAMES.
+    """Return the longest unbroken stretch of usable frames of an actor's footage (gateway.dub.live_span). No frame is decoded yet.
 
     Args:
         max_picture_bytes: largest size of a picture.
@@ -190,17 +143,9 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
         raise ActorNotReadyError(
             f"actor {actor.actor_id} was enrolled without footage to show live: enrol the person again", subject=actor.actor_id
         )
-    stored = artefacts.get_arrays(actor.artefacts["faces"])
-    faces = np.zeros(len(stored["frame"]), FACE_RECORD)
-    for name in stored.arrays:
-        faces[name] = stored[name]
-    runs = unbroken_spans(faces)
-    if not runs:
-        raise ActorNotReadyError(
-            f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id
-        )
-    # The file has no name: a process that is killed leaves nothing of the person.
-    with tempfile.TemporaryFile() as video:
+    with ExitStack() as stack:
+        # The file has no name: a process that is killed leaves nothing of the person.
+        video = stack.enter_context(tempfile.TemporaryFile())
         video.write(artefacts.get_bytes(actor.artefacts["footage"]))
         video.flush()
         info = inspect_video(Path(f"/proc/self/fd/{video.fileno()}"))
@@ -211,20 +156,29 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
                 "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides, or enrol from smaller footage",
                 subject=actor.actor_id,
             )
-        run = max((at_motion_rate(run, info.video) for run in runs), key=len)
-        frames = pictures_of(info, run)
-    poses = tuple(pose_of(face) for face in run)
-    boxes = tuple(face["pixels"].copy() for face in run)
-    masks = tuple(lower_face_mask(actor.enrolled.geometry, pose) for pose in poses)
-    filmed = tuple(mouth_in_box(face) for face in run)
-    chosen = np.unique(np.linspace(0, len(run) - 1, LEARNED_FRAMES).round().astype(int))
-    colours = learn_colours([boxes[place] for place in chosen], [filmed[place] for place in chosen])
-    movable = tuple(colours.movable(box, mouth) for box, mouth in zip(boxes, filmed, strict=True))
-    return LiveFootage(frames, poses, boxes, masks, filmed, movable, recorded_colour(info.video))
+        span = _span_of(actor, artefacts, info.video)
+        if span is None:
+            raise ActorNotReadyError(
+                f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id
+            )
+        frames = FootageFrames(info, video, span, actor.enrolled.geometry)
+        stack.pop_all()
+    return LiveFootage(span, frames, recorded_colour(info.video))
+
+
+def _span_of(actor: StoredActor, artefacts: ArtefactStore, video: VideoInfo) -> LiveSpan | None:
+    """Return the span that the enrolment chose. Enrolments of earlier versions kept the face records of the first frames alone."""
+    if LIVE_SPAN in actor.artefacts:
+        return LiveSpan.of_arrays(artefacts.get_arrays(actor.artefacts[LIVE_SPAN]).arrays)
+    stored = artefacts.get_arrays(actor.artefacts["faces"])
+    faces = np.zeros(len(stored["frame"]), FACE_RECORD)
+    for name in stored.arrays:
+        faces[name] = stored[name]
+    return longest_span(faces["frame"], faces["reason"], video, lambda places: faces[places])
 
 
 CACHED_FOOTAGES: Final = 2
-"""Actors whose decoded footage is kept for their next stream."""
+"""Actors whose footage is kept for their next stream."""
 MESSAGE_MARGIN: Final = 4096
 """Bytes of a message without its picture."""
 

@@ -28,11 +28,11 @@ from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import ReadAhead, close
-from gateway.compositing.jaw import JawMove
 from gateway.dub.plan import SILENT_BELOW
 from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.footage import LiveFootage, StreamMarks
+from gateway.live.frames import MovedFrame
 from gateway.media.pixels import ColourTags
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
@@ -114,7 +114,7 @@ class StageChain:
         self._ended = False
         # One entry per frame that the texture stage was sent, or the renderer, and that was not taken from the renderer.
         self._under_way: deque[PendingFrame] = deque()
-        self._moves: deque[JawMove] = deque()
+        self._moved: deque[MovedFrame] = deque()
         self._took_s = 0.0
         self._last_shown = sound.first_frame - sound.begins - 1
 
@@ -167,7 +167,7 @@ class StageChain:
                 self._stream.keep()
                 silent = frame.speech_probability < SILENT_BELOW
                 self._under_way.append(PendingFrame(frame.frame_index, begun, silent, shown_until, sent=now))
-                pose = pose_to_proto(performance.poses[performance.at(self._sound.begins + frame.frame_index)])
+                pose = pose_to_proto(performance.pose(self._sound.begins + frame.frame_index))
                 yield requests.item(texture_client.Target(frame.frame_index, frame, pose))
 
     async def render_requests(
@@ -180,24 +180,24 @@ class StageChain:
         async for reply in warps:
             index = self._sound.begins + reply.frame_index
             target = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
-            move = await asyncio.to_thread(performance.move, index, target)
-            self._moves.append(move)
+            moved = await asyncio.to_thread(performance.moved, index, target)
+            self._moved.append(moved)
             yield requests.item(
                 render_client.Conditions(
                     frame_index=reply.frame_index,
-                    background=performance.background(index, move),
+                    background=moved.background,
                     texture=reply.warped if self._config.texture is not TextureInput.NONE else None,
-                    mask=performance.masks[performance.at(index)],
+                    mask=moved.footage.mask,
                     box_landmarks=reply.box_landmarks,
                 )
             )
 
-    def rendered(self) -> tuple[PendingFrame, JawMove]:
-        """Return the frame that is rendered, and how its footage is moved. Another frame may take its place in the stages."""
+    def rendered(self) -> tuple[PendingFrame, MovedFrame]:
+        """Return the frame that is rendered, and its moved footage. Another frame may take its place in the stages."""
         self._places.release()
         frame = self._under_way.popleft()
         self._took_s = time.monotonic() - frame.sent
-        return frame, self._moves.popleft()
+        return frame, self._moved.popleft()
 
     def may_skip(self, frame: PendingFrame) -> bool:
         """Return whether a rendered frame is too late and may be left out.
@@ -208,14 +208,14 @@ class StageChain:
             return False
         return self._under_way[0].index - self._last_shown <= MOST_DROPPED + 1
 
-    def finished(self, reply: render_pb2.RenderResponse, move: JawMove) -> UInt8:
+    def finished(self, reply: render_pb2.RenderResponse, moved: MovedFrame) -> UInt8:
         """Return the frame of the performance with the rendered box in it, uint8 [H, W, 3], RGB."""
         box = from_image(reply.box, "box", channels=3, size=BOX)
         mask = from_image(reply.mask, "mask", channels=1, size=BOX)
         self._last_shown = reply.frame_index
         index = self._sound.begins + reply.frame_index
         light = self._marks.light(index) if self._marks is not None else None
-        return self._performance.with_mouth(index, box, mask, move, light)
+        return moved.with_mouth(box, mask, light)
 
     def end(self) -> None:
         """Begin no further frame. gRPC reads requests in a task of its own, and may still wait there for a call that has failed."""
@@ -389,7 +389,7 @@ async def live_frames(
         warps = ahead(stages.stream(rpcs.texture.RETRIEVE_WARP, closed(chain.warp_requests(motions))))
         replies = ahead(stages.stream(rpcs.render.RENDER, closed(chain.render_requests(warps))))
         async for reply in replies:
-            frame, move = chain.rendered()
+            frame, moved = chain.rendered()
             index = sound.begins + reply.frame_index
             if index < sound.first_frame:
                 continue
@@ -397,7 +397,7 @@ async def live_frames(
             if replies.has_waiting and chain.may_skip(frame):
                 stream.drop()
                 continue
-            picture = await asyncio.to_thread(chain.finished, reply, move)
+            picture = await asyncio.to_thread(chain.finished, reply, moved)
             stream.took(frame.begun)
             with stream.given():
                 yield LiveFrame(index, picture, frame.silent, performance.colour)

@@ -24,7 +24,7 @@ from gateway.dub.claim import video_watermark
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
 from gateway.live.recording import stream_job, stream_payload
-from gateway.live.session import LiveFrame, live_frames, live_sound
+from gateway.live.session import LiveFrame, first_frame_of_sound, live_frames, live_sound
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
@@ -210,6 +210,8 @@ class LiveStreams:
             try:
                 actor = await allowed_actor(self._actors, self._stages(), actor_id, use)
                 performance = await self._performances.of(actor)
+                # The first picture is there before the first sound is asked for.
+                await asyncio.to_thread(performance.frame, first_frame_of_sound(first_frame))
                 mark = stream_mark(actor, self._watermark_key)
                 async with recorded_stream(self._actors, actor, mark):
                     # This check is the last: from here on, `forget` ends the stream.

@@ -22,8 +22,12 @@ _PRESENCE_FADE: Final = 8
 _PAUSE: Final = 6
 """Frames of the longest pause in which a person's correction counts in full: people have their own way to pause. Live speech looks
 one frame ahead, so one frame there."""
-_FALL: Final = 4
-"""Frames in which the mouth goes to the rest once a silence has begun."""
+_NO_SOUND: Final = -9.0
+"""Log energy of a mel band below which a row of 10 ms has no sound: noise of -75 dB of full scale. Recorded speech is not so quiet
+even in pauses; a microphone that is switched off and the end of synthetic speech are.
+"""
+_SOUND_ROWS: Final = 2
+"""Rows with sound from which a frame has sound. The window of the first row after the end of sound still hears the end."""
 _RISE: Final = 5
 """Frames before speech in which the mouth leaves the rest."""
 _SHUT_FROM, _SHUT_AT = 12.0, 24.0
@@ -50,6 +54,8 @@ class ConstraintConfig:
         pause: frames of the shortest silence in which the mouth goes to the rest.
         wait: silent frames after the speech before the mouth begins to go to the rest. Speech that is there as a whole needs none:
             there, the length of a silence is known at its first frame.
+        fall: frames in which the mouth goes to the rest once a silence has begun.
+        ends_with_sound: whether frames without any sound are silent at once. The detector of speech needs some frames to notice.
         jaw_share: how far the jaw follows the lips into the closed shape on p, b, m.
         frames_ahead: frames after a frame in which speech is looked for, at least CONTEXT_AHEAD.
     """
@@ -67,19 +73,35 @@ class ConstraintConfig:
     presence_high: float = 0.5
     pause: int = 4
     wait: int = 1
+    fall: int = 3
+    ends_with_sound: bool = True
     jaw_share: float = 0.5
     frames_ahead: int = CONTEXT_AHEAD
 
 
 LIVE: Final = ConstraintConfig()
 """Constraints for speech that is still to come: 80 ms of look-ahead."""
-WHOLE: Final = ConstraintConfig(frames_ahead=10, pause=10, wait=0)
+WHOLE: Final = ConstraintConfig(frames_ahead=10, pause=10, wait=0, fall=4, ends_with_sound=False)
 """Constraints for speech that is there as a whole: 400 ms of look-ahead."""
 
 
 def _smoothstep(x: Float32, low: float, high: float) -> Float32:
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t), dtype=np.float32)
+
+
+def heard_speech(speech_probability: Float32, mel: Float32, config: ConstraintConfig) -> Float32:
+    """Return the speech probability that the constraints work with, float32 [T]: 0 for frames without sound, if the config says so.
+
+    Args:
+        speech_probability: float32 [T], from the detector of speech.
+        mel: float32 [T, 4, 80], natural logarithm of mel band power.
+        config: see ConstraintConfig.
+    """
+    if not config.ends_with_sound:
+        return speech_probability
+    sounding = (mel.max(axis=2) > _NO_SOUND).sum(axis=1) >= _SOUND_ROWS
+    return np.where(sounding, speech_probability, np.float32(0.0))
 
 
 def voiced_share(speech_probability: Float32, config: ConstraintConfig) -> Float32:
@@ -139,10 +161,10 @@ def closed_lips_weights(closed: Float32, config: ConstraintConfig) -> Float32:
 def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> tuple[Float32, Float32]:
     """Return how far the mouth is at rest, and how far the mouth is shut, for silence: two times float32 [T] in [0, 1].
 
-    In a silence of at least `pause` frames, the mouth is at rest from the fourth frame (live: the fifth) to the fourth frame before
-    the speech; after a second of silence the mouth is shut. Of real people, the mouth is as open in the frames about a pause as on
-    average. If none of the frames n - P .. n + A is surely speech, the mouth stays shut: weak speech has strong speech beside it,
-    music that sounds a little like speech has none.
+    In a silence of at least `pause` frames, the mouth is at rest from the fourth frame to the fourth frame before the speech; after
+    a second of silence the mouth is shut. Of real people, the mouth is as open in the frames about a pause as on average. If none
+    of the frames n - P .. n + A is surely speech, the mouth stays shut: weak speech has strong speech beside it, music that sounds
+    a little like speech has none.
 
     Args:
         speech_probability: float32 [P + T + A], with P = CONTEXT_PAST frames before the T frames and A = `frames_ahead` after.
@@ -155,7 +177,7 @@ def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> tu
     before = np.cumprod(windows[:, CONTEXT_PAST::-1], axis=1).sum(axis=1)
     after = np.cumprod(windows[:, CONTEXT_PAST:], axis=1).sum(axis=1)
     long_enough = np.clip(before + after - windows[:, CONTEXT_PAST] - (config.pause - 1), 0.0, 1.0)
-    fall = (before - config.wait) / _FALL
+    fall = (before - config.wait) / config.fall
     rise = after / (min(_RISE, ahead) + 1)
     resting = _smoothstep(np.asarray(long_enough * np.minimum(fall, rise), np.float32), 0.0, 1.0)
     shut = resting * _smoothstep(before, _SHUT_FROM, _SHUT_AT)

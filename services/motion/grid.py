@@ -23,6 +23,7 @@ from services.motion.constraints import (
     apply_constraints,
     begins_within_speech,
     closure_weights,
+    heard_speech,
     voiced_share,
 )
 from services.motion.features import bilabial_probability, silence
@@ -261,7 +262,8 @@ class Grid(ABC):
             # New speech that is laid under a video begins with digital silence: the person is silent before.
             self._sound_at_once = bool((features.mel[0] > silence(1).mel[0]).any())
         inputs = np.concatenate([self._heard, self._hear(features)])
-        speaking = np.concatenate([self._speaking, features.speech_probability])
+        heard = heard_speech(features.speech_probability, features.mel, self._constraints)
+        speaking = np.concatenate([self._speaking, heard])
         bilabial = np.concatenate([self._bilabial, bilabial_probability(features)])
         ready = max(len(inputs) - self._past - self._ahead, 0)
         first = self._next

@@ -20,6 +20,7 @@ from gateway.actors.stored import StoredActor
 from gateway.dub.analysis import FootageAnalysis, folder_of
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.face_records import FaceIndex
+from gateway.dub.live_span import LIVE_SPAN, LiveSpan
 from gateway.dub.records import FACE_RECORD
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
@@ -85,7 +86,7 @@ def enrol(
         area, centre = np.array([400.0, 100.0], np.float32), np.array([[50.0, 60.0], [200.0, 60.0]], np.float32)
         index = FaceIndex(np.zeros(2, np.int32), two, np.full(2, common_pb2.FRAME_REASON_DUBBED, np.int32), area, centre, (), 3)
         workspace = SimpleNamespace(faces=faces)
-        return SimpleNamespace(info=probe(footage), rows=np.arange(3), workspace=workspace, index=index, face_id=0)
+        return SimpleNamespace(info=probe(footage), rows=np.array([0, 1, -1]), workspace=workspace, index=index, face_id=0)
 
     async def run(meanwhile: Callable[[], None]) -> StoredActor:
         async def learn(*_: Any) -> EnrolledActor:
@@ -108,6 +109,24 @@ async def test_live_footage_is_kept(enrol: Enrol, blobs: ArtefactStore, tmp_path
     actor = await enrol(lambda: None)
     assert blobs.get_bytes(actor.artefacts["footage"]) == (tmp_path / "clip.mp4").read_bytes()
     assert actor.artefacts["footage"].sha256 == actor.footage_sha256
+
+
+async def test_longest_stretch_is_kept_for_live(blobs: ArtefactStore, tmp_path: Path) -> None:
+    """What live streams show is chosen at the enrolment: the longest stretch between a lost frame and a cut."""
+    footage, rows = make_clip(tmp_path / "clip.mp4"), np.array([0, -1, *range(1, 11)])
+    records = np.zeros(11, FACE_RECORD)
+    records["frame"], records["scale"], records["rotation"] = np.flatnonzero(rows >= 0), 1.0, np.eye(3)
+    usable = np.full(11, common_pb2.FRAME_REASON_DUBBED, np.int32)
+    sizes, centres = np.full(11, 400.0, np.float32), np.zeros((11, 2), np.float32)
+    index = FaceIndex(records["frame"].astype(np.int32), np.zeros(11, np.int32), usable, sizes, centres, (0, 9), 12)
+    workspace = SimpleNamespace(faces=SimpleNamespace(read_rows=lambda rows: records[rows]))
+    shot: Any = SimpleNamespace(info=probe(footage), rows=rows, workspace=workspace, index=index)
+
+    async def note(_: Any) -> bool:
+        return True
+
+    kept = await create._keep_for_live(shot, footage, blobs, note)
+    assert LiveSpan.of_arrays(blobs.get_arrays(kept[LIVE_SPAN]).arrays).frames.tolist() == list(range(2, 9))
 
 
 async def test_enrolment_warns_of_several_people(enrol: Enrol) -> None:

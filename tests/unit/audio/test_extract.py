@@ -6,9 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from services.audio.extract import FeatureExtractor, MonoResampler, collect, extract_features
+from services.audio.extract import ExtractorState, FeatureExtractor, MonoResampler, collect, extract_features
 from services.audio.models import ALL_KINDS, KINDS, AudioModels
 from services.audio.types import FeatureBlock
+from services.audio.voice_activity import STATE_SHAPE, VoiceState
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 from services.common.wire.phones import PHONE_INDEX
@@ -301,3 +302,25 @@ def test_more_frames_than_the_timeline_has_are_refused(models: AudioModels) -> N
     with pytest.raises(InvalidRequestError) as caught:
         FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=timeline, num_frames=6)
     assert caught.value.field == "config.num_frames"
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 11025, 44100, 48000])
+def test_frames_follow_the_samples_after_eight_hours(models: AudioModels, rate_hz: int) -> None:
+    """The same sound eight hours later gives the same bits, 720,000 frames later: no clock and no rounding moves a frame."""
+    sound = np.random.default_rng(3).normal(0.0, 0.1, 6 * rate_hz).astype(np.float32)
+    kinds = frozenset({"mel", "speech_probability"})
+
+    def heard(second: int) -> dict[str, Float32]:
+        silent = np.zeros(STATE_SHAPE, np.float32)
+        state = ExtractorState(VoiceState(second, silent, silent), 25 * second)
+        extractor = FeatureExtractor(
+            models, sample_rate_hz=rate_hz, channels=1, timeline=Timeline(rate=Fraction(25)), kinds=kinds, resume=state
+        )
+        blocks = extractor.push(extractor.resume_from(state), sound)
+        assert [block.frame_index for block in blocks] == list(range(25 * second, 25 * second + len(blocks)))
+        return collect(blocks, kinds)
+
+    early, late = heard(8), heard(8 * 3600)
+    assert len(early["mel"]) > 25
+    for kind in kinds:
+        assert early[kind].tobytes() == late[kind].tobytes()

@@ -1,11 +1,10 @@
-"""Tests of the footage of live streams: the frames kept in memory, the speed of footage of any rate, and actors without footage."""
+"""Tests of the footage of live streams: actors without footage, the footage kept for the next stream, and the marks of streams."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 import threading
-from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,22 +16,11 @@ import pytest
 
 from dubstage.common.v1 import common_pb2
 from gateway.actors.stored import StoredActor
+from gateway.dub.live_span import MIN_FRAMES
 from gateway.dub.records import FACE_RECORD
 from gateway.live import footage
-from gateway.live.footage import (
-    MARKED_FRAMES,
-    MAX_FRAMES,
-    MIN_FRAMES,
-    FootageCache,
-    LiveFootage,
-    StreamMarks,
-    at_motion_rate,
-    load_live_footage,
-    pictures_of,
-    unbroken_spans,
-)
-from gateway.media.inspection import inspect_video
-from gateway.media.reader import VideoReader, to_rgb
+from gateway.live.footage import MARKED_FRAMES, FootageCache, LiveFootage, StreamMarks, load_live_footage
+from gateway.media.reader import VideoReader
 from gateway.provenance.claim import stream_statement
 from gateway.provenance.watermark.detection import Detector, projected
 from gateway.provenance.watermark.embedding import Mark
@@ -42,65 +30,8 @@ from services.common.errors import ActorError, MediaUnsupportedError
 from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.methods import METHODS, combined, method_named
 from services.common.store.artefacts import ArtefactStore
-from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
+from tests.unit.media.made_footage import Clip, make_clip
 from tests.unit.provenance.watermark.faces import SeenFace
-
-
-def faces(num_frames: int, lost: tuple[int, ...] = ()) -> np.ndarray:
-    records = np.zeros(num_frames, FACE_RECORD)
-    records["frame"] = np.arange(num_frames)
-    records["reason"] = common_pb2.FRAME_REASON_DUBBED
-    return np.delete(records, list(lost))
-
-
-def shown(folder: Path, pts: tuple[int, ...], rate: Fraction) -> list[int]:
-    """Frames of footage with these times, ticks of 1/12800 s, that a live stream shows."""
-    info = inspect_video(make_clip(folder / "clip.mp4", Clip(pts=pts, rate=rate)))
-    (run,) = unbroken_spans(faces(len(pts)))
-    return at_motion_rate(run, info.video)["frame"].tolist()  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize(
-    ("rate", "expected"),
-    [
-        (25, list(range(24))),
-        (50, list(range(0, 24, 2))),
-        (100, list(range(0, 24, 4))),
-        (Fraction(25, 2), [frame // 2 for frame in range(47)]),
-    ],
-)
-def test_frame_index_at_25_fps(tmp_path: Path, rate: Fraction, expected: list[int]) -> None:
-    """Frame n of a stream is the footage at n/25 seconds."""
-    step = int(12800 / rate)
-    assert shown(tmp_path, tuple(range(0, 24 * step, step)), Fraction(rate)) == expected
-
-
-def test_footage_of_variable_rate_keeps_its_pauses(tmp_path: Path) -> None:
-    found = np.array(shown(tmp_path, VARIABLE_PTS, Fraction(25)))
-    wanted = VARIABLE_PTS[0] + 512 * np.arange(len(found))
-    off = np.abs(np.array(VARIABLE_PTS)[found] - wanted)
-    assert (off == np.abs(np.array(VARIABLE_PTS)[:, None] - wanted).min(axis=0)).all()
-
-
-def test_three_seconds_are_shown_at_most(tmp_path: Path) -> None:
-    assert len(shown(tmp_path, tuple(range(0, 200 * 256, 256)), Fraction(50))) == MAX_FRAMES
-
-
-def test_short_stretches_are_left_out() -> None:
-    runs = unbroken_spans(faces(20, lost=(MIN_FRAMES - 1, 12)))
-    assert [(run["frame"][0], run["frame"][-1]) for run in runs] == [(5, 11), (13, 19)]
-
-
-def test_every_frame_has_its_own_picture(tmp_path: Path) -> None:
-    info = inspect_video(make_clip(tmp_path / "clip.mp4", Clip()))
-    run = faces(12)[[3, 3, 5, 8]]
-    with VideoReader(info) as reader:
-        every = [to_rgb(frame) for frame in reader.frames(0, 12)]
-    found = pictures_of(info, run)
-    for picture, number in zip(found, (3, 3, 5, 8), strict=True):
-        np.testing.assert_array_equal(picture, every[number])
-    assert found[0] is found[1]
-
 
 NOTHING: Any = None
 METHODS_OF_PAIRS = [combined(motion, renderer=renderer) for motion, renderer in product(METHODS, METHODS)]
@@ -152,7 +83,7 @@ def test_oversized_pictures_refused_before_decoding(tmp_path: Path, monkeypatch:
         "faces": store.put_arrays({name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}),
         "footage": store.put_bytes(make_clip(tmp_path / "clip.mp4", Clip()).read_bytes()),
     }
-    monkeypatch.setattr(VideoReader, "frames", lambda *_: pytest.fail("a frame was decoded"))
+    monkeypatch.setattr(VideoReader, "frames_from", lambda *_: pytest.fail("a frame was decoded"))
     actor = StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs)
     with pytest.raises(ActorError, match=r"pictures of ann \(96 x 80\) are larger than a message"):
         load_live_footage(actor, store, 3 * 96 * 80 - 1)
@@ -177,7 +108,7 @@ class Loading:
         self.loads += 1
         self.begun.set()
         assert self.may_end.wait(60)
-        return LiveFootage((np.zeros((4, 4, 3), np.uint8),), NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+        return LiveFootage(NOTHING, NOTHING)
 
 
 @pytest.fixture
@@ -206,17 +137,27 @@ async def test_erased_actors_footage_is_dropped(loading: Loading) -> None:
     assert loading.loads == 2
 
 
-def marked_footage(astronaut: Path) -> LiveFootage:
-    """A face that moves for three seconds, as footage of a live stream."""
+class MarkedFootage:
+    """A face that moves for three seconds, and back, as footage of a live stream."""
+
+    def __init__(self, face: np.ndarray) -> None:
+        self.boxes = []
+        for index in range(75):
+            move = np.array([[0.7, 0.0, 2.0 * np.sin(0.07 * index)], [0.0, 0.7, 1.5 * np.cos(0.09 * index)]])
+            self.boxes.append(cv2.warpAffine(face, move, (BOX_SIZE, BOX_SIZE)))
+
+    def box(self, index: int) -> np.ndarray:
+        place = index % 148
+        return self.boxes[place if place < 75 else 148 - place]
+
+    def pose(self, index: int) -> HeadPose:
+        return HeadPose(1.0, np.eye(3), np.zeros(3))
+
+
+def marked_footage(astronaut: Path) -> Any:
     picture = cv2.imread(str(astronaut))
     assert picture is not None
-    face = np.ascontiguousarray(picture[60:300, 120:360, ::-1])
-    boxes = []
-    for index in range(MAX_FRAMES):
-        move = np.array([[0.7, 0.0, 2.0 * np.sin(0.07 * index)], [0.0, 0.7, 1.5 * np.cos(0.09 * index)]])
-        boxes.append(cv2.warpAffine(face, move, (BOX_SIZE, BOX_SIZE)))
-    poses = (HeadPose(1.0, np.eye(3), np.zeros(3)),) * MAX_FRAMES
-    return LiveFootage(tuple(boxes), poses, tuple(boxes), (), (), ())
+    return MarkedFootage(np.ascontiguousarray(picture[60:300, 120:360, ::-1]))
 
 
 KEY = watermark_key(b"an installation")
@@ -233,13 +174,24 @@ def test_mark_depends_on_the_frame_alone(astronaut: Path, first: int) -> None:
         np.testing.assert_array_equal(late.light(index), lights[index])
 
 
+def test_marks_after_eight_hours(astronaut: Path) -> None:
+    """Streams that began at different times have the same marks after eight hours, and remember little."""
+    footage, night = marked_footage(astronaut), 8 * 3600 * 25
+    early, late = StreamMarks(MARK, footage), StreamMarks(MARK, footage)
+    for index in range(night - 300, night):
+        early.light(index)
+    for index in range(night, night + 5):
+        np.testing.assert_array_equal(late.light(index), early.light(index))
+    assert len(early._parts) <= 2
+
+
 def test_stream_mark_is_read(astronaut: Path) -> None:
     """The mark is read from ten seconds out of the middle of a stream, with noise and rounded to whole levels."""
     footage, marks, random = marked_footage(astronaut), StreamMarks(MARK, marked_footage(astronaut)), np.random.default_rng(0)
     moments, luma, pictures = RecentMean(), [], []
     frames = range(180, 430)
     for index in frames:
-        grey = cv2.cvtColor(footage.boxes[footage.at(index)], cv2.COLOR_RGB2GRAY).astype(np.float32)
+        grey = cv2.cvtColor(footage.box(index), cv2.COLOR_RGB2GRAY).astype(np.float32)
         seen = np.rint(grey + marks.light(index) + random.normal(0.0, 3.0, grey.shape)).clip(0, 255).astype(np.uint8)
         luma.append(projected(seen))
         pictures.append(moments.with_frame((index - frames[0]) / 25.0, reduced(seen)))

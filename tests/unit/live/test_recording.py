@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from gateway.consent.record import Consent, consent_line, digest_of
-from gateway.live.footage import LiveFootage
 from gateway.live.recording import Recording, StreamedActor, recorded_colour
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
@@ -133,11 +132,6 @@ def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
             Recording(speech, speech, SAMPLES, 16000, marking="", overwrite=overwrite)
     with pytest.raises(InvalidRequestError, match=r"live videos are written as \.mp4"):
         Recording(tmp_path / "live.wav", speech, SAMPLES, 16000, marking="")
-
-
-def test_footage_is_shown_forwards_and_backwards() -> None:
-    show = LiveFootage(frames=(np.zeros((1, 1, 3), np.uint8),) * 4, poses=(), boxes=(), masks=(), filmed=(), movable=())
-    assert [show.at(index) for index in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
 
 
 COAT = (96, 118, 166)

@@ -25,6 +25,7 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.compositing.jaw import JawMove
 from gateway.live import session
 from gateway.live.admission import MOST_DROPPED, LiveAdmission, LiveStream
+from gateway.live.frames import FootageFrame, MovedFrame
 from gateway.live.session import (
     MAX_PENDING_FRAMES,
     WAITING_S,
@@ -75,6 +76,44 @@ async def test_frame_dated_by_last_sound() -> None:
     assert [chunk.first_sample async for chunk in arrivals.chunks()] == [0, RATE, 2 * RATE, 3 * RATE]
     # Frames 0 to 24 show the first second, which came at 0 s.
     assert [arrivals.came_at(frame) for frame in (0, 24, 25, 99, 100)] == [0.0, 0.0, 10.0, 30.0, math.inf]
+
+
+HOURS = 8
+PIECE = 200
+"""Samples of a piece: five frames."""
+
+
+@pytest.mark.parametrize("drift", [-1e-4, 1e-4])
+async def test_clocks_that_drift_stay_in_step(drift: float) -> None:
+    """A sender whose clock is off by 100 ppm is 2.9 s ahead of or behind the gateway's clock after eight hours.
+
+    Frames follow the samples, and are late by the arrival of their samples: no frame is dropped, and nothing piles up.
+    """
+    clock = SimpleNamespace(now=0.0)
+    number_of_pieces = HOURS * 3600 * RATE // PIECE
+    silence = np.zeros(PIECE, "<f4").tobytes()
+
+    async def microphone() -> AsyncIterator[audio_pb2.AudioChunk]:
+        for number in range(number_of_pieces):
+            # The piece comes when its last sample was spoken, by the sender's clock.
+            clock.now = (number + 1) * PIECE / RATE * (1.0 + drift)
+            yield audio_pb2.AudioChunk(first_sample=number * PIECE, pcm_f32=silence)
+
+    arrivals = SoundArrivals(microphone(), RATE, 1, lambda: clock.now)
+    frames, heard, waiting, off = 0, 0, 0, []
+    async for chunk in arrivals.chunks():
+        heard += len(chunk.pcm_f32) // 4
+        while (frames + 1) * RATE // 25 <= heard:
+            # Seconds from the frame's last sample, by the sender's clock, to the frame's date by the gateway's clock.
+            off.append(arrivals.came_at(frames) - (frames + 1) / 25 * (1.0 + drift))
+            frames += 1
+        waiting = max(waiting, len(arrivals._came))
+    assert frames == HOURS * 3600 * 25 == 720_000
+    # The first frames of a piece wait for the piece, and its last frame waits for nothing.
+    assert min(off) > -1e-4
+    assert max(off) < PIECE / RATE - 1 / 25 + 1e-4
+    assert abs(np.mean(off[-90_000:]) - np.mean(off[:90_000])) < 1e-6
+    assert waiting <= WAITING_S * RATE / PIECE + 5
 
 
 async def test_sound_queue_is_bounded() -> None:
@@ -135,15 +174,16 @@ def test_client_and_gateway_agree_on_sound(rate: int) -> None:
 BOX = to_image(np.zeros((160, 160, 3), np.uint8))
 MASK = to_image(np.zeros((160, 160), np.uint8))
 LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
-SHOW: Any = SimpleNamespace(
-    colour=ColourTags(),
-    poses=[HeadPose(1.0, np.eye(3), np.zeros(3))],
-    masks=[np.zeros((160, 160), np.uint8)],
-    at=lambda index: 0,
-    move=lambda index, wanted: JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)),
-    background=lambda index, move: np.zeros((160, 160, 3), np.uint8),
-    with_mouth=lambda index, box, mask, move, light: np.zeros((4, 4, 3), np.uint8),
+FRAME = FootageFrame(
+    picture=np.zeros((4, 4, 3), np.uint8),
+    pose=HeadPose(1.0, np.eye(3), np.zeros(3)),
+    box=np.zeros((160, 160, 3), np.uint8),
+    mask=np.zeros((160, 160), np.uint8),
+    filmed=np.zeros((59, 2), np.float32),
+    movable=np.zeros((160, 160), np.bool_),
 )
+MOVED = MovedFrame(FRAME, JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)), FRAME.box)
+SHOW: Any = SimpleNamespace(colour=ColourTags(), pose=lambda index: FRAME.pose, moved=lambda index, target: MOVED)
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
 ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100)
 ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)

@@ -15,6 +15,7 @@ from services.motion.constraints import (
     begins_within_speech,
     closed_lips_weights,
     closure_weights,
+    heard_speech,
     silence_weights,
     voiced_share,
 )
@@ -68,14 +69,14 @@ def silence_between(before: int, silent: int, after: int, config: ConstraintConf
     return silence_weights(np.concatenate([speech_before, np.zeros(silent), speech_after]).astype(np.float32), config)
 
 
-@pytest.mark.parametrize(("config", "frames"), [(WHOLE, 4), (LIVE, 5)], ids=["whole", "live"])
-def test_rest_four_frames_after_speech(config: ConstraintConfig, frames: int) -> None:
-    """The mouth is at rest four frames after the speech and stays."""
+@pytest.mark.parametrize(("config", "step"), [(WHOLE, 0.4), (LIVE, 0.5)], ids=["whole", "live"])
+def test_rest_four_frames_after_speech(config: ConstraintConfig, step: float) -> None:
+    """The mouth is at rest in the fourth frame after the speech and stays."""
     rest, shut = silence_between(5, 60, 5, config)
     assert rest[:5].max() == 0.0
-    assert (np.diff(rest[4 : 5 + frames]) >= 0.0).all()
-    assert np.diff(rest[4 : 5 + frames]).max() < 0.4
-    np.testing.assert_allclose(rest[4 + frames : 60], 1.0, atol=1e-6)
+    assert (np.diff(rest[4:9]) >= 0.0).all()
+    assert np.diff(rest[4:9]).max() < step
+    np.testing.assert_allclose(rest[8:60], 1.0, atol=1e-6)
     # The mouth shuts in the second half of a second of silence.
     assert shut[5 + 11] == 0.0
     np.testing.assert_allclose(shut[5 + 24 : 60], 1.0, atol=1e-6)
@@ -127,6 +128,14 @@ def test_weak_speech_beside_strong_speech_is_spoken() -> None:
     speaking = np.full(60, 0.9, np.float32)
     speaking[20:26] = 0.35
     np.testing.assert_allclose(silence_weights(speaking, CONFIG), 0.0, atol=1e-6)
+
+
+def test_live_frames_without_sound_are_silent() -> None:
+    """The end of the sound counts at once in live speech, whatever the detector of speech still says. Quiet speech is sound."""
+    speaking, mel = np.full(4, 0.9, np.float32), np.full((4, 4, 80), np.log(1e-6), np.float32)
+    mel[0, :, 30], mel[1, 0, 30], mel[2, :2, 30] = -6.0, 2.0, 2.0
+    np.testing.assert_array_equal(heard_speech(speaking, mel, LIVE), np.array([0.9, 0.0, 0.9, 0.0], np.float32))
+    np.testing.assert_array_equal(heard_speech(speaking, mel, WHOLE), speaking)
 
 
 @pytest.mark.parametrize(("pause", "share"), [(3, 1.0), (6, 1.0), (12, 0.0)])

@@ -1,0 +1,131 @@
+"""The part of an actor's footage that live streams show: the longest stretch of usable frames without a break or a cut.
+
+An enrolment chooses the stretch and stores its poses and mouths (`LiveSpan`). The pixels stay in the stored footage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dubstage.common.v1 import common_pb2
+from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, learn_colours
+from gateway.dub.records import mouth_in_box
+from gateway.media.types import VideoInfo
+from services.common.array_types import Array, Float32, Float64, Int64
+from services.common.face.crops import HeadPose, head_to_box
+from services.common.wire.timeline import MOTION_RATE
+
+LIVE_SPAN: Final = "live_span"
+"""Kind of the blob that holds an actor's LiveSpan. People whom an earlier version enrolled have none."""
+MAX_FRAMES: Final = 3000
+"""Most frames of a span: two minutes at MOTION_RATE. Played forwards and backwards, the footage repeats after four."""
+MIN_FRAMES: Final = 5
+"""Fewest consecutive usable frames of the footage that a live stream can show."""
+_TOGETHER: Final = 250
+"""Face records that are read at once, 19 MB of render boxes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveSpan:
+    """A span of footage at MOTION_RATE, n frames.
+
+    Attributes:
+        frames: int64 [n], which frame of the footage is shown. Numbers never fall.
+        scale: float64 [n], of the head pose (HeadPose), as are the next two.
+        rotation: float64 [n, 3, 3].
+        translation: float64 [n, 3].
+        mouths: float32 [n, 59, 3], the footage's own mouth-area landmarks, head space.
+        colours: colours of the face in the span.
+    """
+
+    frames: Int64
+    scale: Float64
+    rotation: Float64
+    translation: Float64
+    mouths: Float32
+    colours: FaceColours
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def pose(self, place: int) -> HeadPose:
+        """Return the head pose of frame `place` of the span, 0 to n - 1."""
+        return HeadPose(float(self.scale[place]), self.rotation[place], self.translation[place])
+
+    def mouth(self, place: int) -> Float32:
+        """Return the mouth-area landmarks of frame `place` of the span, float32 [59, 2], box pixels."""
+        return head_to_box(self.mouths[place], self.pose(place))
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the span as named arrays."""
+        return {name: getattr(self, name) for name in _ARRAYS} | {"colours": self.colours.table}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Array]) -> LiveSpan:
+        """Return the span that `arrays` gave."""
+        return cls(**{name: arrays[name] for name in _ARRAYS}, colours=FaceColours(arrays["colours"]))
+
+
+_ARRAYS: Final = ("frames", "scale", "rotation", "translation", "mouths")
+
+
+def unbroken_spans(frames: Int64, reasons: Array, shot_cuts: Sequence[int] = ()) -> list[Int64]:
+    """Return the unbroken stretches of usable frames that have MIN_FRAMES, each as places in `frames`, int64.
+
+    Args:
+        frames: int64 [R], frames of the footage that show the person, ascending.
+        reasons: int [R], FrameReason of each.
+        shot_cuts: frames that begin a shot. A stretch ends there.
+    """
+    (usable,) = np.nonzero(reasons == common_pb2.FRAME_REASON_DUBBED)
+    found = frames[usable]
+    breaks = np.nonzero((np.diff(found) != 1) | np.isin(found[1:], np.array(shot_cuts, np.int64)))[0] + 1
+    return [run for run in np.split(usable, breaks) if len(run) >= MIN_FRAMES]
+
+
+def at_motion_rate(run: Int64, video: VideoInfo) -> Int64:
+    """Return, for each 1 / MOTION_RATE s of a stretch, the place of the frame that is nearest in time, at most MAX_FRAMES.
+
+    Footage at MOTION_RATE stays as it is. Other footage keeps its speed: frames are left out or repeated.
+
+    Args:
+        run: int64 [F], consecutive frames of the footage.
+    """
+    times = video.pts[run] - video.pts[run[0]]
+    frames_per_tick = MOTION_RATE * video.time_base
+    count = min(MAX_FRAMES, int(int(times[-1]) * frames_per_tick) + 1)
+    wanted = np.array([float(index / frames_per_tick) for index in range(count)])
+    # If two frames are equally near, the earlier one is taken.
+    return np.searchsorted((times[1:] + times[:-1]) / 2, wanted)
+
+
+def longest_span(
+    frames: Int64, reasons: Array, video: VideoInfo, read: Callable[[Int64], Array], shot_cuts: Sequence[int] = ()
+) -> LiveSpan | None:
+    """Return the longest unbroken stretch of usable frames at MOTION_RATE; None: no stretch has MIN_FRAMES.
+
+    Args:
+        frames: int64 [R], frames of the footage that show the person, ascending.
+        reasons: int [R], FrameReason of each.
+        video: the footage.
+        read: returns the FACE_RECORDs of places in `frames`.
+        shot_cuts: frames that begin a shot.
+    """
+    runs = unbroken_spans(frames, reasons, shot_cuts)
+    if not runs:
+        return None
+    places = max((run[at_motion_rate(frames[run], video)] for run in runs), key=len)
+    fields = ("scale", "rotation", "translation", "mouth")
+    parts: dict[str, list[Array]] = {name: [] for name in fields}
+    for begin in range(0, len(places), _TOGETHER):
+        faces = read(places[begin : begin + _TOGETHER])
+        for name in fields:
+            parts[name].append(faces[name].copy())
+    chosen = read(places[np.unique(np.linspace(0, len(places) - 1, LEARNED_FRAMES).round().astype(int))])
+    colours = learn_colours([face["pixels"] for face in chosen], [mouth_in_box(face) for face in chosen])
+    scale, rotation, translation, mouths = (np.concatenate(parts[name]) for name in fields)
+    return LiveSpan(frames[places], scale, rotation, translation, mouths, colours)

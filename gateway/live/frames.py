@@ -1,0 +1,331 @@
+"""The frames of a span of footage, ready for the mouths of live streams, in bounded memory.
+
+A thread decodes the footage in blocks, each shortly before a stream shows the block for the first time. Of a long span, each frame
+is then kept without loss in a file, so that streams can play the span backwards too: every frame is compressed by itself, so any
+frame is read as fast as any other.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, cast
+
+import av
+import cv2
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+
+from gateway.compositing.blend import paste_box
+from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
+from gateway.dub.face_records import cut_box
+from gateway.dub.live_span import LiveSpan
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.types import DecodedFrame, MediaInfo
+from services.common.array_types import Bool, Float32, UInt8
+from services.common.errors import DubstageError
+from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
+from services.common.face.crops import BOX_SIZE, HeadPose
+from services.common.files import translating_full_disk
+
+MAX_DECODED: Final = 75
+"""Most decoded frames in memory: three seconds, 200 MB at 1280 x 720. Shorter spans need no file."""
+MAX_FILE_BYTES: Final = 6_000_000_000
+"""Most bytes of the frames of a long span before compression. The file has 25 to 40 % of them."""
+BLOCK: Final = 25
+"""Frames that are decoded together, and how far ahead of a stream: a second."""
+_NEAR: Final = 50
+"""Frames of the footage that are decoded and left out rather than sought over."""
+_CODEC: Final[Literal["magicyuv"]] = "magicyuv"
+"""The fastest to decode of FFmpeg's lossless codecs that compress every frame by itself."""
+_PIXELS: Final = BOX_SIZE * BOX_SIZE
+_BOX_BYTES: Final = 3 * _PIXELS
+_HEAD_BYTES: Final = _BOX_BYTES + _PIXELS + _PIXELS // 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FootageFrame:
+    """A frame of the footage behind a live stream.
+
+    Attributes:
+        picture: uint8 [H, W, 3], RGB.
+        pose: head pose.
+        box: render box, uint8 [160, 160, 3], RGB.
+        mask: lower-face mask, uint8 [160, 160].
+        filmed: the footage's own mouth-area landmarks, float32 [59, 2], box pixels.
+        movable: pixels that may move and change, bool [160, 160] (FaceColours.movable).
+    """
+
+    picture: UInt8
+    pose: HeadPose
+    box: UInt8
+    mask: UInt8
+    filmed: Float32
+    movable: Bool
+
+    def moved(self, target: Float32) -> MovedFrame:
+        """Return the frame with its jaw under a new mouth.
+
+        Args:
+            target: float32 [59, 2], target mouth-area landmarks, box pixels.
+        """
+        move = move_jaw(self.filmed, target, self.mask, self.movable)
+        return MovedFrame(self, move, warp_footage(self.box, move.shift))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MovedFrame:
+    """A frame of the footage whose jaw has moved with a new mouth.
+
+    Attributes:
+        footage: the frame.
+        move: how the frame moves, and where the mouth shows.
+        background: render box after the move, uint8 [160, 160, 3], RGB.
+    """
+
+    footage: FootageFrame
+    move: JawMove
+    background: UInt8
+
+    def with_mouth(self, box: UInt8, mask: UInt8, light: Float32 | None = None) -> UInt8:
+        """Return the frame with a rendered box in it, uint8 [H, W, 3], RGB.
+
+        Args:
+            box: uint8 [160, 160, 3], RGB.
+            mask: uint8 [160, 160], weight of the box; 255 = 1.
+            light: float32 [160, 160], grey levels that are added to the box (StreamMarks); None: nothing is added.
+        """
+        footage, shown = self.footage, np.minimum(mask, self.move.mask)
+        return paste_box(footage.picture, footage.pose, box, self.background, shown, self.move.shift, light=light)
+
+
+def num_shown(span: LiveSpan, info: MediaInfo) -> int:
+    """Return how many frames of a span are shown: as many as MAX_FILE_BYTES hold, or MAX_DECODED."""
+    width, height = info.video.orientation.upright_size
+    return min(len(span), max(MAX_DECODED, MAX_FILE_BYTES // (3 * width * height)))
+
+
+class FootageFrames:
+    """The frames of a span. Any number of threads may ask for frames.
+
+    Args:
+        info: the footage, whose path stays readable while `video` is open.
+        video: the open file of the footage, which this object closes.
+        span: which frames.
+        geometry: of the person.
+    """
+
+    def __init__(self, info: MediaInfo, video: BinaryIO, span: LiveSpan, geometry: ActorGeometry) -> None:
+        self._span, self._geometry = span, geometry
+        self._source = _Source(info)
+        self._count = num_shown(span, info)
+        # Files without a name: a process that is killed leaves nothing of the person.
+        self._file = tempfile.TemporaryFile(buffering=0) if self._count > MAX_DECODED else None  # noqa: SIM115
+        self._codec = _LosslessCodec()
+        # By the place in the span: where the file has the frame, and the decoded frames. Of a long span, the decoded frames are
+        # those that no stream has shown yet.
+        self._kept: dict[int, range] = {}
+        self._decoded: OrderedDict[int, FootageFrame] = OrderedDict()
+        self._begun: set[int] = set()
+        self._failures: dict[int, Exception] = {}
+        self._changed = threading.Condition()
+        self._worker = ThreadPoolExecutor(1, "live-footage")
+        files = [file for file in (video, self._file) if file is not None]
+        weakref.finalize(self, _close, self._worker, files)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def num_decoded(self) -> int:
+        """Number of decoded frames in memory."""
+        return len(self._decoded)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file of frames, bytes."""
+        return os.fstat(self._file.fileno()).st_size if self._file is not None else 0
+
+    def prepare(self, place: int) -> None:
+        """Decode the block of a frame, unless that was done. Does not wait."""
+        with self._changed:
+            self._begin(place // BLOCK)
+
+    def frame(self, place: int) -> FootageFrame:
+        """Return frame `place` of the span. Waits until the frame is decoded.
+
+        Raises:
+            MediaUnsupportedError: the footage cannot be decoded.
+            StorageFullError: there is no space for the file of frames.
+        """
+        if (found := self._ready(place)) is not None:
+            return found
+        where = self._kept[place]
+        box, mask, movable = _split(self._read(where[:_HEAD_BYTES]))
+        return self._framed(place, self._codec.decoded(self._read(where[_HEAD_BYTES:])), box, mask, movable)
+
+    def box(self, place: int) -> UInt8:
+        """Return the render box of frame `place`, uint8 [160, 160, 3], RGB. Waits and raises as `frame`."""
+        if (found := self._ready(place, only_look=True)) is not None:
+            return found.box
+        return _split(self._read(self._kept[place][:_HEAD_BYTES]))[0]
+
+    def _ready(self, place: int, *, only_look: bool = False) -> FootageFrame | None:
+        """Wait for a frame, and return it; None: the file has the frame. A frame that the file will have leaves the memory."""
+        with self._changed:
+            while place not in self._decoded and place not in self._kept:
+                # The next call tries again.
+                if (failure := self._failures.pop(place // BLOCK, None)) is not None:
+                    raise failure
+                self._begin(place // BLOCK)
+                self._changed.wait()
+            if self._file is not None and not only_look:
+                return self._decoded.pop(place, None)
+            return self._decoded.get(place)
+
+    def _begin(self, block: int) -> None:
+        if block not in self._begun:
+            self._begun.add(block)
+            self._worker.submit(self._fill, block)
+
+    def _fill(self, block: int) -> None:
+        try:
+            for place in range(block * BLOCK, min((block + 1) * BLOCK, self._count)):
+                if place not in self._kept:
+                    self._make(place)
+        except Exception as failure:
+            with self._changed:
+                self._begun.discard(block)
+                self._failures[block] = failure
+                self._changed.notify_all()
+
+    def _make(self, place: int) -> None:
+        picture, pose = self._source.picture(int(self._span.frames[place])), self._span.pose(place)
+        box, mask = cut_box(picture, pose), lower_face_mask(self._geometry, pose)
+        frame = self._framed(place, picture, box, mask, self._span.colours.movable(box, self._span.mouth(place)))
+        with self._changed:
+            self._decoded[place] = frame
+            if len(self._decoded) > MAX_DECODED:
+                self._decoded.popitem(last=False)
+            self._changed.notify_all()
+        if self._file is not None:
+            where = self._append(_joined(frame) + self._codec.encoded(picture))
+            with self._changed:
+                self._kept[place] = where
+                self._changed.notify_all()
+
+    def _framed(self, place: int, picture: UInt8, box: UInt8, mask: UInt8, movable: Bool) -> FootageFrame:
+        return FootageFrame(picture, self._span.pose(place), box, mask, self._span.mouth(place), movable)
+
+    def _append(self, data: bytes) -> range:
+        assert self._file is not None
+        folder = Path(tempfile.gettempdir())
+        begin = os.lseek(self._file.fileno(), 0, os.SEEK_END)
+        with translating_full_disk(f"no space left in {folder} for the footage of a live stream: free some", folder):
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._file.fileno(), data[written:], begin + written)
+        return range(begin, begin + len(data))
+
+    def _read(self, where: range) -> bytes:
+        assert self._file is not None
+        return os.pread(self._file.fileno(), len(where), where.start)
+
+
+def _close(worker: ThreadPoolExecutor, files: list[BinaryIO]) -> None:
+    worker.shutdown(wait=False, cancel_futures=True)
+    for file in files:
+        file.close()
+
+
+def _joined(frame: FootageFrame) -> bytes:
+    return frame.box.tobytes() + frame.mask.tobytes() + np.packbits(frame.movable).tobytes()
+
+
+def _split(head: bytes) -> tuple[UInt8, UInt8, Bool]:
+    box = np.frombuffer(head, np.uint8, _BOX_BYTES).reshape(BOX_SIZE, BOX_SIZE, 3)
+    mask = np.frombuffer(head, np.uint8, _PIXELS, _BOX_BYTES).reshape(BOX_SIZE, BOX_SIZE)
+    movable = np.unpackbits(np.frombuffer(head, np.uint8, -1, _BOX_BYTES + _PIXELS))
+    return box, mask, movable.reshape(BOX_SIZE, BOX_SIZE).astype(np.bool_)
+
+
+class _Source:
+    """Pictures of the footage by their number, fast in ascending order. For one thread at a time."""
+
+    def __init__(self, info: MediaInfo) -> None:
+        self._reader, self._num_frames = VideoReader(info), info.video.num_frames
+        self._frames: Iterator[DecodedFrame] | None = None
+        self._next = 0
+        self._last: tuple[int, UInt8] | None = None
+
+    def picture(self, number: int) -> UInt8:
+        """Return frame `number`, uint8 [H, W, 3], RGB."""
+        if self._last is not None and self._last[0] == number:
+            return self._last[1]
+        try:
+            if self._frames is None or not self._next <= number <= self._next + _NEAR:
+                self._frames = self._reader.frames_from(number, self._num_frames)
+            found = next(frame for frame in self._frames if frame.index == number)
+        except DubstageError:
+            self._frames = None
+            raise
+        self._next = number + 1
+        picture = to_rgb(found)
+        self._last = number, picture
+        return picture
+
+
+class _LosslessCodec:
+    """Compression of single pictures of one size. One thread encodes, any number of threads decode."""
+
+    def __init__(self) -> None:
+        self._encoder: VideoCodecContext | None = None
+        self._decoders: list[VideoCodecContext] = []
+        self._count = 0
+
+    def encoded(self, picture: UInt8) -> bytes:
+        """Return a picture, uint8 [H, W, 3], in compressed form."""
+        height, width = picture.shape[:2]
+        if self._encoder is None:
+            self._encoder = _context("w", width, height)
+        frame = av.VideoFrame(width, height, "gbrp")
+        red, green, blue = cv2.split(picture)
+        for plane, values in zip(frame.planes, (green, blue, red), strict=True):
+            np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values
+        frame.pts, frame.time_base = self._count, self._encoder.time_base
+        self._count += 1
+        (packet,) = self._encoder.encode(frame)
+        return bytes(packet)
+
+    def decoded(self, data: bytes) -> UInt8:
+        """Return the picture that `encoded` gave, uint8 [H, W, 3]."""
+        assert self._encoder is not None
+        # A decoder serves one thread at a time. Taking from a list and adding to it is safe in threads.
+        try:
+            decoder = self._decoders.pop()
+        except IndexError:
+            decoder = _context("r", self._encoder.width, self._encoder.height)
+        (frame,) = decoder.decode(av.Packet(data))
+        self._decoders.append(decoder)
+        green, blue, red = (
+            np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+            for plane in frame.planes
+        )
+        return np.asarray(cv2.merge([red, green, blue]), np.uint8)
+
+
+def _context(mode: Literal["r", "w"], width: int, height: int) -> VideoCodecContext:
+    context = av.CodecContext.create(_CODEC, mode)
+    context.width, context.height, context.pix_fmt = width, height, "gbrp"
+    context.thread_count = 1
+    if mode == "w":
+        context.time_base = Fraction(1, 25)
+    return context
