@@ -39,6 +39,7 @@ from gateway.dub.motion_clip import (
     still_row,
 )
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
+from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.speech import AlignedSpeech, SpeechExtent, extract_features, motion_frames_for
 from gateway.dub.workspace import Workspace
 from gateway.media.sound import SoundReader, Speech
@@ -257,8 +258,10 @@ class FootageAnalysis:
             rows = first = still_row(self.workspace.faces, self.rows)
         else:
             faces, seconds = self.workspace.faces, self.seconds
-            rows = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames)
-            first = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames, most_s=FEW_SECONDS)
+            # The index says more than the records: nothing is learned from a mouth behind a static thing.
+            shown = np.where(self.index.reason[self.rows] == common_pb2.FRAME_REASON_DUBBED, self.rows, -1)
+            rows = await asyncio.to_thread(enrolment_rows, faces, shown, seconds, frames)
+            first = await asyncio.to_thread(enrolment_rows, faces, shown, seconds, frames, most_s=FEW_SECONDS)
         clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
         spoken: AlignedSpeech | None = None
@@ -372,7 +375,8 @@ class FootageAnalysis:
     def _seen(self, rows: list[int]) -> TrackedPerson:
         """Return the frames for a bank that is made from face records."""
         chosen = bank_rows(self.workspace.faces, rows, self.seconds)
-        return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames)
+        looks = ShotLooks(self.workspace.faces, self.rows, self.index.free_frames(self.rows), self.index.shot_cuts)
+        return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames, looks)
 
     def _around(self, frames: range) -> range:
         """Return the frames and, if they are too few to tell who speaks, the frames around them."""

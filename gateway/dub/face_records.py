@@ -157,6 +157,7 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
         size=table[:, 6:8].astype(np.float32),
         with_hands=np.flatnonzero(table[:, 8]).astype(np.int64),
     )
+    index = replace(index, reason=_reasons_behind_static(faces, index))
     return replace(index, partly_covered=_partly_covered(faces, index))
 
 
@@ -165,6 +166,20 @@ _MOST_COVERED: Final = 0.6
 to .58 covered."""
 _SHORTEST: Final = 5
 """Frames of the shortest stretch of replaced mouths between frames that pass through. Shorter ones would only fade in and out."""
+
+
+def _reasons_behind_static(faces: RecordFile, index: FaceIndex) -> Int32:
+    """Return the reasons of all records. A mouth behind a static thing is covered, which the face stage does not tell."""
+    reason = index.reason.copy()
+    for face_id in np.unique(index.face_id).tolist():
+        rows = index.rows_of(face_id)
+        looks = ShotLooks(faces, rows, index.free_frames(rows), index.shot_cuts)
+        (frames,) = np.nonzero((rows >= 0) & (index.reason[rows] == common_pb2.FRAME_REASON_DUBBED) & looks.behind_static())
+        for row in rows[frames].tolist():
+            (cover,) = looks.covers(faces.read_rows([row]))
+            if cover is not None and cover.mouth_share > _MOST_COVERED:
+                reason[row] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+    return reason
 
 
 def _partly_covered(faces: RecordFile, index: FaceIndex) -> Int64:

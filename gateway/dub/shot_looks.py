@@ -1,21 +1,29 @@
-"""Looks of one face in each shot of a video: colours, and the free face. Learned when a frame of the shot is first asked for."""
+"""Looks of one face in each shot of a video: colours, the free face, and what stands before the face through the shot.
+
+They are learned when a frame of the shot is first asked for.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from gateway.compositing.cover import LOOK_FRAMES, Cover, FaceLooks, find_cover, learn_looks
+from dubstage.common.v1 import common_pb2
+from gateway.compositing.cover import LOOK_FRAMES, Cover, FaceLooks, cover_of, find_cover, learn_looks
 from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, learn_colours
+from gateway.compositing.static_cover import STATIC_FRAMES, FaceBehind, StaticCover, find_static_cover
 from gateway.dub.records import RecordFile, mouth_in_box, pose_of
-from services.common.array_types import Array, Bool, Float32, Int64
+from services.common.array_types import Array, Bool, Float32, Int64, UInt8
 from services.common.face.crops import BOX_SIZE, head_template, head_to_box
 from services.common.face.landmarks import MOUTH_AREA
 
 _SHOTS: Final = 8
 """Shots whose looks are kept: more than the windows in work can show at once, as a rule."""
+_MEASURED: Final = (common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_OCCLUDED_MOUTH)
+"""Reasons of frames whose head pose is good."""
 
 
 class ShotLooks:
@@ -33,6 +41,7 @@ class ShotLooks:
         self._edges = np.unique([0, *shot_cuts, len(rows)])
         self._colours: dict[int, FaceColours] = {}
         self._looks: dict[int, tuple[FaceLooks, Float32]] = {}
+        self._static: dict[int, StaticCover | None] = {}
 
     def movable(self, records: Array) -> Bool:
         """Return the pixels that may move and change, bool [N, 160, 160].
@@ -53,13 +62,33 @@ class ShotLooks:
         """
         return [self._cover(record) for record in records]
 
+    def behind_static(self) -> Bool:
+        """Return the frames of the shots in which a static thing stands before the face, bool [T]."""
+        found = np.zeros(len(self._rows), np.bool_)
+        for shot, (begin, end) in enumerate(itertools.pairwise(self._edges.tolist())):
+            found[begin:end] = self._static_of(shot) is not None
+        return found
+
+    def behind(self, record: Any) -> FaceBehind | None:
+        """Return the face behind a static thing in the frame of one FACE_RECORD; None: no static thing covers the face."""
+        static = self._static_of(self._shot(record))
+        return None if static is None else static.behind(record["pixels"], pose_of(record))
+
     def _cover(self, record: Any) -> Cover | None:
-        if self._free[int(record["frame"])]:
+        static = self._thing_in(record)
+        if self._free[int(record["frame"])] and static is None:
             return None
         looks, mouth = self._looks_of(self._shot(record))
         # The tracker guesses the place of a covered mouth. The head pose says it better.
         box_mouth = head_to_box(mouth, pose_of(record))
-        return find_cover(looks, record["pixels"], hands_of(record), box_mouth, float(record["covered_share"]))
+        if self._free[int(record["frame"])]:
+            return cover_of(static, box_mouth)
+        return find_cover(looks, record["pixels"], hands_of(record), box_mouth, float(record["covered_share"]), static)
+
+    def _thing_in(self, record: Any) -> UInt8 | None:
+        """Return 1 where a static thing covers the box of a record, uint8 [160, 160]; None: nowhere."""
+        static = self._static_of(self._shot(record))
+        return None if static is None else static.in_box(record["pixels"], pose_of(record))
 
     def _shot(self, record: Any) -> int:
         return int(np.searchsorted(self._edges, int(record["frame"]), side="right")) - 1
@@ -68,7 +97,12 @@ class ShotLooks:
         colours = self._colours.get(shot)
         if colours is None:
             records = self._learned_from(shot, LEARNED_FRAMES)
-            colours = learn_colours(list(records["pixels"]), [mouth_in_box(record) for record in records])
+            things = [self._thing_in(record) for record in records]
+            covered = [
+                None if thing is None else cover_of(thing, mouth_in_box(record)).pixels
+                for thing, record in zip(things, records, strict=True)
+            ]
+            colours = learn_colours(list(records["pixels"]), [mouth_in_box(record) for record in records], covered)
             _keep(self._colours, shot, colours)
         return colours
 
@@ -83,12 +117,21 @@ class ShotLooks:
             _keep(self._looks, shot, found)
         return found
 
-    def _learned_from(self, shot: int, most: int) -> Array:
-        """Return at most `most` records of free frames of a shot, evenly spread."""
+    def _static_of(self, shot: int) -> StaticCover | None:
+        if shot not in self._static:
+            records = self._learned_from(shot, STATIC_FRAMES, self._rows >= 0)
+            records = records[np.isin(records["reason"], _MEASURED)]
+            mouth = records["mouth"].mean(axis=0) if len(records) else head_template()[list(MOUTH_AREA)]
+            found = find_static_cover(list(records["pixels"]), [pose_of(record) for record in records], mouth)
+            _keep(self._static, shot, found)
+        return self._static[shot]
+
+    def _learned_from(self, shot: int, most: int, chosen: Bool | None = None) -> Array:
+        """Return at most `most` records of chosen frames of a shot, bool [T], evenly spread; None: of free frames."""
         begin, end = self._edges[shot : shot + 2]
-        frames = begin + np.flatnonzero(self._free[begin:end])
-        chosen = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))] if len(frames) else frames
-        return self._faces.read_rows(self._rows[chosen].tolist())
+        frames = begin + np.flatnonzero((self._free if chosen is None else chosen)[begin:end])
+        spread = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))] if len(frames) else frames
+        return self._faces.read_rows(self._rows[spread].tolist())
 
 
 T = TypeVar("T")
