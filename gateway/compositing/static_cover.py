@@ -58,6 +58,8 @@ _BOX: Final = (BOX_SIZE, BOX_SIZE)
 _SMALL: Final = (BOX_SIZE // 2, BOX_SIZE // 2)
 """Size of the pictures that are compared."""
 _SMALL_FROM_BOX: Final = np.array([[0.5, 0.0, -0.25], [0.0, 0.5, -0.25]])
+_NEAR: Final = np.ones((17, 17), np.uint8)
+_COLOUR_STEP: Final = 12
 _ROUNDS: Final = 3
 _SPECKS: Final = np.ones((3, 3), np.uint8)
 _PASSES: Final = 2
@@ -123,11 +125,8 @@ class StaticCover:
         off = cv2.absdiff(cv2.cvtColor(box, cv2.COLOR_RGB2Lab), looks).max(axis=-1)
         return thing if float((off[thing > 0] <= _CAP).mean()) >= _STAYS else None
 
-    def behind(self, box: UInt8, pose: HeadPose) -> FaceBehind | None:
-        """Return the face behind the thing in a frame; None: as `in_box`, which has the arguments."""
-        thing = self.in_box(box, pose)
-        if thing is None:
-            return None
+    def behind(self, thing: UInt8) -> FaceBehind:
+        """Return the face behind the thing in a frame, where the thing is as `in_box` returned."""
         return FaceBehind(self.face, np.asarray(cv2.blur(cv2.dilate(thing, _WIDE_RIM).astype(np.float32), _FADE), np.float32))
 
 
@@ -163,6 +162,7 @@ def find_static_cover(boxes: Sequence[UInt8], poses: Sequence[HeadPose], mouth: 
     rests = np.sum([there & (off <= _RESTS) for there, off in zip(seen, by_picture, strict=True)], axis=0)
     shown, before = seen.sum(axis=0), face.sum(axis=0)
     static, inside = (shown > 0) & (rests >= _OFTEN * shown), before >= _BEFORE * len(boxes)
+    near = cv2.dilate(inside.astype(np.uint8), _NEAR) > 0
     own: Bool | None = None
     thing: UInt8 | None = None
     for _ in range(_PASSES):
@@ -180,7 +180,9 @@ def find_static_cover(boxes: Sequence[UInt8], poses: Sequence[HeadPose], mouth: 
             own = colours.shades(cv2.cvtColor(still, cv2.COLOR_Lab2RGB))
         known &= ~own
         moves = (shown > 0) & ~static | inside & (gain < -_EVIDENCE)
-        thing = _judged(_cut_out(still, known, moves, shown > 0), known, inside) if known.sum() >= _LEAST_PX else None
+        if known.sum() < _LEAST_PX:
+            return None
+        thing = _judged(_cut_out(still, known, static & ~own & near, moves | (shown == 0)), known, inside)
         if thing is None:
             return None
     assert thing is not None
@@ -229,11 +231,22 @@ def _median(pictures: UInt8, seen: Bool) -> UInt8:
     return np.ascontiguousarray(np.take_along_axis(ordered, middle[None, :, :, None], axis=0)[0])
 
 
-def _cut_out(still: UInt8, known: Bool, moves: Bool, seen: Bool) -> UInt8:
-    """Return 1 in a static thing, uint8 [H, W]."""
-    marks = np.where(moves | ~seen, cv2.GC_BGD, cv2.GC_PR_BGD).astype(np.uint8)
-    marks[cv2.dilate(known.astype(np.uint8), _AROUND) > 0] = cv2.GC_PR_FGD
-    marks[moves] = cv2.GC_BGD
+def _cut_out(still: UInt8, known: Bool, unknown: Bool, other: Bool) -> UInt8:
+    """Return 1 in a static thing, uint8 [H, W].
+
+    Args:
+        still: uint8 [H, W, 3], CIE Lab.
+        known: bool [H, W], pixels of the thing.
+        unknown: bool [H, W], pixels that may be of the thing, if they have its colours.
+        other: bool [H, W], pixels that are not of the thing.
+    """
+    colours = still.astype(np.int32) // _COLOUR_STEP
+    numbers = (colours[..., 0] * _UNSEEN + colours[..., 1]) * _UNSEEN + colours[..., 2]
+    alike = cv2.dilate(known.astype(np.uint8), _AROUND) > 0
+    alike |= unknown & np.isin(numbers, np.unique(numbers[known]))
+    marks = np.full(known.shape, cv2.GC_PR_BGD, np.uint8)
+    marks[alike] = cv2.GC_PR_FGD
+    marks[other] = cv2.GC_BGD
     marks[known] = cv2.GC_FGD
     cv2.setRNGSeed(0)
     cv2.grabCut(still, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)

@@ -24,6 +24,10 @@ _SHOTS: Final = 8
 """Shots whose looks are kept: more than the windows in work can show at once, as a rule."""
 _MEASURED: Final = (common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_OCCLUDED_MOUTH)
 """Reasons of frames whose head pose is good."""
+_PART_FRAMES: Final = 500
+"""Frames of a part of a shot, about, in which static things are looked for."""
+_NEAREST: Final = 3
+"""Parts of a shot, the nearest ones, whose static things are compared with a frame."""
 
 
 class ShotLooks:
@@ -41,7 +45,7 @@ class ShotLooks:
         self._edges = np.unique([0, *shot_cuts, len(rows)])
         self._colours: dict[int, FaceColours] = {}
         self._looks: dict[int, tuple[FaceLooks, Float32]] = {}
-        self._static: dict[int, StaticCover | None] = {}
+        self._static: dict[int, list[tuple[int, StaticCover]]] = {}
 
     def movable(self, records: Array) -> Bool:
         """Return the pixels that may move and change, bool [N, 160, 160].
@@ -66,29 +70,34 @@ class ShotLooks:
         """Return the frames of the shots in which a static thing stands before the face, bool [T]."""
         found = np.zeros(len(self._rows), np.bool_)
         for shot, (begin, end) in enumerate(itertools.pairwise(self._edges.tolist())):
-            found[begin:end] = self._static_of(shot) is not None
+            found[begin:end] = bool(self._static_of(shot))
         return found
 
     def behind(self, record: Any) -> FaceBehind | None:
         """Return the face behind a static thing in the frame of one FACE_RECORD; None: no static thing covers the face."""
-        static = self._static_of(self._shot(record))
-        return None if static is None else static.behind(record["pixels"], pose_of(record))
+        found = self._static_in(record)
+        return None if found is None else found[0].behind(found[1])
 
     def _cover(self, record: Any) -> Cover | None:
-        static = self._thing_in(record)
-        if self._free[int(record["frame"])] and static is None:
+        free, static = self._free[int(record["frame"])], self._static_in(record)
+        if free and static is None:
             return None
         looks, mouth = self._looks_of(self._shot(record))
         # The tracker guesses the place of a covered mouth. The head pose says it better.
         box_mouth = head_to_box(mouth, pose_of(record))
-        if self._free[int(record["frame"])]:
-            return cover_of(static, box_mouth)
-        return find_cover(looks, record["pixels"], hands_of(record), box_mouth, float(record["covered_share"]), static)
+        thing = None if static is None else static[1]
+        if free and thing is not None:
+            return cover_of(thing, box_mouth)
+        return find_cover(looks, record["pixels"], hands_of(record), box_mouth, float(record["covered_share"]), thing)
 
-    def _thing_in(self, record: Any) -> UInt8 | None:
-        """Return 1 where a static thing covers the box of a record, uint8 [160, 160]; None: nowhere."""
-        static = self._static_of(self._shot(record))
-        return None if static is None else static.in_box(record["pixels"], pose_of(record))
+    def _static_in(self, record: Any) -> tuple[StaticCover, UInt8] | None:
+        """Return the static thing before the face of a record, and where it covers the box (StaticCover.in_box); None: none does."""
+        found, frame = self._static_of(self._shot(record)), int(record["frame"])
+        for _, static in sorted(found, key=lambda middle: abs(middle[0] - frame))[:_NEAREST]:
+            thing = static.in_box(record["pixels"], pose_of(record))
+            if thing is not None:
+                return static, thing
+        return None
 
     def _shot(self, record: Any) -> int:
         return int(np.searchsorted(self._edges, int(record["frame"]), side="right")) - 1
@@ -97,12 +106,12 @@ class ShotLooks:
         colours = self._colours.get(shot)
         if colours is None:
             records = self._learned_from(shot, LEARNED_FRAMES)
-            things = [self._thing_in(record) for record in records]
+            mouths = [mouth_in_box(record) for record in records]
+            static = [self._static_in(record) for record in records]
             covered = [
-                None if thing is None else cover_of(thing, mouth_in_box(record)).pixels
-                for thing, record in zip(things, records, strict=True)
+                None if found is None else cover_of(found[1], mouth).pixels for found, mouth in zip(static, mouths, strict=True)
             ]
-            colours = learn_colours(list(records["pixels"]), [mouth_in_box(record) for record in records], covered)
+            colours = learn_colours(list(records["pixels"]), mouths, covered)
             _keep(self._colours, shot, colours)
         return colours
 
@@ -117,21 +126,41 @@ class ShotLooks:
             _keep(self._looks, shot, found)
         return found
 
-    def _static_of(self, shot: int) -> StaticCover | None:
-        if shot not in self._static:
-            records = self._learned_from(shot, STATIC_FRAMES, self._rows >= 0)
-            records = records[np.isin(records["reason"], _MEASURED)]
-            mouth = records["mouth"].mean(axis=0) if len(records) else head_template()[list(MOUTH_AREA)]
-            found = find_static_cover(list(records["pixels"]), [pose_of(record) for record in records], mouth)
-            _keep(self._static, shot, found)
-        return self._static[shot]
+    def _static_of(self, shot: int) -> list[tuple[int, StaticCover]]:
+        """Return the static things of the parts of a shot, with the middle frames of the parts.
 
-    def _learned_from(self, shot: int, most: int, chosen: Bool | None = None) -> Array:
-        """Return at most `most` records of chosen frames of a shot, bool [T], evenly spread; None: of free frames."""
+        A microphone moves now and then, and the camera a little. Where the head rests in one part, the parts beside it tell.
+        """
+        found = self._static.get(shot)
+        if found is None:
+            begin, end = self._edges[shot : shot + 2].tolist()
+            edges = np.linspace(begin, end, max(1, round((end - begin) / _PART_FRAMES)) + 1).round().astype(int).tolist()
+            found = [
+                (sum(part) // 2, static)
+                for part in itertools.pairwise(edges)
+                if (static := self._static_between(*part)) is not None
+            ]
+            _keep(self._static, shot, found)
+        return found
+
+    def _static_between(self, begin: int, end: int) -> StaticCover | None:
+        records = self._spread(begin, end, self._rows >= 0, STATIC_FRAMES)
+        records = records[np.isin(records["reason"], _MEASURED)]
+        if not len(records):
+            return None
+        return find_static_cover(list(records["pixels"]), [pose_of(record) for record in records], records["mouth"].mean(axis=0))
+
+    def _learned_from(self, shot: int, most: int) -> Array:
+        """Return at most `most` records of free frames of a shot, evenly spread."""
         begin, end = self._edges[shot : shot + 2]
-        frames = begin + np.flatnonzero((self._free if chosen is None else chosen)[begin:end])
-        spread = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))] if len(frames) else frames
-        return self._faces.read_rows(self._rows[spread].tolist())
+        return self._spread(begin, end, self._free, most)
+
+    def _spread(self, begin: int, end: int, chosen: Bool, most: int) -> Array:
+        """Return at most `most` records of the chosen frames, bool [T], from `begin` to `end` - 1, evenly spread."""
+        frames = begin + np.flatnonzero(chosen[begin:end])
+        if len(frames):
+            frames = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
+        return self._faces.read_rows(self._rows[frames].tolist())
 
 
 T = TypeVar("T")
