@@ -144,10 +144,12 @@ class Cover:
     Attributes:
         pixels: bool [160, 160], pixels of the render box that keep the samples of the footage.
         mouth_share: share of the mouth that is covered, 0 to 1.
+        face_share: share of the lower face that `pixels` cover, 0 to 1.
     """
 
     pixels: Bool
     mouth_share: float
+    face_share: float
 
 
 def cover_of(covered: UInt8, mouth: Float32) -> Cover:
@@ -157,9 +159,21 @@ def cover_of(covered: UInt8, mouth: Float32) -> Cover:
         covered: uint8 [160, 160], 1 where something covers the face.
         mouth: float32 [59, 2], mouth-area landmarks of the person's mean mouth in the pose of the frame, box pixels.
     """
-    lips = np.zeros_like(covered)
+    lips, pixels = np.zeros_like(covered), cv2.dilate(covered, _RIM) > 0
     cv2.fillConvexPoly(lips, cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)]).astype(np.int32)), (1,))
-    return Cover(cv2.dilate(covered, _RIM) > 0, float(covered[lips > 0].mean()) if lips.any() else 1.0)
+    inside = _lower_face(mouth) > 0
+    return Cover(
+        pixels,
+        mouth_share=float(covered[lips > 0].mean()) if lips.any() else 1.0,
+        face_share=float(pixels[inside].mean()) if inside.any() else 1.0,
+    )
+
+
+def _lower_face(mouth: Float32) -> UInt8:
+    """Return 1 in the face that a dub may change, uint8 [160, 160]."""
+    within = np.asarray(cv2.erode(inside_jaw(mouth), _EDGE), np.uint8)
+    within[:_TOP] = 0
+    return within
 
 
 def find_cover(
@@ -182,8 +196,7 @@ def find_cover(
     hand = known.any()
     if static is not None:
         known |= static
-    within = np.asarray(cv2.erode(face, _EDGE), np.uint8)
-    within[:_TOP] = 0
+    within = _lower_face(mouth)
     _, regions = cv2.connectedComponents(looks.foreign(box), connectivity=8)
     # The neck below the face moves too. Other regions are changes of what is beside and behind the face.
     before = np.setdiff1d(np.unique(regions[np.maximum.accumulate(within, axis=0) > 0]), [0])
@@ -196,4 +209,4 @@ def find_cover(
     cover = cover_of(covered, mouth)
     if not hand and looks.new_edges(box, np.asarray(within * ~cover.pixels, np.uint8)) > _MOST_EDGES:
         return None
-    return cover if float(cover.pixels[within > 0].mean()) >= _FOUND * share else None
+    return cover if cover.face_share >= _FOUND * share else None

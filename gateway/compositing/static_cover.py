@@ -6,7 +6,7 @@ face with the second median only. Surfaces without structure agree with both. So
 Kolmogorov and Blake 2004) from the first median, with the pixels that agree with one median only as what is known.
 
 A static thing is a cover if most of its outline inside the face rests in the picture, if the thing reaches beyond the face, and if
-its colours are not shades of the face. The outlines of beards, lips and glasses move with the head; a shadow has a shade of the face.
+its colours are not shades of the face. Outlines of beards, lips and glasses move with the head; a shadow is a shade of the face.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STATIC_FRAMES: Final = 32
 _LEAST_FRAMES: Final = 16
 """Fewest frames that tell a static thing from a face."""
 _LARGEST: Final = 2 * BOX_SIZE
-"""Longest side of the part of the picture in which the render boxes of a shot lie, box pixels. With a longer way, the face is behind
+"""Longest side of the part of the picture in which the boxes lie, pixels of small boxes. With a longer way, the face is behind
 no static thing for long."""
 _UNSEEN: Final = 255
 """Value of pixels outside a box. Values of boxes are at most 254."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -257,11 +258,9 @@ class FootageAnalysis:
         if self.method.takes_still and is_still(self.info):
             rows = first = still_row(self.workspace.faces, self.rows)
         else:
-            faces, seconds = self.workspace.faces, self.seconds
-            # The index says more than the records: nothing is learned from a mouth behind a static thing.
-            shown = np.where(self.index.reason[self.rows] == common_pb2.FRAME_REASON_DUBBED, self.rows, -1)
-            rows = await asyncio.to_thread(enrolment_rows, faces, shown, seconds, frames)
-            first = await asyncio.to_thread(enrolment_rows, faces, shown, seconds, frames, most_s=FEW_SECONDS)
+            usable = partial(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames, reason=self.index.reason)
+            rows = await asyncio.to_thread(usable)
+            first = await asyncio.to_thread(usable, most_s=FEW_SECONDS)
         clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
         spoken: AlignedSpeech | None = None
@@ -388,7 +387,8 @@ class FootageAnalysis:
         """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
         sound, faces = await self.extract_sound(whole=frames is not None), self.workspace.faces
         try:
-            rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, frames, most_s=FEW_SECONDS)
+            shown, reason = self.index.rows_of(face_id), self.index.reason
+            rows = enrolment_rows(faces, shown, self.seconds, frames, most_s=FEW_SECONDS, reason=reason)
         except NoUsableFootageError:
             return float("-inf")
         clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)

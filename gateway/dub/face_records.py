@@ -19,7 +19,7 @@ from dubstage.face.v1 import face_pb2
 from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
-from gateway.dub.shot_looks import ShotLooks
+from gateway.dub.shot_looks import ShotLooks, hands_of
 from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame
@@ -169,16 +169,24 @@ _SHORTEST: Final = 5
 
 
 def _reasons_behind_static(faces: RecordFile, index: FaceIndex) -> Int32:
-    """Return the reasons of all records. A mouth behind a static thing is covered, which the face stage does not tell."""
+    """Return the reasons of all records. The face stage knows no static things: it overlooks them, or it takes a face that moves
+    behind them for a face that something comes before."""
     reason = index.reason.copy()
     for face_id in np.unique(index.face_id).tolist():
         rows = index.rows_of(face_id)
         looks = ShotLooks(faces, rows, index.free_frames(rows), index.shot_cuts)
-        (frames,) = np.nonzero((rows >= 0) & (index.reason[rows] == common_pb2.FRAME_REASON_DUBBED) & looks.behind_static())
-        for row in rows[frames].tolist():
-            (cover,) = looks.covers(faces.read_rows([row]))
-            if cover is not None and cover.mouth_share > _MOST_COVERED:
+        measured = (rows >= 0) & np.isin(
+            index.reason[rows], (common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_OCCLUDED_MOUTH)
+        )
+        for row in rows[measured & looks.with_static()].tolist():
+            (record,) = faces.read_rows([row])
+            cover = looks.behind_static(record)
+            if cover is None:
+                continue
+            if cover.mouth_share > _MOST_COVERED:
                 reason[row] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+            elif cover.face_share >= record["covered_share"] and not len(hands_of(record)):
+                reason[row] = common_pb2.FRAME_REASON_DUBBED
     return reason
 
 

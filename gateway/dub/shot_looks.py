@@ -66,12 +66,17 @@ class ShotLooks:
         """
         return [self._cover(record) for record in records]
 
-    def behind_static(self) -> Bool:
+    def with_static(self) -> Bool:
         """Return the frames of the shots in which a static thing stands before the face, bool [T]."""
         found = np.zeros(len(self._rows), np.bool_)
         for shot, (begin, end) in enumerate(itertools.pairwise(self._edges.tolist())):
             found[begin:end] = bool(self._static_of(shot))
         return found
+
+    def behind_static(self, record: Any) -> Cover | None:
+        """Return how a static thing covers the face of one FACE_RECORD; None: no static thing covers the face."""
+        static = self._static_in(record)
+        return None if static is None else cover_of(static[1], self._usual_mouth(record))
 
     def behind(self, record: Any) -> FaceBehind | None:
         """Return the face behind a static thing in the frame of one FACE_RECORD; None: no static thing covers the face."""
@@ -79,19 +84,23 @@ class ShotLooks:
         return None if found is None else found[0].behind(found[1])
 
     def _cover(self, record: Any) -> Cover | None:
-        free, static = self._free[int(record["frame"])], self._static_in(record)
-        if free and static is None:
-            return None
-        looks, mouth = self._looks_of(self._shot(record))
-        # The tracker guesses the place of a covered mouth. The head pose says it better.
-        box_mouth = head_to_box(mouth, pose_of(record))
+        if self._free[int(record["frame"])]:
+            return self.behind_static(record)
+        looks, _ = self._looks_of(self._shot(record))
+        static, share = self._static_in(record), float(record["covered_share"])
         thing = None if static is None else static[1]
-        if free and thing is not None:
-            return cover_of(thing, box_mouth)
-        return find_cover(looks, record["pixels"], hands_of(record), box_mouth, float(record["covered_share"]), thing)
+        return find_cover(looks, record["pixels"], hands_of(record), self._usual_mouth(record), share, thing)
+
+    def _usual_mouth(self, record: Any) -> Float32:
+        """Return the mean mouth in the pose of a record, float32 [59, 2], box pixels.
+
+        The tracker guesses the place of a covered mouth. The head pose says it better.
+        """
+        _, mouth = self._looks_of(self._shot(record))
+        return head_to_box(mouth, pose_of(record))
 
     def _static_in(self, record: Any) -> tuple[StaticCover, UInt8] | None:
-        """Return the static thing before the face of a record, and where it covers the box (StaticCover.in_box); None: none does."""
+        """Return the static thing before the face of a record, and where the thing is (StaticCover.in_box); None: there is none."""
         found, frame = self._static_of(self._shot(record)), int(record["frame"])
         for _, static in sorted(found, key=lambda middle: abs(middle[0] - frame))[:_NEAREST]:
             thing = static.in_box(record["pixels"], pose_of(record))

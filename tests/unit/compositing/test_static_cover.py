@@ -88,7 +88,7 @@ def test_disc_is_found_where_it_is_in_each_frame(cover: StaticCover) -> None:
     ids=["free face", "beard", "shadow that rests", "head that rests"],
 )
 def test_not_a_cover(before: Draw, on_face: Draw, reach: float) -> None:
-    """The edges of a beard move with the head, and a shadow has a shade of the face. Behind a head that rests nothing can be told."""
+    """The edges of a beard move with the head, and a shadow has a shade of the face. A head that rests tells nothing."""
     assert find_static_cover(*filmed(before, on_face, reach), MOUTH) is None
 
 
