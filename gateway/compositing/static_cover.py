@@ -17,10 +17,12 @@ from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from gateway.compositing.movable import colours_in, inside_jaw
 from services.common.array_types import Bool, Float32, Float64, UInt8
-from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, head_to_box, invert
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, head_template, head_to_box, invert
+from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_detail import grey
 
 STATIC_FRAMES: Final = 32
@@ -53,13 +55,15 @@ _RIM: Final = np.ones((5, 5), np.uint8)
 """Pixels around a thing that do not show what the face looks like: edges are soft, and mixed with the face behind."""
 _WIDE_RIM: Final = np.ones((11, 11), np.uint8)
 _FADE: Final = (5, 5)
+_WIDE_FADE: Final = (11, 11)
 _INPAINT_PX: Final = 3.0
 _BOX: Final = (BOX_SIZE, BOX_SIZE)
 _SMALL: Final = (BOX_SIZE // 2, BOX_SIZE // 2)
 """Size of the pictures that are compared."""
 _SMALL_FROM_BOX: Final = np.array([[0.5, 0.0, -0.25], [0.0, 0.5, -0.25]])
-_NEAR: Final = np.ones((17, 17), np.uint8)
-_COLOUR_STEP: Final = 12
+_NEAR: Final = np.ones((33, 33), np.uint8)
+_GAPS: Final = np.ones((7, 7), np.uint8)
+_TINT_STEP: Final = 6
 _ROUNDS: Final = 3
 _SPECKS: Final = np.ones((3, 3), np.uint8)
 _PASSES: Final = 2
@@ -72,15 +76,19 @@ _STAYS: Final = 0.7
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceBehind:
-    """The face behind a static thing in one frame.
+    """The face behind a static thing in one frame: the other half of the same face, or the face of other frames.
 
     Attributes:
-        face: uint8 [160, 160, 3], RGB, render box of the shot's median face without the thing.
+        usual: uint8 [160, 160, 3], RGB, render box of the shot's median face without the thing.
+        mirror: float64 [2, 3], place of a box pixel on the other half of the face, box pixels.
         weight: float32 [160, 160], 1 where the thing covers the face, falling to 0 beside the thing.
+        mirrored: float32 [160, 160], 1 where the other half of the face is free, falling to 0 where the thing covers it too.
     """
 
-    face: UInt8
+    usual: UInt8
+    mirror: Float64
     weight: Float32
+    mirrored: Float32
 
     def over(self, picture: UInt8) -> UInt8:
         """Return a picture of the render box with the face in place of the thing.
@@ -88,10 +96,18 @@ class FaceBehind:
         Args:
             picture: the footage's own box, uint8 [S, S, 3], RGB, or its luma, [S, S], at any size.
         """
-        size = (picture.shape[1], picture.shape[0])
-        face, weight = (cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) for part in (self.face, self.weight))
-        face, weight = (face, weight[..., None]) if picture.ndim == 3 else (grey(face), weight)
-        return np.asarray(np.rint(picture + weight * (face.astype(np.float32) - picture)), np.uint8)
+        side = picture.shape[0]
+        scale, size = side / BOX_SIZE, (side, side)
+        centre = 0.5 * (scale - 1.0)
+        place = scale * self.mirror[:, 2] + centre - self.mirror[:, :2] @ np.full(2, centre)
+        usual, weight, mirrored = (cv2.resize(part, size) for part in (self.usual, self.weight, self.mirrored))
+        if picture.ndim == 3:
+            weight, mirrored = weight[..., None], mirrored[..., None]
+        else:
+            usual = grey(usual)
+        other = _seen_at(picture, np.column_stack([self.mirror[:, :2], place]), size).astype(np.float32)
+        face = usual + mirrored * (other - usual)
+        return np.asarray(np.rint(picture + weight * (face - picture)), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,9 +141,37 @@ class StaticCover:
         off = cv2.absdiff(cv2.cvtColor(box, cv2.COLOR_RGB2Lab), looks).max(axis=-1)
         return thing if float((off[thing > 0] <= _CAP).mean()) >= _STAYS else None
 
-    def behind(self, thing: UInt8) -> FaceBehind:
-        """Return the face behind the thing in a frame, where the thing is as `in_box` returned."""
-        return FaceBehind(self.face, np.asarray(cv2.blur(cv2.dilate(thing, _WIDE_RIM).astype(np.float32), _FADE), np.float32))
+    def behind(self, thing: UInt8, filmed: Float32) -> FaceBehind:
+        """Return the face behind the thing in a frame.
+
+        Args:
+            thing: uint8 [160, 160], where the thing is (in_box).
+            filmed: float32 [59, 2], mouth-area landmarks of the frame, box pixels.
+        """
+        points = np.column_stack([filmed, np.ones(len(filmed))]).astype(np.float64)
+        mirror = np.linalg.lstsq(points, filmed[_OPPOSITE].astype(np.float64), rcond=None)[0].T
+        covered = np.asarray(cv2.dilate(thing, _WIDE_RIM), np.uint8)
+        free = _seen_at(np.asarray(1 - covered, np.uint8), mirror, _BOX, border=0)
+        mirrored = cv2.blur(cv2.erode(free, _WIDE_RIM).astype(np.float32), _WIDE_FADE)
+        return FaceBehind(self.face, mirror, np.asarray(cv2.blur(covered.astype(np.float32), _FADE)), np.asarray(mirrored))
+
+
+def _opposite() -> npt.NDArray[np.intp]:
+    """Return the mouth-area landmark on the other half of the face of each mouth-area landmark, int [59]."""
+    points = head_template()[list(MOUTH_AREA)]
+    distances = np.linalg.norm(points[:, None] * np.array([-1.0, 1.0, 1.0]) - points[None], axis=-1)
+    return distances.argmin(axis=1)
+
+
+_OPPOSITE: Final = _opposite()
+
+
+def _seen_at(picture: UInt8, place: Float64, size: tuple[int, int], border: int | None = None) -> UInt8:
+    """Return what a picture has at an affine map, float64 [2, 3], of each pixel."""
+    mode = cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT
+    return np.asarray(
+        cv2.warpAffine(picture, place, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=mode), np.uint8
+    )
 
 
 def find_static_cover(boxes: Sequence[UInt8], poses: Sequence[HeadPose], mouth: Float32) -> StaticCover | None:
@@ -182,7 +226,7 @@ def find_static_cover(boxes: Sequence[UInt8], poses: Sequence[HeadPose], mouth: 
         moves = (shown > 0) & ~static | inside & (gain < -_EVIDENCE)
         if known.sum() < _LEAST_PX:
             return None
-        thing = _judged(_cut_out(still, known, static & ~own & near, moves | (shown == 0)), known, inside)
+        thing = _judged(_cut_out(still, known, static & near, moves | (shown == 0)), known, inside)
         if thing is None:
             return None
     assert thing is not None
@@ -237,13 +281,13 @@ def _cut_out(still: UInt8, known: Bool, unknown: Bool, other: Bool) -> UInt8:
     Args:
         still: uint8 [H, W, 3], CIE Lab.
         known: bool [H, W], pixels of the thing.
-        unknown: bool [H, W], pixels that may be of the thing, if they have its colours.
+        unknown: bool [H, W], pixels that may be of the thing, if they have its tints.
         other: bool [H, W], pixels that are not of the thing.
     """
-    colours = still.astype(np.int32) // _COLOUR_STEP
-    numbers = (colours[..., 0] * _UNSEEN + colours[..., 1]) * _UNSEEN + colours[..., 2]
+    # Light and shade change the lightness of a thing.
+    tints = still[..., 1].astype(np.int32) // _TINT_STEP * _UNSEEN + still[..., 2] // _TINT_STEP
     alike = cv2.dilate(known.astype(np.uint8), _AROUND) > 0
-    alike |= unknown & np.isin(numbers, np.unique(numbers[known]))
+    alike |= unknown & np.isin(tints, np.unique(tints[known]))
     marks = np.full(known.shape, cv2.GC_PR_BGD, np.uint8)
     marks[alike] = cv2.GC_PR_FGD
     marks[other] = cv2.GC_BGD
@@ -251,7 +295,8 @@ def _cut_out(still: UInt8, known: Bool, unknown: Bool, other: Bool) -> UInt8:
     cv2.setRNGSeed(0)
     cv2.grabCut(still, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)
     thing = ((marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)).astype(np.uint8)
-    return np.asarray(cv2.morphologyEx(thing, cv2.MORPH_OPEN, _SPECKS), np.uint8)
+    opened = cv2.morphologyEx(thing, cv2.MORPH_OPEN, _SPECKS)
+    return np.asarray(cv2.morphologyEx(opened, cv2.MORPH_CLOSE, _GAPS) & ~other, np.uint8)
 
 
 def _judged(thing: UInt8, known: Bool, inside: Bool) -> UInt8 | None:

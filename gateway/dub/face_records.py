@@ -19,7 +19,7 @@ from dubstage.face.v1 import face_pb2
 from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
-from gateway.dub.shot_looks import ShotLooks, hands_of
+from gateway.dub.shot_looks import ShotLooks, explains
 from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame
@@ -185,7 +185,7 @@ def _reasons_behind_static(faces: RecordFile, index: FaceIndex) -> Int32:
                 continue
             if cover.mouth_share > _MOST_COVERED:
                 reason[row] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
-            elif cover.face_share >= record["covered_share"] and not len(hands_of(record)):
+            elif explains(cover, record):
                 reason[row] = common_pb2.FRAME_REASON_DUBBED
     return reason
 

@@ -81,7 +81,7 @@ class ShotLooks:
     def behind(self, record: Any) -> FaceBehind | None:
         """Return the face behind a static thing in the frame of one FACE_RECORD; None: no static thing covers the face."""
         found = self._static_in(record)
-        return None if found is None else found[0].behind(found[1])
+        return None if found is None else found[0].behind(found[1], mouth_in_box(record))
 
     def _cover(self, record: Any) -> Cover | None:
         if self._free[int(record["frame"])]:
@@ -89,7 +89,9 @@ class ShotLooks:
         looks, _ = self._looks_of(self._shot(record))
         static, share = self._static_in(record), float(record["covered_share"])
         thing = None if static is None else static[1]
-        return find_cover(looks, record["pixels"], hands_of(record), self._usual_mouth(record), share, thing)
+        found = find_cover(looks, record["pixels"], hands_of(record), self._usual_mouth(record), share, thing)
+        behind = self.behind_static(record) if found is None else None
+        return behind if behind is not None and explains(behind, record) else found
 
     def _usual_mouth(self, record: Any) -> Float32:
         """Return the mean mouth in the pose of a record, float32 [59, 2], box pixels.
@@ -170,6 +172,17 @@ class ShotLooks:
         if len(frames):
             frames = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
         return self._faces.read_rows(self._rows[frames].tolist())
+
+
+def explains(static: Cover, record: Any) -> bool:
+    """Return whether a static thing is all that the face stage tells of before the face of one FACE_RECORD.
+
+    Args:
+        static: how the thing covers the face (ShotLooks.behind_static).
+    """
+    if record["reason"] == common_pb2.FRAME_REASON_DUBBED:
+        return True
+    return static.face_share >= float(record["covered_share"]) and not len(hands_of(record))
 
 
 T = TypeVar("T")

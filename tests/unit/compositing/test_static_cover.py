@@ -11,7 +11,7 @@ import pytest
 from gateway.compositing.static_cover import StaticCover, find_static_cover
 from gateway.dub.face_records import cut_box
 from services.common.array_types import UInt8
-from services.common.face.crops import HeadPose, box_from_frame, head_template, invert
+from services.common.face.crops import HeadPose, box_from_frame, head_template, head_to_box, invert
 from services.common.face.landmarks import MOUTH_AREA
 from tests.unit.compositing.test_movable import SKIN, box
 
@@ -111,7 +111,7 @@ def test_face_behind_the_disc(cover: StaticCover) -> None:
     for seen, free, pose in zip(boxes, filmed()[0], poses, strict=True):
         found = cover.in_box(seen, pose)
         assert found is not None
-        behind = cover.behind(found)
+        behind = cover.behind(found, head_to_box(MOUTH, pose))
         without = behind.over(seen)
         drawn = drawn_in(pose)
         drawn[120:] = 0
