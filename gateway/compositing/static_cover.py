@@ -29,6 +29,10 @@ STATIC_FRAMES: Final = 32
 """Frames of a shot, evenly spread, in which a static thing is looked for."""
 _LEAST_FRAMES: Final = 16
 """Fewest frames that tell a static thing from a face."""
+_BOX: Final = (BOX_SIZE, BOX_SIZE)
+_SMALL: Final = (BOX_SIZE // 2, BOX_SIZE // 2)
+"""Size of the small boxes that are compared."""
+_SMALL_FROM_BOX: Final = np.array([[0.5, 0.0, -0.25], [0.0, 0.5, -0.25]])
 _LARGEST: Final = 2 * BOX_SIZE
 """Longest side of the part of the picture in which the boxes lie, pixels of small boxes. With a longer way, the face is behind
 no static thing for long."""
@@ -41,37 +45,37 @@ _RESTS: Final = 10
 _OFTEN: Final = 0.9
 """Share of the frames in which a static pixel rests."""
 _BEFORE: Final = 0.3
-"""Share of the frames in which a pixel has to lie inside the face, to be known."""
+"""Share of the frames in which a pixel lies inside the face, from which on the head can tell about the pixel."""
 _EVIDENCE: Final = 4.0
-"""Mean by which a pixel agrees better with one median than with the other, to be known, 8-bit units."""
+"""Mean by which a known pixel agrees better with one median than with the other, 8-bit units."""
 _LEAST_PX: Final = 20
-"""Fewest known pixels of a static thing, box pixels."""
+"""Fewest known pixels of a static thing. 17 people without one have fewer."""
 _LEAST_OUTLINE: Final = 0.6
-"""Share of the outline inside the face that has to rest in the picture."""
+"""Least share of the outline inside the face that rests in the picture."""
 _UPPER: Final = 36
 """Row of the box above which the face has neither lips nor beard."""
+_TINT_STEP: Final = 6
+"""Step of CIE a and b within which tints are alike."""
+_PASSES: Final = 2
+_ROUNDS: Final = 3
+"""Passes over the shot, and rounds of GrabCut in each pass."""
+_EDGE: Final = np.ones((3, 3), np.uint8)
+_SPECKS: Final = np.ones((3, 3), np.uint8)
+_GAPS: Final = np.ones((7, 7), np.uint8)
 _AROUND: Final = np.ones((5, 5), np.uint8)
+_NEAR: Final = np.ones((33, 33), np.uint8)
+"""Surroundings of the face in which parts of a thing are looked for."""
 _RIM: Final = np.ones((5, 5), np.uint8)
 """Pixels around a thing that do not show what the face looks like: edges are soft, and mixed with the face behind."""
+_FULL: Final = np.uint8(255)
+_PART: Final = 96
+"""Weight of a thing, of 255, from which on a pixel of a box belongs to the thing."""
+_STAYS: Final = 0.7
+"""Share of a thing in a box that has to look as in the median, or the thing has gone."""
 _WIDE_RIM: Final = np.ones((11, 11), np.uint8)
 _FADE: Final = (5, 5)
 _WIDE_FADE: Final = (11, 11)
 _INPAINT_PX: Final = 3.0
-_BOX: Final = (BOX_SIZE, BOX_SIZE)
-_SMALL: Final = (BOX_SIZE // 2, BOX_SIZE // 2)
-"""Size of the pictures that are compared."""
-_SMALL_FROM_BOX: Final = np.array([[0.5, 0.0, -0.25], [0.0, 0.5, -0.25]])
-_NEAR: Final = np.ones((33, 33), np.uint8)
-_GAPS: Final = np.ones((7, 7), np.uint8)
-_TINT_STEP: Final = 6
-_ROUNDS: Final = 3
-_SPECKS: Final = np.ones((3, 3), np.uint8)
-_PASSES: Final = 2
-_FULL: Final = np.uint8(255)
-_PART: Final = 96
-_EDGE: Final = np.ones((3, 3), np.uint8)
-_STAYS: Final = 0.7
-"""Share of a thing in a box that has to look as in the median, or the thing has gone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +108,7 @@ class FaceBehind:
         if picture.ndim == 3:
             weight, mirrored = weight[..., None], mirrored[..., None]
         else:
-            usual = grey(usual)
+            usual = grey(np.asarray(usual, np.uint8))
         other = _seen_at(picture, np.column_stack([self.mirror[:, :2], place]), size).astype(np.float32)
         face = usual + mirrored * (other - usual)
         return np.asarray(np.rint(picture + weight * (face - picture)), np.uint8)
@@ -149,7 +153,7 @@ class StaticCover:
             filmed: float32 [59, 2], mouth-area landmarks of the frame, box pixels.
         """
         points = np.column_stack([filmed, np.ones(len(filmed))]).astype(np.float64)
-        mirror = np.linalg.lstsq(points, filmed[_OPPOSITE].astype(np.float64), rcond=None)[0].T
+        mirror = np.asarray(np.linalg.lstsq(points, filmed[_OPPOSITE].astype(np.float64), rcond=None)[0].T, np.float64)
         covered = np.asarray(cv2.dilate(thing, _WIDE_RIM), np.uint8)
         free = _seen_at(np.asarray(1 - covered, np.uint8), mirror, _BOX, border=0)
         mirrored = cv2.blur(cv2.erode(free, _WIDE_RIM).astype(np.float32), _WIDE_FADE)
@@ -160,7 +164,7 @@ def _opposite() -> npt.NDArray[np.intp]:
     """Return the mouth-area landmark on the other half of the face of each mouth-area landmark, int [59]."""
     points = head_template()[list(MOUTH_AREA)]
     distances = np.linalg.norm(points[:, None] * np.array([-1.0, 1.0, 1.0]) - points[None], axis=-1)
-    return distances.argmin(axis=1)
+    return np.asarray(distances.argmin(axis=1), np.intp)
 
 
 _OPPOSITE: Final = _opposite()
@@ -221,7 +225,7 @@ def find_static_cover(boxes: Sequence[UInt8], poses: Sequence[HeadPose], mouth: 
             return None
         if own is None:
             colours = colours_in(small, [_upper_face(mouth, pose) for pose in poses])
-            own = colours.shades(cv2.cvtColor(still, cv2.COLOR_Lab2RGB))
+            own = colours.shades(np.asarray(cv2.cvtColor(still, cv2.COLOR_Lab2RGB), np.uint8))
         known &= ~own
         moves = (shown > 0) & ~static | inside & (gain < -_EVIDENCE)
         if known.sum() < _LEAST_PX:
@@ -242,7 +246,7 @@ def _small(picture: UInt8) -> UInt8:
 def _differences(first: UInt8, second: UInt8) -> UInt8:
     """Return the largest difference of L, a and b of each pixel, at most _CAP, uint8 [H, W]."""
     across, down, deep = cv2.split(cv2.absdiff(first, second))
-    return np.asarray(cv2.min(cv2.max(cv2.max(across, down), deep), (_CAP,)), np.uint8)
+    return np.minimum(np.asarray(cv2.max(cv2.max(across, down), deep), np.uint8), np.uint8(_CAP))
 
 
 def _without(thing: UInt8, boxes: Sequence[UInt8], grid_from_box: Sequence[Float64]) -> UInt8:
@@ -293,10 +297,10 @@ def _cut_out(still: UInt8, known: Bool, unknown: Bool, other: Bool) -> UInt8:
     marks[other] = cv2.GC_BGD
     marks[known] = cv2.GC_FGD
     cv2.setRNGSeed(0)
-    cv2.grabCut(still, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(still, marks, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)
     thing = ((marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)).astype(np.uint8)
-    opened = cv2.morphologyEx(thing, cv2.MORPH_OPEN, _SPECKS)
-    return np.asarray(cv2.morphologyEx(opened, cv2.MORPH_CLOSE, _GAPS) & ~other, np.uint8)
+    whole = cv2.morphologyEx(cv2.morphologyEx(thing, cv2.MORPH_OPEN, _SPECKS), cv2.MORPH_CLOSE, _GAPS)
+    return np.where(other, np.uint8(0), np.asarray(whole, np.uint8))
 
 
 def _judged(thing: UInt8, known: Bool, inside: Bool) -> UInt8 | None:

@@ -373,8 +373,8 @@ class FootageAnalysis:
 
     def _seen(self, rows: list[int]) -> TrackedPerson:
         """Return the frames for a bank that is made from face records."""
-        chosen = bank_rows(self.workspace.faces, rows, self.seconds)
         looks = ShotLooks(self.workspace.faces, self.rows, self.index.free_frames(self.rows), self.index.shot_cuts)
+        chosen = bank_rows(self.workspace.faces, looks.clearest(rows), self.seconds)
         return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames, looks)
 
     def _around(self, frames: range) -> range:

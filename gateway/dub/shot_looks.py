@@ -26,6 +26,10 @@ _MEASURED: Final = (common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_OCCL
 """Reasons of frames whose head pose is good."""
 _PART_FRAMES: Final = 500
 """Frames of a part of a shot, about, in which static things are looked for."""
+_CLEAR: Final = 0.05
+"""Largest share of the mouth behind a static thing in a frame that shows the whole mouth."""
+_CLEAR_FRAMES: Final = 50
+"""Frames of the mouth that are kept at least, if there are as many."""
 _NEAREST: Final = 3
 """Parts of a shot, the nearest ones, whose static things are compared with a frame."""
 
@@ -82,6 +86,21 @@ class ShotLooks:
         """Return the face behind a static thing in the frame of one FACE_RECORD; None: no static thing covers the face."""
         found = self._static_in(record)
         return None if found is None else found[0].behind(found[1], mouth_in_box(record))
+
+    def clearest(self, rows: list[int]) -> list[int]:
+        """Return the record rows that show the whole mouth beside a static thing; if they are few, the rows that show most of it.
+
+        The tracker guesses the lips behind a thing, so that a bank would not show what its landmarks say.
+
+        Args:
+            rows: record rows of the face, in the order of the footage.
+        """
+        if not self.with_static().any():
+            return rows
+        covers = [self.behind_static(self._faces.read(row, row + 1)[0]) for row in rows]
+        shares = np.array([0.0 if cover is None else cover.mouth_share for cover in covers])
+        most = max(_CLEAR, float(np.sort(shares)[min(_CLEAR_FRAMES, len(rows)) - 1]))
+        return [row for row, share in zip(rows, shares, strict=True) if share <= most]
 
     def _cover(self, record: Any) -> Cover | None:
         if self._free[int(record["frame"])]:

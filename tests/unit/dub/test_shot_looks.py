@@ -152,3 +152,21 @@ def test_parts_of_a_shot_tell_each_other(tmp_path: Path) -> None:
         together = ShotLooks(faces, np.arange(760), np.ones(760, np.bool_), [])
         assert apart.covers(records[100:101]) == [None]
         assert together.covers(records[100:101]) != [None]
+
+
+def test_bank_is_made_from_whole_mouths(tmp_path: Path) -> None:
+    """Of a thing that covers the mouth in some frames, the frames beside these count; without a thing, all frames do."""
+    boxes, poses = filmed(disc, reach=14.0, count=200)
+    records = records_of(boxes, poses)
+    index_of(tmp_path, records, [])
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        looks = ShotLooks(faces, np.arange(200), np.ones(200, np.bool_), [])
+        found = looks.clearest(list(range(200)))
+        shares = np.array([cover.mouth_share for record in records if (cover := looks.behind_static(record)) is not None])
+    assert len(shares) == 200
+    assert found == np.flatnonzero(shares <= max(0.05, np.sort(shares)[49])).tolist()
+    assert 50 <= len(found) < 200
+    free = records_of(*filmed(count=40))
+    index_of(tmp_path / "free", free, [])
+    with RecordFile(tmp_path / "free" / "faces.bin", FACE_RECORD) as faces:
+        assert ShotLooks(faces, np.arange(40), np.ones(40, np.bool_), []).clearest(list(range(40))) == list(range(40))
