@@ -296,6 +296,8 @@ def _cut_out(still: UInt8, known: Bool, unknown: Bool, other: Bool) -> UInt8:
     marks[alike] = cv2.GC_PR_FGD
     marks[other] = cv2.GC_BGD
     marks[known] = cv2.GC_FGD
+    if np.isin(marks, (cv2.GC_BGD, cv2.GC_PR_BGD)).sum() < _LEAST_PX:
+        return np.zeros_like(marks)
     cv2.setRNGSeed(0)
     cv2.grabCut(still, marks, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)
     thing = ((marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)).astype(np.uint8)
@@ -311,8 +313,8 @@ def _judged(thing: UInt8, known: Bool, inside: Bool) -> UInt8 | None:
     for part in range(1, count):
         this = parts == part
         outline = (cv2.dilate(this.astype(np.uint8), _EDGE) > 0) & ~this & inside
-        reaches = bool((this & ~inside).any())
-        if known[this].sum() >= _LEAST_PX and reaches and near[outline].mean() >= _LEAST_OUTLINE:
+        crosses = outline.any() and (this & ~inside).any()
+        if crosses and known[this].sum() >= _LEAST_PX and near[outline].mean() >= _LEAST_OUTLINE:
             judged[this] = 1
     return judged if judged.any() else None
 
