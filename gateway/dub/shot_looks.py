@@ -28,7 +28,7 @@ _PART_FRAMES: Final = 500
 """Frames of a part of a shot, about, in which static things are looked for."""
 _CLEAR: Final = 0.05
 """Largest share of the mouth behind a static thing in a frame that shows the whole mouth."""
-_CLEAR_FRAMES: Final = 50
+_CLEAR_FRAMES: Final = 75
 """Frames of the mouth that are kept at least, if there are as many."""
 _NEAREST: Final = 3
 """Parts of a shot, the nearest ones, whose static things are compared with a frame."""
