@@ -144,13 +144,41 @@ class Cover:
     Attributes:
         pixels: bool [160, 160], pixels of the render box that keep the samples of the footage.
         mouth_share: share of the mouth that is covered, 0 to 1.
+        face_share: share of the lower face that `pixels` cover, 0 to 1.
     """
 
     pixels: Bool
     mouth_share: float
+    face_share: float
 
 
-def find_cover(looks: FaceLooks, box: UInt8, hands: Float32, mouth: Float32, share: float) -> Cover | None:
+def cover_of(covered: UInt8, mouth: Float32) -> Cover:
+    """Return the cover of the known pixels of a box, with a rim.
+
+    Args:
+        covered: uint8 [160, 160], 1 where something covers the face.
+        mouth: float32 [59, 2], mouth-area landmarks of the person's mean mouth in the pose of the frame, box pixels.
+    """
+    lips, pixels = np.zeros_like(covered), cv2.dilate(covered, _RIM) > 0
+    cv2.fillConvexPoly(lips, cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)]).astype(np.int32)), (1,))
+    inside = _lower_face(mouth) > 0
+    return Cover(
+        pixels,
+        mouth_share=float(covered[lips > 0].mean()) if lips.any() else 1.0,
+        face_share=float(pixels[inside].mean()) if inside.any() else 1.0,
+    )
+
+
+def _lower_face(mouth: Float32) -> UInt8:
+    """Return 1 in the face that a dub may change, uint8 [160, 160]."""
+    within = np.asarray(cv2.erode(inside_jaw(mouth), _EDGE), np.uint8)
+    within[:_TOP] = 0
+    return within
+
+
+def find_cover(
+    looks: FaceLooks, box: UInt8, hands: Float32, mouth: Float32, share: float, static: UInt8 | None = None
+) -> Cover | None:
     """Return what covers a face in a frame.
 
     Args:
@@ -159,27 +187,26 @@ def find_cover(looks: FaceLooks, box: UInt8, hands: Float32, mouth: Float32, sha
         hands: float32 [N, 21, 2], landmarks of hands, box pixels.
         mouth: float32 [59, 2], mouth-area landmarks of the person's mean mouth in the pose of the frame, box pixels.
         share: share of the lower face that looks covered to the face stage, 0 to 1 (FaceTrack.covered_share).
+        static: uint8 [160, 160], 1 where a static thing covers the face (StaticCover.in_box); None: nowhere.
 
     Returns:
         The cover; None: nothing covers the face, or the pixels are not known.
     """
-    face, hand = inside_jaw(mouth), hand_mask(hands, BOX_SIZE)
-    within = np.asarray(cv2.erode(face, _EDGE), np.uint8)
-    within[:_TOP] = 0
+    face, known = inside_jaw(mouth), hand_mask(hands, BOX_SIZE)
+    hand = known.any()
+    if static is not None:
+        known |= static
+    within = _lower_face(mouth)
     _, regions = cv2.connectedComponents(looks.foreign(box), connectivity=8)
     # The neck below the face moves too. Other regions are changes of what is beside and behind the face.
     before = np.setdiff1d(np.unique(regions[np.maximum.accumulate(within, axis=0) > 0]), [0])
-    covered = np.isin(regions, before).astype(np.uint8) | hand
-    beside = (face == 0) | (hand > 0)
+    covered = np.isin(regions, before).astype(np.uint8) | known
+    beside = (face == 0) | (known > 0)
     beside[[0, -1]] = beside[:, [0, -1]] = True
     spots = np.setdiff1d(before, regions[beside])
     if not covered.any() or any((regions == spot).sum() < _SPOT_PX for spot in spots):
         return None
-    pixels = np.asarray(cv2.dilate(covered, _RIM), np.uint8)
-    if not hand.any() and looks.new_edges(box, np.asarray(within * (1 - pixels), np.uint8)) > _MOST_EDGES:
+    cover = cover_of(covered, mouth)
+    if not hand and looks.new_edges(box, np.asarray(within * ~cover.pixels, np.uint8)) > _MOST_EDGES:
         return None
-    if float(pixels[within > 0].mean()) < _FOUND * share:
-        return None
-    lips = np.zeros_like(face)
-    cv2.fillConvexPoly(lips, cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)]).astype(np.int32)), (1,))
-    return Cover(pixels > 0, float(covered[lips > 0].mean()) if lips.any() else 1.0)
+    return cover if cover.face_share >= _FOUND * share else None

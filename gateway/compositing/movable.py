@@ -81,25 +81,41 @@ class FaceColours:
             box: the footage's own render box, uint8 [160, 160, 3], RGB.
             filmed: float32 [59, 2], mouth-area landmarks of the footage, box pixels.
         """
-        level = (box >> 2).astype(np.int32)
-        places = (level[..., 0] << 12) | (level[..., 1] << 6) | level[..., 2]
-        # NumPy takes elements twice as fast as it indexes with an array.
-        likely = cv2.blur(self.table.reshape(-1).take(places), _NEAR)
+        likely = cv2.blur(self._likely(box), _NEAR)
         found = cv2.morphologyEx((likely > _FACE_FROM).view(np.uint8), cv2.MORPH_OPEN, _SPECKS)
         closed = np.asarray(cv2.morphologyEx(found, cv2.MORPH_CLOSE, _GAPS), np.uint8)
         return _around(closed | inside_jaw(filmed), filmed[: len(LIPS_OUTER)].mean(axis=0))
 
+    def shades(self, picture: UInt8) -> Bool:
+        """Return which pixels of a picture, uint8 RGB [H, W, 3], have colours of the face, in light or shadow, bool [H, W]."""
+        return np.asarray(self._likely(picture) > _FACE_FROM, np.bool_)
 
-def learn_colours(boxes: Sequence[UInt8], filmed: Sequence[Float32]) -> FaceColours:
+    def _likely(self, picture: UInt8) -> UInt8:
+        level = (picture >> 2).astype(np.int32)
+        places = (level[..., 0] << 12) | (level[..., 1] << 6) | level[..., 2]
+        # NumPy takes elements twice as fast as it indexes with an array.
+        return self.table.reshape(-1).take(places)
+
+
+def learn_colours(boxes: Sequence[UInt8], filmed: Sequence[Float32], covered: Sequence[Bool | None] | None = None) -> FaceColours:
     """Return the colours of a face.
 
     Args:
         boxes: render boxes of some frames of one shot, uint8 [160, 160, 3] each, RGB.
         filmed: float32 [59, 2] each, mouth-area landmarks of these frames, box pixels.
+        covered: bool [160, 160] each, what covers the face in these frames; None: nothing does.
     """
+    skin = [_skin_inside(mouth) > 0 for mouth in filmed]
+    if covered is not None:
+        skin = [part if cover is None else part & ~cover for part, cover in zip(skin, covered, strict=True)]
+    return colours_in(boxes, skin)
+
+
+def colours_in(boxes: Sequence[UInt8], parts: Sequence[Bool]) -> FaceColours:
+    """Return the colours of parts of render boxes: uint8 [160, 160, 3] each, RGB, and bool [160, 160] each."""
     bins, counts = _bins(), np.zeros(_BINS**3)
-    for box, mouth in zip(boxes, filmed, strict=True):
-        colours = box[::_THINNED, ::_THINNED][_skin_inside(mouth)[::_THINNED, ::_THINNED] > 0].astype(np.float32)
+    for box, part in zip(boxes, parts, strict=True):
+        colours = box[::_THINNED, ::_THINNED][part[::_THINNED, ::_THINNED]].astype(np.float32)
         for factor, offset, weight in _SHADES:
             shade = colours * np.float32(factor) - np.float32(offset)
             level = (shade[shade.min(axis=1) >= 0.0] / (256 // _LEVELS)).astype(np.int32)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -39,6 +40,7 @@ from gateway.dub.motion_clip import (
     still_row,
 )
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
+from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.speech import AlignedSpeech, SpeechExtent, extract_features, motion_frames_for
 from gateway.dub.tracking_point import TrackingCheckpoint
 from gateway.dub.workspace import CHECKPOINT, Workspace
@@ -259,9 +261,9 @@ class FootageAnalysis:
         if self.method.takes_still and is_still(self.info):
             rows = first = still_row(self.workspace.faces, self.rows)
         else:
-            faces, seconds = self.workspace.faces, self.seconds
-            rows = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames)
-            first = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames, most_s=FEW_SECONDS)
+            usable = partial(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames, reason=self.index.reason)
+            rows = await asyncio.to_thread(usable)
+            first = await asyncio.to_thread(usable, most_s=FEW_SECONDS)
         clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
         spoken: AlignedSpeech | None = None
@@ -374,8 +376,9 @@ class FootageAnalysis:
 
     def _seen(self, rows: list[int]) -> TrackedPerson:
         """Return the frames for a bank that is made from face records."""
-        chosen = bank_rows(self.workspace.faces, rows, self.seconds)
-        return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames)
+        looks = ShotLooks(self.workspace.faces, self.rows, self.index.free_frames(self.rows), self.index.shot_cuts)
+        chosen = bank_rows(self.workspace.faces, looks.clearest(rows), self.seconds)
+        return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames, looks)
 
     def _around(self, frames: range) -> range:
         """Return the frames and, if they are too few to tell who speaks, the frames around them."""
@@ -387,7 +390,8 @@ class FootageAnalysis:
         """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
         sound, faces = await self.extract_sound(whole=frames is not None), self.workspace.faces
         try:
-            rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, frames, most_s=FEW_SECONDS)
+            shown, reason = self.index.rows_of(face_id), self.index.reason
+            rows = enrolment_rows(faces, shown, self.seconds, frames, most_s=FEW_SECONDS, reason=reason)
         except NoUsableFootageError:
             return float("-inf")
         clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)

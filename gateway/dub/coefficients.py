@@ -18,6 +18,7 @@ from gateway.async_utilities import in_thread
 from gateway.dub.footage import STATE_EVERY, picture_for_tracker, tracked_answers
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.records import RecordFile
+from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.speech import AlignedSpeech
 from gateway.dub.tracking_point import TrackingPoint
 from gateway.media.reader import VideoReader
@@ -201,12 +202,14 @@ class TrackedPerson:
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person, N of them, in the order of the footage.
         max_frames: most frames that a bank of the person keeps; 0: the texture stage's own number.
+        looks: looks of the person, to take away what stands before the face; None: nothing does.
     """
 
     info: MediaInfo
     faces: RecordFile
     rows: list[int]
     max_frames: int = 0
+    looks: ShotLooks | None = None
 
 
 async def bank_extras(

@@ -78,6 +78,10 @@ async def build_bank(
                 pose = pose_to_proto(pose_of(record))
                 frame, pixels, landmarks = int(record["frame"]), record["pixels"], record["landmarks"]
                 native = await in_thread(next, natives) if natives is not None else None
+                behind = await asyncio.to_thread(person.looks.behind, record) if person.looks is not None else None
+                if behind is not None:
+                    pixels = behind.over(pixels)
+                    native = behind.over(native) if native is not None else None
                 yield made.item(texture_client.BankFrame(frame, pixels, landmarks, pose, native=native, **extras.of(done)))
 
     reply = await until_done(lambda: stages.upload(rpcs.texture.BUILD_BANK, requests()))

@@ -19,7 +19,7 @@ from dubstage.face.v1 import face_pb2
 from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
-from gateway.dub.shot_looks import ShotLooks
+from gateway.dub.shot_looks import ShotLooks, explains
 from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame
@@ -157,6 +157,7 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
         size=table[:, 6:8].astype(np.float32),
         with_hands=np.flatnonzero(table[:, 8]).astype(np.int64),
     )
+    index = replace(index, reason=_reasons_behind_static(faces, index))
     return replace(index, partly_covered=_partly_covered(faces, index))
 
 
@@ -165,6 +166,28 @@ _MOST_COVERED: Final = 0.6
 to .58 covered."""
 _SHORTEST: Final = 5
 """Frames of the shortest stretch of replaced mouths between frames that pass through. Shorter ones would only fade in and out."""
+
+
+def _reasons_behind_static(faces: RecordFile, index: FaceIndex) -> Int32:
+    """Return the reasons of all records. The face stage knows no static things: it overlooks them, or it takes a face that moves
+    behind them for a face that something comes before."""
+    reason = index.reason.copy()
+    for face_id in np.unique(index.face_id).tolist():
+        rows = index.rows_of(face_id)
+        looks = ShotLooks(faces, rows, index.free_frames(rows), index.shot_cuts)
+        measured = (rows >= 0) & np.isin(
+            index.reason[rows], (common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_OCCLUDED_MOUTH)
+        )
+        for row in rows[measured & looks.with_static()].tolist():
+            (record,) = faces.read_rows([row])
+            cover = looks.behind_static(record)
+            if cover is None:
+                continue
+            if cover.mouth_share > _MOST_COVERED:
+                reason[row] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+            elif explains(cover, record):
+                reason[row] = common_pb2.FRAME_REASON_DUBBED
+    return reason
 
 
 def _partly_covered(faces: RecordFile, index: FaceIndex) -> Int64:

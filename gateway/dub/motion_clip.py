@@ -21,7 +21,7 @@ from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import feature_block
 from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
-from services.common.array_types import Array, Bool, Float32, Float64, Int64
+from services.common.array_types import Array, Bool, Float32, Float64, Int32, Int64
 from services.common.errors import NoUsableFootageError
 from services.common.face.crops import POSE_SIZE, pose_vectors, to_head_space
 from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER, pose_landmarks
@@ -74,7 +74,13 @@ def frame_seconds(info: MediaInfo) -> Float64:
 
 
 def enrolment_rows(
-    faces: RecordFile, rows: Int64, seconds: Float64, frames: range | None = None, *, most_s: float = ENROLMENT_SECONDS
+    faces: RecordFile,
+    rows: Int64,
+    seconds: Float64,
+    frames: range | None = None,
+    *,
+    most_s: float = ENROLMENT_SECONDS,
+    reason: Int32 | None = None,
 ) -> list[int]:
     """Return the record rows of the first usable frames of a face.
 
@@ -86,6 +92,7 @@ def enrolment_rows(
         seconds: float64 [T], presentation time of every frame from the first frame.
         frames: consecutive frames to choose from; None: all.
         most_s: seconds of usable frames that are taken at most.
+        reason: int32 [R], reasons of all records (FaceIndex.reason); None: those of the face stage.
 
     Raises:
         NoUsableFootageError: fewer than MIN_ENROLMENT_FRAMES are usable.
@@ -100,7 +107,8 @@ def enrolment_rows(
         row = int(rows[frame])
         if row < 0:
             continue
-        if faces.read(row, row + 1)["reason"][0] == common_pb2.FRAME_REASON_DUBBED:
+        found = faces.read(row, row + 1)["reason"][0] if reason is None else reason[row]
+        if found == common_pb2.FRAME_REASON_DUBBED:
             first_s = first_s if usable else float(seconds[frame])
             usable.append(row)
             spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0

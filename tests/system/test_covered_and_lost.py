@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dubstage.common.v1 import common_pb2
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from services.common.array_types import Bool, UInt8
+from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.landmarks import LIPS_OUTER
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
@@ -74,32 +74,55 @@ class Microphone:
     mouth_share: float
 
 
-def with_microphone(path: Path, num_frames: int) -> list[Microphone]:
-    """The first frames of footage. The disc comes from below to the mouth, moves to and fro beside the mouth, and goes again."""
-    with VideoReader(probe(path)) as reader:
-        pictures = [to_rgb(frame) for frame in reader.frames(0, num_frames)]
+@pytest.fixture(scope="module")
+def tracked(clips: Any) -> tuple[list[UInt8], list[Float32]]:
+    """The first 150 frames of a clip, and the outer lips in each, frame pixels."""
+    with VideoReader(probe(clips.path("people/dev_4.mp4"))) as reader:
+        pictures = [to_rgb(frame) for frame in reader.frames(0, 150)]
     tracker = FaceTracker(Networks(), TrackOptions(max_faces=1))
     tracked = [frame for picture in pictures for frame in tracker.push(picture)] + tracker.finish()
+    return pictures, [frame.faces[0].landmarks[list(LIPS_OUTER), :2] for frame in tracked]
+
+
+def microphone(picture: UInt8, lips: Float32, centre: Float32, radius: float) -> Microphone:
+    """A picture behind a black disc; radius 0: there is no disc."""
+    disc, mouth = np.zeros((2, *picture.shape[:2]), np.uint8)
+    if radius:
+        cv2.circle(disc, np.rint(centre).astype(int).tolist(), round(radius), (1,), cv2.FILLED)
+    cv2.fillConvexPoly(mouth, cv2.convexHull(np.rint(lips).astype(np.int32)), (1,))
+    seen = picture.copy()
+    seen[disc > 0] = 30
+    return Microphone(seen, disc > 0, float(disc[mouth > 0].mean()))
+
+
+def coming_and_going(pictures: list[UInt8], lips: list[Float32]) -> list[Microphone]:
+    """The disc comes from below to the mouth, moves to and fro beside the mouth, and goes again."""
     made = []
-    for index, (picture, frame) in enumerate(zip(pictures, tracked, strict=True)):
-        (face,) = frame.faces
-        lips = face.landmarks[list(LIPS_OUTER), :2]
-        width = float(np.ptp(lips[:, 0]))
-        there = np.clip((index - 45) / 12, 0, 1) - np.clip((index - num_frames + 30) / 12, 0, 1)
-        x, y = lips.mean(axis=0) + np.array([0.5 * width * (1 + 0.4 * np.sin(index / 9)), width * (0.4 + 3.0 * (1 - there))])
-        disc, mouth = np.zeros((2, *picture.shape[:2]), np.uint8)
-        if there > 0:
-            cv2.circle(disc, (round(float(x)), round(float(y))), round(0.6 * width), (1,), cv2.FILLED)
-        cv2.fillConvexPoly(mouth, cv2.convexHull(np.rint(lips).astype(np.int32)), (1,))
-        seen = picture.copy()
-        seen[disc > 0] = 30
-        made.append(Microphone(seen, disc > 0, float(disc[mouth > 0].mean())))
+    for index, (picture, points) in enumerate(zip(pictures, lips, strict=True)):
+        width = float(np.ptp(points[:, 0]))
+        there = np.clip((index - 45) / 12, 0, 1) - np.clip((index - len(lips) + 30) / 12, 0, 1)
+        beside = np.array([0.5 * width * (1 + 0.4 * np.sin(index / 9)), width * (0.4 + 3.0 * (1 - there))])
+        made.append(microphone(picture, points, points.mean(axis=0) + beside, 0.6 * width if there > 0 else 0.0))
     return made
 
 
-def test_mouth_is_dubbed_beside_a_microphone(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def resting(pictures: list[UInt8], lips: list[Float32]) -> list[Microphone]:
+    """The disc rests in the picture below the mouth and before a part of the mouth, from the first frame to the last."""
+    usual = np.median(lips, axis=0)
+    width = float(np.ptp(usual[:, 0]))
+    centre = np.asarray(usual.mean(axis=0) + np.array([0.25 * width, 0.8 * width]), np.float32)
+    return [microphone(picture, points, centre, 0.72 * width) for picture, points in zip(pictures, lips, strict=True)]
+
+
+@pytest.mark.parametrize("place", [coming_and_going, resting])
+def test_mouth_is_dubbed_beside_a_microphone(
+    place: Callable[[list[UInt8], list[Float32]], list[Microphone]],
+    tracked: tuple[list[UInt8], list[Float32]],
+    dubber: Dubber,
+    tmp_path: Path,
+) -> None:
     """Frames in which at most half of the mouth is covered are dubbed, and the microphone keeps its pixels."""
-    made = with_microphone(clips.path("people/dev_4.mp4"), 150)
+    made = place(*tracked)
     footage, output = tmp_path / "footage.mp4", tmp_path / "dub.mp4"
     write_pictures(footage, [frame.picture for frame in made])
     outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))

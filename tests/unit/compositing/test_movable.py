@@ -87,3 +87,14 @@ def test_mouth_out_of_sight() -> None:
     """A box that shows nothing of the face holds nothing that may move."""
     picture, colours = box((40, 60, 120)), learn_colours([box((40, 60, 120))], [mouth()])
     assert not colours.movable(picture, mouth() + np.float32(1000.0)).any()
+
+
+def test_what_covers_the_face_has_no_colours_of_the_face() -> None:
+    """A black thing before the chin does not make black clothing movable."""
+    picture = box((30, 28, 30))
+    covered = np.zeros((BOX_SIZE, BOX_SIZE), np.bool_)
+    covered[90:] = True
+    picture[covered] = (30, 28, 30)
+    free = box((30, 28, 30))
+    assert learn_colours([picture], [mouth()]).movable(free, mouth())[COLLAR + 4 :].any()
+    assert not learn_colours([picture], [mouth()], [covered]).movable(free, mouth())[COLLAR + 4 :].any()

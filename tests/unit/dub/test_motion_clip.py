@@ -69,6 +69,15 @@ def test_usable_frames_are_taken_and_the_others_skipped(tmp_path: Path) -> None:
     assert few == rows[:250]
 
 
+def test_reasons_of_the_index_count(tmp_path: Path) -> None:
+    """The index knows static things before the mouth, which the face stage does not."""
+    reason = np.full(60, common_pb2.FRAME_REASON_DUBBED, np.int32)
+    reason[:30] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([common_pb2.FRAME_REASON_OCCLUDED_MOUTH] * 60))
+        assert enrolment_rows(faces, np.arange(60), np.arange(60) / 25.0, reason=reason) == list(range(30, 60))
+
+
 def test_five_minutes_of_usable_frames_are_enough(tmp_path: Path) -> None:
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
         faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 320))
