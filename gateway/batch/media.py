@@ -88,9 +88,7 @@ def input_problem(place: str) -> str:
     """
     try:
         if not is_url(place) and is_sequence(Path(place)):
-            raise InvalidRequestError(
-                f"{place} is an image sequence: make a video of it with `dubstage frames to-video`, and dub with codec ffv1"
-            )
+            return f"{place} is an image sequence: make a video of it with `dubstage frames to-video`, and dub with codec ffv1"
         if is_url(place):
             return f"{place} is empty" if _size(_opened(place, _READABLE, "footage"), place) == 0 else ""
         facts = os.stat(place)
