@@ -87,15 +87,14 @@ def input_problem(place: str) -> str:
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
     try:
-        if not is_url(place) and is_sequence(Path(place)):
-            return f"{place} is an image sequence: make a video of it with `dubstage frames to-video`, and dub with codec ffv1"
         if is_url(place):
             return f"{place} is empty" if _size(_opened(place, _READABLE, "footage"), place) == 0 else ""
         facts = os.stat(place)
     except (InvalidRequestError, ArtefactNotFoundError) as error:
         return error.message
     except FileNotFoundError:
-        return f"no such file {place}"
+        advice = "an image sequence: make a video of it with `dubstage frames to-video`, and dub with codec ffv1"
+        return f"{place} is {advice}" if is_sequence(Path(place)) else f"no such file {place}"
     except (OSError, ValueError) as problem:
         return f"{place!r} cannot be read: {_reason(problem)}"
     if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
