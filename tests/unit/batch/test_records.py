@@ -227,7 +227,7 @@ def test_the_night_between_two_submissions_does_not_count() -> None:
     assert (progress.frames_per_second, progress.seconds_left) == (10.0, 10.0)
 
 
-def test_running_shots_count_by_the_time_that_passed() -> None:
+def test_running_shots_count_by_time() -> None:
     records = [
         ended_shot("a", "20:00:00", "20:00:20"),
         ShotRecord(id="b", state=ShotState.RUNNING, begun_at="2026-11-21T20:00:20.000Z"),
@@ -238,7 +238,8 @@ def test_running_shots_count_by_the_time_that_passed() -> None:
     assert progress_of(records, now_s=begun_s + 5).seconds_left == 35.0
 
 
-def test_running_shot_of_a_dead_worker_keeps_a_share() -> None:
+def test_dead_worker_keeps_share() -> None:
+    """A tenth of a running shot stays, however long ago it was begun: its worker may be dead."""
     records = [
         ended_shot("a", "20:00:00", "20:00:20"),
         ShotRecord(id="b", state=ShotState.RUNNING, begun_at="2026-11-21T20:00:20.000Z"),

@@ -36,7 +36,7 @@ def test_first_operation_has_no_paces(tmp_path: Path) -> None:
     assert StepPaces(tmp_path, "ugc").applied(STEPS) == list(STEPS)
 
 
-def test_next_operation_is_estimated_by_the_times_of_the_first(tmp_path: Path) -> None:
+def test_next_operation_uses_measured_times(tmp_path: Path) -> None:
     StepPaces(tmp_path, "ugc").add(Machine(enrol=2.0, dub=1.5).work(STEPS))
     assert paces(tmp_path) == pytest.approx({"track": 1.0, "enrol renderer": 2.0, "dub": 1.5}, rel=0.01)
 
@@ -49,7 +49,8 @@ def test_paces_do_not_add_up(tmp_path: Path) -> None:
     assert paces(tmp_path)["dub"] == pytest.approx(3.0, rel=0.01)
 
 
-def test_a_method_learns_from_others_until_it_was_used(tmp_path: Path) -> None:
+def test_new_method_learns_from_others(tmp_path: Path) -> None:
+    """Until a method was used on the machine, the paces of other methods count."""
     StepPaces(tmp_path, "ugc").add(Machine(dub=2.0).work(STEPS))
     assert paces(tmp_path, "hetero")["dub"] == pytest.approx(2.0, rel=0.01)
     StepPaces(tmp_path, "hetero").add(Machine(dub=5.0).work(STEPS))
@@ -57,13 +58,13 @@ def test_a_method_learns_from_others_until_it_was_used(tmp_path: Path) -> None:
     assert paces(tmp_path, "ugc")["dub"] == pytest.approx(2.0, rel=0.01)
 
 
-def test_one_slow_dub_among_many_changes_little(tmp_path: Path) -> None:
+def test_one_slow_dub_changes_little(tmp_path: Path) -> None:
     for pace in (1.0, 1.1, 9.0, 1.0):
         StepPaces(tmp_path, "ugc").add(Machine(dub=pace).work(STEPS))
     assert paces(tmp_path)["dub"] < 1.2
 
 
-def test_step_from_an_earlier_run_is_no_pace(tmp_path: Path) -> None:
+def test_reused_step_is_no_pace(tmp_path: Path) -> None:
     """A step whose result was there already takes no time, and an operation that another process began is not measured."""
     StepPaces(tmp_path, "ugc").add(Machine(enrol=0.01).work(STEPS))
     assert paces(tmp_path)["enrol renderer"] == pytest.approx(1.0, rel=0.01)

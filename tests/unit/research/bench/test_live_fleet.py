@@ -7,7 +7,7 @@ from research.bench.live_fleet import planned_gateways, simulate
 COST_S = 0.0098
 
 
-def test_planned_gateways_take_all_streams_at_once() -> None:
+def test_planned_gateways_take_all_streams() -> None:
     planned, cost_s = planned_gateways(20)
     fleet = simulate(20, planned, planned, cost_s=cost_s, seconds=90.0)
     assert fleet.taken > 0.9
@@ -15,7 +15,7 @@ def test_planned_gateways_take_all_streams_at_once() -> None:
     assert fleet.busy < 0.75
 
 
-def test_too_few_gateways_refuse_and_stay_in_time() -> None:
+def test_few_gateways_refuse_streams() -> None:
     """Whoever is refused waits. Streams that run keep their frames."""
     fleet = simulate(20, 1, 5, cost_s=COST_S, seconds=90.0)
     assert fleet.refused
