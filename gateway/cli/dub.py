@@ -31,6 +31,7 @@ from gateway.dub.workspace import ScratchFolders
 from gateway.media.encoders import CODECS, QUALITIES, crf_of
 from gateway.media.label import LABEL_POSITIONS, MOST_CHARACTERS, label_of
 from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
+from gateway.media.scene_colour import OcioSettings
 from gateway.media.sequences import SequenceDub, SequenceSettings
 from gateway.operations.step_paces import StepPaces
 from gateway.reports.folder import check_report_folder
@@ -283,9 +284,8 @@ def dub(
 ) -> None:
     """Give VIDEO new speech and write the video."""
     settings = options.gateway_settings(stages)
-    sequence = sequence_settings(
-        video, rate=rate, sound=footage_sound, ocio=ocio, colourspace=input_colourspace, display=display, view=view
-    )
+    colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
+    sequence = sequence_settings(video, rate=rate, sound=footage_sound, colour=colour)
     if sequence is not None:
         check_sequence_options(fit=fit, method=method, codec=codec)
     if codec is not None and codec not in CODECS:

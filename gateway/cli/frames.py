@@ -13,6 +13,7 @@ from gateway.cli.app import command_group, run_async
 from gateway.cli.console import say_result
 from gateway.cli.progress import StepProgress
 from gateway.dub.frames import frame_by_frame, sequence_settings
+from gateway.media.scene_colour import OcioSettings
 from gateway.media.sequences import FramesOutput, SequenceSettings, colour_of, is_sequence, open_sequence, write_frames, write_video
 from services.common.errors import InvalidRequestError
 
@@ -28,11 +29,15 @@ _Pattern = Annotated[
 ]
 
 
-def _settings(footage: Path, **said: object) -> SequenceSettings:
-    """Return what the options say about a sequence."""
+def _settings(footage: Path, *, rate: str, sound: Path | None, colour: OcioSettings) -> SequenceSettings:
+    """Return what the options say about a sequence.
+
+    Raises:
+        InvalidRequestError: the footage is no pattern of a sequence, or an option is wrong.
+    """
     if not is_sequence(footage):
         raise InvalidRequestError(f"{footage}: give the pattern of an image sequence, such as shot.%04d.exr", field="footage")
-    found = sequence_settings(footage, **said)  # type: ignore[arg-type]
+    found = sequence_settings(footage, rate=rate, sound=sound, colour=colour)
     assert found is not None
     return found
 
@@ -52,7 +57,8 @@ def to_video(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write FRAMES as a video, as a display shows them."""
-    said = _settings(frames, rate=rate, sound=footage_sound, ocio=ocio, colourspace=input_colourspace, display=display, view=view)
+    colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
+    said = _settings(frames, rate=rate, sound=footage_sound, colour=colour)
     sequence = open_sequence(frames, said.rate)
     work = partial(write_video, sequence, colour_of(sequence, said.colour), output, sound=said.sound, overwrite=overwrite)
     with StepProgress() as progress:
@@ -75,8 +81,9 @@ def from_video(
     view: options.View = "",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write FRAMES anew, with the pixels that a dub of their video has changed. Colour options are those of `to-video`."""
-    said = _settings(frames, rate=rate, sound=None, ocio=ocio, colourspace=input_colourspace, display=display, view=view)
+    """Write FRAMES anew, with the pixels that a dub of their video has changed. Give the colour options that `to-video` got."""
+    colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
+    said = _settings(frames, rate=rate, sound=None, colour=colour)
     sequence = open_sequence(frames, said.rate)
     target = FramesOutput(output, sequence, overwrite=overwrite)
     work = partial(write_frames, sequence, colour_of(sequence, said.colour), video, dub, target)

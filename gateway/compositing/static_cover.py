@@ -1,4 +1,4 @@
-"""What stands before a face through a whole shot and does not move with the head: a microphone, a pop filter, a stand.
+"""Things that stand before a face through a whole shot and do not move with the head: a microphone, a pop filter, a stand.
 
 Two pictures explain a pixel of a frame: the median of the shot at the same place of the picture, and the median of the shot at the
 same place of the head. Where the head moves, the pixels of a static thing agree with the first median only, and the pixels of the

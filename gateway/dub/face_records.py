@@ -19,7 +19,7 @@ from dubstage.face.v1 import face_pb2
 from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
-from gateway.dub.shot_looks import ShotLooks, explains
+from gateway.dub.shot_looks import MEASURED, ShotLooks, explains
 from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame
@@ -175,9 +175,7 @@ def _reasons_behind_static(faces: RecordFile, index: FaceIndex) -> Int32:
     for face_id in np.unique(index.face_id).tolist():
         rows = index.rows_of(face_id)
         looks = ShotLooks(faces, rows, index.free_frames(rows), index.shot_cuts)
-        measured = (rows >= 0) & np.isin(
-            index.reason[rows], (common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_OCCLUDED_MOUTH)
-        )
+        measured = (rows >= 0) & np.isin(index.reason[rows], MEASURED)
         for row in rows[measured & looks.with_static()].tolist():
             (record,) = faces.read_rows([row])
             cover = looks.behind_static(record)

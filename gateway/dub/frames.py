@@ -15,24 +15,21 @@ from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.methods import DEFAULT_METHOD, combined, method_named
 
 
-def sequence_settings(
-    footage: Path, *, rate: str, sound: Path | None, ocio: str, colourspace: str, display: str, view: str
-) -> SequenceSettings | None:
+def sequence_settings(footage: Path, *, rate: str, sound: Path | None, colour: OcioSettings) -> SequenceSettings | None:
     """Return what options say about an image sequence; None: the footage is a video.
 
     Raises:
         InvalidRequestError: an option is wrong, or is given for a video.
     """
     if is_sequence(footage):
-        colour = OcioSettings(config=ocio, colourspace=colourspace, display=display, view=view)
         return SequenceSettings(rate=parse_rate(rate) if rate else None, sound=sound, colour=colour)
     given = {
         "--rate": rate,
         "--footage-sound": sound,
-        "--ocio": ocio,
-        "--input-colourspace": colourspace,
-        "--display": display,
-        "--view": view,
+        "--ocio": colour.config,
+        "--input-colourspace": colour.colourspace,
+        "--display": colour.display,
+        "--view": colour.view,
     }
     for option, value in given.items():
         if value:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -38,6 +39,15 @@ def new_digest() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=32)
 
 
+def _file_digest(descriptor: int, most: int = sys.maxsize) -> tuple[hashlib.blake2b, int]:
+    """Return the digest of the first `most` bytes of an open file, and their number. The position of the file does not change."""
+    digest, size = new_digest(), 0
+    while piece := os.pread(descriptor, min(_PIECE, most - size), size):
+        digest.update(piece)
+        size += len(piece)
+    return digest, size
+
+
 @dataclass(frozen=True, slots=True)
 class Checksum:
     """Length and digest of a finished file.
@@ -62,10 +72,7 @@ class Checksum:
     @classmethod
     def of_descriptor(cls, descriptor: int) -> Self:
         """Return the checksum of an open file. The position of the file does not change."""
-        digest, size = new_digest(), 0
-        while piece := os.pread(descriptor, _PIECE, size):
-            digest.update(piece)
-            size += len(piece)
+        digest, size = _file_digest(descriptor)
         return cls(size, digest.hexdigest())
 
     @classmethod
@@ -246,10 +253,7 @@ class RecordFile:
         Returns:
             Whether the first rows are there.
         """
-        digest, size = new_digest(), 0
-        while piece := os.pread(self._file.fileno(), min(_PIECE, checksum.size_bytes - size), size):
-            digest.update(piece)
-            size += len(piece)
+        digest, size = _file_digest(self._file.fileno(), checksum.size_bytes)
         if Checksum(size, digest.hexdigest()) != checksum or size % self.dtype.itemsize:
             self.clear()
             return False

@@ -1,6 +1,6 @@
 """Looks of one face in each shot of a video: colours, the free face, and what stands before the face through the shot.
 
-They are learned when a frame of the shot is first asked for.
+The looks of a shot are learned when a frame of the shot is first asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from services.common.face.landmarks import MOUTH_AREA
 
 _SHOTS: Final = 8
 """Shots whose looks are kept: more than the windows in work can show at once, as a rule."""
-_MEASURED: Final = (common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_OCCLUDED_MOUTH)
+MEASURED: Final = (common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_OCCLUDED_MOUTH)
 """Reasons of frames whose head pose is good."""
 _PART_FRAMES: Final = 500
 """Frames of a part of a shot, about, in which static things are looked for."""
@@ -109,8 +109,10 @@ class ShotLooks:
         static, share = self._static_in(record), float(record["covered_share"])
         thing = None if static is None else static[1]
         found = find_cover(looks, record["pixels"], hands_of(record), self._usual_mouth(record), share, thing)
-        behind = self.behind_static(record) if found is None else None
-        return behind if behind is not None and explains(behind, record) else found
+        if found is not None or thing is None:
+            return found
+        behind = cover_of(thing, self._usual_mouth(record))
+        return behind if explains(behind, record) else None
 
     def _usual_mouth(self, record: Any) -> Float32:
         """Return the mean mouth in the pose of a record, float32 [59, 2], box pixels.
@@ -175,7 +177,7 @@ class ShotLooks:
 
     def _static_between(self, begin: int, end: int) -> StaticCover | None:
         records = self._spread(begin, end, self._rows >= 0, STATIC_FRAMES)
-        records = records[np.isin(records["reason"], _MEASURED)]
+        records = records[np.isin(records["reason"], MEASURED)]
         if not len(records):
             return None
         return find_static_cover(list(records["pixels"]), [pose_of(record) for record in records], records["mouth"].mean(axis=0))

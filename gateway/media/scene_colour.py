@@ -49,7 +49,7 @@ class LinearRec709:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OcioSettings:
-    """What a user says about colour.
+    """Choice of a user for the colour of an image sequence.
 
     Attributes:
         config: path of an OpenColorIO configuration, or a built-in one, such as ocio://studio-config-latest; empty: none.

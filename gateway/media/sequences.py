@@ -73,7 +73,7 @@ def is_sequence(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceSettings:
-    """What a user says about a sequence.
+    """Choice of a user for a sequence.
 
     Attributes:
         rate: frames per second; None: the rate that the headers of the files state.
@@ -324,7 +324,7 @@ _FACTS: Final = ("the display window is", "the bits per sample are", "the channe
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What the header of a file says: display window (x, y, width, height), bits per sample (0: floating point), channels."""
+    """Facts in the header of a file: display window (x, y, width, height), bits per sample (0: floating point), channels."""
 
     window: tuple[int, int, int, int]
     bits: int
@@ -336,7 +336,7 @@ class _Header:
 
     @property
     def facts(self) -> tuple[object, ...]:
-        """What must be the same in all frames of a sequence."""
+        """Facts that must be the same in all frames of a sequence."""
         return self.window, self.bits, self.channels, self.pixel_aspect
 
 

@@ -112,7 +112,7 @@ async def test_live_footage_is_kept(enrol: Enrol, blobs: ArtefactStore, tmp_path
 
 
 async def test_longest_stretch_is_kept_for_live(blobs: ArtefactStore, tmp_path: Path) -> None:
-    """What live streams show is chosen at the enrolment: the longest stretch between a lost frame and a cut."""
+    """The enrolment chooses the frames that live streams show: the longest stretch between a lost frame and a cut."""
     footage, rows = make_clip(tmp_path / "clip.mp4"), np.array([0, -1, *range(1, 11)])
     records = np.zeros(11, FACE_RECORD)
     records["frame"], records["scale"], records["rotation"] = np.flatnonzero(rows >= 0), 1.0, np.eye(3)

@@ -1,4 +1,4 @@
-"""What rests in the picture before a moving face. Drawn faces; tests/system/test_covered_and_lost.py has real people."""
+"""Things that rest in the picture before a moving face. Drawn faces; tests/system/test_covered_and_lost.py has real people."""
 
 from __future__ import annotations
 

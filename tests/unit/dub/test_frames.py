@@ -14,11 +14,11 @@ from gateway.media.scene_colour import OcioSettings
 from gateway.media.sequences import OnFrame
 from services.common.errors import InvalidRequestError
 
-NOTHING = {"rate": "", "sound": None, "ocio": "", "colourspace": "", "display": "", "view": ""}
+NOTHING = {"rate": "", "sound": None, "colour": OcioSettings()}
 
 
 def test_settings_of_a_sequence() -> None:
-    found = sequence_settings(Path("a.%04d.exr"), **{**NOTHING, "rate": "24", "ocio": "show.ocio", "view": "Film"})
+    found = sequence_settings(Path("a.%04d.exr"), rate="24", sound=None, colour=OcioSettings(config="show.ocio", view="Film"))
     assert found is not None
     assert found.rate == 24
     assert found.colour == OcioSettings(config="show.ocio", view="Film")
@@ -26,7 +26,11 @@ def test_settings_of_a_sequence() -> None:
 
 @pytest.mark.parametrize(
     ("given", "option"),
-    [({"rate": "24"}, "--rate"), ({"sound": Path("a.wav")}, "--footage-sound"), ({"colourspace": "ACEScg"}, "--input-colourspace")],
+    [
+        ({"rate": "24"}, "--rate"),
+        ({"sound": Path("a.wav")}, "--footage-sound"),
+        ({"colour": OcioSettings(colourspace="ACEScg")}, "--input-colourspace"),
+    ],
 )
 def test_options_of_sequences_are_refused_for_videos(given: dict[str, object], option: str) -> None:
     assert sequence_settings(Path("a.mov"), **NOTHING) is None

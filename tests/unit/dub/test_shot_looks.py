@@ -155,7 +155,7 @@ def test_parts_of_a_shot_tell_each_other(tmp_path: Path) -> None:
 
 
 def test_bank_is_made_from_whole_mouths(tmp_path: Path) -> None:
-    """Of a thing that covers the mouth in some frames, the frames beside these count; without a thing, all frames do."""
+    """If a thing covers the mouth in some frames, the other frames count; without a thing, all frames count."""
     boxes, poses = filmed(disc, reach=14.0, count=200)
     records = records_of(boxes, poses)
     index_of(tmp_path, records, [])
