@@ -35,7 +35,7 @@ from gateway.consent.record import Consent, canonical_form, use_of
 from gateway.dub.face_choice import parse_face
 from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
 from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
-from gateway.media.encoders import check_target
+from gateway.media.encoders import CODECS, check_target, crf_of
 from gateway.media.inspection import inspect_video
 from gateway.media.label import label_of
 from gateway.media.stills import is_still
@@ -285,9 +285,10 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
         ("face", lambda: parse_face(shot.face)),
         ("output", lambda: check_target(Path(shot.output), shot.codec)),
         ("label", lambda: label_of(shot.label, shot.label_position)),
+        ("encode_quality", lambda: crf_of(shot.encode_quality, shot.codec if shot.codec in CODECS else None)),
         ("actor", lambda: _check_options(shot, method_of)),
     )
-    for field, check in checks if not shot.lines else checks[:3]:
+    for field, check in checks if not shot.lines else checks[:-1]:
         try:
             check()
         except _REFUSALS as error:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.dub.fit import Fit
 from gateway.dub.lines import LineSpec
@@ -144,6 +144,10 @@ class ShotFinish(_Strict):
     flicker: float | None = None
 
 
+def _text_of_number(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
 class ShotSpec(_Strict):
     """One row of a manifest: one video to dub.
 
@@ -167,6 +171,7 @@ class ShotSpec(_Strict):
         label: text that every frame shows; None: none.
         label_position: corner of the label; None: bottom-right.
         codec: video codec; None: chosen by the container.
+        encode_quality: quality of the pictures (gateway.media.encoders.crf_of), a name or a whole number; empty: high.
         personalize: the networks are adapted to the person.
         seed: random seed of the adaptation.
         quality: thresholds of the quality gate.
@@ -193,6 +198,7 @@ class ShotSpec(_Strict):
     label: str | None = Field(None, max_length=240)
     label_position: LabelPosition | None = None
     codec: str | None = Field(None, max_length=32)
+    encode_quality: Annotated[str, Field(max_length=32), BeforeValidator(_text_of_number)] = ""
     personalize: bool = True
     seed: int = Field(0, ge=0, le=2147483647)
     quality: Quality = Quality()

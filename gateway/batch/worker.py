@@ -53,6 +53,7 @@ from gateway.dub.messages import OnProgress
 from gateway.dub.request import DubRequest, refuse_input
 from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
 from gateway.housekeeping import expire, open_jobs_folder
+from gateway.media.encoders import crf_of
 from gateway.media.label import label_of
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
@@ -192,6 +193,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
             keep_audio=shot.keep_audio,
             label=label_of(shot.label, shot.label_position),
             codec=shot.codec,
+            crf=crf_of(shot.encode_quality, shot.codec),
             enrol=EnrolOptions(personalize_renderer=shot.personalize, personalize_motion=shot.personalize, seed=shot.seed),
             # The bytes of the video depend on this number, so that it is the same however many workers share the cores.
             threads=context.settings.compute_threads,

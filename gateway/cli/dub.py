@@ -254,7 +254,7 @@ def dub(
         typer.Option(
             metavar=f"{'|'.join(QUALITIES)}|NUMBER",
             help="Quality of the pictures in H.264, HEVC and AV1. A number is a crf of H.264, from 0 (best) to 51. Default: high, "
-            "which is 16.",
+            "which is 16. The field encode_quality of a batch row or of CreateDub.",
         ),
     ] = "",
     label: Annotated[
@@ -309,7 +309,7 @@ def dub(
         keep_audio=keep_audio,
         label=label_of(label, label_position),
         codec=codec,
-        crf=crf_of(quality),
+        crf=crf_of(quality, codec),
         enrol=options.enrol_options(personalize=personalize, seed=seed),
         threads=settings.compute_threads,
         overwrite=overwrite,

@@ -46,6 +46,8 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
     ("fields", "field", "words"),
     [
         ({"codec": "mpeg2video"}, "codec", "mp4"),
+        ({"encode_quality": "fine"}, "encode_quality", "visually-lossless, high, small"),
+        ({"codec": "ffv1", "encode_quality": "small"}, "encode_quality", "one quality"),
         ({"output": "film.avi"}, "output_uri", ".avi"),
         ({"output": "film"}, "output_uri", "endings"),
         ({"output": "folder\\film.mp4"}, "output_uri", "'/'"),

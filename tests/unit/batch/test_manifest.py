@@ -110,6 +110,10 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         row("v", label_position="top-left"),
         row("w", label="AI", label_position="middle"),
         row("x", label="a" * 61),
+        row("y", encode_quality="fine"),
+        row("z", codec="ffv1", encode_quality="small"),
+        row("za", encode_quality=52),
+        row("zb", encode_quality=1.5),
     )
     told = mistakes(path)
     assert told[0] == f"2: footage: no such file {tmp_path}/none.mp4"
@@ -141,12 +145,16 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "24: label_position: a position is given without a label",
         "25: label_position: takes ",
         "26: label: a label has 1 to 60 characters, not 61",
+        "27: encode_quality: the quality 'fine' of the pictures is unknown: give visually-lossless, high, small, or a number",
+        "28: encode_quality: ffv1 has one quality: give no quality of the pictures, or choose the codec h264, hevc, av1",
+        "29: encode_quality: the quality '52' of the pictures is unknown",
+        "30: encode_quality: takes a valid string, not 1.5",
     ]
     for text in expected:
         assert [one for one in told if one.startswith(text)], (text, told)
     lines = [int(text.partition(":")[0]) for text in told]
     assert lines == sorted(lines)
-    assert set(lines) == set(range(2, 27))
+    assert set(lines) == set(range(2, 31))
 
 
 def test_first_mistake_is_the_message(write: Write, tmp_path: Path) -> None:
