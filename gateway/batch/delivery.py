@@ -21,6 +21,7 @@ from gateway.batch.types import WRITTEN, ShotRecord
 from gateway.dub.request import sha256_of
 from gateway.media.mp4 import boxes_of, copy_with_padding
 from gateway.media.output import OutputFile, commit_with
+from gateway.media.sequences import LISTING_SUFFIX
 from gateway.provenance.binding import SIDECAR, embedded_type, is_manifest, sidecar_of
 from gateway.provenance.claim import DecisionFacts, DeliveryClaim, SourceFile
 from gateway.provenance.seal import Sealer, VideoSeal
@@ -32,6 +33,7 @@ MAX_FETCHED_BYTES: Final = 1 << 40
 """Largest video that is copied from a URL, bytes."""
 CHANGED: Final = "its video has changed since the decision: look at the video again"
 MISSING: Final = "its video is missing: dub the shot again"
+SEQUENCE: Final = "it is an image sequence, whose files have no place for the decision: copy the files that its list names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ def approved_of(
         decision = present.get(record.id)
         if record.state not in WRITTEN:
             left[record.id] = f"it is {record.state}"
+        elif record.output.endswith(LISTING_SUFFIX):
+            left[record.id] = SEQUENCE
         elif decision is not None and decision.state is ReviewState.APPROVED:
             approved.append(Approved(record, decision))
         elif decision is not None:
