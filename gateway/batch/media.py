@@ -111,8 +111,10 @@ def footage_problem(place: str) -> str:
     Raises:
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
-    if is_url(place) or not is_sequence(Path(place)):
+    if not is_sequence(Path(place)):
         return input_problem(place)
+    if is_url(place):
+        return ""  # `sequence_of` refuses the URL
     try:
         _, files = sequence_files(Path(place))
     except (InvalidRequestError, MediaUnsupportedError) as problem:
