@@ -1,7 +1,7 @@
 """The commands of docs/batch.md for farm managers, run as they stand there: an index goes in, an exit code comes out.
 
-`openjd run` is the real one. Of the others no farm manager is needed: small programs of this test take their places and do what their manuals say: they start the command once
-for each index, with the index where the farm manager puts it.
+`openjd run` is the real one. The other farm managers are not needed: small programs of this test take their places.
+They do what the manuals say: they start the command once for each index, with the index where the farm manager puts it.
 """
 
 from __future__ import annotations
