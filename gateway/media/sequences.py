@@ -12,7 +12,9 @@ import gc
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -69,6 +71,10 @@ _DEPTHS: Final = (8, 10, 12, 16)
 _MOST_DIGITS: Final = 12
 _LOSSY: Final = ("dwaa", "dwab", "b44", "b44a", "pxr24")
 """Compressions of OpenEXR that would change pixels a second time. Such files are written with the compression zip."""
+_DATED: Final = (".exr", ".tif", ".tiff")
+"""Endings of files in which OpenImageIO writes a date if they have none."""
+_DPX_NAME: Final = range(36, 136)
+"""Bytes of a DPX file that hold its name (SMPTE ST 268-1)."""
 _NOT_DISPLAYED: Final = ("Printing density", "Logarithmic", "Linear")
 """Transfer characteristics in DPX headers whose code values no display shows as they are."""
 
@@ -349,11 +355,12 @@ class FramesOutput:
             raise InvalidRequestError(f"{pattern}: the folder {folder} may not be written; choose another", field="output")
         if any(mine.exists() and mine.samefile(its) for mine, its in zip(self.files, sequence.files, strict=True)):
             raise InvalidRequestError(f"{pattern} is the footage itself; give another name to the output", field="output")
-        self._before = {file: identity_of(existing_file(file)) for file in (*self.files, self.sound, self.listing)}
-        there = [file for file, found in self._before.items() if found is not None]
+        facts = {file: existing_file(file) for file in (*self.files, self.sound, self.listing)}
+        self._before = {file: identity_of(found) for file, found in facts.items()}
+        there = {file: found for file, found in facts.items() if found is not None}
         own = self._own(is_signed) if there and not overwrite else {}
-        for file in there:
-            if file.is_dir() or file.is_symlink() or not (overwrite or _is_one_of(file, own)):
+        for file, found in there.items():
+            if not stat.S_ISREG(found.st_mode) or not (overwrite or _is_one_of(file, own)):
                 raise InvalidRequestError(
                     f"{file} exists, and dubstage did not write it as it is; give another name, or replace the frames with "
                     "--overwrite",
@@ -622,24 +629,28 @@ def _read(file: Path) -> _Frame:
     return _Frame(parts, coloured, [specs[coloured].channelnames.index(name) for name in "RGB"])
 
 
-def _written_spec(spec: Any, file: Path) -> Any:
+def _written_spec(spec: Any, file: Path, date: str) -> Any:
     """Return the description of an image as it is written: as it was read, and never with a lossy compression."""
     written = openimageio().ImageSpec(spec)
     if str(spec.getattribute("compression") or "").partition(":")[0] in _LOSSY:
         written.attribute("compression", "zip")
     if spec.alpha_channel >= 0 and file.suffix.lower() == ".png":
         written.attribute("oiio:UnassociatedAlpha", 1)
+    if not spec.getattribute("DateTime") and file.suffix.lower() in _DATED:
+        # Otherwise OpenImageIO writes the present time, and a second dub has other bytes.
+        written.attribute("DateTime", date)
     return written
 
 
-def _write(frame: _Frame, file: Path) -> None:
-    """Write a file and read it again.
+def _write(frame: _Frame, file: Path, source: Path) -> None:
+    """Write a file, whose frame was read from a source, and read it again.
 
     Raises:
         InvalidRequestError: the file cannot be written, or its format did not keep every sample.
     """
     oiio = openimageio()
-    specs = [_written_spec(part.spec, file) for part in frame.parts]
+    date = time.strftime("%Y:%m:%d %H:%M:%S", time.gmtime(source.stat().st_mtime))
+    specs = [_written_spec(part.spec, file, date) for part in frame.parts]
     writer = oiio.ImageOutput.create(str(file))
     if writer is None:
         raise InvalidRequestError(f"{file} cannot be written: {oiio.geterror()}", field="output")
@@ -655,10 +666,19 @@ def _write(frame: _Frame, file: Path) -> None:
             if shutil.disk_usage(file.parent).free < sum(part.samples.nbytes for part in frame.parts):
                 raise StorageFullError(f"no space left to write {file}; free some space", subject=str(file.parent))
             raise InvalidRequestError(f"{file} cannot be written: {problem}", field="output")
+    if file.suffix.lower() == ".dpx":
+        _name_in_header(file)
     again = _read(file)
     for wrote, found in zip(frame.parts, again.parts, strict=True):
         if wrote.samples.tobytes() != found.samples.tobytes():
             raise InvalidRequestError(f"{file}: the format did not keep every sample of this file", field="output")
+
+
+def _name_in_header(file: Path) -> None:
+    """Write the name of a DPX file into its header, in place of the path of the temporary folder, which OpenImageIO writes."""
+    with open(file, "r+b") as opened:
+        opened.seek(_DPX_NAME.start)
+        opened.write(os.fsencode(file.name)[: len(_DPX_NAME) - 1].ljust(len(_DPX_NAME), b"\0"))
 
 
 def _sentence(text: str) -> str:
@@ -849,26 +869,49 @@ def write_frames(
                 if old.index == 0 and not _alike(codes.shown(frame.picture[stored]), was[inside], codes.bits):
                     raise _unsupported(f"{video}: its first picture is not {source} with the given options for colour")
                 _replace(frame, stored, was[inside], became[inside], codes)
-                _write(frame, folder / target.name)
+                _write(frame, folder / target.name, source)
                 on_frame(old.index + 1, len(files))
             if after.audio:
                 write_sound_from(dubbed, 0, folder / output.sound.name)
                 files = [*files, output.sound]
 
-            def move() -> None:
-                confirm()
-                output.check_again()
-                for file in files:
-                    os.replace(folder / file.name, file)
-
-            lines = [f"{digest_and_size(folder / file.name)[0]}  {file.name}\n".encode() for file in files]
-            with listing.content() as content:
-                content.writelines(lines)
-            # If this run is killed while the files get their names, the next run knows them by this list.
-            (folder / output.listing.name).write_bytes(b"".join(lines))
-            commit_with(listing, seal, move)
+            _give_names(files, folder, listing, output, seal, confirm)
         except OSError as problem:
             raise (output_error(problem, output.files[0], "frames") or problem) from problem
+
+
+def _give_names(
+    files: Sequence[Path],
+    folder: Path,
+    listing: OutputFile,
+    output: FramesOutput,
+    seal: VideoSigner | None,
+    confirm: Callable[[], None],
+) -> None:
+    """Write the list of finished files, sign the list, and move the files from a folder to their places.
+
+    If the list cannot get its name, the files that were moved are removed.
+    """
+    moved: list[Path] = []
+
+    def move() -> None:
+        confirm()
+        output.check_again()
+        for file in files:
+            os.replace(folder / file.name, file)
+            moved.append(file)
+
+    lines = [f"{digest_and_size(folder / file.name)[0]}  {file.name}\n".encode() for file in files]
+    with listing.content() as content:
+        content.writelines(lines)
+    # If this run is killed while the files get their names, the next run knows them by this list.
+    (folder / output.listing.name).write_bytes(b"".join(lines))
+    try:
+        commit_with(listing, seal, move)
+    except BaseException:
+        for file in moved:
+            file.unlink(missing_ok=True)
+        raise
 
 
 def _replace(frame: _Frame, stored: tuple[slice, slice], was: Samples, became: Samples, codes: _Codes) -> None:

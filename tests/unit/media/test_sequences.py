@@ -11,6 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ from gateway.media.sound import SoundReader
 from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.forked import ForkedProcess
-from tests.frame_files import FIRST, header_of, oiio, stored, write_sequence
+from tests.frame_files import FIRST, header_of, oiio, pictures, stored, write_sequence
 from tests.unit.media.made_footage import make_sound, tone
 
 FRAMES = 3
@@ -299,6 +300,26 @@ class TestWrittenBefore:
         again.write()
         (tmp_path / "out" / "b.sha256.c2pa").unlink()
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+
+    @pytest.mark.parametrize("ending", ["dpx", "tif"])
+    def test_same_bytes(self, ending: str, place: Callable[[str], Path], carphone: Path) -> None:
+        """A second dub has the same bytes, whatever its folder is called, and also if the frames have no date."""
+        plates = place("plates") / f"a.%04d.{ending}"
+        if ending == "dpx":
+            write_sequence(carphone, plates, 2, bits=10)
+        else:
+            for index, picture in enumerate(pictures(carphone, 2)):
+                cv2.imwrite(str(plates) % (FIRST + index), np.round(picture[..., ::-1] * 65535).astype(np.uint16))
+        found = []
+        for name in ("one", "another"):
+            dub = SequenceDub(plates, place(name) / f"b.%04d.{ending}", SequenceSettings(rate=Fraction(25)), place(f"work{name}"))
+            dub.read()
+            draw(dub)
+            dub.write()
+            found.append([file.read_bytes() for file in sorted(dub.listing.parent.iterdir())])
+            time.sleep(1.1)
+        assert len(found[0]) == 3
+        assert found[0] == found[1]
 
     def test_changed_frames_stay(self, dub: SequenceDub, tmp_path: Path) -> None:
         dub.write()
