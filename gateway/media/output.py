@@ -210,6 +210,11 @@ class OutputFile:
         except OverflowError as problem:
             raise MediaUnsupportedError(f"{self._output}: {problem}; give the output an .mkv name", field="output") from problem
 
+    @property
+    def output(self) -> Path:
+        """The output."""
+        return self._output
+
     @contextmanager
     def content(self) -> Iterator[BinaryIO]:
         """Give what was written so far, open for reading and writing, at its beginning."""

@@ -875,7 +875,11 @@ def write_frames(
                 write_sound_from(dubbed, 0, folder / output.sound.name)
                 files = [*files, output.sound]
 
-            _give_names(files, folder, listing, output, seal, confirm)
+            def allowed() -> None:
+                confirm()
+                output.check_again()
+
+            _give_names(files, folder, listing, seal, allowed)
         except OSError as problem:
             raise (output_error(problem, output.files[0], "frames") or problem) from problem
 
@@ -884,9 +888,8 @@ def _give_names(
     files: Sequence[Path],
     folder: Path,
     listing: OutputFile,
-    output: FramesOutput,
     seal: VideoSigner | None,
-    confirm: Callable[[], None],
+    confirm: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the list of finished files, sign the list, and move the files from a folder to their places.
 
@@ -896,7 +899,6 @@ def _give_names(
 
     def move() -> None:
         confirm()
-        output.check_again()
         for file in files:
             os.replace(folder / file.name, file)
             moved.append(file)
@@ -905,13 +907,44 @@ def _give_names(
     with listing.content() as content:
         content.writelines(lines)
     # If this run is killed while the files get their names, the next run knows them by this list.
-    (folder / output.listing.name).write_bytes(b"".join(lines))
+    (folder / listing.output.name).write_bytes(b"".join(lines))
     try:
         commit_with(listing, seal, move)
     except BaseException:
         for file in moved:
             file.unlink(missing_ok=True)
         raise
+
+
+def copy_sequence(listing: Path, target: Path, *, overwrite: bool = False, seal: VideoSigner | None = None) -> None:
+    """Copy the files of a dubbed sequence and their list, all or none. Blocks.
+
+    Args:
+        listing: list of the files, which lie beside it.
+        target: list to write. The copies get their names beside it.
+        overwrite: whether files are replaced.
+        seal: signs the new list; None: nothing does.
+
+    Raises:
+        InvalidRequestError: a file is there, and files are not replaced; or a file cannot be written.
+        MediaUnsupportedError: a file is not as the list says.
+        OSError: a file cannot be read or written.
+        DubstageError: from `seal`.
+    """
+    with ExitStack() as stack:
+        output = OutputFile(target, overwrite=overwrite)
+        stack.callback(output.discard)
+        folder = stack.enter_context(partial_folder(target))
+        files = []
+        for name, digest in read_listing(listing).items():
+            file = target.with_name(name)
+            if os.path.lexists(file) and not overwrite:
+                raise InvalidRequestError(f"{file} exists; give another folder, or --overwrite", field="output")
+            shutil.copyfile(listing.with_name(name), folder / name)
+            if digest_and_size(folder / name)[0] != digest:
+                raise _unsupported(f"{listing.with_name(name)}: the file has changed since {listing.name} was written")
+            files.append(file)
+        _give_names(files, folder, output, seal)
 
 
 def _replace(frame: _Frame, stored: tuple[slice, slice], was: Samples, became: Samples, codes: _Codes) -> None:
