@@ -315,7 +315,7 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
     checks: tuple[tuple[str, Callable[[], object]], ...] = (
         ("face", lambda: parse_face(shot.face)),
         ("footage", lambda: sequence_of(shot)),
-        ("output", lambda: shot.is_sequence or check_target(Path(shot.output), shot.codec)),
+        ("output", lambda: _check_video(shot)),
         ("label", lambda: label_of(shot.label, shot.label_position)),
         ("encode_quality", lambda: crf_of(shot.encode_quality, shot.codec if shot.codec in CODECS else None)),
         ("actor", lambda: _check_options(shot, method_of)),
@@ -327,6 +327,11 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
             yield _told_refusal(error, field)
     if shot.lines:
         yield from _contradictions_of_scene(shot, method_of)
+
+
+def _check_video(shot: ShotSpec) -> None:
+    if not shot.is_sequence:
+        check_target(Path(shot.output), shot.codec)
 
 
 def sequence_of(shot: ShotSpec) -> SequenceSettings | None:
