@@ -211,6 +211,8 @@ def sequence_files(pattern: Path) -> tuple[list[int], list[Path]]:
 def _fileseq(pattern: Path) -> Any:
     """Return fileseq's description of a pattern."""
     try:
+        # The whole package first: of two threads that import its modules at the same time, one would get half a module.
+        import fileseq  # noqa: F401
         from fileseq.exceptions import FileSeqException
         from fileseq.filesequence import FileSequence
     except ModuleNotFoundError as problem:
@@ -237,9 +239,9 @@ def _fileseq(pattern: Path) -> Any:
 
 def _found(pattern: Path) -> Any:
     """Return fileseq's description of the files of a pattern without a range."""
+    wanted = _fileseq(pattern)
     from fileseq.filesequence import FileSequence
 
-    wanted = _fileseq(pattern)
     if not pattern.parent.is_dir():
         raise _unsupported(f"{pattern}: the folder {pattern.parent} does not exist")
     try:
