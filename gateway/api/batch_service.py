@@ -410,6 +410,7 @@ _TEXTS: Final = {
     "project": "project",
     "language": "language",
     "label": "label",
+    "encode_quality": "encode_quality",
 }
 """Fields of BatchRow -> fields of a shot. An empty text is a field that is not given."""
 _FIELDS: Final = {name: field for field, name in _TEXTS.items()}

@@ -102,10 +102,10 @@ class DubJobs:
         """Return the lock of a dub. The same dub to two outputs has one job folder, so the two run one after the other."""
         same = pb.CreateDubRequest()
         same.CopyFrom(message)
-        # `pad` may be `cut`. The sound under the speech does not change the mouths.
+        # `pad` may be `cut`. Neither the sound nor the encoder changes the mouths.
         for field in (
             *("output_uri", "overwrite", "consent", "reference_consent", "project", "language"),
-            *("fit", "mix_uri", "mix_level_db", "duck_db", "request_id"),
+            *("fit", "mix_uri", "mix_level_db", "duck_db", "keep_audio", "codec", "encode_quality", "request_id"),
         ):
             same.ClearField(field)
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())

@@ -18,6 +18,7 @@ from gateway.async_utilities import in_thread
 from gateway.batch.media import check_replaceable, copy_name, fetched, input_problem, is_url, upload, url_problem
 from gateway.dub.messages import OnProgress
 from gateway.dub.workspace import ScratchFolders
+from gateway.media.sequences import is_sequence
 from gateway.provenance.binding import SIDECAR
 from gateway.safe_paths import confine
 from gateway.settings import TENANTS_FOLDER, GatewaySettings
@@ -54,6 +55,12 @@ class MediaFolder:
         """
         path = self._inside(uri, field)
         if not os.path.isfile(path) or self._is_of_a_tenant(path):
+            if is_sequence(path):
+                raise InvalidRequestError(
+                    f"{field}: {uri!r} is the pattern of an image sequence, which servers do not dub: use `dubstage batch submit`, "
+                    "or make a video of it with `dubstage frames to-video`",
+                    field=field,
+                )
             raise InvalidRequestError(f"{field}: the media folder has no file {uri!r}", field=field)
         return path
 

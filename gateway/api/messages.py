@@ -52,7 +52,7 @@ from gateway.dub.request import (
 )
 from gateway.dub.timecode import VideoTime, parse_time
 from gateway.live.session import LiveFrame, first_sample
-from gateway.media.encoders import check_target
+from gateway.media.encoders import check_target, crf_of
 from gateway.media.label import label_of
 from gateway.media.mix import DUCK_DB, SoundMix
 from gateway.media.output import check_place
@@ -304,6 +304,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         keep_audio=message.keep_audio,
         label=label_of(message.label, label_position_of(message.label_position)),
         codec=codec_of(message.codec) or None,
+        crf=crf_of(message.encode_quality, codec_of(message.codec) or None),
         enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
         fit=fit,

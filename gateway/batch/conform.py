@@ -21,6 +21,7 @@ from gateway.batch.timeline import Clip, Timeline, clips_of, opentimelineio, rat
 from gateway.batch.timeline_files import write_timeline
 from gateway.batch.turnover import DubbedClip, DubbedClips
 from gateway.batch.types import WRITTEN, ShotRecord
+from gateway.media.sequences import LISTING_SUFFIX
 from services.common.errors import InvalidRequestError
 
 _FLAG: Final = "ORANGE"
@@ -204,9 +205,10 @@ def _problem(request: ConformRequest, dubbed: DubbedClip, record: ShotRecord | N
             f"{dubbed.frames} at {rate_text(rate)}: the footage was replaced"
         )
     place = _video(request, record)
-    if not is_url(place) and not Path(place).is_file():
-        return f"the video of shot {shot_id} is missing: {place}"
-    return ""
+    if place.endswith(LISTING_SUFFIX):
+        return f"shot {shot_id} is an image sequence: put its frames into the timeline yourself"
+    is_there = is_url(place) or Path(place).is_file()
+    return "" if is_there else f"the video of shot {shot_id} is missing: {place}"
 
 
 def _video(request: ConformRequest, record: ShotRecord) -> str:

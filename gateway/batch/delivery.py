@@ -1,5 +1,7 @@
 """Delivers the approved videos of a batch: copies with the same streams, whose manifests repeat the decisions.
 
+An image sequence is delivered as a folder with its files and their signed list.
+
 A decision comes after a video was signed. So the copy gets a manifest of its own: the reviewed video with its manifest is the
 parent, and an assertion has the decision (`gateway.provenance.claim.DecisionFacts`).
 """
@@ -21,6 +23,7 @@ from gateway.batch.types import WRITTEN, ShotRecord
 from gateway.dub.request import sha256_of
 from gateway.media.mp4 import boxes_of, copy_with_padding
 from gateway.media.output import OutputFile, commit_with
+from gateway.media.sequences import LISTING_SUFFIX, copy_sequence, sequence_fault
 from gateway.provenance.binding import SIDECAR, embedded_type, is_manifest, sidecar_of
 from gateway.provenance.claim import DecisionFacts, DeliveryClaim, SourceFile
 from gateway.provenance.seal import Sealer, VideoSeal
@@ -48,8 +51,12 @@ class Approved:
 
 
 def delivered_name(record: ShotRecord) -> str:
-    """Return the name of the delivered file of a shot: the id of the shot with the ending of its video."""
-    return f"{record.id}{PurePosixPath(record.output).suffix}"
+    """Return the name of the delivered file of a shot: the id of the shot with the ending of its video.
+
+    The list of an image sequence keeps its name, in a folder with the name of the shot.
+    """
+    video = PurePosixPath(record.output)
+    return f"{record.id}/{video.name}" if video.suffix == LISTING_SUFFIX else f"{record.id}{video.suffix}"
 
 
 def approved_of(
@@ -137,8 +144,12 @@ def _local(place: str, scratch: Path) -> Path | None:
 
 def _problem(video: Path | None, decision: Decision) -> str:
     """Return why a video is not the one that was decided about; empty: it is."""
+    if video is None:
+        return MISSING
+    if video.suffix == LISTING_SUFFIX:
+        return {"": "", "was gone": MISSING}.get(sequence_fault(video, decision.output_sha256), CHANGED)
     try:
-        return MISSING if video is None else "" if sha256_of(video) == decision.output_sha256 else CHANGED
+        return "" if sha256_of(video) == decision.output_sha256 else CHANGED
     except MediaUnsupportedError as problem:
         return problem.message
 
@@ -164,6 +175,10 @@ def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, ove
     sealer.check_place(target, overwrite=overwrite)
     seal = sealer.seal(claim, target)
     try:
+        if target.suffix == LISTING_SUFFIX:
+            make_folder(target.parent)
+            copy_sequence(video, target, overwrite=overwrite, seal=seal)
+            return target
         file = OutputFile(target, overwrite=overwrite)
         try:
             _copy(video, file, seal)
@@ -176,6 +191,8 @@ def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, ove
 
 
 def _is_delivery(target: Path, facts: DecisionFacts) -> bool:
+    if target.suffix == LISTING_SUFFIX and sequence_fault(target, facts.video_sha256):
+        return False
     try:
         there = verdict_of(target)
     except (MediaUnsupportedError, InvalidRequestError):

@@ -21,23 +21,26 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import ActorSummary
-from gateway.batch.media import fetched, input_problem, is_url, local_path, output_problem
+from gateway.batch.media import fetched, footage_problem, input_problem, is_url, local_path, output_problem
 from gateway.batch.types import BatchName, Quality, ShotSpec
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, canonical_form, use_of
 from gateway.dub.face_choice import parse_face
+from gateway.dub.frames import check_sequence_options, sequence_settings
 from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
 from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
-from gateway.media.encoders import check_target
+from gateway.media.encoders import CODECS, check_target, crf_of
 from gateway.media.inspection import inspect_video
 from gateway.media.label import label_of
+from gateway.media.scene_colour import OcioColour, OcioSettings
+from gateway.media.sequences import SequenceSettings, check_output_pattern
 from gateway.media.stills import is_still
 from services.common.errors import (
     ActorError,
@@ -105,8 +108,9 @@ class SameFiles:
 def real_files(shots: Iterable[ShotSpec]) -> SameFiles:
     """Return the files of all places that shots name. Each folder and each input is looked at once. Blocks."""
     shots = tuple(shots)
-    read = {place for shot in shots for place in shot.inputs.values()}
-    local = {place: path for place in read.union(shot.output for shot in shots) if (path := local_path(place)) is not None}
+    read = {place for shot in shots for place in shot.read.values()}
+    written = {place for shot in shots for place in shot.written}
+    local = {place: path for place in read | written if (path := local_path(place)) is not None}
     folders = _looked_at(_real, {os.path.dirname(path) for path in local.values()})
     paths = {place: os.path.join(folders[os.path.dirname(path)], os.path.basename(path)) for place, path in local.items()}
     return SameFiles(paths, _looked_at(_target, {paths[place] for place in read if place in paths}))
@@ -181,7 +185,7 @@ def repeat_mistakes(shots: Mapping[int, ShotSpec], *, follow_links: bool) -> lis
     inputs = {
         file: (line, field, place)
         for line, shot in shots.items()
-        for field, place in shot.inputs.items()
+        for field, place in shot.read.items()
         for file in files.of_input(place)
     }
     for line, shot in shots.items():
@@ -190,16 +194,37 @@ def repeat_mistakes(shots: Mapping[int, ShotSpec], *, follow_links: bool) -> lis
         if before != line:
             alike = "has this id already" if other == shot.id else f"has the id {other}, which differs only in case"
             mistakes.append(Mistake(line, "id", f"{shot.id}: line {before} {alike}"))
-        video = files.of_output(shot.output)
-        before, other = outputs.setdefault(video, (line, shot.output))
-        if before != line:
-            linked = "" if other == shot.output else f" as {other}, through a link"
-            mistakes.append(Mistake(line, "output", f"{shot.output}: line {before} writes this video already{linked}"))
-        if video in inputs:
-            reader, field, place = inputs[video]
-            linked = "" if place == shot.output else f" ({place}, through a link)"
-            mistakes.append(Mistake(line, "output", f"{shot.output} is the {field} of line {reader}{linked}: give another name"))
+        mistakes += _taken_outputs(line, shot, files, outputs, inputs)
     return mistakes
+
+
+def _taken_outputs(
+    line: int,
+    shot: ShotSpec,
+    files: SameFiles,
+    outputs: dict[str, tuple[int, str]],
+    inputs: Mapping[str, tuple[int, str, str]],
+) -> Iterator[Mistake]:
+    """Yield what is wrong with the files that a shot writes, and add them to `outputs`.
+
+    Args:
+        outputs: line and place by file that a row before writes.
+        inputs: line, field and place by file that a row reads.
+    """
+    for written in shot.written:
+        # The list and the sound of an image sequence are named after its pattern.
+        named = written if written == shot.output else f"{shot.output} ({PurePath(written).name})"
+        file = files.of_output(written)
+        before, other = outputs.setdefault(file, (line, written))
+        if before != line:
+            linked = "" if other == written else f" as {other}, through a link"
+            yield Mistake(line, "output", f"{named}: line {before} writes this video already{linked}")
+            return
+        if file in inputs:
+            reader, field, place = inputs[file]
+            linked = "" if place == written else f" ({place}, through a link)"
+            yield Mistake(line, "output", f"{named} is the {field} of line {reader}{linked}: give another name")
+            return
 
 
 def file_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
@@ -219,7 +244,8 @@ _FileCheck = Callable[[str], str]
 
 
 def _check_of(field: str) -> _FileCheck:
-    return {"consent": _consent_problem, "output": output_problem}.get(field.rpartition(".")[2], input_problem)
+    checks = {"footage": footage_problem, "consent": _consent_problem, "output": output_problem}
+    return checks.get(field.rpartition(".")[2], input_problem)
 
 
 def _checked(wanted: tuple[_FileCheck, str]) -> str:
@@ -241,7 +267,12 @@ def scene_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     Only files of this machine are read. Lines of one face are known before the footage is tracked if they name the face by its
     number.
     """
-    scenes = {line: shot for line, shot in shots.items() if shot.lines and not any(map(is_url, shot.places.values()))}
+    # Of an image sequence, only the worker makes a video.
+    scenes = {
+        line: shot
+        for line, shot in shots.items()
+        if shot.lines and not shot.is_sequence and not any(map(is_url, shot.places.values()))
+    }
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(_scene_mistakes, scenes, scenes.values())
     return [mistake for mistakes in found for mistake in mistakes]
@@ -283,17 +314,47 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
             yield field, f"{place!r} has a folder whose name is no text in UTF-8: rename the folder", ""
     checks: tuple[tuple[str, Callable[[], object]], ...] = (
         ("face", lambda: parse_face(shot.face)),
-        ("output", lambda: check_target(Path(shot.output), shot.codec)),
+        ("footage", lambda: sequence_of(shot)),
+        ("output", lambda: _check_video(shot)),
         ("label", lambda: label_of(shot.label, shot.label_position)),
+        ("encode_quality", lambda: crf_of(shot.encode_quality, shot.codec if shot.codec in CODECS else None)),
         ("actor", lambda: _check_options(shot, method_of)),
     )
-    for field, check in checks if not shot.lines else checks[:3]:
+    for field, check in checks if not shot.lines else checks[:-1]:
         try:
             check()
         except _REFUSALS as error:
             yield _told_refusal(error, field)
     if shot.lines:
         yield from _contradictions_of_scene(shot, method_of)
+
+
+def _check_video(shot: ShotSpec) -> None:
+    if not shot.is_sequence:
+        check_target(Path(shot.output), shot.codec)
+
+
+def sequence_of(shot: ShotSpec) -> SequenceSettings | None:
+    """Return what a row says about its image sequence; None: the footage is a video.
+
+    Raises:
+        InvalidRequestError: a field is wrong, or is not for such footage.
+    """
+    sound = local_path(shot.footage_sound) if shot.footage_sound is not None else None
+    footage = Path(local_path(shot.footage) or shot.footage)
+    found = sequence_settings(footage, rate=shot.rate, sound=Path(sound) if sound is not None else None, colour=shot.colour)
+    if found is None:
+        return None
+    for field in ("footage", "output", "footage_sound", "ocio"):
+        if is_url(shot.places.get(field, "")):
+            raise InvalidRequestError(
+                f"{shot.places[field][:200]!r} is a URL, and image sequences, their sound and their colour configurations are read "
+                "from folders: give a path",
+                field=field,
+            )
+    check_sequence_options(fit=shot.fit, method=shot.method, codec=shot.codec, encode_quality=shot.encode_quality)
+    check_output_pattern(Path(local_path(shot.output) or shot.output), footage)
+    return found
 
 
 _REFUSALS: Final = (RequestError, ActorError, ConsentRefusedError)
@@ -680,7 +741,24 @@ def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, c
         return mistakes
     mistakes += file_mistakes(shots)
     wrong = {mistake.line for mistake in mistakes}
+    mistakes += _colour_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
     return mistakes + scene_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
+
+
+def _colour_mistakes(shots: Mapping[int, ShotSpec]) -> Iterator[Mistake]:
+    """Yield what is wrong with the colour of image sequences. Each configuration is read once."""
+    known: dict[OcioSettings, InvalidRequestError | None] = {}
+    for line, shot in shots.items():
+        if not shot.ocio:
+            continue
+        if shot.colour not in known:
+            try:
+                OcioColour(shot.colour)
+                known[shot.colour] = None
+            except InvalidRequestError as problem:
+                known[shot.colour] = problem
+        if (wrong := known[shot.colour]) is not None:
+            yield Mistake(line, wrong.field, wrong.message)
 
 
 def in_order(mistakes: Iterable[Mistake]) -> Sequence[Mistake]:

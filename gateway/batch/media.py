@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.dub.request import sha256_of
 from gateway.media.output import existing_file
-from gateway.media.sequences import is_sequence
+from gateway.media.sequences import is_sequence, sequence_files
 from gateway.provenance.binding import SIDECAR, embedded_type, sidecar_of
 from gateway.safe_paths import make_folder
 from services.common.errors import (
@@ -21,6 +21,7 @@ from services.common.errors import (
     BackendUnavailableError,
     DubstageError,
     InvalidRequestError,
+    MediaUnsupportedError,
     StorageFullError,
     StorageRefusedError,
 )
@@ -93,13 +94,32 @@ def input_problem(place: str) -> str:
     except (InvalidRequestError, ArtefactNotFoundError) as error:
         return error.message
     except FileNotFoundError:
-        advice = "an image sequence: make a video of it with `dubstage frames to-video`, and dub with codec ffv1"
-        return f"{place} is {advice}" if is_sequence(Path(place)) else f"no such file {place}"
+        return f"no such file {place}"
     except (OSError, ValueError) as problem:
         return f"{place!r} cannot be read: {_reason(problem)}"
     if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
         return f"{place} is empty" if stat.S_ISREG(facts.st_mode) else f"{place} is no regular file"
     return "" if os.access(place, os.R_OK) else f"{place} may not be read by this user"
+
+
+def footage_problem(place: str) -> str:
+    """Return what keeps footage from being read, in words; empty: nothing. The frames of an image sequence are not opened.
+
+    Args:
+        place: absolute path or URL, or the pattern of an image sequence.
+
+    Raises:
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
+    """
+    if not is_sequence(Path(place)):
+        return input_problem(place)
+    if is_url(place):
+        return ""  # `sequence_of` refuses the URL
+    try:
+        _, files = sequence_files(Path(place))
+    except (InvalidRequestError, MediaUnsupportedError) as problem:
+        return problem.message
+    return next((said for file in files if (said := input_problem(str(file)))), "")
 
 
 def output_problem(place: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from gateway.batch.report import safe_cell
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.types import ShotRecord
+from gateway.media.sequences import LISTING_SUFFIX
 from services.common.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -143,7 +144,10 @@ def _opentimelineio() -> Any:
 def _clip(otio: Any, shot: ReviewedShot) -> otio.schema.Clip:
     record, rate = shot.record, float(shot.rate or 0)
     span = otio.opentime.TimeRange(otio.opentime.RationalTime(0, rate), otio.opentime.RationalTime(record.frames, rate))
-    media = otio.schema.ExternalReference(_one_line(record.output), span)
+    output = _one_line(record.output)
+    # A list of frames is no media that an editor can open.
+    frames = record.output.endswith(LISTING_SUFFIX)
+    media = otio.schema.MissingReference(output, span) if frames else otio.schema.ExternalReference(output, span)
     clip = otio.schema.Clip(name=record.id, media_reference=media, source_range=span)
     clip.markers.append(decision_marker(otio, shot, shot.decision.frame or 0))
     return clip

@@ -33,6 +33,7 @@ from gateway.batch.manifest import Manifest, shots_of
 from gateway.batch.media import local_path
 from gateway.batch.reviews import Decision
 from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, BatchName, EarlierVideo, ShotRecord, ShotSpec, ShotState
+from gateway.media.sequences import LISTING_SUFFIX
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
@@ -673,14 +674,14 @@ class BatchStore:
         """Keep the present videos of shots that are dubbed again, each in place of the shot's earlier video.
 
         A video is a further name of the same file, so that nothing is copied. Videos in a bucket, on a file system without hard
-        links, or larger than `_MOST_EARLIER_BYTES` are not kept.
+        links, image sequences, or larger than `_MOST_EARLIER_BYTES` are not kept.
 
         Raises:
             BatchNotFoundError: the batch has no shot of one of the ids.
         """
         for record in self.records_of(name, shot_ids):
             output = local_path(record.output)
-            if record.state not in WRITTEN or output is None:
+            if record.state not in WRITTEN or output is None or output.endswith(LISTING_SUFFIX):
                 continue
             self.remove_earlier(name, [record.id])
             place = place_of_earlier(output)

@@ -6,14 +6,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from gateway.batch.media import local_path
 from gateway.dub.fit import Fit
 from gateway.dub.lines import LineSpec
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES
 from gateway.media.label import LabelPosition
+from gateway.media.scene_colour import BUILT_IN, OcioSettings
+from gateway.media.sequences import SUFFIXES, is_sequence, listing_file, sound_file
 from gateway.reports.appearance import AppearanceMetrics
 from services.common.wire.mouth_curves import MotionMetrics
 
@@ -144,6 +148,15 @@ class ShotFinish(_Strict):
     flicker: float | None = None
 
 
+def _frames_of(pattern: Path) -> str:
+    """Return one path for all patterns of the same frames, whatever their range and their digits."""
+    return str(sound_file(pattern).with_suffix(pattern.suffix))
+
+
+def _text_of_number(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
 class ShotSpec(_Strict):
     """One row of a manifest: one video to dub.
 
@@ -151,9 +164,9 @@ class ShotSpec(_Strict):
 
     Attributes:
         id: id of the shot.
-        footage: video of the person, or a picture for methods that take one.
+        footage: video of the person, or a picture for methods that take one; or the pattern of an image sequence.
         speech: sound file with the new speech; None: the sound of the footage.
-        output: video to write.
+        output: video to write; of an image sequence, the pattern of the frames to write.
         actor: enrolled actor; None: the shot learns the person from its footage.
         consent: JSON file with the consent record; None: that of the actor, or none.
         project: project that the video belongs to, which the consent record must cover; None: none is named.
@@ -167,6 +180,11 @@ class ShotSpec(_Strict):
         label: text that every frame shows; None: none.
         label_position: corner of the label; None: bottom-right.
         codec: video codec; None: chosen by the container.
+        encode_quality: quality of the pictures (gateway.media.encoders.crf_of), a name or a whole number; empty: high.
+        rate: frames per second of an image sequence, such as 24 or 24000/1001; empty: the headers state the rate.
+        footage_sound: sound file of an image sequence; None: there is none.
+        ocio: OpenColorIO configuration of an image sequence: a file, or the name of a built-in one; None: none.
+        input_colourspace, display, view: as gateway.media.scene_colour.OcioSettings.
         personalize: the networks are adapted to the person.
         seed: random seed of the adaptation.
         quality: thresholds of the quality gate.
@@ -193,15 +211,59 @@ class ShotSpec(_Strict):
     label: str | None = Field(None, max_length=240)
     label_position: LabelPosition | None = None
     codec: str | None = Field(None, max_length=32)
+    encode_quality: Annotated[str, Field(max_length=32), BeforeValidator(_text_of_number)] = ""
+    rate: Annotated[str, Field(max_length=40), BeforeValidator(_text_of_number)] = ""
+    footage_sound: Location | None = None
+    ocio: Location | None = None
+    input_colourspace: str = Field("", max_length=200)
+    display: str = Field("", max_length=200)
+    view: str = Field("", max_length=200)
     personalize: bool = True
     seed: int = Field(0, ge=0, le=2147483647)
     quality: Quality = Quality()
     lines: Annotated[tuple[LineSpec, ...], Field(strict=False, max_length=MOST_LINES)] = ()
 
     @property
+    def is_sequence(self) -> bool:
+        """Whether the footage is an image sequence."""
+        return self.footage.lower().endswith(SUFFIXES) and is_sequence(Path(local_path(self.footage) or self.footage))
+
+    @property
+    def colour(self) -> OcioSettings:
+        """Colour of an image sequence."""
+        return OcioSettings(
+            config=(local_path(self.ocio) or self.ocio) if self.ocio is not None else "",
+            colourspace=self.input_colourspace,
+            display=self.display,
+            view=self.view,
+        )
+
+    @property
+    def result(self) -> str:
+        """Path or URL of the file whose digest the record of the shot holds: the video; of a sequence, the list of its files."""
+        pattern = Path(local_path(self.output) or self.output)
+        return str(listing_file(pattern)) if self.is_sequence and is_sequence(pattern) else self.output
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Paths or URL of the files that the shot writes. The frames of a sequence count as one file."""
+        if self.result == self.output:
+            return (self.output,)
+        pattern = Path(local_path(self.output) or self.output)
+        return self.result, str(sound_file(pattern)), _frames_of(pattern)
+
+    @property
+    def read(self) -> dict[str, str]:
+        """Path or URL of each file that the shot reads, by its field. The frames of a sequence count as one file."""
+        frames = {"footage": _frames_of(Path(local_path(self.footage) or self.footage))} if self.is_sequence else {}
+        return {**self.inputs, **frames}
+
+    @property
     def inputs(self) -> dict[str, str]:
         """Path or URL of each file that the shot reads, by its field, such as `speech` or `lines[0].speech`."""
-        named = {"footage": self.footage, "speech": self.speech, "consent": self.consent}
+        named = {"footage": self.footage, "speech": self.speech, "consent": self.consent, "footage_sound": self.footage_sound}
+        # Other configurations are built into OpenColorIO.
+        named["ocio"] = None if self.ocio is None or self.ocio.startswith(BUILT_IN) else self.ocio
         for number, line in enumerate(self.lines):
             named[f"lines[{number}].speech"] = line.speech
             named[f"lines[{number}].consent"] = line.consent if isinstance(line.consent, str) else None
@@ -281,8 +343,8 @@ class ShotRecord(_Strict):
         frames: frames of the video; 0: not known yet.
         frames_dubbed: frames with a new mouth.
         frames_by_reason: number of frames by what happened to them (`dubbed` and the reason codes).
-        output: path or URL of the video.
-        output_sha256: digest of the video; empty: there is no video yet.
+        output: path or URL of the video; of an image sequence, of the list of its files.
+        output_sha256: digest of that file; empty: there is no video yet.
         method: method that dubbed the shot.
         r_opening: correlation between target and drawn opening; None: not measured (too few frames dubbed, or too long a video).
         motion: motion compared with the person's own; None: no frame is dubbed, or the person's own motion is not known.

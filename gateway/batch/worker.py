@@ -27,7 +27,8 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import FORBIDDEN, dub_while_allowed, while_allowed
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock, shot_lock
-from gateway.batch.media import delivered, digest_of, fetched
+from gateway.batch.manifest import sequence_of
+from gateway.batch.media import delivered, digest_of, fetched, local_path
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
     CANCELLED,
@@ -47,13 +48,18 @@ from gateway.consent.files import read_consent
 from gateway.consent.record import use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import parse_face
+from gateway.dub.frames import frame_by_frame, is_signed, with_files
 from gateway.dub.job import DubJob
 from gateway.dub.lines import lines_of
 from gateway.dub.messages import OnProgress
-from gateway.dub.request import DubRequest, refuse_input
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest, refuse_input, sha256_of
 from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
 from gateway.housekeeping import expire, open_jobs_folder
+from gateway.media.encoders import crf_of
 from gateway.media.label import label_of
+from gateway.media.sequences import SequenceDub, sequence_fault
+from gateway.provenance.binding import sidecar_of
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
@@ -157,11 +163,41 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[DubRequest]:
+async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnProgress) -> AsyncIterator[SequenceDub | None]:
+    """Yield the image sequence of a shot, whose pictures are read as a video; None: the footage is a video.
+
+    Raises:
+        DubstageError: as `dubstage dub` for the same options.
+    """
+    settings = await in_thread(sequence_of, shot)
+    if settings is None:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        folder = await stack.enter_async_context(entered_in_threads(context.scratch_folder()))
+        output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
+        read = [
+            Path(path) for field, place in shot.inputs.items() if field != "footage" and (path := local_path(place)) is not None
+        ]
+        footage = Path(local_path(shot.footage) or shot.footage)
+        frames = await in_thread(lambda: SequenceDub(footage, output, settings, folder, inputs=read, is_signed=is_signed))
+        sealer = await context.sealer()
+        await in_thread(lambda: sealer.check_place(frames.listing, overwrite=False))
+        await frame_by_frame(partial(frames.read, threads=context.settings.compute_threads), partial(on_progress, "read frames"))
+        yield frames
+
+
+@asynccontextmanager
+async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceDub | None = None) -> AsyncIterator[DubRequest]:
     """Yield the checked dub request of a shot, whose files are on this machine.
 
     Files of a URL are copied to this machine before. A video that goes to a URL is uploaded whole at the end of the block, unless
     the block raises an error.
+
+    Args:
+        context: what the worker dubs with.
+        shot: row of the manifest.
+        frames: the image sequence of the shot; None: the footage is a video.
 
     Raises:
         DubstageError: as `dubstage dub` for the same options; or a URL cannot be read or written.
@@ -173,7 +209,10 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
         files = {
             field: await in_thread(fetched, place, folder, max_bytes=limit, field=field) for field, place in shot.inputs.items()
         }
-        output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
+        if frames is None:
+            output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
+        else:
+            output, files["footage"] = frames.dubbed, frames.video
         for field, file in files.items():
             if field.endswith("consent"):
                 refuse_input(output, file, "a consent record")
@@ -192,6 +231,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
             keep_audio=shot.keep_audio,
             label=label_of(shot.label, shot.label_position),
             codec=shot.codec,
+            crf=crf_of(shot.encode_quality, shot.codec),
             enrol=EnrolOptions(personalize_renderer=shot.personalize, personalize_motion=shot.personalize, seed=shot.seed),
             # The bytes of the video depend on this number, so that it is the same however many workers share the cores.
             threads=context.settings.compute_threads,
@@ -199,6 +239,8 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
         if shot.lines:
             here = shot.with_places({field: str(file) for field, file in files.items()})
             request = replace(request, lines=await in_thread(lines_of, here.lines, request))
+        if frames is not None:
+            request = with_files(request, frames.video, frames.dubbed)
         yield await prepared_request(request, context.place, shot.actor, request.method if shot.method is not None else None)
 
 
@@ -290,6 +332,7 @@ class ShotDub:
         self._job: DubJob | None = None
         self._ledger: JobLedger | None = None
         self._video_there = False
+        self._frames: SequenceDub | None = None
 
     async def run(self) -> VideoMetrics:
         """Dub the shot, and return the figures of the video. The job's folder stays until `discard`.
@@ -303,7 +346,11 @@ class ShotDub:
 
     async def _once(self) -> VideoMetrics:
         context = self._context
-        async with shot_request(context, self._shot) as request, same_job_lock(context, self._shot, request):
+        async with (
+            shot_frames(context, self._shot, self._on_progress) as self._frames,
+            shot_request(context, self._shot, self._frames) as request,
+            same_job_lock(context, self._shot, request),
+        ):
             stages, place = await context.stages(), context.place
             first, *more = request.actor_ids or ("",)
             ledger = JobLedger(place.actors, first, more_actors=more, consents=request.consents, confirm=self._confirm)
@@ -325,11 +372,22 @@ class ShotDub:
             self._on_progress("measure", 0, 1)
             try:
                 # A video whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
-                return await measured_while_allowed(request, outcome, job.workspace, stages, ledger.check)
+                made = await measured_while_allowed(request, outcome, job.workspace, stages, ledger.check)
+                if self._frames is not None:
+                    made = replace(made, output_sha256=await self._frames_written(self._frames, outcome, ledger))
+                return made
             except FORBIDDEN:
                 # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
                 await self.withdraw()
                 raise
+
+    async def _frames_written(self, frames: SequenceDub, outcome: DubOutcome, ledger: JobLedger) -> str:
+        """Write the frames of an image sequence, and return the digest of their list."""
+        sealer = await self._context.sealer()
+        seal = sealer.seal(outcome.claim, frames.listing) if outcome.claim is not None else None
+        work = partial(frames.write, seal=seal, confirm=ledger.confirm)
+        await while_allowed(ledger.check, frame_by_frame(work, partial(self._on_progress, "write frames")))
+        return await in_thread(sha256_of, frames.listing)
 
     def check(self) -> None:
         """Check that the person may be shown. Blocks.
@@ -345,7 +403,17 @@ class ShotDub:
         """Remove the video, if this run has written it, and what the dub keeps for another run."""
         if self._job is not None and self._video_there:
             await in_thread(self._job.remove_video)
+        if self._frames is not None and self._frames.is_written:
+            await in_thread(self._remove_frames, self._frames)
         await self.discard()
+
+    def _remove_frames(self, frames: SequenceDub) -> None:
+        """Remove the frames and the manifest of their list. What cannot be removed is told in the log."""
+        try:
+            sidecar_of(frames.listing).unlink(missing_ok=True)
+            frames.remove()
+        except OSError as problem:
+            _log.warning("frames_not_removed", shot=self._shot.id, problem=problem.strerror or str(problem))
 
     async def discard(self) -> None:
         """Remove what the dub keeps for another run. The video stays. Errors go to the log."""
@@ -424,6 +492,8 @@ async def video_fault(shot: ShotSpec, record: ShotRecord) -> str:
     Raises:
         DubstageError: the place of the video cannot be read.
     """
+    if shot.is_sequence:
+        return await in_thread(sequence_fault, Path(shot.result), record.output_sha256)
     try:
         found = await in_thread(digest_of, shot.output)
     except MediaUnsupportedError:
@@ -469,7 +539,7 @@ class _Attempt:
         options = await in_thread(self._store.options, self._name, self._row)
         self._shot = self._shot.with_options(options)
         self._dub = self._dub_of(self._shot)
-        record = begun(record, self._worker, self._shot.output, present_time()).model_copy(update={"options": options})
+        record = begun(record, self._worker, self._shot.result, present_time()).model_copy(update={"options": options})
         try:
             await self._put(record)
         except asyncio.CancelledError:

@@ -33,6 +33,8 @@ from gateway.batch.changes import (
     revise,
 )
 from gateway.batch.manifest import ActorLookup, Manifest, format_rows, manifest_or_mistakes, parse_rows
+from gateway.batch.media import local_path
+from gateway.batch.open_job import write_job_bundle
 from gateway.batch.quality import frame_rate_of
 from gateway.batch.records import present_time, progress_of
 from gateway.batch.review_export import ExportFormat, ReviewedShot, decisions_csv, marker_text, timeline_text
@@ -536,7 +538,7 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
         InvalidRequestError: the manifest is wrong, or there is no such row.
         DubstageError: the store of batches, the database or the data folder cannot be used.
     """
-    name = store.facts(batch).name if _NAME.fullmatch(batch) else _batch_of(settings, store, Path(batch))
+    name = _batch_of(settings, store, batch)
     total = len(store.manifest(name))
     chosen = range(total) if rows is None else parse_rows(rows)
     if rows is not None and index >= len(chosen):
@@ -549,8 +551,14 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
     return _show_result(record)
 
 
-def _batch_of(settings: GatewaySettings, store: BatchStore, path: Path) -> str:
-    """Return the name of the batch of a manifest. Only the worker that creates the batch looks for files and actors."""
+def _batch_of(settings: GatewaySettings, store: BatchStore, batch: str) -> str:
+    """Return the name of a batch that is named, or of the batch of a manifest, which is created if there is none.
+
+    Only the command that creates the batch looks for files and actors.
+    """
+    if _NAME.fullmatch(batch):
+        return store.facts(batch).name
+    path = Path(batch)
     manifest = checked_manifest(settings, path, None, check=False)
     if store.find(manifest.name) is None:
         manifest = checked_manifest(settings, path, None, check=True)
@@ -942,11 +950,28 @@ def deliver_command(
     deliver_approved(settings, open_batches(settings), name, output, complete=complete, overwrite=overwrite)
 
 
+Batch = Annotated[str, typer.Argument(metavar="SHOTS|NAME", help="Manifest of the batch, or name of a batch that was submitted.")]
+
+
+@commands.command("openjd")
+def openjd_command(
+    batch: Batch,
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of the job bundle. Files of an earlier bundle are replaced.")
+    ],
+) -> None:
+    """Write a batch as a job bundle of Open Job Description, for AWS Deadline Cloud or `openjd run`: one task for each row."""
+    settings = options.gateway_settings()
+    store = open_batches(settings)
+    name = _batch_of(settings, store, batch)
+    place = local_path(store.url)
+    write_job_bundle(name, store.facts(name).rows, store.url if place is None else os.path.abspath(place), output)
+    say_result(str(output / "template.json"))
+
+
 @commands.command("run")
 def run(
-    batch: Annotated[
-        str, typer.Argument(metavar="SHOTS|NAME", help="Manifest of the batch, or name of a batch that was submitted.")
-    ],
+    batch: Batch,
     index: Annotated[int | None, typer.Option(min=0, metavar="NUMBER", help="Row of the shot, from 0.")] = None,
     index_from: Annotated[
         str | None,

@@ -23,7 +23,7 @@ from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
 from gateway.dub.fit import FITS, fit_named
-from gateway.dub.frames import check_sequence_options, frame_by_frame, sequence_settings, with_files
+from gateway.dub.frames import check_sequence_options, frame_by_frame, is_signed, sequence_settings, with_files
 from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
@@ -101,7 +101,14 @@ async def run_dub(
             folder = stack.enter_context(scratch.folder())
             spoken = [part.speech for part in request.parts if part.speech is not None]
             frames = await asyncio.to_thread(
-                SequenceDub, request.footage, request.output, sequence, folder, inputs=spoken, overwrite=request.overwrite
+                SequenceDub,
+                request.footage,
+                request.output,
+                sequence,
+                folder,
+                inputs=spoken,
+                overwrite=request.overwrite,
+                is_signed=is_signed,
             )
             with StepProgress() as progress:
                 await frame_by_frame(partial(frames.read, threads=request.threads), partial(progress, "read frames"))
@@ -254,7 +261,7 @@ def dub(
         typer.Option(
             metavar=f"{'|'.join(QUALITIES)}|NUMBER",
             help="Quality of the pictures in H.264, HEVC and AV1. A number is a crf of H.264, from 0 (best) to 51. Default: high, "
-            "which is 16.",
+            "which is 16. The field encode_quality of a batch row or of CreateDub.",
         ),
     ] = "",
     label: Annotated[
@@ -287,7 +294,7 @@ def dub(
     colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
     sequence = sequence_settings(video, rate=rate, sound=footage_sound, colour=colour)
     if sequence is not None:
-        check_sequence_options(fit=fit, method=method, codec=codec)
+        check_sequence_options(fit=fit, method=method, codec=codec, encode_quality=quality)
     if codec is not None and codec not in CODECS:
         raise InvalidRequestError(f"--codec {codec!r} is unknown; there are: {', '.join(CODECS)}", field="codec")
     if reference_consent is not None and reference is None:
@@ -309,7 +316,7 @@ def dub(
         keep_audio=keep_audio,
         label=label_of(label, label_position),
         codec=codec,
-        crf=crf_of(quality),
+        crf=crf_of(quality, codec),
         enrol=options.enrol_options(personalize=personalize, seed=seed),
         threads=settings.compute_threads,
         overwrite=overwrite,

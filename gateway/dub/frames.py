@@ -11,6 +11,7 @@ from gateway.async_utilities import in_stoppable_thread
 from gateway.dub.request import DubRequest, wants_own_timeline
 from gateway.media.scene_colour import OcioSettings
 from gateway.media.sequences import OnFrame, SequenceSettings, is_sequence, parse_rate
+from gateway.provenance.binding import read_sidecar, sidecar_of
 from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.methods import DEFAULT_METHOD, combined, method_named
 
@@ -22,6 +23,8 @@ def sequence_settings(footage: Path, *, rate: str, sound: Path | None, colour: O
         InvalidRequestError: an option is wrong, or is given for a video.
     """
     if is_sequence(footage):
+        if not colour.config and colour != OcioSettings():
+            raise InvalidRequestError("--input-colourspace, --display and --view need --ocio CONFIG", field="ocio")
         return SequenceSettings(rate=parse_rate(rate) if rate else None, sound=sound, colour=colour)
     given = {
         "--rate": rate,
@@ -40,15 +43,20 @@ def sequence_settings(footage: Path, *, rate: str, sound: Path | None, colour: O
     return None
 
 
-def check_sequence_options(*, fit: str, method: str | None, codec: str | None) -> None:
+def check_sequence_options(*, fit: str, method: str | None, codec: str | None, encode_quality: str = "") -> None:
     """Check that no option is given that an image sequence does not take.
 
     Args:
         method: name of the method; None: the default.
+        encode_quality: quality of the pictures; empty: none is given.
 
     Raises:
         InvalidRequestError: there is such an option.
     """
+    if encode_quality:
+        raise InvalidRequestError(
+            "frames of an image sequence keep their own format: give no quality of the pictures", field="encode_quality"
+        )
     if codec is not None:
         raise InvalidRequestError("frames of an image sequence keep their own format: leave --codec out", field="codec")
     if fit not in ("", "cut"):
@@ -65,6 +73,11 @@ def with_files(request: DubRequest, footage: Path, output: Path) -> DubRequest:
     """Return a request for the video of a sequence in place of the sequence, to be dubbed without loss."""
     lines = tuple(replace(line, dub=replace(line.dub, footage=footage, output=output)) for line in request.lines)
     return replace(request, footage=footage, output=output, overwrite=True, codec="ffv1", lines=lines)
+
+
+def is_signed(listing: Path) -> bool:
+    """Return whether a list of the files of a dubbed sequence has a manifest beside it, so that dubstage wrote the list. Blocks."""
+    return bool(read_sidecar(sidecar_of(listing)))
 
 
 async def frame_by_frame(work: Callable[..., None], on_frame: OnFrame) -> None:

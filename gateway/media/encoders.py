@@ -41,19 +41,26 @@ _GRADED: Final = ("h264", "hevc", "av1")
 _LARGEST_CRF: Final = 51
 
 
-def crf_of(quality: str) -> int | None:
+def crf_of(quality: str, codec: str | None = None) -> int | None:
     """Return the crf that a text names, one of QUALITIES or a whole number; None: the text is empty.
 
+    Args:
+        codec: codec that the user asks for; None: container and footage decide, and `check_graded` checks later.
+
     Raises:
-        InvalidRequestError: the text names no quality.
+        InvalidRequestError: the text names no quality, or the codec has one quality only.
     """
     if not quality:
         return None
     crf = QUALITIES.get(quality, int(quality) if quality.isascii() and quality.isdigit() else -1)
     if not 0 <= crf <= _LARGEST_CRF:
         raise InvalidRequestError(
-            f"--quality {quality[:40]!r}: give {', '.join(QUALITIES)}, or a number from 0 (best) to {_LARGEST_CRF}", field="quality"
+            f"the quality {quality[:40]!r} of the pictures is unknown: give {', '.join(QUALITIES)}, or a number from 0 (best) to "
+            f"{_LARGEST_CRF}",
+            field="encode_quality",
         )
+    if codec is not None:
+        check_graded(codec)
     return crf
 
 
@@ -61,7 +68,8 @@ def check_graded(codec: str) -> None:
     """Raise InvalidRequestError if a codec has one quality only."""
     if codec not in _GRADED:
         raise InvalidRequestError(
-            f"{codec} has one quality: leave --quality out, or choose --codec {', '.join(_GRADED)}", field="quality"
+            f"{codec} has one quality: give no quality of the pictures, or choose the codec {', '.join(_GRADED)}",
+            field="encode_quality",
         )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -149,7 +150,8 @@ class OutputFile:
     def __init__(self, output: Path, *, overwrite: bool = False, takes_over: bool = False) -> None:
         """Create and lock the temporary file.
 
-        Files that killed runs left of this output are removed, and files older than a day that killed runs left of other outputs.
+        Files and folders that killed runs left of this output are removed, and those older than a day that killed runs left of
+        other outputs.
 
         Args:
             overwrite: replace any file of this name.
@@ -163,7 +165,7 @@ class OutputFile:
         self._padded: PaddedFile | None = None
         before = existing_file(output)
         check_replaceable(output, before, overwrite=overwrite)
-        self._before = _identity(before)
+        self._before = identity_of(before)
         self._folder = open_folder(output.parent)
         self._handle: int | None = None
         try:
@@ -207,6 +209,11 @@ class OutputFile:
                 self._padded.settle()
         except OverflowError as problem:
             raise MediaUnsupportedError(f"{self._output}: {problem}; give the output an .mkv name", field="output") from problem
+
+    @property
+    def output(self) -> Path:
+        """The output."""
+        return self._output
 
     @contextmanager
     def content(self) -> Iterator[BinaryIO]:
@@ -311,7 +318,7 @@ class OutputFile:
 
     def _check_name(self) -> None:
         there = existing_file(self._output)
-        if _identity(there) != self._before:
+        if identity_of(there) != self._before:
             check_replaceable(self._output, there, overwrite=self._overwrite)
 
     def _close(self) -> None:
@@ -354,6 +361,34 @@ def commit_with(
             beside.discard()
 
 
+@contextmanager
+def partial_folder(output: Path) -> Iterator[Path]:
+    """Make a folder beside an output for files that get their names with it, and remove the folder at the end. Blocks.
+
+    The caller holds the `OutputFile` of the output, so that no other process takes the folder for one that a killed run left.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    folder = output.parent / f".dubstage-{_tag(output)}-{secrets.token_hex(8)}.partial"
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try_lock(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def left_folders(output: Path) -> list[Path]:
+    """Return the folders of an output that `partial_folder` has made and not removed. Killed runs leave such folders."""
+    with suppress(OSError), os.scandir(output.parent) as entries:
+        found = [(Path(entry.path), _PARTIAL.fullmatch(entry.name)) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return [path for path, match in found if match and match[1] == _tag(output)]
+    return []
+
+
 def remove_leftovers(output: Path) -> None:
     """Remove files that killed runs left of an output, and files older than a day that killed runs left of other outputs in the
     folder.
@@ -374,7 +409,7 @@ def _tag(output: Path) -> str:
     return hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
 
 
-def _identity(found: os.stat_result | None) -> tuple[int, ...] | None:
+def identity_of(found: os.stat_result | None) -> tuple[int, ...] | None:
     """Return numbers that differ between a file and another file in its place, and between two contents of one file."""
     return None if found is None else (found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns)
 
@@ -392,8 +427,8 @@ def _looking_through(folder: int) -> Iterator[None]:
 
 
 def _sweep(folder: int, tag: str, *, takes_over: bool = False) -> bool:
-    """Remove partial files that no process holds, of this output and older than a day of other outputs. Return whether a process
-    holds a partial file of this output. With `takes_over`, remove all partial files of this output.
+    """Remove partial files and folders that no process holds, of this output and older than a day of other outputs. Return whether
+    a process holds one of this output. With `takes_over`, remove all partial files of this output.
     """
     held = False
     with os.scandir(folder) as entries:
@@ -403,16 +438,17 @@ def _sweep(folder: int, tag: str, *, takes_over: bool = False) -> bool:
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:
                 facts = os.fstat(handle)
-                if not stat.S_ISREG(facts.st_mode):
+                if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
                     continue
+                remove = shutil.rmtree if stat.S_ISDIR(facts.st_mode) else os.unlink
                 old = time.time() - facts.st_mtime > _OLD_S
                 free = try_lock(handle)  # None: the file system has no locks
                 if takes_over and its_tag == tag:
-                    os.unlink(name, dir_fd=folder)
+                    remove(name, dir_fd=folder)
                 elif free is False:
                     held |= its_tag == tag
                 elif old or (free and its_tag == tag):
-                    os.unlink(name, dir_fd=folder)
+                    remove(name, dir_fd=folder)
             finally:
                 os.close(handle)
     return held

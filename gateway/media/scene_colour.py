@@ -47,6 +47,10 @@ class LinearRec709:
         return np.where(dark, display / _SLOPE, ((display + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
+BUILT_IN: Final = "ocio://"
+"""Begin of the names of configurations that are built into OpenColorIO."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OcioSettings:
     """Choice of a user for the colour of an image sequence.

@@ -12,9 +12,10 @@ import gc
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -27,7 +28,15 @@ import numpy.typing as npt
 from gateway.media.background import blank_picture
 from gateway.media.encoders import WriteSettings
 from gateway.media.opening import MAX_FRAMES, MAX_RATE, MAX_SIDE, MAX_STILL_PIXELS, MAX_STILL_SIDE, MIN_SIDE
-from gateway.media.output import OutputFile, commit_with, output_error
+from gateway.media.output import (
+    OutputFile,
+    commit_with,
+    existing_file,
+    identity_of,
+    left_folders,
+    output_error,
+    partial_folder,
+)
 from gateway.media.parts import PART_SUFFIX, write_sound_from
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
@@ -62,6 +71,10 @@ _DEPTHS: Final = (8, 10, 12, 16)
 _MOST_DIGITS: Final = 12
 _LOSSY: Final = ("dwaa", "dwab", "b44", "b44a", "pxr24")
 """Compressions of OpenEXR that would change pixels a second time. Such files are written with the compression zip."""
+_DATED: Final = (".exr", ".tif", ".tiff")
+"""Endings of files in which OpenImageIO writes a date if they have none."""
+_DPX_NAME: Final = range(36, 136)
+"""Bytes of a DPX file that hold its name (SMPTE ST 268-1)."""
 _NOT_DISPLAYED: Final = ("Printing density", "Logarithmic", "Linear")
 """Transfer characteristics in DPX headers whose code values no display shows as they are."""
 
@@ -126,7 +139,7 @@ def open_sequence(pattern: Path, rate: Fraction | None = None) -> FrameSequence:
         MediaUnsupportedError: there is no such file, a frame is missing, a file cannot be read, or files do not fit together. The
             message names the file.
     """
-    numbers, files = _files(pattern)
+    numbers, files = sequence_files(pattern)
     first = _header(files[0])
     for file in files[1:]:
         other = _header(file)
@@ -170,8 +183,12 @@ def _exact(rate: Fraction) -> Fraction:
     return next((exact for exact in _EXACT_RATES if abs(exact - rate) < Fraction(1, 200)), rate.limit_denominator(1001))
 
 
-def _files(pattern: Path) -> tuple[list[int], list[Path]]:
-    """Return frame numbers and files of a pattern."""
+def sequence_files(pattern: Path) -> tuple[list[int], list[Path]]:
+    """Return frame numbers and files of a pattern. No file is opened. Blocks.
+
+    Raises:
+        InvalidRequestError, MediaUnsupportedError: as `open_sequence`, as far as the names tell.
+    """
     sequence = _fileseq(pattern)
     if sequence.frameSet() is None:
         sequence = _found(pattern)
@@ -194,6 +211,8 @@ def _files(pattern: Path) -> tuple[list[int], list[Path]]:
 def _fileseq(pattern: Path) -> Any:
     """Return fileseq's description of a pattern."""
     try:
+        # The whole package first: of two threads that import its modules at the same time, one would get half a module.
+        import fileseq  # noqa: F401
         from fileseq.exceptions import FileSeqException
         from fileseq.filesequence import FileSequence
     except ModuleNotFoundError as problem:
@@ -220,9 +239,9 @@ def _fileseq(pattern: Path) -> Any:
 
 def _found(pattern: Path) -> Any:
     """Return fileseq's description of the files of a pattern without a range."""
+    wanted = _fileseq(pattern)
     from fileseq.filesequence import FileSequence
 
-    wanted = _fileseq(pattern)
     if not pattern.parent.is_dir():
         raise _unsupported(f"{pattern}: the folder {pattern.parent} does not exist")
     try:
@@ -240,6 +259,63 @@ def _found(pattern: Path) -> Any:
     raise _unsupported(f"{pattern}: the folder {pattern.parent} has no file of this sequence")
 
 
+LISTING_SUFFIX: Final = ".sha256"
+"""Ending of the list of the files of a dubbed sequence."""
+
+
+def listing_file(pattern: Path) -> Path:
+    """Return the list of the files of a dubbed sequence: the pattern without its frame number, with the ending .sha256."""
+    return sound_file(pattern).with_suffix(LISTING_SUFFIX)
+
+
+def read_listing(listing: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files of a dubbed sequence, hexadecimal, by name. Lines that are none of a list are left out.
+
+    Raises:
+        OSError: the list is missing or cannot be read.
+    """
+    lines = (line.split("  ", 1) for line in listing.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+    return {parts[1]: parts[0] for parts in lines if len(parts) == 2}
+
+
+def sequence_fault(listing: Path, sha256: str) -> str:
+    """Return what became of a dubbed sequence: `was gone` or `was changed`; empty: its files are as they were written. Blocks.
+
+    Args:
+        listing: list of the files.
+        sha256: digest of the list when it was written, hexadecimal.
+    """
+    try:
+        if digest_and_size(listing)[0] != sha256:
+            return "was changed"
+        for name, digest in read_listing(listing).items():
+            if digest_and_size(listing.with_name(name))[0] != digest:
+                return "was changed"
+    except FileNotFoundError:
+        return "was gone"
+    except OSError:
+        return "was changed"
+    return ""
+
+
+def check_output_pattern(pattern: Path, footage: Path) -> None:
+    """Check that the pattern of a dub fits the pattern of its footage. No file is looked at but one that has a pattern as its name.
+
+    Raises:
+        InvalidRequestError: the output is no pattern, or has another ending.
+    """
+    if not is_sequence(pattern):
+        raise InvalidRequestError(
+            f"{pattern}: the footage is an image sequence, so give the output as one too, such as "
+            f"{pattern.with_suffix('').name}.%04d{footage.suffix}",
+            field="output",
+        )
+    if pattern.suffix.lower() != footage.suffix.lower():
+        raise InvalidRequestError(
+            f"{pattern}: frames come back in their own format; give the output the ending {footage.suffix}", field="output"
+        )
+
+
 class FramesOutput:
     """Files of a dubbed sequence.
 
@@ -249,28 +325,31 @@ class FramesOutput:
         listing: text file with the SHA-256 of the frames and of the sound, as `sha256sum --check` reads it.
     """
 
-    def __init__(self, pattern: Path, sequence: FrameSequence, *, overwrite: bool = False) -> None:
-        """Check before any work that the files can be written.
+    def __init__(
+        self,
+        pattern: Path,
+        sequence: FrameSequence,
+        *,
+        overwrite: bool = False,
+        is_signed: Callable[[Path], bool] = lambda _: False,
+    ) -> None:
+        """Check before any work that the files can be written. Blocks.
+
+        Args:
+            pattern: pattern of the files.
+            sequence: the footage.
+            overwrite: whether any files are replaced. Otherwise only files that dubstage wrote and that are unchanged are.
+            is_signed: returns whether a list of files has a manifest of dubstage beside it.
 
         Raises:
             InvalidRequestError: the pattern is none or has another ending than the sequence, its files are those of the sequence or
                 may not be replaced, or the folder is missing or may not be written.
         """
-        if not is_sequence(pattern):
-            raise InvalidRequestError(
-                f"{pattern}: the footage is an image sequence, so give the output as one too, such as "
-                f"{pattern.with_suffix('').name}.%04d{sequence.pattern.suffix}",
-                field="output",
-            )
-        if pattern.suffix.lower() != sequence.pattern.suffix.lower():
-            raise InvalidRequestError(
-                f"{pattern}: frames come back in their own format; give the output the ending {sequence.pattern.suffix}",
-                field="output",
-            )
+        check_output_pattern(pattern, sequence.pattern)
         named, folder = _fileseq(pattern), pattern.parent
         self.files = [Path(named.frame(number)) for number in sequence.numbers]
         self.sound = sound_file(pattern)
-        self.listing = self.sound.with_suffix(".sha256")
+        self.listing = listing_file(pattern)
         self.overwrite = overwrite
         if not folder.is_dir():
             raise InvalidRequestError(f"{pattern}: the folder {folder} does not exist; create it first", field="output")
@@ -278,11 +357,44 @@ class FramesOutput:
             raise InvalidRequestError(f"{pattern}: the folder {folder} may not be written; choose another", field="output")
         if any(mine.exists() and mine.samefile(its) for mine, its in zip(self.files, sequence.files, strict=True)):
             raise InvalidRequestError(f"{pattern} is the footage itself; give another name to the output", field="output")
-        for file in (*self.files, self.sound, self.listing):
-            if os.path.lexists(file) and (not overwrite or file.is_dir() or file.is_symlink()):
+        facts = {file: existing_file(file) for file in (*self.files, self.sound, self.listing)}
+        self._before = {file: identity_of(found) for file, found in facts.items()}
+        there = {file: found for file, found in facts.items() if found is not None}
+        own = self._own(is_signed) if there and not overwrite else {}
+        for file, found in there.items():
+            if not stat.S_ISREG(found.st_mode) or not (overwrite or _is_one_of(file, own)):
                 raise InvalidRequestError(
-                    f"{file} exists; give another name, or replace the frames with --overwrite", field="output"
+                    f"{file} exists, and dubstage did not write it as it is; give another name, or replace the frames with "
+                    "--overwrite",
+                    field="output",
                 )
+
+    def _own(self, is_signed: Callable[[Path], bool]) -> dict[str, set[str]]:
+        """Return the digests of the files that dubstage has written here, by name: what the lists of this output say."""
+        own: dict[str, set[str]] = {}
+        # A run that was killed while it gave the files their names has its list in its folder.
+        left = [file for folder in left_folders(self.listing) if (file := folder / self.listing.name).is_file()]
+        for listing in (*left, *([self.listing] if left or is_signed(self.listing) else [])):
+            with suppress(OSError):
+                for name, digest in {**read_listing(listing), listing.name: digest_and_size(listing)[0]}.items():
+                    own.setdefault(name, set()).add(digest)
+        return own
+
+    def check_again(self) -> None:
+        """Check right before the files get their names that no other program has written one of them since.
+
+        Raises:
+            InvalidRequestError: a file appeared or was changed, and files may not be overwritten.
+        """
+        for file, before in self._before.items():
+            if not self.overwrite and identity_of(existing_file(file)) != before:
+                raise InvalidRequestError(f"{file} was written by another program meanwhile; give another name", field="output")
+
+
+def _is_one_of(file: Path, own: Mapping[str, set[str]]) -> bool:
+    with suppress(OSError):
+        return file.name in own and digest_and_size(file)[0] in own[file.name]
+    return False
 
 
 def sound_file(pattern: Path) -> Path:
@@ -519,24 +631,28 @@ def _read(file: Path) -> _Frame:
     return _Frame(parts, coloured, [specs[coloured].channelnames.index(name) for name in "RGB"])
 
 
-def _written_spec(spec: Any, file: Path) -> Any:
+def _written_spec(spec: Any, file: Path, date: str) -> Any:
     """Return the description of an image as it is written: as it was read, and never with a lossy compression."""
     written = openimageio().ImageSpec(spec)
     if str(spec.getattribute("compression") or "").partition(":")[0] in _LOSSY:
         written.attribute("compression", "zip")
     if spec.alpha_channel >= 0 and file.suffix.lower() == ".png":
         written.attribute("oiio:UnassociatedAlpha", 1)
+    if not spec.getattribute("DateTime") and file.suffix.lower() in _DATED:
+        # Otherwise OpenImageIO writes the present time, and a second dub has other bytes.
+        written.attribute("DateTime", date)
     return written
 
 
-def _write(frame: _Frame, file: Path) -> None:
-    """Write a file and read it again.
+def _write(frame: _Frame, file: Path, source: Path) -> None:
+    """Write a file, whose frame was read from a source, and read it again.
 
     Raises:
         InvalidRequestError: the file cannot be written, or its format did not keep every sample.
     """
     oiio = openimageio()
-    specs = [_written_spec(part.spec, file) for part in frame.parts]
+    date = time.strftime("%Y:%m:%d %H:%M:%S", time.gmtime(source.stat().st_mtime))
+    specs = [_written_spec(part.spec, file, date) for part in frame.parts]
     writer = oiio.ImageOutput.create(str(file))
     if writer is None:
         raise InvalidRequestError(f"{file} cannot be written: {oiio.geterror()}", field="output")
@@ -552,10 +668,19 @@ def _write(frame: _Frame, file: Path) -> None:
             if shutil.disk_usage(file.parent).free < sum(part.samples.nbytes for part in frame.parts):
                 raise StorageFullError(f"no space left to write {file}; free some space", subject=str(file.parent))
             raise InvalidRequestError(f"{file} cannot be written: {problem}", field="output")
+    if file.suffix.lower() == ".dpx":
+        _name_in_header(file)
     again = _read(file)
     for wrote, found in zip(frame.parts, again.parts, strict=True):
         if wrote.samples.tobytes() != found.samples.tobytes():
             raise InvalidRequestError(f"{file}: the format did not keep every sample of this file", field="output")
+
+
+def _name_in_header(file: Path) -> None:
+    """Write the name of a DPX file into its header, in place of the path of the temporary folder, which OpenImageIO writes."""
+    with open(file, "r+b") as opened:
+        opened.seek(_DPX_NAME.start)
+        opened.write(os.fsencode(file.name)[: len(_DPX_NAME) - 1].ljust(len(_DPX_NAME), b"\0"))
 
 
 def _sentence(text: str) -> str:
@@ -697,11 +822,13 @@ def write_frames(
     output: FramesOutput,
     *,
     seal: VideoSigner | None = None,
+    confirm: Callable[[], None] = lambda: None,
     on_frame: OnFrame = lambda *_: None,
 ) -> None:
     """Write the files of a sequence anew, with the pixels that a dub of its video has changed. Blocks.
 
-    All files are written to a temporary folder beside their places, and then renamed.
+    All files are written to a temporary folder beside their places, and then renamed. The next run with the same output removes the
+    folder that a killed run left. After a day, every run that writes beside the folder does.
 
     Args:
         sequence: the sequence that `video` was written from.
@@ -710,12 +837,15 @@ def write_frames(
         dubbed: dub of that video, without loss.
         output: files to write. The sound is written if the dub has sound.
         seal: signs the list of the files; None: nothing does.
+        confirm: called when the list is signed, right before the files get their names. Raises an error if the dub may not be shown
+            any more.
         on_frame: called after each frame.
 
     Raises:
         MediaUnsupportedError: a file cannot be read any more, or the dub has other frames than the sequence.
-        InvalidRequestError: a file cannot be written.
+        InvalidRequestError: a file cannot be written, or another job is writing the same output.
         StorageFullError: no space is left.
+        DubstageError: from `seal` and `confirm`.
     """
     codes = _Codes(sequence, colour)
     before, after = probe(video), probe(dubbed)
@@ -727,9 +857,13 @@ def write_frames(
     if after.video.codec != "ffv1":
         raise _unsupported(f"{dubbed}: pictures in {after.video.codec} differ everywhere from the frames; dub with --codec ffv1")
     files = output.files
-    folder = Path(tempfile.mkdtemp(prefix=".dubstage-", suffix=".partial", dir=files[0].parent))
-    try:
-        with VideoReader(before) as plates, VideoReader(after) as dubs:
+    with ExitStack() as stack:
+        try:
+            # FramesOutput has checked the list that is there.
+            listing = OutputFile(output.listing, overwrite=True)
+            stack.callback(listing.discard)
+            folder = stack.enter_context(partial_folder(output.listing))
+            plates, dubs = (stack.enter_context(VideoReader(info)) for info in (before, after))
             for source, target, old, new in zip(sequence.files, files, plates, dubs, strict=True):
                 was, became = (np.stack([shown.planes[2], shown.planes[0], shown.planes[1]], axis=-1) for shown in (old, new))
                 frame = _read(source)
@@ -737,33 +871,82 @@ def write_frames(
                 if old.index == 0 and not _alike(codes.shown(frame.picture[stored]), was[inside], codes.bits):
                     raise _unsupported(f"{video}: its first picture is not {source} with the given options for colour")
                 _replace(frame, stored, was[inside], became[inside], codes)
-                _write(frame, folder / target.name)
+                _write(frame, folder / target.name, source)
                 on_frame(old.index + 1, len(files))
-        written = [*files, *([output.sound] if after.audio else [])]
-        if after.audio:
-            write_sound_from(dubbed, 0, folder / output.sound.name)
-        _give_names(written, folder, output, seal)
-    except OSError as problem:
-        raise (output_error(problem, files[0], "frames") or problem) from problem
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(folder)
+            if after.audio:
+                write_sound_from(dubbed, 0, folder / output.sound.name)
+                files = [*files, output.sound]
+
+            def allowed() -> None:
+                confirm()
+                output.check_again()
+
+            _give_names(files, folder, listing, seal, allowed)
+        except OSError as problem:
+            raise (output_error(problem, output.files[0], "frames") or problem) from problem
 
 
-def _give_names(files: list[Path], folder: Path, output: FramesOutput, seal: VideoSigner | None) -> None:
-    """Write the list of finished files, sign the list, and move the files from a folder to their places."""
-    listing = OutputFile(output.listing, overwrite=output.overwrite)
+def _give_names(
+    files: Sequence[Path],
+    folder: Path,
+    listing: OutputFile,
+    seal: VideoSigner | None,
+    confirm: Callable[[], None] = lambda: None,
+) -> None:
+    """Write the list of finished files, sign the list, and move the files from a folder to their places.
+
+    If the list cannot get its name, the files that were moved are removed.
+    """
+    moved: list[Path] = []
+
+    def move() -> None:
+        confirm()
+        for file in files:
+            os.replace(folder / file.name, file)
+            moved.append(file)
+
+    lines = [f"{digest_and_size(folder / file.name)[0]}  {file.name}\n".encode() for file in files]
+    with listing.content() as content:
+        content.writelines(lines)
+    # If this run is killed while the files get their names, the next run knows them by this list.
+    (folder / listing.output.name).write_bytes(b"".join(lines))
     try:
-        with listing.content() as content:
-            content.writelines(f"{digest_and_size(folder / file.name)[0]}  {file.name}\n".encode() for file in files)
-
-        def move() -> None:
-            for file in files:
-                os.replace(folder / file.name, file)
-
         commit_with(listing, seal, move)
-    finally:
-        listing.discard()
+    except BaseException:
+        for file in moved:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def copy_sequence(listing: Path, target: Path, *, overwrite: bool = False, seal: VideoSigner | None = None) -> None:
+    """Copy the files of a dubbed sequence and their list, all or none. Blocks.
+
+    Args:
+        listing: list of the files, which lie beside it.
+        target: list to write. The copies get their names beside it.
+        overwrite: whether files are replaced.
+        seal: signs the new list; None: nothing does.
+
+    Raises:
+        InvalidRequestError: a file is there, and files are not replaced; or a file cannot be written.
+        MediaUnsupportedError: a file is not as the list says.
+        OSError: a file cannot be read or written.
+        DubstageError: from `seal`.
+    """
+    with ExitStack() as stack:
+        output = OutputFile(target, overwrite=overwrite)
+        stack.callback(output.discard)
+        folder = stack.enter_context(partial_folder(target))
+        files = []
+        for name, digest in read_listing(listing).items():
+            file = target.with_name(name)
+            if os.path.lexists(file) and not overwrite:
+                raise InvalidRequestError(f"{file} exists; give another folder, or --overwrite", field="output")
+            shutil.copyfile(listing.with_name(name), folder / name)
+            if digest_and_size(folder / name)[0] != digest:
+                raise _unsupported(f"{listing.with_name(name)}: the file has changed since {listing.name} was written")
+            files.append(file)
+        _give_names(files, folder, output, seal)
 
 
 def _replace(frame: _Frame, stored: tuple[slice, slice], was: Samples, became: Samples, codes: _Codes) -> None:
@@ -804,6 +987,7 @@ class SequenceDub:
     Attributes:
         video: video of the sequence, written by `read`.
         dubbed: dub of that video, which `write` reads.
+        is_written: whether `write` has given the frames their names.
     """
 
     def __init__(
@@ -815,6 +999,7 @@ class SequenceDub:
         *,
         inputs: Collection[Path] = (),
         overwrite: bool = False,
+        is_signed: Callable[[Path], bool] = lambda _: False,
     ) -> None:
         """Check everything that is known before a picture is read. Blocks.
 
@@ -823,14 +1008,14 @@ class SequenceDub:
             settings: what the user says about the sequence.
             folder: empty folder for the videos.
             inputs: other files that the dub reads, such as the speech.
-            overwrite: whether files of the output are replaced.
+            overwrite, is_signed: as `FramesOutput`.
 
         Raises:
             InvalidRequestError, MediaUnsupportedError: as `open_sequence`, `colour_of` and `FramesOutput`.
         """
         self._sequence = open_sequence(footage, settings.rate)
         self._colour = colour_of(self._sequence, settings.colour)
-        self._output = FramesOutput(output, self._sequence, overwrite=overwrite)
+        self._output = FramesOutput(output, self._sequence, overwrite=overwrite, is_signed=is_signed)
         self._sound = settings.sound
         for file in (*inputs, *([settings.sound] if settings.sound is not None else [])):
             if os.path.exists(file) and os.path.exists(self._output.sound) and os.path.samefile(file, self._output.sound):
@@ -839,6 +1024,7 @@ class SequenceDub:
                 )
         self.video = folder / sound_file(footage).with_suffix(PART_SUFFIX).name
         self.dubbed = folder / f"{sound_file(output).stem}-dubbed{PART_SUFFIX}"
+        self.is_written = False
 
     def read(self, *, threads: int = 2, on_frame: OnFrame = lambda *_: None) -> None:
         """Write the video. See `write_video`."""
@@ -849,6 +1035,32 @@ class SequenceDub:
         """File with the digests of the frames, which `write` signs."""
         return self._output.listing
 
-    def write(self, *, seal: VideoSigner | None = None, on_frame: OnFrame = lambda *_: None) -> None:
+    def write(
+        self,
+        *,
+        seal: VideoSigner | None = None,
+        confirm: Callable[[], None] = lambda: None,
+        on_frame: OnFrame = lambda *_: None,
+    ) -> None:
         """Write the frames. See `write_frames`."""
-        write_frames(self._sequence, self._colour, self.video, self.dubbed, self._output, seal=seal, on_frame=on_frame)
+        write_frames(
+            self._sequence,
+            self._colour,
+            self.video,
+            self.dubbed,
+            self._output,
+            seal=seal,
+            confirm=confirm,
+            on_frame=on_frame,
+        )
+        self.is_written = True
+
+    def remove(self) -> None:
+        """Remove the frames, the sound and their list, if `write` has written them. Blocks.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        if self.is_written:
+            for file in (self.listing, self._output.sound, *self._output.files):
+                file.unlink(missing_ok=True)

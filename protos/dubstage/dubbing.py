@@ -55,6 +55,7 @@ class DubOptions(TypedDict, total=False):
     boxes: Sequence[pb.FrameBox]
     label: str
     label_position: str | int
+    encode_quality: str
     request_id: str
 
 

@@ -46,6 +46,9 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
     ("fields", "field", "words"),
     [
         ({"codec": "mpeg2video"}, "codec", "mp4"),
+        ({"footage": "plates/a.%04d.exr"}, "footage_uri", "the pattern of an image sequence, which servers do not dub"),
+        ({"encode_quality": "fine"}, "encode_quality", "visually-lossless, high, small"),
+        ({"codec": "ffv1", "encode_quality": "small"}, "encode_quality", "one quality"),
         ({"output": "film.avi"}, "output_uri", ".avi"),
         ({"output": "film"}, "output_uri", "endings"),
         ({"output": "folder\\film.mp4"}, "output_uri", "'/'"),

@@ -65,6 +65,18 @@ def test_every_frame_has_the_label(gateway: RunningGateway, actor: str, media: M
     assert abs(difference).max() <= 16, "another job has another watermark, and nothing else differs"
 
 
+def test_quality_of_the_pictures(gateway: RunningGateway, actor: str, media: Media) -> None:
+    """A lower quality gives a smaller file."""
+    sizes = []
+    for name, quality in (("high", ""), ("small", "small"), ("smallest", "45")):
+        with gateway.connect() as connection:
+            asked = dubbing(f"{name}.mp4", actor_id=actor, codec="h264")
+            client.dub(connection, **asked, encode_quality=quality).wait(timeout_s=300)
+        with av.open(str(media.root / f"{name}.mp4")) as video:
+            sizes.append(sum(packet.size for packet in video.demux(video=0)))
+    assert sizes[2] < sizes[1] < sizes[0]
+
+
 def test_damaged_footage_manifest_warns(gateway: RunningGateway, actor: str, media: Media, tmp_path: Path) -> None:
     """Footage whose own manifest is damaged gives a signed video and a warning."""
     footage = OutputFile(media.root / "damaged_manifest.mp4")

@@ -19,19 +19,23 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.batch import worker
+from gateway.batch.changes import begin_anew
 from gateway.batch.local import WorkerProcess, run_local
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState
 from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request
 from gateway.dub.job import DubJob
+from gateway.media.sequences import sequence_fault
 from gateway.provenance.binding import media_sha256
+from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import StageHost
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 from tests.file_limit import files_of_at_most
+from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 
 
@@ -226,6 +230,79 @@ async def test_worker_recomputes_changed_video(bench: WorkerContext, carphone: P
     record = await run_shot(bench, store, "night", 0)
     assert (record.state, record.exit_code, video.read_bytes()) == (ShotState.FAILED, 10, b"somebody else's")
     assert str(video) in record.error
+
+
+def plates(carphone: Path, folder: Path) -> ShotSpec:
+    """A shot of 25 frames."""
+    (folder / "plates").mkdir()
+    footage = write_sequence(carphone, folder / "plates" / "a.%04d.dpx", 25, bits=10)
+    return shot("one", footage, folder).model_copy(update={"output": str(folder / "films" / "b.%04d.dpx")})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Files of a dubbed sequence, without the signatures, which have random bytes."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".c2pa"}
+
+
+async def test_image_sequences(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+    """A row with an image sequence is dubbed once, and again only if a frame is gone or changed."""
+    row = plates(carphone, tmp_path)
+    store, films = batch_of(tmp_path, row), tmp_path / "films"
+    listing, steps = films / "b.sha256", list[str]()
+    first = await run_shot(bench, store, "night", 0, on_progress=lambda step, *_: steps.append(step))
+    assert (first.state, first.error, first.output, first.output_sha256) == ("done", "", str(listing), sha256(listing))
+    assert (first.frames, first.frame_rate, first.has_thumbnail) == (25, "25", True)
+    assert first.frames_dubbed > 20
+    assert {"read frames", "write frames"} < set(steps)
+    assert verdict_of(listing).state is ManifestState.VALID
+    files = contents(films)
+    assert set(files) == {"b.sha256", "b.wav", *(f"b.{FIRST + frame}.dpx" for frame in range(25))}
+    assert list(bench.jobs.iterdir()) == []
+    assert await run_shot(bench, store, "night", 0) == first
+
+    (films / f"b.{FIRST + 7}.dpx").unlink()
+    again = await run_shot(bench, store, "night", 0)
+    assert again.warnings == (*first.warnings, "the video of an earlier run was gone: it was made anew")
+    assert contents(films) == files
+
+    assert begin_anew(bench.settings, store, "night", ["one"]) == ["one"]
+    assert (await run_shot(bench, store, "night", 0)).state is ShotState.DONE
+    assert contents(films) == files
+
+    # Frames that dubstage did not write are never replaced.
+    (films / f"b.{FIRST + 7}.dpx").write_bytes(b"somebody else's")
+    record = await run_shot(bench, store, "night", 0)
+    assert (record.state, record.exit_code) == (ShotState.FAILED, 10)
+    assert f"b.{FIRST + 7}.dpx exists" in record.error
+    assert contents(films) == {**files, f"b.{FIRST + 7}.dpx": b"somebody else's"}
+
+
+async def test_cancelled_image_sequence(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+    """A shot that is cancelled while its frames are written leaves none."""
+    store = batch_of(tmp_path, plates(carphone, tmp_path))
+
+    def cancel(step: str, *_: int) -> None:
+        if step == "write frames" and not store.is_cancelled("night", "one"):
+            store.cancel("night", ["one"])
+            time.sleep(3 * worker.LOOK_S)
+
+    assert (await run_shot(bench, store, "night", 0, on_progress=cancel)).state is ShotState.CANCELLED
+    assert list((tmp_path / "films").iterdir()) == []
+    assert list(bench.jobs.iterdir()) == []
+
+
+@pytest.mark.long
+async def test_killed_worker_of_image_sequence(carphone: Path, tmp_path: Path) -> None:
+    """A worker that is killed while it writes frames costs one try, and leaves nothing."""
+    store, films = batch_of(tmp_path, plates(carphone, tmp_path)), tmp_path / "films"
+    batch = asyncio.create_task(run_local(settings_in(tmp_path), store, "night", workers=1))
+    await until(lambda: list(films.glob(".dubstage-*.partial/b.*.dpx")) or batch.done(), 600)
+    os.kill(running(store, "one"), signal.SIGKILL)
+    (record,) = await batch
+    assert (record.state, record.attempts) == (ShotState.DONE, 2)
+    assert {path.suffix for path in films.iterdir()} == {".dpx", ".wav", ".sha256", ".c2pa"}
+    assert sequence_fault(films / "b.sha256", record.output_sha256) == ""
+    assert not list((tmp_path / "data").glob("fetched/*/*"))
 
 
 async def test_late_folder_removal_spares_twin(

@@ -1,7 +1,7 @@
 """The commands of docs/batch.md for farm managers, run as they stand there: an index goes in, an exit code comes out.
 
-No farm manager is needed. Small programs of this test take their places and do what their manuals say: they start the command once
-for each index, with the index where the farm manager puts it.
+`openjd run` is the real one. The other farm managers are not needed: small programs of this test take their places.
+They do what the manuals say: they start the command once for each index, with the index where the farm manager puts it.
 """
 
 from __future__ import annotations
@@ -193,6 +193,26 @@ def in_bash(block: str) -> list[str]:
 
 def in_python(block: str) -> list[str]:
     return ["farm-python", "-c", block]
+
+
+@pytest.mark.long
+def test_open_job_description(farm: Farm) -> None:
+    """`openjd run` dubs every row of a batch, and ends with an error if a row fails."""
+    rows = [json.loads(line) for line in (farm.folder / "night.jsonl").read_text().splitlines()]
+    twice = [rows[0], rows[1], {**rows[1], "id": "other", "output": "other.mkv"}]
+    (farm.folder / "two.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in twice))
+    farm.program("openjd", sys.executable, "-m", "openjd")
+    block = documented("openjd").replace("/srv/night.jsonl", "two.jsonl").replace("/srv/bundle", "bundle")
+    done = farm.call("bash", "-e", "-c", f"cd {farm.folder}\n{block}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = BatchStore(str(farm.folder / "batches")).records("two")
+    assert [(record.id, record.state, record.attempts) for record in records] == [("good", "done", 1), ("other", "done", 1)]
+    assert sha256(farm.folder / "good.mkv") == records[0].output_sha256
+
+    failed = farm.call("bash", "-e", "-c", f"cd {farm.folder}\n{block.replace('two.jsonl', 'night.jsonl')}")
+    assert failed.returncode != 0
+    assert "bad_footage.mkv" in failed.stdout
+    (farm.folder / "good.mkv").unlink()
 
 
 @pytest.mark.long

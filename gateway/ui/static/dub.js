@@ -50,6 +50,7 @@ function optionRows(request) {
     ["Expression", words(request.expression, "EXPRESSION_").replace("unspecified", "keep where possible")],
     ["Expressiveness", String(request.expressiveness ?? 1)],
     ["Video", words(request.codec, "VIDEO_CODEC_").replace("unspecified", "as the film")],
+    ["Quality of the pictures", request.encodeQuality],
     ["Language", request.language],
     ["Project", request.project],
     ["Sound", request.keepAudio ? "that of the film" : "the new speech"],

@@ -219,9 +219,13 @@ function openPlayer() {
   if (!shot.outputSha256) return;
   at("unplayable").hidden = true;
   at("trouble").hidden = true;
-  if (!uri || uri.includes("://") || uri.startsWith("/")) {
+  const frames = uri.endsWith(".sha256");
+  if (!uri || frames || uri.includes("://") || uri.startsWith("/")) {
+    const reason = frames
+      ? `The dub is an image sequence, whose files ${uri} lists. A browser cannot play it.`
+      : `The video lies at ${uri || "a place outside of the media folder"}, where the gateway cannot send it to the browser.`;
     at("unplayable").hidden = false;
-    at("unplayable").textContent = `The video lies at ${uri || "a place outside of the media folder"}, where the gateway cannot send it to the browser. You can decide here all the same.`;
+    at("unplayable").textContent = `${reason} You can decide here all the same.`;
     return;
   }
   const numFrames = Number(shot.numFrames);

@@ -64,6 +64,7 @@ def row(
     lines: Sequence[Line] = (),
     label: str = "",
     label_position: str | int = 0,
+    encode_quality: str = "",
 ) -> pb.BatchRow:
     """Return one shot of a batch.
 
@@ -87,7 +88,7 @@ def row(
         language: language of the new speech (BCP 47), which the consent record must cover.
         expressiveness: factor of the mouth's movement, as for `gateway.dub`.
         lines: lines of a scene, as for `gateway.dub`.
-        label, label_position: as for `gateway.dub`.
+        label, label_position, encode_quality: as for `gateway.dub`.
     """
     return pb.BatchRow(
         shot_id=shot_id,
@@ -111,6 +112,7 @@ def row(
         lines=[line_message(line) for line in lines],
         label=label,
         label_position=number_of(gateway_pb2.LabelPosition, "LABEL_POSITION_", label_position or 0),
+        encode_quality=encode_quality,
     )
 
 

@@ -183,6 +183,7 @@ def dub(
     boxes: Sequence[pb.FrameBox] = (),
     label: str = "",
     label_position: str | int = 0,
+    encode_quality: str = "",
     request_id: str = "",
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
@@ -222,6 +223,8 @@ def dub(
         label: text that every frame shows, such as "AI dubbed", 60 characters at most; empty: none.
         label_position: corner of the label: "top-left", "top-right", "bottom-left" or "bottom-right", or its number; 0 or empty:
             bottom-right.
+        encode_quality: quality of the pictures in H.264, HEVC and AV1: "visually-lossless", "high", "small", or a crf of H.264
+            from "0" (best) to "51"; empty: high.
         request_id: UUID by which the gateway knows a request that comes again; empty: one is made.
     """
     return pb.CreateDubRequest(
@@ -251,6 +254,7 @@ def dub(
         boxes=boxes,
         label=label,
         label_position=number_of(pb.LabelPosition, "LABEL_POSITION_", label_position or 0),
+        encode_quality=encode_quality,
         request_id=request_id,
     )
 

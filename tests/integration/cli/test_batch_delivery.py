@@ -17,15 +17,17 @@ from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.cli.app import run
 from gateway.dub.request import sha256_of
+from gateway.media.sequences import SequenceDub, SequenceSettings
 from gateway.provenance.binding import sidecar_of
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
+from tests.frame_files import FIRST, write_sequence
 from tests.integration.provenance.conftest import carphone
 from tests.unit.provenance.second_reader import second_verdict
-from tests.unit.provenance.signed_videos import write_video
+from tests.unit.provenance.signed_videos import claim_of, write_video
 
 __all__ = ["aws", "carphone", "s3"]
 
@@ -146,6 +148,44 @@ def test_delivery_replaces_nothing_unasked(store: BatchStore, tmp_path: Path, ca
     assert run([*deliver, "--overwrite"]) == 0
     delivered = verdict_of(folder / "a.mp4")
     assert (delivered.state, delivered.decision is not None) == (ManifestState.VALID, True)
+
+
+@pytest.mark.timeout(300)
+def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files of an image sequence are delivered in a folder, with a signed list about the decision."""
+    for name in ("plates", "frames", "work"):
+        (tmp_path / name).mkdir()
+    plates = write_sequence(carphone, tmp_path / "plates" / "a.%04d.dpx", 12, bits=10)
+    dub = SequenceDub(plates, tmp_path / "frames" / "b.%04d.dpx", SequenceSettings(), tmp_path / "work")
+    dub.read()
+    shutil.copy(dub.video, dub.dubbed)
+    dub.write(seal=open_sealer(load_settings(GatewaySettings)).seal(claim_of(carphone), dub.listing))
+    record = store.record("night", "a").model_copy(
+        update={"output": str(dub.listing), "output_sha256": sha256_of(dub.listing), "frame_rate": "25"}
+    )
+    store.put("night", record)
+    approve("a", "--by", "Ada")
+    deliver = ["batch", "deliver", "night", "--output", str(tmp_path / "delivered")]
+    folder, frame = tmp_path / "delivered" / "a", tmp_path / "frames" / f"b.{FIRST + 3}.dpx"
+    content = frame.read_bytes()
+    frame.write_bytes(content[:-1])
+    assert run(deliver) == 0
+    assert "a is not delivered: its video has changed" in capsys.readouterr().err
+    frame.write_bytes(content)
+    for _ in range(2):  # the second delivery leaves the files of the first
+        assert run(deliver) == 0
+        assert capsys.readouterr().out.splitlines() == [str(folder / "b.sha256")]
+    names = {f"b.{FIRST + number}.dpx" for number in range(12)} | {"b.sha256"}
+    assert {file.name for file in folder.iterdir()} == names | {"b.sha256.c2pa"}
+    assert [name for name in names if (folder / name).read_bytes() != (dub.listing.with_name(name)).read_bytes()] == []
+    told = verdict_of(folder / "b.sha256")
+    assert told.state is ManifestState.VALID, told.reasons
+    assert told.decision is not None
+    assert (told.decision.reviewer, told.decision.video_sha256) == ("Ada", record.output_sha256)
+    assert told.dub == verdict_of(dub.listing).dub != None  # noqa: E711
+    (folder / frame.name).unlink()
+    assert run(deliver) == 10
+    assert "b.sha256 exists, and is not the delivered video of shot a" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(300)

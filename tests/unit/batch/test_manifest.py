@@ -110,6 +110,10 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         row("v", label_position="top-left"),
         row("w", label="AI", label_position="middle"),
         row("x", label="a" * 61),
+        row("y", encode_quality="fine"),
+        row("z", codec="ffv1", encode_quality="small"),
+        row("za", encode_quality=52),
+        row("zb", encode_quality=1.5),
     )
     told = mistakes(path)
     assert told[0] == f"2: footage: no such file {tmp_path}/none.mp4"
@@ -141,12 +145,16 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "24: label_position: a position is given without a label",
         "25: label_position: takes ",
         "26: label: a label has 1 to 60 characters, not 61",
+        "27: encode_quality: the quality 'fine' of the pictures is unknown: give visually-lossless, high, small, or a number",
+        "28: encode_quality: ffv1 has one quality: give no quality of the pictures, or choose the codec h264, hevc, av1",
+        "29: encode_quality: the quality '52' of the pictures is unknown",
+        "30: encode_quality: takes a valid string, not 1.5",
     ]
     for text in expected:
         assert [one for one in told if one.startswith(text)], (text, told)
     lines = [int(text.partition(":")[0]) for text in told]
     assert lines == sorted(lines)
-    assert set(lines) == set(range(2, 27))
+    assert set(lines) == set(range(2, 31))
 
 
 def test_first_mistake_is_the_message(write: Write, tmp_path: Path) -> None:
@@ -235,6 +243,81 @@ def test_remote_files_are_not_checked(write: Write) -> None:
     path = write(row("a", footage="/nfs/of/the/farm/a.mp4", output="/nfs/of/the/farm/out/a.mp4"))
     assert mistakes(path) == ["1: footage: no such file /nfs/of/the/farm/a.mp4"]
     assert read_manifest(path, check_files=False).shots[0].footage == "/nfs/of/the/farm/a.mp4"
+
+
+@pytest.fixture
+def plates(write: Write, tmp_path: Path) -> Path:
+    """Folder with the names of the frames of two shots. The frames are not opened before a worker dubs them."""
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for name in ("a.1001.exr", "a.1002.exr", "b.1001.exr", "b.1003.exr"):
+        (folder / name).write_bytes(b"frame")
+    return folder
+
+
+def sequence(shot_id: str, **more: Any) -> dict[str, Any]:
+    return {"id": shot_id, "footage": "plates/a.%04d.exr", "output": f"out/{shot_id}.%04d.exr", "speech": "de/a.wav", **more}
+
+
+def test_image_sequences(write: Write, plates: Path, tmp_path: Path) -> None:
+    colour = {"ocio": "ocio://studio-config-latest", "input_colourspace": "ACEScg"}
+    path = write(sequence("a", rate=24), sequence("b", footage="plates/a.1001-1002#.exr", footage_sound="de/a.wav", **colour))
+    first, second = read_manifest(path).shots
+    assert (first.rate, first.is_sequence, first.output) == ("24", True, f"{tmp_path}/out/a.%04d.exr")
+    assert (first.result, first.written) == (
+        f"{tmp_path}/out/a.sha256",
+        (f"{tmp_path}/out/a.sha256", f"{tmp_path}/out/a.wav", f"{tmp_path}/out/a.exr"),
+    )
+    assert (second.footage_sound, second.colour.config) == (f"{tmp_path}/de/a.wav", "ocio://studio-config-latest")
+    assert not read_manifest(write(row("a"))).shots[0].is_sequence
+
+
+def test_mistakes_of_image_sequences(write: Write, plates: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "k.wav").write_bytes(b"sound")
+    path = write(
+        sequence("a"),
+        sequence("b", footage="plates/b.%04d.exr"),
+        sequence("c", footage="plates/c.%04d.exr"),
+        sequence("d", output="out/d.mov"),
+        sequence("e", output="out/e.%04d.dpx"),
+        sequence("f", fit="pad"),
+        sequence("g", codec="ffv1"),
+        sequence("h", encode_quality="small"),
+        sequence("i", rate="fast"),
+        sequence("j", view="Film"),
+        sequence("k", speech="out/k.wav"),
+        sequence("l", output="out/a.####.exr"),
+        sequence("m", output="plates/a.1001-1002####.exr"),
+        sequence("n", footage="s3://plates/a.%04d.exr"),
+        sequence("o", ocio="show.ocio"),
+        sequence("p", ocio="ocio://studio-config-latest", input_colourspace="ACEScgg"),
+        row("q", rate=24),
+        row("r", speech="plates/a.%04d.exr"),
+    )
+    told = mistakes(path)
+    expected = [
+        f"2: footage: {plates}/b.1002.exr: this frame is missing between 1001 and 1003",
+        f"3: footage: {plates}/c.%04d.exr: the folder {plates} has no file of this sequence",
+        f"4: output: {tmp_path}/out/d.mov: the footage is an image sequence, so give the output as one too",
+        f"5: output: {tmp_path}/out/e.%04d.dpx: frames come back in their own format; give the output the ending .exr",
+        "6: fit: an image sequence keeps its frames",
+        "7: codec: frames of an image sequence keep their own format",
+        "8: encode_quality: frames of an image sequence keep their own format",
+        "9: rate: --rate 'fast'",
+        "10: ocio: --input-colourspace, --display and --view need --ocio CONFIG",
+        f"11: output: {tmp_path}/out/k.%04d.exr (k.wav) is the speech of line 11: give another name",
+        f"12: output: {tmp_path}/out/a.####.exr (a.sha256): line 1 writes this video already",
+        f"13: output: {plates}/a.1001-1002####.exr (a.exr) is the footage of line ",
+        "14: footage: 's3://plates/a.%04d.exr' is a URL, and image sequences, their sound and their colour configurations are read",
+        f"15: ocio: no such file {tmp_path}/show.ocio",
+        "16: input_colourspace: --input-colourspace 'ACEScgg' is not in the configuration; near to it are: ",
+        "17: rate: --rate is for image sequences",
+        f"18: speech: no such file {plates}/a.%04d.exr",
+    ]
+    for text in expected:
+        assert [one for one in told if one.startswith(text)], (text, told)
+    assert len(told) == len(expected), told
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

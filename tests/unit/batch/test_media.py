@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -89,7 +91,6 @@ def test_problems_of_files_are_told_before_anything_starts(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe.mov")
     assert input_problem(f"{tmp_path}/plate.mov") == ""
     assert input_problem(f"{tmp_path}/none.mov") == f"no such file {tmp_path}/none.mov"
-    assert "is an image sequence: make a video of it" in input_problem(f"{tmp_path}/plate.%04d.exr")
     assert input_problem(f"{tmp_path}/empty.mov").endswith("is empty")
     assert input_problem(f"{tmp_path}/pipe.mov").endswith("is no regular file")
     assert "cannot be read" in input_problem("/a\0b")
@@ -134,3 +135,14 @@ def test_a_video_cannot_go_everywhere(place: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="give a path or s3://BUCKET/KEY") as caught, delivered(place, tmp_path):
         pytest.fail("the block is not entered")
     assert caught.value.field == "output"
+
+
+def test_sequences_in_many_threads(tmp_path: Path) -> None:
+    """The first patterns of a process may come in several threads at once."""
+    script = (
+        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom gateway.batch.media import footage_problem\n"
+        "names = [f'{sys.argv[1]}/{number}.%04d.exr' for number in range(64)]\n"
+        "with ThreadPoolExecutor(32) as threads:\n    print(*threads.map(footage_problem, names), sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if "has no file of this sequence" not in line] == []

@@ -82,7 +82,8 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
         expressiveness=1.25,
         label="AI dubbed",
         label_position="top-left",
-        codec="ffv1",
+        codec="hevc",
+        encode_quality=20,
         personalize=False,
         seed=5,
         consent=str(consent),
@@ -91,7 +92,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
     assert request.consent is not None
     assert request.consent.reference == "safe 1"
     assert (request.method, request.face, request.fit) == ("ugc+hetero", FaceChoice("point", point=(20.0, 30.0)), "retime")
-    assert (request.expression, request.expressiveness, request.codec) == ("neutral", 1.25, "ffv1")
+    assert (request.expression, request.expressiveness, request.codec, request.crf) == ("neutral", 1.25, "hevc", 20)
     assert request.label == Label("AI dubbed", "top-left")
     assert request.enrol == EnrolOptions(personalize_renderer=False, personalize_motion=False, seed=5)
 
@@ -103,6 +104,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
         ({"method": "magic"}, InvalidRequestError, "no method 'magic'"),
         ({"face": "left"}, InvalidRequestError, "face takes"),
         ({"codec": "vp9"}, InvalidRequestError, "unknown codec vp9"),
+        ({"codec": "ffv1", "encode_quality": "small"}, InvalidRequestError, "ffv1 has one quality"),
         ({"method": "headpose", "keep_audio": True}, InvalidRequestError, "timeline of its own"),
         ({"speech": "/no/such.wav"}, MediaUnsupportedError, "/no/such.wav"),
         ({"speech": None}, InvalidRequestError, "has no sound"),

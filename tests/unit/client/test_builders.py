@@ -271,6 +271,11 @@ def test_gateway_requests() -> None:
         batch.row("a", footage="film.mp4", output="out.mp4", label="AI", label_position="top-left"),
     ):
         assert (made_of.label, made_of.label_position) == ("AI", gateway_pb2.LABEL_POSITION_TOP_LEFT)
+    for made_of in (
+        gateway.dub.request(footage="film.mp4", output="out.mp4", encode_quality="small"),
+        batch.row("a", footage="film.mp4", output="out.mp4", encode_quality="small"),
+    ):
+        assert made_of.encode_quality == "small"
     assert batch.row("a", footage="film.mp4", output="out.mp4", expressiveness=1.5).expressiveness == 1.5
     assert gateway.live.requests(actor_id="ann", sample_rate_hz=16000, expressiveness=1.5).config.config.expressiveness == 1.5
     assert motion.predict_motion.requests(method="toy", style=REF, expressiveness=1.5).config.config.expressiveness == 1.5

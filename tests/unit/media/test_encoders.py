@@ -52,7 +52,7 @@ def test_qualities() -> None:
     assert crf_of("visually-lossless") < crf_of("high") < crf_of("small")
     assert crf_of("0") == 0
     for wrong in ("best", "52", "-1", "1.5", "²"):
-        with pytest.raises(InvalidRequestError, match=r"--quality .*: give visually-lossless, high, small"):
+        with pytest.raises(InvalidRequestError, match=r"of the pictures is unknown: give visually-lossless, high, small"):
             crf_of(wrong)
 
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from gateway.batch.media import input_problem
+from gateway.batch.media import footage_problem
 from gateway.media.encoders import WriteSettings
 from gateway.media.parts import timecode_of
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.scene_colour import OcioSettings
-from gateway.media.sequences import SequenceDub, SequenceSettings, is_sequence, open_sequence, parse_rate
+from gateway.media.sequences import SequenceDub, SequenceSettings, is_sequence, open_sequence, parse_rate, sequence_fault
 from gateway.media.sound import SoundReader
 from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from tests.frame_files import FIRST, header_of, oiio, stored, write_sequence
+from tests.forked import ForkedProcess
+from tests.frame_files import FIRST, header_of, oiio, pictures, stored, write_sequence
 from tests.unit.media.made_footage import make_sound, tone
 
 FRAMES = 3
@@ -264,6 +269,122 @@ def test_rates_of_text() -> None:
             parse_rate(wrong)
 
 
+def signed(listing: Path) -> bool:
+    return listing.with_name(f"{listing.name}.c2pa").exists()
+
+
+class TestWrittenBefore:
+    """Frames that an earlier run wrote are replaced, and no others."""
+
+    @pytest.fixture
+    def dub(self, place: Callable[[str], Path], carphone: Path) -> SequenceDub:
+        plates = write_sequence(carphone, place("plates") / "a.%04d.dpx", 4, bits=10)
+        place("out")
+        found = self.again(plates, place("work"))
+        found.read()
+        draw(found)
+        return found
+
+    def again(self, plates: Path, work: Path) -> SequenceDub:
+        return SequenceDub(plates, plates.parents[1] / "out" / "b.%04d.dpx", SequenceSettings(), work, is_signed=signed)
+
+    def test_replaced(self, dub: SequenceDub, tmp_path: Path) -> None:
+        dub.write()
+        files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        assert set(files) == {*(f"b.{FIRST + frame}.dpx" for frame in range(4)), "b.sha256"}
+        plates = tmp_path / "plates" / "a.%04d.dpx"
+        with pytest.raises(InvalidRequestError, match=r"b\.1001\.dpx exists, and dubstage did not write it"):
+            self.again(plates, tmp_path / "work")
+        (tmp_path / "out" / "b.sha256.c2pa").touch()
+        again = self.again(plates, tmp_path / "work")
+        again.write()
+        (tmp_path / "out" / "b.sha256.c2pa").unlink()
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+
+    @pytest.mark.parametrize("ending", ["dpx", "tif"])
+    def test_same_bytes(self, ending: str, place: Callable[[str], Path], carphone: Path) -> None:
+        """A second dub has the same bytes, whatever its folder is called, and also if the frames have no date."""
+        plates = place("plates") / f"a.%04d.{ending}"
+        if ending == "dpx":
+            write_sequence(carphone, plates, 2, bits=10)
+        else:
+            for index, picture in enumerate(pictures(carphone, 2)):
+                cv2.imwrite(str(plates) % (FIRST + index), np.round(picture[..., ::-1] * 65535).astype(np.uint16))
+        found = []
+        for name in ("one", "another"):
+            dub = SequenceDub(plates, place(name) / f"b.%04d.{ending}", SequenceSettings(rate=Fraction(25)), place(f"work{name}"))
+            dub.read()
+            draw(dub)
+            dub.write()
+            found.append([file.read_bytes() for file in sorted(dub.listing.parent.iterdir())])
+            time.sleep(1.1)
+        assert len(found[0]) == 3
+        assert found[0] == found[1]
+
+    def test_changed_frames_stay(self, dub: SequenceDub, tmp_path: Path) -> None:
+        dub.write()
+        plates, frame = tmp_path / "plates" / "a.%04d.dpx", tmp_path / "out" / f"b.{FIRST + 2}.dpx"
+        (tmp_path / "out" / "b.sha256.c2pa").touch()
+        again = self.again(plates, tmp_path / "work")
+        frame.write_bytes(b"the work of a compositor")
+        with pytest.raises(InvalidRequestError, match=r"b\.1003\.dpx was written by another program"):
+            again.write()
+        with pytest.raises(InvalidRequestError, match=r"b\.1003\.dpx exists, and dubstage did not write it"):
+            self.again(plates, tmp_path / "work")
+        assert frame.read_bytes() == b"the work of a compositor"
+
+    def test_faults(self, dub: SequenceDub, tmp_path: Path) -> None:
+        dub.write()
+        listing, frame = tmp_path / "out" / "b.sha256", tmp_path / "out" / f"b.{FIRST + 2}.dpx"
+        digest, content = hashlib.sha256(listing.read_bytes()).hexdigest(), frame.read_bytes()
+        assert sequence_fault(listing, digest) == ""
+        assert sequence_fault(listing, "0" * 64) == "was changed"
+        frame.write_bytes(b"cut")
+        assert sequence_fault(listing, digest) == "was changed"
+        frame.unlink()
+        assert sequence_fault(listing, digest) == "was gone"
+        frame.write_bytes(content)
+        dub.remove()
+        assert sequence_fault(listing, digest) == "was gone"
+        assert list((tmp_path / "out").iterdir()) == []
+
+    @pytest.mark.parametrize("moment", ["write", "names"])
+    def test_killed(self, moment: str, dub: SequenceDub, tmp_path: Path) -> None:
+        """The next run removes the folder of a run that was killed, and replaces the frames that this run had named."""
+        plates, out = tmp_path / "plates" / "a.%04d.dpx", tmp_path / "out"
+        killed = ForkedProcess(write_and_die, plates, out / "b.%04d.dpx", tmp_path / "work", moment)
+        killed.wait(60)
+        assert killed.exit_code == -signal.SIGKILL
+        assert {path.suffix for path in out.iterdir()} == {".partial"}
+        (left,) = (path for path in out.iterdir() if path.is_dir())
+        if moment == "names":
+            shutil.move(left / f"b.{FIRST}.dpx", out)
+        self.again(plates, tmp_path / "work").write()
+        assert {path.name for path in out.iterdir()} == {*(f"b.{FIRST + frame}.dpx" for frame in range(4)), "b.sha256"}
+
+    def test_old_folders_of_other_outputs(self, dub: SequenceDub, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        for name, age_s in (("old", 25 * 3600), ("new", 60)):
+            folder = out / f".dubstage-{hashlib.sha256(name.encode()).hexdigest()[:16]}-{'0' * 16}.partial"
+            folder.mkdir()
+            (folder / "c.1001.dpx").touch()
+            os.utime(folder, (time.time() - age_s,) * 2)
+        dub.write()
+        assert [path for path in out.iterdir() if path.is_dir()] == [folder]
+
+
+def write_and_die(plates: Path, output: Path, work: Path, moment: str) -> None:
+    """Write the dub of a sequence, and be killed after two frames, or when all files are about to get their names."""
+    dub = SequenceDub(plates, output, SequenceSettings(), work)
+
+    def die(*_: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment == "names":
+        dub.write(confirm=die)
+    dub.write(on_frame=lambda done, _: die() if done == 2 else None)
+
+
 class TestRefusals:
     @pytest.fixture
     def plates(self, place: Callable[[str], Path], carphone: Path) -> Path:
@@ -376,8 +497,12 @@ class TestRefusals:
         with pytest.raises((InvalidRequestError, MediaUnsupportedError), match=r"a\."):
             open_sequence(tmp_path / name)
 
-    def test_batches_name_the_way(self, plates: Path) -> None:
-        assert "dubstage frames to-video" in input_problem(str(plates))
+    def test_footage_of_batches(self, plates: Path) -> None:
+        assert footage_problem(str(plates)) == ""
+        (plates.parent / f"a.{FIRST + 1}.dpx").unlink()
+        assert footage_problem(str(plates)) == f"{plates.parent}/a.{FIRST + 1}.dpx: this frame is missing between 1001 and 1004" + (
+            "; a shot has every frame"
+        )
 
     def test_another_video(self, plates: Path, place: Callable[[str], Path], carphone: Path) -> None:
         """A video that was made of other frames, or with other options, is not taken for the video of the sequence."""
