@@ -1,6 +1,6 @@
 """Looks of one face in each shot of a video: colours, the free face, and what stands before the face through the shot.
 
-The looks of a shot are learned when a frame of the shot is first asked for.
+`ShotLooks` measures the looks of a shot when a caller asks for the first frame of this shot.
 """
 
 from __future__ import annotations
