@@ -22,12 +22,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.actors.store import ActorStore
-from gateway.actors.stored import ActorSummary
 from gateway.batch.media import fetched, input_problem, is_url, local_path, output_problem
 from gateway.batch.types import BatchName, Quality, ShotSpec
 from gateway.consent.files import read_consent
@@ -49,6 +47,10 @@ from services.common.errors import (
     RequestError,
 )
 from services.common.methods import DEFAULT_METHOD, combined, method_named
+
+if TYPE_CHECKING:
+    from gateway.actors.store import ActorStore
+    from gateway.actors.stored import ActorSummary
 
 _LARGEST: Final = 1 << 20
 """Largest file that is copied from a URL, bytes."""

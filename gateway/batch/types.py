@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.dub.fit import Fit
+from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Fit
 from gateway.dub.lines import LineSpec
-from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES
-from gateway.media.label import LabelPosition
-from gateway.reports.appearance import AppearanceMetrics
-from services.common.wire.mouth_curves import MotionMetrics
+from gateway.dub.request import MOST_LINES
+from gateway.media.choices import LabelPosition
+
+if TYPE_CHECKING:
+    from gateway.reports.appearance import AppearanceMetrics
+    from services.common.wire.mouth_curves import MotionMetrics
 
 MAX_ATTEMPTS: Final = 3
 """Times that a shot is tried before it counts as failed."""
