@@ -143,7 +143,7 @@ class GatewayServer(StageServer):
             registry=self.metrics.registry,
         )
         for stage in STAGE_NAMES:
-            calling.labels(stage).set_function(lambda stage=stage: num_calling(stage, tenants.unfinished))
+            calling.labels(stage).set_function(_number_calling(stage, tenants))
         load = Gauge(
             "dubstage_gateway_load",
             "Filled share of the gateway's places: the larger of live streams and of operations",
@@ -200,6 +200,11 @@ class GatewayServer(StageServer):
         await self._tenants.close_batches()
         await self._stages.close()
         await self._tenants.close()
+
+
+def _number_calling(stage: str, tenants: Tenants) -> Callable[[], float]:
+    """Return a function that returns the number of operations and batches that call a stage."""
+    return lambda: num_calling(stage, tenants.unfinished)
 
 
 def _fingerprint_key(settings: GatewaySettings) -> bytes:

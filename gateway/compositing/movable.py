@@ -68,7 +68,8 @@ def evenly_spread(frames: Int64, most: int) -> Int64:
     """Return at most `most` of some frames, int64 [N], at even distances, the first and the last among them."""
     if not len(frames):
         return frames
-    return frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
+    chosen: Int64 = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
+    return chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -215,7 +215,8 @@ def _partly_covered(faces: RecordFile, index: FaceIndex, rows: Int64, looks: Sho
     for begin, end in edges.reshape(-1, 2):
         if end - begin < _SHORTEST:
             replaced[begin:end] = False
-    return rows[frames[replaced[frames]]]
+    found: Int64 = rows[frames[replaced[frames]]]
+    return found
 
 
 def _check_index(table: Float64, shot_cuts: object, num_frames: int) -> None:

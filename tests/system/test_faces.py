@@ -46,7 +46,7 @@ def listed(two_people: Path, host: StageHost, clock: StageClock, tmp_path_factor
 
 def test_a_list_calls_only_its_stages(listed: FaceList, clock: StageClock) -> None:
     """An autoscaler lets the other stages rest."""
-    called = {time.name for time in clock.stages}
+    called = {time.name for time in clock.stages()}
     assert {stage_of(rpc) for rpc, label in LABELS.items() if label.name in called} == set(stages_of(FACES))
 
 
