@@ -7,13 +7,12 @@ import shlex
 from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from services.common.server.call_context import DEFAULT_TENANT
-from services.common.server.client import ClientConfig
 from services.common.server.settings import (
     DEFAULT_PORTS,
     LARGE_MESSAGE_BYTES,
@@ -23,8 +22,13 @@ from services.common.server.settings import (
     default_data_dir,
 )
 
+if TYPE_CHECKING:
+    from services.common.server.client import ClientConfig
+
 TENANTS_FOLDER: Final = ".tenants"
 """Folder of the media folder, and of the store of batches, that holds the folders of all tenants but the default tenant."""
+DATABASE_CONNECTIONS: Final = 5
+"""Default of `database_connections`."""
 STAGES: Final = ("audio", "face", "motion", "texture", "render")
 _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
 """Matches HOST:PORT and [IPv6]:PORT, but no URL such as `dns:///host`."""
@@ -80,6 +84,12 @@ class GatewaySettings(StageSettings):
     )
     data_dir: Path = Field(default_factory=default_data_dir, description="folder of jobs and of the actor database")
     database_url: str = Field("", description="SQLAlchemy url of actors and jobs; empty: SQLite in data_dir")
+    database_connections: int = Field(
+        DATABASE_CONNECTIONS,
+        ge=1,
+        le=100,
+        description="most connections of a process to PostgreSQL, besides the one by which a gateway claims the database",
+    )
     media_dir: Path | None = Field(None, description="only folder in which RPCs may name files; None: media RPCs are refused")
     media_url: str = Field(
         "",
@@ -337,6 +347,11 @@ class GatewaySettings(StageSettings):
         """Whether the places of these settings are those of the default tenant."""
         return self.tenant == DEFAULT_TENANT
 
+    @property
+    def database_may_be_shared(self) -> bool:
+        """Whether several gateways may use the database at the same time: PostgreSQL."""
+        return self.database_url.startswith("postgresql")
+
     def endpoint(self, stage: str) -> str:
         """Return HOST:PORT of a stage; empty: the stages are in this process."""
         explicit = str(getattr(self, f"{stage}_endpoint"))
@@ -347,6 +362,9 @@ class GatewaySettings(StageSettings):
 
     def client_config(self, stage: str) -> ClientConfig:
         """Return the client's settings for a stage."""
+        # gRPC is imported by a process that calls stages, not by each command that reads settings.
+        from services.common.server.client import ClientConfig
+
         return ClientConfig(
             stage=stage,
             target=self.endpoint(stage),

@@ -7,20 +7,20 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.actors.receipts import now
 from gateway.actors.stored import consent_of, every_consent
-from gateway.audit import AuditEvent, AuditLog, EventKind
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.audit.log import AuditLog
 from gateway.consent.keys import SETTING, Keys, check_signature, read_keys
 from gateway.consent.record import Consent, ConsentUse, check_scope, check_time, digest_of
 from gateway.consent.subject import check_actor, check_names_subject
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, WithdrawalRow
-from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings, RequireConsent
 from services.common.errors import (
     ConsentMissingError,
@@ -30,6 +30,9 @@ from services.common.errors import (
     InvalidRequestError,
     StorageRefusedError,
 )
+
+if TYPE_CHECKING:
+    from gateway.dub.request import DubRequest
 
 _AT_ONCE: Final = 500
 """Most digests of one query: databases limit the length of a list."""

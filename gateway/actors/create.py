@@ -23,8 +23,9 @@ from gateway.async_utilities import in_stoppable_thread, in_thread
 from gateway.consent.record import Consent, ConsentUse
 from gateway.consent.subject import Shown, check_shown
 from gateway.dub.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.disk import MAX_JOB_BYTES, job_folder
-from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.enrol import EnrolledActor
 from gateway.dub.face_choice import FaceChoice, about_faces
 from gateway.dub.face_list import clearest_picture
 from gateway.dub.job_key import enrolment_key

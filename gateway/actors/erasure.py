@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from google.rpc import status_pb2  # type: ignore[import-untyped]
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
@@ -30,8 +29,8 @@ from gateway.actors.job_blobs import counted, erased_meanwhile, is_open
 from gateway.actors.receipts import Digests, ErasureReceipt, now, signed
 from gateway.actors.stored import SUPERSEDED, not_enrolled
 from gateway.actors.sweep import OtherStore, Sweep, digest_of_file, regular_files, sweep_artefacts, sweep_database, sweep_folder
-from gateway.audit import AuditEvent, AuditLog, EventKind
-from gateway.audit.log import AuditPersonRow
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.audit.log import AuditLog, AuditPersonRow
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from gateway.dub.journal import journalled
@@ -40,7 +39,6 @@ from gateway.operations.store import OperationRow
 from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
-from services.common.server import error_status
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 JOB_BLOB: Final = "job"
@@ -287,6 +285,11 @@ class Erasures:
         self.withdraw(number)
         if receipt is not None:
             return ErasureReceipt.from_json(receipt)
+        # Imported here and in `fail`: commands that list actors need no gRPC.
+        from google.rpc import status_pb2  # type: ignore[import-untyped]
+
+        from services.common.server import error_status
+
         found = error_status.from_status(status_pb2.Status.FromString(error or b""))
         raise found or BackendUnavailableError("the gateway could not erase the actor: see its log")
 
@@ -301,6 +304,8 @@ class Erasures:
 
     def fail(self, number: int, error: DubstageError) -> None:
         """Store the reason why nothing was erased, for the process that asked."""
+        from services.common.server import error_status
+
         status = error_status.to_status(error, stage="gateway").SerializeToString()
         with self._database.writing() as session:
             mine = update(ErasureRow).where(ErasureRow.number == number, ErasureRow.receipt.is_(None))

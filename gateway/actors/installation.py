@@ -1,4 +1,7 @@
-"""The stores and stages of commands and workers, opened the same way by each, and requests that are completed with an actor."""
+"""The stores and stages of commands and workers, opened the same way by each, and requests that are completed with an actor.
+
+Modules of dubs, stages and signatures of videos are imported in functions: commands that only read the stores start without them.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,17 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import check_enrolled_for
-from gateway.dub.request import DubRequest, check_request, check_scene, naming
-from gateway.provenance.installation import open_sealer
-from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
-from gateway.stages.interface import Stages
-from gateway.stages.opening import open_stages
 from services.common.store.artefacts import ArtefactStore
+
+if TYPE_CHECKING:
+    from gateway.dub.request import DubRequest
+    from gateway.provenance.seal import Sealer
+    from gateway.stages.interface import Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,14 @@ class Installation:
 
     def sealer(self) -> Sealer:
         """Return what signs the videos of this installation (`open_sealer`). Blocks."""
+        from gateway.provenance.installation import open_sealer
+
         return open_sealer(self.settings)
 
     def stages(self) -> AbstractAsyncContextManager[Stages]:
         """Return the context of the opened stages (`open_stages`)."""
+        from gateway.stages.opening import open_stages
+
         return open_stages(self.settings)
 
 
@@ -70,6 +78,8 @@ def scene_with_actors(request: DubRequest, actors: ActorStore, method: str | Non
         ConsentRefusedError: a consent record does not allow a line, or is missing and the installation requires one.
         InvalidRequestError: an actor was enrolled for another method. The message names the line.
     """
+    from gateway.dub.request import naming
+
     found = {actor_id: actors.get(actor_id) for actor_id in dict.fromkeys(line.actor_id for line in request.lines) if actor_id}
     wanted = method or next((actor.method for actor in found.values()), request.method)
     lines = []
@@ -99,6 +109,8 @@ async def prepared_request(request: DubRequest, place: Installation, actor_id: s
         ConsentRefusedError: a consent record does not allow the dub, or is missing and the installation requires one.
         InvalidRequestError: the actor was enrolled for another method, or the request cannot be met.
     """
+    from gateway.dub.request import check_request, check_scene
+
     if request.lines:
         check_scene(request, actor_id or "")
         request = await asyncio.to_thread(scene_with_actors, request, place.actors, method)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.actors.store import ActorStore
-from gateway.audit import AuditEvent, EventKind
-from gateway.audit.log import WorkRecord, batch_work, recorded
+from gateway.audit.entries import AuditEvent, EventKind, batch_work
+from gateway.audit.work import WorkRecord, recorded
 from gateway.consent.record import Consent, digest_of
 from services.common.errors import TransientError
 from services.common.store.artefacts import ArtefactRef

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError
 
 from gateway.actors.consents import Consents
-from gateway.actors.erasure import Erasures
 from gateway.actors.job_blobs import JobBlobs, check_enrolment
 from gateway.actors.receipts import ErasureReceipt, now
 from gateway.actors.stored import (
@@ -40,14 +40,18 @@ from gateway.actors.stored import (
     rows_after,
     summary_of,
 )
+from gateway.audit.log import AuditLog
 from gateway.consent.record import Consent
 from gateway.database.session import Database
-from gateway.dub.enrol import EnrolledActor
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+
+if TYPE_CHECKING:
+    from gateway.actors.erasure import Erasures
+    from gateway.dub.enrol import EnrolledActor
 
 _TRIES: Final = 5
 """Most looks at a store that another process marks at the same time."""
@@ -160,7 +164,6 @@ class ActorStore:
 
     Attributes:
         jobs: jobs that have begun, and the blobs that the jobs count.
-        erasures: erasures of actors.
         consents: rules of consent, and withdrawals.
         audit: the audit log.
         data_dir: the data folder.
@@ -184,7 +187,13 @@ class ActorStore:
         self._artefacts = ArtefactStore(settings.artefacts_url)
         # Before the database is made: see `default_artefacts_url`.
         self._artefacts.make_folder()
-        self._database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant, beside=shared)
+        self._database = Database(
+            settings.database_url,
+            settings.data_dir,
+            tenant=settings.tenant,
+            beside=shared,
+            connections=settings.database_connections,
+        )
         if claim_artefacts:
             try:
                 claim_store(self._artefacts, self._database)
@@ -193,13 +202,21 @@ class ActorStore:
                 raise
         self.jobs = JobBlobs(self._database, self._artefacts)
         self.consents = Consents(self._database, settings)
-        self.erasures = Erasures(self._database, self._artefacts, settings.data_dir, settings.signing_key_file)
-        self.audit = self.erasures.audit
+        self.audit = AuditLog(self._database)
+        self._signing_key_file = settings.signing_key_file
 
     @property
     def database(self) -> Database:
         """Database of the actors. Operations are stored in the same database."""
         return self._database
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        """Erasures of actors."""
+        # Imported here: an erasure looks through the folders of dubs, whose modules a command that lists actors does not need.
+        from gateway.actors.erasure import Erasures
+
+        return Erasures(self._database, self._artefacts, self.data_dir, self._signing_key_file)
 
     def close(self) -> None:
         """Close the database's connections."""

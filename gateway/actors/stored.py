@@ -1,21 +1,23 @@
-"""Actors as the store returns them: their ids, the database's rows, and the blob that holds what was learned of the person."""
+"""Actors as the store returns them: their ids, the database's rows, and the blob that holds what was learned of the person.
+
+Modules of dubs are imported in functions: lists of actors show rows of the database alone, and a command that lists actors starts
+without the modules of dubs.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.audit import AuditEvent, EventKind
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.consent.record import Consent
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
-from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
-from gateway.dub.request import ActorRecord
 from services.common.errors import (
     ActorNotFoundError,
     ArtefactCorruptError,
@@ -24,7 +26,10 @@ from services.common.errors import (
     InvalidRequestError,
 )
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.messages import ref_from_proto
+
+if TYPE_CHECKING:
+    from gateway.dub.enrol import EnrolledActor
+    from gateway.dub.request import ActorRecord
 
 _ALLOWED: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -105,6 +110,8 @@ class StoredActor:
     @property
     def record(self) -> ActorRecord:
         """Facts of the actor that the consent checks of a dub need."""
+        from gateway.dub.request import ActorRecord
+
         return ActorRecord(
             actor_id=self.actor_id,
             consent=self.consent,
@@ -183,6 +190,9 @@ def lineage_of(
         more: further blobs of the actor, by kind.
         superseded: all blobs that the enrolment made. A blob that no other kind names gets a kind that begins with SUPERSEDED.
     """
+    from gateway.dub.enrol import actor_arrays, actor_refs
+    from services.common.wire.messages import ref_from_proto
+
     refs = {kind: ref_from_proto(message, kind) for kind, message in actor_refs(enrolled).items()}
     lineage = {ENROLMENT: store.put_arrays(*actor_arrays(enrolled)), **refs, **more}
     known = {ref.sha256 for ref in lineage.values()}
@@ -273,6 +283,8 @@ def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor
         ArtefactCorruptError, ArtefactNotFoundError: the blob is damaged or gone.
         DubstageError: the artefact store cannot be used.
     """
+    from gateway.dub.enrol import actor_from_arrays
+
     remedy = f"erase the actor (`dubstage actor erase {actor_id}`) and enrol it again"
     try:
         return actor_from_arrays(artefacts.get_arrays(refs[ENROLMENT]))

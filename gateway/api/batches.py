@@ -363,8 +363,8 @@ class Batches:
         self._closing = asyncio.Event()
 
     @property
-    def unfinished(self) -> int:
-        """Number of batches that this process dubs, and of those that wait for any gateway."""
+    def unfinished(self) -> Counter[str]:
+        """Number, by kind, of batches that this process dubs, and of those that wait for any gateway."""
         return self._runner.unfinished
 
     async def start(self, tracer: trace.Tracer) -> None:

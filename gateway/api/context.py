@@ -27,7 +27,7 @@ from gateway.api.messages import dub_request_from
 from gateway.api.operations import ACTOR, DUB, FACES
 from gateway.api.resources import actor_id_of
 from gateway.batch.media import is_url
-from gateway.database.session import Database, may_be_shared
+from gateway.database.session import Database
 from gateway.database.upgrades import head
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import delete_unused, remove_job, remove_partial_video
@@ -108,11 +108,11 @@ class OpenedStages:
             await stages.wait_until_serving(self._settings.stages_start_s, names)
         return stages
 
-    def once_serving(self, handler: Handler) -> Handler:
-        """Return a handler that waits until all stages serve, and then does the work of `handler`."""
+    def once_serving(self, handler: Handler, names: Collection[str] = STAGE_NAMES) -> Handler:
+        """Return a handler that waits until the stages with some names serve, and then does the work of `handler`."""
 
         async def run(job: Job) -> bytes:
-            await self.serving()
+            await self.serving(names)
             return await handler(job)
 
         return run
@@ -303,7 +303,7 @@ class TenantStorage:
     """
 
     def __init__(self, settings: GatewaySettings, limits: Limits, *, beside: TenantStorage | None = None) -> None:
-        self._lock: int | None = lock_data_folder(settings.data_dir, together=may_be_shared(settings.database_url))
+        self._lock: int | None = lock_data_folder(settings.data_dir, together=settings.database_may_be_shared)
         self._actors: ActorStore | None = None
         self._media: Media | None = None
         try:

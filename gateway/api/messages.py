@@ -34,12 +34,11 @@ from gateway.api.resources import (
 )
 from gateway.consent.files import NEEDED, field_and_reason
 from gateway.consent.record import Consent, ConsentUse, use_of
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions, Fit, expression_named, fit_named
 from gateway.dub.estimate import DubEstimate
 from gateway.dub.face_boxes import FrameBox, checked_boxes
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.face_list import FaceList, ListedFace
-from gateway.dub.fit import Fit, fit_named
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import (
     DubLine,
@@ -47,14 +46,14 @@ from gateway.dub.request import (
     check_mix,
     check_reference,
     check_scene,
-    expression_named,
     wants_own_timeline,
 )
 from gateway.dub.timecode import VideoTime, parse_time
 from gateway.live.session import LiveFrame, first_sample
+from gateway.media.choices import DUCK_DB
 from gateway.media.encoders import check_target, crf_of
 from gateway.media.label import label_of
-from gateway.media.mix import DUCK_DB, SoundMix
+from gateway.media.mix import SoundMix
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32, Int32

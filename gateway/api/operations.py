@@ -22,11 +22,13 @@ from gateway.api.messages import consent_from
 from gateway.api.resources import time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.log import AuditLog, watermark_details
+from gateway.audit.log import AuditLog
+from gateway.audit.work import watermark_details
 from gateway.consent.record import digest_of
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import FORMER, V1, Asked, OperationRecord
 from gateway.provenance.claim import VideoWatermark
+from gateway.stages.interface import STAGE_NAMES
 from gateway.tenants.long_calls import LongCalls
 from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server import call_context, error_status
@@ -38,6 +40,26 @@ ACTOR: Final = "actor"
 """Kind of the operations of CreateActor."""
 FACES: Final = "faces"
 """Kind of the operations of DetectFaces."""
+
+
+def stages_of(kind: str) -> tuple[str, ...]:
+    """Return the names of the stages that operations and batches of a kind call.
+
+    A dub and an enrolment call all stages with every method. A list of faces needs no texture and draws nothing.
+    """
+    return ("audio", "face", "motion") if kind == FACES else STAGE_NAMES
+
+
+def num_calling(stage: str, unfinished: Mapping[str, int]) -> int:
+    """Return the number of operations and batches that call a stage.
+
+    Args:
+        stage: name of the stage.
+        unfinished: number of operations and batches that run or wait, by kind.
+    """
+    return sum(number for kind, number in unfinished.items() if stage in stages_of(kind))
+
+
 _REQUEST: Final[dict[str, type[Message]]] = {
     DUB: pb.CreateDubRequest,
     ACTOR: pb.CreateActorRequest,

@@ -119,7 +119,7 @@ class OperationReporter:
         self._count = count
         self._paces = paces
         before = pb.OperationProgress.FromString(job.record.metadata)
-        self._progress = WholeProgress(paces.applied(steps) if paces is not None else steps, floor=before.fraction)
+        self._progress = WholeProgress(steps, paces=paces.of(steps) if paces is not None else {}, floor=before.fraction)
 
     def footage(self, frames: int, megapixels: float) -> None:
         """Take the size of the footage, frames and million pixels of a frame, for the estimate of the time left."""

@@ -23,7 +23,7 @@ from gateway.api.batch_service import BatchServicer
 from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.dubs import DubServicer
 from gateway.api.former import former_services
-from gateway.api.operations import OperationsServicer
+from gateway.api.operations import OperationsServicer, num_calling
 from gateway.api.rest import SERVED, RestServer
 from gateway.api.tenants import Servicers, Tenants
 from gateway.api.uploads import MediaServicer
@@ -31,6 +31,7 @@ from gateway.api.webhooks import WebhookServicer
 from gateway.live.admission import LiveMetrics
 from gateway.settings import GatewaySettings
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
+from gateway.stages.interface import STAGE_NAMES
 from gateway.tenants.long_calls import most_calls_of_tenant
 from gateway.ui.proxy import ProxyUsers
 from services.common.errors import InvalidRequestError
@@ -134,7 +135,15 @@ class GatewayServer(StageServer):
         self._socket_folder = tempfile.mkdtemp(prefix="dubstage-") if settings.http_port else ""
         self._rest = RestServer(f"unix:{self._socket_folder}/rpc", settings, proxy) if settings.http_port else None
         unfinished = Gauge("dubstage_operations", "Operations and batches that run here, or wait", registry=self.metrics.registry)
-        unfinished.set_function(lambda: tenants.unfinished)
+        unfinished.set_function(lambda: sum(tenants.unfinished.values()))
+        calling = Gauge(
+            "dubstage_stage_operations",
+            "Operations and batches that run here, or wait, and call the stage",
+            ["stage"],
+            registry=self.metrics.registry,
+        )
+        for stage in STAGE_NAMES:
+            calling.labels(stage).set_function(_number_calling(stage, tenants))
         load = Gauge(
             "dubstage_gateway_load",
             "Filled share of the gateway's places: the larger of live streams and of operations",
@@ -191,6 +200,11 @@ class GatewayServer(StageServer):
         await self._tenants.close_batches()
         await self._stages.close()
         await self._tenants.close()
+
+
+def _number_calling(stage: str, tenants: Tenants) -> Callable[[], float]:
+    """Return a function that returns the number of operations and batches that call a stage."""
+    return lambda: num_calling(stage, tenants.unfinished)
 
 
 def _fingerprint_key(settings: GatewaySettings) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,11 @@ from gateway.api.batches import Batches, BatchViews
 from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
 from gateway.api.dubs import DubJobs, DubServicer, FaceJobs
 from gateway.api.errors import with_names
-from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of, in_v1
+from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of, in_v1, stages_of
 from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
-from gateway.audit.log import record_settings
+from gateway.audit.protection import record_settings
 from gateway.batch.changes import batch_pictures, expire_batches
 from gateway.housekeeping import expire, remove_unknown, run_hourly
 from gateway.live.streams import LiveStreams
@@ -81,7 +82,7 @@ def eraser_of(settings: GatewaySettings, context: TenantContext, runner: JobRunn
 def runner_of(
     settings: GatewaySettings, context: TenantContext, stages: OpenedStages, slots: Slots, operations: OperationStore
 ) -> JobRunner:
-    """Return what runs a tenant's operations of CreateDub, CreateActor and DetectFaces. Each waits until the stages serve.
+    """Return what runs a tenant's operations of CreateDub, CreateActor and DetectFaces. Each waits until its stages serve.
 
     Args:
         settings: settings of the process, with the places of the tenant.
@@ -97,7 +98,7 @@ def runner_of(
     }
     return JobRunner(
         operations,
-        {kind: for_tenant(settings.tenant, stages.once_serving(handler)) for kind, handler in handlers.items()},
+        {kind: for_tenant(settings.tenant, stages.once_serving(handler, stages_of(kind))) for kind, handler in handlers.items()},
         max_concurrent=settings.max_concurrent_jobs,
         max_queued=settings.max_queued_jobs,
         abandon=context.abandon,
@@ -225,8 +226,8 @@ class Tenant:
         )
 
     @property
-    def unfinished(self) -> int:
-        """Number of operations and batches that run in this process, and of those that wait for any gateway."""
+    def unfinished(self) -> Counter[str]:
+        """Number of operations and batches that run in this process, and of those that wait for any gateway, by kind."""
         return self._runner.unfinished + self._batches.unfinished
 
     def watch(self) -> None:
@@ -289,9 +290,9 @@ class Tenants:
         self._closed = False
 
     @property
-    def unfinished(self) -> int:
-        """Number of operations and batches that run in this process, and of those that wait for any gateway."""
-        return sum(tenant.unfinished for tenant in self._tenants.values())
+    def unfinished(self) -> Counter[str]:
+        """Number of operations and batches that run in this process, and of those that wait for any gateway, by kind."""
+        return sum((tenant.unfinished for tenant in self._tenants.values()), Counter())
 
     async def of_caller(self) -> Tenant:
         """Return the caller's tenant. The tenant's first call opens it.

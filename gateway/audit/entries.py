@@ -200,3 +200,8 @@ def follow(head: ChainHead, line: bytes, number: int) -> ChainHead:
         before = f"entry {head.sequence}" if head.sequence else "the beginning of the log"
         raise ChainBrokenError(number, f"the entry does not hold the digest of {before}: one of the two was changed")
     return ChainHead(sequence, digest_of_line(line))
+
+
+def batch_work(batch: str) -> str:
+    """Return the name that a batch has in the audit log."""
+    return f"batches/{batch}"

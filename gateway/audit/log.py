@@ -1,27 +1,17 @@
-"""The audit log in the database of the actors. Entries are written in the transactions of what they record.
-
-The log follows the settings of protection too: watermark, required consent records, signing key.
-
-Work that is recorded from its beginning to its end: dubs of commands and of batches, and live streams.
-"""
+"""The audit log in the database of the actors. Entries are written in the transactions of what they record."""
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-import structlog
 from pydantic import ValidationError
 from sqlalchemy import BigInteger, Integer, String, Text, delete, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from gateway.async_utilities import in_thread
 from gateway.audit.entries import (
     START,
     AuditEvent,
@@ -36,12 +26,7 @@ from gateway.audit.entries import (
 from gateway.consent.record import Consent, digest_of
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, Base
-from gateway.provenance.binding import media_sha256
-from gateway.provenance.claim import VideoWatermark
-from gateway.settings import GatewaySettings
-from gateway.signatures import KEY_SETTING, plain_json, signing_key
-from services.common.errors import DubstageError, WorkCancelledError
-from services.common.server import error_status
+from gateway.signatures import plain_json
 from services.common.server.call_context import current_caller
 
 
@@ -256,125 +241,3 @@ def _beginning(session: Session, work: str) -> dict[str, Any] | None:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-SETTINGS_WORK: Final = "settings"
-"""Name under which entries about settings are found again."""
-REMEDY: Final = (
-    f"if the key was not replaced on purpose, several gateways of one database sign with different keys: give all of them the same "
-    f"{KEY_SETTING}, or one data folder"
-)
-
-_log = structlog.stdlib.get_logger("dubstage.audit")
-
-
-def record_settings(database: Database, settings: GatewaySettings) -> None:
-    """Write an entry if the watermark, the consent requirement or the signing key is another than the log says.
-
-    Another signing key than that of the last start is also told in the gateway's log: the key was replaced, or two gateways of one
-    database have different keys.
-
-    Args:
-        database: database of the actors.
-        settings: settings that a gateway starts with.
-
-    Raises:
-        DubstageError: the database or the signing key cannot be used.
-    """
-    now: dict[str, str | int | bool] = {
-        "require_consent": str(settings.require_consent),
-        "watermark": settings.watermark,
-        "signing_key": signing_key(settings.data_dir, settings.signing_key_file).id,
-    }
-    with database.writing() as session:
-        last = _last(session)
-        before = _key_of(last)
-        if before not in ("", now["signing_key"]):
-            _log.warning("another_signing_key", before=before, now=now["signing_key"], remedy=REMEDY)
-        if last is None or last["details"] != now:
-            AuditLog(database).append(session, AuditEvent(event=EventKind.SETTINGS, work=SETTINGS_WORK, details=now))
-
-
-def recorded_signing_key(database: Database) -> str:
-    """Return the id of the signing key of the gateway that started last; empty: no gateway has started yet."""
-    with database.reading() as session:
-        return _key_of(_last(session))
-
-
-def _last(session: Session) -> dict[str, Any] | None:
-    row = session.scalar(select(AuditRow).where(AuditRow.work == SETTINGS_WORK).order_by(AuditRow.sequence.desc()).limit(1))
-    return entry_from(row.line) if row is not None else None
-
-
-def _key_of(entry: dict[str, Any] | None) -> str:
-    return str(entry["details"].get("signing_key", "")) if entry is not None else ""
-
-
-_ENDS: Final[Mapping[EventKind, tuple[EventKind, EventKind, EventKind]]] = {
-    EventKind.DUB_BEGUN: (EventKind.DUB_ENDED, EventKind.DUB_FAILED, EventKind.DUB_CANCELLED),
-    EventKind.LIVE_BEGUN: (EventKind.LIVE_ENDED, EventKind.LIVE_FAILED, EventKind.LIVE_CANCELLED),
-}
-"""How work that begins with an entry ends: well, with an error, cancelled."""
-
-
-@dataclass(slots=True)
-class WorkRecord:
-    """Content of the entry for the end of a piece of work.
-
-    Attributes:
-        outputs: digests of what was made, hexadecimal.
-        details: further facts.
-    """
-
-    outputs: tuple[str, ...]
-    details: dict[str, str | int | bool]
-
-    async def video(self, video: Path, watermark: VideoWatermark) -> None:
-        """Note the digest of a video without its manifest, as `dubstage inspect` prints it, and the watermark of the video."""
-        self.outputs = (await in_thread(media_sha256, video),)
-        self.details |= watermark_details(watermark)
-
-
-@asynccontextmanager
-async def recorded(log: AuditLog, begun: AuditEvent, *, continues: str = "") -> AsyncIterator[WorkRecord]:
-    """Record the beginning of the work of the context, and its end. Work whose beginning cannot be recorded does not begin.
-
-    Args:
-        log: the audit log.
-        begun: the beginning: DUB_BEGUN or LIVE_BEGUN, with a name of the work that no other work has.
-        continues: as for `AuditLog.append`.
-
-    Raises:
-        DubstageError: the database cannot be used, before the work or after work that succeeded.
-    """
-    ended, failed, cancelled = _ENDS[begun.event]
-    await in_thread(lambda: log.record(begun, continues=continues))
-    end = replace(begun, event=ended, actor_id="", consents=(), details={})
-    note = WorkRecord((), {})
-    try:
-        yield note
-    except BaseException as problem:
-        if isinstance(problem, asyncio.CancelledError | GeneratorExit | WorkCancelledError):
-            last = replace(end, event=cancelled)
-        else:
-            found = error_status.domain_error(problem) if isinstance(problem, Exception) else None
-            last = replace(end, event=failed, details={"reason": found.reason if found is not None else ""})
-        try:
-            await in_thread(lambda: log.record(replace(last, details={**note.details, **last.details}), continues=begun.work))
-        except DubstageError as unwritten:
-            # The caller is told why the work failed. The beginning without an end shows what is missing.
-            _log.error("audit_entry_not_written", audit_event=str(last.event), work=begun.work, message=unwritten.message)
-        raise
-    last = replace(end, outputs=note.outputs, details=note.details)
-    await in_thread(lambda: log.record(last, continues=begun.work))
-
-
-def watermark_details(watermark: VideoWatermark) -> dict[str, str | int | bool]:
-    """Return what the entry of a finished video says of its watermark: whether the setting was on, and what the watermark says."""
-    payload = {"watermark_payload": watermark.payload} if watermark.payload else {}
-    return {"watermark": watermark.on, **payload}
-
-
-def batch_work(batch: str) -> str:
-    """Return the name that a batch has in the audit log."""
-    return f"batches/{batch}"

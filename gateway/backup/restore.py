@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from gateway.actors.installation import Installation
 from gateway.actors.store import take_store
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.log import SETTINGS_WORK, AuditLog, AuditRow
+from gateway.audit.log import AuditLog, AuditRow
+from gateway.audit.protection import SETTINGS_WORK
 from gateway.backup.archive import (
     KEYS,
     BackupManifest,

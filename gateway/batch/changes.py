@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
-from gateway.actors.store import ActorStore
-from gateway.audit import AuditEvent, EventKind
-from gateway.audit.log import batch_work
+from gateway.audit.entries import AuditEvent, EventKind, batch_work
 from gateway.batch.locks import WORKERS_FOLDER, batch_lock
 from gateway.batch.manifest import Manifest, MethodOf, option_mistakes, shot_of
 from gateway.batch.records import progress_of
@@ -110,6 +108,9 @@ def submission(facts: BatchFacts) -> AuditEvent:
 
 
 def _record(settings: GatewaySettings, event: AuditEvent) -> None:
+    # Imported here: commands that show a batch need no database.
+    from gateway.actors.store import ActorStore
+
     with ActorStore(settings, claim_artefacts=False) as actors:
         actors.audit.record(event)
 

@@ -22,12 +22,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.actors.store import ActorStore
-from gateway.actors.stored import ActorSummary
 from gateway.batch.media import fetched, footage_problem, input_problem, is_url, local_path, output_problem
 from gateway.batch.types import BatchName, Quality, ShotSpec
 from gateway.consent.files import read_consent
@@ -36,7 +34,8 @@ from gateway.dub.face_choice import parse_face
 from gateway.dub.frames import check_sequence_options, sequence_settings
 from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
 from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
-from gateway.media.encoders import CODECS, check_target, crf_of
+from gateway.media.choices import CODECS
+from gateway.media.encoders import check_target, crf_of
 from gateway.media.inspection import inspect_video
 from gateway.media.label import label_of
 from gateway.media.scene_colour import OcioColour, OcioSettings
@@ -52,6 +51,10 @@ from services.common.errors import (
     RequestError,
 )
 from services.common.methods import DEFAULT_METHOD, combined, method_named
+
+if TYPE_CHECKING:
+    from gateway.actors.store import ActorStore
+    from gateway.actors.stored import ActorSummary
 
 _LARGEST: Final = 1 << 20
 """Largest file that is copied from a URL, bytes."""

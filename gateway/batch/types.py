@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.batch.media import local_path
-from gateway.dub.fit import Fit
+from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Fit
 from gateway.dub.lines import LineSpec
-from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES
-from gateway.media.label import LabelPosition
+from gateway.dub.request import MOST_LINES
+from gateway.media.choices import LabelPosition
 from gateway.media.scene_colour import BUILT_IN, OcioSettings
 from gateway.media.sequences import SUFFIXES, is_sequence, listing_file, sound_file
-from gateway.reports.appearance import AppearanceMetrics
-from services.common.wire.mouth_curves import MotionMetrics
+
+if TYPE_CHECKING:
+    from gateway.reports.appearance import AppearanceMetrics
+    from services.common.wire.mouth_curves import MotionMetrics
 
 MAX_ATTEMPTS: Final = 3
 """Times that a shot is tried before it counts as failed."""

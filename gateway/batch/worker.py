@@ -46,7 +46,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSpec, ShotState
 from gateway.consent.files import read_consent
 from gateway.consent.record import use_of
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.face_choice import parse_face
 from gateway.dub.frames import frame_by_frame, is_signed, with_files
 from gateway.dub.job import DubJob

@@ -15,9 +15,11 @@ def main() -> None:
     """Run the command line and exit. A user's mistake ends with one clear line and an exit code, never with a traceback."""
     _open_closed_streams()
     try:
-        from gateway.cli.app import interrupt_on_sigterm, run
-        from services.common.server.resources import skip_last_collection
-    except KeyboardInterrupt:  # these imports take a second or more
+        from services.common.server.resources import collections_paused, skip_last_collection
+
+        with collections_paused():
+            from gateway.cli.app import interrupt_on_sigterm, run
+    except KeyboardInterrupt:  # a user may press Ctrl-C during the imports
         sys.stderr.write("error: interrupted\n")
         sys.exit(_INTERRUPTED)
 

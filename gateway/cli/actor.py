@@ -1,30 +1,30 @@
-"""`dubstage actor`: enrol, show, list and erase people."""
+"""`dubstage actor`: enrol, show, list and erase people.
+
+Modules that enrol and erase are imported in functions: they take longer to load than a list of the actors takes.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation
 from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
-from gateway.api.progress import enrolment_steps
-from gateway.batch.changes import batch_pictures
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.console import check_new_file, out, printable, say, say_result, say_table, say_warning, write_new_file
 from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line, digest_of
-from gateway.dub.face_choice import parse_face
-from gateway.housekeeping import open_jobs_folder
-from gateway.operations.step_paces import StepPaces
 from gateway.settings import GatewaySettings
 from services.common.methods import DEFAULT_METHOD, combined, method_named
+
+if TYPE_CHECKING:
+    from gateway.actors.create import EnrolRequest
 
 
 async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
@@ -33,6 +33,11 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     Raises:
         DubstageError: the request was refused, or the enrolment failed.
     """
+    from gateway.actors.create import create_actor
+    from gateway.api.progress import enrolment_steps
+    from gateway.housekeeping import open_jobs_folder
+    from gateway.operations.step_paces import StepPaces
+
     jobs = open_jobs_folder(settings.data_dir)
     chosen = request.options
     skip = not (chosen.personalize_renderer or chosen.personalize_motion)
@@ -68,6 +73,8 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         InvalidRequestError: the file of the receipt exists or cannot be written.
         DubstageError: the erasure failed.
     """
+    from gateway.batch.changes import batch_pictures
+
     if save is not None:
         check_new_file(save)
     with open_installation(settings) as place:
@@ -110,6 +117,9 @@ def create(
     seed: options.Seed = 0,
 ) -> None:
     """Enrol a person from one or several VIDEO files as ACTOR."""
+    from gateway.actors.create import EnrolRequest
+    from gateway.dub.face_choice import parse_face
+
     settings = options.gateway_settings(stages)
     request = EnrolRequest(
         actor_id=actor_id,

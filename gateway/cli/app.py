@@ -11,7 +11,6 @@ import sys
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Annotated, Any, Final, cast
 
@@ -21,7 +20,7 @@ from typer.core import TyperGroup
 from gateway.cli.console import say, say_error, say_result
 from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError, UnexpectedError, WorkCancelledError
-from services.common.server.resources import limit_arenas
+from services.common.server.resources import collections_paused, limit_arenas
 
 
 @contextmanager
@@ -133,6 +132,8 @@ _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         say_result(f"dubstage {version('dubstage-suite')}")
         raise typer.Exit
 
@@ -234,7 +235,8 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each 
     limit_arenas()
     _quiet_libraries()
     try:
-        register_commands(_called(arguments))
+        with collections_paused():
+            register_commands(_called(arguments))
         code = _program(len(app.registered_commands) + len(app.registered_groups))(arguments, standalone_mode=False)
         if code == WorkCancelledError.exit_code:  # typer ends a command that Ctrl-C interrupts with this code, and says nothing
             say_error("interrupted")

@@ -1,4 +1,7 @@
-"""`dubstage batch`: dub the shots of a manifest, on this machine, in a cluster, or by any farm manager."""
+"""`dubstage batch`: dub the shots of a manifest, on this machine, in a cluster, or by any farm manager.
+
+Modules that dub, deliver and read timelines are imported in functions: commands that show a batch need none of them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from typing import Annotated, Any, Final, get_args
 
 import typer
 
-from gateway.actors.store import ActorStore
 from gateway.batch.changes import (
     begin_anew,
     cancel,
@@ -34,16 +36,12 @@ from gateway.batch.changes import (
 )
 from gateway.batch.manifest import ActorLookup, Manifest, format_rows, manifest_or_mistakes, parse_rows
 from gateway.batch.media import local_path
-from gateway.batch.open_job import write_job_bundle
-from gateway.batch.quality import frame_rate_of
 from gateway.batch.records import present_time, progress_of
-from gateway.batch.review_export import ExportFormat, ReviewedShot, decisions_csv, marker_text, timeline_text
 from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, present, region_from, rejected_ids
 from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
-from gateway.cli.batch_timeline import conform_batch, make_manifest
 from gateway.cli.batch_watch import (
     POLL_SECONDS,
     STATES,
@@ -60,8 +58,6 @@ from gateway.cli.batch_watch import (
 )
 from gateway.cli.console import say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
-from gateway.media.probe import probe
-from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
@@ -82,6 +78,8 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
         StorageRefusedError, BackendUnavailableError: the database of actors, or the store of a URL, cannot be used.
     """
     if check:
+        from gateway.actors.store import ActorStore
+
         with ActorStore(settings) as actors:
             found = manifest_or_mistakes(path, name=name, method_of=ActorLookup(actors).method_of)
     else:
@@ -305,6 +303,8 @@ def retry_shots(
         raise InvalidRequestError(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
     check_engine_options(EngineOptions(facts.engine, workers, stages))
     if changed:
+        from gateway.actors.store import ActorStore
+
         with ActorStore(settings) as actors:
             check_options(store, name, ids, changed, ActorLookup(actors).method_of)
     if facts.engine == "kubernetes":
@@ -363,6 +363,8 @@ def review_shot(settings: GatewaySettings, store: BatchStore, name: str, shot_id
         BatchNotFoundError: there is no such batch or shot.
         InvalidRequestError: the shot has not ended, or a value is wrong.
     """
+    from gateway.batch.review_export import marker_text
+
     store.record(name, shot_id)  # names the shots of the batch if there is none of this id
     records = current_records(store, store.facts(name))[0]
     record = next(record for record in records if record.id == shot_id)
@@ -413,6 +415,8 @@ def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> No
         BatchNotFoundError: there is no such batch.
         InvalidRequestError: the format is unknown, needs a package, or cannot hold the decisions; or the file cannot be written.
     """
+    from gateway.batch.review_export import ExportFormat, ReviewedShot, decisions_csv, timeline_text
+
     if kind not in get_args(ExportFormat):
         raise InvalidRequestError(
             f"--format {kind[:40]!r} is unknown; there are: {', '.join(get_args(ExportFormat))}", field="format"
@@ -438,6 +442,9 @@ def _rate_of(record: ShotRecord) -> Fraction | None:
     """Return the frame rate of a shot's video; None: there is no video. Records of an earlier dubstage do not have it."""
     if not record.output_sha256:
         return None
+    from gateway.batch.quality import frame_rate_of
+    from gateway.media.probe import probe
+
     return Fraction(record.frame_rate) if record.frame_rate else frame_rate_of(probe(Path(record.output)))
 
 
@@ -458,6 +465,7 @@ def deliver_approved(
         DubstageError: as `deliver`.
     """
     from gateway.batch.delivery import approved_of, deliver
+    from gateway.provenance.installation import open_sealer
 
     records = current_records(store, store.facts(name))[0]
     last = store.last_decisions(name)
@@ -798,6 +806,8 @@ def from_timeline(
     ] = False,
 ) -> None:
     """Write a manifest from a timeline and dubbing scripts: one row for each clip and language that has a line."""
+    from gateway.cli.batch_timeline import make_manifest
+
     make_manifest(
         timeline,
         output=output,
@@ -842,6 +852,8 @@ def conform_command(
     ] = False,
 ) -> None:
     """Write a timeline with the dubbed videos of a batch on a new video track for each language, with markers for decisions."""
+    from gateway.cli.batch_timeline import conform_batch
+
     conform_batch(
         open_batches(options.gateway_settings()),
         name,
@@ -961,6 +973,8 @@ def openjd_command(
     ],
 ) -> None:
     """Write a batch as a job bundle of Open Job Description, for AWS Deadline Cloud or `openjd run`: one task for each row."""
+    from gateway.batch.open_job import write_job_bundle
+
     settings = options.gateway_settings()
     store = open_batches(settings)
     name = _batch_of(settings, store, batch)

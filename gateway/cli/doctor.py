@@ -34,7 +34,7 @@ from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.actors.store import check_owner
-from gateway.audit.log import REMEDY, recorded_signing_key
+from gateway.audit.protection import REMEDY, recorded_signing_key
 from gateway.cli.app import app
 from gateway.cli.console import out, printable
 from gateway.database.session import Database

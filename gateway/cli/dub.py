@@ -1,4 +1,7 @@
-"""`dubstage dub`: give a video new speech."""
+"""`dubstage dub`: give a video new speech.
+
+Modules that dub are imported in functions: the help and a wrong option need none of them.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,35 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from gateway.actors.installation import open_installation, prepared_request
-from gateway.api.in_process import finished_dub
-from gateway.api.progress import dub_steps
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import printable, say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
-from gateway.dub.face_choice import parse_face
-from gateway.dub.fit import FITS, fit_named
-from gateway.dub.frames import check_sequence_options, frame_by_frame, is_signed, sequence_settings, with_files
-from gateway.dub.lines import lines_of, read_lines
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
-from gateway.dub.workspace import ScratchFolders
-from gateway.media.encoders import CODECS, QUALITIES, crf_of
-from gateway.media.label import LABEL_POSITIONS, MOST_CHARACTERS, label_of
-from gateway.media.mix import DUCK_DB, LEAST_LEVEL_DB, MOST_DUCK_DB, MOST_LEVEL_DB, SoundMix
-from gateway.media.scene_colour import OcioSettings
-from gateway.media.sequences import SequenceDub, SequenceSettings
-from gateway.operations.step_paces import StepPaces
-from gateway.reports.folder import check_report_folder
-from gateway.settings import GatewaySettings
+from gateway.dub.choices import EXPRESSIONS, FITS, expression_named, fit_named
+from gateway.media.choices import (
+    CODECS,
+    DUCK_DB,
+    LABEL_POSITIONS,
+    LEAST_LEVEL_DB,
+    MOST_CHARACTERS,
+    MOST_DUCK_DB,
+    MOST_LEVEL_DB,
+    QUALITIES,
+)
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, combined
+
+if TYPE_CHECKING:
+    from gateway.dub.outcome import DubOutcome
+    from gateway.dub.request import DubRequest
+    from gateway.media.sequences import SequenceDub, SequenceSettings
+    from gateway.settings import GatewaySettings
 
 
 def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) -> None:
@@ -46,6 +48,8 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) 
     Raises:
         typer.Exit: no frame is dubbed, so that the command ends with an exit code of its own.
     """
+    from gateway.dub.request import consents
+
     for warning in outcome.warnings:
         say_warning(warning)
     for part in outcome.parts:
@@ -93,6 +97,14 @@ async def run_dub(
     Raises:
         DubstageError: the request was refused, or the dub failed.
     """
+    from gateway.actors.installation import open_installation, prepared_request
+    from gateway.api.in_process import finished_dub
+    from gateway.api.progress import dub_steps
+    from gateway.dub.frames import frame_by_frame, is_signed, with_files
+    from gateway.dub.workspace import ScratchFolders
+    from gateway.media.sequences import SequenceDub
+    from gateway.operations.step_paces import StepPaces
+
     asked = request
     with ExitStack() as stack:
         frames: SequenceDub | None = None
@@ -290,6 +302,16 @@ def dub(
     view: options.View = "",
 ) -> None:
     """Give VIDEO new speech and write the video."""
+    from gateway.dub.face_choice import parse_face
+    from gateway.dub.frames import check_sequence_options, sequence_settings
+    from gateway.dub.lines import lines_of, read_lines
+    from gateway.dub.request import DubRequest, refuse_input
+    from gateway.media.encoders import crf_of
+    from gateway.media.label import label_of
+    from gateway.media.mix import SoundMix
+    from gateway.media.scene_colour import OcioSettings
+    from gateway.reports.folder import check_report_folder
+
     settings = options.gateway_settings(stages)
     colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
     sequence = sequence_settings(video, rate=rate, sound=footage_sound, colour=colour)

@@ -1,26 +1,26 @@
-"""Options of several commands: each has one help text, and means the same in every command."""
+"""Options of several commands: each has one help text, and means the same in every command.
+
+Modules that read what an option names are imported in functions: the help of a command needs none of them.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gateway.consent.files import read_consent
-from gateway.consent.keys import read_keys
-from gateway.consent.record import Consent, ConsentUse, use_of
-from gateway.dub.enrol import EnrolOptions
-from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
-from gateway.settings import GatewaySettings
-from gateway.signatures import KEY_FILE, signing_key
-from gateway.tenants.paths import settings_of
+from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, EnrolOptions
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS
-from services.common.server.settings import load_settings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from gateway.consent.record import Consent, ConsentUse
+    from gateway.settings import GatewaySettings
 
 LARGEST_SEED: Final = (1 << 31) - 1
 """Seeds are int32 in the API."""
@@ -126,6 +126,10 @@ def gateway_settings(stages: Stages = None) -> GatewaySettings:
     Raises:
         InvalidRequestError: a value is wrong; the message names the variable.
     """
+    from gateway.settings import GatewaySettings
+    from gateway.tenants.paths import settings_of
+    from services.common.server.settings import load_settings
+
     settings = load_settings(GatewaySettings, stages_host=stages)
     return settings_of(settings, settings.tenant)
 
@@ -141,6 +145,8 @@ def consent_record(file: ConsentFile) -> Consent | None:
     Raises:
         InvalidRequestError: the file holds no consent record.
     """
+    from gateway.consent.files import read_consent
+
     return read_consent(file) if file is not None else None
 
 
@@ -150,6 +156,8 @@ def consent_use(project: str, language: str | None) -> ConsentUse:
     Raises:
         InvalidRequestError: a name is not allowed.
     """
+    from gateway.consent.record import use_of
+
     return use_of(project, language)
 
 
@@ -162,6 +170,9 @@ def trusted_key(file: Path | None) -> Callable[[str], Ed25519PublicKey]:
     Raises:
         InvalidRequestError: the file holds no key, or no file is given and this installation has not signed anything yet.
     """
+    from gateway.consent.keys import read_keys
+    from gateway.signatures import KEY_FILE, signing_key
+
     if file is not None:
         keys = dict(read_keys(file, field="--key"))
         first = next(iter(keys.values()))

@@ -10,25 +10,22 @@ import math
 import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.table import Table
 
-from gateway.actors.installation import open_installation, prepared_request
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say, say_table
-from gateway.dub.disk import shown_bytes
-from gateway.dub.estimate import estimate_dub
-from gateway.dub.fit import FITS, fit_named
-from gateway.dub.lines import lines_of, read_lines
-from gateway.dub.request import DubRequest
-from gateway.housekeeping import open_jobs_folder
-from gateway.settings import GatewaySettings
+from gateway.dub.choices import FITS, fit_named
 from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, METHODS, combined
+
+if TYPE_CHECKING:
+    from gateway.dub.request import DubRequest
+    from gateway.settings import GatewaySettings
 
 FIGURES: Final = Path(__file__).with_name("figures.toml")
 """Figures of the machine that dubstage was measured on."""
@@ -188,6 +185,12 @@ async def _say_estimate(
     Raises:
         DubstageError: the dub would be refused, or a file cannot be read.
     """
+    # Modules of dubs are imported for estimates of dubs: a plan of replicas needs none of them.
+    from gateway.actors.installation import open_installation, prepared_request
+    from gateway.dub.disk import shown_bytes
+    from gateway.dub.estimate import estimate_dub
+    from gateway.housekeeping import open_jobs_folder
+
     jobs = open_jobs_folder(settings.data_dir)
     with open_installation(settings) as place:
         prepared = await prepared_request(request, place, actor_id, method)
@@ -251,6 +254,9 @@ def plan(
     hours of video a night, by processor time per frame on one kind of machine without a GPU (docs/operations.md).
     """
     if video is not None:
+        from gateway.dub.lines import lines_of, read_lines
+        from gateway.dub.request import DubRequest
+
         request = DubRequest(
             footage=video,
             speech=audio,

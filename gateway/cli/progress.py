@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from gateway.cli.console import err, printable, say
 from gateway.operations.progress import StepCost, WholeProgress
-from gateway.operations.step_paces import StepPaces
+
+if TYPE_CHECKING:
+    from gateway.operations.step_paces import StepPaces
 
 LINE_SECONDS: Final = 10.0
 """Seconds between two lines if stderr is not a terminal."""
@@ -34,7 +36,7 @@ class StepProgress:
     def __init__(self, steps: Sequence[StepCost] = (), *, paces: StepPaces | None = None, line_s: float = LINE_SECONDS) -> None:
         self._shown: _Bars | _Lines = _Bars() if err.is_terminal else _Lines(line_s)
         self._paces = paces
-        self._whole = WholeProgress(paces.applied(steps) if paces is not None else steps) if steps else None
+        self._whole = WholeProgress(steps, paces=paces.of(steps) if paces is not None else {}) if steps else None
 
     def __enter__(self) -> Self:
         self._shown.start()

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Bool, Float32, Float64, UInt8
+from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import JAW, LIPS_OUTER, NUM_LIPS
 
@@ -62,6 +62,14 @@ _TOP: Final = 40
 _THINNED: Final = 2
 LEARNED_FRAMES: Final = 12
 """Frames of a shot, evenly spread, that its colours are learned from."""
+
+
+def evenly_spread(frames: Int64, most: int) -> Int64:
+    """Return at most `most` of some frames, int64 [N], at even distances, the first and the last among them."""
+    if not len(frames):
+        return frames
+    chosen: Int64 = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
+    return chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,9 +10,8 @@ import json
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,8 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from services.common.array_types import Float32
 from services.common.errors import ConsentExpiredError, ConsentNotYetValidError, ConsentOutOfScopeError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from services.common.array_types import Float32
 
 NO_CONSENT: Final = "no consent on record"
 """Line for a video without a consent record."""
@@ -125,6 +126,10 @@ def _is_signature(text: str) -> str:
 
 
 def _is_embedding(text: str) -> str:
+    # Imported here, in `embedding_text` and in `ConsentFace.vector`: most records hold no face, and commands that show them start
+    # faster without NumPy.
+    import numpy as np
+
     try:
         vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
     except (binascii.Error, ValueError):
@@ -139,6 +144,8 @@ def _is_embedding(text: str) -> str:
 
 def embedding_text(vector: Float32) -> str:
     """Return a face embedding, float32 [128], as records hold it: little-endian numbers in base64."""
+    import numpy as np
+
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
 
 
@@ -183,6 +190,8 @@ class ConsentFace(BaseModel):
     @property
     def vector(self) -> Float32:
         """The embedding, float32 [128]."""
+        import numpy as np
+
         return np.frombuffer(base64.b64decode(self.embedding), "<f4").astype(np.float32)
 
 

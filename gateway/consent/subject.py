@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Final
 
 from gateway.consent.record import Consent
-from services.common.array_types import Float32
 from services.common.errors import ConsentFaceUncertainError, ConsentOtherSubjectError, ConsentWithoutSubjectError
+
+if TYPE_CHECKING:
+    from services.common.array_types import Float32
 
 SAME_BELOW: Final = 0.43
 """Distance of two mean face embeddings below which both are of one person. docs/models/face_embedding.md has the measurements."""
@@ -36,6 +36,9 @@ class Face:
 
     def distance(self, other: Face) -> float:
         """Return the Euclidean distance of two faces. Both must be of one network."""
+        # Imported here: commands that compare no faces start without NumPy.
+        import numpy as np
+
         return float(np.linalg.norm(self.vector.astype(np.float64) - other.vector))
 
 

@@ -23,6 +23,7 @@ from sqlalchemy.schema import CreateSchema
 
 from gateway.database import sqlite, upgrades
 from gateway.database.tables import InstallationRow, WrongTypeError
+from gateway.settings import DATABASE_CONNECTIONS
 from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import DATABASE_FILE
@@ -121,6 +122,12 @@ CONNECT_SECONDS: Final = 5
 """Most seconds to wait for a connection to PostgreSQL."""
 FIELD: Final = "DUBSTAGE_DATABASE_URL"
 """Setting that holds the URL."""
+CONNECTIONS_FIELD: Final = "DUBSTAGE_DATABASE_CONNECTIONS"
+"""Setting that holds the most connections of a process."""
+_KEPT: Final = 2
+"""Most connections that stay open while nothing uses them. Further connections are closed after their use."""
+_WAIT_S: Final = 30
+"""Most seconds to wait until another thread gives a connection back."""
 _CONNECTION: Final = {
     "connect_timeout": CONNECT_SECONDS,
     # A server that vanished is noticed after 25 s, not after the two hours of the kernel's default.
@@ -132,13 +139,12 @@ _CONNECTION: Final = {
 """Options of libpq that the URL can replace."""
 
 
-def may_be_shared(url: str) -> bool:
-    """Return whether the URL names a database that several gateways may use at the same time."""
-    return url.startswith("postgresql")
-
-
-def engine_of(url: str) -> Engine:
+def engine_of(url: str, connections: int) -> Engine:
     """Return the engine of a URL.
+
+    Args:
+        url: as for Database.
+        connections: as for Database.
 
     Raises:
         InvalidRequestError: the URL is no URL, or names neither SQLite nor PostgreSQL.
@@ -161,9 +167,9 @@ def engine_of(url: str) -> Engine:
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
-            pool_size=5,
-            max_overflow=10,
-            pool_timeout=30,
+            pool_size=min(_KEPT, connections),
+            max_overflow=max(0, connections - _KEPT),
+            pool_timeout=_WAIT_S,
             connect_args={name: value for name, value in _CONNECTION.items() if name not in parsed.query},
         )
     except (ImportError, NoSuchModuleError):
@@ -180,6 +186,8 @@ _REFUSALS: Final = ("28", "3D", "42501", "25006")
 """Beginnings of PostgreSQL's codes for wrong credentials, unknown databases, missing permissions and read-only servers."""
 _MISSING_TABLE: Final = "42P01"
 """PostgreSQL's code for a statement about a table that does not exist."""
+_NO_CONNECTION_FREE: Final = re.compile(r"too many (clients|connections)|connection slots are reserved")
+"""Matches the texts of a PostgreSQL that has its largest number of connections, which have no code either."""
 _LOGIN_REFUSED: Final = re.compile(
     r"authentication failed|no password supplied|does not exist|not permitted to log in|permission denied|pg_hba\.conf"
 )
@@ -204,6 +212,8 @@ class Database:
         data_dir: folder of the SQLite file.
         tenant: see the attribute. In PostgreSQL each tenant but the default tenant has a schema of its own.
         beside: database of the same URL whose connections and claim are used; None: the database has its own.
+        connections: most connections to PostgreSQL at the same time, at least 1. The connections that hold the claim and turns come
+            on top.
 
     Raises:
         InvalidRequestError: the URL is no URL, or names neither SQLite nor PostgreSQL.
@@ -211,13 +221,21 @@ class Database:
             the database does not answer. No error text shows the password.
     """
 
-    def __init__(self, url: str, data_dir: Path, *, tenant: str = DEFAULT_TENANT, beside: Database | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        data_dir: Path,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        beside: Database | None = None,
+        connections: int = DATABASE_CONNECTIONS,
+    ) -> None:
         self.tenant = tenant
         self._is_guest = beside is not None and beside.shared
         if beside is not None and self._is_guest:
             self.engine: Engine = beside.engine
         else:
-            self.engine = engine_of(url or f"sqlite:///{data_dir / DATABASE_FILE}")
+            self.engine = engine_of(url or f"sqlite:///{data_dir / DATABASE_FILE}", connections)
         self._schema: str | None = None
         if self.shared and tenant != DEFAULT_TENANT:
             self._schema = f"{SCHEMA_PREFIX}{tenant}"
@@ -515,6 +533,22 @@ class Database:
                     f"no space left for the database {self.where}: free some space on that disk", subject=self.where
                 )
             return BackendUnavailableError(f"the database {self.where} cannot be used: {said}: check DUBSTAGE_DATA_DIR or {FIELD}")
+        return self._unanswered(error, said)
+
+    def _unanswered(self, error: Exception, said: str) -> BackendUnavailableError:
+        """Return the error for a PostgreSQL that gives no connection or no answer."""
+        if isinstance(error, PoolTimeoutError):
+            return BackendUnavailableError(
+                f"all connections of this process to the database {self.where} have been in use for {_WAIT_S} s: raise "
+                f"{CONNECTIONS_FIELD}, or run more gateways",
+                retry_after_s=5.0,
+            )
+        if _NO_CONNECTION_FREE.search(said):
+            return BackendUnavailableError(
+                f"the database {self.where} has no free connection: {said}: raise max_connections of PostgreSQL, or lower "
+                f"{CONNECTIONS_FIELD} or the number of gateways and workers",
+                retry_after_s=5.0,
+            )
         return BackendUnavailableError(
             f"the database {self.where} does not answer: {said}: check that it runs and that {FIELD} names its host and port",
             retry_after_s=5.0,

@@ -18,9 +18,10 @@ import numpy as np
 from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import cancel_all
 from gateway.consent.subject import Face
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.coefficients import TrackedPerson
 from gateway.dub.composite import TrackedVideo
-from gateway.dub.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
+from gateway.dub.enrol import EnrolledActor, Enrolment, OnArtefact, unnoted
 from gateway.dub.face_boxes import follow_boxes
 from gateway.dub.face_choice import ChosenFace, FaceChoice, check_one_face, choose_face, main_faces
 from gateway.dub.face_records import FaceIndex, FaceMeans, embed_every, faces_note, faces_of_note, read_index

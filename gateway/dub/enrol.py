@@ -25,6 +25,7 @@ from dubstage.face.v1 import face_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import in_thread
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
 from gateway.dub.messages import OnProgress, geometry_from_proto
@@ -296,23 +297,6 @@ class EnrolledActor:
     def artefacts(self) -> tuple[common_pb2.ArtefactRef, ...]:
         """All artefacts of the actor."""
         return tuple(ref for ref in (self.style, self.bank, self.renderer, self.identity) if ref is not None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EnrolOptions:
-    """Parts of an enrolment that are done.
-
-    Attributes:
-        personalize_renderer: train the renderer's state on the person.
-        renderer_steps: optimisation steps of that training; 0: the renderer's own number.
-        personalize_motion: adapt the motion networks to the person, if the footage has sound.
-        seed: random seed of both.
-    """
-
-    personalize_renderer: bool = True
-    renderer_steps: int = 0
-    personalize_motion: bool = True
-    seed: int = 0
 
 
 class _ArtefactLostError(Exception):

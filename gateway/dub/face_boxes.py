@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from gateway.dub.face_records import FaceIndex
 from gateway.media.types import VideoInfo
 from services.common.array_types import Float32, Float64, Int64
 from services.common.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from gateway.dub.face_records import FaceIndex
 
 MOST_BOXES: Final = 10_000
 """Most boxes of a line."""

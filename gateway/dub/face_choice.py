@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dubstage.common.v1 import common_pb2
 from gateway.dub.face_boxes import FrameBox
-from gateway.dub.face_records import FaceIndex
 from services.common.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from gateway.dub.face_records import FaceIndex
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _POINT: Final = re.compile(r" *[0-9]{1,6}(\.[0-9]{0,9})? *, *[0-9]{1,6}(\.[0-9]{0,9})? *")

@@ -157,8 +157,7 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
         size=table[:, 6:8].astype(np.float32),
         with_hands=np.flatnonzero(table[:, 8]).astype(np.int64),
     )
-    index = replace(index, reason=_reasons_behind_static(faces, index))
-    return replace(index, partly_covered=_partly_covered(faces, index))
+    return _with_covers(faces, index)
 
 
 _MOST_COVERED: Final = 0.6
@@ -168,45 +167,56 @@ _SHORTEST: Final = 5
 """Frames of the shortest stretch of replaced mouths between frames that pass through. Shorter ones would only fade in and out."""
 
 
-def _reasons_behind_static(faces: RecordFile, index: FaceIndex) -> Int32:
-    """Return the reasons of all records. The face stage knows no static things: it overlooks them, or it takes a face that moves
-    behind them for a face that something comes before."""
+def _with_covers(faces: RecordFile, index: FaceIndex) -> FaceIndex:
+    """Return the index with the reasons of faces behind static things, and with the records of partly covered mouths."""
     reason = index.reason.copy()
+    partly = [np.empty(0, np.int64)]
     for face_id in np.unique(index.face_id).tolist():
         rows = index.rows_of(face_id)
         looks = ShotLooks(faces, rows, index.free_frames(rows), index.shot_cuts)
         measured = (rows >= 0) & np.isin(index.reason[rows], MEASURED)
         for row in rows[measured & looks.with_static()].tolist():
-            (record,) = faces.read_rows([row])
-            cover = looks.behind_static(record)
-            if cover is None:
-                continue
-            if cover.mouth_share > _MOST_COVERED:
-                reason[row] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
-            elif explains(cover, record):
-                reason[row] = common_pb2.FRAME_REASON_DUBBED
-    return reason
+            reason[row] = _reason_behind_static(faces, looks, row, int(reason[row]))
+        told = replace(index, reason=reason)
+        if (reason[rows[rows >= 0]] == common_pb2.FRAME_REASON_OCCLUDED_MOUTH).any():
+            partly.append(_partly_covered(faces, told, rows, looks.learned_from(told.free_frames(rows))))
+    return replace(index, reason=reason, partly_covered=np.sort(np.concatenate(partly)))
 
 
-def _partly_covered(faces: RecordFile, index: FaceIndex) -> Int64:
-    """Return the records of covered mouths that can be replaced all the same."""
+def _reason_behind_static(faces: RecordFile, looks: ShotLooks, row: int, reason: int) -> int:
+    """Return the reason of a record in whose shot a static thing stands before the face.
+
+    The face stage knows no static things: it overlooks them, or it takes a face that moves behind them for a face that something
+    comes before.
+    """
+    (record,) = faces.read_rows([row])
+    cover = looks.behind_static(record)
+    if cover is None:
+        return reason
+    if cover.mouth_share > _MOST_COVERED:
+        return int(common_pb2.FRAME_REASON_OCCLUDED_MOUTH)
+    return int(common_pb2.FRAME_REASON_DUBBED) if explains(cover, record) else reason
+
+
+def _partly_covered(faces: RecordFile, index: FaceIndex, rows: Int64, looks: ShotLooks) -> Int64:
+    """Return the records of covered mouths of a face that can be replaced all the same.
+
+    Args:
+        rows: int64 [T], record of the face in each frame; -1: none.
+        looks: looks of the face.
+    """
     covered = index.reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH
-    found = [np.empty(0, np.int64)]
-    for face_id in np.unique(index.face_id[covered]).tolist():
-        rows = index.rows_of(face_id)
-        free = index.free_frames(rows)
-        looks = ShotLooks(faces, rows, free, index.shot_cuts)
-        replaced = (rows >= 0) & (index.reason[rows] == common_pb2.FRAME_REASON_DUBBED)
-        (frames,) = np.nonzero((rows >= 0) & covered[rows])
-        for frame in frames.tolist():
-            (cover,) = looks.covers(faces.read_rows([int(rows[frame])]))
-            replaced[frame] = cover is not None and cover.mouth_share <= _MOST_COVERED
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], replaced, [0]])))
-        for begin, end in edges.reshape(-1, 2):
-            if end - begin < _SHORTEST:
-                replaced[begin:end] = False
-        found.append(rows[frames[replaced[frames]]])
-    return np.sort(np.concatenate(found))
+    replaced = (rows >= 0) & (index.reason[rows] == common_pb2.FRAME_REASON_DUBBED)
+    (frames,) = np.nonzero((rows >= 0) & covered[rows])
+    for frame in frames.tolist():
+        (cover,) = looks.covers(faces.read_rows([int(rows[frame])]))
+        replaced[frame] = cover is not None and cover.mouth_share <= _MOST_COVERED
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], replaced, [0]])))
+    for begin, end in edges.reshape(-1, 2):
+        if end - begin < _SHORTEST:
+            replaced[begin:end] = False
+    found: Int64 = rows[frames[replaced[frames]]]
+    return found
 
 
 def _check_index(table: Float64, shot_cuts: object, num_frames: int) -> None:

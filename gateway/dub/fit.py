@@ -1,40 +1,17 @@
 """Length of a video whose speech is longer or shorter than the footage.
 
-| fit    | the video is as long as     | its frames                                                              |
-|--------|-----------------------------|-------------------------------------------------------------------------|
-| cut    | the footage                 | those of the footage; longer speech is cut, silence follows shorter     |
-| pad    | the longer of the two       | those of the footage, then the last one again and again                 |
-| loop   | the speech                  | those of the footage, and again from the first one                      |
-| bounce | the speech                  | those of the footage forwards, then backwards, and so on                |
-| slow   | the speech                  | those of the footage, all slowed or sped up by one factor               |
-| retime | the speech                  | those of the footage, slowed in pauses alone (SelectFrames)             |
+See the table in `gateway.dub.choices`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, get_args
 
 import numpy as np
 
+from gateway.dub.choices import Fit
 from gateway.media.types import VideoInfo
 from services.common.array_types import Int64
-from services.common.errors import InvalidRequestError
-
-Fit = Literal["cut", "pad", "loop", "bounce", "retime", "slow"]
-FITS: Final[tuple[Fit, ...]] = get_args(Fit)
-
-
-def fit_named(name: str) -> Fit:
-    """Return the fit of a name; an empty name means `cut`.
-
-    Raises:
-        InvalidRequestError: there is no such fit.
-    """
-    found = next((fit for fit in FITS if fit == (name or "cut")), None)
-    if found is None:
-        raise InvalidRequestError(f"no fit {name[:80]!r}; there are: {', '.join(FITS)}", field="fit")
-    return found
 
 
 def shown_frames(fit: Fit, video: VideoInfo, num_frames: int) -> list[int]:

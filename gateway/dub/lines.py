@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, use_of
+from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
 from gateway.dub.face_boxes import MOST_BOXES, FrameBox, checked_boxes
 from gateway.dub.face_choice import FaceChoice, parse_face
-from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES, DubLine, DubRequest
+from gateway.dub.request import MOST_LINES, DubLine, DubRequest
 from gateway.dub.timecode import EXPECTED, VideoTime, parse_time
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequestError

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
-from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, learn_colours
+from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, evenly_spread, learn_colours
 from gateway.dub.records import mouth_in_box
 from gateway.media.types import VideoInfo
 from services.common.array_types import Array, Float32, Float64, Int64
@@ -125,7 +125,7 @@ def longest_span(
         faces = read(places[begin : begin + _TOGETHER])
         for name in fields:
             parts[name].append(faces[name].copy())
-    chosen = read(places[np.unique(np.linspace(0, len(places) - 1, LEARNED_FRAMES).round().astype(int))])
+    chosen = read(evenly_spread(places, LEARNED_FRAMES))
     colours = learn_colours([face["pixels"] for face in chosen], [mouth_in_box(face) for face in chosen])
     scale, rotation, translation, mouths = (np.concatenate(parts[name]) for name in fields)
     return LiveSpan(frames[places], scale, rotation, translation, mouths, colours)

@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
-from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.choices import EnrolOptions, Expression, Fit
 from gateway.dub.face_boxes import check_inside
 from gateway.dub.face_choice import FaceChoice
-from gateway.dub.fit import Fit
 from gateway.dub.scene_sound import SceneSound, SpokenLine
 from gateway.dub.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
 from gateway.dub.timecode import VideoTime
 from gateway.media.background import own_timeline
-from gateway.media.encoders import QUALITIES, EncoderChoice, WriteSettings, check_graded
+from gateway.media.choices import QUALITIES
+from gateway.media.encoders import EncoderChoice, WriteSettings, check_graded
 from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.label import Label
 from gateway.media.mix import MixedSound, SoundMix, mixed
@@ -41,13 +41,8 @@ from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import METHODS, Method, method_named
 from services.common.store.artefacts import ArtefactRef
 
-Expression = Literal["keep", "neutral"]
-"""Use of the footage's slow expression (slow_expression.py): the dub keeps the expression, or shows the predicted mouths alone."""
-EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
-
-LEAST_EXPRESSIVENESS: Final = 0.5
-MOST_EXPRESSIVENESS: Final = 1.5
-"""Range of the factor of the mouth's movement, as the contracts declare it too."""
+if TYPE_CHECKING:
+    from gateway.dub.enrol import EnrolledActor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,18 +261,6 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
         expression=request.expression,
         boxes=bool(request.face.boxes),
     )
-
-
-def expression_named(name: str) -> Expression | None:
-    """Return what a dub does with the slow expression of the footage; None: the name is empty, so the method decides.
-
-    Raises:
-        InvalidRequestError: there is no such choice.
-    """
-    found = next((expression for expression in EXPRESSIONS if expression == name), None)
-    if found is None and name:
-        raise InvalidRequestError(f"no expression {name[:80]!r}; there are: {', '.join(EXPRESSIONS)}", field="expression")
-    return found
 
 
 def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:

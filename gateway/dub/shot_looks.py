@@ -13,7 +13,7 @@ import numpy as np
 
 from dubstage.common.v1 import common_pb2
 from gateway.compositing.cover import LOOK_FRAMES, Cover, FaceLooks, cover_of, find_cover, learn_looks
-from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, learn_colours
+from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, evenly_spread, learn_colours
 from gateway.compositing.static_cover import STATIC_FRAMES, FaceBehind, StaticCover, find_static_cover
 from gateway.dub.records import RecordFile, mouth_in_box, pose_of
 from services.common.array_types import Array, Bool, Float32, Int64, UInt8
@@ -50,6 +50,16 @@ class ShotLooks:
         self._colours: dict[int, FaceColours] = {}
         self._looks: dict[int, tuple[FaceLooks, Float32]] = {}
         self._static: dict[int, list[tuple[int, StaticCover]]] = {}
+
+    def learned_from(self, free: Bool) -> ShotLooks:
+        """Return the looks of the face, learned from other frames. Static things stay as they are known: all frames show them.
+
+        Args:
+            free: as for the class.
+        """
+        other = ShotLooks(self._faces, self._rows, free, self._edges.tolist())
+        other._static = self._static
+        return other
 
     def movable(self, records: Array) -> Bool:
         """Return the pixels that may move and change, bool [N, 160, 160].
@@ -189,9 +199,7 @@ class ShotLooks:
 
     def _spread(self, begin: int, end: int, chosen: Bool, most: int) -> Array:
         """Return at most `most` records of the chosen frames, bool [T], from `begin` to `end` - 1, evenly spread."""
-        frames = begin + np.flatnonzero(chosen[begin:end])
-        if len(frames):
-            frames = frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
+        frames = evenly_spread(begin + np.flatnonzero(chosen[begin:end]), most)
         return self._faces.read_rows(self._rows[frames].tolist())
 
 

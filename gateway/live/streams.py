@@ -18,7 +18,7 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.log import recorded, watermark_details
+from gateway.audit.work import recorded, watermark_details
 from gateway.consent.record import ConsentUse
 from gateway.dub.claim import video_watermark
 from gateway.live.admission import LiveAdmission

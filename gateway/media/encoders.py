@@ -29,13 +29,12 @@ from typing import Final
 import av
 import numpy as np
 
+from gateway.media.choices import CODECS, ENCODERS, QUALITIES
 from gateway.media.label import Label
 from gateway.media.types import VideoInfo
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.server.resources import cpu_flags
 
-QUALITIES: Final = {"visually-lossless": 12, "high": 16, "small": 23}
-"""Names of qualities, on the scale of crf of h264. `high` is the default."""
 _GRADED: Final = ("h264", "hevc", "av1")
 """Codecs whose quality a user chooses."""
 _LARGEST_CRF: Final = 51
@@ -102,19 +101,6 @@ class WriteSettings:
     carry: bool = True
     overwrite: bool = False
     takes_over: bool = False
-
-
-_ENCODERS: Final = {
-    "h264": "libx264",
-    "hevc": "libx265",
-    "ffv1": "ffv1",
-    "prores": "prores",
-    "mpeg2video": "mpeg2video",
-    "dnxhr": "dnxhd",
-    "av1": "libsvtav1",
-}
-CODECS: Final = tuple(_ENCODERS)
-"""Codecs that a user may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +190,7 @@ def check_target(output: Path, codec: str | None) -> None:
     container = _container(output)
     if codec is None:
         return
-    if codec not in _ENCODERS:
+    if codec not in ENCODERS:
         raise InvalidRequestError(f"unknown codec {codec[:40]}; choose one of {', '.join(CODECS)}", field="codec")
     if codec not in container.video:
         raise InvalidRequestError(
@@ -255,7 +241,7 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
     time_base = 1 / rate if frame_numbers and rate is not None else video.time_base
     return EncoderChoice(
         codec=chosen,
-        encoder=_ENCODERS[chosen],
+        encoder=ENCODERS[chosen],
         container=container.format,
         pixel_format=pixel_format,
         options=encoder_options(chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video)),
@@ -364,7 +350,7 @@ def _check_decoded(video: VideoInfo) -> None:
 def _holds(codec: str, pixel_format: str) -> bool:
     if codec == "hevc" and pixel_format.startswith("yuva"):
         return False  # FFmpeg lists the format whether x265 was built with it or not
-    formats = av.Codec(_ENCODERS[codec], "w").video_formats or []
+    formats = av.Codec(ENCODERS[codec], "w").video_formats or []
     return pixel_format in {item.name for item in formats}
 
 

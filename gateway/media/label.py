@@ -10,20 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
 
 import cv2
 import numpy as np
 
+from gateway.media.choices import LABEL_POSITIONS, MOST_CHARACTERS, LabelPosition
 from gateway.media.pixels import colour_model
 from gateway.media.types import Plane, VideoInfo
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 
-LabelPosition = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
-LABEL_POSITIONS: Final[tuple[LabelPosition, ...]] = get_args(LabelPosition)
-MOST_CHARACTERS: Final = 60
-"""Most characters of a label."""
 _HEIGHT: Final = 0.05
 """Size of the font, of the shorter side of the upright picture: GB 45438-2025 asks for this size."""
 _MARGIN: Final = 0.03

@@ -18,16 +18,9 @@ from typing import Final
 
 import numpy as np
 
+from gateway.media.choices import DUCK_DB
 from gateway.media.sound import Speech, resampled
 from services.common.array_types import Bool, Float32, Float64
-
-LEAST_LEVEL_DB: Final = -60.0
-MOST_LEVEL_DB: Final = 12.0
-"""Range of the level of the stem, as the contracts declare it too."""
-MOST_DUCK_DB: Final = 60.0
-"""Largest ducking, as the contracts declare it too."""
-DUCK_DB: Final = 6.0
-"""Ducking that a request without a value gets."""
 
 _RANGE_DB: Final = 35.0
 _ATTACK_S: Final = 0.05

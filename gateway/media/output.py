@@ -19,11 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import av
-
-from gateway.media.inspection import inspect_tags
 from gateway.media.mp4 import PaddedFile
-from gateway.media.opening import reason_of
 from gateway.safe_paths import descriptor_url, kind_of_file, open_folder
 from services.common.errors import DubstageError, InvalidRequestError, MediaUnsupportedError, StorageFullError
 from services.common.files import FULL_DISK
@@ -115,6 +111,9 @@ def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: 
 
 
 def _made_by_dubstage(path: Path) -> bool:
+    # Imported here: commands that write no video check and list files too, and FFmpeg takes long to load.
+    from gateway.media.inspection import inspect_tags
+
     try:
         return is_marked(inspect_tags(path))
     except MediaUnsupportedError:
@@ -456,6 +455,10 @@ def _sweep(folder: int, tag: str, *, takes_over: bool = False) -> bool:
 
 def output_error(problem: BaseException, output: Path, codec: str) -> DubstageError | None:
     """Return the error to report for a failure while `output` was written; None: `problem` itself says it best."""
+    import av
+
+    from gateway.media.opening import reason_of
+
     if isinstance(problem, DubstageError) or not isinstance(problem, (av.FFmpegError, OSError)):
         return None
     number = getattr(problem, "errno", None)

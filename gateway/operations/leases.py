@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -63,13 +64,13 @@ class SubmittedOperation:
     Attributes:
         record: the operation.
         mine: whether this gateway has leased the operation; False: the operation waits.
-        waiting: number of operations that wait now, without those that somebody cancelled.
+        waiting: number of operations that wait now, by kind, without those that somebody cancelled.
         known: whether an earlier request has begun the operation.
     """
 
     record: OperationRecord
     mine: bool
-    waiting: int
+    waiting: Counter[str]
     known: bool = False
 
 
@@ -149,12 +150,13 @@ class OperationQueue:
                     return SubmittedOperation(before, mine=False, waiting=self._waiting(session, busy), known=True)
                 admit(count_unfinished(session, self._kinds))
                 waiting = self._waiting(session, busy)
-                if waiting - free >= most_waiting:
+                if waiting.total() - free >= most_waiting:
+                    there = len(busy) + waiting.total()
                     raise OverloadedError(
-                        f"{len(busy) + waiting} operations run or wait already, as many as the gateway takes: try again later",
+                        f"{there} operations run or wait already, as many as the gateway takes: try again later",
                         retry_after_s=5.0,
                     )
-                submitted = self._add(session, row, waiting=waiting, mine=waiting < free)
+                submitted = self._add(session, row, waiting=waiting, mine=waiting.total() < free)
         except BackendUnavailableError as problem:
             # Before the COMMIT nothing is stored. If only its answer is lost, a caller who asks again would get the work twice.
             stored = None if submitted is None else self._stored(name, busy, problem)
@@ -163,8 +165,8 @@ class OperationQueue:
             return stored
         return submitted
 
-    def take(self, limit: int, *, busy: Collection[int], unwanted: bool = False) -> tuple[Sequence[LeasedOperation], int]:
-        """Lease the operations that have waited longest, or whose gateway died. Return them, and the number that still wait.
+    def take(self, limit: int, *, busy: Collection[int], unwanted: bool = False) -> tuple[Sequence[LeasedOperation], Counter[str]]:
+        """Lease the operations that have waited longest, or whose gateway died. Return them, and how many of each kind still wait.
 
         Args:
             limit: most operations.
@@ -182,7 +184,7 @@ class OperationQueue:
         with self._database.reading() as session:
             # Most looks find nothing, and change nothing.
             if not self._count(session, self._is_free(busy)):
-                return (), 0
+                return (), Counter()
         with self._database.writing() as session:
             taken = []
             for row, lease in session.execute(query).all():
@@ -237,7 +239,7 @@ class OperationQueue:
             mine = select(OperationRow.number).where(OperationRow.actor_id == actor_id, OperationRow.done.is_(False))
             return session.scalar(mine.limit(1)) is not None
 
-    def _add(self, session: Session, row: OperationRow, *, waiting: int, mine: bool) -> SubmittedOperation:
+    def _add(self, session: Session, row: OperationRow, *, waiting: Counter[str], mine: bool) -> SubmittedOperation:
         same = select(OperationRow.number).where(OperationRow.done.is_(False), OperationRow.output == row.output).limit(1)
         if row.output and session.scalar(same) is not None:
             raise InvalidRequestError(
@@ -252,7 +254,7 @@ class OperationQueue:
         event = self._audit_of(record_of(row))
         if event is not None:
             self._audit.append(session, event)
-        return SubmittedOperation(record_of(row), mine, waiting + (not mine))
+        return SubmittedOperation(record_of(row), mine, waiting if mine else waiting + Counter({row.kind: 1}))
 
     def _stored(self, name: str, busy: Collection[int], problem: BackendUnavailableError) -> SubmittedOperation | None:
         """Return a new operation as it is stored, after a COMMIT without an answer; None: it is not stored.
@@ -287,12 +289,14 @@ class OperationQueue:
                 subject=name,
             ) from error
 
-    def _waiting(self, session: Session, busy: Collection[int]) -> int:
+    def _waiting(self, session: Session, busy: Collection[int]) -> Counter[str]:
         # Cancelled operations need no slot: a look ends them.
         return self._count(session, self._is_free(busy), LeaseRow.cancel.is_(False))
 
-    def _count(self, session: Session, *conditions: ColumnElement[bool]) -> int:
-        return session.scalar(select(func.count()).select_from(LeaseRow).where(*conditions)) or 0
+    def _count(self, session: Session, *conditions: ColumnElement[bool]) -> Counter[str]:
+        of_kind = select(OperationRow.kind, func.count()).join(LeaseRow, LeaseRow.number == OperationRow.number)
+        rows = session.execute(of_kind.where(*conditions).group_by(OperationRow.kind))
+        return Counter({str(kind): int(number) for kind, number in rows})
 
     def _is_free(self, busy: Collection[int]) -> ColumnElement[bool]:
         # An operation of this process whose lease ended, because the database was away, is still this process's.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 _GUESSED_FRAMES: Final = 250
@@ -50,8 +51,6 @@ class StepCost:
         megapixel_ms: milliseconds of a million pixels of these frames.
         fixed_s: seconds of the step besides.
         counts_frames: whether the parts that the step reports are frames.
-        pace: factor of this machine against these times (`StepPaces`).
-        is_measured: whether the pace was measured on this machine.
     """
 
     name: str
@@ -59,12 +58,10 @@ class StepCost:
     megapixel_ms: float = 0.0
     fixed_s: float = 0.0
     counts_frames: bool = True
-    pace: float = 1.0
-    is_measured: bool = False
 
     def seconds(self, frames: int, megapixels: float) -> float:
         """Return the cost of the step in a video of so many frames, and so many million pixels a frame, seconds."""
-        return self.pace * (self.fixed_s + (self.frame_ms + self.megapixel_ms * megapixels) * frames / 1000)
+        return self.fixed_s + (self.frame_ms + self.megapixel_ms * megapixels) * frames / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +116,22 @@ class WholeProgress:
 
     Args:
         steps: costs of all steps, in the order in which they begin.
+        paces: factor of this machine against the cost of each step, by name (`StepPaces.of`); empty: nothing was measured here yet.
         floor: share that an earlier process has reported.
         clock: returns seconds that never go back.
     """
 
-    def __init__(self, steps: Sequence[StepCost], *, floor: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        steps: Sequence[StepCost],
+        *,
+        paces: Mapping[str, float] = MappingProxyType({}),
+        floor: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._steps = steps
-        self._trust = _THIS_MACHINE if any(step.is_measured for step in steps) else _OTHER_MACHINE
+        self._paces = paces
+        self._trust = _THIS_MACHINE if paces else _OTHER_MACHINE
         self._order = {step.name: place for place, step in enumerate(steps)}
         self._shares: dict[str, float] = {}
         self._frames, self._megapixels = _GUESSED_FRAMES, _GUESSED_MEGAPIXELS
@@ -160,7 +166,7 @@ class WholeProgress:
             if self._steps[place].frame_ms and self._steps[place].counts_frames and total > 1:
                 self._frames = total
             self._spend(now)
-            self._expected[step] = self._seconds(place) / self._steps[place].pace
+            self._expected[step] = self._steps[place].seconds(self._frames, self._megapixels)
             self._furthest = max(self._furthest, place)
             before = self._shares.get(step, 0.0)
             self._shares[step] = max(before, min(1.0, done / total) if total > 0 else 0.0)
@@ -213,7 +219,8 @@ class WholeProgress:
         return sum(cost * share for _, cost, share in costs) / whole if whole else 0.0
 
     def _seconds(self, place: int) -> float:
-        return self._steps[place].seconds(self._frames, self._megapixels)
+        step = self._steps[place]
+        return self._paces.get(step.name, 1.0) * step.seconds(self._frames, self._megapixels)
 
     def _note(self, spent_s: float, cost_s: float, *, begins: bool) -> None:
         """Note work of the present step, or the end of the work of the step before."""

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import itertools
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ class JobRunner:
         self._slots = slots or Slots(max_concurrent)
         self._max_queued = max_queued
         self._asked_by: dict[str, trace.SpanContext] = {}
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._has_unwanted = False
         self._turn = self._slots.turn
         self._look = asyncio.Event()
@@ -155,9 +156,9 @@ class JobRunner:
         self._running.tracer = tracer
 
     @property
-    def unfinished(self) -> int:
-        """Number of operations that run in this process, and of those that wait for any gateway."""
-        return len(self._running.all()) + self._waiting
+    def unfinished(self) -> Counter[str]:
+        """Number of operations that run in this process, and of those that wait for any gateway, by kind."""
+        return Counter(active.record.kind for active in self._running.all()) + self._waiting
 
     async def start(self) -> None:
         """Begin to take operations: those that wait, and those that gateways which ended left unfinished."""

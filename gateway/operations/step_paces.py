@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Final
@@ -39,16 +38,21 @@ class StepPaces:
         self._path = data_dir / "steps.json"
         self._method = method
 
-    def applied(self, steps: Sequence[StepCost]) -> Sequence[StepCost]:
-        """Return the steps with the paces of this machine. A step that was never measured takes the median of all. Blocks."""
+    def of(self, steps: Sequence[StepCost]) -> Mapping[str, float]:
+        """Return the pace of each step on this machine, by name; empty: nothing was measured yet. Blocks.
+
+        A step that was never measured takes the median of all.
+        """
         found = self._read()
+        if not found:
+            return {}
         usual = median([pace for by_method in found.values() for paces in by_method.values() for pace in paces] or [1.0])
-        scaled = []
+        measured: dict[str, float] = {}
         for step in steps:
             by_method = found.get(step.name, {})
             paces = by_method.get(self._method) or [pace for paces in by_method.values() for pace in paces]
-            scaled.append(replace(step, pace=median(paces or [usual]), is_measured=bool(found)))
-        return scaled
+            measured[step.name] = median(paces or [usual])
+        return measured
 
     def add(self, progress: WholeProgress) -> None:
         """Store the paces of an operation that has just ended. Blocks."""

@@ -6,7 +6,6 @@ code that works in the places of one tenant cannot find what belongs to another,
 
 from __future__ import annotations
 
-from gateway.database.session import may_be_shared
 from gateway.settings import TENANTS_FOLDER, GatewaySettings
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.store.artefacts import tenants_store
@@ -27,7 +26,7 @@ def settings_of(settings: GatewaySettings, tenant: str) -> GatewaySettings:
             "tenant": tenant,
             "data_dir": settings.data_dir / "tenants" / tenant,
             # PostgreSQL has a schema for each tenant. A file of SQLite belongs to one tenant.
-            "database_url": settings.database_url if may_be_shared(settings.database_url) else "",
+            "database_url": settings.database_url if settings.database_may_be_shared else "",
             "artefacts_url": tenants_store(settings.artefacts_url, tenant),
             "batches_url": settings.batches_url and f"{settings.batches_url.rstrip('/')}/{below}",
             "media_dir": settings.media_dir and settings.media_dir / below,

@@ -11,7 +11,7 @@ from contextlib import closing
 
 from sqlalchemy import func, inspect, select, union
 
-from gateway.database.session import SCHEMA_PREFIX, Database, may_be_shared
+from gateway.database.session import SCHEMA_PREFIX, Database
 from gateway.database.tables import JobBlobRow, LineageRow, TenantRow
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
@@ -63,7 +63,7 @@ def open_all(settings: GatewaySettings) -> Iterator[Database]:
     Raises:
         InvalidRequestError, StorageRefusedError, BackendUnavailableError: as Database.
     """
-    if may_be_shared(settings.database_url):
+    if settings.database_may_be_shared:
         with closing(Database(settings.database_url, settings.data_dir)) as default:
             yield default
             with default.told():

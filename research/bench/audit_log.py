@@ -19,7 +19,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.log import AuditLog, watermark_details
+from gateway.audit.log import AuditLog
+from gateway.audit.work import watermark_details
 from gateway.database.session import Database
 from gateway.provenance.claim import VideoWatermark
 from services.common.server.call_context import acting_for, fingerprint_of

@@ -63,6 +63,7 @@ class Fleet:
         in_time: share of the frames that were ready within LATE_S.
         busy: mean share of the gateways' processors that were busy after ARRIVAL_S.
         refused: refused tries by reason.
+        connections: most connections of the gateways to PostgreSQL: their pools, and one each for the claim.
     """
 
     streams: int
@@ -74,6 +75,7 @@ class Fleet:
     in_time: float
     busy: float
     refused: dict[str, int]
+    connections: int
 
 
 class _Clock:
@@ -179,6 +181,7 @@ def simulate(streams: int, gateways: int, planned: int, *, cost_s: float, second
         in_time=float(np.mean(np.asarray(latencies) <= LATE_S)),
         busy=busy_s / (gateways * PROCESSORS * (seconds - ARRIVAL_S)),
         refused=dict(sorted(refused.items())),
+        connections=gateways * (GatewaySettings().database_connections + 1),
     )
 
 
@@ -196,7 +199,8 @@ def _line(fleet: Fleet) -> str:
     return (
         f"{fleet.streams} streams on {fleet.gateways} gateways ({fleet.planned} planned): {fleet.taken:.0%} taken at once, "
         f"95 % within {fleet.waited_p95_s:.1f} s, all within {fleet.waited_most_s:.0f} s; "
-        f"{fleet.in_time:.1%} of the frames in time; processors {fleet.busy:.0%} busy; refused {fleet.refused or 'nobody'}"
+        f"{fleet.in_time:.1%} of the frames in time; processors {fleet.busy:.0%} busy; refused {fleet.refused or 'nobody'}; "
+        f"at most {fleet.connections} connections to PostgreSQL"
     )
 
 

@@ -135,7 +135,7 @@ def looks_of(recording: Recording, steps: Sequence[StepCost], paces: StepPaces) 
         Pairs of elapsed seconds and estimated seconds left; None: nothing was estimated yet.
     """
     now = 0.0
-    whole = WholeProgress(paces.applied(steps), clock=lambda: now)
+    whole = WholeProgress(steps, paces=paces.of(steps), clock=lambda: now)
     whole.footage(recording.frames, recording.megapixels)
     looks: list[tuple[float, float | None]] = []
     for at, _, step, done, total in recording.reports:

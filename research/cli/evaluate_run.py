@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import named_paths
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost

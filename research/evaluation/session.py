@@ -16,8 +16,9 @@ from dubstage.client import texture as texture_client
 from dubstage.common.v1 import common_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.composite import composite_frame
-from gateway.dub.enrol import EnrolledActor, EnrolOptions, encode_style
+from gateway.dub.enrol import EnrolledActor, encode_style
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import MotionClip

@@ -19,6 +19,7 @@ from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, Object, l
 METRIC = re.compile(r"\b(dubstage_\w+)")
 ELSEWHERE = {
     "dubstage_operations": "gateway/api/server.py",
+    "dubstage_stage_operations": "gateway/api/server.py",
     "dubstage_triton_heals_total": "services/render/backends/triton_healing.py",
 }
 """Metrics that one server alone has, and the file that makes them."""
@@ -55,7 +56,11 @@ def known_labels() -> dict[str, set[str]]:
     live = LiveAdmission(max_streams=1)
     live.refused["limit"] += 1
     metrics.registry.register(LiveMetrics(live))
-    found: dict[str, set[str]] = {"dubstage_operations": set(), "dubstage_triton_heals_total": {"outcome"}}
+    found: dict[str, set[str]] = {
+        "dubstage_operations": set(),
+        "dubstage_stage_operations": {"stage"},
+        "dubstage_triton_heals_total": {"outcome"},
+    }
     for family in metrics.registry.collect():
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)

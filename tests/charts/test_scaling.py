@@ -42,7 +42,7 @@ def test_keda_scales_to_zero() -> None:
         assert spec["minReplicaCount"] == 0
         queue, work = (trigger["metadata"]["query"] for trigger in spec["triggers"])
         assert f'{QUEUE}{{namespace="dubbing",service="dubstage-{stage}"}}' in queue
-        assert 'dubstage_operations{namespace="dubbing",service="dubstage-gateway-metrics"}' in work
+        assert f'dubstage_stage_operations{{namespace="dubbing",service="dubstage-gateway-metrics",stage="{stage}"}}' in work
         # Lists, uploads and watches start no stage.
         rpc = "EstimateDub" if stage == "face" else "Live"
         assert f'dubstage_rpcs_in_flight{{namespace="dubbing",service="dubstage-gateway-metrics",rpc=~".+/{rpc}"}}' in work

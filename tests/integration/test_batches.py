@@ -20,6 +20,7 @@ from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2
 from gateway.batch import worker
 from gateway.provenance.binding import media_sha256
+from gateway.stages.interface import STAGE_NAMES
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media, write_short_clip
@@ -409,12 +410,15 @@ def test_gateway_busy_until_shots_end(start_gateway: StartGateway, videos: Media
     running = start_gateway()
 
     def work() -> float | None:
-        return running.server.metrics.registry.get_sample_value("dubstage_operations")
+        sample = running.server.metrics.registry.get_sample_value
+        # An autoscaler that lets stages rest at zero replicas starts each stage by this metric.
+        (of_stages,) = {sample("dubstage_stage_operations", {"stage": stage}) for stage in STAGE_NAMES}
+        assert of_stages == sample("dubstage_operations")
+        return of_stages
 
     with running.connect() as connection:
         assert work() == 0
         batch.submit(connection, "work", rows=[row("work_one", THIRD)])
-        # An autoscaler that lets stages rest at zero replicas starts the stages by this metric.
         assert work() == 1
         watched(connection, "work")
         until(lambda: work() == 0, seconds=60)

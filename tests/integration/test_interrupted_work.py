@@ -21,8 +21,9 @@ from dubstage.client import gateway as client
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.texture.v1 import texture_pb2
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.coefficients import TrackedPerson
-from gateway.dub.enrol import Enrolment, EnrolOptions
+from gateway.dub.enrol import Enrolment
 from gateway.dub.face_records import read_index
 from gateway.dub.footage import analyse_footage
 from gateway.dub.job import DubJob

@@ -25,7 +25,7 @@ from dubstage.client import gateway as client
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation, prepared_request
 from gateway.dub import analysis
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.job import DubJob
 from gateway.dub.messages import OnProgress
 from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES

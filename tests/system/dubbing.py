@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.resampler import AudioResampler
 
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.records import FACE_RECORD

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.dub.analysis import FootageAnalysis
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.workspace import Workspace
 from gateway.stages.opening import StageHost
 from research.evaluation.clip import check_clip

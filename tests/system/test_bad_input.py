@@ -14,7 +14,7 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.choices import EnrolOptions
+from gateway.dub.enrol import EnrolledActor
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.api.operations import FACES, stages_of
 from gateway.dub.face_list import FaceList, list_faces
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
+from gateway.stages.interface import stage_of
 from gateway.stages.opening import StageHost
+from gateway.stages.timing import LABELS, StageClock, TimedStages
 from tests.system.dubbing import PersonClip, side_by_side
 
 SECONDS = 7.2
@@ -29,9 +32,22 @@ def two_people(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listed(two_people: Path, host: StageHost, tmp_path_factory: pytest.TempPathFactory) -> FaceList:
+def clock() -> StageClock:
+    """The calls of the stages for the list."""
+    return StageClock()
+
+
+@pytest.fixture(scope="module")
+def listed(two_people: Path, host: StageHost, clock: StageClock, tmp_path_factory: pytest.TempPathFactory) -> FaceList:
+    stages = TimedStages(host.stages, clock)
     with Workspace(tmp_path_factory.mktemp("records") / "job") as workspace:
-        return host.run(list_faces(host.stages, probe(two_people), workspace, threads=1, on_progress=lambda *_: None))
+        return host.run(list_faces(stages, probe(two_people), workspace, threads=1, on_progress=lambda *_: None))
+
+
+def test_a_list_calls_only_its_stages(listed: FaceList, clock: StageClock) -> None:
+    """An autoscaler lets the other stages rest."""
+    called = {time.name for time in clock.stages()}
+    assert {stage_of(rpc) for rpc, label in LABELS.items() if label.name in called} == set(stages_of(FACES))
 
 
 def test_faces_have_times_and_shares(listed: FaceList) -> None:

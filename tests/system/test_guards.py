@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.stages.opening import StageHost
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.protocol import EvaluationSettings

@@ -14,8 +14,7 @@ import pytest
 from skimage.data import astronaut
 
 from dubstage.client.rpcs import Rpc
-from gateway.dub.enrol import EnrolOptions
-from gateway.dub.fit import Fit
+from gateway.dub.choices import EnrolOptions, Fit
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
 from gateway.dub.speech import FEATURE_BLOCK

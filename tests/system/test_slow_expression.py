@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.dub.choices import Expression
 from gateway.dub.job import DubJob
 from gateway.dub.records import EXPRESSION_RECORD, MOTION_RECORD
-from gateway.dub.request import DubRequest, Expression
+from gateway.dub.request import DubRequest
 from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256, track, write_wav

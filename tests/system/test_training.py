@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.settings import GatewaySettings

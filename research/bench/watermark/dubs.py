@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.filter import Graph
 
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.face_records import face_records
 from gateway.dub.footage import tracked_frames
 from gateway.dub.job import DubJob

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import cv2
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
@@ -34,6 +33,9 @@ def hand_mask(hands: Float32, size: int) -> UInt8:
         hands: float32 [N, 21, 2], landmarks of the hands, pixels of the picture.
         size: side of the picture, pixels.
     """
+    # Imported here: modules that only take the number of landmarks from this one load faster.
+    import cv2
+
     mask = np.zeros((size, size), np.uint8)
     limit = 8 * size
     for hand in hands:

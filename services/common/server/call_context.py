@@ -17,8 +17,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from opentelemetry import propagate
-
 from services.common.errors import CallTooLargeError, DubstageError, UnauthenticatedError, WorkCancelledError
 
 DEFAULT_TENANT: Final = "default"
@@ -306,6 +304,9 @@ def set_model_version(version: str) -> None:
 
 def outgoing_metadata() -> dict[str, str]:
     """Return metadata that carries the job, the shot and the trace of the current context into a call to another stage."""
+    # Imported by processes that call a stage: every command of the command line imports this module.
+    from opentelemetry import propagate
+
     metadata: dict[str, str] = {}
     propagate.inject(metadata)
     call = _current.get()

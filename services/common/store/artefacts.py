@@ -14,9 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Final
 
 from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.files import (
@@ -33,7 +31,11 @@ from services.common.files import (
 )
 from services.common.server.call_context import DEFAULT_TENANT, charge, current_caller
 from services.common.store.backends import open_backend
-from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from services.common.store.tensor_bytes import NamedArrays
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOB_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
@@ -237,6 +239,9 @@ class ArtefactStore:
             TypeError, ValueError: as `encode_arrays`.
             StorageFullError: as `put_bytes`.
         """
+        # NumPy is imported by the processes that store arrays: the command line lists and removes blobs without arrays.
+        from services.common.store.tensor_bytes import encode_arrays
+
         return self.put_bytes(encode_arrays(arrays, metadata))
 
     def get_arrays(self, ref: ArtefactRef, *, max_bytes: int | None = None) -> NamedArrays:
@@ -246,6 +251,8 @@ class ArtefactStore:
             InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError, CallTooLargeError: as `get_bytes`; InvalidRequestError
                 also where the blob holds no arrays.
         """
+        from services.common.store.tensor_bytes import decode_arrays
+
         return decode_arrays(self.get_bytes(ref, max_bytes=max_bytes))
 
     def exists(self, ref: ArtefactRef) -> bool:

@@ -151,7 +151,8 @@ def test_backup_during_enrolment_is_consistent(place: Installation, tmp_path: Pa
     def lines_before_an_enrolment(connection: Connection, table: Table, without: frozenset[str]) -> Iterator[bytes]:
         yield from lines_of(connection, table, without)
         if table.name == ActorRow.__tablename__:
-            enrol_at_once(place, "dan")
+            with open_installation(place.settings) as other:
+                enrol_at_once(other, "dan")
 
     monkeypatch.setattr(write, "lines_of", lines_before_an_enrolment)
     write_backup(place, tmp_path / "backup.tar")

@@ -171,9 +171,9 @@ def test_concurrent_processes_lose_no_blobs(
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
-def test_deletion_blocks_only_its_blob(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+def test_deletion_blocks_only_its_blob(actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path) -> None:
     """The deletion of one blob keeps no job from counting another."""
     bank, style = blobs.put_bytes(b"bank"), blobs.put_bytes(b"style")
     actors.jobs.begin(tmp_path / "job")
-    with actors.jobs.unused([bank]):
-        actors.jobs.hold(tmp_path / "job", style)
+    with actors.jobs.unused([bank]), ActorStore(settings) as other:
+        other.jobs.hold(tmp_path / "job", style)

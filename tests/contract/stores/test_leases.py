@@ -155,8 +155,8 @@ def test_unanswered_commit_keeps_its_gateway(databases: Callable[[], Database]) 
         submitted = first.submit("work", b"q", actor_id="", output="", busy=(), free=1, most_waiting=9)
     finally:
         event.remove(Session, "after_commit", lose)
-    assert (answers, submitted.mine, submitted.waiting) == ([], True, 0)
-    assert second.take(9, busy=()) == ((), 0)
+    assert (answers, submitted.mine, submitted.waiting) == ([], True, {})
+    assert second.take(9, busy=()) == ((), {})
     assert set(first.renew({submitted.record.number}, {})) == {submitted.record.number}
 
 
@@ -170,7 +170,7 @@ def test_one_gateway_until_lease_ends(databases: Callable[[], Database]) -> None
     database = databases()
     end_leases(database)
     ((taken,), waiting) = second.take(9, busy=())
-    assert (taken.record.name, taken.record.metadata, taken.begun, waiting) == (record.name, b"half", True, 0)
+    assert (taken.record.name, taken.record.metadata, taken.begun, waiting) == (record.name, b"half", True, {})
     assert first.renew({record.number}, {record.number: b"all"}) == {}
     assert OperationStore(database).get(record.name).metadata == b"half"
 
@@ -223,7 +223,7 @@ def test_lease_survives_database_outage(databases: Callable[[], Database]) -> No
     first = queue_on(databases())
     record = submit(first)
     end_leases(databases())
-    assert first.take(9, busy={record.number}) == ((), 0)
+    assert first.take(9, busy={record.number}) == ((), {})
     assert first.renew({record.number}, {}) == {record.number: False}
 
 

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from gateway.actors.ledger import JobLedger
@@ -325,6 +325,44 @@ def test_wrong_log_ins_are_told_without_the_password(postgres: PostgresServer, p
         assert said in caught.value.message
         assert PASSWORD not in caught.value.message
         assert "wrong:" not in caught.value.message
+
+
+def test_threads_wait_for_the_only_connection(postgres_url: str, tmp_path: Path) -> None:
+    """One connection is enough for many threads, and the claim has a connection of its own."""
+    with closing(Database(postgres_url, tmp_path, connections=1)) as database:
+        database.claim()
+        operations = OperationStore(database)
+        with ThreadPoolExecutor(8) as threads:
+            added = list(threads.map(lambda _: operations.add("dub", b"").number, range(40)))
+        assert sorted(added) == list(range(1, 41))
+        with database.reading() as session:
+            counted = session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"))
+        assert counted == 2
+
+
+def test_busy_connections_are_told(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call waits for a connection for a bounded time, and the error names the setting."""
+    monkeypatch.setattr("gateway.database.session._WAIT_S", 0.2)
+    with closing(Database(postgres_url, tmp_path, connections=1)) as database, database.reading() as session:
+        session.execute(text("SELECT 1"))
+        with pytest.raises(BackendUnavailableError, match="raise DUBSTAGE_DATABASE_CONNECTIONS") as caught:
+            OperationStore(database).list()
+    assert caught.value.retry_after_s > 0
+
+
+def test_full_server_is_told(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    """If PostgreSQL gives no further connection, the error says so and names the settings on both sides."""
+    name = postgres_url.rpartition("/")[2]
+    postgres.execute("DROP ROLE IF EXISTS crowded")
+    postgres.execute(f"CREATE ROLE crowded LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 1")
+    postgres.execute(f"ALTER DATABASE {name} OWNER TO crowded")
+    postgres.execute("ALTER SCHEMA public OWNER TO crowded", name)
+    with closing(Database(postgres.url(name, user="crowded"), tmp_path)) as database:
+        database.claim()
+        with pytest.raises(BackendUnavailableError, match="no free connection") as caught:
+            OperationStore(database).list()
+    assert "raise max_connections of PostgreSQL, or lower DUBSTAGE_DATABASE_CONNECTIONS" in caught.value.message
+    assert PASSWORD not in caught.value.message
 
 
 def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) -> None:

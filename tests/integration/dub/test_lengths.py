@@ -12,7 +12,7 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from gateway.dub.fit import FITS, Fit
+from gateway.dub.choices import FITS, Fit
 from tests.integration.client_calls import dubbing
 from tests.integration.servers import RunningGateway
 from tests.integration.videos import Media, write_short_clip

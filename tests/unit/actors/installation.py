@@ -32,7 +32,12 @@ def database_url() -> str:
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> GatewaySettings:
     return load_settings(
-        GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"), database_url=database_url
+        GatewaySettings,
+        data_dir=tmp_path / "data",
+        artefacts_url=str(tmp_path / "artefacts"),
+        database_url=database_url,
+        # A thread that took a second connection while it holds one would wait for itself.
+        database_connections=1,
     )
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from dubstage.gateway.v1 import gateway_pb2
 from gateway.actors.store import ActorStore
+from gateway.api.batches import BATCH
 from gateway.api.messages import consent_message
-from gateway.api.operations import DUB, ListFilter, audit_event_of, list_filter_from
+from gateway.api.operations import ACTOR, DUB, FACES, ListFilter, audit_event_of, list_filter_from, num_calling
 from gateway.audit.entries import EventKind
 from gateway.consent.record import digest_of
 from gateway.operations.store import OperationRecord
@@ -109,3 +110,10 @@ def test_filters_of_lists() -> None:
     for wrong in ("done", "kind=person", "done=true done=false", "done=true AND done=false", "done=true AND", "AND"):
         with pytest.raises(InvalidRequestError, match="is not understood"):
             list_filter_from(wrong)
+
+
+@pytest.mark.parametrize(("stage", "number"), [("audio", 6), ("face", 6), ("motion", 6), ("texture", 4), ("render", 4)])
+def test_lists_of_faces_need_no_renderer(stage: str, number: int) -> None:
+    """Work is counted for the stages that it calls, so that an autoscaler lets the others rest."""
+    assert num_calling(stage, {DUB: 1, ACTOR: 2, FACES: 2, BATCH: 1}) == number
+    assert num_calling(stage, {}) == 0

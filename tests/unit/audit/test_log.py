@@ -12,7 +12,9 @@ from sqlalchemy import update
 
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, ChainBrokenError, EventKind
-from gateway.audit.log import AuditLog, AuditRow, record_settings, recorded, recorded_signing_key
+from gateway.audit.log import AuditLog, AuditRow
+from gateway.audit.protection import record_settings, recorded_signing_key
+from gateway.audit.work import recorded
 from gateway.consent.record import digest_of
 from gateway.settings import GatewaySettings, RequireConsent
 from gateway.signatures import installation_key

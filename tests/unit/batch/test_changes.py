@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit import EventKind
+from gateway.audit.entries import EventKind
 from gateway.batch.changes import EARLIER, PICTURE, BatchPictures, batch_event, begin_anew, check_options, expire_batches
 from gateway.batch.locks import batch_lock
 from gateway.batch.manifest import manifest_of

@@ -15,7 +15,7 @@ from gateway.batch.types import ShotSpec
 from gateway.batch.worker import WorkerContext, open_worker_context, shot_request
 from gateway.consent.record import digest_of
 from gateway.dub import workspace as aside_module
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import is_running

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.log import record_settings
+from gateway.audit.protection import record_settings
 from gateway.cli.app import run
 from gateway.cli.doctor import check_signing_key
 from gateway.settings import GatewaySettings

@@ -13,7 +13,7 @@ import pytest
 from dubstage.common.v1 import common_pb2
 from gateway.dub import analysis as analysis_module
 from gateway.dub.analysis import FootageAnalysis
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.dub.workspace import Workspace

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dub.fit import FITS, Fit, cuts_of, fit_named, shown_frames
+from gateway.dub.choices import FITS, Fit, fit_named
+from gateway.dub.fit import cuts_of, shown_frames
 from gateway.media.probe import probe
 from services.common.errors import InvalidRequestError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip

@@ -14,14 +14,10 @@ import pytest
 
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2
 from dubstage.motion.v1 import motion_pb2
-from gateway.dub.fit import Fit
+from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Expression, Fit, expression_named
 from gateway.dub.request import (
-    LEAST_EXPRESSIVENESS,
-    MOST_EXPRESSIVENESS,
     DubRequest,
-    Expression,
     check_output,
-    expression_named,
     open_speech,
     open_writer,
     sha256_of,

@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from gateway.media.encoders import QUALITIES, WriteSettings, check_graded, check_target, choose_encoder, container_format, crf_of
+from gateway.media.choices import QUALITIES
+from gateway.media.encoders import WriteSettings, check_graded, check_target, choose_encoder, container_format, crf_of
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import VideoInfo

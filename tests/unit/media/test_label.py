@@ -10,8 +10,9 @@ import av
 import numpy as np
 import pytest
 
+from gateway.media.choices import LABEL_POSITIONS, MOST_CHARACTERS, LabelPosition
 from gateway.media.encoders import WriteSettings
-from gateway.media.label import LABEL_POSITIONS, MOST_CHARACTERS, Label, LabelPainter, LabelPosition, label_of
+from gateway.media.label import Label, LabelPainter, label_of
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader

@@ -49,7 +49,7 @@ def test_unanswered_commit_is_found(store: OperationStore, break_at: Break, free
     """An operation whose commit was done without an answer is found."""
     break_at("after_commit", 1)
     queue, submitted = submit(store, free=free)
-    assert (submitted.mine, submitted.waiting) == (mine, waiting)
+    assert (submitted.mine, submitted.waiting.total()) == (mine, waiting)
     assert [submitted.record] == store.list()
     assert len(queue.take(9, busy=())[0]) == waiting
 

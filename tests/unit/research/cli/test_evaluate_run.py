@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, cast
 
 import pytest
 
-from gateway.dub.enrol import EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.settings import GatewaySettings
 from research.cli import evaluate_run
 from research.cli.evaluate_run import EvaluationRequest, TableChoice, write_table

@@ -44,6 +44,7 @@ spec:
 {{- $service := printf "%s%s" (include "dubstage.nameOf" .) (ternary "-metrics" "" $gateways) -}}
 {{- $own := printf `{namespace=%q,service=%q}` $namespace $service -}}
 {{- $gateway := printf `{namespace=%q,service="%s-metrics"}` $namespace (include "dubstage.nameOf" (dict "root" .root "component" "gateway")) -}}
+{{- $work := printf `{namespace=%q,service="%s-metrics",stage=%q}` $namespace (include "dubstage.nameOf" (dict "root" .root "component" "gateway")) .component -}}
 {{- /* Calls of the gateway that are no operations and use this stage. */ -}}
 {{- $calls := printf `{namespace=%q,service="%s-metrics",rpc=~".+/%s"}` $namespace (include "dubstage.nameOf" (dict "root" .root "component" "gateway")) (ternary "EstimateDub" "Live" (eq .component "face")) }}
 apiVersion: keda.sh/v1alpha1
@@ -75,14 +76,14 @@ spec:
         query: {{ printf "sum(%s%s) or vector(0)" $metric $own | quote }}
         threshold: {{ $threshold }}
     {{- if not $gateways }}
-    # A stage without replicas has no queue. KEDA starts the stage while the gateway has work for it or waits for its stages. Calls
-    # that look at dubs and batches start none.
+    # A stage without replicas has no queue. KEDA starts the stage while the gateway has work that calls the stage, or waits for its
+    # stages. Calls that look at dubs and batches start none.
     - type: prometheus
       name: work
       metricType: AverageValue
       metadata:
         serverAddress: {{ $keda.prometheusAddress | quote }}
-        query: {{ printf "clamp_max(sum(dubstage_operations%s) + sum(dubstage_rpcs_in_flight%s or dubstage_operations%s * 0) + sum(1 - dubstage_serving%s), 1) or vector(0)" $gateway $calls $gateway $gateway | quote }}
+        query: {{ printf "clamp_max(sum(dubstage_stage_operations%s) + sum(dubstage_rpcs_in_flight%s or dubstage_stage_operations%s * 0) + sum(1 - dubstage_serving%s), 1) or vector(0)" $work $calls $work $gateway | quote }}
         threshold: "1"
     {{- end }}
 {{- end }}

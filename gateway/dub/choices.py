@@ -1,0 +1,70 @@
+"""Choices that a user has for an enrolment, and for the length and the mouth of a dub, with their limits.
+
+The help of the command line shows these choices, and imports nothing that dubs for them.
+
+| fit    | the video is as long as     | its frames                                                              |
+|--------|-----------------------------|-------------------------------------------------------------------------|
+| cut    | the footage                 | those of the footage; longer speech is cut, silence follows shorter     |
+| pad    | the longer of the two       | those of the footage, then the last one again and again                 |
+| loop   | the speech                  | those of the footage, and again from the first one                      |
+| bounce | the speech                  | those of the footage forwards, then backwards, and so on                |
+| slow   | the speech                  | those of the footage, all slowed or sped up by one factor               |
+| retime | the speech                  | those of the footage, slowed in pauses alone (SelectFrames)             |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from services.common.errors import InvalidRequestError
+
+Fit = Literal["cut", "pad", "loop", "bounce", "retime", "slow"]
+FITS: Final[tuple[Fit, ...]] = get_args(Fit)
+Expression = Literal["keep", "neutral"]
+"""Use of the footage's slow expression (slow_expression.py): the dub keeps the expression, or shows the predicted mouths alone."""
+EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
+LEAST_EXPRESSIVENESS: Final = 0.5
+MOST_EXPRESSIVENESS: Final = 1.5
+"""Range of the factor of the mouth's movement, as the contracts declare it too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnrolOptions:
+    """Parts of an enrolment that are done.
+
+    Attributes:
+        personalize_renderer: train the renderer's state on the person.
+        renderer_steps: optimisation steps of that training; 0: the renderer's own number.
+        personalize_motion: adapt the motion networks to the person, if the footage has sound.
+        seed: random seed of both.
+    """
+
+    personalize_renderer: bool = True
+    renderer_steps: int = 0
+    personalize_motion: bool = True
+    seed: int = 0
+
+
+def fit_named(name: str) -> Fit:
+    """Return the fit of a name; an empty name means `cut`.
+
+    Raises:
+        InvalidRequestError: there is no such fit.
+    """
+    found = next((fit for fit in FITS if fit == (name or "cut")), None)
+    if found is None:
+        raise InvalidRequestError(f"no fit {name[:80]!r}; there are: {', '.join(FITS)}", field="fit")
+    return found
+
+
+def expression_named(name: str) -> Expression | None:
+    """Return what a dub does with the slow expression of the footage; None: the name is empty, so the method decides.
+
+    Raises:
+        InvalidRequestError: there is no such choice.
+    """
+    found = next((expression for expression in EXPRESSIONS if expression == name), None)
+    if found is None and name:
+        raise InvalidRequestError(f"no expression {name[:80]!r}; there are: {', '.join(EXPRESSIONS)}", field="expression")
+    return found

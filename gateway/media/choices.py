@@ -1,0 +1,37 @@
+"""Choices that a user has for the picture and the sound of a video, with their limits.
+
+The help of the command line shows these choices, and imports no library of media for them.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+ENCODERS: Final = {
+    "h264": "libx264",
+    "hevc": "libx265",
+    "ffv1": "ffv1",
+    "prores": "prores",
+    "mpeg2video": "mpeg2video",
+    "dnxhr": "dnxhd",
+    "av1": "libsvtav1",
+}
+"""FFmpeg's names of the encoders, by codec."""
+CODECS: Final = tuple(ENCODERS)
+"""Codecs that a user may ask for."""
+QUALITIES: Final = {"visually-lossless": 12, "high": 16, "small": 23}
+"""Names of qualities, on the scale of crf of h264. `high` is the default."""
+
+LabelPosition = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+"""Corner of a visible label."""
+LABEL_POSITIONS: Final[tuple[LabelPosition, ...]] = get_args(LabelPosition)
+MOST_CHARACTERS: Final = 60
+"""Most characters of a label."""
+
+LEAST_LEVEL_DB: Final = -60.0
+MOST_LEVEL_DB: Final = 12.0
+"""Range of the level of music and effects, as the contracts declare it too."""
+MOST_DUCK_DB: Final = 60.0
+"""Largest ducking, as the contracts declare it too."""
+DUCK_DB: Final = 6.0
+"""Ducking that a request without a value gets."""
