@@ -22,9 +22,10 @@ from gateway.provenance.watermark.detection import (
     seen_spans,
 )
 from gateway.provenance.watermark.embedding import Mark
-from gateway.provenance.watermark.pattern import CELLS, PERIOD, ContentSigns, Spreading, public_content, public_spreading
+from gateway.provenance.watermark.pattern import CELLS, ContentSigns, Spreading
 from gateway.provenance.watermark.payload import PUBLIC, SECRET, Payload, installation_of, watermark_key
-from services.common.array_types import Float64, UInt8
+from services.common.array_types import UInt8
+from tests.system.copied_mark import ForgedMark
 from tests.unit.provenance.watermark.faces import copied, marked_by, seen_face, with_signs
 
 KEY = watermark_key(b"an installation")
@@ -85,15 +86,9 @@ def test_a_secret_mark_needs_its_key(portrait: UInt8) -> None:
 
 def test_forged_mark_is_not_confirmed(portrait: UInt8, man: UInt8) -> None:
     """Somebody who knows all but the key writes a mark that anybody reads and that the installation does not confirm."""
-
-    class Forged(Mark):
-        def signs(self, picture: UInt8, step: int) -> Float64:
-            chips, content = public_spreading().chips(MARK.payload.word), public_content()
-            guessed = np.random.default_rng(step).choice([-1.0, 1.0], CELLS)
-            return np.where(chips[step % PERIOD] == 0.0, guessed, chips[step % PERIOD] * content.of_chips(picture, step))
-
+    forged = ForgedMark(MARK.payload, lambda step: np.random.default_rng(step).choice([-1.0, 1.0], CELLS))
     for face in (portrait, man):
-        parts = seen_face(face, FIVE_S, marked_by(Forged(OTHER_KEY, MARK.payload))).parts()
+        parts = seen_face(face, FIVE_S, marked_by(forged)).parts()
         for key, own in ((None, False), (KEY, True)):
             found = Detector(key).find(parts)
             assert found is not None

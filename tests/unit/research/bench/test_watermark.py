@@ -9,13 +9,14 @@ import av
 import numpy as np
 import pytest
 
-from gateway.provenance.watermark.detection import ResponseSpan
-from gateway.provenance.watermark.pattern import PIXELS
+from gateway.provenance.watermark.detection import ContentSearch, ResponseSpan
+from gateway.provenance.watermark.pattern import PIXELS, public_content, public_spreading
 from gateway.provenance.watermark.payload import watermark_key
 from research.bench.watermark.__main__ import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
 from research.bench.watermark.cost import blend_time
 from research.bench.watermark.dubs import AS_WRITTEN, RECODINGS, RecodingRow, append_row, read_rows, recoded
 from research.bench.watermark.genuine import Copy, films_below, readings_of, sum_of_copies, write_copies, write_readings
+from research.bench.watermark.windows import VARIANTS, KeptFace, readings_of_windows, window_totals
 from tests.unit.provenance.conftest import carphone
 
 __all__ = ["carphone"]
@@ -83,6 +84,29 @@ def test_noise_false_alarm_rate(tmp_path: Path) -> None:
     assert (tmp_path / "undubbed.csv").read_text().splitlines()[1] == "0.0,5,5,20,20"
     plot_undubbed(readings, tmp_path / "undubbed.png")
     assert (tmp_path / "undubbed.png").stat().st_size > 1000
+
+
+def test_windows_are_read_as_the_search_reads_them() -> None:
+    """A window of a span has the sum of squared bits that the search finds in the window alone."""
+    random = np.random.default_rng(3)
+    # Equal pictures, because the search weighs the pictures of a span by their own deviation.
+    pictures = np.repeat(random.integers(0, 256, (1, PIXELS)).astype(np.uint8), 40, axis=0)
+    span = ResponseSpan(7, random.normal(size=(40, 96)), pictures)
+    totals = window_totals(span, 30)
+    search = ContentSearch(public_spreading(), public_content())
+    expected = [
+        search.best_shift([ResponseSpan(7 + begin, span.responses[begin : begin + 30], pictures[:30])]).total for begin in range(11)
+    ]
+    assert totals == pytest.approx(expected)
+    assert window_totals(span, 41).size == 0
+
+
+def test_windows_of_noise_have_no_false_alarm() -> None:
+    random = np.random.default_rng(4)
+    boxes = np.clip(128 + random.normal(0.0, 20.0, (60, 80, 80)), 0, 255).astype(np.uint8)
+    readings = readings_of_windows([KeptFace(np.arange(60) / 25.0, boxes, ())], 2.0)
+    assert (readings.chances.size, readings.independent.size) == (len(VARIANTS) * 11, 4)
+    assert readings.chances.min() > -4.0
 
 
 def test_videos_found_below_folders(tmp_path: Path) -> None:
