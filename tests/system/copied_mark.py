@@ -17,22 +17,20 @@ from gateway.dub.records import pose_of
 from gateway.dub.watermark_reading import responses_of_faces
 from gateway.media.probe import probe
 from gateway.provenance.watermark.detection import STEPS_PER_CHIP
-from gateway.provenance.watermark.embedding import Mark, MarkedFace
+from gateway.provenance.watermark.embedding import MarkedFace
 from gateway.provenance.watermark.pattern import (
     AMPLITUDE,
     CHIP_S,
     COLUMNS,
-    PERIOD,
     ROWS,
     bump,
     bumps,
-    public_content,
-    public_spreading,
 )
 from gateway.provenance.watermark.payload import Payload
 from gateway.stages.interface import Stages
 from services.common.array_types import Float64, UInt8
 from services.common.face.crops import BOX_SIZE, box_from_frame, invert
+from tests.unit.provenance.watermark.faces import ForgedMark
 
 
 async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path, *, strength: float = 1.0) -> Path:
@@ -64,25 +62,6 @@ async def forge_mark(stages: Stages, marked: Path, payload: str, footage: Path, 
         lambda seconds, pixels: face.of_frame(seconds, pixels, 1.0).luma(BOX_SIZE).astype(np.float64),
         longest_s=len(signs) * CHIP_S,
     )
-
-
-class ForgedMark(Mark):
-    """A public mark by somebody without the key.
-
-    Args:
-        payload: what the mark says.
-        guess: returns signs for the chips of a step that only the installation can write, float64 [CELLS].
-    """
-
-    def __init__(self, payload: Payload, guess: Callable[[int], Float64]) -> None:
-        self.payload = payload
-        self._chips = public_spreading().chips(payload.word)
-        self._guess = guess
-
-    def signs(self, picture: UInt8, step: int) -> Float64:
-        """Return the signs of the chips of one step, as `Mark.signs`."""
-        chips = self._chips[step % PERIOD]
-        return np.where(chips == 0.0, self._guess(step), chips * public_content().of_chips(picture, step))
 
 
 async def _write(

@@ -25,8 +25,7 @@ from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.pattern import CELLS, ContentSigns, Spreading
 from gateway.provenance.watermark.payload import PUBLIC, SECRET, Payload, installation_of, watermark_key
 from services.common.array_types import UInt8
-from tests.system.copied_mark import ForgedMark
-from tests.unit.provenance.watermark.faces import copied, marked_by, seen_face, with_signs
+from tests.unit.provenance.watermark.faces import ForgedMark, copied, marked_by, seen_face, with_signs
 
 KEY = watermark_key(b"an installation")
 MARK = Mark(KEY, Payload.of_video(KEY, b"what the manifest says"))
