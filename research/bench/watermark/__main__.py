@@ -15,7 +15,7 @@ import numpy as np
 
 from gateway.cli.options import gateway_settings
 from gateway.provenance.installation import open_sealer
-from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10
+from gateway.provenance.watermark.detection import CONFIRMED_LOG10, FALSE_ALARM_LOG10
 from gateway.provenance.watermark.payload import WORD_BITS, watermark_key
 from gateway.stages.opening import open_stage
 from research.bench.runs import tell
@@ -62,7 +62,8 @@ def sum_of_dubs(rows: Sequence[RecodingRow]) -> list[str]:
         share = 100.0 * sum(row.bits_right for row in mine) / (WORD_BITS * len(mine))
         wrong = [f"{row.film} {row.method} {row.bits_right}/{WORD_BITS}" for row in mine if row.bits_right < WORD_BITS]
         unread = [f"{row.film} {row.method}" for row in mine if not row.read]
-        text = f"{name}: {share:.2f} % of the bits of {len(mine)} dubs right, {len(mine) - len(unread)} read"
+        confirmed = sum(row.log10_forged < CONFIRMED_LOG10 for row in mine)
+        text = f"{name}: {share:.2f} % of the bits of {len(mine)} dubs right, {len(mine) - len(unread)} read, {confirmed} confirmed"
         lines.append(
             text + (f"; wrong bits: {', '.join(wrong)}" if wrong else "") + (f"; not read: {', '.join(unread)}" if unread else "")
         )

@@ -21,8 +21,8 @@ from tests.unit.provenance.conftest import carphone
 
 __all__ = ["carphone"]
 
-ROW = RecodingRow("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True)
-LOST = replace(ROW, recoding="H.264 crf 28", bits_right=40, mean_bit=0.9, log10_false_alarm=-0.3, read=False)
+ROW = RecodingRow("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True, -12.0)
+LOST = replace(ROW, recoding="H.264 crf 28", bits_right=40, mean_bit=0.9, log10_false_alarm=-0.3, read=False, log10_forged=-0.2)
 
 
 @pytest.mark.parametrize("name", list(RECODINGS))
@@ -52,7 +52,7 @@ def test_rows_survive_the_table(tmp_path: Path) -> None:
 def test_the_table_names_what_was_not_read(tmp_path: Path) -> None:
     assert "| 64, 3.10 | **not read** (40, 0.90) |" in markdown_of_dubs([ROW, LOST])
     good, bad = sum_of_dubs([ROW, LOST])
-    assert good == "as written: 100.00 % of the bits of 1 dubs right, 1 read"
+    assert good == "as written: 100.00 % of the bits of 1 dubs right, 1 read, 1 confirmed"
     assert "62.50 %" in bad
     assert bad.endswith("wrong bits: clip ugc 40/64; not read: clip ugc")
     plot_dubs([ROW, LOST], tmp_path / "dubs.png")
