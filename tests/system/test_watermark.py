@@ -81,7 +81,7 @@ def _dub(footage: Path, dubber: Dubber, settings: GatewaySettings, output: Path)
     return output
 
 
-def _found(host: StageHost, video: Path, key: bytes) -> Finding:
+def _found(host: StageHost, video: Path, key: bytes | None) -> Finding:
     found = host.run(find_watermark(host.stages, probe(video), key, threads=1, on_frame=lambda _: None))
     assert found is not None
     return found
@@ -113,6 +113,7 @@ def test_watermark_matches_manifest(host: StageHost, video: Path, key: bytes) ->
     found = _found(host, video, key)
     assert found.found
     assert found.right
+    assert found.confirmed
     # Bits before the correction of errors. The payload is another one in each run, and single bits may be read wrongly.
     assert found.agreeing >= 61
     dub = verdict_of(video).dub
@@ -146,12 +147,13 @@ def test_the_mark_outlives_re_encoding(
     found = _found(host, again, key)
     dub = verdict_of(video).dub
     assert dub is not None
-    assert (found.found, found.right, str(found.payload)) == (True, True, dub.watermark)
+    assert (found.found, found.confirmed, str(found.payload)) == (True, True, dub.watermark)
 
 
 def test_no_false_watermark(host: StageHost, video: Path, plain: Path, footage: Path, key: bytes) -> None:
-    """No mark is found with another key in the footage or in a dub without it."""
-    for where, used in ((video, OTHER_KEY), (footage, key), (plain, key)):
+    """No mark is found in the footage or in a dub without it, and none of another installation's own."""
+    assert not _found(host, video, OTHER_KEY).own
+    for where, used in ((footage, key), (plain, key), (plain, None)):
         found = _found(host, where, used)
         assert not found.found
         assert found.log10_chance > -3.0
