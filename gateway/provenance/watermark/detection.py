@@ -303,7 +303,9 @@ CONFIRMED_LOG10: Final = -4.0
 The chips of a genuine mark that is just found fit by about 4.6 standard deviations.
 """
 READ_BITS: Final = 60
-"""Bits of a public mark that must be right before error correction. Of random words, 0.3 % are as near to a word of the code."""
+"""Bits that are right before error correction in a public mark that was read. Of random words, 0.3 % are as near to a code word."""
+READ_LOG10: Final = -10.0
+"""A public mark with more wrong bits was read if the probability is below 10^-10: then the decoder errs in about 1 of 40 marks."""
 _SPAN_STEPS: Final = 50
 """Steps of the window in which spans are looked for: 2 s."""
 _SPAN_SIGMA: Final = 4.0
@@ -318,7 +320,7 @@ class Finding:
         soft: float64 [64], the bits of the word in standard deviations; above 0: 1.
         payload: what the mark says after error correction.
         version: version of the watermark, 1 to 3; 0: it was not read right. A mark of version 1 or 2 was read right if the payload
-            names the key, one of version 3 also if READ_BITS bits or more agree.
+            names the key, one of version 3 also if READ_BITS bits or more agree or log10_chance is below READ_LOG10.
         own: whether the payload names the key. False without a key.
         agreeing: how many of the 64 bits were read right before error correction, if the payload is right.
         spans: [begin, end) in seconds of the video, where the mark is.
@@ -388,11 +390,12 @@ class Detector:
         payload = Payload.of_message(message)
         agreeing = int(((best.bits > 0) == (word > 0)).sum())
         own = self._key is not None and payload.version(self._key) == version
+        read = own or (version == PUBLIC and (agreeing >= READ_BITS or chance < READ_LOG10))
         return Finding(
             log10_chance=min(0.0, float(chance)),
             soft=best.bits,
             payload=payload,
-            version=version if own or (version == PUBLIC and agreeing >= READ_BITS) else 0,
+            version=version if read else 0,
             own=own,
             agreeing=agreeing,
             spans=_spans(parts, self._searches[version], best.shift, self._spreadings[version].chips(word)),

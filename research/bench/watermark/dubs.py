@@ -247,7 +247,7 @@ async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names
             bits_right=int(((bits > 0) == (word > 0)).sum()) if found is not None else 0,
             mean_bit=round(float(np.abs(bits).mean()), 2),
             log10_false_alarm=round(found.log10_chance, 1) if found is not None else 0.0,
-            read=found is not None and found.found and str(found.payload) == facts.watermark,
+            read=found is not None and found.found and found.right and str(found.payload) == facts.watermark,
             log10_forged=round(own.log10_forged, 1) if own is not None and own.found else 0.0,
         )
 
