@@ -215,6 +215,9 @@ class GatewaySettings(StageSettings):
     watermark: bool = Field(
         True, description="put a watermark into the dubbed mouths, which `dubstage inspect` finds after re-encoding"
     )
+    watermark_public: bool = Field(
+        True, description="let anybody read the watermark; false: only `dubstage inspect` of this installation can read it"
+    )
     watermark_key_file: Path | None = Field(
         None,
         description="file of at least 32 secret bytes that the watermark follows from; None: the key that videos are signed with",

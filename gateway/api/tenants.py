@@ -200,7 +200,7 @@ class Tenant:
             context.artefacts,
             max_message_bytes=settings.max_message_bytes,
             admission=shared.live,
-            watermark_key=context.sealer.watermark_key,
+            mark_of=context.sealer.mark_of,
         )
         self._batches = Batches(settings, context, shared, write_event)
         self._eraser = eraser_of(settings, context, runner, live)

@@ -40,6 +40,7 @@ def record_settings(database: Database, settings: GatewaySettings) -> None:
     now: dict[str, str | int | bool] = {
         "require_consent": str(settings.require_consent),
         "watermark": settings.watermark,
+        "watermark_public": settings.watermark and settings.watermark_public,
         "signing_key": signing_key(settings.data_dir, settings.signing_key_file).id,
     }
     with database.writing() as session:

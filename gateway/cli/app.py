@@ -48,6 +48,7 @@ _HELP: Final[Mapping[str, Mapping[str, str]]] = {
         "frames": "Make a video of an image sequence, and frames of its dub.",
         "plan": "Say what a dub, or a load of dubs, takes.",
         "inspect": "Say who made a video, and whether it was dubbed.",
+        "watermark": "Publish whom to ask about this installation's watermarks.",
         "ui": "Dub in the browser.",
     },
     "People": {

@@ -1,9 +1,10 @@
-"""`dubstage inspect`: what a video says of its making, whether that holds, and the watermark of this installation."""
+"""`dubstage inspect`: what a video says of its making, whether that holds, and the watermark of the video."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,22 +21,25 @@ from gateway.media.inspection import inspect_video
 from gateway.media.types import MediaInfo
 from gateway.provenance.claim import DubFacts
 from gateway.provenance.credential import certificates_in, serial_number_of
+from gateway.provenance.directory import CheckedEntry, SignedEntry, entries_of, read_directories
 from gateway.provenance.disclosure import source_type_of
 from gateway.provenance.installation import own_watermark_key, trusted_authorities
 from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
 from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Finding
-from gateway.provenance.watermark.payload import WORD_BITS
+from gateway.provenance.watermark.payload import PUBLIC, WORD_BITS
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
 from services.common.errors import MediaUnsupportedError
 
-NO_KEY: Final = "this installation has not signed a video yet, so it has no watermark"
 _NO_FACE: Final = "no face is seen for a second or longer"
 _STANDINGS: Final = {
     Standing.THIS_FILM: "of this video: the mark belongs to what the signed manifest says",
     Standing.FOOTAGE: "of the footage that this video was made of: the mark belongs to the footage's own manifest",
-    Standing.ANOTHER_FILM: "of ANOTHER video of this installation: the mark does not belong to what this manifest says. Somebody "
+    Standing.ANOTHER_FILM: "of ANOTHER video of {whose}: the mark does not belong to what this manifest says. Somebody "
     "copied the mark or the manifest, or the footage had the mark",
+    Standing.REFUSED: "REFUSED: it names this installation, but the part that only this installation can write is missing. "
+    "Somebody copied or forged the mark or damaged it, or another installation has the same 12 bits",
+    Standing.CLUE: "of {whose}: a clue, no proof, because {reason}",
 }
 _WHY_A_CLUE: Final = {
     ManifestState.TRUSTED: "the manifest names no watermark",
@@ -47,31 +51,39 @@ _WHY_A_CLUE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class WatermarkResult:
-    """The likeliest watermark of this installation in a video.
+    """The likeliest watermark in a video.
 
     Attributes:
         standing: what the watermark proves beside the video's manifest; None: no watermark was found.
         state: whether the video's manifest holds.
+        entries: entries of the given directories about the installation that the watermark names.
+        has_key: whether the watermarks of this installation were looked for too.
     """
 
     finding: Finding
     standing: Standing | None
     state: ManifestState
+    entries: tuple[CheckedEntry, ...] = ()
+    has_key: bool = True
 
 
-def search_for_watermark(verdict: Verdict, settings: GatewaySettings) -> WatermarkResult | str:
-    """Return the likeliest watermark of this installation in a video, or why there is none to look at. Blocks.
+def search_for_watermark(
+    verdict: Verdict, settings: GatewaySettings, *, directory: Sequence[SignedEntry] = (), anchors: bytes = b""
+) -> WatermarkResult | str:
+    """Return the likeliest watermark in a video, or why there is none to look at. Blocks.
+
+    Without a key of this installation, only public watermarks are looked for.
 
     Args:
         verdict: what the video's manifest says, and whether it holds.
         settings: settings of the installation.
+        directory: entries of installations.
+        anchors: certificates, PEM, of the authorities that are trusted; empty: none.
 
     Raises:
         DubstageError: from the face stage, or the installation's key cannot be read.
     """
     key = own_watermark_key(settings)
-    if key is None:
-        return NO_KEY
     try:
         info = inspect_video(verdict.file)
     except MediaUnsupportedError as problem:
@@ -79,10 +91,12 @@ def search_for_watermark(verdict: Verdict, settings: GatewaySettings) -> Waterma
     found = asyncio.run(_search(info, key, settings))
     if found is None:
         return _NO_FACE
-    return WatermarkResult(found, standing_of(found, key, verdict) if found.found else None, verdict.state)
+    standing = standing_of(found, key, verdict) if found.found else None
+    entries = entries_of(directory, found.payload.name, anchors) if found.found and found.version == PUBLIC else []
+    return WatermarkResult(found, standing, verdict.state, tuple(entries), key is not None)
 
 
-async def _search(info: MediaInfo, key: bytes, settings: GatewaySettings) -> Finding | None:
+async def _search(info: MediaInfo, key: bytes | None, settings: GatewaySettings) -> Finding | None:
     total = info.video.num_frames
     with StepProgress() as progress:
         progress.begin("starting the face stage")
@@ -102,13 +116,36 @@ def watermark_lines(answer: WatermarkResult | str) -> list[str]:
         return [f"watermark: not looked for: {answer}"]
     found = answer.finding
     if answer.standing is None:
-        return [f"watermark: none of this installation ({_chance(found)})"]
+        own = "of this installation, and no public one" if answer.has_key else "that anybody can read"
+        return [f"watermark: none {own} ({_chance(found)})"]
     spans = [f"watermarked: {begin:.1f} s to {end:.1f} s" for begin, end in found.spans]
     if not found.right:
-        return [f"watermark: of this installation, too weak to be read: a clue, no proof ({_chance(found)})", *spans]
-    why = f"of this installation: a clue, no proof, because {_WHY_A_CLUE[answer.state]}"
+        return [f"watermark: of dubstage, too weak to be read: a clue, no proof ({_chance(found)})", *spans]
+    whose = "this installation" if found.own else f"installation {found.payload.name}"
+    words = _STANDINGS[answer.standing].format(whose=whose, reason=_reason(answer))
     bits = f"{found.agreeing} of {WORD_BITS} bits were read right"
-    return [f"watermark: {found.payload}, {_STANDINGS.get(answer.standing, why)} ({bits}, {_chance(found)})", *spans]
+    return [f"watermark: {found.payload}, {words} ({bits}, {_chance(found)})", *spans, *_entry_lines(answer)]
+
+
+def _reason(answer: WatermarkResult) -> str:
+    """Return why a mark is no proof."""
+    if answer.finding.own or answer.state is not ManifestState.NONE:
+        return _WHY_A_CLUE[answer.state]
+    return "no manifest vouches for the mark, and anybody can write a public mark; only that installation can confirm it"
+
+
+def _entry_lines(answer: WatermarkResult) -> list[str]:
+    found = answer.finding
+    if found.own or found.version != PUBLIC:
+        return []
+    if not answer.entries:
+        return [f"installation {found.payload.name}: not in a directory that was given (--directory)"]
+    lines = []
+    for checked in answer.entries:
+        entry = checked.entry
+        words = f"{entry.name}, {entry.contact}; entry signed by {checked.signer or '?'}: {_HEADS[checked.state]}"
+        lines.append(f"installation {entry.installation}: {printable(words)}")
+    return lines
 
 
 def watermark_facts(answer: WatermarkResult | str) -> dict[str, Any]:
@@ -117,10 +154,15 @@ def watermark_facts(answer: WatermarkResult | str) -> dict[str, Any]:
         return {"found": False, "standing": None, "reason": answer}
     found = answer.finding
     readable = found.found and found.right
+    entries = [{**checked.entry.model_dump(), "state": checked.state, "signer": checked.signer} for checked in answer.entries]
     return {
         "found": found.found,
         "standing": answer.standing,
         "payload": str(found.payload) if readable else None,
+        "installation": found.payload.name if readable else None,
+        "own": found.own if readable else None,
+        "confirmed": found.confirmed if readable and found.own else None,
+        "directory": entries,
         "version": found.version if readable else None,
         "bits": "".join("1" if value > 0 else "0" for value in found.soft) if found.found else None,
         "bits_right": found.agreeing if readable else None,
@@ -164,16 +206,26 @@ def inspect(
             help="PEM file with the certificates of trusted authorities. Default: the installation's own certificates.",
         ),
     ] = None,
+    directory: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with signed entries of installations (`dubstage watermark publish`): names the installation of a watermark. "
+            "May be given several times.",
+        ),
+    ] = None,
     watermark: Annotated[
         bool,
         typer.Option(
-            help="Look for the watermark of this installation in all faces of the video. This takes about as long as the first "
-            "pass of a dub."
+            help="Look for watermarks in all faces of the video: public ones, and those of this installation. This takes about as "
+            "long as the first pass of a dub."
         ),
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print all as JSON.")] = False,
 ) -> None:
-    """Print the content credentials (C2PA) of FILE, whether they hold, and the watermark of this installation.
+    """Print the content credentials (C2PA) of FILE, whether they hold, and the watermark of the video.
+
+    Anybody can check a video: public watermarks of dubstage need no key.
 
     Exit code 0: the credentials are valid, and the signer is trusted. 3: the file or its manifest was changed. 4: the file has no
     manifest. 5: the credentials are valid, but the signer is unknown. The watermark does not change the exit code: without a
@@ -181,6 +233,7 @@ def inspect(
     """
     settings = gateway_settings()
     anchors = certificates_in(trust) if trust is not None else trusted_authorities(settings)
+    entries = read_directories(directory or ())
     verdict = verdict_of(file, anchors=anchors)
     trusted = verdict.state is ManifestState.TRUSTED
     own = trusted and trust is None and verdict.signer["cert_serial_number"] == serial_number_of(anchors)
@@ -192,7 +245,7 @@ def inspect(
         told = {**facts, "file": str(verdict.file), "dub": dub, "decision": decision, "signed_here": own}
         told["digital_source_type"] = source_type
         if watermark:
-            told["watermark"] = watermark_facts(search_for_watermark(verdict, settings))
+            told["watermark"] = watermark_facts(search_for_watermark(verdict, settings, directory=entries, anchors=anchors))
         out.print_json(json.dumps(told))
     else:
         for line in lines(verdict, own=own, source_type=source_type):
@@ -200,7 +253,7 @@ def inspect(
         for reason in verdict.reasons:
             say(reason)
         if watermark:
-            for line in watermark_lines(search_for_watermark(verdict, settings)):
+            for line in watermark_lines(search_for_watermark(verdict, settings, directory=entries, anchors=anchors)):
                 say_result(line)
     raise typer.Exit(_EXITS[verdict.state])
 

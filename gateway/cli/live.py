@@ -24,12 +24,12 @@ from gateway.cli.app import app, run_async
 from gateway.cli.console import say, say_result
 from gateway.consent.record import ConsentUse, consent_line
 from gateway.live.client import PacedSpeech, remote_live_frames
-from gateway.live.recording import Recording, StreamedActor, check_recording, stream_payload, streamed_actor
+from gateway.live.recording import Recording, StreamedActor, check_recording, streamed_actor
 from gateway.live.session import LiveFrame
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_sound
 from gateway.media.sound import SoundReader
-from gateway.provenance.claim import Claim
+from gateway.provenance.claim import Claim, stream_statement
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
@@ -117,10 +117,8 @@ class LiveVideo:
     def _claim(self, actor: StreamedActor, frames: int, sealer: Sealer) -> Claim:
         """Return what the manifest says. Of a gateway's stream, the watermark is not known."""
         claim = actor.claim(self.speech, frames)
-        key = sealer.watermark_key
-        if not actor.job or key is None:
-            return claim
-        return replace(claim, watermark=str(stream_payload(actor.job, key)))
+        mark = sealer.mark_of(stream_statement(actor.job)) if actor.job else None
+        return replace(claim, watermark=str(mark.payload)) if mark is not None else claim
 
 
 async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:
@@ -236,7 +234,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
                 place.actors,
                 place.artefacts,
                 max_message_bytes=settings.max_message_bytes,
-                watermark_key=(await asyncio.to_thread(place.sealer)).watermark_key,
+                mark_of=(await asyncio.to_thread(place.sealer)).mark_of,
             )
             frames = streams.frames(
                 request.actor_id,

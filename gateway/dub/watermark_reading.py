@@ -1,4 +1,4 @@
-"""Search for the watermark of an installation in all faces of a video, which are found as a dub finds them."""
+"""Search for watermarks in all faces of a video, which are found as a dub finds them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class _Face:
 
 
 async def find_watermark(
-    stages: Stages, info: MediaInfo, key: bytes, *, threads: int, on_frame: Callable[[int], None]
+    stages: Stages, info: MediaInfo, key: bytes | None, *, threads: int, on_frame: Callable[[int], None]
 ) -> Finding | None:
-    """Return the likeliest watermark of a key in the faces of a video; None: no face is seen for a second or longer.
+    """Return the likeliest watermark in the faces of a video; None: no face is seen for a second or longer.
 
     Args:
-        key: key of the watermarks, 32 bytes.
+        key: key of the watermarks of this installation, 32 bytes; None: only public watermarks are looked for.
         threads: threads of the decoder.
         on_frame: called with the number of tracked frames.
 
@@ -53,7 +53,7 @@ def likeliest(faces: Sequence[Sequence[ResponseSpan]], detector: Detector) -> Fi
 
     Args:
         faces: responses of every face, from `responses_of_faces`.
-        detector: looks for the marks of a key.
+        detector: looks for marks.
     """
     findings = [detector.find(parts, trials=len(faces)) for parts in faces]
     return min((found for found in findings if found is not None), key=lambda found: found.log10_chance, default=None)

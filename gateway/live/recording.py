@@ -24,8 +24,7 @@ from gateway.media.pixels import ColourModel, ColourTags, colour_model, effectiv
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
 from gateway.media.writer import VideoSigner
-from gateway.provenance.claim import Claim, ModelFacts, SourceFile, stream_statement
-from gateway.provenance.watermark.payload import Payload
+from gateway.provenance.claim import Claim, ModelFacts, SourceFile
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
 from services.common.array_types import Float32, UInt8
@@ -89,16 +88,6 @@ async def streamed_actor(actor: StoredActor, stages: Stages) -> StreamedActor:
 def stream_job(actor: StoredActor) -> str:
     """Return the digest that the watermark of an actor's streams is bound to: the digest of the enrolment, hexadecimal."""
     return actor.artefacts["enrolment"].sha256
-
-
-def stream_payload(job: str, key: bytes) -> Payload:
-    """Return the payload of the watermark of a stream.
-
-    Args:
-        job: from `stream_job`.
-        key: key of the watermarks, 32 bytes.
-    """
-    return Payload.of_video(key, stream_statement(job))
 
 
 CODEC: Final = "libx264"

@@ -23,8 +23,9 @@ from gateway.consent.record import ConsentUse
 from gateway.dub.claim import video_watermark
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
-from gateway.live.recording import stream_job, stream_payload
+from gateway.live.recording import stream_job
 from gateway.live.session import LiveFrame, first_frame_of_sound, live_frames, live_sound
+from gateway.provenance.claim import stream_statement
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
@@ -58,15 +59,6 @@ def _begun(actor: StoredActor, mark: Mark | None) -> AuditEvent:
     work = f"live/{secrets.token_hex(16)}"
     details = {"method": actor.method} | watermark_details(video_watermark(mark, dubbed=True))
     return AuditEvent(event=EventKind.LIVE_BEGUN, work=work, actor_id=actor.actor_id, details=details)
-
-
-def stream_mark(actor: StoredActor, key: bytes | None) -> Mark | None:
-    """Return the watermark of an actor's streams; None: streams get none.
-
-    Args:
-        key: key of the watermarks, 32 bytes; None: streams get none.
-    """
-    return Mark(key, stream_payload(stream_job(actor), key)) if key is not None else None
 
 
 LOOK_S: Final = 0.25
@@ -152,7 +144,7 @@ class LiveStreams:
         actors: store of actors.
         max_message_bytes: size limit of a message, which has to hold one frame.
         admission: decides which streams run, together with the streams of other tenants; None: one stream at a time.
-        watermark_key: key of the watermarks of mouths, 32 bytes; None: streams get no watermark.
+        mark_of: returns the watermark that is bound to a statement (`Sealer.mark_of`).
     """
 
     def __init__(
@@ -163,9 +155,9 @@ class LiveStreams:
         *,
         max_message_bytes: int,
         admission: LiveAdmission | None = None,
-        watermark_key: bytes | None = None,
+        mark_of: Callable[[bytes], Mark | None] = lambda _: None,
     ) -> None:
-        self._watermark_key = watermark_key
+        self._mark_of = mark_of
         self._stages = stages
         self._actors = actors
         self._admission = admission or LiveAdmission(1)
@@ -212,7 +204,7 @@ class LiveStreams:
                 performance = await self._performances.of(actor)
                 # The first picture is there before the first sound is asked for.
                 await asyncio.to_thread(performance.frame, first_frame_of_sound(first_frame))
-                mark = stream_mark(actor, self._watermark_key)
+                mark = self._mark_of(stream_statement(stream_job(actor)))
                 async with recorded_stream(self._actors, actor, mark):
                     # This check is the last: from here on, `forget` ends the stream.
                     await asyncio.to_thread(self._actors.erasures.check, actor_id)

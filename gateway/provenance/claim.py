@@ -262,6 +262,17 @@ def _manifest(version: str, actions: Sequence[dict[str, Any]], said: dict[str, A
     return {"claim_generator_info": [{"name": GENERATOR, "version": version}], "assertions": [done, said, binding]}
 
 
+def bytes_definition(binding: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest definition of bytes that are no video, such as an entry of a directory.
+
+    Args:
+        binding: assertion with the digest of the bytes (`gateway.provenance.binding`).
+    """
+    created = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
+    done = {"label": "c2pa.actions.v2", "data": {"actions": [created]}}
+    return {"claim_generator_info": [{"name": GENERATOR}], "assertions": [done, binding]}
+
+
 def ingredient(source: SourceFile, media_type: str) -> dict[str, Any]:
     """Return the description of a source, as c2pa's Builder takes it. `label` is the id that actions name the source by."""
     return {"title": source.label, "relationship": source.relationship, "label": source.label, "format": media_type}

@@ -7,9 +7,10 @@ from __future__ import annotations
 import io
 import os
 import shlex
-from typing import Any, Final
+from typing import Final
 
 from gateway.provenance.binding import sidecar_binding
+from gateway.provenance.claim import bytes_definition
 from gateway.provenance.credential import (
     CERTIFICATE_SETTING,
     KEY_FILE,
@@ -26,12 +27,6 @@ from gateway.safe_paths import setting_bytes
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 
-_CREATED: Final = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
-_PROBE: Final[dict[str, Any]] = {
-    "claim_generator_info": [{"name": "dubstage"}],
-    "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [_CREATED]}}],
-}
-
 
 def check_credential(credential: Credential) -> None:
     """Sign a few bytes in this process, since no file of a stranger is read, and read the manifest back.
@@ -41,9 +36,8 @@ def check_credential(credential: Credential) -> None:
         SignerError: the command of the credential gives no signature.
     """
     probe = io.BytesIO(b"dubstage")
-    asked = {**_PROBE, "assertions": [*_PROBE["assertions"], sidecar_binding(probe)]}
     with signer_process(credential.command) as connection:
-        manifest = sign(asked, (), credential, connection=connection)
+        manifest = sign(bytes_definition(sidecar_binding(probe)), (), credential, connection=connection)
     report = read(probe, UNKNOWN, sidecar=manifest)
     faults = report["validation_results"]["activeManifest"]["failure"] if report else [{"code": "no manifest"}]
     reasons = [fault.get("explanation") or fault["code"] for fault in faults if fault["code"] != "signingCredential.untrusted"]
@@ -66,7 +60,7 @@ def open_sealer(settings: GatewaySettings) -> Sealer:
     """
     credential = _credential(settings)
     key = watermark_key(_watermark_secret(settings)) if settings.watermark else None
-    sealer = Sealer(credential, settings.provenance_time_stamp_url, watermark_key=key)
+    sealer = Sealer(credential, settings.provenance_time_stamp_url, watermark_key=key, watermark_public=settings.watermark_public)
     chain = settings.provenance_certificate_file
     if chain is None:
         return sealer

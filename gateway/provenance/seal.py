@@ -254,12 +254,14 @@ class Sealer:
         time_stamp_url: time stamp authority; empty: manifests have no time.
         time_stamp_limit_s: longest wait for the authority's whole answer, seconds. c2pa itself waits for at most 30 s.
         watermark_key: key of the watermarks of dubbed mouths, 32 bytes; None: videos get no watermark.
+        watermark_public: whether anybody can read the watermarks.
     """
 
     credential: Credential
     time_stamp_url: str = ""
     time_stamp_limit_s: float = 30.0
     watermark_key: bytes | None = field(default=None, repr=False)
+    watermark_public: bool = True
 
     def check_place(self, video: Path, *, overwrite: bool) -> None:
         """Check before any work that the manifest of a video can be written.
@@ -276,11 +278,16 @@ class Sealer:
         Args:
             claim: what the manifest will say, with the digests of all sources and without the watermark.
         """
+        return self.mark_of(dub_facts(claim, {source.label: source.sha256 for source in claim.sources}).statement)
+
+    def mark_of(self, statement: bytes) -> Mark | None:
+        """Return the watermark that is bound to a statement; None: videos get none.
+
+        Args:
+            statement: of a dub (`DubFacts.statement`) or of a live stream (`stream_statement`).
+        """
         key = self.watermark_key
-        if key is None:
-            return None
-        facts = dub_facts(claim, {source.label: source.sha256 for source in claim.sources})
-        return Mark(key, Payload.of_video(key, facts.statement))
+        return Mark(key, Payload.of_video(key, statement, public=self.watermark_public)) if key is not None else None
 
     def seal(self, claim: Claim | DeliveryClaim, video: Path, *, takes_over: bool = False) -> VideoSeal:
         """Return the seal of a video.

@@ -21,7 +21,7 @@ from gateway.provenance.c2pa_process import MEMORY_BYTES, limit_s, run_c2pa
 from gateway.provenance.claim import DECISION_LABEL, DUB_LABEL, DecisionFacts, DubFacts
 from gateway.provenance.library import LibraryError
 from gateway.provenance.watermark.detection import Finding
-from gateway.provenance.watermark.payload import Payload
+from gateway.provenance.watermark.payload import PUBLIC, Payload
 from gateway.safe_paths import open_media_file
 from services.common.errors import InvalidRequestError
 
@@ -180,6 +180,12 @@ def _video_and_sidecar(file: Path) -> tuple[Path, bytes]:
     return video, manifest
 
 
+def state_of(report: dict[str, Any]) -> ManifestState:
+    """Return the state of content credentials in an answer of c2pa."""
+    states = {"Trusted": ManifestState.TRUSTED, "Valid": ManifestState.VALID}
+    return states.get(report.get("validation_state", ""), ManifestState.INVALID)
+
+
 def _verdict(video: Path, report: dict[str, Any], place: str, digest: str) -> Verdict:
     active = report.get("manifests", {}).get(report.get("active_manifest"), {})
     results = report.get("validation_results", {}).get("activeManifest", {})
@@ -191,9 +197,7 @@ def _verdict(video: Path, report: dict[str, Any], place: str, digest: str) -> Ve
     decision = _said(active, DECISION_LABEL, DecisionFacts)
     return Verdict(
         file=video,
-        state={"Trusted": ManifestState.TRUSTED, "Valid": ManifestState.VALID}.get(
-            report.get("validation_state", ""), ManifestState.INVALID
-        ),
+        state=state_of(report),
         reasons=tuple(dict.fromkeys(_words(failure) for failure in failed)),
         place=place,
         media_sha256=digest,
@@ -272,33 +276,45 @@ class Standing(StrEnum):
     """The manifest is valid and trusted, and the mark belongs to the manifest of a source: a dub was dubbed again or edited."""
     ANOTHER_FILM = "another_film"
     """The mark does not belong to what the manifest says: the mark was copied, the manifest was, or the footage had a mark."""
+    REFUSED = "refused"
+    """The mark names this installation, and the chips that only this installation can write are missing."""
     CLUE = "clue"
     """No manifest that is valid and has a trusted signer speaks of a mark, or the mark is too weak to be read."""
 
 
-def standing_of(finding: Finding, key: bytes, verdict: Verdict) -> Standing:
+def standing_of(finding: Finding, key: bytes | None, verdict: Verdict) -> Standing:
     """Return how a mark that was found and the manifest of the video fit each other.
 
     Args:
         finding: mark that was found.
-        key: key of the watermarks, 32 bytes.
+        key: key of the watermarks of this installation, 32 bytes; None: it has none.
         verdict: what the video's manifest says, and whether it holds.
     """
     if finding.version == 0:
         return Standing.CLUE
-    trusted = verdict.state is ManifestState.TRUSTED
-    if verdict.dub is not None and _belong(finding, key, verdict.dub):
-        return Standing.THIS_FILM if trusted else Standing.CLUE
     sources = [DubFacts.model_validate(item["dub"]) for item in verdict.ingredients if item.get("valid") and "dub" in item]
-    if any(_belong(finding, key, source) for source in sources):
-        return Standing.FOOTAGE if trusted else Standing.CLUE
+    of_video = verdict.dub is not None and _belong(finding, key, verdict.dub)
+    of_footage = any(_belong(finding, key, source) for source in sources)
+    if (of_video or of_footage) and verdict.state is ManifestState.TRUSTED:
+        return Standing.THIS_FILM if of_video else Standing.FOOTAGE
+    if finding.own and not finding.confirmed:
+        return Standing.REFUSED
+    if of_video or of_footage:
+        return Standing.CLUE
     # A recording of a gateway's live stream does not know the mark of the stream.
     speaks = verdict.dub is not None and (verdict.dub.job or verdict.dub.watermark)
     return Standing.ANOTHER_FILM if speaks else Standing.CLUE
 
 
-def _belong(finding: Finding, key: bytes, facts: DubFacts) -> bool:
-    """Return whether a mark belongs to what a manifest says. Marks of version 1 are bound to nothing but the digits."""
+def _belong(finding: Finding, key: bytes | None, facts: DubFacts) -> bool:
+    """Return whether a mark belongs to what a manifest says.
+
+    Marks of version 1 are bound to nothing but the digits. Of a mark of another installation, only the digits can be compared.
+    """
     if str(finding.payload) != facts.watermark:
         return False
-    return finding.version == 1 if not facts.job else finding.payload == Payload.of_video(key, facts.statement)
+    if key is None or not finding.own:
+        return True
+    if not facts.job:
+        return finding.version == 1
+    return finding.payload == Payload.of_video(key, facts.statement, public=finding.version == PUBLIC)

@@ -110,12 +110,15 @@ def test_workers_trust_gateway_keys() -> None:
 
 def test_workers_have_video_settings() -> None:
     """Workers have the settings of the gateway that change videos."""
-    given = ("gateway.settings.watermark=false", "gateway.settings.face_model=basel", "gateway.settings.compute_threads=3")
-    names = ("DUBSTAGE_WATERMARK", "DUBSTAGE_FACE_MODEL", "DUBSTAGE_COMPUTE_THREADS")
+    names = ("DUBSTAGE_WATERMARK", "DUBSTAGE_WATERMARK_PUBLIC", "DUBSTAGE_FACE_MODEL", "DUBSTAGE_COMPUTE_THREADS")
+    given = [
+        f"gateway.settings.{field}"
+        for field in ("watermark=false", "watermark_public=false", "face_model=basel", "compute_threads=3")
+    ]
     rendered = render("batch", *given)
     own, gateway = environment(rendered), rendered.environment("gateway")
-    assert [own[name] for name in names] == ["false", "basel", "3"]
-    assert [gateway[name] for name in names] == ["false", "basel", "3"]
+    assert [own[name] for name in names] == ["false", "false", "basel", "3"]
+    assert [gateway[name] for name in names] == ["false", "false", "basel", "3"]
     assert not environment(render("batch")).keys() & set(names)
 
 

@@ -1,7 +1,8 @@
-"""The attack on the watermark: signs of chips are read from a marked video, without the key, and added to genuine footage."""
+"""Attacks on the watermark, without the key: the mark of a video is copied to genuine footage, or a public mark is forged there."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +17,20 @@ from gateway.dub.records import pose_of
 from gateway.dub.watermark_reading import responses_of_faces
 from gateway.media.probe import probe
 from gateway.provenance.watermark.detection import STEPS_PER_CHIP
-from gateway.provenance.watermark.pattern import AMPLITUDE, CHIP_S, COLUMNS, ROWS, bump, bumps
+from gateway.provenance.watermark.embedding import MarkedFace
+from gateway.provenance.watermark.pattern import (
+    AMPLITUDE,
+    CHIP_S,
+    COLUMNS,
+    ROWS,
+    bump,
+    bumps,
+)
+from gateway.provenance.watermark.payload import Payload
 from gateway.stages.interface import Stages
-from services.common.array_types import Float64
+from services.common.array_types import Float64, UInt8
 from services.common.face.crops import BOX_SIZE, box_from_frame, invert
+from tests.unit.provenance.watermark.faces import ForgedMark
 
 
 async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path, *, strength: float = 1.0) -> Path:
@@ -29,6 +40,34 @@ async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path, *
         strength: strength of the copied chips over that of a mark.
     """
     signs = await _read_signs(stages, marked)
+    return await _write(
+        stages, footage, target, lambda seconds, _: strength * _light(signs, seconds), longest_s=len(signs) * CHIP_S
+    )
+
+
+async def forge_mark(stages: Stages, marked: Path, payload: str, footage: Path, target: Path) -> Path:
+    """Write footage, as long as the marked video, with a public mark of the marked video's digits, without loss.
+
+    The forger knows all but the key. The chips that only the installation can write are those of the marked video.
+
+    Args:
+        payload: 9 hexadecimal digits.
+    """
+    signs = await _read_signs(stages, marked)
+    face = MarkedFace(ForgedMark(Payload.of_message(int(payload, 16)), lambda step: signs[step % len(signs)]))
+    return await _write(
+        stages,
+        footage,
+        target,
+        lambda seconds, pixels: face.of_frame(seconds, pixels, 1.0).luma(BOX_SIZE).astype(np.float64),
+        longest_s=len(signs) * CHIP_S,
+    )
+
+
+async def _write(
+    stages: Stages, footage: Path, target: Path, light_of: Callable[[float, UInt8], Float64], *, longest_s: float
+) -> Path:
+    """Write footage with light added to the render boxes of its faces: of the time, seconds, and the box, uint8 RGB."""
     info = probe(footage)
     times = [float(tick * info.video.time_base) for tick in (info.video.pts - info.video.pts[0]).tolist()]
     with av.open(str(target), "w") as output:
@@ -40,9 +79,9 @@ async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path, *
                 picture = frame.rgb.astype(np.float32)
                 for row in face_records(frame.faces, frame.rgb, frame.scale):
                     frame_from_box = invert(box_from_frame(pose_of(row)))
-                    light = cv2.warpAffine(_light(signs, times[frame.index]), frame_from_box, picture.shape[1::-1])
-                    picture += strength * light[..., None]
-                if times[frame.index] > len(signs) * CHIP_S:
+                    light = light_of(times[frame.index], row["pixels"])
+                    picture += cv2.warpAffine(light, frame_from_box, picture.shape[1::-1])[..., None]
+                if times[frame.index] > longest_s:
                     break
                 again = av.VideoFrame.from_ndarray(np.rint(picture).clip(0, 255).astype(np.uint8), format="rgb24")
                 again.pts = int(info.video.pts[frame.index] - info.video.pts[0])

@@ -22,7 +22,7 @@ from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
 from gateway.dub.watermark_reading import find_watermark
 from gateway.media.probe import probe
-from gateway.provenance.credential import installation_credential
+from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.installation import open_sealer, own_watermark_key
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import verdict_of
@@ -30,7 +30,7 @@ from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
-from tests.system.copied_mark import copy_mark
+from tests.system.copied_mark import copy_mark, forge_mark
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded
 from tests.unit.provenance.signed_videos import write_video
 
@@ -81,7 +81,7 @@ def _dub(footage: Path, dubber: Dubber, settings: GatewaySettings, output: Path)
     return output
 
 
-def _found(host: StageHost, video: Path, key: bytes) -> Finding:
+def _found(host: StageHost, video: Path, key: bytes | None) -> Finding:
     found = host.run(find_watermark(host.stages, probe(video), key, threads=1, on_frame=lambda _: None))
     assert found is not None
     return found
@@ -113,6 +113,7 @@ def test_watermark_matches_manifest(host: StageHost, video: Path, key: bytes) ->
     found = _found(host, video, key)
     assert found.found
     assert found.right
+    assert found.confirmed
     # Bits before the correction of errors. The payload is another one in each run, and single bits may be read wrongly.
     assert found.agreeing >= 61
     dub = verdict_of(video).dub
@@ -146,12 +147,13 @@ def test_the_mark_outlives_re_encoding(
     found = _found(host, again, key)
     dub = verdict_of(video).dub
     assert dub is not None
-    assert (found.found, found.right, str(found.payload)) == (True, True, dub.watermark)
+    assert (found.found, found.confirmed, str(found.payload)) == (True, True, dub.watermark)
 
 
 def test_no_false_watermark(host: StageHost, video: Path, plain: Path, footage: Path, key: bytes) -> None:
-    """No mark is found with another key in the footage or in a dub without it."""
-    for where, used in ((video, OTHER_KEY), (footage, key), (plain, key)):
+    """No mark is found in the footage or in a dub without it, and none of another installation's own."""
+    assert not _found(host, video, OTHER_KEY).own
+    for where, used in ((footage, key), (plain, key), (plain, None)):
         found = _found(host, where, used)
         assert not found.found
         assert found.log10_chance > -3.0
@@ -197,6 +199,57 @@ def _inspected(
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
     code = run(["inspect", *options, str(video)])
     return code, capsys.readouterr().out
+
+
+def test_anybody_reads_the_watermark(
+    video: Path,
+    settings: GatewaySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A machine without the key reads the mark after re-encoding, and a directory names the installation."""
+    dub = verdict_of(video).dub
+    assert dub is not None
+    again = _encoded(video, tmp_path / "again.mp4", "libx264", {"crf": "28"})
+    entry = tmp_path / "studio.json"
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
+    assert run(["watermark", "publish", "-o", str(entry), "--name", "A studio", "--contact", "mailto:a@studio.example"]) == 0
+    elsewhere = settings.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    code, told = _inspected(again, elsewhere, monkeypatch, capsys, "--directory", str(entry))
+    name = dub.watermark[:3]
+    assert code == 4
+    assert f"watermark: {dub.watermark}, of installation {name}: a clue, no proof" in told
+    assert f"installation {name}: A studio, mailto:a@studio.example; entry signed by" in told
+    assert not elsewhere.data_dir.exists()
+    # The signed video itself, which says who signed it.
+    code, told = _inspected(
+        video, elsewhere, monkeypatch, capsys, "--json", "--trust", str(settings.data_dir / KEY_FILE), "--directory", str(entry)
+    )
+    mark = json.loads(told)["watermark"]
+    assert (code, mark["standing"], mark["own"], mark["confirmed"]) == (0, "this_film", False, None)
+    assert [(each["name"], each["state"]) for each in mark["directory"]] == [("A studio", "trusted")]
+
+
+def test_forged_watermark_is_refused_by_the_installation(
+    host: StageHost,
+    video: Path,
+    other_person: Path,
+    settings: GatewaySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Anybody can write the digits of a dub into other footage and read them there. The installation refuses them."""
+    dub = verdict_of(video).dub
+    assert dub is not None
+    forged = host.run(forge_mark(host.stages, video, dub.watermark, other_person, tmp_path / "forged.mkv"))
+    elsewhere = settings.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    _, told = _inspected(forged, elsewhere, monkeypatch, capsys)
+    assert f"watermark: {dub.watermark}, of installation {dub.watermark[:3]}: a clue, no proof" in told
+    code, told = _inspected(forged, settings, monkeypatch, capsys)
+    assert code == 4
+    assert f"watermark: {dub.watermark}, REFUSED" in told
 
 
 def test_watermark_copied_to_other_person(

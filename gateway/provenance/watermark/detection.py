@@ -1,4 +1,4 @@
-"""Search for the watermark of a key in a face: the time of the video, the bits, how sure they are, and where the mark is.
+"""Search for watermarks in a face: the time of the video, the bits, how sure they are, and where the mark is.
 
 1. Responses. A face moves, and its light changes: most of its energy is at low frequencies in time, and in few patterns of the grid
 (exposure, turning of the head, the mouth). So the luma under the bumps is taken on a regular time grid, its slow part is
@@ -6,10 +6,13 @@ subtracted, and the rest is whitened over the cells and in time, with the covari
 correlation with the course of one chip in time: a matched filter in coloured noise, which weights every cell by its reliability.
 
 2. Search for the time of the video: all shifts between the chips of a key and the responses of a face. Version 1 of the watermark
-has the same chips in every video of a word, so one Fourier transform compares all shifts. In version 2, the picture decides about
-the signs too (pattern.py), and each step is compared with the chips of each time.
+has the same chips in every video of a word, so one Fourier transform compares all shifts. In versions 2 and 3, the picture decides
+about the signs too (pattern.py), and each step is compared with the chips of each time.
 
 3. Probability that a video without the watermark looks as if it had one, which decides what counts as found.
+
+4. Confirmation of a public mark (version 3) with the secret of the installation: whether the chips that only the installation can
+write are those of the word.
 """
 
 from __future__ import annotations
@@ -22,8 +25,21 @@ from typing import Final
 import cv2
 import numpy as np
 
-from gateway.provenance.watermark.pattern import CELLS, CHIP_S, COLUMNS, PERIOD, ROWS, ContentSigns, Spreading, bump, bumps
-from gateway.provenance.watermark.payload import WORD_BITS, Payload, decoded
+from gateway.provenance.watermark.pattern import (
+    CELLS,
+    CHIP_S,
+    COLUMNS,
+    PERIOD,
+    ROWS,
+    ContentSigns,
+    Spreading,
+    bump,
+    bumps,
+    confirming_chips,
+    public_content,
+    public_spreading,
+)
+from gateway.provenance.watermark.payload import PUBLIC, SECRET, WORD_BITS, Payload, decoded
 from services.common.array_types import Array, Float32, Float64, Int64, UInt8
 from services.common.face.crops import BOX_SIZE
 
@@ -223,7 +239,7 @@ class Search:
 
 
 class ContentSearch:
-    """Search for the chips of one key in videos of version 2."""
+    """Search for the chips of one key in videos of versions 2 and 3."""
 
     def __init__(self, spreading: Spreading, content: ContentSigns) -> None:
         self._content = content
@@ -281,6 +297,15 @@ def _over_turns(of_chip: Array, chips: Float64) -> Float64:
 
 FALSE_ALARM_LOG10: Final = -6.0
 """A mark is found if a video without the mark shows as much with a probability below 10^-6."""
+CONFIRMED_LOG10: Final = -4.0
+"""A public mark is confirmed if the chips of the secret fit by chance with a probability below 10^-4: by 3.7 standard deviations.
+
+The chips of a genuine mark that is just found fit by about 4.6 standard deviations.
+"""
+READ_BITS: Final = 60
+"""Bits that are right before error correction in a public mark that was read. Of random words, 0.3 % are as near to a code word."""
+READ_LOG10: Final = -10.0
+"""A public mark with more wrong bits was read if the probability is below 10^-10: then the decoder errs in about 1 of 40 marks."""
 _SPAN_STEPS: Final = 50
 """Steps of the window in which spans are looked for: 2 s."""
 _SPAN_SIGMA: Final = 4.0
@@ -294,17 +319,23 @@ class Finding:
         log10_chance: decimal logarithm of the probability that a face without the mark shows as much.
         soft: float64 [64], the bits of the word in standard deviations; above 0: 1.
         payload: what the mark says after error correction.
-        version: version of the watermark, 1 or 2; 0: the payload does not name the installation's key, so it was not read right.
+        version: version of the watermark, 1 to 3; 0: it was not read right. A mark of version 1 or 2 was read right if the payload
+            names the key, one of version 3 also if READ_BITS bits or more agree or log10_chance is below READ_LOG10.
+        own: whether the payload names the key. False without a key.
         agreeing: how many of the 64 bits were read right before error correction, if the payload is right.
         spans: [begin, end) in seconds of the video, where the mark is.
+        log10_forged: of a public mark that names the key, decimal logarithm of the probability that somebody without the key writes
+            chips that fit the key as well; 0 for all other marks.
     """
 
     log10_chance: float
     soft: Float64 = field(repr=False)
     payload: Payload
     version: int
+    own: bool
     agreeing: int
     spans: tuple[tuple[float, float], ...]
+    log10_forged: float = 0.0
 
     @property
     def found(self) -> bool:
@@ -313,21 +344,31 @@ class Finding:
 
     @property
     def right(self) -> bool:
-        """Whether the payload names the installation's key."""
+        """Whether the payload was read right."""
         return self.version > 0
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the installation of the key wrote the mark, or somebody copied the mark to a picture that looks the same."""
+        return self.own and (self.version != PUBLIC or self.log10_forged < CONFIRMED_LOG10)
 
 
 class Detector:
-    """Looks for the mark of one key in faces.
+    """Looks for public marks in faces, and for all marks of one key.
 
     Args:
-        key: secret of the installation, 32 bytes.
+        key: secret of the installation, 32 bytes; None: only public marks are looked for, of all installations.
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes | None = None) -> None:
         self._key = key
-        self._spreading = Spreading.of_key(key)
-        self._searches = (Search(self._spreading), ContentSearch(self._spreading, ContentSigns.of_key(key)))
+        self._spreadings = {PUBLIC: public_spreading()}
+        self._searches: dict[int, Search | ContentSearch] = {PUBLIC: ContentSearch(public_spreading(), public_content())}
+        if key is not None:
+            secret = Spreading.of_key(key)
+            self._content = ContentSigns.of_key(key)
+            self._spreadings |= {1: secret, SECRET: secret}
+            self._searches |= {1: Search(secret), SECRET: ContentSearch(secret, self._content)}
 
     def find(self, parts: Sequence[ResponseSpan], *, trials: int = 1) -> Finding | None:
         """Return the likeliest mark in one face; None: there are no parts.
@@ -342,33 +383,52 @@ class Detector:
         if not parts:
             return None
         choices = [list(parts), *([part] for part in parts if len(parts) > 1)]
-        found = [(search.best_shift(choice), search) for search in self._searches for choice in choices]
-        best, search = max(found, key=lambda each: each[0].total)
+        found = [(search.best_shift(choice), version, choice) for version, search in self._searches.items() for choice in choices]
+        best, version, choice = max(found, key=lambda each: each[0].total)
         chance = log10_tail(best.total, WORD_BITS) + np.log10(SHIFTS * len(found) * trials)
         message, word = decoded(best.bits)
         payload = Payload.of_message(message)
-        version = payload.version(self._key)
+        agreeing = int(((best.bits > 0) == (word > 0)).sum())
+        own = self._key is not None and payload.version(self._key) == version
+        read = own or (version == PUBLIC and (agreeing >= READ_BITS or chance < READ_LOG10))
         return Finding(
             log10_chance=min(0.0, float(chance)),
             soft=best.bits,
             payload=payload,
-            version=version if self._searches[version - 1] is search else 0,
-            agreeing=int(((best.bits > 0) == (word > 0)).sum()),
-            spans=_spans(parts, search, best.shift, self._spreading.chips(word)),
+            version=version if read else 0,
+            own=own,
+            agreeing=agreeing,
+            spans=_spans(parts, self._searches[version], best.shift, self._spreadings[version].chips(word)),
+            log10_forged=self._log10_forged(choice, best.shift, word) if own and version == PUBLIC else 0.0,
         )
+
+    def _log10_forged(self, parts: Sequence[ResponseSpan], shift: int, word: UInt8) -> float:
+        """Return the decimal logarithm of the probability that chips which somebody without the key wrote fit the key as well."""
+        assert self._key is not None
+        chips = confirming_chips(self._key, word)
+        agreed, energy = 0.0, 1e-30
+        for part in parts:
+            steps = part.first + np.arange(len(part.responses))
+            middle = (steps - shift) % STEPS_PER_CHIP == 0
+            weights = self._content.weights(self._content.soft(part.pictures), chip_steps(part, shift))
+            products = (part.responses * weights * chips[chip_steps(part, shift)])[middle]
+            agreed, energy = agreed + float(products.sum()), energy + float((products**2).sum())
+        sigma = agreed / math.sqrt(energy)
+        # The tail of the normal distribution; beyond 37 deviations it is 0 in floating point.
+        return math.log10(0.5 * math.erfc(min(sigma, 37.0) / math.sqrt(2.0)))
 
 
 def _spans(
     parts: Sequence[ResponseSpan], search: Search | ContentSearch, shift: int, chips: Float64
 ) -> tuple[tuple[float, float], ...]:
-    """Return where the responses follow chips, float64 [PERIOD, CELLS]; seconds [begin, end) in order."""
+    """Return where the responses follow chips, float64 [PERIOD, CELLS], 1, -1 or 0; seconds [begin, end) in order."""
     spans: list[tuple[float, float]] = []
     for part in parts:
         steps = part.first + np.arange(len(part.responses))
         at_chip = (steps - shift) % STEPS_PER_CHIP == 0
         compared = search.compared(part, shift)
-        agreed = np.where(at_chip, (compared * chips[chip_steps(part, shift)]).sum(1), 0.0)
-        energy = np.where(at_chip, (compared**2).sum(1), 0.0)
+        products = compared * chips[chip_steps(part, shift)]
+        agreed, energy = np.where(at_chip, products.sum(1), 0.0), np.where(at_chip, (products**2).sum(1), 0.0)
         window = np.ones(min(_SPAN_STEPS, len(steps)))
         sigma = np.convolve(agreed, window, "same") / np.sqrt(np.maximum(np.convolve(energy, window, "same"), 1e-30))
         inside = np.concatenate([[False], sigma > _SPAN_SIGMA, [False]])

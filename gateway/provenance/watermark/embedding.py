@@ -35,9 +35,12 @@ from gateway.provenance.watermark.pattern import (
     Spreading,
     bump,
     bumps,
+    confirming_chips,
+    public_content,
+    public_spreading,
     reduced,
 )
-from gateway.provenance.watermark.payload import Payload
+from gateway.provenance.watermark.payload import PUBLIC, Payload
 from services.common.array_types import Float32, Float64, UInt8
 
 LEAST: Final = 0.5
@@ -95,7 +98,7 @@ def _cells(pixels: UInt8) -> Float64:
 
 
 class Mark:
-    """The mark of one video.
+    """The mark of one video, of the version that the payload names.
 
     Args:
         key: secret of the installation, 32 bytes.
@@ -104,8 +107,25 @@ class Mark:
 
     def __init__(self, key: bytes, payload: Payload) -> None:
         self.payload = payload
-        self.chips = Spreading.of_key(key).chips(payload.word)
-        self.content = ContentSigns.of_key(key)
+        secret = ContentSigns.of_key(key)
+        if payload.version(key) == PUBLIC:
+            self._layers = [
+                (public_spreading().chips(payload.word), public_content()),
+                (confirming_chips(key, payload.word), secret),
+            ]
+        else:
+            self._layers = [(Spreading.of_key(key).chips(payload.word), secret)]
+
+    def signs(self, picture: UInt8, step: int) -> Float64:
+        """Return the signs of the chips of one step, float64 [CELLS], 1 or -1.
+
+        Args:
+            picture: mean of the last pictures, uint8 [PIXELS], from `RecentMean`.
+            step: number of the step.
+        """
+        return np.asarray(
+            sum(chips[step % PERIOD] * content.of_chips(picture, step) for chips, content in self._layers), np.float64
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +165,11 @@ class MarkedFace:
         step = int(np.floor(seconds / CHIP_S))
         # The first frame of a chip decides about its signs, which then stay: a sign that changes would flicker.
         had = self._signs
-        self._signs = {number: had[number] if number in had else self._decided(picture, number) for number in (step, step + 1)}
+        self._signs = {number: had[number] if number in had else self._mark.signs(picture, number) for number in (step, step + 1)}
         place = np.array([seconds / CHIP_S - step, seconds / CHIP_S - step - 1.0])
         weights = AMPLITUDE * self._strength.of_frame(seconds, pixels, scale) * bump(place)
         heights = weights[0] * self._signs[step] + weights[1] * self._signs[step + 1]
         return FrameMark(heights.astype(np.float32).reshape(ROWS, COLUMNS))
-
-    def _decided(self, picture: UInt8, step: int) -> Float64:
-        return np.asarray(self._mark.chips[step % PERIOD] * self._mark.content.of_chips(picture, step), np.float64)
 
 
 @cache

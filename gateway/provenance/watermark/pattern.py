@@ -1,4 +1,4 @@
-"""Pattern of the watermark: a grid of smooth bumps in the render box, the chips of a key, and signs that the picture decides.
+"""Pattern of the watermark: a grid of smooth bumps in the render box, the chips of keys, and signs that the picture decides.
 
 The mark is a picture of the render box that changes with the video's time t:
 
@@ -6,7 +6,11 @@ The mark is a picture of the render box that changes with the video's time t:
 
 bump(u) = cos^2(pi u / 2) for |u| < 1. Neighbouring bumps add up to 1, so that equal signs make a flat field, and the mark is never
 above AMPLITUDE. In every frame, the mark is multiplied by a strength of 0.5 to 1 (embedding.py). A triple (k, i, j) is a *chip*.
-The signs repeat after PERIOD chips of time. The key decides which bit of the word each chip carries, and with which sign.
+The signs repeat after PERIOD chips of time. A key decides which bit of the word each chip carries, and with which sign.
+
+In versions 1 and 2, this key is a secret of the installation. In version 3, it is PUBLIC_KEY, so that anybody can read the word.
+There, CONFIRMING chips of every step carry no bit. Their signs follow from the installation's secret and the word: without the
+secret, nobody can write them, and nobody can give another word to a video that has them.
 
 A mark must not be found when somebody copies it to another picture. So the sign of every chip is multiplied by the signs of FACTORS
 numbers. Each number is the product of the picture around the jaw with a smooth secret pattern: dubbing does not change this part of
@@ -20,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 import cv2
@@ -66,7 +71,8 @@ class Spreading:
     """Chips of a key. Somebody without the key sees no difference from noise.
 
     Attributes:
-        bit: int64 [PERIOD, CELLS], bit of the word that a chip carries. Every bit has three chips in two chips of time.
+        bit: int64 [PERIOD, CELLS], bit of the word that a chip carries; -1: the chip carries none. Every bit has three chips in two
+            chips of time with a secret key, and five chips in four with PUBLIC_KEY.
         sign: float64 [PERIOD, CELLS], 1 or -1: the chip's sign where the bit is 1.
     """
 
@@ -76,19 +82,54 @@ class Spreading:
     @classmethod
     def of_key(cls, key: bytes) -> Spreading:
         """Return the chips of a secret key of 32 bytes."""
-        signs = np.unpackbits(noise(key, b"signs", _CHIPS // 8)).astype(np.float64)
         order = noise(key, b"bits", 8 * _CHIPS).view("<u8").reshape(-1, 3 * WORD_BITS)
         # Three chips of every bit, in the order of random numbers.
         bits = np.argsort(order, axis=1, kind="stable") % WORD_BITS
-        return cls(bits.reshape(PERIOD, CELLS).astype(np.int64), 2.0 * signs.reshape(PERIOD, CELLS) - 1.0)
+        return cls(bits.reshape(PERIOD, CELLS).astype(np.int64), _signs(key, b"signs"))
 
     def chips(self, word: UInt8) -> Float64:
-        """Return the chips of a word, float64 [PERIOD, CELLS], 1 or -1.
+        """Return the chips of a word, float64 [PERIOD, CELLS], 1 or -1; 0 where a chip carries no bit.
 
         Args:
             word: uint8 [64] of 0 and 1.
         """
-        return np.asarray(self.sign * (2.0 * word - 1.0)[self.bit], np.float64)
+        return np.where(self.bit < 0, 0.0, self.sign * (2.0 * word - 1.0)[self.bit])
+
+
+PUBLIC_KEY: Final = hashlib.sha256(b"dubstage public watermark 3").digest()
+"""Key of the marks that anybody can read. The key of every installation: it is no secret."""
+CONFIRMING: Final = 16
+"""Chips of a step of a public mark that only the installation can write."""
+_GROUP: Final = 4
+"""Steps in which the chips of all bits of a public mark are equally many."""
+
+
+@cache
+def public_spreading() -> Spreading:
+    """Return the chips that anybody can read."""
+    order = noise(PUBLIC_KEY, b"shares", 8 * _CHIPS).view("<u8").reshape(PERIOD, CELLS)
+    readable = np.argsort(np.argsort(order, axis=1, kind="stable"), axis=1, kind="stable") >= CONFIRMING
+    count = _GROUP * (CELLS - CONFIRMING)
+    places = noise(PUBLIC_KEY, b"bits", 8 * PERIOD // _GROUP * count).view("<u8").reshape(-1, count)
+    bit = np.full((PERIOD, CELLS), -1, np.int64)
+    bit[readable] = (np.argsort(places, axis=1, kind="stable") % WORD_BITS).ravel()
+    return Spreading(bit, _signs(PUBLIC_KEY, b"signs"))
+
+
+def confirming_chips(key: bytes, word: UInt8) -> Float64:
+    """Return the chips of a public mark that only the installation can write, float64 [PERIOD, CELLS], 1 or -1; 0: other chips.
+
+    Args:
+        key: secret of the installation, 32 bytes.
+        word: uint8 [64] of 0 and 1.
+    """
+    return np.where(public_spreading().bit < 0, _signs(key, b"confirmation" + word.tobytes()), 0.0)
+
+
+def _signs(key: bytes, purpose: bytes) -> Float64:
+    """Return random signs that follow from a key, float64 [PERIOD, CELLS], 1 or -1."""
+    ones = np.unpackbits(noise(key, purpose, _CHIPS // 8)).astype(np.float64)
+    return np.asarray(2.0 * ones.reshape(PERIOD, CELLS) - 1.0, np.float64)
 
 
 def noise(key: bytes, purpose: bytes, count: int) -> UInt8:
@@ -180,7 +221,7 @@ class ContentSigns:
 
     @classmethod
     def of_key(cls, key: bytes) -> ContentSigns:
-        """Return the patterns of a secret key of 32 bytes, and which chip takes which."""
+        """Return the patterns of a key of 32 bytes, and which chip takes which."""
         random = noise(key, b"patterns", _PATTERNS * PIXELS).astype(np.float64).reshape(_PATTERNS, _SIDE, _SIDE) - 127.5
         patterns = np.empty_like(random)
         for pattern, values in zip(patterns, random, strict=True):
@@ -223,3 +264,9 @@ class ContentSigns:
         return np.asarray(
             np.prod([np.take_along_axis(soft, pick[steps % PERIOD], axis=1) for pick in self.picks], axis=0), np.float32
         )
+
+
+@cache
+def public_content() -> ContentSigns:
+    """Return the signs of PUBLIC_KEY and a picture."""
+    return ContentSigns.of_key(PUBLIC_KEY)

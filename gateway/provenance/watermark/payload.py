@@ -1,7 +1,8 @@
 """Payload of a watermark: 12 bits name the installation's key, 24 bits name the video; a code word of 64 bits carries them.
 
 The 24 bits are a keyed digest of what the video's manifest says of the dub. So a mark belongs to one manifest, and only the
-installation can tell which marks belong to which manifests.
+installation can tell which marks belong to which manifests. Anybody can read the payload of version 3, and only the installation
+that of versions 1 and 2.
 
 The code is the extended BCH code [64, 36], whose words differ in 12 bits or more, with a soft-decision decoder. Sources: Lin and
 Costello, "Error Control Coding" (2004), for the generator polynomial; Fossorier and Lin 1995, "Soft-decision decoding of linear
@@ -91,6 +92,12 @@ def decoded(soft: Float64) -> tuple[int, UInt8]:
 
 _VIDEO_BITS: Final = 24
 _INSTALLATION_BITS: Final = MESSAGE_BITS - _VIDEO_BITS
+PUBLIC: Final = 3
+"""Version of the watermarks that anybody can read."""
+SECRET: Final = 2
+"""Version of the watermarks that only the installation can read."""
+_INVERTED: Final = {PUBLIC: 0x555, SECRET: 0xFFF, 1: 0x000}
+"""Bits of the name of an installation that each version of the watermark inverts."""
 _KEY_PURPOSE: Final = b"dubstage watermark key 1"
 _NAME_PURPOSE: Final = b"dubstage watermark installation 1"
 _VIDEO_PURPOSE: Final = b"dubstage watermark film 2"
@@ -102,22 +109,23 @@ class Payload:
 
     Attributes:
         installation: 12 bits that follow from the key and from the version of the watermark: a check that the mark was read right.
-        video: 24 bits. In version 2, of the keyed digest of what the manifest says of the dub; in version 1, of the job's digest.
+        video: 24 bits of the keyed digest of what the manifest says of the dub; in version 1, of the job's digest.
     """
 
     installation: int
     video: int
 
     @classmethod
-    def of_video(cls, key: bytes, statement: bytes) -> Payload:
+    def of_video(cls, key: bytes, statement: bytes, *, public: bool = True) -> Payload:
         """Return the payload of a video.
 
         Args:
             key: secret of the installation, 32 bytes.
             statement: what the manifest says of the dub (`DubFacts.statement`).
+            public: whether anybody can read the mark (version 3), or only the installation (version 2).
         """
         digest = hmac.new(key, _VIDEO_PURPOSE + statement, hashlib.sha256).digest()
-        return cls(installation_of(key), int.from_bytes(digest[: _VIDEO_BITS // 8], "big"))
+        return cls(installation_of(key, PUBLIC if public else SECRET), int.from_bytes(digest[: _VIDEO_BITS // 8], "big"))
 
     @classmethod
     def of_message(cls, message: int) -> Payload:
@@ -130,8 +138,13 @@ class Payload:
         return encoded(self.installation << _VIDEO_BITS | self.video)
 
     def version(self, key: bytes) -> int:
-        """Return the version of the watermark, 1 or 2; 0: the payload does not name this key, so the mark was not read right."""
-        return next((version for version in (2, 1) if self.installation == installation_of(key, version)), 0)
+        """Return the version of the watermark, 1 to 3; 0: the payload does not name this key."""
+        return next((version for version in _INVERTED if self.installation == installation_of(key, version)), 0)
+
+    @property
+    def name(self) -> str:
+        """Name of the installation, 3 hexadecimal digits."""
+        return f"{self.installation:03x}"
 
     def __str__(self) -> str:
         """Return the payload as 9 hexadecimal digits: 3 of the installation, 6 of the video."""
@@ -147,7 +160,7 @@ def watermark_key(secret: bytes) -> bytes:
     return hmac.new(secret, _KEY_PURPOSE, hashlib.sha256).digest()
 
 
-def installation_of(key: bytes, version: int = 2) -> int:
-    """Return the 12 bits that name a key of watermarks. Those of version 2 are those of version 1, each bit inverted."""
-    first = int.from_bytes(hmac.new(key, _NAME_PURPOSE, hashlib.sha256).digest()[:2], "big") >> 4
-    return first if version == 1 else first ^ ((1 << _INSTALLATION_BITS) - 1)
+def installation_of(key: bytes, version: int = PUBLIC) -> int:
+    """Return the 12 bits that name a key of watermarks, 0 to 4095. Each version of the watermark inverts other bits."""
+    digest = hmac.new(key, _NAME_PURPOSE, hashlib.sha256).digest()
+    return int.from_bytes(digest[:2], "big") >> (16 - _INSTALLATION_BITS) ^ _INVERTED[version]

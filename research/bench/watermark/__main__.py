@@ -15,7 +15,7 @@ import numpy as np
 
 from gateway.cli.options import gateway_settings
 from gateway.provenance.installation import open_sealer
-from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10
+from gateway.provenance.watermark.detection import CONFIRMED_LOG10, FALSE_ALARM_LOG10
 from gateway.provenance.watermark.payload import WORD_BITS, watermark_key
 from gateway.stages.opening import open_stage
 from research.bench.runs import tell
@@ -32,6 +32,7 @@ from research.bench.watermark.genuine import (
     write_copies,
     write_readings,
 )
+from research.bench.watermark.windows import kept_faces, readings_of_windows
 from research.evaluation.clip import chosen_clips
 from services.common.errors import DubstageError
 from services.common.methods import DEFAULT_METHOD, METHODS
@@ -61,7 +62,8 @@ def sum_of_dubs(rows: Sequence[RecodingRow]) -> list[str]:
         share = 100.0 * sum(row.bits_right for row in mine) / (WORD_BITS * len(mine))
         wrong = [f"{row.film} {row.method} {row.bits_right}/{WORD_BITS}" for row in mine if row.bits_right < WORD_BITS]
         unread = [f"{row.film} {row.method}" for row in mine if not row.read]
-        text = f"{name}: {share:.2f} % of the bits of {len(mine)} dubs right, {len(mine) - len(unread)} read"
+        confirmed = sum(row.log10_forged < CONFIRMED_LOG10 for row in mine)
+        text = f"{name}: {share:.2f} % of the bits of {len(mine)} dubs right, {len(mine) - len(unread)} read, {confirmed} confirmed"
         lines.append(
             text + (f"; wrong bits: {', '.join(wrong)}" if wrong else "") + (f"; not read: {', '.join(unread)}" if unread else "")
         )
@@ -175,6 +177,32 @@ async def undubbed(asked: argparse.Namespace) -> int:
     return 1 if readings.false_alarms else 0
 
 
+async def windows(asked: argparse.Namespace) -> int:
+    """Read windows of footage without a watermark as anybody reads public marks, and print how often the search sees one."""
+    settings = gateway_settings()
+    found = []
+    async with open_stage(settings, "face") as stages:
+        for film in films_below(asked.clip):
+            try:
+                faces = await kept_faces(stages, film, settings.compute_threads)
+            except DubstageError as problem:
+                tell(f"{film}: not read: {problem}")
+                continue
+            found.append(await asyncio.to_thread(readings_of_windows, faces, asked.seconds))
+            tell(f"{film.name}: {found[-1].chances.size} windows, least 10^{found[-1].chances.min(initial=0.0):.1f}")
+    alarms = 0
+    for words, values in (
+        ("windows", np.concatenate([each.chances for each in found])),
+        ("of them independent", np.concatenate([each.independent for each in found])),
+    ):
+        alarms += int((values < FALSE_ALARM_LOG10).sum())
+        shares = ", ".join(f"{np.mean(values <= limit):.2g} state 10^{limit} or less" for limit in (-1, -2, -3, -4))
+        print(
+            f"{values.size} {words}: {int((values < FALSE_ALARM_LOG10).sum())} false alarms, least 10^{values.min():.1f}; {shares}"
+        )
+    return 1 if alarms else 0
+
+
 async def copies(asked: argparse.Namespace) -> int:
     """Copy marks to footage that has none, and print how many are found there."""
     found = []
@@ -224,6 +252,10 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--csv", type=Path, required=True, help="table to write")
     two.add_argument("--plot", type=Path, help="picture to write")
     two.set_defaults(run=undubbed)
+    five = commands.add_parser("windows", help="how often anybody sees a public watermark in windows of videos without one")
+    five.add_argument("clip", nargs="+", type=Path, help="footage without a watermark, or folders of such footage")
+    five.add_argument("--seconds", type=float, default=4.0, help="length of a window")
+    five.set_defaults(run=windows)
     four = commands.add_parser("copies", help="whether a mark is found that is copied to genuine footage")
     four.add_argument("clip", nargs="+", type=Path, help="footage with sound, or a folder with --splits")
     four.add_argument("--splits", nargs="*", default=[], help="of a folder: all videos with these uses in its catalogue.csv")

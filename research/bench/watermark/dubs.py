@@ -21,12 +21,13 @@ from gateway.dub.footage import tracked_frames
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest
-from gateway.dub.watermark_reading import find_watermark
+from gateway.dub.watermark_reading import likeliest, responses_of_faces
 from gateway.media.probe import probe
 from gateway.provenance.claim import DubFacts
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import verdict_of
+from gateway.provenance.watermark.detection import Detector
 from gateway.provenance.watermark.payload import WORD_BITS, Payload
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
@@ -144,7 +145,8 @@ async def open_studio(settings: GatewaySettings) -> AsyncIterator[Studio]:
         DubstageError: the stages cannot be opened, or the key cannot be read.
     """
     with TemporaryDirectory(prefix="dubstage-bench-") as folder:
-        own = settings.model_copy(update={"artefacts_url": str(Path(folder) / "artefacts"), "watermark": True})
+        marks = {"watermark": True, "watermark_public": True}
+        own = settings.model_copy(update={"artefacts_url": str(Path(folder) / "artefacts"), **marks})
         async with open_stages(own) as stages:
             yield Studio(stages, Path(folder), open_sealer(own), own.compute_threads)
 
@@ -156,7 +158,7 @@ NAMES: Final = (AS_WRITTEN, *RECODINGS)
 
 @dataclass(frozen=True, slots=True)
 class RecodingRow:
-    """The watermark of one dub after one re-encoding.
+    """The public watermark of one dub after one re-encoding, as anybody reads it, and its confirmation by the installation.
 
     Attributes:
         video: name of the clip.
@@ -167,6 +169,7 @@ class RecodingRow:
         mean_bit: mean size of a bit, standard deviations.
         log10_false_alarm: decimal logarithm of the probability that a video without the mark shows as much.
         read: whether the mark was found and names the right job.
+        log10_forged: decimal logarithm of the probability that somebody without the key writes what the installation confirms.
     """
 
     film: str
@@ -178,6 +181,7 @@ class RecodingRow:
     mean_bit: float
     log10_false_alarm: float
     read: bool
+    log10_forged: float
 
 
 async def rows_of_clip(
@@ -231,7 +235,8 @@ async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names
         if recoding != AS_WRITTEN:
             how = RECODINGS[recoding]
             again = recoded(film, studio.folder / f"again.{how.ending}", how)
-        found = await find_watermark(studio.stages, probe(again), key, threads=studio.threads, on_frame=lambda _: None)
+        faces = await responses_of_faces(studio.stages, probe(again), threads=studio.threads, on_frame=lambda _: None)
+        found, own = likeliest(faces, Detector()), likeliest(faces, Detector(key))
         bits = found.soft if found is not None else np.zeros(WORD_BITS)
         yield RecodingRow(
             film=name,
@@ -242,7 +247,8 @@ async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names
             bits_right=int(((bits > 0) == (word > 0)).sum()) if found is not None else 0,
             mean_bit=round(float(np.abs(bits).mean()), 2),
             log10_false_alarm=round(found.log10_chance, 1) if found is not None else 0.0,
-            read=found is not None and found.found and str(found.payload) == facts.watermark,
+            read=found is not None and found.found and found.right and str(found.payload) == facts.watermark,
+            log10_forged=round(own.log10_forged, 1) if own is not None and own.found else 0.0,
         )
 
 
@@ -270,6 +276,7 @@ def read_rows(file: Path) -> list[RecodingRow]:
                 float(row["mean_bit"]),
                 float(row["log10_false_alarm"]),
                 row["read"] == "True",
+                float(row["log10_forged"]),
             )
             for row in csv.DictReader(stream)
         ]

@@ -25,7 +25,7 @@ from gateway.provenance.library import UNKNOWN, LibraryError, sign
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
 from gateway.provenance.watermark.detection import Finding
-from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
+from gateway.provenance.watermark.payload import PUBLIC, SECRET, Payload, installation_of, watermark_key
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of, write_video
 
@@ -212,9 +212,18 @@ VIDEO = facts()
 OTHER = facts(sources=[SourceFacts(role="footage", sha256="12" * 32)])
 
 
-def mark_of(dub: DubFacts, version: int = 2) -> Finding:
+def mark_of(dub: DubFacts, version: int = PUBLIC, *, own: bool = True, log10_forged: float = -20.0) -> Finding:
     payload = Payload.of_message(int(dub.watermark, 16))
-    return Finding(log10_chance=-40.0, soft=np.ones(64), payload=payload, version=version, agreeing=63, spans=())
+    return Finding(
+        log10_chance=-40.0,
+        soft=np.ones(64),
+        payload=payload,
+        version=version,
+        own=own,
+        agreeing=63,
+        spans=(),
+        log10_forged=log10_forged,
+    )
 
 
 def verdict_about(state: ManifestState, dub: DubFacts | None, *footage: DubFacts, valid: bool = True) -> Verdict:
@@ -246,6 +255,15 @@ def test_copied_mark_is_told(state: ManifestState) -> None:
     # The forger writes the digits of the copied mark into the manifest of the other video.
     forged = OTHER.model_copy(update={"watermark": VIDEO.watermark})
     assert standing_of(mark_of(VIDEO), KEY, verdict_about(state, forged)) is Standing.ANOTHER_FILM
+
+
+def test_secret_mark_of_trusted_manifest() -> None:
+    """A mark that only the installation can read belongs to its trusted manifest."""
+    payload = Payload.of_video(KEY, VIDEO.statement, public=False)
+    dub = VIDEO.model_copy(update={"watermark": str(payload)})
+    mark = mark_of(dub, SECRET, log10_forged=0.0)
+    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, dub)) is Standing.THIS_FILM
+    assert standing_of(mark, KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
 
 
 def test_every_field_of_the_manifest_binds_the_mark() -> None:
@@ -285,6 +303,24 @@ def test_earlier_mark_version() -> None:
     assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, early)) is Standing.THIS_FILM
     assert standing_of(mark, KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
     assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.ANOTHER_FILM
+
+
+def test_unconfirmed_mark_is_refused() -> None:
+    """A public mark without the installation's own part is refused, unless a trusted manifest vouches for it."""
+    forged = mark_of(VIDEO, log10_forged=-0.3)
+    for state, dub in ((ManifestState.NONE, None), (ManifestState.VALID, VIDEO), (ManifestState.TRUSTED, OTHER)):
+        assert standing_of(forged, KEY, verdict_about(state, dub)) is Standing.REFUSED
+    assert standing_of(forged, KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_FILM
+
+
+@pytest.mark.parametrize("key", [None, watermark_key(b"another installation")])
+def test_mark_of_another_installation(key: bytes | None) -> None:
+    """The mark of another installation is a clue without its trusted manifest."""
+    mark = mark_of(VIDEO, own=False)
+    assert standing_of(mark, key, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
+    assert standing_of(mark, key, verdict_about(ManifestState.VALID, VIDEO)) is Standing.CLUE
+    assert standing_of(mark, key, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_FILM
+    assert standing_of(mark, key, verdict_about(ManifestState.TRUSTED, OTHER)) is Standing.ANOTHER_FILM
 
 
 def test_unreadable_mark_is_clue() -> None:

@@ -10,7 +10,20 @@ import numpy as np
 
 from gateway.provenance.watermark.detection import STEP_S, STEPS_PER_CHIP, ResponseSpan, projected, responses
 from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
-from gateway.provenance.watermark.pattern import AMPLITUDE, CHIP_S, COLUMNS, ROWS, RecentMean, at_first_frames, bump, reduced
+from gateway.provenance.watermark.pattern import (
+    AMPLITUDE,
+    CHIP_S,
+    COLUMNS,
+    PERIOD,
+    ROWS,
+    RecentMean,
+    at_first_frames,
+    bump,
+    public_content,
+    public_spreading,
+    reduced,
+)
+from gateway.provenance.watermark.payload import Payload
 from services.common.array_types import Float32, Float64, UInt8
 
 Marking = Callable[[float, UInt8], FrameMark]
@@ -50,6 +63,25 @@ def with_signs(signs: Float64) -> Marking:
         return FrameMark((AMPLITUDE * bump(place) @ signs).astype(np.float32).reshape(ROWS, COLUMNS))
 
     return marking
+
+
+class ForgedMark(Mark):
+    """A public mark by somebody without the key.
+
+    Args:
+        payload: what the mark says.
+        guess: returns signs for the chips of a step that only the installation can write, float64 [CELLS].
+    """
+
+    def __init__(self, payload: Payload, guess: Callable[[int], Float64]) -> None:
+        self.payload = payload
+        self._chips = public_spreading().chips(payload.word)
+        self._guess = guess
+
+    def signs(self, picture: UInt8, step: int) -> Float64:
+        """Return the signs of the chips of one step, as `Mark.signs`."""
+        chips = self._chips[step % PERIOD]
+        return np.where(chips == 0.0, self._guess(step), chips * public_content().of_chips(picture, step))
 
 
 def copied(face: SeenFace) -> Marking:

@@ -8,8 +8,18 @@ import pytest
 
 from gateway.provenance.watermark.detection import log10_tail
 from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
-from gateway.provenance.watermark.pattern import AMPLITUDE, CHIP_S, PERIOD, Spreading
-from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
+from gateway.provenance.watermark.pattern import (
+    AMPLITUDE,
+    CELLS,
+    CHIP_S,
+    CONFIRMING,
+    PERIOD,
+    Spreading,
+    confirming_chips,
+    public_spreading,
+    reduced,
+)
+from gateway.provenance.watermark.payload import PUBLIC, SECRET, Payload, installation_of, watermark_key
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import BOX_SIZE, CROP_SIZE
 
@@ -27,8 +37,11 @@ def box() -> UInt8:
     return np.asarray(np.repeat(gray[..., None], 3, 2), np.uint8)
 
 
-def marks(box: UInt8, times: Float64, scale: float = SMALL) -> list[FrameMark]:
-    face = MarkedFace(Mark(KEY, PAYLOAD))
+SECRET_PAYLOAD = Payload.of_video(KEY, b"what the manifest says", public=False)
+
+
+def marks(box: UInt8, times: Float64, scale: float = SMALL, payload: Payload = PAYLOAD) -> list[FrameMark]:
+    face = MarkedFace(Mark(KEY, payload))
     return [face.of_frame(float(time), box, scale) for time in times]
 
 
@@ -87,6 +100,27 @@ def test_bits_share_chips_equally() -> None:
     assert abs(float(spreading.sign.mean())) < 0.05
 
 
+def test_public_bits_share_readable_chips() -> None:
+    """Every bit of a public mark has five chips in four steps, and each step has chips of the installation alone."""
+    bit = public_spreading().bit
+    assert set((bit < 0).sum(1).tolist()) == {CONFIRMING}
+    assert all(set(np.bincount(steps[steps >= 0]).tolist()) == {5} for steps in bit.reshape(-1, 4 * CELLS))
+    assert set(np.bincount(bit[bit >= 0]).tolist()) == {PERIOD * 5 // 4}
+    mine, theirs = confirming_chips(KEY, PAYLOAD.word), confirming_chips(OTHER_KEY, PAYLOAD.word)
+    assert np.array_equal(mine != 0.0, bit < 0)
+    assert np.array_equal(public_spreading().chips(PAYLOAD.word) == 0.0, bit < 0)
+    assert abs(float((mine * theirs)[bit < 0].mean())) < 0.1
+    assert abs(float((mine * confirming_chips(KEY, SECRET_PAYLOAD.word))[bit < 0].mean())) < 0.1
+
+
+def test_every_chip_of_a_mark_has_a_sign(box: UInt8) -> None:
+    """Each version of the mark uses all chips, at one strength."""
+    picture = reduced(np.ascontiguousarray(box[..., 0]))
+    for payload in (PAYLOAD, SECRET_PAYLOAD):
+        mark = Mark(KEY, payload)
+        assert all(set(mark.signs(picture, step).tolist()) == {-1.0, 1.0} for step in range(PERIOD))
+
+
 def test_payload_is_nine_digits() -> None:
     """A payload names key and video in nine digits."""
     assert str(PAYLOAD) == f"{installation_of(KEY):03x}{PAYLOAD.video:06x}"
@@ -103,7 +137,8 @@ def test_payload_from_manifest_and_key() -> None:
 
 def test_payload_tells_version() -> None:
     """A payload tells its version to the key that it names."""
-    assert PAYLOAD.version(KEY) == 2
+    assert (PAYLOAD.version(KEY), SECRET_PAYLOAD.version(KEY)) == (PUBLIC, SECRET)
+    assert PAYLOAD.video == SECRET_PAYLOAD.video
     assert Payload(installation_of(KEY, 1), 0xC0FFEE).version(KEY) == 1
     assert PAYLOAD.version(OTHER_KEY) == 0
 

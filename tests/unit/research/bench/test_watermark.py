@@ -9,19 +9,20 @@ import av
 import numpy as np
 import pytest
 
-from gateway.provenance.watermark.detection import ResponseSpan
-from gateway.provenance.watermark.pattern import PIXELS
+from gateway.provenance.watermark.detection import ContentSearch, ResponseSpan
+from gateway.provenance.watermark.pattern import PIXELS, public_content, public_spreading
 from gateway.provenance.watermark.payload import watermark_key
 from research.bench.watermark.__main__ import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
 from research.bench.watermark.cost import blend_time
 from research.bench.watermark.dubs import AS_WRITTEN, RECODINGS, RecodingRow, append_row, read_rows, recoded
 from research.bench.watermark.genuine import Copy, films_below, readings_of, sum_of_copies, write_copies, write_readings
+from research.bench.watermark.windows import VARIANTS, KeptFace, readings_of_windows, window_totals
 from tests.unit.provenance.conftest import carphone
 
 __all__ = ["carphone"]
 
-ROW = RecodingRow("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True)
-LOST = replace(ROW, recoding="H.264 crf 28", bits_right=40, mean_bit=0.9, log10_false_alarm=-0.3, read=False)
+ROW = RecodingRow("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True, -12.0)
+LOST = replace(ROW, recoding="H.264 crf 28", bits_right=40, mean_bit=0.9, log10_false_alarm=-0.3, read=False, log10_forged=-0.2)
 
 
 @pytest.mark.parametrize("name", list(RECODINGS))
@@ -51,7 +52,7 @@ def test_rows_survive_the_table(tmp_path: Path) -> None:
 def test_the_table_names_what_was_not_read(tmp_path: Path) -> None:
     assert "| 64, 3.10 | **not read** (40, 0.90) |" in markdown_of_dubs([ROW, LOST])
     good, bad = sum_of_dubs([ROW, LOST])
-    assert good == "as written: 100.00 % of the bits of 1 dubs right, 1 read"
+    assert good == "as written: 100.00 % of the bits of 1 dubs right, 1 read, 1 confirmed"
     assert "62.50 %" in bad
     assert bad.endswith("wrong bits: clip ugc 40/64; not read: clip ugc")
     plot_dubs([ROW, LOST], tmp_path / "dubs.png")
@@ -83,6 +84,29 @@ def test_noise_false_alarm_rate(tmp_path: Path) -> None:
     assert (tmp_path / "undubbed.csv").read_text().splitlines()[1] == "0.0,5,5,20,20"
     plot_undubbed(readings, tmp_path / "undubbed.png")
     assert (tmp_path / "undubbed.png").stat().st_size > 1000
+
+
+def test_windows_are_read_as_the_search_reads_them() -> None:
+    """A window of a span has the sum of squared bits that the search finds in the window alone."""
+    random = np.random.default_rng(3)
+    # Equal pictures, because the search weighs the pictures of a span by their own deviation.
+    pictures = np.repeat(random.integers(0, 256, (1, PIXELS)).astype(np.uint8), 40, axis=0)
+    span = ResponseSpan(7, random.normal(size=(40, 96)), pictures)
+    totals = window_totals(span, 30)
+    search = ContentSearch(public_spreading(), public_content())
+    expected = [
+        search.best_shift([ResponseSpan(7 + begin, span.responses[begin : begin + 30], pictures[:30])]).total for begin in range(11)
+    ]
+    assert totals == pytest.approx(expected)
+    assert window_totals(span, 41).size == 0
+
+
+def test_windows_of_noise_have_no_false_alarm() -> None:
+    random = np.random.default_rng(4)
+    boxes = np.clip(128 + random.normal(0.0, 20.0, (60, 80, 80)), 0, 255).astype(np.uint8)
+    readings = readings_of_windows([KeptFace(np.arange(60) / 25.0, boxes, ())], 2.0)
+    assert (readings.chances.size, readings.independent.size) == (len(VARIANTS) * 11, 4)
+    assert readings.chances.min() > -4.0
 
 
 def test_videos_found_below_folders(tmp_path: Path) -> None:
