@@ -7,16 +7,16 @@ without the modules of dubs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.consent.record import Consent
+from gateway.consent.record import Consent, digest_of
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from services.common.errors import (
     ActorNotFoundError,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gateway.dub.enrol import EnrolledActor
     from gateway.dub.request import ActorRecord
 
+_AT_ONCE: Final = 1000
+"""Actors whose consent records are read at once."""
 _ALLOWED: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -246,6 +248,7 @@ def add_actor(session: Session, actor: StoredActor) -> None:
             footage_sha256=actor.footage_sha256,
             created_at=actor.created_at,
             enrolment_sha256=actor.artefacts[ENROLMENT].sha256,
+            consent_sha256=digest_of(actor.consent) if actor.consent is not None else "",
         )
     )
     session.flush()
@@ -266,14 +269,36 @@ def created_by(actor: StoredActor, operation: str) -> AuditEvent:
     return AuditEvent(event=EventKind.ACTOR_CREATED, work=operation, actor_id=actor.actor_id, details={"method": actor.method})
 
 
-def every_consent(session: Session) -> Iterator[tuple[str, Consent]]:
-    """Yield the id and the consent record of every actor that has a record. Damaged records are skipped."""
-    rows = select(ActorRow.actor_id, ActorRow.consent).where(ActorRow.consent.is_not(None)).order_by(ActorRow.actor_id)
-    for actor_id, consent in session.execute(rows):
-        try:
-            yield actor_id, Consent.model_validate(consent)
-        except ValidationError:
-            continue
+def find_holders(session: Session, digest: str) -> tuple[str, ...]:
+    """Return the ids of the actors whose consent record has a digest (`digest_of`), sorted.
+
+    Actors of earlier versions have no digest in the database: the first call reads their records and stores their digests. Damaged
+    records are skipped.
+
+    Args:
+        session: a transaction that may change something.
+        digest: SHA-256 of the record, hexadecimal.
+    """
+    unknown = select(ActorRow.actor_id, ActorRow.consent).where(ActorRow.consent_sha256.is_(None)).order_by(ActorRow.actor_id)
+    after = ""
+    while rows := session.execute(unknown.where(ActorRow.actor_id > after).limit(_AT_ONCE)).all():
+        found = [(actor_id, _digest_in(consent)) for actor_id, consent in rows]
+        known = [{"actor_id": actor_id, "consent_sha256": one} for actor_id, one in found if one is not None]
+        if known:
+            session.execute(update(ActorRow), known)
+        after = rows[-1].actor_id
+    mine = select(ActorRow.actor_id).where(ActorRow.consent_sha256 == digest).order_by(ActorRow.actor_id)
+    return tuple(session.scalars(mine))
+
+
+def _digest_in(consent: object) -> str | None:
+    """Return the digest of a stored consent record; empty: there is none; None: the record is damaged."""
+    if consent is None:
+        return ""
+    try:
+        return digest_of(Consent.model_validate(consent))
+    except ValidationError:
+        return None
 
 
 def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor_id: str) -> EnrolledActor:

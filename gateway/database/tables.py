@@ -77,7 +77,9 @@ class ActorRow(Base):
     consent: Mapped[Any] = mapped_column(TolerantJson, nullable=True)
     footage_sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[str] = mapped_column(String(32))
-    enrolment_sha256: Mapped[str] = mapped_column(String(64))
+    enrolment_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    consent_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    """Digest of the consent record; empty: there is none; NULL: an earlier version enrolled the person (`find_holders`)."""
 
 
 class EnrolmentRow(Base):
