@@ -7,7 +7,7 @@ without the modules of dubs.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from gateway.dub.enrol import EnrolledActor
     from gateway.dub.request import ActorRecord
 
-_AT_ONCE: Final = 1000
-"""Actors whose consent records are read at once."""
+_AT_ONCE: Final = 500
+"""Most actors of one query."""
 _ALLOWED: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -208,6 +208,20 @@ def artefacts_of(session: Session, actor_id: str) -> dict[str, ArtefactRef]:
     return {blob.kind: ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in blobs}
 
 
+def artefacts_of_all(session: Session, actor_ids: Sequence[str]) -> dict[str, dict[str, ArtefactRef]]:
+    """Return what `artefacts_of` returns for each of several actors, by id."""
+    found: dict[str, dict[str, ArtefactRef]] = {actor_id: {} for actor_id in actor_ids}
+    for ids in _pieces(actor_ids):
+        for blob in session.scalars(select(LineageRow).where(LineageRow.actor_id.in_(ids))):
+            found[blob.actor_id][blob.kind] = ArtefactRef(blob.uri, blob.sha256, blob.size_bytes)
+    return found
+
+
+def _pieces(actor_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    # Databases limit the length of a list.
+    return (actor_ids[begin : begin + _AT_ONCE] for begin in range(0, len(actor_ids), _AT_ONCE))
+
+
 def consent_of(row: ActorRow, where: str) -> Consent | None:
     """Return an actor's consent record.
 
@@ -331,19 +345,38 @@ def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor
         ) from None
 
 
-def summary_of(session: Session, row: ActorRow, artefacts: ArtefactStore, where: str, *, read_blob: bool) -> ActorSummary:
-    """Return what is shown of an actor, damaged or not.
+def summaries_of(
+    session: Session, rows: Sequence[ActorRow], artefacts: ArtefactStore, where: str, *, read_blob: bool
+) -> list[ActorSummary]:
+    """Return what is shown of actors, damaged or not.
 
     Args:
-        session: session that `row` was read in.
-        row: the actor's row.
+        session: session that `rows` were read in.
+        rows: the actors' rows.
         artefacts: the artefact store.
         where: name of the database in error texts.
         read_blob: read what was learned of the actor, to see whether it can be used. If False, what was learned is read only of
             actors that an earlier version enrolled: no row holds their figures.
     """
-    refs = artefacts_of(session, row.actor_id)
-    figures = session.get(EnrolmentRow, row.actor_id)
+    ids = [row.actor_id for row in rows]
+    refs = artefacts_of_all(session, ids)
+    figures = {
+        one.actor_id: one
+        for part in _pieces(ids)
+        for one in session.scalars(select(EnrolmentRow).where(EnrolmentRow.actor_id.in_(part)))
+    }
+    return [_summary_of(row, refs[row.actor_id], figures.get(row.actor_id), artefacts, where, read_blob=read_blob) for row in rows]
+
+
+def _summary_of(
+    row: ActorRow,
+    refs: Mapping[str, ArtefactRef],
+    figures: EnrolmentRow | None,
+    artefacts: ArtefactStore,
+    where: str,
+    *,
+    read_blob: bool,
+) -> ActorSummary:
     num_frames, lag_frames = (figures.num_frames, figures.lag_frames) if figures is not None else (None, None)
     consent, damage = None, ""
     try:

@@ -131,6 +131,7 @@ def sweep_folder(
     folders: Collection[Path],
     digests: AbstractSet[str],
     sizes: AbstractSet[int],
+    *,
     beat: Callable[[], None],
     sweep: Sweep,
 ) -> None:

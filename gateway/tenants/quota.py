@@ -194,7 +194,7 @@ class TenantQuota:
             )
 
     async def _used_bytes(self, most: int) -> int:
-        """Return the size of the tenant's artefacts. The database adds up all rows, so an answer below the limit serves for a time."""
+        """Return the size of the tenant's artefacts. An answer below the limit may be an old one: the database adds up all rows."""
         began = time.monotonic()
         if began >= self._known_until or self._known_bytes >= most:
             self._known_bytes = await asyncio.to_thread(self._stored_bytes)

@@ -470,11 +470,11 @@ def set_revision(file: Path, revision: str | None) -> None:
         for name in ADDED:
             fields["members"].pop(f"tables/{name}.jsonl", None)
             contents.pop(names.get(f"tables/{name}.jsonl"), None)  # type: ignore[call-overload]
-        rows = [json.loads(line) for line in contents[names["tables/operations.jsonl"]].splitlines()]
-        former = [{name: value for name, value in row.items() if name not in ADDED_COLUMNS} for row in rows]
-        data = b"".join(json.dumps(row).encode() + b"\n" for row in former)
-        contents[names["tables/operations.jsonl"]] = data
-        fields["members"]["tables/operations.jsonl"] = hashlib.sha256(data).hexdigest()
+        for table in ("tables/actors.jsonl", "tables/operations.jsonl"):
+            rows = [json.loads(line) for line in contents[names[table]].splitlines()]
+            former = [{name: value for name, value in row.items() if name not in ADDED_COLUMNS} for row in rows]
+            contents[names[table]] = b"".join(json.dumps(row).encode() + b"\n" for row in former)
+            fields["members"][table] = hashlib.sha256(contents[names[table]]).hexdigest()
     contents[names[MANIFEST]] = json.dumps(fields).encode()
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as new:
         for member, content in contents.items():
