@@ -89,6 +89,8 @@ BUCKET_SHOTS: Final = (1_000, 4_000)
 BATCHES: Final = (200, 500)
 """Number of batches side by side, and shots of each."""
 WORKERS: Final = 64
+QUIET_S: Final = 4.0
+"""Seconds after which a folder counts as unchanged (`Folder.stamp`)."""
 PAGE: Final = 48
 """Shots of a page of the grid."""
 MACHINES: Final = (1, 8, 32)
@@ -446,7 +448,17 @@ def measure_batch(
     index = BatchIndex(store, name)
     step("first look of the first gateway", index.shots, tries=1)
     step("first look of a further gateway", BatchIndex(BatchStore(place), name).shots, tries=1)
-    step("next look of a gateway (GetBatch)", index.shots)
+
+    def changed_look() -> None:
+        store.put(name, ended_record(shots[-1], size - 1))
+        index.shots()
+
+    step("look of a gateway after a shot has ended (GetBatch)", changed_look)
+    if requests is None:
+        # A folder that was changed just now is listed again.
+        time.sleep(QUIET_S)
+        index.shots()
+    step("look of a gateway while nothing is written (GetBatch)", index.shots)
 
     def page() -> None:
         listed = index.shots()[:PAGE]

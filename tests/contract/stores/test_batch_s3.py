@@ -61,7 +61,13 @@ def test_review_lists_the_decisions_of_its_shot_alone(store: BatchStore, monkeyp
     assert store.decisions("night", "s3") == []
     listed: list[str] = []
     plain = S3FileSystem.find
-    monkeypatch.setattr(S3FileSystem, "find", lambda self, path, **more: listed.extend(found := plain(self, path, **more)) or found)
+
+    def noted(files: S3FileSystem, path: str, **more: str) -> list[str]:
+        found: list[str] = plain(files, path, **more)
+        listed.extend(found)
+        return found
+
+    monkeypatch.setattr(S3FileSystem, "find", noted)
     assert store.decide("night", Decision(id="s1", state=ReviewState.REJECTED, decided_at="2026-11-26T10:00:00.000Z")).number == 3
     assert [one.rpartition("/")[2].partition("~")[0] for one in listed] == ["s1", "s1"]
     assert set(store.last_decisions("night")) == {"s1", "s10", "s11", "s2"}

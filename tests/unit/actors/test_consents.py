@@ -167,9 +167,7 @@ def test_withdrawal_names_actors_and_time(
         again.consents.check(record(), NIGHT, "ann")
 
 
-def test_withdrawal_finds_actors_of_earlier_versions(
-    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry
-) -> None:
+def test_withdrawal_finds_actors_of_earlier_versions(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     """Rows of an earlier version hold no digest. The first withdrawal reads their records, and the next one reads none."""
     for name, consent in (("ann", record()), ("bob", record(subject="Bob")), ("eve", None), ("odd", record())):
         actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=consent)

@@ -119,7 +119,12 @@ def test_erasure_reads_no_blobs_of_other_people(
 ) -> None:
     """Blobs of all people have a few sizes. In a store in the data folder, the names of the blobs say what the blobs hold."""
     read: list[Path] = []
-    monkeypatch.setattr(sweep, "digest_of_file", lambda file: read.append(file) or "")
+
+    def noted(file: Path) -> str:
+        read.append(file)
+        return ""
+
+    monkeypatch.setattr(sweep, "digest_of_file", noted)
     inside = settings.model_copy(update={"artefacts_url": str(settings.data_dir / "artefacts")})
     with ActorStore(inside) as actors:
         blobs = ArtefactStore(inside.artefacts_url)

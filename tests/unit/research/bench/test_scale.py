@@ -51,6 +51,7 @@ def test_records_are_those_of_workers(tmp_path: Path) -> None:
 def test_every_step_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One command measures all parts. Each step of a part has a time for each size, and a ratio to the first size."""
     monkeypatch.setattr(scale, "PAGE", 4)
+    monkeypatch.setattr(scale, "QUIET_S", 0.0)
     found = tmp_path / "found.json"
     sizes = ["--actors", "12", "24", "--shots", "16", "32", "--bucket-shots", "--batches", "4", "3", "--workers", "2"]
     assert scale.main([*sizes, "--json", str(found)]) == 0
