@@ -84,7 +84,7 @@ ACTORS: Final = (10_000, 100_000, 1_000_000)
 """Numbers of actors."""
 SHOTS: Final = (1_000, 10_000, 100_000)
 """Numbers of shots of a batch in a folder."""
-BUCKET_SHOTS: Final = (1_000, 4_000)
+BUCKET_SHOTS: Final = (1_000, 3_000)
 """Numbers of shots of a batch on S3."""
 BATCHES: Final = (200, 500)
 """Number of batches side by side, and shots of each."""
@@ -267,9 +267,7 @@ def _measure_actors(store: ActorStore, blobs: ArtefactStore, steps: Steps, befor
     store.list(limit=1000)
     pages = math.ceil(size / 1000)
     seconds = (time.perf_counter() - began) * pages
-    steps.add(
-        "all pages, as the browser's pages People and New read them", size, seconds, f"{pages} pages of 1000, computed from one"
-    )
+    steps.add("all pages (`dubstage actor list`)", size, seconds, f"{pages} pages of 1000, computed from one")
     steps.time("storage of the tenant (limit storage_bytes)", size, lambda: stored_bytes(database), tries=3)
     event = AuditEvent(event=EventKind.DUB_BEGUN, work="operations/1", actor_id=_any(drawn, size))
     steps.time("write an entry of the audit log", size, lambda: store.audit.record(event))
@@ -339,7 +337,9 @@ def write_files(place: str, contents: Mapping[str, bytes]) -> None:
     if place.startswith("s3://"):
         from s3fs import S3FileSystem
 
-        S3FileSystem().pipe({f"{place}/{path}": content for path, content in contents.items()})
+        files, paths = S3FileSystem(), list(contents)
+        for piece in _pieces(0, len(paths), 100):
+            files.pipe({f"{place}/{paths[index]}": contents[paths[index]] for index in piece})
         return
     for folder in {os.path.dirname(path) for path in contents}:
         os.makedirs(f"{place}/{folder}", exist_ok=True)
@@ -760,7 +760,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m research.bench.scale", description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=("actors", "shots", "video"), default=("actors", "shots", "video"))
     parser.add_argument("--actors", type=int, nargs="+", default=ACTORS, help="numbers of actors. Default: %(default)s.")
-    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="numbers of shots in a folder. Default: %(default)s.")
+    parser.add_argument("--shots", type=int, nargs="*", default=SHOTS, help="numbers of shots in a folder. Default: %(default)s.")
     parser.add_argument(
         "--bucket-shots", type=int, nargs="*", default=BUCKET_SHOTS, help="as --shots, on S3. Default: %(default)s."
     )
