@@ -314,7 +314,7 @@ def test_later_database_version_refused(settings: GatewaySettings, tenant: str, 
     opened(own).close()
     with bare(own) as engine, engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
-        connection.execute(text("DROP INDEX ix_lineage_sha256"))
+        connection.execute(text("DROP INDEX ix_lineage_sha256_size_bytes"))
     before = rows_of(own)
     with pytest.raises(
         StorageRefusedError, match=r"revision '0999'.*later version.*revisions up to 0004: install the later"

@@ -1,4 +1,4 @@
-"""Digests of consent records, so that a withdrawal finds its actors by an index, and an index of the digests of enrolments."""
+"""Digests of consent records, so that a withdrawal finds its actors by an index, and indices for erasures and sums of sizes."""
 
 from __future__ import annotations
 
@@ -14,3 +14,5 @@ def upgrade() -> None:
     op.add_column("actors", sa.Column("consent_sha256", sa.String(64), nullable=True))
     for column in ("consent_sha256", "enrolment_sha256"):
         op.create_index(f"ix_actors_{column}", "actors", [column])
+    op.drop_index("ix_lineage_sha256", "lineage")
+    op.create_index("ix_lineage_sha256_size_bytes", "lineage", ["sha256", "size_bytes"])
