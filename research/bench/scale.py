@@ -29,7 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -84,7 +84,7 @@ ACTORS: Final = (10_000, 100_000, 1_000_000)
 """Numbers of actors."""
 SHOTS: Final = (1_000, 10_000, 100_000)
 """Numbers of shots of a batch in a folder."""
-BUCKET_SHOTS: Final = (1_000, 3_000)
+BUCKET_SHOTS: Final = (200, 1_200)
 """Numbers of shots of a batch on S3."""
 BATCHES: Final = (200, 500)
 """Number of batches side by side, and shots of each."""
@@ -430,11 +430,13 @@ def measure_batch(
     name, shots = f"night{size}", rows_of_batch(size)
 
     def step(what: str, work: Callable[[], object], *, tries: int = 3) -> None:
-        if requests is not None:
-            requests.taken()
-        steps.time(what, size, work, tries=1 if requests is not None else tries)
-        if requests is not None:
-            steps.found[-1] = replace(steps.found[-1], note=requests.taken())
+        if requests is None:
+            steps.time(what, size, work, tries=tries)
+            return
+        requests.taken()
+        began = time.perf_counter()
+        work()
+        steps.add(what, size, time.perf_counter() - began, requests.taken())
 
     manifest = manifest_of(name, shots)
     store = BatchStore(place)
