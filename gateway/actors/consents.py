@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.actors.receipts import now
-from gateway.actors.stored import consent_of, every_consent
+from gateway.actors.stored import consent_of, find_holders
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.consent.keys import SETTING, Keys, check_signature, read_keys
@@ -231,9 +231,9 @@ class Consents:
             if row is None:
                 row = WithdrawalRow(record_sha256=digest, withdrawn_at=now())
                 session.add(row)
-            holders = [actor_id for actor_id, record in every_consent(session) if digest_of(record) == digest]
+            holders = find_holders(session, digest)
             self._audit.append(session, AuditEvent(event=EventKind.CONSENT_WITHDRAWN, consents=(digest,)))
-            return Withdrawal(digest, row.withdrawn_at, tuple(holders))
+            return Withdrawal(digest, row.withdrawn_at, holders)
 
     def withdraw_of(self, actor_id: str, consent: Consent | None) -> Withdrawal:
         """Withdraw the record of an actor.

@@ -428,7 +428,7 @@ class Erasures:
             sweep = Sweep()
             sweep_database(session, actor_id, blobs, sweep)
             sweep_artefacts(self._artefacts, removed.gone, beat, sweep)
-            sweep_folder(self._data_dir, removed.folders.own, blobs | files.keys(), sizes, beat, sweep)
+            sweep_folder(self._data_dir, self._artefacts, removed.folders.own, blobs | files.keys(), sizes, beat=beat, sweep=sweep)
             for other in others:
                 beat()
                 sweep.note(other.place, *other.left(actor_id))

@@ -38,7 +38,7 @@ from gateway.actors.stored import (
     not_enrolled,
     row_of,
     rows_after,
-    summary_of,
+    summaries_of,
 )
 from gateway.audit.log import AuditLog
 from gateway.consent.record import Consent
@@ -329,8 +329,8 @@ class ActorStore:
             row = row_of(session, actor_id)
             if row is None:
                 raise not_enrolled(actor_id)
-            summary = summary_of(session, row, self._artefacts, self._database.where, read_blob=True)
-        return self._with_problems([summary])[0]
+            summaries = summaries_of(session, [row], self._artefacts, self._database.where, read_blob=True)
+        return self._with_problems(summaries)[0]
 
     def picture(self, actor_id: str) -> bytes:
         """Return the small picture of an actor, JPEG.
@@ -359,7 +359,7 @@ class ActorStore:
         """
         with self._database.reading() as session:
             rows = rows_after(session, after, limit)
-            found = [summary_of(session, row, self._artefacts, self._database.where, read_blob=False) for row in rows]
+            found = summaries_of(session, rows, self._artefacts, self._database.where, read_blob=False)
         return self._with_problems(found)
 
     def _with_problems(self, actors: Sequence[ActorSummary]) -> Sequence[ActorSummary]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.consent.record import Consent
+from gateway.consent.record import Consent, digest_of
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from services.common.errors import (
     ActorNotFoundError,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gateway.dub.enrol import EnrolledActor
     from gateway.dub.request import ActorRecord
 
+_AT_ONCE: Final = 500
+"""Most actors of one query."""
 _ALLOWED: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -206,6 +208,20 @@ def artefacts_of(session: Session, actor_id: str) -> dict[str, ArtefactRef]:
     return {blob.kind: ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in blobs}
 
 
+def artefacts_of_all(session: Session, actor_ids: Sequence[str]) -> dict[str, dict[str, ArtefactRef]]:
+    """Return what `artefacts_of` returns for each of several actors, by id."""
+    found: dict[str, dict[str, ArtefactRef]] = {actor_id: {} for actor_id in actor_ids}
+    for ids in _pieces(actor_ids):
+        for blob in session.scalars(select(LineageRow).where(LineageRow.actor_id.in_(ids))):
+            found[blob.actor_id][blob.kind] = ArtefactRef(blob.uri, blob.sha256, blob.size_bytes)
+    return found
+
+
+def _pieces(actor_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    # Databases limit the length of a list.
+    return (actor_ids[begin : begin + _AT_ONCE] for begin in range(0, len(actor_ids), _AT_ONCE))
+
+
 def consent_of(row: ActorRow, where: str) -> Consent | None:
     """Return an actor's consent record.
 
@@ -246,6 +262,7 @@ def add_actor(session: Session, actor: StoredActor) -> None:
             footage_sha256=actor.footage_sha256,
             created_at=actor.created_at,
             enrolment_sha256=actor.artefacts[ENROLMENT].sha256,
+            consent_sha256=digest_of(actor.consent) if actor.consent is not None else "",
         )
     )
     session.flush()
@@ -266,14 +283,36 @@ def created_by(actor: StoredActor, operation: str) -> AuditEvent:
     return AuditEvent(event=EventKind.ACTOR_CREATED, work=operation, actor_id=actor.actor_id, details={"method": actor.method})
 
 
-def every_consent(session: Session) -> Iterator[tuple[str, Consent]]:
-    """Yield the id and the consent record of every actor that has a record. Damaged records are skipped."""
-    rows = select(ActorRow.actor_id, ActorRow.consent).where(ActorRow.consent.is_not(None)).order_by(ActorRow.actor_id)
-    for actor_id, consent in session.execute(rows):
-        try:
-            yield actor_id, Consent.model_validate(consent)
-        except ValidationError:
-            continue
+def find_holders(session: Session, digest: str) -> tuple[str, ...]:
+    """Return the ids of the actors whose consent record has a digest (`digest_of`), sorted.
+
+    Actors of earlier versions have no digest in the database: the first call reads their records and stores their digests. Damaged
+    records are skipped.
+
+    Args:
+        session: a transaction that may change something.
+        digest: SHA-256 of the record, hexadecimal.
+    """
+    unknown = select(ActorRow.actor_id, ActorRow.consent).where(ActorRow.consent_sha256.is_(None)).order_by(ActorRow.actor_id)
+    after = ""
+    while rows := session.execute(unknown.where(ActorRow.actor_id > after).limit(_AT_ONCE)).all():
+        found = [(actor_id, _digest_in(consent)) for actor_id, consent in rows]
+        known = [{"actor_id": actor_id, "consent_sha256": one} for actor_id, one in found if one is not None]
+        if known:
+            session.execute(update(ActorRow), known)
+        after = rows[-1].actor_id
+    mine = select(ActorRow.actor_id).where(ActorRow.consent_sha256 == digest).order_by(ActorRow.actor_id)
+    return tuple(session.scalars(mine))
+
+
+def _digest_in(consent: object) -> str | None:
+    """Return the digest of a stored consent record; empty: there is none; None: the record is damaged."""
+    if consent is None:
+        return ""
+    try:
+        return digest_of(Consent.model_validate(consent))
+    except ValidationError:
+        return None
 
 
 def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor_id: str) -> EnrolledActor:
@@ -306,19 +345,38 @@ def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor
         ) from None
 
 
-def summary_of(session: Session, row: ActorRow, artefacts: ArtefactStore, where: str, *, read_blob: bool) -> ActorSummary:
-    """Return what is shown of an actor, damaged or not.
+def summaries_of(
+    session: Session, rows: Sequence[ActorRow], artefacts: ArtefactStore, where: str, *, read_blob: bool
+) -> list[ActorSummary]:
+    """Return what is shown of actors, damaged or not.
 
     Args:
-        session: session that `row` was read in.
-        row: the actor's row.
+        session: session that `rows` were read in.
+        rows: the actors' rows.
         artefacts: the artefact store.
         where: name of the database in error texts.
         read_blob: read what was learned of the actor, to see whether it can be used. If False, what was learned is read only of
             actors that an earlier version enrolled: no row holds their figures.
     """
-    refs = artefacts_of(session, row.actor_id)
-    figures = session.get(EnrolmentRow, row.actor_id)
+    ids = [row.actor_id for row in rows]
+    refs = artefacts_of_all(session, ids)
+    figures = {
+        one.actor_id: one
+        for part in _pieces(ids)
+        for one in session.scalars(select(EnrolmentRow).where(EnrolmentRow.actor_id.in_(part)))
+    }
+    return [_summary_of(row, refs[row.actor_id], figures.get(row.actor_id), artefacts, where, read_blob=read_blob) for row in rows]
+
+
+def _summary_of(
+    row: ActorRow,
+    refs: Mapping[str, ArtefactRef],
+    figures: EnrolmentRow | None,
+    artefacts: ArtefactStore,
+    where: str,
+    *,
+    read_blob: bool,
+) -> ActorSummary:
     num_frames, lag_frames = (figures.num_frames, figures.lag_frames) if figures is not None else (None, None)
     consent, damage = None, ""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, Final
 
@@ -137,10 +138,10 @@ class AuditLog:
         found: list[dict[str, Any]] = []
         before: int | None = None
         with self._database.reading() as session:
-            names = {row.alias: row.actor_id for row in session.scalars(select(AuditPersonRow))}
             while rows := self._page_before(session, before):
-                for row in rows:
-                    entry = entry_from(row.line)
+                entries = [entry_from(row.line) for row in rows]
+                names = _names(session, {entry["face"] for entry in entries if entry is not None and entry["face"].isalnum()})
+                for row, entry in zip(rows, entries, strict=True):
                     if entry is None:
                         found.append({"sequence": row.sequence, "damage": _DAMAGE})
                     elif _is_of(entry, event):
@@ -217,6 +218,12 @@ def _work_column(work: str) -> str:
 def _is_of(entry: Mapping[str, Any], event: str) -> bool:
     """Return whether an entry is of an event, or of the kind of events that begins with this word. Empty: always."""
     return event in ("", entry["event"]) or str(entry["event"]).startswith(f"{event}.")
+
+
+def _names(session: Session, aliases: AbstractSet[str]) -> dict[str, str]:
+    """Return the ids of the people who are not erased, by their names in the log."""
+    found = session.scalars(select(AuditPersonRow).where(AuditPersonRow.alias.in_(sorted(aliases))))
+    return {row.alias: row.actor_id for row in found}
 
 
 def _own_record(session: Session, actor_id: str) -> tuple[str, ...]:

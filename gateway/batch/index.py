@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -112,16 +112,19 @@ class BatchIndex:
         self._decisions: Mapping[str, DecisionFacts] = {}
         self._read_saved = False
         self._unsaved = 0
+        self._last: tuple[Hashable, list[ListedShot]] | None = None
 
     def shots(self) -> list[ListedShot]:
-        """Return all shots of the batch in the order of the rows.
+        """Return all shots of the batch in the order of the rows. While nothing is written to a folder, nothing is listed again.
 
         Raises:
             BatchNotFoundError: there is no such batch.
             ArtefactCorruptError: a file of the batch is damaged.
             DubstageError: the store cannot be used.
         """
-        ids = self._store.ids(self._name)
+        ids, stamp = self._store.ids(self._name), self._store.listing_stamp(self._name)
+        if self._last is not None and stamp is not None and self._last[0] == stamp:
+            return self._last[1]
         versions, files = self._store.record_versions(self._name), self._store.decision_files(self._name)
         if not self._read_saved:
             self._load()
@@ -138,7 +141,9 @@ class BatchIndex:
         # Replaced whole, so that calls at the same time see one state each.
         self._records, self._decisions = records, decisions
         cancelled = self._store.cancelled(self._name)
-        return [self._listed(one, one in cancelled, records, decisions, last) for one in ids]
+        shots = [self._listed(one, one in cancelled, records, decisions, last) for one in ids]
+        self._last = (stamp, shots)
+        return shots
 
     def _listed(
         self,

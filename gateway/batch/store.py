@@ -20,11 +20,12 @@ import datetime
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import time_ns
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -44,6 +45,8 @@ _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
 """Facts of a file system about a file that change when the file is written again."""
 
 _THREADS: Final = 16
+_SETTLED_NS: Final = 3_000_000_000
+"""Age of a change from which on a further change has another time in every file system, nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +111,37 @@ class Folder:
         entries = [Entry(_name(facts), tuple(str(facts.get(key)) for key in _VERSION)) for facts in found]
         return [entry for entry in entries if entry.name and not entry.name.startswith(".") and entry.name.endswith(ending)]
 
-    def names(self, path: str) -> list[str]:
-        """Return the names of `entries`."""
-        if not self._local:
-            return [entry.name for entry in self.entries(path)]
+    def names(self, path: str, beginning: str = "") -> list[str]:
+        """Return the names of `entries` that begin with a text."""
         try:
             with self._backend.told():
-                return [name for name in os.listdir(self._full(path)) if not name.startswith(".")]
+                if self._local:
+                    found = os.listdir(self._full(path))
+                elif beginning and self._reading:
+                    # S3 lists the objects of this beginning alone.
+                    found = [one.rpartition("/")[2] for one in self._fs.find(self._full(path), prefix=beginning)]
+                else:
+                    found = [entry.name for entry in self.entries(path)]
         except FileNotFoundError:
             return []
+        return [name for name in found if name.startswith(beginning) and not name.startswith(".")]
+
+    def stamp(self, paths: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
+        """Return facts about folders that change when a file in a folder is written or removed; None: the store cannot say.
+
+        A file system may give two changes at nearly the same time one time: folders that were changed just now have no stamp.
+        """
+        if not self._local:
+            return None
+        found = []
+        with self._backend.told():
+            for path in paths:
+                try:
+                    facts = os.stat(self._full(path))
+                    found.append((facts.st_ino, facts.st_mtime_ns))
+                except FileNotFoundError:
+                    found.append((0, 0))
+        return tuple(found) if max(time for _, time in found) < time_ns() - _SETTLED_NS else None
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a file; None: there is no such file."""
@@ -624,9 +649,11 @@ class BatchStore:
             BatchNotFoundError: the batch has no shot of one of the ids.
         """
         self._check_ids(name, shot_ids)
-        found = {record.id: record for record in self.stored_records(name, shot_ids)}
-        cancelled = self.cancelled(name)
-        return [_shown(found.get(one) or ShotRecord(id=one), cancelled=one in cancelled) for one in shot_ids]
+        stored = {record.id: record for record in self.stored_records(name, shot_ids)}
+        found = [stored.get(one) or ShotRecord(id=one) for one in shot_ids]
+        # Only marks of waiting shots count, and a list of many marks takes long.
+        cancelled = self.cancelled(name) if any(record.state is ShotState.WAITING for record in found) else frozenset()
+        return [_shown(record, cancelled=record.id in cancelled) for record in found]
 
     def stored_records(self, name: str, shot_ids: Sequence[str]) -> list[ShotRecord]:
         """Return the records of shots that have a file, as they are stored."""
@@ -637,6 +664,10 @@ class BatchStore:
         """Return the version of the file of each record by the id of the shot. It changes when the record is written again."""
         found = self._folder.entries(f"{name}/shots", ".json")
         return {entry.name.removesuffix(".json"): "/".join(map(str, entry.version)) for entry in found}
+
+    def listing_stamp(self, name: str) -> Hashable | None:
+        """Return facts that change when a record, a decision or a mark of a batch is written; None: the store cannot say."""
+        return self._folder.stamp([f"{name}/{inside}" for inside in ("shots", "decisions", "cancelled")])
 
     def saved_index(self, name: str) -> bytes | None:
         """Return the index of a batch; None: there is none."""
@@ -789,9 +820,10 @@ class BatchStore:
         last = {shot_of_decision(path): path for path in self._decision_paths(name)}
         return {decision.id: decision for decision in self._read_decisions(list(last.values()))}
 
-    def decision_files(self, name: str) -> list[str]:
-        """Return the names of the files of all decisions, the decisions of one shot in order (`shot_of_decision`)."""
-        return sorted(one for one in self._folder.names(f"{name}/decisions") if one.endswith(".json") and one.count("~") == 3)
+    def decision_files(self, name: str, shot_id: str = "") -> list[str]:
+        """Return the names of the files of all decisions, or of those about one shot, in order (`shot_of_decision`)."""
+        found = self._folder.names(f"{name}/decisions", f"{shot_id}~" if shot_id else "")
+        return sorted(one for one in found if one.endswith(".json") and one.count("~") == 3)
 
     def decisions_in(self, name: str, files: Sequence[str]) -> dict[str, Decision]:
         """Return decisions by the names of their files. Missing files are left out."""
@@ -822,8 +854,7 @@ class BatchStore:
 
     def _decision_paths(self, name: str, shot_id: str = "") -> list[str]:
         """Return the paths of decisions, of all shots or of one, in order."""
-        files = self.decision_files(name)
-        return [f"{name}/decisions/{file}" for file in files if not shot_id or shot_of_decision(file) == shot_id]
+        return [f"{name}/decisions/{file}" for file in self.decision_files(name, shot_id)]
 
     def _read_decisions(self, paths: Sequence[str]) -> list[Decision]:
         unread = [path for path in paths if path not in self._decisions]

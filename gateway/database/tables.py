@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, String, event
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, String, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -77,7 +77,9 @@ class ActorRow(Base):
     consent: Mapped[Any] = mapped_column(TolerantJson, nullable=True)
     footage_sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[str] = mapped_column(String(32))
-    enrolment_sha256: Mapped[str] = mapped_column(String(64))
+    enrolment_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    consent_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    """Digest of the consent record; empty: there is none; NULL: an earlier version enrolled the person (`find_holders`)."""
 
 
 class EnrolmentRow(Base):
@@ -94,9 +96,11 @@ class LineageRow(Base):
     """One blob that came from an actor's footage. A blob that several actors share has one row per actor."""
 
     __tablename__ = "lineage"
+    # The sum of all sizes reads the index alone, a blob after the other.
+    __table_args__ = (Index("ix_lineage_sha256_size_bytes", "sha256", "size_bytes"),)
 
     actor_id: Mapped[str] = mapped_column(_NAME, ForeignKey("actors.actor_id"), primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     kind: Mapped[str] = mapped_column(String(32))
     uri: Mapped[str] = mapped_column(String(4096))
     size_bytes: Mapped[int] = mapped_column(BigInteger)

@@ -59,7 +59,7 @@ async def all_replies(call: Callable[[], AsyncIterator[T]]) -> list[T]:
     return await until_done(work)
 
 
-_NEARLY_OVER: Final = 0.75
+NEARLY_OVER: Final = 0.75
 """Share of the deadline after which a call that can go on in another call is ended."""
 
 
@@ -73,7 +73,7 @@ class CallTime:
 
     def __init__(self, deadline_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until = None if deadline_s is None else clock() + _NEARLY_OVER * deadline_s
+        self._until = None if deadline_s is None else clock() + NEARLY_OVER * deadline_s
 
     @property
     def nearly_over(self) -> bool:

@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Iterator
 from contextlib import closing
 
-from sqlalchemy import func, inspect, select, union
+from sqlalchemy import exists, func, inspect, select
 
 from gateway.database.session import SCHEMA_PREFIX, Database
 from gateway.database.tables import JobBlobRow, LineageRow, TenantRow
@@ -49,9 +49,12 @@ def stored_bytes(database: Database) -> int:
     Args:
         database: database of the tenant.
     """
-    blobs = union(select(LineageRow.sha256, LineageRow.size_bytes), select(JobBlobRow.sha256, JobBlobRow.size_bytes)).subquery()
+    # In the order of an index: a database that sorts five million digests takes minutes.
+    of_actors = select(func.min(LineageRow.size_bytes).label("size")).group_by(LineageRow.sha256)
+    counted = exists().where(LineageRow.sha256 == JobBlobRow.sha256)
+    of_jobs = select(func.min(JobBlobRow.size_bytes).label("size")).where(~counted).group_by(JobBlobRow.sha256)
     with database.reading() as session:
-        return int(session.scalar(select(func.coalesce(func.sum(blobs.c.size_bytes), 0))) or 0)
+        return sum(int(session.scalar(select(func.sum(blobs.subquery().c.size))) or 0) for blobs in (of_actors, of_jobs))
 
 
 def open_all(settings: GatewaySettings) -> Iterator[Database]:

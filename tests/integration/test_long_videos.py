@@ -204,7 +204,7 @@ async def test_calls_end_before_deadline(
     write_short_clip(carphone, path, NUM_FRAMES, times=4)
     async with remote(stages) as connected:
         expected = await records(connected, path, tmp_path / "whole")
-        monkeypatch.setattr(calls, "_NEARLY_OVER", 0.0)
+        monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
         broken.begun = 0
         assert await records(connected, path, tmp_path / "parts") == expected
     assert broken.begun == 1 + 4 * NUM_FRAMES // STATE_EVERY
@@ -305,7 +305,7 @@ async def test_speech_goes_on(
         assert set(begun.values()) == {1}
         whole = dict(sent)
         if ends == "deadline":
-            monkeypatch.setattr(calls, "_NEARLY_OVER", 0.0)
+            monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
         breaks = 3 if ends == "lost" else 0
         assert await heard(connected, ends) == expected
     if ends == "deadline":
@@ -340,7 +340,7 @@ def test_video_outlasts_deadline(
     expected = dubbed(first, media, "whole.mp4", video, actor_id="driver")
     assert broken.begun == 1
     stop_gateway(first)
-    monkeypatch.setattr(calls, "_NEARLY_OVER", 0.25)
+    monkeypatch.setattr(calls, "NEARLY_OVER", 0.25)
     # On a machine with other work, four windows at once would take longer than six seconds.
     monkeypatch.setattr(render, "WINDOWS_AHEAD", 0)
     # The watermark is of the gateway's key, which lies in its data folder.

@@ -7,6 +7,7 @@ import http.client
 import http.server
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -366,17 +367,37 @@ def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
         assert picture.count() == 0
         assert card.locator(".portrait").inner_text() == name[0].upper()
         shown(page, "people-withdrawn")
-        page.get_by_role("button", name="Erase person").click()
+        card.get_by_role("button", name="Erase person").click()
         assert name in page.inner_text("dialog h2")
         page.click("dialog button[value=no]")
         assert card.is_visible()
-        page.get_by_role("button", name="Erase person").click()
+        card.get_by_role("button", name="Erase person").click()
         page.click("dialog .danger")
         page.wait_for_selector("text=is erased")
         with page.expect_download() as download:
             page.click("text=Save the receipt")
         receipt = json.loads(Path(download.value.path()).read_bytes())
         assert receipt["actor_id"] == "on-page"
+        assert tab.problems == []
+
+
+def test_people_come_a_page_at_a_time(site: Site, browser: Any) -> None:
+    """An installation may have a million people: the page asks for some, and for more when the user does."""
+    with site.gateway.connect(token=TOKEN) as connection:
+        there = [actor.name for actor in gateway_client.list_actors(connection)]
+        for actor_id in ("first", "second")[len(there) :]:
+            gateway_client.enrol(connection, **enrolment(actor_id)).wait(timeout_s=300)
+            there.append(actor_id)
+    with signed_in(browser, site) as tab:
+        one_each = re.compile(r"/v1/actors\?pageSize=50")
+        tab.page.route(one_each, lambda route: route.continue_(url=route.request.url.replace("pageSize=50", "pageSize=1")))
+        page = tab.open(f"{site.address}/ui/people")
+        for number in range(1, len(there)):
+            until(page, f"document.querySelectorAll('#people section.card').length === {number}")
+            page.get_by_role("button", name="Show more people").click()
+        until(page, f"document.querySelectorAll('#people section.card').length === {len(there)}")
+        assert page.get_by_role("button", name="Show more people").count() == 0
+        assert serious(page) == []
         assert tab.problems == []
 
 

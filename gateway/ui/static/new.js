@@ -1,10 +1,12 @@
 // The page of a new dub: uploads, faces, options, plan, and the begin of the dub.
-import { Refusal, api, during, element, lastPart, pagesOf, refused, say, secondsOf, showBar, sized, spoken } from "./page.js";
+import { Refusal, api, during, element, lastPart, pageOf, refused, say, secondsOf, showBar, sized, spoken } from "./page.js";
 import { dubOf, ended, mediaUrl, shownName } from "./operations.js";
 import { plainName, random, upload } from "./upload.js";
 
 const LONGEST_RECORD_BYTES = 64 << 10;
 const QUIET_MS = 500;
+/** People in the list: an installation may have a million. */
+const MOST_ACTORS = 1000;
 const at = (id) => document.querySelector(`#${id}`);
 const form = at("dub");
 const chosen = { film: "", speech: "", consent: null, face: null, filmName: "" };
@@ -286,6 +288,8 @@ form.addEventListener("submit", (event) => {
   });
 });
 
+const actorOption = (actor) => element("option", { value: actor.name }, `${actor.consent?.subject ?? lastPart(actor.name)} (${actor.method})`);
+
 /** Fill the form with the request of an earlier dub. */
 async function startFrom(id) {
   const earlier = dubOf(await api("GET", `/v1/operations/${encodeURIComponent(id)}`))?.request;
@@ -294,6 +298,11 @@ async function startFrom(id) {
     const { options } = at(field);
     if (value !== undefined && (!options || [...options].some((option) => option.value === value))) at(field).value = value;
   };
+  if (earlier.actor && ![...at("actor").options].some((option) => option.value === earlier.actor)) {
+    // Behind the listed people, or erased since.
+    const actor = await api("GET", `/v1/${earlier.actor}`).catch(() => null);
+    if (actor) at("actor").append(actorOption(actor));
+  }
   for (const [field, value] of [
     ["method", earlier.method],
     ["actor", earlier.actor],
@@ -323,8 +332,9 @@ async function startFrom(id) {
 }
 
 try {
-  const actors = await pagesOf("/v1/actors", "actors");
-  at("actor").append(...actors.map((actor) => element("option", { value: actor.name }, `${actor.consent?.subject ?? lastPart(actor.name)} (${actor.method})`)));
+  const { entries, token } = await pageOf("/v1/actors", "actors", { pageSize: MOST_ACTORS });
+  at("actor").append(...entries.map(actorOption));
+  if (token) at("actor").append(element("option", { disabled: true }, `${MOST_ACTORS} people are listed; dub others with the client or the command`));
   const from = new URLSearchParams(location.search).get("from");
   if (from) await startFrom(from);
 } catch (problem) {

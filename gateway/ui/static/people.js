@@ -1,10 +1,13 @@
 // People who are enrolled: consent, expiry, withdrawal, and erasure with its receipt.
-import { api, confirmed, day, during, element, factRows, lastPart, pagesOf, refused, say } from "./page.js";
+import { api, confirmed, day, during, element, factRows, lastPart, pageOf, refused, say } from "./page.js";
 import { newestDubs, shownName } from "./operations.js";
 
 /** Dubs among which those of a person are looked for. */
 const NEWEST = 1000;
+/** People of a page: an installation may have a million. */
+const PAGE = 50;
 const place = document.querySelector("#people");
+let token = "";
 
 const facts = (rows) => element("table", { className: "facts" }, element("tbody", {}, factRows(rows)));
 
@@ -53,7 +56,7 @@ function card(actor, dubs) {
     await during(withdraw, async () => {
       const answer = await api("POST", "/v1/consents:revoke", { actor: actor.name });
       say(`The consent of ${who} is withdrawn since ${day(answer.revokeTime)}.`);
-      await load();
+      section.replaceWith(card(await api("GET", `/v1/${actor.name}`), dubs));
     });
   });
   erase.addEventListener("click", async () => {
@@ -110,18 +113,14 @@ function receipt(who, answer) {
 }
 
 async function load() {
-  try {
-    const [actors, { dubs: newest }] = await Promise.all([pagesOf("/v1/actors", "actors"), newestDubs(NEWEST, "", true)]);
-    const dubs = newest.filter((dub) => dub.result);
-    refused("");
-    place.replaceChildren(
-      ...(actors.length
-        ? actors.map((actor) => card(actor, dubs))
-        : [element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the film, and forgets the person afterwards."))]),
-    );
-  } catch (problem) {
-    refused(problem);
-  }
+  const [page, { dubs: newest }] = await Promise.all([pageOf("/v1/actors", "actors", { pageSize: PAGE, pageToken: token }), newestDubs(NEWEST, "", true)]);
+  const dubs = newest.filter((dub) => dub.result);
+  token = page.token;
+  refused("");
+  place.lastElementChild.remove();
+  place.append(...page.entries.map((actor) => card(actor, dubs)));
+  if (token) place.append(element("p", { className: "row end" }, element("button", { onclick: (event) => during(event.currentTarget, load) }, "Show more people")));
+  if (!place.children.length) place.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the film, and forgets the person afterwards.")));
 }
 
-await load();
+await load().catch(refused);

@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 
 from gateway.batch import index
 from gateway.batch.index import BatchIndex
 from gateway.batch.manifest import consent_at, file_mistakes, manifest_of, manifest_or_mistakes, read_manifest
 from gateway.batch.media import delivered, digest_of, fetched, input_problem
+from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.provenance.binding import sidecar_of
@@ -49,6 +51,26 @@ def store(url: str) -> BatchStore:
 def fail_after(video: Path, content: bytes) -> None:
     video.write_bytes(content)
     raise ZeroDivisionError
+
+
+def test_review_lists_the_decisions_of_its_shot_alone(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket may hold 100,000 decisions. Ids that begin with the id of the shot are other shots."""
+    for shot in ("s1", "s10", "s11", "s1", "s2"):
+        store.decide("night", Decision(id=shot, state=ReviewState.APPROVED, decided_at="2026-11-26T10:00:00.000Z"))
+    assert [one.number for one in store.decisions("night", "s1")] == [1, 2]
+    assert store.decisions("night", "s3") == []
+    listed: list[str] = []
+    plain = S3FileSystem.find
+
+    def noted(files: S3FileSystem, path: str, **more: str) -> list[str]:
+        found: list[str] = plain(files, path, **more)
+        listed.extend(found)
+        return found
+
+    monkeypatch.setattr(S3FileSystem, "find", noted)
+    assert store.decide("night", Decision(id="s1", state=ReviewState.REJECTED, decided_at="2026-11-26T10:00:00.000Z")).number == 3
+    assert [one.rpartition("/")[2].partition("~")[0] for one in listed] == ["s1", "s1"]
+    assert set(store.last_decisions("night")) == {"s1", "s10", "s11", "s2"}
 
 
 def test_bucket_batch_has_an_index(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ async def test_every_row_of_the_person_gets_an_expression(tmp_path: Path, monkey
             found = await fitted_expressions(stages, info, faces, rows, identity, lambda *step: steps.append(step))
             # A call ends at each state, and the next call goes on with the same fits.
             stages.call_deadline_s = 60.0
-            monkeypatch.setattr(calls, "_NEARLY_OVER", 0.0)
+            monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
             monkeypatch.setattr(coefficients, "STATE_EVERY", 1)
             again = await fitted_expressions(stages, info, faces, rows, identity, quiet)
             assert found.shape == (len(rows), 64)

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
-from gateway.actors import erasure
+from gateway.actors import erasure, sweep
 from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
@@ -112,6 +112,30 @@ def test_abandoned_job_counts_nothing(actors: ActorStore, blobs: ArtefactStore, 
     with pytest.raises(WorkCancelledError):
         ledger.hold(tmp_path / "job", late)
     assert not blobs.exists(late)
+
+
+def test_erasure_reads_no_blobs_of_other_people(
+    settings: GatewaySettings, geometry: ActorGeometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blobs of all people have a few sizes. In a store in the data folder, the names of the blobs say what the blobs hold."""
+    read: list[Path] = []
+
+    def noted(file: Path) -> str:
+        read.append(file)
+        return ""
+
+    monkeypatch.setattr(sweep, "digest_of_file", noted)
+    inside = settings.model_copy(update={"artefacts_url": str(settings.data_dir / "artefacts")})
+    with ActorStore(inside) as actors:
+        blobs = ArtefactStore(inside.artefacts_url)
+        for name in ("ann", "bob"):
+            enrolled = learned(blobs, name, geometry)
+            actors.create(name, method="ugc", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
+        copy = settings.data_dir / "forgotten"
+        copy.write_bytes(b"style of ann")
+        actors.erase("ann")
+        assert actors.get("bob").enrolled.num_frames == 100
+    assert read == [copy], "of the files of an erased size, one is no blob"
 
 
 def test_open_erasure_blocks_work(actors: ActorStore, ann: str, tmp_path: Path, blobs: ArtefactStore) -> None:

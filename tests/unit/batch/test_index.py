@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gateway.batch.manifest import manifest_of
 from gateway.batch.records import progress_from, progress_of
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import risk_of
-from gateway.batch.store import BatchStore, Folder
+from gateway.batch.store import BatchStore, Entry, Folder
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError
 
@@ -95,6 +96,44 @@ def test_other_processes_read_the_index(store: BatchStore, read: list[str], monk
     assert [one.partition("~")[0].removesuffix(".json") for one in read] == ["s1", "s2"]
     assert (shots[1].facts.frames, shots[1].review) == (20, ReviewState.UNDECIDED), "the decision was about another video"
     assert (shots[2].review, shots[2].assignee) == (ReviewState.ASSIGNED, "Ada")
+
+
+def test_quiet_folder_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing is written, a look lists nothing. Every kind of change is seen, also in folders that were made meanwhile."""
+    store = BatchStore(str(tmp_path))
+    store.create(manifest_of("night", SHOTS), "gateway")
+    store.put("night", done("s1"))
+    listed: list[str] = []
+    plain = Folder.entries
+
+    def noted(self: Folder, path: str, ending: str = "") -> list[Entry]:
+        listed.append(path)
+        return plain(self, path, ending)
+
+    monkeypatch.setattr(Folder, "entries", noted)
+    watching = BatchIndex(store, "night")
+
+    def look(number: int) -> list[ListedShot]:
+        """Return the list of a folder that was last changed `number` minutes after a time long ago."""
+        for folder in (tmp_path / "night").iterdir():
+            if folder.is_dir():
+                os.utime(folder, (60 * number, 60 * number))
+        return watching.shots()
+
+    first = look(1)
+    listed.clear()
+    assert watching.shots() == first
+    assert listed == []
+    store.put("night", done("s1", 20))
+    assert look(2)[1].facts.frames == 20
+    store.decide("night", decision("s1", ReviewState.APPROVED, 20))
+    assert look(3)[1].review == ReviewState.APPROVED
+    store.cancel("night", ["s5"])
+    assert look(4)[5].facts.state == ShotState.CANCELLED
+    store.put("night", done("s1", 30))
+    assert watching.shots()[1].facts.frames == 30, "folders that were changed just now are listed"
+    store.put("night", done("s1", 40))
+    assert watching.shots()[1].facts.frames == 40
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "0", "records": {}, "decisions": {}}'])

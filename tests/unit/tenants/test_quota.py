@@ -141,6 +141,22 @@ async def test_without_limits_everything_may_begin(world: World) -> None:
             pass
 
 
+async def test_slow_answers_about_storage_serve_for_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that needs long to add up the storage is asked seldom. A tenant at the limit is looked at each time."""
+    monkeypatch.setattr(gate_module, "_STORAGE_QUICK_S", 0.0)
+    monkeypatch.setattr(gate_module, "_STORAGE_SHARE", 1e6)
+    world.limit(storage_bytes=100)
+    world.stored = 50
+    await world.quota.check_storage()
+    world.stored = 100
+    await world.quota.check_storage()
+    world.limit(storage_bytes=50)
+    with pytest.raises(TenantStorageReachedError):
+        await world.quota.check_storage()
+    world.stored = 10
+    await world.quota.check_storage()
+
+
 async def test_limits_name_themselves(world: World) -> None:
     """Each limit names itself and says when to come again."""
     world.limit(concurrent_dubs=2, live_streams=1, frames_per_minute=10, storage_bytes=100)
