@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
 
@@ -61,6 +62,9 @@ from gateway.cli.progress import StepProgress
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
+
+if TYPE_CHECKING:
+    from gateway.batch.kitsu import KitsuTarget
 
 SHOWN_MISTAKES: Final = 50
 """Most mistakes of a manifest that are printed."""
@@ -489,6 +493,54 @@ def deliver_approved(
     for shot_id, why in left.items():
         say(f"{shot_id} is not delivered: {why}")
     say(f"batch {name}: {len(files)} of {len(records)} videos are delivered")
+
+
+def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, target: KitsuTarget) -> None:
+    """Post what is new about a batch to Kitsu, write the entry of the audit log, and print the shots and counts.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        DubstageError: as `post_batch`.
+    """
+    from gateway.batch.kitsu import BatchShot, post_batch
+
+    records = current_records(store, store.facts(name))[0]
+    decided = store.last_decisions(name)
+    shots = [
+        BatchShot(spec, record, store.decisions(name, spec.id) if spec.id in decided else ())
+        for spec, record in zip(store.manifest(name), records, strict=True)
+    ]
+    comments: Counter[str] = Counter()
+    try:
+        left_out = post_batch(target, name, shots, partial(store.thumbnail, name), lambda shot_id: comments.update([shot_id]))
+    finally:
+        if comments:
+            record_change(settings, "posted", name, list(comments))
+    for shot_id, count in comments.items():
+        say_result(f"{shot_id}: {count} comments")
+    for shot_id, why in left_out.items():
+        say(f"{shot_id}: {why}")
+    say(f"batch {name}: {comments.total()} new comments in Kitsu, for {len(comments)} of {len(records)} shots")
+
+
+def statuses_of(texts: Sequence[str]) -> dict[str, str]:
+    """Return the statuses of Kitsu by state: those of STATUSES, changed by texts such as `approved=ok`.
+
+    Raises:
+        InvalidRequestError: a text names no state or no status.
+    """
+    from gateway.batch.kitsu import STATES, STATUSES
+
+    found = dict(STATUSES)
+    for text in texts:
+        state, _, short = text.partition("=")
+        if state not in STATES or not short.strip():
+            raise InvalidRequestError(
+                f"--status {text[:80]!r}: give STATE=SHORT-NAME, such as approved=done; there are the states {', '.join(STATES)}",
+                field="status",
+            )
+        found[state] = short.strip()
+    return found
 
 
 def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool) -> None:
@@ -960,6 +1012,43 @@ def deliver_command(
     """Copy the approved videos of a batch, each with a signed manifest (C2PA) that has the decision."""
     settings = options.gateway_settings()
     deliver_approved(settings, open_batches(settings), name, output, complete=complete, overwrite=overwrite)
+
+
+@commands.command("kitsu")
+def kitsu(
+    name: Name,
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="Address of Kitsu's API, such as https://kitsu.example.com/api.", show_default=False)
+    ],
+    project: Annotated[str, typer.Option(metavar="NAME", help="Project in Kitsu.", show_default=False)],
+    task_type: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Task type in Kitsu; {language} stands for the language of a row. Tasks are made where shots have none.",
+        ),
+    ] = "Dubbing",
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATE=SHORT-NAME",
+            help="Status in Kitsu for a state. May be given several times. Default: done=wfa, undubbed=wfa, approved=done, "
+            "rejected=retake; failed and cancelled shots are not posted.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the access token of Kitsu. Default: the variable DUBSTAGE_KITSU_TOKEN."),
+    ] = None,
+) -> None:
+    """Post statuses, decisions and pictures of a batch to Kitsu. The same command again posts only what has changed."""
+    from gateway.batch.kitsu import KitsuTarget, read_token
+
+    settings = options.gateway_settings()
+    target = KitsuTarget(
+        url=url, token=read_token(token_file), project=project, task_type=task_type, statuses=statuses_of(status or [])
+    )
+    post_to_kitsu(settings, open_batches(settings), name, target)
 
 
 Batch = Annotated[str, typer.Argument(metavar="SHOTS|NAME", help="Manifest of the batch, or name of a batch that was submitted.")]
