@@ -332,8 +332,9 @@ def _client(gazu: Any, target: KitsuTarget) -> Any:
     except ValueError:
         right = False
     if not right:
+        shown = re.sub("//.*@", "//...@", target.url)[:200]
         raise InvalidRequestError(
-            f"--url {re.sub('//.*@', '//...@', target.url)[:200]!r}: give the address of Kitsu's API, such as https://kitsu.example.com/api", field="url"
+            f"--url {shown!r}: give the address of Kitsu's API, such as https://kitsu.example.com/api", field="url"
         )
     client = gazu.client.create_client(target.url, access_token=target.token)
     for scheme in ("http://", "https://"):
