@@ -1067,9 +1067,44 @@ def openjd_command(
     settings = options.gateway_settings()
     store = open_batches(settings)
     name = _batch_of(settings, store, batch)
-    place = local_path(store.url)
-    write_job_bundle(name, store.facts(name).rows, store.url if place is None else os.path.abspath(place), output)
+    write_job_bundle(name, store.facts(name).rows, _place_of(store), output)
     say_result(str(output / "template.json"))
+
+
+@commands.command("opencue")
+def opencue_command(
+    batch: Batch,
+    show: Annotated[str, typer.Option(metavar="NAME", help="Show in OpenCue.", show_default=False)],
+    shot: Annotated[str, typer.Option(metavar="NAME", help="Shot in OpenCue that the job belongs to.")] = "dubs",
+    cores: Annotated[int, typer.Option(min=1, max=1024, metavar="NUMBER", help="Processor cores of a frame.")] = 2,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the job's XML to this file, and submit nothing.", show_default=False)
+    ] = None,
+) -> None:
+    """Submit a batch to OpenCue as a job of one layer, with one frame for each row. CUEBOT_HOSTS names the Cuebot."""
+    from gateway.batch.opencue_job import opencue_job, submit_to_opencue
+
+    settings = options.gateway_settings()
+    store = open_batches(settings)
+    name = _batch_of(settings, store, batch)
+    job = opencue_job(name, store.facts(name).rows, _place_of(store), show=show, shot=shot, cores=cores)
+    if output is None:
+        for one in submit_to_opencue(job):
+            say_result(one)
+        return
+    try:
+        write_whole(output, f"{job}\n".encode())
+    except OSError as problem:
+        raise InvalidRequestError(
+            f"--output {output} cannot be written: {problem.strerror or problem}", field="output"
+        ) from problem
+    say_result(str(output))
+
+
+def _place_of(store: BatchStore) -> str:
+    """Return the store of batches as other machines name the store: an absolute path or a URL."""
+    place = local_path(store.url)
+    return store.url if place is None else os.path.abspath(place)
 
 
 @commands.command("run")
