@@ -510,17 +510,17 @@ def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, targe
         BatchShot(spec, record, store.decisions(name, spec.id) if spec.id in decided else ())
         for spec, record in zip(store.manifest(name), records, strict=True)
     ]
-    comments: Counter[str] = Counter()
+    posted: Counter[str] = Counter()
     try:
-        left_out = post_batch(target, name, shots, partial(store.thumbnail, name), lambda shot_id: comments.update([shot_id]))
+        left_out = post_batch(target, name, shots, partial(store.thumbnail, name), lambda row: posted.update([row]))
     finally:
-        if comments:
-            record_change(settings, "posted", name, list(comments))
-    for shot_id, count in comments.items():
-        say_result(f"{shot_id}: {count} comments")
-    for shot_id, why in left_out.items():
-        say(f"{shot_id}: {why}")
-    say(f"batch {name}: {comments.total()} new comments in Kitsu, for {len(comments)} of {len(records)} shots")
+        if posted:
+            record_change(settings, "posted", name, list(posted))
+    for row, count in posted.items():
+        say_result(f"{row}: {count} comments")
+    for row, why in left_out.items():
+        say(f"{row}: {why}")
+    say(f"batch {name}: {posted.total()} new comments in Kitsu, for {len(posted)} of {len(records)} shots")
 
 
 def statuses_of(texts: Sequence[str]) -> dict[str, str]:
@@ -529,17 +529,17 @@ def statuses_of(texts: Sequence[str]) -> dict[str, str]:
     Raises:
         InvalidRequestError: a text names no state or no status.
     """
-    from gateway.batch.kitsu import STATES, STATUSES
+    from gateway.batch.kitsu import STATUSES
 
     found = dict(STATUSES)
+    states = sorted({*ENDED, *ReviewState} - {ReviewState.UNDECIDED})
     for text in texts:
         state, _, short = text.partition("=")
-        if state not in STATES or not short.strip():
+        if state not in states or not short:
             raise InvalidRequestError(
-                f"--status {text[:80]!r}: give STATE=SHORT-NAME, such as approved=done; there are the states {', '.join(STATES)}",
-                field="status",
+                f"--status {text[:80]!r}: give STATE=SHORT-NAME, with a state of {', '.join(states)}", field="status"
             )
-        found[state] = short.strip()
+        found[state] = short
     return found
 
 
@@ -1017,37 +1017,28 @@ def deliver_command(
 @commands.command("kitsu")
 def kitsu(
     name: Name,
-    url: Annotated[
-        str, typer.Option(metavar="URL", help="Address of Kitsu's API, such as https://kitsu.example.com/api.", show_default=False)
-    ],
-    project: Annotated[str, typer.Option(metavar="NAME", help="Project in Kitsu.", show_default=False)],
+    url: Annotated[str, typer.Option(metavar="URL", help="Address of Kitsu's API, such as https://kitsu.example.com/api.")],
+    project: Annotated[str, typer.Option(metavar="NAME", help="Project in Kitsu.")],
     task_type: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Task type in Kitsu; {language} stands for the language of a row. Tasks are made where shots have none.",
-        ),
+        str, typer.Option(metavar="NAME", help="Task type in Kitsu; {language} stands for the language of a row.")
     ] = "Dubbing",
     status: Annotated[
         list[str] | None,
         typer.Option(
             metavar="STATE=SHORT-NAME",
             help="Status in Kitsu for a state. May be given several times. Default: done=wfa, undubbed=wfa, approved=done, "
-            "rejected=retake; failed and cancelled shots are not posted.",
+            "rejected=retake.",
         ),
     ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with the access token of Kitsu. Default: the variable DUBSTAGE_KITSU_TOKEN."),
-    ] = None,
 ) -> None:
-    """Post statuses, decisions and pictures of a batch to Kitsu. The same command again posts only what has changed."""
-    from gateway.batch.kitsu import KitsuTarget, read_token
+    """Post what is new about a batch to Kitsu: statuses, decisions and pictures. DUBSTAGE_KITSU_TOKEN holds the access token."""
+    from gateway.batch.kitsu import KitsuTarget
 
+    token = os.environ.get("DUBSTAGE_KITSU_TOKEN", "")
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise InvalidRequestError("DUBSTAGE_KITSU_TOKEN must hold an access token of Kitsu", field="DUBSTAGE_KITSU_TOKEN")
     settings = options.gateway_settings()
-    target = KitsuTarget(
-        url=url, token=read_token(token_file), project=project, task_type=task_type, statuses=statuses_of(status or [])
-    )
+    target = KitsuTarget(url=url, token=token, project=project, task_type=task_type, statuses=statuses_of(status or []))
     post_to_kitsu(settings, open_batches(settings), name, target)
 
 
@@ -1074,35 +1065,21 @@ def openjd_command(
 @commands.command("opencue")
 def opencue_command(
     batch: Batch,
-    show: Annotated[str, typer.Option(metavar="NAME", help="Show in OpenCue.", show_default=False)],
+    show: Annotated[str, typer.Option(metavar="NAME", help="Show in OpenCue.")],
     shot: Annotated[str, typer.Option(metavar="NAME", help="Shot in OpenCue that the job belongs to.")] = "dubs",
     cores: Annotated[int, typer.Option(min=1, max=1024, metavar="NUMBER", help="Processor cores of a frame.")] = 2,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the job's XML to this file, and submit nothing.", show_default=False)
-    ] = None,
 ) -> None:
-    """Submit a batch to OpenCue as a job of one layer, with one frame for each row. CUEBOT_HOSTS names the Cuebot."""
-    from gateway.batch.opencue_job import opencue_job, submit_to_opencue
+    """Submit a batch to OpenCue as a job with one frame for each row. CUEBOT_HOSTS names the Cuebot."""
+    from gateway.batch.opencue_job import submit_to_opencue
 
     settings = options.gateway_settings()
     store = open_batches(settings)
     name = _batch_of(settings, store, batch)
-    job = opencue_job(name, store.facts(name).rows, _place_of(store), show=show, shot=shot, cores=cores)
-    if output is None:
-        for one in submit_to_opencue(job):
-            say_result(one)
-        return
-    try:
-        write_whole(output, f"{job}\n".encode())
-    except OSError as problem:
-        raise InvalidRequestError(
-            f"--output {output} cannot be written: {problem.strerror or problem}", field="output"
-        ) from problem
-    say_result(str(output))
+    for job in submit_to_opencue(name, store.facts(name).rows, _place_of(store), show=show, shot=shot, cores=cores):
+        say_result(job)
 
 
 def _place_of(store: BatchStore) -> str:
-    """Return the store of batches as other machines name the store: an absolute path or a URL."""
     place = local_path(store.url)
     return store.url if place is None else os.path.abspath(place)
 

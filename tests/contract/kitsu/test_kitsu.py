@@ -34,15 +34,15 @@ def kitsu() -> Iterator[KitsuServer]:
 @pytest.fixture(scope="module")
 def bot(kitsu: KitsuServer) -> dict[str, Any]:
     """A bot with the role of a manager."""
-    return kitsu.bot("dubstage", "manager")
+    return dict(gazu.person.new_bot("dubstage", "bot@example.com", role="manager", client=kitsu.admin))
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project with the shots SH010 and SH020 of the sequence SC010, and a task type Dubbing."""
+    """A project with the shots SH010 and SH020 of the sequence SC010, and the batch `night`."""
 
     server: KitsuServer
-    name: str
+    data: dict[str, Any]
     shots: dict[str, Any]
     store: BatchStore
 
@@ -57,51 +57,45 @@ class Project:
         return [(one["task_status"]["short_name"], one["text"].splitlines()[0]) for one in self.comments(shot, task_type)]
 
     def status(self, shot: str) -> str:
-        """Return the status of the task Dubbing of a shot."""
+        """Return the status of the only task of a shot."""
         (task,) = gazu.task.all_tasks_for_shot(self.shots[shot], client=self.server.admin)
         return str(gazu.task.get_task(task["id"], client=self.server.admin)["task_status"]["short_name"])
 
     def post(self, *options: str) -> int:
         """Run the command."""
-        return run(["batch", "kitsu", "night", "--url", self.server.url, "--project", self.name, *options])
+        return run(["batch", "kitsu", "night", "--url", self.server.url, "--project", self.data["name"], *options])
+
+    def dubbed(self, shot: str, digest: str, **more: Any) -> None:
+        """Store the record of a dub with a picture."""
+        self.store.put("night", done(0, id=shot, output_sha256=digest * 64, frame_rate="25", **more))
+        file = io.BytesIO()
+        Image.new("RGB", (64, 36), "grey").save(file, "JPEG")
+        self.store.put_thumbnail("night", shot, file.getvalue())
 
 
 @pytest.fixture
 def project(
     kitsu: KitsuServer, bot: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Project:
-    """The project of a test, and a batch `night` whose rows are two shots of the project and one other."""
+    """The project of a test, and a batch whose rows are two shots of the project and one other."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
     monkeypatch.setenv("DUBSTAGE_KITSU_TOKEN", bot["access_token"])
-    admin, name = kitsu.admin, request.node.name
-    made = gazu.project.new_project(name, client=admin)
-    for language in ("", " de", " fr"):
-        kind = gazu.task.get_task_type_by_name(f"Dubbing{language}", client=admin)
-        kind = kind or gazu.task.new_task_type(f"Dubbing{language}", for_entity="Shot", client=admin)
-        gazu.project.add_task_type(made, kind, 1, client=admin)
+    admin = kitsu.admin
+    made = gazu.project.new_project(request.node.name, client=admin)
+    for name in ("Dubbing", "Dubbing de"):
+        found = gazu.task.get_task_type_by_name(name, client=admin)
+        found = found or gazu.task.new_task_type(name, for_entity="Shot", client=admin)
+        gazu.project.add_task_type(made, found, 1, client=admin)
     gazu.project.add_person_to_team(made, bot, client=admin)
     sequence = gazu.shot.new_sequence(made, "SC010", client=admin)
     shots = {one: gazu.shot.new_shot(made, sequence, one, client=admin) for one in ("SH010", "SH020")}
     (tmp_path / "plate.mp4").write_bytes(b"no film")
-    rows = [
-        {"id": "sc010_sh010", "footage": "plate.mp4", "output": "out/1.mp4"},
-        {"id": "0002_SC010-SH020_de", "footage": "plate.mp4", "output": "out/2.mp4", "language": "de"},
-        {"id": "sc099_sh010", "footage": "plate.mp4", "output": "out/3.mp4"},
-    ]
-    manifest = tmp_path / "night.jsonl"
-    manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert run(["batch", "submit", str(manifest), "--engine", "farm"]) == 0
-    return Project(kitsu, name, shots, BatchStore(str(tmp_path / "data" / "batches")))
-
-
-def dubbed(project: Project, shot: str, digest: str, *, picture: bool = True, **more: Any) -> None:
-    record = done(0, id=shot, output_sha256=digest * 64, frame_rate="25", has_thumbnail=picture, **more)
-    project.store.put("night", record)
-    if picture:
-        file = io.BytesIO()
-        Image.new("RGB", (64, 36), "grey").save(file, "JPEG")
-        project.store.put_thumbnail("night", shot, file.getvalue())
+    ids = ("sc010_sh010", "0002_SC010-SH020_de", "sc099_sh010")
+    rows = [{"id": one, "footage": "plate.mp4", "output": f"{one}.mp4", "language": "de"} for one in ids]
+    (tmp_path / "night.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert run(["batch", "submit", str(tmp_path / "night.jsonl"), "--engine", "farm"]) == 0
+    return Project(kitsu, made, shots, BatchStore(str(tmp_path / "data" / "batches")))
 
 
 def review(*options: str) -> None:
@@ -110,13 +104,13 @@ def review(*options: str) -> None:
 
 def test_states_and_notes_are_posted_once(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """A second run posts nothing, and later runs post what is new. The picture is a preview of the first comment."""
-    dubbed(project, "sc010_sh010", "a", look=("the mouth is late",))
-    dubbed(project, "0002_SC010-SH020_de", "b", picture=False)
-    dubbed(project, "sc099_sh010", "c")
+    project.dubbed("sc010_sh010", "a", look=("the mouth is late",))
+    project.dubbed("0002_SC010-SH020_de", "b")
+    project.dubbed("sc099_sh010", "c")
     assert project.post() == 0
-    shown = capsys.readouterr()
-    assert "sc099_sh010: Kitsu has no shot of this name" in shown.err
-    assert "batch night: 2 new comments in Kitsu, for 2 of 3 shots" in shown.err
+    shown = capsys.readouterr().err
+    assert "sc099_sh010: Kitsu has no shot of this name" in shown
+    assert "batch night: 2 new comments in Kitsu, for 2 of 3 shots" in shown
     assert project.said("SH010") == project.said("SH020") == [("wfa", "90 of 100 frames dubbed")]
     (comment,) = project.comments("SH010")
     assert comment["text"].splitlines()[1] == "look: the mouth is late"
@@ -130,30 +124,24 @@ def test_states_and_notes_are_posted_once(project: Project, capsys: pytest.Captu
     assert project.said("SH020")[1:] == [("wfa", "assigned to Bob")]
     assert (project.status("SH010"), project.status("SH020")) == ("retake", "wfa")
 
-    dubbed(project, "sc010_sh010", "d")
+    project.dubbed("sc010_sh010", "d")
     review("sc010_sh010", "--approve")
     assert project.post() == 0
     assert project.said("SH010")[2:] == [("wfa", "90 of 100 frames dubbed"), ("done", "approved")]
-    assert project.status("SH010") == "done"
+    assert [len(one["previews"]) for one in project.comments("SH010")] == [1, 0, 1, 0]
     with ActorStore(load_settings(GatewaySettings)) as actors:
-        posted = [entry for entry in actors.audit.newest(20) if entry["event"] == "batch.posted"]
-    assert [entry["details"]["shots"] for entry in posted] == [2, 2, 1]
+        posted = [entry["details"]["shots"] for entry in actors.audit.newest(20) if entry["event"] == "batch.posted"]
+    assert posted == [2, 2, 1]
 
-
-def test_status_of_people_stays(project: Project) -> None:
-    """A status that was set in Kitsu stays until the batch has news."""
-    dubbed(project, "sc010_sh010", "a")
-    assert project.post() == 0
-    (task,) = gazu.task.all_tasks_for_shot(project.shots["SH010"], client=project.server.admin)
     wip = gazu.task.get_task_status_by_short_name("wip", client=project.server.admin)
-    gazu.task.add_comment(task, wip, "I look at this", client=project.server.admin)
+    gazu.task.add_comment(project.comments("SH010")[0]["object_id"], wip, "I look at this", client=project.server.admin)
     assert project.post() == 0
-    assert project.status("SH010") == "wip"
+    assert project.status("SH010") == "wip", "the status that a person set stays"
 
 
 def test_other_statuses_and_task_types(project: Project) -> None:
     """Statuses and task types are those that the options name. Failed shots are posted only then."""
-    dubbed(project, "0002_SC010-SH020_de", "b")
+    project.dubbed("0002_SC010-SH020_de", "b")
     project.store.put("night", failed(0).model_copy(update={"id": "sc010_sh010", "error": "no face"}))
     review("0002_SC010-SH020_de", "--approve")
     assert project.post("--task-type", "dubbing {language}", "--status", "approved=Approved") == 0
@@ -165,56 +153,29 @@ def test_other_statuses_and_task_types(project: Project) -> None:
 
 def test_refused_shot_holds_back_none(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """A project may limit the retakes. Kitsu's refusal names the shot, and other shots are posted."""
-    made = gazu.project.get_project_by_name(project.name, client=project.server.admin)
-    gazu.project.update_project({"id": made["id"], "max_retakes": 1}, client=project.server.admin)
+    gazu.project.update_project({"id": project.data["id"], "max_retakes": 1}, client=project.server.admin)
     for digest in "ab":
-        dubbed(project, "sc010_sh010", digest)
+        project.dubbed("sc010_sh010", digest)
         review("sc010_sh010", "--reject")
-    dubbed(project, "0002_SC010-SH020_de", "c")
+    project.dubbed("0002_SC010-SH020_de", "c")
     assert project.post() == 0
     assert "sc010_sh010: Kitsu refuses: No more retakes allowed on this task" in capsys.readouterr().err
-    assert [status for status, _ in project.said("SH010")] == ["retake", "wfa"]
     assert [status for status, _ in project.said("SH020")] == ["wfa"]
 
 
-def test_interrupted_run_adds_picture(project: Project) -> None:
-    """A comment whose picture is missing gets the picture from the next run."""
-    dubbed(project, "sc010_sh010", "a")
-    assert project.post() == 0
-    (comment,) = project.comments("SH010")
-    (task,) = gazu.task.all_tasks_for_shot(project.shots["SH010"], client=project.server.admin)
-    gazu.task.remove_preview_from_comment(task, comment, comment["previews"][0], client=project.server.admin)
-    assert project.comments("SH010")[0]["previews"] == []
-    assert project.post() == 0
-    (comment,) = project.comments("SH010")
-    assert len(comment["previews"]) == 1
-
-
-def test_mistakes_are_named(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_mistakes_are_named(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each mistake is one sentence, and nothing is posted."""
-    dubbed(project, "sc010_sh010", "a")
-    url, name = project.server.url, project.name
-
-    def refused(*options: str) -> str:
-        capsys.readouterr()
-        assert run(["batch", "kitsu", "night", *options]) == 10, options
-        shown = capsys.readouterr().err
-        assert shown.count("\n") == 1
-        return shown
-
-    assert "--project: Kitsu has no open project 'Day'; there are: " in refused("--url", url, "--project", "Day")
-    assert "Kitsu has no task type of shots 'Paint'; there are: Dubbing, Dubbing de" in refused(
-        "--url", url, "--project", name, "--task-type", "Paint"
-    )
-    assert "Kitsu has no status 'ok'; there are: approved, done" in refused(
-        "--url", url, "--project", name, "--status", "approved=ok"
-    )
-    assert "does not answer as Kitsu's API" in refused("--url", f"{url}/api", "--project", name)
-    file = tmp_path / "token"
-    file.write_text("wrong\n")
-    assert "does not accept the token" in refused("--url", url, "--project", name, "--token-file", str(file))
-    file.write_text(f"{project.server.bot('artist', 'user')['access_token']}\n")
-    assert "Kitsu has no open project" in refused("--url", url, "--project", name, "--token-file", str(file))
+    project.dubbed("sc010_sh010", "a")
+    options = {
+        ("--project", "Day"): "--project: Kitsu has no open project 'Day'; there are: ",
+        ("--task-type", "Paint"): "Kitsu has no task type of shots 'Paint'; there are: Dubbing, Dubbing de",
+        ("--status", "approved=ok"): "Kitsu has no status 'ok'; there are: approved, done",
+        ("--url", f"{project.server.url}/api"): "does not answer as Kitsu's API",
+    }
+    for given, message in options.items():
+        assert project.post(*given) == 10
+        assert message in capsys.readouterr().err
+    monkeypatch.setenv("DUBSTAGE_KITSU_TOKEN", "wrong")
+    assert project.post() == 10
+    assert "does not accept the token" in capsys.readouterr().err
     assert project.said("SH010") == []
