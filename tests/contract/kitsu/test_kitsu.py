@@ -47,7 +47,6 @@ class Project:
     store: BatchStore
 
     def comments(self, shot: str, task_type: str = "Dubbing") -> list[dict[str, Any]]:
-        """Return the comments of a shot, the first one first."""
         tasks = gazu.task.all_tasks_for_shot(self.shots[shot], client=self.server.admin)
         of_type = [task for task in tasks if task["task_type_name"] == task_type]
         return [one for task in of_type for one in reversed(gazu.task.all_comments_for_task(task, client=self.server.admin))]
@@ -57,16 +56,13 @@ class Project:
         return [(one["task_status"]["short_name"], one["text"].splitlines()[0]) for one in self.comments(shot, task_type)]
 
     def status(self, shot: str) -> str:
-        """Return the status of the only task of a shot."""
         (task,) = gazu.task.all_tasks_for_shot(self.shots[shot], client=self.server.admin)
         return str(gazu.task.get_task(task["id"], client=self.server.admin)["task_status"]["short_name"])
 
     def post(self, *options: str) -> int:
-        """Run the command."""
         return run(["batch", "kitsu", "night", "--url", self.server.url, "--project", self.data["name"], *options])
 
     def dubbed(self, shot: str, digest: str, **more: Any) -> None:
-        """Store the record of a dub with a picture."""
         self.store.put("night", done(0, id=shot, output_sha256=digest * 64, frame_rate="25", **more))
         file = io.BytesIO()
         Image.new("RGB", (64, 36), "grey").save(file, "JPEG")

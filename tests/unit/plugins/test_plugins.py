@@ -93,7 +93,7 @@ def test_resolve_names_mistakes(tmp_path: Path, command: Path) -> None:
 
 
 class Node(dict[str, MagicMock]):
-    """Node of Nuke with knobs by name."""
+    """Node with knobs by name."""
 
     def __init__(self, kind: str, source: Node | None = None, **knobs: object) -> None:
         super().__init__({name: MagicMock(**{"value.return_value": value}) for name, value in knobs.items()})
