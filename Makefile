@@ -55,6 +55,12 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	.checkov/bin/pip install --quiet --disable-pip-version-check --requirement tests/charts/scanner.txt
 	touch $@
 
+# Kitsu's API server, for tests/contract/kitsu: 600 MB, in an environment of its own.
+.kitsu/.ready: tests/contract/kitsu/server.txt
+	test -x .kitsu/bin/python || $(PYTHON) -m venv .kitsu || python3 -m venv .kitsu
+	.kitsu/bin/pip install --quiet --disable-pip-version-check --requirement tests/contract/kitsu/server.txt
+	touch $@
+
 # `dubstage` for this user, without .venv/bin in the PATH: a link. make install PREFIX=/usr/local installs for all users.
 install: setup
 	@mkdir -p "$(PREFIX)/bin"
@@ -136,4 +142,4 @@ load: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.load $(LOAD_ARGUMENTS)
 
 clean:
-	rm -rf $(VENV) .triton .checkov out build protos/gen .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .triton .checkov .kitsu out build protos/gen .mypy_cache .ruff_cache .pytest_cache

@@ -45,6 +45,7 @@ class EventKind(StrEnum):
     BATCH_RETRIED = "batch.retried"
     BATCH_REMOVED = "batch.removed"
     BATCH_DELIVERED = "batch.delivered"
+    BATCH_POSTED = "batch.posted"
     SHOT_REVIEWED = "shot.reviewed"
     WEBHOOK_CREATED = "webhook.created"
     WEBHOOK_REMOVED = "webhook.removed"

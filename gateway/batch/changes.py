@@ -63,7 +63,7 @@ def batch_event(
 
 def record_change(
     settings: GatewaySettings,
-    change: Literal["cancelled", "retried", "removed", "delivered"],
+    change: Literal["cancelled", "retried", "removed", "delivered", "posted"],
     name: str,
     ids: Sequence[str] = (),
     options: Mapping[str, Any] = MappingProxyType({}),

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
 
@@ -61,6 +62,9 @@ from gateway.cli.progress import StepProgress
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
+
+if TYPE_CHECKING:
+    from gateway.batch.kitsu import KitsuTarget
 
 SHOWN_MISTAKES: Final = 50
 """Most mistakes of a manifest that are printed."""
@@ -489,6 +493,54 @@ def deliver_approved(
     for shot_id, why in left.items():
         say(f"{shot_id} is not delivered: {why}")
     say(f"batch {name}: {len(files)} of {len(records)} videos are delivered")
+
+
+def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, target: KitsuTarget) -> None:
+    """Post what is new about a batch to Kitsu, write the entry of the audit log, and print the shots and counts.
+
+    Raises:
+        BatchNotFoundError: there is no such batch.
+        DubstageError: as `post_batch`.
+    """
+    from gateway.batch.kitsu import BatchShot, post_batch
+
+    records = current_records(store, store.facts(name))[0]
+    decided = store.last_decisions(name)
+    shots = [
+        BatchShot(spec, record, store.decisions(name, spec.id) if spec.id in decided else ())
+        for spec, record in zip(store.manifest(name), records, strict=True)
+    ]
+    posted: Counter[str] = Counter()
+    try:
+        left_out = post_batch(target, name, shots, partial(store.thumbnail, name), lambda row: posted.update([row]))
+    finally:
+        if posted:
+            record_change(settings, "posted", name, list(posted))
+    for row, count in posted.items():
+        say_result(f"{row}: {count} comments")
+    for row, why in left_out.items():
+        say(f"{row}: {why}")
+    say(f"batch {name}: {posted.total()} new comments in Kitsu, for {len(posted)} of {len(records)} shots")
+
+
+def statuses_of(texts: Sequence[str]) -> dict[str, str]:
+    """Return the statuses of Kitsu by state: those of STATUSES, changed by texts such as `approved=ok`.
+
+    Raises:
+        InvalidRequestError: a text names no state or no status.
+    """
+    from gateway.batch.kitsu import STATUSES
+
+    found = dict(STATUSES)
+    states = sorted({*ENDED, *ReviewState} - {ReviewState.UNDECIDED})
+    for text in texts:
+        state, _, short = text.partition("=")
+        if state not in states or not short:
+            raise InvalidRequestError(
+                f"--status {text[:80]!r}: give STATE=SHORT-NAME, with a state of {', '.join(states)}", field="status"
+            )
+        found[state] = short
+    return found
 
 
 def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool) -> None:
@@ -962,6 +1014,34 @@ def deliver_command(
     deliver_approved(settings, open_batches(settings), name, output, complete=complete, overwrite=overwrite)
 
 
+@commands.command("kitsu")
+def kitsu(
+    name: Name,
+    url: Annotated[str, typer.Option(metavar="URL", help="Address of Kitsu's API, such as https://kitsu.example.com/api.")],
+    project: Annotated[str, typer.Option(metavar="NAME", help="Project in Kitsu.")],
+    task_type: Annotated[
+        str, typer.Option(metavar="NAME", help="Task type in Kitsu; {language} stands for the language of a row.")
+    ] = "Dubbing",
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATE=SHORT-NAME",
+            help="Status in Kitsu for a state. May be given several times. Default: done=wfa, undubbed=wfa, approved=done, "
+            "rejected=retake.",
+        ),
+    ] = None,
+) -> None:
+    """Post what is new about a batch to Kitsu: statuses, decisions and pictures. DUBSTAGE_KITSU_TOKEN holds the access token."""
+    from gateway.batch.kitsu import KitsuTarget
+
+    token = os.environ.get("DUBSTAGE_KITSU_TOKEN", "")
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise InvalidRequestError("DUBSTAGE_KITSU_TOKEN must hold an access token of Kitsu", field="DUBSTAGE_KITSU_TOKEN")
+    settings = options.gateway_settings()
+    target = KitsuTarget(url=url, token=token, project=project, task_type=task_type, statuses=statuses_of(status or []))
+    post_to_kitsu(settings, open_batches(settings), name, target)
+
+
 Batch = Annotated[str, typer.Argument(metavar="SHOTS|NAME", help="Manifest of the batch, or name of a batch that was submitted.")]
 
 
@@ -978,9 +1058,30 @@ def openjd_command(
     settings = options.gateway_settings()
     store = open_batches(settings)
     name = _batch_of(settings, store, batch)
-    place = local_path(store.url)
-    write_job_bundle(name, store.facts(name).rows, store.url if place is None else os.path.abspath(place), output)
+    write_job_bundle(name, store.facts(name).rows, _place_of(store), output)
     say_result(str(output / "template.json"))
+
+
+@commands.command("opencue")
+def opencue_command(
+    batch: Batch,
+    show: Annotated[str, typer.Option(metavar="NAME", help="Show in OpenCue.")],
+    shot: Annotated[str, typer.Option(metavar="NAME", help="Shot in OpenCue that the job belongs to.")] = "dubs",
+    cores: Annotated[int, typer.Option(min=1, max=1024, metavar="NUMBER", help="Processor cores of a frame.")] = 2,
+) -> None:
+    """Submit a batch to OpenCue as a job with one frame for each row. CUEBOT_HOSTS names the Cuebot."""
+    from gateway.batch.opencue_job import submit_to_opencue
+
+    settings = options.gateway_settings()
+    store = open_batches(settings)
+    name = _batch_of(settings, store, batch)
+    for job in submit_to_opencue(name, store.facts(name).rows, _place_of(store), show=show, shot=shot, cores=cores):
+        say_result(job)
+
+
+def _place_of(store: BatchStore) -> str:
+    place = local_path(store.url)
+    return store.url if place is None else os.path.abspath(place)
 
 
 @commands.command("run")

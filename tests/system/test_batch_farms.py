@@ -1,6 +1,6 @@
 """The commands of docs/batch.md for farm managers, run as they stand there: an index goes in, an exit code comes out.
 
-`openjd run` is the real one. The other farm managers are not needed: small programs of this test take their places.
+`openjd run` and OpenCue's client are the real ones. Small programs of this test take the places of Cuebot and of the others.
 They do what the manuals say: they start the command once for each index, with the index where the farm manager puts it.
 """
 
@@ -14,12 +14,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import pytest
 
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord
+from tests.contract.cuebot import running_cuebot
 from tests.system.dubbing import ROOT, cut, sha256, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
@@ -57,26 +59,6 @@ given = options.parse_args()
 for index in farm.numbers(given.frames):
     farm.run(index, [given.executable, *shlex.split(given.arguments.replace("<STARTFRAME>", str(index)))])
 """
-_OUTLINE = """
-class Outline:
-    def __init__(self, name, *, show, shot):
-        self.layers = []
-    def add_layer(self, layer):
-        self.layers.append(layer)
-"""
-_SHELL = """
-class Shell:
-    def __init__(self, name, *, command, range, threads):
-        self.command, self.range = command, range
-"""
-_CUERUN = """
-import farm
-def launch(outline, *, use_pycuerun):
-    for layer in outline.layers:
-        for index in farm.numbers(layer.range):  # Cuebot replaces the token in the joined command, which a shell runs
-            command = " ".join(layer.command).replace("#IFRAME#", str(index))
-            farm.run(index, ["sh", "-c", command], CUE_IFRAME=str(index))
-"""
 _RAY = """
 import farm
 class _Task:
@@ -95,10 +77,6 @@ def get(codes):
 MODULES = {
     "farm.py": _TOLD,
     "ray.py": _RAY,
-    "outline/__init__.py": _OUTLINE,
-    "outline/cuerun.py": _CUERUN,
-    "outline/modules/__init__.py": "",
-    "outline/modules/shell.py": _SHELL,
 }
 """Python modules of farm managers, and `farm`, which the stand-ins share."""
 
@@ -158,6 +136,18 @@ class Farm:
         assert self.log.exists(), done.stderr
         return done, [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    def run_layer(self, job: ElementTree.Element) -> str:
+        """Run the frames of a job of OpenCue: Cuebot replaces the token in the command, which a shell runs."""
+        (layer,) = job.iter("layer")
+        values = {str(one.get("name")): one.text or "" for one in layer.iter("key")}
+        first, last = (layer.findtext("range") or "").split("-")
+        with self.log.open("a") as log:
+            for index in range(int(first), int(last) + 1):
+                command = (layer.findtext("cmd") or "").replace("#IFRAME#", str(index))
+                done = subprocess.run(["sh", "-c", command], env={**self.environment, **values}, timeout=600, check=False)
+                log.write(f"{json.dumps([index, done.returncode])}\n")
+        return "myshow-dubs-root_night"
+
     def call(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, timeout=600, env=self.environment, check=False)
 
@@ -216,7 +206,7 @@ def test_open_job_description(farm: Farm) -> None:
 
 
 @pytest.mark.long
-def test_farm_managers_get_exit_codes(farm: Farm) -> None:
+def test_farm_managers_get_exit_codes(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each documented farm manager gets the exit code of each index and each shot is done once."""
     done, codes = farm.run("slurm", in_bash)
     assert codes == [[0, 0], [1, 10]], done.stderr
@@ -226,8 +216,10 @@ def test_farm_managers_get_exit_codes(farm: Farm) -> None:
     assert [(record.state, record.attempts, record.exit_code) for record in first] == [("done", 1, 0), ("failed", 1, 10)]
     assert first[0].output_sha256 == video
 
-    for name, shell in (("opencue", in_python), ("deadline", in_bash), ("ray", in_python)):
-        done, codes = farm.run(name, shell)
+    for name, shell in (("opencue", in_bash), ("deadline", in_bash), ("ray", in_python)):
+        with running_cuebot(farm.run_layer) as address:
+            monkeypatch.setenv("CUEBOT_HOSTS", address)
+            done, codes = farm.run(name, shell)
         assert codes == [[0, 0], [1, 10]], (name, done.stderr)
         assert done.returncode == (10 if name == "ray" else 0), (name, done.stderr)
         assert farm.records() == first, f"{name}: nothing was done again"

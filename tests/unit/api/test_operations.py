@@ -89,7 +89,13 @@ LEAVES = {
     "Operations.DeleteOperation": {EventKind.OPERATION_REMOVED},
 }
 """`tests/integration/test_audit.py` calls each of these RPCs, and looks for the first entry that each leaves."""
-OF_COMMANDS = {EventKind.BATCH_DELIVERED, EventKind.BACKUP_WRITTEN, EventKind.BACKUP_RESTORED, EventKind.SETTINGS}
+OF_COMMANDS = {
+    EventKind.BATCH_DELIVERED,
+    EventKind.BATCH_POSTED,
+    EventKind.BACKUP_WRITTEN,
+    EventKind.BACKUP_RESTORED,
+    EventKind.SETTINGS,
+}
 
 
 def test_every_rpc_of_the_contracts_is_classified() -> None:
