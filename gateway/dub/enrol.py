@@ -30,10 +30,10 @@ from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
 from gateway.dub.messages import OnProgress, geometry_from_proto
 from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag, moved_later
-from gateway.dub.native_boxes import native_boxes, record_pictures, scale_of
+from gateway.dub.native_boxes import native_boxes, record_frames, scale_of
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import AlignedSpeech, feature_block
-from gateway.media.reader import VideoReader
+from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
@@ -115,10 +115,10 @@ async def fit_identity(
     async def requests() -> AsyncIterator[face_pb2.FitIdentityRequest]:
         yield face_client.fit_identity.requests(morphable_model=stages.face_model, three_stage=three_stage).config
         with VideoReader(info) as reader:
-            pictures = record_pictures(reader, faces, chosen)
+            frames = record_frames(reader, faces, chosen)
             for _ in range(count):
-                record, picture = await in_thread(next, pictures)
-                yield _message(picture, record)
+                record, frame = await in_thread(next, frames)
+                yield _message(await in_thread(to_rgb, frame), record)
 
     # Frames are sent in a moment; the fit takes the time.
     on_step("identity", 0, 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,19 +22,19 @@ from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
 from gateway.dub.shot_looks import MEASURED, ShotLooks, explains
 from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
-from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame
+from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, corners_of_box, invert
 from services.common.face.hands import MAX_HANDS, NUM_HAND_LANDMARKS
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
 from services.common.wire.messages import from_tensor
 
 
-def face_records(frame: face_pb2.FrameFaces, rgb: UInt8, scale: float) -> npt.NDArray[np.void]:
+def face_records(frame: face_pb2.FrameFaces, cut: Callable[[HeadPose], UInt8], scale: float) -> npt.NDArray[np.void]:
     """Return the FACE_RECORDs of a frame.
 
     Args:
         frame: answer of the tracker.
-        rgb: the frame, uint8 [H, W, 3].
+        cut: returns the render box of a face in the frame, as `cut_box`.
         scale: pixels of the frame per pixel of the picture that the tracker saw.
     """
     rows = np.zeros(len(frame.faces), dtype=FACE_RECORD)
@@ -55,7 +55,7 @@ def face_records(frame: face_pb2.FrameFaces, rgb: UInt8, scale: float) -> npt.ND
         if face.HasField("hands"):
             hands = from_tensor(face.hands, "hands", dtype=np.float32, shape=(None, NUM_HAND_LANDMARKS, 2))[:MAX_HANDS]
             row["hands"][: len(hands)] = apply_affine(box_from_frame(pose_of(row)), hands * scale + offset)
-        row["pixels"] = cut_box(rgb, pose_of(row))
+        row["pixels"] = cut(pose_of(row))
     return rows
 
 
@@ -66,6 +66,16 @@ def cut_box(rgb: UInt8, pose: HeadPose) -> UInt8:
     first, against aliasing.
     """
     return sample_patch(rgb, box_from_frame(pose), (BOX_SIZE, BOX_SIZE))
+
+
+def region_of_box(pose: HeadPose) -> tuple[int, int, int, int]:
+    """Return the left, top, right and bottom edge of the pixels that `cut_box` reads; the edges may lie outside of the frame."""
+    corners = corners_of_box(invert(box_from_frame(pose))).astype(np.float64)
+    # The low-pass filter of a face that is larger than in the box reads further pixels.
+    margin = 8.0 * max(1.0, pose.scale) + 8.0
+    left, top = np.floor(corners.min(axis=0) - margin).astype(int).tolist()
+    right, bottom = np.ceil(corners.max(axis=0) + margin).astype(int).tolist()
+    return left, top, right, bottom
 
 
 _COMES_AND_GOES: Final = 12

@@ -16,16 +16,17 @@ from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
-from gateway.dub.face_records import face_records
+from gateway.dub.face_records import cut_box, face_records, region_of_box
 from gateway.dub.messages import timeline_of
 from gateway.dub.records import RecordFile
 from gateway.dub.tracking_point import TrackingCheckpoint, TrackingPoint
-from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.reader import VideoReader, to_reduced_rgb, to_rgb, to_rgb_within
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.stages.calls import CallTime, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.errors import BackendUnavailableError, InvalidRequestError
+from services.common.face.crops import HeadPose
 
 MAX_TRACKED_SIDE: Final = 1280
 """Longest side of a frame that is sent to the tracker, pixels.
@@ -45,14 +46,24 @@ class TrackedFrame:
     Attributes:
         index: number of the frame.
         faces: answer of the tracker.
-        rgb: the frame, uint8 [H, W, 3].
+        picture: the frame, uint8 RGB [H, W, 3]; a large frame as it was decoded, because only the faces are converted to RGB.
         scale: pixels of the frame per pixel of the picture that the tracker saw.
     """
 
     index: int
     faces: face_pb2.FrameFaces
-    rgb: UInt8
+    picture: UInt8 | DecodedFrame
     scale: float
+
+    @property
+    def rgb(self) -> UInt8:
+        """The frame, uint8 RGB [H, W, 3]."""
+        return to_rgb(self.picture) if isinstance(self.picture, DecodedFrame) else self.picture
+
+    def cut_box(self, pose: HeadPose) -> UInt8:
+        """Return the render box of a face, uint8 [160, 160, 3]."""
+        picture = self.picture
+        return cut_box(to_rgb_within(picture, region_of_box(pose)) if isinstance(picture, DecodedFrame) else picture, pose)
 
 
 async def analyse_footage(
@@ -93,7 +104,7 @@ async def analyse_footage(
         for face in frame.faces.faces:
             on_face(face)
         if frame.faces.faces:
-            faces.append(await asyncio.to_thread(face_records, frame.faces, frame.rgb, frame.scale))
+            faces.append(await asyncio.to_thread(face_records, frame.faces, frame.cut_box, frame.scale))
         if frame.faces.shot_cut:
             shot_cuts.append(frame.index)
         on_progress(frame.index + 1)
@@ -170,7 +181,7 @@ async def tracked_frames(
         DubstageError: from the face stage.
     """
     point = point or TrackingPoint.begin(first)
-    waiting: deque[tuple[int, UInt8, float]] = deque()
+    waiting: deque[tuple[int, UInt8 | DecodedFrame, float]] = deque()
 
     def requests(begin: TrackingPoint) -> AsyncIterator[face_pb2.TrackRequest]:
         waiting.clear()
@@ -178,14 +189,14 @@ async def tracked_frames(
 
     async with aclosing(tracked_answers(stages, requests, point)) as answers:
         async for frame in answers:
-            index, rgb, scale = waiting.popleft()
+            index, picture, scale = waiting.popleft()
             if any(face.face_id not in point.known and not face.HasField("embedding") for face in frame.faces) and embed_every:
                 raise BackendUnavailableError(
                     "the face stage measures no faces, which consent records need: run the face stage and the gateway from the "
                     "same version of dubstage"
                 )
             point.known.update(face.face_id for face in frame.faces)
-            yield TrackedFrame(index, frame, rgb, scale)
+            yield TrackedFrame(index, frame, picture, scale)
 
 
 async def track_all(
@@ -224,7 +235,7 @@ async def track_all(
 
 
 async def _frame_messages(
-    info: MediaInfo, threads: int, waiting: deque[tuple[int, UInt8, float]], point: TrackingPoint, embed_every: int
+    info: MediaInfo, threads: int, waiting: deque[tuple[int, UInt8 | DecodedFrame, float]], point: TrackingPoint, embed_every: int
 ) -> AsyncGenerator[face_pb2.TrackRequest, None]:
     """Yield the footage from a point on as requests to the tracker, and append each sent frame to `waiting`."""
     requests = face_client.track.requests(
@@ -238,26 +249,32 @@ async def _frame_messages(
     with VideoReader(info, threads=threads) as reader:
         frames = reader.frames_from(point.next_frame, info.video.num_frames)
         while (decoded := await in_thread(_next_rgb, frames)) is not None:
-            index, rgb, small, scale = decoded
-            waiting.append((index, rgb, scale))
+            index, picture, small, scale = decoded
+            waiting.append((index, picture, scale))
             yield requests.item(small)
 
 
-def _next_rgb(frames: Iterator[DecodedFrame]) -> tuple[int, UInt8, UInt8, float] | None:
+def _next_rgb(frames: Iterator[DecodedFrame]) -> tuple[int, UInt8 | DecodedFrame, UInt8, float] | None:
     frame = next(frames, None)
     if frame is None:
         return None
     return frame.index, *picture_for_tracker(frame)
 
 
-def picture_for_tracker(frame: DecodedFrame) -> tuple[UInt8, UInt8, float]:
-    """Return a frame, uint8 RGB [H, W, 3], the picture that the tracker gets, and pixels of the frame per pixel of that picture."""
-    rgb = to_rgb(frame)
+_CONVERTED_WHOLE: Final = 2
+"""Largest factor of reduction for which a whole frame is converted to RGB, and then reduced."""
+
+
+def picture_for_tracker(frame: DecodedFrame) -> tuple[UInt8 | DecodedFrame, UInt8, float]:
+    """Return a frame as `TrackedFrame.picture`, uint8 RGB for the tracker, and pixels of the frame per pixel of the tracker."""
+    width, height = frame.video.orientation.upright_size
     factor = 1
-    while max(rgb.shape[:2]) > MAX_TRACKED_SIDE * factor:
+    while max(width, height) > MAX_TRACKED_SIDE * factor:
         factor *= 2
+    if factor > _CONVERTED_WHOLE:
+        return frame, to_reduced_rgb(frame, factor), width / (width // factor)
+    rgb = to_rgb(frame)
     if factor == 1:
         return rgb, rgb, 1.0
-    size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    return rgb, np.asarray(small, np.uint8), rgb.shape[1] / size[0]
+    small = cv2.resize(rgb, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    return rgb, np.asarray(small, np.uint8), width / (width // factor)

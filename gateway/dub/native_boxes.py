@@ -13,7 +13,8 @@ import numpy as np
 
 from gateway.dub.records import RecordFile, pose_of
 from gateway.media.pixels import deinterlaced_luma
-from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.reader import VideoReader, to_rgb_within
+from gateway.media.types import DecodedFrame
 from services.common.array_types import Int64, UInt8
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert
 from services.common.face.mouth_detail import grey
@@ -21,8 +22,8 @@ from services.common.face.native_pictures import native_affine, native_scale
 from services.common.face.sampling import sample_patch
 
 
-def record_pictures(reader: VideoReader, faces: RecordFile, rows: Sequence[int]) -> Iterator[tuple[Any, UInt8]]:
-    """Yield each face record with its frame, uint8 RGB [H, W, 3], upright.
+def record_frames(reader: VideoReader, faces: RecordFile, rows: Sequence[int]) -> Iterator[tuple[Any, DecodedFrame]]:
+    """Yield each face record with its frame.
 
     Args:
         faces: FACE_RECORDs of the footage.
@@ -36,7 +37,7 @@ def record_pictures(reader: VideoReader, faces: RecordFile, rows: Sequence[int])
     for frame in reader.frames(int(record["frame"])):
         if frame.index != record["frame"]:
             continue
-        yield record, to_rgb(frame)
+        yield record, frame
         row = next(records, None)
         if row is None:
             return
@@ -86,15 +87,17 @@ def native_boxes(reader: VideoReader, faces: RecordFile, rows: Sequence[int], sc
     Raises:
         MediaUnsupportedError: the footage breaks off.
     """
-    for record, picture in record_pictures(reader, faces, rows):
+    for record, frame in record_frames(reader, faces, rows):
         pose = pose_of(record)
-        yield native_luma(_around(grey(picture), pose), pose, scale)
+        yield native_luma(_luma_around(frame, pose), pose, scale)
 
 
-def _around(luma: UInt8, pose: HeadPose) -> UInt8:
-    """Return the frame, without combs around the render box."""
+def _luma_around(frame: DecodedFrame, pose: HeadPose) -> UInt8:
+    """Return the luma of a frame, uint8 [H, W], without combs around the render box. Samples farther away may be 0."""
     places = corners_of_box(invert(box_from_frame(pose)))
-    left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _MARGIN, 0)
-    right, bottom = np.maximum(np.ceil(places.max(axis=0)).astype(int) + _MARGIN, 0)
-    luma[top:bottom, left:right] = deinterlaced_luma(luma[top:bottom, left:right])
+    left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _MARGIN, 0).tolist()
+    right, bottom = np.maximum(np.ceil(places.max(axis=0)).astype(int) + _MARGIN, 0).tolist()
+    rgb = to_rgb_within(frame, (left, top, right, bottom))
+    luma = np.zeros(rgb.shape[:2], np.uint8)
+    luma[top:bottom, left:right] = deinterlaced_luma(grey(rgb[top:bottom, left:right]))
     return luma

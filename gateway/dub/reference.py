@@ -141,7 +141,7 @@ async def _best_face(stages: Stages, info: MediaInfo, threads: int, embed_every:
         async for tracked in frames:
             for answered in tracked.faces.faces:
                 means.add(answered)
-            records = await asyncio.to_thread(face_records, tracked.faces, tracked.rgb, tracked.scale)
+            records = await asyncio.to_thread(face_records, tracked.faces, tracked.cut_box, tracked.scale)
             usable = records[records["reason"] == common_pb2.FRAME_REASON_DUBBED]
             if best is None and len(usable):
                 area = usable["box"][:, 2] * usable["box"][:, 3]

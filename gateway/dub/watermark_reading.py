@@ -97,7 +97,7 @@ async def responses_of_faces(
 
 def _lumas(frame: TrackedFrame) -> list[tuple[int, Float32, UInt8]]:
     """Return the id, the projected luma and the reduced luma of every face of a frame."""
-    rows = face_records(frame.faces, frame.rgb, frame.scale)
+    rows = face_records(frame.faces, frame.cut_box, frame.scale)
     lumas = [(int(row["face_id"]), np.asarray(cv2.cvtColor(row["pixels"], cv2.COLOR_RGB2GRAY), np.uint8)) for row in rows]
     return [(face_id, projected(luma), reduced(luma)) for face_id, luma in lumas]
 

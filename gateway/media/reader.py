@@ -195,11 +195,76 @@ def to_rgb(frame: DecodedFrame) -> UInt8:
 
     Pixel (x, y) of the result shows coded luma sample `frame.video.orientation.coded_from_upright @ [x, y, 1]`.
     """
+    return frame.video.orientation.upright(_coded_rgb(frame.picture, frame.video))
+
+
+_AROUND: Final = 16
+"""Samples around a region that the colours at its edge depend on; more than the filters of the chroma need."""
+_GRID: Final = 64
+"""Regions begin and end on this grid, samples: whole chroma samples, and lines whose memory is aligned as in the whole picture."""
+
+
+def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> UInt8:
+    """Return the frame as `to_rgb` does. Pixels outside a region may be black, so that large frames take less time.
+
+    Args:
+        frame: the frame.
+        region: left, top, right and bottom edge of the region, upright pixels. Right and bottom are outside; so may all edges be.
+    """
+    video, orientation = frame.video, frame.video.orientation
+    width, height = orientation.upright_size
+    left, top = (max(edge - _AROUND, 0) // _GRID * _GRID for edge in region[:2])
+    right, bottom = (min(-(-(edge + _AROUND) // _GRID) * _GRID, end) for edge, end in zip(region[2:], (width, height), strict=True))
+    outside, large = right <= left or bottom <= top, 2 * (right - left) * (bottom - top) > width * height
+    # Half a chroma sample at the end of a line changes the place of all chroma samples of the line.
+    step_x, step_y = video.pixel.chroma_step
+    uneven = width % step_x or height % step_y
+    if video.pixel.kind != "yuv" or not orientation.is_upright or uneven or outside or large:
+        return to_rgb(frame)
+    # FFmpeg's crop keeps the place of the chroma samples, which a new picture would not have.
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat(video.pixel.name), time_base=video.time_base)
+    crop, sink = graph.add("crop", f"{right - left}:{bottom - top}:{left}:{top}:exact=1"), graph.add("buffersink")
+    source.link_to(crop)
+    crop.link_to(sink)
+    graph.configure()
+    graph.push(frame.picture)
+    # Memory of zeros takes no time until somebody reads or writes there.
+    rgb = np.zeros((height, width, 3), np.uint8)
+    rgb[top:bottom, left:right] = _coded_rgb(cast(av.VideoFrame, graph.pull()), video)
+    return rgb
+
+
+def to_reduced_rgb(frame: DecodedFrame, factor: int) -> UInt8:
+    """Return the frame as it is shown, reduced by areas: uint8 RGB [height // factor, width // factor, 3].
+
+    Planes of YUV are reduced before their colours are converted, so that samples differ a little from those of a reduced `to_rgb`.
+
+    Args:
+        factor: at least the step of the chroma samples.
+    """
     video = frame.video
+    width, height = video.width // factor, video.height // factor
+    if video.pixel.kind != "yuv" or video.orientation.square_size != (video.width, video.height):
+        rgb = to_rgb(frame)
+        size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
+        return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+    depth = "" if video.pixel.bits == 8 else f"{video.pixel.bits}le"
+    small = av.VideoFrame(width, height, f"yuv444p{depth}")
+    for plane, samples in zip(small.planes, frame.planes[:3], strict=True):
+        line = plane.line_size // video.pixel.dtype.itemsize
+        view = np.frombuffer(cast(Any, plane), video.pixel.dtype).reshape(-1, line)[:height, :width]
+        view[...] = cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
+    return video.orientation.upright(_coded_rgb(small, video))
+
+
+def _coded_rgb(picture: av.VideoFrame, video: VideoInfo) -> UInt8:
+    """Return a picture with the colours of a video, uint8 RGB [height, width, 3], as it is coded."""
+    width, height = picture.width, picture.height
     if video.pixel.kind == "yuv":
         model = video.colour_model
         # Planes take swscale half the time of rgb24, and hold the same values.
-        picture = frame.picture.reformat(
+        converted = picture.reformat(
             format="gbrp",
             src_colorspace=model.swscale_matrix,
             src_color_range=2 if model.full_range else 1,
@@ -208,12 +273,9 @@ def to_rgb(frame: DecodedFrame) -> UInt8:
             threads=1,
         )
         green, blue, red = (
-            np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[: video.height, : video.width]
-            for plane in picture.planes
+            np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] for plane in converted.planes
         )
-        coded = np.asarray(cv2.merge([red, green, blue]), np.uint8)
-    else:
-        picture = frame.picture.reformat(format="rgb24", threads=1)
-        rows = np.frombuffer(cast(Any, picture.planes[0]), np.uint8).reshape(video.height, -1)[:, : 3 * video.width]
-        coded = np.ascontiguousarray(rows).reshape(video.height, video.width, 3)
-    return video.orientation.upright(coded)
+        return np.asarray(cv2.merge([red, green, blue]), np.uint8)
+    converted = picture.reformat(format="rgb24", threads=1)
+    rows = np.frombuffer(cast(Any, converted.planes[0]), np.uint8).reshape(height, -1)[:, : 3 * width]
+    return np.ascontiguousarray(rows).reshape(height, width, 3)

@@ -59,6 +59,11 @@ class Orientation:
         return (height, width) if self.quarter_turns % 2 else (width, height)
 
     @property
+    def is_upright(self) -> bool:
+        """Whether the coded picture is shown as it is."""
+        return not self.quarter_turns and not self.mirrored and self.square_size == (self.width, self.height)
+
+    @property
     def coded_from_upright(self) -> Float64:
         """Affine map upright pixels -> coded luma samples, float64 [2, 3]."""
         width, height = self.square_size

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,7 +19,7 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
 from gateway.dub.composite import composite_frame
-from gateway.dub.face_records import face_records
+from gateway.dub.face_records import cut_box, face_records
 from gateway.dub.messages import timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.records import mouth_in_box, pose_of
@@ -89,7 +90,9 @@ async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder
         requests = face_client.track.requests(max_faces=1).of_async(pictures)
         tracked = [frame async for reply in stages.stream(rpcs.face.TRACK, requests) for frame in reply.frames]
         with meter.measure("cut box", count):
-            rows = [face_records(faces, picture, 1.0)[:1] for faces, picture in zip(tracked, pictures, strict=True)]
+            rows = [
+                face_records(faces, partial(cut_box, picture), 1.0)[:1] for faces, picture in zip(tracked, pictures, strict=True)
+            ]
     metered = _MeteredStages(stages, meter.clock)
     with Workspace(folder) as workspace:
         total, duration = info.video.num_frames, info.video.duration

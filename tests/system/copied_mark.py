@@ -77,7 +77,7 @@ async def _write(
         async with aclosing(tracked_frames(stages, info, 1)) as frames:
             async for frame in frames:
                 picture = frame.rgb.astype(np.float32)
-                for row in face_records(frame.faces, frame.rgb, frame.scale):
+                for row in face_records(frame.faces, frame.cut_box, frame.scale):
                     frame_from_box = invert(box_from_frame(pose_of(row)))
                     light = light_of(times[frame.index], row["pixels"])
                     picture += cv2.warpAffine(light, frame_from_box, picture.shape[1::-1])[..., None]

@@ -256,7 +256,7 @@ async def _face_width(stages: Stages, film: Path) -> int:
     async with aclosing(tracked_frames(stages, probe(film), 1)) as frames:
         async for frame in frames:
             if frame.faces.faces:
-                return round(float(max(row["box"][2] for row in face_records(frame.faces, frame.rgb, frame.scale))))
+                return round(float(max(row["box"][2] for row in face_records(frame.faces, frame.cut_box, frame.scale))))
     return 0
 
 

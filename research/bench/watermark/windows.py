@@ -124,7 +124,7 @@ async def kept_faces(stages: Stages, film: Path, threads: int) -> list[KeptFace]
     async with aclosing(tracked_frames(stages, info, threads)) as frames:
         async for frame in frames:
             shot += frame.faces.shot_cut
-            for row in face_records(frame.faces, frame.rgb, frame.scale):
+            for row in face_records(frame.faces, frame.cut_box, frame.scale):
                 seconds, boxes, shots = found.setdefault(int(row["face_id"]), ([], [], []))
                 seconds.append(times[frame.index])
                 luma = cv2.cvtColor(row["pixels"], cv2.COLOR_RGB2GRAY)

@@ -15,8 +15,10 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.dub.analysis import track_footage
 from gateway.dub.face_records import FaceMeans, cut_box, embed_every, faces_note, faces_of_note
+from gateway.dub.footage import TrackedFrame
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
 from gateway.stages import calls
 from services.common.errors import BackendUnavailableError, ContractBrokenError, InvalidRequestError
 from services.common.face.crops import BOX_ORIGIN, HeadPose, fit_head_pose, head_template
@@ -31,6 +33,19 @@ def test_upright_head_box_is_crop() -> None:
     pose = HeadPose(1.0, np.eye(3), np.array([128.0 + 20, 160.0 + 10, 0.0]))
     x, y = BOX_ORIGIN
     np.testing.assert_array_equal(cut_box(frame, pose), frame[y + 10 : y + 170, x + 20 : x + 180])
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.0, 2.3, 4.1])
+@pytest.mark.parametrize("place", [(700.0, 600.0), (60.0, 1150.0), (1390.0, 20.0)])
+def test_box_of_large_frame_equals_box_of_picture(tmp_path: Path, scale: float, place: tuple[float, float]) -> None:
+    """A frame of which only the face is converted to RGB has the box of the whole picture."""
+    roll = np.radians(12.0)
+    rotation = np.array([[np.cos(roll), -np.sin(roll), 0.0], [np.sin(roll), np.cos(roll), 0.0], [0.0, 0.0, 1.0]])
+    pose = HeadPose(scale, rotation, np.array([*place, 0.0]))
+    with VideoReader(probe(make_clip(tmp_path / "clip.mp4", Clip(size=(1400, 1200), pts=(0,))))) as reader:
+        frame = next(iter(reader))
+        found = TrackedFrame(0, face_pb2.FrameFaces(), frame, 4.0).cut_box(pose)
+        np.testing.assert_array_equal(found, cut_box(to_rgb(frame), pose))
 
 
 DUBBED, PROFILE = common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_PROFILE_VIEW

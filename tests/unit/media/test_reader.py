@@ -12,7 +12,7 @@ import pytest
 
 from gateway.media.opening import open_input
 from gateway.media.probe import probe
-from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.reader import VideoReader, to_reduced_rgb, to_rgb, to_rgb_within
 from gateway.media.types import DecodedFrame, MediaInfo
 from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, drawn_planes, make_clip
@@ -114,6 +114,32 @@ def test_rgb_upright_points_map_back(tmp_path: Path, degrees: int) -> None:
         column, row = np.rint(orientation.coded_from_upright @ [x, y, 1]).astype(int)
         np.testing.assert_array_equal(rgb[y, x], coded[row, column])
         np.testing.assert_allclose(orientation.upright_from_coded @ [column, row, 1], [x, y], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "yuv411p", "yuva420p", "gbrp10le"])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_region_equals_whole_frame(tmp_path: Path, name: str, rotation: int) -> None:
+    """The pixels of a region, which may reach beyond the frame, are those of the whole frame."""
+    clip = Clip(pixel_format=name, pts=(0, 512), size=(702, 518), rotation=rotation)
+    with VideoReader(probe(make_clip(tmp_path / "clip.mp4", clip))) as reader:
+        for frame in reader:
+            whole = to_rgb(frame)
+            for left, top, right, bottom in [(40, 30, 171, 190), (-20, 300, 90, 540), (401, 201, 900, 330), (800, 0, 900, 20)]:
+                part = to_rgb_within(frame, (left, top, right, bottom))
+                place = np.s_[max(top, 0) : bottom, max(left, 0) : right]
+                np.testing.assert_array_equal(part[place], whole[place])
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "yuva420p", "gbrp10le"])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_reduced_frame_is_reduced_picture(tmp_path: Path, name: str, rotation: int) -> None:
+    clip = Clip(pixel_format=name, pts=(0,), size=(702, 518), rotation=rotation)
+    with VideoReader(probe(make_clip(tmp_path / "clip.mp4", clip))) as reader:
+        frame = next(iter(reader))
+        reduced, whole = to_reduced_rgb(frame, 4), to_rgb(frame)
+    size = (whole.shape[1] // 4, whole.shape[0] // 4)
+    assert reduced.shape == (size[1], size[0], 3)
+    np.testing.assert_allclose(reduced, cv2.resize(whole, size, interpolation=cv2.INTER_AREA), atol=6)
 
 
 def test_anamorphic_footage_is_shown_with_square_pixels(tmp_path: Path) -> None:
