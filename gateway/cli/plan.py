@@ -35,7 +35,8 @@ FILM_USE: Final = 0.85
 """Share of a replica's processors that a batch may use in the mean. Videos can wait, so less is kept free."""
 NUM_SCALES: Final = 4
 _MS: Final = 1000.0
-
+_MEASURED_MEGAPIXELS: Final = 1280 * 720 / 1e6
+"""Million pixels of the frames that the figures were measured on."""
 
 _MOST_MS: Final = 1e6
 """Most processor time of a frame: a larger figure is a mistake."""
@@ -57,9 +58,10 @@ class StageFigures(_Strict):
 
 
 class GatewayFigures(_Strict):
-    """Processor time of the gateway, ms per frame of a video and of a live stream."""
+    """Processor time of the gateway, ms per frame of a video and of a live stream of 1280 x 720, and per further million pixels."""
 
     film: _Cost
+    megapixel: _Extra
     live: _Cost
 
 
@@ -96,6 +98,7 @@ class PlannedLoad:
         fps: frames a second of streams and videos.
         method: method that dubs.
         scale: footage pixels per box pixel, 1 to 4: 1 for faces up to 220 px wide, 2 up to 405, 3 up to 590.
+        megapixels: million pixels of a frame of the videos.
     """
 
     live_streams: int
@@ -104,6 +107,7 @@ class PlannedLoad:
     fps: float
     method: str
     scale: int
+    megapixels: float = _MEASURED_MEGAPIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +146,14 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
         )
     place = load.scale - 1
     stages, detail = figures.stages, figures.detail
+    pixels_ms = figures.gateway.megapixel * (load.megapixels - _MEASURED_MEGAPIXELS)
     film = {
         "audio": stages.audio,
         "face": stages.face,
         "motion": stages.motion,
         "texture": stages.texture + detail.texture[place],
         "render": figures.render[load.method],
-        "gateway": figures.gateway.film + detail.gateway[place],
+        "gateway": max(0.0, figures.gateway.film + pixels_ms) + detail.gateway[place],
     }
     live = {**film, "gateway": figures.gateway.live + detail.gateway[place]}
     live_frames = load.live_streams * load.fps
@@ -242,6 +247,12 @@ def plan(
             min=1, max=NUM_SCALES, help="Close-ups: 1 for faces up to 220 pixels wide, 2 up to 405, 3 up to 590, 4 for larger ones."
         ),
     ] = 1,
+    megapixels: Annotated[
+        float,
+        typer.Option(
+            min=0.01, max=100, help="Million pixels of a frame of the videos: 0.92 for 1280 x 720, 2.1 for 1920 x 1080, 8.3 for 4K."
+        ),
+    ] = round(_MEASURED_MEGAPIXELS, 2),
     processors: Annotated[float, typer.Option(min=0.1, max=1024, help="Processors of one replica.")] = 2.0,
     figures: Annotated[
         Path, typer.Option(metavar="FILE.toml", help="Processor time per frame on your machines.", show_default=False)
@@ -271,7 +282,15 @@ def plan(
         chosen = None if (actor is not None or lines is not None) and method == DEFAULT_METHOD else request.method
         run_async(_say_estimate(options.gateway_settings(stages), request, actor, chosen, as_json=as_json))
         return
-    load = PlannedLoad(live_streams=live, film_hours=film_hours, night_hours=night_hours, fps=fps, method=method, scale=scale)
+    load = PlannedLoad(
+        live_streams=live,
+        film_hours=film_hours,
+        night_hours=night_hours,
+        fps=fps,
+        method=method,
+        scale=scale,
+        megapixels=megapixels,
+    )
     found = needs(read_figures(figures), load, processors)
     if as_json:
         out.print_json(json.dumps([asdict(need) for need in found]))

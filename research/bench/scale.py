@@ -669,6 +669,7 @@ def plan_video(info: MediaInfo, settings: GatewaySettings, *, scale: int, mbit_s
         fps=float(video.average_rate),
         method=DEFAULT_METHOD,
         scale=scale,
+        megapixels=work.pixels / 1e6,
     )
     (track,) = (step for step in enrolment_steps(method_named(DEFAULT_METHOD), skip=True) if step.name == "track")
     tracking_s = track.seconds(frames, work.pixels / 1e6)

@@ -39,6 +39,15 @@ def test_close_ups_cost_texture_and_gateway() -> None:
     assert {stage for stage in far if near[stage] > far[stage]} == {"texture", "gateway"}
 
 
+def test_large_frames_cost_the_gateway() -> None:
+    """Frames of 3840 x 2160 cost the gateway more than those of 1280 x 720, and the stages as much."""
+    figures = read_figures(FIGURES)
+    large, usual = needs(figures, replace(NIGHT, megapixels=8.2944), 2.0), needs(figures, NIGHT, 2.0)
+    assert large[:-1] == usual[:-1]
+    assert large[-1].ms_per_frame == pytest.approx(usual[-1].ms_per_frame + 8 * 0.9216 * figures.gateway.megapixel)
+    assert large[-1].replicas > 3 * usual[-1].replicas
+
+
 def test_methods_have_figures_and_replicas() -> None:
     """Every method has a figure and each stage one replica at least."""
     figures = read_figures(FIGURES)
