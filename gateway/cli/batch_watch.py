@@ -15,7 +15,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from gateway.batch.changes import current_records
-from gateway.batch.records import Progress, progress_of
+from gateway.batch.index import BatchIndex
+from gateway.batch.records import Progress, progress_from, progress_of
 from gateway.batch.reviews import ReviewState, present
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
@@ -82,16 +83,14 @@ def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
         states: names of the states whose shots are shown; `look`: shots that the quality gate wants a person to look at.
     """
     facts = store.facts(name)
-    records, notes = current_records(store, facts)
+    records, progress, notes = _listed(store, facts, states)
     table = Table("shot", "state", "tries", "frames", "dubbed", "r", "time", "what", box=None, pad_edge=False)
     for record in records:
-        if is_listed(record, states):
-            table.add_row(*_cells(record))
+        table.add_row(*_cells(record))
     if table.row_count:
         say_table(table)
     for note in notes:
         say_warning(note)
-    progress = progress_of(records, now_s=time.time())
     say_result(f"batch {name}, engine {facts.engine}: {counts(progress)}{pace(progress)}")
 
 
@@ -153,15 +152,27 @@ def show_shots(
 def show_json(store: BatchStore, name: str, states: frozenset[str]) -> None:
     """Print a batch as JSON: its facts, its progress, notes of the engine, and the records of the shots in `states`."""
     facts = store.facts(name)
-    records, notes = current_records(store, facts)
-    progress = progress_of(records, now_s=time.time())
+    records, progress, notes = _listed(store, facts, states)
     document = {
         "batch": facts.model_dump(mode="json"),
         "progress": {**asdict(progress), "left": progress.left},
         "notes": notes,
-        "shots": [record.model_dump(mode="json") for record in records if is_listed(record, states)],
+        "shots": [record.model_dump(mode="json") for record in records],
     }
     typer.echo(json.dumps(document, indent=1))
+
+
+def _listed(store: BatchStore, facts: BatchFacts, states: frozenset[str]) -> tuple[Sequence[ShotRecord], Progress, Sequence[str]]:
+    """Return the records of the shots in `states`, the progress of the batch, and notes of the engine.
+
+    Only the records of these shots are read, and the records that are new to the index. In a cluster, all are read.
+    """
+    if facts.engine == "kubernetes":
+        records, notes = current_records(store, facts)
+        return [record for record in records if is_listed(record, states)], progress_of(records, now_s=time.time()), notes
+    every = [(shot.id, shot.facts) for shot in BatchIndex(store, facts.name).shots()]
+    ids = [one for one, found in every if found.state in states or ("look" in states and found.look)]
+    return store.records_of(facts.name, ids), progress_from([found for _, found in every], now_s=time.time()), []
 
 
 def is_listed(record: ShotRecord, states: frozenset[str]) -> bool:
