@@ -86,8 +86,8 @@ class Place:
         """Write a record into the actor's row, as if the person had been enrolled with it."""
         database = Database("", self.running.data)
         with database.writing() as session:
-            fields = consent.fields() if consent is not None else None
-            session.execute(update(ActorRow).where(ActorRow.actor_id == actor_id).values(consent=fields))
+            fields, digest = (consent.fields(), digest_of(consent)) if consent is not None else (None, "")
+            session.execute(update(ActorRow).where(ActorRow.actor_id == actor_id).values(consent=fields, consent_sha256=digest))
         database.close()
 
     def file(self, consent: Consent | None) -> str:

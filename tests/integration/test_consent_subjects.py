@@ -69,7 +69,8 @@ class Place:
         """Write a record into the row of the actor `man`, as an earlier version or an earlier day may have left it."""
         database = Database("", self.running.data)
         with database.writing() as session:
-            session.execute(update(ActorRow).values(consent=consent.fields() if consent is not None else None))
+            fields, digest = (consent.fields(), digest_of(consent)) if consent is not None else (None, "")
+            session.execute(update(ActorRow).values(consent=fields, consent_sha256=digest))
         database.close()
 
     def refusal(self, call: Callable[[Any], Any]) -> DubstageCallError:

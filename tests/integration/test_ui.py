@@ -386,7 +386,10 @@ def test_people_come_a_page_at_a_time(site: Site, browser: Any) -> None:
     with site.gateway.connect(token=TOKEN) as connection:
         there = [actor.name for actor in gateway_client.list_actors(connection)]
         for actor_id in ("first", "second")[len(there) :]:
-            gateway_client.enrol(connection, **enrolment(actor_id)).wait(timeout_s=300)
+            asked = enrolment(actor_id)
+            # Another record than that of the person whose consent is withdrawn.
+            asked["consent"] |= {"reference": "box 8"}
+            gateway_client.enrol(connection, **asked).wait(timeout_s=300)
             there.append(actor_id)
     with signed_in(browser, site) as tab:
         one_each = re.compile(r"/v1/actors\?pageSize=50")

@@ -51,7 +51,8 @@ def enrolled(consent: Consent | None, geometry: ActorGeometry) -> None:
         learnt = learned(ArtefactStore(settings.artefacts_url), "ann", geometry)
         actors.create("ann", method="ugc", enrolled=learnt, footage_sha256="0" * 64, consent=None)
         with actors.database.writing() as session:
-            session.execute(update(ActorRow).values(consent=consent.fields() if consent is not None else None))
+            fields, digest = (consent.fields(), digest_of(consent)) if consent is not None else (None, "")
+            session.execute(update(ActorRow).values(consent=fields, consent_sha256=digest))
 
 
 def test_a_record_is_signed_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
