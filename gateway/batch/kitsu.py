@@ -272,7 +272,7 @@ def _client(gazu: Any, target: KitsuTarget) -> Any:
 
 @contextmanager
 def _errors_of_kitsu(gazu: Any, url: str) -> Iterator[None]:
-    """Turn errors of gazu and requests, in the block, into those of dubstage."""
+    """Raise errors of dubstage in place of the errors that gazu and requests raise in the block."""
     import requests
 
     errors = gazu.exception

@@ -270,7 +270,7 @@ def scene_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     Only files of this machine are read. Lines of one face are known before the footage is tracked if they name the face by its
     number.
     """
-    # Of an image sequence, only the worker makes a video.
+    # Only the worker makes a video of an image sequence.
     scenes = {
         line: shot
         for line, shot in shots.items()

@@ -812,6 +812,13 @@ class BatchStore:
         self._check_ids(name, [shot_id])
         return self._read_decisions(self._decision_paths(name, shot_id))
 
+    def all_decisions(self, name: str) -> dict[str, list[Decision]]:
+        """Return what `decisions` returns about each shot that has a decision, by id. The decisions are listed once."""
+        found: dict[str, list[Decision]] = {}
+        for decision in self._read_decisions(self._decision_paths(name)):
+            found.setdefault(decision.id, []).append(decision)
+        return found
+
     def last_decisions(self, name: str) -> dict[str, Decision]:
         """Return the last decision about each shot that has one, by id. It may be about an earlier video (`reviews.present`).
 

@@ -426,9 +426,10 @@ def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> No
             f"--format {kind[:40]!r} is unknown; there are: {', '.join(get_args(ExportFormat))}", field="format"
         )
     records = current_records(store, store.facts(name))[0]
-    now = present(records, last := store.last_decisions(name))
+    now = present(records, store.last_decisions(name))
     if kind == "csv":
-        every = [one for record in records if record.id in last for one in store.decisions(name, record.id)]
+        decided = store.all_decisions(name)
+        every = [one for record in records for one in decided.get(record.id, ())]
         content = decisions_csv(every, now)
     else:
         shots = [ReviewedShot(record, now[record.id], _rate_of(record)) for record in records if record.id in now]
@@ -505,11 +506,8 @@ def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, targe
     from gateway.batch.kitsu import BatchShot, post_batch
 
     records = current_records(store, store.facts(name))[0]
-    decided = store.last_decisions(name)
-    shots = [
-        BatchShot(spec, record, store.decisions(name, spec.id) if spec.id in decided else ())
-        for spec, record in zip(store.manifest(name), records, strict=True)
-    ]
+    decided = store.all_decisions(name)
+    shots = [BatchShot(spec, record, decided.get(spec.id, ())) for spec, record in zip(store.manifest(name), records, strict=True)]
     posted: Counter[str] = Counter()
     try:
         left_out = post_batch(target, name, shots, partial(store.thumbnail, name), lambda row: posted.update([row]))
@@ -524,7 +522,7 @@ def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, targe
 
 
 def statuses_of(texts: Sequence[str]) -> dict[str, str]:
-    """Return the statuses of Kitsu by state: those of STATUSES, changed by texts such as `approved=ok`.
+    """Return STATUSES with the changes that texts such as `approved=ok` name: the short name of a status of Kitsu by state.
 
     Raises:
         InvalidRequestError: a text names no state or no status.

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from gateway.batch.changes import current_records
-from gateway.batch.index import BatchIndex
+from gateway.batch.index import BatchIndex, ShotFacts
 from gateway.batch.records import Progress, progress_from, progress_of
 from gateway.batch.reviews import ReviewState, present
 from gateway.batch.risk import reasons_of, risk_of
@@ -171,13 +171,13 @@ def _listed(store: BatchStore, facts: BatchFacts, states: frozenset[str]) -> tup
         records, notes = current_records(store, facts)
         return [record for record in records if is_listed(record, states)], progress_of(records, now_s=time.time()), notes
     every = [(shot.id, shot.facts) for shot in BatchIndex(store, facts.name).shots()]
-    ids = [one for one, found in every if found.state in states or ("look" in states and found.look)]
+    ids = [one for one, found in every if is_listed(found, states)]
     return store.records_of(facts.name, ids), progress_from([found for _, found in every], now_s=time.time()), []
 
 
-def is_listed(record: ShotRecord, states: frozenset[str]) -> bool:
+def is_listed(shot: ShotRecord | ShotFacts, states: frozenset[str]) -> bool:
     """Return whether a shot is in one of the states, which may hold `look`."""
-    return record.state in states or ("look" in states and bool(record.look))
+    return shot.state in states or ("look" in states and bool(shot.look))
 
 
 def counts(progress: Progress) -> str:

@@ -22,7 +22,7 @@ from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
 from gateway.dub.shot_looks import MEASURED, ShotLooks, explains
 from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
-from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, corners_of_box, invert
+from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, region_around_box
 from services.common.face.hands import MAX_HANDS, NUM_HAND_LANDMARKS
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
@@ -70,12 +70,8 @@ def cut_box(rgb: UInt8, pose: HeadPose) -> UInt8:
 
 def region_of_box(pose: HeadPose) -> tuple[int, int, int, int]:
     """Return the left, top, right and bottom edge of the pixels that `cut_box` reads; the edges may lie outside of the frame."""
-    corners = corners_of_box(invert(box_from_frame(pose))).astype(np.float64)
     # The low-pass filter of a face that is larger than in the box reads further pixels.
-    margin = 8.0 * max(1.0, pose.scale) + 8.0
-    left, top = np.floor(corners.min(axis=0) - margin).astype(int).tolist()
-    right, bottom = np.ceil(corners.max(axis=0) + margin).astype(int).tolist()
-    return left, top, right, bottom
+    return region_around_box(pose, 8.0 * max(1.0, pose.scale) + 8.0)
 
 
 _COMES_AND_GOES: Final = 12

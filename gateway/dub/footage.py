@@ -9,9 +9,6 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
-import numpy as np
-
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.face.v1 import face_pb2
@@ -20,7 +17,7 @@ from gateway.dub.face_records import cut_box, face_records, region_of_box
 from gateway.dub.messages import timeline_of
 from gateway.dub.records import RecordFile
 from gateway.dub.tracking_point import TrackingCheckpoint, TrackingPoint
-from gateway.media.reader import VideoReader, to_reduced_rgb, to_rgb, to_rgb_within
+from gateway.media.reader import VideoReader, reduced, to_reduced_rgb, to_rgb, to_rgb_within
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.stages.calls import CallTime, until_done
 from gateway.stages.interface import Stages
@@ -271,10 +268,8 @@ def picture_for_tracker(frame: DecodedFrame) -> tuple[UInt8 | DecodedFrame, UInt
     factor = 1
     while max(width, height) > MAX_TRACKED_SIDE * factor:
         factor *= 2
+    scale = width / (width // factor)
     if factor > _CONVERTED_WHOLE:
-        return frame, to_reduced_rgb(frame, factor), width / (width // factor)
+        return frame, to_reduced_rgb(frame, factor), scale
     rgb = to_rgb(frame)
-    if factor == 1:
-        return rgb, rgb, 1.0
-    small = cv2.resize(rgb, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    return rgb, np.asarray(small, np.uint8), width / (width // factor)
+    return rgb, rgb if factor == 1 else reduced(rgb, factor), scale

@@ -16,7 +16,7 @@ from gateway.media.pixels import deinterlaced_luma
 from gateway.media.reader import VideoReader, to_rgb_within
 from gateway.media.types import DecodedFrame
 from services.common.array_types import Int64, UInt8
-from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, region_around_box
 from services.common.face.mouth_detail import grey
 from services.common.face.native_pictures import native_affine, native_scale
 from services.common.face.sampling import sample_patch
@@ -94,9 +94,7 @@ def native_boxes(reader: VideoReader, faces: RecordFile, rows: Sequence[int], sc
 
 def _luma_around(frame: DecodedFrame, pose: HeadPose) -> UInt8:
     """Return the luma of a frame, uint8 [H, W], without combs around the render box. Samples farther away may be 0."""
-    places = corners_of_box(invert(box_from_frame(pose)))
-    left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _MARGIN, 0).tolist()
-    right, bottom = np.maximum(np.ceil(places.max(axis=0)).astype(int) + _MARGIN, 0).tolist()
+    left, top, right, bottom = (max(edge, 0) for edge in region_around_box(pose, _MARGIN))
     rgb = to_rgb_within(frame, (left, top, right, bottom))
     luma = np.zeros(rgb.shape[:2], np.uint8)
     luma[top:bottom, left:right] = deinterlaced_luma(grey(rgb[top:bottom, left:right]))

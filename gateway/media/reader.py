@@ -235,6 +235,12 @@ def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> UIn
     return rgb
 
 
+def reduced(rgb: UInt8, factor: int) -> UInt8:
+    """Return a picture, uint8 [H, W, 3], reduced by areas: uint8 [H // factor, W // factor, 3]."""
+    size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def to_reduced_rgb(frame: DecodedFrame, factor: int) -> UInt8:
     """Return the frame as it is shown, reduced by areas: uint8 RGB [height // factor, width // factor, 3].
 
@@ -246,9 +252,7 @@ def to_reduced_rgb(frame: DecodedFrame, factor: int) -> UInt8:
     video = frame.video
     width, height = video.width // factor, video.height // factor
     if video.pixel.kind != "yuv" or video.orientation.square_size != (video.width, video.height):
-        rgb = to_rgb(frame)
-        size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
-        return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return reduced(to_rgb(frame), factor)
     depth = "" if video.pixel.bits == 8 else f"{video.pixel.bits}le"
     small = av.VideoFrame(width, height, f"yuv444p{depth}")
     for plane, samples in zip(small.planes, frame.planes[:3], strict=True):

@@ -578,7 +578,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LongVideo:
-    """What a long video takes.
+    """Time, memory and bytes that a long video takes, and the limits that the video meets.
 
     Attributes:
         frames, width, height, length_hours: the video.

@@ -168,6 +168,17 @@ def corners_of_box(frame_from_box: Float64) -> Float32:
     return apply_affine(frame_from_box, np.array([[0, 0], [BOX_SIZE, 0], [0, BOX_SIZE], [BOX_SIZE, BOX_SIZE]], np.float64))
 
 
+def region_around_box(pose: HeadPose, margin: float) -> tuple[int, int, int, int]:
+    """Return the left, top, right and bottom edge of the frame pixels within a margin, pixels, around the render box of a face.
+
+    Right and bottom are outside. The edges may lie outside of the frame.
+    """
+    corners = corners_of_box(invert(box_from_frame(pose))).astype(np.float64)
+    left, top = np.floor(corners.min(axis=0) - margin).astype(int).tolist()
+    right, bottom = np.ceil(corners.max(axis=0) + margin).astype(int).tolist()
+    return left, top, right, bottom
+
+
 def invert(affine: Float64) -> Float64:
     """Return the inverse of a 2 x 3 affine map, float64 [2, 3]."""
     linear = np.linalg.inv(affine[:, :2])
