@@ -25,18 +25,10 @@ from services.common.errors import InvalidRequestError
 from services.common.face.crops import head_to_box
 from services.common.face.drawing import IdentityDrawing, lip_pictures
 from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA, mouth_opening, never_open
-from services.common.face.mouth_bank import (
-    WINDOW,
-    MouthBank,
-    Retrieved,
-    fit_retrieved,
-    retrieve,
-    target_points,
-    warp_retrieved,
-    window_costs,
-)
+from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, retrieve, target_points, window_costs
 from services.common.face.mouth_detail import warped_detail, without_hidden_inside
 from services.common.face.mouth_inside import MouthView
+from services.common.face.mouth_texture import fit_retrieved, warp_retrieved
 from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, evaluate_grid, fitting_error
 from services.common.server.call_context import set_model_version
 from services.texture.artefacts import StoredFaces

@@ -1,19 +1,18 @@
-"""The mouth-texture bank: the choice of its frames, their pictures, the search for the best pictures, and one texture from them.
+"""The mouth-texture bank: the choice of its frames, their pictures, and the search for the best pictures.
 
 Retrieval of Song et al. (Sec. III-B.1): windows of N = 6 frames of landmarks are compared by their L1 distance, Eq. 4.
 A window ends at its frame (t - 5 .. t), so retrieval has no look-ahead.
 
-The bank holds the most different mouths, in spans of neighbouring frames. Splines warp retrieved frames to the target landmarks,
-then the frames are blended.
+The bank holds the most different mouths, in spans of neighbouring frames. services/common/face/mouth_texture.py makes one texture
+from retrieved frames.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -23,9 +22,8 @@ from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
 from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
-from services.common.face.mouth_inside import InsideMap, MouthView, inside_map, shaded
+from services.common.face.mouth_inside import MouthView
 from services.common.face.native_pictures import NativePictures, native_arrays, native_from_arrays
-from services.common.face.thin_plate_spline import ThinPlateSpline, dense_map, fit_spline, warp
 from services.common.server.call_context import check_not_cancelled
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -424,85 +422,3 @@ def _farthest(points: Float32, count: int) -> npt.NDArray[np.intp]:
         chosen.append(int(np.argmax(nearest)))
         np.minimum(nearest, np.abs(points - points[chosen[-1]]).mean(axis=1), out=nearest)
     return np.sort(np.array(chosen, dtype=np.intp))
-
-
-_INSIDE_MARGIN: Final = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-_INSIDE_SOFT_PX: Final = 1.0
-"""Softness of the border of the inside, the standard deviation of a Gaussian, box pixels."""
-_DETAIL_SIGMA: Final = 1.5
-_DETAIL_TEXTURES: Final = 2
-_DETAIL_SHARPNESS: Final = 3.0
-
-
-def fit_retrieved(bank: MouthBank, retrieved: Retrieved, target: Float32, residual: Float32 | None = None) -> ThinPlateSpline:
-    """Return the splines of the retrieved frames side by side, in the order of `Retrieved.sources` (D = 2 a frame).
-
-    Args:
-        retrieved: K windows.
-        target: float32 [86, 2], from `target_points`, box pixels.
-        residual: float32 [K, 86, 2], correction of the source points by the temporal-warp network; None: no correction. The frame
-            of the inside gets none.
-    """
-    sources = bank.control_points[retrieved.sources]
-    if residual is not None:
-        sources[: len(residual)] += residual
-    return fit_spline(target, sources.transpose(1, 0, 2).reshape(len(target), -1), SMOOTHING)
-
-
-class WarpedMouth(NamedTuple):
-    """Texture of one frame.
-
-    Attributes:
-        texture: uint8 [160, 160, 3], RGB.
-        inside_map: where the inside comes from in the box of the frame that shows the inside.
-    """
-
-    texture: npt.NDArray[np.uint8]
-    inside_map: InsideMap
-
-
-def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target: MouthView) -> WarpedMouth:
-    """Return the retrieved textures, warped and blended, with the inside of the mouth from one texture.
-
-    Args:
-        retrieved: K windows.
-        grids: float32 [GRID_SIZE, GRID_SIZE, 2 a frame], coarse grids of the splines from `fit_retrieved`.
-        target: the mouth to show.
-    """
-    maps = [dense_map(grids[..., 2 * place : 2 * place + 2]) for place in range(len(retrieved.sources))]
-    pictures = [warp(bank.boxes[row], backward) for row, backward in zip(retrieved.rows[:, -1], maps, strict=False)]
-    blended = blend(np.stack(pictures), retrieved.weights)
-    found = inside_map(maps[-1], bank.boxes[retrieved.inside], bank.view(retrieved.inside), target)
-    inside = shaded(warp(bank.boxes[retrieved.inside], found.backward).astype(np.float32), found.gap, bank.dark)
-    weight = inside_weight(target)[..., None]
-    return WarpedMouth(np.asarray(np.rint(blended + weight * (inside - blended)), np.uint8), found)
-
-
-def inside_weight(target: MouthView) -> Float32:
-    """Return the weight of the texture that shows the inside of the mouth, float32 [160, 160], 0 to 1.
-
-    The inner lips are tracked to some pixels, and teeth shine through beyond them. So the weight reaches over the inner lips.
-
-    Args:
-        target: the mouth to show.
-    """
-    inside = cv2.dilate(lip_pictures(target.landmarks)[..., 1], _INSIDE_MARGIN).astype(np.float32)
-    return np.asarray(cv2.GaussianBlur(inside / np.float32(255.0), (0, 0), _INSIDE_SOFT_PX), np.float32)
-
-
-def blend(pictures: npt.NDArray[np.uint8], weights: Float32) -> npt.NDArray[np.uint8]:
-    """Return the weighted mean of pictures. Fine detail comes from the two best pictures with sharper weights, so that teeth stay
-    sharp.
-
-    Args:
-        pictures: uint8 [K, 160, 160, 3], the best one first.
-        weights: float32 [K], sum 1, never increasing.
-    """
-    if len(pictures) == 1:
-        return np.asarray(pictures[0], dtype=np.uint8)
-    mean = np.tensordot(weights, pictures.astype(np.float32), 1)
-    sharper = weights[:_DETAIL_TEXTURES] ** _DETAIL_SHARPNESS
-    sharp = np.tensordot(sharper / sharper.sum(), pictures[:_DETAIL_TEXTURES].astype(np.float32), 1)
-    detail = sharp - mean
-    mixed = mean + detail - cv2.GaussianBlur(detail, (0, 0), _DETAIL_SIGMA)
-    return np.asarray(np.clip(np.rint(mixed), 0, 255), dtype=np.uint8)

@@ -10,8 +10,9 @@ import pytest
 
 from services.common.array_types import UInt8
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS, mouth_opening
-from services.common.face.mouth_bank import MouthBank, inside_weight
+from services.common.face.mouth_bank import MouthBank
 from services.common.face.mouth_inside import MouthView
+from services.common.face.mouth_texture import inside_weight
 from services.texture.bank import build_bank
 from services.texture.retrieve_warp import UnseenInside, WarpStream
 from services.texture.temporal_warp import TemporalWarpModel

@@ -11,19 +11,12 @@ import torch
 
 from research.texture.temporal_warp import EnergyWeights, TemporalWarp, TemporalWarpConfig, spline_energies
 from services.common.errors import ModelNotFoundError
-from services.common.face.mouth_bank import (
-    BORDER_POINTS,
-    SMOOTHING,
-    MouthBank,
-    fit_retrieved,
-    retrieve,
-    target_points,
-    window_costs,
-)
+from services.common.face.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, retrieve, target_points, window_costs
+from services.common.face.mouth_texture import fit_retrieved
 from services.common.face.thin_plate_spline import evaluate_grid, fit_spline, fitting_error
 from services.texture.bank import build_bank
 from services.texture.temporal_warp import TemporalWarpModel
-from tests.unit.common.face.windows import causal_windows
+from tests.unit.common.face.banks import causal_windows
 
 if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson

@@ -17,8 +17,9 @@ from services.common.array_types import Float32
 from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose
 from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA
-from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, fit_retrieved, target_points, warp_retrieved
+from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, target_points
 from services.common.face.mouth_inside import MouthView
+from services.common.face.mouth_texture import fit_retrieved, warp_retrieved
 from services.common.face.thin_plate_spline import evaluate_grid
 from services.common.server.call_context import check_not_cancelled
 from services.render.key_pictures import match_colour

@@ -9,7 +9,6 @@ import pytest
 
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
-from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, head_template, head_to_box
 from services.common.face.landmarks import MOUTH_AREA, mouth_opening, part_lips, shut_lips
 from services.common.face.mouth_bank import (
@@ -18,23 +17,13 @@ from services.common.face.mouth_bank import (
     Retrieved,
     bank_arrays,
     bank_from_arrays,
-    blend,
     choose_frames,
-    fit_retrieved,
-    inside_weight,
-    make_bank,
     retrieve,
     target_points,
-    warp_retrieved,
     window_costs,
 )
-from services.common.face.mouth_inside import MouthView
-from services.common.face.thin_plate_spline import evaluate_grid
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
-from tests.unit.common.face.windows import causal_windows
-
-HEAD = head_template()
-MOUTH = HEAD[list(MOUTH_AREA)]
+from tests.unit.common.face.banks import AMOUNTS, MOUTH, bank_of, causal_windows, opened
 
 
 def turned(yaw_degrees: float) -> np.ndarray:
@@ -42,34 +31,9 @@ def turned(yaw_degrees: float) -> np.ndarray:
     return np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
 
 
-def opened(amounts: np.ndarray) -> np.ndarray:
-    """Mouths whose lower half is pulled down by so many pixels: float32 [F, 59, 3]."""
-    mouths = np.repeat(MOUTH[None], len(amounts), axis=0)
-    lower = MOUTH[:, 1] > 0
-    mouths[:, lower, 1] += amounts[:, None]
-    return mouths.astype(np.float32)
-
-
-def bank_of(mouth: np.ndarray, index: np.ndarray | None = None, rotation: np.ndarray | None = None) -> MouthBank:
-    count = len(mouth)
-    anchors = np.repeat(HEAD[None, list(ANCHORS)], count, axis=0)
-    boxes = np.zeros((count, 160, 160, 3), np.uint8)
-    boxes += np.arange(count, dtype=np.uint8)[:, None, None, None]
-    return make_bank(
-        boxes,
-        mouth,
-        np.repeat(np.eye(3)[None], count, axis=0) if rotation is None else rotation,
-        np.arange(count) if index is None else index,
-        measure_geometry(mouth, anchors),
-    )
-
-
 def best(bank: MouthBank, window: np.ndarray, rotation: np.ndarray | None = None, count: int = 3) -> Retrieved:
     """The best windows for one target window."""
     return retrieve(bank, window_costs(bank, window, rotation), count)
-
-
-AMOUNTS = 6 + 6 * np.sin(np.arange(60) ** 1.3 / 4)
 
 
 def test_no_window_crosses_a_gap_of_the_footage() -> None:
@@ -258,52 +222,6 @@ def test_what_is_no_bank_is_refused(damage: str) -> None:
         del arrays["boxes"]
     with pytest.raises(InvalidRequestError):
         bank_from_arrays(decode_arrays(encode_arrays(arrays, metadata)))
-
-
-def test_blend_of_flat_is_mean() -> None:
-    """A blend of flat pictures is their weighted mean."""
-    pictures = np.stack([np.full((160, 160, 3), value, np.uint8) for value in (100, 140, 200)])
-    mixed = blend(pictures, np.array([0.5, 0.25, 0.25], np.float32))
-    assert np.unique(mixed).tolist() == [135]
-
-
-def test_blend_keeps_best_detail() -> None:
-    """A blend keeps the detail of the best picture."""
-    stripes = (np.arange(160) % 2 * 80 + 80).astype(np.uint8)
-    best = np.broadcast_to(stripes[None, :, None], (160, 160, 3)).copy()
-    flat = np.full_like(best, 120)
-    mixed = blend(np.stack([best, flat, flat]), np.array([0.6, 0.2, 0.2], np.float32)).astype(float)
-    assert mixed[:, 20:-20].std() > 0.9 * best.std()
-    plain = 0.6 * best.astype(float) + 0.4 * 120
-    assert plain.std() < 0.7 * best.std()
-
-
-def test_frame_in_bank_unchanged() -> None:
-    """A target frame that equals a frame in the bank comes back unchanged."""
-    bank = bank_of(opened(AMOUNTS))
-    found = best(bank, causal_windows(bank.mouth)[30], np.eye(3), count=1)
-    points = target_points(bank.mouth[30], bank.geometry, HeadPose(1.0, np.eye(3), np.zeros(3)))
-    grids = evaluate_grid(fit_retrieved(bank, found, points))
-    np.testing.assert_array_equal(warp_retrieved(bank, found, grids, bank.view(30)).texture, bank.boxes[30])
-
-
-def test_inside_of_one_frame() -> None:
-    """Between the lips, the texture is the warped picture of the frame that the inside is taken from, and of no other."""
-    bank = bank_of(opened(AMOUNTS))
-    costs = window_costs(bank, causal_windows(bank.mouth)[30], np.eye(3))
-    mouth = bank.mouth[30] + np.float32(1.0)
-    points = target_points(mouth, bank.geometry, HeadPose(1.0, np.eye(3), np.zeros(3)))
-    view = MouthView(mouth, np.eye(3), points[: len(MOUTH_AREA)])
-    inside = retrieve(bank, costs, 3, inside=44)
-    alone = Retrieved(np.full((1, 6), 44), np.ones(1, np.float32), 44)
-    grids = [evaluate_grid(fit_retrieved(bank, found, points)) for found in (inside, alone)]
-    pictures = [warp_retrieved(bank, found, grid, view).texture for found, grid in zip((inside, alone), grids, strict=True)]
-    weight = inside_weight(view)
-    between = weight == 1.0
-    assert between.sum() > 50
-    np.testing.assert_array_equal(pictures[0][between], pictures[1][between])
-    assert (pictures[0][weight == 0.0] != pictures[1][weight == 0.0]).any()
-    assert inside.sources.tolist() == [*inside.rows[:, -1], 44]
 
 
 def talking(count: int) -> Float32:
