@@ -180,7 +180,7 @@ def _span_of(actor: StoredActor, artefacts: ArtefactStore, video: VideoInfo) -> 
 CACHED_FOOTAGES: Final = 2
 """Actors whose footage is kept for their next stream."""
 MESSAGE_MARGIN: Final = 64 << 10
-"""Most bytes of a message without its picture. A disclosure record has about 15 kB, and twice as many with a time stamp."""
+"""Most bytes of a message without its picture. A disclosure record has 4 kB, besides a chain of certificates and a time stamp."""
 
 
 class FootageCache:
