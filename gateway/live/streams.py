@@ -153,7 +153,7 @@ class Disclosing:
 
 
 def _painter(label: Label | None, picture: UInt8, colour: ColourTags) -> LabelPainter | None:
-    """Return what draws a label into pictures of a size."""
+    """Return the painter of a label for pictures of the size of `picture`; None: there is no label."""
     height, width, _ = picture.shape
     return LabelPainter.of_pictures(label, colour, width, height) if label is not None else None
 
