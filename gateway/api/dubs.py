@@ -216,7 +216,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
     ) -> AsyncIterator[pb.LiveResponse]:
         """Take the config, then sound. Answer each frame as soon as the frame is ready."""
         requests = aiter(request_iterator)
-        options = live_options_from(await anext(requests, None))
+        options = await asyncio.to_thread(live_options_from, await anext(requests, None))
         reader = LiveAudioReader(options)
 
         async def sound() -> AsyncIterator[audio_pb2.AudioChunk]:
@@ -234,6 +234,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             first_frame=options.first_frame,
             max_late_s=options.max_late_s,
             expressiveness=options.expressiveness,
+            disclosing=options.disclosing,
         )
         quota = self._context.quota
         with quota.stream():

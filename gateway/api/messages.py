@@ -50,6 +50,7 @@ from gateway.dub.request import (
 )
 from gateway.dub.timecode import VideoTime, parse_time
 from gateway.live.session import LiveFrame, first_sample
+from gateway.live.streams import Disclosing
 from gateway.media.choices import DUCK_DB
 from gateway.media.encoders import check_target, crf_of
 from gateway.media.label import label_of
@@ -518,6 +519,7 @@ class LiveOptions:
         first_frame: first frame that is wanted.
         max_late_s: seconds after the arrival of its sound until which a frame is sent; None: every frame is sent.
         expressiveness: factor of the mouth's movement.
+        disclosing: how the stream says that it is synthetic, besides the watermark.
     """
 
     actor_id: str
@@ -527,10 +529,11 @@ class LiveOptions:
     first_frame: int = 0
     max_late_s: float | None = None
     expressiveness: float = 1.0
+    disclosing: Disclosing = Disclosing()
 
 
 def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
-    """Return the config that begins a live stream.
+    """Return the config that begins a live stream. Blocks: reads the font of the label.
 
     Raises:
         InvalidRequestError: the first message holds no config, or a value of the config cannot be used.
@@ -547,6 +550,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     with _within_config():
         actor_id = check_actor_id(actor_id_of(config.actor, "actor") or "", "actor")
         use = use_of(config.project, config.language)
+        label = label_of(config.label, label_position_of(config.label_position))
     max_late_s = seconds_of(config.max_lateness) if config.HasField("max_lateness") else None
     if max_late_s is not None and not LEAST_LATE_S <= max_late_s <= MOST_LATE_S:
         raise InvalidRequestError(
@@ -555,7 +559,16 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
             field="config.max_lateness",
         )
     expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
-    return LiveOptions(actor_id, config.sample_rate_hz, config.channels, use, config.first_frame, max_late_s, expressiveness)
+    return LiveOptions(
+        actor_id,
+        config.sample_rate_hz,
+        config.channels,
+        use,
+        config.first_frame,
+        max_late_s,
+        expressiveness,
+        Disclosing(label, config.disclose),
+    )
 
 
 @contextmanager
@@ -619,4 +632,7 @@ def live_response(frame: LiveFrame) -> pb.LiveResponse:
     reason = common_pb2.FRAME_REASON_SILENT if frame.silent else common_pb2.FRAME_REASON_DUBBED
     tags = frame.colour
     colour = pb.ColourTags(matrix=tags.matrix, range=tags.color_range, primaries=tags.primaries, transfer=tags.transfer)
-    return pb.LiveResponse(frame_index=frame.index, image=to_image(frame.picture), reason=reason, colour=colour)
+    signed = frame.disclosure
+    disclosure = pb.LiveDisclosure(xmp=signed.packet, manifest=signed.manifest) if signed is not None else None
+    image = to_image(frame.picture)
+    return pb.LiveResponse(frame_index=frame.index, image=image, reason=reason, colour=colour, disclosure=disclosure)

@@ -200,7 +200,7 @@ class Tenant:
             context.artefacts,
             max_message_bytes=settings.max_message_bytes,
             admission=shared.live,
-            mark_of=context.sealer.mark_of,
+            sealer=context.sealer,
         )
         self._batches = Batches(settings, context, shared, write_event)
         self._eraser = eraser_of(settings, context, runner, live)

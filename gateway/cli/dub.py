@@ -25,9 +25,7 @@ from gateway.dub.choices import EXPRESSIONS, FITS, expression_named, fit_named
 from gateway.media.choices import (
     CODECS,
     DUCK_DB,
-    LABEL_POSITIONS,
     LEAST_LEVEL_DB,
-    MOST_CHARACTERS,
     MOST_DUCK_DB,
     MOST_LEVEL_DB,
     QUALITIES,
@@ -276,17 +274,8 @@ def dub(
             "which is 16. The field encode_quality of a batch row or of CreateDub.",
         ),
     ] = "",
-    label: Annotated[
-        str,
-        typer.Option(
-            metavar="TEXT",
-            help="Text that every frame of the video shows, such as 'AI dubbed', in Latin, Greek or Cyrillic letters: at "
-            f"most {MOST_CHARACTERS} characters. Default: no label. A video without a dubbed mouth gets none.",
-        ),
-    ] = "",
-    label_position: Annotated[
-        str, typer.Option(metavar="|".join(LABEL_POSITIONS), help="Corner of the label. Default: bottom-right.")
-    ] = "",
+    label: options.Label = "",
+    label_position: options.LabelPosition = "",
     report: options.Report = None,
     consent: options.ConsentFile = None,
     project: options.Project = "",

@@ -327,6 +327,6 @@ def _dub_lines(dub: DubFacts) -> list[str]:
         f"method: {dub.method}",
         *models,
         *(consents or ["consent: none on record"]),
-        *(dubbed or ["dubbed: no frame"]),
+        *(dubbed or ["dubbed: frames of a live stream" if dub.stream and not dub.frames else "dubbed: no frame"]),
         marked,
     ]

@@ -24,14 +24,22 @@ from gateway.cli.app import app, run_async
 from gateway.cli.console import say, say_result
 from gateway.consent.record import ConsentUse, consent_line
 from gateway.live.client import PacedSpeech, remote_live_frames
-from gateway.live.recording import Recording, StreamedActor, check_recording, streamed_actor
+from gateway.live.recording import (
+    Recording,
+    StreamedActor,
+    check_recording,
+    disclosed_facts,
+    stream_mark,
+    streamed_actor,
+)
 from gateway.live.session import LiveFrame
-from gateway.live.streams import LiveStreams
+from gateway.live.streams import Disclosing, LiveStreams
 from gateway.media.inspection import inspect_sound
+from gateway.media.label import Label, label_of
 from gateway.media.sound import SoundReader
-from gateway.provenance.claim import Claim, stream_statement
+from gateway.provenance.claim import Claim, SourceFile
 from gateway.provenance.installation import open_sealer
-from gateway.provenance.seal import Sealer
+from gateway.provenance.seal import Sealer, SignedDisclosure
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32
@@ -88,21 +96,25 @@ class LiveVideo:
             ModelNotFoundError: the stages do not have the actor's method.
             DubstageError: from the stages.
         """
-        return await self._recording(settings, sound, await streamed_actor(actor, stages))
+        sealer = await asyncio.to_thread(open_sealer, settings)
+        shown = await streamed_actor(actor, stages, stream_mark(actor, sealer))
+        return self._recording(sealer, sound, shown)
 
     async def of_gateway(self, settings: GatewaySettings, sound: PacedSpeech, actor_id: str, config: ClientConfig) -> Recording:
-        """Return the video of an actor that a running gateway shows. The manifest names no models: the gateway tells none.
+        """Return the video of an actor that a running gateway shows.
+
+        The manifest names models and watermark as the gateway's disclosure record does. Earlier versions send none.
 
         Raises:
             InvalidRequestError: the place cannot be written, or the certificate of the settings cannot be used.
             StorageRefusedError: the installation's own key cannot be made or read.
             DubstageError: from the gateway, or the gateway does not answer.
         """
-        return await self._recording(settings, sound, await _actor_of_gateway(config, actor_id))
-
-    async def _recording(self, settings: GatewaySettings, sound: PacedSpeech, actor: StreamedActor) -> Recording:
-        """Return the video, which is not begun. This installation signs the video."""
         sealer = await asyncio.to_thread(open_sealer, settings)
+        return self._recording(sealer, sound, await _actor_of_gateway(config, actor_id))
+
+    def _recording(self, sealer: Sealer, sound: PacedSpeech, actor: StreamedActor) -> Recording:
+        """Return the video, which is not begun. This installation signs the video."""
         sealer.check_place(self.output, overwrite=self.overwrite)
         return Recording(
             self.output,
@@ -111,14 +123,19 @@ class LiveVideo:
             sound.sample_rate_hz,
             marking=actor.marking,
             overwrite=self.overwrite,
-            seal_of=lambda frames: sealer.seal(self._claim(actor, frames, sealer), self.output),
+            seal_of=lambda frames, disclosure: sealer.seal(self._claim(actor, frames, disclosure), self.output),
         )
 
-    def _claim(self, actor: StreamedActor, frames: int, sealer: Sealer) -> Claim:
-        """Return what the manifest says. Of a gateway's stream, the watermark is not known."""
-        claim = actor.claim(self.speech, frames)
-        mark = sealer.mark_of(stream_statement(actor.job)) if actor.job else None
-        return replace(claim, watermark=str(mark.payload)) if mark is not None else claim
+    def _claim(self, actor: StreamedActor, frames: int, disclosure: SignedDisclosure | None) -> Claim:
+        """Return what the manifest says.
+
+        Args:
+            disclosure: record of a gateway's stream; None: the actor says all that is known.
+        """
+        said = disclosed_facts(disclosure) if disclosure is not None else None
+        if said is not None:
+            actor = replace(actor, method=said.method, models=tuple(said.models), job=said.job, watermark=said.watermark)
+        return actor.claim(frames, (SourceFile("speech", self.speech),))
 
 
 async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:
@@ -150,6 +167,7 @@ async def show_frames(
                 if show_latency:
                     say_result(f"frame {frame.index}: {latencies[-1] * 1000:.0f} ms after its sound")
                 if recording is not None:
+                    recording.disclosure = frame.disclosure or recording.disclosure
                     await asyncio.to_thread(recording.write, frame.picture, frame.colour)
     if not latencies:
         raise InvalidRequestError("--audio: the speech is shorter than one frame; give longer speech", field="audio")
@@ -172,6 +190,7 @@ class LiveRequest:
         gateway: HOST:PORT of a running gateway; None: the gateway runs in this process.
         use: project and language of the stream.
         expressiveness: factor of the mouth's movement.
+        label: visible label of every frame; None: there is none.
         fast: whether the speech is sent as fast as the pipeline accepts the speech. False: at the pace of speaking.
     """
 
@@ -182,6 +201,7 @@ class LiveRequest:
     gateway: str | None
     use: ConsentUse
     expressiveness: float
+    label: Label | None
     fast: bool
 
 
@@ -215,6 +235,8 @@ async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: 
         channels=speech.samples.shape[1],
         use=request.use,
         expressiveness=request.expressiveness,
+        label=request.label,
+        disclose=request.video is not None,
     )
     await show_frames(frames, speech, recording, show_latency=request.show_latency)
 
@@ -234,7 +256,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
                 place.actors,
                 place.artefacts,
                 max_message_bytes=settings.max_message_bytes,
-                mark_of=(await asyncio.to_thread(place.sealer)).mark_of,
+                sealer=await asyncio.to_thread(place.sealer),
             )
             frames = streams.frames(
                 request.actor_id,
@@ -243,6 +265,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
                 channels=speech.samples.shape[1],
                 use=request.use,
                 expressiveness=request.expressiveness,
+                disclosing=Disclosing(request.label),
             )
             showing = show_frames(frames, speech, recording, show_latency=request.show_latency)
             await while_allowed(lambda: place.actors.erasures.check(request.actor_id), showing)
@@ -268,6 +291,8 @@ def live(
         typer.Option(metavar="HOST:PORT", help="Running gateway to use. Default: run the gateway in this process."),
     ] = None,
     expressiveness: options.Expressiveness = 1.0,
+    label: options.Label = "",
+    label_position: options.LabelPosition = "",
     project: options.Project = "",
     language: options.Language = "",
     stages: options.Stages = None,
@@ -293,6 +318,7 @@ def live(
         gateway=gateway,
         use=options.consent_use(project, language),
         expressiveness=expressiveness,
+        label=label_of(label, label_position),
         fast=fast,
     )
     run_async(run_live(settings, request))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, EnrolOptions
+from gateway.media.choices import LABEL_POSITIONS, MOST_CHARACTERS
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS
 
@@ -75,6 +76,15 @@ Expressiveness = Annotated[
         help="Factor of the mouth's movement. 1: as the person speaks. Lips still close on p, b, m and in silence.",
     ),
 ]
+Label = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT",
+        help="Text that every frame of the video shows, such as 'AI dubbed', in Latin, Greek or Cyrillic letters: at "
+        f"most {MOST_CHARACTERS} characters. Default: no label. A video without a dubbed mouth gets none.",
+    ),
+]
+LabelPosition = Annotated[str, typer.Option(metavar="|".join(LABEL_POSITIONS), help="Corner of the label. Default: bottom-right.")]
 Personalize = Annotated[bool, typer.Option(help="Adapt the networks to the person before dubbing.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="NUMBER", help="Random seed for personalisation.")]
 Overwrite = Annotated[

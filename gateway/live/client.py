@@ -18,7 +18,9 @@ from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.consent.record import ConsentUse
 from gateway.live.session import LiveFrame
+from gateway.media.label import Label
 from gateway.media.pixels import ColourTags
+from gateway.provenance.seal import SignedDisclosure
 from services.common.array_types import Float32
 from services.common.server.client import ClientConfig, StageClient
 from services.common.wire.messages import from_image
@@ -77,6 +79,8 @@ async def remote_live_frames(
     channels: int,
     use: ConsentUse = ConsentUse(),
     expressiveness: float = 1.0,
+    label: Label | None = None,
+    disclose: bool = False,
 ) -> AsyncGenerator[LiveFrame, None]:
     """Yield the dubbed frames of an actor of a gateway.
 
@@ -94,6 +98,9 @@ async def remote_live_frames(
             project=use.project,
             language=use.language or "",
             expressiveness=expressiveness,
+            label=label.text if label is not None else "",
+            label_position=label.position if label is not None else "",
+            disclose=disclose,
         )
         yield made.config
         async for chunk in audio:
@@ -105,7 +112,10 @@ async def remote_live_frames(
     ):
         async for reply in replies:
             silent = reply.reason == common_pb2.FRAME_REASON_SILENT
-            yield LiveFrame(reply.frame_index, from_image(reply.image, "image", channels=3), silent, _colour_of(reply))
+            picture = from_image(reply.image, "image", channels=3)
+            signed = reply.disclosure if reply.HasField("disclosure") else None
+            disclosure = SignedDisclosure(signed.xmp, signed.manifest) if signed is not None else None
+            yield LiveFrame(reply.frame_index, picture, silent, _colour_of(reply), disclosure)
 
 
 def _colour_of(reply: pb.LiveResponse) -> ColourTags:

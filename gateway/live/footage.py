@@ -179,8 +179,8 @@ def _span_of(actor: StoredActor, artefacts: ArtefactStore, video: VideoInfo) -> 
 
 CACHED_FOOTAGES: Final = 2
 """Actors whose footage is kept for their next stream."""
-MESSAGE_MARGIN: Final = 4096
-"""Bytes of a message without its picture."""
+MESSAGE_MARGIN: Final = 64 << 10
+"""Most bytes of a message without its picture. A disclosure record has 4 kB, besides a chain of certificates and a time stamp."""
 
 
 class FootageCache:

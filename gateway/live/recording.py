@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -24,7 +25,11 @@ from gateway.media.pixels import ColourModel, ColourTags, colour_model, effectiv
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
 from gateway.media.writer import VideoSigner
-from gateway.provenance.claim import Claim, ModelFacts, SourceFile
+from gateway.provenance.binding import sidecar_of
+from gateway.provenance.claim import Claim, DubFacts, ModelFacts, SourceFile, stream_statement
+from gateway.provenance.seal import Sealer, SignedDisclosure
+from gateway.provenance.verdict import ManifestState, verdict_of
+from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
 from services.common.array_types import Float32, UInt8
@@ -44,20 +49,27 @@ class StreamedActor:
         models: models of the method; empty: they are not known, because a gateway ran the stages.
         consent: consent record of the actor; None: there is none.
         job: what the watermark of the stream is bound to (stream_job); empty: it is not known, because a gateway ran the stages.
+        watermark: what the watermark says, 9 hexadecimal digits; empty: the stream has no watermark, or its watermark is not known.
     """
 
     method: str
     models: tuple[ModelFacts, ...]
     consent: Consent | None
     job: str = ""
+    watermark: str = ""
 
     @property
     def marking(self) -> str:
         """Text for the comment tag of the video."""
         return f"{_SYNTHETIC} ({MARK}); {consent_line(self.consent)}"
 
-    def claim(self, speech: Path, num_frames: int) -> Claim:
-        """Return what the manifest of the video says. The mouth is synthetic in every frame."""
+    def claim(self, num_frames: int = 0, sources: tuple[SourceFile, ...] = ()) -> Claim:
+        """Return what the manifest of the video, or of a stream that has just begun, says. The mouth is synthetic in every frame.
+
+        Args:
+            num_frames: number of frames; 0: not known yet.
+            sources: the speech; empty: not known yet.
+        """
         return Claim(
             version=version("dubstage-suite"),
             description=f"{_SYNTHETIC}.",
@@ -69,20 +81,40 @@ class StreamedActor:
             dubbed=(range(num_frames),) if num_frames else (),
             consents={"person": digest_of(self.consent)} if self.consent is not None else {},
             job=self.job,
+            watermark=self.watermark,
             stream=bool(self.job),
-            sources=(SourceFile("speech", speech),),
+            sources=sources,
         )
 
 
-async def streamed_actor(actor: StoredActor, stages: Stages) -> StreamedActor:
+def disclosed_facts(disclosure: SignedDisclosure) -> DubFacts | None:
+    """Return what the manifest of a gateway's stream says; None: the manifest does not hold. Blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        packet = Path(folder, "stream.xmp")
+        packet.write_bytes(disclosure.packet)
+        sidecar_of(packet).write_bytes(disclosure.manifest)
+        verdict = verdict_of(packet)
+    return verdict.dub if verdict.state in (ManifestState.TRUSTED, ManifestState.VALID) else None
+
+
+async def streamed_actor(actor: StoredActor, stages: Stages, mark: Mark | None) -> StreamedActor:
     """Return what a video says of an actor whose stages run in this process, or are called by this process.
+
+    Args:
+        mark: watermark of the stream (`stream_mark`); None: the stream has none.
 
     Raises:
         ModelNotFoundError: the stages do not have the actor's method.
         DubstageError: from the stages.
     """
     method = method_named(actor.method).streamed
-    return StreamedActor(method.name, model_facts(method, await models_for(stages, method)), actor.consent, stream_job(actor))
+    models = model_facts(method, await models_for(stages, method))
+    return StreamedActor(method.name, models, actor.consent, stream_job(actor), str(mark.payload) if mark is not None else "")
+
+
+def stream_mark(actor: StoredActor, sealer: Sealer) -> Mark | None:
+    """Return the watermark of an actor's streams; None: videos of this installation get none."""
+    return sealer.mark_of(stream_statement(stream_job(actor)))
 
 
 def stream_job(actor: StoredActor) -> str:
@@ -145,7 +177,11 @@ class Recording:
         sample_rate_hz: samples per second and channel.
         marking: text for the comment tag.
         overwrite: replace an existing file even if dubstage did not write the file.
-        seal_of: returns what signs a video of so many frames; None: the video gets no manifest.
+        seal_of: returns what signs a video of so many frames, of a stream with such a disclosure record; None: the video gets no
+            manifest.
+
+    Attributes:
+        disclosure: signed disclosure record of the stream, as soon as it has come; None: there is none.
 
     Raises:
         InvalidRequestError: as `check_recording`.
@@ -160,7 +196,7 @@ class Recording:
         *,
         marking: str,
         overwrite: bool = False,
-        seal_of: Callable[[int], VideoSigner] | None = None,
+        seal_of: Callable[[int, SignedDisclosure | None], VideoSigner] | None = None,
     ) -> None:
         check_recording(output, speech, overwrite=overwrite)
         self._output, self._overwrite = output, overwrite
@@ -170,6 +206,7 @@ class Recording:
         self._sound_rate = sample_rate_hz if sample_rate_hz in rates else _SOUND_RATE_HZ
         self._marking = marking
         self._seal_of = seal_of
+        self.disclosure: SignedDisclosure | None = None
         self._file: OutputFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._picture: av.VideoStream | None = None
@@ -211,7 +248,7 @@ class Recording:
     def _open(self, picture: UInt8, colour: ColourTags) -> None:
         assert self._file is not None
         height, width, _ = picture.shape
-        target = self._file.target(self._seal_of(0).padding if self._seal_of is not None else 0)
+        target = self._file.target(self._seal_of(0, None).padding if self._seal_of is not None else 0)
         self._container = av.open(target, "w", format=container_format(self._output), buffer_size=BUFFER_BYTES)
         self._container.metadata["comment"] = self._marking
         stream = self._container.add_stream(CODEC, rate=int(MOTION_RATE))
@@ -253,7 +290,8 @@ class Recording:
             if error is None and self._container is not None:
                 self._finish()
                 self._file.settle()
-                commit_with(self._file, self._seal_of(self._written) if self._seal_of is not None else None)
+                seal = self._seal_of(self._written, self.disclosure) if self._seal_of is not None else None
+                commit_with(self._file, seal)
         except (av.FFmpegError, OSError) as problem:
             raise output_error(problem, self._output, CODEC) or problem from problem
         finally:

@@ -33,7 +33,9 @@ from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.footage import LiveFootage, StreamMarks
 from gateway.live.frames import MovedFrame
+from gateway.media.label import LabelPainter
 from gateway.media.pixels import ColourTags
+from gateway.provenance.seal import SignedDisclosure
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
@@ -101,6 +103,7 @@ class StageChain:
         *,
         expressiveness: float = 1.0,
         mark: Mark | None = None,
+        label: LabelPainter | None = None,
     ) -> None:
         self._method = method_named(actor.method).streamed
         self._style = actor.enrolled.style
@@ -109,6 +112,7 @@ class StageChain:
         self._sound = sound
         self._stream = stream
         self._expressiveness = expressiveness
+        self._label = label
         self._marks = StreamMarks(mark, performance) if mark is not None else None
         self._places = asyncio.Semaphore(MAX_PENDING_FRAMES)
         self._ended = False
@@ -209,13 +213,14 @@ class StageChain:
         return self._under_way[0].index - self._last_shown <= MOST_DROPPED + 1
 
     def finished(self, reply: render_pb2.RenderResponse, moved: MovedFrame) -> UInt8:
-        """Return the frame of the performance with the rendered box in it, uint8 [H, W, 3], RGB."""
+        """Return the frame of the performance with the rendered box and the label in it, uint8 [H, W, 3], RGB."""
         box = from_image(reply.box, "box", channels=3, size=BOX)
         mask = from_image(reply.mask, "mask", channels=1, size=BOX)
         self._last_shown = reply.frame_index
         index = self._sound.begins + reply.frame_index
         light = self._marks.light(index) if self._marks is not None else None
-        return moved.with_mouth(box, mask, light)
+        picture = moved.with_mouth(box, mask, light)
+        return self._label.picture(picture) if self._label is not None else picture
 
     def end(self) -> None:
         """Begin no further frame. gRPC reads requests in a task of its own, and may still wait there for a call that has failed."""
@@ -336,12 +341,14 @@ class LiveFrame:
         picture: uint8 [H, W, 3], RGB.
         silent: whether nobody speaks.
         colour: colour tags for a video of the frames.
+        disclosure: signed disclosure record of the stream; None: another frame has it, or none.
     """
 
     index: int
     picture: UInt8
     silent: bool
     colour: ColourTags = ColourTags()
+    disclosure: SignedDisclosure | None = None
 
 
 async def live_frames(
@@ -353,6 +360,7 @@ async def live_frames(
     *,
     expressiveness: float = 1.0,
     mark: Mark | None = None,
+    label: LabelPainter | None = None,
 ) -> AsyncGenerator[LiveFrame, None]:
     """Yield the dubbed frames of an actor while the sound comes. The last frames follow when the sound ends.
 
@@ -366,12 +374,13 @@ async def live_frames(
         stream: gets the time of each frame.
         expressiveness: factor of the mouth's movement.
         mark: watermark of the mouths; None: they get none.
+        label: draws the visible label into every frame; None: there is none.
 
     Raises:
         InvalidRequestError: chunks out of order, or samples that are not finite.
         DubstageError: from the stages.
     """
-    chain = StageChain(actor, performance, sound, stream, expressiveness=expressiveness, mark=mark)
+    chain = StageChain(actor, performance, sound, stream, expressiveness=expressiveness, mark=mark, label=label)
     async with AsyncExitStack() as stack:
         stack.callback(chain.end)
 

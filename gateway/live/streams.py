@@ -8,7 +8,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dubstage.audio.v1 import audio_pb2
@@ -23,12 +23,15 @@ from gateway.consent.record import ConsentUse
 from gateway.dub.claim import video_watermark
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
-from gateway.live.recording import stream_job
+from gateway.live.recording import stream_mark, streamed_actor
 from gateway.live.session import LiveFrame, first_frame_of_sound, live_frames, live_sound
-from gateway.provenance.claim import stream_statement
+from gateway.media.label import Label, LabelPainter
+from gateway.media.pixels import ColourTags
+from gateway.provenance.seal import Sealer, SignedDisclosure
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
+from services.common.array_types import UInt8
 from services.common.errors import DubstageError, TransientError
 from services.common.methods import method_named
 from services.common.server.call_context import current_caller
@@ -136,6 +139,25 @@ async def _watch(stream: RunningStream, actor: StoredActor, consents: Consents) 
         await asyncio.sleep(LOOK_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Disclosing:
+    """How a stream says that its pictures are synthetic, besides the watermark.
+
+    Attributes:
+        label: visible label of every frame; None: there is none.
+        record: whether the first frame comes with the signed disclosure record of the stream.
+    """
+
+    label: Label | None = None
+    record: bool = False
+
+
+def _painter(label: Label | None, picture: UInt8, colour: ColourTags) -> LabelPainter | None:
+    """Return the painter of a label for pictures of the size of `picture`; None: there is no label."""
+    height, width, _ = picture.shape
+    return LabelPainter.of_pictures(label, colour, width, height) if label is not None else None
+
+
 class LiveStreams:
     """Live streams of one process.
 
@@ -144,7 +166,7 @@ class LiveStreams:
         actors: store of actors.
         max_message_bytes: size limit of a message, which has to hold one frame.
         admission: decides which streams run, together with the streams of other tenants; None: one stream at a time.
-        mark_of: returns the watermark that is bound to a statement (`Sealer.mark_of`).
+        sealer: signs disclosure records and has the key of the watermarks; None: streams have neither.
     """
 
     def __init__(
@@ -155,9 +177,9 @@ class LiveStreams:
         *,
         max_message_bytes: int,
         admission: LiveAdmission | None = None,
-        mark_of: Callable[[bytes], Mark | None] = lambda _: None,
+        sealer: Sealer | None = None,
     ) -> None:
-        self._mark_of = mark_of
+        self._sealer = sealer
         self._stages = stages
         self._actors = actors
         self._admission = admission or LiveAdmission(1)
@@ -175,6 +197,7 @@ class LiveStreams:
         first_frame: int = 0,
         max_late_s: float | None = None,
         expressiveness: float = 1.0,
+        disclosing: Disclosing = Disclosing(),
     ) -> AsyncGenerator[LiveFrame, None]:
         """Yield the dubbed frames of an actor while `audio` comes. The first chunk is asked for when everything else is ready.
 
@@ -188,12 +211,14 @@ class LiveStreams:
                 counts as sample 0.
             max_late_s: seconds after the arrival of its sound until which a frame is shown; None: every frame is shown.
             expressiveness: factor of the mouth's movement.
+            disclosing: how the stream says that it is synthetic, besides the watermark.
 
         Raises:
             ActorError: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
             ConsentRefusedError: the actor's consent record does not allow the stream, ends meanwhile, or is missing and required.
             ModelNotFoundError: the stages do not have the actor's method.
             OverloadedError: no further stream is taken now.
+            BackendUnavailableError, InvalidRequestError: the disclosure record cannot be signed.
             DubstageError: from the stages.
         """
         with self._admission.stream(current_caller().tenant) as stream:
@@ -203,21 +228,37 @@ class LiveStreams:
                 actor = await allowed_actor(self._actors, self._stages(), actor_id, use)
                 performance = await self._performances.of(actor)
                 # The first picture is there before the first sound is asked for.
-                await asyncio.to_thread(performance.frame, first_frame_of_sound(first_frame))
-                mark = self._mark_of(stream_statement(stream_job(actor)))
+                first = await asyncio.to_thread(performance.frame, first_frame_of_sound(first_frame))
+                painter = await asyncio.to_thread(_painter, disclosing.label, first.picture, performance.colour)
+                mark = stream_mark(actor, self._sealer) if self._sealer is not None else None
+                disclosure = await self._disclosure(actor, mark) if disclosing.record else None
                 async with recorded_stream(self._actors, actor, mark):
                     # This check is the last: from here on, `forget` ends the stream.
                     await asyncio.to_thread(self._actors.erasures.check, actor_id)
                     sound = live_sound(audio, sample_rate_hz, channels, first_frame=first_frame, max_late_s=max_late_s)
                     frames = live_frames(
-                        self._stages(), actor, performance, sound, stream, expressiveness=expressiveness, mark=mark
+                        self._stages(),
+                        actor,
+                        performance,
+                        sound,
+                        stream,
+                        expressiveness=expressiveness,
+                        mark=mark,
+                        label=painter,
                     )
                     async with aclosing(frames), ended_with_consent(mine, actor, self._actors.consents):
                         while (frame := await mine.next_of(frames)) is not None:
                             mine.check()
-                            yield frame
+                            yield replace(frame, disclosure=disclosure) if disclosure is not None else frame
+                            disclosure = None
             finally:
                 self._running.remove(mine)
+
+    async def _disclosure(self, actor: StoredActor, mark: Mark | None) -> SignedDisclosure | None:
+        if self._sealer is None:
+            return None
+        claim = (await streamed_actor(actor, self._stages(), mark)).claim()
+        return await asyncio.to_thread(self._sealer.disclosure, claim)
 
     def forget(self, actor_id: str) -> None:
         """End the streams of an actor who was erased, and remove all footage from memory."""

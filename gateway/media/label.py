@@ -1,4 +1,4 @@
-"""Visible label of a video, such as "AI dubbed": white letters on a dark ground in a corner, in every frame.
+"""Visible label of a video or a live stream, such as "AI dubbed": white letters on a dark ground in a corner, in every frame.
 
 Every frame has the label, not the dubbed frames alone: a viewer may begin anywhere, and a label that comes and goes is missed.
 """
@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from gateway.media.choices import LABEL_POSITIONS, MOST_CHARACTERS, LabelPosition
-from gateway.media.pixels import colour_model
-from gateway.media.types import Plane, VideoInfo
-from services.common.array_types import Float32
+from gateway.media.pixels import ColourTags, PixelFormat, colour_model, pixel_format
+from gateway.media.types import Orientation, Plane
+from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError
 
 _HEIGHT: Final = 0.05
@@ -29,6 +29,8 @@ _GROUND: Final = 0.6
 """Opacity of the dark ground."""
 _LEFTWARD: Final = frozenset({"R", "AL", "RLE", "RLO", "RLI"})
 """Bidirectional classes of letters from right to left. Pillow lays them out with a library that not every machine has."""
+_RGB: Final = pixel_format("gbrp")
+"""Format of pictures in RGB, whose planes are G, B and R."""
 _WHITE: Final = {16: 0.58, 18: 0.75}
 """Signal of white by transfer characteristics: reference white of PQ and HLG (ITU-R BT.2408). All others: 1."""
 
@@ -102,21 +104,23 @@ class _Patch:
 class LabelPainter:
     """Draws a label into the planes of frames. The letters are laid out once."""
 
-    def __init__(self, label: Label, video: VideoInfo) -> None:
+    def __init__(self, label: Label, pixel: PixelFormat, colour: ColourTags, orientation: Orientation) -> None:
         """Lay the label out.
 
         Args:
-            video: the video that the frames belong to.
+            pixel: format of the planes.
+            colour: colour tags of the video that the frames belong to.
+            orientation: size of the frames, and how they are shown.
         """
-        ground, letters = _drawn(label, video)
+        width, height = orientation.width, orientation.height
+        ground, letters = _drawn(label, orientation)
         kept = (1 - ground) * (1 - letters)
-        pixel = video.pixel
-        model = colour_model(pixel, video.colour, video.width, video.height)
-        white = model.matrix @ np.full(3, _WHITE.get(video.colour.transfer, 1.0)) + model.offset
+        model = colour_model(pixel, colour, width, height)
+        white = model.matrix @ np.full(3, _WHITE.get(colour.transfer, 1.0)) + model.offset
         self._top = (1 << pixel.bits) - 1
         self._patches = []
         for plane in range(pixel.num_colour_planes):
-            rows, columns = pixel.plane_shape(plane, video.width, video.height)
+            rows, columns = pixel.plane_shape(plane, width, height)
             black, full = float(model.offset[plane]), float(white[plane])
             added = (ground * (1 - letters) * black + letters * full).astype(np.float32)
             here, there = (_scaled(each, columns, rows) for each in (kept, added))
@@ -124,22 +128,42 @@ class LabelPainter:
             box = slice(changed_rows.min(), changed_rows.max() + 1), slice(changed_columns.min(), changed_columns.max() + 1)
             self._patches.append(_Patch(*box, here[box].copy(), there[box].copy()))
 
+    @classmethod
+    def of_pictures(cls, label: Label, colour: ColourTags, width: int, height: int) -> LabelPainter:
+        """Return the painter of upright pictures in RGB, uint8 [height, width, 3] (`picture`).
+
+        Args:
+            colour: colour tags of the video that the pictures come from.
+        """
+        return cls(label, _RGB, colour, Orientation(width, height))
+
     def __call__(self, planes: Sequence[Plane]) -> list[Plane]:
         """Return the planes of a frame with the label, in copies. A plane of alpha stays as it is."""
-        drawn = list(planes)
-        for place, patch in enumerate(self._patches):
-            plane = planes[place].copy()
-            samples = plane[patch.rows, patch.columns] * patch.kept + patch.added
-            plane[patch.rows, patch.columns] = np.clip(np.rint(samples), 0, self._top).astype(plane.dtype)
-            drawn[place] = plane
+        count = len(self._patches)
+        drawn = [plane.copy() for plane in planes[:count]]
+        self._draw(drawn)
+        return [*drawn, *planes[count:]]
+
+    def picture(self, picture: UInt8) -> UInt8:
+        """Return a copy of a picture with the label.
+
+        Args:
+            picture: uint8 [height, width, 3], RGB.
+        """
+        drawn = picture.copy()
+        self._draw([drawn[..., channel] for channel in (1, 2, 0)])
         return drawn
 
+    def _draw(self, planes: Sequence[Plane]) -> None:
+        for plane, patch in zip(planes, self._patches, strict=True):
+            samples = plane[patch.rows, patch.columns] * patch.kept + patch.added
+            plane[patch.rows, patch.columns] = np.clip(np.rint(samples), 0, self._top).astype(plane.dtype)
 
-def _drawn(label: Label, video: VideoInfo) -> tuple[Float32, Float32]:
+
+def _drawn(label: Label, orientation: Orientation) -> tuple[Float32, Float32]:
     """Return the opacity of the ground and of the letters, float32 [height, width] each, 0 to 1, in the coded picture."""
     from PIL import Image, ImageDraw, ImageFont
 
-    orientation = video.orientation
     coded = orientation.square_size
     width, height = coded if orientation.quarter_turns % 2 == 0 else coded[::-1]
     side = min(width, height)
@@ -167,7 +191,7 @@ def _drawn(label: Label, video: VideoInfo) -> tuple[Float32, Float32]:
             draw.text((left + pad, top + pad // 2), label.text, fill=255, font=font)
         upright = np.rot90(np.asarray(picture, np.float32) / 255, -orientation.quarter_turns)
         turned = np.ascontiguousarray(upright[:, ::-1] if orientation.mirrored else upright)
-        layers.append(_scaled(turned.astype(np.float32), video.width, video.height))
+        layers.append(_scaled(turned.astype(np.float32), orientation.width, orientation.height))
     return layers[0], layers[1]
 
 

@@ -106,7 +106,9 @@ class VideoWriter:
         check_place(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
         self._seal = seal
         label = self._settings.label
-        self._painter = LabelPainter(label, info.video) if label is not None else None
+        self._painter = (
+            LabelPainter(label, info.video.pixel, info.video.colour, info.video.orientation) if label is not None else None
+        )
         self._file: OutputFile | None = None
         self._muxer: VideoMuxer | None = None
         self._copier: _FrameCopier | None = None

@@ -71,6 +71,7 @@ class DubFacts(_Facts):
         version: version of this assertion.
         method: name of the method.
         models: models of the method.
+        frames: number of frames; 0 of a live stream that has just begun.
         frame_rate: frames per second of the video, on average, as NUMERATOR/DENOMINATOR.
         dubbed: spans of frames whose mouth is synthetic, [begin, end) each, in order.
         sources: files that the video was made of.
@@ -80,7 +81,7 @@ class DubFacts(_Facts):
             from a gateway's live stream.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
         scene: whether the video is a scene, whose watermark is bound to the job alone.
-        stream: whether the video is the recording of a live stream, whose watermark is bound to the job alone.
+        stream: whether the video is a live stream or the recording of one, whose watermark is bound to the job alone.
     """
 
     version: Literal[1] = 1
@@ -195,8 +196,9 @@ class Claim:
         job: key of the job, SHA-256, hexadecimal; of a live stream that of the actor's enrolment; empty: not known.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
         scene: whether the video is a scene.
-        stream: whether the video is the recording of a live stream whose actor is known.
-        sources: files that the video was made of; the footage is the first. A video of a live stream has no footage.
+        stream: whether the video is a live stream, or the recording of one, whose enrolment is known.
+        sources: files that the video was made of; the footage is the first. A video of a live stream has no footage, and a stream
+            that has just begun has no sources.
     """
 
     version: str

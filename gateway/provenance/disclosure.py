@@ -106,19 +106,22 @@ def disclosure_packet(source_type: str, sentence: str, own: bytes = b"") -> byte
 
 
 def source_type_of(file: Path) -> str:
-    """Return the digital source type that the metadata of a video state, as an address of a term; empty: they state none.
+    """Return the digital source type that the metadata of a video state, or an XMP packet in a file of its own (`.xmp`).
+
+    It is an address of a term; empty: they state none.
 
     Raises:
         MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
     """
-    if embedded_type(file) is None:
+    is_packet = file.suffix.lower() == ".xmp"
+    if embedded_type(file) is None and not is_packet:
         try:
             tags = inspect_tags(file)
         except MediaUnsupportedError:  # no video
             return ""
         return next((value for key, value in tags.items() if key.upper() == SOURCE_TYPE_TAG), "")
     with open_media_file(file, field="file") as handle, open(handle, "rb", closefd=False) as video:
-        packet = find_packet(video)
+        packet = video.read(LARGEST_PACKET) if is_packet else find_packet(video)
     try:
         document = _parsed(packet)
     except ValueError:

@@ -12,11 +12,13 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -181,12 +183,12 @@ SIGNING_ERRORS: Final = (LibraryError, SignerError, ValueError, OverflowError)
 """Errors that signing raises, besides errors of the system and of dubstage."""
 
 
-def signing_error(problem: Exception, video: Path, time_stamp_url: str) -> BackendUnavailableError | InvalidRequestError:
+def signing_error(problem: Exception, video: Path | str, time_stamp_url: str) -> BackendUnavailableError | InvalidRequestError:
     """Return the error for a video that was not signed.
 
     Args:
         problem: one of FAULTS.
-        video: name that the video would have got.
+        video: name that the video would have got, or what else is not written.
         time_stamp_url: the time stamp authority.
     """
     if isinstance(problem, SignerError):
@@ -246,6 +248,19 @@ _TIME_STAMP_PADDING: Final = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
+class SignedDisclosure:
+    """Signed disclosure record of pictures that have no container.
+
+    Attributes:
+        packet: XMP packet (`gateway.provenance.disclosure`).
+        manifest: C2PA manifest of the packet.
+    """
+
+    packet: bytes
+    manifest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Sealer:
     """Signs videos with one credential.
 
@@ -288,6 +303,30 @@ class Sealer:
         """
         key = self.watermark_key
         return Mark(key, Payload.of_video(key, statement, public=self.watermark_public)) if key is not None else None
+
+    def disclosure(self, claim: Claim) -> SignedDisclosure:
+        """Return the signed disclosure record of a live stream. Blocks.
+
+        Args:
+            claim: what the manifest says, without sources.
+
+        Raises:
+            BackendUnavailableError: the time stamp authority or the command that signs does not answer.
+            InvalidRequestError: the record cannot be signed.
+        """
+        packet = disclosure_packet(SYNTHETIC, claim.description)
+        try:
+            signed = sign_manifest(
+                definition(claim, {}, sidecar_binding(BytesIO(packet))),
+                (),
+                self.credential,
+                folder=Path(tempfile.gettempdir()),
+                time_stamp_url=self.time_stamp_url,
+                time_stamp_limit_s=self.time_stamp_limit_s,
+            )
+        except SIGNING_ERRORS as problem:
+            raise signing_error(problem, "the disclosure record of the stream", self.time_stamp_url) from problem
+        return SignedDisclosure(packet, signed.manifest)
 
     def seal(self, claim: Claim | DeliveryClaim, video: Path, *, takes_over: bool = False) -> VideoSeal:
         """Return the seal of a video.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,9 +16,17 @@ from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.actors.store import ActorStore
+from gateway.cli.app import run
+from gateway.provenance.claim import SYNTHETIC
+from gateway.provenance.installation import trusted_authorities
+from gateway.provenance.verdict import ManifestState, verdict_of
+from gateway.settings import GatewaySettings
 from services.common.methods import DEFAULT_METHOD, METHODS
+from services.common.server.settings import load_settings
 from tests.integration.client_calls import enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.videos import Media
 
 FEATURES_AHEAD_MS = 60
 STATES_AHEAD_MS = 130
@@ -31,9 +40,18 @@ def pieces(samples: npt.NDArray[np.float32], rate: int, seconds: float = 0.04) -
     return [samples[first : first + step] for first in range(0, len(samples), step)]
 
 
-def config(actor: str, rate: int = 16000, channels: int = 1, expressiveness: float | None = None) -> pb.LiveRequest:
+def config(
+    actor: str, rate: int = 16000, channels: int = 1, expressiveness: float | None = None, label: str = "", position: int = 0
+) -> pb.LiveRequest:
     return pb.LiveRequest(
-        config=pb.LiveConfig(actor=f"actors/{actor}", sample_rate_hz=rate, channels=channels, expressiveness=expressiveness)
+        config=pb.LiveConfig(
+            actor=f"actors/{actor}",
+            sample_rate_hz=rate,
+            channels=channels,
+            expressiveness=expressiveness,
+            label=label,
+            label_position=position,
+        )
     )
 
 
@@ -90,6 +108,88 @@ def test_expressiveness_scales_the_mouth(gateway: RunningGateway, actor: str, sa
     for frame, same in zip(unset, one, strict=True):
         np.testing.assert_array_equal(frame.picture, same.picture)
     assert any((frame.picture != other.picture).any() for frame, other in zip(unset, most, strict=True))
+
+
+def test_label_in_every_frame(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    """Every frame shows the label of the request in the corner of the request, and is otherwise the frame without a label."""
+    speech, rate = samples
+    with gateway.connect() as connection:
+        plain, labelled = (
+            list(client.live(connection, pieces(speech[: rate // 2], rate), actor_id=actor, sample_rate_hz=rate, **label))
+            for label in ({}, {"label": "Doublé par IA", "label_position": "top-left"})
+        )
+    assert len(plain) == len(labelled) > 0
+    for frame, other in zip(plain, labelled, strict=True):
+        rows, columns = np.nonzero((frame.picture != other.picture).any(-1))
+        assert rows.max() < 40, "the corner is at the top"
+        assert columns.max() < 176, "and at the left"
+        inside = other.picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert (inside.min(-1) > 240).mean() > 0.02, "letters are white"
+        assert np.median(inside) < 110, "their ground is dark"
+
+
+def test_disclosure_record_of_a_stream(
+    gateway: RunningGateway,
+    actor: str,
+    samples: Samples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first frame brings a record that the gateway has signed, about the watermark that the audit log names."""
+    speech, rate = samples
+    with gateway.connect() as connection:
+        streams = [
+            list(client.live(connection, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate, disclose=disclose))
+            for disclose in (True, False)
+        ]
+    (first, *others), undisclosed = streams
+    assert first.disclosure is not None
+    assert [frame.disclosure for frame in [*others, *undisclosed]] == [None] * (len(others) + len(undisclosed))
+    record = tmp_path / "stream.xmp"
+    record.write_bytes(first.disclosure.xmp)
+    (tmp_path / "stream.xmp.c2pa").write_bytes(first.disclosure.manifest)
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(gateway.data))
+    assert run(["inspect", str(record)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    with ActorStore(gateway.settings) as actors:
+        begun = next(entry for entry in actors.audit.newest(50) if entry["event"] == "live.begun")
+    for line in (
+        "content credentials: valid, signed with a certificate of this installation",
+        "action: c2pa.created; The mouth in this film is synthetic.; compositeWithTrainedAlgorithmicMedia",
+        f"digital source type in the metadata: {SYNTHETIC}",
+        "dubbed: frames of a live stream",
+        f"method: {DEFAULT_METHOD}",
+        f"watermark of the dub: {begun['details']['watermark_payload']}",
+    ):
+        assert line in printed
+    record.write_bytes(first.disclosure.xmp.replace(b"synthetic", b"authentic"))
+    assert run(["inspect", str(record)]) == 3
+
+
+def test_command_records_what_the_gateway_discloses(
+    gateway: RunningGateway, actor: str, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video that another installation records names the models and the watermark of the gateway's stream, and has the label."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "another"))
+    plain, video = tmp_path / "plain.mp4", tmp_path / "live.mp4"
+    stream = ["live", actor, "--audio", str(media.speech), "--gateway", gateway.server.address, "--fast", "-o"]
+    assert run([*stream, str(plain)]) == 0
+    assert run([*stream, str(video), "--label", "AI dubbed", "--label-position", "top-right"]) == 0
+    verdict = verdict_of(video, anchors=trusted_authorities(load_settings(GatewaySettings)))
+    assert verdict.state is ManifestState.TRUSTED
+    with ActorStore(gateway.settings) as actors:
+        begun = next(entry for entry in actors.audit.newest(50) if entry["event"] == "live.begun")
+    assert verdict.dub is not None
+    assert verdict.dub.watermark == begun["details"]["watermark_payload"]
+    assert verdict.dub.stream
+    assert {model.stage for model in verdict.dub.models} >= {"motion", "render"}
+    with av.open(str(plain)) as one, av.open(str(video)) as other:
+        for before, after in zip(one.decode(video=0), other.decode(video=0), strict=True):
+            changed = np.abs(before.to_ndarray(format="gray").astype(int) - after.to_ndarray(format="gray")) > 40
+            rows, columns = np.nonzero(changed)
+            assert rows.max() < 40, "the label is at the top"
+            assert columns.min() > 176, "and at the right"
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +304,9 @@ def test_second_stream_waits_for_place(
         ([config("driver", expressiveness=0.0)], "config.expressiveness"),
         ([config("driver", expressiveness=1.6)], "config.expressiveness"),
         ([config("driver", expressiveness=np.nan)], "config.expressiveness"),
+        ([config("driver", label="由AI配音")], "config.label"),
+        ([config("driver", position=pb.LABEL_POSITION_TOP_LEFT)], "config.label_position"),
+        ([config("driver", label="AI dubbed", position=9)], "config.label_position"),
         ([config("driver"), config("driver")], "audio"),
         ([config("driver"), sound(7, np.zeros(640, np.float32))], "audio.first_sample"),
         ([config("driver"), sound(0, np.zeros(640, np.float32)), sound(0, np.zeros(640, np.float32))], "audio.first_sample"),

@@ -82,11 +82,13 @@ class LiveFrame:
         frame_index: number of the frame, which is shown at frame_index / 25 s of the speech.
         picture: uint8 RGB [H, W, 3].
         silent: whether nobody speaks.
+        disclosure: signed disclosure record of the stream; None: another frame has it, or none was asked for.
     """
 
     frame_index: int
     picture: Pixels
     silent: bool
+    disclosure: pb.LiveDisclosure | None = None
 
 
 def _consent(consent: Consent | None) -> pb.ConsentRecord | None:
@@ -105,7 +107,8 @@ def line_message(line: Line) -> pb.DubLine:
 
 def _frame(reply: pb.LiveResponse) -> tuple[LiveFrame]:
     silent = reply.reason == common_pb2.FRAME_REASON_SILENT
-    return (LiveFrame(reply.frame_index, from_image(reply.image), silent),)
+    disclosure = reply.disclosure if reply.HasField("disclosure") else None
+    return (LiveFrame(reply.frame_index, from_image(reply.image), silent, disclosure),)
 
 
 def _actors(page: pb.ListActorsResponse) -> Sequence[pb.Actor]:
@@ -341,6 +344,9 @@ def live(
     max_late_ms: int = 0,
     first_frame: int = 0,
     expressiveness: float | None = None,
+    label: str = "",
+    label_position: str | int = 0,
+    disclose: bool = False,
 ) -> Requests[Float32 | pb.LiveAudio, pb.LiveRequest]:
     """Yield a LiveFrame for each 40 ms of speech, while the sound comes. Closing the iterator ends the stream.
 
@@ -353,10 +359,11 @@ def live(
         actor_id: an enrolled person whose footage is stored.
         sample_rate_hz: samples per second and channel, 8000 to 192000.
         channels: 1 to 8.
-        project, language, expressiveness: as for `dub`.
+        project, language, expressiveness, label, label_position: as for `dub`.
         max_late_ms: frames that are ready later than this after their sound came are left out, 300 to 60000; 0: every frame comes.
         first_frame: first frame that is wanted, so that a stream goes on where another one broke: the index of the last frame that
             came, and 1. The sound begins with sample `live_first_sample(first_frame, sample_rate_hz)`, a second before.
+        disclose: whether the first frame comes with the signed disclosure record of the stream.
     """
     sent = live_first_sample(first_frame, sample_rate_hz)
 
@@ -379,5 +386,8 @@ def live(
         max_lateness=lateness if max_late_ms else None,
         first_frame=first_frame,
         expressiveness=expressiveness,
+        label=label,
+        label_position=number_of(pb.LabelPosition, "LABEL_POSITION_", label_position or 0),
+        disclose=disclose,
     )
     return Requests(pb.LiveRequest(config=config), item)

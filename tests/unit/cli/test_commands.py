@@ -50,6 +50,7 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["evaluate", "/"], 10, "folder"),
         (["evaluate", ""], 10, "folder"),
         (["trainset", "missing", "--output", "set"], 10, "missing: no such folder"),
+        (["live", "ann", "--audio", "speech.wav", "-o", "live.mp4", "--label", "由AI配音"], 10, "labels cannot show '由'"),
         (["live", "ann", "--audio", "speech.wav", "-o", "live.wav"], 10, "live.wav: live videos are written as .mp4"),
     ],
 )

@@ -15,7 +15,7 @@ from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo, orientation
-from gateway.provenance.claim import ModelFacts
+from gateway.provenance.claim import ModelFacts, SourceFile
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
@@ -90,7 +90,7 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
         SAMPLES,
         16000,
         marking=actor.marking,
-        seal_of=lambda frames: sealer.seal(actor.claim(speech, frames), output),
+        seal_of=lambda frames, _: sealer.seal(actor.claim(frames, (SourceFile("speech", speech),)), output),
     ) as recording:
         for shade in range(12):
             recording.write(np.full((64, 48, 3), 20 * shade, np.uint8), UNTAGGED)

@@ -27,6 +27,10 @@ def video_of(carphone: Path, name: str, *, turns: int = 0, mirrored: bool = Fals
     return replace(probe(carphone).video, pixel=pixel_format(name), orientation=orientation, colour=ColourTags(1, 1, 1, 1))
 
 
+def painter(label: Label, video: VideoInfo) -> LabelPainter:
+    return LabelPainter(label, video.pixel, video.colour, video.orientation)
+
+
 def planes_of(video: VideoInfo, level: float) -> list[np.ndarray]:
     """A grey frame, 0 black to 1 white."""
     pixel, step = video.pixel, 1 << (video.pixel.bits - 8)
@@ -43,7 +47,7 @@ def test_white_on_dark_in_its_corner(level: float, position: LabelPosition, name
     video = video_of(carphone, name)
     before = planes_of(video, level)
     kept = [plane.copy() for plane in before]
-    after = LabelPainter(Label("AI dubbed", position), video)(before)
+    after = painter(Label("AI dubbed", position), video)(before)
     assert all(np.array_equal(plane, copy) for plane, copy in zip(before, kept, strict=True))
     rows, columns = np.nonzero(after[0] != before[0])
     assert (rows.mean() < 180, columns.mean() < 320) == (position.startswith("top"), position.endswith("left"))
@@ -58,13 +62,29 @@ def test_white_on_dark_in_its_corner(level: float, position: LabelPosition, name
 def test_upright_in_turned_videos(turns: int, mirrored: bool, carphone: Path) -> None:
     """A viewer sees the same letters in the same corner of a video that the player turns or mirrors."""
     video = video_of(carphone, "yuv444p", turns=turns, mirrored=mirrored)
-    drawn = LabelPainter(Label("AI", "top-left"), video)(planes_of(video, 0.5))[0]
+    drawn = painter(Label("AI", "top-left"), video)(planes_of(video, 0.5))[0]
     shown = np.rot90(drawn[:, ::-1] if mirrored else drawn, turns)
     upright = replace(video, orientation=Orientation(*shown.shape[::-1]))
     gray = [np.full(shown.shape, 125, np.uint8), *(np.full(shown.shape, 128, np.uint8) for _ in range(2))]
-    expected = LabelPainter(Label("AI", "top-left"), upright)(gray)[0]
+    expected = painter(Label("AI", "top-left"), upright)(gray)[0]
     assert np.array_equal(shown != 125, expected != 125)
     assert abs(shown.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("position", LABEL_POSITIONS)
+@pytest.mark.parametrize(("transfer", "white"), [(1, 255), (16, 148)])
+def test_pictures_in_rgb(position: LabelPosition, transfer: int, white: int) -> None:
+    """A picture in RGB gets the letters of a video in its corner, grey as they are there, and the picture itself stays."""
+    before = np.full((360, 640, 3), (200, 90, 30), np.uint8)
+    kept = before.copy()
+    label, colour = Label("AI dubbed", position), ColourTags(1, 1, 1, transfer)
+    after = LabelPainter.of_pictures(label, colour, 640, 360).picture(before)
+    assert np.array_equal(before, kept)
+    rows, columns = np.nonzero((after != before).any(-1))
+    assert (rows.mean() < 180, columns.mean() < 320) == (position.startswith("top"), position.endswith("left"))
+    inside = after[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert (inside.reshape(-1, 3).max(0) == white).all()
+    assert np.array_equal(np.median(inside.reshape(-1, 3), axis=0), np.rint(0.4 * before[0, 0]))
 
 
 def test_letters_keep_their_shape_where_samples_are_not_square(carphone: Path) -> None:
@@ -72,14 +92,14 @@ def test_letters_keep_their_shape_where_samples_are_not_square(carphone: Path) -
     widths = []
     for aspect in (Fraction(1), Fraction(2)):
         video = video_of(carphone, "yuv420p", aspect=aspect)
-        drawn = LabelPainter(Label("AI dubbed"), video)(planes_of(video, 0.5))[0]
+        drawn = painter(Label("AI dubbed"), video)(planes_of(video, 0.5))[0]
         widths.append(np.ptp(np.nonzero(drawn != planes_of(video, 0.5)[0])[1]))
     assert widths[1] == pytest.approx(widths[0] / 2, abs=2)
 
 
 def test_the_longest_label_fits(carphone: Path) -> None:
     video = video_of(carphone, "yuv420p", turns=1)
-    drawn = LabelPainter(Label("W" * MOST_CHARACTERS), video)(planes_of(video, 0.5))[0]
+    drawn = painter(Label("W" * MOST_CHARACTERS), video)(planes_of(video, 0.5))[0]
     rows, _ = np.nonzero(drawn != planes_of(video, 0.5)[0])
     assert 5 < rows.min() < rows.max() < 635
 

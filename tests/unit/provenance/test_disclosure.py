@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import av
 import pytest
 
+from gateway.live.recording import StreamedActor, disclosed_facts
 from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.writer import VideoWriter
-from gateway.provenance.binding import media_sha256
-from gateway.provenance.claim import SYNTHETIC
+from gateway.provenance.binding import media_sha256, sidecar_of
+from gateway.provenance.claim import SYNTHETIC, ModelFacts
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.disclosure import LARGEST_PACKET, append_packet, disclosure_packet, find_packet, source_type_of
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
+from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import flip, write_video
 
 OWN = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -63,6 +66,24 @@ def test_ffmpeg_reads_the_record(suffix: str, carphone: Path, sealer: Sealer, tm
     assert media_sha256(again) == media_sha256(video)
     flip(video, video.read_bytes().index(SENTENCE.encode()))
     assert verdict_of(video).state is ManifestState.INVALID
+
+
+def test_record_of_a_stream(sealer: Sealer, tmp_path: Path) -> None:
+    """Two readers find the record of a live stream valid; it names the watermark, and a recording repeats what holds alone."""
+    facts = ModelFacts(stage="render", name="ugc", version="ab" * 32)
+    signed = sealer.disclosure(StreamedActor("ugc", (facts,), None, "cd" * 32, "123456789").claim())
+    record = tmp_path / "stream.xmp"
+    record.write_bytes(signed.packet)
+    sidecar_of(record).write_bytes(signed.manifest)
+    verdict = verdict_of(record)
+    assert verdict.state is ManifestState.VALID
+    assert source_type_of(record) == SYNTHETIC
+    assert second_verdict(record, sealer.credential.chain) == ("valid", "Trusted", [])
+    assert verdict.dub == disclosed_facts(signed)
+    assert verdict.dub is not None
+    assert (verdict.dub.stream, verdict.dub.job, verdict.dub.watermark) == (True, "cd" * 32, "123456789")
+    assert verdict.dub.models == [facts]
+    assert disclosed_facts(replace(signed, packet=signed.packet + b" ")) is None
 
 
 def test_the_packet_of_the_footage_stays(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
