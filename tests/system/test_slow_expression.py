@@ -124,6 +124,7 @@ def test_lip_width_follows_footage(woman: Path, runs: list[Run], dubber: Dubber)
     assert np.abs(kept - real).mean() < 0.7 * np.abs(neutral - real).mean()
 
 
+@pytest.mark.long
 def test_lips_widen_without_sound(man_without_sound: Path, dubber: Dubber) -> None:
     """The lips of a man without sound widen as in the footage."""
     kept, neutral = (slow_width(video(dubber, man_without_sound, SPEECH, how)) for how in ("keep", "neutral"))
