@@ -116,9 +116,9 @@ def test_speech_rates_and_channels(footage: Path, dubbed: DubOutcome, dubber: Du
             dubber.host.run(extract_features(dubber.host.stages, SoundReader(speech).speech(), records, count, end))
             return np.asarray(records.read(0, count)["posteriorgram"]).copy()
 
-    # The features decide on the mouth, so that no second dub is needed.
+    # The features decide on the mouth, so that no second dub is needed. At a wrong rate, or 60 ms late, 56 % of phones are equal.
     heard, recorded = features(studio, "studio"), features(SPEECH, "recorded")
-    assert (heard.argmax(-1) == recorded.argmax(-1)).mean() > 0.9
+    assert (heard.argmax(-1) == recorded.argmax(-1)).mean() > 0.97
 
 
 def test_footage_too_short_for_lag(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
