@@ -371,11 +371,12 @@ def test_boxes_of_one_face_may_not_overlap(cut_film: Scenes, tracked: FaceIndex,
         cut_film.dub(tmp_path / "never.mkv", ("0.2", cut_film.speeches[0], outside))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("worker_context", [{"watermark": False}], indirect=True)
 async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext, tmp_path: Path) -> None:
     """A worker dubs the frames of the lines. With one line changed in the file of lines, the row renders that line only.
 
-    Other rows stay: see test_scenes_are_rows in tests/integration/test_batches.py.
+    test_scenes_are_rows in tests/integration/test_batches.py holds the same of one person, and that other rows stay.
     """
     file, manifest = tmp_path / "lines.json", tmp_path / "night.jsonl"
     store = BatchStore(str(tmp_path / "batches"))
