@@ -417,6 +417,13 @@ def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Rem
     # A thread of the cancelled job counted further artefacts meanwhile, or another job that used the same artefact ended.
     late = [ref for ref in ledger.release(folder, ()) if ref not in found]
     found |= delete_unused(folder, late, ledger, store)
+    # The lock goes last. Another job could lock a new file in its place, and would work in a folder that is being removed.
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     sizes = [ref.size_bytes for ref, deleted in found.items() if deleted]
     return RemovalReport(freed, len(sizes), sum(sizes))

@@ -26,7 +26,7 @@ from gateway.cli.serve import MODULES
 from gateway.dub import footage, render, tracking_point
 from gateway.dub.analysis import track_footage
 from gateway.dub.face_records import FaceIndex, FaceMeans, faces_note
-from gateway.dub.footage import AHEAD, STATE_EVERY, analyse_footage
+from gateway.dub.footage import AHEAD, analyse_footage
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.tracking_point import TrackingCheckpoint
@@ -52,6 +52,10 @@ from tests.unit.motion.synthesised import head_poses, mouths
 DEADLINE_S = 6.0
 TIMES = 15
 """600 frames."""
+EVERY = 25
+"""Frames between two states of the tracker, where a test says so: half of the usual number."""
+FRAMES = 2 * NUM_FRAMES
+"""Frames of a video of three states and a part."""
 
 
 @pytest.fixture(scope="module")
@@ -136,27 +140,44 @@ async def tracked_index(stages: RemoteStages, path: Path, folder: Path, end_at: 
 def restarted(media: Media, carphone: Path) -> Path:
     """A video of several states of the tracker."""
     path = media.root / "restarted.mp4"
-    write_short_clip(carphone, path, NUM_FRAMES, times=4)
+    write_short_clip(carphone, path, NUM_FRAMES, times=2)
     return path
 
 
+@pytest.fixture(scope="module")
+def undisturbed(stages: RunningStages, restarted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[int]]:
+    """The face records and shot cuts of that video, from one call."""
+
+    async def tracked() -> tuple[bytes, list[int]]:
+        async with remote(stages) as connected:
+            return await records(connected, restarted, tmp_path_factory.mktemp("undisturbed") / "whole")
+
+    return asyncio.run(tracked())
+
+
+@pytest.fixture
+def frequent_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footage, "STATE_EVERY", EVERY)
+
+
+@pytest.mark.usefixtures("frequent_states")
 async def test_another_process_goes_on_with_tracking(
     stages: RunningStages, restarted: Path, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gateway that is restarted twice while it tracks does only the frames since the last checkpoint again: the same bytes."""
     monkeypatch.setattr(tracking_point, "CHECKPOINT_S", 0.0)
-    path, total = restarted, 4 * NUM_FRAMES
+    path = restarted
     async with remote(stages) as connected:
         expected, expected_bytes = await tracked_index(connected, path, tmp_path / "whole")
         broken.sent = 0
-        for end_at in (STATE_EVERY + 10, 2 * STATE_EVERY + 10):
+        for end_at in (EVERY + 10, 2 * EVERY + 10):
             with pytest.raises(asyncio.CancelledError):
                 await tracked_index(connected, path, tmp_path / "restarted", end_at)
         found, found_bytes = await tracked_index(connected, path, tmp_path / "restarted")
     assert found_bytes == expected_bytes
     assert found.shot_cuts == expected.shot_cuts
     assert faces_note(found.embeddings) == faces_note(expected.embeddings) != []
-    assert broken.sent <= total + 2 * (10 + 4 * AHEAD + 8)
+    assert broken.sent <= FRAMES + 2 * (10 + 4 * AHEAD + 8)
     assert not (tmp_path / "restarted" / "faces.part").exists()
 
 
@@ -170,44 +191,41 @@ async def test_checkpoint_without_embeddings_is_not_used(
         with Workspace(folder) as workspace:
             checkpoint = TrackingCheckpoint(folder / CHECKPOINT, 0, workspace.faces, FaceMeans())
             point, cuts = checkpoint.restore()
-            point.next_frame, point.state = STATE_EVERY, common_pb2.StreamState()
+            point.next_frame, point.state = EVERY, common_pb2.StreamState()
             checkpoint.save(point, cuts)
         broken.sent = 0
         index, _ = await tracked_index(connected, path, folder)
     assert index.embeddings
-    assert broken.sent == probe(path).video.num_frames
+    assert broken.sent == FRAMES
 
 
+@pytest.mark.usefixtures("frequent_states")
 async def test_lost_call_repeats_few_frames(
-    stages: RunningStages, media: Media, carphone: Path, tmp_path: Path, broken: Broken
+    stages: RunningStages, restarted: Path, undisturbed: tuple[bytes, list[int]], tmp_path: Path, broken: Broken
 ) -> None:
     """Tracking goes on from the last state when a call breaks off, again and again."""
-    path = media.root / "three.mp4"
-    write_short_clip(carphone, path, NUM_FRAMES, times=4)
-    total = 4 * NUM_FRAMES
+    broken.after, broken.times = EVERY + 10, 2
     async with remote(stages) as connected:
-        expected = await records(connected, path, tmp_path / "whole")
-        assert (broken.begun, broken.sent) == (1, total)
-        broken.begun = broken.sent = 0
-        broken.after, broken.times = STATE_EVERY + 10, 2
-        assert await records(connected, path, tmp_path / "broken") == expected
+        assert await records(connected, restarted, tmp_path / "broken") == undisturbed
     assert broken.begun == 3
     # Ten answered frames are tracked again, and the frames that were under way.
-    assert broken.sent <= total + 2 * (10 + 3 * AHEAD + 8)
+    assert broken.sent <= FRAMES + 2 * (10 + 3 * AHEAD + 8)
 
 
+@pytest.mark.usefixtures("frequent_states")
 async def test_calls_end_before_deadline(
-    stages: RunningStages, media: Media, carphone: Path, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
+    stages: RunningStages,
+    restarted: Path,
+    undisturbed: tuple[bytes, list[int]],
+    tmp_path: Path,
+    broken: Broken,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A call that comes near the deadline is ended at a state, and no frame is answered twice."""
-    path = media.root / "ended.mp4"
-    write_short_clip(carphone, path, NUM_FRAMES, times=4)
+    monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
     async with remote(stages) as connected:
-        expected = await records(connected, path, tmp_path / "whole")
-        monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
-        broken.begun = 0
-        assert await records(connected, path, tmp_path / "parts") == expected
-    assert broken.begun == 1 + 4 * NUM_FRAMES // STATE_EVERY
+        assert await records(connected, restarted, tmp_path / "parts") == undisturbed
+    assert broken.begun == 1 + FRAMES // EVERY
 
 
 async def test_other_stage_version_begins_anew(
@@ -242,10 +260,7 @@ def long_speech(media: Media) -> Speech:
     return Speech(once.sample_rate_hz, once.channels, np.array_split(repeated, 37))
 
 
-@pytest.mark.parametrize("ends", ["deadline", "lost"])
-async def test_speech_goes_on(
-    stages: RunningStages, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
-) -> None:
+async def test_speech_goes_on(stages: RunningStages, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features and motion of long speech take several calls when calls end early, or break off, and have the same bytes."""
     speech, duration, method = long_speech(media), Fraction(SPEECH_S), method_named("headpose")
     begun: Counter[Rpc[Any, Any]] = Counter()
@@ -304,16 +319,15 @@ async def test_speech_goes_on(
         expected = await heard(connected, "whole")
         assert set(begun.values()) == {1}
         whole = dict(sent)
-        if ends == "deadline":
-            monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
-        breaks = 3 if ends == "lost" else 0
-        assert await heard(connected, ends) == expected
-    if ends == "deadline":
-        assert min(begun.values()) >= 3
-    else:
+        breaks = 3
+        assert await heard(connected, "lost") == expected
         assert set(begun.values()) == {4}
         # A call begins behind the states of the calls before, not anew.
         assert all(sent[rpc] < 2 * whole[rpc] for rpc in whole)
+        breaks = 0
+        monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
+        assert await heard(connected, "deadline") == expected
+        assert min(begun.values()) >= 3
 
 
 def dubbed(running: RunningGateway, media: Media, name: str, video: Path, **fields: str) -> str:
@@ -425,7 +439,7 @@ def test_killed_stage_in_every_pass(
     async def killing(self: RemoteStages, rpc: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         answered = 0
         async for reply in stream(self, rpc, requests):
-            if answered == (STATE_EVERY + 5 if rpc is rpcs.face.TRACK else 0):
+            if answered == (footage.STATE_EVERY + 5 if rpc is rpcs.face.TRACK else 0):
                 kill(rpc)
             answered += 1
             yield reply

@@ -35,7 +35,7 @@ def running(
     gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, receiver: Receiver
 ) -> Iterator[RunningGateway]:
     """A gateway with a batch of two shots that are done and one that failed."""
-    write_short_clip(carphone, media.root / FILM, 38)
+    write_short_clip(carphone, media.root / FILM, 26, end=100)
     (media.root / "no_film.mp4").write_bytes(b"no film")
     found = gateway_factory(max_batch_shots=2, webhook_networks="127.0.0.0/8")
     with found.connect() as connection:

@@ -32,7 +32,7 @@ HOLDS_S = 300
 ENDS_S = 3
 """Lease of a gateway that is paused until its lease has ended, seconds."""
 DATABASE = "several_gateways"
-FRAMES = 144
+FRAMES = 96
 """Frames of the video: several windows, so that a gateway may be lost between the windows, on a fast machine too."""
 LONG = "long.mp4"
 """Footage of work that ends when another gateway says so: it is not done before, on a fast machine too."""

@@ -234,6 +234,7 @@ def test_mouths_show_what_the_toy_drew(footage: Path, dubbed: Path) -> None:
     assert speaking.max() > 120
 
 
+@pytest.mark.long  # test_all_inputs_over_grpc_give_the_same_video compares a video with more inputs
 def test_the_toy_dubs_over_grpc_as_in_process(footage: Path, speech: Path, dubbed: Path, over_grpc: RunningGateway) -> None:
     output = footage.with_name("toy_grpc.mkv")
     with over_grpc.connect() as connection:

@@ -1,4 +1,7 @@
-"""A whole dub with the renderer on a real tritonserver, against the same dub with the renderer in its process."""
+"""A whole dub with the renderer on a real tritonserver, against the same dub with the renderer in its process.
+
+tests/contract/render compares the frames of both.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
+import pytest
 import tritonclient.grpc as tritongrpc
 from tritonclient.utils import InferenceServerException
 
@@ -55,6 +59,7 @@ def heals(server: StageServer) -> float:
     return server.metrics.registry.get_sample_value("dubstage_triton_heals_total", {"outcome": "healed"}) or 0.0
 
 
+@pytest.mark.long
 def test_triton_dub_same_bytes(
     start_gateway: StartGateway,
     stages: RunningStages,

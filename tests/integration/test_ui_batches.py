@@ -30,7 +30,7 @@ SHOTS = ("ui_a", "ui_b", "ui_bad")
 @pytest.fixture(scope="module")
 def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
     """A batch of two shots that are done and one that failed."""
-    write_short_clip(carphone, media.root / "ui_film.mp4", 37)
+    write_short_clip(carphone, media.root / "ui_film.mp4", 26, end=90)
     (media.root / "ui_none.mp4").write_bytes(b"no film")
     with site.gateway.connect(token=TOKEN) as connection:
         rows = [

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from gateway.batch.worker import WorkerContext, open_worker_context
 from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
 from gateway.stages.opening import StageHost
 from services.audio.models import AudioModels
 from services.common.server.settings import load_settings
@@ -53,6 +56,25 @@ def dubber(host: StageHost, settings: GatewaySettings) -> Dubber:
 def models() -> AudioModels:
     """The audio stage's networks."""
     return AudioModels()
+
+
+@pytest.fixture
+async def worker_context(
+    host: StageHost, settings: GatewaySettings, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[WorkerContext]:
+    """What a worker of batches dubs with: stores of its own, and the stages and the artefact store of all system tests.
+
+    A parameter is further settings.
+    """
+
+    async def serving() -> Stages:
+        return host.stages
+
+    own = load_settings(
+        GatewaySettings, data_dir=tmp_path / "data", artefacts_url=settings.artefacts_url, **getattr(request, "param", {})
+    )
+    async with open_worker_context(own) as opened, AsyncExitStack() as stack:
+        yield WorkerContext(opened.place, opened.jobs, stack, serving)
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ import numpy as np
 from gateway.dub.face_records import face_records
 from gateway.dub.footage import tracked_frames
 from gateway.dub.records import pose_of
-from gateway.dub.watermark_reading import responses_of_faces
 from gateway.media.probe import probe
-from gateway.provenance.watermark.detection import STEPS_PER_CHIP
+from gateway.provenance.watermark.detection import STEPS_PER_CHIP, ResponseSpan
 from gateway.provenance.watermark.embedding import MarkedFace
 from gateway.provenance.watermark.pattern import (
     AMPLITUDE,
@@ -33,27 +32,27 @@ from services.common.face.crops import BOX_SIZE, box_from_frame, invert
 from tests.unit.provenance.watermark.faces import ForgedMark
 
 
-async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path, *, strength: float = 1.0) -> Path:
+async def copy_mark(stages: Stages, signs: Float64, footage: Path, target: Path, *, strength: float = 1.0) -> Path:
     """Write footage, as long as the marked video, with the marked video's chips, without loss.
 
     Args:
+        signs: signs of the marked video, from `signs_of`.
         strength: strength of the copied chips over that of a mark.
     """
-    signs = await _read_signs(stages, marked)
     return await _write(
         stages, footage, target, lambda seconds, _: strength * _light(signs, seconds), longest_s=len(signs) * CHIP_S
     )
 
 
-async def forge_mark(stages: Stages, marked: Path, payload: str, footage: Path, target: Path) -> Path:
+async def forge_mark(stages: Stages, signs: Float64, payload: str, footage: Path, target: Path) -> Path:
     """Write footage, as long as the marked video, with a public mark of the marked video's digits, without loss.
 
     The forger knows all but the key. The chips that only the installation can write are those of the marked video.
 
     Args:
+        signs: signs of the marked video, from `signs_of`.
         payload: 9 hexadecimal digits.
     """
-    signs = await _read_signs(stages, marked)
     face = MarkedFace(ForgedMark(Payload.of_message(int(payload, 16)), lambda step: signs[step % len(signs)]))
     return await _write(
         stages,
@@ -91,9 +90,12 @@ async def _write(
     return target
 
 
-async def _read_signs(stages: Stages, marked: Path) -> Float64:
-    """Signs of the chips of the longest face, float64 [steps, CELLS]; 0 where the face is not seen."""
-    faces = await responses_of_faces(stages, probe(marked), threads=1, on_frame=lambda _: None)
+def signs_of(faces: list[list[ResponseSpan]]) -> Float64:
+    """Signs of the chips of the longest face, float64 [steps, CELLS]; 0 where the face is not seen.
+
+    Args:
+        faces: responses of the faces of the marked video, from `responses_of_faces`.
+    """
     parts = max(faces, key=lambda parts: sum(len(part.responses) for part in parts))
     last = max(part.first + len(part.responses) for part in parts)
     signs = np.zeros((last // STEPS_PER_CHIP + 1, ROWS * COLUMNS))

@@ -7,6 +7,7 @@ import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,8 @@ def side_by_side(people: list[PersonClip], target: Path, seconds: float, *, voic
         for row in zip(*pictures, strict=True):
             output.mux(video.encode(av.VideoFrame.from_ndarray(np.hstack(row), format="rgb24")))
         output.mux(video.encode())
-        each = round(seconds * 16000 / len(voices))
-        heard = [_samples(people[voice], seconds)[part * each : (part + 1) * each] for part, voice in enumerate(voices)]
+        edges = [part * round(seconds * 16000) // len(voices) for part in range(len(voices) + 1)]
+        heard = [_samples(people[voice], seconds)[begin:end] for voice, (begin, end) in zip(voices, pairwise(edges), strict=True)]
         samples = np.concatenate(heard)[None]
         frame = av.AudioFrame.from_ndarray(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2"), format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)

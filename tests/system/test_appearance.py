@@ -32,6 +32,7 @@ def film(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory) 
     return host.run(filmed_mouths(host.stages, path))
 
 
+@pytest.mark.long
 def test_planted_faults_are_seen(film: FilmedMouths) -> None:
     found = detections(film)
     assert {fault for fault, _ in found} == set(FAULTS)

@@ -8,8 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ from gateway.media.sequences import sequence_fault
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
-from gateway.stages.interface import Stages
-from gateway.stages.opening import StageHost
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 from tests.file_limit import files_of_at_most
@@ -65,10 +62,10 @@ def nobody(path: Path) -> Path:
     return path
 
 
-async def dubbed_plainly(dubber: Dubber, bench: WorkerContext, row: ShotSpec, output: Path) -> str:
+async def dubbed_plainly(dubber: Dubber, worker_context: WorkerContext, row: ShotSpec, output: Path) -> str:
     """Digest of the video that a dub without a batch writes, without the manifest."""
-    async with shot_request(bench, row.model_copy(update={"output": str(output)})) as request:
-        await asyncio.to_thread(dubber, request, sealer=await bench.sealer())
+    async with shot_request(worker_context, row.model_copy(update={"output": str(output)})) as request:
+        await asyncio.to_thread(dubber, request, sealer=await worker_context.sealer())
     return media_sha256(output)
 
 
@@ -161,10 +158,10 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     videos = {f"{name}.mp4" for name in ("killed", "nobody", "plain")}
     assert {path.name for path in (tmp_path / "films").iterdir()} == videos
     assert list((tmp_path / "data" / "jobs").iterdir()) == []
-    async with open_worker_context(settings) as bench:
+    async with open_worker_context(settings) as worker_context:
         for row in rows:
             if row.id in ("killed", "plain"):
-                plain = await dubbed_plainly(dubber, bench, row, tmp_path / f"plain-{row.id}.mp4")
+                plain = await dubbed_plainly(dubber, worker_context, row, tmp_path / f"plain-{row.id}.mp4")
                 assert records[row.id].output_sha256 == sha256(Path(row.output)), row.id
                 assert plain == media_sha256(Path(row.output)), row.id
     for shot_id in ("nobody", "plain"):
@@ -177,26 +174,14 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     assert {record.id: record for record in await run_local(settings, store, "night", workers=2)} == records
 
 
-@pytest.fixture
-async def bench(host: StageHost, settings: GatewaySettings, tmp_path: Path) -> AsyncIterator[WorkerContext]:
-    """A bench with stores of its own, and with the stages and the artefact store of all system tests."""
-
-    async def serving() -> Stages:
-        return host.stages
-
-    own = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=settings.artefacts_url)
-    async with open_worker_context(own) as opened, AsyncExitStack() as stack:
-        yield WorkerContext(opened.place, opened.jobs, stack, serving)
-
-
-async def test_worker_recomputes_changed_video(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+async def test_worker_recomputes_changed_video(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A worker computes a shot again only if the video is gone or changed."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
     row, twin = shot("one", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1")
     store, video = batch_of(tmp_path, row, twin), Path(row.output)
 
     # Put back at any moment, the shot waits, and the attempt does not count.
-    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    attempt = asyncio.create_task(run_shot(worker_context, store, "night", 0))
     await until(lambda: running(store, "one"))
     await asyncio.sleep(0.5)
     attempt.cancel()
@@ -206,28 +191,27 @@ async def test_worker_recomputes_changed_video(bench: WorkerContext, carphone: P
     assert not video.exists()
 
     # Two shots with the same mouths have one job folder, so that one of them waits for the other.
-    first, second = await asyncio.gather(run_shot(bench, store, "night", 0, worker="here"), run_shot(bench, store, "night", 1))
+    both = (run_shot(worker_context, store, "night", 0, worker="here"), run_shot(worker_context, store, "night", 1))
+    first, second = await asyncio.gather(*both)
     assert (second.state, second.attempts, second.warnings) == (ShotState.DONE, 1, first.warnings)
     assert second.r_opening is not None
     assert (first.state, first.worker, first.attempts, first.output_sha256) == (ShotState.DONE, "here", 1, sha256(video))
     assert first.r_opening is not None
     assert 0.5 < first.r_opening <= 1
-    assert await run_shot(bench, store, "night", 0, worker="there") == first
+    assert await run_shot(worker_context, store, "night", 0, worker="there") == first
 
+    # A video that is gone is made anew too: see test_image_sequences.
     media = media_sha256(video)
-    video.unlink()
-    again = await run_shot(bench, store, "night", 0)
+    video.write_bytes(video.read_bytes() + bytes(8))
+    again = await run_shot(worker_context, store, "night", 0)
     assert again.output_sha256 == sha256(video)
     assert media_sha256(video) == media
-    assert again.warnings == (*first.warnings, "the video of an earlier run was gone: it was made anew")
+    assert again.warnings == (*first.warnings, "the video of an earlier run was changed: it was made anew")
     assert again.r_opening == first.r_opening
-    video.write_bytes(video.read_bytes() + bytes(8))
-    assert (await run_shot(bench, store, "night", 0)).warnings[-1] == "the video of an earlier run was changed: it was made anew"
-    assert media_sha256(video) == media
 
     # Files that dubstage did not write are never replaced.
     video.write_bytes(b"somebody else's")
-    record = await run_shot(bench, store, "night", 0)
+    record = await run_shot(worker_context, store, "night", 0)
     assert (record.state, record.exit_code, video.read_bytes()) == (ShotState.FAILED, 10, b"somebody else's")
     assert str(video) in record.error
 
@@ -244,12 +228,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".c2pa"}
 
 
-async def test_image_sequences(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+async def test_image_sequences(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A row with an image sequence is dubbed once, and again only if a frame is gone or changed."""
     row = plates(carphone, tmp_path)
     store, films = batch_of(tmp_path, row), tmp_path / "films"
     listing, steps = films / "b.sha256", list[str]()
-    first = await run_shot(bench, store, "night", 0, on_progress=lambda step, *_: steps.append(step))
+    first = await run_shot(worker_context, store, "night", 0, on_progress=lambda step, *_: steps.append(step))
     assert (first.state, first.error, first.output, first.output_sha256) == ("done", "", str(listing), sha256(listing))
     assert (first.frames, first.frame_rate, first.has_thumbnail) == (25, "25", True)
     assert first.frames_dubbed > 20
@@ -257,27 +241,27 @@ async def test_image_sequences(bench: WorkerContext, carphone: Path, tmp_path: P
     assert verdict_of(listing).state is ManifestState.VALID
     files = contents(films)
     assert set(files) == {"b.sha256", "b.wav", *(f"b.{FIRST + frame}.dpx" for frame in range(25))}
-    assert list(bench.jobs.iterdir()) == []
-    assert await run_shot(bench, store, "night", 0) == first
+    assert list(worker_context.jobs.iterdir()) == []
+    assert await run_shot(worker_context, store, "night", 0) == first
 
     (films / f"b.{FIRST + 7}.dpx").unlink()
-    again = await run_shot(bench, store, "night", 0)
+    again = await run_shot(worker_context, store, "night", 0)
     assert again.warnings == (*first.warnings, "the video of an earlier run was gone: it was made anew")
     assert contents(films) == files
 
-    assert begin_anew(bench.settings, store, "night", ["one"]) == ["one"]
-    assert (await run_shot(bench, store, "night", 0)).state is ShotState.DONE
+    assert begin_anew(worker_context.settings, store, "night", ["one"]) == ["one"]
+    assert (await run_shot(worker_context, store, "night", 0)).state is ShotState.DONE
     assert contents(films) == files
 
     # Frames that dubstage did not write are never replaced.
     (films / f"b.{FIRST + 7}.dpx").write_bytes(b"somebody else's")
-    record = await run_shot(bench, store, "night", 0)
+    record = await run_shot(worker_context, store, "night", 0)
     assert (record.state, record.exit_code) == (ShotState.FAILED, 10)
     assert f"b.{FIRST + 7}.dpx exists" in record.error
     assert contents(films) == {**files, f"b.{FIRST + 7}.dpx": b"somebody else's"}
 
 
-async def test_cancelled_image_sequence(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+async def test_cancelled_image_sequence(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A shot that is cancelled while its frames are written leaves none."""
     store = batch_of(tmp_path, plates(carphone, tmp_path))
 
@@ -286,9 +270,9 @@ async def test_cancelled_image_sequence(bench: WorkerContext, carphone: Path, tm
             store.cancel("night", ["one"])
             time.sleep(3 * worker.LOOK_S)
 
-    assert (await run_shot(bench, store, "night", 0, on_progress=cancel)).state is ShotState.CANCELLED
+    assert (await run_shot(worker_context, store, "night", 0, on_progress=cancel)).state is ShotState.CANCELLED
     assert list((tmp_path / "films").iterdir()) == []
-    assert list(bench.jobs.iterdir()) == []
+    assert list(worker_context.jobs.iterdir()) == []
 
 
 @pytest.mark.long
@@ -306,7 +290,7 @@ async def test_killed_worker_of_image_sequence(carphone: Path, tmp_path: Path) -
 
 
 async def test_late_folder_removal_spares_twin(
-    bench: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that is removed late costs a worker of the same shot nothing."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
@@ -330,16 +314,16 @@ async def test_late_folder_removal_spares_twin(
             assert removed.wait(300)
 
     monkeypatch.setattr(DubJob, "discard", discard_late)
-    late = asyncio.create_task(run_shot(bench, store, "night", 0))
+    late = asyncio.create_task(run_shot(worker_context, store, "night", 0))
     await until(lambda: store.record("night", "late").state is ShotState.DONE)
-    twin = await run_shot(bench, store, "night", 1, on_progress=between_video_and_measurement)
+    twin = await run_shot(worker_context, store, "night", 1, on_progress=between_video_and_measurement)
     assert (twin.state, twin.error, twin.exit_code) == (ShotState.DONE, "", 0)
     assert twin.r_opening is not None
     await late
-    assert list(bench.jobs.iterdir()) == []
+    assert list(worker_context.jobs.iterdir()) == []
 
 
-async def test_record_tells_shot_failure(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A worker tells by the record why a shot failed."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.6)
     rows = [
@@ -352,11 +336,11 @@ async def test_record_tells_shot_failure(bench: WorkerContext, carphone: Path, t
     store = batch_of(tmp_path, *rows)
     store.put("night", ShotRecord(id="died", state=ShotState.RUNNING, attempts=MAX_ATTEMPTS))
     store.cancel("night", ["cancelled"])
-    await bench.stages()
+    await worker_context.stages()
 
     with files_of_at_most(250_000):  # the database has 160 kB
-        full = await run_shot(bench, store, "night", 0)
-    records = [full, *[await run_shot(bench, store, "night", row) for row in range(1, len(rows))]]
+        full = await run_shot(worker_context, store, "night", 0)
+    records = [full, *[await run_shot(worker_context, store, "night", row) for row in range(1, len(rows))]]
     assert records == store.records("night")
     ends = [(record.state.value, exit_code_of(record), record.attempts) for record in records]
     # On a disk that is full now, the next attempt may find room.
@@ -377,16 +361,16 @@ async def test_required_consent_stops_shots(carphone: Path, tmp_path: Path) -> N
     assert "consent" in record.error
 
 
-async def test_erasure_during_measurement_leaves_nothing(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """Nothing stays of a person who is erased while the video is measured."""
-    place = bench.place
+    place = worker_context.place
     enrol = EnrolRequest(actor_id="ada", footage=carphone, method="ugc", options=UNPERSONALIZED)
     await create_actor(
         enrol,
-        await bench.stages(),
+        await worker_context.stages(),
         place.actors,
         place.artefacts,
-        bench.jobs,
+        worker_context.jobs,
         on_progress=lambda *_: None,
     )
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
@@ -401,17 +385,17 @@ async def test_erasure_during_measurement_leaves_nothing(bench: WorkerContext, c
             while not place.actors.erasures.open():
                 time.sleep(0.01)
 
-    record = await run_shot(bench, store, "night", 0, on_progress=erase)
+    record = await run_shot(worker_context, store, "night", 0, on_progress=erase)
     await asyncio.to_thread(erasing.join)
     assert (record.state, record.exit_code, record.has_thumbnail) == (ShotState.FAILED, 11, False)
     assert "ada" in record.error
     assert store.thumbnail("night", "one") is None
     assert list((tmp_path / "films").iterdir()) == []
-    assert list(bench.jobs.iterdir()) == []
+    assert list(worker_context.jobs.iterdir()) == []
 
 
 async def test_cancel_during_measurement_leaves_nothing(
-    bench: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing stays of a shot that is cancelled while the video is measured."""
     monkeypatch.setattr(worker, "LOOK_S", 0.01)
@@ -423,7 +407,7 @@ async def test_cancel_during_measurement_leaves_nothing(
             assert Path(row.output).exists()
             store.cancel("night", ["one"])
 
-    record = await run_shot(bench, store, "night", 0, on_progress=cancel)
+    record = await run_shot(worker_context, store, "night", 0, on_progress=cancel)
     assert (record.state, exit_code_of(record), record.has_thumbnail) == (ShotState.CANCELLED, 0, False)
     assert list((tmp_path / "films").iterdir()) == []
-    assert list(bench.jobs.iterdir()) == []
+    assert list(worker_context.jobs.iterdir()) == []

@@ -76,9 +76,9 @@ class Microphone:
 
 @pytest.fixture(scope="module")
 def tracked(clips: Any) -> tuple[list[UInt8], list[Float32]]:
-    """The first 150 frames of a clip, and the outer lips in each, frame pixels."""
+    """The first 100 frames of a clip, and the outer lips in each, frame pixels."""
     with VideoReader(probe(clips.path("people/dev_4.mp4"))) as reader:
-        pictures = [to_rgb(frame) for frame in reader.frames(0, 150)]
+        pictures = [to_rgb(frame) for frame in reader.frames(0, 100)]
     tracker = FaceTracker(Networks(), TrackOptions(max_faces=1))
     tracked = [frame for picture in pictures for frame in tracker.push(picture)] + tracker.finish()
     return pictures, [frame.faces[0].landmarks[list(LIPS_OUTER), :2] for frame in tracked]
@@ -100,7 +100,7 @@ def coming_and_going(pictures: list[UInt8], lips: list[Float32]) -> list[Microph
     made = []
     for index, (picture, points) in enumerate(zip(pictures, lips, strict=True)):
         width = float(np.ptp(points[:, 0]))
-        there = np.clip((index - 45) / 12, 0, 1) - np.clip((index - len(lips) + 30) / 12, 0, 1)
+        there = np.clip((index - 26) / 12, 0, 1) - np.clip((index - len(lips) + 14) / 12, 0, 1)
         beside = np.array([0.5 * width * (1 + 0.4 * np.sin(index / 9)), width * (0.4 + 3.0 * (1 - there))])
         made.append(microphone(picture, points, points.mean(axis=0) + beside, 0.6 * width if there > 0 else 0.0))
     return made
@@ -114,7 +114,7 @@ def resting(pictures: list[UInt8], lips: list[Float32]) -> list[Microphone]:
     return [microphone(picture, points, centre, 0.72 * width) for picture, points in zip(pictures, lips, strict=True)]
 
 
-@pytest.mark.parametrize("place", [coming_and_going, resting])
+@pytest.mark.parametrize("place", [coming_and_going, pytest.param(resting, marks=pytest.mark.long)])
 def test_mouth_is_dubbed_beside_a_microphone(
     place: Callable[[list[UInt8], list[Float32]], list[Microphone]],
     tracked: tuple[list[UInt8], list[Float32]],
@@ -147,6 +147,7 @@ def write_pictures(path: Path, pictures: Sequence[UInt8]) -> None:
         file.mux(video.encode())
 
 
+@pytest.mark.long
 def test_stage_performance_with_cuts(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """One man's mouth is free for 23 frames in all, less than the second that a speaking style takes."""
     footage, output = clips.path("video/fr_short_hamilton_clip.mp4"), tmp_path / "dub.mp4"

@@ -11,10 +11,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from gateway.dub.face_choice import FaceChoice
@@ -126,10 +128,19 @@ def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output:
     assert list(output.parent.iterdir()) == []
 
 
-def test_full_disk_under_output(clips: Any, dubber: Dubber, output: Path, tmp_path: Path) -> None:
-    """The video is the largest file of this job: 16 MB. The records of its 120 faces are 11 MB, a window is 10 MB."""
-    footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "footage.mp4", 0, 4.8)
-    request = DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1")
+def test_full_disk_under_output(dubber: Dubber, carphone: Path, output: Path, tmp_path: Path) -> None:
+    """The video is the largest file of this job: 20 MB, as the man stands before noise. The records of his 26 faces are 2 MB, a
+    window is 10 MB.
+    """
+    noise = np.random.default_rng(5).integers(104, 152, (720, 1280, 3), np.uint8)
+    with av.open(str(carphone)) as source, av.open(str(tmp_path / "footage.mkv"), "w") as target:
+        stream = target.add_stream("ffv1", rate=25, width=1280, height=720, pix_fmt="yuv420p")
+        for picture in islice(source.decode(video=0), 26):
+            shown = noise.copy()
+            shown[:576, :704] = picture.reformat(704, 576, "rgb24").to_ndarray()
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        target.mux(stream.encode())
+    request = DubRequest(footage=tmp_path / "footage.mkv", speech=SPEECH, output=output, method="ugc", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"
     with pytest.raises(StorageFullError, match=said) as caught, files_of_at_most(13_000_000):
         dubber(request)

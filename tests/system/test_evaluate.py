@@ -43,6 +43,7 @@ def test_true_landmarks_give_smaller_errors(clip: Path, evaluate: Evaluator) -> 
     assert found.head_motion is None
 
 
+@pytest.mark.long
 def test_motion_is_measured_on_real_footage(clip: Path, evaluate: Evaluator) -> None:
     settings = replace(SETTINGS, variants=("mean_mouth", "full", "oracle_full"))
     found = evaluate("ugc", clip, UNPERSONALIZED, settings)

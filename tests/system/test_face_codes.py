@@ -19,8 +19,8 @@ TOLERANCE = 2
 MOST_FRAMES = {"video/lp_s18.mp4": 100}
 """Nothing changes in this clip after its beginning."""
 
-PLAIN = ("video/lp_s18.mp4", "video/vr_face5.mp4")
-"""Clips of one face that is dubbed throughout, as in lp_d3, where the head turns besides."""
+PLAIN = ("video/lp_s18.mp4", "video/vr_face5.mp4", "video/lp_d3.mp4")
+"""Clips of one face that is dubbed throughout, which the first and the last frames of the others hold too."""
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from gateway.stages.opening import StageHost
 from gateway.stages.timing import LABELS, StageClock, TimedStages
 from tests.system.dubbing import PersonClip, side_by_side
 
-SECONDS = 7.2
+SECONDS = 4.8
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_pictures_show_the_faces(listed: FaceList, two_people: Path) -> None:
 
 
 def test_command_writes_json_and_pictures(
-    two_people: Path, dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    two_people: Path, forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    done = dubstage("faces", two_people, "--json", tmp_path / "faces.json", "--pictures", tmp_path / "faces")
+    done = forked_dubstage("faces", two_people, "--json", tmp_path / "faces.json", "--pictures", tmp_path / "faces")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "faces.json").read_text())
     assert [face["id"] for face in found["faces"]] == [found["default_face"], *({0, 1} - {found["default_face"]})]
@@ -95,6 +95,6 @@ def test_command_writes_json_and_pictures(
         assert face["speaks"]
     assert f"a dub without --face takes face {found['default_face']}, the largest" in done.stderr
     assert "speaks" in done.stdout
-    again = dubstage("faces", two_people, "--json", tmp_path / "faces.json")
+    again = forked_dubstage("faces", two_people, "--json", tmp_path / "faces.json")
     assert again.returncode == 10
     assert "faces.json exists" in again.stderr

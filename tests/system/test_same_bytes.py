@@ -123,8 +123,8 @@ CASES = {
 }
 
 
-ALWAYS = ("ugc", "headpose of a still")
-"""Cases that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test
+ALWAYS = ("ugc",)
+"""Case that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test
 of chunks."""
 
 

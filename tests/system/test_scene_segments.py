@@ -11,20 +11,21 @@ import av
 import numpy as np
 import pytest
 
+from gateway.dub import composite, segments
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubLine, DubRequest
-from gateway.dub.segments import SEGMENT_FRAMES
 from gateway.dub.timecode import parse_time
+from gateway.dub.windows import WINDOW_FRAMES
 from gateway.media.sound import SoundReader
 from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, side_by_side, write_wav
 
-SECONDS = 15.0
-NUM_FRAMES = 375
+SECONDS = 5.0
+NUM_FRAMES = 125
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ def packets(video: Path) -> list[Coded]:
         return [Coded(bytes(packet), packet.pts or 0, packet.dts or 0, packet.is_keyframe) for packet in found]
 
 
+@pytest.fixture(autouse=True)
+def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of one window in place of three, so that a short video has several."""
+    for module in (composite, segments):
+        monkeypatch.setattr(module, "SEGMENT_FRAMES", WINDOW_FRAMES)
+
+
 @pytest.fixture(scope="module")
 def footage(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     people = [PersonClip(clips.path(name)) for name in ("people/dev_4.mp4", "people/dev_6.mp4")]
@@ -51,12 +59,12 @@ def footage(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def speeches(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two speeches of a second."""
+    """Two speeches of 0.8 s."""
     folder = tmp_path_factory.mktemp("speeches")
     samples = np.concatenate([chunk.samples for chunk in SoundReader(SPEECH)])
     rate = SoundReader(SPEECH).info.sample_rate_hz
     return [
-        write_wav(folder / f"{number}.wav", samples[round(begin * rate) : round((begin + 1.0) * rate)].astype(np.float64), rate)
+        write_wav(folder / f"{number}.wav", samples[round(begin * rate) : round((begin + 0.8) * rate)].astype(np.float64), rate)
         for number, begin in enumerate((0.3, 1.4))
     ]
 
@@ -87,22 +95,22 @@ def test_changed_line_encodes_its_segments(
         return dubber.host.run(job.run(lambda *_: None)), packets(output)
 
     one, other = speeches
-    lines = (1.0, one, 0), (6.0, one, 1), (12.0, one, 0)
+    lines = (0.2, one, 0), (1.4, one, 1), (4.0, one, 0)
     before, first = run("first", "jobs", *lines)
-    after, again = run("again", "jobs", lines[0], (6.2, other, 1), lines[2])
-    _, whole = run("whole", "elsewhere", lines[0], (6.2, other, 1), lines[2])
+    after, again = run("again", "jobs", lines[0], (1.6, other, 1), lines[2])
+    _, whole = run("whole", "elsewhere", lines[0], (1.6, other, 1), lines[2])
     assert len(first) == len(again) == NUM_FRAMES
     assert again == whole
     same = [old.data == new.data for old, new in zip(first, again, strict=True)]
-    touched = range(6 * 25 // SEGMENT_FRAMES * SEGMENT_FRAMES, (round(7.2 * 25) // SEGMENT_FRAMES + 1) * SEGMENT_FRAMES)
+    touched = range(WINDOW_FRAMES, 2 * WINDOW_FRAMES)  # the line had frames 35 to 54, and has 40 to 59
     assert all(same[: touched.start])
     assert all(same[touched.stop :])
     assert not all(same)
-    assert [packet.key for packet in again[::SEGMENT_FRAMES]] == [True] * len(again[::SEGMENT_FRAMES])
+    assert [packet.key for packet in again[::WINDOW_FRAMES]] == [True] * 4
     assert sorted(packet.pts for packet in again) == [packet.pts for packet in sorted(first, key=lambda packet: packet.pts)]
     assert all(packet.dts <= packet.pts for packet in again)
     assert np.all(np.diff([packet.dts for packet in again]) > 0)
     assert str(before.watermark.payload) == str(after.watermark.payload) != ""
-    assert after.facts.mask_area_px[25:50].all()
+    assert after.facts.mask_area_px[5:25].all()
     assert len(list(decoded(tmp_path / f"again.{ending}"))) == NUM_FRAMES
     assert after.times.frames == NUM_FRAMES

@@ -130,7 +130,7 @@ def talk(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 LONG = pytest.mark.long
-"""Digital silence and music are the own sounds of clips below."""
+"""`make test` has the hardest cases: noise for a person who talks, and the smile that reads as an open mouth."""
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_what_is_not_speech_shuts_a_talking_mouth(
 @pytest.mark.parametrize(
     ("clip", "begin_s", "end_s"),
     [
-        pytest.param("lp_d9", 0, 2, id="room-noise"),
+        pytest.param("lp_d9", 0, 2, id="room-noise", marks=LONG),
         pytest.param("lp_d3", 0, 3, id="silence-head-turns", marks=LONG),
         pytest.param("lp_d18", 1, 3, id="silence-exercises", marks=LONG),
-        pytest.param("lp_s18", 0, 1.6, id="music"),
+        pytest.param("lp_s18", 0, 1.6, id="music", marks=LONG),
         pytest.param("lp_s32", 0, 3, id="silence-smile-with-teeth"),
         pytest.param("lp_s32", 2.2, 4.4, id="silence-smile", marks=LONG),
     ],

@@ -72,13 +72,21 @@ def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_pa
     assert outcome.actor.lag_doubt in voice
 
 
-def test_face_point_selects_face(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_face_point_selects_face(clips: Any, host: StageHost, tmp_path: Path) -> None:
     """A point of the picture names the face there."""
-    footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 1.4)
-    request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("960,320"))
-    dub = dubber.with_faces(request)
-    (chosen,) = dub.faces[(dub.faces["face_id"] == dub.outcome.face_id) & (dub.faces["frame"] == 0)]
-    assert chosen["box"][0] > 640
+    info = probe(first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 0.4))
+
+    async def chosen() -> float:
+        """Column of the centre of the chosen face in the first frame, pixels."""
+        with Workspace(tmp_path / "job") as workspace:
+            shot = await FootageAnalysis.open(host.stages, method_named("ugc"), info, workspace, threads=2)
+            index = await shot.track(lambda _: None)
+            await shot.select(parse_face("960,320"))
+            assert shot.chosen is not None
+            (row,) = np.flatnonzero((index.frame == 0) & (index.face_id == shot.chosen.face_id))
+            return float(index.centre[row, 0])
+
+    assert host.run(chosen()) > 640
 
 
 def test_point_without_face_refused(clips: Any, dubber: Dubber, tmp_path: Path) -> None:

@@ -101,19 +101,24 @@ def test_mouth_rests_after_short_speech(footage: Path, dubbed: DubOutcome, dubbe
 
 
 def test_speech_rates_and_channels(footage: Path, dubbed: DubOutcome, dubber: Dubber, tmp_path: Path) -> None:
-    """Telephone sound and a 7.1 studio recording move the mouth as the same speech does as it was recorded."""
+    """Telephone sound and a 7.1 studio recording are heard, and move the mouth, as the same speech does as it was recorded."""
     telephone = write_wav(tmp_path / "telephone.wav", demo_speech(8000, FOOTAGE_S), 8000)
     studio = write_wav(tmp_path / "studio.wav", np.stack([demo_speech(96000, FOOTAGE_S)] * 8, axis=1), 96000)
-    outcomes = [dubbed]
-    for number, speech in enumerate((telephone, studio)):
-        output = tmp_path / f"{number}.mp4"
-        # The enrolment of the person is the same for all speech.
-        request = DubRequest(footage=footage, speech=speech, output=output, method="ugc", actor=dubbed.actor)
-        outcomes.append(dubber(request))
-    openings = [_openings(outcome.written.path) for outcome in outcomes]
-    for outcome, opening in zip(outcomes[1:], openings[1:], strict=True):
-        assert (outcome.plan.reason == dubbed.plan.reason).mean() > 0.9
-        assert np.corrcoef(opening, openings[0])[0, 1] > 0.8
+    # The enrolment of the person is the same for all speech.
+    request = DubRequest(footage=footage, speech=telephone, output=tmp_path / "dub.mp4", method="ugc", actor=dubbed.actor)
+    outcome = dubber(request)
+    assert (outcome.plan.reason == dubbed.plan.reason).mean() > 0.9
+    assert np.corrcoef(_openings(outcome.written.path), _openings(dubbed.written.path))[0, 1] > 0.8
+
+    def features(speech: Path, name: str) -> npt.NDArray[np.float32]:
+        count, end = motion_frames_for(Fraction(FOOTAGE_S)), Fraction(FOOTAGE_S)
+        with RecordFile(tmp_path / name, FEATURE_RECORD) as records:
+            dubber.host.run(extract_features(dubber.host.stages, SoundReader(speech).speech(), records, count, end))
+            return np.asarray(records.read(0, count)["posteriorgram"]).copy()
+
+    # The features decide on the mouth, so that no second dub is needed. At a wrong rate, or 60 ms late, 56 % of phones are equal.
+    heard, recorded = features(studio, "studio"), features(SPEECH, "recorded")
+    assert (heard.argmax(-1) == recorded.argmax(-1)).mean() > 0.97
 
 
 def test_footage_too_short_for_lag(clips: Any, dubber: Dubber, tmp_path: Path) -> None:

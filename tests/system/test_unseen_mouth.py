@@ -16,7 +16,7 @@ from tests.system.dubbing import SPEECH, Dubber, cut, track
 
 @pytest.fixture(scope="module")
 def footage(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return cut(clips.path("video/lp_s18.mp4"), tmp_path_factory.mktemp("shut") / "footage.mkv", 0, 3)
+    return cut(clips.path("video/lp_s18.mp4"), tmp_path_factory.mktemp("shut") / "footage.mkv", 0, 1.8)
 
 
 @pytest.fixture(scope="module")

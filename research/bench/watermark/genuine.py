@@ -21,7 +21,7 @@ from research.bench.watermark.dubs import Studio
 from services.common.array_types import Float64
 from services.common.errors import DubstageError
 from services.common.methods import DEFAULT_METHOD
-from tests.system.copied_mark import copy_mark
+from tests.system.copied_mark import copy_mark, signs_of
 from tests.system.dubbing import first_seconds
 
 ENDINGS: Final = frozenset({".mp4", ".mov", ".mkv", ".mpg", ".mxf", ".webm", ".avi"})
@@ -135,9 +135,11 @@ async def copies_of(studio: Studio, clips: Sequence[Path], seconds: float) -> As
         try:
             own = _beginning(studio, clip, seconds)
             await studio.dub(own, dub, DEFAULT_METHOD, personalize=False)
+            reading = responses_of_faces(studio.stages, probe(dub), threads=studio.threads, on_frame=lambda _: None)
+            signs = signs_of(await reading)
             for footage in dict.fromkeys((clips[(number + 1) % len(clips)], clip)):
                 forged = studio.folder / "forged.mkv"
-                await copy_mark(studio.stages, dub, _beginning(studio, footage, seconds), forged)
+                await copy_mark(studio.stages, signs, _beginning(studio, footage, seconds), forged)
                 found = await find_watermark(studio.stages, probe(forged), key, threads=studio.threads, on_frame=lambda _: None)
                 if found is not None:
                     bits = found.agreeing if found.found and found.right else 0

@@ -6,7 +6,7 @@ import csv
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -184,9 +184,18 @@ def rate_of(kind: str, rate: Fraction) -> list[str]:
     return ["--rate", "23.976" if rate == NTSC_FILM else "29.97"] if kind == "edl" else []
 
 
+def formats_at_rates(*kinds: str, always: Container[tuple[str, Fraction]]) -> list[Any]:
+    """Parameters of a test: each format at each rate. Pairs that are not in `always` are `long`."""
+    names = {NTSC_FILM: "23.976", DROP: "29.97 drop frame"}
+    return [
+        pytest.param(kind, rate, id=f"{names[rate]}-{kind}", marks=[] if (kind, rate) in always else pytest.mark.long)
+        for rate in names
+        for kind in kinds
+    ]
+
+
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.long)])
-@pytest.mark.parametrize("kind", ["edl", "otio"])
-@pytest.mark.parametrize("rate", [NTSC_FILM, DROP], ids=["23.976", "29.97 drop frame"])
+@pytest.mark.parametrize(("kind", "rate"), formats_at_rates("edl", "otio", always={("edl", DROP), ("otio", NTSC_FILM)}))
 def test_every_cut_in_3_languages(
     count: int, kind: str, rate: Fraction, store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path
 ) -> None:
@@ -242,8 +251,7 @@ def check_edl(text: str, events: list[Event], rate: Fraction, *, lead: int) -> N
         assert round(item.source_range.duration.value) == event.length + early - late
 
 
-@pytest.mark.parametrize("kind", ["fcpxml", "aaf"])
-@pytest.mark.parametrize("rate", [NTSC_FILM, DROP], ids=["23.976", "29.97 drop frame"])
+@pytest.mark.parametrize(("kind", "rate"), formats_at_rates("fcpxml", "aaf", always={("fcpxml", DROP), ("aaf", NTSC_FILM)}))
 def test_fcpxml_and_aaf_are_exact_both_ways(
     kind: str, rate: Fraction, store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path
 ) -> None:

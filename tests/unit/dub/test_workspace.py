@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,6 +111,33 @@ def test_full_disk_for_record_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 STEPS = 150
+
+
+def test_lock_is_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that locks the folder while another job removes the folder finds nothing there, and loses nothing."""
+    folder = tmp_path / KEY
+    os.close(lock_folder(folder))
+    (folder / JOURNAL).mkdir()
+    for name in ("a", f"{JOURNAL}/step", "z"):
+        (folder / name).write_bytes(b"some")
+    real, left, handles = shutil.rmtree, list[list[str]](), list[int]()
+
+    def rmtree(path: Path, **options: Any) -> None:
+        if path != folder:
+            real(path, **options)
+            return
+        left.append(sorted(file.name for file in folder.iterdir()))
+        (folder / LOCK).unlink()
+        handles.append(lock_folder(folder))
+        # As rmtree ends that has removed all that it knew of: the new lock keeps the folder.
+        with pytest.raises(OSError, match="not empty"):
+            folder.rmdir()
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    remove_job(folder, OwnBlobs(), ArtefactStore(tmp_path / "artefacts"))
+    assert left == [[LOCK]]
+    assert is_running(folder)
+    os.close(handles[0])
 
 
 def test_all_steps_and_artefacts_deleted(tmp_path: Path) -> None:

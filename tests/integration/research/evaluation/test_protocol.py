@@ -64,6 +64,7 @@ def test_perfect_method_scores(result: ClipResult) -> None:
     assert np.isnan(result.variants["wrong_audio"].metrics["vowel_shift_ms"])
 
 
+@pytest.mark.long
 def test_late_closing_mouth_shows() -> None:
     """A mouth that shuts late shows in the silence."""
     opened = [evaluate_clip(DrawnClip(late=late), read_mouths, settings=FULL) for late in (4, 5)]
@@ -72,6 +73,7 @@ def test_late_closing_mouth_shows() -> None:
     assert measured == pytest.approx([0.0, 0.25])
 
 
+@pytest.mark.long
 def test_one_frame_lag_is_measured() -> None:
     """A dub that follows the video by a frame is late by a frame."""
 
@@ -102,6 +104,7 @@ def test_wrong_audio_follows_command(result: ClipResult) -> None:
     assert wrong.frames == 60
 
 
+@pytest.mark.long
 def test_foreign_speech_variants_are_means() -> None:
     """Both variants of foreign speech are means over all foreign speeches."""
     clip = DrawnClip(num_frames=50)
@@ -153,6 +156,7 @@ def test_the_cut_into_pieces_changes_no_mean() -> None:
         assert a[name] == pytest.approx(b[name]), name
 
 
+@pytest.mark.long
 def test_half_motion_inside_interval() -> None:
     """Half the motion shows in the spread and lies inside its interval."""
     found = evaluate_clip(DrawnClip(gain=0.5), read_mouths, settings=FULL).variants["full"]

@@ -23,6 +23,7 @@ def test_worker_processes_make_the_same_batches(tmp_path: Path) -> None:
     assert (tmp_path / "two" / RESULT).read_bytes() == (tmp_path / "none" / RESULT).read_bytes()
 
 
+@pytest.mark.long
 def test_two_processes_equal_two_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes compute what one computes with two batches."""
     config = with_loop(batches=2)

@@ -145,6 +145,7 @@ def test_only_changed_video_rebuilt(copy: BuildOrder) -> None:
     assert {name for name, time in times(copy, "speech").items() if made[name] != time} == {"ann__one.mkv.speech.safetensors"}
 
 
+@pytest.mark.long
 def test_other_networks_rebuild_features(copy: BuildOrder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other networks make the features again from the sound in the set."""
     phones, made, heard = label_phones(copy, "ann__one.mkv"), times(copy, "track", "sound"), times(copy, "speech")
@@ -245,6 +246,7 @@ def test_long_recordings_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert any("talk.wav+1 is held out" in line for line in said)
 
 
+@pytest.mark.long
 def test_worker_processes_make_the_same_set(first: BuildOrder, tmp_path: Path) -> None:
     for name in ("dan/speech.flac", "eve/broken.wav"):
         (tmp_path / "clips" / name).parent.mkdir(parents=True)

@@ -69,6 +69,7 @@ def test_copies_counted_by_person(tmp_path: Path) -> None:
     assert (tmp_path / "copies.csv").read_text().splitlines()[2] == "b,a,-7.2,True,60"
 
 
+@pytest.mark.long
 def test_noise_false_alarm_rate(tmp_path: Path) -> None:
     """Noise has no false alarm and keeps the stated probability."""
     random = np.random.default_rng(0)

@@ -81,6 +81,7 @@ def fitted(folder, *rows):
     return new, sorted(path.name for path in now)
 
 
+@pytest.mark.long
 def test_identities_follow_usable_footage(footage, tmp_path):
     """Identities follow the footage that may be learned from."""
     folder = shutil.copytree(footage, tmp_path / "set", ignore=shutil.ignore_patterns("identities"))
