@@ -98,7 +98,7 @@ class PlaneMask:
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """Planes of the dubbed frame, which are new arrays, and the mask under which they may differ from the footage."""
+    """Planes of the dubbed frame, and the mask under which they may differ from the footage."""
 
     planes: tuple[Plane, ...] = field(repr=False)
     mask: PlaneMask
@@ -114,6 +114,7 @@ def composite(
     *,
     shift: Float32 | None = None,
     light: Float32 | None = None,
+    into: tuple[Plane, ...] | None = None,
 ) -> Composite:
     """Return the planes of a frame with a rendered box blended in.
 
@@ -127,12 +128,13 @@ def composite(
         shift: float32 [rows, columns, 2], box pixels: from each place of the box to the place of the footage that is to be seen
             there, before the box is blended in; 0 where the footage rests. None: the footage rests everywhere.
         light: float32 [rows, columns], added to the box in levels of 255, without change of its colour; None: nothing.
+        into: copy of the planes, which is changed and returned; None: a new copy.
 
     Raises:
         ContractBrokenError: shapes that do not match, or values that are not finite.
     """
     _check(coded_from_box, box, mask, shift, light)
-    result = tuple(plane.copy() for plane in planes)
+    result = tuple(plane.copy() for plane in planes) if into is None else into
     step = pixel.chroma_step if pixel.kind == "yuv" else (1, 1)
     cells_shape = pixel.plane_shape(1, planes[0].shape[1], planes[0].shape[0]) if pixel.kind == "yuv" else planes[0].shape
     support = mask if shift is None else np.maximum(mask, _length(shift))

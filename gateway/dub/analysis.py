@@ -104,6 +104,7 @@ async def track_footage(
         embed_every=every,
         on_face=means.add,
         checkpoint=checkpoint,
+        luma=workspace.luma,
     )
     index = await asyncio.to_thread(read_index, workspace.faces, cuts, info.video.num_frames)
     index = replace(index, embeddings=means.faces())
@@ -379,7 +380,7 @@ class FootageAnalysis:
         """Return the frames for a bank that is made from face records."""
         looks = ShotLooks(self.workspace.faces, self.rows, self.index.free_frames(self.rows), self.index.shot_cuts)
         chosen = bank_rows(self.workspace.faces, looks.clearest(rows), self.seconds)
-        return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames, looks)
+        return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames, looks, self.workspace.luma)
 
     def _around(self, frames: range) -> range:
         """Return the frames and, if they are too few to tell who speaks, the frames around them."""

@@ -17,6 +17,7 @@ from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.footage import STATE_EVERY, picture_for_tracker, tracked_answers
 from gateway.dub.messages import OnProgress, timeline_of
+from gateway.dub.native_boxes import KeptLuma
 from gateway.dub.records import RecordFile
 from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.speech import AlignedSpeech
@@ -203,6 +204,7 @@ class TrackedPerson:
         rows: record rows of the person, N of them, in the order of the footage.
         max_frames: most frames that a bank of the person keeps; 0: the texture stage's own number.
         looks: looks of the person, to take away what stands before the face; None: nothing does.
+        luma: luma around the faces; None: the footage is decoded again for it.
     """
 
     info: MediaInfo
@@ -210,6 +212,7 @@ class TrackedPerson:
     rows: list[int]
     max_frames: int = 0
     looks: ShotLooks | None = None
+    luma: KeptLuma | None = None
 
 
 async def bank_extras(

@@ -42,14 +42,17 @@ def composite_frame(
     info: MediaInfo,
     pose: HeadPose,
     mouth: RenderedMouth,
+    *,
     mark: FrameMark | None = None,
     planes: tuple[Plane, ...] | None = None,
+    into: tuple[Plane, ...] | None = None,
 ) -> tuple[tuple[Plane, ...], int]:
     """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
 
     Args:
         mark: watermark of the frame; None: the video gets none.
         planes: planes of the frame with the mouths of other faces; None: the planes as they were decoded.
+        into: copy of these planes, which is changed and returned; None: a new copy.
     """
     video, side = info.video, len(mouth.detail)
     planes = frame.planes if planes is None else planes
@@ -63,7 +66,7 @@ def composite_frame(
         mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
     soft = mask.astype(np.float32) * (mouth.strength / 255.0)
     light = mark.luma(len(box)) if mark is not None else None
-    result = composite(planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light)
+    result = composite(planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light, into=into)
     return result.planes, result.mask.area_px
 
 
@@ -211,7 +214,10 @@ class TrackedVideo:
                     (record,) = self.faces.read(row, row + 1)
                     mouth = window.mouth(place, float(plan.strength[index]))
                     own = marks.of_frame(index, record) if marks is not None else None
-                    planes, area = composite_frame(frame, self.info, pose_of(record), mouth, own, planes)
+                    # A second face is composited over a copy of what the first face has changed.
+                    footage = frame.planes if planes is None else tuple(plane.copy() for plane in planes)
+                    into = writer.writable(frame) if planes is None else planes
+                    planes, area = composite_frame(frame, self.info, pose_of(record), mouth, mark=own, planes=footage, into=into)
                     facts.mask_area_px[index] += area
             with clock.measure("encode", 1):
                 writer.write(frame, planes)

@@ -54,7 +54,8 @@ async def build_bank(
 ) -> tuple[common_pb2.ArtefactRef, ActorGeometry]:
     """Return the texture bank and the lower face of a person.
 
-    If the footage shows the face with more pixels than a render box has, the footage is decoded again for the fine detail.
+    If the footage shows the face with more pixels than a render box has, the fine detail comes from the luma that tracking has
+    kept, or the footage is decoded again.
 
     Args:
         person: the person in the footage.
@@ -72,7 +73,8 @@ async def build_bank(
         made = texture_client.build_bank.requests(max_frames=person.max_frames)
         yield made.config
         with VideoReader(person.info) as reader:  # which opens the footage with the first picture that is asked for
-            natives = native_boxes(reader, faces, rows, scale) if scale > 1 else None
+            kept = person.luma.boxes(person.info.video, faces, rows, scale) if person.luma is not None else None
+            natives = (kept or native_boxes(reader, faces, rows, scale)) if scale > 1 else None
             for done, row in enumerate(rows):
                 (record,) = faces.read(row, row + 1)
                 on_step("bank", done + 1, len(rows))

@@ -7,7 +7,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+
+import numpy as np
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
@@ -15,9 +18,10 @@ from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
 from gateway.dub.face_records import cut_box, face_records, region_of_box
 from gateway.dub.messages import timeline_of
+from gateway.dub.native_boxes import KeptLuma
 from gateway.dub.records import RecordFile
 from gateway.dub.tracking_point import TrackingCheckpoint, TrackingPoint
-from gateway.media.reader import VideoReader, reduced, to_reduced_rgb, to_rgb, to_rgb_within
+from gateway.media.reader import FramePart, VideoReader, reduced, to_reduced_rgb, to_rgb, to_rgb_within
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.stages.calls import CallTime, until_done
 from gateway.stages.interface import Stages
@@ -30,7 +34,9 @@ MAX_TRACKED_SIDE: Final = 1280
 Larger frames are halved, because the tracker uses faces of 192 px."""
 
 AHEAD: Final = 4
-"""Decoded frames that may wait for the tracker, and tracked frames that may wait to be cut."""
+"""Most decoded frames that may wait for the tracker, and tracked frames that may wait to be cut."""
+_AHEAD_BYTES: Final = 32 << 20
+"""Most bytes of RGB that wait in each of these places, but at least one frame waits."""
 
 OnProgress = Callable[[int], None]
 OnFace = Callable[[face_pb2.FaceTrack], None]
@@ -57,10 +63,20 @@ class TrackedFrame:
         """The frame, uint8 RGB [H, W, 3]."""
         return to_rgb(self.picture) if isinstance(self.picture, DecodedFrame) else self.picture
 
-    def cut_box(self, pose: HeadPose) -> UInt8:
-        """Return the render box of a face, uint8 [160, 160, 3]."""
+    def cut_box(self, pose: HeadPose, luma: KeptLuma | None = None) -> UInt8:
+        """Return the render box of a face, uint8 [160, 160, 3].
+
+        Args:
+            luma: gets the luma around the face; None: nothing does.
+        """
         picture = self.picture
-        return cut_box(to_rgb_within(picture, region_of_box(pose)) if isinstance(picture, DecodedFrame) else picture, pose)
+        part = FramePart(picture, 0, 0) if isinstance(picture, np.ndarray) else to_rgb_within(picture, region_of_box(pose))
+        if luma is not None:
+            luma.add(part, pose)
+        if isinstance(picture, DecodedFrame) and pose.scale <= 1.0:
+            # OpenCV rounds pictures that are not reduced by their place in the frame.
+            part = part.in_frame(picture.video)
+        return cut_box(part.rgb, pose.in_part(part.left, part.top))
 
 
 async def analyse_footage(
@@ -73,6 +89,7 @@ async def analyse_footage(
     embed_every: int = 0,
     on_face: OnFace = lambda _: None,
     checkpoint: TrackingCheckpoint | None = None,
+    luma: KeptLuma | None = None,
 ) -> list[int]:
     """Track all faces, append a FACE_RECORD per face and frame, and return the frames that begin a shot.
 
@@ -83,6 +100,7 @@ async def analyse_footage(
         embed_every: frames of a face from one embedding to the next; 0: no embeddings.
         on_face: called with every face of every frame, as the face stage answered it.
         checkpoint: from which tracking goes on, and which is stored again and again; None: there is none.
+        luma: gets the luma around all faces, if tracking begins with the first frame; None: nothing does.
 
     Raises:
         MediaUnsupportedError: the file breaks off.
@@ -93,6 +111,8 @@ async def analyse_footage(
         point, shot_cuts = await asyncio.to_thread(checkpoint.restore)
         if point.next_frame:
             on_progress(point.next_frame)
+    if luma is not None and not point.next_frame:
+        await asyncio.to_thread(luma.begin, info.video)
 
     async def record(frame: TrackedFrame) -> None:
         # Here, and only here, all frames before the point are recorded, and no others.
@@ -101,7 +121,7 @@ async def analyse_footage(
         for face in frame.faces.faces:
             on_face(face)
         if frame.faces.faces:
-            faces.append(await asyncio.to_thread(face_records, frame.faces, frame.cut_box, frame.scale))
+            faces.append(await asyncio.to_thread(face_records, frame.faces, partial(frame.cut_box, luma=luma), frame.scale))
         if frame.faces.shot_cut:
             shot_cuts.append(frame.index)
         on_progress(frame.index + 1)
@@ -117,7 +137,11 @@ twentieth of the time of a frame, and 70 kB for a face."""
 
 
 async def tracked_answers(
-    stages: Stages, requests: Callable[[TrackingPoint], AsyncIterator[face_pb2.TrackRequest]], point: TrackingPoint
+    stages: Stages,
+    requests: Callable[[TrackingPoint], AsyncIterator[face_pb2.TrackRequest]],
+    point: TrackingPoint,
+    *,
+    ahead: int = AHEAD,
 ) -> AsyncGenerator[face_pb2.FrameFaces, None]:
     """Yield the answer for every frame from `point.next_frame` on, in order. Closing the generator ends tracking.
 
@@ -126,6 +150,7 @@ async def tracked_answers(
     Args:
         requests: yields a config with `state_every` and the state of a point, then the frames from the point on.
         point: is moved to each state that comes. After an error, another attempt goes on from the point.
+        ahead: most requests that wait for the tracker, and most answers that wait to be taken.
 
     Raises:
         BackendUnavailableError: a face stage of another version does not take the state. The point is then at the first frame.
@@ -137,9 +162,9 @@ async def tracked_answers(
         resumes = point.state is not None
         async with AsyncExitStack() as stack:
             # Frames are decoded, tracked and cut at the same time.
-            messages = ReadAhead(requests(point), AHEAD)
+            messages = ReadAhead(requests(point), ahead)
             stack.push_async_callback(close, messages)
-            replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
+            replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), ahead)))
             try:
                 ended = True
                 async for reply in replies:
@@ -184,7 +209,8 @@ async def tracked_frames(
         waiting.clear()
         return _frame_messages(info, threads, waiting, begin, embed_every)
 
-    async with aclosing(tracked_answers(stages, requests, point)) as answers:
+    ahead = min(AHEAD, max(1, _AHEAD_BYTES // (3 * info.video.width * info.video.height)))
+    async with aclosing(tracked_answers(stages, requests, point, ahead=ahead)) as answers:
         async for frame in answers:
             index, picture, scale = waiting.popleft()
             if any(face.face_id not in point.known and not face.HasField("embedding") for face in frame.faces) and embed_every:

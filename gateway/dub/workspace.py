@@ -24,6 +24,7 @@ import structlog
 
 from gateway.dub.disk import MAX_JOB_BYTES, Allowance, job_folder
 from gateway.dub.journal import BlobLedger, journalled, step_key
+from gateway.dub.native_boxes import KeptLuma
 from gateway.dub.records import (
     EXPRESSION_RECORD,
     FACE_RECORD,
@@ -72,6 +73,7 @@ class Workspace:
         motion: MOTION_RECORDs of the new speech.
         expression: EXPRESSION_RECORDs of the footage, if the dub keeps the expression.
         backgrounds: FACE_RECORDs of the background video, if the dub has its own timeline.
+        luma: luma around the faces of the footage, if this process has tracked the footage.
         allowance: disk space of all records.
         redone: warnings for the user about damaged files of an earlier run.
     """
@@ -101,6 +103,8 @@ class Workspace:
             self.motion = records("motion.bin", MOTION_RECORD)
             self.expression = records("expression.bin", EXPRESSION_RECORD)
             self.backgrounds = records("backgrounds.bin", FACE_RECORD)
+            self.luma = KeptLuma(folder)
+            files.callback(self.luma.close)
             self._files = files.pop_all()
 
     def further(self, name: str, dtype: Any) -> RecordFile:

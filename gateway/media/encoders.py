@@ -126,6 +126,13 @@ _SMALLEST_AV1: Final = 64
 _AV1_CRF: Final = 1.5
 """Factor from the crf of H.264 (0 to 51) to that of SVT-AV1 (0 to 63) of the same quality."""
 _AV1_PRESET: Final = "8"
+_LARGE_PIXELS: Final = 2560 * 1600
+"""Most pixels of a frame that x264 encodes with the preset of the settings."""
+_LARGE_PRESET: Final = "superfast"
+_LARGE_X264: Final = ("mbtree=1", "rc-lookahead=5")
+"""Preset and parameters of x264 for larger frames. At 3840 x 2160 and the same crf, with .57 to .70 of veryfast's processor time and
+80 MB less memory, noisy footage has the same size and .2 dB less PSNR. Clean footage has 10 % less size and 50.5 in place of 52.7 dB,
+as 1920 x 1080 has with veryfast."""
 _HEVC_PRESET: Final = "superfast"
 """In three quarters of veryfast's time, with the same PSNR and smaller files (10 bits, 720p)."""
 _MPEG2_RATES: Final = {
@@ -244,7 +251,7 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
         encoder=ENCODERS[chosen],
         container=container.format,
         pixel_format=pixel_format,
-        options=encoder_options(chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video)),
+        options=encoder_options(chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video), large=_is_large(video)),
         time_base=time_base,
         encoder_time_base=time_base if frame_numbers else time_base * _ticks_of_a_frame(video),
         frame_numbers=frame_numbers,
@@ -369,25 +376,32 @@ def _holds_size(codec: str, video: VideoInfo) -> bool:
     return _has_whole_cells(video, fields)
 
 
+def _is_large(video: VideoInfo) -> bool:
+    return video.width * video.height > _LARGE_PIXELS
+
+
 def _has_whole_cells(video: VideoInfo, fields: int = 1) -> bool:
     """Return whether every chroma sample has all of its luma samples, in each of the fields of a frame."""
     step_x, step_y = video.pixel.chroma_step
     return video.width % step_x == 0 and video.height % (step_y * fields) == 0
 
 
-def encoder_options(codec: str, pixel_format: str, crf: int, preset: str, *, whole_cells: bool = True) -> dict[str, str]:
+def encoder_options(
+    codec: str, pixel_format: str, crf: int, preset: str, *, whole_cells: bool = True, large: bool = False
+) -> dict[str, str]:
     """Return the private options of an encoder. With these, equal frames give equal bytes on one kind of processor.
 
     Args:
         codec: one of CODECS.
         pixel_format: FFmpeg's name.
         crf: quality of h264, hevc and av1, on the scale of h264.
-        preset: speed of h264.
+        preset: speed of h264; large frames have their own.
         whole_cells: whether every chroma sample has all of its luma samples.
+        large: whether frames have more than _LARGE_PIXELS.
     """
     deep, full = "10" in pixel_format, "444" in pixel_format or pixel_format.startswith("gbr")
     options = {
-        "h264": {"preset": preset, "crf": str(crf), **_x264_without_avx512()},
+        "h264": {"preset": _LARGE_PRESET if large else preset, "crf": str(crf), **_x264_parameters(_LARGE_X264 if large else ())},
         # x265 gets one frame thread: with several, x265 is deterministic only on equal machines.
         "hevc": {"preset": _HEVC_PRESET, "crf": str(crf), "x265-params": "log-level=error:frame-threads=1"},
         # FFmpeg divides not every odd size into four slices. It chooses a number that fits if it is given none.
@@ -401,10 +415,11 @@ def encoder_options(codec: str, pixel_format: str, crf: int, preset: str, *, who
     return options[codec]
 
 
-def _x264_without_avx512() -> dict[str, str]:
-    """Return the option with which x264 uses AVX2 in place of AVX-512.
+def _x264_parameters(parameters: tuple[str, ...]) -> dict[str, str]:
+    """Return the option with the parameters of x264, and with the parameter by which x264 uses AVX2 in place of AVX-512.
 
-    With AVX-512, and several encoders in one process, x264 sometimes gives other bytes; with AVX2 it never does. The option is
+    With AVX-512, and several encoders in one process, x264 sometimes gives other bytes; with AVX2 it never does. That parameter is
     given only if the processor has both, because x264 does not check the flag.
     """
-    return {"x264-params": "asm=avx2"} if {"avx512f", "avx2"} <= cpu_flags() else {}
+    wanted = (*parameters, *(("asm=avx2",) if {"avx512f", "avx2"} <= cpu_flags() else ()))
+    return {"x264-params": ":".join(wanted)} if wanted else {}

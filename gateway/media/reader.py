@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -204,8 +205,31 @@ _GRID: Final = 64
 """Regions begin and end on this grid, samples: whole chroma samples, and lines whose memory is aligned as in the whole picture."""
 
 
-def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> UInt8:
-    """Return the frame as `to_rgb` does. Pixels outside a region may be black, so that large frames take less time.
+@dataclass(frozen=True, slots=True, eq=False)
+class FramePart:
+    """Part of a frame as the frame is shown.
+
+    Attributes:
+        rgb: uint8 [rows, columns, 3].
+        left, top: pixel of the frame that is pixel (0, 0) of the part.
+    """
+
+    rgb: UInt8
+    left: int
+    top: int
+
+    def in_frame(self, video: VideoInfo) -> FramePart:
+        """Return the part in a picture of the size of the video's upright frames, which is black elsewhere."""
+        width, height = video.orientation.upright_size
+        rgb = np.zeros((height, width, 3), np.uint8)
+        rgb[self.top :, self.left :][: self.rgb.shape[0], : self.rgb.shape[1]] = self.rgb
+        return FramePart(rgb, 0, 0)
+
+
+def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> FramePart:
+    """Return a part of the frame that holds a region. Within the region, the pixels are those of `to_rgb`.
+
+    The part reaches beyond the region, as far as the frame goes, and begins at multiples of 64 pixels.
 
     Args:
         frame: the frame.
@@ -220,7 +244,7 @@ def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> UIn
     step_x, step_y = video.pixel.chroma_step
     uneven = width % step_x or height % step_y
     if video.pixel.kind != "yuv" or not orientation.is_upright or uneven or outside or large:
-        return to_rgb(frame)
+        return FramePart(to_rgb(frame), 0, 0)
     # FFmpeg's crop keeps the place of the chroma samples, which a new picture would not have.
     graph = av.filter.Graph()
     source = graph.add_buffer(width=width, height=height, format=av.VideoFormat(video.pixel.name), time_base=video.time_base)
@@ -229,10 +253,7 @@ def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> UIn
     crop.link_to(sink)
     graph.configure()
     graph.push(frame.picture)
-    # Memory of zeros takes no time until somebody reads or writes there.
-    rgb = np.zeros((height, width, 3), np.uint8)
-    rgb[top:bottom, left:right] = _coded_rgb(cast(av.VideoFrame, graph.pull()), video)
-    return rgb
+    return FramePart(_coded_rgb(cast(av.VideoFrame, graph.pull()), video), left, top)
 
 
 def reduced(rgb: UInt8, factor: int) -> UInt8:

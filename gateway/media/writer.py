@@ -103,6 +103,7 @@ class VideoWriter:
         self._output, self._info, self._speech = Path(output), info, speech
         self._settings = settings or WriteSettings()
         self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf, self._settings.preset)
+        self._lost_bits = info.video.pixel.bits - pixel_format(self._choice.pixel_format).bits
         check_place(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
         self._seal = seal
         label = self._settings.label
@@ -112,6 +113,7 @@ class VideoWriter:
         self._file: OutputFile | None = None
         self._muxer: VideoMuxer | None = None
         self._copier: _FrameCopier | None = None
+        self._prepared: tuple[tuple[Plane, ...], av.VideoFrame] | None = None
         self._frames = self._changed = self._segment_changed = 0
         self._segmented = segmented and self._choice.has_segments
         self._report: WriteReport | None = None
@@ -162,11 +164,24 @@ class VideoWriter:
         elif self._report is None:
             self.finish()
 
+    def writable(self, frame: DecodedFrame) -> tuple[Plane, ...]:
+        """Return a copy of the planes of a decoded frame, which may be changed and then given to `write` with the frame.
+
+        The planes are those of the picture that will be encoded, so that `write` copies nothing, unless the output has fewer bits.
+        """
+        if self._lost_bits > 0:
+            return tuple(plane.copy() for plane in frame.planes)
+        same = frame.picture.format.name == self._choice.pixel_format
+        picture = self._copied(frame) if same else self._filled(frame, frame.planes)
+        planes = plane_views(picture, self._info.video, writable=True)
+        self._prepared = planes, picture
+        return planes
+
     def write(self, frame: DecodedFrame, planes: Sequence[Plane] | None = None) -> None:
         """Encode the next frame of the video.
 
         Args:
-            planes: planes in the footage's pixel format; None: the frame as it was decoded.
+            planes: planes in the footage's pixel format, of `writable` or others; None: the frame as it was decoded.
 
         Raises:
             ContractBrokenError: the frame is not the next one, or planes have another shape or type.
@@ -260,8 +275,11 @@ class VideoWriter:
 
     def _picture(self, frame: DecodedFrame, planes: Sequence[Plane] | None) -> av.VideoFrame:
         video = self._info.video
-        picture = frame.picture
-        if planes is not None:
+        picture, prepared = frame.picture, self._prepared
+        self._prepared = None
+        if prepared is not None and planes is prepared[0]:
+            picture = prepared[1]
+        elif planes is not None:
             picture = self._filled(frame, planes)
         elif picture.format.name != self._choice.pixel_format:
             picture = self._filled(frame, frame.planes)
@@ -281,6 +299,14 @@ class VideoWriter:
         want = [(plane.shape, plane.dtype) for plane in frame.planes]
         if have != want:
             raise ContractBrokenError(f"frame {frame.index}: planes are {have}, the footage has {want}")
+        picture = self._copied(frame)
+        for target, plane in zip(plane_views(picture, video, writable=True), planes, strict=True):
+            np.copyto(target, plane if self._lost_bits <= 0 else _rounded(plane, self._lost_bits, video.pixel.bits))
+        return picture
+
+    def _copied(self, frame: DecodedFrame) -> av.VideoFrame:
+        """Return a copy of a frame's picture in the pixel format of the output. If that is another one, the samples are not set."""
+        video = self._info.video
         if frame.picture.format.name == self._choice.pixel_format:
             self._copier = self._copier or _FrameCopier(frame.picture)
             picture = self._copier.copy(frame.picture)
@@ -289,9 +315,6 @@ class VideoWriter:
         picture.colorspace = frame.picture.colorspace
         picture.color_range = 2 if video.pixel.full_range_name else frame.picture.color_range
         picture.color_primaries, picture.color_trc = frame.picture.color_primaries, frame.picture.color_trc
-        lost_bits = video.pixel.bits - pixel_format(self._choice.pixel_format).bits
-        for target, plane in zip(plane_views(picture, video, writable=True), planes, strict=True):
-            np.copyto(target, plane if lost_bits <= 0 else _rounded(plane, lost_bits, video.pixel.bits))
         return picture
 
     def _give_up(self, problem: BaseException) -> NoReturn:

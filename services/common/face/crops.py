@@ -81,6 +81,10 @@ class HeadPose:
     rotation: Float64
     translation: Float64
 
+    def in_part(self, left: int, top: int) -> HeadPose:
+        """Return the pose in a part of the frame: pixel (0, 0) of the part is pixel (left, top) of the frame."""
+        return HeadPose(self.scale, self.rotation, self.translation - np.array([left, top, 0.0]))
+
     @property
     def yaw_degrees(self) -> float:
         """Turn of the head about the vertical, degrees; positive when the nose points to the image's right."""

@@ -272,6 +272,19 @@ def test_moved_footage_changes_only_where_it_is_moved(name: str, place: tuple[fl
         assert (result.planes[number] != planes[number])[mask].mean() > 0.7
 
 
+def test_composite_in_place_equals_new_planes() -> None:
+    """The samples are those of new planes, and only the given copy changes."""
+    pixel = pixel_format("yuv420p")
+    planes, copies = _noise(pixel), tuple(plane.copy() for plane in _noise(pixel))
+    arguments = (pixel, colour_model(pixel, TAGS[0], WIDTH, HEIGHT), _affine(0.8, 10, 119, 90), BLACK, _disc())
+    expected = composite(planes, *arguments, shift=_moved_down(6))
+    found = composite(planes, *arguments, shift=_moved_down(6), into=copies)
+    assert found.planes is copies
+    for plane, wanted, footage, old in zip(found.planes, expected.planes, planes, _noise(pixel), strict=True):
+        np.testing.assert_array_equal(plane, wanted)
+        np.testing.assert_array_equal(footage, old)
+
+
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "gbrp"])
 def test_every_plane_moves_by_the_shift(name: str) -> None:
     """The footage is a slope, so a move by some box pixels adds the same amount everywhere."""

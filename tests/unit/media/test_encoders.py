@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from gateway.media.choices import QUALITIES
-from gateway.media.encoders import WriteSettings, check_graded, check_target, choose_encoder, container_format, crf_of
+from gateway.media.encoders import (
+    WriteSettings,
+    check_graded,
+    check_target,
+    choose_encoder,
+    container_format,
+    crf_of,
+    encoder_options,
+)
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import VideoInfo
@@ -79,6 +87,20 @@ def test_better_qualities_are_nearer_and_larger(tmp_path: Path) -> None:
         errors.append(np.mean([np.square(old - new).mean() for old, new in pairs]))
     assert sizes == sorted(sizes, reverse=True)
     assert errors == sorted(errors)
+
+
+def test_large_frames_have_their_own_preset(tmp_path: Path) -> None:
+    """H.264 of more than 2560 x 1600 pixels is encoded fast, with a short look-ahead, whatever the processor."""
+    found: dict[tuple[int, int], dict[str, str]] = {}
+    footage = probe(make_clip(tmp_path / "clip.mp4", Clip())).video
+    for size in ((1920, 1080), (2560, 1600), (3840, 2160)):
+        width, height = size
+        video = replace(footage, orientation=replace(footage.orientation, width=width, height=height))
+        found[size] = choose_encoder(tmp_path / "out.mp4", video, "h264", 16, "veryfast").options
+    assert found[1920, 1080] == found[2560, 1600] == encoder_options("h264", "yuv420p", 16, "veryfast")
+    large = found[3840, 2160]
+    assert (large["preset"], large["crf"]) == ("superfast", "16")
+    assert large["x264-params"].removesuffix(":asm=avx2") == "mbtree=1:rc-lookahead=5"
 
 
 def _written(video_path: Path, output: Path, codec: str | None = None) -> WriteReport:

@@ -47,6 +47,35 @@ def _write(info: MediaInfo, output: Path, speech: Speech | None = None, **settin
     return writer.report
 
 
+@pytest.mark.parametrize(
+    ("name", "clip", "codec"),
+    [
+        ("clip.mp4", Clip(), "h264"),
+        ("clip.mkv", Clip(codec="mjpeg", pixel_format="yuvj420p", time_base=Fraction(1, 25), pts=range(6)), "ffv1"),
+        ("clip.mov", Clip(pixel_format="yuv444p10le", codec="prores_ks"), "prores"),
+    ],
+)
+def test_planes_that_are_changed_in_place(tmp_path: Path, name: str, clip: Clip, codec: str) -> None:
+    """Changed copies of the writer give the same file as planes of the caller, and the decoded frames do not change."""
+    info = probe(make_clip(tmp_path / name, clip))
+    output = tmp_path / f"out{'.mov' if codec == 'prores' else '.mkv'}"
+    _write(info, output, codec=codec)
+    expected = output.read_bytes()
+    with VideoWriter(output, info, settings=WriteSettings(codec=codec, overwrite=True)) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            planes = None
+            if frame.index % 3 == 1:
+                before = [plane.copy() for plane in frame.planes]
+                planes = writer.writable(frame)
+                for plane, changed in zip(planes, _inverted(frame.planes), strict=True):
+                    plane[:] = changed
+                for plane, old in zip(frame.planes, before, strict=True):
+                    np.testing.assert_array_equal(plane, old)
+            writer.write(frame, planes)
+    assert output.read_bytes() == expected
+    assert writer.report.changed_frames == len(range(1, info.video.num_frames, 3))
+
+
 def _exact_times(info: MediaInfo) -> list[Fraction]:
     return [int(pts) * info.video.time_base for pts in info.video.pts]
 
