@@ -130,9 +130,9 @@ _LARGE_PIXELS: Final = 2560 * 1600
 """Most pixels of a frame that x264 encodes with the preset of the settings."""
 _LARGE_PRESET: Final = "superfast"
 _LARGE_X264: Final = ("mbtree=1", "rc-lookahead=5")
-"""Preset and parameters of x264 for larger frames. At 3840 x 2160 and the same crf, with .57 to .70 of veryfast's processor time and
-80 MB less memory, noisy footage has the same size and .2 dB less PSNR. Clean footage has 10 % less size and 50.5 in place of 52.7 dB,
-as 1920 x 1080 has with veryfast."""
+"""Preset and parameters of x264 for larger frames. At 3840 x 2160 and the same crf, they take .57 to .70 of veryfast's processor
+time and 80 MB less memory. Noisy footage has the same size and .2 dB less PSNR. Clean footage has 10 % less size and 50.5 in place
+of 52.7 dB, as 1920 x 1080 has with veryfast."""
 _HEVC_PRESET: Final = "superfast"
 """In three quarters of veryfast's time, with the same PSNR and smaller files (10 bits, 720p)."""
 _MPEG2_RATES: Final = {
