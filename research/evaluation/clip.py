@@ -30,6 +30,7 @@ from gateway.dub.native_boxes import native_luma, scale_of
 from gateway.dub.plan import DUBBED
 from gateway.dub.records import pose_of
 from gateway.media.inspection import inspect_video
+from gateway.media.pixels import deinterlaced_luma
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
@@ -53,6 +54,7 @@ from services.common.face.native_pictures import native_affine
 
 _MARGIN_PX: Final = 4
 """Pixels around the mouth box that the blur of the finest band sees."""
+_AROUND_COMBS_PX: Final = 8
 _SUBPIXEL_BITS: Final = 4
 
 
@@ -61,7 +63,8 @@ class FootagePatch:
     """Pixels of the real video around a mouth.
 
     Attributes:
-        luma: uint8 [H, W], upright, as decoded; empty: the mouth is outside of the frame.
+        luma: uint8 [H, W], upright, without combs of interlaced video, which have more of the finest band than any structure of a
+            face; empty: the mouth is outside of the frame.
         from_native: float64 [2, 3], native pixels of the render box -> pixels of the patch.
         mouth: bool [H, W], the mouth box.
     """
@@ -140,7 +143,10 @@ def footage_patch(luma: UInt8, pose: HeadPose, scale: int) -> FootagePatch:
     corners = native @ frame_from_native[:, :2].T + frame_from_native[:, 2]
     begin = np.clip(np.floor(corners.min(axis=0)).astype(int) - _MARGIN_PX, 0, luma.shape[::-1])
     end = np.clip(np.ceil(corners.max(axis=0)).astype(int) + _MARGIN_PX + 1, begin, luma.shape[::-1])
-    part = luma[begin[1] : end[1], begin[0] : end[0]].copy()
+    # Combs are found by the samples around them.
+    left, top = np.maximum(begin - _AROUND_COMBS_PX, 0)
+    around = deinterlaced_luma(luma[top : end[1] + _AROUND_COMBS_PX, left : end[0] + _AROUND_COMBS_PX])
+    part = around[begin[1] - top : end[1] - top, begin[0] - left : end[0] - left].copy()
     mouth = np.zeros(part.shape, np.uint8)
     if mouth.size:
         places = np.rint((corners - begin) * (1 << _SUBPIXEL_BITS)).astype(np.int32)

@@ -51,6 +51,18 @@ def test_patch_has_own_pixels() -> None:
     assert np.abs(back.astype(float) - patch.luma)[patch.mouth].mean() < 6.0
 
 
+def test_combs_are_no_detail() -> None:
+    """Combs of fields that lie two pixels apart do not count as fine structure of the real mouth."""
+    film = cv2.GaussianBlur(video().astype(np.float32), (0, 0), 2.0)
+    still = np.clip(128 + 4 * (film - 128), 0, 255).astype(np.uint8)
+    combed = still.copy()
+    combed[1::2] = np.roll(still, 2, axis=1)[1::2]
+    energies = [footage_patch(luma, head(1.7), 2).energy() for luma in (still, combed)]
+    assert energies[1] == pytest.approx(energies[0], rel=0.5)
+    bands = [luma - cv2.GaussianBlur(luma.astype(np.float32), (0, 0), 1.0) for luma in (still, combed)]
+    assert np.square(bands[1]).mean() > 4 * np.square(bands[0]).mean()
+
+
 def test_detail_outside_the_mouth_does_not_count() -> None:
     patch, luma = real(1.7, 2)
     other = luma.copy()
