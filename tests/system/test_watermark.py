@@ -175,7 +175,7 @@ def test_the_mark_outlives_re_encoding(
     rate: int | None,
     skip: int,
 ) -> None:
-    """The mark of four seconds is read, and its secret part fits. So few frames at another rate do not always suffice to confirm it.
+    """The mark of four seconds is read, and its secret part fits. So few frames at another rate do not always confirm the mark.
 
     H.264 of a low quality at the same rate: see test_watermark_with_and_without_manifest.
     """
