@@ -58,11 +58,6 @@ class TrackedFrame:
     picture: UInt8 | DecodedFrame
     scale: float
 
-    @property
-    def rgb(self) -> UInt8:
-        """The frame, uint8 RGB [H, W, 3]."""
-        return to_rgb(self.picture) if isinstance(self.picture, DecodedFrame) else self.picture
-
     def cut_box(self, pose: HeadPose, luma: KeptLuma | None = None) -> UInt8:
         """Return the render box of a face, uint8 [160, 160, 3].
 

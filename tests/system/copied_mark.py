@@ -75,7 +75,8 @@ async def _write(
         stream.codec_context.time_base = info.video.time_base
         async with aclosing(tracked_frames(stages, info, 1)) as frames:
             async for frame in frames:
-                picture = frame.rgb.astype(np.float32)
+                assert isinstance(frame.picture, np.ndarray), "only frames wider than 2560 pixels are not converted"
+                picture = frame.picture.astype(np.float32)
                 for row in face_records(frame.faces, frame.cut_box, frame.scale):
                     frame_from_box = invert(box_from_frame(pose_of(row)))
                     light = light_of(times[frame.index], row["pixels"])
