@@ -60,6 +60,7 @@ def open_background(path: Path, described: MediaInfo) -> MediaInfo:
         average_rate=described.video.average_rate,
         interlaced=described.video.interlaced,
         metadata=described.video.metadata,
+        hdr=described.video.hdr,
     )
     return replace(found, video=video, metadata=described.metadata)
 

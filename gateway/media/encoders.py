@@ -31,7 +31,7 @@ import numpy as np
 
 from gateway.media.choices import CODECS, ENCODERS, QUALITIES
 from gateway.media.label import Label
-from gateway.media.types import VideoInfo
+from gateway.media.types import HdrMetadata, VideoInfo
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.server.resources import cpu_flags
 
@@ -251,7 +251,9 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
         encoder=ENCODERS[chosen],
         container=container.format,
         pixel_format=pixel_format,
-        options=encoder_options(chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video), large=_is_large(video)),
+        options=encoder_options(
+            chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video), large=_is_large(video), hdr=video.hdr
+        ),
         time_base=time_base,
         encoder_time_base=time_base if frame_numbers else time_base * _ticks_of_a_frame(video),
         frame_numbers=frame_numbers,
@@ -387,7 +389,14 @@ def _has_whole_cells(video: VideoInfo, fields: int = 1) -> bool:
 
 
 def encoder_options(
-    codec: str, pixel_format: str, crf: int, preset: str, *, whole_cells: bool = True, large: bool = False
+    codec: str,
+    pixel_format: str,
+    crf: int,
+    preset: str,
+    *,
+    whole_cells: bool = True,
+    large: bool = False,
+    hdr: HdrMetadata = HdrMetadata(),
 ) -> dict[str, str]:
     """Return the private options of an encoder. With these, equal frames give equal bytes on one kind of processor.
 
@@ -398,21 +407,50 @@ def encoder_options(
         preset: speed of h264; large frames have their own.
         whole_cells: whether every chroma sample has all of its luma samples.
         large: whether frames have more than _LARGE_PIXELS.
+        hdr: HDR metadata, which h264, hevc and av1 keep.
     """
     deep, full = "10" in pixel_format, "444" in pixel_format or pixel_format.startswith("gbr")
+    x264 = _x264_parameters((*(_LARGE_X264 if large else ()), *_hdr_parameters(hdr, "mastering-display", "cll")))
+    x265 = ("log-level=error", "frame-threads=1", *_hdr_parameters(hdr, "master-display", "max-cll"))
+    svt = _hdr_parameters(hdr, "mastering-display", "content-light", whole=False)
     options = {
-        "h264": {"preset": _LARGE_PRESET if large else preset, "crf": str(crf), **_x264_parameters(_LARGE_X264 if large else ())},
+        "h264": {"preset": _LARGE_PRESET if large else preset, "crf": str(crf), **x264},
         # x265 gets one frame thread: with several, x265 is deterministic only on equal machines.
-        "hevc": {"preset": _HEVC_PRESET, "crf": str(crf), "x265-params": "log-level=error:frame-threads=1"},
+        "hevc": {"preset": _HEVC_PRESET, "crf": str(crf), "x265-params": ":".join(x265)},
         # FFmpeg divides not every odd size into four slices. It chooses a number that fits if it is given none.
         "ffv1": {"level": "3", **({"slices": "4"} if whole_cells else {}), "slicecrc": "1", "g": "1"},
         # The profile is 4444 or 422 HQ. The encoder `prores` gives the picture of `prores_ks` in a fifth of its time.
         "prores": {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"},
         "mpeg2video": {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000", "qmin": "1"},
         "dnxhr": {"profile": "dnxhr_444" if full else "dnxhr_hqx" if deep else "dnxhr_hq"},
-        "av1": {"preset": _AV1_PRESET, "crf": str(min(63, round(_AV1_CRF * crf)))},
+        "av1": {
+            "preset": _AV1_PRESET,
+            "crf": str(min(63, round(_AV1_CRF * crf))),
+            **({"svtav1-params": ":".join(svt)} if svt else {}),
+        },
     }
     return options[codec]
+
+
+def _hdr_parameters(hdr: HdrMetadata, display: str, light: str, *, whole: bool = True) -> tuple[str, ...]:
+    """Return the parameters of an encoder that state HDR metadata.
+
+    Args:
+        display, light: names of the parameters.
+        whole: whether the encoder takes the numbers in units of 1/50000 and 1/10000 cd/m2, otherwise of 1 and 1 cd/m2.
+    """
+    found = []
+    if hdr.mastering is not None:
+        units = (1,) * 10 if whole else (*(50_000,) * 8, *(10_000,) * 2)
+        red_x, red_y, green_x, green_y, blue_x, blue_y, white_x, white_y, least, most = (
+            f"{value / unit:.9g}" if unit > 1 else str(value) for value, unit in zip(hdr.mastering, units, strict=True)
+        )
+        found.append(
+            f"{display}=G({green_x},{green_y})B({blue_x},{blue_y})R({red_x},{red_y})WP({white_x},{white_y})L({most},{least})"
+        )
+    if hdr.light is not None:
+        found.append(f"{light}={hdr.light[0]},{hdr.light[1]}")
+    return tuple(found)
 
 
 def _x264_parameters(parameters: tuple[str, ...]) -> dict[str, str]:

@@ -31,7 +31,7 @@ from gateway.media.opening import (
     video_stream,
 )
 from gateway.media.pixels import ColourTags, PixelFormat, pixel_format, planar_name
-from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo, orientation
+from gateway.media.types import AudioInfo, HdrMetadata, MediaInfo, OtherStream, VideoInfo, orientation
 from services.common.array_types import Int64
 from services.common.errors import MediaUnsupportedError
 
@@ -83,6 +83,36 @@ def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     except ValueError:
         return _QUARTER_TURNS[round(picture.rotation / 90) % 4]
     return None if found is None else tuple(int(value) for value in np.frombuffer(found, "<i4"))
+
+
+_MASTERING_SCALES: Final = (*(50_000,) * 8, *(10_000,) * 2)
+_MOST_IN_SEI: Final = (*(50_000,) * 8, *(2**32 - 1,) * 2)
+_MOST_LIGHT: Final = 2**16 - 1
+
+
+def hdr_metadata(picture: av.VideoFrame) -> HdrMetadata:
+    """Return the HDR metadata of a picture. What is damaged or stated in part only is left out."""
+    try:
+        display, light = (side_data(picture, kind) for kind in (Type.MASTERING_DISPLAY_METADATA, Type.CONTENT_LIGHT_LEVEL))
+    except ValueError:
+        return HdrMetadata()
+    return HdrMetadata(None if display is None else _mastering(display), None if light is None else _light(light))
+
+
+def _mastering(data: bytes) -> tuple[int, ...] | None:
+    """Return the numbers of FFmpeg's AVMasteringDisplayMetadata: ten fractions, and two flags that say which of them are stated."""
+    numbers = np.frombuffer(data[:88], "<i4").tolist()
+    if len(numbers) < 22 or not all(numbers[20:]) or not all(numbers[1:20:2]):
+        return None
+    fractions = (Fraction(above, below) for above, below in zip(numbers[:20:2], numbers[1:20:2], strict=True))
+    found = tuple(round(value * scale) for value, scale in zip(fractions, _MASTERING_SCALES, strict=True))
+    return found if all(0 <= value <= most for value, most in zip(found, _MOST_IN_SEI, strict=True)) else None
+
+
+def _light(data: bytes) -> tuple[int, ...] | None:
+    """Return MaxCLL and MaxFALL of FFmpeg's AVContentLightMetadata."""
+    found = tuple(np.frombuffer(data[:8], "<u4").tolist())
+    return found if len(found) == 2 and any(found) and max(found) <= _MOST_LIGHT else None
 
 
 _SHORTFALL_S = Fraction(1, 2)
@@ -183,6 +213,7 @@ def probe(path: Path | str) -> MediaInfo:
         last_duration=last_duration,
         interlaced=first.interlaced_frame,
         metadata=stream_metadata,
+        hdr=hdr_metadata(first),
     )
     return MediaInfo(path, container_name, video, audio, others, metadata)
 

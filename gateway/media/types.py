@@ -127,6 +127,20 @@ Plane = UInt8 | npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
+class HdrMetadata:
+    """The display that a video was graded on (SMPTE ST 2086), and the light of the video (CTA-861.3).
+
+    Attributes:
+        mastering: x and y of red, green, blue and white in 1/50000, then the least and the most luminance in 1/10000 cd/m2: ten
+            numbers; None: not stated.
+        light: the brightest pixel of all frames, and the brightest mean of a frame, cd/m2; None: not stated.
+    """
+
+    mastering: tuple[int, ...] | None = None
+    light: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """The video's picture: the first video stream that is not a cover picture.
 
@@ -143,6 +157,7 @@ class VideoInfo:
         last_duration: time that the last frame is shown, ticks.
         interlaced: whether the first frame holds two fields.
         metadata: tags of the stream (language, handler_name, timecode, ...).
+        hdr: HDR metadata of the first frame.
     """
 
     index: int
@@ -157,6 +172,7 @@ class VideoInfo:
     last_duration: int
     interlaced: bool
     metadata: Mapping[str, str]
+    hdr: HdrMetadata = HdrMetadata()
 
     @property
     def num_frames(self) -> int:

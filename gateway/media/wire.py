@@ -14,7 +14,7 @@ import numpy as np
 
 from gateway.media.pixels import ColourTags, pixel_format, planar_name
 from gateway.media.sound import SoundInfo
-from gateway.media.types import AudioInfo, MediaInfo, Orientation, OtherStream, VideoInfo
+from gateway.media.types import AudioInfo, HdrMetadata, MediaInfo, Orientation, OtherStream, VideoInfo
 
 
 def pack(facts: dict[str, Any], tail: bytes = b"") -> bytes:
@@ -60,6 +60,7 @@ def pack_media(info: MediaInfo) -> bytes:
             "last_duration": video.last_duration,
             "interlaced": video.interlaced,
             "metadata": dict(video.metadata),
+            "hdr": [video.hdr.mastering, video.hdr.light],
         },
         "audio": [
             [item.index, item.codec, item.sample_rate_hz, item.channels, item.layout, _pair(item.start), dict(item.metadata)]
@@ -95,6 +96,7 @@ def media_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> M
             last_duration=video["last_duration"],
             interlaced=video["interlaced"],
             metadata=video["metadata"],
+            hdr=HdrMetadata(*(None if numbers is None else tuple(map(int, numbers)) for numbers in video["hdr"])),
         ),
         tuple(
             AudioInfo(index, codec, rate, channels, layout, Fraction(*start), tags)

@@ -8,8 +8,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.sidedata.sidedata import Type
 
-from gateway.media.probe import probe
+from gateway.media.probe import hdr_metadata, probe
+from gateway.media.types import HdrMetadata
 from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip, make_sound, tone
 
@@ -165,3 +167,31 @@ def test_colour_profile_read_repeatedly(astronaut: Path) -> None:
         [sys.executable, "-c", code.replace("PATH", repr(str(astronaut)))], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+PRIMARIES = (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450)
+DISPLAY = [*(number for value in PRIMARIES for number in (value, 50_000)), 50, 10_000, 1000, 1, 1, 1]
+"""FFmpeg's AVMasteringDisplayMetadata: ten fractions, and whether primaries and luminance are stated."""
+
+
+@pytest.mark.parametrize(
+    ("display", "light", "expected"),
+    [
+        (DISPLAY, [1000, 400], HdrMetadata((*PRIMARIES, 50, 10_000_000), (1000, 400))),
+        ([*DISPLAY[:-1], 0], [0, 0], HdrMetadata()),
+        ([*DISPLAY[:1], 0, *DISPLAY[2:]], [70_000, 1], HdrMetadata()),
+        ([-1, *DISPLAY[1:]], [5], HdrMetadata()),
+        (DISPLAY[:20], [1, 0], HdrMetadata(light=(1, 0))),
+        (None, None, HdrMetadata()),
+    ],
+)
+def test_damaged_hdr_metadata_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, display: list[int] | None, light: list[int] | None, expected: HdrMetadata
+) -> None:
+    """Numbers that no display has, fractions without a denominator, and metadata that are stated in part count as not stated."""
+    found = {
+        Type.MASTERING_DISPLAY_METADATA: None if display is None else np.array(display, "<i4").tobytes(),
+        Type.CONTENT_LIGHT_LEVEL: None if light is None else np.array(light, "<u4").tobytes(),
+    }
+    monkeypatch.setattr("gateway.media.probe.side_data", lambda _, kind: found[kind])
+    assert hdr_metadata(av.VideoFrame(16, 16)) == expected

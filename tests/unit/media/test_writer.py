@@ -19,11 +19,12 @@ import pytest
 from av.sidedata.sidedata import Type
 
 from gateway.media.encoders import WriteSettings
+from gateway.media.inspection import inspect_video
 from gateway.media.muxer import EncodedSegment
 from gateway.media.probe import probe, side_data
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader, Speech
-from gateway.media.types import MediaInfo, Plane
+from gateway.media.types import HdrMetadata, MediaInfo, Plane
 from gateway.media.writer import VideoWriter, WriteReport
 from services.common.errors import ContractBrokenError, InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, tone
@@ -74,6 +75,29 @@ def test_planes_that_are_changed_in_place(tmp_path: Path, name: str, clip: Clip,
             writer.write(frame, planes)
     assert output.read_bytes() == expected
     assert writer.report.changed_frames == len(range(1, info.video.num_frames, 3))
+
+
+HDR10 = HdrMetadata((34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450, 50, 10_000_000), (1000, 400))
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+@pytest.mark.parametrize(("metadata", "segmented"), [(HDR10, False), (HDR10, True), (HdrMetadata(light=(800, 200)), False)])
+def test_hdr_metadata_are_kept(tmp_path: Path, codec: str, metadata: HdrMetadata, segmented: bool) -> None:
+    """The video states the display and the light that the footage states. AV1 has fractions of 1/65536 and 1/256."""
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format="yuv420p10le")))
+    info, output = replace(info, video=replace(info.video, hdr=metadata)), tmp_path / "out.mp4"
+    settings = WriteSettings(codec=codec)
+    with VideoWriter(output, info, settings=settings, segmented=segmented) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame)
+            if writer.segmented and frame.index in (2, info.video.num_frames - 1):
+                writer.end_segment()
+    found = inspect_video(output).video.hdr
+    assert found.light == metadata.light
+    if metadata.mastering is None:
+        assert found.mastering is None
+    else:
+        assert found.mastering == pytest.approx(metadata.mastering, abs=2, rel=0.01)
 
 
 def _exact_times(info: MediaInfo) -> list[Fraction]:
