@@ -325,12 +325,13 @@ def test_watermark_with_and_without_manifest(
     assert f"watermark: {dub.watermark}, of this installation: a clue, no proof, because no manifest vouches for the mark" in told
     code, told = _inspected(copied_to_footage, settings, monkeypatch, capsys, "--json")
     mark = json.loads(told)["watermark"]
-    assert (code, mark["found"], mark["payload"]) == (4, True, dub.watermark)
-    assert mark["standing"] in REPORTED_COPIES
+    assert code == 4
+    assert mark["standing"] in STANDINGS_OF_COPIES
 
 
-REPORTED_COPIES = ("clue", "refused")
-"""Standings of a mark that was copied without the key: a copy with few errors cannot be told from the mark."""
+STANDINGS_OF_COPIES = ("clue", "refused", None)
+"""Standings of a mark that was copied without the key: a copy with few errors cannot be told from the mark, and a copy with many
+errors is no mark. The number of errors depends on the key, which is another one in each run."""
 
 
 @pytest.mark.parametrize("signer", ["this installation", pytest.param("a stranger", marks=pytest.mark.long)])
@@ -342,13 +343,13 @@ def test_watermark_copied_under_other_manifest(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A mark that was copied under the manifest of another video is reported. A noisy copy counts as forged."""
+    """A mark that was copied under the manifest of another video never counts as the mark of that video."""
     own = signer == "this installation"
     sealer = open_sealer(settings) if own else Sealer(installation_credential(tmp_path / "elsewhere"))
     signed = write_video(tmp_path / "signed.mp4", copied_to_footage, sealer)
-    code, told = _inspected(signed, settings, monkeypatch, capsys)
+    code, told = _inspected(signed, settings, monkeypatch, capsys, "--json")
     assert code == (0 if own else EXIT_UNKNOWN)
-    assert "of ANOTHER video of this installation" in told or ", REFUSED: it names this installation" in told
+    assert json.loads(told)["watermark"]["standing"] in ("another_film", "refused", None)
 
 
 def test_watermark_changes_face_luma_only(video: Path, plain: Path, footage: Path) -> None:
