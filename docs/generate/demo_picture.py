@@ -22,7 +22,7 @@ from services.common.array_types import UInt8
 
 SIDE: Final = 210
 """Height and width of a picture, pixels."""
-QUALITY: Final = 85
+QUALITY: Final = 72
 CLIP_FRAMES: Final = (7, 25, 34, 55, 64, 82)
 PORTRAIT_FRAMES: Final = (44, 76, 84, 132, 204, 244)
 PORTRAIT_FACE: Final = (140, 26, 168)
