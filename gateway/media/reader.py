@@ -227,7 +227,7 @@ class FramePart:
 
 
 def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> FramePart:
-    """Return a part of the frame that holds a region. Within the region, the pixels are those of `to_rgb`.
+    """Return a part of the frame that holds a region. Within the region, the pixels equal the pixels of `to_rgb`.
 
     The part reaches beyond the region, as far as the frame goes, and begins at multiples of 64 pixels.
 

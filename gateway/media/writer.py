@@ -167,7 +167,7 @@ class VideoWriter:
     def writable(self, frame: DecodedFrame) -> tuple[Plane, ...]:
         """Return a copy of the planes of a decoded frame, which may be changed and then given to `write` with the frame.
 
-        The planes are those of the picture that will be encoded, so that `write` copies nothing, unless the output has fewer bits.
+        `write` encodes the picture of these planes without a further copy, unless the output has fewer bits.
         """
         if self._lost_bits > 0:
             return tuple(plane.copy() for plane in frame.planes)

@@ -62,7 +62,7 @@ def models() -> AudioModels:
 async def worker_context(
     host: StageHost, settings: GatewaySettings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[WorkerContext]:
-    """What a worker of batches dubs with: stores of its own, and the stages and the artefact store of all system tests.
+    """A worker of batches dubs with this context: stores of its own, and the stages and the artefact store of all system tests.
 
     A parameter is further settings.
     """

@@ -35,6 +35,7 @@ from tests.system.copied_mark import copy_mark, forge_mark, signs_of
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded
 from tests.unit.provenance.signed_videos import write_video
 
+WATERMARK_SECRET = b"the secret of the installation of the tests"
 OTHER_KEY = watermark_key(b"the key of somebody else")
 
 
@@ -55,29 +56,46 @@ def footage(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def video(footage: Path, dubber: Dubber, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dub of four seconds, without loss, so that its samples can be compared."""
-    return _dub(footage, dubber, settings, tmp_path_factory.mktemp("marked") / "film.mp4")
+def installation(settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> GatewaySettings:
+    """An installation whose key is the same in every run: how many signs a copy of a mark has wrong depends on the key."""
+    file = tmp_path_factory.mktemp("key") / "watermark.key"
+    file.write_bytes(WATERMARK_SECRET)
+    return settings.model_copy(update={"watermark_key_file": file})
+
+
+def _be(installation: GatewaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands of this process work for an installation."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(installation.data_dir))
+    if installation.watermark_key_file is None:
+        monkeypatch.delenv("DUBSTAGE_WATERMARK_KEY_FILE", raising=False)
+    else:
+        monkeypatch.setenv("DUBSTAGE_WATERMARK_KEY_FILE", str(installation.watermark_key_file))
 
 
 @pytest.fixture(scope="module")
-def plain(footage: Path, dubber: Dubber, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video(footage: Path, dubber: Dubber, installation: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dub of four seconds, without loss, so that its samples can be compared."""
+    return _dub(footage, dubber, installation, tmp_path_factory.mktemp("marked") / "film.mp4")
+
+
+@pytest.fixture(scope="module")
+def plain(footage: Path, dubber: Dubber, installation: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same dub without the watermark."""
-    off = settings.model_copy(update={"watermark": False})
+    off = installation.model_copy(update={"watermark": False})
     return _dub(footage, dubber, off, tmp_path_factory.mktemp("plain") / "film.mp4")
 
 
 @pytest.fixture(scope="module")
-def key(settings: GatewaySettings, video: Path) -> bytes:
-    found = own_watermark_key(settings)
+def key(installation: GatewaySettings, video: Path) -> bytes:
+    found = own_watermark_key(installation)
     assert found is not None, video
     return found
 
 
-def _dub(footage: Path, dubber: Dubber, settings: GatewaySettings, output: Path) -> Path:
+def _dub(footage: Path, dubber: Dubber, installation: GatewaySettings, output: Path) -> Path:
     """Dub. The job's folder stays, so that the dub without the mark takes its windows from there: a mark is added behind them."""
     request = DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1", enrol=UNPERSONALIZED)
-    job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs, sealer=open_sealer(settings))
+    job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs, sealer=open_sealer(installation))
     dubber.host.run(job.run(lambda *_: None))
     return output
 
@@ -175,16 +193,12 @@ def test_the_mark_outlives_re_encoding(
     rate: int | None,
     skip: int,
 ) -> None:
-    """The mark of four seconds is read, and its secret part fits. So few frames at another rate do not always confirm the mark.
-
-    H.264 of a low quality at the same rate: see test_watermark_with_and_without_manifest.
-    """
+    """H.264 of a low quality at the same rate: see test_watermark_with_and_without_manifest."""
     other = _encoded(video, tmp_path / f"again.{ending}", codec, options, rate=rate, skip=skip)
     found = reader.found(other, key)
     dub = verdict_of(video).dub
     assert dub is not None
-    assert (found.found, str(found.payload)) == (True, dub.watermark)
-    assert found.log10_forged < -1.0
+    assert (found.found, found.confirmed, str(found.payload)) == (True, True, dub.watermark)
 
 
 def test_no_false_watermark(reader: Reader, video: Path, plain: Path, footage: Path, key: bytes) -> None:
@@ -230,10 +244,10 @@ def other_person(astronaut: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def _inspected(
-    video: Path, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+    video: Path, installation: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
 ) -> tuple[int, str]:
     """Exit code of `dubstage inspect` at the installation, and what it prints."""
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
+    _be(installation, monkeypatch)
     code = run(["inspect", *options, str(video)])
     return code, capsys.readouterr().out
 
@@ -241,7 +255,7 @@ def _inspected(
 def test_anybody_reads_the_watermark(
     video: Path,
     again: Path,
-    settings: GatewaySettings,
+    installation: GatewaySettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -250,9 +264,9 @@ def test_anybody_reads_the_watermark(
     dub = verdict_of(video).dub
     assert dub is not None
     entry = tmp_path / "studio.json"
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
+    _be(installation, monkeypatch)
     assert run(["watermark", "publish", "-o", str(entry), "--name", "A studio", "--contact", "mailto:a@studio.example"]) == 0
-    elsewhere = settings.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    elsewhere = installation.model_copy(update={"data_dir": tmp_path / "elsewhere", "watermark_key_file": None})
     code, told = _inspected(again, elsewhere, monkeypatch, capsys, "--directory", str(entry))
     name = dub.watermark[:3]
     assert code == 4
@@ -261,7 +275,7 @@ def test_anybody_reads_the_watermark(
     assert not elsewhere.data_dir.exists()
     # The signed video itself, which says who signed it.
     code, told = _inspected(
-        video, elsewhere, monkeypatch, capsys, "--json", "--trust", str(settings.data_dir / KEY_FILE), "--directory", str(entry)
+        video, elsewhere, monkeypatch, capsys, "--json", "--trust", str(installation.data_dir / KEY_FILE), "--directory", str(entry)
     )
     mark = json.loads(told)["watermark"]
     assert (code, mark["standing"], mark["own"], mark["confirmed"]) == (0, "this_film", False, None)
@@ -273,7 +287,7 @@ def test_forged_watermark_is_refused_by_the_installation(
     video: Path,
     signs: Float64,
     other_person: Path,
-    settings: GatewaySettings,
+    installation: GatewaySettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -282,7 +296,7 @@ def test_forged_watermark_is_refused_by_the_installation(
     dub = verdict_of(video).dub
     assert dub is not None
     forged = host.run(forge_mark(host.stages, signs, dub.watermark, other_person, tmp_path / "forged.mkv"))
-    code, told = _inspected(forged, settings, monkeypatch, capsys)
+    code, told = _inspected(forged, installation, monkeypatch, capsys)
     assert code == 4
     assert f"watermark: {dub.watermark}, REFUSED" in told
 
@@ -292,14 +306,14 @@ def test_watermark_copied_to_other_person(
     host: StageHost,
     signs: Float64,
     other_person: Path,
-    settings: GatewaySettings,
+    installation: GatewaySettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A mark that was copied to another person is not of this installation."""
     forged = host.run(copy_mark(host.stages, signs, other_person, tmp_path / "forged.mkv"))
-    code, told = _inspected(forged, settings, monkeypatch, capsys)
+    code, told = _inspected(forged, installation, monkeypatch, capsys)
     assert code == 4
     assert "watermark: none of this installation" in told
 
@@ -308,7 +322,7 @@ def test_watermark_with_and_without_manifest(
     video: Path,
     again: Path,
     copied_to_footage: Path,
-    settings: GatewaySettings,
+    installation: GatewaySettings,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -316,40 +330,34 @@ def test_watermark_with_and_without_manifest(
     dub = verdict_of(video).dub
     assert dub is not None
     assert dub.job
-    code, told = _inspected(video, settings, monkeypatch, capsys)
+    code, told = _inspected(video, installation, monkeypatch, capsys)
     assert code == 0
     assert f"watermark: {dub.watermark}, of this video: the mark belongs to what the signed manifest says" in told
     # Without its manifest, a video that was encoded again and footage that the mark was copied to cannot be told apart.
-    code, told = _inspected(again, settings, monkeypatch, capsys)
+    code, told = _inspected(again, installation, monkeypatch, capsys)
     assert code == 4
     assert f"watermark: {dub.watermark}, of this installation: a clue, no proof, because no manifest vouches for the mark" in told
-    code, told = _inspected(copied_to_footage, settings, monkeypatch, capsys, "--json")
+    code, told = _inspected(copied_to_footage, installation, monkeypatch, capsys, "--json")
     mark = json.loads(told)["watermark"]
-    assert code == 4
-    assert mark["standing"] in STANDINGS_OF_COPIES
-
-
-STANDINGS_OF_COPIES = ("clue", "refused", None)
-"""Standings of a mark that was copied without the key: a copy with few errors cannot be told from the mark, and a copy with many
-errors is no mark. The number of errors depends on the key, which is another one in each run."""
+    assert (code, mark["found"], mark["payload"], mark["standing"]) == (4, True, dub.watermark, "clue")
 
 
 @pytest.mark.parametrize("signer", ["this installation", pytest.param("a stranger", marks=pytest.mark.long)])
 def test_watermark_copied_under_other_manifest(
     copied_to_footage: Path,
     signer: str,
-    settings: GatewaySettings,
+    installation: GatewaySettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A mark that was copied under the manifest of another video never counts as the mark of that video."""
+    """A mark that was copied under the manifest of another video is reported."""
     own = signer == "this installation"
-    sealer = open_sealer(settings) if own else Sealer(installation_credential(tmp_path / "elsewhere"))
+    sealer = open_sealer(installation) if own else Sealer(installation_credential(tmp_path / "elsewhere"))
     signed = write_video(tmp_path / "signed.mp4", copied_to_footage, sealer)
-    code, told = _inspected(signed, settings, monkeypatch, capsys, "--json")
+    code, told = _inspected(signed, installation, monkeypatch, capsys)
     assert code == (0 if own else EXIT_UNKNOWN)
-    assert json.loads(told)["watermark"]["standing"] in ("another_film", "refused", None)
+    assert "of ANOTHER video of this installation" in told
 
 
 def test_watermark_changes_face_luma_only(video: Path, plain: Path, footage: Path) -> None:
@@ -371,17 +379,17 @@ def test_watermark_changes_face_luma_only(video: Path, plain: Path, footage: Pat
 def test_live_stream_is_marked(
     reader: Reader,
     footage: Path,
-    settings: GatewaySettings,
+    installation: GatewaySettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The recording's manifest names the stream's mark, which ten seconds at half the size and crf 28 still tell."""
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
+    _be(installation, monkeypatch)
     recording = tmp_path / "stream.mp4"
     assert run(["actor", "create", "driver", str(footage), "--no-personalize"]) == 0
     assert run(["live", "driver", "--audio", str(SPEECH), "-o", str(recording), "--fast"]) == 0
-    code, printed = _inspected(recording, settings, monkeypatch, capsys)
+    code, printed = _inspected(recording, installation, monkeypatch, capsys)
     assert (code, "of this video" in printed) == (0, True)
     dub = verdict_of(recording).dub
     assert dub is not None
@@ -394,7 +402,7 @@ def test_live_stream_is_marked(
             small.pts, small.time_base = number, Fraction(1, 25)
             output.mux(stream.encode(small))
         output.mux(stream.encode())
-    key = own_watermark_key(settings)
+    key = own_watermark_key(installation)
     assert key is not None
     found = reader.found(tmp_path / "half.mp4", key)
     assert found.found

@@ -273,7 +273,7 @@ def test_moved_footage_changes_only_where_it_is_moved(name: str, place: tuple[fl
 
 
 def test_composite_in_place_equals_new_planes() -> None:
-    """The samples are those of new planes, and only the given copy changes."""
+    """A given copy gets the samples that new planes would get. The original planes do not change."""
     pixel = pixel_format("yuv420p")
     planes, copies = _noise(pixel), tuple(plane.copy() for plane in _noise(pixel))
     arguments = (pixel, colour_model(pixel, TAGS[0], WIDTH, HEIGHT), _affine(0.8, 10, 119, 90), BLACK, _disc())
