@@ -27,8 +27,6 @@ from tests.system.test_bad_input import assert_fails_well
 from tests.system.test_speech_lengths import demo_speech
 
 SECONDS = 2.0
-SPOKEN_S = 5.2
-"""Part of the demo's speech: eight bilabials."""
 PAUSE_S = 1.2
 """Silence after the speech. A mouth needs 0.6 s to shut."""
 MARKED = 5.0
@@ -65,9 +63,7 @@ def darkness_below_the_nose(picture: UInt8, landmarks: Float32) -> float:
 
 
 class Spoken(NamedTuple):
-    """A still that says the beginning of the demo's speech: faces and darkness of the still and of the video, as the tracker sees
-    them.
-    """
+    """A still that says the demo's sentence: faces and pictures of the still and of the video, as the tracker sees them."""
 
     still: FrameFaces
     faces: list[FrameFaces]
@@ -85,7 +81,7 @@ def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pyt
         with VideoReader(probe(clips.path("video/hp_31.mp4"))) as reader:
             (picture,) = (to_rgb(frame).copy() for frame in reader.frames(40, 41))
     still, output = written(folder / "still.png", picture), folder / "dub.mp4"
-    sound = np.concatenate([demo_speech(16000, SPOKEN_S), np.zeros(round(16000 * PAUSE_S))])
+    sound = np.concatenate([demo_speech(16000, 60.0), np.zeros(round(16000 * PAUSE_S))])
     speech = write_wav(folder / "speech.wav", sound, 16000)
     dubber(DubRequest(footage=still, speech=speech, output=output, method="headpose"))
     (own,), faces = track(still), track(output)
@@ -103,12 +99,11 @@ def test_still_shuts_open_lips(spoken: Spoken) -> None:
     seconds = np.arange(len(opening)) / 25
     sound = demo_speech(16000, 60.0)
     said = bilabial_times(sound.astype(np.float32), SPEECH.with_suffix(".txt").read_text())
-    said = said[said[:, 1] < SPOKEN_S]
     found = closures(np.zeros_like(opening), opening, seconds, said)
-    assert len(found.result) >= 8
+    assert len(found.result) >= 20
     assert found.result.mean() >= 0.95
     assert opening[-8:].max() < CLOSED_OPENING_PX, "after the last word the mouth is shut"
-    assert np.quantile(opening, 0.9) > 4.0, "it opens in between"
+    assert np.quantile(opening, 0.9) > 5.0, "it opens in between"
 
 
 def test_no_frame_shows_a_second_pair_of_nostrils(spoken: Spoken) -> None:
