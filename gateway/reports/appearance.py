@@ -325,7 +325,9 @@ MIN_CLOTHING_PX: Final = 60
 """Fewest textured pixels of clothing in a frame that is measured."""
 _OTHER_HUE: Final = 0.06
 """Least distance of the chromaticities (r, g, b) / (r + g + b) of clothing and cheeks."""
-_DARKER_THAN_SHADE: Final = 0.3
+_SHADE_OFFSETS: Final = (0.0, 14.0, 28.0)
+"""8-bit levels that are added to a place before its chromaticity is compared: a camera makes skin in the shade more saturated."""
+_DARKER_THAN_SHADE: Final = 0.22
 """Luma below which a place is no skin in the shade, as a share of the luma of the cheeks."""
 _TEXTURE: Final = 400.0
 """Least mean squared Sobel gradient of a pixel whose movement can be measured."""
@@ -363,8 +365,9 @@ def _clothing(box: UInt8, luma: Array, mesh: Float32) -> Bool:
     face = cv2.dilate(filled(mesh[list(FACE_OVAL)]).astype(np.uint8), np.ones((17, 17), np.uint8))
     colours = cv2.GaussianBlur(box.astype(np.float32), (0, 0), 1.0)
     cheeks = _cheek_colour(box, mesh)
-    # Skin in the shade is darker, and keeps its hue.
-    hue = np.linalg.norm(_chromaticity(colours) - _chromaticity(cheeks), axis=-1) > _OTHER_HUE
+    # Skin in the shade is darker than the cheeks by a factor and an offset.
+    skin = _chromaticity(cheeks)
+    hue = np.min([np.linalg.norm(_chromaticity(colours + o) - skin, axis=-1) for o in _SHADE_OFFSETS], axis=0) > _OTHER_HUE
     dark = colours @ LUMA_WEIGHTS < _DARKER_THAN_SHADE * (cheeks @ LUMA_WEIGHTS)
     other = (hue | dark) & (face == 0)
     # The border of the skin moves with the skin.

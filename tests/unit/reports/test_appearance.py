@@ -91,6 +91,22 @@ def test_moved_stripes_are_clothing() -> None:
     assert np.isnan(clothing_moved(bare, bare, points)).all()
 
 
+def test_a_shaded_neck_is_not_clothing() -> None:
+    """A camera shows skin in the shade darker and more saturated than the cheeks; a neck may move with the jaw."""
+    points, boxes = meshes(OPEN[:4]), faces(OPEN[:4])
+    boxes[:, :140] = np.clip(boxes[:, :140] * np.array([0.92, 0.85, 0.72]), 0, 255).astype(np.uint8)
+    skin = boxes[0, 130, 80].astype(float)
+    stripes = np.where(np.arange(160)[:, None] // 4 % 2, 0.5 * skin - 28.0, 0.38 * skin - 24.0)
+    boxes[:, 140:] = stripes.astype(np.uint8)
+    moved = boxes.copy()
+    moved[:, 140:] = np.roll(boxes[:, 140:], 2, axis=2)
+    assert np.nan_to_num(clothing_alarms(clothing_moved(boxes, moved, points))).tolist() == [0.0] * 4
+    black = boxes.copy()
+    black[:, 140:] = np.where(np.arange(160)[:, None] // 4 % 2, 8, 40)
+    moved[:, 140:] = np.roll(black[:, 140:], 2, axis=2)
+    assert clothing_alarms(clothing_moved(black, moved, points)).tolist() == [1.0] * 4
+
+
 def test_unknown_frames_are_not_measured() -> None:
     points, boxes = meshes(OPEN[:6]), faces(OPEN[:6])
     points[2] = np.nan
