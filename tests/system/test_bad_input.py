@@ -65,7 +65,7 @@ def test_a_text_file_is_not_a_video(dubstage: Run, output: Path, tmp_path: Path)
 
 
 def test_a_sound_file_has_no_picture(dubstage: Run, output: Path) -> None:
-    assert_fails_well(dubstage("dub", SPEECH, "-o", output), output, "demo_speech.wav", "video")
+    assert_fails_well(dubstage("dub", SPEECH, "-o", output), output, "demo_speech.flac", "video")
 
 
 def test_a_video_without_frames_is_refused(dubstage: Run, output: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from services.common.wire.timeline import Timeline
 if TYPE_CHECKING:
     from dubstage.audio.v1.audio_pb2_grpc import AudioServiceAsyncStub
 
-SPEECH = Path(__file__).resolve().parents[3] / "gateway" / "cli" / "demo_speech.wav"
+SPEECH = Path(__file__).resolve().parents[3] / "gateway" / "cli" / "demo_speech.flac"
 PAL = Timeline(rate=Fraction(25))
 Requests = AsyncIterator[pb.ExtractFeaturesRequest]
 

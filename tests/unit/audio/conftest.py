@@ -11,7 +11,7 @@ import soundfile
 from services.audio.models import AudioModels
 from services.common.array_types import Float32
 
-SPEECH = Path(__file__).resolve().parents[3] / "gateway" / "cli" / "demo_speech.wav"
+SPEECH = Path(__file__).resolve().parents[3] / "gateway" / "cli" / "demo_speech.flac"
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ from services.common.server.settings import load_settings
 from tests.unit.architecture.module_graph import ROOT
 from tests.unit.consent.records import allowed, faults, of_footage, trusted
 
-SPEECH = ROOT / "gateway" / "cli" / "demo_speech.wav"
+SPEECH = ROOT / "gateway" / "cli" / "demo_speech.flac"
 CONSENT = {"subject": "A", "granted_by": "A", "scope": "this video", "date": "2026-01-02", "reference": "safe 1"}
 
 

@@ -38,7 +38,7 @@ def test_failing_command_shows_output_end(tmp_path: Path) -> None:
 
 
 def test_footage_is_looped_to_720p_with_sound(carphone: Path, tmp_path: Path) -> None:
-    speech = Path(__file__).parents[4] / "gateway" / "cli" / "demo_speech.wav"
+    speech = Path(__file__).parents[4] / "gateway" / "cli" / "demo_speech.flac"
     frames = make_footage(carphone, speech, 0.5, tmp_path / "film.mp4")
     with av.open(str(tmp_path / "film.mp4")) as container:
         decoded = list(container.decode(video=0))
@@ -49,7 +49,7 @@ def test_footage_is_looped_to_720p_with_sound(carphone: Path, tmp_path: Path) ->
 
 def test_longer_footage_repeats_clip(carphone: Path, tmp_path: Path) -> None:
     """Footage that is longer than the clip begins the clip again."""
-    speech = Path(__file__).parents[4] / "gateway" / "cli" / "demo_speech.wav"
+    speech = Path(__file__).parents[4] / "gateway" / "cli" / "demo_speech.flac"
     with av.open(str(carphone)) as container:
         of_clip, rate = sum(1 for _ in container.decode(video=0)), container.streams.video[0].average_rate
     assert rate is not None
