@@ -6,11 +6,12 @@ A spline through the lips stretches teeth when the lips part. So between the tar
     l(p) = u(p - d)          lower part: d is _JAW_SHARE of the chin's way in head space from source to target, in the target's view
 
 of one source picture. All offsets are vertical; the columns between the corners of the mouth pass over from A to the line between
-the source's corners, where the cheeks bound the teeth. The two parts meet at the darkest row of the source's inside:
+the source's corners, where the cheeks bound the teeth. The two parts meet in each column at the darkest row of the source's inside, so
+that the border between both follows the edges of the teeth:
 
 * If the target is further open than the source, there is a gap between both parts. The dark row fills the gap, so that no row of
-  teeth is shown twice, and fades into the dark of a wide mouth (`shaded`): a repeated row is a band of streaks, and where the
-  source's teeth touch, the row is as light as a tooth.
+  teeth is shown twice, and fades into one dark colour (`shaded`): a repeated row is a band of streaks, and where the source's
+  teeth touch, the row is as light as a tooth.
 * If the target is less open, the rows around the dark row are left out.
 
 The inner lips are tracked to some pixels. A part shows rows up to _BEYOND_PX behind the source's inner lips, and follows the lips
@@ -42,11 +43,15 @@ _CORNER_BAND_PX: Final = 4.0
 _BESIDE: Final = (0.2, 0.9)
 """Shares of the half width of the mouth from which the columns leave A, and at which they follow the corners of the mouth."""
 _MIDDLE: Final = 0.45
-"""Share of the half width of the mouth in which the dark row is searched."""
+"""Share of the half width of the mouth in which the common height of the dark rows is searched."""
 _HEIGHTS: Final = np.linspace(0.1, 0.9, 17)
-"""Rows among which the dark row is searched, from the upper lip to the lower lip."""
+"""Heights among which the dark rows are searched, from the upper lip to the lower lip."""
 _DARKNESS: Final = 20.0
-"""Grey levels of a softmin over the rows: the dark row moves smoothly from frame to frame."""
+"""Grey levels of a softmin over the rows: the dark rows move smoothly from frame to frame."""
+_HEIGHT_SPREAD: Final = 0.15
+"""Spread of the dark rows around their common height, as a share of the way from the upper lip to the lower lip."""
+_NEIGHBOURS_PX: Final = 1.5
+"""Columns that tell where a column is dark, the standard deviation of a Gaussian, box pixels."""
 _SEAM_HEIGHT: Final = 0.75
 """Height of the seam of two parts that meet, as a share of the rows that are left out there."""
 _SHADE_PX: Final = 1.5
@@ -86,14 +91,16 @@ class InsideMap(NamedTuple):
 
 
 def shaded(picture: Float32, gap: Float32, dark: Float32) -> Float32:
-    """Return a warped picture with the gaps between upper and lower part darkened, float32 [160, 160, 3].
+    """Return a warped picture with the gaps between upper and lower part filled with one dark colour, float32 [160, 160, 3].
 
     Args:
         picture: float32 [160, 160, 3], 0 to 255.
         gap: float32 [160, 160], from `inside_map`.
-        dark: float32 [3], the dark of a wide mouth, 0 to 255. Pixels that are darker stay as they are.
+        dark: float32 [3], the dark of a wide mouth, 0 to 255. A gap with darker dark rows keeps their mean colour.
     """
-    return np.asarray(picture + gap[..., None] * np.minimum(dark - picture, np.float32(0.0)), np.float32)
+    depth = gap[..., None]
+    mean = (depth * picture).sum(axis=(0, 1)) / np.maximum(gap.sum(), np.float32(1e-6))
+    return np.asarray(picture + depth * (np.minimum(dark, mean) - picture), np.float32)
 
 
 def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthView, target: MouthView) -> InsideMap:
@@ -126,7 +133,7 @@ def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthV
     jaw_bottom = skull[1, 0] * (columns - across) + skull[1, 1] * (bottom - down) + skull[1, 2]
     upper_offset = np.maximum(skull_top, source_top - _BEYOND_PX) - top
     lower_offset = np.minimum(jaw_bottom, source_bottom + _BEYOND_PX) - bottom
-    dark = _dark_row(picture, places, source_top, source_bottom, np.abs(2.0 * along - 1.0) < _MIDDLE)
+    dark = _dark_rows(picture, places, source_top, source_bottom, np.abs(2.0 * along - 1.0) < _MIDDLE)
 
     rows = np.arange(first, last, dtype=np.float64)[:, None]
     left_out = lower_offset - upper_offset
@@ -174,16 +181,29 @@ def _motions(source: MouthView, target: MouthView) -> tuple[Float64, Float64]:
     return np.concatenate([turn, (there - turn @ here)[:, None]], axis=1), moved - here
 
 
-def _dark_row(
+def _dark_rows(
     picture: npt.NDArray[np.uint8], places: Float64, top: Float64, bottom: Float64, middle: npt.NDArray[np.bool_]
 ) -> Float64:
-    """Return the darkest row of a source's inside in each column, float64 [N]: one height between the lips for all columns."""
+    """Return the darkest row of a source's inside in each column, float64 [N].
+
+    One height between the lips is the darkest of all columns. The row of each column is near this height, where the column and its
+    neighbours are dark: the edges of teeth are no straight line.
+    """
     x, y = (np.asarray(each, np.float32) for each in np.broadcast_arrays(places, top + _HEIGHTS[:, None] * (bottom - top)))
     # OpenCV 5.0 reads an empty second map in a linear remap.
-    samples = cv2.remap(picture, x[:, middle], y[:, middle], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    levels = samples.mean(axis=(1, 2), dtype=np.float64)
-    weights = np.exp((levels.min() - levels) / _DARKNESS)
-    return np.asarray(top + weights @ _HEIGHTS / weights.sum() * (bottom - top))
+    samples = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    levels = samples.mean(axis=2, dtype=np.float64)
+    whole = _darkest(levels[:, middle].mean(axis=1, keepdims=True), np.zeros_like(_HEIGHTS)[:, None])
+    nearby = cv2.GaussianBlur(levels, (0, 0), sigmaX=_NEIGHBOURS_PX, sigmaY=0.01, borderType=cv2.BORDER_REPLICATE)
+    heights = _darkest(np.asarray(nearby, np.float64), 0.5 * np.square((_HEIGHTS[:, None] - whole) / _HEIGHT_SPREAD))
+    return np.asarray(top + heights * (bottom - top))
+
+
+def _darkest(levels: Float64, cost: Float64) -> Float64:
+    """Return the height with the least grey level and cost in each column, a soft minimum over _HEIGHTS: float64 [N]."""
+    loss = levels / _DARKNESS + cost
+    weights = np.exp(loss.min(axis=0) - loss)
+    return np.asarray(_HEIGHTS @ weights / weights.sum(axis=0))
 
 
 def _smooth(share: Float64) -> Float64:

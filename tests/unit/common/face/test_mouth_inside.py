@@ -109,6 +109,36 @@ def test_gap_between_teeth_that_touched_is_dark() -> None:
     assert (np.abs(np.diff(shown)) < 0.9 * (TOOTH - SHADE)).all()
 
 
+def test_the_gap_follows_the_edges_of_the_teeth() -> None:
+    """Dark rows between teeth that touch nearly are no straight line. A wider mouth parts the teeth along them and cuts none."""
+    source, target = mouth(13.0), mouth(20.0)
+    (x, top, bottom), (_, wide_top, wide_bottom) = middle(source), middle(target)
+    picture = np.full((BOX_SIZE, BOX_SIZE, 3), TOOTH, np.uint8)
+    for column in range(BOX_SIZE):
+        edge = round((top + bottom) / 2 + np.clip((column - x) / 4, -2, 2))
+        picture[edge - 1 : edge + 1, column] = SHADE
+    backward, gap = inside_map(stretched(source, target), picture, source, target)
+    shown = shaded(warp(picture, backward).astype(np.float32), gap, np.full(3, SHADE, np.float32))
+    uppers = []
+    for column in (x - 8, x, x + 8):
+        inside = shown[round(wide_top) + 1 : round(wide_bottom), column, 0]
+        (dark,) = np.nonzero(inside < (TOOTH + SHADE) / 2)
+        assert (np.diff(dark) == 1).all(), "one gap, without pieces of teeth in it"
+        uppers.append(int(dark[0]))
+    assert uppers[0] < uppers[1] < uppers[2]
+
+
+def test_a_gap_has_one_colour() -> None:
+    """The rows at a gap differ in colour from column to column: repeated over the gap, they are streaks."""
+    picture = np.full((BOX_SIZE, BOX_SIZE, 3), (25, 40, 30), np.float32)
+    picture[:, ::2] = (70, 5, 5)
+    gap = np.zeros((BOX_SIZE, BOX_SIZE), np.float32)
+    gap[60:80, 40:120] = 1.0
+    shown = shaded(picture, gap, np.array([20, 15, 10], np.float32))
+    np.testing.assert_allclose(shown[60:80, 40:120], np.broadcast_to([20, 15, 10], (20, 80, 3)), atol=1e-3)
+    np.testing.assert_array_equal(shown[:60], picture[:60])
+
+
 def test_no_gap_in_a_mouth_that_closes() -> None:
     source, target = mouth(18.0), mouth(10.0)
     assert not inside_map(stretched(source, target), with_teeth(source, 5), source, target).gap.any()
