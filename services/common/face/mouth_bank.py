@@ -312,14 +312,13 @@ def opening_scale(mouth: Float32) -> Float32:
     return np.asarray(scale * np.log1p(mouth_opening(mouth) / _OPENING_KNEE_PX), dtype=np.float32)
 
 
-def share_between(opening: Float32 | float, ends: tuple[float, float]) -> Float32:
-    """Return where openings lie between two ends, float32 [...], 0..1.
+def share_between(values: Float32 | float, ends: tuple[float, float]) -> Float32:
+    """Return where values of any shape lie between two ends, float32 [...], 0..1.
 
     Args:
-        opening: openings of mouths, pixels, any shape.
-        ends: openings that give 0 and 1.
+        ends: values that give 0 and 1.
     """
-    return np.asarray(np.clip((opening - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0), dtype=np.float32)
+    return np.asarray(np.clip((values - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)

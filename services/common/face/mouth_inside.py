@@ -6,8 +6,8 @@ A spline through the lips stretches teeth when the lips part. So between the tar
     l(p) = u(p - d)          lower part: d is _JAW_SHARE of the chin's way in head space from source to target, in the target's view
 
 of one source picture. All offsets are vertical; the columns between the corners of the mouth pass over from A to the line between
-the source's corners, where the cheeks bound the teeth. The two parts meet in each column at the darkest row of the source's inside, so
-that the border between both follows the edges of the teeth:
+the source's corners, where the cheeks bound the teeth. The two parts meet in each column at the darkest row of the
+source's inside, so that the border between both follows the edges of the teeth:
 
 * If the target is further open than the source, there is a gap between both parts. The dark row fills the gap, so that no row of
   teeth is shown twice, and fades into one dark colour (`shaded`): a repeated row is a band of streaks, and where the source's

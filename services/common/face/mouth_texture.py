@@ -17,14 +17,27 @@ import numpy.typing as npt
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.drawing import lip_pictures
-from services.common.face.landmarks import NUM_LIPS
-from services.common.face.mouth_bank import SMOOTHING, MouthBank, Retrieved
+from services.common.face.landmarks import NUM_LIPS, mouth_opening
+from services.common.face.mouth_bank import SMOOTHING, MouthBank, Retrieved, share_between
 from services.common.face.mouth_inside import InsideMap, MouthView, inside_map, shaded
 from services.common.face.thin_plate_spline import ThinPlateSpline, dense_map, fit_spline, warp
 
 _INSIDE_MARGIN: Final = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 _INSIDE_SOFT_PX: Final = 1.0
 """Softness of the border of the inside, the standard deviation of a Gaussian, box pixels."""
+_TEETH_MARGIN: Final = np.ones((3, 3), np.uint8)
+_LESS_RED: Final = (4.0, 10.0)
+_LIGHTER: Final = (2.0, 8.0)
+"""Lab differences from the lips (CIE 1976) from which on a pixel may be a tooth, and from which on it is one."""
+_TEETH_REACH_PX: Final = (5.0, 7.0)
+"""Distances from the tracked inner lips up to which teeth are searched in full, and from which on they are not."""
+_FEWEST_LIP_PX: Final = 20
+_PARTED: Final = (0.3, 0.8)
+"""Openings, as shares of the source's, up to which lips cover the teeth that the source shows beyond its inner lips, and from which
+on they uncover them.
+"""
+_SMALLEST_OPENING_PX: Final = 1.0
+_HALF: Final = 127
 _DETAIL_SIGMA: Final = 1.5
 _DETAIL_TEXTURES: Final = 2
 _DETAIL_SHARPNESS: Final = 3.0
@@ -81,9 +94,12 @@ def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target
     moved = aligned(maps[: len(boxes)], boxes, retrieved.weights, target.landmarks)
     pictures = [warp(box, backward) for box, backward in zip(boxes, moved, strict=True)]
     blended = blend(np.stack(pictures), retrieved.weights)
-    found = inside_map(maps[-1], bank.boxes[retrieved.inside], bank.view(retrieved.inside), target)
-    inside = shaded(warp(bank.boxes[retrieved.inside], found.backward).astype(np.float32), found.gap, bank.dark)
-    weight = inside_weight(target)[..., None]
+    source, picture = bank.view(retrieved.inside), bank.boxes[retrieved.inside]
+    found = inside_map(maps[-1], picture, source, target)
+    inside = shaded(warp(picture, found.backward).astype(np.float32), found.gap, bank.dark)
+    teeth = warp(teeth_weight(picture, source.landmarks), found.backward).astype(np.float32) / np.float32(255.0)
+    parted = float(mouth_opening(target.mouth)) / max(float(mouth_opening(source.mouth)), _SMALLEST_OPENING_PX)
+    weight = np.maximum(inside_weight(target), teeth * share_between(parted, _PARTED))[..., None]
     return WarpedMouth(np.asarray(np.rint(blended + weight * (inside - blended)), np.uint8), found)
 
 
@@ -148,6 +164,37 @@ def inside_weight(target: MouthView) -> Float32:
     """
     inside = cv2.dilate(lip_pictures(target.landmarks)[..., 1], _INSIDE_MARGIN).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(inside / np.float32(255.0), (0, 0), _INSIDE_SOFT_PX), np.float32)
+
+
+def teeth_weight(picture: UInt8, landmarks: Float32) -> UInt8:
+    """Return where a picture shows teeth between the outer lips, uint8 [160, 160], 0 to 255, with soft borders.
+
+    The tracked inner lips often lie on the teeth. The teeth beyond them are found by their colour: lighter and less red than the
+    lips of the same picture.
+
+    Args:
+        picture: uint8 [160, 160, 3], RGB, render box.
+        landmarks: float32 [L, 2], landmarks in the picture, the lips first, box pixels.
+    """
+    weight = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
+    outer, inner = (np.ascontiguousarray(part) for part in np.moveaxis(lip_pictures(landmarks), -1, 0))
+    x, y, width, height = cv2.boundingRect(outer)
+    box = slice(y, y + height), slice(x, x + width)
+    outer, inner = outer[box], inner[box]
+    if not inner.any():
+        return weight
+    away = cv2.distanceTransform((inner <= _HALF).view(np.uint8), cv2.DIST_L2, 5)
+    mouth = cv2.erode(outer, _TEETH_MARGIN, borderType=cv2.BORDER_CONSTANT, borderValue=0) > _HALF
+    lips = mouth & (away > _TEETH_MARGIN.shape[0])
+    if lips.sum() < _FEWEST_LIP_PX:
+        return weight
+    lab = cv2.cvtColor(picture[box].astype(np.float32) / np.float32(255.0), cv2.COLOR_RGB2Lab)
+    lightness, red = np.median(lab[lips][:, :2], axis=0)
+    found = share_between(red - lab[..., 1], _LESS_RED) * share_between(lab[..., 0] - lightness, _LIGHTER)
+    found = found * (1.0 - share_between(away, _TEETH_REACH_PX)) * mouth
+    grown = cv2.dilate(np.asarray(np.rint(found * 255.0), np.uint8), _TEETH_MARGIN)
+    weight[box] = grown
+    return np.asarray(cv2.GaussianBlur(weight, (0, 0), _INSIDE_SOFT_PX), np.uint8)
 
 
 def blend(pictures: npt.NDArray[np.uint8], weights: Float32) -> npt.NDArray[np.uint8]:

@@ -8,10 +8,10 @@ import pytest
 
 from services.common.array_types import Float32
 from services.common.face.crops import BOX_SIZE, HeadPose, head_to_box
-from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS
+from services.common.face.landmarks import LIPS_OUTER, MOUTH_AREA, NUM_LIPS, shut_lips
 from services.common.face.mouth_bank import Retrieved, retrieve, target_points, window_costs
 from services.common.face.mouth_inside import MouthView
-from services.common.face.mouth_texture import aligned, blend, fit_retrieved, inside_weight, warp_retrieved
+from services.common.face.mouth_texture import aligned, blend, fit_retrieved, inside_weight, teeth_weight, warp_retrieved
 from services.common.face.thin_plate_spline import evaluate_grid, warp
 from tests.unit.common.face.banks import AMOUNTS, MOUTH, bank_of, causal_windows, opened
 
@@ -64,6 +64,63 @@ def test_inside_of_one_frame() -> None:
     np.testing.assert_array_equal(pictures[0][between], pictures[1][between])
     assert (pictures[0][weight == 0.0] != pictures[1][weight == 0.0]).any()
     assert inside.sources.tolist() == [*inside.rows[:, -1], 44]
+
+
+def tracked_above_the_teeth(teeth: tuple[int, int, int] | None) -> tuple[np.ndarray, MouthView]:
+    """A picture of red lips whose lower teeth begin at the tracked inner lip and reach three pixels below it, and the mouth."""
+    mouth = opened(np.array([6.0]))[0]
+    view = MouthView(mouth, np.eye(3), head_to_box(mouth, STILL))
+    picture = np.full((BOX_SIZE, BOX_SIZE, 3), (190, 150, 130), np.uint8)
+    outer, inner = np.split(np.rint(view.landmarks[:NUM_LIPS]).astype(np.int32), [len(LIPS_OUTER)])
+    if teeth is None:
+        cv2.fillPoly(picture, [outer], (170, 80, 80))
+    else:
+        cv2.fillPoly(picture, [inner + np.int32([0, 3])], teeth)
+        below = picture.copy()
+        cv2.fillPoly(picture, [outer], (170, 80, 80))
+        shown = (below == teeth).all(axis=-1)
+        picture[shown] = teeth
+    cv2.fillPoly(picture, [inner], (40, 20, 20))
+    return picture, view
+
+
+@pytest.mark.parametrize("teeth", [(225, 215, 200), (225, 180, 178)])
+def test_teeth_beyond_the_tracked_lips_are_found(teeth: tuple[int, int, int]) -> None:
+    picture, view = tracked_above_the_teeth(teeth)
+    weight = teeth_weight(picture, view.landmarks)
+    shown = (picture == teeth).all(axis=-1)
+    assert shown.sum() > 50
+    assert weight[shown].mean() > 150
+    assert weight[cv2.dilate(shown.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0].max() < 20
+
+
+def test_lips_and_skin_are_no_teeth() -> None:
+    picture, view = tracked_above_the_teeth(None)
+    assert not teeth_weight(picture, view.landmarks).any()
+    assert not teeth_weight(np.full_like(picture, 128), view.landmarks).any()
+    away = view.landmarks + np.float32(400.0)
+    assert not teeth_weight(picture, away).any(), "a bad track puts the mouth outside the box"
+
+
+def test_teeth_beyond_the_tracked_lips_come_from_one_frame() -> None:
+    """Teeth below the tracked inner lip are those of the inside's frame. Lips that close cover them."""
+    picture, view = tracked_above_the_teeth((225, 215, 200))
+    plain, _ = tracked_above_the_teeth(None)
+    bank = bank_of(np.repeat(view.mouth[None], 12, axis=0))
+    bank.boxes[:] = plain
+    bank.boxes[9] = picture
+    found = Retrieved(np.array([[0] * 6, [1] * 6, [2] * 6]), np.full(3, 1 / 3, np.float32), 9)
+    teeth = (picture == (225, 215, 200)).all(axis=-1)
+
+    def shown(target: np.ndarray) -> np.ndarray:
+        points = target_points(target, bank.geometry, STILL)
+        grids = evaluate_grid(fit_retrieved(bank, found, points))
+        return warp_retrieved(bank, found, grids, MouthView(target, np.eye(3), points[: len(MOUTH_AREA)])).texture
+
+    parted, shut = shown(view.mouth), shown(shut_lips(view.mouth))
+    assert np.abs(parted[teeth].astype(float) - picture[teeth]).mean() < 25
+    light, few = (int((np.abs(each.astype(float) - (225, 215, 200)).max(axis=-1) < 60).sum()) for each in (parted, shut))
+    assert few < 0.4 * light
 
 
 def lips_at(shift: float) -> np.ndarray:
