@@ -7,14 +7,15 @@ thread.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TextIO
 
 import cv2
 import numpy as np
@@ -103,35 +104,41 @@ _STDERR_LOCK: Final = threading.Lock()
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Silence file descriptor 2 inside the block: MediaPipe's C++ code writes start-up notes there at any log level.
 
-    One thread at a time: overlapping blocks would restore each other's descriptor.
+    A `sys.stderr` that writes elsewhere (notebooks, tests) is replaced. Another thread may replace `sys.stderr` at the same time:
+    what the other thread sets stays. One block at a time: overlapping blocks would restore each other's descriptor.
     """
     with _STDERR_LOCK:
-        yield from _redirected()
-
-
-def _redirected() -> Iterator[None]:
-    sys.stderr.flush()
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        with open(os.devnull, "w", encoding="utf-8") as silent, redirect_stderr(silent):  # redirects Python's sys.stderr too
+        # Never closed: another thread may keep it for a while.
+        shown, unread = sys.stderr, io.StringIO()
+        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            if not _is_descriptor_2(shown):
+                sys.stderr = unread
             yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+        finally:
+            if sys.stderr is unread:
+                sys.stderr = shown
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)
+
+
+def _is_descriptor_2(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except ValueError:  # not a file, or closed
+        return False
 
 
 class Graph:
     """Running MediaPipe graph with the input stream `image`."""
 
     def __init__(self, config: str, outputs: tuple[str, ...]) -> None:
-        with _quiet_stderr():
+        with quiet_stderr():
             import mediapipe
             from mediapipe.python import packet_creator, packet_getter
             from mediapipe.python._framework_bindings import calculator_graph, resource_util
@@ -158,7 +165,7 @@ class Graph:
             if self._warm:
                 self._feed(packet)
             else:
-                with _quiet_stderr():
+                with quiet_stderr():
                     self._feed(packet)
                 self._warm = True
             return dict(self._packets)

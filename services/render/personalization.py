@@ -83,6 +83,18 @@ def check_device(device: Device) -> None:
         )
 
 
+def prepare_device(device: Device) -> None:
+    """Prepare PyTorch for a search on a device: the search gives the same bytes each time.
+
+    Raises:
+        BackendUnavailableError: see `check_device`.
+    """
+    check_device(device)
+    if device == "cuda":
+        # Other algorithms of cuDNN may add in another order each time.
+        torch.backends.cudnn.deterministic = True
+
+
 class StepReport(NamedTuple):
     """Number of a step, and the mean loss of the steps since the last report."""
 
@@ -198,7 +210,7 @@ def personalized(
     if not pairs:
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy()))
         return
-    check_device(job.device)
+    prepare_device(job.device)
     perceptual = load_perceptual(job.weights / "perceptual.safetensors")
     discriminator = load_discriminator(job.weights / "frame_discriminator.safetensors")
     search = StateSearch(network, perceptual, discriminator, recipe, job.num_steps or recipe.num_steps, job.device)

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import io
+import os
+import sys
+from contextlib import ExitStack, redirect_stderr
+
 import numpy as np
 import pytest
 from skimage.data import astronaut
@@ -11,6 +16,7 @@ from services.face.detection import (
     FaceRegion,
     MeshNetwork,
     overlap,
+    quiet_stderr,
     read_mesh,
     region_of_detection,
     region_of_pose,
@@ -72,3 +78,23 @@ def test_noise_is_no_face(networks) -> None:
 def test_overlap_is_intersection_over_union() -> None:
     assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
     assert overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0.0
+
+
+def test_start_up_notes_are_silenced(capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing that C++ code or Python writes to the standard error inside the block is shown; later writes are."""
+    with quiet_stderr():
+        os.write(2, b"note of C++\n")
+        print("note of Python", file=sys.stderr)
+    os.write(2, b"later\n")
+    print("last", file=sys.stderr)
+    assert capfd.readouterr().err == "later\nlast\n"
+
+
+def test_stderr_of_another_thread_is_not_brought_back() -> None:
+    """Where another thread's redirection of sys.stderr ends inside the block, sys.stderr is usable afterwards."""
+    before = sys.stderr
+    with ExitStack() as block, io.StringIO() as other, redirect_stderr(other):
+        block.enter_context(quiet_stderr())
+        other_ended = block.pop_all()
+    other_ended.close()
+    assert sys.stderr is before

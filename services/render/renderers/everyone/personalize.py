@@ -44,7 +44,7 @@ from services.render.losses import (
 from services.render.networks.perceptual import load_perceptual
 from services.render.networks.weights import to_tensor
 from services.render.pairs import LIPS, NEAREST_FRAMES, LandmarkNoise, Pair, spread_rows, target_mouth
-from services.render.personalization import SearchDiscriminator, check_device, forward_pass, shuffled_batches, step_reports
+from services.render.personalization import SearchDiscriminator, forward_pass, prepare_device, shuffled_batches, step_reports
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.everyone.network import WEIGHTS, EveryoneNetwork, load
 from services.render.renderers.everyone.renderer import (
@@ -335,13 +335,35 @@ def sampled(textures: list[Tensor], uv: Tensor) -> Tensor:
         uv: float [B, T, H, W, 2], as services.common.face.neural_texture.sample takes them.
     """
     count, frames, height, width, _ = uv.shape
-    grid = (2.0 * uv - 1.0).reshape(count, frames * height, width, 2)
-    made = [
-        F.grid_sample(texture[None], grid[place : place + 1], mode="bilinear", padding_mode="border", align_corners=False)
-        for place, texture in enumerate(textures)
-    ]
-    features = torch.cat(made).reshape(count, -1, frames, height, width).transpose(1, 2)
+    if uv.is_cuda:
+        rows = [gathered(texture, places) for texture, places in zip(textures, uv.flatten(1, 3), strict=True)]
+        features = torch.stack(rows).reshape(count, frames, height, width, -1).permute(0, 1, 4, 2, 3)
+    else:
+        grid = (2.0 * uv - 1.0).reshape(count, frames * height, width, 2)
+        made = [
+            F.grid_sample(texture[None], grid[place : place + 1], mode="bilinear", padding_mode="border", align_corners=False)
+            for place, texture in enumerate(textures)
+        ]
+        features = torch.cat(made).reshape(count, -1, frames, height, width).transpose(1, 2)
     return features * (uv[:, :, None, ..., 0] >= 0.0)
+
+
+def gathered(texture: Tensor, uv: Tensor) -> Tensor:
+    """Return a texture's features at places, float [N, 16], as grid_sample does, with gradients that repeat their bytes on a GPU.
+
+    On a GPU, the gradient of grid_sample adds with atomic operations; that of an embedding sorts the places before it adds.
+
+    Args:
+        texture: float [16, S, S].
+        uv: float [N, 2]. Places outside of the texture get the features of its border.
+    """
+    size = texture.shape[-1]
+    places = (uv * size - 0.5).clamp(0.0, size - 1.0)
+    first = places.floor().clamp_max(size - 2.0)
+    (across, down), (column, row) = (places - first).unbind(-1), first.long().unbind(-1)
+    texels = torch.stack([(row + below) * size + column + right for below in (0, 1) for right in (0, 1)], dim=-1)
+    weights = torch.stack([share * part for share in (1.0 - down, down) for part in (1.0 - across, across)], dim=-1)
+    return (F.embedding(texels, texture.flatten(1).T) * weights[..., None]).sum(dim=1)
 
 
 def textured_windows(
@@ -655,7 +677,7 @@ def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRec
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy(), reference), texture)
         return
     windows = actor_windows(bank, surface, recipe.num_windows, job.seed)
-    check_device(job.device)
+    prepare_device(job.device)
     search = TextureSearch(network, texture, recipe, steps, job.weights, job.device)
     for progress in search.run(windows, job.seed):
         state = packed(progress.style, reference)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import sample
-from services.render.renderers.everyone.personalize import first_texture
+from services.render.renderers.everyone.personalize import first_texture, gathered, sampled
 from tests.unit.render.renderers.everyone.person import surface
 
 
@@ -41,3 +42,17 @@ def test_unseen_texels_take_surroundings() -> None:
     uv[40:120, 40:120] = np.dstack([columns, rows]).astype(np.float32) / 320.0 + 0.1
     texture = first_texture([(np.full((160, 160, 3), (200, 100, 50), np.uint8), uv)], 0)
     assert np.abs(texture[:200, :, :3].astype(int) - (200, 100, 50)).max() <= 2
+
+
+def test_gathered_features_are_those_of_grid_sample() -> None:
+    """A GPU gathers the features and gradients that a processor samples, inside of the texture, at its border and outside."""
+    source = torch.Generator().manual_seed(0)
+    texture = torch.rand(16, 32, 32, generator=source, requires_grad=True)
+    uv = torch.rand(1, 1, 40, 40, 2, generator=source) * 1.1
+    uv[0, 0, 0, :4] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.5]])
+    expected = sampled([texture], uv)[0, 0].flatten(1).T
+    found = gathered(texture, uv.reshape(-1, 2))
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-6)
+    weights = torch.rand(expected.shape, generator=source)
+    gradients = [torch.autograd.grad((features * weights).sum(), texture)[0] for features in (expected, found)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.0, atol=1e-5)
