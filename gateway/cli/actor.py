@@ -136,12 +136,16 @@ def create(
 
 
 @commands.command("list")
-def list_actors() -> None:
-    """List all actors."""
+def list_actors(
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="NUMBER", help="Most actors to show.")] = 500,
+    after: Annotated[
+        str, typer.Option(metavar="ACTOR", help="Begin behind this id, such as the last of an earlier list.", show_default=False)
+    ] = "",
+) -> None:
+    """List actors in the order of their ids."""
     with open_installation(options.gateway_settings()) as place:
-        actors: list[ActorSummary] = []
-        while page := place.actors.list(after=actors[-1].actor_id if actors else "", limit=1000):
-            actors.extend(page)
+        found = place.actors.list(after=after, limit=limit + 1)
+    actors = found[:limit]
     table = Table("actor", "method", "enrolled", "frames", "consent", box=None)
     for actor in actors:
         frames = "?" if actor.num_frames is None else str(actor.num_frames)
@@ -152,6 +156,8 @@ def list_actors() -> None:
     for actor in actors:
         if actor.damage:
             say_warning(actor.damage)
+    if len(found) > limit:
+        say(f"more actors follow: dubstage actor list --after {actors[-1].actor_id}")
 
 
 @commands.command("show")
