@@ -30,11 +30,11 @@ from gateway.batch import changes
 from gateway.batch.changes import batch_event, current_shots, review_event
 from gateway.batch.index import BatchIndex, ListedShot
 from gateway.batch.local import run_in_process
-from gateway.batch.manifest import ActorLookup, Manifest
+from gateway.batch.manifest import ActorLookup
 from gateway.batch.records import Progress, progress_from
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import BatchFacts, ShotRecord
+from gateway.batch.types import BatchFacts, Manifest, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner

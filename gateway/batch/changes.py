@@ -14,21 +14,19 @@ from contextlib import nullcontext, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import structlog
-
 from gateway.audit.entries import AuditEvent, EventKind, batch_work
 from gateway.batch.index import BatchIndex, ListedShot
 from gateway.batch.locks import WORKERS_FOLDER, batch_lock
-from gateway.batch.manifest import Manifest, MethodOf, option_mistakes, shot_of
 from gateway.batch.records import unix_time
 from gateway.batch.reviews import Decision
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import CHANGEABLE, ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import CHANGEABLE, ENDED, TO_RETRY, BatchFacts, Manifest, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
 
 if TYPE_CHECKING:
     from gateway.batch.kubernetes.engine import Submitted
+    from gateway.batch.manifest import MethodOf
 
 
 def batch_event(
@@ -257,6 +255,9 @@ def check_options(
     shot, record = store.shot(name, store.row_of(name, ids[0])), current_record(store, store.facts(name), ids[0])
     if record.state not in ENDED:
         raise InvalidRequestError(f"shot {shot.id} is {record.state}: wait until it has ended, or cancel it first", field="id")
+    # Imported here: commands that show a batch check no rows.
+    from gateway.batch.manifest import option_mistakes, shot_of
+
     changed, mistakes = shot_of(1, {**dict(shot), **options})
     if changed is not None:
         mistakes = option_mistakes({1: changed}, method_of)
@@ -415,8 +416,6 @@ IsWorkedOn = Callable[[str], bool]
 """Returns whether a gateway works on the batch of a name, or will."""
 _DAY_S: Final = 86400.0
 
-_log = structlog.stdlib.get_logger("dubstage.batch")
-
 
 def expire_batches(settings: GatewaySettings, is_worked_on: IsWorkedOn) -> list[str]:
     """Remove the batches that are older, or together larger, than the settings allow, and return their names.
@@ -476,14 +475,18 @@ def _ended_before(settings: GatewaySettings, batch: BatchFacts, before: float) -
 
 def _removed(settings: GatewaySettings, batch: BatchFacts, is_worked_on: IsWorkedOn) -> bool:
     """Remove a batch, and return whether the batch is gone. One that cannot be removed now is tried again by the next call."""
+    # Imported here: commands that show a batch log nothing.
+    import structlog
+
+    log = structlog.stdlib.get_logger("dubstage.batch")
     try:
         if is_worked_on(batch.name):
             return False
         remove(settings, open_batches(settings), batch.name)
     except DubstageError as problem:
-        _log.warning("batch_not_expired", batch=batch.name, reason=problem.reason, message=problem.message)
+        log.warning("batch_not_expired", batch=batch.name, reason=problem.reason, message=problem.message)
         return False
-    _log.info("batch_expired", batch=batch.name, shots=batch.rows)
+    log.info("batch_expired", batch=batch.name, shots=batch.rows)
     return True
 
 

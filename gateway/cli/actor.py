@@ -18,7 +18,6 @@ from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.console import check_new_file, out, printable, say, say_result, say_table, say_warning, write_new_file
-from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line, digest_of
 from gateway.settings import GatewaySettings
 from services.common.methods import DEFAULT_METHOD, combined, method_named
@@ -35,6 +34,7 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     """
     from gateway.actors.create import create_actor
     from gateway.api.progress import enrolment_steps
+    from gateway.cli.progress import StepProgress
     from gateway.housekeeping import open_jobs_folder
     from gateway.operations.step_paces import StepPaces
 

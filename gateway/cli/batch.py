@@ -37,12 +37,11 @@ from gateway.batch.changes import (
     revise,
 )
 from gateway.batch.index import BatchIndex, ListedShot, decisions_of
-from gateway.batch.manifest import ActorLookup, Manifest, format_rows, manifest_or_mistakes, parse_rows
-from gateway.batch.media import local_path
+from gateway.batch.locations import local_path
 from gateway.batch.records import present_time
 from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
+from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, Manifest, ShotRecord, ShotState
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.batch_watch import (
@@ -85,6 +84,8 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
         InvalidRequestError: the manifest is wrong. The message says how many mistakes there are.
         StorageRefusedError, BackendUnavailableError: the database of actors, or the store of a URL, cannot be used.
     """
+    from gateway.batch.manifest import ActorLookup, manifest_or_mistakes
+
     if check:
         from gateway.actors.store import ActorStore
 
@@ -254,6 +255,8 @@ def show_jobs(name: str, jobs: tuple[str, ...], rows: int) -> None:
 
 
 def _tell_farm(store: BatchStore, facts: BatchFacts, shots: Sequence[ListedShot]) -> int:
+    from gateway.batch.manifest import format_rows
+
     rows = [row for row, shot in enumerate(shots) if shot.facts.state not in ENDED]
     if not rows:
         return show_end(store, facts.name, shots)
@@ -312,6 +315,7 @@ def retry_shots(
     check_engine_options(EngineOptions(facts.engine, workers, stages))
     if changed:
         from gateway.actors.store import ActorStore
+        from gateway.batch.manifest import ActorLookup
 
         with ActorStore(settings) as actors:
             check_options(store, name, ids, changed, ActorLookup(actors).method_of)
@@ -329,6 +333,8 @@ def retry_shots(
     anew = frozenset(chosen)
     rows = [row for row, shot_id in enumerate(store.ids(name)) if shot_id in anew]
     if rows:
+        from gateway.batch.manifest import format_rows
+
         say("start these rows on the farm again:")
         say_result(format_rows(rows))
     return 0
@@ -599,6 +605,8 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
         InvalidRequestError: the manifest is wrong, or there is no such row.
         DubstageError: the store of batches, the database or the data folder cannot be used.
     """
+    from gateway.batch.manifest import parse_rows
+
     name = _batch_of(settings, store, batch)
     total = store.facts(name).rows
     chosen = range(total) if rows is None else parse_rows(rows)

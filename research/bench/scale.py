@@ -49,19 +49,18 @@ from gateway.batch.changes import expire_batches
 from gateway.batch.index import BatchIndex
 from gateway.batch.local import RowQueue
 from gateway.batch.locks import shot_lock
-from gateway.batch.manifest import manifest_of
 from gateway.batch.records import begun
 from gateway.batch.report import write_report
 from gateway.batch.reviews import Decision, ReviewState, present
 from gateway.batch.store import BatchStore, decision_path, facts_path, json_of, record_path
-from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.cli.plan import FIGURES, FILM_USE, PlannedLoad, needs, read_figures
 from gateway.consent.record import Consent, digest_of
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
+from gateway.dub.choices import MOST_BOXES
 from gateway.dub.costs import DubWork
 from gateway.dub.disk_needs import records_need, video_need, windows_need
 from gateway.dub.enrol import EnrolledActor
-from gateway.dub.face_boxes import MOST_BOXES
 from gateway.dub.windows import WINDOW_FRAMES
 from gateway.media.background import own_timeline
 from gateway.media.opening import MAX_FRAMES, MAX_SIDE, MAX_VIDEO_S

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.manifest import manifest_of
 from gateway.batch.reviews import MOST_NOTE, Decision, Region, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError
 
 NOW = "2026-01-02T03:04:05.678Z"
