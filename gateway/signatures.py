@@ -3,6 +3,8 @@
 The canonical form of JSON documents: equal documents have equal bytes.
 
 The Ed25519 key of an installation: a file in the data folder that the first signature makes.
+
+The package cryptography is imported in functions: most commands use no key.
 """
 
 from __future__ import annotations
@@ -11,17 +13,14 @@ import base64
 import binascii
 import json
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.consent.keys import MAX_BYTES, key_id, read_private_key
 from gateway.private_files import own_key
 from services.common.errors import InvalidRequestError, StorageRefusedError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 
 def canonical(document: Any) -> bytes:
@@ -81,6 +80,8 @@ class InstallationKey:
     @property
     def public_pem(self) -> str:
         """The public key, PEM."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
         return self.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
 
     def sign(self, content: bytes) -> str:
@@ -89,6 +90,9 @@ class InstallationKey:
 
     def derived(self, purpose: bytes) -> bytes:
         """Return the installation's secret for a purpose, 32 bytes. A secret tells nothing of the key or of another secret."""
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
         return HKDF(SHA256(), length=32, salt=None, info=purpose).derive(self._private.private_bytes_raw())
 
 
@@ -114,6 +118,9 @@ def installation_key(folder: Path) -> InstallationKey:
 
 
 def _new_key() -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
@@ -139,6 +146,8 @@ def signing_key(folder: Path, file: Path | None) -> InstallationKey:
 
 def is_signed(content: bytes, signature: object, key: Ed25519PublicKey) -> bool:
     """Return whether a signature (Base64) is that of a text by a key."""
+    from cryptography.exceptions import InvalidSignature
+
     if not isinstance(signature, str):
         return False
     try:

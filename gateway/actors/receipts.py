@@ -8,12 +8,13 @@ import hmac
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from gateway.consent.keys import key_id
 from gateway.signatures import InstallationKey, canonical, is_signed, plain_json
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FORMAT: Final = "dubstage erasure receipt 2"
 _CONTEXT: Final = b"dubstage erasure receipt v2\n"

@@ -37,24 +37,13 @@ from gateway.api.resources import (
 )
 from gateway.async_utilities import in_thread
 from gateway.batch.index import ListedShot
-from gateway.batch.manifest import (
-    ActorLookup,
-    Manifest,
-    Mistake,
-    batch_name,
-    in_order,
-    lines_at,
-    manifest_of,
-    row_mistakes,
-    shot_of,
-    shots_by_line,
-)
+from gateway.batch.manifest import ActorLookup, Mistake, batch_name, in_order, lines_at, row_mistakes, shot_of, shots_by_line
 from gateway.batch.records import Progress, present_time
 from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
 from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import BatchFacts, Quality, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import BatchFacts, Manifest, Quality, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.dub.lines import LineSpec
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls

@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -26,14 +27,14 @@ from gateway.api.resources import BATCHES
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch import changes
-from gateway.batch.changes import batch_event, current_records, review_event
+from gateway.batch.changes import batch_event, current_shots, review_event
 from gateway.batch.index import BatchIndex, ListedShot
 from gateway.batch.local import run_in_process
-from gateway.batch.manifest import ActorLookup, Manifest
+from gateway.batch.manifest import ActorLookup
 from gateway.batch.records import Progress, progress_from
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import ENDED, BatchFacts, ShotRecord
+from gateway.batch.types import BatchFacts, Manifest, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
@@ -184,13 +185,14 @@ class ClusterJobs:
         """Wait until all shots of a batch have ended; the response is empty."""
         name = BatchOrder.model_validate_json(job.record.request).name
         await _until_first(self.operations, name, job.record.number)
-        # The store keeps what it has read, so that a further look reads what has changed.
+        # The store and the index keep what they have read, so that a further look reads what has changed.
         store = await in_thread(open_batches, self._settings)
+        index = BatchIndex(store, name)
+        has_left, has_left_to_cluster = partial(changes.is_left, index), partial(changes.is_left_to_cluster, index, store, name)
         look = 0
         while True:
-            has_left = changes.is_left if look % CLUSTER_EVERY else changes.is_left_to_cluster
             try:
-                if not await in_thread(has_left, store, name):
+                if not await in_thread(has_left if look % CLUSTER_EVERY else has_left_to_cluster):
                     return b""
             except DubstageError as problem:
                 if not problem.retryable:
@@ -302,17 +304,12 @@ class BatchViews:
             BatchNotFoundError: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
-        _, index, facts = self._indexed(name)
-        shots = index.shots()
-        notes: list[str] = []
-        if facts.engine == "kubernetes" and any(shot.facts.state not in ENDED for shot in shots):
-            # The engine compares whole records with the cluster, and stores those that it changes.
-            _, notes = current_records(self._engine_store(facts), facts)
-            shots = index.shots()
-        elif facts.engine == "kubernetes":
+        store, index, facts = self._indexed(name)
+        shots, notes = current_shots(index, self._engine_store(facts) if facts.engine == "kubernetes" else store, facts)
+        progress = progress_from([shot.facts for shot in shots], now_s=time.time())
+        if progress.ended:
             with self._turn:
                 self._engine_stores.pop(name, None)
-        progress = progress_from([shot.facts for shot in shots], now_s=time.time())
         if facts.engine == "gateway" and not progress.ended and not self.is_worked_on(name):
             notes = [*notes, "no gateway works on the shots that are left: submit the batch again"]
         return BatchView(facts, shots, progress, tuple(notes))

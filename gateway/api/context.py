@@ -26,7 +26,7 @@ from gateway.api.media import Media, RequestMedia
 from gateway.api.messages import dub_request_from
 from gateway.api.operations import ACTOR, DUB, FACES
 from gateway.api.resources import actor_id_of
-from gateway.batch.media import is_url
+from gateway.batch.locations import is_url
 from gateway.database.session import Database
 from gateway.database.upgrades import head
 from gateway.dub.request import DubRequest

@@ -15,10 +15,11 @@ from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from gateway.async_utilities import in_thread
-from gateway.batch.media import check_replaceable, copy_name, fetched, input_problem, is_url, upload, url_problem
+from gateway.batch.locations import copy_name, is_url, url_problem
+from gateway.batch.media import check_replaceable, fetched, input_problem, upload
 from gateway.dub.messages import OnProgress
 from gateway.dub.workspace import ScratchFolders
-from gateway.media.sequences import is_sequence
+from gateway.media.sequence_names import is_sequence
 from gateway.provenance.binding import SIDECAR
 from gateway.safe_paths import confine
 from gateway.settings import TENANTS_FOLDER, GatewaySettings

@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.audit.entries import MOST_BYTES, ChainBrokenError, ChainHead, document_of, follow
 from gateway.audit.log import AuditLog, follow_row
@@ -17,6 +15,9 @@ from gateway.safe_paths import open_regular_file
 from gateway.signatures import InstallationKey, canonical, is_signed
 from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.files import FULL_DISK, write_whole
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FORMAT: Final = "dubstage audit log 1"
 _CONTEXT: Final = b"dubstage audit head v1\n"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy import BigInteger, Integer, String, Text, delete, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Index, Integer, Select, String, Text, delete, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.audit.entries import (
@@ -35,6 +35,7 @@ class AuditRow(Base):
     """One entry. Rows are added and never changed."""
 
     __tablename__ = "audit_log"
+    __table_args__ = (Index("ix_audit_log_face_sequence", "face", "sequence"),)
 
     sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False)
     """Number of the entry, from 1, without gaps."""
@@ -44,6 +45,8 @@ class AuditRow(Base):
     """SHA-256 of the line, which the next entry holds."""
     work: Mapped[str] = mapped_column(String(160), index=True)
     """Name of the work that the entry is about, so that the end of the work finds its beginning; empty: none."""
+    face: Mapped[str | None] = mapped_column(String(32))
+    """Random name of the person whose face the entry is about; empty: nobody's; NULL: an earlier version wrote the entry."""
 
 
 class AuditPersonRow(Base):
@@ -58,6 +61,8 @@ class AuditPersonRow(Base):
 _AT_ONCE: Final = 1000
 _MOST_WORK: Final = 160
 """Characters of the column with the name of the work."""
+_MOST_FACE: Final = 32
+"""Characters of the column with the face."""
 _DAMAGE: Final = "the entry was changed: `dubstage audit verify` checks the log"
 BEGINNINGS: Final = (EventKind.DUB_BEGUN, EventKind.ENROLMENT_BEGUN, EventKind.LIVE_BEGUN, EventKind.BATCH_SUBMITTED)
 """Entries that tell who asked for a piece of work."""
@@ -106,7 +111,7 @@ class AuditLog:
         sequence, previous = (last.sequence + 1, last.digest) if last is not None else (1, START)
         line = line_of(event, sequence=sequence, previous=previous, time=_now(), by=by, face=face)
         digest = digest_of_line(line.encode("ascii"))
-        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=_work_column(event.work)))
+        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=_work_column(event.work), face=_face_column(face)))
         session.flush()
 
     def forget(self, session: Session, actor_id: str) -> None:
@@ -128,17 +133,20 @@ class AuditLog:
     def newest(self, limit: int, *, actor_id: str = "", event: str = "") -> list[dict[str, Any]]:
         """Return the newest entries in the order of the log, with the ids of people who are not erased (`actor_id`).
 
-        An entry that was damaged is returned whatever is asked for, and has `sequence` and `damage` (a sentence) alone.
+        An entry that was damaged has `sequence` and `damage` (a sentence) alone, and is returned whatever event is asked for.
 
         Args:
             limit: most entries.
-            actor_id: only entries about this actor; empty: all.
+            actor_id: only entries about this actor, which an index finds; empty: all.
             event: only entries of this event, or of this first word of events; empty: all.
         """
         found: list[dict[str, Any]] = []
         before: int | None = None
         with self._database.reading() as session:
-            while rows := self._page_before(session, before):
+            alias = _alias(session, actor_id) if actor_id else ""
+            if alias is None:
+                return []
+            while rows := _page_before(session, before, _AT_ONCE if event else min(limit, _AT_ONCE), alias):
                 entries = [entry_from(row.line) for row in rows]
                 names = _names(session, {entry["face"] for entry in entries if entry is not None and entry["face"].isalnum()})
                 for row, entry in zip(rows, entries, strict=True):
@@ -146,16 +154,11 @@ class AuditLog:
                         found.append({"sequence": row.sequence, "damage": _DAMAGE})
                     elif _is_of(entry, event):
                         entry["actor_id"] = names.get(entry["face"], "")
-                        if actor_id in ("", entry["actor_id"]):
-                            found.append(entry)
+                        found.append(entry)
                     if len(found) == limit:
                         return found[::-1]
                 before = rows[-1].sequence
         return found[::-1]
-
-    def _page_before(self, session: Session, before: int | None) -> Sequence[AuditRow]:
-        query = select(AuditRow).order_by(AuditRow.sequence.desc()).limit(_AT_ONCE)
-        return session.scalars(query if before is None else query.where(AuditRow.sequence < before)).all()
 
     def verify(self, since: ChainHead = ChainHead()) -> ChainHead:
         """Check the whole log in the database, and return its head.
@@ -206,8 +209,11 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
     if row.digest != found.digest or row.sequence != found.sequence:
         raise ChainBrokenError(number, "the line is not the one that was written: it was changed in the database")
     # The end of a piece of work finds who asked for the work by this column.
-    if row.work != _work_column(plain_json(row.line.encode())["work"]):
+    entry = plain_json(row.line.encode())
+    if row.work != _work_column(entry["work"]):
         raise ChainBrokenError(number, "the row names other work than its line: it was changed in the database")
+    if row.face is not None and row.face != _face_column(entry["face"]):
+        raise ChainBrokenError(number, "the row names another face than its line: it was changed in the database")
     return found
 
 
@@ -215,9 +221,43 @@ def _work_column(work: str) -> str:
     return work[:_MOST_WORK]
 
 
+def _face_column(face: str) -> str:
+    # A line that was changed may begin work under any text as a face.
+    return face[:_MOST_FACE] if face.isascii() and face.isalnum() else ""
+
+
 def _is_of(entry: Mapping[str, Any], event: str) -> bool:
     """Return whether an entry is of an event, or of the kind of events that begins with this word. Empty: always."""
     return event in ("", entry["event"]) or str(entry["event"]).startswith(f"{event}.")
+
+
+def _page_before(session: Session, before: int | None, limit: int, alias: str) -> Sequence[AuditRow]:
+    """Return the newest rows in front of an entry, the newest first.
+
+    Args:
+        session: a session.
+        before: number of the entry; None: the end of the log.
+        limit: most rows.
+        alias: only entries about the person of this name in the log; empty: all.
+    """
+
+    def newest(*conditions: ColumnElement[bool]) -> Select[AuditRow]:
+        earlier = () if before is None else (AuditRow.sequence < before,)
+        return select(AuditRow).where(*earlier, *conditions).order_by(AuditRow.sequence.desc()).limit(limit)
+
+    if not alias:
+        return session.scalars(newest()).all()
+    # Two queries: each is answered by the index. Quotes inside of values are escaped, so that only the key looks like this.
+    indexed = session.scalars(newest(AuditRow.face == alias)).all()
+    searched = session.scalars(newest(AuditRow.face.is_(None), AuditRow.line.contains(f'"face":"{alias}"', autoescape=True))).all()
+    return sorted([*indexed, *searched], key=lambda row: -row.sequence)[:limit]
+
+
+def _alias(session: Session, actor_id: str) -> str | None:
+    """Return the name of a person in the log; None: there is no such person, or the person was erased."""
+    # PostgreSQL cannot be asked for every text: its texts hold no NUL.
+    row = session.get(AuditPersonRow, actor_id) if "\0" not in actor_id else None
+    return row.alias if row is not None else None
 
 
 def _names(session: Session, aliases: AbstractSet[str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ Removal of old batches whose shots have all ended, and of the pictures of an era
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,20 +14,19 @@ from contextlib import nullcontext, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import structlog
-
 from gateway.audit.entries import AuditEvent, EventKind, batch_work
+from gateway.batch.index import BatchIndex, ListedShot
 from gateway.batch.locks import WORKERS_FOLDER, batch_lock
-from gateway.batch.manifest import Manifest, MethodOf, option_mistakes, shot_of
-from gateway.batch.records import progress_of
+from gateway.batch.records import unix_time
 from gateway.batch.reviews import Decision
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import CHANGEABLE, ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import CHANGEABLE, ENDED, TO_RETRY, BatchFacts, Manifest, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
 
 if TYPE_CHECKING:
     from gateway.batch.kubernetes.engine import Submitted
+    from gateway.batch.manifest import MethodOf
 
 
 def batch_event(
@@ -134,17 +132,49 @@ def current_records(store: BatchStore, facts: BatchFacts) -> tuple[list[ShotReco
     return list(snapshot.records), list(snapshot.notes)
 
 
-def is_left(store: BatchStore, name: str) -> bool:
+def current_record(store: BatchStore, facts: BatchFacts, shot_id: str) -> ShotRecord:
+    """Return the record of one shot, with what the cluster knows. Blocks.
+
+    Raises:
+        BatchNotFoundError: there is no such shot.
+        DubstageError: the store of batches cannot be used.
+    """
+    found = store.record(facts.name, shot_id)
+    if facts.engine != "kubernetes" or found.state in ENDED:
+        return found
+    return next(record for record in current_records(store, facts)[0] if record.id == shot_id)
+
+
+def current_shots(index: BatchIndex, store: BatchStore, facts: BatchFacts) -> tuple[Sequence[ListedShot], Sequence[str]]:
+    """Return all shots of a batch in the order of the rows, with what the cluster knows, and notes for a person. Blocks.
+
+    Args:
+        index: index of the batch.
+        store: store for whole records, which are read only while a cluster has shots left.
+        facts: facts of the batch.
+
+    Raises:
+        DubstageError: the store of batches cannot be used.
+    """
+    shots = index.shots()
+    if facts.engine != "kubernetes" or all(shot.facts.state in ENDED for shot in shots):
+        return shots, []
+    # The engine compares whole records with the cluster, and stores those that it changes.
+    _, notes = current_records(store, facts)
+    return index.shots(), notes
+
+
+def is_left(index: BatchIndex) -> bool:
     """Return whether the records of a batch say that shots are left.
 
     Raises:
         BatchNotFoundError: there is no such batch.
         DubstageError: the store of batches cannot be used.
     """
-    return any(record.state not in ENDED for record in store.records(name))
+    return any(shot.facts.state not in ENDED for shot in index.shots())
 
 
-def is_left_to_cluster(store: BatchStore, name: str) -> bool:
+def is_left_to_cluster(index: BatchIndex, store: BatchStore, name: str) -> bool:
     """Return whether a cluster still works on shots of a batch. While the cluster cannot be asked, the records of the store decide.
 
     Raises:
@@ -157,7 +187,7 @@ def is_left_to_cluster(store: BatchStore, name: str) -> bool:
     try:
         snapshot = open_engine_of(store.facts(name)).snapshot(store, name)
     except DubstageError:
-        return is_left(store, name)
+        return is_left(index)
     left = sum(record.state not in ENDED for record in snapshot.records)
     if left and snapshot.ended:
         raise InvalidRequestError(f"{left} shots of batch {name} have no Job in the cluster: submit the batch again", field="name")
@@ -176,24 +206,24 @@ def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
 
         open_engine_of(facts).cancel(store, name, tuple(ids))
         return
-    ended = {record.id for record in store.records(name) if record.state in ENDED}
-    shots = ids or [shot.id for shot in store.manifest(name)]
-    store.cancel(name, [shot for shot in shots if shot not in ended])
+    state_by_id = {shot.id: shot.facts.state for shot in BatchIndex(store, name).shots()}
+    store.cancel(name, [one for one in ids or state_by_id if state_by_id.get(one) not in ENDED])
 
 
 def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
     """Return the shots that a retry lets begin anew: `ids`, or all in TO_RETRY.
 
     Raises:
-        BatchNotFoundError: there is no such batch.
+        BatchNotFoundError: there is no such batch or shot.
         InvalidRequestError: a named shot is running.
     """
-    records = store.records(name)
+    if not ids:
+        return [shot.id for shot in BatchIndex(store, name).shots() if shot.facts.state in TO_RETRY]
     marked = store.cancelled(name)
-    for record in records:
-        if record.id in ids and record.state is ShotState.RUNNING and record.id not in marked:
+    for record in store.records_of(name, ids):
+        if record.state is ShotState.RUNNING and record.id not in marked:
             raise InvalidRequestError(f"shot {record.id} is running by {record.worker}: wait, or cancel it first", field="id")
-    return list(ids) or [record.id for record in records if record.state in TO_RETRY]
+    return list(ids)
 
 
 def check_options(
@@ -222,11 +252,12 @@ def check_options(
             f"{fixed[0][:80]}: cannot be changed in a batch; these options can: {', '.join(CHANGEABLE)}",
             field=f"options.{fixed[0][:80]}",
         )
-    store.record(name, ids[0])  # names the shots of the batch if there is none of this id
-    found = zip(store.manifest(name), current_records(store, store.facts(name))[0], strict=True)
-    shot, record = next((shot, record) for shot, record in found if shot.id == ids[0])
+    shot, record = store.shot(name, store.row_of(name, ids[0])), current_record(store, store.facts(name), ids[0])
     if record.state not in ENDED:
         raise InvalidRequestError(f"shot {shot.id} is {record.state}: wait until it has ended, or cancel it first", field="id")
+    # Imported here: commands that show a batch check no rows.
+    from gateway.batch.manifest import option_mistakes, shot_of
+
     changed, mistakes = shot_of(1, {**dict(shot), **options})
     if changed is not None:
         mistakes = option_mistakes({1: changed}, method_of)
@@ -352,9 +383,9 @@ def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bo
 def _remove(store: BatchStore, facts: BatchFacts, *, force: bool) -> None:
     name = facts.name
     if not facts.removing:
-        records = current_records(store, facts)[0]
-        killed = _cancelled_and_running(records, store.cancelled(name)) if force else 0
-        left = progress_of(records).left - killed
+        shots, _ = current_shots(BatchIndex(store, name), store, facts)
+        killed = _cancelled_and_running(shots, store.cancelled(name)) if force else 0
+        left = sum(shot.facts.state not in ENDED for shot in shots) - killed
         if left:
             raise InvalidRequestError(
                 f"{left} shots of batch {name} have not ended: wait, or cancel the batch first; if their workers were killed, "
@@ -377,15 +408,13 @@ def _has_jobs(facts: BatchFacts) -> bool:
     return was_sent(facts)
 
 
-def _cancelled_and_running(records: Sequence[ShotRecord], marked: Collection[str]) -> int:
-    return sum(record.state is ShotState.RUNNING and record.id in marked for record in records)
+def _cancelled_and_running(shots: Sequence[ListedShot], marked: Collection[str]) -> int:
+    return sum(shot.facts.state is ShotState.RUNNING and shot.id in marked for shot in shots)
 
 
 IsWorkedOn = Callable[[str], bool]
 """Returns whether a gateway works on the batch of a name, or will."""
 _DAY_S: Final = 86400.0
-
-_log = structlog.stdlib.get_logger("dubstage.batch")
 
 
 def expire_batches(settings: GatewaySettings, is_worked_on: IsWorkedOn) -> list[str]:
@@ -414,7 +443,7 @@ def expire_batches(settings: GatewaySettings, is_worked_on: IsWorkedOn) -> list[
 
 def _remove_old(settings: GatewaySettings, facts: Sequence[BatchFacts], is_worked_on: IsWorkedOn, before: float) -> list[str]:
     # A batch cannot have ended before it was made: most batches need no further look.
-    old = [batch for batch in facts if _unix_time(batch.created_at) < before]
+    old = [batch for batch in facts if unix_time(batch.created_at) < before]
     return [batch.name for batch in old if _ended_before(settings, batch, before) and _removed(settings, batch, is_worked_on)]
 
 
@@ -436,25 +465,28 @@ def _ended_before(settings: GatewaySettings, batch: BatchFacts, before: float) -
     """Return whether all shots of a batch ended before a time, Unix time in seconds."""
     if batch.removing:
         return True
-    # The object goes with what it has read: a batch may have 100,000 records.
-    store: BatchStore = open_batches(settings)
+    # The objects go with what they have read: a batch may have 100,000 shots.
     try:
-        records = store.records(batch.name)
+        shots = BatchIndex(open_batches(settings), batch.name).shots()
     except BatchNotFoundError:
         return False
-    return all(record.state in ENDED and _unix_time(record.ended_at) < before for record in records)
+    return all(shot.facts.state in ENDED and shot.facts.ended_s < before for shot in shots)
 
 
 def _removed(settings: GatewaySettings, batch: BatchFacts, is_worked_on: IsWorkedOn) -> bool:
     """Remove a batch, and return whether the batch is gone. One that cannot be removed now is tried again by the next call."""
+    # Imported here: commands that show a batch log nothing.
+    import structlog
+
+    log = structlog.stdlib.get_logger("dubstage.batch")
     try:
         if is_worked_on(batch.name):
             return False
         remove(settings, open_batches(settings), batch.name)
     except DubstageError as problem:
-        _log.warning("batch_not_expired", batch=batch.name, reason=problem.reason, message=problem.message)
+        log.warning("batch_not_expired", batch=batch.name, reason=problem.reason, message=problem.message)
         return False
-    _log.info("batch_expired", batch=batch.name, shots=batch.rows)
+    log.info("batch_expired", batch=batch.name, shots=batch.rows)
     return True
 
 
@@ -466,15 +498,15 @@ def files_of_waiting_shots(settings: GatewaySettings) -> set[str]:
     """
     found: set[str] = set()
     for batch in open_batches(settings).batches():
-        # The object goes with what it has read: a batch may have 100,000 records.
+        # The objects go with what they have read: a batch may have 100,000 shots.
         store = open_batches(settings)
         try:
-            shots, records = store.manifest(batch.name), store.records(batch.name)
+            shots = BatchIndex(store, batch.name).shots()
+            left = store.shots(batch.name, [row for row, shot in enumerate(shots) if shot.facts.state not in ENDED])
         except BatchNotFoundError:
             continue
-        for shot, record in zip(shots, records, strict=True):
-            if record.state not in ENDED:
-                found.update(shot.places.values())
+        for shot in left:
+            found.update(shot.places.values())
     return found
 
 
@@ -483,13 +515,6 @@ def _remove_logs(settings: GatewaySettings, before: float) -> None:
         with suppress(OSError):
             if log.stat().st_mtime < before:
                 log.unlink()
-
-
-def _unix_time(text: str) -> float:
-    """Return the Unix time of an RFC 3339 time, seconds; 0: the text is empty, as of a shot that was cancelled before it began."""
-    with suppress(ValueError):
-        return datetime.datetime.fromisoformat(text).timestamp()
-    return 0.0
 
 
 PICTURE: Final = "batch picture"

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.batch.delivery import delivered_name
-from gateway.batch.media import is_url, local_path
+from gateway.batch.locations import is_url, local_path
 from gateway.batch.review_export import ReviewedShot, decision_marker
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.timeline import Clip, Timeline, clips_of, opentimelineio, rate_text
 from gateway.batch.timeline_files import write_timeline
 from gateway.batch.turnover import DubbedClip, DubbedClips
 from gateway.batch.types import WRITTEN, ShotRecord
-from gateway.media.sequences import LISTING_SUFFIX
+from gateway.media.sequence_names import LISTING_SUFFIX
 from services.common.errors import InvalidRequestError
 
 _FLAG: Final = "ORANGE"

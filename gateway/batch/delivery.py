@@ -17,13 +17,15 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from gateway.batch.media import fetched, folder_error, is_url, local_path
+from gateway.batch.locations import is_url, local_path
+from gateway.batch.media import fetched, folder_error
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.types import WRITTEN, ShotRecord
 from gateway.dub.request import sha256_of
 from gateway.media.mp4 import boxes_of, copy_with_padding
 from gateway.media.output import OutputFile, commit_with
-from gateway.media.sequences import LISTING_SUFFIX, copy_sequence, sequence_fault
+from gateway.media.sequence_names import LISTING_SUFFIX
+from gateway.media.sequences import copy_sequence, sequence_fault
 from gateway.provenance.binding import SIDECAR, embedded_type, is_manifest, sidecar_of
 from gateway.provenance.claim import DecisionFacts, DeliveryClaim, SourceFile
 from gateway.provenance.seal import Sealer, VideoSeal

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.batch.records import unix_time
-from gateway.batch.reviews import ReviewState
+from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import SCALES, risk_of
 from gateway.batch.store import BatchStore, shot_of_decision
 from gateway.batch.types import ENDED, ShotRecord, ShotState
@@ -200,6 +200,18 @@ def facts_of(record: ShotRecord, version: str = "") -> ShotFacts:
     """
     begun_s, ended_s = unix_time(record.begun_at), unix_time(record.ended_at)
     return ShotFacts(version, record.state, risk_of(record), bool(record.look), record.frames, begun_s, ended_s, record.subject)
+
+
+def decisions_of(store: BatchStore, name: str, shots: Sequence[ListedShot]) -> dict[str, Decision]:
+    """Return the decisions about the present videos of shots by id. Shots without a decision are left out.
+
+    Args:
+        store: store of batches.
+        name: name of the batch.
+        shots: shots as `BatchIndex.shots` lists them.
+    """
+    found = store.decisions_in(name, [shot.decision for shot in shots if shot.decision])
+    return {shot.id: found[shot.decision] for shot in shots if shot.decision in found}
 
 
 def _pieces(names: Sequence[str]) -> Iterator[Sequence[str]]:

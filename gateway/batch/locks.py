@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.async_utilities import in_thread
-from gateway.batch.media import local_path
+from gateway.batch.locations import local_path
 from gateway.batch.store import BatchStore
-from gateway.dub.workspace import LOCK, lock_folder
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
@@ -32,6 +31,9 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
     Raises:
         InvalidRequestError: another process runs the batch.
     """
+    # Imported here, as below: commands that show a batch hold no lock, and need no library of media.
+    from gateway.dub.workspace import lock_folder
+
     data_folder(settings.data_dir)
     place = local_path(store.url)
     # The lock of a batch in a bucket lies in the data folder.
@@ -59,6 +61,8 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
 
 def _remove(folder: Path) -> None:
     """Remove the lock that this process holds, and its folder. A process that opened the lock before makes a new lock."""
+    from gateway.dub.workspace import LOCK
+
     # Another process may have made the batch, or its lock, again: then the folder is not empty, and stays.
     with suppress(OSError):
         (folder / LOCK).unlink(missing_ok=True)
@@ -117,6 +121,8 @@ async def _locked(place: Path) -> int:
         InvalidRequestError: another worker has the lock.
         OSError: the folder cannot be made.
     """
+    from gateway.dub.workspace import lock_folder
+
     held: list[int] = []
     try:
         await in_thread(lambda: held.append(lock_folder(place)))

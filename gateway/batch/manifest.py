@@ -12,7 +12,6 @@ Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Ku
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -26,19 +25,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.batch.media import fetched, footage_problem, input_problem, is_url, local_path, output_problem
-from gateway.batch.types import BatchName, Quality, ShotSpec
+from gateway.batch.locations import is_url, local_path
+from gateway.batch.media import fetched, footage_problem, input_problem, output_problem
+from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, manifest_of
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, canonical_form, use_of
 from gateway.dub.face_choice import parse_face
 from gateway.dub.frames import check_sequence_options, sequence_settings
 from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
 from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
-from gateway.media.choices import CODECS
+from gateway.media.choices import CODECS, OcioSettings
 from gateway.media.encoders import check_target, crf_of
 from gateway.media.inspection import inspect_video
 from gateway.media.label import label_of
-from gateway.media.scene_colour import OcioColour, OcioSettings
+from gateway.media.scene_colour import OcioColour
 from gateway.media.sequences import SequenceSettings, check_output_pattern
 from gateway.media.stills import is_still
 from services.common.errors import (
@@ -661,23 +661,6 @@ MOST_BYTES: Final = 256 << 20
 """Largest manifest, bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """Checked manifest.
-
-    Attributes:
-        name: name of the batch.
-        shots: the rows. Paths are absolute.
-        content: canonical text of the rows, JSON lines in ASCII.
-        sha256: digest of `content`, 64 hexadecimal digits. Manifests with equal digests ask for the same videos.
-    """
-
-    name: str
-    shots: tuple[ShotSpec, ...]
-    content: bytes
-    sha256: str
-
-
 def read_manifest(path: Path, *, name: str | None = None, method_of: MethodOf | None = None, check_files: bool = True) -> Manifest:
     """Read and check a manifest.
 
@@ -767,24 +750,6 @@ def _colour_mistakes(shots: Mapping[int, ShotSpec]) -> Iterator[Mistake]:
 def in_order(mistakes: Iterable[Mistake]) -> Sequence[Mistake]:
     """Return mistakes in the order of the rows."""
     return sorted(mistakes, key=lambda mistake: mistake.line)
-
-
-def manifest_of(name: str, shots: Iterable[ShotSpec]) -> Manifest:
-    """Return the manifest of checked shots."""
-    shots = tuple(shots)
-    # Without the defaults, so that a new option of a later version does not make every batch another one.
-    rows = (shot.model_dump(mode="json", exclude_defaults=True) for shot in shots)
-    content = "".join(f"{json.dumps(row, sort_keys=True, separators=(',', ':'))}\n" for row in rows).encode("ascii")
-    return Manifest(name, shots, content, hashlib.sha256(content).hexdigest())
-
-
-def shots_of(content: bytes) -> tuple[ShotSpec, ...]:
-    """Return the shots of a canonical text (`Manifest.content`).
-
-    Raises:
-        ValueError: the text is damaged.
-    """
-    return tuple(ShotSpec.model_validate_json(line) for line in content.splitlines())
 
 
 def batch_name(text: str, *, given: bool = True) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from gateway.batch.locations import copy_name, is_url, local_path, protocol_of, url_problem
 from gateway.dub.request import sha256_of
 from gateway.media.output import existing_file
-from gateway.media.sequences import is_sequence, sequence_files
+from gateway.media.sequence_names import is_sequence
+from gateway.media.sequences import sequence_files
 from gateway.provenance.binding import SIDECAR, embedded_type, sidecar_of
 from gateway.safe_paths import make_folder
 from services.common.errors import (
@@ -28,18 +29,12 @@ from services.common.errors import (
 from services.common.files import FULL_DISK, PARTIAL
 from services.common.store.backends import StoreBackend, open_backend
 
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _READABLE: Final = ("s3", "https", "http")
 _WRITABLE: Final = ("s3",)
 _DIGEST: Final = "dubstage-sha256"
 """Name of the S3 metadata that holds a video's digest. An object with it was written by dubstage."""
 _GONE: Final = frozenset({404, 410})
 """Status codes of HTTP for a file that does not exist."""
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_LONGEST_KEY: Final = 1024
-"""Most bytes of the key of an object of S3."""
-_LONGEST_ENDING: Final = 16
-"""Most characters of the ending of a URL that its copy keeps. The name of a file has fewer bytes than the key of an object."""
 _PIECE_BYTES: Final = 8 << 20
 PATIENCE_S: Final = 300.0
 """Seconds that a copy may take besides those that its bytes may take."""
@@ -48,34 +43,6 @@ SLOWEST_BYTES_PER_S: Final = 200_000
 
 Confirm = Callable[[], None]
 """Raises an error if a copy is not needed any more."""
-
-
-def is_url(place: str) -> bool:
-    """Return whether a place is a URL other than `file://`."""
-    return local_path(place) is None
-
-
-def local_path(place: str) -> str | None:
-    """Return the path of a place that is a path or a `file://` URL; None: the place is another URL."""
-    if place.startswith("file://"):
-        return place.removeprefix("file://")
-    return None if _URL.match(place) else place
-
-
-def url_problem(url: str) -> str:
-    """Return what keeps a URL from naming a file, in words; empty: nothing. The file is not looked up."""
-    if _CONTROL.search(url):
-        return "a URL has no line break and no other control character"
-    key = url.partition("://")[2].partition("/")[2].encode()
-    if url.startswith("s3://") and len(key) > _LONGEST_KEY:
-        return f"the key of an object has {_LONGEST_KEY} bytes at most, and this one has {len(key)}"
-    return ""
-
-
-def copy_name(field: str, url: str) -> str:
-    """Return the name of the copy of a URL's file: the field of the request, with the ending of the URL."""
-    ending = PurePosixPath(url.partition("?")[0]).suffix
-    return field + ending if len(ending) <= _LONGEST_ENDING else field
 
 
 def input_problem(place: str) -> str:
@@ -275,8 +242,7 @@ def _digest_at(backend: StoreBackend) -> str | None:
 
 
 def _opened(place: str, protocols: tuple[str, ...], field: str) -> StoreBackend:
-    found = _URL.match(place)
-    protocol = found[1] if found else ""
+    protocol = protocol_of(place)
     bucket, _, key = place.partition("://")[2].partition("/")
     if protocol not in protocols or not bucket or not key or "::" in place:
         forms = {"s3": "s3://BUCKET/KEY", "https": "https://HOST/PATH", "http": "http://HOST/PATH"}

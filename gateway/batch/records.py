@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-import structlog
-
 from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotState
 from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import (
@@ -23,8 +21,6 @@ from services.common.errors import (
     WorkCancelledError,
 )
 from services.common.files import FULL_DISK
-
-_log = structlog.stdlib.get_logger("dubstage.batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +48,11 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, DubstageError):
         return Failure(error.message, error.exit_code, error.retryable)
     fault = machine_fault(error)
+    # Imported here: commands that show a batch log nothing.
+    import structlog
+
     file, text = write_traceback()
-    _log.error("shot_failed", error=type(error).__name__, details=file, traceback=text)
+    structlog.stdlib.get_logger("dubstage.batch").error("shot_failed", error=type(error).__name__, details=file, traceback=text)
     where = f"the details are in {file} on {socket.gethostname()}" if file else "the details are in the log of the worker"
     if fault is not None:
         message, full = f"{fault}; {where}", isinstance(error, OSError) and error.errno in FULL_DISK

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from gateway.batch.report import safe_cell
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.types import ShotRecord
-from gateway.media.sequences import LISTING_SUFFIX
+from gateway.media.sequence_names import LISTING_SUFFIX
 from services.common.errors import InvalidRequestError
 
 if TYPE_CHECKING:

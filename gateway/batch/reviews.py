@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final, Self
@@ -193,9 +193,3 @@ def present(records: Iterable[ShotRecord], last: Mapping[str, Decision]) -> dict
     """
     found = ((record, last.get(record.id)) for record in records)
     return {record.id: decision for record, decision in found if decision is not None and decision.belongs_to(record)}
-
-
-def rejected_ids(records: Sequence[ShotRecord], last: Mapping[str, Decision]) -> list[str]:
-    """Return the ids of the shots whose present video is rejected, in the order of the rows."""
-    now = present(records, last)
-    return [record.id for record in records if record.id in now and now[record.id].state is ReviewState.REJECTED]

@@ -30,11 +30,22 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gateway.batch.manifest import Manifest, shots_of
-from gateway.batch.media import local_path
+from gateway.batch.locations import local_path
 from gateway.batch.reviews import Decision
-from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, BatchName, EarlierVideo, ShotRecord, ShotSpec, ShotState
-from gateway.media.sequences import LISTING_SUFFIX
+from gateway.batch.types import (
+    CHANGEABLE,
+    ENDED,
+    WRITTEN,
+    BatchFacts,
+    BatchName,
+    EarlierVideo,
+    Manifest,
+    ShotRecord,
+    ShotSpec,
+    ShotState,
+    shots_of,
+)
+from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError

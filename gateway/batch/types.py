@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.batch.media import local_path
-from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Fit
+from gateway.batch.locations import local_path
+from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES, Fit
 from gateway.dub.lines import LineSpec
-from gateway.dub.request import MOST_LINES
-from gateway.media.choices import LabelPosition
-from gateway.media.scene_colour import BUILT_IN, OcioSettings
-from gateway.media.sequences import SUFFIXES, is_sequence, listing_file, sound_file
+from gateway.media.choices import BUILT_IN, LabelPosition, OcioSettings
+from gateway.media.sequence_names import SUFFIXES, is_sequence, listing_file, sound_file
 
 if TYPE_CHECKING:
     from gateway.reports.appearance import AppearanceMetrics
@@ -306,6 +306,41 @@ class ShotSpec(_Strict):
             found = {name: places.get(f"lines[{number}].{name}") for name in ("speech", "consent")}
             lines.append(line.model_copy(update={name: place for name, place in found.items() if place is not None}))
         return self.model_copy(update={**own, "lines": tuple(lines)})
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Checked manifest.
+
+    Attributes:
+        name: name of the batch.
+        shots: the rows. Paths are absolute.
+        content: canonical text of the rows, JSON lines in ASCII.
+        sha256: digest of `content`, 64 hexadecimal digits. Manifests with equal digests ask for the same videos.
+    """
+
+    name: str
+    shots: tuple[ShotSpec, ...]
+    content: bytes
+    sha256: str
+
+
+def manifest_of(name: str, shots: Iterable[ShotSpec]) -> Manifest:
+    """Return the manifest of checked shots."""
+    shots = tuple(shots)
+    # Without the defaults, so that a new option of a later version does not make every batch another one.
+    rows = (shot.model_dump(mode="json", exclude_defaults=True) for shot in shots)
+    content = "".join(f"{json.dumps(row, sort_keys=True, separators=(',', ':'))}\n" for row in rows).encode("ascii")
+    return Manifest(name, shots, content, hashlib.sha256(content).hexdigest())
+
+
+def shots_of(content: bytes) -> tuple[ShotSpec, ...]:
+    """Return the shots of a canonical text (`Manifest.content`).
+
+    Raises:
+        ValueError: the text is damaged.
+    """
+    return tuple(ShotSpec.model_validate_json(line) for line in content.splitlines())
 
 
 CHANGEABLE: Final = ("method", "face", "fit", "expression", "expressiveness", "personalize", "seed")

@@ -26,9 +26,10 @@ from gateway.actors.installation import Installation, open_installation, prepare
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import FORBIDDEN, dub_while_allowed, while_allowed
 from gateway.async_utilities import entered_in_threads, in_thread
+from gateway.batch.locations import local_path
 from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock, shot_lock
 from gateway.batch.manifest import sequence_of
-from gateway.batch.media import delivered, digest_of, fetched, local_path
+from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
     CANCELLED,

@@ -18,7 +18,6 @@ from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.console import check_new_file, out, printable, say, say_result, say_table, say_warning, write_new_file
-from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line, digest_of
 from gateway.settings import GatewaySettings
 from services.common.methods import DEFAULT_METHOD, combined, method_named
@@ -35,6 +34,7 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     """
     from gateway.actors.create import create_actor
     from gateway.api.progress import enrolment_steps
+    from gateway.cli.progress import StepProgress
     from gateway.housekeeping import open_jobs_folder
     from gateway.operations.step_paces import StepPaces
 
@@ -136,12 +136,16 @@ def create(
 
 
 @commands.command("list")
-def list_actors() -> None:
-    """List all actors."""
+def list_actors(
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="NUMBER", help="Most actors to show.")] = 500,
+    after: Annotated[
+        str, typer.Option(metavar="ACTOR", help="Begin behind this id, such as the last of an earlier list.", show_default=False)
+    ] = "",
+) -> None:
+    """List actors in the order of their ids."""
     with open_installation(options.gateway_settings()) as place:
-        actors: list[ActorSummary] = []
-        while page := place.actors.list(after=actors[-1].actor_id if actors else "", limit=1000):
-            actors.extend(page)
+        found = place.actors.list(after=after, limit=limit + 1)
+    actors = found[:limit]
     table = Table("actor", "method", "enrolled", "frames", "consent", box=None)
     for actor in actors:
         frames = "?" if actor.num_frames is None else str(actor.num_frames)
@@ -152,6 +156,8 @@ def list_actors() -> None:
     for actor in actors:
         if actor.damage:
             say_warning(actor.damage)
+    if len(found) > limit:
+        say(f"more actors follow: dubstage actor list --after {actors[-1].actor_id}")
 
 
 @commands.command("show")

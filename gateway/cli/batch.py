@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,7 +26,9 @@ from gateway.batch.changes import (
     begin_anew,
     cancel,
     check_options,
+    current_record,
     current_records,
+    current_shots,
     record_change,
     record_review,
     record_submission,
@@ -35,19 +36,21 @@ from gateway.batch.changes import (
     retry_in_cluster,
     revise,
 )
-from gateway.batch.manifest import ActorLookup, Manifest, format_rows, manifest_or_mistakes, parse_rows
-from gateway.batch.media import local_path
-from gateway.batch.records import present_time, progress_of
-from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, present, region_from, rejected_ids
+from gateway.batch.index import BatchIndex, ListedShot, decisions_of
+from gateway.batch.locations import local_path
+from gateway.batch.records import present_time
+from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
+from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, Manifest, ShotRecord, ShotState
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.batch_watch import (
     POLL_SECONDS,
+    SHOWN_SHOTS,
     STATES,
     BatchProgress,
     counts,
+    progress_in,
     reviews_named,
     show_batches,
     show_end,
@@ -81,6 +84,8 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
         InvalidRequestError: the manifest is wrong. The message says how many mistakes there are.
         StorageRefusedError, BackendUnavailableError: the database of actors, or the store of a URL, cannot be used.
     """
+    from gateway.batch.manifest import ActorLookup, manifest_or_mistakes
+
     if check:
         from gateway.actors.store import ActorStore
 
@@ -110,30 +115,30 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
     from gateway.batch.local import run_local
 
     processes = workers or max(1, len(os.sched_getaffinity(0)) // settings.compute_threads)
-    records: list[ShotRecord] = []
+    index = BatchIndex(store, facts.name)
 
     async def work() -> None:
         with BatchProgress(facts.name) as progress:
-            shown = asyncio.create_task(_show_progress(store, facts.name, progress))
+            shown = asyncio.create_task(_show_progress(index, progress))
             try:
-                records.extend(await run_local(settings, store, facts.name, workers=processes))
+                await run_local(settings, store, facts.name, workers=processes)
             finally:
                 shown.cancel()
-            progress.update(progress_of(records, now_s=time.time()))
+            progress.update(progress_in(await asyncio.to_thread(index.shots)))
 
     run_async(work())
     # The next run, or a gateway, tries again. Batches of other engines are left to their gateway.
     with suppress(DubstageError):
         expire_batches(settings, lambda name: store.facts(name).engine != "local")
-    return show_end(facts.name, records)
+    return show_end(store, facts.name, index.shots())
 
 
-async def _show_progress(store: BatchStore, name: str, progress: BatchProgress) -> None:
+async def _show_progress(index: BatchIndex, progress: BatchProgress) -> None:
     """Show the progress of a batch again and again."""
     while True:
         # If the store does not answer, the workers try again or say so.
         with suppress(DubstageError):
-            progress.update(progress_of(await asyncio.to_thread(store.records, name), now_s=time.time()))
+            progress.update(progress_in(await asyncio.to_thread(index.shots)))
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -206,14 +211,14 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
             field="engine",
         )
     record_submission(settings, facts)
-    records = store.records(facts.name)
+    shots = BatchIndex(store, facts.name).shots()
     if changed:
         say(f"{len(changed)} shots with changed lines begin anew")
-    say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_of(records))}")
+    say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_in(shots))}")
     if engine == "kubernetes":
         return _submit_to_cluster(store, facts, chosen)
     if engine == "farm":
-        return _tell_farm(store, facts, records)
+        return _tell_farm(store, facts, shots)
     return run_here(settings, store, facts, chosen.workers)
 
 
@@ -249,10 +254,12 @@ def show_jobs(name: str, jobs: tuple[str, ...], rows: int) -> None:
     say(f"{rows} shots in {len(jobs)} new Jobs; follow them with: dubstage batch watch {name}")
 
 
-def _tell_farm(store: BatchStore, facts: BatchFacts, records: list[ShotRecord]) -> int:
-    rows = [row for row, record in enumerate(records) if record.state not in ENDED]
+def _tell_farm(store: BatchStore, facts: BatchFacts, shots: Sequence[ListedShot]) -> int:
+    from gateway.batch.manifest import format_rows
+
+    rows = [row for row, shot in enumerate(shots) if shot.facts.state not in ENDED]
     if not rows:
-        return show_end(facts.name, records)
+        return show_end(store, facts.name, shots)
     command = f"dubstage batch run {facts.name} --index"
     say("each shot is one run of the farm manager, which finds the batch by DUBSTAGE_BATCHES_URL; for a Slurm array:")
     say(f"  export DUBSTAGE_BATCHES_URL={shlex.quote(store.url)}")
@@ -267,7 +274,7 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
         BatchNotFoundError: there is no such batch or shot.
     """
     cancel(store, name, ids)
-    progress = progress_of(store.records(name))
+    progress = progress_in(BatchIndex(store, name).shots())
     say_result(f"batch {name}: {counts(progress)}")
     if progress.running and not ids:
         say(f"{progress.running} running shots stop within seconds; a shot whose worker was killed goes on counting as running")
@@ -308,6 +315,7 @@ def retry_shots(
     check_engine_options(EngineOptions(facts.engine, workers, stages))
     if changed:
         from gateway.actors.store import ActorStore
+        from gateway.batch.manifest import ActorLookup
 
         with ActorStore(settings) as actors:
             check_options(store, name, ids, changed, ActorLookup(actors).method_of)
@@ -323,8 +331,10 @@ def retry_shots(
     if facts.engine == "local":
         return run_here(settings, store, facts, workers)
     anew = frozenset(chosen)
-    rows = [row for row, shot in enumerate(store.manifest(name)) if shot.id in anew]
+    rows = [row for row, shot_id in enumerate(store.ids(name)) if shot_id in anew]
     if rows:
+        from gateway.batch.manifest import format_rows
+
         say("start these rows on the farm again:")
         say_result(format_rows(rows))
     return 0
@@ -356,8 +366,8 @@ def rejected_shots(store: BatchStore, name: str, ids: Sequence[str]) -> list[str
     Raises:
         BatchNotFoundError: there is no such batch.
     """
-    found = rejected_ids(current_records(store, store.facts(name))[0], store.last_decisions(name))
-    return list(dict.fromkeys([*ids, *found]))
+    shots, _ = current_shots(BatchIndex(store, name), store, store.facts(name))
+    return list(dict.fromkeys([*ids, *(shot.id for shot in shots if shot.review is ReviewState.REJECTED)]))
 
 
 def review_shot(settings: GatewaySettings, store: BatchStore, name: str, shot_id: str, said: Verdict) -> None:
@@ -369,9 +379,7 @@ def review_shot(settings: GatewaySettings, store: BatchStore, name: str, shot_id
     """
     from gateway.batch.review_export import marker_text
 
-    store.record(name, shot_id)  # names the shots of the batch if there is none of this id
-    records = current_records(store, store.facts(name))[0]
-    record = next(record for record in records if record.id == shot_id)
+    record = current_record(store, store.facts(name), shot_id)
     decision = store.decide(name, decision_of(record, said, now=present_time()))
     record_review(settings, name, decision)
     say_result(f"{shot_id}: {marker_text(decision)}")
@@ -425,15 +433,16 @@ def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> No
         raise InvalidRequestError(
             f"--format {kind[:40]!r} is unknown; there are: {', '.join(get_args(ExportFormat))}", field="format"
         )
-    records = current_records(store, store.facts(name))[0]
-    now = present(records, store.last_decisions(name))
+    shots, _ = current_shots(BatchIndex(store, name), store, store.facts(name))
+    now = decisions_of(store, name, shots)
     if kind == "csv":
         decided = store.all_decisions(name)
-        every = [one for record in records for one in decided.get(record.id, ())]
+        every = [one for shot in shots for one in decided.get(shot.id, ())]
         content = decisions_csv(every, now)
     else:
-        shots = [ReviewedShot(record, now[record.id], _rate_of(record)) for record in records if record.id in now]
-        content = timeline_text(name, shots, "edl" if kind == "edl" else "otio")
+        records = store.records_of(name, list(now))
+        reviewed = [ReviewedShot(record, now[record.id], _rate_of(record)) for record in records]
+        content = timeline_text(name, reviewed, "edl" if kind == "edl" else "otio")
     try:
         write_whole(output, content.encode())
     except OSError as problem:
@@ -596,8 +605,10 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
         InvalidRequestError: the manifest is wrong, or there is no such row.
         DubstageError: the store of batches, the database or the data folder cannot be used.
     """
+    from gateway.batch.manifest import parse_rows
+
     name = _batch_of(settings, store, batch)
-    total = len(store.manifest(name))
+    total = store.facts(name).rows
     chosen = range(total) if rows is None else parse_rows(rows)
     if rows is not None and index >= len(chosen):
         raise InvalidRequestError(
@@ -725,12 +736,21 @@ def status(
         list[str] | None,
         typer.Option(metavar="STATE", help=f"Show these shots only: {', '.join(STATES)}. May be given several times."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the batch and all its shots as JSON.")] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="NUMBER", help=f"Most shots to show. Default: {SHOWN_SHOTS}; with --json, all.", show_default=False
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the batch and its shots as JSON.")] = False,
 ) -> None:
     """Show the shots of a batch, and how many are done, failed and left."""
     states = states_named(only or [])
     store = open_batches(options.gateway_settings())
-    (show_json if json else show_status)(store, name, states)
+    if json:
+        show_json(store, name, states, limit)
+    else:
+        show_status(store, name, states, limit or SHOWN_SHOTS)
 
 
 @commands.command("shots")
@@ -748,10 +768,11 @@ def shots(
     assignee: Annotated[
         str | None, typer.Option(metavar="WHO", help="Show the shots only that are assigned to this person.")
     ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Most shots to show.")] = SHOWN_SHOTS,
 ) -> None:
     """List the shots of a batch with their risk and the decisions about them."""
-    store = open_batches(options.gateway_settings())
-    show_shots(store, name, states_named(state or []), reviews_named(review or []), assignee=assignee, order=order)
+    store, reviews = open_batches(options.gateway_settings()), reviews_named(review or [])
+    show_shots(store, name, states_named(state or []), reviews, assignee=assignee, order=order, limit=limit)
 
 
 @commands.command("review")

@@ -11,8 +11,8 @@ from typing import Any, Final
 from gateway.batch.changes import current_records
 from gateway.batch.conform import ConformRequest, conform, write_conformed
 from gateway.batch.dubbing_script import read_script
+from gateway.batch.locations import is_url
 from gateway.batch.manifest import batch_name, shots_by_line
-from gateway.batch.media import is_url
 from gateway.batch.reviews import present
 from gateway.batch.store import BatchStore
 from gateway.batch.timeline import clips_of, exact_rate, track_of

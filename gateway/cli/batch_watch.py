@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from gateway.batch.changes import current_records
-from gateway.batch.index import BatchIndex, ShotFacts
+from gateway.batch.changes import current_shots
+from gateway.batch.index import BatchIndex, ListedShot, ShotFacts, decisions_of
 from gateway.batch.records import Progress, progress_from, progress_of
-from gateway.batch.reviews import ReviewState, present
-from gateway.batch.risk import reasons_of, risk_of
+from gateway.batch.reviews import ReviewState
+from gateway.batch.risk import reasons_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli.console import err, printable, say, say_result, say_table, say_warning
@@ -64,7 +64,7 @@ def show_batches(store: BatchStore) -> None:
     say_result(_LINE.format("batch", "engine", "created", "shots", "done", "undubbed", "failed", "cancelled", "left"))
     for facts in found:
         try:
-            now = progress_of(store.records(facts.name))
+            now = progress_in(BatchIndex(store, facts.name).shots())
         except (ArtefactCorruptError, BatchNotFoundError) as problem:
             # The batch is damaged, or is being removed at this moment. The other batches are listed all the same.
             say_warning(f"batch {facts.name} is left out: {problem.message}")
@@ -75,23 +75,36 @@ def show_batches(store: BatchStore) -> None:
         )
 
 
-def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
-    """Print a table of the shots of a batch, and the counts.
+SHOWN_SHOTS: Final = 500
+"""Most shots that a command lists, unless the user gives a number."""
+
+
+def show_status(store: BatchStore, name: str, states: frozenset[str], limit: int) -> None:
+    """Print a table of the shots of a batch, and the counts. Only the records that are new to the index, or shown, are read.
 
     Args:
         store: store of batches.
         states: names of the states whose shots are shown; `look`: shots that the quality gate wants a person to look at.
+        limit: most shots that are shown.
     """
     facts = store.facts(name)
-    records, progress, notes = _listed(store, facts, states)
+    shots, notes = current_shots(BatchIndex(store, name), store, facts)
+    ids = [shot.id for shot in shots if is_listed(shot.facts, states)]
     table = Table("shot", "state", "tries", "frames", "dubbed", "r", "time", "what", box=None, pad_edge=False)
-    for record in records:
+    for record in store.records_of(name, ids[:limit]):
         table.add_row(*_cells(record))
     if table.row_count:
         say_table(table)
+    _say_hidden(len(ids) - limit)
     for note in notes:
         say_warning(note)
+    progress = progress_in(shots)
     say_result(f"batch {name}, engine {facts.engine}: {counts(progress)}{pace(progress)}")
+
+
+def _say_hidden(number: int) -> None:
+    if number > 0:
+        say(f"{number} more shots are not shown: choose shots by their state, or give --limit NUMBER")
 
 
 ORDERS: Final = ("row", "risk", "name")
@@ -112,7 +125,14 @@ def reviews_named(names: Sequence[str]) -> frozenset[str]:
 
 
 def show_shots(
-    store: BatchStore, name: str, states: frozenset[str], reviews: frozenset[str], *, assignee: str | None, order: str
+    store: BatchStore,
+    name: str,
+    states: frozenset[str],
+    reviews: frozenset[str],
+    *,
+    assignee: str | None,
+    order: str,
+    limit: int,
 ) -> None:
     """Print one line for each shot of a batch: state, risk, decision, and the strongest reason of the risk.
 
@@ -122,6 +142,7 @@ def show_shots(
         reviews: states of review whose shots are shown.
         assignee: only shots that are assigned to this person; None: all.
         order: one of ORDERS.
+        limit: most shots that are shown.
 
     Raises:
         BatchNotFoundError: there is no such batch.
@@ -129,55 +150,56 @@ def show_shots(
     """
     if order not in ORDERS:
         raise InvalidRequestError(f"--order {order[:80]!r} is unknown; there are: {', '.join(ORDERS)}", field="order")
-    records = current_records(store, store.facts(name))[0]
-    decisions = present(records, store.last_decisions(name))
-    shown = [record for record in records if is_listed(record, states)]
+    shots, _ = current_shots(BatchIndex(store, name), store, store.facts(name))
+    listed = [shot for shot in shots if is_listed(shot.facts, states) and shot.review in reviews]
+    if assignee is not None:
+        listed = [shot for shot in listed if shot.decision and shot.assignee == assignee]
     if order == "name":
-        shown.sort(key=lambda record: record.id)
+        listed.sort(key=lambda shot: shot.id)
     if order == "risk":
-        shown.sort(key=lambda record: -risk_of(record))
+        listed.sort(key=lambda shot: -shot.facts.risk)
+    shown = listed[:limit]
+    decisions = decisions_of(store, name, shown)
     table = Table("shot", "state", "risk", "review", "by", "what", box=None, pad_edge=False)
-    for record in shown:
-        decision = decisions.get(record.id)
-        state = decision.state if decision is not None else ReviewState.UNDECIDED
-        if state not in reviews or (assignee is not None and (decision is None or decision.assignee != assignee)):
-            continue
+    for shot, record in zip(shown, store.records_of(name, [shot.id for shot in shown]), strict=True):
+        decision = decisions.get(shot.id)
         who = decision.assignee or decision.reviewer if decision is not None else ""
         said = decision.note if decision is not None else ""
         what = said or next(iter(reasons_of(record)), "")
-        table.add_row(record.id, record.state, f"{risk_of(record):.2f}", state, printable(who), printable(what))
+        table.add_row(shot.id, shot.facts.state, f"{shot.facts.risk:.2f}", shot.review, printable(who), printable(what))
     say_table(table)
+    _say_hidden(len(listed) - limit)
 
 
-def show_json(store: BatchStore, name: str, states: frozenset[str]) -> None:
-    """Print a batch as JSON: its facts, its progress, notes of the engine, and the records of the shots in `states`."""
+def show_json(store: BatchStore, name: str, states: frozenset[str], limit: int | None) -> None:
+    """Print a batch as JSON: its facts, its progress, notes of the engine, and the records of the shots in `states`.
+
+    Args:
+        store: store of batches.
+        states: as for `show_status`.
+        limit: most shots that are shown; None: all.
+    """
     facts = store.facts(name)
-    records, progress, notes = _listed(store, facts, states)
+    shots, notes = current_shots(BatchIndex(store, name), store, facts)
+    progress = progress_in(shots)
+    ids = [shot.id for shot in shots if is_listed(shot.facts, states)]
     document = {
         "batch": facts.model_dump(mode="json"),
         "progress": {**asdict(progress), "left": progress.left},
         "notes": notes,
-        "shots": [record.model_dump(mode="json") for record in records],
+        "shots": [record.model_dump(mode="json") for record in store.records_of(name, ids[:limit])],
     }
     typer.echo(json.dumps(document, indent=1))
 
 
-def _listed(store: BatchStore, facts: BatchFacts, states: frozenset[str]) -> tuple[Sequence[ShotRecord], Progress, Sequence[str]]:
-    """Return the records of the shots in `states`, the progress of the batch, and notes of the engine.
-
-    Only the records of these shots are read, and the records that are new to the index. In a cluster, all are read.
-    """
-    if facts.engine == "kubernetes":
-        records, notes = current_records(store, facts)
-        return [record for record in records if is_listed(record, states)], progress_of(records, now_s=time.time()), notes
-    every = [(shot.id, shot.facts) for shot in BatchIndex(store, facts.name).shots()]
-    ids = [one for one, found in every if is_listed(found, states)]
-    return store.records_of(facts.name, ids), progress_from([found for _, found in every], now_s=time.time()), []
+def progress_in(shots: Sequence[ListedShot]) -> Progress:
+    """Return the progress of a batch now from all its shots."""
+    return progress_from([shot.facts for shot in shots], now_s=time.time())
 
 
-def is_listed(shot: ShotRecord | ShotFacts, states: frozenset[str]) -> bool:
+def is_listed(shot: ShotFacts, states: frozenset[str]) -> bool:
     """Return whether a shot is in one of the states, which may hold `look`."""
-    return shot.state in states or ("look" in states and bool(shot.look))
+    return shot.state in states or ("look" in states and shot.look)
 
 
 def counts(progress: Progress) -> str:
@@ -197,19 +219,25 @@ def pace(progress: Progress) -> str:
     return f", {progress.frames_per_second:.1f} frames a second, about {hours}:{minutes:02d}:{seconds:02d} left"
 
 
-def show_end(name: str, records: Sequence[ShotRecord]) -> int:
+def show_end(store: BatchStore, name: str, shots: Sequence[ListedShot]) -> int:
     """Print how a batch ended and what is wrong with its shots, and return the exit code.
 
     0: every shot is done or cancelled. 20: shots are left. Otherwise the exit code of a shot that failed or has no dubbed frame.
+
+    Args:
+        store: store of batches.
+        shots: all shots of the batch.
     """
-    failed = [record for record in records if record.state is ShotState.FAILED]
-    undubbed = [record for record in records if record.state is ShotState.UNDUBBED]
+    failed, undubbed = (
+        store.records_of(name, [shot.id for shot in shots if shot.facts.state is state])
+        for state in (ShotState.FAILED, ShotState.UNDUBBED)
+    )
     for state, wrong in ((ShotState.FAILED, failed), (ShotState.UNDUBBED, undubbed)):
         for record in wrong[:_SHOWN_FAILURES]:
             say_warning(f"{record.id}: {record.error or '; '.join(record.look)}")
         if len(wrong) > _SHOWN_FAILURES:
             say(f"{len(wrong) - _SHOWN_FAILURES} more shots are {state}: dubstage batch status {name} --only {state}")
-    progress = progress_of(records)
+    progress = progress_in(shots)
     say_result(f"batch {name}: {counts(progress)}")
     if failed or undubbed:
         from gateway.batch.worker import exit_code_of
@@ -283,38 +311,38 @@ def watch_batch(store: BatchStore, name: str) -> int:
     """
     facts = store.facts(name)
     said: set[str] = set()
-    records: list[ShotRecord] = []
-    with BatchProgress(name) as progress:
-        for records, notes in _snapshots(store, facts):
+    index = BatchIndex(store, name)
+    with BatchProgress(name) as shown:
+        for progress, notes in _snapshots(store, index, facts):
             for note in notes:
                 if note not in said:
                     said.add(note)
                     say(note)
-            progress.update(progress_of(records, now_s=time.time()))
-    return show_end(name, records)
+            shown.update(progress)
+    return show_end(store, name, index.shots())
 
 
-def _snapshots(store: BatchStore, facts: BatchFacts) -> Iterator[tuple[list[ShotRecord], tuple[str, ...]]]:
-    """Yield the records of all shots and notes for a person, again and again until the batch has ended."""
+def _snapshots(store: BatchStore, index: BatchIndex, facts: BatchFacts) -> Iterator[tuple[Progress, tuple[str, ...]]]:
+    """Yield the progress of a batch and notes for a person, again and again until the batch has ended."""
     if facts.engine == "kubernetes":
         from gateway.batch.kubernetes import open_engine_of
 
         for snapshot in open_engine_of(facts).watch(store, facts.name):
-            yield list(snapshot.records), snapshot.notes
+            yield progress_of(snapshot.records, now_s=time.time()), snapshot.notes
         return
     answered = time.monotonic()
     while True:
         try:
-            records = store.records(facts.name)
+            shots = index.shots()
         except DubstageError as error:
             if not error.retryable or time.monotonic() - answered > PATIENCE_S:
                 raise
             time.sleep(POLL_SECONDS)
             continue
         answered = time.monotonic()
-        progress = progress_of(records)
+        progress = progress_in(shots)
         idle = f"no shot is running now: submit the manifest of batch {facts.name} again to go on"
-        yield records, (idle,) if progress.left and not progress.running else ()
+        yield progress, (idle,) if progress.left and not progress.running else ()
         if progress.ended:
             return
         time.sleep(POLL_SECONDS)

@@ -295,10 +295,10 @@ def dub(
     from gateway.dub.frames import check_sequence_options, sequence_settings
     from gateway.dub.lines import lines_of, read_lines
     from gateway.dub.request import DubRequest, refuse_input
+    from gateway.media.choices import OcioSettings
     from gateway.media.encoders import crf_of
     from gateway.media.label import label_of
     from gateway.media.mix import SoundMix
-    from gateway.media.scene_colour import OcioSettings
     from gateway.reports.folder import check_report_folder
 
     settings = options.gateway_settings(stages)

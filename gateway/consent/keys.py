@@ -2,6 +2,8 @@
 
 There is one algorithm, and a signature names its key by the key's digest. A record cannot choose how it is checked, as the header
 of a JWS can, and `openssl pkeyutl -rawin` can make and check the same signatures.
+
+The package cryptography is imported in functions: most commands use no key.
 """
 
 from __future__ import annotations
@@ -11,20 +13,14 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from typing import TYPE_CHECKING, Final
 
 from gateway.consent.record import Consent, ConsentSignature, canonical_form
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import ConsentAlteredError, ConsentSignerUnknownError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SETTING: Final = "DUBSTAGE_CONSENT_KEYS"
 """Setting that names the trusted keys."""
@@ -32,12 +28,14 @@ MAX_BYTES: Final = 1 << 20
 """Largest file of keys that is read, bytes."""
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
-Keys = Mapping[str, Ed25519PublicKey]
+Keys = Mapping[str, "Ed25519PublicKey"]
 """Public keys by their ids (`key_id`)."""
 
 
 def key_id(key: Ed25519PublicKey) -> str:
     """Return the id of a public key: SHA-256 of its SubjectPublicKeyInfo in DER, 64 hexadecimal digits."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
@@ -65,6 +63,10 @@ def read_keys(place: Path, *, field: str = SETTING) -> Keys:
 
 
 def _keys_in(file: Path, field: str) -> Iterator[Ed25519PublicKey]:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     blocks = list(_BLOCK.finditer(bounded_bytes(file, MAX_BYTES)))
     if not blocks:
         raise InvalidRequestError(f"{field}: {file} holds no PEM block: give PEM files with Ed25519 public keys", field=field)
@@ -86,6 +88,10 @@ def read_private_key(file: Path) -> Ed25519PrivateKey:
     Raises:
         InvalidRequestError: the file cannot be read, holds no Ed25519 private key, or the key is encrypted.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         found = load_pem_private_key(bounded_bytes(file, MAX_BYTES), password=None)
     except OSError as problem:
@@ -123,6 +129,8 @@ def check_signature(consent: Consent, keys: Keys, subject: str) -> None:
         ConsentSignerUnknownError: no trusted key has the id that the signature names.
         ConsentAlteredError: the signature does not fit the record.
     """
+    from cryptography.exceptions import InvalidSignature
+
     signature = consent.signature
     assert signature is not None, "only signed records are checked"
     key = keys.get(signature.key)

@@ -27,6 +27,10 @@ EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
 LEAST_EXPRESSIVENESS: Final = 0.5
 MOST_EXPRESSIVENESS: Final = 1.5
 """Range of the factor of the mouth's movement, as the contracts declare it too."""
+MOST_LINES: Final = 200
+"""Most lines of a scene."""
+MOST_BOXES: Final = 10_000
+"""Most boxes of one line's face."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,12 +30,14 @@ class CostFigures(BaseModel):
     Attributes:
         start_s: a dub of any length: first inference of each network, inspection, manifest.
         frame_ms: decoding, tracking, speech, blending and encoding of a frame, apart from what grows with the picture.
-        megapixel_ms: decoding twice, colours, moved jaw and encoding, per million pixels of a frame.
+        megapixel_ms: decoding twice, colours, moved jaw and encoding, per million pixels of a frame, of the first million.
+        further_megapixel_ms: the same of further pixels: tracking sees smaller pictures, and x264 takes a faster preset.
         detail_ms: fine detail of a rendered frame, at 1 to 4 footage pixels per box pixel.
         background_megapixel_ms: background video of a dub with its own timeline, per million pixels of a frame.
         personalize_s: adapting the networks to the person.
         processors: processors that a dub keeps busy in the mean.
-        memory_mb, megapixel_mb, personalize_mb: largest memory of the process: at least, per million pixels, and for personalising.
+        memory_mb, personalize_mb: largest memory of the process: at least, and for personalising.
+        megapixel_mb, further_megapixel_mb: more memory per million pixels of a frame, of the first million and of further ones.
         bank_frame_kb: artefacts of an enrolled person on the disk, per frame of the bank.
         render_ms: textures and renderer of a rendered frame, by the renderer's method. A renderer without a figure costs the most.
         written_ms: wall-clock time of a rendered and written frame, apart from what grows with the picture; also by method.
@@ -46,12 +48,14 @@ class CostFigures(BaseModel):
     start_s: float
     frame_ms: float
     megapixel_ms: float
+    further_megapixel_ms: float
     detail_ms: tuple[float, float, float, float]
     background_megapixel_ms: float
     personalize_s: float
     processors: float
     memory_mb: float
     megapixel_mb: float
+    further_megapixel_mb: float
     personalize_mb: float
     bank_frame_kb: float
     render_ms: dict[str, float]
@@ -94,8 +98,8 @@ class DubWork:
         cost, megapixels = figures(), self.pixels / 1e6
         # Methods of several parts, such as MOTION+RENDERER, cost what their renderer costs.
         render = cost.render_ms.get(method_named(self.method).renderer.name, max(cost.render_ms.values()))
-        tracked = self.footage_frames * (cost.frame_ms + cost.megapixel_ms * megapixels) / 2
-        written = self.frames * (cost.frame_ms + cost.megapixel_ms * megapixels) / 2
+        frame_ms = cost.frame_ms + self._of_pixels(cost.megapixel_ms, cost.further_megapixel_ms)
+        tracked, written = self.footage_frames * frame_ms / 2, self.frames * frame_ms / 2
         background = self.frames * cost.background_megapixel_ms * megapixels if self.own_timeline else 0.0
         mouths = self.rendered * (render + cost.detail_ms[self.scale - 1])
         learned = cost.personalize_s * self.personalized
@@ -111,7 +115,12 @@ class DubWork:
         """Largest resident memory of the process, with the stages in it."""
         cost = figures()
         learned = cost.personalize_mb if self.personalized else 0.0
-        return int(1e6 * (cost.memory_mb + cost.megapixel_mb * self.pixels / 1e6 + learned))
+        return int(1e6 * (cost.memory_mb + self._of_pixels(cost.megapixel_mb, cost.further_megapixel_mb) + learned))
+
+    def _of_pixels(self, first: float, further: float) -> float:
+        """Return what the pixels of a frame cost, by the costs per million of the first million and of further pixels."""
+        megapixels = self.pixels / 1e6
+        return first * min(1.0, megapixels) + further * max(0.0, megapixels - 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from gateway.dub.choices import MOST_BOXES
 from gateway.media.types import VideoInfo
 from services.common.array_types import Float32, Float64, Int64
 from services.common.errors import InvalidRequestError
@@ -16,8 +17,6 @@ from services.common.errors import InvalidRequestError
 if TYPE_CHECKING:
     from gateway.dub.face_records import FaceIndex
 
-MOST_BOXES: Final = 10_000
-"""Most boxes of a line."""
 LEAST_OVERLAP: Final = 0.3
 """Least intersection over union of a box and the face that it means. Detectors disagree on forehead, ears and chin: their boxes of
 one face share more than .4, boxes of people side by side less than .2."""

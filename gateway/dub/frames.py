@@ -9,8 +9,9 @@ from pathlib import Path
 
 from gateway.async_utilities import in_stoppable_thread
 from gateway.dub.request import DubRequest, wants_own_timeline
-from gateway.media.scene_colour import OcioSettings
-from gateway.media.sequences import OnFrame, SequenceSettings, is_sequence, parse_rate
+from gateway.media.choices import OcioSettings
+from gateway.media.sequence_names import is_sequence
+from gateway.media.sequences import OnFrame, SequenceSettings, parse_rate
 from gateway.provenance.binding import read_sidecar, sidecar_of
 from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.methods import DEFAULT_METHOD, combined, method_named

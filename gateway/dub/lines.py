@@ -4,6 +4,8 @@
   {"start": "00:00:01:12", "speech": "de/ada_1.wav", "face": 0, "language": "de"},
   {"start": 4.2, "speech": "de/ben_1.wav", "actor": "ben"}
 ]
+
+Modules that dub are imported in functions: lists of a batch read its lines without them.
 """
 
 from __future__ import annotations
@@ -13,19 +15,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, use_of
-from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
-from gateway.dub.face_boxes import MOST_BOXES, FrameBox, checked_boxes
-from gateway.dub.face_choice import FaceChoice, parse_face
-from gateway.dub.request import MOST_LINES, DubLine, DubRequest
-from gateway.dub.timecode import EXPECTED, VideoTime, parse_time
+from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_BOXES, MOST_EXPRESSIVENESS, MOST_LINES
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from gateway.dub.face_choice import FaceChoice
+    from gateway.dub.request import DubLine, DubRequest
+    from gateway.dub.timecode import VideoTime
 
 _MOST_BYTES: Final = 4 << 20
 """Largest file of lines that is read, bytes."""
@@ -93,6 +96,9 @@ class LineSpec(BaseModel):
         Raises:
             InvalidRequestError: the face is written wrongly, or boxes do not ascend or have no area.
         """
+        from gateway.dub.face_boxes import FrameBox, checked_boxes
+        from gateway.dub.face_choice import FaceChoice, parse_face
+
         if self.box is not None:
             left, top, width, height = self.box
             return FaceChoice("box", box=(left, top, width, height))
@@ -117,6 +123,8 @@ class LineSpec(BaseModel):
         Raises:
             InvalidRequestError: the time is written wrongly.
         """
+        from gateway.dub.timecode import parse_time
+
         return parse_time(self.start if isinstance(self.start, str) else f"{self.start:.6f}")
 
 
@@ -180,6 +188,8 @@ def fault_of(error: Mapping[str, Any], where: Sequence[int | str]) -> tuple[str,
         error: error of pydantic.
         where: place of the error inside the line.
     """
+    from gateway.dub.timecode import EXPECTED
+
     field = str(where[0])[:80] if where else ""
     expected = {
         "start": f"takes {EXPECTED}",
@@ -215,6 +225,8 @@ def lines_of(specs: Sequence[LineSpec], dub: DubRequest, *, file: str = "", fold
 
 
 def _line_of(spec: LineSpec, dub: DubRequest, name: str, folder: str) -> DubLine:
+    from gateway.dub.request import DubLine
+
     field = "start"
     try:
         start = spec.time

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
-from gateway.dub.choices import EnrolOptions, Expression, Fit
+from gateway.dub.choices import MOST_LINES, EnrolOptions, Expression, Fit
 from gateway.dub.face_boxes import check_inside
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.scene_sound import SceneSound, SpokenLine
@@ -170,10 +170,6 @@ class DubLine:
     start: VideoTime
     actor_id: str = ""
     dub: DubRequest
-
-
-MOST_LINES: Final = 200
-"""Most lines of a scene. The manifest of the video names the speech of each."""
 
 
 def check_scene(request: DubRequest, actor_id: str = "") -> None:

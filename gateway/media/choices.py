@@ -5,6 +5,7 @@ The help of the command line shows these choices, and imports no library of medi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 ENCODERS: Final = {
@@ -35,3 +36,23 @@ MOST_DUCK_DB: Final = 60.0
 """Largest ducking, as the contracts declare it too."""
 DUCK_DB: Final = 6.0
 """Ducking that a request without a value gets."""
+
+BUILT_IN: Final = "ocio://"
+"""Begin of the names of configurations that are built into OpenColorIO."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OcioSettings:
+    """Choice of a user for the colour of an image sequence.
+
+    Attributes:
+        config: path of an OpenColorIO configuration, or a built-in one, such as ocio://studio-config-latest; empty: none.
+        colourspace: colour space of the files; empty: the role scene_linear of the configuration.
+        display: display of the configuration; empty: its default.
+        view: view of the display; empty: its default.
+    """
+
+    config: str = ""
+    colourspace: str = ""
+    display: str = ""
+    view: str = ""

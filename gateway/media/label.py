@@ -56,8 +56,8 @@ def label_of(text: str | None, position: str | None) -> Label | None:
         position: one of LABEL_POSITIONS; None or empty: bottom-right.
 
     Raises:
-        InvalidRequestError: the text is too long, has control characters, letters that the font lacks or letters that are written
-            from right to left, or there is no such corner.
+        InvalidRequestError: the text is too long, has control characters or nothing but accents, has letters that the font lacks or
+            letters that are written from right to left, or there is no such corner.
     """
     corner = next((each for each in LABEL_POSITIONS if each == (position or "bottom-right")), None)
     if corner is None:
@@ -73,6 +73,8 @@ def label_of(text: str | None, position: str | None) -> Label | None:
         raise InvalidRequestError(f"a label has 1 to {MOST_CHARACTERS} characters, not {len(text)}", field="label")
     if not text.isprintable():
         raise InvalidRequestError("a label is one line of printable characters", field="label")
+    if all(unicodedata.category(letter).startswith(("M", "Z")) for letter in text):
+        raise InvalidRequestError("a label has letters, not accents alone", field="label")
     if missing := [letter for letter in text if ord(letter) not in _letters() or unicodedata.bidirectional(letter) in _LEFTWARD]:
         raise InvalidRequestError(f"labels cannot show {missing[0]!r}; give Latin, Greek or Cyrillic letters", field="label")
     return Label(text, corner)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Protocol
 
 import numpy as np
 
+from gateway.media.choices import OcioSettings
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 
@@ -45,27 +45,6 @@ class LinearRec709:
         """See SceneColour."""
         dark = display <= _LINEAR_END * _SLOPE
         return np.where(dark, display / _SLOPE, ((display + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-BUILT_IN: Final = "ocio://"
-"""Begin of the names of configurations that are built into OpenColorIO."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OcioSettings:
-    """Choice of a user for the colour of an image sequence.
-
-    Attributes:
-        config: path of an OpenColorIO configuration, or a built-in one, such as ocio://studio-config-latest; empty: none.
-        colourspace: colour space of the files; empty: the role scene_linear of the configuration.
-        display: display of the configuration; empty: its default.
-        view: view of the display; empty: its default.
-    """
-
-    config: str = ""
-    colourspace: str = ""
-    display: str = ""
-    view: str = ""
 
 
 class OcioColour:

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.media.background import blank_picture
+from gateway.media.choices import OcioSettings
 from gateway.media.encoders import WriteSettings
 from gateway.media.opening import MAX_FRAMES, MAX_RATE, MAX_SIDE, MAX_STILL_PIXELS, MAX_STILL_SIDE, MIN_SIDE
 from gateway.media.output import (
@@ -41,7 +42,8 @@ from gateway.media.parts import PART_SUFFIX, write_sound_from
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.scene_colour import LinearRec709, OcioColour, OcioSettings, SceneColour, not_installed
+from gateway.media.scene_colour import LinearRec709, OcioColour, SceneColour, not_installed
+from gateway.media.sequence_names import NUMBER, is_sequence, listing_file, sound_file
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo, orientation
 from gateway.media.writer import VideoSigner, VideoWriter
@@ -54,9 +56,6 @@ Samples = npt.NDArray[Any]
 OnFrame = Callable[[int, int], None]
 """Called with the number of finished frames and the number of all frames."""
 
-SUFFIXES: Final = (".exr", ".dpx", ".tif", ".tiff", ".png")
-"""Endings of the files of a sequence."""
-_NUMBER: Final = re.compile(r"%0?(\d*)d|#+|@+")
 _PIXELS: Final = {10: "gbrp10le", 12: "gbrp12le", 16: "gbrp16le"}
 """Pixel formats of the video by its depth. FFV1 has no planes of 8 bits in RGB."""
 _DISPLAY_BITS: Final = 16
@@ -77,11 +76,6 @@ _DPX_NAME: Final = range(36, 136)
 """Bytes of a DPX file that hold its name (SMPTE ST 268-1)."""
 _NOT_DISPLAYED: Final = ("Printing density", "Logarithmic", "Linear")
 """Transfer characteristics in DPX headers whose code values no display shows as they are."""
-
-
-def is_sequence(path: Path) -> bool:
-    """Return whether a path is the pattern of an image sequence, such as `shot.%04d.exr`. A file of this very name is a file."""
-    return path.suffix.lower() in SUFFIXES and _NUMBER.search(path.name) is not None and not os.path.exists(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +211,7 @@ def _fileseq(pattern: Path) -> Any:
         from fileseq.filesequence import FileSequence
     except ModuleNotFoundError as problem:
         raise not_installed("fileseq") from problem
-    found = list(_NUMBER.finditer(pattern.name))
+    found = list(NUMBER.finditer(pattern.name))
     if len(found) != 1:
         raise InvalidRequestError(
             f"{pattern}: a sequence has one place for the frame number, such as %04d or ####", field="footage"
@@ -257,15 +251,6 @@ def _found(pattern: Path) -> Any:
             found.setDirname(wanted.dirname())
             return found
     raise _unsupported(f"{pattern}: the folder {pattern.parent} has no file of this sequence")
-
-
-LISTING_SUFFIX: Final = ".sha256"
-"""Ending of the list of the files of a dubbed sequence."""
-
-
-def listing_file(pattern: Path) -> Path:
-    """Return the list of the files of a dubbed sequence: the pattern without its frame number, with the ending .sha256."""
-    return sound_file(pattern).with_suffix(LISTING_SUFFIX)
 
 
 def read_listing(listing: Path) -> dict[str, str]:
@@ -395,12 +380,6 @@ def _is_one_of(file: Path, own: Mapping[str, set[str]]) -> bool:
     with suppress(OSError):
         return file.name in own and digest_and_size(file)[0] in own[file.name]
     return False
-
-
-def sound_file(pattern: Path) -> Path:
-    """Return the pattern without its frame number, with the ending .wav."""
-    stem = re.sub(r"\d+-\d+$", "", pattern.name[: next(_NUMBER.finditer(pattern.name)).start()]).rstrip("._- ")
-    return pattern.with_name(f"{stem or 'sound'}.wav")
 
 
 def colour_of(sequence: FrameSequence, settings: OcioSettings) -> SceneColour | None:

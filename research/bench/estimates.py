@@ -12,6 +12,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import islice
@@ -73,13 +74,13 @@ def write_beginning(clip: Path, seconds: float, video: Path) -> None:
 
 
 def bytes_below(folder: Path) -> int:
-    """Return the bytes of all files in a folder. Files that go meanwhile count as nothing."""
+    """Return the bytes of all files in a folder. Files and folders that go meanwhile count as nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
+    # Path.rglob fails if a folder goes.
+    for place, _, files in os.walk(folder):
+        for file in files:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(place, file)).st_size
     return total
 
 

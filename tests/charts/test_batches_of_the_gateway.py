@@ -13,9 +13,8 @@ import pytest
 
 from gateway.batch.kubernetes.cluster import SERVICE_ACCOUNT, connect
 from gateway.batch.kubernetes.engine import KubernetesEngine
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec
+from gateway.batch.types import ShotSpec, manifest_of
 from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render, template
 from tests.charts.test_security import Authority
 from tests.contract.kubernetes.job_api import Handler, JobApi

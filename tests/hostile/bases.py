@@ -182,7 +182,10 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.CreateDub": [[dubbing()], [_scene()]],
         "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing())]],
         "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
-        "gateway.Live": [_live()],
+        "gateway.Live": [
+            _live(),
+            _live(label="AI dubbed", label_position=gateway_pb2.LABEL_POSITION_TOP_LEFT, disclose=True),
+        ],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
         "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(name=f"batches/{BATCH}")]],
         "BatchService.GetShot": [[batch_pb2.GetShotRequest(name=f"batches/{BATCH}/shots/one")]],
@@ -325,9 +328,9 @@ def _sound() -> list[Message]:
     return [audio_pb2.ExtractFeaturesRequest(config=config), *(audio_pb2.ExtractFeaturesRequest(chunk=chunk) for chunk in chunks)]
 
 
-def _live() -> list[Message]:
+def _live(**more: Any) -> list[Message]:
     noise = np.random.default_rng(1).normal(0.0, 0.1, 1280).astype("<f4")
-    config = gateway_pb2.LiveConfig(actor=f"actors/{ACTOR}", sample_rate_hz=RATE_HZ, channels=1)
+    config = gateway_pb2.LiveConfig(actor=f"actors/{ACTOR}", sample_rate_hz=RATE_HZ, channels=1, **more)
     sounds = [gateway_pb2.LiveAudio(first_sample=at, pcm_f32=noise[at : at + 640].tobytes()) for at in (0, 640)]
     return [gateway_pb2.LiveRequest(config=config), *(gateway_pb2.LiveRequest(audio=sound) for sound in sounds)]
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2
 from tests.hostile.bases import every_rpc
 from tests.hostile.case import REFUSED, Case, Outcome
 from tests.hostile.rpcs import UNCALLED, Changed, changed_case, send
@@ -27,6 +28,8 @@ from tests.hostile.world import World
 HUGE = (4_611_686_018_427_387_904, 9_223_372_036_854_775_807)
 LARGEST = float(np.finfo(np.float32).max)
 TOO_LARGE = frozenset({"RESOURCE_EXHAUSTED"})
+SERVED = frozenset({"OK", "RESOURCE_EXHAUSTED"})
+"""Codes of a stream that is taken, or that a busy gateway refuses."""
 URIS = (
     "file://[x",
     "x" * 5000,
@@ -210,6 +213,44 @@ def _dubs() -> list[Case]:
     ]
 
 
+LABELS = (
+    "x" * 61,
+    "ü" * 121,
+    "y" * 100_000,
+    " ",
+    "x\ny",
+    "x\x1b[31m",
+    "\u202ex",
+    "\u200b",
+    "\u0301" * 60,
+    "由AI配音",
+    "\u05d0\u05d9",
+)
+"""Texts that are no label."""
+
+
+def _labels() -> list[Case]:
+    """Labels of live streams and dubs, and their corners."""
+    live = "gateway.Live"
+    placed = gateway_pb2.LABEL_POSITION_TOP_RIGHT
+    return [
+        *(_refused(live, "config.label", text, base=1) for text in LABELS),
+        *(_refused("gateway.CreateDub", "label", text) for text in LABELS),
+        *(_refused(live, "config.label_position", number, base=1) for number in (-1, 99, 2**31 - 1)),
+        _refused(live, "config.label_position", placed),
+        changed_case(live, "a label of wide letters", _set("config.label", "W" * 60), SERVED, base=1),
+        changed_case(live, "a label of marks", _set("config.label", "e\u0301" * 60), SERVED, base=1),
+        changed_case(live, "a label of one letter with many marks", _set("config.label", "e" + "\u0301" * 59), SERVED, base=1),
+        changed_case(live, "a label of an emoji", _set("config.label", "\U0001f600"), SERVED, base=1),
+        changed_case(live, "the config behind the sound", list.reverse, REFUSED, base=1, says=("config",)),
+        changed_case(live, "the config twice", _config_twice, REFUSED, base=1, says=("config",)),
+    ]
+
+
+def _config_twice(messages: list[Any]) -> None:
+    messages.insert(1, messages[0])
+
+
 def _crowds() -> list[Case]:
     """More callers than a server takes."""
 
@@ -235,4 +276,4 @@ def _crowds() -> list[Case]:
     return [*map(crowd, crowded), *map(silence, silent), starved("audio.ExtractFeatures", 8), starved("gateway.Live", 2)]
 
 
-KNOWN_RPCS: tuple[Case, ...] = (*_rates(), *_numbers(), *_bytes(), *_uris(), *_dubs(), *_crowds())
+KNOWN_RPCS: tuple[Case, ...] = (*_rates(), *_numbers(), *_bytes(), *_uris(), *_dubs(), *_labels(), *_crowds())

@@ -49,6 +49,10 @@ TEXTS = (
     "x\n\x1b[31m",
     "%s%n%03d",
     "\u202e\u0000",
+    "由AI配音",
+    "\u05d0\u05d9",
+    "W" * 60,
+    "e\u0301" * 60,
     "concat:a|b",
     "https://example.invalid/" + "a/" * 4000,
 )

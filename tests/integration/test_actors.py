@@ -17,9 +17,8 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id
 from gateway.actors.receipts import verified
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec
+from gateway.batch.types import ShotSpec, manifest_of
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.test_rest import Caller, free_port

@@ -20,9 +20,8 @@ from gateway.actors.create import EnrolRequest, create_actor
 from gateway.batch import worker
 from gateway.batch.changes import begin_anew
 from gateway.batch.local import WorkerProcess, run_local
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request
 from gateway.dub.job import DubJob
 from gateway.media.sequences import sequence_fault

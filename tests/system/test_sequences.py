@@ -17,7 +17,7 @@ from gateway.dub.enrol import EnrolledActor
 from gateway.dub.frames import with_files
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
-from gateway.media.scene_colour import OcioSettings
+from gateway.media.choices import OcioSettings
 from gateway.media.sequences import SequenceDub, SequenceSettings, parse_rate
 from gateway.provenance.verdict import ManifestState, verdict_of
 from tests.frame_files import FIRST, header_of, stored, write_sequence

@@ -11,9 +11,8 @@ import pytest
 
 from gateway.batch.kubernetes.cluster import Cluster, Timing, connect
 from gateway.batch.kubernetes.engine import KubernetesEngine
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec
+from gateway.batch.types import ShotSpec, manifest_of
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi, serve
 from tests.kubernetes_objects import schemas_read_once
 

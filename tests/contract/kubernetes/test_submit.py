@@ -9,9 +9,8 @@ import pytest
 from gateway.batch.changes import retry_in_cluster
 from gateway.batch.kubernetes.cluster import Cluster
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine_of
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotState
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from services.common.errors import BatchNotFoundError, ClusterRefusedError, DubstageError, InvalidRequestError
 from tests.contract.kubernetes.conftest import NAME, config_map, shots
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi

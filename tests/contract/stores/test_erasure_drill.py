@@ -15,9 +15,8 @@ from gateway.actors.receipts import verified
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch.changes import BatchPictures
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec
+from gateway.batch.types import ShotSpec, manifest_of
 from gateway.dub.journal import Journal
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings

@@ -54,8 +54,8 @@ LATER: Final = '''
 from alembic import op
 from sqlalchemy import Column, String
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
@@ -88,8 +88,8 @@ every_database = pytest.mark.parametrize(
 
 ADDED = {"webhooks", "webhook_deliveries"}
 """Tables that the version without revisions does not have, and that migrations add."""
-ADDED_COLUMNS: Final = {"contract", "request_id", "request_sha256", "consent_sha256"}
-_ADDED_IN_SQL: Final = re.compile(r",(contract|request_id|request_sha256|consent_sha256)VARCHAR\(\d+\)(DEFAULT'\w*'NOTNULL)?")
+ADDED_COLUMNS: Final = {"contract", "request_id", "request_sha256", "consent_sha256", "face"}
+_ADDED_IN_SQL: Final = re.compile(r",(contract|request_id|request_sha256|consent_sha256|face)VARCHAR\(\d+\)(DEFAULT'\w*'NOTNULL)?")
 
 
 def opened(settings: GatewaySettings) -> Database:
@@ -186,7 +186,7 @@ def columns_of(settings: GatewaySettings) -> list[Any]:
 def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, *, last: str = "pass") -> None:
     """Let this process have a second migration, as a later version has."""
     shutil.copytree(upgrades.MIGRATIONS, folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "migrations" / "versions" / "0005_later.py").write_text(LATER.replace("{last}", last))
+    (folder / "migrations" / "versions" / "0006_later.py").write_text(LATER.replace("{last}", last))
     monkeypatch.setattr(upgrades, "MIGRATIONS", folder / "migrations")
 
 
@@ -317,7 +317,7 @@ def test_later_database_version_refused(settings: GatewaySettings, tenant: str, 
         connection.execute(text("DROP INDEX ix_lineage_sha256_size_bytes"))
     before = rows_of(own)
     with pytest.raises(
-        StorageRefusedError, match=r"revision '0999'.*later version.*revisions up to 0004: install the later"
+        StorageRefusedError, match=r"revision '0999'.*later version.*revisions up to 0005: install the later"
     ) as caught:
         opened(own)
     assert ("(tenant acme-2)" in caught.value.message) == (tenant != "default")
@@ -369,7 +369,7 @@ print(Database({settings.database_url!r}, Path({str(settings.data_dir)!r})).open
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    assert sorted(process.communicate(timeout=120)[0] for process in running) == ["\n", "0004\n", "0004\n"]
+    assert sorted(process.communicate(timeout=120)[0] for process in running) == ["\n", "0005\n", "0005\n"]
     assert rows_of(settings) == before
 
 
@@ -395,15 +395,15 @@ def test_a_later_migration_keeps_every_row(
     before = rows_of(own)
     add_migration(tmp_path, monkeypatch)
     with closing(opened(own)) as database:
-        assert database.opened_revision == "0004"
+        assert database.opened_revision == "0005"
     for row in before["actors"]:
         row["note"] = f"of {row['actor_id']}"
     for row in before["operations"]:
         row["priority"] = "low"
     assert rows_of(own) == before, "leases of the operations, which SQLite's new table replaces, stay"
-    assert revision_in(own) == "0005"
+    assert revision_in(own) == "0006"
     if own is not settings:
-        assert revision_in(settings) == "0004", "each tenant is upgraded by itself"
+        assert revision_in(settings) == "0005", "each tenant is upgraded by itself"
 
 
 @every_database
@@ -419,7 +419,7 @@ def test_a_migration_that_fails_changes_nothing(
         opened(own)
     monkeypatch.undo()
     with closing(opened(own)) as database:
-        assert database.opened_revision == "0004"
+        assert database.opened_revision == "0005"
     assert rows_of(own) == before
     assert differences(own) == []
 
@@ -470,7 +470,7 @@ def set_revision(file: Path, revision: str | None) -> None:
         for name in ADDED:
             fields["members"].pop(f"tables/{name}.jsonl", None)
             contents.pop(names.get(f"tables/{name}.jsonl"), None)  # type: ignore[call-overload]
-        for table in ("tables/actors.jsonl", "tables/operations.jsonl"):
+        for table in ("tables/actors.jsonl", "tables/operations.jsonl", "tables/audit_log.jsonl"):
             rows = [json.loads(line) for line in contents[names[table]].splitlines()]
             former = [{name: value for name, value in row.items() if name not in ADDED_COLUMNS} for row in rows]
             contents[names[table]] = b"".join(json.dumps(row).encode() + b"\n" for row in former)
@@ -522,14 +522,14 @@ def test_a_backup_of_an_earlier_revision_is_upgraded(
     assert not [path for path in own.data_dir.iterdir() if path.name.startswith("tmp")]
 
 
-@pytest.mark.parametrize("revision", ["0005", "", "../0004"])
+@pytest.mark.parametrize("revision", ["0006", "", "../0005"])
 def test_a_backup_of_a_later_revision_is_refused(
     settings: GatewaySettings, geometry: ActorGeometry, tmp_path: Path, revision: str
 ) -> None:
     back_up(settings, geometry, tmp_path / "backup.tar")
     set_revision(tmp_path / "backup.tar", revision)
     with open_installation(settings, claim_artefacts=False) as place:
-        with pytest.raises(InvalidRequestError, match="knows revisions up to 0004: restore it with the version"):
+        with pytest.raises(InvalidRequestError, match="knows revisions up to 0005: restore it with the version"):
             restore_backup(place, tmp_path / "backup.tar")
         assert place.actors.list() == []
 
@@ -549,13 +549,13 @@ def test_the_command_upgrades_the_tables_of_all_tenants(
     for tenant in ("default", "acme-2"):
         make_former(settings_of(settings, tenant))
     opened(settings_of(settings, "zeta")).close()
-    expected = ["no revision -> 0004", "no revision -> 0004", "0004 -> 0004"]
+    expected = ["no revision -> 0005", "no revision -> 0005", "0005 -> 0005"]
     assert run(["database", "upgrade"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.rpartition(": ")[2] for line in lines] == expected
     assert [line.rpartition(" (")[2].partition(")")[0] for line in lines] == ["default", "acme-2", "zeta"]
     add_migration(tmp_path, monkeypatch)
     assert run(["database", "upgrade"]) == 0
-    assert [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()] == ["0004 -> 0005"] * 3
+    assert [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()] == ["0005 -> 0006"] * 3
     for tenant in ("default", "acme-2", "zeta"):
-        assert revision_in(settings_of(settings, tenant)) == "0005"
+        assert revision_in(settings_of(settings, tenant)) == "0006"

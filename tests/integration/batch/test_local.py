@@ -14,10 +14,9 @@ import psutil
 import pytest
 
 from gateway.batch.local import MODULE, WorkerDiedError, WorkerProcess, run_local
-from gateway.batch.manifest import manifest_of
 from gateway.batch.serve_shots import WorkerSetup
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotSpec
+from gateway.batch.types import ShotRecord, ShotSpec, manifest_of
 from gateway.settings import GatewaySettings
 from services.common.errors import StageDeadlineExceededError
 from services.common.server.settings import load_settings

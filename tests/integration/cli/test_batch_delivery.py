@@ -12,9 +12,8 @@ import av
 import pytest
 
 from gateway.actors.store import ActorStore
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.cli.app import run
 from gateway.dub.request import sha256_of
 from gateway.media.sequences import SequenceDub, SequenceSettings

@@ -274,6 +274,14 @@ def test_commands_show_a_damaged_actor_beside_the_others(
     shown = capsys.readouterr()
     assert "actor erase bob" in json.loads(shown.out)["damage"]
     assert not [kind for kind in json.loads(shown.out)["artefacts"] if "superseded" in kind]
+    assert run(["actor", "list", "--limit", "1"]) == 0
+    cut = capsys.readouterr()
+    assert "bob" not in cut.out
+    assert "more actors follow: dubstage actor list --after ann" in cut.err
+    assert run(["actor", "list", "--after", "ann", "--limit", "1"]) == 0
+    rest = capsys.readouterr()
+    assert [line.split()[0] for line in rest.out.splitlines()] == ["actor", "bob"]
+    assert "ann" not in rest.err
 
 
 def test_the_doctor_reads_the_whole_file(file: Path, settings: GatewaySettings) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from gateway.api.batches import Batches
 from gateway.api.context import OpenedStages, ProcessContext, TenantStorage
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.operations.runner import JobRunner
 from gateway.settings import GatewaySettings
 from gateway.tenants.limits import Limits

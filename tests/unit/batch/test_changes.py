@@ -13,9 +13,8 @@ import pytest
 from gateway.audit.entries import EventKind
 from gateway.batch.changes import EARLIER, PICTURE, BatchPictures, batch_event, begin_anew, check_options, expire_batches
 from gateway.batch.locks import batch_lock
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, InvalidRequestError
 from services.common.server.settings import load_settings

@@ -10,12 +10,11 @@ import pytest
 
 from gateway.batch import index
 from gateway.batch.index import BatchIndex, ListedShot
-from gateway.batch.manifest import manifest_of
 from gateway.batch.records import progress_from, progress_of
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import risk_of
 from gateway.batch.store import BatchStore, Entry, Folder
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError
 
 SHOTS = tuple(ShotSpec(id=f"s{row}", footage="/in/a.mp4", output=f"/out/{row}.mp4") for row in range(6))

@@ -10,9 +10,9 @@ import pytest
 
 from gateway.batch import locks
 from gateway.batch.locks import batch_lock, folder_lock, shot_lock
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec
+from gateway.batch.types import ShotSpec, manifest_of
+from gateway.dub import workspace
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
@@ -95,7 +95,7 @@ async def test_cancelled_locking_leaves_no_lock(tmp_path: Path, monkeypatch: pyt
             pass
 
     with monkeypatch.context() as patch:
-        patch.setattr(locks, "lock_folder", slow)
+        patch.setattr(workspace, "lock_folder", slow)
         cancelled = asyncio.create_task(taken())
         assert await asyncio.to_thread(locking.wait, 60)
         cancelled.cancel()

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.batch import manifest as batch_manifest
-from gateway.batch.manifest import batch_name, format_rows, manifest_of, manifest_or_mistakes, parse_rows, read_manifest, shots_of
-from gateway.batch.types import Quality, ShotSpec
+from gateway.batch.manifest import batch_name, format_rows, manifest_or_mistakes, parse_rows, read_manifest
+from gateway.batch.types import Quality, ShotSpec, manifest_of, shots_of
 from gateway.dub.lines import LineSpec
 from services.common.errors import ActorNotReadyError, InvalidRequestError
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.media import copy_name, delivered, digest_of, fetched, input_problem, is_url, local_path, output_problem
+from gateway.batch.locations import copy_name, is_url, local_path
+from gateway.batch.media import delivered, digest_of, fetched, input_problem, output_problem
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError, StorageFullError
 from tests.file_limit import files_of_at_most
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.manifest import manifest_of
-from gateway.batch.reviews import MOST_NOTE, Decision, Region, ReviewState, Verdict, decision_of, present, region_from, rejected_ids
+from gateway.batch.reviews import MOST_NOTE, Decision, Region, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError
 
 NOW = "2026-01-02T03:04:05.678Z"
@@ -60,7 +59,7 @@ def test_a_later_number_wins_over_a_wrong_clock(store: BatchStore) -> None:
 def test_a_decision_belongs_to_its_video() -> None:
     """A shot that was dubbed again, or that failed again, is undecided."""
     mine = decided(state=ReviewState.REJECTED)
-    assert rejected_ids([DONE], {"s.1": mine}) == ["s.1"]
+    assert present([DONE], {"s.1": mine}) == {"s.1": mine}
     assert present([DONE.model_copy(update={"output_sha256": "cd" * 32})], {"s.1": mine}) == {}
     assert present([ShotRecord(id="s.1")], {"s.1": mine}) == {}
     failed = ShotRecord(id="s.1", state=ShotState.FAILED, ended_at=NOW)

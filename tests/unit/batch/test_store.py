@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.manifest import Manifest, manifest_of
 from gateway.batch.store import BatchStore, Folder, open_batches
-from gateway.batch.types import EarlierVideo, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import EarlierVideo, Manifest, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from gateway.batch import locks, worker
-from gateway.batch.manifest import manifest_of
 from gateway.batch.records import CANCELLED, VideoMetrics
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.batch.worker import ShotDub, WorkerContext, open_worker_context, run_shot
+from gateway.dub import workspace
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import (
@@ -245,7 +245,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             found.append(place)
             raise
 
-    monkeypatch.setattr(locks, "lock_folder", noted)
+    monkeypatch.setattr(workspace, "lock_folder", noted)
     return found
 
 

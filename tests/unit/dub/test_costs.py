@@ -48,6 +48,13 @@ def test_more_work_costs_more() -> None:
     assert replace(WORK, personalized=1).memory_bytes > WORK.memory_bytes
 
 
+def test_further_pixels_of_a_frame_cost_less() -> None:
+    one, two, eight = (replace(WORK, pixels=megapixels * 1_000_000) for megapixels in (1, 2, 8))
+    assert 0 < eight.processor_s - two.processor_s < 6 * (two.processor_s - one.processor_s) * 1.001
+    assert two.processor_s - one.processor_s < one.processor_s - replace(WORK, pixels=0).processor_s
+    assert two.memory_bytes - one.memory_bytes < one.memory_bytes - replace(WORK, pixels=0).memory_bytes
+
+
 def test_last_dubs_correct(tmp_path: Path) -> None:
     """The median of the last twenty dubs counts; a dub behind servers has no processor time of its own."""
     file = PaceFile(tmp_path)

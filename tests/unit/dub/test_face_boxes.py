@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
-from gateway.dub.face_boxes import MOST_BOXES, FrameBox, checked_boxes, follow_boxes
+from gateway.dub.choices import MOST_BOXES
+from gateway.dub.face_boxes import FrameBox, checked_boxes, follow_boxes
 from gateway.dub.face_records import FaceIndex
 from services.common.errors import InvalidRequestError
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.dub.frames import check_sequence_options, frame_by_frame, sequence_settings, with_files
 from gateway.dub.request import DubRequest
-from gateway.media.scene_colour import OcioSettings
+from gateway.media.choices import OcioSettings
 from gateway.media.sequences import OnFrame
 from services.common.errors import InvalidRequestError
 

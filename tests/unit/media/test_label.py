@@ -131,6 +131,7 @@ def test_languages(text: str) -> None:
         ("  ", "", "1 to 60 characters, not 0"),
         ("AI\nx", "", "one line of printable characters"),
         ("AI\u202edub", "", "one line of printable characters"),
+        ("\u0301 \u0308", "", "letters, not accents alone"),
         ("由AI配音", "", "cannot show '由'"),
         ("دبلجة بالذكاء", "", "give Latin, Greek or Cyrillic letters"),
         ("AI", "middle", "there are: top-left, top-right, bottom-left, bottom-right"),

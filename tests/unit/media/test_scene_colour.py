@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gateway.media.scene_colour import LinearRec709, OcioColour, OcioSettings, SceneColour
+from gateway.media.choices import OcioSettings
+from gateway.media.scene_colour import LinearRec709, OcioColour, SceneColour
 from services.common.errors import InvalidRequestError
 
 CHART = np.float32(

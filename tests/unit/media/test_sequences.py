@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from gateway.batch.media import footage_problem
+from gateway.media.choices import OcioSettings
 from gateway.media.encoders import WriteSettings
 from gateway.media.parts import timecode_of
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.scene_colour import OcioSettings
-from gateway.media.sequences import SequenceDub, SequenceSettings, is_sequence, open_sequence, parse_rate, sequence_fault
+from gateway.media.sequence_names import is_sequence
+from gateway.media.sequences import SequenceDub, SequenceSettings, open_sequence, parse_rate, sequence_fault
 from gateway.media.sound import SoundReader
 from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError, MediaUnsupportedError

@@ -9,9 +9,9 @@ import pytest
 
 from gateway.actors.store import ActorStore
 from gateway.batch.locks import batch_lock
-from gateway.batch.manifest import manifest_of, read_manifest
+from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings

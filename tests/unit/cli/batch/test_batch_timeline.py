@@ -8,9 +8,8 @@ from pathlib import Path
 import opentimelineio as otio
 import pytest
 
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import open_batches
-from gateway.batch.types import ShotSpec
+from gateway.batch.types import ShotSpec, manifest_of
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from gateway.batch import index
 from gateway.batch.changes import to_retry
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
@@ -49,6 +51,39 @@ def test_status_as_json(store: BatchStore, printed: Printed) -> None:
     assert document["batch"]["manifest_sha256"] == store.facts("night").manifest_sha256
     assert (document["progress"]["done"], document["progress"]["left"], document["progress"]["frames_per_second"]) == (1, 3, 10.0)
     assert [ShotRecord.model_validate(shot) for shot in document["shots"]] == store.records("night")
+
+
+def test_long_lists_are_cut_and_only_shown_records_are_read(
+    store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("night", done(0))
+    for number in (1, 2, 3):
+        store.put("night", failed(number))
+    monkeypatch.setattr(index, "UNSAVED", 1)
+    assert run(["batch", "list"]) == 0
+    printed()
+    stored, read = BatchStore.stored_records, list[str]()
+
+    def reading(asked: BatchStore, name: str, shot_ids: Sequence[str]) -> list[ShotRecord]:
+        read.extend(shot_ids)
+        return stored(asked, name, shot_ids)
+
+    monkeypatch.setattr(BatchStore, "stored_records", reading)
+    for command, line in (
+        (["status", "night", "--only", "failed", "--limit", "1"], "s1 failed 1"),
+        (["shots", "night", "--state", "failed", "--limit", "1"], "s1 failed 1.00"),
+    ):
+        assert run(["batch", *command]) == 0
+        out, err = printed()
+        assert re.sub(" +", " ", out.splitlines()[1]).startswith(line)
+        assert "2 more shots are not shown" in err
+    assert run(["batch", "status", "night", "--json", "--limit", "2"]) == 0
+    document = json.loads(printed()[0])
+    assert ([shot["id"] for shot in document["shots"]], document["progress"]["failed"]) == (["s0", "s1"], 3)
+    assert read == ["s1", "s1", "s0", "s1"]
+    read.clear()
+    assert run(["batch", "list"]) == 0
+    assert read == []
 
 
 def test_batches_are_listed_with_their_counts(store: BatchStore, shots: str, printed: Printed) -> None:
@@ -132,14 +167,14 @@ def test_watch_outlives_store_outage(store: BatchStore, printed: Printed, monkey
     for number in range(4):
         store.put("night", done(number))
     answers = [BackendUnavailableError("the store of batches does not answer")] * 2
-    read, pauses = BatchStore.records, list[float]()
+    read, pauses = BatchStore.record_versions, list[float]()
 
-    def records(asked: BatchStore, name: str) -> list[ShotRecord]:
+    def versions(asked: BatchStore, name: str) -> dict[str, str]:
         if answers:
             raise answers.pop()
         return read(asked, name)
 
-    monkeypatch.setattr(BatchStore, "records", records)
+    monkeypatch.setattr(BatchStore, "record_versions", versions)
     monkeypatch.setattr(batch_watch, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: 0.0, time=time.time))
     assert run(["batch", "watch", "night"]) == 0
     assert len(pauses) == 2

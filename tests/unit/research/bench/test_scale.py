@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.actors.store import ActorStore
-from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotState
+from gateway.batch.types import ShotState, manifest_of
 from gateway.consent.record import digest_of
 from gateway.settings import GatewaySettings
 from gateway.tenants.register import stored_bytes
