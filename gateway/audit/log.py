@@ -164,7 +164,7 @@ class AuditLog:
             since: head of an earlier export, which the log must still hold.
 
         Raises:
-            ChainBroken: the log was changed. The number of a line is that of the entry.
+            ChainBrokenError: the log was changed. The number of a line is that of the entry.
         """
         head = ChainHead()
         for number, row in enumerate(self.lines(), 1):
@@ -200,7 +200,7 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
         number: number of the entry for errors.
 
     Raises:
-        ChainBroken: the row is not as it was written, or not the next one.
+        ChainBrokenError: the row is not as it was written, or not the next one.
     """
     found = follow(head, row.line.encode("utf-8", "replace"), number)
     if row.digest != found.digest or row.sequence != found.sequence:

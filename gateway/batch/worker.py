@@ -135,7 +135,7 @@ class WorkerContext:
         return self._sealer
 
     def shot_lock(self, shot_url: str) -> AbstractAsyncContextManager[None]:
-        """Wait until no other worker of this machine has a shot, and keep the shot inside the block. See `turns.shot_lock`."""
+        """Wait until no other worker of this machine has a shot, and keep the shot inside the block. See `locks.shot_lock`."""
         return shot_lock(self.settings.data_dir, shot_url)
 
     @contextmanager

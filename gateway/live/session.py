@@ -148,7 +148,7 @@ class StageChain:
     async def warp_requests(
         self, motions: AsyncIterator[motion_pb2.PredictMotionResponse]
     ) -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
-        """Yield the requests to the texture stage. A frame waits while MOST_UNDER_WAY frames are between here and `rendered`."""
+        """Yield the requests to the texture stage. A frame waits while MAX_PENDING_FRAMES frames wait for `rendered`."""
         performance = self._performance
         requests = texture_client.retrieve_warp.requests(
             bank=self._config.bank, mode=self._config.mode, identity=self._config.identity
