@@ -113,8 +113,9 @@ class AuditLog:
         """Delete what ties a person to entries. The entries stay as they are."""
         session.execute(delete(AuditPersonRow).where(AuditPersonRow.actor_id == actor_id))
 
-    def lines(self, *, after: int = 0) -> Iterator[AuditRow]:
-        """Yield the rows of the log in order, behind an entry."""
+    def lines(self) -> Iterator[AuditRow]:
+        """Yield the rows of the log in order."""
+        after = 0
         while True:
             with self._database.reading() as session:
                 query = select(AuditRow).where(AuditRow.sequence > after).order_by(AuditRow.sequence).limit(_AT_ONCE)
