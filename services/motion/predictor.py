@@ -20,8 +20,8 @@ from services.common.server.call_context import check_not_cancelled
 from services.common.wire.timeline import MOTION_RATE
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
-from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style, encode_style, fastest_step, widest_opening
 from services.motion.types import Footage, SpeechFeatures
 
@@ -164,7 +164,7 @@ class Predictor:
 
     spec: PredictorSpec
     version: Callable[[MotionModels], str]
-    open: Callable[[MotionModels, Style, ConstraintConfig | None], MotionGrid]
+    open: Callable[[MotionModels, Style, ConstraintConfig | None], PersonPredictor]
     personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[StyleStep]]
     style_arrays: Mapping[str, Shape] = field(default_factory=dict)
     encode_style: Callable[[Footage, MotionModels], Style] = encode_mouths

@@ -42,10 +42,10 @@ from services.common.methods import PREDICTORS
 from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction, remaining_error
-from services.motion.expression import ExpressionGrid, ExpressionModel, expression_spread, movement_weights
+from services.motion.expression import ExpressionModel, ExpressionPredictor, expression_spread, movement_weights
 from services.motion.features import NUM_CONTENT, content_before, content_rows
-from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
+from services.motion.person_predictor import motion_of_windows
 from services.motion.predictor import (
     Predictor,
     StyleStep,
@@ -181,8 +181,8 @@ CORRECTION: Final = "everyone_correction"
 """Name of the style's array C, float32 [E, 49]. A style has both arrays once it is personalised for `everyone`."""
 
 
-class EveryoneGrid(ExpressionGrid):
-    """The predictor `everyone` of one person on the grid, with ten frames of features after a frame."""
+class EveryonePredictor(ExpressionPredictor):
+    """The predictor `everyone` of one person, with ten frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
@@ -256,7 +256,7 @@ def _num_coefficients(models: MotionModels) -> int:
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["everyone"],
     version=EveryoneModel.version_of,
-    open=EveryoneGrid,
+    open=EveryonePredictor,
     personalize=personalize,
     style_arrays={
         PERSON_LAYER: lambda models: (2, _num_coefficients(models)),

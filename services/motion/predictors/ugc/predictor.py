@@ -42,8 +42,8 @@ from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
 from services.motion.features import NUM_POOLED, ContentStream, content_before, content_rows, pooled_speech, silence
-from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor, amplified, motion_of_windows
 from services.motion.predictor import (
     Missed,
     Predictor,
@@ -209,8 +209,8 @@ def landmarks_of_frame(content: Float32, style: Style, models: MotionModels, voi
     return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))
 
 
-class UgcGrid(Grid):
-    """The predictor `ugc` of one person on the grid, with two frames of features after a frame."""
+class UgcPredictor(PersonPredictor):
+    """The predictor `ugc` of one person, with two frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open."""
@@ -269,7 +269,7 @@ def _version(models: MotionModels) -> str:
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["ugc"],
     version=_version,
-    open=UgcGrid,
+    open=UgcPredictor,
     personalize=personalize,
     style_arrays={
         CORRECTION: lambda models: (models.num_coefficients, NUM_POOLED),
