@@ -22,7 +22,7 @@ from gateway.actors.stored import StoredActor, check_actor_id
 from gateway.actors.sweep import OtherStore
 from gateway.api.context import TenantContext
 from gateway.api.messages import actor_message, enrol_request_from, receipt_message, withdrawal_message
-from gateway.api.operations import ACTOR, asked_by, operation_message, page_size_from
+from gateway.api.operations import ACTOR, operation_message, page_size_from, request_identity
 from gateway.api.progress import OperationReporter, enrolment_steps
 from gateway.api.resources import ACTORS, id_of
 from gateway.async_utilities import entered_in_threads, in_thread
@@ -30,7 +30,7 @@ from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.step_paces import StepPaces
-from gateway.operations.store import Asked, OperationRecord
+from gateway.operations.store import OperationRecord, RequestIdentity
 from gateway.stages.interface import Stages
 from services.common.errors import ActorError, DubstageError, InvalidRequestError, UnexpectedError
 from services.common.methods import method_named
@@ -244,14 +244,14 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def CreateActor(self, request: pb.CreateActorRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin an enrolment."""
-        asked = asked_by(request)
+        identity = request_identity(request)
         wanted = pb.CreateActorRequest()
         wanted.CopyFrom(request)
         # The id is stored with the request, so that an operation that is resumed after a restart makes the same actor.
         wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
-        return operation_message(await self._runner.once(asked, partial(self._begin, wanted, asked)))
+        return operation_message(await self._runner.once(identity, partial(self._begin, wanted, identity)))
 
-    async def _begin(self, wanted: pb.CreateActorRequest, asked: Asked) -> OperationRecord:
+    async def _begin(self, wanted: pb.CreateActorRequest, identity: RequestIdentity) -> OperationRecord:
         async with self._context.media.opened() as media:
             enrol = enrol_request_from(wanted, media, threads=self._context.threads)
             await asyncio.to_thread(self._context.actors.consents.check_enrolment, enrol.consent, enrol.use, wanted.actor_id)
@@ -266,7 +266,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
             wanted.SerializeToString(),
             actor_id=enrol.actor_id,
             admit=quota.check_dubs,
-            asked=asked,
+            identity=identity,
         )
 
     async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.Actor:  # noqa: N802

@@ -37,7 +37,7 @@ from gateway.batch.types import ENDED, BatchFacts, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
-from gateway.operations.store import PLAINLY, Asked, OnEnd, OperationRecord, OperationStore, tell_nobody
+from gateway.operations.store import NO_REQUEST_ID, OnEnd, OperationRecord, OperationStore, RequestIdentity, tell_nobody
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailableError, BatchNotFoundError, DubstageError, InvalidRequestError, OverloadedError
 
@@ -396,7 +396,7 @@ class Batches:
         *,
         profile: str = "",
         workers: int = 0,
-        asked: Asked = PLAINLY,
+        identity: RequestIdentity = NO_REQUEST_ID,
     ) -> BatchView:
         """Make the batch of a manifest, or take the batch that exists, and give the shots that are left to the engine.
 
@@ -405,7 +405,7 @@ class Batches:
             engine: who dubs the shots.
             profile: of the engine kubernetes: kind of the pods; empty: cpu.
             workers: of the engine kubernetes: pods at the same time; 0: as the cluster's settings say.
-            asked: how the caller asked.
+            identity: what the request is known by when the request comes again.
 
         Raises:
             InvalidRequestError: the batch exists with another manifest or another engine, or an option is wrong.
@@ -438,16 +438,16 @@ class Batches:
         await in_thread(self._audit.record, submitted)
         if engine == "kubernetes":
             await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
-        await self._work_on(facts, check_films=True, asked=asked)
+        await self._work_on(facts, check_films=True, identity=identity)
         return await self.view(facts.name)
 
-    async def has_begun(self, asked: Asked) -> bool:
+    async def has_begun(self, identity: RequestIdentity) -> bool:
         """Return whether an earlier request of the same id has begun work on its batch.
 
         Raises:
             RequestIdReusedError: the earlier request was another one.
         """
-        return await in_thread(self._jobs.operations.begun_by, asked) is not None
+        return await in_thread(self._jobs.operations.begun_by, identity) is not None
 
     async def view(self, name: str) -> BatchView:
         """Return a batch as it is now.
@@ -595,13 +595,13 @@ class Batches:
                 return
             await asyncio.sleep(_LOOK_S)
 
-    async def _work_on(self, facts: BatchFacts, *, check_films: bool, asked: Asked = PLAINLY) -> None:
+    async def _work_on(self, facts: BatchFacts, *, check_films: bool, identity: RequestIdentity = NO_REQUEST_ID) -> None:
         """Let a gateway work on the shots that are left, or wait for the Jobs that the cluster has for them."""
         request = BatchOrder(name=facts.name, check_films=check_films).model_dump_json().encode()
         runner, kind = (self._cluster_runner, CLUSTER_BATCH) if facts.engine == "kubernetes" else (self._runner, BATCH)
         for output in outputs_of(facts.name):
             try:
-                await runner.submit(kind, request, output=output, asked=asked)
+                await runner.submit(kind, request, output=output, identity=identity)
                 return
             except InvalidRequestError:
                 # An operation works on the batch already. If both do, the second will see what has changed.

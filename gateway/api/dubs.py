@@ -26,7 +26,7 @@ from gateway.api.messages import (
     live_response,
     result_message,
 )
-from gateway.api.operations import DUB, FACES, asked_by, operation_message
+from gateway.api.operations import DUB, FACES, operation_message, request_identity
 from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
 from gateway.dub.estimate import estimate_dub
 from gateway.dub.face_list import list_faces
@@ -37,7 +37,7 @@ from gateway.media.inspection import inspect_in_child
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.step_paces import StepPaces
-from gateway.operations.store import Asked, OperationRecord
+from gateway.operations.store import OperationRecord, RequestIdentity
 from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import Stages
 
@@ -168,10 +168,10 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
 
     async def CreateDub(self, request: pb.CreateDubRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin a dub."""
-        asked = asked_by(request)
-        return operation_message(await self._runner.once(asked, partial(self._begin, request, asked)))
+        identity = request_identity(request)
+        return operation_message(await self._runner.once(identity, partial(self._begin, request, identity)))
 
-    async def _begin(self, request: pb.CreateDubRequest, asked: Asked) -> OperationRecord:
+    async def _begin(self, request: pb.CreateDubRequest, identity: RequestIdentity) -> OperationRecord:
         async with self._context.media.opened() as media:
             dub = await self._context.dub_request(request, media)
             await asyncio.to_thread(check_dub, dub)
@@ -187,7 +187,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             actor_id=first,
             output=media.place_of(dub.output),
             admit=quota.check_dubs,
-            asked=asked,
+            identity=identity,
         )
 
     async def EstimateDub(self, request: pb.EstimateDubRequest, context: Any) -> pb.EstimateDubResponse:  # noqa: N802
@@ -201,15 +201,15 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
 
     async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin to list the faces of a video."""
-        asked = asked_by(request)
-        return operation_message(await self._runner.once(asked, partial(self._begin_faces, request, asked)))
+        identity = request_identity(request)
+        return operation_message(await self._runner.once(identity, partial(self._begin_faces, request, identity)))
 
-    async def _begin_faces(self, request: pb.DetectFacesRequest, asked: Asked) -> OperationRecord:
+    async def _begin_faces(self, request: pb.DetectFacesRequest, identity: RequestIdentity) -> OperationRecord:
         async with self._context.media.opened() as media:
             media.source(request.footage_uri, "footage_uri")
             await asyncio.to_thread(media.check, overwrite=False)
         admit = self._context.quota.check_dubs
-        return await self._runner.submit(FACES, request.SerializeToString(), admit=admit, asked=asked)
+        return await self._runner.submit(FACES, request.SerializeToString(), admit=admit, identity=identity)
 
     async def Live(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.LiveRequest], context: Any
