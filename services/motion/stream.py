@@ -106,7 +106,7 @@ class MotionStream:
         }
 
     def new_state(self) -> StreamPoint | None:
-        """Return the state after the frames that are answered; None: hardly more is answered than at the last one, or all is."""
+        """Return the state after the answered frames; None: less than STATE_EVERY after the last state, or at the end."""
         at = self._predictor.next_frame
         if at < self._state_at + STATE_EVERY or self._complete(self._num_frames or self._timeline.num_frames, None):
             return None

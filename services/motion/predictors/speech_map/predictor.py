@@ -25,8 +25,8 @@ far the lips close:
     std_n((1 - w_n) (m + h (o_n - m))) = std(opening of the person)      h from 1 to LARGEST_GAIN
     g = 1 + T / (T + T0) (h - 1)                                         T frames of footage, T0 = 50
 
-The gain of the lip width is found likewise; nothing closes there (w_n = 0).
-Seconds of footage tell little of the person's spread, see docs/models/speech_map.md.
+The gain of the lip width is found in the same way, with w_n = 0. Seconds of footage tell little of the person's spread
+(docs/models/speech_map.md).
 """
 
 from __future__ import annotations
