@@ -174,7 +174,7 @@ class Consents:
         Raises:
             ConsentRefusedError: as `check`.
         """
-        actor_id = request.own.actor_id if request.own is not None else ""
+        actor_id = request.actor_record.actor_id if request.actor_record is not None else ""
         self.check_enrolled(request.own_consent, request.consent, request.use, subject, actor_id=actor_id)
         if request.reference is not None:
             self.check(request.reference_consent, request.use, reference, actor_id=actor_id, what=_REFERENCE)
@@ -206,7 +206,7 @@ class Consents:
             self._check_holds(record, withdrawn, actor_id or subject)
 
     def problems(self, records: Sequence[Consent | None]) -> list[str]:
-        """Return for each record why every work with it is refused now; empty: it is not, as long as its scope covers the work."""
+        """Return for each record why all work with it is refused now; empty: work within the scope of the record is allowed."""
         withdrawn = self.withdrawn({digest_of(record) for record in records if record is not None})
         return [self._problem(record, withdrawn) for record in records]
 

@@ -29,18 +29,11 @@ from gateway.dub.outcome import LineRecords
 from gateway.dub.plan import Plan, make_plan
 from gateway.dub.reference import ReferenceFace
 from gateway.dub.render import DubbedMouth, VideoInputs, rendered_windows
-from gateway.dub.request import (
-    DubRequest,
-)
+from gateway.dub.request import DubRequest
 from gateway.dub.segments import SegmentStore
 from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.slow_expression import find_expression, target_mouths
-from gateway.dub.speech import (
-    AlignedSpeech,
-    MotionRequest,
-    SpeechExtent,
-    predict_motion,
-)
+from gateway.dub.speech import AlignedSpeech, MotionRequest, SpeechExtent, predict_motion
 from gateway.dub.subjects import DubSubjects, check_subjects
 from gateway.dub.windows import window_config
 from gateway.media.background import own_timeline

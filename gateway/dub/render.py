@@ -185,11 +185,11 @@ class DubbedMouth:
     Attributes:
         plan: what happens to every frame.
         frames: frames of the dub or of the line.
+        key: key of what all windows depend on.
 
     Args:
         inputs: what the windows are rendered from, without the insides of the mouths.
         journal: finished windows of the job.
-        key: key of what all windows depend on.
         on_insides: called with the number of frames whose insides are chosen.
     """
 
@@ -206,15 +206,10 @@ class DubbedMouth:
         self.frames = frames
         self._inputs = inputs
         self._journal = journal
-        self._key = key
+        self.key = key
         self._on_insides = on_insides
         self._choosing = asyncio.Lock()
         self._ready: VideoInputs | None = None
-
-    @property
-    def key(self) -> str:
-        """Key of what all windows depend on."""
-        return self._key
 
     async def window(self, span: range) -> RenderedWindow:
         """Return the rendered frames of a span.
@@ -223,7 +218,7 @@ class DubbedMouth:
             DubstageError: from the stages.
         """
         inputs = self._inputs
-        key = step_key("window", job=self._key, begin=span.start, end=span.stop)
+        key = step_key("window", job=self.key, begin=span.start, end=span.stop)
         found = await asyncio.to_thread(
             self._journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span, inputs.config.detail_scale)
         )

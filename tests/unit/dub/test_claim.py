@@ -68,7 +68,7 @@ def test_manifest_has_records_no_face(carphone: Path, tmp_path: Path) -> None:
         speech=None,
         output=tmp_path / "out.mp4",
         method="headpose",
-        own=stored,
+        actor_record=stored,
         consent=given,
         reference=tmp_path / "face.png",
         reference_consent=other,
