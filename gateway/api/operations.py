@@ -25,7 +25,7 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
 from gateway.consent.record import digest_of
-from gateway.operations.runner import JobRunner
+from gateway.operations.runner import OperationRunner
 from gateway.operations.store import FORMER, V1, OperationRecord, RequestIdentity
 from gateway.provenance.claim import VideoWatermark
 from gateway.stages.interface import STAGE_NAMES
@@ -246,7 +246,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         long_calls: long calls of all tenants.
     """
 
-    def __init__(self, runner: JobRunner, audit: AuditLog, long_calls: LongCalls) -> None:
+    def __init__(self, runner: OperationRunner, audit: AuditLog, long_calls: LongCalls) -> None:
         self._runner = runner
         self._audit = audit
         self._long_calls = long_calls

@@ -33,8 +33,8 @@ Report = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Input of a handler.
+class BegunOperation:
+    """An operation that this process has begun: the input of a handler.
 
     Attributes:
         record: the operation.
@@ -50,7 +50,7 @@ class Job:
     confirm: Callable[[], None]
 
 
-Handler = Callable[[Job], Awaitable[bytes]]
+Handler = Callable[[BegunOperation], Awaitable[bytes]]
 """Does the work and returns the serialised response. The call is cancelled with the operation, and when the process ends."""
 
 Abandon = Callable[[OperationRecord], Awaitable[None]]
@@ -64,9 +64,9 @@ async def leave_nothing(record: OperationRecord) -> None:
 def for_tenant(tenant: str, handler: Handler) -> Handler:
     """Return a handler that does the work of `handler` for a tenant: the stages keep what they make in the tenant's store."""
 
-    async def run(job: Job) -> bytes:
+    async def run(operation: BegunOperation) -> bytes:
         with acting_for(tenant):
-            return await handler(job)
+            return await handler(operation)
 
     return run
 
@@ -302,11 +302,11 @@ class Execution:
         def report(metadata: bytes) -> None:
             active.record = replace(active.record, metadata=metadata)
 
-        job = Job(active.record, active.resumed, report, lambda: self._confirm(active))
+        operation = BegunOperation(active.record, active.resumed, report, lambda: self._confirm(active))
         parent = trace.set_span_in_context(trace.NonRecordingSpan(active.submit_span))
         attributes: dict[str, str | bool] = {"dubstage.job_id": active.call.job_id, "dubstage.resumed": active.resumed}
         with self.tracer.start_as_current_span(active.record.kind, context=parent, attributes=attributes):
-            return await self._handlers[active.record.kind](job)
+            return await self._handlers[active.record.kind](operation)
 
     def _confirm(self, active: ActiveOperation) -> None:
         """Check that the operation is still this gateway's. Blocks."""

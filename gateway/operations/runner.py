@@ -99,7 +99,7 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger("dubstage.operations")
 
 
-class JobRunner:
+class OperationRunner:
     """Operations of one gateway process. Used from one event loop.
 
     Args:
