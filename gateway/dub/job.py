@@ -28,6 +28,7 @@ from gateway.dub.composite import TrackedVideo
 from gateway.dub.costs import DubWork, PaceFile
 from gateway.dub.disk import MAX_JOB_BYTES
 from gateway.dub.disk_needs import check_disks, records_need, video_need, windows_need
+from gateway.dub.frame_plan import FramePlan, joined_plan
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.messages import OnFootage, OnProgress
@@ -48,7 +49,6 @@ from gateway.dub.outcome import (
     line_reasons,
 )
 from gateway.dub.passes import DubPart, DubPasses
-from gateway.dub.plan import Plan, joined_plan
 from gateway.dub.reference import ReferenceFace, find_reference
 from gateway.dub.request import (
     DubLine,
@@ -322,7 +322,9 @@ class DubJob:
             needs.append(windows_need(self._store.folder, video.num_frames, 0, stored))
         check_disks(request.footage, needs)
 
-    def _store_pace(self, info: MediaInfo, video: TrackedVideo, plan: Plan, times: StageTimes, *, has_background: bool) -> None:
+    def _store_pace(
+        self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes, *, has_background: bool
+    ) -> None:
         """Store the time of a dub that no earlier run began, for later estimates. Blocks."""
         request, rows = self._request, plan.row[plan.rendered()]
         work = DubWork(

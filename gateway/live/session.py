@@ -28,7 +28,7 @@ from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import ReadAhead, close
-from gateway.dub.plan import SILENT_BELOW
+from gateway.dub.frame_plan import SILENT_BELOW
 from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.footage import LiveFootage, StreamMarks
