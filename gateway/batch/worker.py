@@ -48,12 +48,12 @@ from gateway.consent.files import read_consent
 from gateway.consent.record import use_of
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.face_choice import parse_face
-from gateway.dub.frames import frame_by_frame, is_signed, with_files
 from gateway.dub.job import DubJob
 from gateway.dub.lines import lines_of
 from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, refuse_input, sha256_of
+from gateway.dub.sequences import frame_by_frame, is_signed, with_files
 from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.encoders import crf_of

@@ -222,9 +222,9 @@ def personalized(
         target_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
         return WindowPrediction(np.asarray(target_of_the_map, np.float32), correction_inputs(states[frame], mapped, hearing))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
-    choice = choose_ridge(missed.pooled, missed.residual, spread**2)
-    correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
+    errors = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(errors.pooled, errors.residual, spread**2)
+    correction = fit_correction(errors.pooled, errors.residual, choice.ridge)
     yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), style.adding(**{CORRECTION: correction}))
 
 

@@ -238,14 +238,14 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         window = rows[frame : frame + WINDOW]
         return WindowPrediction(model.predict(window), pooled_states(window, WINDOW_PAST))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
-    predicted = target - missed.residual
+    errors = yield from predict_in_blocks(frames, target, predict)
+    predicted = target - errors.residual
     layer = fit_layer(predicted, target, weight)
     left = target - apply_layer(layer, predicted)
-    correction = fit_correction(missed.pooled, left, choose_ridge(missed.pooled, left, weight).ridge)
-    before = float((missed.residual**2 * weight).sum())
+    correction = fit_correction(errors.pooled, left, choose_ridge(errors.pooled, left, weight).ridge)
+    before = float((errors.residual**2 * weight).sum())
     kept = float((left**2 * weight).sum()) / max(before, 1e-9)
-    loss = kept * remaining_error(missed.pooled, left, correction, weight)
+    loss = kept * remaining_error(errors.pooled, left, correction, weight)
     yield StyleStep(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer, CORRECTION: correction}))
 
 

@@ -266,9 +266,9 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         window = rows[frame : frame + WINDOW]
         return WindowPrediction(model.predict(window, reference, pose), pooled_states(window, WINDOW_PAST))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
-    choice = choose_ridge(missed.pooled, missed.residual, style.spread.astype(np.float64) ** 2)
-    refined = style.adding(**{CORRECTION: fit_correction(missed.pooled, missed.residual, choice.ridge)})
+    errors = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(errors.pooled, errors.residual, style.spread.astype(np.float64) ** 2)
+    refined = style.adding(**{CORRECTION: fit_correction(errors.pooled, errors.residual, choice.ridge)})
     yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 

@@ -126,10 +126,10 @@ def personalized(
         answer = each.predict(windows[frame])
         return WindowPrediction(answer, correction_inputs(windows[frame], answer, hearing))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
-    choice = choose_ridge(missed.pooled, missed.residual, spread.astype(np.float64) ** 2)
-    correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
-    foreseen = target - missed.residual + held_out_corrections(missed.pooled, missed.residual, choice.ridge)
+    errors = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(errors.pooled, errors.residual, spread.astype(np.float64) ** 2)
+    correction = fit_correction(errors.pooled, errors.residual, choice.ridge)
+    foreseen = target - errors.residual + held_out_corrections(errors.pooled, errors.residual, choice.ridge)
     predicted = style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32))
     closed = np.array([each.closed(windows[frame]) for frame in frames], np.float32)
     seen = footage.mouth_landmarks[frames]
