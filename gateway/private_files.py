@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -66,28 +65,3 @@ def own_key(file: Path, make: Callable[[], bytes], *, most_bytes: int) -> bytes:
         return bounded_bytes(file, most_bytes)
     except OSError as problem:
         raise key_file_error(file, problem) from problem
-
-
-def secret_of(file: Path, num_bytes: int) -> bytes:
-    """Return the secret in a file. The first call draws a random secret; processes that call at the same time get the same secret.
-
-    Args:
-        file: file of the secret.
-        num_bytes: length of the secret.
-
-    Raises:
-        StorageRefusedError: the file cannot be read or written, or has another length.
-    """
-    try:
-        if not file.exists():
-            create_whole(file, secrets.token_bytes(num_bytes), mode=KEY_MODE)
-        found = file.read_bytes()
-    except OSError as problem:
-        raise key_file_error(file, problem) from problem
-    if len(found) != num_bytes:
-        raise StorageRefusedError(
-            f"the key {file} is damaged ({len(found)} bytes instead of {num_bytes}): restore the file from a backup, or remove the "
-            "file. Without the old key, receipts that were signed with the old key can no longer be checked",
-            subject=str(file),
-        )
-    return found

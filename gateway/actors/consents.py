@@ -174,7 +174,7 @@ class Consents:
         Raises:
             ConsentRefusedError: as `check`.
         """
-        actor_id = request.own.actor_id if request.own is not None else ""
+        actor_id = request.actor_record.actor_id if request.actor_record is not None else ""
         self.check_enrolled(request.own_consent, request.consent, request.use, subject, actor_id=actor_id)
         if request.reference is not None:
             self.check(request.reference_consent, request.use, reference, actor_id=actor_id, what=_REFERENCE)
@@ -205,10 +205,10 @@ class Consents:
         for record in found:
             self._check_holds(record, withdrawn, actor_id or subject)
 
-    def problems(self, records: Sequence[Consent | None], subject: str = "") -> list[str]:
-        """Return for each record why every work with it is refused now; empty: it is not, as long as its scope covers the work."""
+    def problems(self, records: Sequence[Consent | None]) -> list[str]:
+        """Return for each record why all work with it is refused now; empty: work within the scope of the record is allowed."""
         withdrawn = self.withdrawn({digest_of(record) for record in records if record is not None})
-        return [self._problem(record, withdrawn, subject) for record in records]
+        return [self._problem(record, withdrawn) for record in records]
 
     def withdrawn(self, digests: AbstractSet[str]) -> Mapping[str, str]:
         """Return the time of the withdrawal, RFC 3339, UTC, of the records among `digests` that were withdrawn."""
@@ -280,13 +280,13 @@ class Consents:
         _check_not_withdrawn(consent, withdrawn, subject)
         check_time(consent, datetime.datetime.now(datetime.UTC), subject)
 
-    def _problem(self, consent: Consent | None, withdrawn: Mapping[str, str], subject: str) -> str:
+    def _problem(self, consent: Consent | None, withdrawn: Mapping[str, str]) -> str:
         try:
             if consent is None:
-                self._check_not_required(subject, "")
+                self._check_not_required(subject="", what="")
             else:
-                self._check_signed(consent, subject)
-                self._check_holds(consent, withdrawn, subject)
+                self._check_signed(consent, "")
+                self._check_holds(consent, withdrawn, "")
         except (ConsentRefusedError, StorageRefusedError) as problem:
             return problem.message
         return ""

@@ -89,7 +89,7 @@ def scene_with_actors(request: DubRequest, actors: ActorStore, method: str | Non
             actor = found[line.actor_id]
             with naming(line):
                 check_enrolled_for(actor, wanted)
-            dub = replace(dub, actor=actor.enrolled, own=actor.record)
+            dub = replace(dub, actor=actor.enrolled, actor_record=actor.record)
         dub = actors.consents.checked_dub(dub, subject=line.actor_id or line.name, reference="")
         lines.append(replace(line, dub=dub))
     return replace(request, method=wanted, lines=tuple(lines))
@@ -119,7 +119,7 @@ async def prepared_request(request: DubRequest, place: Installation, actor_id: s
     if actor_id is not None:
         actor = place.actors.get(actor_id)
         check_enrolled_for(actor, method or actor.method)
-        request = replace(request, method=actor.method, actor=actor.enrolled, own=actor.record)
+        request = replace(request, method=actor.method, actor=actor.enrolled, actor_record=actor.record)
     request = await asyncio.to_thread(
         place.actors.consents.checked_dub,
         request,

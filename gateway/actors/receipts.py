@@ -143,8 +143,8 @@ def verified(
         old_key: returns the secret key of the receipts of earlier versions; None: this is not the installation that has the key.
 
     Raises:
-        OldReceipt: an earlier version made the receipt, and there is no old key.
-        ReceiptRefused: the receipt was changed, cut or forged, or another key signed it.
+        OldReceiptError: an earlier version made the receipt, and there is no old key.
+        ReceiptRefusedError: the receipt was changed, cut or forged, or another key signed it.
     """
     try:
         if sum(content.count(sign) for sign in (b"[", b"{", b":")) > _MOST_PARTS:

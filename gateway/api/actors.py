@@ -22,15 +22,15 @@ from gateway.actors.stored import StoredActor, check_actor_id
 from gateway.actors.sweep import OtherStore
 from gateway.api.context import TenantContext
 from gateway.api.messages import actor_message, enrol_request_from, receipt_message, withdrawal_message
-from gateway.api.operations import ACTOR, asked_by, operation_message, page_size_from
+from gateway.api.operations import ACTOR, operation_message, page_size_from, request_identity
 from gateway.api.progress import OperationReporter, enrolment_steps
 from gateway.api.resources import ACTORS, id_of
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.live.streams import LiveStreams
-from gateway.operations.execution import Job
-from gateway.operations.runner import JobRunner
+from gateway.operations.execution import BegunOperation
+from gateway.operations.runner import OperationRunner
 from gateway.operations.step_paces import StepPaces
-from gateway.operations.store import Asked, OperationRecord
+from gateway.operations.store import OperationRecord, RequestIdentity
 from gateway.stages.interface import Stages
 from services.common.errors import ActorError, DubstageError, InvalidRequestError, UnexpectedError
 from services.common.methods import method_named
@@ -38,7 +38,7 @@ from services.common.server import error_status
 
 
 @dataclass(frozen=True, slots=True)
-class ActorJobs:
+class EnrolmentHandler:
     """Handler of CreateActor's operations.
 
     Attributes:
@@ -49,17 +49,17 @@ class ActorJobs:
     context: TenantContext
     stages: Callable[[], Stages]
 
-    async def __call__(self, job: Job) -> bytes:
-        """Enrol a person; return the serialised Actor. A resumed job that had stored the actor answers that actor."""
-        message = pb.CreateActorRequest.FromString(job.record.request)
+    async def __call__(self, operation: BegunOperation) -> bytes:
+        """Enrol a person; return the serialised Actor. A resumed operation that had stored the actor answers that actor."""
+        message = pb.CreateActorRequest.FromString(operation.record.request)
         context = self.context
 
         async with context.media.opened() as media:
             request = enrol_request_from(message, media, threads=context.threads)
             steps = enrolment_steps(method_named(request.method), skip=message.skip_personalization)
-            report = OperationReporter(job, steps, paces=StepPaces(context.jobs.parent, request.method))
-            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
-            actor = await self._made_before(request) if job.resumed else None
+            report = OperationReporter(operation, steps, paces=StepPaces(context.jobs.parent, request.method))
+            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
+            actor = await self._made_before(request) if operation.resumed else None
             if actor is None:
                 actor = await create_actor(
                     request,
@@ -70,11 +70,11 @@ class ActorJobs:
                     max_bytes=context.max_job_bytes,
                     on_progress=report,
                     on_footage=report.footage,
-                    operation=ForOperation(job.record.name, job.confirm),
+                    operation=ForOperation(operation.record.name, operation.confirm),
                 )
                 await asyncio.to_thread(report.learn)
-        if job.resumed:
-            await context.forget_others(job.record)
+        if operation.resumed:
+            await context.forget_others(operation.record)
         made = actor_message(actor.summary)
         made.warnings.extend(context.names.told(media.told(warning)) for warning in actor.warnings)
         return made.SerializeToString()
@@ -109,7 +109,7 @@ class ActorEraser:
     def __init__(
         self,
         actors: ActorStore,
-        runner: JobRunner,
+        runner: OperationRunner,
         live: LiveStreams,
         clean: Callable[[], None],
         pictures: Callable[[], OtherStore],
@@ -237,21 +237,21 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         eraser: erases people.
     """
 
-    def __init__(self, context: TenantContext, runner: JobRunner, eraser: ActorEraser) -> None:
+    def __init__(self, context: TenantContext, runner: OperationRunner, eraser: ActorEraser) -> None:
         self._context = context
         self._runner = runner
         self._eraser = eraser
 
     async def CreateActor(self, request: pb.CreateActorRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin an enrolment."""
-        asked = asked_by(request)
+        identity = request_identity(request)
         wanted = pb.CreateActorRequest()
         wanted.CopyFrom(request)
         # The id is stored with the request, so that an operation that is resumed after a restart makes the same actor.
         wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
-        return operation_message(await self._runner.once(asked, partial(self._begin, wanted, asked)))
+        return operation_message(await self._runner.once(identity, partial(self._begin, wanted, identity)))
 
-    async def _begin(self, wanted: pb.CreateActorRequest, asked: Asked) -> OperationRecord:
+    async def _begin(self, wanted: pb.CreateActorRequest, identity: RequestIdentity) -> OperationRecord:
         async with self._context.media.opened() as media:
             enrol = enrol_request_from(wanted, media, threads=self._context.threads)
             await asyncio.to_thread(self._context.actors.consents.check_enrolment, enrol.consent, enrol.use, wanted.actor_id)
@@ -266,7 +266,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
             wanted.SerializeToString(),
             actor_id=enrol.actor_id,
             admit=quota.check_dubs,
-            asked=asked,
+            identity=identity,
         )
 
     async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.Actor:  # noqa: N802

@@ -21,7 +21,7 @@ from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from gateway.api.batches import Batches, BatchView, BatchViews, no_shot
 from gateway.api.context import TenantContext
 from gateway.api.messages import box_sides, consent_from, within
-from gateway.api.operations import asked_by, page_size_from
+from gateway.api.operations import page_size_from, request_identity
 from gateway.api.resources import (
     BATCHES,
     actor_id_of,
@@ -664,8 +664,8 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
 
     async def SubmitBatch(self, request: pb.SubmitBatchRequest, context: Any) -> pb.SubmitBatchResponse:  # noqa: N802
         """Check all rows, then give the shots to the engine."""
-        engine, asked = _engine_from(request), asked_by(request)
-        if await self._batches.has_begun(asked):
+        engine, identity = _engine_from(request), request_identity(request)
+        if await self._batches.has_begun(identity):
             view = await self._batches.view(checked_batch_id(request.batch_id, "batch_id"))
             return pb.SubmitBatchResponse(batch=self._message(view))
         if engine == "kubernetes" and not self._may_use_cluster:
@@ -678,7 +678,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         if not isinstance(found, Manifest):
             raise rows_error(found, of_rows=bool(request.rows))
         await self._context.quota.check_storage()
-        view = await self._batches.submit(found, engine, profile=request.profile, workers=request.workers, asked=asked)
+        view = await self._batches.submit(found, engine, profile=request.profile, workers=request.workers, identity=identity)
         return pb.SubmitBatchResponse(batch=self._message(view))
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.Batch:  # noqa: N802

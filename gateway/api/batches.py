@@ -36,9 +36,9 @@ from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import BatchFacts, Manifest, ShotRecord
 from gateway.batch.worker import WorkerContext
-from gateway.operations.execution import Job, for_tenant
-from gateway.operations.runner import JobRunner
-from gateway.operations.store import PLAINLY, Asked, OnEnd, OperationRecord, OperationStore, tell_nobody
+from gateway.operations.execution import BegunOperation, for_tenant
+from gateway.operations.runner import OperationRunner
+from gateway.operations.store import NO_REQUEST_ID, OnEnd, OperationRecord, OperationStore, RequestIdentity, tell_nobody
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailableError, BatchNotFoundError, DubstageError, InvalidRequestError, OverloadedError
 
@@ -100,7 +100,7 @@ def outputs_of(name: str) -> tuple[str, str]:
     return f"batches/{name}", f"batches/{name}/next"
 
 
-class BatchJobs:
+class BatchHandler:
     """Handler of the operations behind batches.
 
     Attributes:
@@ -123,24 +123,24 @@ class BatchJobs:
         place = Installation(settings, context.actors, context.artefacts)
         self.worker_context = WorkerContext(place, context.jobs, self._stack, shared.stages.serving)
 
-    async def __call__(self, job: Job) -> bytes:
+    async def __call__(self, operation: BegunOperation) -> bytes:
         """Dub the shots of a batch until all have ended; the response is empty."""
-        order = BatchOrder.model_validate_json(job.record.request)
-        await _until_first(self.operations, order.name, job.record.number)
+        order = BatchOrder.model_validate_json(operation.record.request)
+        await _until_first(self.operations, order.name, operation.record.number)
         await run_in_process(
             self.worker_context,
             await in_thread(open_batches, self._settings),
             order.name,
             slots=self._slots,
             workers=self._settings.max_batch_shots,
-            confirm=job.confirm,
-            check_films=order.check_films and not job.resumed,
+            confirm=operation.confirm,
+            check_films=order.check_films and not operation.resumed,
         )
         return b""
 
-    def runner(self) -> JobRunner:
+    def runner(self) -> OperationRunner:
         """Return what runs the operations."""
-        return JobRunner(
+        return OperationRunner(
             self.operations,
             {BATCH: for_tenant(self._settings.tenant, self)},
             max_concurrent=MOST_BATCHES,
@@ -164,7 +164,7 @@ async def _until_first(operations: OperationStore, name: str, number: int) -> No
         await asyncio.sleep(LOOK_S)
 
 
-class ClusterJobs:
+class ClusterBatchHandler:
     """Handler of the operations behind batches that a cluster dubs: each ends with the batch.
 
     Attributes:
@@ -181,10 +181,10 @@ class ClusterJobs:
         self._rewrite = context.names.rewrite
         self.operations = OperationStore(context.actors.database, kinds=(CLUSTER_BATCH,), on_end=on_end)
 
-    async def __call__(self, job: Job) -> bytes:
+    async def __call__(self, operation: BegunOperation) -> bytes:
         """Wait until all shots of a batch have ended; the response is empty."""
-        name = BatchOrder.model_validate_json(job.record.request).name
-        await _until_first(self.operations, name, job.record.number)
+        name = BatchOrder.model_validate_json(operation.record.request).name
+        await _until_first(self.operations, name, operation.record.number)
         # The store and the index keep what they have read, so that a further look reads what has changed.
         store = await in_thread(open_batches, self._settings)
         index = BatchIndex(store, name)
@@ -200,9 +200,9 @@ class ClusterJobs:
             look += 1
             await asyncio.sleep(CLUSTER_LOOK_S)
 
-    def runner(self) -> JobRunner:
+    def runner(self) -> OperationRunner:
         """Return what runs the operations."""
-        return JobRunner(
+        return OperationRunner(
             self.operations,
             {CLUSTER_BATCH: for_tenant(self._settings.tenant, self)},
             max_concurrent=MOST_BATCHES,
@@ -352,9 +352,9 @@ class Batches:
         self._shared = context.actors.database.shared
         self._actors = context.actors
         self._audit = context.actors.audit
-        self._jobs = BatchJobs(settings, context, shared, on_end)
-        self._runner = self._jobs.runner()
-        self._cluster_runner = ClusterJobs(settings, context, on_end).runner()
+        self._handler = BatchHandler(settings, context, shared, on_end)
+        self._runner = self._handler.runner()
+        self._cluster_runner = ClusterBatchHandler(settings, context, on_end).runner()
         self._reviews = OperationStore(context.actors.database, kinds=(REVIEW,), audit_of=review_audit, on_end=on_end)
         self.views = BatchViews(settings, OperationStore(context.actors.database, kinds=(BATCH, CLUSTER_BATCH)))
         self._closing = asyncio.Event()
@@ -384,7 +384,7 @@ class Batches:
 
     async def close(self) -> None:
         """Remove the folders of `scratch_folder`. All work and all calls have ended."""
-        await self._jobs.close()
+        await self._handler.close()
 
     async def submit(
         self,
@@ -393,7 +393,7 @@ class Batches:
         *,
         profile: str = "",
         workers: int = 0,
-        asked: Asked = PLAINLY,
+        identity: RequestIdentity = NO_REQUEST_ID,
     ) -> BatchView:
         """Make the batch of a manifest, or take the batch that exists, and give the shots that are left to the engine.
 
@@ -402,7 +402,7 @@ class Batches:
             engine: who dubs the shots.
             profile: of the engine kubernetes: kind of the pods; empty: cpu.
             workers: of the engine kubernetes: pods at the same time; 0: as the cluster's settings say.
-            asked: how the caller asked.
+            identity: what the request is known by when the request comes again.
 
         Raises:
             InvalidRequestError: the batch exists with another manifest or another engine, or an option is wrong.
@@ -435,16 +435,16 @@ class Batches:
         await in_thread(self._audit.record, submitted)
         if engine == "kubernetes":
             await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
-        await self._work_on(facts, check_films=True, asked=asked)
+        await self._work_on(facts, check_films=True, identity=identity)
         return await self.view(facts.name)
 
-    async def has_begun(self, asked: Asked) -> bool:
+    async def has_begun(self, identity: RequestIdentity) -> bool:
         """Return whether an earlier request of the same id has begun work on its batch.
 
         Raises:
             RequestIdReusedError: the earlier request was another one.
         """
-        return await in_thread(self._jobs.operations.begun_by, asked) is not None
+        return await in_thread(self._handler.operations.begun_by, identity) is not None
 
     async def view(self, name: str) -> BatchView:
         """Return a batch as it is now.
@@ -557,7 +557,7 @@ class Batches:
 
     def scratch_folder(self) -> AbstractAsyncContextManager[Path]:
         """Give an empty folder, and remove the folder at the end."""
-        return entered_in_threads(self._jobs.worker_context.scratch_folder())
+        return entered_in_threads(self._handler.worker_context.scratch_folder())
 
     async def _revise(self, store: BatchStore, manifest: Manifest, engine: Engine) -> None:
         """Let a batch take over changed lines of a manifest. No operation that has read the earlier lines works on the batch then.
@@ -592,13 +592,13 @@ class Batches:
                 return
             await asyncio.sleep(_LOOK_S)
 
-    async def _work_on(self, facts: BatchFacts, *, check_films: bool, asked: Asked = PLAINLY) -> None:
+    async def _work_on(self, facts: BatchFacts, *, check_films: bool, identity: RequestIdentity = NO_REQUEST_ID) -> None:
         """Let a gateway work on the shots that are left, or wait for the Jobs that the cluster has for them."""
         request = BatchOrder(name=facts.name, check_films=check_films).model_dump_json().encode()
         runner, kind = (self._cluster_runner, CLUSTER_BATCH) if facts.engine == "kubernetes" else (self._runner, BATCH)
         for output in outputs_of(facts.name):
             try:
-                await runner.submit(kind, request, output=output, asked=asked)
+                await runner.submit(kind, request, output=output, identity=identity)
                 return
             except InvalidRequestError:
                 # An operation works on the batch already. If both do, the second will see what has changed.

@@ -33,7 +33,7 @@ from gateway.dub.request import DubRequest
 from gateway.dub.workspace import delete_unused, remove_job, remove_partial_video
 from gateway.housekeeping import open_jobs_folder
 from gateway.live.admission import LiveAdmission
-from gateway.operations.execution import Handler, Job
+from gateway.operations.execution import BegunOperation, Handler
 from gateway.operations.runner import Slots
 from gateway.operations.store import OperationRecord, unfinished_in
 from gateway.private_files import data_folder, folder_error
@@ -111,9 +111,9 @@ class OpenedStages:
     def once_serving(self, handler: Handler, names: Collection[str] = STAGE_NAMES) -> Handler:
         """Return a handler that waits until the stages with some names serve, and then does the work of `handler`."""
 
-        async def run(job: Job) -> bytes:
+        async def run(operation: BegunOperation) -> bytes:
             await self.serving(names)
-            return await handler(job)
+            return await handler(operation)
 
         return run
 

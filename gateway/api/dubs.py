@@ -26,7 +26,7 @@ from gateway.api.messages import (
     live_response,
     result_message,
 )
-from gateway.api.operations import DUB, FACES, asked_by, operation_message
+from gateway.api.operations import DUB, FACES, operation_message, request_identity
 from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
 from gateway.dub.estimate import estimate_dub
 from gateway.dub.face_list import list_faces
@@ -34,15 +34,15 @@ from gateway.dub.job import DubJob
 from gateway.dub.workspace import Workspace
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_in_child
-from gateway.operations.execution import Job
-from gateway.operations.runner import JobRunner
+from gateway.operations.execution import BegunOperation
+from gateway.operations.runner import OperationRunner
 from gateway.operations.step_paces import StepPaces
-from gateway.operations.store import Asked, OperationRecord
+from gateway.operations.store import OperationRecord, RequestIdentity
 from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import Stages
 
 
-class DubJobs:
+class DubHandler:
     """Handler of CreateDub's operations.
 
     Args:
@@ -55,19 +55,19 @@ class DubJobs:
         self._stages = stages
         self._running: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
-    async def __call__(self, job: Job) -> bytes:
-        """Dub a video; return the serialised DubResult. A resumed job goes on after its finished windows."""
-        message = pb.CreateDubRequest.FromString(job.record.request)
+    async def __call__(self, operation: BegunOperation) -> bytes:
+        """Dub a video; return the serialised DubResult. A resumed operation goes on after its finished windows."""
+        message = pb.CreateDubRequest.FromString(operation.record.request)
         context = self._context
         async with context.media.opened() as media:
             request = await context.dub_request(message, media)
             first, *more = request.actor_ids or ("",)
             ledger = JobLedger(
-                context.actors, first, job.record.name, more_actors=more, consents=request.consents, confirm=job.confirm
+                context.actors, first, operation.record.name, more_actors=more, consents=request.consents, confirm=operation.confirm
             )
             paces = StepPaces(context.jobs.parent, request.method)
-            report = OperationReporter(job, dub_steps(request), paces=paces, count=context.quota.counting())
-            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
+            report = OperationReporter(operation, dub_steps(request), paces=paces, count=context.quota.counting())
+            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
             dub = DubJob(
                 request,
                 self._stages(),
@@ -76,8 +76,8 @@ class DubJobs:
                 ledger,
                 max_bytes=context.max_job_bytes,
                 sealer=context.sealer,
-                operation=job.record.name,
-                takes_over=job.resumed,
+                operation=operation.record.name,
+                takes_over=operation.resumed,
             )
             dub.on_footage = report.footage
             async with self._alone(message):
@@ -85,13 +85,13 @@ class DubJobs:
                 # An erasure cancels the operation.
                 outcome = await dub_while_allowed(dub, ledger.check if request.lines else ledger.check_consent, report)
                 video_sha256 = await asyncio.to_thread(media_sha256, request.output)
-                await media.deliver(report, overwrite=message.overwrite, confirm=lambda: _may_still_be_shown(job, ledger))
+                await media.deliver(report, overwrite=message.overwrite, confirm=lambda: _may_still_be_shown(operation, ledger))
                 await asyncio.to_thread(report.learn)
                 # The folder of a scene stays until it expires, so that a line can be changed.
                 if not request.lines:
                     await asyncio.to_thread(dub.discard)
-        if job.resumed and not request.lines:
-            await context.forget_others(job.record)
+        if operation.resumed and not request.lines:
+            await context.forget_others(operation.record)
         result = result_message(message.output_uri, request, outcome)
         result.media_sha256 = video_sha256
         result.warnings[:] = [context.names.told(media.told(warning)) for warning in result.warnings]
@@ -111,13 +111,13 @@ class DubJobs:
         return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
 
 
-def _may_still_be_shown(job: Job, ledger: JobLedger) -> None:
+def _may_still_be_shown(operation: BegunOperation, ledger: JobLedger) -> None:
     """Check before a video leaves this machine that the operation is still this gateway's, and that the consent holds."""
-    job.confirm()
+    operation.confirm()
     ledger.check_consent()
 
 
-class FaceJobs:
+class FaceHandler:
     """Handler of DetectFaces's operations.
 
     Args:
@@ -129,15 +129,15 @@ class FaceJobs:
         self._context = context
         self._stages = stages
 
-    async def __call__(self, job: Job) -> bytes:
-        """List the faces of a video; return the serialised DetectFacesResponse. A resumed job begins again."""
-        message = pb.DetectFacesRequest.FromString(job.record.request)
+    async def __call__(self, operation: BegunOperation) -> bytes:
+        """List the faces of a video; return the serialised DetectFacesResponse. A resumed operation begins again."""
+        message = pb.DetectFacesRequest.FromString(operation.record.request)
         context = self._context
 
-        report = OperationReporter(job, FACE_STEPS)
+        report = OperationReporter(operation, FACE_STEPS)
         async with context.media.opened() as media:
             footage = media.source(message.footage_uri, "footage_uri")
-            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
+            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
             info = await inspect_in_child(footage)
             report.footage(*info.video.size)
             with ExitStack() as stack:
@@ -159,7 +159,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
     """
 
     def __init__(
-        self, context: TenantContext, runner: JobRunner, live: LiveStreams, stages: Callable[[], Awaitable[Stages]]
+        self, context: TenantContext, runner: OperationRunner, live: LiveStreams, stages: Callable[[], Awaitable[Stages]]
     ) -> None:
         self._stages = stages
         self._context = context
@@ -168,10 +168,10 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
 
     async def CreateDub(self, request: pb.CreateDubRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin a dub."""
-        asked = asked_by(request)
-        return operation_message(await self._runner.once(asked, partial(self._begin, request, asked)))
+        identity = request_identity(request)
+        return operation_message(await self._runner.once(identity, partial(self._begin, request, identity)))
 
-    async def _begin(self, request: pb.CreateDubRequest, asked: Asked) -> OperationRecord:
+    async def _begin(self, request: pb.CreateDubRequest, identity: RequestIdentity) -> OperationRecord:
         async with self._context.media.opened() as media:
             dub = await self._context.dub_request(request, media)
             await asyncio.to_thread(check_dub, dub)
@@ -179,7 +179,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         quota = self._context.quota
         quota.check_frames()
         await quota.check_storage()
-        # An erasure of the first actor cancels the operation. The job itself finds out that another actor of a scene was erased.
+        # An erasure of the first actor cancels the operation. The work itself finds out that another actor of a scene was erased.
         first, *_ = dub.actor_ids or ("",)
         return await self._runner.submit(
             DUB,
@@ -187,7 +187,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             actor_id=first,
             output=media.place_of(dub.output),
             admit=quota.check_dubs,
-            asked=asked,
+            identity=identity,
         )
 
     async def EstimateDub(self, request: pb.EstimateDubRequest, context: Any) -> pb.EstimateDubResponse:  # noqa: N802
@@ -201,15 +201,15 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
 
     async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin to list the faces of a video."""
-        asked = asked_by(request)
-        return operation_message(await self._runner.once(asked, partial(self._begin_faces, request, asked)))
+        identity = request_identity(request)
+        return operation_message(await self._runner.once(identity, partial(self._begin_faces, request, identity)))
 
-    async def _begin_faces(self, request: pb.DetectFacesRequest, asked: Asked) -> OperationRecord:
+    async def _begin_faces(self, request: pb.DetectFacesRequest, identity: RequestIdentity) -> OperationRecord:
         async with self._context.media.opened() as media:
             media.source(request.footage_uri, "footage_uri")
             await asyncio.to_thread(media.check, overwrite=False)
         admit = self._context.quota.check_dubs
-        return await self._runner.submit(FACES, request.SerializeToString(), admit=admit, asked=asked)
+        return await self._runner.submit(FACES, request.SerializeToString(), admit=admit, identity=identity)
 
     async def Live(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.LiveRequest], context: Any

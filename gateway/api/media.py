@@ -283,7 +283,7 @@ class RequestMedia:
         """Return the file that a request reads. The copy of an object exists after `fetch`.
 
         Raises:
-            InvalidRequestError: as `MediaPlaces.source`.
+            InvalidRequestError: as `MediaLocations.source`.
         """
         place = self._places.source(uri, field)
         if not is_url(place):
@@ -296,7 +296,7 @@ class RequestMedia:
         """Return the file that a request writes. `deliver` uploads the file if the request names a URL.
 
         Raises:
-            InvalidRequestError: as `MediaPlaces.output`.
+            InvalidRequestError: as `MediaLocations.output`.
         """
         place = self._places.output(uri, field, new_folder=False)
         if not is_url(place):

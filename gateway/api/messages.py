@@ -295,7 +295,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: Store
         method=method.name,
         face=face_from(message),
         actor=actor.enrolled if actor is not None else None,
-        own=actor.record if actor is not None else None,
+        actor_record=actor.record if actor is not None else None,
         consent=consent_from(message.consent) if message.HasField("consent") else None,
         reference=reference,
         reference_consent=consent_from(message.reference_consent) if message.HasField("reference_consent") else None,

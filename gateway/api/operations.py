@@ -25,8 +25,8 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
 from gateway.consent.record import digest_of
-from gateway.operations.runner import JobRunner
-from gateway.operations.store import FORMER, V1, Asked, OperationRecord
+from gateway.operations.runner import OperationRunner
+from gateway.operations.store import FORMER, V1, OperationRecord, RequestIdentity
 from gateway.provenance.claim import VideoWatermark
 from gateway.stages.interface import STAGE_NAMES
 from gateway.tenants.long_calls import LongCalls
@@ -145,8 +145,8 @@ def in_v1(record: OperationRecord) -> OperationRecord:
     )
 
 
-def asked_by(request: Message) -> Asked:
-    """Return how the current caller asks for what a request creates.
+def request_identity(request: Message) -> RequestIdentity:
+    """Return by what a request of the current caller is known when the request comes again.
 
     Args:
         request: a request with the field `request_id`.
@@ -158,7 +158,7 @@ def asked_by(request: Message) -> Asked:
     contract = FORMER if call is not None and call.former else V1
     text: str = request.request_id  # type: ignore[attr-defined]  # the requests that create something
     if not text:
-        return Asked(contract)
+        return RequestIdentity(contract)
     if not _UUID.fullmatch(text):
         raise InvalidRequestError(
             f"request_id: {text[:40]!r} is no UUID: give 32 hexadecimal digits with hyphens, such as "
@@ -166,7 +166,7 @@ def asked_by(request: Message) -> Asked:
             field="request_id",
         )
     data = request.DESCRIPTOR.full_name.encode() + request.SerializeToString(deterministic=True)
-    return Asked(contract, text.lower(), hashlib.sha256(data).hexdigest())
+    return RequestIdentity(contract, text.lower(), hashlib.sha256(data).hexdigest())
 
 
 def page_size_from(page_size: int) -> int:
@@ -246,7 +246,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         long_calls: long calls of all tenants.
     """
 
-    def __init__(self, runner: JobRunner, audit: AuditLog, long_calls: LongCalls) -> None:
+    def __init__(self, runner: OperationRunner, audit: AuditLog, long_calls: LongCalls) -> None:
         self._runner = runner
         self._audit = audit
         self._long_calls = long_calls

@@ -10,7 +10,7 @@ from gateway.api.resources import optional_duration
 from gateway.dub.costs import figures
 from gateway.dub.messages import OnProgress
 from gateway.dub.request import DubRequest, wants_own_timeline
-from gateway.operations.execution import Job
+from gateway.operations.execution import BegunOperation
 from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
 from services.common.methods import Method, method_named
@@ -106,19 +106,24 @@ class OperationReporter:
     """Reports the progress of an operation as OperationProgress.
 
     Args:
-        job: the operation.
+        operation: the operation.
         steps: its steps.
         paces: paces of this machine, which correct the costs of the steps; None: the costs stay.
         count: called with every frame and step too.
     """
 
     def __init__(
-        self, job: Job, steps: Sequence[StepCost], *, paces: StepPaces | None = None, count: OnProgress = lambda *_: None
+        self,
+        operation: BegunOperation,
+        steps: Sequence[StepCost],
+        *,
+        paces: StepPaces | None = None,
+        count: OnProgress = lambda *_: None,
     ) -> None:
-        self._job = job
+        self._operation = operation
         self._count = count
         self._paces = paces
-        before = pb.OperationProgress.FromString(job.record.metadata)
+        before = pb.OperationProgress.FromString(operation.record.metadata)
         self._progress = WholeProgress(steps, paces=paces.of(steps) if paces is not None else {}, floor=before.fraction)
 
     def footage(self, frames: int, megapixels: float) -> None:
@@ -142,4 +147,4 @@ class OperationReporter:
             frames_per_second=state.per_second,
             remaining=optional_duration(state.remaining_s),
         )
-        self._job.report(message.SerializeToString())
+        self._operation.report(message.SerializeToString())

@@ -16,11 +16,11 @@ from typing import Any, Final, Self
 import structlog
 from opentelemetry import trace
 
-from gateway.api.actors import ActorEraser, ActorJobs, ActorServicer
+from gateway.api.actors import ActorEraser, ActorServicer, EnrolmentHandler
 from gateway.api.batch_service import BatchServicer
 from gateway.api.batches import Batches, BatchViews
 from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
-from gateway.api.dubs import DubJobs, DubServicer, FaceJobs
+from gateway.api.dubs import DubHandler, DubServicer, FaceHandler
 from gateway.api.errors import with_names
 from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of, in_v1, stages_of
 from gateway.api.uploads import MediaServicer, TenantUploads
@@ -31,7 +31,7 @@ from gateway.batch.changes import batch_pictures, expire_batches
 from gateway.housekeeping import expire, remove_unknown, run_hourly
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Handler, for_tenant
-from gateway.operations.runner import JobRunner, Slots
+from gateway.operations.runner import OperationRunner, Slots
 from gateway.operations.store import OperationStore, expire_operations
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
@@ -66,7 +66,7 @@ async def expire_hourly(settings: GatewaySettings, context: TenantContext, batch
     )
 
 
-def eraser_of(settings: GatewaySettings, context: TenantContext, runner: JobRunner, live: LiveStreams) -> ActorEraser:
+def eraser_of(settings: GatewaySettings, context: TenantContext, runner: OperationRunner, live: LiveStreams) -> ActorEraser:
     """Return what erases a tenant's people.
 
     Args:
@@ -81,7 +81,7 @@ def eraser_of(settings: GatewaySettings, context: TenantContext, runner: JobRunn
 
 def runner_of(
     settings: GatewaySettings, context: TenantContext, stages: OpenedStages, slots: Slots, operations: OperationStore
-) -> JobRunner:
+) -> OperationRunner:
     """Return what runs a tenant's operations of CreateDub, CreateActor and DetectFaces. Each waits until its stages serve.
 
     Args:
@@ -92,11 +92,11 @@ def runner_of(
         operations: the operations.
     """
     handlers: dict[str, Handler] = {
-        DUB: DubJobs(context, stages),
-        ACTOR: ActorJobs(context, stages),
-        FACES: FaceJobs(context, stages),
+        DUB: DubHandler(context, stages),
+        ACTOR: EnrolmentHandler(context, stages),
+        FACES: FaceHandler(context, stages),
     }
-    return JobRunner(
+    return OperationRunner(
         operations,
         {kind: for_tenant(settings.tenant, stages.once_serving(handler, stages_of(kind))) for kind, handler in handlers.items()},
         max_concurrent=settings.max_concurrent_jobs,
@@ -124,7 +124,7 @@ class Servicers:
     def of(
         cls,
         context: TenantContext,
-        runner: JobRunner,
+        runner: OperationRunner,
         eraser: ActorEraser,
         live: LiveStreams,
         batches: BatchServicer,

@@ -16,7 +16,7 @@ from gateway.api.batch_service import batch_message, shown_shot
 from gateway.api.batches import BATCH, CLUSTER_BATCH, REVIEW, BatchViews, ReviewOrder, outputs_of
 from gateway.api.errors import ErrorRewriter
 from gateway.api.former import to_former
-from gateway.api.operations import asked_by, listed_message, page_number_from, page_size_from
+from gateway.api.operations import listed_message, page_number_from, page_size_from, request_identity
 from gateway.api.resources import BATCHES, WEBHOOKS, id_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
@@ -132,8 +132,8 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
 
     async def CreateWebhook(self, request: pb.CreateWebhookRequest, context: Any) -> pb.Webhook:  # noqa: N802
         """Check an address, and register it."""
-        asked = asked_by(request)
-        if (before := await in_thread(self._store.created_by, asked)) is not None:
+        identity = request_identity(request)
+        if (before := await in_thread(self._store.created_by, identity)) is not None:
             return _message(before, secret=before.secret)
         if pb.WEBHOOK_EVENT_UNSPECIFIED in request.events:
             raise InvalidRequestError("events: name events, or leave the field empty for all", field="events")
@@ -141,8 +141,8 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         events = [_TYPE_OF[number] for number in request.events]
         if not events:
             # The former contract has no reviews.
-            events = [event for event in EventType if asked.contract != FORMER or event is not EventType.SHOT_REVIEWED]
-        webhook, new = await in_thread(self._store.create, request.url, events, asked)
+            events = [event for event in EventType if identity.contract != FORMER or event is not EventType.SHOT_REVIEWED]
+        webhook, new = await in_thread(self._store.create, request.url, events, identity)
         if new:
             await self._record(EventKind.WEBHOOK_CREATED, webhook.webhook_id)
         return _message(webhook, secret=webhook.secret)

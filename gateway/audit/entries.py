@@ -161,7 +161,7 @@ def document_of(line: bytes, number: int) -> dict[str, Any]:
     """Return the JSON object of a line.
 
     Raises:
-        ChainBroken: the line is no object in canonical JSON, or is too long.
+        ChainBrokenError: the line is no object in canonical JSON, or is too long.
     """
     if len(line) > MOST_BYTES:
         raise ChainBrokenError(number, f"the line has more than {MOST_BYTES} bytes")
@@ -186,7 +186,7 @@ def follow(head: ChainHead, line: bytes, number: int) -> ChainHead:
         number: number of the line for errors.
 
     Raises:
-        ChainBroken: the line is no entry, or not the next one.
+        ChainBrokenError: the line is no entry, or not the next one.
     """
     entry = document_of(line, number)
     if entry.keys() != FIELDS:

@@ -51,7 +51,7 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
         overwrite: whether an existing file is replaced.
 
     Raises:
-        ChainBroken: the log in the database was changed. No file is written.
+        ChainBrokenError: the log in the database was changed. No file is written.
         InvalidRequestError: the file exists, or its folder is missing or may not be written.
         StorageFullError: no space is left.
     """
@@ -89,7 +89,7 @@ def verify_export(file: Path, key_of: Callable[[str], Ed25519PublicKey]) -> Expo
         key_of: returns the trusted public key for the id that the head names.
 
     Raises:
-        ChainBroken: the file is not as it was written.
+        ChainBrokenError: the file is not as it was written.
         InvalidRequestError: the file cannot be read.
     """
     head, number = ChainHead(), 0

@@ -118,8 +118,9 @@ class AuditLog:
         """Delete what ties a person to entries. The entries stay as they are."""
         session.execute(delete(AuditPersonRow).where(AuditPersonRow.actor_id == actor_id))
 
-    def lines(self, *, after: int = 0) -> Iterator[AuditRow]:
-        """Yield the rows of the log in order, behind an entry."""
+    def lines(self) -> Iterator[AuditRow]:
+        """Yield the rows of the log in order."""
+        after = 0
         while True:
             with self._database.reading() as session:
                 query = select(AuditRow).where(AuditRow.sequence > after).order_by(AuditRow.sequence).limit(_AT_ONCE)
@@ -167,7 +168,7 @@ class AuditLog:
             since: head of an earlier export, which the log must still hold.
 
         Raises:
-            ChainBroken: the log was changed. The number of a line is that of the entry.
+            ChainBrokenError: the log was changed. The number of a line is that of the entry.
         """
         head = ChainHead()
         for number, row in enumerate(self.lines(), 1):
@@ -203,7 +204,7 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
         number: number of the entry for errors.
 
     Raises:
-        ChainBroken: the row is not as it was written, or not the next one.
+        ChainBrokenError: the row is not as it was written, or not the next one.
     """
     found = follow(head, row.line.encode("utf-8", "replace"), number)
     if row.digest != found.digest or row.sequence != found.sequence:

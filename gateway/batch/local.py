@@ -139,7 +139,7 @@ class WorkerProcess:
             silent_s: seconds without a sign of life after which the worker is ended.
 
         Raises:
-            WorkerDied: the process ended.
+            WorkerDiedError: the process ended.
             DubstageError: the worker cannot work here.
         """
         with log.open("ab") as errors:
@@ -169,7 +169,7 @@ class WorkerProcess:
         """Let the worker dub a shot, and return the shot's new record.
 
         Raises:
-            WorkerDied: the process ended in the middle of the shot.
+            WorkerDiedError: the process ended in the middle of the shot.
             DubstageError: the worker cannot work on, such as without the store of batches.
         """
         await self._say(f"{row}\n".encode())

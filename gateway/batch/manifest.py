@@ -31,9 +31,9 @@ from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, manifest
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, canonical_form, use_of
 from gateway.dub.face_choice import parse_face
-from gateway.dub.frames import check_sequence_options, sequence_settings
 from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
 from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
+from gateway.dub.sequences import check_sequence_options, sequence_settings
 from gateway.media.choices import CODECS, OcioSettings
 from gateway.media.encoders import check_target, crf_of
 from gateway.media.inspection import inspect_video

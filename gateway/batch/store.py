@@ -77,7 +77,7 @@ class Folder:
     """A folder of small files. All methods block, and may be called from any thread.
 
     Paths are relative to the root, with slashes. Each method raises StorageRefusedError, StorageFullError or
-    BackendUnavailableError as `Backend.told` says.
+    BackendUnavailableError as `StoreBackend.told` says.
 
     Args:
         url: path, or URL of fsspec.

@@ -49,12 +49,12 @@ from gateway.consent.files import read_consent
 from gateway.consent.record import use_of
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.face_choice import parse_face
-from gateway.dub.frames import frame_by_frame, is_signed, with_files
 from gateway.dub.job import DubJob
 from gateway.dub.lines import lines_of
 from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, refuse_input, sha256_of
+from gateway.dub.sequences import frame_by_frame, is_signed, with_files
 from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.encoders import crf_of
@@ -136,7 +136,7 @@ class WorkerContext:
         return self._sealer
 
     def shot_lock(self, shot_url: str) -> AbstractAsyncContextManager[None]:
-        """Wait until no other worker of this machine has a shot, and keep the shot inside the block. See `turns.shot_lock`."""
+        """Wait until no other worker of this machine has a shot, and keep the shot inside the block. See `locks.shot_lock`."""
         return shot_lock(self.settings.data_dir, shot_url)
 
     @contextmanager

@@ -98,7 +98,7 @@ async def run_dub(
     from gateway.actors.installation import open_installation, prepared_request
     from gateway.api.in_process import finished_dub
     from gateway.api.progress import dub_steps
-    from gateway.dub.frames import frame_by_frame, is_signed, with_files
+    from gateway.dub.sequences import frame_by_frame, is_signed, with_files
     from gateway.dub.workspace import ScratchFolders
     from gateway.media.sequences import SequenceDub
     from gateway.operations.step_paces import StepPaces
@@ -292,9 +292,9 @@ def dub(
 ) -> None:
     """Give VIDEO new speech and write the video."""
     from gateway.dub.face_choice import parse_face
-    from gateway.dub.frames import check_sequence_options, sequence_settings
     from gateway.dub.lines import lines_of, read_lines
     from gateway.dub.request import DubRequest, refuse_input
+    from gateway.dub.sequences import check_sequence_options, sequence_settings
     from gateway.media.choices import OcioSettings
     from gateway.media.encoders import crf_of
     from gateway.media.label import label_of

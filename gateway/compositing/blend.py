@@ -95,7 +95,7 @@ def _blurred(picture: Float32) -> Float32:
     return np.asarray(cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-DEFAULT_LEVELS: Final = 4
+_LEVELS: Final = 4
 """Number of pyramid levels. The coarsest level blends over about 2^4 box pixels."""
 SUPPORT_FEATHER_PX: Final = 4.0
 """Width of the rim in which the blend gives way to the footage, box pixels."""
@@ -126,14 +126,13 @@ def blend_box(rendered: UInt8, original: UInt8, mask: UInt8) -> UInt8:
     return np.asarray(np.clip(np.rint(blended), 0, 255), np.uint8)
 
 
-def laplacian_blend(rendered: Picture, original: Picture, mask: Float32, levels: int = DEFAULT_LEVELS) -> Float32:
+def laplacian_blend(rendered: Picture, original: Picture, mask: Float32) -> Float32:
     """Return the blend of a rendered box and the footage's own box.
 
     Args:
         rendered: RGB [rows, columns, 3], uint8 or float32 in 0 to 255.
         original: the footage's own box, of the same shape.
         mask: float32 [rows, columns] in [0, 1]; 1 where the rendered box shows, 0 outside the hull of the lower face.
-        levels: number of pyramid levels.
 
     Returns:
         float32 [rows, columns, 3] in 0 to 255; equal to `original` wherever `mask` is 0.
@@ -146,25 +145,25 @@ def laplacian_blend(rendered: Picture, original: Picture, mask: Float32, levels:
     footage = np.asarray(original, np.float32)
     # Only the difference is blended: the pyramid is linear, so this equals blending both pictures, at half the cost.
     difference = np.asarray(rendered, np.float32) - footage
-    blended = _blended_difference(difference, np.asarray(mask, np.float32), levels)
+    blended = _blended_difference(difference, np.asarray(mask, np.float32))
     weight = support_weight(mask)[..., None]
     return np.asarray(np.clip(footage + weight * blended, 0.0, 255.0), np.float32)
 
 
-def support_weight(mask: Float32, feather_px: float = SUPPORT_FEATHER_PX) -> Float32:
-    """Return float32 [rows, columns]: 0 outside the support of `mask`, rising smoothly to 1 within `feather_px` pixels from the
-    edge of the support inwards.
+def support_weight(mask: Float32) -> Float32:
+    """Return float32 [rows, columns]: 0 outside the support of `mask`, rising smoothly to 1 within SUPPORT_FEATHER_PX pixels from
+    the edge of the support inwards.
     """
     inside = (mask > 0).astype(np.uint8)
     distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 5), np.float32)
-    ramp = np.clip(distance / np.float32(feather_px), 0.0, 1.0)
+    ramp = np.clip(distance / np.float32(SUPPORT_FEATHER_PX), 0.0, 1.0)
     return np.asarray(ramp * ramp * (3.0 - 2.0 * ramp), np.float32)
 
 
-def _blended_difference(difference: Float32, mask: Float32, levels: int) -> Float32:
+def _blended_difference(difference: Float32, mask: Float32) -> Float32:
     current, weight = difference, mask
     bands: list[Float32] = []
-    for _ in range(levels):
+    for _ in range(_LEVELS):
         smaller = np.asarray(cv2.pyrDown(current), np.float32)
         expanded = np.asarray(cv2.pyrUp(smaller, dstsize=(current.shape[1], current.shape[0])), np.float32)
         bands.append((current - expanded) * weight[..., None])

@@ -76,7 +76,8 @@ async def track_footage(
         workspace: gets the records.
         threads: threads of the decoder.
         on_frame: called with the number of tracked frames.
-        embed: whether the faces are measured for comparisons with other videos. An earlier run that did not do so is done again.
+        embed: whether embeddings of the faces are computed, for comparisons with other videos. Faces that an earlier run tracked
+            without embeddings are tracked again.
 
     Raises:
         InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -114,7 +115,7 @@ async def track_footage(
     return index
 
 
-async def hear_speech(
+async def extract_speech(
     stages: Stages, duration: Fraction, speech: Speech, workspace: Workspace, kinds: FeatureKinds
 ) -> SpeechExtent:
     """Extract the features of the new speech for a video of `duration` seconds, and return how the speech fits the video.
@@ -189,7 +190,7 @@ class FootageAnalysis:
 
         Args:
             on_frame: called with the number of tracked frames.
-            embed: whether the faces are measured for comparisons with other videos.
+            embed: whether embeddings of the faces are computed, for comparisons with other videos.
 
         Raises:
             InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -279,7 +280,9 @@ class FootageAnalysis:
         enrolment = Enrolment(
             stages=self.stages,
             method=self.method,
-            bank_person=await asyncio.to_thread(self._seen, first[:most] if self.method.adapts_neural_texture else rows[:most]),
+            bank_person=await asyncio.to_thread(
+                self._bank_person, first[:most] if self.method.adapts_neural_texture else rows[:most]
+            ),
             first=first[:most],
             num_frames=len(rows[:most]),
             clip=clip,
@@ -353,12 +356,12 @@ class FootageAnalysis:
 
     @property
     def face(self) -> Face | None:
-        """Mean embedding of the selected face; None: the faces were not measured."""
+        """Mean embedding of the selected face; None: no embeddings were computed."""
         return self.index.embeddings.get(self.face_id)
 
     @property
     def faces(self) -> list[Face | None]:
-        """Mean embedding of each tracked face that the selected face is put together from; None: the faces were not measured."""
+        """Mean embedding of each tracked face that the selected face is put together from; None: no embeddings were computed."""
         return [self.index.embeddings.get(number) for number in self.tracked_ids or (self.face_id,)]
 
     @property
@@ -376,7 +379,7 @@ class FootageAnalysis:
         """The footage as a video that can be dubbed in place."""
         return TrackedVideo(self.info, self.index, self.workspace.faces)
 
-    def _seen(self, rows: list[int]) -> TrackedPerson:
+    def _bank_person(self, rows: list[int]) -> TrackedPerson:
         """Return the frames for a bank that is made from face records."""
         looks = ShotLooks(self.workspace.faces, self.rows, self.index.free_frames(self.rows), self.index.shot_cuts)
         chosen = bank_rows(self.workspace.faces, looks.clearest(rows), self.seconds)

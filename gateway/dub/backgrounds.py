@@ -30,7 +30,7 @@ from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.composite import TrackedVideo
 from gateway.dub.disk import job_folder
 from gateway.dub.face_records import cut_box, read_index
-from gateway.dub.plan import SILENT_BELOW
+from gateway.dub.frame_plan import SILENT_BELOW
 from gateway.dub.records import FACE_RECORD, pose_of
 from gateway.media.background import BACKGROUND_SUFFIX, background_writer, open_background, own_timeline, write_frames
 from gateway.media.reader import VideoReader, to_rgb

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from gateway.consent.record import Consent, digest_of
-from gateway.dub.plan import Plan
+from gateway.dub.frame_plan import FramePlan
 from gateway.dub.request import DubRequest, is_synthetic, what_is_synthetic
 from gateway.media.types import MediaInfo
 from gateway.provenance.claim import Claim, ModelFacts, Role, SourceFile, VideoWatermark
@@ -23,7 +23,7 @@ from services.common.methods import Method, method_named
 def video_claim(
     request: DubRequest,
     video: MediaInfo,
-    plan: Plan,
+    plan: FramePlan,
     models: ListedModels,
     digests: Mapping[Path, str] = MappingProxyType({}),
     job: str = "",

@@ -15,7 +15,7 @@ from gateway.async_utilities import in_thread
 from gateway.compositing.detail import box_with_detail, luma_under_box
 from gateway.compositing.planes import composite
 from gateway.dub.face_records import FaceIndex
-from gateway.dub.plan import Plan
+from gateway.dub.frame_plan import FramePlan
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.segments import SEGMENT_FRAMES, KeptSegment, SegmentStore, segments_of
 from gateway.dub.windows import RenderedMouth, RenderedWindow
@@ -108,7 +108,7 @@ class TrackedVideo:
     async def write(
         self,
         writer: VideoWriter,
-        windows: AsyncIterator[tuple[range, Sequence[tuple[Plan, RenderedWindow]]]],
+        windows: AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]],
         *,
         threads: int,
         clock: StageClock,
@@ -142,7 +142,7 @@ class TrackedVideo:
     async def write_segments(
         self,
         writer: VideoWriter,
-        windows: Callable[[Sequence[range]], AsyncIterator[tuple[range, Sequence[tuple[Plan, RenderedWindow]]]]],
+        windows: Callable[[Sequence[range]], AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]]],
         store: SegmentStore,
         *,
         threads: int,
@@ -193,12 +193,12 @@ class TrackedVideo:
         sink: _Sink,
         frames: Iterator[DecodedFrame],
         span: range,
-        parts: Sequence[tuple[Plan, RenderedWindow]],
+        parts: Sequence[tuple[FramePlan, RenderedWindow]],
         marks: FaceMarks | None,
     ) -> None:
         """Write the frames of a window."""
         writer, clock, facts = sink.writer, sink.clock, sink.facts
-        shown: defaultdict[int, list[tuple[Plan, RenderedWindow, int]]] = defaultdict(list)
+        shown: defaultdict[int, list[tuple[FramePlan, RenderedWindow, int]]] = defaultdict(list)
         for plan, window in parts:
             for place, index in enumerate(window.frame.tolist()):
                 shown[index].append((plan, window, place))

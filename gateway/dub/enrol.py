@@ -145,8 +145,8 @@ def _message(picture: UInt8, record: Any) -> face_pb2.FitIdentityRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class AudioContext:
-    """A person who was seen and heard.
+class ClipWithSound:
+    """Motion of a person, and the features of the sound of the same seconds.
 
     Attributes:
         clip: motion of the person.
@@ -179,12 +179,13 @@ async def encode_style(stages: Stages, method: Method, clip: MotionClip) -> comm
 
 
 async def personalize_motion(
-    stages: Stages, method: Method, heard: AudioContext, style: common_pb2.ArtefactRef, *, seed: int, on_step: OnProgress
+    stages: Stages, method: Method, footage: ClipWithSound, style: common_pb2.ArtefactRef, *, seed: int, on_step: OnProgress
 ) -> common_pb2.ArtefactRef:
     """Return a style that is adapted to the person, or `style` if the footage is too short to adapt to.
 
     Args:
         method: method that the person is enrolled for.
+        footage: motion and sound that the style is adapted to.
         style: speaking style of the person.
         seed: random seed.
         on_step: called with every step.
@@ -192,7 +193,7 @@ async def personalize_motion(
     Raises:
         DubstageError: from the motion stage.
     """
-    clip, features, lag_frames = moved_later(heard.clip, heard.lag_fraction), heard.features, heard.lag_frames
+    clip, features, lag_frames = moved_later(footage.clip, footage.lag_fraction), footage.features, footage.lag_frames
     # The sound comes lag_frames frames after the picture: picture frame n shows the speech of sound frame n + lag_frames.
     begin = max(0, -lag_frames)
     count = min(len(clip.mouth) - begin, len(features) - begin - lag_frames)
@@ -379,7 +380,7 @@ class Enrolment:
             speaking=self._speaking(),
         )
         if self.options.personalize_motion and lag.frames is not None and self.features is not None:
-            actor = replace(actor, style=await self._adapted(style, AudioContext(clip, self.features, lag.frames, lag.fraction)))
+            actor = replace(actor, style=await self._adapted(style, ClipWithSound(clip, self.features, lag.frames, lag.fraction)))
         if self.options.personalize_renderer or method.renderer.needs_actor:
             actor = await self._with_renderer(actor)
         return actor
@@ -408,9 +409,9 @@ class Enrolment:
             spoken = replace(spoken, lag_frames=self.lag.frames)
         return await bank_extras(self.stages, self.bank_person, identity, spoken, self.on_step)
 
-    async def _adapted(self, style: common_pb2.ArtefactRef, heard: AudioContext) -> common_pb2.ArtefactRef:
+    async def _adapted(self, style: common_pb2.ArtefactRef, footage: ClipWithSound) -> common_pb2.ArtefactRef:
         """Return the style with the motion networks adapted to the person."""
-        adapted = await personalize_motion(self.stages, self.method, heard, style, seed=self.options.seed, on_step=self.on_step)
+        adapted = await personalize_motion(self.stages, self.method, footage, style, seed=self.options.seed, on_step=self.on_step)
         await self._count(adapted)
         return adapted
 

@@ -22,7 +22,7 @@ from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.claim import spans
 from gateway.dub.face_choice import FaceChoice, by_presence, main_faces
 from gateway.dub.messages import OnProgress
-from gateway.dub.motion_clip import MotionClip, SoundLag, credible_lag, measured_lag, motion_records, on_motion_grid
+from gateway.dub.motion_clip import MotionClip, SoundLag, credible_lag, measured_lag, on_motion_grid, tracked_motion
 from gateway.dub.records import RecordFile
 from gateway.dub.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
@@ -324,7 +324,7 @@ def _mouths(analysis: FootageAnalysis, face: int, begin: int, end: int) -> Motio
     rows = rows[index.reason[rows] == common_pb2.FRAME_REASON_DUBBED]
     if len(rows) < PIECE_FRAMES // 2:
         return None
-    clip = on_motion_grid(motion_records(analysis.workspace.faces, rows.tolist()), seconds, begin * step)
+    clip = on_motion_grid(tracked_motion(analysis.workspace.faces, rows.tolist()), seconds, begin * step)
     missing = end - begin - len(clip.mouth)
     if missing <= 0:
         return _part(clip, slice(0, end - begin))

@@ -22,12 +22,13 @@ from typing import Self
 import structlog
 
 from gateway.async_utilities import in_thread
-from gateway.dub.analysis import FootageAnalysis, folder_of, gather_both, hear_speech
+from gateway.dub.analysis import FootageAnalysis, extract_speech, folder_of, gather_both
 from gateway.dub.claim import video_claim, video_watermark
 from gateway.dub.composite import TrackedVideo
 from gateway.dub.costs import DubWork, PaceFile
 from gateway.dub.disk import MAX_JOB_BYTES
 from gateway.dub.disk_needs import check_disks, records_need, video_need, windows_need
+from gateway.dub.frame_plan import FramePlan, joined_plan
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.messages import OnFootage, OnProgress
@@ -48,7 +49,6 @@ from gateway.dub.outcome import (
     line_reasons,
 )
 from gateway.dub.passes import DubPart, DubPasses
-from gateway.dub.plan import Plan, joined_plan
 from gateway.dub.reference import ReferenceFace, find_reference
 from gateway.dub.request import (
     DubLine,
@@ -63,10 +63,7 @@ from gateway.dub.request import (
 )
 from gateway.dub.scene import SceneLines
 from gateway.dub.slow_expression import target_mouths
-from gateway.dub.speech import (
-    motion_frames_for,
-    speech_duration,
-)
+from gateway.dub.speech import motion_frames_for, speech_duration
 from gateway.dub.subjects import compares_people, finds_actors
 from gateway.dub.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
 from gateway.media.background import own_timeline
@@ -170,7 +167,7 @@ class DubJob:
             raise InvalidRequestError(f"{request.footage} is a single picture, and a scene needs a video", field="footage")
         speech = await asyncio.to_thread(output_speech, request, info, lines)
         self._request = request = await asyncio.to_thread(fitted, request, info, speech)
-        own = has_own_timeline(request, info)
+        has_background = has_own_timeline(request, info)
         encoder = await asyncio.to_thread(check_output, request, info, speech)
         if self._sealer is not None:
             self._sealer.check_place(request.output, overwrite=request.overwrite)
@@ -186,8 +183,10 @@ class DubJob:
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
             reference = await self._reference(workspace, on_progress, embed=compared)
-            duration = await asyncio.to_thread(video_duration, info, speech) if own else info.video.duration
-            await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)
+            duration = await asyncio.to_thread(video_duration, info, speech) if has_background else info.video.duration
+            await asyncio.to_thread(
+                self._check_disks, workspace, journal, info, duration, encoder.codec, has_background=has_background
+            )
             passes = DubPasses(
                 request=request,
                 analysis=analysis,
@@ -201,7 +200,7 @@ class DubJob:
             )
             # 2. Analyse: faces of every frame, and features of the speech. 3. Enrol the people, predict the mouths, and choose the
             # frames that show them.
-            video, parts = await self._parts(passes, lines, speech, duration, embed=compared, own=own)
+            video, parts = await self._parts(passes, lines, speech, duration, embed=compared, has_background=has_background)
             plan = joined_plan([part.plan for part in parts])
             self._analysed = True
             # 4. Claim: contents of the video's manifest and watermark.
@@ -231,7 +230,7 @@ class DubJob:
             )
             mouths = await asyncio.to_thread(mouth_samples, plan, video.faces, None if lines else partial(target_mouths, workspace))
             if fresh and not lines:
-                await asyncio.to_thread(self._store_pace, info, video, plan, times, own=own)
+                await asyncio.to_thread(self._store_pace, info, video, plan, times, has_background=has_background)
         return DubOutcome(
             written=writer.report,
             info=info,
@@ -249,8 +248,8 @@ class DubJob:
             undubbed=about_no_frame(plan, parts[0].person.unlearned),
             claim=claim,
             warnings=[
-                *(about_left_out(info) if own else ()),
-                *_about_parts(parts, request.lines, info, own=own),
+                *(about_left_out(info) if has_background else ()),
+                *_about_parts(parts, request.lines, info, has_background=has_background),
                 *about_scale(sound.scale_db),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
@@ -259,7 +258,7 @@ class DubJob:
         )
 
     async def _parts(
-        self, passes: DubPasses, lines: Sequence[range], speech: Speech, duration: Fraction, *, embed: bool, own: bool
+        self, passes: DubPasses, lines: Sequence[range], speech: Speech, duration: Fraction, *, embed: bool, has_background: bool
     ) -> tuple[TrackedVideo, list[DubPart]]:
         """Return the video that is dubbed in place, and the faces that are dubbed in it.
 
@@ -267,8 +266,8 @@ class DubJob:
             lines: frames of the lines of a scene; empty: the dub is of one person.
             speech: the new speech of a dub without lines.
             duration: length of the video, seconds.
-            embed: whether the faces are measured.
-            own: whether the video has a timeline of its own.
+            embed: whether embeddings of the faces are computed, by which people are compared.
+            has_background: whether a background video is dubbed, because the video has a timeline of its own.
         """
         analysis = passes.analysis
         self.on_footage(*analysis.info.video.size)
@@ -280,33 +279,33 @@ class DubJob:
             await analysis.track(tracked, embed=embed)
             video, parts = analysis.video, await SceneLines(passes).parts(lines)
         else:
-            _, heard = await gather_both(
+            _, extent = await gather_both(
                 analysis.track(tracked, embed=embed),
-                hear_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features),
+                extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features),
             )
             person = await passes.person()
-            video = await passes.background(person, duration) if own else await passes.in_place(person)
-            parts = [passes.part(video, person, heard)]
+            video = await passes.background(person, duration) if has_background else await passes.in_place(person)
+            parts = [passes.part(video, person, extent)]
         for part in parts:
             if (chosen := part.person.chosen) is not None:
                 _log.info("face_chosen", job=analysis.workspace.folder.name, face=chosen.face_id, why=chosen.why)
         return video, parts
 
     def _check_disks(
-        self, workspace: Workspace, journal: Journal, info: MediaInfo, duration: Fraction, codec: str, *, own: bool
+        self, workspace: Workspace, journal: Journal, info: MediaInfo, duration: Fraction, codec: str, *, has_background: bool
     ) -> None:
         """Check that there is room for all that the dub will write.
 
         Args:
             journal: finished steps of the job.
             duration: length of the video, seconds.
-            own: whether the video has a timeline of its own.
+            has_background: whether a background video is dubbed, because the video has a timeline of its own.
 
         Raises:
             StorageFullError: a file system has too little free space.
         """
         request, video = self._request, info.video
-        if own:
+        if has_background:
             video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
         records = records_need(
             workspace.folder,
@@ -314,7 +313,7 @@ class DubJob:
             motion_frames_for(duration),
             own_sound=bool(info.audio),
             keeps_expression=request.keeps_expression,
-            background=video if own else None,
+            background=video if has_background else None,
             used=workspace.allowance.used,
         )
         needs = [records, video_need(request.output, codec, video)]
@@ -323,7 +322,9 @@ class DubJob:
             needs.append(windows_need(self._store.folder, video.num_frames, 0, stored))
         check_disks(request.footage, needs)
 
-    def _store_pace(self, info: MediaInfo, video: TrackedVideo, plan: Plan, times: StageTimes, *, own: bool) -> None:
+    def _store_pace(
+        self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes, *, has_background: bool
+    ) -> None:
         """Store the time of a dub that no earlier run began, for later estimates. Blocks."""
         request, rows = self._request, plan.row[plan.rendered()]
         work = DubWork(
@@ -333,7 +334,7 @@ class DubJob:
             frames=plan.num_frames,
             rendered=len(rows),
             scale=scale_of(video.faces, rows),
-            own_timeline=own,
+            own_timeline=has_background,
             personalized=int(request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion)),
         )
         PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
@@ -418,25 +419,25 @@ def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
         num_dubbed=int(part.plan.rendered().sum()),
         face_id=part.person.face_id,
         why=chosen.why if chosen is not None else "the footage shows no face",
-        actor_id=part.request.own.actor_id if part.request.own is not None else "",
+        actor_id=part.request.actor_record.actor_id if part.request.actor_record is not None else "",
         plan=part.plan if line is not None else None,
         actor=part.person.actor if line is not None else None,
         records=part.records,
     )
 
 
-def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: MediaInfo, *, own: bool) -> list[str]:
+def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: MediaInfo, *, has_background: bool) -> list[str]:
     """Return what the user must be told of all faces of a dub."""
     told: list[str] = []
     people: set[tuple[int | None, int]] = set()
     for part, line in zip_longest(parts, lines):
         who = (part.person.face_id, id(part.person.actor))
-        told += _about_part(part, line, info, own=own, known=who in people)
+        told += _about_part(part, line, info, has_background=has_background, known=who in people)
         people.add(who)
     return told
 
 
-def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, own: bool, known: bool) -> list[str]:
+def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_background: bool, known: bool) -> list[str]:
     """Return what the user must be told of one face of a dub. Warnings of a line begin with the name of the line.
 
     Args:
@@ -444,7 +445,7 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, own: bo
     """
     person = part.person
     if line is None:
-        speech = [] if own else [*about_speech(part.extent, info), *about_mouth(person.actor)]
+        speech = [] if has_background else [*about_speech(part.extent, info), *about_mouth(person.actor)]
         return [*speech, *person.warnings, *about_voice(person.actor), *about_silence(part.plan)]
     cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
     undubbed = [] if part.plan.rendered().any() else [f"no frame is dubbed: {person.unlearned or line_reasons(part.plan)}"]

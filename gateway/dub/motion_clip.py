@@ -43,10 +43,11 @@ _KEPT_AROUND: Final = (100, 50, 25, 12)
 compare a frame's loudness with 100 frames before."""
 MIN_ENROLMENT_FRAMES: Final = 25
 """Fewest usable frames that make a texture bank and a speaking style."""
-MOVED_RECORD: Final = np.dtype(
+TRACKED_MOTION: Final = np.dtype(
     [("frame", "<i8"), ("pose", "<f8", (POSE_SIZE,)), ("mouth", "<f4", (NUM_MOUTH_AREA, 3)), ("upper", "<f4", (NUM_UPPER, 3))]
 )
-"""Motion of a face in one frame: index of the frame, head-pose vector, mouth-area and upper landmarks in head space."""
+"""Record of the tracked motion of a face in one frame: index of the frame, head-pose vector, mouth-area and upper landmarks in head
+space."""
 _READ_ROWS: Final = 256
 
 
@@ -143,7 +144,7 @@ def clip_of(faces: RecordFile, rows: list[int], seconds: Float64) -> tuple[Motio
     The frames follow each other, unless the clip would be longer than ENROLMENT_SPAN_S. Then frames far from usable frames are
     left out.
     """
-    records = motion_records(faces, rows)
+    records = tracked_motion(faces, rows)
     begin = int(np.floor(seconds[records["frame"][0]] * float(MOTION_RATE)))
     clip = on_motion_grid(records, seconds, begin / float(MOTION_RATE))
     kept = _kept_frames(clip.usable)
@@ -162,16 +163,16 @@ def _kept_frames(usable: Bool) -> Int64:
     return np.flatnonzero(kept)
 
 
-def motion_records(faces: RecordFile, rows: list[int]) -> Array:
-    """Return what face records tell of the motion, MOVED_RECORD [R]. Pixels and meshes of minutes would fill the memory."""
+def tracked_motion(faces: RecordFile, rows: list[int]) -> Array:
+    """Return the tracked motion of face records, TRACKED_MOTION [R]. The records of minutes, with pixels, would fill the memory."""
     begins = range(0, len(rows), _READ_ROWS)
-    return np.concatenate([moved_records(faces.read_rows(rows[begin : begin + _READ_ROWS])) for begin in begins])
+    return np.concatenate([tracked_motion_of(faces.read_rows(rows[begin : begin + _READ_ROWS])) for begin in begins])
 
 
-def moved_records(records: Array) -> Array:
-    """Return what FACE_RECORDs tell of the motion, MOVED_RECORD [R]."""
+def tracked_motion_of(records: Array) -> Array:
+    """Return the tracked motion of FACE_RECORDs that are in memory, TRACKED_MOTION [R]."""
     heads = [pose_of(record) for record in records]
-    moved = np.empty(len(records), MOVED_RECORD)
+    moved = np.empty(len(records), TRACKED_MOTION)
     moved["frame"], moved["mouth"], moved["pose"] = records["frame"], records["mouth"], pose_vectors(heads)
     for row, landmarks, head in zip(moved["upper"], records["landmarks"], heads, strict=True):
         row[...] = to_head_space(pose_landmarks(landmarks), head)
@@ -182,7 +183,7 @@ def on_motion_grid(records: Array, seconds: Float64, begin_s: float) -> MotionCl
     """Return landmarks and head poses on the motion grid, by linear interpolation in time.
 
     Args:
-        records: MOVED_RECORD [R], in the order of their frames.
+        records: TRACKED_MOTION [R], in the order of their frames.
         seconds: float64 [T], presentation time of every frame of the footage from the first frame.
         begin_s: time of grid frame 0, seconds.
     """
@@ -336,7 +337,7 @@ def bank_rows(faces: RecordFile, rows: list[int], seconds: Float64) -> BankRows:
         rows: record rows of the usable frames.
         seconds: float64 [T], presentation time of every frame from the first frame.
     """
-    records = motion_records(faces, rows)
+    records = tracked_motion(faces, rows)
     shown_s = np.diff(seconds, append=seconds[-1:])[records["frame"]].sum()
     if shown_s <= FEW_SECONDS + 0.5:
         return BankRows(rows, 0)

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from gateway.dub.plan import Plan
+from gateway.dub.frame_plan import FramePlan
 from gateway.dub.records import RecordFile
 from services.common.array_types import Float32
 from services.common.face.landmarks import LIPS_OUTER, mouth_opening
@@ -37,7 +37,7 @@ class MouthSample:
     opening: float | None
 
 
-def mouth_samples(plan: Plan, faces: RecordFile, mouths: Callable[[int, int], Float32] | None) -> tuple[MouthSample, ...]:
+def mouth_samples(plan: FramePlan, faces: RecordFile, mouths: Callable[[int, int], Float32] | None) -> tuple[MouthSample, ...]:
     """Return the mouth in the frames of a video that show the target: in all, or in MOST_SAMPLES that are spread evenly.
 
     Args:

@@ -8,9 +8,9 @@ from typing import Final
 
 from gateway.dub.composite import VideoFacts
 from gateway.dub.enrol import EnrolledActor
+from gateway.dub.frame_plan import SILENT, FramePlan
 from gateway.dub.journal import Journal
 from gateway.dub.mouth_samples import MouthSample
-from gateway.dub.plan import SILENT, Plan
 from gateway.dub.records import RecordSpan
 from gateway.dub.speech import SpeechExtent
 from gateway.dub.workspace import Workspace
@@ -75,7 +75,7 @@ class PartOutcome:
     face_id: int | None
     why: str
     actor_id: str = ""
-    plan: Plan | None = None
+    plan: FramePlan | None = None
     actor: EnrolledActor | None = None
     records: LineRecords | None = None
 
@@ -103,7 +103,7 @@ class DubOutcome:
     written: WriteReport
     info: MediaInfo
     video: MediaInfo
-    plan: Plan
+    plan: FramePlan
     actor: EnrolledActor | None
     face_id: int | None
     facts: VideoFacts
@@ -131,7 +131,7 @@ class DubOutcome:
         ]
 
 
-def line_reasons(plan: Plan) -> str:
+def line_reasons(plan: FramePlan) -> str:
     """Return why the frames of a line are not dubbed, and what to do."""
     counts = plan.counts()
     counts.pop("NO_LINE", None)
@@ -139,7 +139,7 @@ def line_reasons(plan: Plan) -> str:
     return f"{reasons}: {_REMEDIES[max(counts, key=lambda name: counts[name])]}"
 
 
-def about_no_frame(plan: Plan, unlearned: str) -> str:
+def about_no_frame(plan: FramePlan, unlearned: str) -> str:
     """Return why no frame of a video is dubbed, and what to do; empty: at least one frame is dubbed.
 
     Args:
@@ -158,7 +158,7 @@ def about_no_frame(plan: Plan, unlearned: str) -> str:
     )
 
 
-def about_silence(plan: Plan) -> list[str]:
+def about_silence(plan: FramePlan) -> list[str]:
     """Return a warning if the new speech holds no voice, so that the mouth is shut in every dubbed frame."""
     reasons = plan.reason[plan.rendered()]
     if not len(reasons) or (reasons != SILENT).any():

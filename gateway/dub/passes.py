@@ -21,26 +21,19 @@ from gateway.dub.disk_needs import check_disks, segments_need, video_need, windo
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import ChosenFace, about_faces
 from gateway.dub.fit import cuts_of, shown_frames
+from gateway.dub.frame_plan import FramePlan, make_plan
 from gateway.dub.journal import BlobLedger, Journal, step_key
 from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import LineRecords
-from gateway.dub.plan import Plan, make_plan
 from gateway.dub.reference import ReferenceFace
 from gateway.dub.render import DubbedMouth, VideoInputs, rendered_windows
-from gateway.dub.request import (
-    DubRequest,
-)
+from gateway.dub.request import DubRequest
 from gateway.dub.segments import SegmentStore
 from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.slow_expression import find_expression, target_mouths
-from gateway.dub.speech import (
-    AlignedSpeech,
-    MotionRequest,
-    SpeechExtent,
-    predict_motion,
-)
+from gateway.dub.speech import AlignedSpeech, MotionRequest, SpeechExtent, predict_motion
 from gateway.dub.subjects import DubSubjects, check_subjects
 from gateway.dub.windows import window_config
 from gateway.media.background import own_timeline
@@ -137,7 +130,7 @@ class DubPart:
 
     request: DubRequest
     person: DubbedPerson
-    plan: Plan
+    plan: FramePlan
     frames: range
     key: str
     mouths: Callable[[int, int], Float32]
@@ -255,7 +248,7 @@ class DubPasses:
         chosen = shown_frames(request.fit, analysis.info.video, len(motion))
         return await show_chosen(analysis, chosen, on_frame, cuts_of(chosen, analysis.index.shot_cuts))
 
-    def plan(self, video: TrackedVideo, person: DubbedPerson) -> Plan:
+    def plan(self, video: TrackedVideo, person: DubbedPerson) -> FramePlan:
         """Return what happens to every frame of the video."""
         if person.actor is not None:
             return make_plan(video.index, person.face_id, self._speech_probability())

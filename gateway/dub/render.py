@@ -13,8 +13,8 @@ from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import cancel_all, close, in_thread
+from gateway.dub.frame_plan import FramePlan
 from gateway.dub.journal import Journal, step_key
-from gateway.dub.plan import Plan
 from gateway.dub.records import RecordFile
 from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.windows import (
@@ -185,18 +185,18 @@ class DubbedMouth:
     Attributes:
         plan: what happens to every frame.
         frames: frames of the dub or of the line.
+        key: key of what all windows depend on.
 
     Args:
         inputs: what the windows are rendered from, without the insides of the mouths.
         journal: finished windows of the job.
-        key: key of what all windows depend on.
         on_insides: called with the number of frames whose insides are chosen.
     """
 
     def __init__(
         self,
         inputs: VideoInputs,
-        plan: Plan,
+        plan: FramePlan,
         frames: range,
         journal: Journal,
         key: str,
@@ -206,15 +206,10 @@ class DubbedMouth:
         self.frames = frames
         self._inputs = inputs
         self._journal = journal
-        self._key = key
+        self.key = key
         self._on_insides = on_insides
         self._choosing = asyncio.Lock()
         self._ready: VideoInputs | None = None
-
-    @property
-    def key(self) -> str:
-        """Key of what all windows depend on."""
-        return self._key
 
     async def window(self, span: range) -> RenderedWindow:
         """Return the rendered frames of a span.
@@ -223,7 +218,7 @@ class DubbedMouth:
             DubstageError: from the stages.
         """
         inputs = self._inputs
-        key = step_key("window", job=self._key, begin=span.start, end=span.stop)
+        key = step_key("window", job=self.key, begin=span.start, end=span.stop)
         found = await asyncio.to_thread(
             self._journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span, inputs.config.detail_scale)
         )
@@ -245,7 +240,7 @@ class DubbedMouth:
 
 async def rendered_windows(
     mouths: Sequence[DubbedMouth], num_frames: int, frames: Sequence[range] | None = None
-) -> AsyncIterator[tuple[range, Sequence[tuple[Plan, RenderedWindow]]]]:
+) -> AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]]:
     """Yield the spans of a video in order, each with the windows of the mouths that are dubbed there, in the order of `mouths`.
 
     At most WINDOWS_AHEAD spans are in work or wait to be taken.
@@ -260,9 +255,9 @@ async def rendered_windows(
     """
     wanted = [range(num_frames)] if frames is None else frames
     begins = [begin for part in wanted for begin in range(part.start, part.stop, WINDOW_FRAMES)]
-    pending: deque[tuple[range, list[tuple[Plan, asyncio.Task[RenderedWindow]]]]] = deque()
+    pending: deque[tuple[range, list[tuple[FramePlan, asyncio.Task[RenderedWindow]]]]] = deque()
 
-    async def first() -> tuple[range, list[tuple[Plan, RenderedWindow]]]:
+    async def first() -> tuple[range, list[tuple[FramePlan, RenderedWindow]]]:
         span, tasks = pending[0]
         found = [(plan, await task) for plan, task in tasks]
         pending.popleft()

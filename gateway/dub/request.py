@@ -72,7 +72,7 @@ class DubRequest:
         speech: sound file; None: the sound of the footage.
         method: name of the method (services.common.methods).
         actor: enrolled actor; None: the person is learned from this footage.
-        own: what the store says of the actor; None: the person is learned from this footage.
+        actor_record: what the store says of the actor; None: the person is learned from this footage.
         consent: consent record that comes with the request. It narrows the actor's own record. None: none comes.
         consent_required: whether the installation requires consent records.
         reference: picture or video of the person whose appearance the video takes; None: the actor's own appearance.
@@ -101,7 +101,7 @@ class DubRequest:
     method: str
     face: FaceChoice = FaceChoice("largest")
     actor: EnrolledActor | None = None
-    own: ActorRecord | None = None
+    actor_record: ActorRecord | None = None
     consent: Consent | None = None
     consent_required: bool = False
     reference: Path | None = None
@@ -137,12 +137,12 @@ class DubRequest:
     @property
     def actor_ids(self) -> tuple[str, ...]:
         """Ids of the enrolled actors of the dub, each once."""
-        return tuple(dict.fromkeys(part.own.actor_id for part in self.parts if part.own is not None))
+        return tuple(dict.fromkeys(part.actor_record.actor_id for part in self.parts if part.actor_record is not None))
 
     @property
     def own_consent(self) -> Consent | None:
         """The actor's own record; None: there is none."""
-        return self.own.consent if self.own is not None else None
+        return self.actor_record.consent if self.actor_record is not None else None
 
     @property
     def named_consent(self) -> Consent | None:

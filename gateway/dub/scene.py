@@ -15,19 +15,13 @@ from gateway.consent.record import digest_of
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import actor_refs
 from gateway.dub.face_choice import FaceChoice
+from gateway.dub.frame_plan import make_plan
 from gateway.dub.journal import Journal, step_key
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.outcome import LineRecords
 from gateway.dub.passes import DubbedPerson, DubPart, DubPasses
-from gateway.dub.plan import make_plan
 from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
-from gateway.dub.request import (
-    DubLine,
-    check_overlaps,
-    check_shared_faces,
-    naming,
-    open_speech,
-)
+from gateway.dub.request import DubLine, check_overlaps, check_shared_faces, naming, open_speech
 from gateway.dub.slow_expression import expressive_mouths, find_expression
 from gateway.dub.speech import (
     AlignedSpeech,
@@ -92,9 +86,10 @@ class SceneLines:
             if choice.kind != "actor":
                 await analysis.select(choice, frames)
                 return analysis
-            assert line.dub.own is not None, "the line has an actor"
-            actor = await face_of_actor(analysis.stages, passes.store, line.dub.own, analysis.workspace.folder, line.dub.threads)
-            analysis.chosen = face_like(analysis.index.embeddings, actor, line.dub.own.actor_id)
+            stored = line.dub.actor_record
+            assert stored is not None, "the line has an actor"
+            actor = await face_of_actor(analysis.stages, passes.store, stored, analysis.workspace.folder, line.dub.threads)
+            analysis.chosen = face_like(analysis.index.embeddings, actor, stored.actor_id)
             return analysis
 
     async def _part(

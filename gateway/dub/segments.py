@@ -15,8 +15,8 @@ from typing import Final
 import av
 import numpy as np
 
+from gateway.dub.frame_plan import RENDERED
 from gateway.dub.journal import Journal, step_key
-from gateway.dub.plan import RENDERED
 from gateway.dub.render import DubbedMouth
 from gateway.dub.windows import WINDOW_FRAMES
 from gateway.media.encoders import EncoderChoice

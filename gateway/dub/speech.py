@@ -85,7 +85,7 @@ async def extract_features(
     speech: Speech,
     features: RecordFile,
     num_frames: int,
-    video: Fraction,
+    duration: Fraction,
     kinds: FeatureKinds = SHARED_FEATURES,
     *,
     on_frames: Callable[[int], None] | None = None,
@@ -96,14 +96,14 @@ async def extract_features(
         speech: what is said.
         features: gets the records; records that are there already are removed.
         num_frames: frames of the motion grid.
-        video: length of the video, seconds. Speech after this time is not heard.
+        duration: length of the video, seconds. Speech after this time is not used.
         on_frames: called with the number of finished frames.
 
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
     """
     total_samples, counted = 0, False
-    limit = math.ceil(video * speech.sample_rate_hz)
+    limit = math.ceil(duration * speech.sample_rate_hz)
     enough = limit + speech.sample_rate_hz // UNHEARD_PER_S
 
     async def requests(point: CallPoint) -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
@@ -135,13 +135,13 @@ async def extract_features(
     features.clear()
     point = CallPoint()
 
-    async def hear() -> None:
+    async def extract() -> None:
         async with aclosing(continued(stages, rpcs.audio.EXTRACT_FEATURES, requests, point)) as replies:
             async for reply in replies:
                 _append(features, feature_records(reply.block), reply.block.first_frame, on_frames)
         features.sync()
 
-    await until_done(hear, progress=lambda: features.num_rows)
+    await until_done(extract, progress=lambda: features.num_rows)
     if features.num_rows != num_frames:
         raise ContractBrokenError(f"the audio stage answered {features.num_rows} of {num_frames} frames")
     # The stage may answer all frames before it has read all speech.

@@ -57,7 +57,7 @@ async def check_subjects(request: DubRequest, people: DubSubjects, stages: Stage
 
     The actor's own record holds for the actor, because the enrolment has checked that. A record of the request must be about the
     actor and about the footage. A record without a face is about the footage if the footage shows the actor. Records without a
-    subject come here only where no record is required, and say nothing to compare.
+    subject are allowed only where no record is required, and are not compared.
 
     Args:
         people: whom the dub shows.
@@ -70,16 +70,16 @@ async def check_subjects(request: DubRequest, people: DubSubjects, stages: Stage
     """
     if not compares_people(request):
         return
-    own, actor_id = request.own, request.own.actor_id if request.own is not None else ""
-    actor = await face_of_actor(stages, store, own, folder, request.threads) if own is not None else None
+    stored, actor_id = request.actor_record, request.actor_record.actor_id if request.actor_record is not None else ""
+    actor = await face_of_actor(stages, store, stored, folder, request.threads) if stored is not None else None
     subject = actor_id or str(request.footage)
     shown = Shown(f"the footage {request.footage}", people.digests[request.footage], people.face)
     if _own_is_compared(request):
         assert request.own_consent is not None, "there is an own record to compare"
         check_shown(request.own_consent, shown, subject, actor=actor)
     if _names_subject(given := request.consent):
-        if own is not None and given.names_person:
-            check_shown(given, Shown(f"the actor {actor_id}", own.footage_sha256, actor), subject)
+        if stored is not None and given.names_person:
+            check_shown(given, Shown(f"the actor {actor_id}", stored.footage_sha256, actor), subject)
         check_shown(given, shown, subject, actor=actor)
     if request.reference is not None and _names_subject(record := request.reference_consent):
         name = str(request.reference)

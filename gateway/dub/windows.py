@@ -493,20 +493,21 @@ async def render_window(
         DubstageError: from the stages.
     """
     textures = await textures_of(stages, config, span)
-    grounds = await asyncio.to_thread(_grounds, config, span, textures)
+    blend_targets = await asyncio.to_thread(_blend_targets, config, span, textures)
     places = np.nonzero(span.targets)[0].tolist()
     wanted = [textures[place] for place in places]
     if config.renderer is not None:
-        rendered = await _rendered(stages, config, span, textures, grounds, on_frame)
+        rendered = await _rendered(stages, config, span, textures, blend_targets, on_frame)
         if config.gives_colours:
             rendered = await asyncio.to_thread(_coloured, config, rendered, wanted)
     else:
         pictures = [from_image(texture.picture, "warped", channels=3, size=BOX) for texture in wanted if texture.picture]
-        rendered = [(picture, grounds[place].mask) for place, picture in zip(places, pictures, strict=True)]
-    moves = [grounds[place].move for place in places]
+        rendered = [(picture, blend_targets[place].mask) for place, picture in zip(places, pictures, strict=True)]
+    moves = [blend_targets[place].move for place in places]
     masks = [np.minimum(mask, move.mask) for (_, mask), move in zip(rendered, moves, strict=True)]
     boxes = [
-        (box, _behind(grounds[place].picture, box, span.cover(place))) for place, (box, _) in zip(places, rendered, strict=True)
+        (box, _behind(blend_targets[place].picture, box, span.cover(place)))
+        for place, (box, _) in zip(places, rendered, strict=True)
     ]
     blended = await asyncio.to_thread(
         lambda: [blend_box(box, picture, mask) for (box, picture), mask in zip(boxes, masks, strict=True)]
@@ -547,17 +548,17 @@ def _stored(shift: Float32) -> Int16:
     return np.asarray(np.rint(shift * np.float32(SHIFT_STEPS)), np.int16)
 
 
-def _grounds(config: WindowConfig, span: FrameSpan, textures: Mapping[int, FrameTexture]) -> dict[int, _BlendTarget]:
-    """Return the grounds of the target frames and of all context frames that the renderer sees, by their places in the span."""
+def _blend_targets(config: WindowConfig, span: FrameSpan, textures: Mapping[int, FrameTexture]) -> dict[int, _BlendTarget]:
+    """Return the blend targets of the target frames and of the context frames that the renderer sees, by place in the span."""
     begin = int(np.argmax(span.targets)) if span.targets.any() else len(span)
-    grounds: dict[int, _BlendTarget] = {}
+    blend_targets: dict[int, _BlendTarget] = {}
     for place in range(max(0, begin - config.renderer_before), len(span)):
         texture = textures.get(place)
         landmarks = span.landmarks(place) if texture is None else texture.landmarks
         mask = config.mask_of(span.records[place])
         move = span.move(place, landmarks, mask)
-        grounds[place] = _BlendTarget(span.background(place, move), mask, move, landmarks)
-    return grounds
+        blend_targets[place] = _BlendTarget(span.background(place, move), mask, move, landmarks)
+    return blend_targets
 
 
 async def _rendered(
@@ -565,7 +566,7 @@ async def _rendered(
     config: WindowConfig,
     span: FrameSpan,
     textures: Mapping[int, FrameTexture],
-    grounds: Mapping[int, _BlendTarget],
+    blend_targets: Mapping[int, _BlendTarget],
     on_frame: Callable[[int], None],
 ) -> list[tuple[UInt8, UInt8]]:
     """Return box (uint8 [160, 160, 3]) and mask (uint8 [160, 160]) of every target frame.
@@ -580,8 +581,8 @@ async def _rendered(
     async def requests() -> AsyncIterator[render_pb2.RenderRequest]:
         yield made.config
         # Messages are made one at a time: features of a neural texture take 1.6 MB per frame.
-        for place, ground in grounds.items():
-            yield made.item(await asyncio.to_thread(_conditions, span, place, ground, textures.get(place)))
+        for place, blend_target in blend_targets.items():
+            yield made.item(await asyncio.to_thread(_conditions, span, place, blend_target, textures.get(place)))
 
     async def counted() -> AsyncIterator[render_pb2.RenderResponse]:
         async for reply in stages.stream(rpcs.render.RENDER, requests()):
@@ -598,13 +599,13 @@ async def _rendered(
     ]
 
 
-def _conditions(span: FrameSpan, place: int, ground: _BlendTarget, texture: FrameTexture | None) -> render_client.Conditions:
+def _conditions(span: FrameSpan, place: int, blend_target: _BlendTarget, texture: FrameTexture | None) -> render_client.Conditions:
     return render_client.Conditions(
         frame_index=span.frame(place),
-        background=ground.picture,
+        background=blend_target.picture,
         texture=texture.picture if texture is not None else None,
-        mask=ground.mask,
-        box_landmarks=ground.landmarks,
+        mask=blend_target.mask,
+        box_landmarks=blend_target.landmarks,
         neural_features=texture.features if texture is not None else None,
         speech_features=span.speech[place] if span.speech is not None else None,
         context_only=not span.targets[place],

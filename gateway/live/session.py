@@ -28,7 +28,7 @@ from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import ReadAhead, close
-from gateway.dub.plan import SILENT_BELOW
+from gateway.dub.frame_plan import SILENT_BELOW
 from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.footage import LiveFootage, StreamMarks
@@ -97,7 +97,7 @@ class StageChain:
     def __init__(
         self,
         actor: StoredActor,
-        performance: LiveFootage,
+        footage: LiveFootage,
         sound: LiveSound,
         stream: LiveStream,
         *,
@@ -108,12 +108,12 @@ class StageChain:
         self._method = method_named(actor.method).streamed
         self._style = actor.enrolled.style
         self._config = window_config(self._method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
-        self._performance = performance
+        self._footage = footage
         self._sound = sound
         self._stream = stream
         self._expressiveness = expressiveness
         self._label = label
-        self._marks = StreamMarks(mark, performance) if mark is not None else None
+        self._marks = StreamMarks(mark, footage) if mark is not None else None
         self._places = asyncio.Semaphore(MAX_PENDING_FRAMES)
         self._ended = False
         # One entry per frame that the texture stage was sent, or the renderer, and that was not taken from the renderer.
@@ -148,8 +148,8 @@ class StageChain:
     async def warp_requests(
         self, motions: AsyncIterator[motion_pb2.PredictMotionResponse]
     ) -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
-        """Yield the requests to the texture stage. A frame waits while MOST_UNDER_WAY frames are between here and `rendered`."""
-        performance = self._performance
+        """Yield the requests to the texture stage. A frame waits while MAX_PENDING_FRAMES frames wait for `rendered`."""
+        footage = self._footage
         requests = texture_client.retrieve_warp.requests(
             bank=self._config.bank, mode=self._config.mode, identity=self._config.identity
         )
@@ -171,20 +171,20 @@ class StageChain:
                 self._stream.keep()
                 silent = frame.speech_probability < SILENT_BELOW
                 self._under_way.append(PendingFrame(frame.frame_index, begun, silent, shown_until, sent=now))
-                pose = pose_to_proto(performance.pose(self._sound.begins + frame.frame_index))
+                pose = pose_to_proto(footage.pose(self._sound.begins + frame.frame_index))
                 yield requests.item(texture_client.Target(frame.frame_index, frame, pose))
 
     async def render_requests(
         self, warps: AsyncIterator[texture_pb2.RetrieveWarpResponse]
     ) -> AsyncIterator[render_pb2.RenderRequest]:
         """Yield the requests to the render stage."""
-        performance = self._performance
+        footage = self._footage
         requests = render_client.render.requests(model=self._method.renderer.name, actor=self._config.state)
         yield requests.config
         async for reply in warps:
             index = self._sound.begins + reply.frame_index
             target = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
-            moved = await asyncio.to_thread(performance.moved, index, target)
+            moved = await asyncio.to_thread(footage.moved, index, target)
             self._moved.append(moved)
             yield requests.item(
                 render_client.Conditions(
@@ -213,7 +213,7 @@ class StageChain:
         return self._under_way[0].index - self._last_shown <= MOST_DROPPED + 1
 
     def finished(self, reply: render_pb2.RenderResponse, moved: MovedFrame) -> UInt8:
-        """Return the frame of the performance with the rendered box and the label in it, uint8 [H, W, 3], RGB."""
+        """Return the frame of the footage with the rendered box and the label in it, uint8 [H, W, 3], RGB."""
         box = from_image(reply.box, "box", channels=3, size=BOX)
         mask = from_image(reply.mask, "mask", channels=1, size=BOX)
         self._last_shown = reply.frame_index
@@ -354,7 +354,7 @@ class LiveFrame:
 async def live_frames(
     stages: Stages,
     actor: StoredActor,
-    performance: LiveFootage,
+    footage: LiveFootage,
     sound: LiveSound,
     stream: LiveStream,
     *,
@@ -369,7 +369,7 @@ async def live_frames(
 
     Args:
         actor: enrolled for a method that can be used live.
-        performance: footage of the actor that the stream shows.
+        footage: footage of the actor that the stream shows.
         sound: the speech.
         stream: gets the time of each frame.
         expressiveness: factor of the mouth's movement.
@@ -380,7 +380,7 @@ async def live_frames(
         InvalidRequestError: chunks out of order, or samples that are not finite.
         DubstageError: from the stages.
     """
-    chain = StageChain(actor, performance, sound, stream, expressiveness=expressiveness, mark=mark, label=label)
+    chain = StageChain(actor, footage, sound, stream, expressiveness=expressiveness, mark=mark, label=label)
     async with AsyncExitStack() as stack:
         stack.callback(chain.end)
 
@@ -409,4 +409,4 @@ async def live_frames(
             picture = await asyncio.to_thread(chain.finished, reply, moved)
             stream.took(frame.begun)
             with stream.given():
-                yield LiveFrame(index, picture, frame.silent, performance.colour)
+                yield LiveFrame(index, picture, frame.silent, footage.colour)

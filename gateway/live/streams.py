@@ -183,7 +183,7 @@ class LiveStreams:
         self._stages = stages
         self._actors = actors
         self._admission = admission or LiveAdmission(1)
-        self._performances = FootageCache(artefacts, max_message_bytes)
+        self._footages = FootageCache(artefacts, max_message_bytes)
         self._running: list[RunningStream] = []
 
     async def frames(
@@ -226,10 +226,10 @@ class LiveStreams:
             self._running.append(mine)
             try:
                 actor = await allowed_actor(self._actors, self._stages(), actor_id, use)
-                performance = await self._performances.of(actor)
+                footage = await self._footages.of(actor)
                 # The first picture is there before the first sound is asked for.
-                first = await asyncio.to_thread(performance.frame, first_frame_of_sound(first_frame))
-                painter = await asyncio.to_thread(_painter, disclosing.label, first.picture, performance.colour)
+                first = await asyncio.to_thread(footage.frame, first_frame_of_sound(first_frame))
+                painter = await asyncio.to_thread(_painter, disclosing.label, first.picture, footage.colour)
                 mark = stream_mark(actor, self._sealer) if self._sealer is not None else None
                 disclosure = await self._disclosure(actor, mark) if disclosing.record else None
                 async with recorded_stream(self._actors, actor, mark):
@@ -239,7 +239,7 @@ class LiveStreams:
                     frames = live_frames(
                         self._stages(),
                         actor,
-                        performance,
+                        footage,
                         sound,
                         stream,
                         expressiveness=expressiveness,
@@ -262,7 +262,7 @@ class LiveStreams:
 
     def forget(self, actor_id: str) -> None:
         """End the streams of an actor who was erased, and remove all footage from memory."""
-        self._performances.clear()
+        self._footages.clear()
         for stream in self._running:
             if stream.actor_id == actor_id:
                 stream.erase()

@@ -33,8 +33,8 @@ Report = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Input of a handler.
+class BegunOperation:
+    """An operation that this process has begun: the input of a handler.
 
     Attributes:
         record: the operation.
@@ -50,7 +50,7 @@ class Job:
     confirm: Callable[[], None]
 
 
-Handler = Callable[[Job], Awaitable[bytes]]
+Handler = Callable[[BegunOperation], Awaitable[bytes]]
 """Does the work and returns the serialised response. The call is cancelled with the operation, and when the process ends."""
 
 Abandon = Callable[[OperationRecord], Awaitable[None]]
@@ -64,9 +64,9 @@ async def leave_nothing(record: OperationRecord) -> None:
 def for_tenant(tenant: str, handler: Handler) -> Handler:
     """Return a handler that does the work of `handler` for a tenant: the stages keep what they make in the tenant's store."""
 
-    async def run(job: Job) -> bytes:
+    async def run(operation: BegunOperation) -> bytes:
         with acting_for(tenant):
-            return await handler(job)
+            return await handler(operation)
 
     return run
 
@@ -84,7 +84,7 @@ class ActiveOperation:
         record: the operation with its last progress.
         resumed: whether another process may have begun the work.
         call: what the stages see of the operation.
-        asked_by: trace of the call that submitted the operation.
+        submit_span: span of the call that submitted the operation.
         leased_at: time before the last renewal of the lease, as `since_boot_s`.
         unwanted: whether the operation was taken only to be ended, and needs no slot.
         ended: set when the operation has left this process.
@@ -99,7 +99,7 @@ class ActiveOperation:
     record: OperationRecord
     resumed: bool
     call: call_context.Call
-    asked_by: trace.SpanContext
+    submit_span: trace.SpanContext
     leased_at: float
     unwanted: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -217,20 +217,20 @@ class Execution:
         return list(self._active.values())
 
     def begin(
-        self, taken: LeasedOperation, leased_at: float, *, asked_by: trace.SpanContext, resumed: bool, unwanted: bool
+        self, taken: LeasedOperation, leased_at: float, *, submit_span: trace.SpanContext, resumed: bool, unwanted: bool
     ) -> ActiveOperation:
         """Begin the work of an operation.
 
         Args:
             taken: the operation, which this process has leased.
             leased_at: time before the operation was leased, as `since_boot_s`.
-            asked_by: trace of the call that submitted the operation.
+            submit_span: span of the call that submitted the operation.
             resumed: whether another process may have begun the work.
             unwanted: whether the operation was taken only to be ended: its work does not begin.
         """
         record = taken.record
         call = call_context.Call(stage="gateway", rpc=record.name, job_id=record.name.removeprefix("operations/"))
-        active = ActiveOperation(record, resumed, call, asked_by, leased_at, unwanted, shown=record.metadata)
+        active = ActiveOperation(record, resumed, call, submit_span, leased_at, unwanted, shown=record.metadata)
         self._active[record.name] = active
         # The work has its own context: it must not end with the call that submitted it, nor have that call's deadline.
         active.work = asyncio.create_task(self._work(active), context=contextvars.Context())
@@ -302,11 +302,11 @@ class Execution:
         def report(metadata: bytes) -> None:
             active.record = replace(active.record, metadata=metadata)
 
-        job = Job(active.record, active.resumed, report, lambda: self._confirm(active))
-        parent = trace.set_span_in_context(trace.NonRecordingSpan(active.asked_by))
+        operation = BegunOperation(active.record, active.resumed, report, lambda: self._confirm(active))
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(active.submit_span))
         attributes: dict[str, str | bool] = {"dubstage.job_id": active.call.job_id, "dubstage.resumed": active.resumed}
         with self.tracer.start_as_current_span(active.record.kind, context=parent, attributes=attributes):
-            return await self._handlers[active.record.kind](job)
+            return await self._handlers[active.record.kind](operation)
 
     def _confirm(self, active: ActiveOperation) -> None:
         """Check that the operation is still this gateway's. Blocks."""

@@ -19,13 +19,13 @@ from sqlalchemy.orm import Session
 from gateway.audit.log import AuditLog
 from gateway.database.session import Database
 from gateway.operations.store import (
-    PLAINLY,
-    Asked,
+    NO_REQUEST_ID,
     AuditOf,
     Convert,
     LeaseRow,
     OperationRecord,
     OperationRow,
+    RequestIdentity,
     begun_by,
     convert_row,
     count_unfinished,
@@ -116,7 +116,7 @@ class OperationQueue:
         free: int,
         most_waiting: int,
         admit: Admit = lambda unfinished: None,
-        asked: Asked = PLAINLY,
+        identity: RequestIdentity = NO_REQUEST_ID,
     ) -> SubmittedOperation:
         """Store a new operation, and lease it if this gateway has a free slot for it.
 
@@ -131,7 +131,7 @@ class OperationQueue:
             free: operations that this gateway can begin now.
             most_waiting: most operations that may wait, beyond those that this gateway can begin now.
             admit: see `Admit`.
-            asked: how the caller asked.
+            identity: what the request is known by when the request comes again.
 
         Raises:
             DubstageError: from `admit`.
@@ -141,12 +141,12 @@ class OperationQueue:
             BackendUnavailableError: the database does not answer. The operation is not stored.
             StorageRefusedError: the database does not answer any more, and nobody knows whether the operation is stored.
         """
-        row = new_row(kind, request, actor_id=actor_id, output=output, asked=asked)
+        row = new_row(kind, request, actor_id=actor_id, output=output, identity=identity)
         name, submitted = row.name, None
         try:
             with self._database.writing() as session:
                 self._database.one_by_one(session)
-                if (before := begun_by(session, asked)) is not None:
+                if (before := begun_by(session, identity)) is not None:
                     return SubmittedOperation(before, mine=False, waiting=self._waiting(session, busy), known=True)
                 admit(count_unfinished(session, self._kinds))
                 waiting = self._waiting(session, busy)

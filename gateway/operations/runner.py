@@ -21,7 +21,7 @@ from opentelemetry import trace
 
 from gateway.operations.execution import Abandon, ActiveOperation, Execution, Handler, Rewrite, leave_nothing, since_boot_s
 from gateway.operations.leases import LEASE_S, Admit, LeasedOperation, OperationQueue
-from gateway.operations.store import PLAINLY, Asked, OperationRecord, OperationStore
+from gateway.operations.store import NO_REQUEST_ID, OperationRecord, OperationStore, RequestIdentity
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, OverloadedError
 
 
@@ -99,7 +99,7 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger("dubstage.operations")
 
 
-class JobRunner:
+class OperationRunner:
     """Operations of one gateway process. Used from one event loop.
 
     Args:
@@ -135,7 +135,7 @@ class JobRunner:
         self._running = Execution(store, self._queue, handlers, abandon=abandon, rewrite=rewrite, on_change=self._something_changed)
         self._slots = slots or Slots(max_concurrent)
         self._max_queued = max_queued
-        self._asked_by: dict[str, trace.SpanContext] = {}
+        self._submit_spans: dict[str, trace.SpanContext] = {}
         self._waiting: Counter[str] = Counter()
         self._has_unwanted = False
         self._turn = self._slots.turn
@@ -177,7 +177,7 @@ class JobRunner:
         actor_id: str = "",
         output: str = "",
         admit: Admit = lambda unfinished: None,
-        asked: Asked = PLAINLY,
+        identity: RequestIdentity = NO_REQUEST_ID,
     ) -> OperationRecord:
         """Accept work, and return the new operation, or the one that the same request has begun before.
 
@@ -187,7 +187,7 @@ class JobRunner:
             actor_id: actor that the work concerns; empty: none.
             output: file that the work writes; empty: none. Two operations never write one file at the same time.
             admit: refuses the work by an error; see `Admit`.
-            asked: how the caller asked.
+            identity: what the request is known by when the request comes again.
 
         Raises:
             DubstageError: from `admit`.
@@ -198,7 +198,9 @@ class JobRunner:
             InvalidRequestError: another operation writes this output.
         """
         self._keep_looking()
-        return await self._in_turn(lambda: self._submit(kind, request, actor_id=actor_id, output=output, admit=admit, asked=asked))
+        return await self._in_turn(
+            lambda: self._submit(kind, request, actor_id=actor_id, output=output, admit=admit, identity=identity)
+        )
 
     async def _submit(
         self,
@@ -208,7 +210,7 @@ class JobRunner:
         actor_id: str,
         output: str,
         admit: Admit,
-        asked: Asked,
+        identity: RequestIdentity,
     ) -> OperationRecord:
         if self._closed:
             raise BackendUnavailableError("the gateway is shutting down")
@@ -223,20 +225,20 @@ class JobRunner:
                 free=free,
                 most_waiting=self._max_queued,
                 admit=admit,
-                asked=asked,
+                identity=identity,
             )
         )
         self._waiting = new.waiting
         if new.known:
             return new.record
-        self._asked_by[new.record.name] = trace.get_current_span().get_span_context()
+        self._submit_spans[new.record.name] = trace.get_current_span().get_span_context()
         if new.mine:
             self._begin(LeasedOperation(new.record, begun=False), leased_at)
         elif free:
             self._look.set()
         return new.record
 
-    async def once(self, asked: Asked, begin: Callable[[], Awaitable[OperationRecord]]) -> OperationRecord:
+    async def once(self, identity: RequestIdentity, begin: Callable[[], Awaitable[OperationRecord]]) -> OperationRecord:
         """Return the operation that an earlier request of the same id has begun, or else what `begin` returns.
 
         The earlier request may begin its operation while `begin` checks the later one, which the operation then contradicts.
@@ -245,15 +247,15 @@ class JobRunner:
             RequestIdReusedError: another request had this id.
             DubstageError: from `begin`.
         """
-        if not asked.request_id:
+        if not identity.request_id:
             return await begin()
-        known = await asyncio.to_thread(self._store.begun_by, asked)
+        known = await asyncio.to_thread(self._store.begun_by, identity)
         if known is not None:
             return await self.get(known.name)
         try:
             return await begin()
         except DubstageError:
-            known = await asyncio.to_thread(self._store.begun_by, asked)
+            known = await asyncio.to_thread(self._store.begun_by, identity)
             if known is None:
                 raise
             return await self.get(known.name)
@@ -449,16 +451,16 @@ class JobRunner:
         for one in taken:
             self._begin(one, leased_at, unwanted=unwanted)
         if not self._waiting:  # other gateways took the rest
-            self._asked_by.clear()
+            self._submit_spans.clear()
 
     def _begin(self, taken: LeasedOperation, leased_at: float, *, unwanted: bool = False) -> None:
         name = taken.record.name
-        resumed = taken.begun or name not in self._asked_by
+        resumed = taken.begun or name not in self._submit_spans
         if resumed and not unwanted:
             _log.info("operation_resumed", operation=name, kind=taken.record.kind)
-        asked_by = self._asked_by.pop(name, trace.INVALID_SPAN_CONTEXT)
+        submit_span = self._submit_spans.pop(name, trace.INVALID_SPAN_CONTEXT)
         self._begun()
-        self._running.begin(taken, leased_at, asked_by=asked_by, resumed=resumed, unwanted=unwanted)
+        self._running.begin(taken, leased_at, submit_span=submit_span, resumed=resumed, unwanted=unwanted)
 
     def _something_changed(self) -> None:
         self._slots.wake_all()

@@ -114,8 +114,8 @@ class OperationRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """How a caller asked for something that is created.
+class RequestIdentity:
+    """Facts by which a request that creates something is known when the request comes again.
 
     Attributes:
         contract: version of the contract that the caller speaks.
@@ -139,8 +139,8 @@ class Asked:
             )
 
 
-PLAINLY: Final = Asked()
-"""A caller of v1 that gives no id."""
+NO_REQUEST_ID: Final = RequestIdentity()
+"""Identity of a request of v1 without an id: such a request is new each time it comes."""
 
 AuditOf = Callable[[OperationRecord], AuditEvent | None]
 """Returns what the audit log records of an operation that has begun or ended; None: nothing."""
@@ -231,14 +231,14 @@ class OperationStore:
                 raise OperationNotFoundError(f"no operation {name[:80]!r}: it was deleted or never existed", resource=name)
             return record_of(row)
 
-    def begun_by(self, asked: Asked) -> OperationRecord | None:
+    def begun_by(self, identity: RequestIdentity) -> OperationRecord | None:
         """Return the operation that an earlier request of the same id has begun; None: there is none.
 
         Raises:
             RequestIdReusedError: the earlier request was another one.
         """
         with self.database.reading() as session:
-            return begun_by(session, asked)
+            return begun_by(session, identity)
 
     def convert_the_old(self) -> None:
         """Store the messages of operations of an earlier dubstage as those of v1."""
@@ -359,20 +359,22 @@ def of_kinds(kinds: Collection[str] | None) -> ColumnElement[bool]:
     return true() if kinds is None else OperationRow.kind.in_(sorted(kinds))
 
 
-def begun_by(session: Session, asked: Asked) -> OperationRecord | None:
+def begun_by(session: Session, identity: RequestIdentity) -> OperationRecord | None:
     """Return the operation that an earlier request of the same id has begun; None: there is none.
 
     Raises:
         RequestIdReusedError: the earlier request was another one.
     """
-    row = session.scalar(select(OperationRow).where(OperationRow.request_id == asked.request_id)) if asked.request_id else None
+    row = (
+        session.scalar(select(OperationRow).where(OperationRow.request_id == identity.request_id)) if identity.request_id else None
+    )
     if row is None:
         return None
-    asked.check(row.request_sha256)
+    identity.check(row.request_sha256)
     return record_of(row)
 
 
-def new_row(kind: str, request: bytes, *, actor_id: str, output: str, asked: Asked = PLAINLY) -> OperationRow:
+def new_row(kind: str, request: bytes, *, actor_id: str, output: str, identity: RequestIdentity = NO_REQUEST_ID) -> OperationRow:
     """Return the row of a new operation, without its number."""
     return OperationRow(
         name=f"operations/{secrets.token_hex(16)}",
@@ -383,9 +385,9 @@ def new_row(kind: str, request: bytes, *, actor_id: str, output: str, asked: Ask
         request=request,
         done=False,
         metadata_bytes=b"",
-        contract=asked.contract,
-        request_id=asked.request_id or None,
-        request_sha256=asked.sha256 or None,
+        contract=identity.contract,
+        request_id=identity.request_id or None,
+        request_sha256=identity.sha256 or None,
     )
 
 

@@ -18,7 +18,7 @@ from dubstage.common.v1 import common_pb2
 from gateway.consent.record import EMBEDDING_SIZE
 from gateway.dub.analysis import track_footage
 from gateway.dub.face_records import FaceIndex, cut_box
-from gateway.dub.motion_clip import MOVED_RECORD, frame_seconds, motion_records
+from gateway.dub.motion_clip import TRACKED_MOTION, frame_seconds, tracked_motion
 from gateway.dub.outcome import DubOutcome, LineRecords
 from gateway.dub.records import RecordFile, RecordSpan, pose_of
 from gateway.dub.request import DubRequest
@@ -151,13 +151,13 @@ class TrackedOutput:
     Attributes:
         opening: float32 [T], opening of the mouth, crop pixels.
         landmarks: float32 [T, 478, 3], landmarks of the dubbed face, pixels of the frame; NaN rows where not tracked.
-        moved: MOVED_RECORD [R], motion of the frames that show the face well, in order.
+        moved: TRACKED_MOTION [R], motion of the frames that show the face well, in order.
         poses: head pose of each frame, by frame; frames in which the face is not tracked are missing.
     """
 
     opening: Float32 = field(repr=False)
     landmarks: Float32 = field(repr=False)
-    moved: Array = field(repr=False, default_factory=lambda: np.empty(0, MOVED_RECORD))
+    moved: Array = field(repr=False, default_factory=lambda: np.empty(0, TRACKED_MOTION))
     poses: Mapping[int, HeadPose] = field(repr=False, default_factory=dict)
 
 
@@ -229,7 +229,7 @@ def _tracked_rows(rows: Int64, workspace: Workspace, total: int) -> TrackedOutpu
         poses[int(place)] = pose_of(record)
         if record["reason"] == common_pb2.FRAME_REASON_DUBBED:
             good.append(int(rows[place]))
-    moved = motion_records(workspace.faces, good) if good else np.empty(0, MOVED_RECORD)
+    moved = tracked_motion(workspace.faces, good) if good else np.empty(0, TRACKED_MOTION)
     return TrackedOutput(opening, landmarks, moved, poses)
 
 

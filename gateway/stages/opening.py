@@ -147,7 +147,7 @@ def _fields(model: Model) -> dict[str, object]:
 
 
 def weights_of(stage: str) -> Path:
-    """Return the folder of a stage's networks that the setting DUBSTAGE_STAGE_WEIGHTS names.
+    """Return the folder of a stage's networks that its setting names, such as DUBSTAGE_MOTION_WEIGHTS.
 
     Raises:
         InvalidRequestError: the stage's settings are wrong.

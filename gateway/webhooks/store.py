@@ -35,7 +35,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.database.session import Database
 from gateway.database.tables import Base
-from gateway.operations.store import FORMER, PLAINLY, V1, Asked, OperationRecord
+from gateway.operations.store import FORMER, NO_REQUEST_ID, V1, OperationRecord, RequestIdentity
 from services.common.errors import InvalidRequestError, OverloadedError, WebhookNotFoundError
 
 MOST_WEBHOOKS: Final = 16
@@ -210,13 +210,13 @@ class WebhookStore:
         self._database = database
         self._owner = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
 
-    def create(self, url: str, events: Sequence[EventType], asked: Asked = PLAINLY) -> tuple[Webhook, bool]:
+    def create(self, url: str, events: Sequence[EventType], identity: RequestIdentity = NO_REQUEST_ID) -> tuple[Webhook, bool]:
         """Register an address. Return the webhook with a new secret, and whether it is new.
 
         Args:
             url: the address.
             events: kinds of events that are sent.
-            asked: how the caller asked.
+            identity: what the request is known by when the request comes again.
 
         Raises:
             OverloadedError: the tenant has MOST_WEBHOOKS already.
@@ -229,13 +229,13 @@ class WebhookStore:
             events=",".join(sorted(set(events))),
             created_at=_now(),
             disabled=False,
-            contract=asked.contract,
-            request_id=asked.request_id or None,
-            request_sha256=asked.sha256 or None,
+            contract=identity.contract,
+            request_id=identity.request_id or None,
+            request_sha256=identity.sha256 or None,
         )
         with self._database.writing() as session:
             self._database.one_by_one(session)
-            if (before := _created_by(session, asked)) is not None:
+            if (before := _created_by(session, identity)) is not None:
                 return before, False
             if (session.scalar(select(func.count()).select_from(WebhookRow)) or 0) >= MOST_WEBHOOKS:
                 raise OverloadedError(f"there are {MOST_WEBHOOKS} webhooks, the most that a tenant has: delete one")
@@ -243,14 +243,14 @@ class WebhookStore:
             session.flush()
             return _webhook(row), True
 
-    def created_by(self, asked: Asked) -> Webhook | None:
+    def created_by(self, identity: RequestIdentity) -> Webhook | None:
         """Return the webhook that an earlier request of the same id has registered; None: there is none.
 
         Raises:
             RequestIdReusedError: the earlier request was another one.
         """
         with self._database.reading() as session:
-            return _created_by(session, asked)
+            return _created_by(session, identity)
 
     def get(self, webhook_id: str) -> Webhook:
         """Return a webhook.
@@ -382,11 +382,11 @@ class WebhookStore:
         return and_(DeliveryRow.number == delivery.number, DeliveryRow.owner == self._owner)
 
 
-def _created_by(session: Session, asked: Asked) -> Webhook | None:
-    row = session.scalar(select(WebhookRow).where(WebhookRow.request_id == asked.request_id)) if asked.request_id else None
+def _created_by(session: Session, identity: RequestIdentity) -> Webhook | None:
+    row = session.scalar(select(WebhookRow).where(WebhookRow.request_id == identity.request_id)) if identity.request_id else None
     if row is None:
         return None
-    asked.check(row.request_sha256)
+    identity.check(row.request_sha256)
     return _webhook(row)
 
 

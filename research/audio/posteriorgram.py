@@ -94,8 +94,8 @@ class PpgNetwork(nn.Module):
         """Return phone log-probabilities.
 
         Args:
-            cepstra: [N, W, 20] float32, W even, mean-normalised by `windows.normalise`. Served with W = 58; training also
-                uses wider windows.
+            cepstra: [N, W, 20] float32, W even, normalised (services.audio.posteriorgram.normalise). Served with W = 58; training
+                also uses wider windows.
 
         Returns:
             [N, W, 40] float32, natural logarithm, every row's exponentials sum to 1.
@@ -138,10 +138,10 @@ class AugmentConfig:
     """Probability of a telephone's band and 8-bit mu-law samples."""
     vocal_tract: tuple[float, float] = (0.85, 1.15)
     """Length of the vocal tract relative to the speaker's own. The frequencies of the spectrum are divided by this factor
-    (windows.windows_of), so formants and pitch move and the speed of the speech stays. See Jaitly and Hinton, "Vocal tract length
+    (windows_of), so formants and pitch move and the speed of the speech stays. See Jaitly and Hinton, "Vocal tract length
     perturbation improves speech recognition" (ICML workshop 2013)."""
     mask_chance: float = 0.2
-    """Probability that a span of a window is hidden (windows.with_hidden_spans)."""
+    """Probability that a span of a window is hidden (with_hidden_spans)."""
 
 
 def noise(random: np.random.Generator, count: int) -> Float32:

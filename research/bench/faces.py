@@ -52,7 +52,7 @@ class MeasuredFaces:
 
 
 def chosen(clips: Path, uses: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield file and person of the videos of these uses, at most FILMS_A_PERSON of a person."""
+    """Yield file and person of the videos of these uses, at most VIDEOS_A_PERSON of a person."""
     counts: Counter[str] = Counter()
     with (clips / "catalogue.csv").open(newline="", encoding="utf-8") as catalogue:
         for row in csv.DictReader(catalogue):

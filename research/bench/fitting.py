@@ -45,14 +45,14 @@ class FittingTimes:
 
     Attributes:
         track_ms: tracking a frame, without a model.
-        fit_ms: what fitting every frame adds to it, the identity given; tracking and it share REAL_TIME_MS.
+        fit_ms: what fitting every frame adds to tracking, with the identity given. REAL_TIME_MS is the limit of both together.
         landmark_error_px: mean over frames of the streamed fit, crop pixels.
         identity_s: FitIdentity of all frames, wall clock.
-        identity_cpu_s: processor time of it.
-        identity_error_px: landmark error that it reports, crop pixels.
+        identity_cpu_s: processor time of the same call.
+        identity_error_px: landmark error that FitIdentity reports, crop pixels.
         draw_ms: drawing the person's face in the render box, as the texture stage does for the renderer `headpose`, with the
             low-frequency albedo.
-        draw_detailed_ms: with the detailed one.
+        draw_detailed_ms: the same with the detailed albedo.
         colours_ms: what fitting every frame to its colours too (stage 3 of the three-stage fit) adds to tracking.
         colours_error_px: landmark error of that fit, crop pixels.
         loss_ms: one evaluation of the fit's loss and gradient, rasteriser numba. A frame takes ten.

@@ -27,9 +27,9 @@ class LiveTimes:
     Attributes:
         first_frame_ms: from the last sound that the first frame shows to the frame.
         median_ms, late_ms: the same over all frames: median, and what 95 % stay within.
-        sustained_ms: wall time a frame where speech comes as fast as it is taken; 40 are real time.
-        sustained_cpu_ms: processor time of it.
-        frames: of the sustained stream.
+        sustained_ms: wall time per frame if speech comes as fast as the stream takes speech; 40 is real time.
+        sustained_cpu_ms: processor time per frame of the same stream.
+        frames: number of frames of the same stream.
     """
 
     first_frame_ms: float
@@ -43,14 +43,14 @@ class LiveTimes:
 async def measure_live(
     stages: Stages, actors: ActorStore, actor_id: str, samples: npt.NDArray[np.float32], rate: int, settings: GatewaySettings
 ) -> LiveTimes:
-    """Stream an actor twice: as it is spoken, then as fast as it goes.
+    """Stream an actor twice: at the pace of speaking, then as fast as possible.
 
     Args:
         stages: warm, in this process.
-        actors: where the actor is.
-        actor_id: enrolled.
+        actors: store of the actor.
+        actor_id: the enrolled actor.
         samples: speech, float32 [n, channels].
-        rate: of it, Hz.
+        rate: sample rate of the speech, Hz.
     """
     streams = LiveStreams(
         lambda: stages,

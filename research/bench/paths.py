@@ -20,7 +20,6 @@ from services.texture.select_frames import select_frames
 
 MINUTES: Final = 10.0
 """Minutes of footage, and of speech."""
-AIM_S: Final = 10.0
 _RATE: Final = 25
 
 

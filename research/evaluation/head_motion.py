@@ -98,15 +98,6 @@ class HeadMotionScore:
     velocity: Likeness
 
 
-@dataclass(frozen=True, slots=True)
-class HeadMotionReport:
-    """Scores of a generated head and of the two controls, all against the same real one."""
-
-    generated: HeadMotionScore
-    still: HeadMotionScore
-    shuffled: HeadMotionScore
-
-
 def likeness(generated: Float64, real: Float64, binning: Binning) -> Likeness:
     """Return the HS of generated values, float64 [N, 3], against real values, float64 [M, 3]."""
     distances, spans = [], []
@@ -173,26 +164,6 @@ def still_head(poses: Float64) -> Float64:
 def shuffled_head(poses: Float64, seed: int = CONTROL_SEED) -> Float64:
     """Return the control with the person's own poses in random order, float64 [T, 6]."""
     return np.asarray(poses[np.random.default_rng(seed).permutation(len(poses))])
-
-
-def head_motion_report(
-    generated: Float64, real: Float64, known: Float64, *, frame_rate: float = 25.0, seed: int = CONTROL_SEED
-) -> HeadMotionReport:
-    """Return the scores of a generated head and of the controls.
-
-    Args:
-        generated: float64 [N, 6], head-pose vectors.
-        real: float64 [M, 6], usable frames of the real video.
-        known: float64 [K, 6], usable frames that the generator learned the person from. The controls are made of these frames.
-        frame_rate: frames per second of all.
-        seed: random seed of the shuffled control.
-
-    Raises:
-        InvalidRequestError: as head_motion_score.
-    """
-    still, shuffled = still_head(known), shuffled_head(known, seed)
-    scores = [head_motion_score(poses, real, frame_rate=frame_rate) for poses in (generated, still, shuffled)]
-    return HeadMotionReport(scores[0], scores[1], scores[2])
 
 
 def main() -> None:

@@ -290,32 +290,23 @@ def folds_of(
     return (folds[only],)
 
 
-def wrong_speeches(
-    own: Float32, others: Sequence[EvaluatedSpeech] = (), count: int = MIN_WRONG_SPEECHES
-) -> tuple[EvaluatedSpeech, ...]:
-    """Return speeches that do not belong to the clip, each as long as the clip's own speech.
-
-    The others come first, looped or cut to length. Circular shifts of the clip's own speech, spread evenly over its length, fill up
-    to `count`.
+def wrong_speeches(own: Float32, count: int = MIN_WRONG_SPEECHES) -> tuple[EvaluatedSpeech, ...]:
+    """Return speeches whose sound does not fit the clip: circular shifts of the clip's own speech, spread evenly over its length.
 
     Args:
         own: float32 [N], 16 kHz mono.
-        others: foreign speeches, 16 kHz mono, any length above 0.
         count: number of speeches, at least 10.
 
     Raises:
-        InvalidRequestError: fewer than 10 are asked for, or one speech is empty.
+        InvalidRequestError: fewer than 10 are asked for, or the speech is empty.
     """
     if count < MIN_WRONG_SPEECHES:
         raise InvalidRequestError(f"the wrong-audio control is a mean over at least {MIN_WRONG_SPEECHES}", field="count")
-    if not len(own) or any(not len(other.samples) for other in others):
+    if not len(own):
         raise InvalidRequestError("a speech has no samples", field="speech")
-    chosen = [EvaluatedSpeech(other.name, np.resize(other.samples, len(own)).astype(np.float32)) for other in others[:count]]
-    missing = count - len(chosen)
     nearest = min(NEAREST_SHIFT, len(own) // 3)
-    for shift in np.linspace(nearest, len(own) - nearest, missing).astype(int).tolist():
-        chosen.append(EvaluatedSpeech(f"shifted by {shift / 16_000:.2f} s", np.roll(own, shift)))
-    return tuple(chosen)
+    shifts = np.linspace(nearest, len(own) - nearest, count).astype(int).tolist()
+    return tuple(EvaluatedSpeech(f"shifted by {shift / 16_000:.2f} s", np.roll(own, shift)) for shift in shifts)
 
 
 class PerceptualDistance(Protocol):
@@ -374,7 +365,6 @@ def evaluate_clip(
     *,
     settings: EvaluationSettings | None = None,
     transcript: str = "",
-    other_speeches: Sequence[EvaluatedSpeech] = (),
     sync_distance: SyncDistance | None = None,
     face_distance: FaceDistance | None = None,
     perceptual: Callable[[], PerceptualDistance] | None = None,
@@ -387,7 +377,6 @@ def evaluate_clip(
         retrack: face tracker for crops.
         settings: what to render and how to measure; None: the defaults.
         transcript: words that are said in the clip; empty: the closure of the lips is not measured.
-        other_speeches: foreign speech for WRONG_AUDIO. Circular shifts of the clip's own speech fill up to `wrong_count`.
         sync_distance: returns the distance of mouth and sound by a sync network; None: not measured.
         face_distance: returns the distance of the faces of truth and result; None: not measured.
         perceptual: makes an accumulator of LPIPS and FID for one variant; None: not measured.
@@ -405,7 +394,7 @@ def evaluate_clip(
     speeches: dict[Variant, tuple[EvaluatedSpeech | None, ...]] = dict.fromkeys(settings.variants, (None,))
     for variant in WRONG_AUDIO:
         if variant in speeches:
-            speeches[variant] = wrong_speeches(session.speech, other_speeches, settings.wrong_count)
+            speeches[variant] = wrong_speeches(session.speech, settings.wrong_count)
     evaluation.work = sum(len(fold.test) for fold in folds) * sum(len(of) for of in speeches.values())
 
     keeper = SampleCollector(folds[0].test, settings.sample_count, settings.video_frames)

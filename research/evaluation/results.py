@@ -361,7 +361,7 @@ class KeptResults:
             self._documents = {row["key"]: row for row in self._read(overwrite)}
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the document of one clip (result_json.clip_document); None: it was not evaluated."""
+        """Return the document of one clip (clip_document); None: it was not evaluated."""
         row = self._documents.get(key)
         return None if row is None else row["result"]
 

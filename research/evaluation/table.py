@@ -135,7 +135,7 @@ def better_of(name: str) -> Better:
 
 
 def metrics_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
-    """Return FIGURES of one clip from its document (result_json.clip_document); what was not measured is left out.
+    """Return FIGURES of one clip from its document (results.clip_document); what was not measured is left out.
 
     Args:
         variant: variant to read the metrics of.
@@ -267,7 +267,7 @@ class TableRun:
         return tuple(dict.fromkeys(row.of.weights for row in self._rows))
 
     def add(self, of: Configuration, clip: str, document: Mapping[str, Any]) -> None:
-        """Add the document (result_json.clip_document) of one clip, which has a label of its own (`labels_of`)."""
+        """Add the document (results.clip_document) of one clip, which has a label of its own (`labels_of`)."""
         self._documents.setdefault(of, {})[clip] = dict(document)
 
     def refuse(self, of: Configuration, clip: str, reason: str) -> None:

@@ -135,11 +135,11 @@ def admit(name: str, difference: float, spec: MotionExportSpec) -> None:
 
 
 def write_constants(path: Path, network: Path, kept: NamedArrays, **facts: object) -> dict[str, str]:
-    """Write the constants that an expression_model.ExpressionModel reads beside its network; return the metadata.
+    """Write the constants that a services.motion.expression.ExpressionModel reads beside its network; return the metadata.
 
     Args:
         network: the ONNX file, whose digest is the version.
-        kept: file of the run (train.run_files): constants beside the network, and the facts of the morphable model.
+        kept: file of the run (run_folder.read_best): constants beside the network, and the facts of the morphable model.
         facts: further metadata.
     """
     metadata = {

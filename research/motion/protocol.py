@@ -34,8 +34,8 @@ from services.common.wire.timeline import Timeline, sampled
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
 from services.motion.features import bilabial_probability
-from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor
 from services.motion.predictor import Predictor
 from services.motion.stream import MotionStream
 from services.motion.style import MIN_FRAMES, Style, StyleCode, StyleNetwork, encode_style
@@ -127,23 +127,23 @@ def score_motion(
     )
 
 
-def served_motion(grid: MotionGrid, features: SpeechFeatures) -> list[Motion]:
+def served_motion(predictor: PersonPredictor, features: SpeechFeatures) -> list[Motion]:
     """Return the answers of a predictor for a clip of T frames at 25 frames per second."""
-    stream = MotionStream(grid, Timeline(rate=Fraction(25)), len(features))
+    stream = MotionStream(predictor, Timeline(rate=Fraction(25)), len(features))
     parts = [stream.push(0, features)]
     while (part := stream.drain()) is not None:
         parts.append(part)
     return parts
 
 
-def served_mouths(grid: MotionGrid, features: SpeechFeatures) -> Float32:
+def served_mouths(predictor: PersonPredictor, features: SpeechFeatures) -> Float32:
     """Return the mouths of a clip, float32 [T, 59, 3]."""
-    return np.concatenate([part.mouth_landmarks for part in served_motion(grid, features)])
+    return np.concatenate([part.mouth_landmarks for part in served_motion(predictor, features)])
 
 
-def served_poses(grid: MotionGrid, features: SpeechFeatures) -> Float64:
+def served_poses(predictor: PersonPredictor, features: SpeechFeatures) -> Float64:
     """Return the head-pose vectors of a clip, float64 [T, 6], from a predictor that moves the head."""
-    return np.concatenate([part.poses for part in served_motion(grid, features) if part.poses is not None])
+    return np.concatenate([part.poses for part in served_motion(predictor, features) if part.poses is not None])
 
 
 class ServedPredictor:

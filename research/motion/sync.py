@@ -238,7 +238,7 @@ def long_enough(clips: Clips, frames: int, folder: Path) -> Clips:
 
 
 class TorchSync:
-    """The network in PyTorch as a sync.SyncModel."""
+    """The network in PyTorch as a services.motion.lag.SyncModel."""
 
     def __init__(self, network: SyncNetwork) -> None:
         self._network = network
@@ -246,13 +246,13 @@ class TorchSync:
 
     @torch.no_grad()
     def embed_audio(self, heard: Float32) -> Float32:
-        """Embed, see sync.SyncModel."""
+        """Embed, see services.motion.lag.SyncModel."""
         embedded: Float32 = self._network.audio(torch.from_numpy(heard[None]).to(self._device))[0].cpu().numpy()
         return embedded
 
     @torch.no_grad()
     def embed_mouth(self, coefficients: Float32) -> Float32:
-        """Embed, see sync.SyncModel."""
+        """Embed, see services.motion.lag.SyncModel."""
         embedded: Float32 = self._network.mouth(torch.from_numpy(coefficients[None]).to(self._device))[0].cpu().numpy()
         return embedded
 

@@ -375,7 +375,7 @@ class ClipTask:
     Attributes:
         file: path below the folder of the clips, with forward slashes.
         name: the clip's name in the training set.
-        is_film: whether the file is a video, otherwise it is a recording.
+        is_video: whether the file is a video, otherwise it is a recording.
         source: name of the corpus.
         speaker: name of the person.
         spoken: what is said.

@@ -80,7 +80,7 @@ def normal_silence(rows: int) -> Float32:
 
 
 class IdentityRemovalModel:
-    """The loaded Audio ID-Removing Network, id_removal.onnx. Arguments and errors: see Kind.load."""
+    """The loaded Audio ID-Removing Network, id_removal.onnx. Arguments and errors: see FeatureKind.load."""
 
     def __init__(self, weights: Path, threads: int = 1) -> None:
         self._session = open_network(weights / "id_removal.onnx", threads)

@@ -79,7 +79,7 @@ def normalise(context: Float32, window_rows: int = WINDOW_ROWS) -> Float32:
 
 
 class PosteriorgramModel:
-    """The loaded phone network, ppg.onnx. Arguments and errors: see Kind.load."""
+    """The loaded phone network, ppg.onnx. Arguments and errors: see FeatureKind.load."""
 
     def __init__(self, weights: Path, threads: int = 1) -> None:
         self._session = open_network(weights / "ppg.onnx", threads)

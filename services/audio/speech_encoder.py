@@ -122,7 +122,7 @@ class EncoderNetwork:
 
 
 class SpeechStateModel:
-    """The loaded encoder with a plan of windows. Further arguments and errors: see Kind.load."""
+    """The loaded encoder with a plan of windows. Further arguments and errors: see FeatureKind.load."""
 
     def __init__(self, plan: WindowPlan, weights: Path, threads: int = 1) -> None:
         self.plan = plan

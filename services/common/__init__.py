@@ -6,5 +6,5 @@
     face        landmarks, crops, drawing, mouth bank, identities
     wire        messages of the contracts to and from our own types, and the order of the phones
 
-errors.py and array_types.py stand before all packages.
+errors.py, methods.py, files.py, locks.py and array_types.py stand before all packages.
 """

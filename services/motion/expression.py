@@ -22,8 +22,8 @@ from services.common.geometry.morphable_model import MorphableModel
 from services.common.store.network_session import open_network
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
-from services.motion.grid import Grid, amplified
 from services.motion.models import MotionModels, PredictorModel
+from services.motion.person_predictor import PersonPredictor, amplified
 from services.motion.runtime import read_constants
 from services.motion.style import Style
 
@@ -69,7 +69,7 @@ def expression_spread(spread: Float32, mouth: LandmarkBasis, expression: Landmar
 
 
 def expressed(coefficients: Float32, basis: LandmarkBasis, style: Style) -> Float32:
-    """Return mouths of expression coefficients from the rest mouth: [..., E] -> float32 [..., 59, 3], see grid.amplified."""
+    """Return amplified mouths of expression coefficients from the rest mouth: [..., E] -> float32 [..., 59, 3]."""
     return amplified(style.rest_mouth + basis.reconstruct(coefficients), style)
 
 
@@ -115,8 +115,8 @@ class ExpressionModel(PredictorModel):
         return found
 
 
-class ExpressionGrid(Grid):
-    """Predictor of one person's expression coefficients on the grid; mouths come from the coefficients."""
+class ExpressionPredictor(PersonPredictor):
+    """Predictor of one person's expression coefficients; mouths come from the coefficients."""
 
     def __init__(
         self,
@@ -131,9 +131,9 @@ class ExpressionGrid(Grid):
 
         Args:
             model: the predictor's network.
-            constraints: see Grid.
-            inputs: see Grid.
-            ahead: see Grid.
+            constraints: see PersonPredictor.
+            inputs: see PersonPredictor.
+            ahead: see PersonPredictor.
         """
         super().__init__(style, constraints, inputs, ahead)
         self._basis, self._coefficients = model.basis, model.coefficients

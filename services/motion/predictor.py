@@ -20,8 +20,8 @@ from services.common.server.call_context import check_not_cancelled
 from services.common.wire.timeline import MOTION_RATE
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
-from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style, encode_style, fastest_step, widest_opening
 from services.motion.types import Footage, SpeechFeatures
 
@@ -56,7 +56,7 @@ class WindowPrediction(NamedTuple):
     pooled: Float32
 
 
-class Missed(NamedTuple):
+class PredictionErrors(NamedTuple):
     """Errors of a network on footage: residual float64 [T, K] (true less predicted) and pooled speech float64 [T, P]."""
 
     residual: Float64
@@ -95,7 +95,7 @@ def true_coefficients(
 
 def predict_in_blocks(
     frames: npt.NDArray[np.intp], target: Float64, predict: Callable[[int], WindowPrediction]
-) -> Generator[StyleStep, None, Missed]:
+) -> Generator[StyleStep, None, PredictionErrors]:
     """Run a network over the frames of a clip.
 
     Args:
@@ -107,7 +107,7 @@ def predict_in_blocks(
         One step per block of frames; one more step is due after the last block.
 
     Returns:
-        What the network misses on these frames.
+        The errors of the network on these frames.
     """
     found: list[WindowPrediction] = []
     for block in np.array_split(frames, NUM_BLOCKS):
@@ -115,7 +115,7 @@ def predict_in_blocks(
         found += [predict(frame) for frame in block]
         yield StyleStep(len(found), len(frames) + 1, 1.0, None)
     predicted, pooled = zip(*found, strict=True)
-    return Missed(target - np.array(predicted, np.float64), np.array(pooled, np.float64))
+    return PredictionErrors(target - np.array(predicted, np.float64), np.array(pooled, np.float64))
 
 
 Shape = Callable[[MotionModels], tuple[int, ...]]
@@ -164,7 +164,7 @@ class Predictor:
 
     spec: PredictorSpec
     version: Callable[[MotionModels], str]
-    open: Callable[[MotionModels, Style, ConstraintConfig | None], MotionGrid]
+    open: Callable[[MotionModels, Style, ConstraintConfig | None], PersonPredictor]
     personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[StyleStep]]
     style_arrays: Mapping[str, Shape] = field(default_factory=dict)
     encode_style: Callable[[Footage, MotionModels], Style] = encode_mouths

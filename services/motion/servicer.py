@@ -128,9 +128,9 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         style = self._load_style(config.style, models)
         if config.without_style:
             style = predictor.mean_style(style, models)
-        grid = predictor.open(models, style, WHOLE if config.whole_speech else LIVE)
-        grid.expressiveness = config.expressiveness
-        stream = MotionStream(grid, config.timeline, config.num_frames)
+        of_person = predictor.open(models, style, WHOLE if config.whole_speech else LIVE)
+        of_person.expressiveness = config.expressiveness
+        stream = MotionStream(of_person, config.timeline, config.num_frames)
         if config.resume is not None:
             stream.resume(state_from_proto(config.resume, stream.arrays(), moves_head=predictor.spec.moves_head))
         return stream

@@ -25,8 +25,8 @@ from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig, closed_lips_weights
 from services.motion.expression import expression_spread
-from services.motion.grid import amplified
 from services.motion.models import MotionModels
+from services.motion.person_predictor import amplified
 from services.motion.runtime import read_constants, shaped
 from services.motion.speech_states import NUM_POOLED_STATES, NUM_STATES, STATES, pooled_states
 from services.motion.style import Style
@@ -105,10 +105,10 @@ class LinearMap:
         return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
 
     def closing(self, network_input: Float32, past: int, count: int, constraints: ConstraintConfig) -> Float32:
-        """Return how far the lips close at frames of a grid, float32 [count] in [0, 1], see constraints.closed_lips_weights.
+        """Return how far the lips close at frames of the grid, float32 [count] in [0, 1], see constraints.closed_lips_weights.
 
         Args:
-            network_input: inputs of a grid's network, float32 [T, C], of which the last 192 numbers are the states.
+            network_input: inputs of a predictor's network, float32 [T, C], of which the last 192 numbers are the states.
             past: frames before the first of the frames.
             count: number of frames.
             constraints: strength of the constraints.
@@ -194,7 +194,7 @@ class MapMouth:
 
         coefficients = map(window) + voiced * C p(window, map(window))        in units of the person's spread; p: correction_inputs
 
-    Then the person's gains, see Gains, which take the place of grid.amplified by the same share `voiced`.
+    Then the person's gains, see Gains, which take the place of person_predictor.amplified by the same share `voiced`.
     """
 
     map: LinearMap

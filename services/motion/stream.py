@@ -17,7 +17,7 @@ from services.common.errors import InvalidRequestError
 from services.common.face.crops import POSE_SIZE, check_pose_vectors
 from services.common.server.call_context import check_not_cancelled
 from services.common.wire.timeline import MOTION_RATE, Timeline, catmull_rom
-from services.motion.grid import MotionGrid, resume_from
+from services.motion.person_predictor import PersonPredictor, resume_from
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
 
@@ -68,11 +68,11 @@ class _GridFrame(NamedTuple):
 class MotionStream:
     """Stream of motion on an output timeline."""
 
-    def __init__(self, grid: MotionGrid, timeline: Timeline, num_frames: int = 0) -> None:
+    def __init__(self, predictor: PersonPredictor, timeline: Timeline, num_frames: int = 0) -> None:
         """Start a stream.
 
         Args:
-            grid: the predictor of one person on the 25 frames/s grid.
+            predictor: the predictor of one person on the 25 frames/s grid.
             timeline: times of the target motion frames.
             num_frames: number of motion frames to answer. 0: as many as the features cover.
 
@@ -82,7 +82,7 @@ class MotionStream:
         limit = timeline.num_frames
         if limit is not None and num_frames > limit:
             raise InvalidRequestError(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
-        self._grid = grid
+        self._predictor = predictor
         self._timeline = timeline
         self._num_frames = num_frames
         self._next = 0
@@ -94,20 +94,20 @@ class MotionStream:
         """Return the state of the stream after the frames that are answered.
 
         `stream`: next output frame, next grid frame. `kept.*`: the last grid frames before the latter, which are still needed; the
-        numbers are speech probability and eye closure. The others are those of the grid.
+        numbers are speech probability and eye closure. The others are those of the predictor.
         """
         kept = self._frames
         return {
-            "stream": np.array([self._next, self._grid.next_frame], np.int64),
+            "stream": np.array([self._next, self._predictor.next_frame], np.int64),
             "kept.mouth": np.array([frame.mouth for frame in kept], np.float32).reshape(-1, NUM_POINTS, 3),
             "kept.numbers": np.array([(frame.speaking, frame.blink) for frame in kept], np.float64).reshape(-1, 2),
             "kept.pose": np.array([frame.pose for frame in kept if frame.pose is not None], np.float64).reshape(-1, POSE_SIZE),
-            **self._grid.arrays(),
+            **self._predictor.arrays(),
         }
 
     def new_state(self) -> StreamPoint | None:
-        """Return the state after the frames that are answered; None: hardly more is answered than at the last one, or all is."""
-        at = self._grid.next_frame
+        """Return the state after the answered frames; None: less than STATE_EVERY after the last state, or at the end."""
+        at = self._predictor.next_frame
         if at < self._state_at + STATE_EVERY or self._complete(self._num_frames or self._timeline.num_frames, None):
             return None
         self._state_at = at
@@ -138,7 +138,7 @@ class MotionStream:
             _GridFrame(mouth, speaking, poses[place] if len(poses) else None, blink)
             for place, (mouth, (speaking, blink)) in enumerate(zip(mouths, numbers.tolist(), strict=True))
         ]
-        self._grid.resume(at, arrays)
+        self._predictor.resume(at, arrays)
 
     def push(self, first_frame: int, features: SpeechFeatures) -> Motion:
         """Return the output frames that become ready with these features.
@@ -146,12 +146,12 @@ class MotionStream:
         Raises:
             InvalidRequestError: `first_frame` does not follow the features before.
         """
-        if first_frame != self._grid.num_features:
+        if first_frame != self._predictor.num_features:
             raise InvalidRequestError(
-                f"features of frame {first_frame} came where frame {self._grid.num_features} was due",
+                f"features of frame {first_frame} came where frame {self._predictor.num_features} was due",
                 field="features.first_frame",
             )
-        self._keep(self._grid.push(features))
+        self._keep(self._predictor.push(features))
         return self.ready()
 
     def ready(self) -> Motion:
@@ -166,14 +166,14 @@ class MotionStream:
         Raises:
             WorkCancelledError: the call that the motion is for is over. The stream checks this once per second of motion.
         """
-        covered = Fraction(self._grid.num_features) / MOTION_RATE
+        covered = Fraction(self._predictor.num_features) / MOTION_RATE
         target, until = (self._num_frames, None) if self._num_frames else (self._timeline.num_frames, covered)
         while not self._complete(target, until):
             piece = self._emit(target, until)
             if len(piece.mouth_landmarks):
                 return piece
             check_not_cancelled()
-            self._keep(self._grid.push_silence(MOTION_RATE.numerator))
+            self._keep(self._predictor.push_silence(MOTION_RATE.numerator))
         return None
 
     def _complete(self, target: int | None, until: Fraction | None) -> bool:
@@ -205,7 +205,7 @@ class MotionStream:
             first,
             mouths,
             np.array([frame.speaking for frame in found], np.float32),
-            self._grid.expression(mouths),
+            self._predictor.expression(mouths),
             np.stack(poses) if poses else None,
             np.array([frame.blink for frame in found], np.float32) if poses else None,
         )

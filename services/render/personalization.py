@@ -188,7 +188,7 @@ def personalized(
     pairs: Sequence[Pair],
     job: PersonalizeJob,
     recipe: PersonalizeRecipe,
-    packed: Callable[[Float32], Float32] = lambda film: film,
+    packed: Callable[[Float32], Float32] = lambda state: state,
 ) -> Iterator[PersonalizeProgress]:
     """Search the state that draws the pairs best; yield progress. The last report holds the result.
 

@@ -4,31 +4,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from services.common.errors import InvalidRequestError
-from services.render.backends.base import PLAIN_CHOICE, Backend, BackendChoice, BackendName, Device, TritonOptions, default_choice
-from services.render.backends.onnxruntime import OnnxRuntimeBackend
-from services.render.types import Precision
-
-if TYPE_CHECKING:
-    from services.render.backends.triton_healing import TritonMonitor
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from services.common.array_types import Array, Float32, UInt8
-from services.common.errors import ContractBrokenError, ModelNotFoundError
+from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NUM_CHANNELS
+from services.render.backends.base import PLAIN_CHOICE, Backend, BackendChoice, BackendName, Device, TritonOptions, default_choice
 from services.render.backends.model_files import ModelFile, read_models
+from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.renderer import FrameWindow, Renderer, StreamSetup, Window
 from services.render.renderers.registry import renderer_named
-from services.render.types import ModelInfo, RenderedFrame, RenderFrame
+from services.render.types import ModelInfo, Precision, RenderedFrame, RenderFrame
+
+if TYPE_CHECKING:
+    from services.render.backends.triton_healing import TritonMonitor
 
 
 def make_backend(

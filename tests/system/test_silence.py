@@ -14,7 +14,7 @@ from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.enrol import EnrolledActor
-from gateway.dub.plan import SILENT
+from gateway.dub.frame_plan import SILENT
 from gateway.dub.request import DubRequest
 from gateway.live.client import PacedSpeech
 from gateway.live.streams import LiveStreams

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 from av.audio.resampler import AudioResampler
 
+from gateway.dub.frame_plan import DUBBED, SILENT
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
-from gateway.dub.plan import DUBBED, SILENT
 from gateway.dub.records import FEATURE_RECORD, RecordFile
 from gateway.dub.request import DubRequest
 from gateway.dub.speech import extract_features, motion_frames_for

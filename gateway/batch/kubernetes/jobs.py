@@ -242,7 +242,7 @@ _REMEDIES: Final = {
     "Evicted": "raise the requests of the profile, or batch.scratchSize of the chart",
 }
 _TOO_LONG: Final = 124
-"""Exit code of a worker that took longer than it may (job_spec)."""
+"""Exit code of a worker that `timeout` ended, because the worker took longer than the profile allows."""
 _MOST_TEXT: Final = 300
 
 

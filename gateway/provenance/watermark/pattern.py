@@ -63,7 +63,6 @@ def bumps(side: int) -> tuple[Float64, Float64]:
 
 CELLS: Final = ROWS * COLUMNS
 _CHIPS: Final = PERIOD * CELLS
-KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)

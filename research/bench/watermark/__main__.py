@@ -25,10 +25,10 @@ from research.bench.watermark.genuine import (
     THRESHOLDS,
     Readings,
     copies_of,
-    faces_of_film,
-    films_below,
+    faces_of_video,
     readings_of,
     sum_of_copies,
+    videos_below,
     write_copies,
     write_readings,
 )
@@ -157,18 +157,18 @@ async def undubbed(asked: argparse.Namespace) -> int:
     """Read footage without a watermark, and print how often the search sees one."""
     settings = gateway_settings()
     key = watermark_key(open_sealer(settings).credential.key)
-    films, names = [], []
+    videos, names = [], []
     async with open_stage(settings, "face") as stages:
-        for film in films_below(asked.clip):
+        for video in videos_below(asked.clip):
             try:
-                films.append(await faces_of_film(stages, film, settings.compute_threads))
-                names.append(film)
+                videos.append(await faces_of_video(stages, video, settings.compute_threads))
+                names.append(video)
             except DubstageError as problem:
-                tell(f"{film}: not read: {problem}")
-            if len(films) % 50 == 0:
-                tell(f"{len(films)} videos tracked")
-    readings = await asyncio.to_thread(readings_of, films, key, asked.keys)
-    print(f"{readings.films} of {len(films)} videos show a face for a second or longer, {readings.seconds:.0f} s in all")
+                tell(f"{video}: not read: {problem}")
+            if len(videos) % 50 == 0:
+                tell(f"{len(videos)} videos tracked")
+    readings = await asyncio.to_thread(readings_of, videos, key, asked.keys)
+    print(f"{readings.num_videos} of {len(videos)} videos show a face for a second or longer, {readings.seconds:.0f} s in all")
     print(f"false alarms: {readings.false_alarms} of {readings.own.size + readings.wrong.size} readings")
     print(f"least probability: 10^{readings.own.min():.1f} (key of the installation), 10^{readings.wrong.min():.1f} (wrong keys)")
     write_readings(asked.csv, readings)
@@ -182,14 +182,14 @@ async def windows(asked: argparse.Namespace) -> int:
     settings = gateway_settings()
     found = []
     async with open_stage(settings, "face") as stages:
-        for film in films_below(asked.clip):
+        for video in videos_below(asked.clip):
             try:
-                faces = await kept_faces(stages, film, settings.compute_threads)
+                faces = await kept_faces(stages, video, settings.compute_threads)
             except DubstageError as problem:
-                tell(f"{film}: not read: {problem}")
+                tell(f"{video}: not read: {problem}")
                 continue
             found.append(await asyncio.to_thread(readings_of_windows, faces, asked.seconds))
-            tell(f"{film.name}: {found[-1].chances.size} windows, least 10^{found[-1].chances.min(initial=0.0):.1f}")
+            tell(f"{video.name}: {found[-1].chances.size} windows, least 10^{found[-1].chances.min(initial=0.0):.1f}")
     alarms = 0
     for words, values in (
         ("windows", np.concatenate([each.chances for each in found])),

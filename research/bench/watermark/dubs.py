@@ -161,7 +161,7 @@ class RecodingRow:
     """The public watermark of one dub after one re-encoding, as anybody reads it, and its confirmation by the installation.
 
     Attributes:
-        video: name of the clip.
+        film: name of the clip.
         face_px: width of the largest face in the first frame that shows one, pixels of the dub.
         seconds: length of the dub.
         recoding: how the dub was encoded again.

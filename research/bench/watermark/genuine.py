@@ -33,13 +33,13 @@ class Readings:
     """Stated probabilities of all footage.
 
     Attributes:
-        videos: number of videos in which a face is seen for a second or longer.
+        num_videos: number of videos in which a face is seen for a second or longer.
         seconds: length of what was looked at, of all faces together.
         own: float64 [videos], decimal logarithms, with the key of this installation.
         wrong: float64 [keys, videos], with wrong keys.
     """
 
-    films: int
+    num_videos: int
     seconds: float
     own: Float64
     wrong: Float64
@@ -50,7 +50,7 @@ class Readings:
         return int((self.own < FALSE_ALARM_LOG10).sum() + (self.wrong < FALSE_ALARM_LOG10).sum())
 
 
-def films_below(paths: Sequence[Path]) -> list[Path]:
+def videos_below(paths: Sequence[Path]) -> list[Path]:
     """Return videos: files as they are, and all files with the ending of a video below folders."""
     found: list[Path] = []
     for path in paths:
@@ -59,16 +59,16 @@ def films_below(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-async def faces_of_film(stages: Stages, film: Path, threads: int) -> list[list[ResponseSpan]]:
+async def faces_of_video(stages: Stages, video: Path, threads: int) -> list[list[ResponseSpan]]:
     """Return the responses of every face of a video.
 
     Raises:
         DubstageError: the video cannot be read.
     """
-    return await responses_of_faces(stages, inspect_video(film), threads=threads, on_frame=lambda _: None)
+    return await responses_of_faces(stages, inspect_video(video), threads=threads, on_frame=lambda _: None)
 
 
-def readings_of(films: Sequence[Sequence[Sequence[ResponseSpan]]], own: bytes, keys: int) -> Readings:
+def readings_of(videos: Sequence[Sequence[Sequence[ResponseSpan]]], own: bytes, keys: int) -> Readings:
     """Look for the key of this installation and for wrong keys in the faces of videos.
 
     Args:
@@ -76,15 +76,15 @@ def readings_of(films: Sequence[Sequence[Sequence[ResponseSpan]]], own: bytes, k
         own: key of this installation, 32 bytes.
         keys: number of wrong keys.
     """
-    seen = [faces for faces in films if any(faces)]
+    seen = [faces for faces in videos if any(faces)]
     wrong = [watermark_key(f"wrong key {number}".encode()) for number in range(keys)]
     steps = sum(len(part.responses) for faces in seen for parts in faces for part in parts)
     return Readings(len(seen), steps * STEP_S, _chances(seen, own), np.array([_chances(seen, key) for key in wrong]))
 
 
-def _chances(films: Sequence[Sequence[Sequence[ResponseSpan]]], key: bytes) -> Float64:
+def _chances(videos: Sequence[Sequence[Sequence[ResponseSpan]]], key: bytes) -> Float64:
     detector = Detector(key)
-    return np.array([found.log10_chance for faces in films if (found := likeliest(faces, detector)) is not None])
+    return np.array([found.log10_chance for faces in videos if (found := likeliest(faces, detector)) is not None])
 
 
 def write_readings(file: Path, readings: Readings) -> None:

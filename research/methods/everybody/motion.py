@@ -113,7 +113,7 @@ class EverybodyClip:
 
     Attributes:
         rows: float32 [20 + T + 4, 4, 24], network inputs with the silence around the clip.
-        expression: float32 [T, E], see expression_space.ExpressionTarget.
+        expression: float32 [T, E], see research.motion.basis.ExpressionTarget.
         spread: float32 [E], the clip's own spread.
         usable: indices of the usable frames.
         apart: name of the narrow corpus that the clip belongs to; empty: none.

@@ -118,7 +118,7 @@ class EverybodyWindowSource(BatchSource[EverybodyWindowBatch]):
     """Draws batches from people, each person as often as their share says."""
 
     def batch(self, step: int, index: int, size: int) -> EverybodyWindowBatch:
-        """See Source.batch."""
+        """See BatchSource.batch."""
         rng = self._rng(step, index)
         drawn = [self._example(rng, self.people.draw(rng, step).bank) for _ in range(size)]
         return EverybodyWindowBatch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))

@@ -102,7 +102,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard
 
     Args:
         space: bases of mouths and of expression.
-        config: settings of the filter of content rows; the filter of states has those of states_filter.
+        config: settings of the filter of content rows. The filter of states has the settings of research.motion.ridge.
         heard: input of the network.
 
     Returns:

@@ -175,7 +175,7 @@ class EveryoneWindowSource(BatchSource[EveryoneWindowBatch]):
         )
 
     def batch(self, step: int, index: int, size: int) -> EveryoneWindowBatch:
-        """See Source.batch."""
+        """See BatchSource.batch."""
         rng = self._rng(step, index)
         windows, tables, mixings, people, fresh = [], [], [], [], []
         for _ in range(size):

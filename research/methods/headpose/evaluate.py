@@ -24,7 +24,13 @@ from services.common.array_types import Float64
 from services.common.errors import NoUsableFootageError
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.headpose.predictor import MOUTH, HeadposeGrid, encode_head_style, mean_head_speaker, personalize
+from services.motion.predictors.headpose.predictor import (
+    MOUTH,
+    HeadposePredictor,
+    encode_head_style,
+    mean_head_speaker,
+    personalize,
+)
 
 ENROLMENT: Final = 0.6
 
@@ -51,10 +57,10 @@ def evaluate(clips: Iterable[TrainingClip], models: MotionModels) -> dict[str, F
         wrong = clip.features[np.roll(np.arange(len(clip)), len(clip) // 3)]
         line: dict[str, float] = {"appendix_a": audio_pose_correlation(clip)}
         for name, style in styles.items():
-            poses = served_poses(HeadposeGrid(models, style), clip.features)
+            poses = served_poses(HeadposePredictor(models, style), clip.features)
             arrays[f"{clip.name}/{name}"] = poses[cut:]
             line |= {f"{name} {axis}": r for axis, r in angle_correlation(poses, clip, slice(cut, None)).items()}
-        arrays[f"{clip.name}/wrong_sound"] = served_poses(HeadposeGrid(models, own), wrong)[cut:]
+        arrays[f"{clip.name}/wrong_sound"] = served_poses(HeadposePredictor(models, own), wrong)[cut:]
         arrays[f"{clip.name}/real"] = clip.poses[cut:][clip.usable[cut:]]
         arrays[f"{clip.name}/known"] = clip.poses[:cut][footage.usable]
         print(clip.name, json.dumps({name: round(value, 3) for name, value in line.items()}), flush=True)

@@ -143,7 +143,7 @@ class HeadposeClip:
 
     Attributes:
         rows: float32 [T, 4, 64], see inputs.input_rows.
-        expression: float32 [T, E], see expression_space.ExpressionTarget.
+        expression: float32 [T, E], see research.motion.basis.ExpressionTarget.
         pose: float32 [T, 6], relative pose about the clip's mean, in units of the speaker's spread.
         usable: bool [T].
         apart: name of the narrow corpus that the clip belongs to; empty: none.

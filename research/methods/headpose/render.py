@@ -163,7 +163,7 @@ class DrawnSource(BatchSource[DrawnBatch]):
         self._drawings = BoundedCache[str, Drawings](drawings, lambda _: 1, _DRAWINGS_KEPT)
 
     def batch(self, step: int, index: int, size: int) -> DrawnBatch:
-        """See Source.batch."""
+        """See BatchSource.batch."""
         rng = self._rng(step, index)
         drawn = [self._example(rng, self.people.draw(rng, step)) for _ in range(size)]
         return DrawnBatch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))

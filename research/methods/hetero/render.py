@@ -125,7 +125,7 @@ class CompositeSource(BatchSource[CompositeBatch]):
         self._sequences_from, self._length = sequences_from, length
 
     def batch(self, step: int, index: int, size: int) -> CompositeBatch:
-        """See Source.batch. `size` counts sequences."""
+        """See BatchSource.batch. `size` counts sequences."""
         rng = self._rng(step, index)
         length = self._length if step >= self._sequences_from else 1
         pairs = [pair for _ in range(size) for pair in self._example(rng, self.people.draw(rng, step).bank, length)]

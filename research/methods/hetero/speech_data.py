@@ -103,7 +103,8 @@ def _smeared(mel: Float32, decay: float) -> Float32:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """Settings of the teacher that hears phones and energies. The teacher that hears states has those of states_filter.
+    """Settings of the teacher that hears phones and energies. The teacher that hears states has the settings of
+    research.motion.ridge.
 
     Attributes:
         past: frames before a frame that the filter hears.
@@ -403,7 +404,7 @@ class HeteroBatch(NamedTuple, Generic[ArrayT]):
 
 
 def heard_chances(rows: Sequence[ClipRow], exponent: float) -> Float64:
-    """Return how often each clip of speech is drawn, float64 [N], as sampling.clip_chances does for clips with a face."""
+    """Return how often each clip of speech is drawn, float64 [N]; motion.clips.clip_chances is for clips with a face."""
     frames: dict[str, int] = {}
     for row in rows:
         frames[row.speaker] = frames.get(row.speaker, 0) + row.frames

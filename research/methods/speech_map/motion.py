@@ -49,7 +49,7 @@ from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.features import bilabial_probability
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.predictor import SpeechMapGrid, personalized
+from services.motion.predictors.speech_map.predictor import SpeechMapPredictor, personalized
 from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, Hearing, LinearMap, SpeechMapModel
 from services.motion.speech_states import neighbours, states_of
 from services.motion.style import Style, encode_style
@@ -243,7 +243,7 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
         return last.style
 
     def predict(features: SpeechFeatures, style: Style) -> Float32:
-        return served_mouths(SpeechMapGrid(model, way.hearing, models, style, way.constraints), features)
+        return served_mouths(SpeechMapPredictor(model, way.hearing, models, style, way.constraints), features)
 
     return evaluate_clip(with_lag_fraction(clip, models.lag), encode, predict, control=False)
 

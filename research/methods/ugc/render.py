@@ -70,7 +70,7 @@ class UgcSource(BatchSource[UgcRenderBatch]):
     """Draws batches from people, each person as often as their share says."""
 
     def batch(self, step: int, index: int, size: int) -> UgcRenderBatch:
-        """See Source.batch."""
+        """See BatchSource.batch."""
         return self.batch_with_sequence(step, index, size, 0)
 
     def batch_with_sequence(self, step: int, index: int, num_single: int, num_sequence: int) -> UgcRenderBatch:

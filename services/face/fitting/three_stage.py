@@ -1,12 +1,12 @@
 """The three-stage fit of a face model to a video (Dubbing for Everyone, Sec. 3.1 and A.1).
 
-1. **Shape.** The person's neutral face, which stays fixed. The paper predicts the shape from one picture by MICA, whose weights
-may    not be used here. `fit_clip` measures the neutral face on the landmarks of many frames instead (person.py). 2. **What does
-not vary**: `fit_shared` minimises Eq. 3 over albedo, pose, expression and light of several randomly chosen frames    together.
-The albedo stays fixed from here on. The weak-perspective camera has no further constants to fix. 3. **What varies**:
-`FrameByFrame` minimises Eq. 3 over expression, pose and light of each frame in the order of the video. A frame    starts from the
-frame before: the light as it is, expression and pose after three Gauss-Newton steps on the frame's own landmarks    (frames.py).
-The paper starts from the frame before alone, and needs more steps of Adam where the head moves fast.
+1. **Shape**: the person's neutral face, which stays fixed. The paper predicts the shape from one picture by MICA, whose weights may
+   not be used here. `fit_clip` measures the neutral face on the landmarks of many frames instead (person.py).
+2. **What does not vary**: `fit_shared` minimises Eq. 3 over albedo, pose, expression and light of several randomly chosen frames
+   together. The albedo stays fixed from here on. The weak-perspective camera has no further constants to fit.
+3. **What varies**: `fit_frame` minimises Eq. 3 over expression, pose and light of each frame, in the order of the video. A frame
+   starts with the light of the frame before, and with expression and pose after three Gauss-Newton steps on the frame's own
+   landmarks (frames.py). The paper starts from the frame before alone, and needs more steps of Adam where the head moves fast.
 
 Adam minimises in stages 2 and 3. Everything is deterministic: the frames of stage 2 are drawn with a fixed seed.
 

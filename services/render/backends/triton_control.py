@@ -291,7 +291,7 @@ class TritonControl:
             raise ModelNotFoundError(
                 f"Triton at {self._options.url} has another network for model {file.name!r} than this renderer: "
                 f"{file.sha256[:12]} is wanted ({file.path.name}), its repository has {found} ({precision}). "
-                f"Export again (python -m services.render.export --triton DIR), or set DUBSTAGE_PRECISION to the repository's",
+                f"Export again (python -m services.render.triton.repository DIR), or set DUBSTAGE_PRECISION to the repository's",
                 resource=file.name,
             )
         if config.get("version_policy", {}).get("specific", {}).get("versions") != [str(ours[0])]:
@@ -380,14 +380,14 @@ class TritonControl:
             if "failed to poll" in message or status_of(error) == "NOT_FOUND":
                 raise ModelNotFoundError(
                     f"Triton at {self._options.url} has no model {file.name!r} in its repository: "
-                    f"python -m services.render.export --triton DIR, and start it with --model-control-mode=explicit",
+                    f"python -m services.render.triton.repository DIR, and start it with --model-control-mode=explicit",
                     resource=file.name,
                 ) from error
             if status_of(error) in _NO_ANSWER:
                 raise BackendUnavailableError(f"Triton at {self._options.url} could not load {file.name!r}: {message}") from error
             raise ModelNotFoundError(
                 f"Triton at {self._options.url} cannot load {file.name!r} ({error_summary(message, file)}): export the repository "
-                "again (python -m services.render.export --triton DIR), and restart Triton and the render stage",
+                "again (python -m services.render.triton.repository DIR), and restart Triton and the render stage",
                 resource=file.name,
             ) from error
 

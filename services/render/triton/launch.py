@@ -197,7 +197,7 @@ def free_ports(count: int) -> list[int]:
 def main() -> int:
     """Replace this process by a tritonserver. Return the exit code only if there is no tritonserver."""
     parser = argparse.ArgumentParser(prog="python -m services.render.triton.launch", description=__doc__)
-    parser.add_argument("--repository", type=Path, required=True, help="model repository, from services.render.export --triton")
+    parser.add_argument("--repository", type=Path, required=True, help="model repository, from services.render.triton.repository")
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of the installation")
     parser.add_argument("--grpc-address", default=_LOOPBACK, help="gRPC; 0.0.0.0 lets every caller load and unload models")
     parser.add_argument("--http-address", default=_LOOPBACK, help="HTTP; 0.0.0.0 for probes of a pod, which then get health only")

@@ -179,8 +179,8 @@ def _version_with(model: Path, contents: dict[str, Path]) -> int:
     return number
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options `--triton-*` of the command line, which `spec_of` reads."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options `--triton-*`, which `_spec_of` reads."""
     group = parser.add_argument_group("Triton", "how Triton is to run the models")
     group.add_argument("--triton-device", choices=get_args(Device), default="cpu", help="device that computes the networks")
     group.add_argument(
@@ -196,7 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--triton-queue-delay-us", type=int, default=500, help="how long a request waits for others, microseconds")
 
 
-def spec_of(given: argparse.Namespace) -> RepositorySpec:
+def _spec_of(given: argparse.Namespace) -> RepositorySpec:
     """Return what the options ask for.
 
     Raises:
@@ -218,10 +218,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services.render.triton.repository", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of the model repository")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER, help="folder with exported models")
-    add_arguments(parser)
+    _add_arguments(parser)
     given = parser.parse_args()
     try:
-        for path in write_repository(given.folder, given.weights, spec_of(given)):
+        for path in write_repository(given.folder, given.weights, _spec_of(given)):
             print(path)
     except DubstageError as error:
         print(error.message, file=sys.stderr)

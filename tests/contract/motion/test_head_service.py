@@ -15,7 +15,7 @@ from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.wire.messages import ref_from_proto, ref_to_proto
 from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
 from services.motion.models import MotionModels
-from services.motion.predictors.headpose.predictor import HeadposeGrid, encode_head_style
+from services.motion.predictors.headpose.predictor import HeadposePredictor, encode_head_style
 from services.motion.stream import MotionStream
 from services.motion.types import Footage
 from tests.contract.motion.calls import (
@@ -44,7 +44,7 @@ async def test_headpose_wire_equals_algorithm(stub: MotionServiceAsyncStub, num_
     models = MotionModels()
     usable = np.ones(num_frames, np.bool_)
     style = encode_head_style(Footage(talking(num_frames), usable, head_poses(num_frames)), models)
-    local = MotionStream(HeadposeGrid(models, style), PAL)
+    local = MotionStream(HeadposePredictor(models, style), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)

@@ -18,9 +18,9 @@ from services.motion.features import silence
 from services.motion.lag import peak_fraction
 from services.motion.models import MotionModels
 from services.motion.predictor import encode_mouths
-from services.motion.predictors.everybody.predictor import EverybodyGrid
-from services.motion.predictors.speech_map.predictor import SpeechMapGrid
-from services.motion.predictors.ugc.predictor import UgcGrid
+from services.motion.predictors.everybody.predictor import EverybodyPredictor
+from services.motion.predictors.speech_map.predictor import SpeechMapPredictor
+from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.speech_map import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.stream import MotionStream
 from services.motion.types import Footage, SpeechFeatures
@@ -44,7 +44,7 @@ async def test_motion_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> Non
     features = random_features(30)
     config = PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False)
     models = MotionModels()
-    local = MotionStream(UgcGrid(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
+    local = MotionStream(UgcPredictor(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
@@ -68,7 +68,7 @@ async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> 
     features = with_states(with_identity_removed(random_features(30)), "speech_states")
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
-    local = MotionStream(EverybodyGrid(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
+    local = MotionStream(EverybodyPredictor(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
@@ -87,7 +87,7 @@ async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, he
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
     style = encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)
-    local = MotionStream(SpeechMapGrid(SpeechMapModel.of(models), hearing, models, style, None), PAL)
+    local = MotionStream(SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, None), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)

@@ -23,8 +23,8 @@ from services.motion import predictors
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
 from services.motion.convert import FeatureBlock
 from services.motion.features import silence
-from services.motion.grid import Grid
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor
 from services.motion.predictor import Predictor, StyleStep, encode_mouths
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Footage, Motion, SpeechFeatures
@@ -40,7 +40,7 @@ MOUTHS = mouths((5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)).astype(np.float32)
 MFCC = np.random.default_rng(0).standard_normal((FRAMES, 4, 40)).astype(np.float32)
 
 
-class ToyGrid(Grid):
+class ToyPredictor(PersonPredictor):
     """Mouths that are the rest mouth, moved to the right by the first MFCC and by the style's array `toy_shift`."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
@@ -73,7 +73,7 @@ def toy_personalize(style: Style, features: SpeechFeatures, footage: Footage, mo
 TOY = Predictor(
     spec=PredictorSpec(name="toy", package="toy", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_MFCC), frames_ahead=3),
     version=lambda _: "toy-1",
-    open=ToyGrid,
+    open=ToyPredictor,
     personalize=toy_personalize,
     style_arrays={"toy_shift": lambda _: (1,)},
     encode_style=toy_style,

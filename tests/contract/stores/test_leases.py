@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from gateway.database.session import Database
 from gateway.operations import execution, runner
-from gateway.operations.execution import Handler, Job
+from gateway.operations.execution import BegunOperation, Handler
 from gateway.operations.leases import OperationQueue
-from gateway.operations.runner import JobRunner
+from gateway.operations.runner import OperationRunner
 from gateway.operations.store import LeaseRow, OperationRecord, OperationStore
 from services.common.errors import (
     InvalidRequestError,
@@ -73,8 +73,8 @@ def submit(queue: OperationQueue, *, free: int = 1, actor_id: str = "", output: 
 @asynccontextmanager
 async def gateway(
     database: Database, handler: Handler, *, concurrent: int = 1, queued: int = 9, start: bool = True
-) -> AsyncIterator[JobRunner]:
-    runner = JobRunner(
+) -> AsyncIterator[OperationRunner]:
+    runner = OperationRunner(
         OperationStore(database), {"work": handler}, max_concurrent=concurrent, max_queued=queued, shared=True, lease_s=LEASE_S
     )
     if start:
@@ -84,22 +84,22 @@ async def gateway(
 
 
 def saying(text: str, begun: list[str] | None = None) -> Handler:
-    async def work(job: Job) -> bytes:
+    async def work(operation: BegunOperation) -> bytes:
         if begun is not None:
-            begun.append(job.record.name)
+            begun.append(operation.record.name)
         return text.encode()
 
     return work
 
 
 def until_told(event: asyncio.Event, stopped: list[str] | None = None) -> Handler:
-    async def work(job: Job) -> bytes:
-        job.report(b"half")
+    async def work(operation: BegunOperation) -> bytes:
+        operation.report(b"half")
         try:
             await event.wait()
         except asyncio.CancelledError:
             if stopped is not None:
-                stopped.append(job.record.name)
+                stopped.append(operation.record.name)
             raise
         return b"done"
 
@@ -113,7 +113,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def until_begun(gateway: JobRunner, *records: OperationRecord) -> None:
+async def until_begun(gateway: OperationRunner, *records: OperationRecord) -> None:
     """Wait until the handlers of `until_told` have begun the operations in this gateway."""
 
     async def have_begun() -> bool:

@@ -25,8 +25,8 @@ from gateway.database.tables import ActorRow, JobRow
 from gateway.dub.journal import Journal
 from gateway.dub.workspace import Workspace
 from gateway.housekeeping import open_jobs_folder, remove_unknown
-from gateway.operations.execution import Job
-from gateway.operations.runner import JobRunner
+from gateway.operations.execution import BegunOperation
+from gateway.operations.runner import OperationRunner
 from gateway.operations.store import OperationRecord, OperationStore, expire_operations
 from gateway.settings import GatewaySettings
 from services.common.errors import (
@@ -248,11 +248,11 @@ async def test_end_written_after_server_outage(postgres: PostgresServer, postgre
     database = Database(postgres_url, tmp_path)
     operations = Watched(database)
 
-    async def work(job: Job) -> bytes:
+    async def work(operation: BegunOperation) -> bytes:
         await may_end.wait()
         return b"film"
 
-    jobs = JobRunner(operations, {"dub": work}, max_concurrent=1, max_queued=1)
+    jobs = OperationRunner(operations, {"dub": work}, max_concurrent=1, max_queued=1)
     name = (await jobs.submit("dub", b"")).name
     await asyncio.to_thread(postgres.stop)
     try:

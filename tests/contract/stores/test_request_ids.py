@@ -16,7 +16,7 @@ from sqlalchemy import update
 
 from gateway.database.session import Database
 from gateway.operations.leases import OperationQueue, SubmittedOperation
-from gateway.operations.store import FORMER, Asked, OperationRecord, OperationRow, OperationStore
+from gateway.operations.store import FORMER, OperationRecord, OperationRow, OperationStore, RequestIdentity
 from gateway.webhooks.store import EventType, WebhookStore
 from services.common.errors import InvalidRequestError, RequestIdReusedError
 from tests.contract.stores.test_leases import databases, gateway, queue_on, saying, url
@@ -26,8 +26,8 @@ __all__ = ["databases", "url"]
 T = TypeVar("T")
 
 
-def asked(request: bytes = b"q", **fields: str) -> Asked:
-    return Asked(**{"request_id": str(uuid.uuid4()), "sha256": hashlib.sha256(request).hexdigest(), **fields})
+def asked(request: bytes = b"q", **fields: str) -> RequestIdentity:
+    return RequestIdentity(**{"request_id": str(uuid.uuid4()), "sha256": hashlib.sha256(request).hexdigest(), **fields})
 
 
 def at_once(work: Callable[[int], T], number: int = 8) -> list[T]:
@@ -47,7 +47,7 @@ def test_same_request_is_one_operation(databases: Callable[[], Database]) -> Non
     queues, how = [queue_on(databases()) for _ in range(2)], asked(contract=FORMER)
 
     def submit(index: int) -> SubmittedOperation:
-        return queues[index % 2].submit("work", b"q", actor_id="", output="a.mp4", busy=(), free=1, most_waiting=1, asked=how)
+        return queues[index % 2].submit("work", b"q", actor_id="", output="a.mp4", busy=(), free=1, most_waiting=1, identity=how)
 
     found = at_once(submit)
     assert len({one.record.name for one in found}) == 1
@@ -58,7 +58,7 @@ def test_same_request_is_one_operation(databases: Callable[[], Database]) -> Non
     assert store.begun_by(how) == record
     with pytest.raises(RequestIdReusedError, match=how.request_id):
         store.begun_by(replace(how, sha256="0" * 64))
-    assert store.begun_by(Asked()) is None
+    assert store.begun_by(RequestIdentity()) is None
     store.delete(record.name)
     assert store.begun_by(how) is None, "the id is kept as long as the operation"
 
@@ -66,8 +66,8 @@ def test_same_request_is_one_operation(databases: Callable[[], Database]) -> Non
 def test_other_requests_begin_operations(databases: Callable[[], Database]) -> None:
     """Requests without an id, and with ids of their own, begin one operation each."""
     queue = queue_on(databases())
-    for how in (Asked(), Asked(), asked(), asked()):
-        queue.submit("work", b"q", actor_id="", output="", busy=(), free=0, most_waiting=9, asked=how)
+    for how in (RequestIdentity(), RequestIdentity(), asked(), asked()):
+        queue.submit("work", b"q", actor_id="", output="", busy=(), free=0, most_waiting=9, identity=how)
     assert len(OperationStore(databases()).list()) == 4
 
 
@@ -78,7 +78,7 @@ async def test_refused_repeat_finds_operation(databases: Callable[[], Database])
         begun = asyncio.Event()
 
         async def refused() -> OperationRecord:
-            record = await first.once(how, lambda: first.submit("work", b"q", asked=how))
+            record = await first.once(how, lambda: first.submit("work", b"q", identity=how))
             begun.set()
             raise InvalidRequestError(f"{record.name} works on the file already", field="output_uri")
 

@@ -11,7 +11,7 @@ from gateway.api.batches import Batches
 from gateway.api.context import OpenedStages, ProcessContext, TenantStorage
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
-from gateway.operations.runner import JobRunner
+from gateway.operations.runner import OperationRunner
 from gateway.settings import GatewaySettings
 from gateway.tenants.limits import Limits
 from services.common.errors import BackendUnavailableError, BatchNotFoundError
@@ -51,7 +51,7 @@ async def test_retry_is_recorded_once(
     async def away(*_: object, **__: object) -> None:
         raise BackendUnavailableError("the database is away")
 
-    monkeypatch.setattr(JobRunner, "submit", away)
+    monkeypatch.setattr(OperationRunner, "submit", away)
     batches = Batches(settings, installation.context, ProcessContext.of(settings, OpenedStages(settings)))
     with pytest.raises(BatchNotFoundError, match="no shot 'b'"):
         await batches.retry("night", ["b"])

@@ -13,14 +13,14 @@ import typer
 from dubstage.common.v1 import common_pb2
 from gateway.cli.dub import show_outcome
 from gateway.cli.values import sound_against_picture
-from gateway.dub.plan import Plan
+from gateway.dub.frame_plan import FramePlan
 from gateway.dub.request import DubRequest
 
 REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("film.mp4"), method="ugc")
 
 
 def outcome(reason: int = common_pb2.FRAME_REASON_DUBBED, **more: object) -> Any:
-    plan = Plan(np.full(3, reason, np.int32), np.zeros(3, np.int64), np.ones(3, np.float32))
+    plan = FramePlan(np.full(3, reason, np.int32), np.zeros(3, np.int64), np.ones(3, np.float32))
     figures = {"warnings": [], "plan": plan, "actor": None, "windows_reused": 0, "windows_computed": 1, "undubbed": "", "parts": ()}
     return SimpleNamespace(**figures | {"written": SimpleNamespace(dropped=())} | more)
 

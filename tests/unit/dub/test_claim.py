@@ -14,7 +14,7 @@ from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.claim import spans, video_claim
-from gateway.dub.plan import DUBBED, SILENT, Plan
+from gateway.dub.frame_plan import DUBBED, SILENT, FramePlan
 from gateway.dub.request import ActorRecord, DubLine, DubRequest, consents
 from gateway.dub.timecode import parse_time
 from gateway.media.probe import probe
@@ -31,8 +31,8 @@ LISTED = ListedModels(
 CONSENT = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a video", date="2026-01-01", reference="drawer 3")
 
 
-def plan_of(*reasons: int) -> Plan:
-    return Plan(np.array(reasons, np.int32), np.zeros(len(reasons), np.int64), np.ones(len(reasons), np.float32))
+def plan_of(*reasons: int) -> FramePlan:
+    return FramePlan(np.array(reasons, np.int32), np.zeros(len(reasons), np.int64), np.ones(len(reasons), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_manifest_has_records_no_face(carphone: Path, tmp_path: Path) -> None:
         speech=None,
         output=tmp_path / "out.mp4",
         method="headpose",
-        own=stored,
+        actor_record=stored,
         consent=given,
         reference=tmp_path / "face.png",
         reference_consent=other,

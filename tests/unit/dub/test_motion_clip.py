@@ -17,7 +17,7 @@ from dubstage.client import motion
 from dubstage.client.audio import feature_block
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2
-from gateway.dub.enrol import AudioContext, personalize_motion
+from gateway.dub.enrol import ClipWithSound, personalize_motion
 from gateway.dub.motion_clip import (
     ENROLMENT_SPAN_S,
     FEW_SECONDS,
@@ -31,10 +31,10 @@ from gateway.dub.motion_clip import (
     clip_of,
     credible_lag,
     enrolment_rows,
-    motion_records,
     moved_later,
-    moved_records,
     on_motion_grid,
+    tracked_motion,
+    tracked_motion_of,
 )
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.settings import GatewaySettings
@@ -102,7 +102,7 @@ def test_long_motion_without_pictures(tmp_path: Path) -> None:
     made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 600)
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
         faces.append(made)
-        records = motion_records(faces, list(range(5, 600)))
+        records = tracked_motion(faces, list(range(5, 600)))
     assert records.nbytes < 0.03 * made.nbytes
     np.testing.assert_array_equal(records["frame"], np.arange(5, 600))
     np.testing.assert_array_equal(records["mouth"], made["mouth"][5:])
@@ -118,7 +118,7 @@ def test_too_few_frames_counted(tmp_path: Path) -> None:
 
 def test_50_fps_to_motion_grid() -> None:
     """Footage at fifty frames a second is brought to the motion grid."""
-    records = moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21))
+    records = tracked_motion_of(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21))
     clip = on_motion_grid(records, np.arange(21) / 50.0, 0.0)
     assert len(clip.mouth) == 11
     np.testing.assert_allclose(clip.mouth[:, 0, 0], np.arange(0, 21, 2), atol=1e-4)
@@ -127,14 +127,14 @@ def test_50_fps_to_motion_grid() -> None:
 
 def test_upper_landmarks_in_head_space() -> None:
     """Landmarks of the upper face are in head space on the same frames."""
-    clip = on_motion_grid(moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21)), np.arange(21) / 50.0, 0.0)
+    clip = on_motion_grid(tracked_motion_of(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21)), np.arange(21) / 50.0, 0.0)
     assert clip.upper is not None
     assert clip.upper.shape == (11, NUM_UPPER, 3)
     np.testing.assert_allclose(clip.upper[3, 0], (np.array([6.0, 6.0, 6.0]) - (10.0, 20.0, 0.0)) / 2.0, atol=1e-4)
 
 
 def test_grid_frames_inside_a_gap_are_not_usable() -> None:
-    records = moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 20))
+    records = tracked_motion_of(face_rows([common_pb2.FRAME_REASON_DUBBED] * 20))
     seconds = np.concatenate([np.arange(10), np.arange(20, 30)]) / 25.0
     clip = on_motion_grid(records, seconds, 0.0)
     assert clip.usable[:10].all()
@@ -302,7 +302,7 @@ def test_personalised_at_time_of_sound(num_frames: int, *, asked: bool) -> None:
     """A second of footage is personalised, on the mouths at the time of the sound."""
     frames = np.arange(float(num_frames))
     clip = MotionClip(wave(frames), np.ones(num_frames, np.bool_), np.zeros((num_frames, 6)))
-    heard = AudioContext(clip, np.zeros(num_frames, FEATURE_RECORD), lag_frames=2, lag_fraction=0.25)
+    heard = ClipWithSound(clip, np.zeros(num_frames, FEATURE_RECORD), lag_frames=2, lag_fraction=0.25)
     stages, style = HeardStages(), common_pb2.ArtefactRef(sha256="a" * 64)
     found = asyncio.run(
         personalize_motion(cast(Stages, stages), method_named("ugc"), heard, style, seed=0, on_step=lambda *_: None)

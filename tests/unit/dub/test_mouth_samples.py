@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
+from gateway.dub.frame_plan import FramePlan
 from gateway.dub.mouth_samples import MOST_SAMPLES, mouth_samples
-from gateway.dub.plan import Plan
 from gateway.dub.records import FACE_RECORD, RecordFile
 from services.common.face.landmarks import LIPS_OUTER, NUM_MOUTH_AREA
 
@@ -25,7 +25,7 @@ def test_samples_follow_the_mouth(tmp_path: Path) -> None:
             record["landmarks"][0, LIPS_OUTER[0], :2] = (100.0 + number, 50.0)
             record["landmarks"][0, LIPS_OUTER[1:], :2] = (140.0 + number, 60.0)
             faces.append(record)
-        plan = Plan(reason, row, np.ones(num_frames, np.float32))
+        plan = FramePlan(reason, row, np.ones(num_frames, np.float32))
         samples = mouth_samples(plan, faces, lambda begin, end: np.zeros((end - begin, NUM_MOUTH_AREA, 3), np.float32))
         assert all(sample.opening is None for sample in mouth_samples(plan, faces, None))
     assert len(samples) == MOST_SAMPLES

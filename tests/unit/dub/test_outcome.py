@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
+from gateway.dub.frame_plan import FramePlan
 from gateway.dub.outcome import about_no_frame, about_silence
-from gateway.dub.plan import Plan
 
 
-def plan_of(*names: str) -> Plan:
+def plan_of(*names: str) -> FramePlan:
     reason = np.array([common_pb2.FrameReason.Value(f"FRAME_REASON_{name}") for name in names], np.int32)
-    return Plan(reason, np.zeros(len(names), np.int64), np.zeros(len(names), np.float32))
+    return FramePlan(reason, np.zeros(len(names), np.int64), np.zeros(len(names), np.float32))
 
 
 NOT_DUBBED = [

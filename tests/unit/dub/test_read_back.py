@@ -13,7 +13,7 @@ import pytest
 from dubstage.common.v1 import common_pb2
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays
 from gateway.dub.face_records import read_index
-from gateway.dub.plan import RENDERED
+from gateway.dub.frame_plan import RENDERED
 from gateway.dub.records import FACE_RECORD, RecordFile
 from gateway.dub.render import joined_windows, journalled_window
 from gateway.dub.windows import RenderedWindow

@@ -120,20 +120,20 @@ def loading(monkeypatch: pytest.MonkeyPatch) -> Loading:
 
 async def test_the_next_stream_of_an_actor_decodes_nothing(loading: Loading) -> None:
     loading.may_end.set()
-    performances = FootageCache(NOTHING, 1 << 20)
-    assert await performances.of(ANN) is await performances.of(ANN)
+    cache = FootageCache(NOTHING, 1 << 20)
+    assert await cache.of(ANN) is await cache.of(ANN)
     assert loading.loads == 1
 
 
 async def test_erased_actors_footage_is_dropped(loading: Loading) -> None:
     """Footage of an actor who is erased while it is decoded does not stay in memory."""
-    performances = FootageCache(NOTHING, 1 << 20)
-    opening = asyncio.create_task(performances.of(ANN))
+    cache = FootageCache(NOTHING, 1 << 20)
+    opening = asyncio.create_task(cache.of(ANN))
     assert await asyncio.to_thread(loading.begun.wait, 60)
-    performances.clear()
+    cache.clear()
     loading.may_end.set()
     await opening
-    await performances.of(ANN)
+    await cache.of(ANN)
     assert loading.loads == 2
 
 

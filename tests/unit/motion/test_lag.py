@@ -24,7 +24,7 @@ from services.motion.lag import (
     sync_distance,
 )
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.ugc.predictor import UgcGrid
+from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.style import Style
 from services.motion.types import MAX_LAG, SpeechFeatures
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
@@ -129,7 +129,7 @@ def _synced_talk(seed: int) -> SpeechFeatures:
 def test_own_mouth_is_nearest(models: MotionModels, style: Style) -> None:
     """Speech is nearer to its own mouth at any lag than to another."""
     own, foreign = _synced_talk(4), _synced_talk(5)
-    predictor = UgcGrid(models, style, ConstraintConfig())
+    predictor = UgcPredictor(models, style, ConstraintConfig())
     mouth = np.concatenate([predictor.push(own).mouth_landmarks, predictor.push_silence(2).mouth_landmarks])[20:100]
     usable = np.ones(80, np.bool_)
     late, apart = (

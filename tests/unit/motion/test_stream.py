@@ -11,7 +11,7 @@ from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.call_context import Call, set_current_call
 from services.common.wire.timeline import Timeline, catmull_rom, sampled
 from services.motion.models import MotionModels
-from services.motion.predictors.ugc.predictor import UgcGrid
+from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, grid_position
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
@@ -61,7 +61,7 @@ def test_beyond_either_end_the_last_frame_stays() -> None:
 def run(
     models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline, *, cut: int = 1000, num_frames: int = 0
 ) -> list[Motion]:
-    return streams.run(MotionStream(UgcGrid(models, style), timeline, num_frames), features, cut)
+    return streams.run(MotionStream(UgcPredictor(models, style), timeline, num_frames), features, cut)
 
 
 def joined(parts: list[Motion]) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_beyond_end_silence_shut(models: MotionModels, style: Style) -> None:
 
 
 def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -> None:
-    stream = MotionStream(UgcGrid(models, style), PAL)
+    stream = MotionStream(UgcPredictor(models, style), PAL)
     stream.push(0, random_features(3))
     with pytest.raises(InvalidRequestError, match="frame 3 was due") as caught:
         stream.push(4, random_features(3))
@@ -129,17 +129,17 @@ def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -
 def test_more_frames_than_the_timeline_has_are_refused(models: MotionModels, style: Style) -> None:
     timeline = Timeline(pts=np.arange(5), time_base=Fraction(1, 25))
     with pytest.raises(InvalidRequestError, match="6 frames asked for"):
-        MotionStream(UgcGrid(models, style), timeline, 6)
+        MotionStream(UgcPredictor(models, style), timeline, 6)
 
 
 def test_gap_leaves_nothing(models: MotionModels, style: Style) -> None:
     """Nothing of a gap in the times is kept."""
     late = Timeline(pts=np.array([0, 40], np.int64))
-    stream = MotionStream(UgcGrid(models, style), late, 2)
+    stream = MotionStream(UgcPredictor(models, style), late, 2)
     stream.push(0, random_features(4))
     held = 0
     parts = []
-    grid, keep = stream._grid, stream._keep
+    predictor, keep = stream._predictor, stream._keep
 
     def counted(motion: Motion) -> None:
         nonlocal held
@@ -149,14 +149,14 @@ def test_gap_leaves_nothing(models: MotionModels, style: Style) -> None:
     stream._keep = counted  # type: ignore[method-assign]
     while (part := stream.drain()) is not None:
         parts.append(part)
-    assert grid.num_features == 4
+    assert predictor.num_features == 4
     assert sum(len(part.mouth_landmarks) for part in parts) == 1
     assert held < 100, "a second of motion at most, not the 40 s of the gap"
 
 
 def test_high_frame_rate_streams(models: MotionModels, style: Style) -> None:
     """Motion of more frames a second than features is answered as it is ready."""
-    stream = MotionStream(UgcGrid(models, style), Timeline(rate=Fraction(1000)))
+    stream = MotionStream(UgcPredictor(models, style), Timeline(rate=Fraction(1000)))
     parts = [stream.push(0, random_features(20))]
     while len(parts[-1].mouth_landmarks):
         parts.append(stream.ready())
@@ -169,7 +169,7 @@ def test_high_frame_rate_streams(models: MotionModels, style: Style) -> None:
 def test_motion_ends_with_call(models: MotionModels, style: Style, stream: str) -> None:
     """Motion ends with the call that it is made for."""
     call = Call(stage="motion", rpc="PredictMotion")
-    made = MotionStream(UgcGrid(models, style), PAL, 1000)
+    made = MotionStream(UgcPredictor(models, style), PAL, 1000)
     if stream == "drain":
         made.push(0, random_features(4))
     set_current_call(call)

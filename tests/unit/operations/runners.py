@@ -1,4 +1,4 @@
-"""Runners and work for tests of `JobRunner`."""
+"""Runners and work for tests of `OperationRunner`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 
 from google.rpc import status_pb2
 
-from gateway.operations.execution import Handler, Job
-from gateway.operations.runner import JobRunner
+from gateway.operations.execution import BegunOperation, Handler
+from gateway.operations.runner import OperationRunner
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import DubstageError
 from services.common.server import error_status
 
 
-def runner(store: OperationStore, handler: Handler, *, concurrent: int = 1, queued: int = 4) -> JobRunner:
-    return JobRunner(store, {"work": handler}, max_concurrent=concurrent, max_queued=queued)
+def runner(store: OperationStore, handler: Handler, *, concurrent: int = 1, queued: int = 4) -> OperationRunner:
+    return OperationRunner(store, {"work": handler}, max_concurrent=concurrent, max_queued=queued)
 
 
 def error_of(record: OperationRecord) -> DubstageError:
@@ -24,11 +24,11 @@ def error_of(record: OperationRecord) -> DubstageError:
     return found
 
 
-async def echo(job: Job) -> bytes:
-    job.report(b"half")
-    return b"answer to " + job.record.request
+async def echo(operation: BegunOperation) -> bytes:
+    operation.report(b"half")
+    return b"answer to " + operation.record.request
 
 
-async def for_ever(job: Job) -> bytes:
+async def for_ever(operation: BegunOperation) -> bytes:
     await asyncio.sleep(3600)
     return b""

@@ -15,8 +15,8 @@ import pytest
 import structlog.testing
 
 from gateway.database.session import Database
-from gateway.operations.execution import Job, for_tenant
-from gateway.operations.runner import JobRunner, Slots
+from gateway.operations.execution import BegunOperation, for_tenant
+from gateway.operations.runner import OperationRunner, Slots
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import (
     DubstageError,
@@ -44,7 +44,7 @@ async def test_an_operation_gives_its_answer_and_keeps_it(store: OperationStore)
 async def test_tree_error_is_operation_error(store: OperationStore) -> None:
     """An error of the tree is the operations error."""
 
-    async def fail(job: Job) -> bytes:
+    async def fail(operation: BegunOperation) -> bytes:
         raise NoUsableFootageError("no face", subject="footage")
 
     jobs = runner(store, fail)
@@ -74,7 +74,7 @@ async def test_work_has_own_call(store: OperationStore) -> None:
     """Work has a call of its own that ends with it."""
     seen: list[call_context.Call | None] = []
 
-    async def look(job: Job) -> bytes:
+    async def look(operation: BegunOperation) -> bytes:
         seen.append(call_context.current_call())
         return b""
 
@@ -117,8 +117,8 @@ async def test_closed_runners_queue_resumes(store: OperationStore) -> None:
     await first.close()
     order: list[tuple[bytes, bool]] = []
 
-    async def note(job: Job) -> bytes:
-        order.append((job.record.request, job.resumed))
+    async def note(operation: BegunOperation) -> bytes:
+        order.append((operation.record.request, operation.resumed))
         return b"done"
 
     second = runner(store, note)
@@ -157,11 +157,11 @@ async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     videos, batches = (OperationStore(database, kinds=(kind,)) for kind in ("film", "batch"))
 
-    async def work(job: Job) -> bytes:
-        return job.record.kind.encode()
+    async def work(operation: BegunOperation) -> bytes:
+        return operation.record.kind.encode()
 
     runners = {
-        store: JobRunner(store, {kind: work}, max_concurrent=2, max_queued=2)
+        store: OperationRunner(store, {kind: work}, max_concurrent=2, max_queued=2)
         for store, kind in ((videos, "film"), (batches, "batch"))
     }
     left = videos.add("film", b"left by a gateway that ended")
@@ -198,7 +198,7 @@ async def test_bug_id_is_in_log(
 ) -> None:
     """The id of a bug that a caller gets is in the log."""
 
-    async def fail(job: Job) -> bytes:
+    async def fail(operation: BegunOperation) -> bytes:
         raise ZeroDivisionError("a bug")
 
     jobs = runner(store, fail)
@@ -220,7 +220,7 @@ async def test_cancelled_operation_leaves_nothing(store: OperationStore) -> None
         abandoned.append(record.name)
         raise OSError("a disk that went away does not keep an operation from its end")
 
-    jobs = JobRunner(store, {"work": for_ever}, max_concurrent=1, max_queued=4, abandon=abandon)
+    jobs = OperationRunner(store, {"work": for_ever}, max_concurrent=1, max_queued=4, abandon=abandon)
     running, waiting, left = [await jobs.submit("work", b"") for _ in range(3)]
     await asyncio.sleep(0.01)
     for record in (waiting, running):
@@ -232,14 +232,14 @@ async def test_cancelled_operation_leaves_nothing(store: OperationStore) -> None
 
 
 async def test_errors_are_rewritten_for_callers(store: OperationStore) -> None:
-    async def fail(job: Job) -> bytes:
+    async def fail(operation: BegunOperation) -> bytes:
         raise NoUsableFootageError("/srv/media/a.mp4 shows no face", subject="/srv/media/a.mp4")
 
     def rewrite(error: DubstageError) -> DubstageError:
         error.message = error.message.replace("/srv/media/", "")
         return error
 
-    jobs = JobRunner(store, {"work": fail}, max_concurrent=1, max_queued=4, rewrite=rewrite)
+    jobs = OperationRunner(store, {"work": fail}, max_concurrent=1, max_queued=4, rewrite=rewrite)
     ended = await jobs.wait((await jobs.submit("work", b"")).name, 60)
     assert error_of(ended).message == "a.mp4 shows no face"
 
@@ -260,7 +260,7 @@ async def test_tenants_share_the_slots_and_take_turns(stores: dict[str, Operatio
     most, running = 0, 0
     all_submitted = asyncio.Event()
 
-    async def work(job: Job) -> bytes:
+    async def work(operation: BegunOperation) -> bytes:
         nonlocal most, running
         begun.append(current_caller().tenant)
         running += 1
@@ -271,7 +271,7 @@ async def test_tenants_share_the_slots_and_take_turns(stores: dict[str, Operatio
 
     slots = Slots(1)
     runners = {
-        name: JobRunner(store, {"work": for_tenant(name, work)}, max_concurrent=9, max_queued=9, slots=slots)
+        name: OperationRunner(store, {"work": for_tenant(name, work)}, max_concurrent=9, max_queued=9, slots=slots)
         for name, store in stores.items()
     }
     submitted = []
@@ -292,10 +292,10 @@ async def test_tenants_share_the_slots_and_take_turns(stores: dict[str, Operatio
 async def test_tenants_do_not_see_operations(stores: dict[str, OperationStore]) -> None:
     """No operation of a tenant is known to another."""
 
-    async def work(job: Job) -> bytes:
+    async def work(operation: BegunOperation) -> bytes:
         return b""
 
-    acme, beta = (JobRunner(store, {"work": work}, max_concurrent=1, max_queued=1) for store in stores.values())
+    acme, beta = (OperationRunner(store, {"work": work}, max_concurrent=1, max_queued=1) for store in stores.values())
     name = (await acme.submit("work", b"")).name
     assert (await acme.wait(name, 60)).done
     with pytest.raises(OperationNotFoundError):
@@ -306,7 +306,7 @@ async def test_tenants_do_not_see_operations(stores: dict[str, OperationStore]) 
 
 async def test_the_slots_keep_no_runner_that_has_closed(stores: dict[str, OperationStore]) -> None:
     slots = Slots(1)
-    jobs = JobRunner(stores["acme"], {}, max_concurrent=1, max_queued=1, slots=slots)
+    jobs = OperationRunner(stores["acme"], {}, max_concurrent=1, max_queued=1, slots=slots)
     closed = weakref.ref(jobs)
     await jobs.close()
     del jobs

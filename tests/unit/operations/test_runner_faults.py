@@ -13,7 +13,7 @@ import pytest
 import structlog.testing
 
 from gateway.operations import execution
-from gateway.operations.execution import Job
+from gateway.operations.execution import BegunOperation
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import BackendUnavailableError, OverloadedError, StorageFullError, WorkCancelledError
@@ -52,7 +52,7 @@ async def test_stored_submission_begins_without_caller(store: OperationStore, mo
     """A submission that is stored begins although its caller left."""
     begun, caller, admitted = asyncio.Event(), contextvars.ContextVar[str]("caller"), list[str]()
 
-    async def work(job: Job) -> bytes:
+    async def work(operation: BegunOperation) -> bytes:
         begun.set()
         return b""
 
@@ -129,10 +129,10 @@ async def test_cancellation_outlives_stuck_process(store: OperationStore) -> Non
     """The caller was told that the operation is cancelled: no other process may end the work after all."""
     began, stops = asyncio.Event(), asyncio.Event()
 
-    async def stubborn(job: Job) -> bytes:
+    async def stubborn(operation: BegunOperation) -> bytes:
         began.set()
         try:
-            return await for_ever(job)
+            return await for_ever(operation)
         finally:
             await stops.wait()
 
@@ -193,8 +193,8 @@ async def test_full_disk_keeps_answer(store: OperationStore, full_disk: threadin
     monkeypatch.setattr(execution, "DATABASE_SECONDS", 0.0)
     begun: list[str] = []
 
-    async def work(job: Job) -> bytes:
-        begun.append(job.record.name)
+    async def work(operation: BegunOperation) -> bytes:
+        begun.append(operation.record.name)
         return b"film"
 
     jobs = runner(store, work)

@@ -40,10 +40,10 @@ from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
-from services.motion.expression import ExpressionGrid, ExpressionModel, expression_spread
+from services.motion.expression import ExpressionModel, ExpressionPredictor, expression_spread
 from services.motion.features import BANDS, ContentStream, content_before, content_rows, silence
-from services.motion.grid import MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor, motion_of_windows
 from services.motion.predictor import (
     Predictor,
     StyleStep,
@@ -149,8 +149,8 @@ SHARE: Final = 0.1
 """Share of the network's mouth. Leave-one-speaker-out chose the share (docs/models/audio_to_expression.md)."""
 
 
-class EverybodyGrid(ExpressionGrid):
-    """The predictor `everybody` of one person on the grid, with four frames of features after a frame."""
+class EverybodyPredictor(ExpressionPredictor):
+    """The predictor `everybody` of one person, with four frames of features after a frame."""
 
     def __init__(
         self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None, hearing: Hearing = FILES
@@ -159,7 +159,7 @@ class EverybodyGrid(ExpressionGrid):
 
         Args:
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            constraints: see Grid.
+            constraints: see PersonPredictor.
             hearing: which speech map answers the other part of the mouth.
         """
         self._model, self._hearing = EverybodyModel.of(models), hearing
@@ -222,17 +222,17 @@ def personalized(
         target_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
         return WindowPrediction(np.asarray(target_of_the_map, np.float32), correction_inputs(states[frame], mapped, hearing))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
-    choice = choose_ridge(missed.pooled, missed.residual, spread**2)
-    correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
+    errors = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(errors.pooled, errors.residual, spread**2)
+    correction = fit_correction(errors.pooled, errors.residual, choice.ridge)
     yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), style.adding(**{CORRECTION: correction}))
 
 
 def predictor_of(name: str, hearing: Hearing) -> Predictor:
     """Return the predictor that hears the states of files, or of live speech."""
 
-    def open_grid(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> MotionGrid:
-        return EverybodyGrid(models, style, constraints, hearing)
+    def open_predictor(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> PersonPredictor:
+        return EverybodyPredictor(models, style, constraints, hearing)
 
     def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
         return personalized(hearing, style, features, footage, models)
@@ -243,7 +243,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
     return Predictor(
         spec=PREDICTORS[name],
         version=version,
-        open=open_grid,
+        open=open_predictor,
         personalize=personalize,
         style_arrays={CORRECTION: correction_shape},
     )

@@ -42,10 +42,10 @@ from services.common.methods import PREDICTORS
 from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction, remaining_error
-from services.motion.expression import ExpressionGrid, ExpressionModel, expression_spread, movement_weights
+from services.motion.expression import ExpressionModel, ExpressionPredictor, expression_spread, movement_weights
 from services.motion.features import NUM_CONTENT, content_before, content_rows
-from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
+from services.motion.person_predictor import motion_of_windows
 from services.motion.predictor import (
     Predictor,
     StyleStep,
@@ -181,8 +181,8 @@ CORRECTION: Final = "everyone_correction"
 """Name of the style's array C, float32 [E, 49]. A style has both arrays once it is personalised for `everyone`."""
 
 
-class EveryoneGrid(ExpressionGrid):
-    """The predictor `everyone` of one person on the grid, with ten frames of features after a frame."""
+class EveryonePredictor(ExpressionPredictor):
+    """The predictor `everyone` of one person, with ten frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
@@ -238,14 +238,14 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         window = rows[frame : frame + WINDOW]
         return WindowPrediction(model.predict(window), pooled_states(window, WINDOW_PAST))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
-    predicted = target - missed.residual
+    errors = yield from predict_in_blocks(frames, target, predict)
+    predicted = target - errors.residual
     layer = fit_layer(predicted, target, weight)
     left = target - apply_layer(layer, predicted)
-    correction = fit_correction(missed.pooled, left, choose_ridge(missed.pooled, left, weight).ridge)
-    before = float((missed.residual**2 * weight).sum())
+    correction = fit_correction(errors.pooled, left, choose_ridge(errors.pooled, left, weight).ridge)
+    before = float((errors.residual**2 * weight).sum())
     kept = float((left**2 * weight).sum()) / max(before, 1e-9)
-    loss = kept * remaining_error(missed.pooled, left, correction, weight)
+    loss = kept * remaining_error(errors.pooled, left, correction, weight)
     yield StyleStep(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer, CORRECTION: correction}))
 
 
@@ -256,7 +256,7 @@ def _num_coefficients(models: MotionModels) -> int:
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["everyone"],
     version=EveryoneModel.version_of,
-    open=EveryoneGrid,
+    open=EveryonePredictor,
     personalize=personalize,
     style_arrays={
         PERSON_LAYER: lambda models: (2, _num_coefficients(models)),

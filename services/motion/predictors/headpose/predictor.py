@@ -54,7 +54,7 @@ from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.timeline import MOTION_RATE
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
-from services.motion.expression import ExpressionGrid, ExpressionModel
+from services.motion.expression import ExpressionModel, ExpressionPredictor
 from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, content_before, content_rows, silence
 from services.motion.models import MotionModels
 from services.motion.predictor import (
@@ -423,8 +423,8 @@ class HeadStream:
         self._scores.resume(arrays)
 
 
-class HeadposeGrid(ExpressionGrid):
-    """The predictor `headpose` of one person on the grid, with three frames of features after a frame."""
+class HeadposePredictor(ExpressionPredictor):
+    """The predictor `headpose` of one person, with three frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
@@ -462,11 +462,11 @@ class HeadposeGrid(ExpressionGrid):
         return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
 
     def arrays(self) -> dict[str, Array]:
-        """See services.motion.grid.MotionGrid."""
+        """See services.motion.person_predictor.PersonPredictor."""
         return {**super().arrays(), **self._head.arrays(), "head.lstm": np.stack([self._h, self._c])}
 
     def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
-        """See services.motion.grid.MotionGrid."""
+        """See services.motion.person_predictor.PersonPredictor."""
         super().resume(next_frame, arrays)
         self._head.resume(arrays)
         self._h, self._c = arrays["head.lstm"]
@@ -643,7 +643,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["headpose"],
     version=HeadposeModel.version_of,
-    open=HeadposeGrid,
+    open=HeadposePredictor,
     personalize=personalize,
     style_arrays=STYLE_ARRAYS,
     encode_style=encode_head_style,

@@ -40,8 +40,8 @@ from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
 from services.motion.features import relative_energy, silence
-from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels, PredictorModel
+from services.motion.person_predictor import PersonPredictor, amplified, motion_of_windows
 from services.motion.predictor import (
     Predictor,
     StyleStep,
@@ -210,8 +210,8 @@ CORRECTION: Final = "hetero_correction"
 """Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `hetero`."""
 
 
-class HeteroGrid(Grid):
-    """The predictor `hetero` of one person on the grid, with five frames of features after a frame."""
+class HeteroPredictor(PersonPredictor):
+    """The predictor `hetero` of one person, with five frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
@@ -266,9 +266,9 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         window = rows[frame : frame + WINDOW]
         return WindowPrediction(model.predict(window, reference, pose), pooled_states(window, WINDOW_PAST))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
-    choice = choose_ridge(missed.pooled, missed.residual, style.spread.astype(np.float64) ** 2)
-    refined = style.adding(**{CORRECTION: fit_correction(missed.pooled, missed.residual, choice.ridge)})
+    errors = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(errors.pooled, errors.residual, style.spread.astype(np.float64) ** 2)
+    refined = style.adding(**{CORRECTION: fit_correction(errors.pooled, errors.residual, choice.ridge)})
     yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 
@@ -279,7 +279,7 @@ def _vector_shape(models: MotionModels) -> tuple[int, ...]:
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["hetero"],
     version=HeteroModel.version_of,
-    open=HeteroGrid,
+    open=HeteroPredictor,
     personalize=personalize,
     style_arrays={
         REFERENCE: _vector_shape,

@@ -19,14 +19,14 @@ map of live speech takes the same C. Cross-validation over blocks of a second of
 closed form without random numbers.
 
 A prediction of least error moves less than the person does. So the style also gets a gain of the opening, in place of
-grid.amplified. o_n are openings that are predicted on held-out blocks, m is the opening of the mean mouth, w_n is how far the lips
-close:
+person_predictor.amplified. o_n are openings that are predicted on held-out blocks, m is the opening of the mean mouth, w_n is how
+far the lips close:
 
     std_n((1 - w_n) (m + h (o_n - m))) = std(opening of the person)      h from 1 to LARGEST_GAIN
     g = 1 + T / (T + T0) (h - 1)                                         T frames of footage, T0 = 50
 
-The gain of the lip width is found likewise; nothing closes there (w_n = 0).
-Seconds of footage tell little of the person's spread, see docs/models/speech_map.md.
+The gain of the lip width is found in the same way, with w_n = 0. Seconds of footage tell little of the person's spread
+(docs/models/speech_map.md).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from services.common.face.landmarks import lip_width, mouth_opening
 from services.common.methods import PREDICTORS
 from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_weights
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
-from services.motion.grid import Grid, MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor, motion_of_windows
 from services.motion.predictor import (
     Predictor,
     StyleStep,
@@ -63,8 +63,8 @@ GAINS: Final = "speech_map_gains"
 `speech_map`."""
 
 
-class SpeechMapGrid(Grid):
-    """The predictor `speech_map` of one person on the grid."""
+class SpeechMapPredictor(PersonPredictor):
+    """The predictor `speech_map` of one person."""
 
     def __init__(
         self, model: SpeechMapModel, hearing: Hearing, models: MotionModels, style: Style, constraints: ConstraintConfig | None
@@ -74,7 +74,7 @@ class SpeechMapGrid(Grid):
         Args:
             hearing: which map to use.
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            constraints: see Grid.
+            constraints: see PersonPredictor.
         """
         self._hearing = hearing
         super().__init__(style, constraints, silent_states(hearing.past), hearing.ahead)
@@ -126,10 +126,10 @@ def personalized(
         answer = each.predict(windows[frame])
         return WindowPrediction(answer, correction_inputs(windows[frame], answer, hearing))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
-    choice = choose_ridge(missed.pooled, missed.residual, spread.astype(np.float64) ** 2)
-    correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
-    foreseen = target - missed.residual + held_out_corrections(missed.pooled, missed.residual, choice.ridge)
+    errors = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(errors.pooled, errors.residual, spread.astype(np.float64) ** 2)
+    correction = fit_correction(errors.pooled, errors.residual, choice.ridge)
+    foreseen = target - errors.residual + held_out_corrections(errors.pooled, errors.residual, choice.ridge)
     predicted = style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32))
     closed = np.array([each.closed(windows[frame]) for frame in frames], np.float32)
     seen = footage.mouth_landmarks[frames]
@@ -164,8 +164,8 @@ def spread_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32
 def predictor_of(name: str, hearing: Hearing) -> Predictor:
     """Return the predictor that hears the states of files, or of live speech."""
 
-    def open_grid(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> MotionGrid:
-        return SpeechMapGrid(SpeechMapModel.of(models), hearing, models, style, constraints)
+    def open_predictor(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> PersonPredictor:
+        return SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, constraints)
 
     def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
         return personalized(SpeechMapModel.of(models), hearing, style, features, footage, models)
@@ -173,7 +173,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
     return Predictor(
         spec=PREDICTORS[name],
         version=lambda models: SpeechMapModel.of(models).maps[hearing.feature].version,
-        open=open_grid,
+        open=open_predictor,
         personalize=personalize,
         style_arrays={CORRECTION: correction_shape, GAINS: lambda _: (2,)},
     )

@@ -42,10 +42,10 @@ from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
 from services.motion.features import NUM_POOLED, ContentStream, content_before, content_rows, pooled_speech, silence
-from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor, amplified, motion_of_windows
 from services.motion.predictor import (
-    Missed,
+    PredictionErrors,
     Predictor,
     StyleStep,
     WindowPrediction,
@@ -155,27 +155,27 @@ class Memory(NamedTuple):
     loss: float
 
 
-def learned_memory(missed: Missed, weight: Float64, loss: float) -> Memory | None:
+def learned_memory(errors: PredictionErrors, weight: Float64, loss: float) -> Memory | None:
     """Return the correction with a memory; None: cross-validation finds that the memory does not help, or the footage is short.
 
     Args:
-        missed: what the network misses on the person's footage.
+        errors: errors of the network on the person's footage.
         weight: float64 [K], weight of the squared error of each coefficient.
         loss: squared error that the linear correction leaves on held-out blocks (RidgeChoice.loss).
     """
-    count = len(missed.pooled)
+    count = len(errors.pooled)
     if count < MIN_FRAMES:
         return None
-    heard = missed.pooled[:, :-1]
+    heard = errors.pooled[:, :-1]
     moments = heard[np.linspace(0, count - 1, NUM_MOMENTS).round().astype(int)].astype(np.float32)
     # In whitened coordinates, the ridge on W k is the norm of the kernel's function space.
     values, vectors = np.linalg.eigh(_nearness(moments, moments) + _JITTER * np.eye(NUM_MOMENTS))
     whitening = _SHARE * vectors / np.sqrt(values)
-    inputs = np.concatenate([heard, _nearness(heard, moments) @ whitening, missed.pooled[:, -1:]], axis=1)
-    choice = choose_ridge(inputs, missed.residual, weight)
+    inputs = np.concatenate([heard, _nearness(heard, moments) @ whitening, errors.pooled[:, -1:]], axis=1)
+    choice = choose_ridge(inputs, errors.residual, weight)
     if choice.loss >= loss:
         return None
-    found = fit_correction(inputs, missed.residual, choice.ridge).astype(np.float64)
+    found = fit_correction(inputs, errors.residual, choice.ridge).astype(np.float64)
     slopes, weights = found[:, [*range(NUM_POOLED - 1), -1]], found[:, NUM_POOLED - 1 : -1] @ whitening.T
     return Memory(slopes.astype(np.float32), moments, weights.astype(np.float32), choice.loss)
 
@@ -209,8 +209,8 @@ def landmarks_of_frame(content: Float32, style: Style, models: MotionModels, voi
     return style.rest_mouth + models.basis.reconstruct((coefficients * style.spread).astype(np.float32))
 
 
-class UgcGrid(Grid):
-    """The predictor `ugc` of one person on the grid, with two frames of features after a frame."""
+class UgcPredictor(PersonPredictor):
+    """The predictor `ugc` of one person, with two frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open."""
@@ -247,12 +247,12 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         window = rows[frame : frame + WINDOW]
         return WindowPrediction(model.predict(window, style.modulation), pooled_content(window))
 
-    missed = yield from predict_in_blocks(frames, target, predict)
+    errors = yield from predict_in_blocks(frames, target, predict)
     weight = style.spread.astype(np.float64) ** 2
-    choice = choose_ridge(missed.pooled, missed.residual, weight)
-    memory = learned_memory(missed, weight, choice.loss)
+    choice = choose_ridge(errors.pooled, errors.residual, weight)
+    memory = learned_memory(errors, weight, choice.loss)
     if memory is None:
-        learned = {CORRECTION: fit_correction(missed.pooled, missed.residual, choice.ridge)}
+        learned = {CORRECTION: fit_correction(errors.pooled, errors.residual, choice.ridge)}
     else:
         learned = {CORRECTION: memory.slopes, MOMENTS: memory.moments, MEMORY: memory.weights}
     loss = choice.loss if memory is None else memory.loss
@@ -269,7 +269,7 @@ def _version(models: MotionModels) -> str:
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["ugc"],
     version=_version,
-    open=UgcGrid,
+    open=UgcPredictor,
     personalize=personalize,
     style_arrays={
         CORRECTION: lambda models: (models.num_coefficients, NUM_POOLED),

@@ -16,7 +16,7 @@ from research.training.networks import TrainableNetwork
 from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.ugc.predictor import UgcGrid
+from services.motion.predictors.ugc.predictor import UgcPredictor
 from tests.unit.motion.brief_training import train_briefly
 from tests.unit.motion.made_clips import small_set
 from tests.unit.motion.synthesised import random_features
@@ -74,7 +74,7 @@ def test_exports_share_served_folder(runs: Path, weights: Path) -> None:
     models = MotionModels(weights)
     sheet = json.loads((weights / "export.json").read_text())
     assert models.version == sheet["version"] != old.metadata["version"]
-    assert len(UgcGrid(models, models.neutral_style()).push(random_features(5)).mouth_landmarks) == 3
+    assert len(UgcPredictor(models, models.neutral_style()).push(random_features(5)).mouth_landmarks) == 3
     assert np.isfinite(models.embed_audio(np.zeros((40, 4, 25), np.float32))).all()
     assert sheet["sync_training"]["config"]["frames"] == TINY_SYNC.frames
     assert sheet["style_training"]["card"] == "motion.card.md"

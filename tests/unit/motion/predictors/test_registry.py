@@ -13,8 +13,8 @@ from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
 from services.common.wire.phones import PHONES
 from services.motion.constraints import WHOLE
-from services.motion.grid import LARGEST_OPENING
 from services.motion.models import MotionModels
+from services.motion.person_predictor import LARGEST_OPENING
 from services.motion.predictor import Predictor, StyleStep
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.speech_map import SpeechMapModel
@@ -77,16 +77,16 @@ def test_a_predictor_hears_tensors_that_there_are(predictor: Predictor) -> None:
 
 def test_frame_waits_declared_look_ahead(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     """A frame waits for as many frames as declared."""
-    grid = predictor.open(models, predictor.encode_style(footage, models), None)
+    opened = predictor.open(models, predictor.encode_style(footage, models), None)
     num_frames = predictor.spec.frames_ahead + 4
     features = heard(predictor, num_frames)
-    counts = [len(grid.push(features[frame : frame + 1]).mouth_landmarks) for frame in range(num_frames)]
+    counts = [len(opened.push(features[frame : frame + 1]).mouth_landmarks) for frame in range(num_frames)]
     assert counts == [0] * predictor.spec.frames_ahead + [1] * 4
 
 
 def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
-    grid = predictor.open(models, predictor.encode_style(footage, models), None)
-    motion = grid.push(heard(predictor, 8))
+    opened = predictor.open(models, predictor.encode_style(footage, models), None)
+    motion = opened.push(heard(predictor, 8))
     assert (motion.poses is not None) == (motion.blink is not None) == predictor.spec.moves_head
 
 
@@ -130,8 +130,8 @@ def test_long_silence_without_correction(predictor: Predictor, footage: Footage,
     plain = predictor.encode_style(footage, models)
 
     def said(style: Style) -> np.ndarray:
-        grid = predictor.open(models, style, OPEN_IN_SILENCE)
-        return np.concatenate([grid.push(spoken).mouth_landmarks, grid.push_silence(60).mouth_landmarks])[: FRAMES + 40]
+        opened = predictor.open(models, style, OPEN_IN_SILENCE)
+        return np.concatenate([opened.push(spoken).mouth_landmarks, opened.push_silence(60).mouth_landmarks])[: FRAMES + 40]
 
     with_correction, without = said(refined(predictor, footage, models)), said(plain)
     assert np.abs(with_correction - without)[:FRAMES].max() > 0.5
@@ -155,11 +155,11 @@ def expressed(
     predictor: Predictor, style: Style, models: MotionModels, features: SpeechFeatures, value: float | None
 ) -> np.ndarray:
     """Mouths of a stream in pieces of 7 frames, and of 40 frames of the silence after them. None: the option is not set."""
-    grid = predictor.open(models, style, WHOLE)
+    opened = predictor.open(models, style, WHOLE)
     if value is not None:
-        grid.expressiveness = value
-    parts = [grid.push(features[first : first + 7]).mouth_landmarks for first in range(0, len(features), 7)]
-    return np.concatenate([*parts, grid.push_silence(60).mouth_landmarks])[: len(features) + 40]
+        opened.expressiveness = value
+    parts = [opened.push(features[first : first + 7]).mouth_landmarks for first in range(0, len(features), 7)]
+    return np.concatenate([*parts, opened.push_silence(60).mouth_landmarks])[: len(features) + 40]
 
 
 def test_expressiveness_grows_spread(predictor: Predictor, footage: Footage, models: MotionModels) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from google.protobuf import text_format
 from pydantic import ValidationError
 from tritonclient.grpc import model_config_pb2
 
-from services.common.errors import BackendUnavailableError, InvalidRequestError
+from services.common.errors import BackendUnavailableError, InvalidRequestError, ModelNotFoundError
 from services.render.backends.model_files import WEIGHTS_FOLDER, file_sha256, read_models
 from services.render.settings import RenderSettings
 from services.render.triton.installation import find
-from services.render.triton.repository import MODEL_FILE, RepositorySpec, write_repository
+from services.render.triton.repository import MODEL_FILE, RepositorySpec, main, write_repository
 from services.render.types import Precision
 
 
@@ -132,3 +133,20 @@ def test_missing_server_tells_remedy(tmp_path: Path) -> None:
         BackendUnavailableError, match=r"no tritonserver in .*: python -m services\.render\.triton\.installation --home"
     ):
         find(tmp_path)
+
+
+def test_command_prints_written_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["repository", str(tmp_path)])
+    assert main() == 0
+    assert {Path(line).name for line in capsys.readouterr().out.split()} == {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "ugc" / "config.pbtxt").is_file()
+
+
+def test_command_refuses_folder_without_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["repository", str(tmp_path / "out"), "--weights", str(tmp_path)])
+    assert main() == ModelNotFoundError.exit_code
+    assert "no exported model" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from gateway.provenance.watermark.payload import watermark_key
 from research.bench.watermark.__main__ import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
 from research.bench.watermark.cost import blend_time
 from research.bench.watermark.dubs import AS_WRITTEN, RECODINGS, RecodingRow, append_row, read_rows, recoded
-from research.bench.watermark.genuine import Copy, films_below, readings_of, sum_of_copies, write_copies, write_readings
+from research.bench.watermark.genuine import Copy, readings_of, sum_of_copies, videos_below, write_copies, write_readings
 from research.bench.watermark.windows import VARIANTS, KeptFace, readings_of_windows, window_totals
 from tests.unit.provenance.conftest import carphone
 
@@ -78,7 +78,7 @@ def test_noise_false_alarm_rate(tmp_path: Path) -> None:
         for _ in range(5)
     ]
     readings = readings_of([*films, [], [[]]], watermark_key(b"own"), 4)
-    assert (readings.films, readings.seconds, readings.false_alarms) == (5, 20.0, 0)
+    assert (readings.num_videos, readings.seconds, readings.false_alarms) == (5, 20.0, 0)
     assert readings.wrong.shape == (4, 5)
     assert (readings.wrong < -3.0).sum() == 0
     write_readings(tmp_path / "undubbed.csv", readings)
@@ -115,7 +115,7 @@ def test_videos_found_below_folders(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     for name in ("a.MOV", "notes.txt", "more/b.mp4"):
         (tmp_path / name).touch()
-    assert [file.name for file in films_below([tmp_path, tmp_path / "notes.txt"])] == ["a.MOV", "b.mp4", "notes.txt"]
+    assert [file.name for file in videos_below([tmp_path, tmp_path / "notes.txt"])] == ["a.MOV", "b.mp4", "notes.txt"]
 
 
 def test_blending_is_timed_with_and_without() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.evaluation.protocol import folds_of, wrong_speeches
-from research.evaluation.types import EvaluatedSpeech, FrameRange
+from research.evaluation.types import FrameRange
 from services.common.errors import InvalidRequestError
 
 
@@ -78,14 +78,6 @@ def test_shifts_exceed_lag_search() -> None:
     assert min(moved) == 11_200
     assert max(moved) == len(own) - 11_200
     assert len(set(moved)) == 10
-
-
-def test_other_speeches_looped_to_length() -> None:
-    """Other speeches come first and are looped to length."""
-    other = EvaluatedSpeech("other", np.array([1.0, 2.0, 3.0], np.float32))
-    speeches = wrong_speeches(np.zeros(7, np.float32), [other], count=10)
-    assert speeches[0].samples.tolist() == [1, 2, 3, 1, 2, 3, 1]
-    assert len(speeches) == 10
 
 
 def test_the_control_needs_ten_speeches() -> None:

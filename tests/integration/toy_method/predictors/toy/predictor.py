@@ -12,8 +12,8 @@ from services.common.face.landmarks import INNER_LOWER_MIDDLE, mouth_area_positi
 from services.common.methods import PREDICTORS
 from services.motion.constraints import CONTEXT_AHEAD, CONTEXT_PAST, ConstraintConfig
 from services.motion.features import silence
-from services.motion.grid import Grid
 from services.motion.models import MotionModels
+from services.motion.person_predictor import PersonPredictor
 from services.motion.predictor import Predictor, StyleStep
 from services.motion.style import Style
 from services.motion.types import Footage, Motion, SpeechFeatures
@@ -24,7 +24,7 @@ _DROP_PX: Final = 6.0
 _PERSONAL_DROP_PX: Final = 12.0
 
 
-class ToyGrid(Grid):
+class ToyPredictor(PersonPredictor):
     """The toy predictor of one person on the 25 frames/s grid."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
@@ -47,7 +47,7 @@ def _personalize(style: Style, features: SpeechFeatures, footage: Footage, model
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["toy"],
     version=lambda _: "toy-1",
-    open=ToyGrid,
+    open=ToyPredictor,
     personalize=_personalize,
     style_arrays={DROP: lambda _: (1,)},
 )

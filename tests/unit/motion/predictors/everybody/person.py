@@ -7,7 +7,7 @@ import numpy as np
 from research.motion.evaluate import OFF
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
-from services.motion.predictors.everybody.predictor import EverybodyGrid
+from services.motion.predictors.everybody.predictor import EverybodyPredictor
 from services.motion.speech_map import FILES, LIVE, Hearing
 from services.motion.stream import MotionStream
 from services.motion.style import Style
@@ -19,7 +19,7 @@ NEVER = OFF
 
 
 def opened(models: MotionModels, style: Style, timeline: Timeline, hearing: Hearing = FILES) -> MotionStream:
-    return MotionStream(EverybodyGrid(models, style, None, hearing), timeline)
+    return MotionStream(EverybodyPredictor(models, style, None, hearing), timeline)
 
 
 def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:

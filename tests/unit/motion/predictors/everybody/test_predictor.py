@@ -23,8 +23,8 @@ from services.motion.predictors.everybody.predictor import (
     SHARE,
     WINDOW,
     WINDOW_AHEAD,
-    EverybodyGrid,
     EverybodyModel,
+    EverybodyPredictor,
     network_input,
     personalized,
     silent_speech,
@@ -81,9 +81,9 @@ def test_mean_of_networks_and_maps(models: MotionModels, style: Style, hearing: 
     network = [expressed(model.predict(rows[n : n + WINDOW]) * spread, basis, style) for n in range(26)]
     mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, correction)
     mapped = [mouth(window, 1.0) for window in neighbours(features.extra[hearing.feature], hearing.past, hearing.ahead)[:26]]
-    grid = EverybodyGrid(models, style.adding(**{CORRECTION: correction}), NEVER, hearing)
+    opened = EverybodyPredictor(models, style.adding(**{CORRECTION: correction}), NEVER, hearing)
     expected = SHARE * np.stack(network) + (1.0 - SHARE) * np.stack(mapped)
-    np.testing.assert_allclose(grid.push(features).mouth_landmarks, expected, atol=2e-3)
+    np.testing.assert_allclose(opened.push(features).mouth_landmarks, expected, atol=2e-3)
     assert np.abs(np.stack(network) - np.stack(mapped)).max() > 1.0
 
 
@@ -143,7 +143,7 @@ def test_committed_network_matches_face_model(models: MotionModels) -> None:
 
 def shown_by(models: MotionModels, style: Style, features: SpeechFeatures, shift: float) -> Float32:
     """Mouths of a person who moves as predicted, with an offset of the first coefficient in units of the spread."""
-    spoken = served_mouths(EverybodyGrid(models, style, NEVER), features)
+    spoken = served_mouths(EverybodyPredictor(models, style, NEVER), features)
     return spoken + shift * style.spread[0] * models.basis.components[0]
 
 
@@ -163,7 +163,8 @@ def test_personal_residual_files_and_live(models: MotionModels, style: Style) ->
     refined, shown = refined_by(models, style, features, 0.8), shown_by(models, style, features, 0.8)
     for hearing in HEARINGS:
         before, after = (
-            np.abs(served_mouths(EverybodyGrid(models, each, NEVER, hearing), features) - shown).mean() for each in (style, refined)
+            np.abs(served_mouths(EverybodyPredictor(models, each, NEVER, hearing), features) - shown).mean()
+            for each in (style, refined)
         )
         assert after < 0.8 * before
 

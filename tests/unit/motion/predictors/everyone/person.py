@@ -12,7 +12,7 @@ from services.common.wire.timeline import Timeline
 from services.motion.constraints import ConstraintConfig
 from services.motion.expression import expression_spread
 from services.motion.models import MotionModels
-from services.motion.predictors.everyone.predictor import WINDOW, EveryoneGrid, EveryoneModel
+from services.motion.predictors.everyone.predictor import WINDOW, EveryoneModel, EveryonePredictor
 from services.motion.speech_states import NUM_STATES, STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
@@ -24,7 +24,7 @@ NEVER = OFF
 
 
 def opened(models: MotionModels, style: Style, timeline: Timeline, constraints: ConstraintConfig | None = None) -> MotionStream:
-    return MotionStream(EveryoneGrid(models, style, constraints), timeline)
+    return MotionStream(EveryonePredictor(models, style, constraints), timeline)
 
 
 def joined(parts: list[Motion]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,8 @@ from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
 from services.motion.constraints import LIVE, WHOLE, ConstraintConfig
 from services.motion.expression import expression_basis
-from services.motion.grid import AMPLITUDE, amplified
 from services.motion.models import MotionModels
+from services.motion.person_predictor import AMPLITUDE, amplified
 from services.motion.predictors.everyone.predictor import (
     CORRECTION,
     LARGEST_SCALE,
@@ -24,8 +24,8 @@ from services.motion.predictors.everyone.predictor import (
     WINDOW,
     WINDOW_AHEAD,
     WINDOW_PAST,
-    EveryoneGrid,
     EveryoneModel,
+    EveryonePredictor,
     apply_layer,
     fit_layer,
     network_input,
@@ -147,7 +147,7 @@ def test_layer_scales_each_coefficient(models: MotionModels, style: Style) -> No
     rows = network_input(features)
     plain = np.stack([EveryoneModel.of(models).predict(rows[n : n + WINDOW]) for n in range(20)])
     wanted = style.rest_mouth + basis.reconstruct((plain * layer[0] + layer[1]) * spread)
-    found = EveryoneGrid(models, style.adding(**{PERSON_LAYER: layer}), NEVER).push(
+    found = EveryonePredictor(models, style.adding(**{PERSON_LAYER: layer}), NEVER).push(
         SpeechFeatures.joined([features, silence_with_states(10)])
     )
     # The last frames lie in the silence after the speech, where the person's part fades.
@@ -161,7 +161,7 @@ def test_correction_in_spread_units(models: MotionModels, style: Style) -> None:
     correction = np.zeros((size, NUM_POOLED_STATES), np.float32)
     correction[:, -1] = np.linspace(-0.5, 0.5, size)
     styles = (style, style.adding(**{CORRECTION: correction}))
-    plain, found = (EveryoneGrid(models, each, NEVER).push(features).mouth_landmarks for each in styles)
+    plain, found = (EveryonePredictor(models, each, NEVER).push(features).mouth_landmarks for each in styles)
     moved = np.float32(AMPLITUDE) * basis.reconstruct(correction[:, -1] * person_spread(models, style))
     np.testing.assert_allclose(found, plain + moved, atol=1e-4)
 

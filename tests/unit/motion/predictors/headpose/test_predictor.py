@@ -24,8 +24,8 @@ from services.motion.predictors.headpose.predictor import (
     MAX_FRAMES,
     MOUTH,
     SPAN_FRAMES,
-    HeadposeGrid,
     HeadposeModel,
+    HeadposePredictor,
     SpeechInputStream,
     SpeechOutputs,
     blink_start,
@@ -110,8 +110,8 @@ def test_states_mouth_voice_head(models: MotionModels, person: Style) -> None:
     np.testing.assert_array_equal(poses_of(motion), poses_of(other))
     assert np.abs(motion.mouth_landmarks - other.mouth_landmarks).max() > 1.0
     # With constraints that never act, the mouth is the speech map's, of the same correction.
-    grid = HeadposeGrid(models, person, OFF)
-    found = grid.push(features).mouth_landmarks
+    opened = HeadposePredictor(models, person, OFF)
+    found = opened.push(features).mouth_landmarks
     mouth = MapMouth(SpeechMapModel.of(models), MOUTH, models, person, correction)
     windows = neighbours(features.extra[STATES], MOUTH.past, MOUTH.ahead)
     expected = np.stack([mouth(window, 1.0) for window in windows[: len(found)]])
@@ -336,7 +336,7 @@ def test_mouth_learned_from_states(models: MotionModels, person: Style) -> None:
     refined = list(personalize(style, features[:frames], Footage(shown[:frames], usable, head_poses(frames)), models))[-1].style
     assert refined is not None
     before, after = (
-        np.corrcoef(mouth_opening(HeadposeGrid(models, each, OFF).push(features).mouth_landmarks)[frames:], wanted)[0, 1]
+        np.corrcoef(mouth_opening(HeadposePredictor(models, each, OFF).push(features).mouth_landmarks)[frames:], wanted)[0, 1]
         for each in (style, refined)
     )
     assert after > before + 0.4

@@ -13,8 +13,8 @@ from research.motion.protocol import served_mouths
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.timeline import Timeline
-from services.motion.grid import AMPLITUDE
 from services.motion.models import MotionModels
+from services.motion.person_predictor import AMPLITUDE
 from services.motion.predictors.hetero.predictor import (
     CORRECTION,
     POSE,
@@ -24,8 +24,8 @@ from services.motion.predictors.hetero.predictor import (
     WINDOW,
     WINDOW_AHEAD,
     WINDOW_PAST,
-    HeteroGrid,
     HeteroModel,
+    HeteroPredictor,
     SpeechInput,
     input_shape,
     network_input,
@@ -46,7 +46,7 @@ def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
 
 
 def moved(models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline = PAL, cut: int = 1000) -> np.ndarray:
-    parts = run(MotionStream(HeteroGrid(models, style), timeline), features, cut)
+    parts = run(MotionStream(HeteroPredictor(models, style), timeline), features, cut)
     return np.concatenate([part.mouth_landmarks for part in parts])
 
 
@@ -65,7 +65,7 @@ def test_other_chunks_give_the_same_bytes(models: MotionModels, personal: Style,
 
 
 def test_an_answer_comes_five_frames_behind_the_features(models: MotionModels, person: Style) -> None:
-    stream, features = MotionStream(HeteroGrid(models, person), PAL), heard(9)
+    stream, features = MotionStream(HeteroPredictor(models, person), PAL), heard(9)
     counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(9)]
     assert counts == [0] * WINDOW_AHEAD + [1] * 4
 
@@ -104,7 +104,7 @@ def test_correction_in_spread_units(models: MotionModels, person: Style) -> None
     correction = np.zeros((len(shift), NUM_POOLED_STATES), np.float32)
     correction[:, -1] = shift
     styles = (person, person.adding(**{CORRECTION: correction}))
-    plain, found = (HeteroGrid(models, each, OFF).push(features).mouth_landmarks for each in styles)
+    plain, found = (HeteroPredictor(models, each, OFF).push(features).mouth_landmarks for each in styles)
     np.testing.assert_allclose(found, plain + np.float32(AMPLITUDE) * models.basis.reconstruct(shift * person.spread), atol=1e-4)
 
 
@@ -141,10 +141,10 @@ def refined(style: Style, footage: Footage, models: MotionModels) -> Style:
 def test_a_correction_learns_what_the_generator_misses(models: MotionModels, person: Style) -> None:
     features = with_states(random_features(150), STATES)
     shift = np.float32(0.7) * person.spread
-    spoken = served_mouths(HeteroGrid(models, person, OFF), features) + models.basis.reconstruct(shift)
+    spoken = served_mouths(HeteroPredictor(models, person, OFF), features) + models.basis.reconstruct(shift)
     *_, last = personalize(person, features, Footage(spoken, np.ones(150, np.bool_)), models)
     assert last.style is not None
-    before, after = (served_mouths(HeteroGrid(models, each, OFF), features) for each in (person, last.style))
+    before, after = (served_mouths(HeteroPredictor(models, each, OFF), features) for each in (person, last.style))
     assert np.abs(after - spoken).mean() < 0.5 * np.abs(before - spoken).mean()
 
 
@@ -211,7 +211,7 @@ def test_too_few_frames_are_refused(models: MotionModels, footage: Footage) -> N
 def test_foreign_style_tells_remedy(models: MotionModels, style: Style) -> None:
     """A style of another method is refused with what to do."""
     with pytest.raises(InvalidRequestError, match="encode the style with method `hetero`") as caught:
-        HeteroGrid(models, style)
+        HeteroPredictor(models, style)
     assert caught.value.field == "style"
 
 

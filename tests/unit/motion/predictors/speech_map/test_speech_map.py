@@ -20,14 +20,14 @@ from services.motion.basis import LandmarkBasis
 from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.features import silence
-from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
+from services.motion.person_predictor import AMPLITUDE
 from services.motion.predictors.speech_map.predictor import (
     CORRECTION,
     GAINS,
     LARGEST_GAIN,
     MIN_FRAMES,
-    SpeechMapGrid,
+    SpeechMapPredictor,
     personalized,
     spread_gain,
 )
@@ -79,8 +79,8 @@ def moved(
     cut: int = 1000,
     constraints: object = None,
 ) -> np.ndarray:
-    grid = SpeechMapGrid(model, hearing, models, style, constraints)  # type: ignore[arg-type]
-    return np.concatenate([part.mouth_landmarks for part in run(MotionStream(grid, timeline), features, cut)])
+    opened = SpeechMapPredictor(model, hearing, models, style, constraints)  # type: ignore[arg-type]
+    return np.concatenate([part.mouth_landmarks for part in run(MotionStream(opened, timeline), features, cut)])
 
 
 @CASES
@@ -174,9 +174,9 @@ def test_speech_start_is_not_shut(models: MotionModels, model: SpeechMapModel, s
 
 
 def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
-    grid = SpeechMapGrid(model, FILES, models, style, None)
+    opened = SpeechMapPredictor(model, FILES, models, style, None)
     with pytest.raises(InvalidRequestError, match=r"features\.speech_states: missing") as caught:
-        grid.push(random_features(5))
+        opened.push(random_features(5))
     assert caught.value.field == "features.speech_states"
 
 

@@ -20,7 +20,7 @@ from services.motion.predictors.ugc.predictor import (
     MOMENTS,
     NUM_MOMENTS,
     WINDOW,
-    UgcGrid,
+    UgcPredictor,
     landmarks_of_frame,
     network_input,
     personalize,
@@ -38,7 +38,7 @@ from tests.unit.motion.synthesised import mouths, random_features, speech
 def run(
     models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline, *, cut: int = 1000, num_frames: int = 0
 ) -> list[Motion]:
-    return streams.run(MotionStream(UgcGrid(models, style), timeline, num_frames), features, cut)
+    return streams.run(MotionStream(UgcPredictor(models, style), timeline, num_frames), features, cut)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_silence_stays_shut_for_who_is_personalised(models: MotionModels, person
 
 
 def test_answer_comes_two_frames_behind_the_features(models: MotionModels, style: Style) -> None:
-    stream = MotionStream(UgcGrid(models, style), PAL)
+    stream = MotionStream(UgcPredictor(models, style), PAL)
     counts = [len(stream.push(n, random_features(10)[n : n + 1]).mouth_landmarks) for n in range(10)]
     assert counts == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
 

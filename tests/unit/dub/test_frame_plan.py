@@ -8,7 +8,7 @@ import numpy as np
 
 from dubstage.common.v1 import common_pb2
 from gateway.dub.face_records import FaceIndex
-from gateway.dub.plan import joined_plan, make_plan
+from gateway.dub.frame_plan import joined_plan, make_plan
 
 DUBBED: int = common_pb2.FRAME_REASON_DUBBED
 PROFILE: int = common_pb2.FRAME_REASON_PROFILE_VIEW

@@ -7,8 +7,8 @@ import pytest
 
 from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
-from services.motion.grid import LARGEST_OPENING, with_expressiveness, without_snaps
 from services.motion.models import MotionModels
+from services.motion.person_predictor import LARGEST_OPENING, with_expressiveness, without_snaps
 from services.motion.predictor import encode_mouths
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
 from services.motion.types import Footage

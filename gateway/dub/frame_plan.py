@@ -1,4 +1,4 @@
-"""Plan of a video: whether each frame is dubbed or passes through, the reason, and the strength."""
+"""Frame plan of a video: whether each frame is dubbed or passes through, the reason, and the strength."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SILENT_BELOW: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FramePlan:
     """Plan of every frame of a video.
 
     Attributes:
@@ -59,7 +59,7 @@ def make_plan(
     speech_probability: Float32,
     frames: range | None = None,
     spoken: Sequence[range] = (),
-) -> Plan:
+) -> FramePlan:
     """Return the plan of a video, or of one line of a scene.
 
     Args:
@@ -81,14 +81,14 @@ def make_plan(
     if frames is None:
         strength = _strength(reason == DUBBED, index.shot_cuts)
         reason[(reason == DUBBED) & (speech_probability < SILENT_BELOW)] = SILENT
-        return Plan(reason.astype(np.int32), row, strength)
+        return FramePlan(reason.astype(np.int32), row, strength)
     own, dubbed = (_within(ranges, total) for ranges in ((frames,), (frames, *spoken)))
     strength = np.where(own, _strength((reason == DUBBED) & dubbed, index.shot_cuts), np.float32(0.0))
     silent = np.zeros(total, dtype=bool)
     silent[frames.start : frames.stop] = speech_probability < SILENT_BELOW
     reason[(reason == DUBBED) & silent] = SILENT
     reason[~own] = common_pb2.FRAME_REASON_NO_LINE
-    return Plan(reason.astype(np.int32), row, strength)
+    return FramePlan(reason.astype(np.int32), row, strength)
 
 
 def _within(ranges: Sequence[range], num_frames: int) -> Bool:
@@ -99,7 +99,7 @@ def _within(ranges: Sequence[range], num_frames: int) -> Bool:
     return inside
 
 
-def joined_plan(plans: Sequence[Plan]) -> Plan:
+def joined_plan(plans: Sequence[FramePlan]) -> FramePlan:
     """Return what happens to every frame of a scene: a frame counts as dubbed if any line dubs the frame.
 
     Args:
@@ -108,7 +108,7 @@ def joined_plan(plans: Sequence[Plan]) -> Plan:
     joined = plans[0]
     for plan in plans[1:]:
         takes = _rank(plan.reason) > _rank(joined.reason)
-        joined = Plan(
+        joined = FramePlan(
             np.where(takes, plan.reason, joined.reason),
             np.where(takes, plan.row, joined.row),
             np.maximum(plan.strength, joined.strength),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dub.frames import check_sequence_options, frame_by_frame, sequence_settings, with_files
 from gateway.dub.request import DubRequest
+from gateway.dub.sequences import check_sequence_options, frame_by_frame, sequence_settings, with_files
 from gateway.media.choices import OcioSettings
 from gateway.media.sequences import OnFrame
 from services.common.errors import InvalidRequestError

@@ -1,7 +1,7 @@
-"""Parts that all predictors share on the 25 frames/s grid: features around a frame are collected, mouths predicted and constrained.
+"""A predictor that was opened for one person: features around a frame are collected, mouths predicted and constrained.
 
-A fixed number of frames of features before and after a grid frame decide that frame. Before the first and after the last features
-of a stream there is silence.
+The predictor answers frames of the motion grid, 25 frames/s. A fixed number of frames of features before and after a grid frame
+decide that frame. Before the first and after the last features of a stream there is silence.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -88,13 +88,13 @@ def without_snaps(mouths: Float32, before: Float32 | None, largest: float) -> Fl
 def motion_of_windows(
     first: int, inputs: Float32, speaking: Float32, voiced: Float32, length: int, mouth_of: Callable[[Float32, float], Float32]
 ) -> Motion:
-    """Return the motion of frames that each depend on a window of network inputs alone, see Grid._predict.
+    """Return the motion of frames that each depend on a window of network inputs alone, see PersonPredictor._predict.
 
     Args:
-        first: as Grid._predict takes it.
-        inputs: as Grid._predict takes it.
-        speaking: as Grid._predict takes it.
-        voiced: as Grid._predict takes it.
+        first: as PersonPredictor._predict takes it.
+        inputs: as PersonPredictor._predict takes it.
+        speaking: as PersonPredictor._predict takes it.
+        voiced: as PersonPredictor._predict takes it.
         length: frames of a window. The first window begins with `inputs`.
         mouth_of: returns the mouth of a window and of the share of the person's correction, float32 [59, 3].
 
@@ -114,57 +114,19 @@ energies of each of these frames are measured against ENERGY_PAST frames."""
 
 
 def resume_from(next_frame: int) -> int:
-    """Return the frame of features with which a grid that goes on at `next_frame` begins."""
+    """Return the frame of features with which a predictor that goes on at `next_frame` begins."""
     return max(0, next_frame - RESUME_PAST)
 
 
-class MotionGrid(Protocol):
-    """A predictor that was opened for one person: speech features in, mouths on the 25 frames/s grid out.
+class PersonPredictor(ABC):
+    """Predictor of one person: speech features in, mouths on the 25 frames/s grid out.
+
+    Each frame is answered as soon as the frames of features after the frame are there.
 
     Attributes:
         expressiveness: factor of the mouth's movement, see with_expressiveness. Where the lips close on p, b, m, a factor above 1
             goes to 1, so that lips that close in part open no wider. Set before the first features come.
     """
-
-    expressiveness: float
-
-    @property
-    def num_features(self) -> int:
-        """Number of frames of features so far."""
-        ...
-
-    def push(self, features: SpeechFeatures) -> Motion:
-        """Return the mouths of the grid frames that these features complete, maybe none.
-
-        Raises:
-            InvalidRequestError: the features lack a tensor that the predictor hears.
-        """
-        ...
-
-    def push_silence(self, num_frames: int) -> Motion:
-        """Return the mouths of the grid frames that silence after the end of the speech completes."""
-        ...
-
-    def expression(self, mouth_landmarks: Float32) -> Float32 | None:
-        """Return expression coefficients of mouths: float32 [T, 59, 3] -> [T, E]; None if the predictor answers landmarks alone."""
-        ...
-
-    @property
-    def next_frame(self) -> int:
-        """The next grid frame that is answered."""
-        ...
-
-    def arrays(self) -> dict[str, Array]:
-        """Return the recurrent state before `next_frame`: arrays whose shapes depend on the predictor alone."""
-        ...
-
-    def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
-        """Go on as the grid whose `next_frame` and `arrays` these are. The features begin with frame `resume_from(next_frame)`."""
-        ...
-
-
-class Grid(ABC):
-    """Predictor of one person's mouths on the 25 frames/s grid. Each frame is answered as soon as the frames after it are there."""
 
     def __init__(self, style: Style, constraints: ConstraintConfig | None, inputs: Float32, ahead: int) -> None:
         """Start at the first frame.
@@ -207,7 +169,7 @@ class Grid(ABC):
         return self._advance(self._silence(num_frames))
 
     def expression(self, mouth_landmarks: Float32) -> Float32 | None:
-        """Return expression coefficients of mouths: float32 [T, 59, 3] -> [T, E]; None if the predictor answers landmarks alone."""
+        """Return expression coefficients of mouths: float32 [T, 59, 3] -> [T, E]; None: the predictor answers landmarks."""
         return None
 
     @property
@@ -221,7 +183,7 @@ class Grid(ABC):
         return {"mouth": nothing if self._last_mouth is None else self._last_mouth}
 
     def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
-        """Go on as the grid whose `next_frame` and `arrays` these are. The features begin with frame `resume_from(next_frame)`."""
+        """Go on as the predictor that these values are of. The features begin with frame `resume_from(next_frame)`."""
         self._next = self._num_features = resume_from(next_frame)
         self._answer_from = next_frame
         self._last_mouth = arrays["mouth"]
@@ -270,7 +232,7 @@ class Grid(ABC):
         if ready and first == 0 and self._sound_at_once and begins_within_speech(speaking[CONTEXT_PAST:], self._constraints):
             speaking[:CONTEXT_PAST] = 1.0
         if (known := min(ready, self._answer_from - first)) > 0:
-            # Another grid has answered these frames.
+            # The predictor that this one goes on from has answered these frames.
             inputs, speaking, bilabial = inputs[known:], speaking[known:], bilabial[known:]
             first, ready = first + known, ready - known
         self._heard = inputs[ready:]
