@@ -183,7 +183,7 @@ def teeth_weight(picture: UInt8, landmarks: Float32) -> UInt8:
     outer, inner = outer[box], inner[box]
     if not inner.any():
         return weight
-    away = cv2.distanceTransform((inner <= _HALF).view(np.uint8), cv2.DIST_L2, 5)
+    away = np.asarray(cv2.distanceTransform((inner <= _HALF).view(np.uint8), cv2.DIST_L2, 5), np.float32)
     mouth = cv2.erode(outer, _TEETH_MARGIN, borderType=cv2.BORDER_CONSTANT, borderValue=0) > _HALF
     lips = mouth & (away > _TEETH_MARGIN.shape[0])
     if lips.sum() < _FEWEST_LIP_PX:
