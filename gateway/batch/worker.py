@@ -510,6 +510,8 @@ async def video_fault(shot: ShotSpec, record: ShotRecord) -> str:
 
 
 class _Attempt:
+    """One attempt at a shot: the record before, the dub, and the record after. Arguments: see run_shot."""
+
     def __init__(
         self,
         context: WorkerContext,
