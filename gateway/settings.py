@@ -29,7 +29,6 @@ TENANTS_FOLDER: Final = ".tenants"
 """Folder of the media folder, and of the store of batches, that holds the folders of all tenants but the default tenant."""
 DATABASE_CONNECTIONS: Final = 5
 """Default of `database_connections`."""
-STAGES: Final = ("audio", "face", "motion", "texture", "render")
 _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
 """Matches HOST:PORT and [IPv6]:PORT, but no URL such as `dns:///host`."""
 
@@ -338,7 +337,7 @@ class GatewaySettings(StageSettings):
             )
         return host
 
-    @field_validator(*(f"{stage}_endpoint" for stage in STAGES))
+    @field_validator(*(f"{name}_endpoint" for name in DEFAULT_PORTS if name != "gateway"))
     @classmethod
     def _with_port(cls, target: str) -> str:
         if target and (":" not in target or not target.isprintable()):

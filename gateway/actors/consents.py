@@ -70,7 +70,7 @@ class Consents:
         self._database = database
         self._audit = AuditLog(database)
         self._required = settings.require_consent
-        self._place = settings.consent_keys
+        self._keys_path = settings.consent_keys
 
     def check_settings(self) -> None:
         """Check the settings before any request comes.
@@ -78,14 +78,14 @@ class Consents:
         Raises:
             InvalidRequestError: the trusted keys cannot be read, or signatures are required and there are no trusted keys.
         """
-        if self._place is None and self._required is RequireConsent.SIGNED:
+        if self._keys_path is None and self._required is RequireConsent.SIGNED:
             raise InvalidRequestError(
                 f"DUBSTAGE_REQUIRE_CONSENT=signed needs trusted keys: set {SETTING} to a PEM file or a folder of PEM files with "
                 "public keys",
                 field=SETTING,
             )
-        if self._place is not None:
-            read_keys(self._place)
+        if self._keys_path is not None:
+            read_keys(self._keys_path)
 
     @property
     def required(self) -> bool:
@@ -294,7 +294,7 @@ class Consents:
     def _keys(self) -> Keys:
         # Read again for every record, so that keys change without a restart.
         try:
-            return read_keys(self._place) if self._place is not None else {}
+            return read_keys(self._keys_path) if self._keys_path is not None else {}
         except InvalidRequestError as problem:
             # The keys could be read when the process began: the fault is not the caller's.
             raise StorageRefusedError(problem.message, subject=SETTING) from problem

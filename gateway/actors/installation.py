@@ -95,12 +95,12 @@ def scene_with_actors(request: DubRequest, actors: ActorStore, method: str | Non
     return replace(request, method=wanted, lines=tuple(lines))
 
 
-async def prepared_request(request: DubRequest, place: Installation, actor_id: str | None, method: str | None) -> DubRequest:
+async def prepared_request(request: DubRequest, installation: Installation, actor_id: str | None, method: str | None) -> DubRequest:
     """Return the request with the method, the enrolment and what the store says of the actor.
 
     Args:
         request: the dub request as its caller wrote it, without the actor.
-        place: the open stores.
+        installation: the open stores.
         actor_id: actor to dub; None: the dub learns the person from the footage.
         method: method that the caller names; None: the method that the actor was enrolled for.
 
@@ -113,15 +113,15 @@ async def prepared_request(request: DubRequest, place: Installation, actor_id: s
 
     if request.lines:
         check_scene(request, actor_id or "")
-        request = await asyncio.to_thread(scene_with_actors, request, place.actors, method)
+        request = await asyncio.to_thread(scene_with_actors, request, installation.actors, method)
         await asyncio.to_thread(check_request, request)
         return request
     if actor_id is not None:
-        actor = place.actors.get(actor_id)
+        actor = installation.actors.get(actor_id)
         check_enrolled_for(actor, method or actor.method)
         request = replace(request, method=actor.method, actor=actor.enrolled, actor_record=actor.record)
     request = await asyncio.to_thread(
-        place.actors.consents.checked_dub,
+        installation.actors.consents.checked_dub,
         request,
         subject=actor_id or str(request.footage),
         reference=str(request.reference),

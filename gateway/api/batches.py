@@ -120,8 +120,8 @@ class BatchHandler:
         self.operations = OperationStore(context.actors.database, kinds=(BATCH,), on_end=on_end)
         self._slots = context.quota.shots(shared.shots)
         self._stack = AsyncExitStack()
-        place = Installation(settings, context.actors, context.artefacts)
-        self.worker_context = WorkerContext(place, context.jobs, self._stack, shared.stages.serving)
+        installation = Installation(settings, context.actors, context.artefacts)
+        self.worker_context = WorkerContext(installation, context.jobs, self._stack, shared.stages.serving)
 
     async def __call__(self, operation: BegunOperation) -> bytes:
         """Dub the shots of a batch until all have ended; the response is empty."""

@@ -50,26 +50,29 @@ class FinishedDub:
 
 @asynccontextmanager
 async def finished_dub(
-    request: DubRequest, place: Installation, on_progress: OnProgress, on_footage: OnFootage = lambda frames, megapixels: None
+    request: DubRequest,
+    installation: Installation,
+    on_progress: OnProgress,
+    on_footage: OnFootage = lambda frames, megapixels: None,
 ) -> AsyncIterator[FinishedDub]:
     """Dub, and keep the folder of the job and the stages open inside the block. Old jobs are removed at the end.
 
     Args:
         request: the prepared request (`prepared_request`).
-        place: the open stores.
+        installation: the open stores.
         on_progress: called with every frame and step.
         on_footage: called with the number of frames of the footage, and the million pixels of a frame.
 
     Raises:
         DubstageError: the dub failed.
     """
-    settings = place.settings
+    settings = installation.settings
     jobs = open_jobs_folder(settings.data_dir)
-    sealer = await asyncio.to_thread(place.sealer)
-    async with place.stages() as stages:
+    sealer = await asyncio.to_thread(installation.sealer)
+    async with installation.stages() as stages:
         first, *more = request.actor_ids or ("",)
-        ledger = JobLedger(place.actors, first, more_actors=more, consents=request.consents)
-        job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
+        ledger = JobLedger(installation.actors, first, more_actors=more, consents=request.consents)
+        job = DubJob(request, stages, installation.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
         job.on_footage = on_footage
         with job:
             async with ledger.recorded(request.method) as record:
@@ -84,7 +87,7 @@ async def finished_dub(
                     job.discard()
         # The video is done, whatever becomes of old jobs. The next dub tries again.
         with suppress(DubstageError, OSError):
-            await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
+            await asyncio.to_thread(expire, settings, installation.actors, installation.artefacts, jobs)
 
 
 class LocalFiles:
@@ -130,10 +133,10 @@ async def _dub(
     settings = load_settings(GatewaySettings)
     settings = settings_of(settings, settings.tenant)
     actor_id = actor_id_of(message.actor, "actor") or None
-    with open_installation(settings) as place:
-        actor = await asyncio.to_thread(place.actors.get, actor_id) if actor_id is not None else None
+    with open_installation(settings) as installation:
+        actor = await asyncio.to_thread(installation.actors.get, actor_id) if actor_id is not None else None
         request = dub_request_from(message, LocalFiles(), actor, threads=settings.compute_threads)
-        request = await prepared_request(request, place, actor_id, request.method)
+        request = await prepared_request(request, installation, actor_id, request.method)
         page = None
         if report is not None:
             mix = request.mix.file if request.mix is not None else None
@@ -141,14 +144,14 @@ async def _dub(
             files = (request.footage, *spoken, mix, request.reference, request.output)
             check_report_folder(report, [file for file in files if file is not None])
         on_progress("start", 0, 1)
-        async with finished_dub(request, place, on_progress, on_footage) as done:
+        async with finished_dub(request, installation, on_progress, on_footage) as done:
             result = result_message(message.output_uri, request, done.outcome)
             result.media_sha256 = await asyncio.to_thread(media_sha256, request.output)
             if report is not None:
                 from gateway.reports.dub_report import write_outcome_report
 
                 page = await write_outcome_report(
-                    request, done.outcome, done.workspace, done.stages, place.artefacts, report, on_progress=on_progress
+                    request, done.outcome, done.workspace, done.stages, installation.artefacts, report, on_progress=on_progress
                 )
     return result, page
 

@@ -38,7 +38,7 @@ RESTORE: Final = "restoring blobs"
 
 
 def restore_backup(
-    place: Installation, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None
+    installation: Installation, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None
 ) -> BackupManifest:
     """Fill an empty installation from a backup, and return the backup's manifest.
 
@@ -46,7 +46,7 @@ def restore_backup(
     stored, and at last all rows in one transaction. So an interrupted restore leaves no actor, and the same command goes on.
 
     Args:
-        place: open stores of the installation, opened without a claim of the artefact store.
+        installation: the open stores of the installation, opened without a claim of the artefact store.
         file: the backup.
         on_blob: called with the name of the pass, blobs done, and all blobs.
 
@@ -57,29 +57,29 @@ def restore_backup(
         StorageFullError, StorageRefusedError, BackendUnavailableError: a store or a key cannot be written.
     """
     manifest = read_manifest(file)
-    database = place.actors.database
-    if manifest.artefacts_url != place.artefacts.url:
+    database = installation.actors.database
+    if manifest.artefacts_url != installation.artefacts.url:
         raise InvalidRequestError(
             f"the actors of {file} name blobs in the artefact store {manifest.artefacts_url}, and DUBSTAGE_ARTEFACTS_URL names "
-            f"{place.artefacts.url} here: set it to the store of the backup",
+            f"{installation.artefacts.url} here: set it to the store of the backup",
             field="DUBSTAGE_ARTEFACTS_URL",
         )
     database.claim(alone=True)
     try:
         _check_empty(database)
         keys = _checked(file, manifest, on_blob)
-        check_keys(place.settings.data_dir, keys)
+        check_keys(installation.settings.data_dir, keys)
         # Before the blobs: no other database may delete them.
-        take_store(place.artefacts, database, manifest.database)
+        take_store(installation.artefacts, database, manifest.database)
         done = 0
         for name, content in members(file):
             if name in manifest.members:
                 continue
-            place.artefacts.put_bytes(content.read())
+            installation.artefacts.put_bytes(content.read())
             done += 1
             on_blob(RESTORE, done, manifest.blobs)
-        keep_keys(place.settings.data_dir, keys)
-        _add(database, file, manifest, place.settings.data_dir)
+        keep_keys(installation.settings.data_dir, keys)
+        _add(database, file, manifest, installation.settings.data_dir)
     finally:
         database.release_claim()
     return manifest

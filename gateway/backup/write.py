@@ -77,7 +77,7 @@ _PARTIAL: Final = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.backup", re.DOTALL)
 
 
 def write_backup(
-    place: Installation,
+    installation: Installation,
     file: Path,
     *,
     without: frozenset[str] = frozenset(),
@@ -89,7 +89,7 @@ def write_backup(
     The rows are those of one moment. Dubs and enrolments may run meanwhile. Jobs that have not ended are not part of a backup.
 
     Args:
-        place: open stores of the installation.
+        installation: the open stores of the installation.
         file: tar to write, mode 0600: written under a temporary name, then renamed.
         without: ids of actors that are left out.
         overwrite: whether an existing file is replaced.
@@ -102,7 +102,7 @@ def write_backup(
         BackendUnavailableError: a person was erased while the backup ran, or a store does not answer.
         ArtefactCorruptError: a blob is damaged.
     """
-    database = place.actors.database
+    database = installation.actors.database
     with _written_whole(file, overwrite=overwrite) as archive, ExitStack() as files:
         with moment(database, file.parent) as connection:
             # A later version may have upgraded the tables since this process opened them.
@@ -114,12 +114,12 @@ def write_backup(
                 for table in kept_tables()
             }
             refs = _blobs(connection, without)
-        members |= {name: io.BytesIO(key) for name, key in keys_in(place.settings.data_dir).items()}
+        members |= {name: io.BytesIO(key) for name, key in keys_in(installation.settings.data_dir).items()}
         manifest = BackupManifest(
             format=FORMAT,
             dubstage=version("dubstage-suite"),
             created_at=now(),
-            artefacts_url=place.artefacts.url,
+            artefacts_url=installation.artefacts.url,
             actors=len(known - without),
             blobs=len(refs),
             blob_bytes=sum(ref.size_bytes for ref in refs),
@@ -131,14 +131,14 @@ def write_backup(
         for number, ref in enumerate(refs):
             on_blob(STEP, number, len(refs))
             try:
-                writer.add_blob(ref.sha256, place.artefacts.get_bytes(ref))
+                writer.add_blob(ref.sha256, installation.artefacts.get_bytes(ref))
             except ArtefactNotFoundError as problem:
                 raise BackendUnavailableError(
                     f"blob {ref.sha256} is gone: a person was erased while the backup ran, or somebody removed the blob; take the "
                     "backup again (`dubstage doctor` names actors without their blobs)"
                 ) from problem
         on_blob(STEP, len(refs), len(refs))
-    place.actors.audit.record(
+    installation.actors.audit.record(
         AuditEvent(event=EventKind.BACKUP_WRITTEN, details={"actors": manifest.actors, "left_out": len(without)})
     )
     return manifest

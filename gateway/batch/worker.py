@@ -81,33 +81,33 @@ class WorkerContext:
     """Stores, folders and stages that a worker dubs shots with. `open_worker_context` makes the context.
 
     Attributes:
-        place: the open stores, with the settings.
+        installation: the open stores, with the settings.
         jobs: folder of all jobs.
 
     Args:
-        place: see the attribute.
+        installation: see the attribute.
         jobs: see the attribute.
         stack: closes what the context opens.
         serving: returns stages that are open already, as soon as they serve; None: the context opens stages of its own.
     """
 
     def __init__(
-        self, place: Installation, jobs: Path, stack: AsyncExitStack, serving: Callable[[], Awaitable[Stages]] | None = None
+        self, installation: Installation, jobs: Path, stack: AsyncExitStack, serving: Callable[[], Awaitable[Stages]] | None = None
     ) -> None:
-        self.place = place
+        self.installation = installation
         self.jobs = jobs
         self._stack = stack
         self._serving = serving
         self._opened: Stages | None = None
         self._sealer: Sealer | None = None
         self._opening = asyncio.Lock()
-        self._scratch = ScratchFolders(place.settings.data_dir)
+        self._scratch = ScratchFolders(installation.settings.data_dir)
         stack.callback(self._scratch.close)
 
     @property
     def settings(self) -> GatewaySettings:
         """Settings of the process."""
-        return self.place.settings
+        return self.installation.settings
 
     async def stages(self) -> Stages:
         """Return the stages. The first call opens them. Later calls wait until each remote stage serves again.
@@ -132,7 +132,7 @@ class WorkerContext:
             DubstageError: the key cannot be used.
         """
         if self._sealer is None:
-            self._sealer = await in_thread(self.place.sealer)
+            self._sealer = await in_thread(self.installation.sealer)
         return self._sealer
 
     def shot_lock(self, shot_url: str) -> AbstractAsyncContextManager[None]:
@@ -154,10 +154,10 @@ async def open_worker_context(settings: GatewaySettings) -> AsyncIterator[Worker
         DubstageError: the data folder, the database or the artefact store cannot be used.
     """
     jobs = await asyncio.to_thread(open_jobs_folder, settings.data_dir)
-    with open_installation(settings) as place:
+    with open_installation(settings) as installation:
         async with AsyncExitStack() as stack:
-            yield WorkerContext(place, jobs, stack)
-        await in_thread(expire, settings, place.actors, place.artefacts, jobs)
+            yield WorkerContext(installation, jobs, stack)
+        await in_thread(expire, settings, installation.actors, installation.artefacts, jobs)
 
 
 T = TypeVar("T")
@@ -242,7 +242,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
             request = replace(request, lines=await in_thread(lines_of, here.lines, request))
         if frames is not None:
             request = with_files(request, frames.video, frames.dubbed)
-        yield await prepared_request(request, context.place, shot.actor, request.method if shot.method is not None else None)
+        yield await prepared_request(request, context.installation, shot.actor, request.method if shot.method is not None else None)
 
 
 async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
@@ -352,12 +352,18 @@ class ShotDub:
             shot_request(context, self._shot, self._frames) as request,
             same_job_lock(context, self._shot, request),
         ):
-            stages, place = await context.stages(), context.place
+            stages, installation = await context.stages(), context.installation
             first, *more = request.actor_ids or ("",)
-            ledger = JobLedger(place.actors, first, more_actors=more, consents=request.consents, confirm=self._confirm)
+            ledger = JobLedger(installation.actors, first, more_actors=more, consents=request.consents, confirm=self._confirm)
             sealer = await context.sealer()
             job = DubJob(
-                request, stages, place.artefacts, context.jobs, ledger, max_bytes=context.settings.max_job_bytes, sealer=sealer
+                request,
+                stages,
+                installation.artefacts,
+                context.jobs,
+                ledger,
+                max_bytes=context.settings.max_job_bytes,
+                sealer=sealer,
             )
             self._job, self._ledger = job, ledger
             # The folder stays locked until the video is measured: a worker that removes the same folder comes later.
@@ -505,6 +511,8 @@ async def video_fault(shot: ShotSpec, record: ShotRecord) -> str:
 
 
 class _Attempt:
+    """One attempt at a shot: the record before, the dub, and the record after. Arguments: see run_shot."""
+
     def __init__(
         self,
         context: WorkerContext,

@@ -42,15 +42,15 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     chosen = request.options
     skip = not (chosen.personalize_renderer or chosen.personalize_motion)
     steps, paces = enrolment_steps(method_named(request.method), skip=skip), StepPaces(settings.data_dir, request.method)
-    with open_installation(settings) as place, StepProgress(steps, paces=paces) as progress:
+    with open_installation(settings) as installation, StepProgress(steps, paces=paces) as progress:
         # Before the stages are opened, which takes seconds.
-        place.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)
-        async with place.stages() as stages:
+        installation.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)
+        async with installation.stages() as stages:
             actor = await create_actor(
                 request,
                 stages,
-                place.actors,
-                place.artefacts,
+                installation.actors,
+                installation.artefacts,
                 jobs,
                 on_progress=progress,
                 on_footage=progress.footage,
@@ -77,8 +77,8 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
 
     if save is not None:
         check_new_file(save)
-    with open_installation(settings) as place:
-        receipt = place.actors.erasures.erase_or_ask(actor_id, [batch_pictures(settings)])
+    with open_installation(settings) as installation:
+        receipt = installation.actors.erasures.erase_or_ask(actor_id, [batch_pictures(settings)])
     out.print_json(receipt.to_json())
     if save is not None:
         write_new_file(save, f"{receipt.to_json()}\n".encode())
@@ -143,8 +143,8 @@ def list_actors(
     ] = "",
 ) -> None:
     """List actors in the order of their ids."""
-    with open_installation(options.gateway_settings()) as place:
-        found = place.actors.list(after=after, limit=limit + 1)
+    with open_installation(options.gateway_settings()) as installation:
+        found = installation.actors.list(after=after, limit=limit + 1)
     actors = found[:limit]
     table = Table("actor", "method", "enrolled", "frames", "consent", box=None)
     for actor in actors:
@@ -163,8 +163,8 @@ def list_actors(
 @commands.command("show")
 def show(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to show.")]) -> None:
     """Print one actor as JSON."""
-    with open_installation(options.gateway_settings()) as place:
-        actor = place.actors.show(actor_id)
+    with open_installation(options.gateway_settings()) as installation:
+        actor = installation.actors.show(actor_id)
     out.print_json(json.dumps(_facts(actor)))
     for problem in filter(None, (actor.damage, actor.consent_problem)):
         say_warning(problem)

@@ -30,7 +30,7 @@ def backup(
     the file secret. It does not hold videos, jobs or batches. Erasing a person does not reach files that were written before:
     delete them, too, or take a new backup.
     """
-    with open_installation(options.gateway_settings()) as place, StepProgress() as progress:
-        made = write_backup(place, file, without=frozenset(without or ()), overwrite=overwrite, on_blob=progress)
+    with open_installation(options.gateway_settings()) as installation, StepProgress() as progress:
+        made = write_backup(installation, file, without=frozenset(without or ()), overwrite=overwrite, on_blob=progress)
     say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}")
     say_result(str(file))

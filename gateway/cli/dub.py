@@ -123,16 +123,16 @@ async def run_dub(
             with StepProgress() as progress:
                 await frame_by_frame(partial(frames.read, threads=request.threads), partial(progress, "read frames"))
             request = with_files(request, frames.video, frames.dubbed)
-        place = stack.enter_context(open_installation(settings))
+        installation = stack.enter_context(open_installation(settings))
         if frames is not None:
-            (await asyncio.to_thread(place.sealer)).check_place(frames.listing, overwrite=request.overwrite)
-        request = await prepared_request(request, place, actor_id, method)
+            (await asyncio.to_thread(installation.sealer)).check_place(frames.listing, overwrite=request.overwrite)
+        request = await prepared_request(request, installation, actor_id, method)
         steps, paces = dub_steps(request, report=report is not None), StepPaces(settings.data_dir, request.method)
         with StepProgress(steps, paces=paces) as progress:
             progress.begin("starting the stages")
-            async with finished_dub(request, place, progress, progress.footage) as done:
+            async with finished_dub(request, installation, progress, progress.footage) as done:
                 if frames is not None:
-                    sealer = await asyncio.to_thread(place.sealer)
+                    sealer = await asyncio.to_thread(installation.sealer)
                     seal = sealer.seal(done.outcome.claim, frames.listing) if done.outcome.claim is not None else None
                     await frame_by_frame(partial(frames.write, seal=seal), partial(progress, "write frames"))
                 if report is not None:
@@ -140,7 +140,7 @@ async def run_dub(
 
                     try:
                         await write_outcome_report(
-                            request, done.outcome, done.workspace, done.stages, place.artefacts, report, on_progress=progress
+                            request, done.outcome, done.workspace, done.stages, installation.artefacts, report, on_progress=progress
                         )
                     except DubstageError:
                         say(f"the video was written to {asked.output}, but the report was not written")

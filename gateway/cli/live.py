@@ -242,21 +242,21 @@ async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: 
 
 
 async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: PacedSpeech) -> None:
-    with open_installation(settings) as place:
-        actor = place.actors.get(request.actor_id)
+    with open_installation(settings) as installation:
+        actor = installation.actors.get(request.actor_id)
         consent = actor.consent
         # Before the stages are opened, which takes seconds.
-        place.actors.consents.check_enrolled(consent, None, request.use, request.actor_id, actor_id=request.actor_id)
-        async with place.stages() as stages:
+        installation.actors.consents.check_enrolled(consent, None, request.use, request.actor_id, actor_id=request.actor_id)
+        async with installation.stages() as stages:
             recording = None
             if request.video is not None:
                 recording = await request.video.of_stages(settings, speech, actor, stages)
             streams = LiveStreams(
                 lambda: stages,
-                place.actors,
-                place.artefacts,
+                installation.actors,
+                installation.artefacts,
                 max_message_bytes=settings.max_message_bytes,
-                sealer=await asyncio.to_thread(place.sealer),
+                sealer=await asyncio.to_thread(installation.sealer),
             )
             frames = streams.frames(
                 request.actor_id,
@@ -268,7 +268,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
                 disclosing=Disclosing(request.label),
             )
             showing = show_frames(frames, speech, recording, show_latency=request.show_latency)
-            await while_allowed(lambda: place.actors.erasures.check(request.actor_id), showing)
+            await while_allowed(lambda: installation.actors.erasures.check(request.actor_id), showing)
     say(consent_line(consent))
 
 

@@ -197,9 +197,9 @@ async def _say_estimate(
     from gateway.housekeeping import open_jobs_folder
 
     jobs = open_jobs_folder(settings.data_dir)
-    with open_installation(settings) as place:
-        prepared = await prepared_request(request, place, actor_id, method)
-        async with place.stages() as stages:
+    with open_installation(settings) as installation:
+        prepared = await prepared_request(request, installation, actor_id, method)
+        async with installation.stages() as stages:
             estimate = await estimate_dub(prepared, stages, jobs)
     if as_json:
         out.print_json(json.dumps(asdict(estimate)))

@@ -25,7 +25,7 @@ def restore(
     Persons who were erased after the backup was taken come back: erase them again.
     """
     # The store belongs to the database that was lost. The backup says which.
-    with open_installation(gateway_settings(), claim_artefacts=False) as place, StepProgress() as progress:
-        made = restore_backup(place, file, on_blob=progress)
+    with open_installation(gateway_settings(), claim_artefacts=False) as installation, StepProgress() as progress:
+        made = restore_backup(installation, file, on_blob=progress)
     say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}, as of {made.created_at}")
     say("persons who were erased after that time are here again: erase them with `dubstage actor erase ID`")

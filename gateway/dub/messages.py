@@ -1,6 +1,6 @@
-"""Messages of the contracts that only the gateway reads or makes. services/common/wire has the shared ones.
+"""Messages of the contracts that only the gateway reads or makes, and the types of progress reports.
 
-Reports of a job's progress.
+services/common/wire has the messages that the stages read too.
 """
 
 from __future__ import annotations

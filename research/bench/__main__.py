@@ -2,8 +2,9 @@
 
 1. `actor create` from 10 s of 720p footage: personalisation time.
 2. `dub` of the 10 s with that actor and a report: time end to end.
-3. `python -m research.bench.inside`: each stage alone, a live stream, the renderer's network on all backends, every renderer with
-   its features, batches of many actors, fitting of the face model, the choice of frames for ten minutes of speech, the rasteriser.
+3. `python -m research.bench.components`: each stage alone, a live stream, the renderer's network on all backends, every renderer
+   with its features, batches of many actors, fitting of the face model, the choice of frames for ten minutes of speech, the
+   rasteriser.
 4. 1 and 2 for every other method of the table.
 5. `python -m research.bench.concurrency`: the render stage under 1, 4 and 16 streams, in its process and on Triton.
 6. `dub` of the 10 s and of 5 min without a report: peak memory.
@@ -23,10 +24,10 @@ from typing import Any
 
 from gateway.stages.timing import StageTime
 from research.bench.actors import lines_of_actors
+from research.bench.components import ComponentTimes, read_components
 from research.bench.concurrency import ConcurrentTimes, lines_of_concurrency, read_concurrency
 from research.bench.fitting import lines_of_fitting
-from research.bench.inside import Inside, read_inside
-from research.bench.paths import lines_of_paths
+from research.bench.frame_choice import lines_of_frame_choice
 from research.bench.rasteriser import lines_of_rasteriser
 from research.bench.renderer import lines_of_models
 from research.bench.runs import (
@@ -57,7 +58,7 @@ class BenchResult:
         personalize_seconds: enrolling and personalising a new actor from the short video, the whole command.
         peak_memory_mib_short, peak_memory_mib_long: of the dub's process tree; None where not run.
         long_frames: of the long video.
-        inside: stages alone, a live stream, renderers, batches of many actors, fitting, frames for long speech, the rasteriser.
+        components: stages alone, a live stream, renderers, batches of many actors, fitting, frames for long speech, the rasteriser.
         methods: every method of the table on the short video, end to end.
         concurrency: the render stage under 1, 4 and 16 streams, in its process and on Triton; health checks meanwhile.
     """
@@ -70,7 +71,7 @@ class BenchResult:
     peak_memory_mib_short: float
     peak_memory_mib_long: float | None
     long_frames: int
-    inside: Inside
+    components: ComponentTimes
     concurrency: tuple[ConcurrentTimes, ...]
     methods: tuple[MethodTime, ...]
 
@@ -106,16 +107,16 @@ def to_json(result: BenchResult) -> dict[str, Any]:
                 "frames_per_second": rounded(stage.frames_per_second),
                 "cpu_ms_per_frame": rounded(1000.0 * stage.cpu_s / stage.frames if stage.frames else 0.0),
             }
-            for stage in result.inside.stages
+            for stage in result.components.stages
         ],
-        "live": row_of(result.inside.live),
-        "renderer_network": [asdict(row) for row in result.inside.renderer],
+        "live": row_of(result.components.live),
+        "renderer_network": [asdict(row) for row in result.components.renderer],
         "methods": [row_of(row) for row in result.methods],
-        "renderer_models": [row_of(row) for row in result.inside.models],
-        "renderer_actors": [row_of(row) for row in result.inside.actors],
-        "fitting": row_of(result.inside.fitting),
-        "paths": [row_of(row) for row in result.inside.paths],
-        "rasteriser": [row_of(row) for row in result.inside.rasteriser],
+        "renderer_models": [row_of(row) for row in result.components.models],
+        "renderer_actors": [row_of(row) for row in result.components.actors],
+        "fitting": row_of(result.components.fitting),
+        "paths": [row_of(row) for row in result.components.frame_choice],
+        "rasteriser": [row_of(row) for row in result.components.rasteriser],
         "render_concurrency": [row_of(row) for row in result.concurrency],
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
@@ -135,29 +136,29 @@ def lines_of(result: BenchResult) -> list[str]:
     """One line a stage, then end to end, memory and personalisation."""
     head = f"{'stage':<16}{'ms a frame':>12}{'frames/s':>12}{'CPU ms a frame':>16}"
     lines = [head]
-    for stage in result.inside.stages:
+    for stage in result.components.stages:
         cpu = 1000.0 * stage.cpu_s / stage.frames if stage.frames else 0.0
         lines.append(f"{stage.name:<16}{stage.ms_per_frame:>12.2f}{stage.frames_per_second:>12.1f}{cpu:>16.2f}")
     whole = StageTime("end to end", result.end_to_end_s, result.cpu_s, result.frames)
     cpu = 1000.0 * whole.cpu_s / max(1, whole.frames)
     lines.append(f"{whole.name:<16}{whole.ms_per_frame:>12.2f}{whole.frames_per_second:>12.1f}{cpu:>16.2f}")
-    live = result.inside.live
+    live = result.components.live
     lines.append(
         f"live: first frame {live.first_frame_ms:.0f} ms after its sound, 95 % within {live.late_ms:.0f} ms; "
         f"{live.sustained_ms:.1f} ms a frame sustained ({live.sustained_cpu_ms:.1f} CPU)"
     )
-    for row in result.inside.renderer:
+    for row in result.components.renderer:
         mark = ", the default" if row.default else ""
         lines.append(
             f"renderer's network, {row.backend} {row.precision}: {row.ms_per_frame:.1f} ms a frame "
             f"({row.cpu_ms_per_frame:.1f} CPU){mark}"
         )
-    lines.extend(lines_of_models(result.inside.models))
-    lines.extend(lines_of_actors(result.inside.actors))
+    lines.extend(lines_of_models(result.components.models))
+    lines.extend(lines_of_actors(result.components.actors))
     lines.extend(lines_of_methods(result.methods))
-    lines.extend(lines_of_fitting(result.inside.fitting))
-    lines.extend(lines_of_paths(result.inside.paths))
-    lines.extend(lines_of_rasteriser(result.inside.rasteriser))
+    lines.extend(lines_of_fitting(result.components.fitting))
+    lines.extend(lines_of_frame_choice(result.components.frame_choice))
+    lines.extend(lines_of_rasteriser(result.components.rasteriser))
     lines.extend(lines_of_concurrency(result.concurrency))
     lines.append(f"personalisation {result.personalize_seconds:.1f} s; whole command {result.command_s:.1f} s")
     memory = f"peak memory {result.peak_memory_mib_short:.0f} MiB for {result.frames} frames"
@@ -203,8 +204,12 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
         return [*DUBSTAGE, "dub", str(video), "--actor", ACTOR, "-o", str(result), *options]
 
     tell("every stage alone, and live")
-    inside = work / "inside.json"
-    measure([sys.executable, "-m", "research.bench.inside", ACTOR, str(short), str(inside)], work / "inside.log", environment)
+    components = work / "components.json"
+    measure(
+        [sys.executable, "-m", "research.bench.components", ACTOR, str(short), str(components)],
+        work / "components.log",
+        environment,
+    )
     methods = [first]
     for method in [name for name in METHODS if name != DEFAULT_METHOD]:
         methods.append(measure_method(method, f"{ACTOR}-{method}", short, work, environment))
@@ -228,7 +233,7 @@ def run(clip: Path, speech: Path | None, seconds: float, long_seconds: float, wo
         peak_memory_mib_short=memory.peak_memory_mib,
         peak_memory_mib_long=long_memory,
         long_frames=long_frames,
-        inside=read_inside(inside),
+        components=read_components(components),
         concurrency=read_concurrency(concurrency),
         methods=tuple(methods),
     )

@@ -396,7 +396,7 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
         )
         (folder,) = worker_context.jobs.iterdir()
         (record,) = store.records("night")
-        return record, len(list(Journal(folder / JOURNAL, worker_context.place.artefacts).refs()))
+        return record, len(list(Journal(folder / JOURNAL, worker_context.installation.artefacts).refs()))
 
     file.write_text(json.dumps(rows))
     before, windows = await run()

@@ -189,7 +189,7 @@ async def test_worker_refuses_faulty_records(fault: str, carphone: Path, tmp_pat
         if found.record is not None:
             paths["faulty"].write_text(json.dumps(found.record.fields()))
         if found.withdrawn and found.record is not None:
-            opened.place.actors.consents.withdraw(digest_of(found.record))
+            opened.installation.actors.consents.withdraw(digest_of(found.record))
         with pytest.raises(ConsentRefusedError, match=found.says) as caught:
             await request_of(opened, shot(carphone, tmp_path, consent=str(paths["faulty"]) if found.record else None, **named))
     assert caught.value.reason == found.reason

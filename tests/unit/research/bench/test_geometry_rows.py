@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from research.bench.paths import head_motion, head_poses, lines_of_paths, measure_paths, pauses
+from research.bench.frame_choice import head_motion, head_poses, lines_of_frame_choice, measure_frame_choice, pauses
 from research.bench.runs import MethodTime, lines_of_methods
 
 
 def test_frames_are_chosen_for_all_of_the_speech() -> None:
-    rows = measure_paths(minutes=0.2)
+    rows = measure_frame_choice(minutes=0.2)
     assert [(row.name, row.footage_frames, row.output_frames) for row in rows] == [
         ("retiming", 300, 300),
         ("backgrounds", 300, 300),
     ]
     assert all(row.seconds > 0.0 for row in rows)
-    assert lines_of_paths(rows)[0].startswith("retiming, 0 min of speech on 0 min of footage: ")
+    assert lines_of_frame_choice(rows)[0].startswith("retiming, 0 min of speech on 0 min of footage: ")
 
 
 def test_chosen_frames_look_human() -> None:

@@ -7,28 +7,28 @@ from pathlib import Path
 from gateway.stages.timing import StageTime
 from research.bench.__main__ import BenchResult, lines_of, to_json, write_json
 from research.bench.actors import ActorTimes
+from research.bench.components import ComponentTimes, read_components
 from research.bench.concurrency import ConcurrentTimes
 from research.bench.fitting import FittingTimes
-from research.bench.inside import Inside, read_inside
+from research.bench.frame_choice import FrameChoiceTime
 from research.bench.live import LiveTimes
-from research.bench.paths import PathTime
 from research.bench.rasteriser import RasteriserTime
 from research.bench.renderer import ModelTime, NetworkTime
 from research.bench.runs import MethodTime
 
 
 def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
-    inside = Inside(
+    components = ComponentTimes(
         stages=(StageTime("face", 2.0, 1.0, 250),),
         live=LiveTimes(200.0, 150.0, 180.0, 20.0, 18.0, 100),
         renderer=(NetworkTime("onnxruntime", "int8", 6.0, 5.5, True),),
         models=(ModelTime("everybody", 9.8, 13.1),),
         actors=(ActorTimes("everyone", 16, 40.0, 38.0),),
         fitting=FittingTimes(250, 4.8, 1.7, 0.19, 2.5, 2.4, 0.15, 1.0, 1.2, 31.0, 0.19, 3.0, 0.0),
-        paths=(PathTime("retiming", 15000, 15000, 0.4, 0.4, 30.0),),
+        frame_choice=(FrameChoiceTime("retiming", 15000, 15000, 0.4, 0.4, 30.0),),
         rasteriser=(RasteriserTime(468, 850, 224, 1, 0.4, 0.7, 2.9),),
     )
-    (tmp_path / "inside.json").write_text(json.dumps(asdict(inside)))
+    (tmp_path / "components.json").write_text(json.dumps(asdict(components)))
     result = BenchResult(
         frames=250,
         end_to_end_s=12.5,
@@ -38,7 +38,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
         peak_memory_mib_short=1000.0,
         peak_memory_mib_long=1030.0,
         long_frames=7500,
-        inside=read_inside(tmp_path / "inside.json"),
+        components=read_components(tmp_path / "components.json"),
         concurrency=(ConcurrentTimes("triton", 16, 140.0, 400.0, 500.0, 600.0, 1.2, 9.5, 11.0),),
         methods=(MethodTime("everybody", 250, 10.0, 20.0, 30.0, 900.0),),
     )
@@ -67,7 +67,7 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:
     assert document["paths"][0]["seconds"] == 0.4
     assert document["render_concurrency"][0]["backend"] == "triton"
     assert document["render_concurrency"][0]["health_p99_ms"] == 9.5
-    assert result.inside == inside
+    assert result.components == components
     text = "\n".join(lines_of(result))
     assert "+3.0 %" in text
     assert "80.00" in text

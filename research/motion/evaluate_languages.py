@@ -1,4 +1,4 @@
-"""A served predictor by language: `python -m research.motion.judge --predictor NAME --data SET`.
+"""Evaluate a served predictor by language: `python -m research.motion.evaluate_languages --predictor NAME --data SET`.
 
 The command prints three tables of the predictor as it is served, with constraints and personalised:
 
@@ -114,7 +114,7 @@ class SpeechMetrics:
     spread: float
 
 
-def judged(results: Sequence[tuple[ClipRow, ClipScores]], name: str, language: str) -> PredictorMetrics:
+def mean_metrics(results: Sequence[tuple[ClipRow, ClipScores]], name: str, language: str) -> PredictorMetrics:
     """Return the metrics of clips (at least one): the clips of a person count by their frames, people count equally."""
     people, means = people_and_means([result for _, result in results])
     closures = sum(each.closure_events for each in people)
@@ -137,7 +137,7 @@ def by_language(results: Sequence[tuple[ClipRow, ClipScores]]) -> Iterator[Predi
         return language_of(row), row.split == "train"
 
     for group in sorted({group_of(row) for row, _ in results}):
-        yield judged([each for each in results if group_of(each[0]) == group], group[0], group[0])
+        yield mean_metrics([each for each in results if group_of(each[0]) == group], group[0], group[0])
 
 
 def language_of(row: ClipRow) -> str:
@@ -250,7 +250,7 @@ def main() -> int:
         if row.has_face and shows_the_mouth(row) and row.frames >= _MIN_FRAMES:
             clip = with_lag_fraction(read_clip(data, row, extra), models.lag)
             results.append((row, evaluate_clip(clip, encode, predict, control=False)))
-    show("clips", "Clips", [judged([each], each[0].name, language_of(each[0])) for each in results])
+    show("clips", "Clips", [mean_metrics([each], each[0].name, language_of(each[0])) for each in results])
     show("languages", "Languages, means over people", list(by_language(results)))
     recordings = [row for row in data.rows if not row.has_face and row.frames >= _MIN_FRAMES]
     people = people_of(data, arguments.person, extra) if recordings else []

@@ -1,4 +1,4 @@
-"""Videos of full size, from end to end: `python -m research.bench.close --clip CLIP`.
+"""Videos of full size, from end to end: `python -m research.bench.full_size --clip CLIP`.
 
 Frames a second and memory of the commands of a user.
 
@@ -26,7 +26,7 @@ from services.common.methods import DEFAULT_METHOD, METHODS
 
 def main() -> int:
     """Parse the command line, measure and print; 1 if a command failed."""
-    parser = footage_parser("python -m research.bench.close", __doc__)
+    parser = footage_parser("python -m research.bench.full_size", __doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the video")
     parser.add_argument("--height", type=int, default=1080, help="height of the video, an even number of pixels")
     parser.add_argument("--method", choices=list(METHODS), default=DEFAULT_METHOD)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.motion import judge as command
+from research.motion import evaluate_languages as command
 from research.motion.clips import TrainingClip
 from research.motion.protocol import ClipScores, evaluate_clip
 from research.training.trainset import MANIFEST, manifest_line
@@ -25,7 +25,7 @@ from tests.unit.motion.made_clips import made_clip, row_of, write_set
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two clips in two languages, and a recording."""
-    folder = tmp_path_factory.mktemp("judged")
+    folder = tmp_path_factory.mktemp("evaluated")
     clips = [made_clip(0, "train", 150, "anna"), made_clip(1, "dev", 150, "ben"), made_clip(2, "speech", 100, "carl")]
     data = write_set(folder, clips)
     said = [replace(row, language=language) for row, language in zip(data.rows, ("en", "zh", ""), strict=True)]
@@ -78,7 +78,7 @@ def test_a_language_is_the_mean_of_its_people(models: MotionModels) -> None:
     rows = [replace(row_of(clip), language="de") for clip in clips]
     results = [(row, follow(clip, models, late)) for row, clip, late in zip(rows, clips, (0, 0, 1), strict=True)]
     (german,) = command.by_language(results)
-    perfect, _, late = (command.judged([result], "", "") for result in results)
+    perfect, _, late = (command.mean_metrics([result], "", "") for result in results)
     assert german.people == 3
     assert (perfect.r_opening, perfect.fastest_step, perfect.lmd_ratio) == pytest.approx((1, 1, 0))
     assert german.r_opening == pytest.approx((2.0 + late.r_opening) / 3)

@@ -1,6 +1,6 @@
-"""Choosing footage frames for long speech: `python -m research.bench.paths`.
+"""Time of the choice of footage frames for long speech: `python -m research.bench.frame_choice`.
 
-For retiming, and for backgrounds of predicted head motion.
+Frames are chosen for retiming, and as backgrounds of predicted head motion.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RATE: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
-class PathTime:
+class FrameChoiceTime:
     """One row.
 
     Attributes:
@@ -73,7 +73,7 @@ def pauses(frames: int, seed: int) -> npt.NDArray[np.bool_]:
     return silent
 
 
-def measure_retiming(minutes: float) -> PathTime:
+def measure_retiming(minutes: float) -> FrameChoiceTime:
     """Retime `minutes` of footage to as much speech."""
     frames = int(minutes * 60 * _RATE)
     blink = np.arange(frames) % (4 * _RATE) < 4
@@ -81,7 +81,7 @@ def measure_retiming(minutes: float) -> PathTime:
     return _measured("retiming", frames, lambda: select_frames(motion, blink, silent))
 
 
-def measure_backgrounds(minutes: float) -> PathTime:
+def measure_backgrounds(minutes: float) -> FrameChoiceTime:
     """Match the poses of `minutes` of footage to as much predicted head motion."""
     frames = int(minutes * 60 * _RATE)
     footage, predicted = head_poses(frames, 0), head_poses(frames, 1)
@@ -89,7 +89,7 @@ def measure_backgrounds(minutes: float) -> PathTime:
     return _measured("backgrounds", frames, lambda: match_backgrounds(footage, usable, cuts, predicted).frame_indices)
 
 
-def _measured(name: str, frames: int, choose: Callable[[], npt.NDArray[np.int64]]) -> PathTime:
+def _measured(name: str, frames: int, choose: Callable[[], npt.NDArray[np.int64]]) -> FrameChoiceTime:
     wall, cpu = time.perf_counter(), time.process_time()
     chosen = choose()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -99,15 +99,15 @@ def _measured(name: str, frames: int, choose: Callable[[], npt.NDArray[np.int64]
         peak = tracemalloc.get_traced_memory()[1] / 2**20
     finally:
         tracemalloc.stop()
-    return PathTime(name, frames, len(chosen), wall, cpu, peak)
+    return FrameChoiceTime(name, frames, len(chosen), wall, cpu, peak)
 
 
-def measure_paths(minutes: float = MINUTES) -> tuple[PathTime, ...]:
+def measure_frame_choice(minutes: float = MINUTES) -> tuple[FrameChoiceTime, ...]:
     """Both rows."""
     return measure_retiming(minutes), measure_backgrounds(minutes)
 
 
-def lines_of_paths(rows: tuple[PathTime, ...]) -> list[str]:
+def lines_of_frame_choice(rows: tuple[FrameChoiceTime, ...]) -> list[str]:
     """One line a row for the terminal."""
     return [
         f"{row.name}, {row.output_frames / _RATE / 60:.0f} min of speech on {row.footage_frames / _RATE / 60:.0f} min of footage: "
@@ -118,9 +118,9 @@ def lines_of_paths(rows: tuple[PathTime, ...]) -> list[str]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m research.bench.paths", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m research.bench.frame_choice", description=__doc__)
     parser.add_argument("--minutes", type=float, default=MINUTES)
-    print("\n".join(lines_of_paths(measure_paths(parser.parse_args().minutes))))
+    print("\n".join(lines_of_frame_choice(measure_frame_choice(parser.parse_args().minutes))))
 
 
 if __name__ == "__main__":
