@@ -1,7 +1,8 @@
 """Head pose, crop and render box: where head space, frame pixels, crop pixels and box pixels meet (docs/coordinates.md).
 
-frame = scale * R @ head + translation   (weak perspective, Umeyama 1991, fitted on rigid points only) crop  = A @ [frame, 1]
-(similarity: scale 1 / s, roll removed, MOUTH_ANCHOR of head space lands on ANCHOR_IN_CROP) box   = crop - BOX_ORIGIN
+    frame = scale * R @ head + translation   weak perspective (Umeyama 1991), fitted on rigid points only
+    crop  = A @ [frame, 1]                   similarity: scale 1 / s, roll removed; MOUTH_ANCHOR lands on ANCHOR_IN_CROP
+    box   = crop - BOX_ORIGIN
 
 Head poses are also weak-perspective cameras of services/common/geometry, and vectors of six numbers, which motion predicts and by
 which backgrounds are matched:

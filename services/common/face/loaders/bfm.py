@@ -6,14 +6,18 @@ Licence: non-commercial research only, after registration with the University of
 of Guo et al. (github.com/Juyong/3DFace, Exp_Pca.bin) derives from FaceWarehouse (Cao et al. 2014), which is for research only
 too. dubstage ships no part of the model or the basis. Users load their own files under their licences.
 
-Files, in one folder:     01_MorphableModel.mat   shapeMU [3V, 1] micrometres, shapePC [3V, 199], shapeEV [199, 1], texMU (0-255),
-texPC, texEV,                             tl [F, 3] from 1     Exp_Pca.bin             int32 K, then float32 mean [3 V'] and K
-components [3 V'] one after another, V' vertices of BFM_exp_idx     std_exp.txt             K standard deviations
-BFM_exp_idx.mat         trimIndex, from 1: the V' = 53,215 of the V = 53,490 vertices that have expressions     BFM_front_idx.mat
-idx, from 1: the 35,709 of these V' vertices that form the face without ears and neck     facemodel_info.mat      keypoints, from
-1: 68 landmarks among the 35,709; tri, from 1: their triangles Alternatively one file BFM_model_front.mat, made from these files:
-meanshape, idBase, exBase, meantex, texBase, tri, keypoints (decimetres; bases are multiplied by the deviations). The mean of the
-expressions (expMU) is left out, as in the model of Yi et al.
+Files, in one folder:
+
+    01_MorphableModel.mat    shapeMU [3V, 1] micrometres, shapePC [3V, 199], shapeEV [199, 1], texMU (0-255), texPC, texEV,
+                             tl [F, 3] from 1
+    Exp_Pca.bin              int32 K, then float32 mean [3 V'] and K components [3 V'] one after another, V' vertices of BFM_exp_idx
+    std_exp.txt              K standard deviations
+    BFM_exp_idx.mat          trimIndex, from 1: the V' = 53,215 of the V = 53,490 vertices that have expressions
+    BFM_front_idx.mat        idx, from 1: the 35,709 of these V' vertices that form the face without ears and neck
+    facemodel_info.mat       keypoints, from 1: 68 landmarks among the 35,709; tri, from 1: their triangles
+
+Alternatively one file BFM_model_front.mat, made from these files: meanshape, idBase, exBase, meantex, texBase, tri, keypoints
+(decimetres; bases are multiplied by the deviations). The mean of the expressions (expMU) is left out, as in the model of Yi et al.
 
 **Model of 2017:** model2017-1_face12_nomouth.h5, model2017-1_bfm_nomouth.h5, and the files of 2019.
 
