@@ -200,6 +200,17 @@ def test_dnxhr_stays_dnxhr(tmp_path: Path, pixel_format: str, suffix: str) -> No
             assert max(int(np.abs(x.astype(int) - y).max()) for x, y in zip(a.planes, b.planes, strict=True)) <= 0.03 * top
 
 
+@pytest.mark.parametrize(("suffix", "expected"), [(".mxf", "prores"), (".mov", "h264"), (".mkv", "h264")])
+def test_jpeg_2000_is_read(tmp_path: Path, suffix: str, expected: str) -> None:
+    """Masters come as JPEG 2000 in MXF, as the pictures of IMF packages do. No container gets JPEG 2000 back."""
+    source = probe(make_clip(tmp_path / "master.mxf", Clip(pixel_format="yuv422p10le", codec="jpeg2000")))
+    assert (source.video.codec, source.video.pixel.name) == ("jpeg2000", "yuv422p10le")
+    with VideoReader(source) as frames:
+        assert sum(1 for _ in frames) == source.video.num_frames
+    choice = choose_encoder(tmp_path / f"dub{suffix}", source.video, None, 16, "veryfast")
+    assert (choice.codec, choice.pixel_format) == (expected, "yuv422p10le")
+
+
 def test_small_dnxhr_refused_with_the_codecs_that_do(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p"))).video
     with pytest.raises(MediaUnsupportedError, match="dnxhr does not keep the footage's 96 x 80 samples of yuv422p; these do: h264"):
