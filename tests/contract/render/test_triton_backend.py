@@ -195,7 +195,7 @@ def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, co
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         ModelNotFoundError,
-        match=r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.export --triton",
+        match=r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.triton\.repository",
     ):
         connect(start_triton(tmp_path / "empty"))
 
