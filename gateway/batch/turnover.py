@@ -18,7 +18,7 @@ import re
 import string
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path, PurePath
@@ -166,6 +166,8 @@ class Turnover:
 
     Attributes:
         problems: clips and lines that are refused, one sentence each.
+        overlaps: lines that begin while another line of the same face is spoken, one sentence each. Their dubs are refused if the
+            face turns out to be one person's.
         clips: number of clips that get rows.
         rows: number of rows.
         silent: number of clips without a line, which get no row.
@@ -173,6 +175,7 @@ class Turnover:
 
     request: TurnoverRequest
     problems: tuple[str, ...]
+    overlaps: tuple[str, ...]
     silent: int
     _work: tuple[_Work, ...]
 
@@ -283,6 +286,7 @@ def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = 
         InvalidRequestError: an option is wrong: a folder, or the pattern of the speech files.
     """
     problems: list[str] = []
+    overlaps: dict[str, None] = {}
     spoken = _spoken_lines(request, problems)
     media = _Media(request.media, request.timeline.path.parent, request.folder)
     work: list[_Work] = []
@@ -299,6 +303,7 @@ def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = 
                 for one in own:
                     found.spoken.setdefault(one.line.language, []).append(one)
                 work.append(found)
+                overlaps.update(dict.fromkeys(_overlaps(request, found)))
             except (ValueError, MediaUnsupportedError) as problem:
                 text = problem.message if isinstance(problem, MediaUnsupportedError) else str(problem)
                 problems.append(f"{clip.title} at {request.timeline.label(clip.record.start)}: {text}")
@@ -308,11 +313,28 @@ def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = 
     ]
     if sum(len(one.spoken) for one in work) > MOST_ROWS:
         raise InvalidRequestError(f"more than {MOST_ROWS} rows: dub fewer clips or languages at once", field="timeline")
-    return Turnover(request, tuple(problems), silent, tuple(work))
+    return Turnover(request, tuple(problems), tuple(overlaps), silent, tuple(work))
 
 
 def _meet(one: range, other: range) -> bool:
     return one.start < other.stop and other.start < one.stop
+
+
+def _overlaps(request: TurnoverRequest, work: _Work) -> Iterator[str]:
+    """Yield a sentence for each line of a clip that begins while another line of the same language and face is spoken."""
+    for spoken in work.spoken.values():
+        last: dict[str, _Spoken] = {}
+        for one in sorted(spoken, key=lambda one: one.frames.start):
+            face = json.dumps(_face(request, one.line))
+            before = last.get(face)
+            if before is not None and one.frames.start < before.frames.stop:
+                end = request.timeline.label(before.frames.stop - 1)
+                yield (
+                    f"{one.line.where}: begins while {before.line.where} is spoken, until {end}, and both have the same face or "
+                    "actor: give one of them another face, or a shorter speech"
+                )
+            if before is None or one.frames.stop > before.frames.stop:
+                last[face] = one
 
 
 def _spoken_lines(request: TurnoverRequest, problems: list[str]) -> list[_Spoken]:

@@ -23,7 +23,7 @@ from gateway.cli.progress import StepProgress
 from services.common.errors import InvalidRequestError
 
 _SHOWN: Final = 50
-"""Most refused clips that are printed."""
+"""Most refused clips, and most overlapping lines, that are printed."""
 
 
 def rate_option(text: str | None) -> Fraction | None:
@@ -112,6 +112,8 @@ def make_manifest(
     with StepProgress() as progress:
         turnover = plan_turnover(request, on_clip=lambda done: progress("clips", done, len(request.clips)))
         _tell_refused(turnover.problems, leave_out=leave_out)
+        for overlap in turnover.overlaps[:_SHOWN]:
+            say_warning(overlap)
         if not turnover.rows:
             raise InvalidRequestError(f"{path}: no clip has a line: nothing was written", field="timeline")
         manifest = write_turnover(turnover, on_clip=lambda done: progress("parts", done, turnover.clips))

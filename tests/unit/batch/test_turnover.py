@@ -181,6 +181,31 @@ def test_patterns_of_speech(video: Path, tmp_path: Path) -> None:
             plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line], speech=wrong))
 
 
+def test_lines_that_overlap_are_named(video: Path, tmp_path: Path) -> None:
+    """A long line of one speaker runs on behind a cut, where the next speaker begins. Faces of their own keep both lines apart."""
+    long, short = write_speech(tmp_path / "long.wav", 1.0), write_speech(tmp_path / "short.wav", 0.1)
+    first = ScriptLine("s.csv: line 2", "1", 2, "de", speaker="ADA", speech=long)
+    later = ScriptLine("s.csv: line 3", "2", 12, "de", speaker="BEN", speech=short)
+    clips = [
+        replace(CLIP, files=(video.name,)),
+        replace(CLIP, number=2, record=range(10, 20), source=HOUR + 30, files=(video.name,)),
+    ]
+
+    def overlaps(*lines: ScriptLine, **more: Any) -> tuple[str, ...]:
+        turnover = plan_turnover(request_of(tmp_path, video.parent, CLIP, clips=clips, lines=lines, **more))
+        assert turnover.problems == ()
+        return turnover.overlaps
+
+    assert overlaps(first, later) == (
+        "s.csv: line 3: begins while s.csv: line 2 is spoken, until 01:00:01:01, and both have the same face or actor: give one of "
+        "them another face, or a shorter speech",
+    )
+    assert overlaps(first, replace(later, face="left")) == ()
+    assert overlaps(first, later, actors={"BEN": "ben"}) == ()
+    assert overlaps(replace(first, speech=short), later) == ()
+    assert overlaps(first, replace(later, language="fr")) == ()
+
+
 @pytest.mark.parametrize(("encoder", "profile", "codec"), [("prores_ks", "3", "prores"), ("dnxhd", "dnxhr_hqx", "dnxhr")])
 def test_dubs_keep_the_codec_of_an_editor(encoder: str, profile: str, codec: str, tmp_path: Path) -> None:
     """A part is FFV1, and its dub has the codec of the media again."""
