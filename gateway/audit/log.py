@@ -46,7 +46,7 @@ class AuditRow(Base):
     work: Mapped[str] = mapped_column(String(160), index=True)
     """Name of the work that the entry is about, so that the end of the work finds its beginning; empty: none."""
     face: Mapped[str | None] = mapped_column(String(32))
-    """Random name of the person whose face the entry is about; empty: nobody's; NULL: an earlier version wrote the entry."""
+    """Random name of the person whose face the entry is about; empty: no person; NULL: an earlier version wrote the entry."""
 
 
 class AuditPersonRow(Base):

@@ -30,14 +30,14 @@ class CostFigures(BaseModel):
     Attributes:
         start_s: a dub of any length: first inference of each network, inspection, manifest.
         frame_ms: decoding, tracking, speech, blending and encoding of a frame, apart from what grows with the picture.
-        megapixel_ms: decoding twice, colours, moved jaw and encoding, per million pixels of a frame, of the first million.
-        further_megapixel_ms: the same of further pixels: tracking sees smaller pictures, and x264 takes a faster preset.
+        megapixel_ms: decoding twice, colours, moved jaw and encoding, per million pixels of a frame, up to the first million.
+        further_megapixel_ms: the same beyond the first million: tracking sees smaller pictures, and x264 takes a faster preset.
         detail_ms: fine detail of a rendered frame, at 1 to 4 footage pixels per box pixel.
         background_megapixel_ms: background video of a dub with its own timeline, per million pixels of a frame.
         personalize_s: adapting the networks to the person.
         processors: processors that a dub keeps busy in the mean.
         memory_mb, personalize_mb: largest memory of the process: at least, and for personalising.
-        megapixel_mb, further_megapixel_mb: more memory per million pixels of a frame, of the first million and of further ones.
+        megapixel_mb, further_megapixel_mb: more memory per million pixels of a frame, up to the first million and beyond.
         bank_frame_kb: artefacts of an enrolled person on the disk, per frame of the bank.
         render_ms: textures and renderer of a rendered frame, by the renderer's method. A renderer without a figure costs the most.
         written_ms: wall-clock time of a rendered and written frame, apart from what grows with the picture; also by method.

@@ -94,7 +94,7 @@ class MotionStream:
         """Return the state of the stream after the frames that are answered.
 
         `stream`: next output frame, next grid frame. `kept.*`: the last grid frames before the latter, which are still needed; the
-        numbers are speech probability and eye closure. The others are those of the predictor.
+        numbers are speech probability and eye closure. The other numbers are as the predictor answers them.
         """
         kept = self._frames
         return {

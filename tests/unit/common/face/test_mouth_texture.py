@@ -103,7 +103,7 @@ def test_lips_and_skin_are_no_teeth() -> None:
 
 
 def test_teeth_beyond_the_tracked_lips_come_from_one_frame() -> None:
-    """Teeth below the tracked inner lip are those of the inside's frame. Lips that close cover them."""
+    """Teeth below the tracked inner lip come from the frame that shows the inside. Lips that close cover the teeth."""
     picture, view = tracked_above_the_teeth((225, 215, 200))
     plain, _ = tracked_above_the_teeth(None)
     bank = bank_of(np.repeat(view.mouth[None], 12, axis=0))
