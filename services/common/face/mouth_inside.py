@@ -50,8 +50,10 @@ _DARKNESS: Final = 20.0
 """Grey levels of a softmin over the rows: the dark rows move smoothly from frame to frame."""
 _HEIGHT_SPREAD: Final = 0.15
 """Spread of the dark rows around their common height, as a share of the way from the upper lip to the lower lip."""
+_NEIGHBOURS: Final = (13, 1)
+"""Columns and rows of the kernel that tells where a column is dark."""
 _NEIGHBOURS_PX: Final = 1.5
-"""Columns that tell where a column is dark, the standard deviation of a Gaussian, box pixels."""
+"""Standard deviation of the kernel, a Gaussian, box pixels."""
 _SEAM_HEIGHT: Final = 0.75
 """Height of the seam of two parts that meet, as a share of the rows that are left out there."""
 _SHADE_PX: Final = 1.5
@@ -193,13 +195,13 @@ def _dark_rows(
     # OpenCV 5.0 reads an empty second map in a linear remap.
     samples = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     levels = samples.mean(axis=2, dtype=np.float64)
-    whole = _darkest(levels[:, middle].mean(axis=1, keepdims=True), np.zeros_like(_HEIGHTS)[:, None])
-    nearby = cv2.GaussianBlur(levels, (0, 0), sigmaX=_NEIGHBOURS_PX, sigmaY=0.01, borderType=cv2.BORDER_REPLICATE)
+    whole = _darkest(levels[:, middle].mean(axis=1, keepdims=True), 0.0)
+    nearby = cv2.GaussianBlur(levels, _NEIGHBOURS, sigmaX=_NEIGHBOURS_PX, borderType=cv2.BORDER_REPLICATE)
     heights = _darkest(np.asarray(nearby, np.float64), 0.5 * np.square((_HEIGHTS[:, None] - whole) / _HEIGHT_SPREAD))
     return np.asarray(top + heights * (bottom - top))
 
 
-def _darkest(levels: Float64, cost: Float64) -> Float64:
+def _darkest(levels: Float64, cost: Float64 | float) -> Float64:
     """Return the height with the least grey level and cost in each column, a soft minimum over _HEIGHTS: float64 [N]."""
     loss = levels / _DARKNESS + cost
     weights = np.exp(loss.min(axis=0) - loss)

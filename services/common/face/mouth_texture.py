@@ -97,10 +97,13 @@ def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target
     source, picture = bank.view(retrieved.inside), bank.boxes[retrieved.inside]
     found = inside_map(maps[-1], picture, source, target)
     inside = shaded(warp(picture, found.backward).astype(np.float32), found.gap, bank.dark)
-    teeth = warp(teeth_weight(picture, source.landmarks), found.backward).astype(np.float32) / np.float32(255.0)
+    weight = inside_weight(target)
     parted = float(mouth_opening(target.mouth)) / max(float(mouth_opening(source.mouth)), _SMALLEST_OPENING_PX)
-    weight = np.maximum(inside_weight(target), teeth * share_between(parted, _PARTED))[..., None]
-    return WarpedMouth(np.asarray(np.rint(blended + weight * (inside - blended)), np.uint8), found)
+    uncovered = share_between(parted, _PARTED)
+    if uncovered:
+        teeth = warp(teeth_weight(picture, source.landmarks), found.backward).astype(np.float32) / np.float32(255.0)
+        weight = np.maximum(weight, teeth * uncovered)
+    return WarpedMouth(np.asarray(np.rint(blended + weight[..., None] * (inside - blended)), np.uint8), found)
 
 
 def aligned(maps: Sequence[Float32], boxes: npt.NDArray[np.uint8], weights: Float32, landmarks: Float32) -> list[Float32]:
