@@ -32,16 +32,13 @@ from services.common.face.crops import BOX_SIZE, box_from_frame, invert
 from tests.unit.provenance.watermark.faces import ForgedMark
 
 
-async def copy_mark(stages: Stages, signs: Float64, footage: Path, target: Path, *, strength: float = 1.0) -> Path:
+async def copy_mark(stages: Stages, signs: Float64, footage: Path, target: Path) -> Path:
     """Write footage, as long as the marked video, with the marked video's chips, without loss.
 
     Args:
         signs: signs of the marked video, from `signs_of`.
-        strength: strength of the copied chips over that of a mark.
     """
-    return await _write(
-        stages, footage, target, lambda seconds, _: strength * _light(signs, seconds), longest_s=len(signs) * CHIP_S
-    )
+    return await _write(stages, footage, target, lambda seconds, _: _light(signs, seconds), longest_s=len(signs) * CHIP_S)
 
 
 async def forge_mark(stages: Stages, signs: Float64, payload: str, footage: Path, target: Path) -> Path:

@@ -57,7 +57,7 @@ def footage(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installation(settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> GatewaySettings:
-    """An installation whose key is the same in every run: how many signs a copy of a mark has wrong depends on the key."""
+    """An installation whose key is the same in every run."""
     file = tmp_path_factory.mktemp("key") / "watermark.key"
     file.write_bytes(WATERMARK_SECRET)
     return settings.model_copy(update={"watermark_key_file": file})
@@ -214,12 +214,26 @@ def test_no_false_watermark(reader: Reader, video: Path, plain: Path, footage: P
 
 
 @pytest.fixture(scope="module")
-def copied_to_footage(host: StageHost, signs: Float64, footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The genuine footage of the dub, with the mark of the dub, which was copied without the key.
+def copied_to_footage(video: Path, plain: Path, footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The genuine footage of the dub, without loss, with the mark of the dub, which was copied without the key.
 
-    Some signs are read wrongly. With chips as strong as a mark's, one copy in three is not found, which one depends on the key.
+    The forger has the dub without its mark too, and so copies every chip. A forger who has the marked dub alone reads some signs
+    wrongly, and how many depends on the payload, which is another one in each run.
     """
-    return host.run(copy_mark(host.stages, signs, footage, tmp_path_factory.mktemp("copied") / "forged.mkv", strength=2.0))
+    target = tmp_path_factory.mktemp("copied") / "forged.mkv"
+    track = probe(footage).video
+    with av.open(str(target), "w") as output:
+        stream = output.add_stream("ffv1", rate=Fraction(track.average_rate))
+        stream.width, stream.height, stream.pix_fmt = track.width, track.height, "yuv420p"
+        frames = zip(decoded(video), decoded(plain), decoded(footage), strict=True)
+        for number, ((marked, *_), (unmarked, *_), (luma, *chroma)) in enumerate(frames):
+            forged = (luma.astype(np.int64) + marked - unmarked).clip(0, 255).astype(np.uint8)
+            planes = np.concatenate([plane.reshape(-1) for plane in (forged, *chroma)]).reshape(-1, track.width)
+            picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            picture.pts, picture.time_base = number, 1 / Fraction(track.average_rate)
+            output.mux(stream.encode(picture))
+        output.mux(stream.encode())
+    return target
 
 
 @pytest.fixture(scope="module")
