@@ -5,7 +5,8 @@
 
 The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows with the fields
 of `ShotSpec`. `lines` is a list of lines, or the path of a JSON file with the list. Paths are relative to the folder of the
-manifest, those in a file of lines to the folder of that file. Empty lines are skipped.
+manifest, those in a file of lines to the folder of that file. Files to read may be entity references
+(gateway/batch/assets.py). Empty lines are skipped.
 
 Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Kubernetes writes the indexes of an Indexed Job.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.batch.assets import resolve_references
 from gateway.batch.locations import is_url, local_path
 from gateway.batch.media import fetched, footage_problem, input_problem, output_problem
 from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, manifest_of
@@ -695,14 +697,18 @@ def manifest_or_mistakes(
         the rows.
 
     Raises:
-        InvalidRequestError: the file cannot be read, has no rows, has too many rows, or the name is not allowed.
-        StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
+        InvalidRequestError: the file cannot be read, has no rows, has too many rows, the name is not allowed, or the asset manager
+            cannot be loaded.
+        StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer; or the asset manager fails.
     """
     named = batch_name(path.stem if name is None else name, given=name is not None)
     folder = os.path.dirname(os.path.abspath(path))
     shots, mistakes = shots_by_line(_content(path), told_as=str(path), read=lambda place: lines_at(_absolute(place, folder)))
+    shots, unresolved = _with_locations(shots)
     shots = {line: with_absolute_paths(shot, folder) for line, shot in shots.items()}
-    mistakes += row_mistakes(shots, method_of, check_files=check_files)
+    told = {(mistake.line, mistake.field) for mistake in unresolved}
+    further = row_mistakes(shots, method_of, check_files=check_files)
+    mistakes += [*unresolved, *(mistake for mistake in further if (mistake.line, mistake.field) not in told)]
     if mistakes:
         return tuple(f"{path}:{mistake.line}: {mistake.field}: {mistake.text}" for mistake in in_order(mistakes))
     if not shots:
@@ -710,6 +716,25 @@ def manifest_or_mistakes(
             f"{path}: the manifest has no rows: write one JSON object a line, one for each shot", field="manifest"
         )
     return manifest_of(named, shots.values())
+
+
+def _with_locations(shots: Mapping[int, ShotSpec]) -> tuple[dict[int, ShotSpec], list[Mistake]]:
+    """Return shots with locations in place of entity references, and a mistake for each entity reference without a location."""
+    named = {line: shot.inputs for line, shot in shots.items()}
+    found = resolve_references(place for places in named.values() for place in places.values())
+    mistakes = [
+        Mistake(line, field, found.problems[place])
+        for line, places in named.items()
+        for field, place in places.items()
+        if place in found.problems
+    ]
+    if not found.locations:
+        return dict(shots), mistakes
+    located = {
+        line: {field: found.locations[place] for field, place in places.items() if place in found.locations}
+        for line, places in named.items()
+    }
+    return {line: shot.with_places(located[line]) for line, shot in shots.items()}, mistakes
 
 
 def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, check_files: bool) -> list[Mistake]:

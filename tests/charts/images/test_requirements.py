@@ -14,6 +14,8 @@ from tests.unit.architecture.module_graph import imported_names
 
 # Imported only where somebody brings it along or asks for it, with an error that says what is missing.
 ON_DEMAND = {
+    # The plug-in of the asset manager is installed with them.
+    "gateway.batch.assets": {"openassetio", "openassetio_mediacreation"},
     # No image has OpenCue's packages: they bring compilers of contracts.
     "gateway.batch.opencue_job": {"opencue", "outline"},
     "research.evaluation.perceptual": {"torch"},
