@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
-from gateway.batch.locations import protocol_of
+from gateway.batch.locations import has_unknown_protocol, protocol_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from openassetio.trait import TraitsData
 
 _CONFIG: Final = "OPENASSETIO_DEFAULT_CONFIG"
-_OWN_PROTOCOLS: Final = ("", "file", "s3", "https", "http")
-"""Protocols of locations that are read without an asset manager; empty: a path."""
 _FRAME: Final = re.compile(r"\{frame(?::0?(\d*)d)?\}")
 """Number of the frame in a location with variables, as OpenAssetIO writes it."""
 _VARIABLE: Final = re.compile(r"\{(\w+)[^{}]*\}")
@@ -49,7 +47,7 @@ def resolve_references(places: Iterable[str]) -> ResolvedReferences:
         BackendUnavailableError: the asset manager fails.
     """
     distinct = tuple(dict.fromkeys(places))
-    unknown = [place for place in distinct if protocol_of(place) not in _OWN_PROTOCOLS]
+    unknown = [place for place in distinct if has_unknown_protocol(place)]
     if not os.environ.get(_CONFIG):
         return ResolvedReferences({}, {place: _without_manager(place) for place in unknown})
     try:

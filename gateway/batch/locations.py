@@ -32,6 +32,11 @@ def protocol_of(place: str) -> str:
     return found[1] if found else ""
 
 
+def has_unknown_protocol(place: str) -> bool:
+    """Return whether a place is a URL that dubstage does not read. The URL may be an entity reference of an asset manager."""
+    return protocol_of(place) not in ("", "file", "s3", "https", "http")
+
+
 def url_problem(url: str) -> str:
     """Return what keeps a URL from naming a file, in words; empty: nothing. The file is not looked up."""
     if _CONTROL.search(url):

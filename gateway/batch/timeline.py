@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlparse
 
+from gateway.batch.locations import has_unknown_protocol
 from services.common.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -354,5 +355,10 @@ def file_name(url: str) -> str:
 
 
 def short_name(url: str) -> str:
-    """Return the name of the file of a path or URL in small letters, without its folders and its ending."""
+    """Return the name of the file of a path or URL in small letters, without its folders and its ending.
+
+    An entity reference of an asset manager comes back as it is: its last part may be `plate` for every shot.
+    """
+    if has_unknown_protocol(url):
+        return url
     return PurePosixPath(file_name(url)).stem.lower()

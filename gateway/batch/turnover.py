@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gateway.batch.assets import ResolvedReferences, resolve_references
 from gateway.batch.dubbing_script import ScriptLine
 from gateway.batch.manifest import MOST_ROWS
 from gateway.batch.timeline import Clip, Timeline, file_name, path_of_url, rate_text, timecode_frames, timecode_label
@@ -191,10 +192,10 @@ class Turnover:
 
 
 class _Media:
-    """Finds the media of clips by name, and looks at each file once. The folder `without` is left out."""
+    """Finds the media of clips by entity reference and by name, and looks at each file once. The folder `without` is left out."""
 
-    def __init__(self, folders: Sequence[Path], beside: Path, without: Path) -> None:
-        self._beside, self._folders = beside, folders
+    def __init__(self, folders: Sequence[Path], beside: Path, without: Path, assets: ResolvedReferences) -> None:
+        self._beside, self._folders, self._assets = beside, folders, assets
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         self._by_reel: dict[str, list[Path]] | None = None
@@ -216,6 +217,9 @@ class _Media:
         Raises:
             ValueError: there is none, or there are several. The message says so.
         """
+        for name in clip.files:
+            if os.path.isfile(place := self._assets.locations.get(name, "")):
+                return Path(place)
         if not self._folders:
             return self._at_its_path(clip)
         for found in self._candidates(clip):
@@ -259,7 +263,11 @@ class _Media:
             path = self._beside / path_of_url(name)
             if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES:
                 return path
-        raise ValueError(f"its media {clip.files[0] if clip.files else ''} is not there: give --media FOLDER")
+        name = clip.files[0] if clip.files else ""
+        if name in self._assets.problems:
+            raise ValueError(f"its media {self._assets.problems[name]}")
+        place = f", which is {self._assets.locations[name]}," if name in self._assets.locations else ""
+        raise ValueError(f"its media {name}{place} is not there: give --media FOLDER")
 
     def info(self, path: Path) -> MediaInfo:
         """Return the description of a file.
@@ -283,12 +291,14 @@ def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = 
         on_clip: called with the number of clips that were looked at.
 
     Raises:
-        InvalidRequestError: an option is wrong: a folder, or the pattern of the speech files.
+        InvalidRequestError: a folder or the pattern of the speech files is wrong, or the asset manager cannot be loaded.
+        BackendUnavailableError: the asset manager fails.
     """
     problems: list[str] = []
     overlaps: dict[str, None] = {}
     spoken = _spoken_lines(request, problems)
-    media = _Media(request.media, request.timeline.path.parent, request.folder)
+    assets = resolve_references(name for clip in request.clips for name in clip.files)
+    media = _Media(request.media, request.timeline.path.parent, request.folder, assets)
     work: list[_Work] = []
     silent = 0
     used: set[int] = set()

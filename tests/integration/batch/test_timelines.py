@@ -25,6 +25,7 @@ from gateway.dub.request import sha256_of
 from gateway.media.parts import sound_length
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
+from tests.unit.batch.asset_library import write_library
 from tests.unit.batch.painted import paint_video, painted_numbers, write_speech
 
 LANGUAGES = ("de", "fr", "pt-BR")
@@ -428,3 +429,42 @@ def test_a_common_reel_of_two_files_is_no_match(
         str(tmp_path / "night" / "dubs" / "de" / "0001_sh0001_de.mov"),
         "A001.mov",
     ]
+
+
+def test_media_by_entity_reference(
+    store: BatchStore,
+    media_of: Callable[[Fraction], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Clips name their media by entity references whose last parts are equal. A later cut gets the dubs of its own media."""
+    media = media_of(NTSC_FILM)
+    assets = {f"sc0{file}0/plate": (media / f"day{file % 2}" / f"A{file:03d}.mov").as_uri() for file in (1, 2)}
+    events = [Event(file, 20, 10, 10 * place) for place, file in enumerate((1, 2))]
+    later = [Event(file, 20, 10, 10 * place) for place, file in enumerate((2, 1))]
+
+    def write(name: str, events: list[Event]) -> Path:
+        path = write_otio(tmp_path / name, events, NTSC_FILM)
+        timeline = otio.adapters.read_from_file(str(path), "otio_json")
+        for event, clip in zip(events, timeline.find_clips(), strict=True):
+            clip.media_reference.target_url = f"bal:///sc0{event.file}0/plate"
+        otio.adapters.write_to_file(timeline, str(path), "otio_json")
+        return path
+
+    cut, folder, back = write("cut.otio", events), tmp_path / "night", tmp_path / "back.otio"
+    script = write_script(tmp_path / "script.csv", events, NTSC_FILM, ("de",))
+    make = ("from-timeline", cut, "--script", script, "--output", folder)
+    assert command(*make) == 10
+    assert "its media 'bal:///sc010/plate' cannot be used: " in capsys.readouterr().err
+    monkeypatch.setenv("OPENASSETIO_DEFAULT_CONFIG", str(write_library(tmp_path, {**assets, "sc020/plate": "s3://plates/a.mov"})))
+    assert command(*make) == 10
+    assert "its media bal:///sc020/plate, which is s3://plates/a.mov, is not there: give --media" in capsys.readouterr().err
+    write_library(tmp_path, assets)
+    assert command(*make) == 0
+    finish(store, folder / "night.jsonl")
+    monkeypatch.delenv("OPENASSETIO_DEFAULT_CONFIG")
+    assert command("conform", "night", write("later.otio", later), "--output", back) == 0
+    _, track = otio.adapters.read_from_file(str(back)).video_tracks()
+    numbers: dict[str, list[int]] = {}
+    assert [shown(item, numbers)[0] for item in track] == [1000 * event.file + event.source for event in later]

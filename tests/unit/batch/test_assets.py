@@ -1,4 +1,4 @@
-"""Tests of entity references in manifests, with the manager that the OpenAssetIO project gives to hosts for tests (BAL)."""
+"""Tests of entity references in manifests: they become locations, or mistakes that name row, field and reference."""
 
 from __future__ import annotations
 
@@ -14,26 +14,18 @@ from gateway.batch.assets import resolve_references
 from gateway.batch.manifest import manifest_or_mistakes, read_manifest
 from gateway.cli.app import run
 from services.common.errors import BackendUnavailableError, InvalidRequestError
+from tests.unit.batch.asset_library import MANAGER, write_library
 
-MANAGER = "org.openassetio.examples.manager.bal"
 NAME = "the asset manager Basic Asset Library 📖"
 Library = Callable[..., Path]
 
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
-    """Writes a library of assets, and the configuration of its manager. An asset is a location, further properties, or None."""
+    """Writes a library of assets, whose manager all programs with OpenAssetIO use then."""
 
     def write(manager: str = MANAGER, **assets: str | dict[str, Any] | None) -> Path:
-        entities = {}
-        for name, asset in assets.items():
-            located = {"location": asset} if isinstance(asset, str) else asset
-            trait = {"openassetio-mediacreation:content.LocatableContent": located} if located is not None else {}
-            entities[name] = {"versions": [{"traits": {"openassetio-mediacreation:usage.Entity": {}, **trait}}]}
-        (tmp_path / "library.json").write_text(json.dumps({"entities": entities}))
-        config = tmp_path / "openassetio.toml"
-        settings = '[manager.settings]\nlibrary_path = "${config_dir}/library.json"'
-        config.write_text(f'[manager]\nidentifier = "{manager}"\n{settings}\n')
+        config = write_library(tmp_path, assets, manager=manager)
         monkeypatch.setenv("OPENASSETIO_DEFAULT_CONFIG", str(config))
         return config
 
