@@ -16,6 +16,8 @@ from gateway.cli.app import run
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 from tests.unit.batch.asset_library import MANAGER, write_library
 
+pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
+
 NAME = "the asset manager Basic Asset Library 📖"
 Library = Callable[..., Path]
 
