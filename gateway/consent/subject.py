@@ -47,7 +47,7 @@ class Shown:
     """A person in footage.
 
     Attributes:
-        what: names the footage in messages, such as `the footage film.mp4`.
+        what: names the footage in messages, such as `the footage video.mp4`.
         sha256: digest of the footage. Of several files: digest of their joined digests.
         face: the person's face; None: no frame shows it.
         files: digests of the files, if they are several.

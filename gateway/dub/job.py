@@ -375,7 +375,7 @@ class DubJob:
             try:
                 remove_file(file)
             except OSError as problem:
-                _log.warning("film_not_removed", video=str(file), problem=problem.strerror or str(problem))
+                _log.warning("video_not_removed", video=str(file), problem=problem.strerror or str(problem))
 
     @asynccontextmanager
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:

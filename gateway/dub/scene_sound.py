@@ -27,7 +27,7 @@ _RAMP_S: Final = 0.01
 _PIECE: Final = 16_384
 _LAYOUTS: Final = ("mono", "stereo")
 _CENTRE: Final = "FC"
-"""FFmpeg's name of the centre channel, which has the speech of films with more than two channels."""
+"""FFmpeg's name of the centre channel, which has the speech of sound with more than two channels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def main() -> None:
         json.dump(_sign(json.load(sys.stdin)), sys.stdout)
         return
     request = json.loads(sys.stdin.buffer.readline())
-    with os.fdopen(request["film"], "rb") as video:
+    with os.fdopen(request["video"], "rb") as video:
         sys.stdout.write(_read(video, request["media_type"], sys.stdin.buffer.read(), request["anchors"]))
 
 

@@ -88,7 +88,7 @@ def head_motion_of(request: DubRequest, outcome: DubOutcome, workspace: Workspac
         row = int(outcome.plan.row[frame])
         if row >= 0:
             video[frame] = pose_vectors([pose_of(video_face_records(outcome, workspace).read(row, row + 1)[0])])[0]
-    return {"film": video, "predicted": predicted}
+    return {"video": video, "predicted": predicted}
 
 
 def _frames_of(outcome: DubOutcome) -> range:

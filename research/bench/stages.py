@@ -119,7 +119,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder
             movable = np.stack([colours.movable(record["pixels"], mouth_in_box(record)) for record in records[part]])
             span = FrameSpan(records[part], mouths[part], targets, spoken, movable=movable)
             windows.append(await render_window(metered, config, span))
-    _composite_and_encode(meter, info, frames, records, windows, folder / "film.mp4", threads)
+    _composite_and_encode(meter, info, frames, records, windows, folder / "video.mp4", threads)
     return _without_inner(meter.clock.stages())
 
 

@@ -392,7 +392,7 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
             store.create(found, "local")
         idle = nullcontext(lambda *_: None)
         await run_in_process(
-            worker_context, store, "night", slots=idle, workers=1, confirm=lambda: None, check_films=True, pause_s=0.0
+            worker_context, store, "night", slots=idle, workers=1, confirm=lambda: None, check_videos=True, pause_s=0.0
         )
         (folder,) = worker_context.jobs.iterdir()
         (record,) = store.records("night")
