@@ -110,12 +110,12 @@ def test_video_and_report_name_both_consents(picture: Path, tmp_path: Path) -> N
 
 
 def message(**fields: object) -> pb.CreateDubRequest:
-    return pb.CreateDubRequest(footage_uri="film.mp4", output_uri="out.mkv", **fields)  # type: ignore[arg-type]
+    return pb.CreateDubRequest(footage_uri="video.mp4", output_uri="out.mkv", **fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def media(tmp_path: Path, picture: Path) -> MediaFolder:
-    (tmp_path / "film.mp4").write_bytes(VIDEO.read_bytes())
+    (tmp_path / "video.mp4").write_bytes(VIDEO.read_bytes())
     return MediaFolder(tmp_path)
 
 
