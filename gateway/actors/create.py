@@ -31,8 +31,8 @@ from gateway.dub.face_list import clearest_picture
 from gateway.dub.job_key import enrolment_key
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
 from gateway.dub.live_span import LIVE_SPAN, longest_span
-from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.outcome import about_mouth, about_voice
+from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.records import FACE_RECORD
 from gateway.dub.request import check_footage, sha256_of
 from gateway.dub.workspace import Workspace, delete_unused, open_workspace
@@ -46,7 +46,7 @@ from gateway.stages.opening import models_for
 from services.common.errors import InvalidRequestError, NoUsableFootageError, WorkCancelledError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.messages import ref_from_proto
+from services.common.wire.convert import ref_from_proto
 
 _BYTES_PER_PIXEL: Final = 0.1
 """About how much of the disk a pixel of the joined video takes."""

@@ -21,7 +21,7 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor, check_actor_id
 from gateway.actors.sweep import OtherStore
 from gateway.api.context import TenantContext
-from gateway.api.messages import actor_message, enrol_request_from, receipt_message, withdrawal_message
+from gateway.api.convert import actor_message, enrol_request_from, receipt_message, withdrawal_message
 from gateway.api.operations import ACTOR, operation_message, page_size_from, request_identity
 from gateway.api.progress import OperationReporter, enrolment_steps
 from gateway.api.resources import ACTORS, id_of

@@ -20,7 +20,7 @@ from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from gateway.api.batches import Batches, BatchView, BatchViews, no_shot
 from gateway.api.context import TenantContext
-from gateway.api.messages import box_sides, consent_from, within
+from gateway.api.convert import box_sides, consent_from, within
 from gateway.api.operations import page_size_from, request_identity
 from gateway.api.resources import (
     BATCHES,

@@ -17,7 +17,7 @@ from dubstage.gateway.v1 import gateway_pb2_grpc
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
 from gateway.api.context import TenantContext
-from gateway.api.messages import (
+from gateway.api.convert import (
     LiveAudioReader,
     check_dub,
     estimate_message,

@@ -27,7 +27,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotState
 from gateway.batch.worker import WorkerContext, run_shot, video_fault
 from gateway.child_process import child_environment
-from gateway.dub.messages import OnProgress
+from gateway.dub.progress import OnProgress
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, UnexpectedError
 

@@ -17,7 +17,7 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.installation import open_installation
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
-from gateway.api.messages import consent_from
+from gateway.api.convert import consent_from
 from gateway.api.resources import actor_name
 from gateway.cli import options
 from gateway.cli.app import app, run_async

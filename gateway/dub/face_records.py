@@ -26,7 +26,7 @@ from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_fro
 from services.common.face.hands import MAX_HANDS, NUM_HAND_LANDMARKS
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 
 
 def face_records(frame: face_pb2.FrameFaces, cut: Callable[[HeadPose], UInt8], scale: float) -> npt.NDArray[np.void]:

@@ -31,7 +31,6 @@ from gateway.dub.disk_needs import check_disks, records_need, video_need, window
 from gateway.dub.frame_plan import FramePlan, joined_plan
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs
-from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.mouth_samples import mouth_samples
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
@@ -49,6 +48,7 @@ from gateway.dub.outcome import (
     line_reasons,
 )
 from gateway.dub.passes import DubPart, DubPasses
+from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.reference import ReferenceFace, find_reference
 from gateway.dub.request import (
     DubLine,

@@ -17,16 +17,17 @@ from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
 from gateway.dub.composite import TrackedVideo, VideoFacts
+from gateway.dub.convert import timeline_of
 from gateway.dub.disk_needs import check_disks, segments_need, video_need, windows_need
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import ChosenFace, about_faces
 from gateway.dub.fit import cuts_of, shown_frames
 from gateway.dub.frame_plan import FramePlan, make_plan
 from gateway.dub.journal import BlobLedger, Journal, step_key
-from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import LineRecords
+from gateway.dub.progress import OnProgress
 from gateway.dub.reference import ReferenceFace
 from gateway.dub.render import DubbedMouth, VideoInputs, rendered_windows
 from gateway.dub.request import DubRequest
@@ -46,7 +47,7 @@ from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import pose_of_vector
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.messages import rational_to_proto, ref_from_proto
+from services.common.wire.convert import rational_to_proto, ref_from_proto
 
 
 class VideoProgress:

@@ -34,7 +34,7 @@ from gateway.dub.speech import (
 from gateway.dub.subjects import face_like, face_of_actor
 from services.common.array_types import Array, Float32
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.messages import timeline_to_proto
+from services.common.wire.convert import timeline_to_proto
 from services.common.wire.timeline import Timeline
 
 

@@ -36,7 +36,7 @@ from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, head_to_box
 from services.common.face.mouth_detail import with_fitting_interior
 from services.common.methods import Method, RendererSpec, TextureInput
-from services.common.wire.messages import from_image, pose_to_proto
+from services.common.wire.convert import from_image, pose_to_proto
 
 
 @dataclass(frozen=True, slots=True, eq=False)

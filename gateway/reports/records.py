@@ -52,7 +52,7 @@ from services.common.face.crops import (
 from services.common.face.landmarks import NUM_LANDMARKS, lip_width, mouth_opening
 from services.common.face.sampling import sample_patch
 from services.common.methods import method_named
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionMetrics, motion_metrics
 
 _BLOCK: Final = 4096

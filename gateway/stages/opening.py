@@ -32,7 +32,7 @@ from services.common.errors import ContractBrokenError, InvalidRequestError, Mod
 from services.common.methods import METHODS, Method
 from services.common.server.call_context import DEFAULT_TENANT, Caller, set_current_caller
 from services.common.server.settings import load_settings
-from services.common.wire.messages import predictor_to_proto, renderer_to_proto
+from services.common.wire.convert import predictor_to_proto, renderer_to_proto
 
 BOX_MULTIPLE: Final = 1
 """Side of the render box in units of 160 pixels that the gateway composites."""

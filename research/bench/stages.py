@@ -19,8 +19,8 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
 from gateway.dub.composite import composite_frame
+from gateway.dub.convert import timeline_of
 from gateway.dub.face_records import cut_box, face_records
-from gateway.dub.messages import timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.records import mouth_in_box, pose_of
 from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion

@@ -27,7 +27,7 @@ from services.common.face.crops import to_frame
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import pose_to_proto, ref_to_proto
+from services.common.wire.convert import pose_to_proto, ref_to_proto
 from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures
 from services.texture.types import BankFrame

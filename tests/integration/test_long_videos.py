@@ -40,7 +40,7 @@ from gateway.stages.interface import STAGE_NAMES, stage_of
 from gateway.stages.remote import RemoteStages
 from services.common.errors import BackendUnavailableError
 from services.common.methods import method_named
-from services.common.wire.messages import timeline_to_proto
+from services.common.wire.convert import timeline_to_proto
 from services.common.wire.timeline import Timeline
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.server_process import ServerProcess

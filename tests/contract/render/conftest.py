@@ -28,7 +28,7 @@ from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_to_proto
+from services.common.wire.convert import ref_to_proto
 from services.render.__main__ import compose
 from services.render.backends.base import Backend, TritonOptions
 from services.render.backends.model_files import WEIGHTS_FOLDER

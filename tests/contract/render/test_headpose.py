@@ -15,7 +15,7 @@ from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_to_proto
+from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.renderer import PersonalizeJob

@@ -20,7 +20,7 @@ from services.common.errors import NoUsableFootageError
 from services.common.face.identity import model_of_identity
 from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_from_proto
+from services.common.wire.convert import ref_from_proto
 from tests.integration.research.trainset.footage import write_video
 
 FRAMES = 6

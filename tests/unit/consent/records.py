@@ -21,7 +21,7 @@ STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 RECORD: dict[str, Any] = {
     "subject": "Ann",
     "granted_by": "Ann",
-    "scope": "one video",
+    "scope": "one film",
     "date": "2026-02-01",
     "reference": "folder 3",
 }

@@ -32,7 +32,7 @@ def test_canonical_form() -> None:
     found = record(subject="Zoë", projects=["b", "a"], valid_until="2027-01-31T18:00:00+01:00")
     assert canonical_form(found).decode() == (
         "dubstage consent v1\n"
-        '{"date":"2026-02-01","granted_by":"Ann","projects":["b","a"],"reference":"folder 3","scope":"one video","subject":"Zoë",'
+        '{"date":"2026-02-01","granted_by":"Ann","projects":["b","a"],"reference":"folder 3","scope":"one film","subject":"Zoë",'
         '"valid_until":"2027-01-31T17:00:00Z"}'
     )
     assert digest_of(found) == hashlib.sha256(canonical_form(found)).hexdigest()
@@ -62,7 +62,7 @@ def test_subject_record_has_version_2() -> None:
             "footage_sha256": ["b" * 64, "a" * 64],
             "granted_by": "Ann",
             "reference": "folder 3",
-            "scope": "one video",
+            "scope": "one film",
             "subject": "Ann",
         },
         separators=(",", ":"),
@@ -73,7 +73,7 @@ def test_subject_record_has_version_2() -> None:
 
 
 def test_layout_and_signature_change_neither_form_nor_digest() -> None:
-    turned = Consent.model_validate(dict(reversed(RECORD.items())) | {"scope": "  one video "})
+    turned = Consent.model_validate(dict(reversed(RECORD.items())) | {"scope": "  one film "})
     assert canonical_form(turned) == canonical_form(record())
     assert digest_of(signed(record(), STUDIO)) == digest_of(record())
 
@@ -174,7 +174,7 @@ def test_record_line_shows_limits() -> None:
     """The line about a record says what limits it."""
     whole = signed(record(projects=["day", "night"], languages=["de"], valid_until="2027-01-31T18:00:00+01:00"), STUDIO)
     assert consent_line(whole) == (
-        "consent of Ann, granted by Ann on 2026-02-01 for one video "
+        "consent of Ann, granted by Ann on 2026-02-01 for one film "
         "(folder 3; projects day, night; languages de; until 2027-01-31T17:00:00Z; signed)"
     )
 

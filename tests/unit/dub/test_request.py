@@ -28,7 +28,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import method_named
-from services.common.server.messages import declared
+from services.common.server.bounds import declared
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 

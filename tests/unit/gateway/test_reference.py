@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.convert import check_dub, dub_request_from
 from gateway.api.media import MediaFolder
-from gateway.api.messages import check_dub, dub_request_from
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
