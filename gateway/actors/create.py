@@ -251,13 +251,13 @@ async def create_actor(
 
 @asynccontextmanager
 async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, made: list[ArtefactRef]) -> AsyncIterator[OnBlob]:
-    """Give what counts each artefact of an enrolment. At the end, the artefacts that no actor uses and the folder are removed.
+    """Give the function that counts the blob of each artefact of an enrolment. At the end, unused blobs and the folder are removed.
 
     Args:
-        ledger: counts the artefacts.
+        ledger: counts the blobs.
         folder: folder of the enrolment.
         artefacts: artefact store of the stages.
-        made: gets each artefact as the artefact is counted.
+        made: gets the reference of each blob as the blob is counted.
     """
 
     async def note(ref: ArtefactRef) -> bool:
@@ -273,7 +273,7 @@ async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, ma
         await asyncio.to_thread(ledger.begin, folder)
         yield note
     finally:
-        # Artefacts that the actor uses stay. After a failed or cancelled enrolment no actor uses them, so all of them go.
+        # Blobs that the actor uses stay. After a failed or cancelled enrolment no actor uses them, so all of them go.
         await in_thread(forget)
 
 

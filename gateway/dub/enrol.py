@@ -304,7 +304,7 @@ class EnrolledActor:
 
 
 class _ArtefactLostError(Exception):
-    """The end of another job that had made the same artefact deleted the artefact before it was counted."""
+    """The end of another job that had made the same artefact deleted its blob before the blob was counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

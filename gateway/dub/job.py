@@ -94,7 +94,7 @@ class DubJob:
     process works in the folder or removes the folder until the block ends.
 
     Args:
-        ledger: counts the artefacts of the job; None: no other job shares them.
+        ledger: counts the blobs of the job; None: no other job shares them.
         max_bytes: most bytes of the job's folder.
         sealer: signs the video and marks the dubbed mouths; None: the video gets no manifest and no watermark.
         operation: name of the gateway's operation that does the job; empty: none.

@@ -154,7 +154,7 @@ class DubPasses:
         analysis: the footage, tracked.
         journal: finished steps of the job.
         store: artefacts of the journal.
-        ledger: counts the artefacts of the job.
+        ledger: counts the blobs of the job.
         on_progress: called with every frame and step.
         digests: SHA-256 of the files of the request, hexadecimal.
         reference: face whose appearance the video takes; None: the actor's own appearance.

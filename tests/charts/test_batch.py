@@ -86,7 +86,7 @@ def test_worker_store_defaults_to_gateways() -> None:
 
 
 def test_workers_use_gateway_database() -> None:
-    """Workers count artefacts in the database of the gateway."""
+    """Workers count blobs in the database of the gateway."""
     place = "gateway.database.url=postgresql+psycopg://dubstage@db/dubstage"
     for sets in (ON, (*ON[:-1], place), (*ON, "batch.stages=own")):
         rendered = render("default", *sets)
