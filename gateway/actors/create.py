@@ -115,7 +115,7 @@ KEPT_FRAMES: Final = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrolRequest:
-    """Who is enrolled, and from what.
+    """Request of an enrolment.
 
     Attributes:
         actor_id: id of the new actor.

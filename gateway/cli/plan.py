@@ -1,6 +1,6 @@
 """`dubstage plan`: what a dub takes before it runs, and how many replicas of each stage a load needs.
 
-Replicas follow from processor time per frame, by arithmetic alone.
+Replicas follow from processor time per frame, by arithmetic: nothing is measured.
 """
 
 from __future__ import annotations

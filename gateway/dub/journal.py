@@ -86,7 +86,7 @@ class OwnBlobs:
     actor_id = ""
 
     def __init__(self) -> None:
-        # Earlier artefacts are in the journal of the job, whose artefacts callers pass. A list of all would grow with the video.
+        # Earlier blobs are in the journal of the job, which callers pass. A list of all would grow with the video.
         self._held: deque[ArtefactRef] = deque(maxlen=_NEWEST)
 
     def begin(self, folder: Path) -> None:

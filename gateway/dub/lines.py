@@ -113,7 +113,7 @@ class LineSpec(BaseModel):
 
     @property
     def who(self) -> str:
-        """Who speaks the line, for people: the actor, the face as it is written, `box` or `boxes`."""
+        """Text that names the speaker of the line: the actor, the face as the file writes it, `box` or `boxes`."""
         return self.actor or ("boxes" if self.boxes is not None else "box" if self.face is None else str(self.face))
 
     @property

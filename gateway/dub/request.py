@@ -131,7 +131,7 @@ class DubRequest:
 
     @property
     def parts(self) -> tuple[DubRequest, ...]:
-        """The dubs of single people that this dub consists of: those of the lines, or the dub itself."""
+        """The dubs of single people that this dub consists of: the dubs of the lines, or the dub itself."""
         return tuple(line.dub for line in self.lines) or (self,)
 
     @property

@@ -216,7 +216,7 @@ def _followed(analysis: FootageAnalysis) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Spoken:
-    """What an earlier run has found of a line.
+    """Result of an earlier run for one line.
 
     Attributes:
         motion: MOTION_RECORDs; none: the person is not known.

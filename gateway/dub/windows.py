@@ -383,7 +383,7 @@ async def _warped(
     mode: texture_pb2.WarpMode.ValueType,
     detail_scale: int = 0,
 ) -> list[FrameTexture]:
-    # Context after the last picture is the renderer's alone.
+    # Only the renderer needs the context after the last picture.
     context, answered = range(places[-1] + 1 if places else 0), set(places)
 
     async def requests() -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:

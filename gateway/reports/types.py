@@ -53,7 +53,7 @@ class SideBySide:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LineReport:
-    """What the report of a scene shows of one line.
+    """One line in the report of a scene.
 
     Attributes:
         name: name of the line.
