@@ -76,7 +76,7 @@ class EnrolmentHandler:
         if operation.resumed:
             await context.forget_others(operation.record)
         made = actor_message(actor.summary)
-        made.warnings.extend(context.names.told(media.told(warning)) for warning in actor.warnings)
+        made.warnings.extend(context.names.for_caller(media.for_caller(warning)) for warning in actor.warnings)
         return made.SerializeToString()
 
     async def _made_before(self, request: EnrolRequest) -> StoredActor | None:

@@ -427,7 +427,7 @@ class Batches:
             )
         kind, config_map = profile or "cpu", self._settings.batch_config_map
         if engine == "kubernetes" and before is None:
-            # The rows of a batch cannot be corrected: wrong ones are told before there is a batch.
+            # The rows of a batch cannot be corrected: wrong rows are refused before there is a batch.
             await in_thread(changes.check_for_cluster, store, manifest.shots, profile=kind, config_map=config_map)
         facts = await in_thread(store.create, manifest, engine)
         if facts.engine != engine:
@@ -465,12 +465,12 @@ class Batches:
             BatchNotFoundError: there is no such batch, or the batch was removed.
             BackendUnavailableError: the gateway is shutting down.
         """
-        told: object = None
+        last: object = None
         while True:
             view = await self.view(name)
             now = (view.progress, view.notes, view.reviews)
-            if now != told:
-                told = now
+            if now != last:
+                last = now
                 yield view
             if view.progress.ended:
                 return

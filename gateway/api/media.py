@@ -362,11 +362,11 @@ class RequestMedia:
         """Name the places of the request in the texts of an error, and return the same error."""
         for name in _TEXTS:
             if text := getattr(error, name, ""):
-                setattr(error, name, self.told(text))
+                setattr(error, name, self.for_caller(text))
         error.args = (error.message,)
         return error
 
-    def told(self, text: str) -> str:
+    def for_caller(self, text: str) -> str:
         """Return a text that names the places of the request in place of copies."""
         for copy, place in {**{copy: place for copy, (place, _) in self._sources.items()}, **self._outputs}.items():
             text = text.replace(str(copy), place)

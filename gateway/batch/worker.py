@@ -415,7 +415,7 @@ class ShotDub:
         await self.discard()
 
     def _remove_frames(self, frames: SequenceDub) -> None:
-        """Remove the frames and the manifest of their list. What cannot be removed is told in the log."""
+        """Remove the frames and the manifest of their list. What cannot be removed is logged."""
         try:
             sidecar_of(frames.listing).unlink(missing_ok=True)
             frames.remove()

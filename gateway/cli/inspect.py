@@ -242,11 +242,11 @@ def inspect(
         dub = verdict.dub.model_dump() if verdict.dub is not None else None
         decision = verdict.decision.model_dump() if verdict.decision is not None else None
         facts = asdict(replace(verdict, dub=None, decision=None))
-        told = {**facts, "file": str(verdict.file), "dub": dub, "decision": decision, "signed_here": own}
-        told["digital_source_type"] = source_type
+        document = {**facts, "file": str(verdict.file), "dub": dub, "decision": decision, "signed_here": own}
+        document["digital_source_type"] = source_type
         if watermark:
-            told["watermark"] = watermark_facts(search_for_watermark(verdict, settings, directory=entries, anchors=anchors))
-        out.print_json(json.dumps(told))
+            document["watermark"] = watermark_facts(search_for_watermark(verdict, settings, directory=entries, anchors=anchors))
+        out.print_json(json.dumps(document))
     else:
         for line in lines(verdict, own=own, source_type=source_type):
             say_result(line)

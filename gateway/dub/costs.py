@@ -162,7 +162,7 @@ class PaceFile:
         ratios["wall"].append(times.total_s / work.wall_s)
         if whole_process:
             ratios["processor"].append(times.cpu_s / work.processor_s)
-        # A full disk is told by what needs the disk.
+        # Work that needs the disk reports a full disk.
         with suppress(DubstageError, OSError):
             write_note(self._path, {name: values[-_RATIOS:] for name, values in ratios.items()})
 

@@ -183,9 +183,9 @@ def _with_covers(faces: RecordFile, index: FaceIndex) -> FaceIndex:
         measured = (rows >= 0) & np.isin(index.reason[rows], MEASURED)
         for row in rows[measured & looks.with_static()].tolist():
             reason[row] = _reason_behind_static(faces, looks, row, int(reason[row]))
-        told = replace(index, reason=reason)
+        corrected = replace(index, reason=reason)
         if (reason[rows[rows >= 0]] == common_pb2.FRAME_REASON_OCCLUDED_MOUTH).any():
-            partly.append(_partly_covered(faces, told, rows, looks.learned_from(told.free_frames(rows))))
+            partly.append(_partly_covered(faces, corrected, rows, looks.learned_from(corrected.free_frames(rows))))
     return replace(index, reason=reason, partly_covered=np.sort(np.concatenate(partly)))
 
 

@@ -370,7 +370,7 @@ class DubJob:
             remove_job(self._folder, self._ledger, self._store)
 
     def remove_video(self) -> None:
-        """Remove the video, and the manifest that lies beside it. Blocks. What cannot be removed is told in the log."""
+        """Remove the video, and the manifest that lies beside it. Blocks. What cannot be removed is logged."""
         for file in (self._request.output, sidecar_of(self._request.output)):
             try:
                 remove_file(file)
@@ -427,21 +427,21 @@ def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
 
 
 def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: MediaInfo, *, has_background: bool) -> list[str]:
-    """Return what the user must be told of all faces of a dub."""
-    told: list[str] = []
+    """Return the warnings about all faces of a dub."""
+    warnings: list[str] = []
     people: set[tuple[int | None, int]] = set()
     for part, line in zip_longest(parts, lines):
         who = (part.person.face_id, id(part.person.actor))
-        told += _about_part(part, line, info, has_background=has_background, known=who in people)
+        warnings += _about_part(part, line, info, has_background=has_background, known=who in people)
         people.add(who)
-    return told
+    return warnings
 
 
 def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_background: bool, known: bool) -> list[str]:
-    """Return what the user must be told of one face of a dub. Warnings of a line begin with the name of the line.
+    """Return the warnings about one face of a dub. Warnings about a line begin with the name of the line.
 
     Args:
-        known: whether the user was told of this person with an earlier line.
+        known: whether an earlier line has the warnings about this person.
     """
     person = part.person
     if line is None:
@@ -450,8 +450,8 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_bac
     cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
     undubbed = [] if part.plan.rendered().any() else [f"no frame is dubbed: {person.unlearned or line_reasons(part.plan)}"]
     of_person = [] if known else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
-    told = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
-    return [f"{line.name}: {warning}" for warning in told]
+    warnings = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
+    return [f"{line.name}: {warning}" for warning in warnings]
 
 
 def video_duration(info: MediaInfo, speech: Speech) -> Fraction:

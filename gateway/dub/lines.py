@@ -205,8 +205,8 @@ def fault_of(error: Mapping[str, Any], where: Sequence[int | str]) -> tuple[str,
         return field, "is missing: every line has start and speech"
     if len(where) == 1 and error["type"] == "extra_forbidden":
         return field, f"is no field of a line; there are: {_KNOWN}"
-    told = expected.get(field, error["msg"].replace("Input should be", "takes"))
-    return field, f"{told}, not {json.dumps(error['input'], default=str)[:80]}"
+    expectation = expected.get(field, error["msg"].replace("Input should be", "takes"))
+    return field, f"{expectation}, not {json.dumps(error['input'], default=str)[:80]}"
 
 
 def lines_of(specs: Sequence[LineSpec], dub: DubRequest, *, file: str = "", folder: str = "") -> tuple[DubLine, ...]:

@@ -101,7 +101,7 @@ class DubbedPerson:
         actor: what was learned of the person; None: the person cannot be dubbed.
         seconds: wall time of learning the person.
         unlearned: why the person could not be learned from the footage; empty: the person is known, or there is no face.
-        warnings: what the user must be told.
+        warnings: sentences for the user.
         chosen: the face, and why it was chosen; None: the footage shows no face.
     """
 
@@ -308,7 +308,7 @@ class DubPasses:
             threads = self.request.threads
             if writer.segmented:
                 segments = SegmentStore(
-                    # Counts of windows are told to the user, and segments are none.
+                    # The user sees counts of windows, and a segment is no window.
                     journal=self.journal.beside(),
                     job=self.key,
                     choice=writer.choice,

@@ -157,7 +157,7 @@ def _read(video: IO[bytes], media_type: str | None, sidecar: bytes, anchors: str
         return json.dumps({"refused": str(problem)})
     if report is not None and len(report) > _MOST_CHARACTERS:
         return json.dumps({"refused": f"it says more than {_MOST_CHARACTERS >> 20} MB"})
-    return f'{{"place": "{place}", "told": {report or "null"}}}'
+    return f'{{"place": "{place}", "report": {report or "null"}}}'
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def read_credentials(video: int, media_type: str | None, *, sidecar: bytes = b""
     answer = json.loads(done.stdout)
     if "refused" in answer:
         raise LibraryError(answer["refused"])
-    return FoundManifest(answer["told"], answer["place"])
+    return FoundManifest(answer["report"], answer["place"])
 
 
 _UNTRUSTED: Final = "signingCredential.untrusted"
