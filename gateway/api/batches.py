@@ -376,7 +376,7 @@ class Batches:
         self._runner.tracer = tracer
         await self._runner.start()
         if self._settings.is_default_tenant:
-            # Pods work for the default tenant alone.
+            # Pods work only for the default tenant.
             await self._cluster_runner.start()
 
     async def stop(self) -> None:

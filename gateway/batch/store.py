@@ -129,7 +129,7 @@ class Folder:
                 if self._local:
                     found = os.listdir(self._full(path))
                 elif beginning and self._reading:
-                    # S3 lists the objects of this beginning alone.
+                    # S3 lists only the objects whose keys begin so.
                     found = [one.rpartition("/")[2] for one in self._fs.find(self._full(path), prefix=beginning)]
                 else:
                     found = [entry.name for entry in self.entries(path)]

@@ -71,7 +71,7 @@ def check_names_subject(consent: Consent, subject: str, *, enrols: bool = False)
         consent: the record.
         subject: actor or file that the error names.
         enrols: whether the record is for an enrolment. The caller of an enrolment chooses the id of the actor, so that a record
-            with an id alone fits anybody.
+            with only an id fits anybody.
 
     Raises:
         ConsentWithoutSubjectError: the record names no subject, or an enrolment's record names only the actor.

@@ -53,7 +53,7 @@ from services.common.wire.convert import rational_to_proto, ref_from_proto
 class VideoProgress:
     """Progress of the last pass: frames whose mouth is rendered count half, written frames the other half.
 
-    Rendering is a few windows ahead of writing. If written frames alone counted, a short video would seem unbegun for half of the
+    Rendering is a few windows ahead of writing. If only written frames counted, a short video would seem unbegun for half of the
     pass.
 
     Args:

@@ -136,7 +136,7 @@ async def face_of_videos(stages: Stages, files: Sequence[Path], choice: FaceChoi
     """Return the face of the person whom videos or pictures show: the mean over the files.
 
     Args:
-        stages: the stages, or the face stage alone if the choice needs no sound.
+        stages: the stages, or only the face stage if the choice needs no sound.
         files: the videos, at least one.
         choice: face to take in each of them.
         threads: threads of the decoder.

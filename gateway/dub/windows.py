@@ -104,7 +104,7 @@ class FrameSpan:
         targets: bool [N]; False: the frame is context only.
         speech: float32 [N, 20, 40], speech features of the frames; None: the renderer takes none.
         insides: int64 [N], footage index of the bank frame that shows the inside of each mouth (select_insides); None: the texture
-            stage chooses by the frames of the span alone.
+            stage chooses only by the frames of the span.
         movable: bool [N, 160, 160], pixels of the footage that may move and change (FaceColours.movable); None: the span is not
             rendered.
         covers: what covers the face in each of the N frames, which keeps its pixels (ShotLooks.covers); None: the face is free.

@@ -60,7 +60,7 @@ class LineReport:
         facts: who speaks, the speech, and the frames.
         reasons: one reason code per frame of the line.
         start: first frame of the line.
-        pairs, commanded_opening, tracked_opening, motion, appearance: as in DubReport, of the line's face and frames alone.
+        pairs, commanded_opening, tracked_opening, motion, appearance: as in DubReport, only of the line's face and frames.
     """
 
     name: str
