@@ -89,7 +89,7 @@ def test_files_travel(served: RunningGateway, media: Media, tmp_path: Path) -> N
     assert (video.output, video.dubbed) == (str(here / "out.mkv"), NUM_FRAMES - 8)
     assert len(pictures(here / "out.mkv")) == NUM_FRAMES - 8
     assert {"upload", "dub", "download"} <= set(steps)
-    assert sorted(path.name for path in here.iterdir()) == ["video.mp4", "out.mkv", "out.mkv.c2pa", "speech.wav"]
+    assert sorted(path.name for path in here.iterdir()) == ["out.mkv", "out.mkv.c2pa", "speech.wav", "video.mp4"]
     with pytest.raises(dubstage.Error) as caught:
         dubstage.dub(here / "speech.wav", here / "speech.wav", here / "never.mp4", transfer=True)
     assert caught.value.reason == "MEDIA_UNSUPPORTED"

@@ -349,7 +349,7 @@ def test_small_manifest_space_still_signs(room: int, carphone: Path, sealer: Sea
     verdict = verdict_of(tmp_path / "video.mp4")
     _disclose(plain)
     assert (verdict.state, verdict.media_sha256) == (ManifestState.VALID, media_sha256(plain))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["video.mp4", "plain.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.mp4", "video.mp4"]
 
 
 def test_a_video_is_signed_without_a_copy(carphone: Path, sealer: Sealer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
