@@ -1,4 +1,4 @@
-"""Files and artefacts of jobs: lists, and removal by age, by size or by name.
+"""Files and blobs of jobs: lists, and removal by age, by size or by name.
 
 The folder of all jobs, below the data folder, and the jobs in it, read from their files.
 

@@ -86,7 +86,7 @@ def open_regular(path: Path) -> int | None:
     confined = confined_root(absolute) is not None
     folder = open_folder(absolute.parent) if confined else None
     try:
-        # O_PATH finds the file without opening it: opening alone can wait (a pipe) or act (a device).
+        # O_PATH finds the file without opening it: even opening can wait (a pipe) or act (a device).
         found = os.open(
             absolute.name if confined else path,
             os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if confined else 0),

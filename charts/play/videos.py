@@ -137,7 +137,7 @@ class LocalInstallation:
         Raises:
             subprocess.CalledProcessError: the command failed; its message is in `stderr`.
         """
-        footage_file = self.media / "film.mp4"
+        footage_file = self.media / "video.mp4"
         chosen = ["--method", method, *([] if personalize else ["--no-personalize"])]
         seconds = self._run("dub", str(footage), "--audio", str(speech), "-o", str(footage_file), *chosen)
         digest = media_sha256(footage_file)

@@ -31,8 +31,8 @@ from gateway.dub.face_list import clearest_picture
 from gateway.dub.job_key import enrolment_key
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
 from gateway.dub.live_span import LIVE_SPAN, longest_span
-from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.outcome import about_mouth, about_voice
+from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.records import FACE_RECORD
 from gateway.dub.request import check_footage, sha256_of
 from gateway.dub.workspace import Workspace, delete_unused, open_workspace
@@ -46,7 +46,7 @@ from gateway.stages.opening import models_for
 from services.common.errors import InvalidRequestError, NoUsableFootageError, WorkCancelledError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.messages import ref_from_proto
+from services.common.wire.convert import ref_from_proto
 
 _BYTES_PER_PIXEL: Final = 0.1
 """About how much of the disk a pixel of the joined video takes."""
@@ -115,7 +115,7 @@ KEPT_FRAMES: Final = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrolRequest:
-    """Who is enrolled, and from what.
+    """Request of an enrolment.
 
     Attributes:
         actor_id: id of the new actor.
@@ -251,13 +251,13 @@ async def create_actor(
 
 @asynccontextmanager
 async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, made: list[ArtefactRef]) -> AsyncIterator[OnBlob]:
-    """Give what counts each artefact of an enrolment. At the end, the artefacts that no actor uses and the folder are removed.
+    """Give the function that counts the blob of each artefact of an enrolment. At the end, unused blobs and the folder are removed.
 
     Args:
-        ledger: counts the artefacts.
+        ledger: counts the blobs.
         folder: folder of the enrolment.
         artefacts: artefact store of the stages.
-        made: gets each artefact as the artefact is counted.
+        made: gets the reference of each blob as the blob is counted.
     """
 
     async def note(ref: ArtefactRef) -> bool:
@@ -273,7 +273,7 @@ async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, ma
         await asyncio.to_thread(ledger.begin, folder)
         yield note
     finally:
-        # Artefacts that the actor uses stay. After a failed or cancelled enrolment no actor uses them, so all of them go.
+        # Blobs that the actor uses stay. After a failed or cancelled enrolment no actor uses them, so all of them go.
         await in_thread(forget)
 
 

@@ -126,18 +126,18 @@ class JobBlobs:
             time.sleep(min(time.monotonic() - began, _TURN_S))
 
     def delete_unused(self, refs: Sequence[ArtefactRef]) -> None:
-        """Delete the blobs among a few that no actor and no job counts."""
+        """Delete the blobs among `refs`, a few, that no actor and no job counts."""
         with self.unused(refs) as unused:
             for ref in unused:
                 self._artefacts.delete(ref)
 
     def folders_of(self, operation: str) -> Sequence[str]:
-        """Return the folders of the jobs that an operation began and has not ended, one for each gateway that did, as stored."""
+        """Return the folders of the jobs that an operation began and has not ended, one per gateway that began one, as stored."""
         with self._database.reading() as session:
             return sorted(session.scalars(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == operation)))
 
     def unknown(self, folders: Sequence[Path]) -> Sequence[Path]:
-        """Return those of the folders whose jobs have ended or never begun, in every gateway: no row has a folder of that name."""
+        """Return the folders whose jobs have ended or never begun: no row of any gateway has a folder of that name."""
         with self._database.reading() as session:
             known = {Path(folder).name for folder in session.scalars(select(JobFolderRow.folder))}
         return [folder for folder in folders if folder.name not in known]

@@ -136,7 +136,7 @@ def owner_of(artefacts: ArtefactStore) -> Owner | None:
         return TypeAdapter(Owner).validate_json(content)
     except ValidationError:
         raise StorageRefusedError(
-            f"{artefacts.owner_url} is damaged: it names the database that counts the artefacts. If no other database than yours "
+            f"{artefacts.owner_url} is damaged: it names the database that counts the blobs. If no other database than yours "
             "uses the store, remove that file and try again",
             subject=artefacts.url,
         ) from None

@@ -193,7 +193,7 @@ def lineage_of(
         superseded: all blobs that the enrolment made. A blob that no other kind names gets a kind that begins with SUPERSEDED.
     """
     from gateway.dub.enrol import actor_arrays, actor_refs
-    from services.common.wire.messages import ref_from_proto
+    from services.common.wire.convert import ref_from_proto
 
     refs = {kind: ref_from_proto(message, kind) for kind, message in actor_refs(enrolled).items()}
     lineage = {ENROLMENT: store.put_arrays(*actor_arrays(enrolled)), **refs, **more}

@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 
 from gateway.async_utilities import in_thread
 from gateway.dub.job import DubJob
-from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import DubOutcome
+from gateway.dub.progress import OnProgress
 from services.common.errors import ActorError, ConsentRefusedError, TransientError
 
 T = TypeVar("T")

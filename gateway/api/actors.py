@@ -21,7 +21,7 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor, check_actor_id
 from gateway.actors.sweep import OtherStore
 from gateway.api.context import TenantContext
-from gateway.api.messages import actor_message, enrol_request_from, receipt_message, withdrawal_message
+from gateway.api.convert import actor_message, enrol_request_from, receipt_message, withdrawal_message
 from gateway.api.operations import ACTOR, operation_message, page_size_from, request_identity
 from gateway.api.progress import OperationReporter, enrolment_steps
 from gateway.api.resources import ACTORS, id_of
@@ -76,7 +76,7 @@ class EnrolmentHandler:
         if operation.resumed:
             await context.forget_others(operation.record)
         made = actor_message(actor.summary)
-        made.warnings.extend(context.names.told(media.told(warning)) for warning in actor.warnings)
+        made.warnings.extend(context.names.for_caller(media.for_caller(warning)) for warning in actor.warnings)
         return made.SerializeToString()
 
     async def _made_before(self, request: EnrolRequest) -> StoredActor | None:

@@ -20,7 +20,7 @@ from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from gateway.api.batches import Batches, BatchView, BatchViews, no_shot
 from gateway.api.context import TenantContext
-from gateway.api.messages import box_sides, consent_from, within
+from gateway.api.convert import box_sides, consent_from, within
 from gateway.api.operations import page_size_from, request_identity
 from gateway.api.resources import (
     BATCHES,
@@ -50,8 +50,8 @@ from gateway.tenants.long_calls import LongCalls
 from services.common.errors import InvalidRequestError
 from services.common.server.call_context import current_caller
 
-Told = Callable[[str], str]
-"""Returns a text without the server's folders."""
+ForCaller = Callable[[str], str]
+"""Returns a text without the server's folders and without words of the command line."""
 
 _ENGINES: Final = {
     "gateway": pb.BATCH_ENGINE_GATEWAY,
@@ -103,14 +103,14 @@ def batch_message(
     )
 
 
-def shot_message(batch: str, row: int, record: ShotRecord, told: Told, review: Decision | None = None) -> pb.Shot:
+def shot_message(batch: str, row: int, record: ShotRecord, for_caller: ForCaller, review: Decision | None = None) -> pb.Shot:
     """Return the message of a shot.
 
     Args:
         batch: id of the batch.
         row: row of the shot, from 0.
         record: what is known of the shot.
-        told: removes the server's folders from texts.
+        for_caller: returns a text as callers may see it.
         review: decision about the present video; None: undecided.
     """
     known = common_pb2.FrameReason.items()
@@ -130,13 +130,13 @@ def shot_message(batch: str, row: int, record: ShotRecord, told: Told, review: D
             gateway_pb2.ReasonCount(reason=by_name[name.upper()], num_frames=count)
             for name, count in sorted(record.frames_by_reason.items())
         ],
-        output_uri=told(record.output),
+        output_uri=for_caller(record.output),
         output_sha256=record.output_sha256,
         method=record.method,
         r_opening=record.r_opening,
-        warnings=map(told, record.warnings),
-        look=map(told, record.look),
-        error=told(record.error),
+        warnings=map(for_caller, record.warnings),
+        look=map(for_caller, record.look),
+        error=for_caller(record.error),
         motion=_motion_message(record.motion) if record.motion is not None else None,
         appearance=pb.DubAppearance(**record.appearance.model_dump()) if record.appearance is not None else None,
         risk=risk_of(record),
@@ -167,14 +167,14 @@ def _finish_message(finish: ShotFinish) -> pb.DubFinish:
     return pb.DubFinish(**facts, lateness=None if lateness is None else duration_message(lateness / 1000))
 
 
-def shown_shot(views: BatchViews, batch: str, shot_id: str, told: Told) -> pb.Shot:
+def shown_shot(views: BatchViews, batch: str, shot_id: str, for_caller: ForCaller) -> pb.Shot:
     """Return the message of one shot with all that GetShot tells. Blocks.
 
     Args:
         views: looks at the batches.
         batch: id of the batch.
         shot_id: id of the shot.
-        told: removes the server's folders from texts.
+        for_caller: returns a text as callers may see it.
 
     Raises:
         BatchNotFoundError: there is no such batch or shot.
@@ -183,14 +183,16 @@ def shown_shot(views: BatchViews, batch: str, shot_id: str, told: Told) -> pb.Sh
     view = views.view(batch)
     row = _row_of_shot(view, shot_id)
     store, _ = views.store(batch)
-    message, record, shot = shots_of_rows(store, view, [row], told)[0]
+    message, record, shot = shots_of_rows(store, view, [row], for_caller)[0]
     message.quality.CopyFrom(_quality_message(shot.quality))
     message.options.CopyFrom(_options_message(shot.with_options(store.options(batch, row))))
     if (earlier := store.earlier(batch, shot_id)) is not None:
         options = _options_message(store.shots(batch, [row])[0].with_options(earlier.options))
-        message.earlier.CopyFrom(pb.EarlierVideo(output_uri=told(earlier.place), output_sha256=earlier.sha256, options=options))
+        message.earlier.CopyFrom(
+            pb.EarlierVideo(output_uri=for_caller(earlier.place), output_sha256=earlier.sha256, options=options)
+        )
     message.reviews.extend(map(_review_message, store.decisions(batch, shot_id)))
-    message.risk_reasons.extend(map(told, reasons_of(record)))
+    message.risk_reasons.extend(map(for_caller, reasons_of(record)))
     return message
 
 
@@ -228,7 +230,7 @@ def _options_from(message: pb.ShotOptions) -> dict[str, Any]:
 
 
 def shots_of_rows(
-    store: BatchStore, view: BatchView, rows: Sequence[int], told: Told
+    store: BatchStore, view: BatchView, rows: Sequence[int], for_caller: ForCaller
 ) -> list[tuple[pb.Shot, ShotRecord, ShotSpec]]:
     """Return the messages of shots as lists tell them, with their records and their rows of the manifest. Blocks.
 
@@ -236,7 +238,7 @@ def shots_of_rows(
         store: store of batches.
         view: the batch.
         rows: rows of the shots.
-        told: removes the server's folders from texts.
+        for_caller: returns a text as callers may see it.
 
     Raises:
         DubstageError: the store of batches cannot be used.
@@ -247,8 +249,8 @@ def shots_of_rows(
     found = []
     for row, shot, record, spec in zip(rows, listed, records, specs, strict=True):
         review = decisions.get(shot.decision)
-        message = shot_message(name, row, record, told, review if review is not None and review.belongs_to(record) else None)
-        message.footage_uri = told(spec.footage)
+        message = shot_message(name, row, record, for_caller, review if review is not None and review.belongs_to(record) else None)
+        message.footage_uri = for_caller(spec.footage)
         found.append((message, record, spec))
     return found
 
@@ -347,19 +349,19 @@ def row_from(page_token: str) -> int:
     return int(page_token) if page_token else -1
 
 
-def told_shot(shot: ShotSpec, told: Told) -> ShotSpec:
+def shot_for_caller(shot: ShotSpec, for_caller: ForCaller) -> ShotSpec:
     """Return a shot as callers may see it: files have the names that callers use."""
-    return shot.with_places({field: told(place) for field, place in shot.places.items()})
+    return shot.with_places({field: for_caller(place) for field, place in shot.places.items()})
 
 
-def told_record(record: ShotRecord, told: Told) -> ShotRecord:
+def record_for_caller(record: ShotRecord, for_caller: ForCaller) -> ShotRecord:
     """Return a record as callers may see it."""
     return record.model_copy(
         update={
-            "output": told(record.output),
-            "error": told(record.error),
-            "warnings": tuple(map(told, record.warnings)),
-            "look": tuple(map(told, record.look)),
+            "output": for_caller(record.output),
+            "error": for_caller(record.error),
+            "warnings": tuple(map(for_caller, record.warnings)),
+            "look": tuple(map(for_caller, record.look)),
         }
     )
 
@@ -439,7 +441,7 @@ class RowReader:
         people = ActorLookup(self._actors)
         mistakes += row_mistakes(placed, people.method_of, check_files=True)
         if mistakes:
-            return tuple(self._told(mistake, of_rows=bool(request.rows)) for mistake in in_order(mistakes))
+            return tuple(self._mistake_for_caller(mistake, of_rows=bool(request.rows)) for mistake in in_order(mistakes))
         if not placed:
             raise InvalidRequestError(
                 "manifest: there are no rows: write one JSON object a line, one for each shot", field="manifest"
@@ -466,13 +468,13 @@ class RowReader:
 
         return shots_by_line(content.removeprefix(b"\xef\xbb\xbf"), told_as="manifest", read=read)
 
-    def _told(self, mistake: Mistake, *, of_rows: bool) -> Mistake:
+    def _mistake_for_caller(self, mistake: Mistake, *, of_rows: bool) -> Mistake:
         first, dot, rest = mistake.field.partition(".")
         named = {**_FIELDS, "personalize": "skip_personalization"}.get(first, first) if of_rows else first
         if of_rows and first.startswith("lines["):
             rest = {"speech": "speech_uri"}.get(rest, rest)
         return replace(
-            mistake, field=f"{named}{dot}{rest.removesuffix('_ms') if of_rows else rest}", text=self._names.told(mistake.text)
+            mistake, field=f"{named}{dot}{rest.removesuffix('_ms') if of_rows else rest}", text=self._names.for_caller(mistake.text)
         )
 
 
@@ -594,24 +596,24 @@ PIECE_BYTES: Final = 256 << 10
 """Most bytes of one piece."""
 
 
-def write_files(store: BatchStore, facts: BatchFacts, wanted: int, told: Told, folder: Path) -> None:
+def write_files(store: BatchStore, facts: BatchFacts, wanted: int, for_caller: ForCaller, folder: Path) -> None:
     """Write the files of a report. Blocks.
 
     Args:
         store: store of batches that is used for this report alone, for it keeps all records.
         facts: the batch.
         wanted: number of ReportFormat.
-        told: removes the server's folders from texts.
+        for_caller: returns a text as callers may see it.
         folder: an empty folder.
 
     Raises:
         StorageFullError: no space is left.
         DubstageError: the store of batches cannot be used.
     """
-    shots = [told_shot(shot, told) for shot in store.manifest(facts.name)]
+    shots = [shot_for_caller(shot, for_caller) for shot in store.manifest(facts.name)]
     records = store.records(facts.name)
     decisions = present(records, store.last_decisions(facts.name))
-    shown = [told_record(record, told) for record in records]
+    shown = [record_for_caller(record, for_caller) for record in records]
     if wanted not in (pb.REPORT_FORMAT_CSV, pb.REPORT_FORMAT_JSON):
         write_report(facts, shots, shown, decisions, partial(store.thumbnail, facts.name), folder)
         return
@@ -711,11 +713,11 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         return await in_thread(self._page, view, rows[:size], token, request.thumbnails)
 
     def _page(self, view: BatchView, rows: Sequence[int], token: str, thumbnails: bool) -> pb.ListShotsResponse:
-        name, told = view.facts.name, self._context.names.told
+        name, for_caller = view.facts.name, self._context.names.for_caller
         store, _ = self._batches.views.store(name)
         pictures = store.thumbnails(name, [view.shots[row].id for row in rows]) if thumbnails else {}
         shots = []
-        for message, record, _ in shots_of_rows(store, view, rows, told):
+        for message, record, _ in shots_of_rows(store, view, rows, for_caller):
             message.thumbnail = pictures.get(record.id, b"")
             shots.append(message)
         return pb.ListShotsResponse(shots=shots, next_page_token=token)
@@ -727,7 +729,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         return await self._shot(batch, shot_id)
 
     async def _shot(self, batch: str, shot_id: str) -> pb.Shot:
-        return await in_thread(shown_shot, self._batches.views, batch, shot_id, self._context.names.told)
+        return await in_thread(shown_shot, self._batches.views, batch, shot_id, self._context.names.for_caller)
 
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Any) -> AsyncIterator[pb.WatchBatchResponse]:  # noqa: N802
         """Send a batch when its progress has changed, until all shots have ended."""
@@ -759,13 +761,13 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         with self._long_calls.place():
             async with self._reports, self._batches.scratch_folder() as folder:
                 facts, store = (await self._batches.view(name)).facts, await in_thread(self._batches.views.fresh_store)
-                await in_thread(write_files, store, facts, request.format, self._context.names.told, folder)
+                await in_thread(write_files, store, facts, request.format, self._context.names.for_caller, folder)
                 async with aclosing(pieces(folder)) as found:
                     async for piece in found:
                         yield piece
 
     def _message(self, view: BatchView) -> pb.Batch:
-        return batch_message(view.facts, view.progress, [self._context.names.told(note) for note in view.notes], view.reviews)
+        return batch_message(view.facts, view.progress, [self._context.names.for_caller(note) for note in view.notes], view.reviews)
 
 
 def shot_ids_from(name: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from opentelemetry import trace
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.actors.installation import Installation
 from gateway.api.context import ProcessContext, TenantContext
@@ -65,11 +65,14 @@ class BatchOrder(BaseModel):
 
     Attributes:
         name: name of the batch.
-        check_films: dub shots anew that are done and whose video is gone or was changed.
+        check_videos: dub shots anew that are done and whose video is gone or was changed.
     """
 
+    # Stored requests name the field `check_films`.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
     name: str
-    check_films: bool
+    check_videos: bool = Field(alias="check_films")
 
 
 class ReviewOrder(BaseModel):
@@ -134,7 +137,7 @@ class BatchHandler:
             slots=self._slots,
             workers=self._settings.max_batch_shots,
             confirm=operation.confirm,
-            check_films=order.check_films and not operation.resumed,
+            check_videos=order.check_videos and not operation.resumed,
         )
         return b""
 
@@ -373,7 +376,7 @@ class Batches:
         self._runner.tracer = tracer
         await self._runner.start()
         if self._settings.is_default_tenant:
-            # Pods work for the default tenant alone.
+            # Pods work only for the default tenant.
             await self._cluster_runner.start()
 
     async def stop(self) -> None:
@@ -424,7 +427,7 @@ class Batches:
             )
         kind, config_map = profile or "cpu", self._settings.batch_config_map
         if engine == "kubernetes" and before is None:
-            # The rows of a batch cannot be corrected: wrong ones are told before there is a batch.
+            # The rows of a batch cannot be corrected: wrong rows are refused before there is a batch.
             await in_thread(changes.check_for_cluster, store, manifest.shots, profile=kind, config_map=config_map)
         facts = await in_thread(store.create, manifest, engine)
         if facts.engine != engine:
@@ -435,7 +438,7 @@ class Batches:
         await in_thread(self._audit.record, submitted)
         if engine == "kubernetes":
             await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
-        await self._work_on(facts, check_films=True, identity=identity)
+        await self._work_on(facts, check_videos=True, identity=identity)
         return await self.view(facts.name)
 
     async def has_begun(self, identity: RequestIdentity) -> bool:
@@ -462,12 +465,12 @@ class Batches:
             BatchNotFoundError: there is no such batch, or the batch was removed.
             BackendUnavailableError: the gateway is shutting down.
         """
-        told: object = None
+        last: object = None
         while True:
             view = await self.view(name)
             now = (view.progress, view.notes, view.reviews)
-            if now != told:
-                told = now
+            if now != last:
+                last = now
                 yield view
             if view.progress.ended:
                 return
@@ -540,7 +543,7 @@ class Batches:
         else:
             await in_thread(changes.begin_anew, self._settings, store, name, ids, options)
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_RETRIED, name, ids, options=options))
-        await self._work_on(facts, check_films=False)
+        await self._work_on(facts, check_videos=False)
         return await self.view(name)
 
     async def remove(self, name: str) -> None:
@@ -592,9 +595,9 @@ class Batches:
                 return
             await asyncio.sleep(_LOOK_S)
 
-    async def _work_on(self, facts: BatchFacts, *, check_films: bool, identity: RequestIdentity = NO_REQUEST_ID) -> None:
+    async def _work_on(self, facts: BatchFacts, *, check_videos: bool, identity: RequestIdentity = NO_REQUEST_ID) -> None:
         """Let a gateway work on the shots that are left, or wait for the Jobs that the cluster has for them."""
-        request = BatchOrder(name=facts.name, check_films=check_films).model_dump_json().encode()
+        request = BatchOrder(name=facts.name, check_videos=check_videos).model_dump_json().encode()
         runner, kind = (self._cluster_runner, CLUSTER_BATCH) if facts.engine == "kubernetes" else (self._runner, BATCH)
         for output in outputs_of(facts.name):
             try:

@@ -21,9 +21,9 @@ from gateway.actors.installation import scene_with_actors
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import check_actor_id
+from gateway.api.convert import dub_request_from
 from gateway.api.errors import ErrorRewriter
 from gateway.api.media import Media, RequestMedia
-from gateway.api.messages import dub_request_from
 from gateway.api.operations import ACTOR, DUB, FACES
 from gateway.api.resources import actor_id_of
 from gateway.batch.locations import is_url

@@ -17,7 +17,7 @@ from dubstage.gateway.v1 import gateway_pb2_grpc
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
 from gateway.api.context import TenantContext
-from gateway.api.messages import (
+from gateway.api.convert import (
     LiveAudioReader,
     check_dub,
     estimate_message,
@@ -94,8 +94,8 @@ class DubHandler:
             await context.forget_others(operation.record)
         result = result_message(message.output_uri, request, outcome)
         result.media_sha256 = video_sha256
-        result.warnings[:] = [context.names.told(media.told(warning)) for warning in result.warnings]
-        result.undubbed = context.names.told(media.told(result.undubbed))
+        result.warnings[:] = [context.names.for_caller(media.for_caller(warning)) for warning in result.warnings]
+        result.undubbed = context.names.for_caller(media.for_caller(result.undubbed))
         return result.SerializeToString()
 
     def _alone(self, message: pb.CreateDubRequest) -> asyncio.Lock:

@@ -99,7 +99,7 @@ def resource_of(collection: str, resource: str) -> str:
     return f"{collection}/{first}/shots/{shot}" if slash else f"{collection}/{first}"
 
 
-Told = Callable[[DubstageError], DubstageError]
+Rewrite = Callable[[DubstageError], DubstageError]
 """Rewrites an error, and returns the same error."""
 
 
@@ -136,7 +136,7 @@ class ErrorRewriter:
         temporary = re.escape(tempfile.gettempdir())
         self._pattern = re.compile(rf"(?P<known>{known})(?P<slash>/|(?![\w.-]))|{temporary}/tmp\w+/")
 
-    def told(self, text: str) -> str:
+    def for_caller(self, text: str) -> str:
         """Return a text without the server's folders, and without the words of the command line."""
         return in_contract_words(self._pattern.sub(self._name, text))
 
@@ -149,7 +149,7 @@ class ErrorRewriter:
         for name in _TEXTS:
             text = getattr(error, name, "")
             if text:
-                setattr(error, name, self.told(text))
+                setattr(error, name, self.for_caller(text))
         error.args = (error.message,)
         field = getattr(error, "field", "")
         if field in fields:
@@ -186,35 +186,35 @@ class _Renamed:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._servicer, name)
-        told = functools.partial(self._names.rewrite, fields=_FIELDS_OF.get(name, {}))
-        return _streaming(method, told) if inspect.isasyncgenfunction(method) else _unary(method, told)
+        rewrite = functools.partial(self._names.rewrite, fields=_FIELDS_OF.get(name, {}))
+        return _streaming(method, rewrite) if inspect.isasyncgenfunction(method) else _unary(method, rewrite)
 
 
 @contextmanager
-def _rewriting(told: Told) -> Iterator[None]:
+def _rewriting(rewrite: Rewrite) -> Iterator[None]:
     """Rewrite the error that a method's work ends with."""
     try:
         yield
     except DubstageError as error:
-        told(error)
+        rewrite(error)
         raise
     except ExceptionGroup as group:
-        raise told(error_status.domain_error(group)) from group
+        raise rewrite(error_status.domain_error(group)) from group
 
 
-def _unary(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
+def _unary(method: Callable[..., Any], rewrite: Rewrite) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(request: Any, context: Any) -> Any:
-        with _rewriting(told):
+        with _rewriting(rewrite):
             return await method(request, context)
 
     return call
 
 
-def _streaming(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
+def _streaming(method: Callable[..., Any], rewrite: Rewrite) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-        with _rewriting(told):
+        with _rewriting(rewrite):
             async with aclosing(method(request, context)) as replies:
                 async for reply in replies:
                     yield reply

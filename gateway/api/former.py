@@ -25,7 +25,7 @@ from dubstage.gateway.v1alpha1 import webhook_pb2 as former_webhook_pb2
 from gateway.api.resources import ACTORS, BATCHES, UPLOADS, WEBHOOKS, duration_message, seconds_of, time_message
 from gateway.dub.face_choice import parse_face
 from services.common.errors import ActorNotFoundError, ActorNotReadyError, InvalidRequestError, RequestError
-from services.common.server.messages import check_bounds
+from services.common.server.bounds import check_bounds
 
 SERVED: Final[tuple[ServiceDescriptor, ...]] = tuple(
     service

@@ -14,11 +14,11 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.installation import Installation, open_installation, prepared_request
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
-from gateway.api.messages import dub_request_from, result_message
+from gateway.api.convert import dub_request_from, result_message
 from gateway.api.resources import actor_id_of
 from gateway.dub.job import DubJob
-from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.outcome import DubOutcome
+from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import Workspace
 from gateway.housekeeping import expire, open_jobs_folder

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from gateway.async_utilities import in_thread
 from gateway.batch.locations import copy_name, is_url, url_problem
 from gateway.batch.media import check_replaceable, fetched, input_problem, upload
-from gateway.dub.messages import OnProgress
+from gateway.dub.progress import OnProgress
 from gateway.dub.workspace import ScratchFolders
 from gateway.media.sequence_names import is_sequence
 from gateway.provenance.binding import SIDECAR
@@ -362,11 +362,11 @@ class RequestMedia:
         """Name the places of the request in the texts of an error, and return the same error."""
         for name in _TEXTS:
             if text := getattr(error, name, ""):
-                setattr(error, name, self.told(text))
+                setattr(error, name, self.for_caller(text))
         error.args = (error.message,)
         return error
 
-    def told(self, text: str) -> str:
+    def for_caller(self, text: str) -> str:
         """Return a text that names the places of the request in place of copies."""
         for copy, place in {**{copy: place for copy, (place, _) in self._sources.items()}, **self._outputs}.items():
             text = text.replace(str(copy), place)

@@ -17,8 +17,8 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.convert import consent_from
 from gateway.api.former import former_progress, former_type, from_former, to_former
-from gateway.api.messages import consent_from
 from gateway.api.resources import time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind

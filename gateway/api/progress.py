@@ -8,7 +8,7 @@ from typing import Final
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.resources import optional_duration
 from gateway.dub.costs import figures
-from gateway.dub.messages import OnProgress
+from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest, wants_own_timeline
 from gateway.operations.execution import BegunOperation
 from gateway.operations.progress import StepCost, WholeProgress

@@ -125,7 +125,7 @@ class GatewayServer(StageServer):
             settings,
             register=lambda server: add_servicers(server, tenants),
             services=SERVICES,
-            # Without tokens there is one tenant alone.
+            # Without tokens there is only one tenant.
             most_calls_of_tenant=most_calls_of_tenant(settings.max_concurrent_rpcs) if settings.auth_token_file else None,
             fingerprint_key=_fingerprint_key(settings) if settings.auth_token_file else None,
             process_tokens=process_tokens,

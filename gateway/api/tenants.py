@@ -309,8 +309,8 @@ class Tenants:
         except DubstageError as problem:
             # A file of the settings may have become wrong since the gateway started: the fault is not the caller's.
             wrong = isinstance(problem, InvalidRequestError)
-            told = StorageRefusedError(problem.message, subject=f"tenant {name}") if wrong else problem
-            raise self.default.installation.context.names.rewrite(told) from None
+            error = StorageRefusedError(problem.message, subject=f"tenant {name}") if wrong else problem
+            raise self.default.installation.context.names.rewrite(error) from None
 
     async def start(self, tracer: trace.Tracer) -> None:
         """Resume interrupted operations and batches of all tenants. The stages are open.

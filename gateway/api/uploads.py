@@ -33,7 +33,7 @@ from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.quota import TenantQuota
 from services.common.errors import FileInUseError, FileMissingError, InvalidRequestError
-from services.common.server.messages import config_message
+from services.common.server.call_messages import config_message
 
 READY_KEY: Final = "dubstage-ready"
 """Entry of the initial metadata of UploadFile: the gateway waits for the data."""

@@ -55,26 +55,26 @@ def write_event(session: Session, record: OperationRecord) -> None:
         add_event(session, record, EventType.BATCH_DONE, name)
 
 
-def data_of(operations: OperationStore, views: BatchViews, told: Callable[[str], str]) -> DataOf:
+def data_of(operations: OperationStore, views: BatchViews, for_caller: Callable[[str], str]) -> DataOf:
     """Return what makes the data of events: the JSON of what GetOperation, GetBatch and GetShot return.
 
     Args:
         operations: the operations that callers see.
         views: looks at the batches.
-        told: removes the server's folders from texts.
+        for_caller: returns a text as callers may see it.
     """
 
     def data(delivery: Delivery) -> Mapping[str, Any] | None:
         try:
             if delivery.event is EventType.SHOT_REVIEWED:
                 name, _, shot = delivery.subject.partition("/shots/")
-                return json_format.MessageToDict(shown_shot(views, name, shot, told))
+                return json_format.MessageToDict(shown_shot(views, name, shot, for_caller))
             if delivery.event is not EventType.BATCH_DONE:
                 return json_format.MessageToDict(listed_message(operations.get(delivery.subject)))
             view = views.view(delivery.subject)
         except (OperationNotFoundError, BatchNotFoundError):
             return None
-        batch = batch_message(view.facts, view.progress, [told(note) for note in view.notes])
+        batch = batch_message(view.facts, view.progress, [for_caller(note) for note in view.notes])
         return json_format.MessageToDict(to_former(batch) if delivery.webhook.contract == FORMER else batch)
 
     return data
@@ -86,7 +86,7 @@ def sender_of(
     """Return what sends a tenant's events."""
     return WebhookSender(
         store,
-        data_of(operations, views, names.told),
+        data_of(operations, views, names.for_caller),
         networks=settings.webhook_networks,
         attempts=settings.webhook_attempts,
         retry_s=settings.webhook_retry_s,

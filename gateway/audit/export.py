@@ -1,4 +1,4 @@
-"""Exports of the audit log: one entry per line, and a last line with the signed head, so that a cut end is told."""
+"""Exports of the audit log: one entry per line, and a last line with the signed head, so that a cut end is found."""
 
 from __future__ import annotations
 

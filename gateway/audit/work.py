@@ -73,7 +73,7 @@ async def recorded(log: AuditLog, begun: AuditEvent, *, continues: str = "") -> 
         try:
             await in_thread(lambda: log.record(replace(last, details={**note.details, **last.details}), continues=begun.work))
         except DubstageError as unwritten:
-            # The caller is told why the work failed. The beginning without an end shows what is missing.
+            # The caller learns why the work failed. The beginning without an end shows what is missing.
             _log.error("audit_entry_not_written", audit_event=str(last.event), work=begun.work, message=unwritten.message)
         raise
     last = replace(end, outputs=note.outputs, details=note.details)

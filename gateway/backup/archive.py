@@ -209,7 +209,7 @@ def keys_in(folder: Path) -> dict[str, bytes]:
 
 
 def check_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
-    """Check that a data folder has no other keys than those of a backup.
+    """Check that a data folder has no other keys than the backup.
 
     Args:
         folder: the data folder.

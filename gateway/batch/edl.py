@@ -132,7 +132,7 @@ def _events(text: str, rate: Fraction, told_as: str) -> tuple[str, list[_Event],
 def _event(found: re.Match[str], rate: Fraction, drop_mode: bool) -> tuple[_Event, bool]:
     """Return the event of a line, and whether its record timecodes are drop frame."""
     labels = list(found.groups()[5:])
-    # Some programs write drop-frame timecodes with colons, and say so in the line FCM alone.
+    # Some programs write drop-frame timecodes with colons, and say so only in the line FCM.
     if drop_mode and not any(_is_drop(label) for label in labels):
         labels = [f"{label[:8]};{label[9:]}" for label in labels]
     source_in, source_out, record_in, record_out = (timecode_frames(label, rate) for label in labels)

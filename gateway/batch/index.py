@@ -1,4 +1,4 @@
-"""Index of a batch: few facts of every shot, so that a list of many shots reads the records of its page alone.
+"""Index of a batch: few facts of every shot, so that a list of many shots reads only the records of its page.
 
     NAME/index.json     facts by the file that they come from, each record with the version of its file
 

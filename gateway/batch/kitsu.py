@@ -161,7 +161,7 @@ class _Kitsu:
         try:
             projects = gazu.project.all_open_projects(client=client)
         except gazu.exception.ValidationException as problem:
-            # Kitsu's answer to a text that is no token at all.
+            # Kitsu refuses a text that is no token with this error.
             raise gazu.exception.NotAuthenticatedException(*problem.args) from problem
         self._project = project = _named(projects, target.project, "name", "project", "open project")
         # A project without a choice of its own uses all statuses and task types.

@@ -27,7 +27,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotState
 from gateway.batch.worker import WorkerContext, run_shot, video_fault
 from gateway.child_process import child_environment
-from gateway.dub.messages import OnProgress
+from gateway.dub.progress import OnProgress
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, UnexpectedError
 
@@ -79,13 +79,13 @@ RETRY_S: Final = 3.0
 """Seconds before a second attempt; five times as long before a third."""
 
 
-async def rows_left(store: BatchStore, name: str, *, check_films: bool) -> list[int]:
+async def rows_left(store: BatchStore, name: str, *, check_videos: bool) -> list[int]:
     """Return the rows of the shots that are to be dubbed.
 
     Args:
         store: store of batches.
         name: name of the batch.
-        check_films: also return shots that are done and whose video is gone or was changed. Every video is read.
+        check_videos: also return shots that are done and whose video is gone or was changed. Every video is read.
 
     Raises:
         DubstageError: the store of batches, or the place of a video, cannot be used.
@@ -93,7 +93,7 @@ async def rows_left(store: BatchStore, name: str, *, check_films: bool) -> list[
     shots, records = await in_thread(store.manifest, name), await in_thread(store.records, name)
     rows = []
     for row, (shot, record) in enumerate(zip(shots, records, strict=True)):
-        spoiled = check_films and record.state in WRITTEN and await video_fault(shot, record)
+        spoiled = check_videos and record.state in WRITTEN and await video_fault(shot, record)
         if record.state not in ENDED or spoiled:
             rows.append(row)
     return rows
@@ -258,7 +258,7 @@ async def run_local(
     """
     await in_thread(store.facts, name)
     with batch_lock(settings, store, name):
-        rows = await rows_left(store, name, check_films=True)
+        rows = await rows_left(store, name, check_videos=True)
         engine = _Engine(settings, store, name, RowQueue(rows), on_record, silent_s)
         await engine.run(min(workers, len(rows)))
     return await in_thread(store.records, name)
@@ -348,7 +348,7 @@ async def run_in_process(
     slots: AbstractAsyncContextManager[OnProgress],
     workers: int,
     confirm: Callable[[], None],
-    check_films: bool,
+    check_videos: bool,
     pause_s: float = PAUSE_S,
 ) -> None:
     """Dub the shots of a batch until all have ended. Shots that begin anew meanwhile are dubbed too.
@@ -363,7 +363,7 @@ async def run_in_process(
             frame and step of the attempt.
         workers: most shots of this batch at once.
         confirm: raises WorkCancelledError if another gateway runs the batch; blocks.
-        check_films: dub shots anew that are done and whose video is gone or was changed.
+        check_videos: dub shots anew that are done and whose video is gone or was changed.
         pause_s: seconds before a further try if a store does not answer.
 
     Raises:
@@ -372,12 +372,12 @@ async def run_in_process(
     """
     while True:
         try:
-            rows = await rows_left(store, name, check_films=check_films)
+            rows = await rows_left(store, name, check_videos=check_videos)
             if not rows:
                 return
             await _Pass(context, store, name, RowQueue(rows), slots, confirm).run(min(workers, len(rows)))
             # Later passes look for shots that began anew. The videos of the first pass are known.
-            check_films = False
+            check_videos = False
         except DubstageError as problem:
             if not problem.retryable:
                 raise

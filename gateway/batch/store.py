@@ -129,7 +129,7 @@ class Folder:
                 if self._local:
                     found = os.listdir(self._full(path))
                 elif beginning and self._reading:
-                    # S3 lists the objects of this beginning alone.
+                    # S3 lists only the objects whose keys begin so.
                     found = [one.rpartition("/")[2] for one in self._fs.find(self._full(path), prefix=beginning)]
                 else:
                     found = [entry.name for entry in self.entries(path)]
@@ -800,7 +800,7 @@ class BatchStore:
         self._folder.remove_all([mark_path(name, shot_id) for shot_id in shot_ids if shot_id in cancelled])
 
     def decide(self, name: str, decision: Decision) -> Decision:
-        """Add a decision to those of its shot, and return the decision with its number and its token.
+        """Add a decision to the decisions about its shot, and return the decision with its number and its token.
 
         Decisions of several people at once are all kept. The order is that of `Decision.order`.
 

@@ -283,7 +283,7 @@ class ShotSpec(_Strict):
         return tuple(dict.fromkeys(actor for actor in named if actor is not None))
 
     def revises(self, other: ShotSpec) -> bool:
-        """Return whether two shots are equal, or two scenes that differ in their lines alone."""
+        """Return whether two shots are equal, or two scenes that differ only in their lines."""
         return bool(self.lines) == bool(other.lines) and self.model_copy(update={"lines": other.lines}) == other
 
     def with_options(self, options: Mapping[str, Any]) -> ShotSpec:

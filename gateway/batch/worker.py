@@ -51,8 +51,8 @@ from gateway.dub.choices import EnrolOptions
 from gateway.dub.face_choice import parse_face
 from gateway.dub.job import DubJob
 from gateway.dub.lines import lines_of
-from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import DubOutcome
+from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest, refuse_input, sha256_of
 from gateway.dub.sequences import frame_by_frame, is_signed, with_files
 from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
@@ -415,7 +415,7 @@ class ShotDub:
         await self.discard()
 
     def _remove_frames(self, frames: SequenceDub) -> None:
-        """Remove the frames and the manifest of their list. What cannot be removed is told in the log."""
+        """Remove the frames and the manifest of their list. What cannot be removed is logged."""
         try:
             sidecar_of(frames.listing).unlink(missing_ok=True)
             frames.remove()

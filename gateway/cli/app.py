@@ -79,7 +79,7 @@ _HELP: Final[Mapping[str, Mapping[str, str]]] = {
 COMMANDS: Final = tuple(command for commands in _HELP.values() for command in commands)
 """Names of the commands."""
 RESEARCH_COMMANDS: Final = tuple(_HELP["Networks"])
-"""Commands for developers of networks. They are in research.cli, which an installation for dubs alone does not have."""
+"""Commands for developers of networks. They are in research.cli, which an installation without dubstage-research does not have."""
 
 
 class _SubCommands(TyperGroup):

@@ -277,7 +277,7 @@ class BatchProgress:
 
     def __init__(self, name: str, line_s: float = LINE_SECONDS) -> None:
         self._line_s = line_s
-        self._told_at, self._told = float("-inf"), ""
+        self._printed_at, self._printed = float("-inf"), ""
         columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._bars = Bars(*columns, console=err) if err.is_terminal else None
         self._bar = self._bars.add_task("", total=None) if self._bars is not None else None
@@ -298,8 +298,8 @@ class BatchProgress:
             self._bars.update(self._bar, description=text, completed=progress.total - progress.left, total=progress.total)
             return
         line = f"{counts(progress)}{pace(progress)}"
-        if line != self._told and time.monotonic() - self._told_at >= self._line_s:
-            self._told_at, self._told = time.monotonic(), line
+        if line != self._printed and time.monotonic() - self._printed_at >= self._line_s:
+            self._printed_at, self._printed = time.monotonic(), line
             say(line)
 
 

@@ -40,7 +40,7 @@ def _shown(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-# Markup is off, so that a name such as `[red]film.mp4` is printed unchanged. Coloured text is a `Text`.
+# Markup is off, so that a name such as `[red]video.mp4` is printed unchanged. Coloured text is a `Text`.
 out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 

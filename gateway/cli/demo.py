@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = run(["dub", str(portrait), "--audio", str(SPEECH), "-o", str(folder / "portrait.mp4"), "--method", method])
     if not code:
         say(f"look at {video}, {folder / 'portrait.mp4'} and {report / PAGE}")
-        say("dub your own films in the browser: .venv/bin/dubstage ui")
+        say("dub your own videos in the browser: .venv/bin/dubstage ui")
     return code
 
 

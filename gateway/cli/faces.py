@@ -57,17 +57,17 @@ async def _run(settings: GatewaySettings, video: Path, to_json: Path | None, pic
                     found = await list_faces(opened, info, workspace, threads=settings.compute_threads, on_progress=progress)
     finally:
         scratch.close()
-    files = _written(found, pictures) if pictures is not None else {}
+    files = _write_pictures(found, pictures) if pictures is not None else {}
     if to_json is not None:
         write_new_file(to_json, f"{json.dumps(facts_of(found, video, files), indent=2)}\n".encode())
     say_table(_table(found))
-    for line in told(found):
+    for line in lines_about_choice(found):
         say(line)
     if found.omitted:
         say_warning(f"{found.omitted} further faces are left out, the smallest ones")
 
 
-def _written(found: FaceList, folder: Path) -> dict[int, Path]:
+def _write_pictures(found: FaceList, folder: Path) -> dict[int, Path]:
     """Write the picture of each face to a folder, and return the files.
 
     Raises:
@@ -88,6 +88,8 @@ def facts_of(found: FaceList, video: Path, files: dict[int, Path]) -> dict[str, 
     """Return a list of faces as JSON values.
 
     Args:
+        found: the faces.
+        video: the video, as the user named it.
         files: files of the pictures by face.
     """
     return {
@@ -134,8 +136,8 @@ def _table(found: FaceList) -> Table:
     return table
 
 
-def told(found: FaceList) -> list[str]:
-    """Return which face a dub takes, one sentence a line."""
+def lines_about_choice(found: FaceList) -> list[str]:
+    """Return sentences that say which face a dub takes, one per line."""
     if found.default is None:
         return ["the video shows no face"]
     if len(found.faces) == 1:

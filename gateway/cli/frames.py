@@ -59,9 +59,9 @@ def to_video(
 ) -> None:
     """Write FRAMES as a video, as a display shows them."""
     colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
-    said = _settings(frames, rate=rate, sound=footage_sound, colour=colour)
-    sequence = open_sequence(frames, said.rate)
-    work = partial(write_video, sequence, colour_of(sequence, said.colour), output, sound=said.sound, overwrite=overwrite)
+    settings = _settings(frames, rate=rate, sound=footage_sound, colour=colour)
+    sequence = open_sequence(frames, settings.rate)
+    work = partial(write_video, sequence, colour_of(sequence, settings.colour), output, sound=settings.sound, overwrite=overwrite)
     with StepProgress() as progress:
         run_async(frame_by_frame(work, partial(progress, "read frames")))
     say_result(str(output))
@@ -84,10 +84,10 @@ def from_video(
 ) -> None:
     """Write FRAMES anew, with the pixels that a dub of their video has changed. Give the colour options that `to-video` got."""
     colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
-    said = _settings(frames, rate=rate, sound=None, colour=colour)
-    sequence = open_sequence(frames, said.rate)
+    settings = _settings(frames, rate=rate, sound=None, colour=colour)
+    sequence = open_sequence(frames, settings.rate)
     target = FramesOutput(output, sequence, overwrite=overwrite)
-    work = partial(write_frames, sequence, colour_of(sequence, said.colour), video, dub, target)
+    work = partial(write_frames, sequence, colour_of(sequence, settings.colour), video, dub, target)
     with StepProgress() as progress:
         run_async(frame_by_frame(work, partial(progress, "write frames")))
     say_result(str(output))

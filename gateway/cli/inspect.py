@@ -33,9 +33,9 @@ from services.common.errors import MediaUnsupportedError
 
 _NO_FACE: Final = "no face is seen for a second or longer"
 _STANDINGS: Final = {
-    Standing.THIS_FILM: "of this video: the mark belongs to what the signed manifest says",
+    Standing.THIS_VIDEO: "of this video: the mark belongs to what the signed manifest says",
     Standing.FOOTAGE: "of the footage that this video was made of: the mark belongs to the footage's own manifest",
-    Standing.ANOTHER_FILM: "of ANOTHER video of {whose}: the mark does not belong to what this manifest says. Somebody "
+    Standing.ANOTHER_VIDEO: "of ANOTHER video of {whose}: the mark does not belong to what this manifest says. Somebody "
     "copied the mark or the manifest, or the footage had the mark",
     Standing.REFUSED: "REFUSED: it names this installation, but the part that only this installation can write is missing. "
     "Somebody copied or forged the mark or damaged it, or another installation has the same 12 bits",
@@ -242,11 +242,11 @@ def inspect(
         dub = verdict.dub.model_dump() if verdict.dub is not None else None
         decision = verdict.decision.model_dump() if verdict.decision is not None else None
         facts = asdict(replace(verdict, dub=None, decision=None))
-        told = {**facts, "file": str(verdict.file), "dub": dub, "decision": decision, "signed_here": own}
-        told["digital_source_type"] = source_type
+        document = {**facts, "file": str(verdict.file), "dub": dub, "decision": decision, "signed_here": own}
+        document["digital_source_type"] = source_type
         if watermark:
-            told["watermark"] = watermark_facts(search_for_watermark(verdict, settings, directory=entries, anchors=anchors))
-        out.print_json(json.dumps(told))
+            document["watermark"] = watermark_facts(search_for_watermark(verdict, settings, directory=entries, anchors=anchors))
+        out.print_json(json.dumps(document))
     else:
         for line in lines(verdict, own=own, source_type=source_type):
             say_result(line)

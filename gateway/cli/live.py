@@ -17,7 +17,7 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.installation import open_installation
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
-from gateway.api.messages import consent_from
+from gateway.api.convert import consent_from
 from gateway.api.resources import actor_name
 from gateway.cli import options
 from gateway.cli.app import app, run_async
@@ -81,6 +81,8 @@ class LiveVideo:
     """Place of the video of a stream.
 
     Attributes:
+        output: file to write.
+        speech: sound file with the speech, which the manifest names.
         overwrite: replace an existing file even if dubstage did not write the file.
     """
 
@@ -89,7 +91,7 @@ class LiveVideo:
     overwrite: bool
 
     async def of_stages(self, settings: GatewaySettings, sound: PacedSpeech, actor: StoredActor, stages: Stages) -> Recording:
-        """Return the video of an actor that the stages of this process show, or stages that this process calls.
+        """Return the video of an actor whom the stages draw, in this process or called by this process.
 
         Raises:
             InvalidRequestError, StorageRefusedError: as `of_gateway`.
@@ -127,14 +129,16 @@ class LiveVideo:
         )
 
     def _claim(self, actor: StreamedActor, frames: int, disclosure: SignedDisclosure | None) -> Claim:
-        """Return what the manifest says.
+        """Return the claim of the manifest.
 
         Args:
-            disclosure: record of a gateway's stream; None: the actor says all that is known.
+            actor: the streamed actor.
+            frames: number of frames of the video.
+            disclosure: record of a gateway's stream; None: the claim follows from the actor.
         """
-        said = disclosed_facts(disclosure) if disclosure is not None else None
-        if said is not None:
-            actor = replace(actor, method=said.method, models=tuple(said.models), job=said.job, watermark=said.watermark)
+        facts = disclosed_facts(disclosure) if disclosure is not None else None
+        if facts is not None:
+            actor = replace(actor, method=facts.method, models=tuple(facts.models), job=facts.job, watermark=facts.watermark)
         return actor.claim(frames, (SourceFile("speech", self.speech),))
 
 

@@ -1,6 +1,6 @@
 """`dubstage plan`: what a dub takes before it runs, and how many replicas of each stage a load needs.
 
-Replicas follow from processor time per frame, by arithmetic alone.
+Replicas follow from processor time per frame, by arithmetic: nothing is measured.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIGURES: Final = Path(__file__).with_name("figures.toml")
 """Figures of the machine that dubstage was measured on."""
 LIVE_USE: Final = 0.6
 """Share of a replica's processors that live streams may use in the mean. The rest keeps queues short when streams come at once."""
-FILM_USE: Final = 0.85
+VIDEO_USE: Final = 0.85
 """Share of a replica's processors that a batch may use in the mean. Videos can wait, so less is kept free."""
 NUM_SCALES: Final = 4
 _MS: Final = 1000.0
@@ -93,7 +93,7 @@ class PlannedLoad:
 
     Attributes:
         live_streams: live streams at once.
-        film_hours: hours of video to dub in one night.
+        video_hours: hours of video to dub in one night.
         night_hours: length of the night, hours.
         fps: frames a second of streams and videos.
         method: method that dubs.
@@ -102,7 +102,7 @@ class PlannedLoad:
     """
 
     live_streams: int
-    film_hours: float
+    video_hours: float
     night_hours: float
     fps: float
     method: str
@@ -119,7 +119,7 @@ class StageNeed:
         ms_per_frame: processor time of one frame of a video, ms.
         live_processors: processors that the live streams keep busy in the mean.
         film_processors: processors that the videos keep busy in the mean, all night.
-        replicas: replicas for both, with room to spare (LIVE_USE, FILM_USE).
+        replicas: replicas for both, with room to spare (LIVE_USE, VIDEO_USE).
     """
 
     stage: str
@@ -147,7 +147,7 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
     place = load.scale - 1
     stages, detail = figures.stages, figures.detail
     pixels_ms = figures.gateway.megapixel * (load.megapixels - _MEASURED_MEGAPIXELS)
-    film = {
+    video = {
         "audio": stages.audio,
         "face": stages.face,
         "motion": stages.motion,
@@ -155,14 +155,14 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
         "render": figures.render[load.method],
         "gateway": max(0.0, figures.gateway.film + pixels_ms) + detail.gateway[place],
     }
-    live = {**film, "gateway": figures.gateway.live + detail.gateway[place]}
+    live = {**video, "gateway": figures.gateway.live + detail.gateway[place]}
     live_frames = load.live_streams * load.fps
-    film_frames = load.film_hours / load.night_hours * load.fps
+    video_frames = load.video_hours / load.night_hours * load.fps
     found = []
-    for stage, ms in film.items():
-        busy_live, busy_film = live[stage] * live_frames / _MS, ms * film_frames / _MS
-        wanted = busy_live / LIVE_USE + busy_film / FILM_USE
-        found.append(StageNeed(stage, ms, busy_live, busy_film, max(1, math.ceil(wanted / processors - 1e-9))))
+    for stage, ms in video.items():
+        busy_live, busy_video = live[stage] * live_frames / _MS, ms * video_frames / _MS
+        wanted = busy_live / LIVE_USE + busy_video / VIDEO_USE
+        found.append(StageNeed(stage, ms, busy_live, busy_video, max(1, math.ceil(wanted / processors - 1e-9))))
     return found
 
 
@@ -284,7 +284,7 @@ def plan(
         return
     load = PlannedLoad(
         live_streams=live,
-        film_hours=film_hours,
+        video_hours=film_hours,
         night_hours=night_hours,
         fps=fps,
         method=method,

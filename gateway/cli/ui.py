@@ -59,7 +59,7 @@ def ui(
 
 
 def _settings(port: int | None, folder: Path | None) -> GatewaySettings:
-    """Return the settings of the environment for a gateway of this machine alone.
+    """Return the settings of the environment for a gateway that only this machine can call.
 
     Raises:
         InvalidRequestError: a value is wrong, or a folder cannot be written.

@@ -1,4 +1,4 @@
-"""Which pixels of a render box show something before the face: a hand, a microphone, paper. They keep the samples of the footage.
+"""Pixels of a render box that show something before the face: a hand, a microphone, paper. They keep the samples of the footage.
 
 A pixel of a box lies at about the same place of the head in every frame, whatever the mouth does. So the pixel should look as it
 does in some frames of the same shot in which the face is free (ViBe, Barnich and Van Droogenbroeck 2011, with the frames of a shot
@@ -139,7 +139,7 @@ def _contrast(picture: Int16) -> Float32:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cover:
-    """What covers a face in one frame.
+    """Cover of a face in one frame: a hand, a microphone, paper.
 
     Attributes:
         pixels: bool [160, 160], pixels of the render box that keep the samples of the footage.

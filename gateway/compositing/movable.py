@@ -1,4 +1,4 @@
-"""Which pixels of a render box may move and change: the person's face and bare neck. Clothing, hair and background keep theirs.
+"""Pixels of a render box that may move and change: the person's face and bare neck. Clothing, hair and background keep theirs.
 
 The colours of a face in one shot are a histogram (Jones and Rehg 2002, statistical colour models for skin) of the pixels inside
 the filmed jaw without the lips, so a beard belongs to the face. Its axes are lightness and two logarithms of ratios of channels,

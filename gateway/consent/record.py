@@ -196,7 +196,7 @@ class ConsentFace(BaseModel):
 
 
 class Consent(BaseModel):
-    """Who agreed to what, when, for which use, and where the original is kept.
+    """Consent record: who agreed to what, when, for which use, and where the original is kept.
 
     Attributes:
         subject: the person whose face is dubbed.

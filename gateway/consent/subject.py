@@ -1,4 +1,4 @@
-"""Whether a consent record is about the person whom work shows: by actor, by footage, or by the face itself."""
+"""Check that a consent record is about the person whom work shows: by actor, by footage, or by the face itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER_FROM: Final = 0.5
 """Distance from which two mean face embeddings are of two people. Between both distances, a person has to decide."""
 ENOUGH_FRAMES: Final = 5
 """Frames of a mean embedding for which the distances were measured. Fewer frames, as of a still, tell people apart less surely."""
-_HOW: Final = "`dubstage consent subject FOOTAGE --record RECORD.json -o NEW.json` adds the subject"
+_ADD_SUBJECT: Final = "`dubstage consent subject FOOTAGE --record RECORD.json -o NEW.json` adds the subject"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,7 @@ class Shown:
     """A person in footage.
 
     Attributes:
-        what: names the footage in messages, such as `the footage film.mp4`.
+        what: names the footage in messages, such as `the footage video.mp4`.
         sha256: digest of the footage. Of several files: digest of their joined digests.
         face: the person's face; None: no frame shows it.
         files: digests of the files, if they are several.
@@ -69,9 +69,9 @@ def check_names_subject(consent: Consent, subject: str, *, enrols: bool = False)
 
     Args:
         consent: the record.
-        subject: whom or what the error is about.
+        subject: actor or file that the error names.
         enrols: whether the record is for an enrolment. The caller of an enrolment chooses the id of the actor, so that a record
-            with an id alone fits anybody.
+            with only an id fits anybody.
 
     Raises:
         ConsentWithoutSubjectError: the record names no subject, or an enrolment's record names only the actor.
@@ -79,13 +79,13 @@ def check_names_subject(consent: Consent, subject: str, *, enrols: bool = False)
     if not consent.names_subject:
         raise ConsentWithoutSubjectError(
             "the consent record does not say whose face it is about (actor, footage_sha256 or face), so that it fits anybody. This "
-            f"installation requires a record of the person: {_HOW}, `dubstage consent sign` signs the new record",
+            f"installation requires a record of the person: {_ADD_SUBJECT}, `dubstage consent sign` signs the new record",
             subject=subject,
         )
     if enrols and not consent.names_person:
         raise ConsentWithoutSubjectError(
             f"the consent record names the actor {consent.actor!r} alone, and an enrolment may give this id to anybody: the record "
-            f"needs footage_sha256 or face too. {_HOW}, `dubstage consent sign` signs the new record",
+            f"needs footage_sha256 or face too. {_ADD_SUBJECT}, `dubstage consent sign` signs the new record",
             subject=subject,
         )
 
@@ -96,7 +96,7 @@ def check_actor(consent: Consent, actor_id: str, subject: str) -> None:
     Args:
         consent: the record.
         actor_id: the actor; empty: the work uses none.
-        subject: whom or what the error is about.
+        subject: actor or file that the error names.
 
     Raises:
         ConsentOtherSubjectError: the record names another actor.
@@ -115,7 +115,7 @@ def check_shown(consent: Consent, shown: Shown, subject: str, *, actor: Face | N
     Args:
         consent: the record.
         shown: the person in the footage.
-        subject: whom or what the error is about.
+        subject: actor or file that the error names.
         actor: face of the actor for whom the record holds; None: the record holds for no actor.
 
     Raises:
@@ -132,7 +132,7 @@ def check_shown(consent: Consent, shown: Shown, subject: str, *, actor: Face | N
     elif not listed:
         raise ConsentOtherSubjectError(
             f"the consent record is about other footage than {shown.what}, whose SHA-256 is {shown.sha256}: give the record of the "
-            f"person in this footage. If the record is of this person, {_HOW}",
+            f"person in this footage. If the record is of this person, {_ADD_SUBJECT}",
             subject=subject,
         )
 
@@ -145,8 +145,8 @@ def _check_same(known: Face, shown: Shown, subject: str, *, whose: str, listed: 
         )
     if seen.network != known.network:
         raise ConsentFaceUncertainError(
-            f"the face of {whose} was measured by the network {known.network!r}, and the face stage has {seen.network!r}: {_HOW} "
-            "anew",
+            f"the face of {whose} was measured by the network {known.network!r}, and the face stage has {seen.network!r}: "
+            f"{_ADD_SUBJECT} anew",
             subject=subject,
         )
     distance = known.distance(seen)

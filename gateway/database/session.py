@@ -31,7 +31,7 @@ from services.common.server.settings import DATABASE_FILE
 SCHEMA: Final = 0x6475_6273
 """Key of the lock that a process holds while it creates tables. All processes use the same key."""
 GATEWAY: Final = 0x6475_6274
-"""Key of the lock that gateways share as long as they work, and that an erasure without a gateway holds alone."""
+"""Key of the lock that gateways share as long as they work, and that an erasure without a gateway holds exclusively."""
 QUEUE: Final = 0x6475_6275
 """Key of the lock of transactions that must come one after the other."""
 TURN: Final = 0x6475_6276
@@ -39,7 +39,7 @@ TURN: Final = 0x6475_6276
 AUDIT: Final = 0x6475_6277
 """Key of the lock of transactions that write to the audit log. No transaction waits for another lock behind this one."""
 BLOBS: Final = 0x6475_6278
-"""Key of the lock that transactions share while they count blobs, and that an erasure holds alone while it deletes blobs."""
+"""Key of the lock that transactions share while they count blobs, and that an erasure holds exclusively while it deletes blobs."""
 PAUSED_S: Final = 20
 """Seconds without a statement after which the server ends a transaction that changes something, and its connection."""
 

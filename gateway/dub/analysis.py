@@ -26,7 +26,6 @@ from gateway.dub.face_boxes import follow_boxes
 from gateway.dub.face_choice import ChosenFace, FaceChoice, check_one_face, choose_face, main_faces
 from gateway.dub.face_records import FaceIndex, FaceMeans, embed_every, faces_note, faces_of_note, read_index
 from gateway.dub.footage import analyse_footage
-from gateway.dub.messages import OnProgress
 from gateway.dub.motion_clip import (
     FEW_SECONDS,
     MIN_ENROLMENT_FRAMES,
@@ -40,6 +39,7 @@ from gateway.dub.motion_clip import (
     measured_lag,
     still_row,
 )
+from gateway.dub.progress import OnProgress
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.speech import AlignedSpeech, SpeechExtent, extract_features, motion_frames_for

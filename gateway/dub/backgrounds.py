@@ -42,7 +42,7 @@ from services.common.array_types import Bool, Float32, Float64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import POSE_SIZE, fit_head_pose, pose_of_vector, pose_vectors, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
-from services.common.wire.messages import from_image, from_tensor, pose_to_proto
+from services.common.wire.convert import from_image, from_tensor, pose_to_proto
 
 MAX_MATCHED_FRAMES: Final = 750
 """Most footage frames that may be backgrounds of predicted head motion: the first usable ones. They are stored decoded, 1.4 MB each

@@ -9,7 +9,7 @@ The help of the command line shows these choices, and imports nothing that dubs 
 | loop   | the speech                  | those of the footage, and again from the first one                      |
 | bounce | the speech                  | those of the footage forwards, then backwards, and so on                |
 | slow   | the speech                  | those of the footage, all slowed or sped up by one factor               |
-| retime | the speech                  | those of the footage, slowed in pauses alone (SelectFrames)             |
+| retime | the speech                  | those of the footage, slowed only in pauses (SelectFrames)              |
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from services.common.errors import InvalidRequestError
 Fit = Literal["cut", "pad", "loop", "bounce", "retime", "slow"]
 FITS: Final[tuple[Fit, ...]] = get_args(Fit)
 Expression = Literal["keep", "neutral"]
-"""Use of the footage's slow expression (slow_expression.py): the dub keeps the expression, or shows the predicted mouths alone."""
+"""Use of the footage's slow expression (slow_expression.py): the dub keeps the expression, or shows only the predicted mouths."""
 EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
 LEAST_EXPRESSIVENESS: Final = 0.5
 MOST_EXPRESSIVENESS: Final = 1.5

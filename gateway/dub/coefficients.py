@@ -15,9 +15,10 @@ from dubstage.client import face as face_client
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import in_thread
+from gateway.dub.convert import timeline_of
 from gateway.dub.footage import STATE_EVERY, picture_for_tracker, tracked_answers
-from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.native_boxes import KeptLuma
+from gateway.dub.progress import OnProgress
 from gateway.dub.records import RecordFile
 from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.speech import AlignedSpeech
@@ -28,7 +29,7 @@ from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float32, Float64, Int64, UInt8
 from services.common.errors import NoUsableFootageError
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 
 MAX_FITTED_FRAMES: Final = 300
 """Most frames that are fitted. A frame takes some 40 ms: 10 for tracking and 30 for the fit. Of longer footage every second or

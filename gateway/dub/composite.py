@@ -85,7 +85,7 @@ class VideoFacts:
 
 @dataclass(frozen=True, slots=True)
 class _Sink:
-    """What the last pass fills."""
+    """Video, times and facts that the last pass writes."""
 
     writer: VideoWriter
     clock: StageClock

@@ -94,7 +94,7 @@ class DubWork:
 
     @property
     def processor_s(self) -> float:
-        """Processor seconds of all threads, by the figures alone. The start of the stages is not part of a dub."""
+        """Processor seconds of all threads, only by the figures. The start of the stages is not part of a dub."""
         cost, megapixels = figures(), self.pixels / 1e6
         # Methods of several parts, such as MOTION+RENDERER, cost what their renderer costs.
         render = cost.render_ms.get(method_named(self.method).renderer.name, max(cost.render_ms.values()))
@@ -107,7 +107,7 @@ class DubWork:
 
     @property
     def wall_s(self) -> float:
-        """Wall-clock seconds, by the figures alone."""
+        """Wall-clock seconds, only by the figures."""
         return self.processor_s / figures().processors
 
     @property
@@ -162,7 +162,7 @@ class PaceFile:
         ratios["wall"].append(times.total_s / work.wall_s)
         if whole_process:
             ratios["processor"].append(times.cpu_s / work.processor_s)
-        # A full disk is told by what needs the disk.
+        # Work that needs the disk reports a full disk.
         with suppress(DubstageError, OSError):
             write_note(self._path, {name: values[-_RATIOS:] for name, values in ratios.items()})
 

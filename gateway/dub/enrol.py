@@ -27,10 +27,11 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
+from gateway.dub.convert import geometry_from_proto
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
-from gateway.dub.messages import OnProgress, geometry_from_proto
 from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag, moved_later
 from gateway.dub.native_boxes import native_boxes, record_frames, scale_of
+from gateway.dub.progress import OnProgress
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import AlignedSpeech, feature_block
 from gateway.media.reader import VideoReader, to_rgb
@@ -44,7 +45,7 @@ from services.common.face.crops import POSE_SIZE
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA, lip_width, mouth_opening
 from services.common.methods import Method
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.messages import pose_to_proto
+from services.common.wire.convert import pose_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
 from services.common.wire.timeline import MOTION_RATE
 
@@ -303,7 +304,7 @@ class EnrolledActor:
 
 
 class _ArtefactLostError(Exception):
-    """The end of another job that had made the same artefact deleted the artefact before it was counted."""
+    """The end of another job that had made the same artefact deleted its blob before the blob was counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -82,7 +82,7 @@ def check_inside(boxes: Sequence[FrameBox], video: VideoInfo) -> None:
             )
         if box.left >= width or box.top >= height:
             raise InvalidRequestError(
-                f"boxes[{place}]: the box {_told(box)} lies outside of the picture of {width}x{height} pixels", field="boxes"
+                f"boxes[{place}]: the box {_box_text(box)} lies outside of the picture of {width}x{height} pixels", field="boxes"
             )
 
 
@@ -108,25 +108,25 @@ def follow_boxes(index: FaceIndex, boxes: Sequence[FrameBox], frames: range) -> 
     box_frames = [box.frame for box in boxes]
     for begin, stop in zip(starts, [*starts[1:], frames.stop], strict=True):
         if (place := int(np.searchsorted(box_frames, begin, side="right")) - 1) >= 0:
-            rows[begin:stop] = _run(index, boxes[place], begin, stop)
+            rows[begin:stop] = _records_in_box(index, boxes[place], begin, stop)
     (shown,) = np.nonzero(rows >= 0)
     if not len(shown):
         raise InvalidRequestError(
             f"boxes: in the frames {frames.start} to {frames.stop - 1} no face overlaps its box enough (intersection over union of "
-            f"at least {LEAST_OVERLAP}); the first box is {_told(boxes[0])} from frame {boxes[0].frame} on",
+            f"at least {LEAST_OVERLAP}); the first box is {_box_text(boxes[0])} from frame {boxes[0].frame} on",
             field="boxes",
         )
     ids = index.face_id[rows[shown]]
     numbers, counts = np.unique(ids, return_counts=True)
     main = int(numbers[np.argmax(counts)])
-    whole = _elsewhere(index, rows, frames, main)
+    whole = _in_all_frames(index, rows, frames, main)
     if np.array_equal(whole, index.rows_of(main)):
         return FollowedFace(index, main, ())
     used = np.unique(index.face_id[whole[whole >= 0]])
     return FollowedFace(_relabelled(index, whole, main), main, tuple(used.tolist()))
 
 
-def _run(index: FaceIndex, box: FrameBox, begin: int, stop: int) -> Int64:
+def _records_in_box(index: FaceIndex, box: FrameBox, begin: int, stop: int) -> Int64:
     """Return the record of the face that a box means in frames of one shot, int64 [stop - begin]; -1: none."""
     found = np.full(stop - begin, -1, np.int64)
     edges = np.searchsorted(index.frame, np.arange(begin, stop + 1))
@@ -154,7 +154,7 @@ def _overlaps(index: FaceIndex, records: Int64, box: Float64) -> Float64:
     return np.asarray(shared / np.maximum(size.prod(axis=1) + box[2:].prod() - shared, 1e-6), np.float64)
 
 
-def _elsewhere(index: FaceIndex, rows: Int64, frames: range, main: int) -> Int64:
+def _in_all_frames(index: FaceIndex, rows: Int64, frames: range, main: int) -> Int64:
     """Return the records of a face in all frames, also outside of the line, int64 [T]; -1: none."""
     whole = index.rows_of(main)
     edges = [0, *(cut for cut in index.shot_cuts if cut > 0), index.num_frames]
@@ -184,5 +184,5 @@ def _relabelled(index: FaceIndex, rows: Int64, main: int) -> FaceIndex:
     return replace(index, face_id=face_id)
 
 
-def _told(box: FrameBox) -> str:
+def _box_text(box: FrameBox) -> str:
     return ",".join(f"{side:.0f}" for side in box[1:])

@@ -132,8 +132,8 @@ async def _choose_main(
     best = max(largest_first, key=lambda face: scores[face])
     if scores[best] == float("-inf"):
         return ChosenFace(best, f"{largest}; no mouth can be compared with the sound")
-    told = ", ".join(f"face {face} {scores[face]:.2f}" for face in largest_first if scores[face] > float("-inf"))
-    return ChosenFace(best, f"the mouth that fits the sound of the footage best (confidence: {told})")
+    listed = ", ".join(f"face {face} {scores[face]:.2f}" for face in largest_first if scores[face] > float("-inf"))
+    return ChosenFace(best, f"the mouth that fits the sound of the footage best (confidence: {listed})")
 
 
 def by_presence(index: FaceIndex) -> list[int]:

@@ -21,8 +21,8 @@ from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.claim import spans
 from gateway.dub.face_choice import FaceChoice, by_presence, main_faces
-from gateway.dub.messages import OnProgress
 from gateway.dub.motion_clip import MotionClip, SoundLag, credible_lag, measured_lag, on_motion_grid, tracked_motion
+from gateway.dub.progress import OnProgress
 from gateway.dub.records import RecordFile
 from gateway.dub.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb

@@ -26,7 +26,7 @@ from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_fro
 from services.common.face.hands import MAX_HANDS, NUM_HAND_LANDMARKS
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 
 
 def face_records(frame: face_pb2.FrameFaces, cut: Callable[[HeadPose], UInt8], scale: float) -> npt.NDArray[np.void]:
@@ -183,9 +183,9 @@ def _with_covers(faces: RecordFile, index: FaceIndex) -> FaceIndex:
         measured = (rows >= 0) & np.isin(index.reason[rows], MEASURED)
         for row in rows[measured & looks.with_static()].tolist():
             reason[row] = _reason_behind_static(faces, looks, row, int(reason[row]))
-        told = replace(index, reason=reason)
+        corrected = replace(index, reason=reason)
         if (reason[rows[rows >= 0]] == common_pb2.FRAME_REASON_OCCLUDED_MOUTH).any():
-            partly.append(_partly_covered(faces, told, rows, looks.learned_from(told.free_frames(rows))))
+            partly.append(_partly_covered(faces, corrected, rows, looks.learned_from(corrected.free_frames(rows))))
     return replace(index, reason=reason, partly_covered=np.sort(np.concatenate(partly)))
 
 

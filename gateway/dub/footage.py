@@ -16,8 +16,8 @@ from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
+from gateway.dub.convert import timeline_of
 from gateway.dub.face_records import cut_box, face_records, region_of_box
-from gateway.dub.messages import timeline_of
 from gateway.dub.native_boxes import KeptLuma
 from gateway.dub.records import RecordFile
 from gateway.dub.tracking_point import TrackingCheckpoint, TrackingPoint

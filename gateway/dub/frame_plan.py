@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
+from gateway.dub.convert import reason_name
 from gateway.dub.face_records import FaceIndex
-from gateway.dub.messages import reason_name
 from services.common.array_types import Array, Bool, Float32, Int32, Int64
 
 DUBBED: Final = common_pb2.FRAME_REASON_DUBBED

@@ -31,7 +31,6 @@ from gateway.dub.disk_needs import check_disks, records_need, video_need, window
 from gateway.dub.frame_plan import FramePlan, joined_plan
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs
-from gateway.dub.messages import OnFootage, OnProgress
 from gateway.dub.mouth_samples import mouth_samples
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
@@ -49,6 +48,7 @@ from gateway.dub.outcome import (
     line_reasons,
 )
 from gateway.dub.passes import DubPart, DubPasses
+from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.reference import ReferenceFace, find_reference
 from gateway.dub.request import (
     DubLine,
@@ -94,7 +94,7 @@ class DubJob:
     process works in the folder or removes the folder until the block ends.
 
     Args:
-        ledger: counts the artefacts of the job; None: no other job shares them.
+        ledger: counts the blobs of the job; None: no other job shares them.
         max_bytes: most bytes of the job's folder.
         sealer: signs the video and marks the dubbed mouths; None: the video gets no manifest and no watermark.
         operation: name of the gateway's operation that does the job; empty: none.
@@ -370,12 +370,12 @@ class DubJob:
             remove_job(self._folder, self._ledger, self._store)
 
     def remove_video(self) -> None:
-        """Remove the video, and the manifest that lies beside it. Blocks. What cannot be removed is told in the log."""
+        """Remove the video, and the manifest that lies beside it. Blocks. What cannot be removed is logged."""
         for file in (self._request.output, sidecar_of(self._request.output)):
             try:
                 remove_file(file)
             except OSError as problem:
-                _log.warning("film_not_removed", video=str(file), problem=problem.strerror or str(problem))
+                _log.warning("video_not_removed", video=str(file), problem=problem.strerror or str(problem))
 
     @asynccontextmanager
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
@@ -427,21 +427,21 @@ def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
 
 
 def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: MediaInfo, *, has_background: bool) -> list[str]:
-    """Return what the user must be told of all faces of a dub."""
-    told: list[str] = []
+    """Return the warnings about all faces of a dub."""
+    warnings: list[str] = []
     people: set[tuple[int | None, int]] = set()
     for part, line in zip_longest(parts, lines):
         who = (part.person.face_id, id(part.person.actor))
-        told += _about_part(part, line, info, has_background=has_background, known=who in people)
+        warnings += _about_part(part, line, info, has_background=has_background, known=who in people)
         people.add(who)
-    return told
+    return warnings
 
 
 def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_background: bool, known: bool) -> list[str]:
-    """Return what the user must be told of one face of a dub. Warnings of a line begin with the name of the line.
+    """Return the warnings about one face of a dub. Warnings about a line begin with the name of the line.
 
     Args:
-        known: whether the user was told of this person with an earlier line.
+        known: whether an earlier line has the warnings about this person.
     """
     person = part.person
     if line is None:
@@ -450,8 +450,8 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_bac
     cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
     undubbed = [] if part.plan.rendered().any() else [f"no frame is dubbed: {person.unlearned or line_reasons(part.plan)}"]
     of_person = [] if known else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
-    told = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
-    return [f"{line.name}: {warning}" for warning in told]
+    warnings = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
+    return [f"{line.name}: {warning}" for warning in warnings]
 
 
 def video_duration(info: MediaInfo, speech: Speech) -> Fraction:

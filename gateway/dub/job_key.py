@@ -33,7 +33,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
     """Return the key of a dub. Requests with the same key give the same mouths.
 
     The key of a scene leaves its lines out, because each line has a key of its own: a scene with one line changed goes on in the
-    same folder, and renders that line alone.
+    same folder, and renders only that line.
 
     Args:
         digests: what `file_digests` returns of the request.

@@ -41,7 +41,7 @@ def artefact_lost_error() -> BackendUnavailableError:
 
 
 class BlobLedger(Protocol):
-    """Counter of the artefacts of jobs. All methods block."""
+    """Counter of the blobs of jobs. All methods block."""
 
     @property
     def actor_id(self) -> str:
@@ -53,22 +53,22 @@ class BlobLedger(Protocol):
         ...
 
     def hold(self, folder: Path, ref: ArtefactRef) -> bool:
-        """Count an artefact that the job of this folder has made. Return whether the artefact is there.
+        """Count the blob of an artefact that the job of this folder has made. Return whether the blob is there.
 
-        The end of another job may have deleted the artefact before it was counted. The job makes the artefact again then.
+        The end of another job may have deleted the blob before it was counted. The job makes the artefact again then.
         """
         ...
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """Return those artefacts of the job of this folder, and of `refs`, that no actor and no other job uses. Nothing changes."""
+        """Return the blobs of the job of this folder, and of `refs`, that no actor and no other job uses. Nothing changes."""
         ...
 
     def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
-        """Give those of a few artefacts that no actor and no other job uses. No other job counts them before the context ends."""
+        """Give the blobs among `refs` that no actor and no other job uses. No other job counts them before the context ends."""
         ...
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """Forget the job of this folder, and return those of its artefacts, and of `refs`, that nothing else uses."""
+        """Forget the job of this folder, and return the blobs of the job, and of `refs`, that nothing else uses."""
         ...
 
     def confirm(self) -> None:
@@ -81,12 +81,12 @@ class BlobLedger(Protocol):
 
 
 class OwnBlobs:
-    """Ledger of a job that shares no artefacts."""
+    """Ledger of a job that shares no blobs."""
 
     actor_id = ""
 
     def __init__(self) -> None:
-        # Earlier artefacts are in the journal of the job, whose artefacts callers pass. A list of all would grow with the video.
+        # Earlier blobs are in the journal of the job, which callers pass. A list of all would grow with the video.
         self._held: deque[ArtefactRef] = deque(maxlen=_NEWEST)
 
     def begin(self, folder: Path) -> None:

@@ -113,7 +113,7 @@ class LineSpec(BaseModel):
 
     @property
     def who(self) -> str:
-        """Who speaks the line, for people: the actor, the face as it is written, `box` or `boxes`."""
+        """Text that names the speaker of the line: the actor, the face as the file writes it, `box` or `boxes`."""
         return self.actor or ("boxes" if self.boxes is not None else "box" if self.face is None else str(self.face))
 
     @property
@@ -205,8 +205,8 @@ def fault_of(error: Mapping[str, Any], where: Sequence[int | str]) -> tuple[str,
         return field, "is missing: every line has start and speech"
     if len(where) == 1 and error["type"] == "extra_forbidden":
         return field, f"is no field of a line; there are: {_KNOWN}"
-    told = expected.get(field, error["msg"].replace("Input should be", "takes"))
-    return field, f"{told}, not {json.dumps(error['input'], default=str)[:80]}"
+    expectation = expected.get(field, error["msg"].replace("Input should be", "takes"))
+    return field, f"{expectation}, not {json.dumps(error['input'], default=str)[:80]}"
 
 
 def lines_of(specs: Sequence[LineSpec], dub: DubRequest, *, file: str = "", folder: str = "") -> tuple[DubLine, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
-from gateway.dub.messages import reason_name
+from gateway.dub.convert import reason_name
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import feature_block
 from gateway.media.types import MediaInfo

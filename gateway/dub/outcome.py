@@ -123,7 +123,7 @@ class DubOutcome:
         return self.parts[0] if len(self.parts) == 1 and self.parts[0].records is not None else None
 
     def of_lines(self) -> list[DubOutcome]:
-        """Return the outcome of each line of a scene, as if the scene had this line alone. Empty: the dub has no lines."""
+        """Return the outcome of each line of a scene, as if the scene had only this line. Empty: the dub has no lines."""
         return [
             replace(self, plan=part.plan, actor=part.actor, face_id=part.face_id, parts=(part,))
             for part in self.parts

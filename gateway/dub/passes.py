@@ -17,16 +17,17 @@ from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
 from gateway.dub.composite import TrackedVideo, VideoFacts
+from gateway.dub.convert import timeline_of
 from gateway.dub.disk_needs import check_disks, segments_need, video_need, windows_need
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import ChosenFace, about_faces
 from gateway.dub.fit import cuts_of, shown_frames
 from gateway.dub.frame_plan import FramePlan, make_plan
 from gateway.dub.journal import BlobLedger, Journal, step_key
-from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import LineRecords
+from gateway.dub.progress import OnProgress
 from gateway.dub.reference import ReferenceFace
 from gateway.dub.render import DubbedMouth, VideoInputs, rendered_windows
 from gateway.dub.request import DubRequest
@@ -46,13 +47,13 @@ from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import pose_of_vector
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.messages import rational_to_proto, ref_from_proto
+from services.common.wire.convert import rational_to_proto, ref_from_proto
 
 
 class VideoProgress:
     """Progress of the last pass: frames whose mouth is rendered count half, written frames the other half.
 
-    Rendering is a few windows ahead of writing. If written frames alone counted, a short video would seem unbegun for half of the
+    Rendering is a few windows ahead of writing. If only written frames counted, a short video would seem unbegun for half of the
     pass.
 
     Args:
@@ -100,7 +101,7 @@ class DubbedPerson:
         actor: what was learned of the person; None: the person cannot be dubbed.
         seconds: wall time of learning the person.
         unlearned: why the person could not be learned from the footage; empty: the person is known, or there is no face.
-        warnings: what the user must be told.
+        warnings: sentences for the user.
         chosen: the face, and why it was chosen; None: the footage shows no face.
     """
 
@@ -153,7 +154,7 @@ class DubPasses:
         analysis: the footage, tracked.
         journal: finished steps of the job.
         store: artefacts of the journal.
-        ledger: counts the artefacts of the job.
+        ledger: counts the blobs of the job.
         on_progress: called with every frame and step.
         digests: SHA-256 of the files of the request, hexadecimal.
         reference: face whose appearance the video takes; None: the actor's own appearance.
@@ -307,7 +308,7 @@ class DubPasses:
             threads = self.request.threads
             if writer.segmented:
                 segments = SegmentStore(
-                    # Counts of windows are told to the user, and segments are none.
+                    # The user sees counts of windows, and a segment is no window.
                     journal=self.journal.beside(),
                     job=self.key,
                     choice=writer.choice,

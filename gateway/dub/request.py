@@ -78,7 +78,7 @@ class DubRequest:
         reference: picture or video of the person whose appearance the video takes; None: the actor's own appearance.
         reference_consent: consent record of the person in `reference`; None: there is none.
         use: project and language, which the consent records must cover.
-        mix: music and effects under the new speech; None: the speech alone.
+        mix: music and effects under the new speech; None: only the speech.
         keep_audio: the output keeps the sound of the footage.
         label: visible label of every frame of a video with synthetic pictures; None: there is none.
         codec: video codec of the output; None: chosen by the container.
@@ -131,7 +131,7 @@ class DubRequest:
 
     @property
     def parts(self) -> tuple[DubRequest, ...]:
-        """The dubs of single people that this dub consists of: those of the lines, or the dub itself."""
+        """The dubs of single people that this dub consists of: the dubs of the lines, or the dub itself."""
         return tuple(line.dub for line in self.lines) or (self,)
 
     @property
@@ -429,7 +429,7 @@ def output_speech(request: DubRequest, info: MediaInfo, frames: Sequence[range] 
 
     Args:
         info: the footage.
-        frames: frames of the lines; None: the places of the lines are not known yet, and the sound serves for checks alone.
+        frames: frames of the lines; None: the places of the lines are not known yet, and the sound serves only for checks.
 
     Raises:
         InvalidRequestError, MediaUnsupportedError: as `open_speech`.

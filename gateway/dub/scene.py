@@ -34,7 +34,7 @@ from gateway.dub.speech import (
 from gateway.dub.subjects import face_like, face_of_actor
 from services.common.array_types import Array, Float32
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.messages import timeline_to_proto
+from services.common.wire.convert import timeline_to_proto
 from services.common.wire.timeline import Timeline
 
 
@@ -216,7 +216,7 @@ def _followed(analysis: FootageAnalysis) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Spoken:
-    """What an earlier run has found of a line.
+    """Result of an earlier run for one line.
 
     Attributes:
         motion: MOTION_RECORDs; none: the person is not known.

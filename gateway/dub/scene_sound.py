@@ -27,7 +27,7 @@ _RAMP_S: Final = 0.01
 _PIECE: Final = 16_384
 _LAYOUTS: Final = ("mono", "stereo")
 _CENTRE: Final = "FC"
-"""FFmpeg's name of the centre channel, which has the speech of films with more than two channels."""
+"""FFmpeg's name of the centre channel, which has the speech of sound with more than two channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class SceneSound:
         own: the footage's own sound; None: the footage has none, and the lines stand in silence.
         num_samples: samples of the video.
         layout: FFmpeg's name of the channel layout.
-        under: music and effects in these channels, as loud as they lie under the lines; None: the lines stand alone.
+        under: music and effects in these channels, as loud as they lie under the lines; None: only the lines are heard.
         scale: factor of the lines, and of what lies under them.
     """
 

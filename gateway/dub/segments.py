@@ -1,6 +1,6 @@
 """Segments of a scene's video: the encoded frames of a stretch of the video, which the journal keeps.
 
-A segment is encoded by an encoder of its own, so that its packets depend on its frames alone. The key of a segment names all that
+A segment is encoded by an encoder of its own, so that its packets depend only on its frames. The key of a segment names all that
 its frames depend on. A later run of the scene takes the segments whose key is unchanged: their frames are neither decoded nor
 encoded.
 """

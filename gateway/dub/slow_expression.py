@@ -29,10 +29,11 @@ import numpy as np
 
 from dubstage.common.v1 import common_pb2
 from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.convert import timeline_of
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.frame_plan import DUBBED, SILENT_BELOW
-from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import clip_of, enrolment_rows
+from gateway.dub.progress import OnProgress
 from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.workspace import Workspace

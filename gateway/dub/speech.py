@@ -30,7 +30,7 @@ from services.common.face.crops import pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.methods import SHARED_FEATURES, FeatureKinds, PredictorSpec
-from services.common.wire.messages import from_tensor, pose_from_proto
+from services.common.wire.convert import from_tensor, pose_from_proto
 from services.common.wire.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64

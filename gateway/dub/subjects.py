@@ -110,9 +110,9 @@ def face_like(faces: Mapping[int, Face], actor: Face, actor_id: str) -> ChosenFa
     distances = {face: actor.distance(found) for face, found in faces.items() if found.network == actor.network}
     nearest = min(distances, key=lambda face: distances[face], default=None)
     if nearest is None or distances[nearest] >= SAME_BELOW:
-        told = ", ".join(f"face {face} {distance:.2f}" for face, distance in sorted(distances.items())) or "none"
+        listed = ", ".join(f"face {face} {distance:.2f}" for face, distance in sorted(distances.items())) or "none"
         raise InvalidRequestError(
-            f"no face of the footage is that of the actor {actor_id} (distances: {told}; less than {SAME_BELOW:.2f} is needed): "
+            f"no face of the footage is that of the actor {actor_id} (distances: {listed}; less than {SAME_BELOW:.2f} is needed): "
             "name the face by its number",
             field="face",
         )
@@ -136,7 +136,7 @@ async def face_of_videos(stages: Stages, files: Sequence[Path], choice: FaceChoi
     """Return the face of the person whom videos or pictures show: the mean over the files.
 
     Args:
-        stages: the stages, or the face stage alone if the choice needs no sound.
+        stages: the stages, or only the face stage if the choice needs no sound.
         files: the videos, at least one.
         choice: face to take in each of them.
         threads: threads of the decoder.

@@ -36,7 +36,7 @@ from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, head_to_box
 from services.common.face.mouth_detail import with_fitting_interior
 from services.common.methods import Method, RendererSpec, TextureInput
-from services.common.wire.messages import from_image, pose_to_proto
+from services.common.wire.convert import from_image, pose_to_proto
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +104,7 @@ class FrameSpan:
         targets: bool [N]; False: the frame is context only.
         speech: float32 [N, 20, 40], speech features of the frames; None: the renderer takes none.
         insides: int64 [N], footage index of the bank frame that shows the inside of each mouth (select_insides); None: the texture
-            stage chooses by the frames of the span alone.
+            stage chooses only by the frames of the span.
         movable: bool [N, 160, 160], pixels of the footage that may move and change (FaceColours.movable); None: the span is not
             rendered.
         covers: what covers the face in each of the N frames, which keeps its pixels (ShotLooks.covers); None: the face is free.
@@ -383,7 +383,7 @@ async def _warped(
     mode: texture_pb2.WarpMode.ValueType,
     detail_scale: int = 0,
 ) -> list[FrameTexture]:
-    # Context after the last picture is the renderer's alone.
+    # Only the renderer needs the context after the last picture.
     context, answered = range(places[-1] + 1 if places else 0), set(places)
 
     async def requests() -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:

@@ -2,7 +2,7 @@
 
 Folders for copies of media that come from a URL, or go to one. What a killed process leaves is removed by the next.
 
-Removal of a job: its folder, and those of its artefacts that no actor and no other job uses.
+Removal of a job: its folder, and its blobs that no actor and no other job uses.
 """
 
 from __future__ import annotations
@@ -377,16 +377,17 @@ def _remove_left(root: Path) -> None:
 
 
 AT_ONCE: Final = 10
-"""Artefacts that are deleted while no other job counts artefacts. Other jobs wait that long."""
+"""Blobs that are deleted while no other job counts blobs. Other jobs wait that long."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemovalReport:
-    """Space and artefacts that a removal freed.
+    """Space that a removal freed.
 
     Attributes:
-        blobs: number of deleted artefacts.
-        blob_bytes: bytes of the deleted artefacts.
+        folder_bytes: bytes of the deleted files of jobs.
+        blobs: number of deleted blobs.
+        blob_bytes: bytes of the deleted blobs.
     """
 
     folder_bytes: int = 0
@@ -415,10 +416,10 @@ def remove_job(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Remova
 
 def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> RemovalReport:
     """Remove a job whose folder the caller has locked, and return what was freed."""
-    # Artefacts are deleted first. If the store fails, the job still counts the rest, and the next try deletes them.
+    # Blobs are deleted first. If the store fails, the job still counts the rest, and the next try deletes them.
     found = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
     freed = folder_bytes(folder)
-    # A thread of the cancelled job counted further artefacts meanwhile, or another job that used the same artefact ended.
+    # A thread of the cancelled job counted further blobs meanwhile, or another job that used the same blob ended.
     late = [ref for ref in ledger.release(folder, ()) if ref not in found]
     found |= delete_unused(folder, late, ledger, store)
     # The lock goes last. Another job could lock a new file in its place, and would work in a folder that is being removed.
@@ -434,10 +435,10 @@ def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Rem
 
 
 def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger, store: ArtefactStore) -> dict[ArtefactRef, bool]:
-    """Delete the artefacts that nothing but the job of this folder uses.
+    """Delete the blobs that nothing but the job of this folder uses.
 
     Returns:
-        The artefacts that nothing else uses, and whether each was deleted: an artefact that is gone or in another store was not.
+        The blobs that nothing else uses, and whether each was deleted: a blob that is gone or in another store was not.
     """
     found: dict[ArtefactRef, bool] = {}
     distinct = list(dict.fromkeys(refs))
@@ -452,7 +453,7 @@ def _delete(ref: ArtefactRef, folder: Path, store: ArtefactStore) -> bool:
     try:
         return store.delete(ref)
     except InvalidRequestError as problem:
-        # The artefact was made before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
+        # The blob was stored before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
         _log.warning("blob_of_another_store_kept", job=folder.name, problem=problem.message)
         return False
 

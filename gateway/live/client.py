@@ -23,7 +23,7 @@ from gateway.media.pixels import ColourTags
 from gateway.provenance.seal import SignedDisclosure
 from services.common.array_types import Float32
 from services.common.server.client import ClientConfig, StageClient
-from services.common.wire.messages import from_image
+from services.common.wire.convert import from_image
 from services.common.wire.timeline import MOTION_RATE
 
 CHUNK_SECONDS: Final = 0.02

@@ -167,7 +167,7 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
 
 
 def _span_of(actor: StoredActor, artefacts: ArtefactStore, video: VideoInfo) -> LiveSpan | None:
-    """Return the span that the enrolment chose. Enrolments of earlier versions kept the face records of the first frames alone."""
+    """Return the span that the enrolment chose. Enrolments of earlier versions kept only the face records of the first frames."""
     if LIVE_SPAN in actor.artefacts:
         return LiveSpan.of_arrays(artefacts.get_arrays(actor.artefacts[LIVE_SPAN]).arrays)
     stored = artefacts.get_arrays(actor.artefacts["faces"])

@@ -40,7 +40,7 @@ from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.methods import TextureInput, method_named
-from services.common.wire.messages import from_image, pose_to_proto
+from services.common.wire.convert import from_image, pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
 
 MAX_PENDING_FRAMES: Final = 6

@@ -26,7 +26,7 @@ from gateway.media.wire import media_from, sound_from, unpack
 from gateway.safe_paths import open_media_file
 from services.common.errors import MediaUnsupportedError
 
-_Question = Literal["film", "sound", "tags"]
+_Question = Literal["video", "sound", "tags"]
 _REMEMBERED: Final = 8
 _SETTLED_S: Final = 1.0
 _OUT_OF_MEMORY: Final = 12
@@ -39,7 +39,7 @@ def inspect_video(path: Path) -> MediaInfo:
     Raises:
         MediaUnsupportedError: as `probe`, or the file takes more memory or time than is allowed.
     """
-    return media_from(*_Inspection("film", path, "video").answer(), path)
+    return media_from(*_Inspection("video", path, "video").answer(), path)
 
 
 def inspect_sound(path: Path) -> SoundInfo:
@@ -67,7 +67,7 @@ async def inspect_in_child(path: Path) -> MediaInfo:
     Raises:
         MediaUnsupportedError: as `inspect_video`.
     """
-    inspection = _Inspection("film", path, "video")
+    inspection = _Inspection("video", path, "video")
     return media_from(*await in_stoppable_thread(inspection.answer, inspection.cancel), path)
 
 
@@ -142,7 +142,7 @@ class _Inspection:
         facts, tail = unpack(output)
         if "refused" in facts:
             message = facts["refused"].replace(f"/proc/self/fd/{handle}", str(self._path))
-            raise MediaUnsupportedError(message, field=facts["field"] if self._question == "film" else self._field)
+            raise MediaUnsupportedError(message, field=facts["field"] if self._question == "video" else self._field)
         if key is not None:
             _remember(key, output)
         return facts, tail

@@ -36,7 +36,7 @@ def _answer(question: str, handle: int) -> bytes:
 
     path = Path(f"/proc/self/fd/{handle}")
     try:
-        if question == "film":
+        if question == "video":
             return pack_media(probe(path))
         if question == "sound":
             reader = SoundReader(path)

@@ -223,7 +223,7 @@ def _fileseq(pattern: Path) -> Any:
         raise InvalidRequestError(f"{pattern}: frame numbers have at most {_MOST_DIGITS} digits", field="footage")
     name = f"{pattern.name[: sign.start()]}{'@' * digits}{pattern.name[sign.end() :]}"
     try:
-        # The name alone: fileseq would take signs in the names of folders for those of a pattern.
+        # fileseq gets only the file's name: it would take signs in the names of folders for signs of a pattern.
         sequence = FileSequence(name)
     except (FileSeqException, ValueError) as problem:
         raise InvalidRequestError(f"{pattern}: not a pattern of an image sequence ({problem})", field="footage") from problem
@@ -242,7 +242,7 @@ def _found(pattern: Path) -> Any:
         listed = sorted(os.listdir(pattern.parent))
     except OSError as problem:
         raise _unsupported(f"{pattern}: the folder {pattern.parent} cannot be read: {problem.strerror}") from problem
-    # fileseq takes the names for those of the sequence without a look.
+    # fileseq takes the names for frames of the sequence without a look at the files.
     own = re.compile(rf"{re.escape(wanted.basename())}-?\d+{re.escape(wanted.extension())}")
     names = [name for name in listed if own.fullmatch(name)]
     named = FileSequence(f"{wanted.basename()}{wanted.padding()}{wanted.extension()}")

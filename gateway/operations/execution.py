@@ -72,7 +72,7 @@ def for_tenant(tenant: str, handler: Handler) -> Handler:
 
 
 def since_boot_s() -> float:
-    """Return the seconds since the machine started, those of its sleep included. A paused process finds that they have passed."""
+    """Return the seconds since the machine started, asleep or not. A paused process finds that they have passed."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

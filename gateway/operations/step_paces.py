@@ -61,7 +61,7 @@ class StepPaces:
             if cost_s >= _LEAST_S and _BELIEVED[0] <= spent_s / cost_s <= _BELIEVED[1]:
                 paces = found.setdefault(step, {}).setdefault(self._method, [])
                 paces[:] = [*paces, spent_s / cost_s][-_KEPT:]
-        # A full disk is told by what needs the disk.
+        # Work that needs the disk reports a full disk.
         with suppress(DubstageError, OSError):
             write_note(self._path, found)
 

@@ -65,7 +65,7 @@ class OperationRow(Base):
 
 
 class LeaseRow(Base):
-    """Which gateway runs an operation, and until when. Only operations that have not ended have a row."""
+    """Lease of an operation: which gateway runs it, and until when. Only operations that have not ended have a row."""
 
     __tablename__ = "operation_leases"
 

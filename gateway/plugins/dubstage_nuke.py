@@ -45,7 +45,7 @@ def _command(node: Any) -> tuple[list[str], str]:
 def _dub(node: Any, command: list[str], wrong: str) -> None:
     if not wrong:
         try:
-            # Nuke's own Python settings are not those of the command.
+            # The command must not get Nuke's own Python settings.
             environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "PYTHONPATH"}}
             ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             said = ran.stderr.strip().splitlines() or [f"dubstage ended with exit code {ran.returncode}"]

@@ -54,7 +54,7 @@ def dub_clip(resolve: Any) -> str:
 
 def _run(footage: Path, lines: list[dict[str, Any]], output: Path) -> None:
     program = os.environ.get("DUBSTAGE_COMMAND", "dubstage")
-    # Resolve's own Python settings are not those of the command.
+    # The command must not get Resolve's own Python settings.
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "PYTHONPATH"}}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "lines.json"

@@ -134,7 +134,7 @@ def put_manifest(video: BinaryIO, manifest: bytes) -> None:
 
 
 def padding_is_empty(video: BinaryIO) -> bool:
-    """Return whether zeros alone follow the manifest in its box. The digest of the video does not cover these bytes."""
+    """Return whether only zeros follow the manifest in its box. The digest of the video does not cover these bytes."""
     for box in manifest_boxes(video):
         begin = box.start + _HEAD
         head = read_at(video, begin, 8)

@@ -83,7 +83,7 @@ def main() -> None:
         json.dump(_sign(json.load(sys.stdin)), sys.stdout)
         return
     request = json.loads(sys.stdin.buffer.readline())
-    with os.fdopen(request["film"], "rb") as video:
+    with os.fdopen(request["video"], "rb") as video:
         sys.stdout.write(_read(video, request["media_type"], sys.stdin.buffer.read(), request["anchors"]))
 
 
@@ -157,7 +157,7 @@ def _read(video: IO[bytes], media_type: str | None, sidecar: bytes, anchors: str
         return json.dumps({"refused": str(problem)})
     if report is not None and len(report) > _MOST_CHARACTERS:
         return json.dumps({"refused": f"it says more than {_MOST_CHARACTERS >> 20} MB"})
-    return f'{{"place": "{place}", "told": {report or "null"}}}'
+    return f'{{"place": "{place}", "report": {report or "null"}}}'
 
 
 if __name__ == "__main__":

@@ -80,8 +80,8 @@ class DubFacts(_Facts):
         job: key of the job that made the video, SHA-256, hexadecimal; empty: the video was made by an earlier version, or recorded
             from a gateway's live stream.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
-        scene: whether the video is a scene, whose watermark is bound to the job alone.
-        stream: whether the video is a live stream or the recording of one, whose watermark is bound to the job alone.
+        scene: whether the video is a scene, whose watermark is bound only to the job.
+        stream: whether the video is a live stream or the recording of one, whose watermark is bound only to the job.
     """
 
     version: Literal[1] = 1

@@ -198,7 +198,7 @@ def check_kept(manifest: bytes) -> None:
 
 
 def read(file: IO[bytes], media_type: str, *, sidecar: bytes = b"") -> dict[str, Any] | None:
-    """Return what `read_json` returns, parsed. Files of strangers are read in a separate process alone (`read_credentials`).
+    """Return what `read_json` returns, parsed. Files of strangers are read only in a separate process (`read_credentials`).
 
     Raises:
         LibraryError: as `read_json`.

@@ -53,7 +53,7 @@ def read_credentials(video: int, media_type: str | None, *, sidecar: bytes = b""
     Raises:
         LibraryError: the manifest cannot be read, or reading it takes too much memory or time.
     """
-    request = {"film": video, "media_type": media_type, "anchors": anchors.decode("ascii", "replace")}
+    request = {"video": video, "media_type": media_type, "anchors": anchors.decode("ascii", "replace")}
     longest_s = limit_s(_BASE_S, [video])
     try:
         done = run_c2pa("read", json.dumps(request).encode() + b"\n" + sidecar, [video], limit_s=longest_s)
@@ -67,7 +67,7 @@ def read_credentials(video: int, media_type: str | None, *, sidecar: bytes = b""
     answer = json.loads(done.stdout)
     if "refused" in answer:
         raise LibraryError(answer["refused"])
-    return FoundManifest(answer["told"], answer["place"])
+    return FoundManifest(answer["report"], answer["place"])
 
 
 _UNTRUSTED: Final = "signingCredential.untrusted"
@@ -270,11 +270,11 @@ def _ingredient(item: dict[str, Any], manifests: dict[str, Any]) -> dict[str, An
 class Standing(StrEnum):
     """Relation of a watermark and a manifest."""
 
-    THIS_FILM = "this_film"
+    THIS_VIDEO = "this_film"
     """The manifest is valid, its signer is trusted, and the mark belongs to what the manifest says."""
     FOOTAGE = "footage"
     """The manifest is valid and trusted, and the mark belongs to the manifest of a source: a dub was dubbed again or edited."""
-    ANOTHER_FILM = "another_film"
+    ANOTHER_VIDEO = "another_film"
     """The mark does not belong to what the manifest says: the mark was copied, the manifest was, or the footage had a mark."""
     REFUSED = "refused"
     """The mark names this installation, and the chips that only this installation can write are missing."""
@@ -296,14 +296,14 @@ def standing_of(finding: Finding, key: bytes | None, verdict: Verdict) -> Standi
     of_video = verdict.dub is not None and _belong(finding, key, verdict.dub)
     of_footage = any(_belong(finding, key, source) for source in sources)
     if (of_video or of_footage) and verdict.state is ManifestState.TRUSTED:
-        return Standing.THIS_FILM if of_video else Standing.FOOTAGE
+        return Standing.THIS_VIDEO if of_video else Standing.FOOTAGE
     if finding.own and not finding.confirmed:
         return Standing.REFUSED
     if of_video or of_footage:
         return Standing.CLUE
     # A recording of a gateway's live stream does not know the mark of the stream.
     speaks = verdict.dub is not None and (verdict.dub.job or verdict.dub.watermark)
-    return Standing.ANOTHER_FILM if speaks else Standing.CLUE
+    return Standing.ANOTHER_VIDEO if speaks else Standing.CLUE
 
 
 def _belong(finding: Finding, key: bytes | None, facts: DubFacts) -> bool:

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from gateway.dub.messages import OnProgress, reason_name
+from gateway.dub.convert import reason_name
 from gateway.dub.outcome import DubOutcome
+from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest, consents, what_is_synthetic
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
@@ -61,7 +62,7 @@ from services.common.geometry.alignment import fit_weak_perspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_from_proto
+from services.common.wire.convert import ref_from_proto
 from services.common.wire.mouth_curves import MotionMetrics
 
 COLUMNS = ("frame", "mesh", "low-frequency albedo", "detailed albedo", "drawn alone")

@@ -52,7 +52,7 @@ from services.common.face.crops import (
 from services.common.face.landmarks import NUM_LANDMARKS, lip_width, mouth_opening
 from services.common.face.sampling import sample_patch
 from services.common.methods import method_named
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionMetrics, motion_metrics
 
 _BLOCK: Final = 4096
@@ -88,7 +88,7 @@ def head_motion_of(request: DubRequest, outcome: DubOutcome, workspace: Workspac
         row = int(outcome.plan.row[frame])
         if row >= 0:
             video[frame] = pose_vectors([pose_of(video_face_records(outcome, workspace).read(row, row + 1)[0])])[0]
-    return {"film": video, "predicted": predicted}
+    return {"video": video, "predicted": predicted}
 
 
 def _frames_of(outcome: DubOutcome) -> range:

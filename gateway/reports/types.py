@@ -53,14 +53,14 @@ class SideBySide:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LineReport:
-    """What the report of a scene shows of one line.
+    """One line in the report of a scene.
 
     Attributes:
         name: name of the line.
         facts: who speaks, the speech, and the frames.
         reasons: one reason code per frame of the line.
         start: first frame of the line.
-        pairs, commanded_opening, tracked_opening, motion, appearance: as in DubReport, of the line's face and frames alone.
+        pairs, commanded_opening, tracked_opening, motion, appearance: as in DubReport, only of the line's face and frames.
     """
 
     name: str

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.interface import STAGE_NAMES, stage_of
-from services.common.server.messages import check_bounds
+from services.common.server.bounds import check_bounds
 from services.common.server.process import StageParts
 from services.common.server.settings import load_settings
 

@@ -1,7 +1,7 @@
 """The stages that the settings name: remote if endpoints are given, otherwise in this process.
 
 Opening checks that the face stage has the face model of the settings and can fit it. The module also opens the stages for callers
-that are not asynchronous, and one stage alone for commands that need no other.
+that are not asynchronous, and a single stage for commands that need no other.
 
 Comparison of the table of methods with what the motion stage and the render stage say of their models.
 """
@@ -32,7 +32,7 @@ from services.common.errors import ContractBrokenError, InvalidRequestError, Mod
 from services.common.methods import METHODS, Method
 from services.common.server.call_context import DEFAULT_TENANT, Caller, set_current_caller
 from services.common.server.settings import load_settings
-from services.common.wire.messages import predictor_to_proto, renderer_to_proto
+from services.common.wire.convert import predictor_to_proto, renderer_to_proto
 
 BOX_MULTIPLE: Final = 1
 """Side of the render box in units of 160 pixels that the gateway composites."""

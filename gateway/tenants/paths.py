@@ -1,7 +1,7 @@
 """The places of a tenant: database, data folder, artefacts, batches and media that no other tenant reaches.
 
 The default tenant has the places that the settings name. Every other tenant has places of its own below or beside them. So
-code that works in the places of one tenant cannot find what belongs to another, whatever it asks for.
+code that works in the places of one tenant cannot find what belongs to another.
 """
 
 from __future__ import annotations

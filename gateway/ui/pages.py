@@ -64,7 +64,7 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
     ".ogg": "audio/ogg",
     ".opus": "audio/ogg",
 }
-"""Types of files that players take. Browsers would play QuickTime files under the type of MP4 alone."""
+"""Types of files that players take. Browsers play QuickTime files only under the type of MP4."""
 _STATUS: Final = {grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503}
 """Statuses of HTTP for refusals of RPCs. Others: 400."""
 _LONGEST_FORM: Final = 16 << 10

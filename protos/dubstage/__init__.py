@@ -2,7 +2,7 @@
 
     import dubstage
 
-    dubstage.dub("film.mp4", "speech.wav", "out.mp4")
+    dubstage.dub("video.mp4", "speech.wav", "out.mp4")
 
 `dub` works in this process if the suite is installed, and at a gateway if an address is given. `dubstage.client` has every RPC.
 """

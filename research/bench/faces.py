@@ -31,7 +31,7 @@ from gateway.stages.opening import open_stage
 from services.common.array_types import Float32, Float64
 from services.common.errors import DubstageError
 from services.common.server.settings import load_settings
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 
 USES: Final = ("dev", "dev_people", "train", "val", "train_motion")
 """Uses of the catalogue by which a threshold may be chosen."""

@@ -153,15 +153,15 @@ FAULTS: Final[Mapping[str, tuple[Fault, tuple[float, ...]]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class FilmedMouths:
+class MouthClip:
     """Mouths of consecutive frames of one person: render boxes, uint8 [T, 160, 160, 3], and landmarks, float32 [T, 478, 2]."""
 
     boxes: UInt8 = field(repr=False)
     points: Float32 = field(repr=False)
 
-    def part(self, frames: slice) -> FilmedMouths:
+    def part(self, frames: slice) -> MouthClip:
         """Return some of the frames."""
-        return FilmedMouths(self.boxes[frames], self.points[frames])
+        return MouthClip(self.boxes[frames], self.points[frames])
 
 
 SEEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
@@ -177,20 +177,20 @@ SEEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
 """Figures that are printed for each fault."""
 
 
-def detections(film: FilmedMouths) -> dict[tuple[str, str], list[list[float]]]:
+def detections(clip: MouthClip) -> dict[tuple[str, str], list[list[float]]]:
     """Return the figures of both halves of a video against the other half.
 
     Returns:
         by fault and figure a row for each half: the figure of the real video, and of the fault in each strength.
     """
-    half = len(film.boxes) // 2
+    half = len(clip.boxes) // 2
     rows: dict[tuple[str, str], list[list[float]]] = {}
     for own, tested in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
-        reference, real = (_seen(film.part(part), film.part(part).boxes) for part in (own, tested))
+        reference, real = (_seen(clip.part(part), clip.part(part).boxes) for part in (own, tested))
         still = np.zeros(len(real.opening), np.float32)
         before = asdict(appearance_metrics(reference, real, still, 0.0))
         for fault, (plant, strengths) in FAULTS.items():
-            part = film.part(tested)
+            part = clip.part(tested)
             found = [before]
             for strength in strengths:
                 drawn = plant(part.boxes, part.points, strength)
@@ -201,11 +201,11 @@ def detections(film: FilmedMouths) -> dict[tuple[str, str], list[list[float]]]:
     return rows
 
 
-def _seen(film: FilmedMouths, drawn: UInt8) -> MouthAppearance:
-    return mouth_appearance(drawn, film.points, skin_light(film.boxes, film.points))
+def _seen(clip: MouthClip, drawn: UInt8) -> MouthAppearance:
+    return mouth_appearance(drawn, clip.points, skin_light(clip.boxes, clip.points))
 
 
-def table(videos: Sequence[FilmedMouths]) -> Iterator[str]:
+def table(videos: Sequence[MouthClip]) -> Iterator[str]:
     """Yield the lines of the table of all videos."""
     rows: dict[tuple[str, str], list[list[float]]] = {}
     for video in videos:
@@ -225,7 +225,7 @@ def table(videos: Sequence[FilmedMouths]) -> Iterator[str]:
 MOST_FRAMES: Final = 200
 
 
-async def filmed_mouths(stages: Stages, path: Path) -> FilmedMouths:
+async def mouths_of_video(stages: Stages, path: Path) -> MouthClip:
     """Return the mouths of the largest face in the first MOST_FRAMES usable frames of a video.
 
     Raises:
@@ -238,12 +238,12 @@ async def filmed_mouths(stages: Stages, path: Path) -> FilmedMouths:
         rows = index.rows_of(int(ids[np.argmax(counts)]))
         records = workspace.faces.read_rows(rows[rows >= 0][:MOST_FRAMES].tolist())
     points = [apply_affine(box_from_frame(pose_of(record)), record["landmarks"]) for record in records]
-    return FilmedMouths(records["pixels"].copy(), np.stack(points))
+    return MouthClip(records["pixels"].copy(), np.stack(points))
 
 
 async def _main(paths: Sequence[Path]) -> None:
     async with open_stage(load_settings(GatewaySettings), "face") as stages:
-        for line in table([await filmed_mouths(stages, path) for path in paths]):
+        for line in table([await mouths_of_video(stages, path) for path in paths]):
             print(line)
 
 

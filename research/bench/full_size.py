@@ -33,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         with work_folder(None) as work:
-            clip, video = options.clip or default_clip(), work / "film.mp4"
+            clip, video = options.clip or default_clip(), work / "video.mp4"
             frames = make_footage(clip, options.speech, options.seconds, video, options.height)
             tell(f"footage: {clip.name}, {frames} frames, {options.height} pixels high")
             environment = {**os.environ, "XDG_DATA_HOME": str(work / "data")}

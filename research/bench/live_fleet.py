@@ -188,7 +188,7 @@ def simulate(streams: int, gateways: int, planned: int, *, cost_s: float, second
 def planned_gateways(streams: int) -> tuple[int, float]:
     """Return the gateways that `dubstage plan` gives for live streams, and their processor time of a frame, seconds."""
     load = PlannedLoad(
-        live_streams=streams, film_hours=0.0, night_hours=10.0, fps=float(MOTION_RATE), method=DEFAULT_METHOD, scale=1
+        live_streams=streams, video_hours=0.0, night_hours=10.0, fps=float(MOTION_RATE), method=DEFAULT_METHOD, scale=1
     )
     figures = read_figures(FIGURES)
     need = needs(figures, load, PROCESSORS)[-1]

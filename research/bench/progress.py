@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.convert import dub_request_from
 from gateway.api.in_process import LocalFiles, dub
-from gateway.api.messages import dub_request_from
 from gateway.api.progress import dub_steps
 from gateway.dub.costs import figures
 from gateway.operations.progress import StepCost, WholeProgress

@@ -54,7 +54,7 @@ from gateway.batch.report import write_report
 from gateway.batch.reviews import Decision, ReviewState, present
 from gateway.batch.store import BatchStore, decision_path, facts_path, json_of, record_path
 from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
-from gateway.cli.plan import FIGURES, FILM_USE, PlannedLoad, needs, read_figures
+from gateway.cli.plan import FIGURES, VIDEO_USE, PlannedLoad, needs, read_figures
 from gateway.consent.record import Consent, digest_of
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.dub.choices import MOST_BOXES
@@ -282,7 +282,7 @@ def _any(drawn: random.Random, size: int) -> str:
 
 
 def rows_of_batch(size: int) -> list[ShotSpec]:
-    """Return rows as a timeline of a film gives."""
+    """Return rows as a timeline gives."""
     return [
         ShotSpec(
             id=f"sc{row // 50:04d}_sh{row:06d}",
@@ -623,7 +623,7 @@ def described(width: int, height: int, frames: int, rate: Fraction) -> MediaInfo
         metadata={},
     )
     sound = AudioInfo(1, "aac", 48_000, 2, "stereo", Fraction(0), {})
-    return MediaInfo(path=Path("film.mp4"), container="mp4", video=video, audio=(sound,), others=(), metadata={})
+    return MediaInfo(path=Path("video.mp4"), container="mp4", video=video, audio=(sound,), others=(), metadata={})
 
 
 def plan_video(info: MediaInfo, settings: GatewaySettings, *, scale: int, mbit_s: float) -> LongVideo:
@@ -654,10 +654,10 @@ def plan_video(info: MediaInfo, settings: GatewaySettings, *, scale: int, mbit_s
     }
     mouths = {factor: windows_need(folder, frames, factor, 0).num_bytes for factor in (1, 2, 3, 4)}
     codecs = ("h264", "hevc", "av1", "prores", "dnxhr", "ffv1")
-    written = {codec: video_need(folder / "film.mp4", codec, video).num_bytes for codec in codecs}
+    written = {codec: video_need(folder / "video.mp4", codec, video).num_bytes for codec in codecs}
     load = PlannedLoad(
         live_streams=0,
-        film_hours=seconds / 3600,
+        video_hours=seconds / 3600,
         night_hours=10.0,
         fps=float(video.average_rate),
         method=DEFAULT_METHOD,
@@ -690,7 +690,7 @@ def plan_video(info: MediaInfo, settings: GatewaySettings, *, scale: int, mbit_s
         memory_bytes=work.memory_bytes,
         tracking_calls=math.ceil(tracking_s / (NEARLY_OVER * settings.stage_deadline_s)),
         windows=math.ceil(frames / WINDOW_FRAMES),
-        hours_of_machines={number: work.processor_s / 3600 / (number * PROCESSORS * FILM_USE) for number in MACHINES},
+        hours_of_machines={number: work.processor_s / 3600 / (number * PROCESSORS * VIDEO_USE) for number in MACHINES},
         planned_replicas={need.stage: need.replicas for need in needs(read_figures(FIGURES), load, PROCESSORS)},
         scratch_bytes=records,
         store_bytes=mouths,

@@ -122,7 +122,7 @@ def measure(codec: str, frames: int, turns: int, folder: Path) -> None:
     """Measure one codec, and print the medians of the turns."""
     tempfile.tempdir = str(folder)
     suffix = CODECS[codec][0]
-    packets, plain, video = (folder / f"{name}.{suffix}" for name in ("packets", "plain", "film"))
+    packets, plain, video = (folder / f"{name}.{suffix}" for name in ("packets", "plain", "video"))
     make_video(packets, codec, frames)
     sealer = Sealer(installation_credential(folder / "data"))
     claim = claim_of(packets, frames)

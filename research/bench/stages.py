@@ -19,8 +19,8 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
 from gateway.dub.composite import composite_frame
+from gateway.dub.convert import timeline_of
 from gateway.dub.face_records import cut_box, face_records
-from gateway.dub.messages import timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.records import mouth_in_box, pose_of
 from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
@@ -119,7 +119,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder
             movable = np.stack([colours.movable(record["pixels"], mouth_in_box(record)) for record in records[part]])
             span = FrameSpan(records[part], mouths[part], targets, spoken, movable=movable)
             windows.append(await render_window(metered, config, span))
-    _composite_and_encode(meter, info, frames, records, windows, folder / "film.mp4", threads)
+    _composite_and_encode(meter, info, frames, records, windows, folder / "video.mp4", threads)
     return _without_inner(meter.clock.stages())
 
 

@@ -25,8 +25,8 @@ from gateway.compositing.detail import box_with_detail
 from gateway.compositing.jaw import warp_footage
 from gateway.compositing.planes import picture_at, weight_at
 from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.convert import reason_name
 from gateway.dub.frame_plan import DUBBED
-from gateway.dub.messages import reason_name
 from gateway.dub.native_boxes import native_luma, scale_of
 from gateway.dub.records import pose_of
 from gateway.media.inspection import inspect_video

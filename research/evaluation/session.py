@@ -18,10 +18,11 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.composite import composite_frame
+from gateway.dub.convert import timeline_of
 from gateway.dub.enrol import EnrolledActor, encode_style
 from gateway.dub.face_choice import FaceChoice
-from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import MotionClip
+from gateway.dub.progress import OnProgress
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
 from gateway.dub.render import VideoInputs, runs_of
 from gateway.dub.shot_looks import ShotLooks
@@ -49,7 +50,7 @@ from services.common.array_types import Array, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import method_named
-from services.common.wire.messages import timeline_to_proto
+from services.common.wire.convert import timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline
 

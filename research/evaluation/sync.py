@@ -27,7 +27,7 @@ from services.common.errors import NoUsableFootageError
 from services.common.face.crops import fit_head_pose, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.methods import LAG_FEATURES
-from services.common.wire.messages import from_tensor, rational_to_proto
+from services.common.wire.convert import from_tensor, rational_to_proto
 from services.common.wire.timeline import MOTION_RATE
 
 

@@ -53,7 +53,7 @@ from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
 from services.common.errors import NoUsableFootageError
 from services.common.face.crops import head_template
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 from services.common.wire.timeline import MOTION_RATE
 
 _STEP_S: Final = float(1 / MOTION_RATE)

@@ -17,7 +17,7 @@ from services.audio.types import FeatureBlock
 from services.audio.voice_activity import SPEECH_PROBABILITY, STATE_S, STATE_SHAPE, VoiceState
 from services.common.array_types import Array, Float32
 from services.common.errors import InvalidRequestError
-from services.common.wire.messages import num_frames_from_proto, timeline_from_proto
+from services.common.wire.convert import num_frames_from_proto, timeline_from_proto
 from services.common.wire.stream_state import StateColumn, state_from_proto
 from services.common.wire.stream_state import state_to_proto as wire_state_to_proto
 from services.common.wire.timeline import Timeline

@@ -42,7 +42,7 @@ _PASSBAND: Final = 0.95
 
 
 class MonoResampler:
-    """Interleaved PCM in, 16 kHz mono out: y[n] = sum_k h[k] * mean_channels x[floor(n D / U) + k], zero phase.
+    """Resampler of interleaved PCM to 16 kHz mono: y[n] = sum_k h[k] * mean_channels x[floor(n D / U) + k], zero phase.
 
     Output sample n is at the time of n / 16000 s of the input. Samples before the first and after the last are zero.
     """
@@ -52,7 +52,7 @@ class MonoResampler:
 
         Raises:
             InvalidRequestError: a rate outside 8000 to 192000 Hz, or not 1 to 16 channels.
-            CallTooLargeError: the call that this is done for would hold more than it may.
+            CallTooLargeError: the call that needs the filter would hold more memory than a call may.
         """
         if not MIN_RATE_HZ <= sample_rate_hz <= MAX_RATE_HZ:
             raise InvalidRequestError(

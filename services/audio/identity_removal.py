@@ -1,7 +1,7 @@
 """Identity removal: cepstra that keep the words and lose the speaker, by the Audio ID-Removing Network on ONNX Runtime.
 
 Mean and size of a cepstral channel show voice and microphone. So each row is normalised by the loud rows of the three seconds up
-to the row. Block k (rows 4 k to 4 k + 3) is answered from rows 4 k - 56 to 4 k + 7 alone: four rows of look-ahead (the
+to the row. Block k (rows 4 k to 4 k + 3) follows only from rows 4 k - 56 to 4 k + 7: four rows of look-ahead (the
 posteriorgram has five). The result does not depend on the cut of a stream.
 """
 
@@ -19,9 +19,13 @@ from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 
 IDENTITY_REMOVED_WIDTH: Final = NUM_CEPSTRA
+"""Numbers per row of the result."""
 IDENTITY_PAST_ROWS: Final = 56
+"""Rows before a block that the network reads."""
 IDENTITY_AHEAD_ROWS: Final = 4
+"""Rows after a block that the network reads."""
 IDENTITY_WINDOW_ROWS: Final = IDENTITY_PAST_ROWS + ROWS_PER_VIDEO_FRAME + IDENTITY_AHEAD_ROWS
+"""Rows that the network reads for one block."""
 STATISTICS_ROWS: Final = 300
 """Rows up to the first row of a block that give mean and deviation of the block: three seconds."""
 RANGE: Final = 5.0
@@ -43,7 +47,7 @@ _PRIOR_DEVIATION: Final = np.array(
 
 
 class RunningNormaliser:
-    """Cepstra in, normalised cepstra out, row by row. The bits do not depend on the pieces."""
+    """Normaliser of the cepstra of a stream, row by row. Other pieces of the same stream give the same bits."""
 
     def __init__(self) -> None:
         self._past = silent_rows(STATISTICS_ROWS)
@@ -100,7 +104,7 @@ class IdentityRemovalModel:
 
 
 class IdentityRemovedRows:
-    """ID-removed cepstra of one stream. A block hears four rows beyond the block."""
+    """ID-removed cepstra of one stream. A block needs the four rows after the block."""
 
     def __init__(self, model: IdentityRemovalModel) -> None:
         self._model = model

@@ -13,8 +13,8 @@ from services.audio.extract import FeatureExtractor
 from services.audio.models import AudioModels
 from services.audio.types import FeatureBlock
 from services.common.server.call_context import count_frames
+from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
-from services.common.server.messages import config_message
 
 MAX_FRAMES_PER_REPLY: Final = 256
 """Largest number of frames of a reply: about 700 kB."""

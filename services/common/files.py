@@ -51,11 +51,11 @@ def time_of(facts: Mapping[str, Any]) -> float | None:
     A folder says mtime, S3 says LastModified, others say when the file was created.
     """
     for name in ("mtime", "LastModified", "created"):
-        told = facts.get(name)
-        if isinstance(told, datetime.datetime):
-            return (told if told.tzinfo else told.replace(tzinfo=datetime.UTC)).timestamp()
-        if isinstance(told, int | float):
-            return float(told)
+        written = facts.get(name)
+        if isinstance(written, datetime.datetime):
+            return (written if written.tzinfo else written.replace(tzinfo=datetime.UTC)).timestamp()
+        if isinstance(written, int | float):
+            return float(written)
     return None
 
 

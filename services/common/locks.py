@@ -23,7 +23,7 @@ def try_lock(handle: int, *, shared: bool = False) -> bool | None:
 
     Args:
         handle: descriptor of the file or of the folder.
-        shared: several handles may have the lock together, and none alone.
+        shared: several handles may have the lock together; none has it exclusively.
 
     Returns:
         True: the handle has the lock. False: another handle has it. None: the file system has no locks.

@@ -29,7 +29,7 @@ from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.morphable_models import DEFAULT_MODEL
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import (
+from services.common.wire.convert import (
     from_image,
     from_tensor,
     pose_from_proto,

@@ -12,8 +12,8 @@ from services.common.errors import InvalidRequestError
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.geometry.rasterise import Backend
 from services.common.server.call_context import charge, check_not_cancelled, count_frames, count_reason
+from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
-from services.common.server.messages import config_message
 from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
 from services.face.convert import (
     FitOrder,

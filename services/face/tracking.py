@@ -232,7 +232,7 @@ class IdentityBook:
             face: the reading.
             shot: number of the shot.
             assigned: ids of faces in this frame.
-            whole: whether the mouth area is inside the picture. The place alone decides for a cut-off face.
+            whole: whether the mouth area is inside the picture. Only the place decides for a cut-off face.
         """
         best: tuple[float, int] | None = None
         for face_id, person in enumerate(self._persons):
@@ -374,7 +374,7 @@ class FaceTracker:
     def __init__(
         self, networks: Networks, options: TrackOptions, *, first_frame: int = 0, fitter: StreamFitter | None = None
     ) -> None:
-        """Begin a stream. `first_frame` is the absolute index of the first picture. `fitter` belongs to this stream alone."""
+        """Begin a stream. `first_frame` is the absolute index of the first picture. `fitter` belongs only to this stream."""
         self._fitter = fitter
         self._networks = networks
         self._options = options

@@ -17,7 +17,7 @@ from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX, POSE_SIZE, check_pose_vectors, pose_of_vector
 from services.common.server.call_context import charge
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import (
+from services.common.wire.convert import (
     from_tensor,
     num_frames_from_proto,
     pose_to_proto,

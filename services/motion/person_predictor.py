@@ -178,7 +178,7 @@ class PersonPredictor(ABC):
         return self._next
 
     def arrays(self) -> dict[str, Array]:
-        """Return the recurrent state before `next_frame`: arrays whose shapes depend on the predictor alone."""
+        """Return the recurrent state before `next_frame`: arrays whose shapes depend only on the predictor."""
         nothing = np.zeros((NUM_POINTS, 3), np.float32)
         return {"mouth": nothing if self._last_mouth is None else self._last_mouth}
 

@@ -1,6 +1,6 @@
 """A motion predictor: its row in the table of methods, and the functions that run it.
 
-Parts that the personalisations of all predictors share: progress, the choice of frames, and the errors of a network there.
+Parts that the personalisations of all predictors share: progress, the choice of frames, and the errors of a network on footage.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from typing import Any
 from dubstage.motion.v1 import motion_pb2 as pb
 from dubstage.motion.v1 import motion_pb2_grpc
 from services.common.server.call_context import check_not_cancelled, set_model_version
+from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
-from services.common.server.messages import config_message
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
-from services.common.wire.messages import predictor_to_proto, ref_from_proto, ref_to_proto
+from services.common.wire.convert import predictor_to_proto, ref_from_proto, ref_to_proto
 from services.motion.constraints import LIVE, WHOLE
 from services.motion.convert import (
     PredictConfig,

@@ -212,7 +212,7 @@ class MapMouth:
 
         Args:
             hearing: which map to use.
-            correction: the person's correction C, float32 [K, 49 + K]. None: the map alone.
+            correction: the person's correction C, float32 [K, 49 + K]. None: the map without a correction.
             gains: gains of the opening and of the lip width, float32 [2]. None: none.
         """
         self.map = model.maps[hearing.feature]

@@ -96,7 +96,7 @@ class Motion:
         mouth_landmarks: float32 [T, 59, 3], head space, crop pixels.
         speech_probability: float32 [T].
         expression: float32 [T, E], coefficients of the morphable model, measured from the person's rest mouth. None if the
-            predictor answers landmarks alone.
+            predictor answers only landmarks.
         poses: float64 [T, 6], head-pose vectors in pixels of the footage. None unless the predictor moves the head.
         blink: float32 [T], closure of the eyes from 0 (open) to 1 (shut). None unless the predictor moves the head.
     """

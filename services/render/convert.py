@@ -12,7 +12,7 @@ from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.crops import MAX_BOX_PX
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import from_image, from_tensor, ref_from_proto, ref_to_proto, renderer_to_proto
+from services.common.wire.convert import from_image, from_tensor, ref_from_proto, ref_to_proto, renderer_to_proto
 from services.render.backends.model_files import ModelFile
 from services.render.renderer import Renderer
 from services.render.streams import RenderModels

@@ -8,7 +8,7 @@ network, the nearest first.
 
 Key pictures are stored at BOX_SIZE, 160 pixels a side. In a larger render box they are shown enlarged.
 
-A picture brought to the light and the colour of a frame. Training and serving share it.
+`match_colour` brings a picture to the light and the colour of a frame, in training and in serving.
 
 Pictures are uint8 RGB in render-box pixels; the mask is above 0 where the face is to be replaced.
 """
@@ -152,15 +152,15 @@ def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPicture
 
 
 def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmarks: Float32) -> UInt8:
-    """Return the nearest key pictures, moved to a frame's target landmarks and brought to its light: uint8 [NUM_KEYS, H, W, 3].
+    """Return the nearest key pictures, with the target landmarks and the light of a frame: uint8 [NUM_KEYS, H, W, 3].
 
     No pixel of the background under the mask is read.
 
     Args:
         keys: key pictures of the actor.
         background: uint8 [H, W, 3], the frame.
-        mask: uint8 [H, W], its lower-face mask.
-        box_landmarks: float32 [59, 2], its target landmarks, box pixels.
+        mask: uint8 [H, W], lower-face mask of the frame.
+        box_landmarks: float32 [59, 2], target landmarks of the frame, box pixels.
     """
     size = len(mask)
     moved = moved_keys(nearest_keys(keys, box_landmarks, size), box_landmarks, size)

@@ -11,8 +11,8 @@ from typing import Any
 from dubstage.render.v1 import render_pb2 as pb
 from dubstage.render.v1 import render_pb2_grpc
 from services.common.server.call_context import check_not_cancelled, set_model_version
+from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
-from services.common.server.messages import config_message
 from services.render.actors import ActorStates
 from services.render.backends.base import Device
 from services.render.convert import (

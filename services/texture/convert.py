@@ -19,7 +19,7 @@ from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import MAX_BANK_FRAMES, MAX_EXPRESSION, SPEECH_SHAPE
 from services.common.face.native_pictures import MAX_SCALE, NativeFile, encoded
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import face_from_proto, from_image, from_tensor, pose_from_proto, ref_from_proto, ref_to_proto
+from services.common.wire.convert import face_from_proto, from_image, from_tensor, pose_from_proto, ref_from_proto, ref_to_proto
 from services.texture.backgrounds import Backgrounds
 from services.texture.bank import DEFAULT_FRAMES
 from services.texture.types import (

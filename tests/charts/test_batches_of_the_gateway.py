@@ -19,7 +19,7 @@ from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_
 from tests.charts.test_security import Authority
 from tests.contract.kubernetes.job_api import Handler, JobApi
 
-STORE = "gateway.settings.batches_url=s3://films/batches"
+STORE = "gateway.settings.batches_url=s3://videos/batches"
 SHARED = "gateway.media.accessMode=ReadWriteMany"
 DATABASE = "gateway.database.urlSecret.name=database"
 ON = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", STORE, DATABASE, SHARED)
@@ -159,9 +159,9 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
     """The mounts of the pod are enough to send a batch."""
     state, port, authority = api
     places = [
-        f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=films", f"mountPath={tmp_path}")
+        f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", f"mountPath={tmp_path}")
     ]
-    videos = [f"{part}.extraVolumes[0].{key}" for part in ("gateway", "batch") for key in ("name=films", "hostPath.path=/films")]
+    videos = [f"{part}.extraVolumes[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", "hostPath.path=/videos")]
     rendered = render("default", *ON, f"gateway.settings.batches_url={tmp_path}/batches", *places, *videos)
     gateway: dict[str, Any] = rendered.environment("gateway")
     (volume,) = mounted(pod_spec(rendered.deployment("gateway")), str(SERVICE_ACCOUNT))
@@ -192,12 +192,12 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
             "gateway.batchesOnKubernetes: the gateway needs the settings and the Role of batches",
         ),
         (
-            (*ON, "batch.url=s3://films/other"),
-            "gateway.settings.batches_url: the gateway and the workers use one store of batches: set it to s3://films/other",
+            (*ON, "batch.url=s3://videos/other"),
+            "gateway.settings.batches_url: the gateway and the workers use one store of batches: set it to s3://videos/other",
         ),
         (
-            (*ON, "gateway.settings.batches_url=/films/batches", "batch.extraVolumeMounts[0].mountPath=/films"),
-            "gateway.settings.batches_url: /films/batches is a folder, and no volume of gateway.extraVolumes is mounted",
+            (*ON, "gateway.settings.batches_url=/videos/batches", "batch.extraVolumeMounts[0].mountPath=/videos"),
+            "gateway.settings.batches_url: /videos/batches is a folder, and no volume of gateway.extraVolumes is mounted",
         ),
         (ON[:-1], "set gateway.media.accessMode to ReadWriteMany, or gateway.settings.media_url"),
         (

@@ -7,7 +7,7 @@ import pytest
 from tests.charts.rendering import template
 
 POSTGRES = "gateway.database.urlSecret.name=database"
-KEYS = ("gateway.signingKeySecret.name=signing", "global.provenance.secret.name=films")
+KEYS = ("gateway.signingKeySecret.name=signing", "global.provenance.secret.name=studio")
 ARTEFACTS = "global.artefacts.volume.accessMode=ReadWriteMany"
 
 ROUTE = ("gateway.route.enabled=true", "gateway.route.parentRefs[0].name=public")
@@ -119,7 +119,7 @@ IN_A_TEMPLATE = {
         [
             *(
                 "batch.enabled=true",
-                "batch.url=s3://films/batches",
+                "batch.url=s3://videos/batches",
                 POSTGRES,
                 "render.autoscaling.type=keda",
                 "render.autoscaling.minReplicas=0",

@@ -132,20 +132,20 @@ def test_batch_bucket_egress() -> None:
     database = "gateway.database.urlSecret.name=database"
     sends = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", database)
     api = "global.networkPolicy.kubernetesApi.ports={6443}"
-    bucket = render("default", *sends, api, "gateway.settings.batches_url=s3://films/batches")
+    bucket = render("default", *sends, api, "gateway.settings.batches_url=s3://videos/batches")
     assert Pods(bucket).may_leave("gateway", 443, None)
-    mounts = [f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=films", "mountPath=/films")]
-    on_folder = ("default", *sends, api, "gateway.settings.batches_url=/films/batches", *mounts)
+    mounts = [f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", "mountPath=/videos")]
+    on_folder = ("default", *sends, api, "gateway.settings.batches_url=/videos/batches", *mounts)
     assert not any(Pods(render(*on_folder)).may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
-    media = Pods(render(*on_folder, "gateway.settings.media_url=s3://films/day"))
+    media = Pods(render(*on_folder, "gateway.settings.media_url=s3://videos/day"))
     assert all(media.may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
 
 
 @pytest.mark.parametrize(
     ("setting", "leaves"),
     [
-        ("media_url=s3://films/day", True),
-        ("batches_url=s3://films/batches", True),
+        ("media_url=s3://videos/day", True),
+        ("batches_url=s3://videos/batches", True),
         ("batches_url=file:///data/gateway/batches", False),
         ("batches_url=/data/gateway/batches", False),
     ],

@@ -8,7 +8,7 @@ from charts.schema import COMPONENTS
 from tests.charts.rendering import Rendered, pod_spec, render
 from tests.charts.test_batch import environment, worker
 
-SECRET = "global.provenance.secret.name=films"
+SECRET = "global.provenance.secret.name=studio"
 FILES = {
     "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE": "/etc/dubstage/provenance/chain.pem",
     "DUBSTAGE_PROVENANCE_KEY_FILE": "/etc/dubstage/provenance/key.pem",
@@ -36,7 +36,7 @@ def gateway(rendered: Rendered) -> dict[str, Any]:
 def test_only_signers_mount_certificate() -> None:
     """Gateway and workers have the certificate and the stages have not."""
     rendered = render("batch", SECRET, "global.provenance.secret.privateKeyKey=secret.pem")
-    expected = {"chain.pem": ("films", "tls.crt"), "key.pem": ("films", "secret.pem")}
+    expected = {"chain.pem": ("studio", "tls.crt"), "key.pem": ("studio", "secret.pem")}
     assert gateway(rendered) == expected
     assert of_provenance(rendered.environment("gateway")) == FILES
     for profile in range(2):
@@ -55,7 +55,7 @@ def test_signer_command_and_watermark_key() -> None:
         "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE": "/etc/dubstage/provenance/chain.pem",
         "DUBSTAGE_PROVENANCE_SIGNER_COMMAND": "kms-sign --key videos",
     }
-    assert gateway(rendered) == {"chain.pem": ("films", "tls.crt"), "watermark.key": ("films", "watermark.key")}
+    assert gateway(rendered) == {"chain.pem": ("studio", "tls.crt"), "watermark.key": ("studio", "watermark.key")}
     for variables in (rendered.environment("gateway"), environment(rendered)):
         assert of_provenance(variables) == told
         assert variables["DUBSTAGE_WATERMARK_KEY_FILE"] == "/etc/dubstage/provenance/watermark.key"

@@ -27,7 +27,7 @@ from services.common.face.crops import to_frame
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import pose_to_proto, ref_to_proto
+from services.common.wire.convert import pose_to_proto, ref_to_proto
 from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures
 from services.texture.types import BankFrame
@@ -233,7 +233,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "MediaService.DeleteUpload": [[media_pb2.DeleteUploadRequest(name="uploads/nothing.bin")]],
         "MediaService.SignUpload": [[media_pb2.SignUploadRequest(name="uploads/signed.bin", size_bytes=9, sha256="ab" * 32)]],
         "MediaService.FinishUpload": [[media_pb2.FinishUploadRequest(name="uploads/signed.bin", sha256="ab" * 32)]],
-        "MediaService.SignDownload": [[media_pb2.SignDownloadRequest(uri="s3://films/uploads/signed.bin")]],
+        "MediaService.SignDownload": [[media_pb2.SignDownloadRequest(uri="s3://videos/uploads/signed.bin")]],
         "MediaService.DownloadFile": [[media_pb2.DownloadFileRequest(path="uploads/hostile.bin", offset=1, max_bytes=3)]],
         "Operations.ListOperations": [[operations_pb2.ListOperationsRequest(name="operations", page_size=3)]],
         "Operations.GetOperation": [[operations_pb2.GetOperationRequest(name="operations/none")]],

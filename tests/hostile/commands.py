@@ -14,7 +14,7 @@ from tests.hostile.children import dubstage, files_below, leftovers
 from tests.hostile.media import NAMES
 from tests.hostile.world import World
 
-CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
+CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one video", "date": "2026-02-01", "reference": "folder 3"}
 VALUES = (
     "", " ", "-1", "0", "nan", "1e999", "9" * 400, "ugc", "magic", "largest", "1,2", "-5,1e9", "nan,nan", "[bold]x[/]", "[/]", "-",
     "../../etc", "/dev/null", "/proc/self/mem", "x" * 300, "ü\u202e", "a\nb", "%s%n", "--help", "http://127.0.0.1:9",
@@ -142,9 +142,9 @@ def option_case(rng: Random) -> Case:
 
     def act(world: World) -> Outcome:
         folder = world.sandbox()
-        (folder / "cwd" / "text.mp4").write_text("no film\n" * 50)
+        (folder / "cwd" / "text.mp4").write_text("no video\n" * 50)
         extra = [part for pair in given for part in pair]
-        out = folder / "out" / "film.mp4"
+        out = folder / "out" / "video.mp4"
         line = {
             "dub": ["dub", footage, "-o", str(out), *extra],
             "actor create": ["actor", "create", "ann", footage, *extra],
@@ -177,7 +177,7 @@ def setting_case(rng: Random) -> Case:
 
     def act(world: World) -> Outcome:
         folder = world.sandbox()
-        (folder / "cwd" / "text.mp4").write_text("no film\n" * 50)
+        (folder / "cwd" / "text.mp4").write_text("no video\n" * 50)
         return run(world, folder, line, **environment)
 
     said = " ".join(f"{name}={value!r:.40}" for name, value in environment.items())
@@ -218,7 +218,7 @@ def consent_case(rng: Random) -> Case:
     """A hostile consent file; the footage is missing, so that nothing is computed."""
     kind = rng.choice((*CONSENTS, "fifo", "folder", "/dev/zero", "/dev/null", "loop"))
     seed = rng.getrandbits(32)
-    command = rng.choice((["dub", "nowhere.mp4", "-o", "../out/film.mp4"], ["actor", "create", "ann", "nowhere.mp4"]))
+    command = rng.choice((["dub", "nowhere.mp4", "-o", "../out/video.mp4"], ["actor", "create", "ann", "nowhere.mp4"]))
 
     def act(world: World) -> Outcome:
         folder = world.sandbox()

@@ -101,7 +101,7 @@ def _escapes() -> list[Case]:
             place.mkdir()
             try:
                 (place / "out").symlink_to(folder / "out")
-                (place / "film.mp4").symlink_to(folder / "out" / "clip.mp4")
+                (place / "video.mp4").symlink_to(folder / "out" / "clip.mp4")
                 (place / "loop.mp4").symlink_to("loop.mp4")
                 data = [dubbing(**{field: f"case-{name}/{uri}"}).SerializeToString()]
                 outcome = send(world, world.rpcs["gateway.CreateDub"], data)
@@ -115,15 +115,15 @@ def _escapes() -> list[Case]:
 
     return [
         Case("media", "the writer's temporary name is a symbolic link", partial, ANSWERED),
-        link("through-a-folder", "out/film.mp4", "output_uri"),
-        link("to-a-film", "film.mp4", "output_uri"),
+        link("through-a-folder", "out/video.mp4", "output_uri"),
+        link("to-a-video", "video.mp4", "output_uri"),
         link("a-loop", "loop.mp4", "output_uri"),
-        link("footage-elsewhere", "film.mp4", "footage_uri"),
+        link("footage-elsewhere", "video.mp4", "footage_uri"),
     ]
 
 
 def _options() -> list[Case]:
-    def good(*more: str, output: str = "../out/film.mp4") -> Prepare:
+    def good(*more: str, output: str = "../out/video.mp4") -> Prepare:
         def put(world: World, folder: Path) -> list[str]:
             good_files(world, folder)
             return dub_line("clip.mp4", output, *more)
@@ -134,7 +134,7 @@ def _options() -> list[Case]:
         def put(world: World, folder: Path) -> list[str]:
             place = good_files(world, folder)
             return dub_line(
-                "nowhere.mp4", "../out/film.mp4", f"--consent={consent_file(place / 'consent.json', kind, Random(kind))}"
+                "nowhere.mp4", "../out/video.mp4", f"--consent={consent_file(place / 'consent.json', kind, Random(kind))}"
             )
 
         return put
@@ -156,7 +156,7 @@ def _options() -> list[Case]:
         *(command_line(f"a consent file: {kind}", consent(kind), WRONG, "consent") for kind in consents),
         command_line("live to sound", lines("live", "nobody", "--audio", "nowhere.wav", "-o", "x.wav"), NOT_DONE),
         command_line("a store of another database", good(), NOT_DONE, "belongs to another database", **{SHARES_THE_STORE: ""}),
-        command_line("an endpoint as host", lines("dub", "clip.mp4", "-o", "film.mp4", "--stages", "localhost:51051"), ANSWERS),
+        command_line("an endpoint as host", lines("dub", "clip.mp4", "-o", "video.mp4", "--stages", "localhost:51051"), ANSWERS),
     ]
 
 

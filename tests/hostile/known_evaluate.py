@@ -64,7 +64,7 @@ def _footage() -> list[Case]:
         (place / "clip.mp4").symlink_to("clip.mp4")
 
     return [
-        _case("of text", evaluate_line(), WRONG, "clip.mp4", put=lambda place: (place / "clip.mp4").write_text("no film\n" * 50)),
+        _case("of text", evaluate_line(), WRONG, "clip.mp4", put=lambda place: (place / "clip.mp4").write_text("no video\n" * 50)),
         _case("of an empty file", evaluate_line(), WRONG, "clip.mp4", put=lambda place: os.truncate(place / "clip.mp4", 0)),
         _case("of half a video", evaluate_line(), WRONG, "clip.mp4", put=lambda place: _halved(place / "clip.mp4")),
         _case("of a video with a hole", evaluate_line("--variants=mean_mouth"), NO_VIDEO | OK, put=hole),

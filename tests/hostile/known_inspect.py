@@ -20,7 +20,7 @@ from tests.unit.provenance.signed_videos import claim_gigabytes, write_video
 def _inspections() -> list[Case]:
     """Videos, sidecars and lists of authorities."""
 
-    def case(name: str, put: Callable[[World, Path], object], allowed: frozenset[str], file: str = "film.mp4", *more: str) -> Case:
+    def case(name: str, put: Callable[[World, Path], object], allowed: frozenset[str], file: str = "video.mp4", *more: str) -> Case:
         def prepare(world: World, folder: Path) -> list[str]:
             installation_credential(folder / "data")
             put(world, folder / "cwd")
@@ -32,7 +32,7 @@ def _inspections() -> list[Case]:
     any_end = none | CHANGED | WRONG
 
     def clip(world: World, place: Path) -> Path:
-        return world.shelf.copy("footage.mp4", place, "film.mp4")
+        return world.shelf.copy("footage.mp4", place, "video.mp4")
 
     def hole(world: World, place: Path) -> None:
         file = clip(world, place)
@@ -47,49 +47,49 @@ def _inspections() -> list[Case]:
     def sidecar(content: bytes, video: bool = True) -> Callable[[World, Path], object]:
         def put(world: World, place: Path) -> None:
             if video:
-                world.shelf.copy("clip.mkv", place, "film.mkv")
-            (place / "film.mkv.c2pa").write_bytes(content)
+                world.shelf.copy("clip.mkv", place, "video.mkv")
+            (place / "video.mkv.c2pa").write_bytes(content)
 
         return put
 
     def endless(world: World, place: Path) -> None:
-        world.shelf.copy("clip.mkv", place, "film.mkv")
-        (place / "film.mkv.c2pa").symlink_to("/dev/zero")
+        world.shelf.copy("clip.mkv", place, "video.mkv")
+        (place / "video.mkv.c2pa").symlink_to("/dev/zero")
 
     def pipe(world: World, place: Path) -> None:
-        world.shelf.copy("clip.mkv", place, "film.mkv")
-        os.mkfifo(place / "film.mkv.c2pa")
+        world.shelf.copy("clip.mkv", place, "video.mkv")
+        os.mkfifo(place / "video.mkv.c2pa")
 
     def gigabytes(world: World, place: Path) -> None:
         footage = world.shelf.folder / "mute.mp4"
-        claim_gigabytes(write_video(place / "film.mp4", footage, Sealer(installation_credential(place.parent / "data"))))
+        claim_gigabytes(write_video(place / "video.mp4", footage, Sealer(installation_credential(place.parent / "data"))))
 
     jumb = b"\x00\x00\x00\x20jumb"
     return [
         case("a video without a manifest", clip, none),
-        case("a video without a manifest, as JSON", clip, none, "film.mp4", "--json"),
+        case("a video without a manifest, as JSON", clip, none, "video.mp4", "--json"),
         case("a sound file", lambda world, place: world.shelf.copy("speech.wav", place), none, "speech.wav"),
         case("a picture", lambda world, place: world.shelf.copy("portrait.png", place), none, "portrait.png"),
-        case("text", lambda world, place: (place / "film.mp4").write_text("no film\n" * 50), any_end),
-        case("an empty file", lambda world, place: (place / "film.mp4").touch(), WRONG),
+        case("text", lambda world, place: (place / "video.mp4").write_text("no video\n" * 50), any_end),
+        case("an empty file", lambda world, place: (place / "video.mp4").touch(), WRONG),
         case("half a video", cut, any_end),
         case("a video with a hole", hole, any_end),
         case("a video whose manifest claims 6 GiB", gigabytes, CHANGED),
-        case("a pipe", lambda world, place: os.mkfifo(place / "film.mp4"), WRONG),
-        case("a folder", lambda world, place: (place / "film.mp4").mkdir(), WRONG),
+        case("a pipe", lambda world, place: os.mkfifo(place / "video.mp4"), WRONG),
+        case("a folder", lambda world, place: (place / "video.mp4").mkdir(), WRONG),
         case("a device", lambda world, place: None, WRONG, "/dev/zero"),
-        case("a loop of links", lambda world, place: (place / "film.mp4").symlink_to("film.mp4"), WRONG),
-        case("a sidecar without its video", sidecar(jumb + bytes(24), video=False), WRONG, "film.mkv.c2pa"),
-        case("a video with a sidecar of noise", sidecar(jumb + Random(2).randbytes(50_000)), any_end, "film.mkv"),
-        case("a video with a sidecar that claims to be huge", sidecar(b"\xff\xff\xff\xffjumb" + bytes(64)), any_end, "film.mkv"),
-        case("a video with a sidecar without an end", endless, none, "film.mkv"),
-        case("a video with a pipe as sidecar", pipe, none, "film.mkv"),
+        case("a loop of links", lambda world, place: (place / "video.mp4").symlink_to("video.mp4"), WRONG),
+        case("a sidecar without its video", sidecar(jumb + bytes(24), video=False), WRONG, "video.mkv.c2pa"),
+        case("a video with a sidecar of noise", sidecar(jumb + Random(2).randbytes(50_000)), any_end, "video.mkv"),
+        case("a video with a sidecar that claims to be huge", sidecar(b"\xff\xff\xff\xffjumb" + bytes(64)), any_end, "video.mkv"),
+        case("a video with a sidecar without an end", endless, none, "video.mkv"),
+        case("a video with a pipe as sidecar", pipe, none, "video.mkv"),
         *(
             case(
                 f"with --trust, which is {kind}",
                 lambda world, place, kind=kind: (clip(world, place), KEYS[kind](place / "trust")),
                 WRONG,
-                "film.mp4",
+                "video.mp4",
                 "--trust=trust",
             )
             for kind in ("text", "a private key", *NO_FILES)

@@ -107,7 +107,7 @@ def _videos() -> list[Case]:
         def put(world: World, folder: Path) -> list[str]:
             place = good_files(world, folder)
             make_clip(place / f"odd{suffix}", Clip(pixel, codec, pts=(0, 512, 1024)))
-            return dub_line(f"odd{suffix}", f"../out/film{to}")
+            return dub_line(f"odd{suffix}", f"../out/video{to}")
 
         return put
 
@@ -178,9 +178,9 @@ def _endings() -> list[Case]:
     def told_to_end(world: World) -> Outcome:
         folder = world.sandbox()
         good_files(world, folder, "footage.mp4")
-        line = dub_line("footage.mp4", "../out/film.mp4")
+        line = dub_line("footage.mp4", "../out/video.mp4")
         outcome = dubstage(line, folder, world.servers.environment(), stop_when=lambda: any((folder / "out").iterdir()))
-        names = [path.name for path in (folder / "out").iterdir() if path.name != "film.mp4"]
+        names = [path.name for path in (folder / "out").iterdir() if path.name != "video.mp4"]
         faults = tuple(Fault("leftover", f"after SIGTERM: {name}") for name in names)
         return Outcome(EXIT_OK, outcome.said, (*outcome.faults, *faults))
 
@@ -189,7 +189,7 @@ def _endings() -> list[Case]:
             folder = world.sandbox()
             make_clip(folder / "cwd" / "clip.mkv", Clip(pts=tuple(range(0, frames * 512, 512))))
             (folder / "cwd" / "speech.wav").write_bytes(wav(samples=16384 * 3, rate=rate, fill=0.05))
-            outcome = run(world, folder, dub_line("clip.mkv", "../out/film.mkv"), output=folder / "out" / "film.mkv")
+            outcome = run(world, folder, dub_line("clip.mkv", "../out/video.mkv"), output=folder / "out" / "video.mkv")
             silent = "speech" not in outcome.said.replace("speech.wav", "")
             faults = [Fault("message", "longer speech is cut without a word")] if silent else []
             return Outcome(outcome.code, outcome.said, (*outcome.faults, *faults))
@@ -199,7 +199,7 @@ def _endings() -> list[Case]:
     def unmarked(world: World) -> Outcome:
         folder = world.sandbox()
         good_files(world, folder)
-        output = folder / "out" / "film.mp4"
+        output = folder / "out" / "video.mp4"
         outcome = run(world, folder, dub_line("clip.mp4"), output=output)
         said = ""
         if outcome.code in WRITTEN:

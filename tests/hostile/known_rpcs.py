@@ -34,10 +34,10 @@ URIS = (
     "file://[x",
     "x" * 5000,
     "file:///" + "x" * 300,
-    "C:\\films\\film.mp4",
-    "films\\film.mp4",
+    "C:\\videos\\video.mp4",
+    "videos\\video.mp4",
     "http://127.0.0.1:9/x.mp4",
-    "../film.mp4",
+    "../video.mp4",
 )
 
 
@@ -193,7 +193,7 @@ def _dubs() -> list[Case]:
         *(_refused("gateway.CreateDub", name, number) for name in ("codec", "expression", "fit") for number in (-1, 99)),
         *(
             _refused("gateway.CreateDub", "output_uri", uri)
-            for uri in ("film.txt", "film", "film.wav", "film.m3u8", "film.png", "")
+            for uri in ("video.txt", "video", "video.wav", "video.m3u8", "video.png", "")
         ),
         *(_refused("gateway.CreateDub", "point.x", place, says="point") for place in (math.nan, math.inf, -1.0, 1e300)),
         *(_refused(f"gateway.{rpc}", "face_id", number) for rpc in ("CreateDub", "CreateActor") for number in (-1, 2**62)),

@@ -30,7 +30,7 @@ def command_line(
     return Case(surface, name, act, allowed, says)
 
 
-def dub_line(footage: str, output: str = "../out/film.mp4", *more: str, audio: str = "speech.wav") -> list[str]:
+def dub_line(footage: str, output: str = "../out/video.mp4", *more: str, audio: str = "speech.wav") -> list[str]:
     return ["dub", f"--output={output}", f"--audio={audio}", "--no-personalize", *more, "--", footage]
 
 

@@ -41,7 +41,7 @@ TEXTS = (
     "file:///etc/passwd",
     "file://[x",
     "http://[::1]:1/x",
-    "C:\\film.mp4",
+    "C:\\video.mp4",
     "a\\b.mp4",
     "[bold]x[/]",
     "x" * 300,

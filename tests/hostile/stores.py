@@ -51,7 +51,7 @@ class Kept:
         done = dubstage(self.dub(world, self.folder), self.folder, environment(world))
         if (enrolled.code, done.code) != (EXIT_OK, EXIT_OK):
             raise RuntimeError(f"nothing to damage could be made: {enrolled} {done}")
-        video = self.folder / "out" / "film.mkv"
+        video = self.folder / "out" / "video.mkv"
         self.frames = video.read_bytes()
         video.unlink()
         sidecar_of(video).unlink()
@@ -73,7 +73,7 @@ class Kept:
     def dub(world: World, folder: Path) -> list[str]:
         """The dub that is stopped, and gone on with."""
         good = world.shelf.folder
-        output = folder / "out" / "film.mkv"
+        output = folder / "out" / "video.mkv"
         line = ["dub", str(good / "footage.mp4"), "--audio", str(good / "speech.wav"), "--no-personalize", "--codec", "ffv1"]
         return [*line, f"--output={output}"]
 
@@ -235,9 +235,9 @@ def resumed_case(rng: Random, damage: Callable[[Path, Random], str] = damaged, p
         files = sorted(path for path in (folder / "data" / "jobs").rglob(pattern or "*") if path.is_file() and path.name != "lock")
         chosen = own.choice(files)
         what = f"{chosen.name[:20]} {damage(chosen, own)}"
-        outcome = run(world, folder, Kept.dub(world, folder), output=folder / "out" / "film.mkv")
+        outcome = run(world, folder, Kept.dub(world, folder), output=folder / "out" / "video.mkv")
         faults = list(outcome.faults)
-        video = folder / "out" / "film.mkv"
+        video = folder / "out" / "video.mkv"
         if outcome.code == EXIT_OK and video.exists() and video.read_bytes() != world.kept.frames:
             faults.append(Fault("message", f"another video after {what}, in silence: {outcome.said[-300:]}"))
         return Outcome(outcome.code, f"{what}: {outcome.said}", tuple(faults))

@@ -35,7 +35,7 @@ def media_case(rng: Random) -> Case:
         file = recipe(world.shelf, folder / "cwd", own)
         name = os.fsdecode(os.path.join(".", file.name) if own.random() < 0.8 else file.name)
         good = world.shelf.folder
-        output = folder / "out" / own.choice(("film.mp4", "film.mov", "film.mkv"))
+        output = folder / "out" / own.choice(("video.mp4", "video.mov", "video.mkv"))
         line = {
             "footage": ["dub", f"--output={output}", f"--audio={good / 'speech.wav'}", "--no-personalize", "--", name],
             "speech": ["dub", f"--output={output}", f"--audio={name}", "--no-personalize", str(good / "clip.mp4")],

@@ -273,7 +273,7 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
         good,
         {**good, "id": "two", "output": "never.mp4"},
         {**good, "id": "three", "footage": "../secret.mp4", "output": "three.mp4"},
-        {**good, "id": "four", "footage": "s3://films/x.mp4", "output": "four.mp4"},
+        {**good, "id": "four", "footage": "s3://videos/x.mp4", "output": "four.mp4"},
         {**good, "id": "five", "footage": "https://example.com/x.mp4", "output": "five.mp4"},
         {**good, "id": "six", "output": "six.mp4", "actor": "nobody"},
         {**good, "id": "seven", "output": "seven.mp4", "colour": "red"},

@@ -49,11 +49,11 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
         ({"footage": "plates/a.%04d.exr"}, "footage_uri", "the pattern of an image sequence, which servers do not dub"),
         ({"encode_quality": "fine"}, "encode_quality", "visually-lossless, high, small"),
         ({"codec": "ffv1", "encode_quality": "small"}, "encode_quality", "one quality"),
-        ({"output": "film.avi"}, "output_uri", ".avi"),
-        ({"output": "film"}, "output_uri", "endings"),
-        ({"output": "folder\\film.mp4"}, "output_uri", "'/'"),
-        ({"output": "C:/films/film.mp4"}, "output_uri", "'/'"),
-        ({"footage": "folder\\film.mp4"}, "footage_uri", "'/'"),
+        ({"output": "video.avi"}, "output_uri", ".avi"),
+        ({"output": "video"}, "output_uri", "endings"),
+        ({"output": "folder\\video.mp4"}, "output_uri", "'/'"),
+        ({"output": "C:/videos/video.mp4"}, "output_uri", "'/'"),
+        ({"footage": "folder\\video.mp4"}, "footage_uri", "'/'"),
         ({"footage": "folder"}, "footage_uri", "folder"),
         ({"footage": "pipe.mp4"}, "footage_uri", "pipe.mp4"),
         ({"speech": "pipe.mp4"}, "speech_uri", "pipe.mp4"),
@@ -137,7 +137,7 @@ def test_errors_hide_server_paths(start_gateway: StartGateway, inputs: Path, tmp
     with running.connect() as connection:
         wrong = [{"footage": name} for name in ("text.mp4", "cut.mp4", "silence.wav", "speech.wav", "pipe.mp4", "nothing.mp4")]
         wrong += [{"speech": name} for name in ("text.mp4", "silence.wav", "folder", "../speech.wav", str(inputs / "none.wav"))]
-        wrong += [{"output": name} for name in ("notes.mp4", "folder", "none/film.mp4", "film.xyz", "footage.mp4")]
+        wrong += [{"output": name} for name in ("notes.mp4", "folder", "none/video.mp4", "video.xyz", "footage.mp4")]
         wrong += [{"face": "9"}, {"face": "0,0"}, {"method": "headpose", "codec": "prores"}, {"speech": ""}]
         for number, fields in enumerate(wrong):
             try:

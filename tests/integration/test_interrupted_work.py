@@ -23,12 +23,12 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.texture.v1 import texture_pb2
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.coefficients import TrackedPerson
+from gateway.dub.convert import timeline_of
 from gateway.dub.enrol import Enrolment
 from gateway.dub.face_records import read_index
 from gateway.dub.footage import analyse_footage
 from gateway.dub.frame_plan import make_plan
 from gateway.dub.job import DubJob
-from gateway.dub.messages import timeline_of
 from gateway.dub.motion_clip import clip_of, enrolment_rows, frame_seconds
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.dub.render import VideoInputs

@@ -40,7 +40,7 @@ from gateway.stages.interface import STAGE_NAMES, stage_of
 from gateway.stages.remote import RemoteStages
 from services.common.errors import BackendUnavailableError
 from services.common.methods import method_named
-from services.common.wire.messages import timeline_to_proto
+from services.common.wire.convert import timeline_to_proto
 from services.common.wire.timeline import Timeline
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.server_process import ServerProcess
@@ -60,7 +60,7 @@ FRAMES = 2 * NUM_FRAMES
 
 @pytest.fixture(scope="module")
 def video(media: Media, carphone: Path) -> Path:
-    path = media.root / "long_film.mp4"
+    path = media.root / "long_video.mp4"
     write_short_clip(carphone, path, NUM_FRAMES, times=TIMES)
     return path
 
@@ -417,7 +417,7 @@ def test_killed_stage_in_every_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each stage is killed once in each of its calls that stream, and started again, and the video has the same bytes."""
-    path = media.root / "killed_film.mp4"
+    path = media.root / "killed_video.mp4"
     write_short_clip(carphone, path, NUM_FRAMES, times=3)
     ends = {f"{name}_endpoint": f"127.0.0.1:{stage.port}" for name, stage in killable.items()}
     store = killable["face"].environment["DUBSTAGE_ARTEFACTS_URL"]

@@ -33,7 +33,7 @@ def url(request: pytest.FixtureRequest, s3: S3Server, aws: Callable[..., None], 
     # The gateways here have databases of their own: what they release must not be what the session's gateway uses.
     for name, file in (("footage.mp4", OTHER), ("speech.wav", "speech.wav")):
         s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/in/{name}", Body=(media.root / file).read_bytes())
-    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/in/notes.mp4", Body=b"no film at all")
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/in/notes.mp4", Body=b"no video at all")
     return f"s3://{BUCKET}/{prefix}"
 
 
@@ -73,22 +73,22 @@ def test_bucket_to_bucket_dub(running: RunningGateway, s3: S3Server, url: str, t
     """A person is enrolled and dubbed from a bucket into a bucket."""
     with running.connect() as connection:
         client.enrol(connection, **enrolment("driver", footage=f"{url}/in/footage.mp4")).wait(timeout_s=300)
-        result = client.dub(connection, **by_url(url, "out/film.mp4", actor_id="driver")).wait(timeout_s=300)
-        client.dub(connection, **by_url(url, "out/film.mkv", actor_id="driver")).wait(timeout_s=300)
-    assert result.output_uri == f"{url}/out/film.mp4"
-    assert keys(s3, url) == {"out/film.mp4", "out/film.mkv", "out/film.mkv.c2pa"}
-    video = downloaded(s3, url, "out/film.mp4", tmp_path)
+        result = client.dub(connection, **by_url(url, "out/video.mp4", actor_id="driver")).wait(timeout_s=300)
+        client.dub(connection, **by_url(url, "out/video.mkv", actor_id="driver")).wait(timeout_s=300)
+    assert result.output_uri == f"{url}/out/video.mp4"
+    assert keys(s3, url) == {"out/video.mp4", "out/video.mkv", "out/video.mkv.c2pa"}
+    video = downloaded(s3, url, "out/video.mp4", tmp_path)
     assert result.media_sha256 == media_sha256(video)
-    for name in ("out/film.mkv", "out/film.mkv.c2pa"):
+    for name in ("out/video.mkv", "out/video.mkv.c2pa"):
         downloaded(s3, url, name, tmp_path)
-    assert {verdict_of(tmp_path / name).state for name in ("film.mp4", "film.mkv")} == {ManifestState.VALID}
+    assert {verdict_of(tmp_path / name).state for name in ("video.mp4", "video.mkv")} == {ManifestState.VALID}
     assert copies(running) == []
 
 
 def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server, url: str) -> None:
     """Objects that cannot be used are refused at the door."""
-    s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/out/theirs.mp4", Body=b"somebody's film")
-    good = by_url(url, "out/film.mp4")
+    s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/out/theirs.mp4", Body=b"somebody's video")
+    good = by_url(url, "out/video.mp4")
     cases = {
         "footage_uri": ({"footage": f"{url}/in/none.mp4"}, "no such file"),
         "speech_uri": ({"speech": f"s3://{BUCKET}/elsewhere/speech.wav"}, f"an object below {url}/"),
@@ -108,7 +108,7 @@ def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server,
 def test_failed_dub_uploads_nothing(running: RunningGateway, s3: S3Server, url: str) -> None:
     """A dub that fails uploads nothing and names the object."""
     with running.connect() as connection:
-        error = refused(connection, **{**by_url(url, "out/film.mp4"), "footage": f"{url}/in/notes.mp4"})
+        error = refused(connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/notes.mp4"})
     assert f"{url}/in/notes.mp4" in error.message
     assert ASIDE not in error.message
     assert keys(s3, url) == set()
@@ -120,7 +120,7 @@ def test_a_dub_that_is_cancelled_uploads_nothing(
 ) -> None:
     s3.client.upload_file(str(media.root / long_footage), BUCKET, f"{url.removeprefix(f's3://{BUCKET}/')}/in/long.mp4")
     with running.connect() as connection:
-        dub = client.dub(connection, **{**by_url(url, "out/film.mp4"), "footage": f"{url}/in/long.mp4"})
+        dub = client.dub(connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/long.mp4"})
         until(lambda: progress(dub.state()).step == pb.OPERATION_STEP_TRACK)
         dub.cancel()
         with pytest.raises(DubstageCallError, match="cancelled"):
@@ -141,7 +141,7 @@ def test_other_gateway_uploads_once(
 ) -> None:
     """Another gateway goes on with a dub and uploads the video once."""
     with running.connect() as connection:
-        dub = client.dub(connection, **by_url(url, "out/film.mp4"))
+        dub = client.dub(connection, **by_url(url, "out/video.mp4"))
         until(lambda: progress(dub.state()).step > pb.OPERATION_STEP_FETCH)
         stop_gateway(running)
     assert copies(running) == []
@@ -150,9 +150,9 @@ def test_other_gateway_uploads_once(
     with second.connect() as connection:
         result = client.Operation(connection, dub.name, client.DUB).wait(timeout_s=300)
         client.dub(connection, **dubbing("undisturbed.mp4", footage=OTHER)).wait(timeout_s=300)
-    assert keys(s3, url) == {"out/film.mp4"}
+    assert keys(s3, url) == {"out/video.mp4"}
     assert result.media_sha256 == media_sha256(media.root / "undisturbed.mp4")
-    assert media_sha256(downloaded(s3, url, "out/film.mp4", tmp_path)) == result.media_sha256
+    assert media_sha256(downloaded(s3, url, "out/video.mp4", tmp_path)) == result.media_sha256
 
 
 def sent(signed: media_pb2.SignedUrl, data: bytes) -> None:

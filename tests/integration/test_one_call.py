@@ -75,11 +75,11 @@ def test_files_travel(served: RunningGateway, media: Media, tmp_path: Path) -> N
     there = sorted(media.root.rglob("*"))
     here = tmp_path / "here"
     here.mkdir()
-    for source, name in ((media.root / OTHER, "film.mp4"), (media.speech, "speech.wav")):
+    for source, name in ((media.root / OTHER, "video.mp4"), (media.speech, "speech.wav")):
         (here / name).write_bytes(source.read_bytes())
     steps: list[str] = []
     video = dubstage.dub(
-        here / "film.mp4",
+        here / "video.mp4",
         here / "speech.wav",
         here / "out.mkv",
         transfer=True,
@@ -89,7 +89,7 @@ def test_files_travel(served: RunningGateway, media: Media, tmp_path: Path) -> N
     assert (video.output, video.dubbed) == (str(here / "out.mkv"), NUM_FRAMES - 8)
     assert len(pictures(here / "out.mkv")) == NUM_FRAMES - 8
     assert {"upload", "dub", "download"} <= set(steps)
-    assert sorted(path.name for path in here.iterdir()) == ["film.mp4", "out.mkv", "out.mkv.c2pa", "speech.wav"]
+    assert sorted(path.name for path in here.iterdir()) == ["out.mkv", "out.mkv.c2pa", "speech.wav", "video.mp4"]
     with pytest.raises(dubstage.Error) as caught:
         dubstage.dub(here / "speech.wav", here / "speech.wav", here / "never.mp4", transfer=True)
     assert caught.value.reason == "MEDIA_UNSUPPORTED"

@@ -156,7 +156,7 @@ def test_cancelled_waiting_dub_leaves_nothing(
     of_output = OutputFile(media.root / "waits_1.mp4")
     (left,) = media.root.glob(".dubstage-*")
     of_output.discard()
-    left.write_bytes(b"half a film")
+    left.write_bytes(b"half a video")
     second = start_gateway(data_dir=first.data, max_concurrent_jobs=1)
     with second.connect() as connection:
         for name, folders in ((names[1], 1), (names[0], 0)):

@@ -38,7 +38,7 @@ def door(gateway_factory: StartGateway, loop_thread: Any, media: Media, tmp_path
     files = {"tokens": f"{TOKEN}\n", "users": "default ada@example.com\nacme @dubbing\n", "secret": f"{SECRET}\n"}
     for name, content in files.items():
         (folder / name).write_text(content)
-    (media.root / "proxied.mp4").write_bytes(b"no film")
+    (media.root / "proxied.mp4").write_bytes(b"no video")
     running = gateway_factory(
         http_port=port,
         auth_token_file=folder / "tokens",

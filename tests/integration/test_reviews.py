@@ -21,7 +21,7 @@ from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_webhooks import Receiver, receiving
 from tests.integration.videos import Media, write_short_clip
 
-FILM = "reviewed.mp4"
+VIDEO = "reviewed.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def running(
     gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, receiver: Receiver
 ) -> Iterator[RunningGateway]:
     """A gateway with a batch of two shots that are done and one that failed."""
-    write_short_clip(carphone, media.root / FILM, 26, end=100)
-    (media.root / "no_film.mp4").write_bytes(b"no film")
+    write_short_clip(carphone, media.root / VIDEO, 26, end=100)
+    (media.root / "no_video.mp4").write_bytes(b"no video")
     found = gateway_factory(max_batch_shots=2, webhook_networks="127.0.0.0/8")
     with found.connect() as connection:
         hook = webhook.create(connection, receiver.url(), events=["shot_reviewed"])
         receiver.secrets["/hook"] = hook.secret
-        files = {"a": FILM, "bad": "no_film.mp4", "b": FILM}
+        files = {"a": VIDEO, "bad": "no_video.mp4", "b": VIDEO}
         rows = [
             batch.row(name, footage=file, speech="speech.wav", output=f"reviewed_{name}.mp4", skip_personalization=True)
             for name, file in files.items()

@@ -26,7 +26,7 @@ from tests.integration.videos import Media, write_short_clip
 
 TOKENS = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234", "default": "token-without-a-tenant"}
 ANNA, NIGHT = "anna", "night"
-VIDEO = "film.mp4"
+VIDEO = "video.mp4"
 UPLOAD = "upload.bin"
 
 
@@ -124,7 +124,7 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
     "MediaService.DeleteUpload": lambda to, things: files.delete_upload(to, things.upload),
     "MediaService.DownloadFile": lambda to, things: list(files.download_pieces(to, f"uploads/{things.upload}")),
     "MediaService.FinishUpload": lambda to, things: files.finish_upload(to, things.upload, sha256="ab" * 32),
-    "MediaService.SignDownload": lambda to, things: files.sign_download(to, f"s3://films/tenants/acme/uploads/{things.upload}"),
+    "MediaService.SignDownload": lambda to, things: files.sign_download(to, f"s3://videos/tenants/acme/uploads/{things.upload}"),
     "WebhookService.DeleteWebhook": lambda to, things: webhook.delete(to, things.webhook),
     "WebhookService.GetWebhook": lambda to, things: webhook.get(to, things.webhook),
     "WebhookService.ListWebhookDeliveries": lambda to, things: list(webhook.list_deliveries(to, things.webhook)),

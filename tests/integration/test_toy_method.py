@@ -29,9 +29,9 @@ from gateway.dub import analysis
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.frame_plan import RENDERED
 from gateway.dub.job import DubJob
-from gateway.dub.messages import OnProgress
 from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES
 from gateway.dub.outcome import DubOutcome
+from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost

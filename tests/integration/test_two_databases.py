@@ -48,7 +48,7 @@ def test_other_data_folder_keeps_actors(stages: RunningStages, media: Media, tmp
     shown = dubstage("doctor", data=second, stages=stages)
     assert shown.returncode == 1
     assert "belongs to another database" in shown.stdout
-    video = dubstage(*dub, "-o", tmp_path / "film.mp4", "--actor", "ann", data=first, stages=stages)
+    video = dubstage(*dub, "-o", tmp_path / "video.mp4", "--actor", "ann", data=first, stages=stages)
     assert video.returncode == 0, video.stderr
     assert dubstage("doctor", data=first, stages=stages).returncode == 0
 

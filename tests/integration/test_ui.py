@@ -35,10 +35,10 @@ sync_api = pytest.importorskip("playwright.sync_api")
 
 TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"
 MARKUP = "<img src=x onerror=document.title='owned'> one.mp4"
-"""Name of a film that would run a script if a page read the name as markup."""
+"""Name of footage that would run a script if a page read the name as markup."""
 ERASED = "ui_erased.mp4"
 FRAMES = 27
-"""Frames of the film: other than other tests have, as the blobs of a dub go with its job, and other databases share the store."""
+"""Frames of the footage: a number of no other test, as the blobs of a dub go with its job, and databases share the store."""
 WAIT_MS = 120_000
 
 
@@ -52,7 +52,7 @@ def free_port() -> int:
 class Site:
     gateway: RunningGateway
     address: str
-    film: Path
+    footage: Path
     speech: Path
 
 
@@ -82,10 +82,10 @@ def site(
     tokens.write_text(f"{TOKEN}\nother {OTHER_TOKEN}\n")
     port = free_port()
     running = gateway_factory(http_port=port, auth_token_file=tokens)
-    film = folder / MARKUP
-    write_short_clip(carphone, film, FRAMES)
+    footage = folder / MARKUP
+    write_short_clip(carphone, footage, FRAMES)
     write_short_clip(carphone, media.root / ERASED, NUM_FRAMES + 5)
-    yield Site(running, f"http://127.0.0.1:{port}", film, media.speech)
+    yield Site(running, f"http://127.0.0.1:{port}", footage, media.speech)
     loop_thread.run(running.server.drain(grace_s=0))
 
 
@@ -136,7 +136,7 @@ def shown(page: Any, name: str) -> None:
 
 
 def give_files(site: Site, page: Any) -> None:
-    page.set_input_files("#film-file", site.film)
+    page.set_input_files("#footage-file", site.footage)
     page.set_input_files("#speech-file", site.speech)
     page.wait_for_selector(".face")
     page.click("#options summary")
@@ -162,7 +162,7 @@ def dub(site: Site, browser: Any) -> str:
     with signed_in(browser, site) as tab:
         page = tab.open(f"{site.address}/ui/new")
         give_files(site, page)
-        assert MARKUP in page.inner_text("#film-state")
+        assert MARKUP in page.inner_text("#footage-state")
         assert page.inner_text("#plan .tile b") == f"{FRAMES} of {FRAMES}"
         assert serious(page) == []
         page.click("#create")
@@ -190,7 +190,7 @@ def test_dub_from_upload_to_download(site: Site, dub: str, browser: Any, media: 
         with page.expect_download() as download:
             page.click("#download")
         download.value.save_as(tmp_path / "video.mp4")
-        # Other tests may have begun further dubs of the film.
+        # Other tests may have begun further dubs of the footage.
         assert (tmp_path / "video.mp4").read_bytes() in [path.read_bytes() for path in media.root.glob("img-src-x*-dub-*.mp4")]
         assert tab.problems == []
 
@@ -274,12 +274,12 @@ def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGa
         "date": "2026-01-31",
         "reference": "box 7",
     }
-    record["footage_sha256"] = [hashlib.sha256(site.film.read_bytes()).hexdigest()]
+    record["footage_sha256"] = [hashlib.sha256(site.footage.read_bytes()).hexdigest()]
     (tmp_path / "driver.json").write_text(json.dumps(record))
     (tmp_path / "list.json").write_text("[]")
     with tab_of(browser) as tab:
         page = tab.open(f"http://127.0.0.1:{port}/ui/new")
-        page.set_input_files("#film-file", site.film)
+        page.set_input_files("#footage-file", site.footage)
         page.set_input_files("#speech-file", site.speech)
         page.wait_for_selector("#plan .bad")
         assert "consent" in page.inner_text("#plan .bad")
@@ -298,7 +298,7 @@ def test_recorded_speech_is_uploaded(site: Site, browser: Any) -> None:
         page.wait_for_timeout(1500)
         page.click("#record")
         until(page, "document.querySelector('#speech-state').textContent.startsWith('recording.webm, ')")
-        page.set_input_files("#film-file", site.film)
+        page.set_input_files("#footage-file", site.footage)
         page.wait_for_selector("#create:enabled")
         assert tab.problems == []
 
@@ -332,21 +332,21 @@ def test_broken_upload_goes_on(site: Site, browser: Any, tmp_path: Path) -> None
             lambda route: route.abort() if "-16777215/" in route.request.headers.get("content-range", "") else route.continue_(),
         )
         with page.expect_event("requestfailed", lambda request: "-16777215/" in request.headers.get("content-range", "")):
-            page.set_input_files("#film-file", large)
-        until(page, "document.querySelector('#film-state').textContent.includes('8.4 MB of 21 MB')")
+            page.set_input_files("#footage-file", large)
+        until(page, "document.querySelector('#footage-state').textContent.includes('8.4 MB of 21 MB')")
         page.goto("about:blank")
         page.unroute_all(behavior="ignoreErrors")
         pieces.clear()
         tab.open(f"{site.address}/ui/new")
-        page.set_input_files("#film-file", large)
-        until(page, "document.querySelector('#film-state').textContent === 'large.mp4, 21 MB'")
+        page.set_input_files("#footage-file", large)
+        until(page, "document.querySelector('#footage-state').textContent === 'large.mp4, 21 MB'")
         assert next(filter(None, pieces)).startswith("bytes 8388608-")
 
 
 def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
     """A person's consent is shown, withdrawn and the person erased, after questions that name the person; the receipt is saved."""
     with site.gateway.connect(token=TOKEN) as connection:
-        # Another film than other actors have: an erasure takes its blobs along.
+        # Other footage than other actors have: an erasure takes its blobs along.
         gateway_client.enrol(connection, **enrolment("on-page", footage=ERASED)).wait(timeout_s=300)
     with signed_in(browser, site) as tab:
         page = tab.open(f"{site.address}/ui/people")
@@ -517,7 +517,7 @@ def run_ui(stages: RunningStages, data: Path, *options: str) -> subprocess.Popen
 
 def test_ui_command_serves_until_interrupted(stages: RunningStages, browser: Any, tmp_path: Path) -> None:
     """The command prints an address that signs in, and leaves no token behind after Ctrl-C."""
-    process = run_ui(stages, tmp_path / "data", "--port", str(free_port()), "--folder", str(tmp_path / "films"))
+    process = run_ui(stages, tmp_path / "data", "--port", str(free_port()), "--folder", str(tmp_path / "videos"))
     try:
         line = process.stdout.readline()
         address = line.split(" at ")[1].strip()
@@ -532,7 +532,7 @@ def test_ui_command_serves_until_interrupted(stages: RunningStages, browser: Any
     finally:
         process.kill()
     assert process.returncode == 0
-    assert str(tmp_path / "films") in said
+    assert str(tmp_path / "videos") in said
     assert not list((tmp_path / "data").glob(".ui-token*"))
 
 

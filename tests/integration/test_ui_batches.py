@@ -30,13 +30,13 @@ SHOTS = ("ui_a", "ui_b", "ui_bad")
 @pytest.fixture(scope="module")
 def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
     """A batch of two shots that are done and one that failed."""
-    write_short_clip(carphone, media.root / "ui_film.mp4", 26, end=90)
-    (media.root / "ui_none.mp4").write_bytes(b"no film")
+    write_short_clip(carphone, media.root / "ui_video.mp4", 26, end=90)
+    (media.root / "ui_none.mp4").write_bytes(b"no video")
     with site.gateway.connect(token=TOKEN) as connection:
         rows = [
             batch.row(
                 name,
-                footage="ui_none.mp4" if name == "ui_bad" else "ui_film.mp4",
+                footage="ui_none.mp4" if name == "ui_bad" else "ui_video.mp4",
                 speech="speech.wav",
                 output=f"{name}.mp4",
                 skip_personalization=True,

@@ -41,7 +41,7 @@ def door(gateway_factory: StartGateway, loop_thread: Any, media: Media, tmp_path
     """A gateway with a batch of one shot that failed, whose footage has markup in its name."""
     tokens, port = tmp_path_factory.mktemp("hostile") / "tokens", free_port()
     tokens.write_text(f"{TOKEN}\nother {OTHER_TOKEN}\n")
-    (media.root / MARKUP).write_bytes(b"no film")
+    (media.root / MARKUP).write_bytes(b"no video")
     running = gateway_factory(http_port=port, auth_token_file=tokens, uploads_max_bytes=1 << 20, max_idle_s=IDLE_S)
     with running.connect(token=TOKEN) as connection:
         batch.submit(connection, "hostile", rows=[batch.row("shot", footage=MARKUP, output="hostile_dub.mp4")])

@@ -105,13 +105,13 @@ def test_broken_upload_is_resumed(place: Place) -> None:
 
 
 def test_client_resumes_both_ways(place: Place, tmp_path: Path) -> None:
-    source, target = tmp_path / "a film.mp4", tmp_path / "back.mp4"
+    source, target = tmp_path / "a video.mp4", tmp_path / "back.mp4"
     source.write_bytes(DATA)
     with place.connect() as connection:
-        files.upload_pieces(connection, pieces(DATA[:400_000]), name="a_film.mp4", size_bytes=len(DATA))
+        files.upload_pieces(connection, pieces(DATA[:400_000]), name="a_video.mp4", size_bytes=len(DATA))
         seen: list[int] = []
         found = files.upload(connection, source, progress=lambda done, total: seen.append(done))
-        assert (found.name, found.complete, min(seen) > 400_000, seen[-1]) == ("uploads/a_film.mp4", True, True, len(DATA))
+        assert (found.name, found.complete, min(seen) > 400_000, seen[-1]) == ("uploads/a_video.mp4", True, True, len(DATA))
         # A file that is there is not sent again.
         assert files.upload(connection, source) == found
         (tmp_path / ".back.mp4.download").write_bytes(DATA[:300_000])
@@ -221,7 +221,7 @@ def test_http_upload_is_resumed(place: Place) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_resumes_both_ways(place: Place, tmp_path: Path) -> None:
     """The documented options of curl: -T, -C OFFSET with -T, and -C - for a download."""
-    (tmp_path / "film.mp4").write_bytes(DATA)
+    (tmp_path / "video.mp4").write_bytes(DATA)
     where = f"http://127.0.0.1:{place.port}/v1"
 
     def curl(*options: str) -> None:
@@ -230,9 +230,9 @@ def test_curl_resumes_both_ways(place: Place, tmp_path: Path) -> None:
 
     with place.connect() as connection:
         files.upload_pieces(connection, [DATA[:500_000]], name="curl.mp4", size_bytes=len(DATA))
-        curl("-C", "500000", "-T", "film.mp4", "-H", f"Repr-Digest: {digest_of(DATA)}", f"{where}/uploads/curl.mp4")
+        curl("-C", "500000", "-T", "video.mp4", "-H", f"Repr-Digest: {digest_of(DATA)}", f"{where}/uploads/curl.mp4")
         assert files.get_upload(connection, "curl.mp4").sha256 == SHA256
-    curl("-T", "film.mp4", f"{where}/uploads/curl.mp4")
+    curl("-T", "video.mp4", f"{where}/uploads/curl.mp4")
     (tmp_path / "back.mp4").write_bytes(DATA[:123_456])
     curl("-C", "-", "-o", "back.mp4", f"{where}/files/uploads/curl.mp4")
     assert (tmp_path / "back.mp4").read_bytes() == DATA

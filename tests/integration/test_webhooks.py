@@ -319,7 +319,7 @@ def test_webhook_gets_chosen_events_alone(site: Site, receiver: Receiver) -> Non
         # The event arrives a moment before the gateway notes that.
         until(lambda: not list(webhook.list_deliveries(connection, other)))
         site.kill(0)
-    request = BatchOrder(name="night", check_films=False).model_dump_json().encode()
+    request = BatchOrder(name="night", check_videos=False).model_dump_json().encode()
     first, second = (site.batches.add(BATCH, request, output=output) for output in outputs_of("night"))
     pending = "SELECT count(*) FROM webhook_deliveries"
     for record, events in ((first, 0), (second, 1)):

@@ -71,7 +71,7 @@ def _enrol(gateway: Gateway, tenant: Tenant, clip: Path) -> None:
 def _load(gateway: Gateway, tenants: list[Tenant], clip: Path, stream_s: float, shots: int, outcome: Outcome) -> None:
     cuts = cut_shots([clip], gateway.media_of(tenants[0]), shots)
     rows = [
-        batch.row(cut.id, footage=cut.footage, output=f"films/{cut.id}.mp4", method=cut.method, skip_personalization=True)
+        batch.row(cut.id, footage=cut.footage, output=f"videos/{cut.id}.mp4", method=cut.method, skip_personalization=True)
         for cut in cuts
     ]
     speech, over = (read_sound(clip), SAMPLE_RATE_HZ), threading.Event()

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.reports.appearance import OwnMouth, mouth_appearance, skin_light
 from gateway.stages.opening import StageHost
-from research.bench.faults import FAULTS, FilmedMouths, detections, filmed_mouths
+from research.bench.faults import FAULTS, MouthClip, detections, mouths_of_video
 from tests.system.dubbing import cut
 
 SEEN = {
@@ -26,15 +26,15 @@ SEEN = {
 
 
 @pytest.fixture(scope="module")
-def film(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory) -> FilmedMouths:
+def clip(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory) -> MouthClip:
     """A woman who speaks for nearly five seconds, close."""
     path = cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("appearance") / "clip.mkv", 0.0, 4.6)
-    return host.run(filmed_mouths(host.stages, path))
+    return host.run(mouths_of_video(host.stages, path))
 
 
 @pytest.mark.long
-def test_planted_faults_are_seen(film: FilmedMouths) -> None:
-    found = detections(film)
+def test_planted_faults_are_seen(clip: MouthClip) -> None:
+    found = detections(clip)
     assert {fault for fault, _ in found} == set(FAULTS)
     for (fault, name), rows in found.items():
         figures = np.nanmean(np.array(rows), axis=0)
@@ -51,8 +51,8 @@ def test_planted_faults_are_seen(film: FilmedMouths) -> None:
     assert jump[5] > 1.3 * jump[0]
 
 
-def test_own_frames_do_not_alarm(film: FilmedMouths) -> None:
-    seen = mouth_appearance(film.boxes, film.points, skin_light(film.boxes, film.points))
+def test_own_frames_do_not_alarm(clip: MouthClip) -> None:
+    seen = mouth_appearance(clip.boxes, clip.points, skin_light(clip.boxes, clip.points))
     own = OwnMouth.of(seen)
     assert np.nanmean(own.tinted(seen)) <= 0.05
     assert np.nanmean(own.shaded(seen)) <= 0.05

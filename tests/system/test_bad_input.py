@@ -60,7 +60,7 @@ def test_a_missing_file_is_named(dubstage: Run, output: Path) -> None:
 
 def test_a_text_file_is_not_a_video(dubstage: Run, output: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
-    text.write_text("not a film\n" * 100)
+    text.write_text("not a video\n" * 100)
     assert_fails_well(dubstage("dub", text, "--audio", SPEECH, "-o", output), output, "notes.mp4")
 
 

@@ -40,7 +40,7 @@ def settings_in(folder: Path, **more: Any) -> GatewaySettings:
 
 
 def shot(shot_id: str, footage: Path, folder: Path, **more: Any) -> ShotSpec:
-    output = folder / "films" / f"{shot_id}.mp4"
+    output = folder / "videos" / f"{shot_id}.mp4"
     return ShotSpec(id=shot_id, footage=str(footage), speech=str(SPEECH), output=str(output), personalize=False, **more)
 
 
@@ -155,7 +155,7 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
 
     # Nothing half written, and nothing of a shot that was cancelled or failed.
     videos = {f"{name}.mp4" for name in ("killed", "nobody", "plain")}
-    assert {path.name for path in (tmp_path / "films").iterdir()} == videos
+    assert {path.name for path in (tmp_path / "videos").iterdir()} == videos
     assert list((tmp_path / "data" / "jobs").iterdir()) == []
     async with open_worker_context(settings) as worker_context:
         for row in rows:
@@ -219,7 +219,7 @@ def plates(carphone: Path, folder: Path) -> ShotSpec:
     """A shot of 25 frames."""
     (folder / "plates").mkdir()
     footage = write_sequence(carphone, folder / "plates" / "a.%04d.dpx", 25, bits=10)
-    return shot("one", footage, folder).model_copy(update={"output": str(folder / "films" / "b.%04d.dpx")})
+    return shot("one", footage, folder).model_copy(update={"output": str(folder / "videos" / "b.%04d.dpx")})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -230,34 +230,34 @@ def contents(folder: Path) -> dict[str, bytes]:
 async def test_image_sequences(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A row with an image sequence is dubbed once, and again only if a frame is gone or changed."""
     row = plates(carphone, tmp_path)
-    store, films = batch_of(tmp_path, row), tmp_path / "films"
-    listing, steps = films / "b.sha256", list[str]()
+    store, videos = batch_of(tmp_path, row), tmp_path / "videos"
+    listing, steps = videos / "b.sha256", list[str]()
     first = await run_shot(worker_context, store, "night", 0, on_progress=lambda step, *_: steps.append(step))
     assert (first.state, first.error, first.output, first.output_sha256) == ("done", "", str(listing), sha256(listing))
     assert (first.frames, first.frame_rate, first.has_thumbnail) == (25, "25", True)
     assert first.frames_dubbed > 20
     assert {"read frames", "write frames"} < set(steps)
     assert verdict_of(listing).state is ManifestState.VALID
-    files = contents(films)
+    files = contents(videos)
     assert set(files) == {"b.sha256", "b.wav", *(f"b.{FIRST + frame}.dpx" for frame in range(25))}
     assert list(worker_context.jobs.iterdir()) == []
     assert await run_shot(worker_context, store, "night", 0) == first
 
-    (films / f"b.{FIRST + 7}.dpx").unlink()
+    (videos / f"b.{FIRST + 7}.dpx").unlink()
     again = await run_shot(worker_context, store, "night", 0)
     assert again.warnings == (*first.warnings, "the video of an earlier run was gone: it was made anew")
-    assert contents(films) == files
+    assert contents(videos) == files
 
     assert begin_anew(worker_context.settings, store, "night", ["one"]) == ["one"]
     assert (await run_shot(worker_context, store, "night", 0)).state is ShotState.DONE
-    assert contents(films) == files
+    assert contents(videos) == files
 
     # Frames that dubstage did not write are never replaced.
-    (films / f"b.{FIRST + 7}.dpx").write_bytes(b"somebody else's")
+    (videos / f"b.{FIRST + 7}.dpx").write_bytes(b"somebody else's")
     record = await run_shot(worker_context, store, "night", 0)
     assert (record.state, record.exit_code) == (ShotState.FAILED, 10)
     assert f"b.{FIRST + 7}.dpx exists" in record.error
-    assert contents(films) == {**files, f"b.{FIRST + 7}.dpx": b"somebody else's"}
+    assert contents(videos) == {**files, f"b.{FIRST + 7}.dpx": b"somebody else's"}
 
 
 async def test_cancelled_image_sequence(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
@@ -270,21 +270,21 @@ async def test_cancelled_image_sequence(worker_context: WorkerContext, carphone:
             time.sleep(3 * worker.LOOK_S)
 
     assert (await run_shot(worker_context, store, "night", 0, on_progress=cancel)).state is ShotState.CANCELLED
-    assert list((tmp_path / "films").iterdir()) == []
+    assert list((tmp_path / "videos").iterdir()) == []
     assert list(worker_context.jobs.iterdir()) == []
 
 
 @pytest.mark.long
 async def test_killed_worker_of_image_sequence(carphone: Path, tmp_path: Path) -> None:
     """A worker that is killed while it writes frames costs one try, and leaves nothing."""
-    store, films = batch_of(tmp_path, plates(carphone, tmp_path)), tmp_path / "films"
+    store, videos = batch_of(tmp_path, plates(carphone, tmp_path)), tmp_path / "videos"
     batch = asyncio.create_task(run_local(settings_in(tmp_path), store, "night", workers=1))
-    await until(lambda: list(films.glob(".dubstage-*.partial/b.*.dpx")) or batch.done(), 600)
+    await until(lambda: list(videos.glob(".dubstage-*.partial/b.*.dpx")) or batch.done(), 600)
     os.kill(running(store, "one"), signal.SIGKILL)
     (record,) = await batch
     assert (record.state, record.attempts) == (ShotState.DONE, 2)
-    assert {path.suffix for path in films.iterdir()} == {".dpx", ".wav", ".sha256", ".c2pa"}
-    assert sequence_fault(films / "b.sha256", record.output_sha256) == ""
+    assert {path.suffix for path in videos.iterdir()} == {".dpx", ".wav", ".sha256", ".c2pa"}
+    assert sequence_fault(videos / "b.sha256", record.output_sha256) == ""
     assert not list((tmp_path / "data").glob("fetched/*/*"))
 
 
@@ -347,7 +347,7 @@ async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone
     said = ("no space left", "nobody-here", "face takes", "died in attempt 3 of 3", "")
     assert [record.error for text, record in zip(said, records, strict=True) if text not in record.error] == []
     assert not any("Traceback" in record.error for record in records)
-    assert not (tmp_path / "films").exists() or list((tmp_path / "films").iterdir()) == []
+    assert not (tmp_path / "videos").exists() or list((tmp_path / "videos").iterdir()) == []
 
 
 async def test_required_consent_stops_shots(carphone: Path, tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     assert (record.state, record.exit_code, record.has_thumbnail) == (ShotState.FAILED, 11, False)
     assert "ada" in record.error
     assert store.thumbnail("night", "one") is None
-    assert list((tmp_path / "films").iterdir()) == []
+    assert list((tmp_path / "videos").iterdir()) == []
     assert list(worker_context.jobs.iterdir()) == []
 
 
@@ -408,5 +408,5 @@ async def test_cancel_during_measurement_leaves_nothing(
 
     record = await run_shot(worker_context, store, "night", 0, on_progress=cancel)
     assert (record.state, exit_code_of(record), record.has_thumbnail) == (ShotState.CANCELLED, 0, False)
-    assert list((tmp_path / "films").iterdir()) == []
+    assert list((tmp_path / "videos").iterdir()) == []
     assert list(worker_context.jobs.iterdir()) == []

@@ -93,7 +93,7 @@ class Withdrawn(OwnBlobs):
 
 def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
     """A video whose consent ends while it is sealed gets no name."""
-    footage, videos = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), tmp_path / "films"
+    footage, videos = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), tmp_path / "videos"
     videos.mkdir()
     asked = DubRequest(footage=footage, speech=SPEECH, output=videos / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
     job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / "jobs", Withdrawn(videos))

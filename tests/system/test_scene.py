@@ -243,13 +243,13 @@ def test_command_takes_a_file_of_lines(
 
 
 CUT = 20
-"""First frame in which the people of `cut_film` stand elsewhere."""
+"""First frame in which the people of `cut_video` stand elsewhere."""
 PLACES = ([0, 1, 2], [2, 0, 1])
 """Person in each place, before and after the cut."""
 
 
 @pytest.fixture(scope="module")
-def cut_film(scenes: Scenes, clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+def cut_video(scenes: Scenes, clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     """Three people, who change places at a cut."""
     folder = tmp_path_factory.mktemp("cut")
     people = [clips.path(name) for name in ("people/dev_4.mp4", "video/hp_31.mp4", "people/dev_6.mp4")]
@@ -259,75 +259,75 @@ def cut_film(scenes: Scenes, clips: Any, tmp_path_factory: pytest.TempPathFactor
         )
         for begin_s, order in zip((0.0, CUT / 25), PLACES, strict=True)
     ]
-    return replace(scenes, footage=joined(parts, folder / "film.mkv"), jobs=folder / "jobs")
+    return replace(scenes, footage=joined(parts, folder / "video.mkv"), jobs=folder / "jobs")
 
 
 def frames_of(person: int) -> npt.NDArray[np.bool_]:
-    """Where a person is in `cut_film`, bool [3, T]."""
+    """Where a person is in `cut_video`, bool [3, T]."""
     found = np.zeros((3, 2 * CUT), bool)
     for shot, order in enumerate(PLACES):
         found[order.index(person), shot * CUT : (shot + 1) * CUT] = True
     return found
 
 
-def test_no_wrong_person_after_a_cut(cut_film: Scenes, tmp_path: Path) -> None:
+def test_no_wrong_person_after_a_cut(cut_video: Scenes, tmp_path: Path) -> None:
     """The line follows its person over a cut, or passes through."""
-    outcome = cut_film.dub(tmp_path / "out.mkv", ("0.4", cut_film.speeches[0], FaceChoice("largest")))
-    changed = cut_film.changed(tmp_path / "out.mkv")
+    outcome = cut_video.dub(tmp_path / "out.mkv", ("0.4", cut_video.speeches[0], FaceChoice("largest")))
+    changed = cut_video.changed(tmp_path / "out.mkv")
     (place,) = np.flatnonzero(changed[:, :CUT].any(axis=1))
     assert np.flatnonzero(changed[place, :CUT]).tolist() == list(range(10, CUT))
     assert not changed[~frames_of(PLACES[0][place])].any()
     assert changed[:, CUT:].sum() == outcome.parts[0].num_dubbed - 10
 
 
-def test_overlapping_lines_over_a_cut(cut_film: Scenes, tmp_path: Path) -> None:
+def test_overlapping_lines_over_a_cut(cut_video: Scenes, tmp_path: Path) -> None:
     """A mouth is that of its single dub before and after the cut, and the third face keeps every sample."""
-    lines = [(start, cut_film.speeches[number], face(number)) for number, start in enumerate(("0.2", "0.44"))]
+    lines = [(start, cut_video.speeches[number], face(number)) for number, start in enumerate(("0.2", "0.44"))]
     output, single = tmp_path / "out.mkv", tmp_path / "single.mkv"
-    outcome = cut_film.dub(output, *lines)
-    changed = cut_film.changed(output)
-    where = places(cut_film, output)
+    outcome = cut_video.dub(output, *lines)
+    changed = cut_video.changed(output)
+    where = places(cut_video, output)
     people = [PLACES[0][where[begin]] for begin in (5, 11)]
     for part, person in zip(outcome.parts, people, strict=True):
         assert changed[frames_of(person)].sum() == part.num_dubbed > 15
     (unnamed,) = {0, 1, 2} - set(people)
     assert not changed[frames_of(unnamed)].any()
 
-    assert cut_film.elsewhere(tmp_path).dub(single, lines[1]).windows_reused == 0
+    assert cut_video.elsewhere(tmp_path).dub(single, lines[1]).windows_reused == 0
     own = frames_of(people[1])
     assert not differences(output, single)[own].any()
-    assert not cut_film.changed(single)[~own].any()
+    assert not cut_video.changed(single)[~own].any()
 
 
 @pytest.fixture(scope="module")
-def tracked(cut_film: Scenes, tmp_path_factory: pytest.TempPathFactory) -> FaceIndex:
-    """Faces of `cut_film`."""
+def tracked(cut_video: Scenes, tmp_path_factory: pytest.TempPathFactory) -> FaceIndex:
+    """Faces of `cut_video`."""
 
     async def track() -> FaceIndex:
         with Workspace(tmp_path_factory.mktemp("tracked") / "job") as workspace:
-            info = inspect_video(cut_film.footage)
-            analysis = await FootageAnalysis.open(cut_film.dubber.host.stages, method_named("ugc"), info, workspace, threads=2)
+            info = inspect_video(cut_video.footage)
+            analysis = await FootageAnalysis.open(cut_video.dubber.host.stages, method_named("ugc"), info, workspace, threads=2)
             return await analysis.track(lambda _: None, embed=True)
 
-    return cut_film.dubber.host.run(track())
+    return cut_video.dubber.host.run(track())
 
 
 def box_in(index: FaceIndex, frame: int, place: int) -> FrameBox:
-    """The box of the face in a place of `cut_film`, a tenth larger and a tenth too far right."""
+    """The box of the face in a place of `cut_video`, a tenth larger and a tenth too far right."""
     (row,) = np.flatnonzero((index.frame == frame) & (index.centre[:, 0] // SIDE == place))
     width, height = index.size[row] * 1.1
     left, top = index.centre[row] - index.size[row] * (0.45, 0.55)
     return FrameBox(frame, float(left), float(top), float(width), float(height))
 
 
-def test_boxes_follow_over_a_cut(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
+def test_boxes_follow_over_a_cut(cut_video: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
     """One box a shot for each of three people, whose lines have different frames, and no frame with a wrong person."""
     begins, lines = (10, 7, 13), list[Spoken]()
     for person, begin in enumerate(begins):
         boxes = tuple(box_in(tracked, frame, order.index(person)) for frame, order in zip((0, CUT), PLACES, strict=True))
-        lines.append((f"{begin / 25}", cut_film.speeches[person], FaceChoice("boxes", boxes=boxes)))
-    outcome = cut_film.dub(tmp_path / "out.mkv", *lines)
-    changed = cut_film.changed(tmp_path / "out.mkv")
+        lines.append((f"{begin / 25}", cut_video.speeches[person], FaceChoice("boxes", boxes=boxes)))
+    outcome = cut_video.dub(tmp_path / "out.mkv", *lines)
+    changed = cut_video.changed(tmp_path / "out.mkv")
     for person, (begin, part) in enumerate(zip(begins, outcome.parts, strict=True)):
         dubbed = np.flatnonzero((changed & frames_of(person)).any(axis=0))
         assert set(dubbed.tolist()) <= set(range(begin, begin + 20))
@@ -336,7 +336,7 @@ def test_boxes_follow_over_a_cut(cut_film: Scenes, tracked: FaceIndex, tmp_path:
         assert len(dubbed) == part.num_dubbed
 
 
-def test_consent_holds_for_all_boxes(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
+def test_consent_holds_for_all_boxes(cut_video: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
     """From a box that no face overlaps on, frames keep every sample. Boxes that go on to another person after a cut are refused,
     though most frames show the person of the record.
     """
@@ -349,11 +349,11 @@ def test_consent_holds_for_all_boxes(cut_film: Scenes, tracked: FaceIndex, tmp_p
     consent = record(face={"network": face.network, "embedding": embedding_text(face.vector)})
 
     def dubbed(*boxes: FrameBox) -> DubOutcome:
-        line = ("0.6", cut_film.speeches[0], FaceChoice("boxes", boxes=boxes))
-        return cut_film.dub(tmp_path / "out.mkv", line, consent=consent)
+        line = ("0.6", cut_video.speeches[0], FaceChoice("boxes", boxes=boxes))
+        return cut_video.dub(tmp_path / "out.mkv", line, consent=consent)
 
     outcome = dubbed(own, after, FrameBox(30, 0.0, 0.0, 20.0, 20.0))
-    changed = cut_film.changed(tmp_path / "out.mkv")
+    changed = cut_video.changed(tmp_path / "out.mkv")
     assert np.flatnonzero(changed.any(axis=0)).tolist() == list(range(15, 30))
     assert not changed[~frames_of(0)].any()
     assert outcome.plan.counts()["TARGET_NOT_PRESENT"] == 5
@@ -361,14 +361,14 @@ def test_consent_holds_for_all_boxes(cut_film: Scenes, tracked: FaceIndex, tmp_p
         dubbed(own, other)
 
 
-def test_boxes_of_one_face_may_not_overlap(cut_film: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
+def test_boxes_of_one_face_may_not_overlap(cut_video: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
     boxes = tuple(box_in(tracked, frame, place) for frame, place in ((0, 0), (CUT, 0)))
-    lines = [(start, cut_film.speeches[0], FaceChoice("boxes", boxes=boxes)) for start in ("0.2", "0.6")]
+    lines = [(start, cut_video.speeches[0], FaceChoice("boxes", boxes=boxes)) for start in ("0.2", "0.6")]
     with pytest.raises(InvalidRequestError, match=r"^line 1 and line 2 overlap, and both are of one face in frame 15"):
-        cut_film.dub(tmp_path / "never.mkv", *lines)
+        cut_video.dub(tmp_path / "never.mkv", *lines)
     outside = FaceChoice("boxes", boxes=(FrameBox(0, 900.0, 0.0, 20.0, 20.0),))
     with pytest.raises(InvalidRequestError, match=r"^line 1: boxes\[0\]: the box .* lies outside of the picture of 864x288 pixels"):
-        cut_film.dub(tmp_path / "never.mkv", ("0.2", cut_film.speeches[0], outside))
+        cut_video.dub(tmp_path / "never.mkv", ("0.2", cut_video.speeches[0], outside))
 
 
 @pytest.mark.long
@@ -392,7 +392,7 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
             store.create(found, "local")
         idle = nullcontext(lambda *_: None)
         await run_in_process(
-            worker_context, store, "night", slots=idle, workers=1, confirm=lambda: None, check_films=True, pause_s=0.0
+            worker_context, store, "night", slots=idle, workers=1, confirm=lambda: None, check_videos=True, pause_s=0.0
         )
         (folder,) = worker_context.jobs.iterdir()
         (record,) = store.records("night")

@@ -54,7 +54,7 @@ def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def footage(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     people = [PersonClip(clips.path(name)) for name in ("people/dev_4.mp4", "people/dev_6.mp4")]
-    return side_by_side(people, tmp_path_factory.mktemp("film") / "two.mkv", SECONDS, voices=[0, 1], side=288)
+    return side_by_side(people, tmp_path_factory.mktemp("video") / "two.mkv", SECONDS, voices=[0, 1], side=288)
 
 
 @pytest.fixture(scope="module")

@@ -75,14 +75,14 @@ def _be(installation: GatewaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def video(footage: Path, dubber: Dubber, installation: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dub of four seconds, without loss, so that its samples can be compared."""
-    return _dub(footage, dubber, installation, tmp_path_factory.mktemp("marked") / "film.mp4")
+    return _dub(footage, dubber, installation, tmp_path_factory.mktemp("marked") / "video.mp4")
 
 
 @pytest.fixture(scope="module")
 def plain(footage: Path, dubber: Dubber, installation: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same dub without the watermark."""
     off = installation.model_copy(update={"watermark": False})
-    return _dub(footage, dubber, off, tmp_path_factory.mktemp("plain") / "film.mp4")
+    return _dub(footage, dubber, off, tmp_path_factory.mktemp("plain") / "video.mp4")
 
 
 @pytest.fixture(scope="module")

@@ -346,7 +346,7 @@ class Timing:
     """Times of a watch, seconds.
 
     Attributes:
-        watch_s: length of one watch; whole seconds. After it the state is told again, changed or not.
+        watch_s: length of one watch; whole seconds. After each watch the state is yielded again, changed or not.
         first_s: pause after the first failure. Each further failure doubles the pause.
         longest_s: longest pause.
         patience_s: time without any answer after which the watch gives up.

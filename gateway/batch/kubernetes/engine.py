@@ -199,10 +199,10 @@ class KubernetesEngine:
         Lost connections are made again, and a look that gets no answer from the store or from the cluster is repeated. See `follow`
         for the errors.
         """
-        told, answered = 0.0, time.monotonic()
+        shown, answered = 0.0, time.monotonic()
         for found in follow(self.cluster, _selector(name), self.timing):
             listed = _states(found.values())
-            if any(job.live for job in listed) and time.monotonic() - told < _LEAST_PAUSE_S:
+            if any(job.live for job in listed) and time.monotonic() - shown < _LEAST_PAUSE_S:
                 continue
             try:
                 snapshot = self._snapshot(store, name, listed)
@@ -213,7 +213,7 @@ class KubernetesEngine:
             yield snapshot
             if snapshot.ended:
                 return
-            told = answered = time.monotonic()
+            shown = answered = time.monotonic()
 
     def cancel(self, store: BatchStore, name: str, ids: Sequence[str] = ()) -> int:
         """Cancel shots, or the whole batch, and return how many shots were marked.

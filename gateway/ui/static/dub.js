@@ -6,15 +6,15 @@ import { Player } from "./player.js";
 
 const at = (id) => document.querySelector(`#${id}`);
 const name = `operations/${at("running").dataset.operation}`;
-/** Dubs among which others of the same film are looked for. */
+/** Dubs among which others of the same footage are looked for. */
 const NEWEST = 300;
-/** Fits whose videos show other frames than the film at the same time. */
+/** Fits whose videos show other frames than the footage at the same time. */
 const OWN_TIME = new Set(["FIT_LOOP", "FIT_BOUNCE", "FIT_RETIME", "FIT_SLOW"]);
 
 function title(dub) {
-  const film = shownName(dub.request.footageUri);
-  at("name").textContent = film;
-  document.title = `${film} – dubstage`;
+  const footage = shownName(dub.request.footageUri);
+  at("name").textContent = footage;
+  document.title = `${footage} – dubstage`;
   const speech = dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound";
   at("about").textContent = [speech, dub.created && `begun ${day(dub.created)}`].filter(Boolean).join(", ");
 }
@@ -45,15 +45,15 @@ const words = (value, prefix) => (value ?? "").replace(prefix, "").toLowerCase()
 function optionRows(request) {
   return [
     ["Method", request.method || "the gateway's own choice"],
-    ["Person", request.actor ? lastPart(request.actor) : "learned from the film"],
+    ["Person", request.actor ? lastPart(request.actor) : "learned from the footage"],
     ["Length", words(request.fit, "FIT_").replace("unspecified", "")],
     ["Expression", words(request.expression, "EXPRESSION_").replace("unspecified", "keep where possible")],
     ["Expressiveness", String(request.expressiveness ?? 1)],
-    ["Video", words(request.codec, "VIDEO_CODEC_").replace("unspecified", "as the film")],
+    ["Video", words(request.codec, "VIDEO_CODEC_").replace("unspecified", "as the footage")],
     ["Quality of the pictures", request.encodeQuality],
     ["Language", request.language],
     ["Project", request.project],
-    ["Sound", request.keepAudio ? "that of the film" : "the new speech"],
+    ["Sound", request.keepAudio ? "that of the footage" : "the new speech"],
     ["Networks", request.skipPersonalization ? "not adapted to the person" : ""],
   ];
 }
@@ -127,7 +127,7 @@ function showResult(dub, others) {
     if (before.duration && after.duration) {
       const longer = after.duration - before.duration > 3 / frameRate && request.fit !== "FIT_PAD";
       sameTime = !OWN_TIME.has(request.fit) && !longer;
-      troubles.time = sameTime ? "" : "The dub has a timeline of its own, so the two videos show different moments of the film.";
+      troubles.time = sameTime ? "" : "The dub has a timeline of its own, so the two videos show different moments of the footage.";
     }
     showTroubles();
   };
@@ -242,7 +242,7 @@ function showResult(dub, others) {
   showVersions(dub, others, before);
 }
 
-/** Show the other dubs of the same film: each can be put beside this dub in place of the original. */
+/** Show the other dubs of the same footage: each can be put beside this dub in place of the original. */
 function showVersions(dub, others, before) {
   at("versions-card").hidden = !others.length;
   const show = (uri, text, button) => {

@@ -42,13 +42,13 @@ function draw() {
         "div",
         { className: "empty" },
         element("h2", {}, "No dubs yet"),
-        element("p", { className: "soft" }, "Give a film and new speech, and see the same person say it."),
+        element("p", { className: "soft" }, "Give footage and new speech, and see the same person say it."),
         element("a", { className: "button primary", href: "/ui/new" }, "Make the first dub"),
       ),
     );
     return;
   }
-  const head = ["Film", "New speech", "Begun", "State", "Frames dubbed"].map((text) => element("th", { scope: "col" }, text));
+  const head = ["Footage", "New speech", "Begun", "State", "Frames dubbed"].map((text) => element("th", { scope: "col" }, text));
   list.replaceChildren(
     element(
       "table",

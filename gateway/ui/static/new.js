@@ -9,10 +9,10 @@ const QUIET_MS = 500;
 const MOST_ACTORS = 1000;
 const at = (id) => document.querySelector(`#${id}`);
 const form = at("dub");
-const chosen = { film: "", speech: "", consent: null, face: null, filmName: "" };
+const chosen = { footage: "", speech: "", consent: null, face: null, footageName: "" };
 const shownUrls = {};
 
-/** Show a film or a sound in its player. A browser cannot play every file that the gateway reads. */
+/** Show footage or a sound in its player. A browser cannot play every file that the gateway reads. */
 function preview(kind, url) {
   const player = at(`${kind}-preview`);
   URL.revokeObjectURL(shownUrls[kind] ?? "");
@@ -57,15 +57,15 @@ async function take(kind, file) {
 /** Note a file that the gateway has. */
 function settle(kind, uri, name) {
   chosen[kind] = uri;
-  if (kind === "film") {
-    chosen.filmName = name;
+  if (kind === "footage") {
+    chosen.footageName = name;
     chosen.face = null;
     findFaces(uri);
   }
   plan();
 }
 
-for (const kind of ["film", "speech"]) {
+for (const kind of ["footage", "speech"]) {
   const drop = at(`${kind}-drop`);
   at(`${kind}-file`).addEventListener("change", (event) => event.target.files[0] && take(kind, event.target.files[0]));
   for (const name of ["dragenter", "dragover"]) {
@@ -149,7 +149,7 @@ async function findFaces(uri) {
 function showFaces(found) {
   showBar(at("faces-progress"), 1);
   if (!found.faces.length) {
-    at("faces-state").textContent = "The film shows no face: the video would keep its pictures and get the new sound.";
+    at("faces-state").textContent = "The footage shows no face: the video would keep its pictures and get the new sound.";
     return;
   }
   const named = found.faces.some((face) => face.faceId === chosen.face) ? chosen.face : (found.speakerFaceId ?? found.faces[0].faceId);
@@ -158,7 +158,7 @@ function showFaces(found) {
   const cards = found.faces.map((face, place) => {
     const words = [
       place === 0 && found.faces.length > 1 ? "largest" : "",
-      face.faceId === found.speakerFaceId && found.faces.length > 1 ? "speaks in the film" : "",
+      face.faceId === found.speakerFaceId && found.faces.length > 1 ? "speaks in the footage" : "",
     ].filter(Boolean);
     const share = Math.round((100 * Number(face.numUsableFrames)) / Math.max(1, Number(found.numFrames)));
     return element(
@@ -167,7 +167,7 @@ function showFaces(found) {
       element("img", { src: `data:image/jpeg;base64,${face.picture}`, alt: `Face ${face.faceId}` }),
       element("input", { type: "radio", name: "face", value: face.faceId, checked: face.faceId === named, onchange: () => chooseFace(face.faceId) }),
       `Face ${face.faceId}`,
-      element("span", { className: "small soft" }, element("br"), [...words, `can be dubbed in ${share} % of the film`].join(", ")),
+      element("span", { className: "small soft" }, element("br"), [...words, `can be dubbed in ${share} % of the footage`].join(", ")),
     );
   });
   at("faces").replaceChildren(at("faces").firstElementChild, ...cards);
@@ -204,9 +204,9 @@ function request() {
   const value = (id) => at(id).value.trim();
   const own = at("method").selectedOptions[0].dataset.own === "1";
   const made = {
-    footageUri: chosen.film,
+    footageUri: chosen.footage,
     speechUri: chosen.speech,
-    outputUri: `${plainName(chosen.filmName)[0].slice(0, 80)}-dub-${output}.mp4`,
+    outputUri: `${plainName(chosen.footageName)[0].slice(0, 80)}-dub-${output}.mp4`,
     method: value("method"),
     actor: value("actor"),
     expression: value("expression"),
@@ -232,12 +232,12 @@ function plan() {
   clearTimeout(quiet);
   asking?.abort();
   at("create").disabled = true;
-  const missing = chosen.film ? (chosen.speech ? "" : "the new speech is") : chosen.speech ? "the film is" : "the film and the speech are";
+  const missing = chosen.footage ? (chosen.speech ? "" : "the new speech is") : chosen.speech ? "the footage is" : "the footage and the speech are";
   if (missing) {
     at("plan").replaceChildren(element("p", { className: "soft" }, `The plan follows when ${missing} uploaded.`));
     return;
   }
-  at("plan").replaceChildren(element("p", { className: "soft" }, "The gateway looks at the film …"));
+  at("plan").replaceChildren(element("p", { className: "soft" }, "The gateway looks at the footage …"));
   quiet = setTimeout(estimate, QUIET_MS);
 }
 
@@ -320,14 +320,14 @@ async function startFrom(id) {
   at("keep-sound").checked = earlier.keepAudio ?? false;
   at("quick").checked = earlier.skipPersonalization ?? false;
   at("options").open = true;
-  for (const [kind, uri] of [["film", earlier.footageUri], ["speech", earlier.speechUri]]) {
+  for (const [kind, uri] of [["footage", earlier.footageUri], ["speech", earlier.speechUri]]) {
     if (!uri) continue;
     at(`${kind}-progress`).hidden = false;
     showBar(at(`${kind}-progress`), 1);
     at(`${kind}-state`).textContent = `${shownName(uri)}, as before`;
     preview(kind, mediaUrl(uri));
     settle(kind, uri, shownName(uri));
-    if (kind === "film") chosen.face = earlier.faceId ?? null;
+    if (kind === "footage") chosen.face = earlier.faceId ?? null;
   }
 }
 

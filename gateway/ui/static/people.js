@@ -120,7 +120,7 @@ async function load() {
   place.lastElementChild.remove();
   place.append(...page.entries.map((actor) => card(actor, dubs)));
   if (token) place.append(element("p", { className: "row end" }, element("button", { onclick: (event) => during(event.currentTarget, load) }, "Show more people")));
-  if (!place.children.length) place.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the film, and forgets the person afterwards.")));
+  if (!place.children.length) place.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the footage, and forgets the person afterwards.")));
 }
 
 await load().catch(refused);

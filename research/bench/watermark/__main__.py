@@ -19,7 +19,7 @@ from gateway.provenance.watermark.detection import CONFIRMED_LOG10, FALSE_ALARM_
 from gateway.provenance.watermark.payload import WORD_BITS, watermark_key
 from gateway.stages.opening import open_stage
 from research.bench.runs import tell
-from research.bench.watermark.cost import blend_times, film_time
+from research.bench.watermark.cost import blend_times, video_time
 from research.bench.watermark.dubs import NAMES, RecodingRow, append_row, open_studio, read_rows, rows_of_clip
 from research.bench.watermark.genuine import (
     THRESHOLDS,
@@ -44,11 +44,11 @@ _NO_MARK: Final = 0.8
 def markdown_of_dubs(rows: Sequence[RecodingRow]) -> str:
     """Return one line per dub: of every re-encoding the bits read right, and the mean size of a bit."""
     lines = [_line(["clip", "method", "face, px", "s", *NAMES]), _line(["---"] * (4 + len(NAMES)))]
-    for film, method in dict.fromkeys((row.film, row.method) for row in rows):
-        mine = {row.recoding: row for row in rows if (row.film, row.method) == (film, method)}
+    for clip, method in dict.fromkeys((row.clip, row.method) for row in rows):
+        mine = {row.recoding: row for row in rows if (row.clip, row.method) == (clip, method)}
         first = next(iter(mine.values()))
         cells = [_cell(mine[name]) if name in mine else "" for name in NAMES]
-        lines.append(_line([film, method, str(first.face_px), f"{first.seconds:.1f}", *cells]))
+        lines.append(_line([clip, method, str(first.face_px), f"{first.seconds:.1f}", *cells]))
     return "\n".join(lines)
 
 
@@ -60,8 +60,8 @@ def sum_of_dubs(rows: Sequence[RecodingRow]) -> list[str]:
         if not mine:
             continue
         share = 100.0 * sum(row.bits_right for row in mine) / (WORD_BITS * len(mine))
-        wrong = [f"{row.film} {row.method} {row.bits_right}/{WORD_BITS}" for row in mine if row.bits_right < WORD_BITS]
-        unread = [f"{row.film} {row.method}" for row in mine if not row.read]
+        wrong = [f"{row.clip} {row.method} {row.bits_right}/{WORD_BITS}" for row in mine if row.bits_right < WORD_BITS]
+        unread = [f"{row.clip} {row.method}" for row in mine if not row.read]
         confirmed = sum(row.log10_forged < CONFIRMED_LOG10 for row in mine)
         text = f"{name}: {share:.2f} % of the bits of {len(mine)} dubs right, {len(mine) - len(unread)} read, {confirmed} confirmed"
         lines.append(
@@ -141,7 +141,7 @@ async def dubs(asked: argparse.Namespace) -> int:
                 found = rows_of_clip(studio, clip, asked.method, asked.seconds, rows, personalize=asked.personalize)
                 async for row in found:
                     append_row(asked.csv, row)
-                    tell(f"{row.film} {row.method} {row.recoding}: {row.bits_right} bits right, {row.mean_bit:.2f}")
+                    tell(f"{row.clip} {row.method} {row.recoding}: {row.bits_right} bits right, {row.mean_bit:.2f}")
             except (DubstageError, ValueError) as problem:
                 failed += 1
                 tell(f"{clip}: {problem}")
@@ -223,7 +223,7 @@ async def cost(asked: argparse.Namespace) -> int:
         print(f"  box of {row.box_px} px: {row.without_ms:.2f} ms without, {row.with_ms:.2f} ms with: {more:+.2f} ms")
     async with open_studio(gateway_settings()) as studio:
         for clip in asked.clip:
-            found = await film_time(studio, clip, DEFAULT_METHOD, _TURNS)
+            found = await video_time(studio, clip, DEFAULT_METHOD, _TURNS)
             more = found.with_ms - found.without_ms
             print(f"{clip.name}, {found.frames} frames, {_TURNS} runs each:")
             print(f"  blending: {found.without_ms:.2f} ms per frame without, {found.with_ms:.2f} ms with: {more:+.2f} ms")

@@ -42,7 +42,7 @@ class BlendTime:
 
 
 @dataclass(frozen=True, slots=True)
-class FilmTime:
+class VideoTime:
     """The last pass of a dub, which decodes, blends and encodes every frame, and the search in the video.
 
     Attributes:
@@ -91,30 +91,30 @@ def blend_time(side: int, runs: int = _RUNS) -> BlendTime:
     return BlendTime(side, *(1000.0 * seconds for seconds in best))
 
 
-async def film_time(studio: Studio, clip: Path, method: str, turns: int) -> FilmTime:
+async def video_time(studio: Studio, clip: Path, method: str, turns: int) -> VideoTime:
     """Dub a clip, write the video again with and without the watermark by turns, and look for the watermark.
 
     Raises:
         DubstageError: the clip cannot be dubbed.
     """
-    film = studio.folder / "cost.mp4"
+    video = studio.folder / "cost.mp4"
     blend: tuple[list[float], list[float]] = ([], [])
     size = [0, 0]
     for turn in range(turns):
         for number, on in enumerate((False, True)):
             # The first run tracks and renders. All others find the rendered windows and write the video alone.
-            job = studio.job(clip, film, method, personalize=False, watermark=on)
+            job = studio.job(clip, video, method, personalize=False, watermark=on)
             blend[number].append(_blending_ms(await job.run(lambda *_: None)))
-            size[number] = film.stat().st_size
+            size[number] = video.stat().st_size
             if on and turn == turns - 1:
                 job.discard()
     key = studio.sealer.watermark_key or b""
     began = time.process_time()
-    faces = await responses_of_faces(studio.stages, inspect_video(film), threads=studio.threads, on_frame=lambda _: None)
+    faces = await responses_of_faces(studio.stages, inspect_video(video), threads=studio.threads, on_frame=lambda _: None)
     tracked = time.process_time()
     likeliest(faces, Detector(key))
-    frames = probe(film).video.num_frames
-    return FilmTime(
+    frames = probe(video).video.num_frames
+    return VideoTime(
         frames=frames,
         without_ms=float(np.median(blend[0])),
         with_ms=float(np.median(blend[1])),

@@ -66,13 +66,13 @@ RECODINGS: Final = {
 """By name. The last one is harder than what the watermark is made for."""
 
 
-def recoded(film: Path, target: Path, how: Recoding) -> Path:
+def recoded(video: Path, target: Path, how: Recoding) -> Path:
     """Write the pictures of a video, filtered and encoded again; return the file.
 
     Raises:
         ValueError: the video has no pictures.
     """
-    with av.open(str(film)) as source, av.open(str(target), "w") as output:
+    with av.open(str(video)) as source, av.open(str(target), "w") as output:
         old = source.streams.video[0]
         graph = Graph()
         filters = (*how.filters, ("format", "yuv420p"))
@@ -95,7 +95,7 @@ def recoded(film: Path, target: Path, how: Recoding) -> Path:
                 picture.pict_type = av.video.frame.PictureType.NONE
                 output.mux(new.encode(picture))
         if new is None:
-            raise ValueError(f"{film} has no pictures")
+            raise ValueError(f"{video} has no pictures")
         output.mux(new.encode())
     return target
 
@@ -161,7 +161,7 @@ class RecodingRow:
     """The public watermark of one dub after one re-encoding, as anybody reads it, and its confirmation by the installation.
 
     Attributes:
-        film: name of the clip.
+        clip: name of the clip.
         face_px: width of the largest face in the first frame that shows one, pixels of the dub.
         seconds: length of the dub.
         recoding: how the dub was encoded again.
@@ -172,7 +172,7 @@ class RecodingRow:
         log10_forged: decimal logarithm of the probability that somebody without the key writes what the installation confirms.
     """
 
-    film: str
+    clip: str
     method: str
     face_px: int
     seconds: float
@@ -206,40 +206,40 @@ async def rows_of_clip(
         begin = first_seconds(clip, studio.folder / clip.name, seconds)
     for method in methods if facts is None else [facts.method]:
         told = f"{method}, personalised" if personalize and facts is None else method
-        had = {row.recoding for row in known if (row.film, row.method) == (clip.stem, told)}
+        had = {row.recoding for row in known if (row.clip, row.method) == (clip.stem, told)}
         missing = [name for name in NAMES if name not in had]
         if not missing:
             continue
-        film = clip
+        video = clip
         if facts is None:
-            film = studio.folder / "dub.mp4"
-            await studio.dub(begin, film, method, personalize=personalize)
-        async for row in _rows_of_dub(studio, film, clip.stem, told, missing):
+            video = studio.folder / "dub.mp4"
+            await studio.dub(begin, video, method, personalize=personalize)
+        async for row in _rows_of_dub(studio, video, clip.stem, told, missing):
             yield row
 
 
-def _marked(film: Path) -> DubFacts | None:
+def _marked(video: Path) -> DubFacts | None:
     """Return what the manifest of a video says; None: the video is no dub with a watermark."""
-    dub = verdict_of(film).dub
+    dub = verdict_of(video).dub
     return dub if dub is not None and dub.watermark else None
 
 
-async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names: Iterable[str]) -> AsyncIterator[RecodingRow]:
-    facts, key = _marked(film), studio.sealer.watermark_key
+async def _rows_of_dub(studio: Studio, video: Path, name: str, method: str, names: Iterable[str]) -> AsyncIterator[RecodingRow]:
+    facts, key = _marked(video), studio.sealer.watermark_key
     if facts is None or key is None:
-        raise ValueError(f"{film}: no frame was dubbed, so the video has no watermark")
+        raise ValueError(f"{video}: no frame was dubbed, so the video has no watermark")
     word = Payload.of_message(int(facts.watermark, 16)).word
-    width, seconds = await _face_width(studio.stages, film), float(probe(film).video.duration)
+    width, seconds = await _face_width(studio.stages, video), float(probe(video).video.duration)
     for recoding in names:
-        again = film
+        again = video
         if recoding != AS_WRITTEN:
             how = RECODINGS[recoding]
-            again = recoded(film, studio.folder / f"again.{how.ending}", how)
+            again = recoded(video, studio.folder / f"again.{how.ending}", how)
         faces = await responses_of_faces(studio.stages, probe(again), threads=studio.threads, on_frame=lambda _: None)
         found, own = likeliest(faces, Detector()), likeliest(faces, Detector(key))
         bits = found.soft if found is not None else np.zeros(WORD_BITS)
         yield RecodingRow(
-            film=name,
+            clip=name,
             method=method,
             face_px=width,
             seconds=round(seconds, 2),
@@ -252,8 +252,8 @@ async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names
         )
 
 
-async def _face_width(stages: Stages, film: Path) -> int:
-    async with aclosing(tracked_frames(stages, probe(film), 1)) as frames:
+async def _face_width(stages: Stages, video: Path) -> int:
+    async with aclosing(tracked_frames(stages, probe(video), 1)) as frames:
         async for frame in frames:
             if frame.faces.faces:
                 return round(float(max(row["box"][2] for row in face_records(frame.faces, frame.cut_box, frame.scale))))
@@ -267,7 +267,7 @@ def read_rows(file: Path) -> list[RecodingRow]:
     with file.open(newline="", encoding="utf-8") as stream:
         return [
             RecodingRow(
-                row["film"],
+                row["clip"],
                 row["method"],
                 int(row["face_px"]),
                 float(row["seconds"]),

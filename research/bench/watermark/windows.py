@@ -111,13 +111,13 @@ class KeptFace:
                 yield ResponseSpan(first + begin, found[part], near[part])
 
 
-async def kept_faces(stages: Stages, film: Path, threads: int) -> list[KeptFace]:
+async def kept_faces(stages: Stages, video: Path, threads: int) -> list[KeptFace]:
     """Return the faces of a video.
 
     Raises:
         DubstageError: the video cannot be read.
     """
-    info = inspect_video(film)
+    info = inspect_video(video)
     times = [float(tick * info.video.time_base) for tick in (info.video.pts - info.video.pts[0]).tolist()]
     found: dict[int, tuple[list[float], list[UInt8], list[int]]] = {}
     shot = 0

@@ -106,11 +106,11 @@ class Drawings:
     """Two drawings of one person.
 
     Attributes:
-        film: drawing fitted on many frames.
+        footage: drawing fitted on many frames.
         still: drawing fitted on a single frame.
     """
 
-    film: IdentityDrawing
+    footage: IdentityDrawing
     still: IdentityDrawing
 
 
@@ -182,7 +182,7 @@ class DrawnSource(BatchSource[DrawnBatch]):
             rows=rows,
             boxes=np.stack([colours.of(bank.boxes[place]) for place in rows]),
             keys=colours.of_keys(keys),
-            drawing=drawings.still if is_still else drawings.film,
+            drawing=drawings.still if is_still else drawings.footage,
             detailed=is_still or rng.random() < _DETAILED_SHARE,
             paint=colours.of,
         )
@@ -420,7 +420,7 @@ def _identity_features(opening: Opening) -> IdentityFeatures:
 
 def read_held_out(clip: Clip, num_frames: int) -> HeldOut:
     """Return a held-out clip with drawn windows, evenly spread; see research.render.held_out."""
-    return read_drawn(clip, num_frames, read_drawings(clip.data, clip.row.speaker).film, detailed=False)
+    return read_drawn(clip, num_frames, read_drawings(clip.data, clip.row.speaker).footage, detailed=False)
 
 
 def detailed_as_keys(shown: DrawnClip) -> DrawnClip:
@@ -494,11 +494,11 @@ class Actors:
         return detailed_as_keys(self.drawn(actor, clip))
 
     def _job(self, bank: MouthBank, *, still: bool) -> PersonalizeJob:
-        drawing = self._drawings.still if still else self._drawings.film
+        drawing = self._drawings.still if still else self._drawings.footage
         return PersonalizeJob(bank=bank, drawing=drawing, weights=self._task.weights, num_threads=self._task.threads)
 
     def _read(self, keys: KeyPictures | None, *, detailed: bool, still: bool = False, num_frames: int = 0) -> HeldOut:
-        drawing = self._drawings.still if still else self._drawings.film
+        drawing = self._drawings.still if still else self._drawings.footage
         return read_drawn(self._task.clip, num_frames, drawing, detailed=detailed, keys=keys).first(self._task.frames)
 
 

@@ -302,7 +302,7 @@ _BOX: Final = (BOX_SIZE, BOX_SIZE)
 class IdentityDrawing:
     """Draws one person. Immutable after construction: threads may share the object.
 
-    Pictures depend on the frame alone. The first picture of a process waits about a second for compiled kernels.
+    Pictures depend only on the frame. The first picture of a process waits about a second for compiled kernels.
     """
 
     def __init__(self, identity: FaceIdentity, model: MorphableModel, *, backend: Backend = "numba") -> None:

@@ -1,6 +1,6 @@
 """Numpy or torch: functions of this package use the module that their argument comes from.
 
-Serving runs on numpy alone. Fitting and training need torch's gradients of the same formulas. Only names that both modules share
+Serving runs only on numpy. Fitting and training need torch's gradients of the same formulas. Only names that both modules share
 are used (`stack(list, -1)`, `x.sum(-1)`, `matrix.mT`), so no formula is written twice.
 """
 

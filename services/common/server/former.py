@@ -33,6 +33,6 @@ def former_names(names: tuple[str, ...]) -> tuple[str, ...]:
 def current_call(details: Any) -> Any:
     """Return what gRPC knows of a former call before the call has a handler, with the name of the method in v1.
 
-    gRPC takes objects of its own class alone.
+    gRPC takes only objects of its own class.
     """
     return type(details)(current_name(str(details.method)), details.invocation_metadata)

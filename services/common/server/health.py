@@ -25,7 +25,7 @@ from services.common.errors import (
 )
 from services.common.server import error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
-from services.common.server.messages import host_of
+from services.common.server.call_messages import host_of
 
 HEALTH: Final = "/grpc.health."
 """First characters of the methods of the health service."""

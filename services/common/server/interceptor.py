@@ -25,10 +25,10 @@ from services.common.errors import DubstageError, StageDeadlineExceededError
 from services.common.server import call_context, error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
 from services.common.server.call_context import TENANT_KEY, Caller, named_by, set_current_caller
+from services.common.server.call_messages import RequestStream, decoder, encoder
 from services.common.server.former import DEPRECATION, current_call, current_name, is_former
 from services.common.server.health import HEALTH, Context, Handler, HealthInterceptor
 from services.common.server.limits import Admission, FirstMessages
-from services.common.server.messages import RequestStream, decoder, encoder
 from services.common.server.telemetry import Metrics
 from services.common.server.watchdog import Watchdog
 

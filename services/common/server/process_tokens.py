@@ -15,7 +15,7 @@ _SCHEME: Final = "Process "
 
 
 class ProcessTokens:
-    """Signs and checks tokens with a key that this process alone has. A restart ends all of them."""
+    """Signs and checks tokens with a key that only this process has. A restart ends all of them."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)

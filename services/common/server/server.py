@@ -29,11 +29,11 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from services.common.errors import InvalidRequestError
 from services.common.server.auth import TokenCheck
+from services.common.server.call_messages import receive_limit
 from services.common.server.former import former_names
 from services.common.server.health import MAX_REQUEST_BYTES, HealthInterceptor, HealthServicer
 from services.common.server.interceptor import ChassisInterceptor, Observer
 from services.common.server.limits import Admission, FirstMessages, WorkerPool
-from services.common.server.messages import receive_limit
 from services.common.server.process_tokens import ProcessTokens
 from services.common.server.settings import StageSettings
 from services.common.server.telemetry import Metrics, make_tracing

@@ -69,7 +69,7 @@ class Watchdog:
         self._on_ended = on_ended
         self._on_outlived = on_outlived
         self._calls: set[Call] = set()
-        self._told: set[Computation] = set()
+        self._reported: set[Computation] = set()
         self._relief_until = self._settled_at = 0.0
         self._over = False
         self._give_back_at = math.inf
@@ -129,12 +129,12 @@ class Watchdog:
                 )
 
     def _tell_of_outlived(self, running: Sequence[Computation], now: float) -> None:
-        self._told.intersection_update(running)
+        self._reported.intersection_update(running)
         for computation in running:
             call = computation.call
-            if call is None or computation in self._told or not call.ended.is_set() or now - call.ended_at < OUTLIVED_AFTER_S:
+            if call is None or computation in self._reported or not call.ended.is_set() or now - call.ended_at < OUTLIVED_AFTER_S:
                 continue
-            self._told.add(computation)
+            self._reported.add(computation)
             self._on_outlived()
             _log.warning("computation_outlives_its_call", rpc=call.rpc, job_id=call.job_id, seconds=round(now - call.ended_at, 1))
 

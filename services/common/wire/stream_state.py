@@ -15,7 +15,7 @@ from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from services.common.array_types import Array
 from services.common.errors import InvalidRequestError
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 
 MAX_STATE_BYTES: Final = 8 << 20
 """Largest state, bytes."""

@@ -104,7 +104,7 @@ def _placed(picture: UInt8, face: TrackedFace) -> PlacedFace:
 AnyCamera: TypeAlias = WeakPerspective | Perspective
 
 MIN_RIGID: Final = 8
-"""Least number of landmarks that speech does not move. With at least so many, first poses are fitted to these landmarks alone."""
+"""Least number of landmarks that speech does not move. With at least so many, first poses are fitted only to these landmarks."""
 _BLOCK: Final = 64
 _POSE: Final = 7
 _ROBUST_PX: Final = 4.0

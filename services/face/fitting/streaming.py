@@ -71,7 +71,7 @@ class StreamFitter:
         Args:
             face: the model's landmarks.
             identity: FitIdentity's, on the same model; None: identities follow from the stream.
-            colours: fits the colours of every frame too, with the same identity; None: frames are fitted to landmarks alone.
+            colours: fits the colours of every frame too, with the same identity; None: frames are fitted only to landmarks.
         """
         self._face, self._known, self._colours = face, identity, colours
         self._mouth = np.isin(face.landmarks.mediapipe, MOUTH_AREA)

@@ -86,7 +86,7 @@ class OnnxRuntimeBackend:
             session = ort.InferenceSession(str(model.path), options, providers=[(self._provider, dict(_OPTIONS[self._device]))])
         except Exception as error:  # its exception types are not exported
             raise unreadable(self.name, model, error) from error
-        # ONNX Runtime goes on with the processor if a provider does not start, and says so in its log alone.
+        # ONNX Runtime goes on with the processor if a provider does not start, and says so only in its log.
         if self._provider not in session.get_providers():
             raise BackendUnavailableError(
                 f"DUBSTAGE_DEVICE=cuda: ONNX Runtime {ort.__version__} cannot compute on a GPU here ({_why_not_cuda()}): "

@@ -51,7 +51,7 @@ class TritonPythonModel:
             options_cuda = {"device_id": args["model_instance_device_id"], "cudnn_conv_algo_search": "HEURISTIC"}
             provider = ("CUDAExecutionProvider", options_cuda)
         self._session = ort.InferenceSession(str(path), options, providers=[provider])
-        # ONNX Runtime goes on with the processor if a provider does not start, and says so in its log alone.
+        # ONNX Runtime goes on with the processor if a provider does not start, and says so only in its log.
         if parameters["device"] == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise pb_utils.TritonModelException(
                 f"ONNX Runtime {ort.__version__} cannot compute on a GPU here: this environment needs onnxruntime-gpu with the "

@@ -26,9 +26,9 @@ const all = async (replies) => {
 };
 
 // Inputs: raw RGB frames of 352 x 288, and float32 samples.
-const film = readFileSync("frames.rgb");
+const video = readFileSync("frames.rgb");
 const size = 352 * 288 * 3;
-const pictures = Array.from({ length: film.length / size }, (_, n) => film.subarray(n * size, (n + 1) * size));
+const pictures = Array.from({ length: video.length / size }, (_, n) => video.subarray(n * size, (n + 1) * size));
 const speech = readFileSync("speech.f32");
 
 // Audio: half a second a message.

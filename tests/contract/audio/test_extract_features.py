@@ -27,7 +27,7 @@ from services.audio.settings import AudioSettings
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 from services.common.server.process import server_of
-from services.common.wire.messages import from_tensor, timeline_from_proto, timeline_to_proto
+from services.common.wire.convert import from_tensor, timeline_from_proto, timeline_to_proto
 from services.common.wire.timeline import Timeline
 
 if TYPE_CHECKING:

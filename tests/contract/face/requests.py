@@ -8,7 +8,7 @@ import numpy.typing as npt
 from dubstage.client import to_image
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2 as pb
-from services.common.wire.messages import ref_to_proto
+from services.common.wire.convert import ref_to_proto
 from services.face.convert import FitOrder, face_from_proto
 from services.face.types import FrameFaces, TrackOptions
 

@@ -20,7 +20,7 @@ from dubstage.face.v1 import face_pb2 as pb
 from dubstage.face.v1.face_pb2_grpc import FaceServiceStub
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 from services.face.__main__ import compose
 from services.face.settings import FaceSettings
 from tests.contract.face.requests import picture_to_proto

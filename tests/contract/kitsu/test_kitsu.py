@@ -86,7 +86,7 @@ def project(
     gazu.project.add_person_to_team(made, bot, client=admin)
     sequence = gazu.shot.new_sequence(made, "SC010", client=admin)
     shots = {one: gazu.shot.new_shot(made, sequence, one, client=admin) for one in ("SH010", "SH020")}
-    (tmp_path / "plate.mp4").write_bytes(b"no film")
+    (tmp_path / "plate.mp4").write_bytes(b"no video")
     ids = ("sc010_sh010", "0002_SC010-SH020_de", "sc099_sh010")
     rows = [{"id": one, "footage": "plate.mp4", "output": f"{one}.mp4", "language": "de"} for one in ids]
     (tmp_path / "night.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))

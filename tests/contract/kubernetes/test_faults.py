@@ -135,8 +135,8 @@ def test_pod_uses_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         InvalidRequestError, match=r"no cluster to talk to: .*a gateway of the chart needs gateway\.batchesOnKubernetes"
     ):
         connect(account=tmp_path)
-    for name, text in {"token": "secret", "ca.crt": "-----BEGIN CERTIFICATE-----", "namespace": "films\n"}.items():
+    for name, text in {"token": "secret", "ca.crt": "-----BEGIN CERTIFICATE-----", "namespace": "studio\n"}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     cluster = connect(account=tmp_path)
-    assert (cluster.host, cluster.namespace) == ("https://10.0.0.1:443", "films")
+    assert (cluster.host, cluster.namespace) == ("https://10.0.0.1:443", "studio")
     assert connect("other", account=tmp_path).namespace == "other"

@@ -182,8 +182,8 @@ def test_later_commands_find_the_namespace_of_the_batch(
 
 def test_local_store_refused(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     """Pods could not read the store of this machine."""
-    api.put("configmaps", config_map(store, batches_url="s3://films/batches"))
-    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_BATCHES_URL=s3://films/batches here"):
+    api.put("configmaps", config_map(store, batches_url="s3://videos/batches"))
+    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_BATCHES_URL=s3://videos/batches here"):
         engine.submit(store, batch)
     assert not api.jobs()
 

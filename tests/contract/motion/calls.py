@@ -16,7 +16,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.array_types import Float32
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import ref_from_proto
+from services.common.wire.convert import ref_from_proto
 from services.common.wire.timeline import Timeline
 from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures

@@ -9,7 +9,7 @@ from dubstage.client import to_tensor
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX, pose_vectors
-from services.common.wire.messages import from_tensor, pose_from_proto, rational_to_proto, ref_to_proto, timeline_to_proto
+from services.common.wire.convert import from_tensor, pose_from_proto, rational_to_proto, ref_to_proto, timeline_to_proto
 from services.common.wire.timeline import MOTION_RATE
 from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.types import NUM_POINTS, LagEstimate, Motion

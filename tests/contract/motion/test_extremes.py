@@ -27,7 +27,7 @@ from services.common.methods import PREDICTORS
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_from_proto, ref_to_proto
+from services.common.wire.convert import ref_from_proto, ref_to_proto
 from services.motion.__main__ import compose
 from services.motion.convert import FeatureBlock
 from services.motion.settings import MotionSettings

@@ -12,7 +12,7 @@ import pytest
 
 from dubstage.client import to_tensor
 from dubstage.motion.v1 import motion_pb2 as pb
-from services.common.wire.messages import ref_from_proto, ref_to_proto
+from services.common.wire.convert import ref_from_proto, ref_to_proto
 from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
 from services.motion.models import MotionModels
 from services.motion.predictors.headpose.predictor import HeadposePredictor, encode_head_style

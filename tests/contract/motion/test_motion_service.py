@@ -11,7 +11,7 @@ import pytest
 from dubstage.client import to_tensor
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.face.landmarks import mouth_opening
-from services.common.wire.messages import ref_from_proto, ref_to_proto
+from services.common.wire.convert import ref_from_proto, ref_to_proto
 from services.motion.constraints import WHOLE
 from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.features import silence

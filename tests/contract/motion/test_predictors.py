@@ -18,7 +18,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.array_types import Float32
 from services.common.methods import PREDICTORS, SHARED_FEATURES, PredictorSpec
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 from services.motion import predictors
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
 from services.motion.convert import FeatureBlock

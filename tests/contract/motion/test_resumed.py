@@ -17,7 +17,7 @@ from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.methods import PREDICTORS
-from services.common.wire.messages import ref_from_proto
+from services.common.wire.convert import ref_from_proto
 from services.common.wire.timeline import Timeline
 from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.types import EXTRA_FEATURES, SpeechFeatures

@@ -28,7 +28,7 @@ from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_to_proto
+from services.common.wire.convert import ref_to_proto
 from services.render.__main__ import compose
 from services.render.backends.base import Backend, TritonOptions
 from services.render.backends.model_files import WEIGHTS_FOLDER
@@ -154,14 +154,14 @@ def in_process() -> Backend:
 @pytest.fixture(scope="session")
 def footage(carphone: Path, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     """24 frames of a real man talking: his picture beside his own of three frames later, under a drawn mask."""
-    with av.open(str(carphone)) as film:
+    with av.open(str(carphone)) as container:
         pictures = [
             np.ascontiguousarray(
                 frame.reformat(2 * frame.width, 2 * frame.height).to_ndarray(format="rgb24")[
                     100 : 100 + BOX_SIZE, 100 : 100 + BOX_SIZE
                 ]
             )
-            for frame in film.decode(video=0)
+            for frame in container.decode(video=0)
         ][:27]
     return [RenderFrame(row, pictures[row], pictures[row + 3], mask, bank.box_landmarks[row]) for row in range(24)]
 

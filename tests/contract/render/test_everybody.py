@@ -27,7 +27,7 @@ CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="everybody"))
 
 
 @pytest.fixture(scope="module")
-def film(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
+def clip(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     """Ten frames in a row, without textures."""
     return [RenderFrame(row, bank.boxes[row], None, mask, bank.box_landmarks[row + 5]) for row in range(10)]
 
@@ -38,47 +38,47 @@ async def test_it_is_listed(stub: RenderServiceAsyncStub) -> None:
     assert models["everybody"].sha256 != models["ugc"].sha256
 
 
-async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsyncStub, film: list[RenderFrame]) -> None:
-    answers = await rendered(stub, [CONFIG, *map(frame_to_proto, film)])
+async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsyncStub, clip: list[RenderFrame]) -> None:
+    answers = await rendered(stub, [CONFIG, *map(frame_to_proto, clip)])
     models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
     file = models.files["everybody"]
-    expected = open_stream(models.backend, file, default_state(file)).render(film)
+    expected = open_stream(models.backend, file, default_state(file)).render(clip)
     assert [answer.frame_index for answer in answers] == list(range(10))
     for got, want in zip(answers, expected, strict=True):
         assert np.array_equal(got.box, want.box)
 
 
 async def test_personalised_actor_and_cut_stream(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
 ) -> None:
     """An actor is personalised and a stream is cut without a trace."""
     reports = await personalised(stub, store, bank, "everybody", num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
-    whole = await rendered(stub, [actor, *map(frame_to_proto, film)])
-    past = [replace(frame, context_only=True) for frame in film[1:7]]
-    rest = await rendered(stub, [actor, *map(frame_to_proto, [*past, *film[7:]])])
+    whole = await rendered(stub, [actor, *map(frame_to_proto, clip)])
+    past = [replace(frame, context_only=True) for frame in clip[1:7]]
+    rest = await rendered(stub, [actor, *map(frame_to_proto, [*past, *clip[7:]])])
     assert [answer.frame_index for answer in rest] == [7, 8, 9]
     for got, want in zip(rest, whole[7:], strict=True):
         assert np.array_equal(got.box, want.box)
-    nobody = await rendered(stub, [CONFIG, frame_to_proto(film[0])])
+    nobody = await rendered(stub, [CONFIG, frame_to_proto(clip[0])])
     assert not np.array_equal(nobody[0].box, whole[0].box)
 
 
 async def test_other_models_actor_refused(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
 ) -> None:
     """An actor of one model is refused by the other."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=1)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rendered(stub, [actor, frame_to_proto(film[0])])
+        await rendered(stub, [actor, frame_to_proto(clip[0])])
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_without_a_texture_the_other_model_says_so(stub: RenderServiceAsyncStub, film: list[RenderFrame]) -> None:
+async def test_without_a_texture_the_other_model_says_so(stub: RenderServiceAsyncStub, clip: list[RenderFrame]) -> None:
     other = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rendered(stub, [other, frame_to_proto(film[0])])
+        await rendered(stub, [other, frame_to_proto(clip[0])])
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "texture is missing" in (caught.value.details() or "")

@@ -17,7 +17,7 @@ from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.crops import MAX_BOX_PX, MAX_HEAD_PX
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_from_proto, ref_to_proto
+from services.common.wire.convert import ref_from_proto, ref_to_proto
 from services.render.convert import frame_to_proto
 from services.render.types import RenderFrame
 from tests.contract.finite import finite_or_refused

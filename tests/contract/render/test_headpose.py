@@ -15,7 +15,7 @@ from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_to_proto
+from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.renderer import PersonalizeJob
@@ -32,7 +32,7 @@ CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="headpose"))
 
 
 @pytest.fixture(scope="module")
-def film(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
+def clip(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     """Six frames in a row with drawn faces."""
     face, pose = drawing(), HeadPose(1.0, np.eye(3), np.zeros(3))
     return [
@@ -48,7 +48,7 @@ async def refused(stub: RenderServiceAsyncStub, request: pb.PersonalizeRequest) 
 
 
 async def test_personalised_still_wire_bytes(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
 ) -> None:
     """A still picture is personalised and the wire gives the bytes of the function."""
     one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
@@ -56,35 +56,35 @@ async def test_personalised_still_wire_bytes(
     *_, report = await personalised(stub, store, one, "headpose", identity=ref_to_proto(identity))
     assert (report.step, report.num_steps, report.HasField("actor")) == (0, 0, True)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="headpose", actor=report.actor))
-    answers = await rendered(stub, [actor, *map(frame_to_proto, film)])
+    answers = await rendered(stub, [actor, *map(frame_to_proto, clip)])
     models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
     state = list(personalize_headpose(PersonalizeJob(bank=one, drawing=drawing(), weights=WEIGHTS_FOLDER)))[-1].state
-    expected = open_stream(models.backend, models.files["headpose"], state).render(film)
+    expected = open_stream(models.backend, models.files["headpose"], state).render(clip)
     assert [answer.frame_index for answer in answers] == list(range(6))
     for got, want in zip(answers, expected, strict=True):
         assert np.array_equal(got.box, want.box)
-    nobody = await rendered(stub, [CONFIG, frame_to_proto(film[0])])
+    nobody = await rendered(stub, [CONFIG, frame_to_proto(clip[0])])
     assert not np.array_equal(nobody[0].box, answers[0].box)
-    past = [replace(frame, context_only=True) for frame in film[2:4]]
-    rest = await rendered(stub, [actor, *map(frame_to_proto, [*past, *film[4:]])])
+    past = [replace(frame, context_only=True) for frame in clip[2:4]]
+    rest = await rendered(stub, [actor, *map(frame_to_proto, [*past, *clip[4:]])])
     for got, want in zip(rest, answers[4:], strict=True):
         assert np.array_equal(got.box, want.box)
 
 
 async def test_an_actor_is_personalised_in_steps(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
 ) -> None:
     identity = store.put_arrays(person().arrays(), person().metadata())
     reports = await personalised(stub, store, bank, "headpose", identity=ref_to_proto(identity), num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     other = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rendered(stub, [other, frame_to_proto(film[0])])
+        await rendered(stub, [other, frame_to_proto(clip[0])])
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_what_is_wrong_is_said(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
+    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
 ) -> None:
     stored = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     missing = await refused(stub, pb.PersonalizeRequest(model="headpose", bank=stored))
@@ -94,6 +94,6 @@ async def test_what_is_wrong_is_said(
     assert wrong.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "no face identity" in (wrong.details() or "")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rendered(stub, [CONFIG, frame_to_proto(replace(film[0], texture=None))])
+        await rendered(stub, [CONFIG, frame_to_proto(replace(clip[0], texture=None))])
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "texture is missing" in (caught.value.details() or "")

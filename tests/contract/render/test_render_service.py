@@ -16,7 +16,7 @@ from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import ACTOR_FORMAT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.messages import ref_to_proto
+from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.streams import default_state, load_models, make_backend

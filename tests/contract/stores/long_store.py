@@ -39,7 +39,7 @@ def fill(database: Database, *, actors: int, operations: int) -> None:
     finished = (
         "INSERT INTO operations (name, kind, actor_id, output, created_at, request, done, metadata_bytes, response) "
         + _NUMBERS
-        + f"SELECT 'operations/' || {_HEX}, 'dub', 'p' || CAST(i % :actors AS VARCHAR), '/films/' || CAST(i AS VARCHAR), "
+        + f"SELECT 'operations/' || {_HEX}, 'dub', 'p' || CAST(i % :actors AS VARCHAR), '/videos/' || CAST(i AS VARCHAR), "
         "'2026-06-01T00:00:00+00:00', :blob, i > 0, :blob, :blob FROM n"
     )
     with database.writing() as session:
@@ -73,7 +73,7 @@ class Dubs:
         actors, queue = self._actors, self._queue
         actor = actors.get(ANN)
         actors.consents.check(actor.consent, ConsentUse(), ANN)
-        submitted = queue.submit("dub", b"request", actor_id=ANN, output="/films/new", busy=(), free=1, most_waiting=4)
+        submitted = queue.submit("dub", b"request", actor_id=ANN, output="/videos/new", busy=(), free=1, most_waiting=4)
         number = submitted.record.number
         queue.take(1, busy={number})
         actors.jobs.begin(folder, actor_id=ANN, belongs_to=submitted.record.name)
@@ -86,7 +86,7 @@ class Dubs:
         actors.jobs.folders_of(submitted.record.name)
         self._store.finish(submitted.record, owner=queue.owner)
         self._store.get(submitted.record.name)
-        self._store.is_written(("/films/new",))
+        self._store.is_written(("/videos/new",))
 
     def lists(self) -> None:
         """Show a page of the actors, and pages of the operations, in the middle of all."""

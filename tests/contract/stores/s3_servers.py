@@ -24,7 +24,7 @@ import pytest
 from tests.contract.ports import free_port
 
 KEY, SECRET = "AKIATESTKEY", "the-secret-of-the-tests"
-BUCKET = "films"
+BUCKET = "videos"
 
 
 @dataclass(frozen=True)

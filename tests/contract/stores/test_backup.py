@@ -63,7 +63,7 @@ def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, g
     for name in ("ann", "bob", "cid"):
         actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
     operations = OperationStore(actors.database)
-    ended = operations.add("dub", b"\x00request", actor_id="ann", output="film.mp4")
+    ended = operations.add("dub", b"\x00request", actor_id="ann", output="video.mp4")
     operations.finish(replace(ended, response=b"\xffresult"))
     operations.add("enrol", b"waiting", actor_id="bob")
     actors.erasures.erase("cid")

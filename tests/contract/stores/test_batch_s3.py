@@ -138,12 +138,12 @@ def test_changed_records_are_seen(store: BatchStore, s3: S3Server, url: str) -> 
 def test_failing_store_names_setting(aws: Aws) -> None:
     """A store that does not answer or refuses is reported with its setting."""
     aws(f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(BackendUnavailableError, match=r"the store of batches s3://films/batches at http.* does not answer"):
-        BatchStore("s3://films/batches").facts("night")
+    with pytest.raises(BackendUnavailableError, match=r"the store of batches s3://videos/batches at http.* does not answer"):
+        BatchStore("s3://videos/batches").facts("night")
     with answering(403, "AccessDenied") as (endpoint, _):
         aws(endpoint)
         with pytest.raises(StorageRefusedError, match=r"the store of batches .* refuses: AccessDenied.*DUBSTAGE_BATCHES_URL"):
-            BatchStore("s3://films/batches").put("night", ShotRecord(id="s1"))
+            BatchStore("s3://videos/batches").put("night", ShotRecord(id="s1"))
     with pytest.raises(InvalidRequestError, match="names no bucket") as caught:
         BatchStore("s3:///batches")
     assert caught.value.field == "DUBSTAGE_BATCHES_URL"
@@ -216,9 +216,9 @@ def test_upload_is_whole_with_digest(url: str, tmp_path: Path) -> None:
 def test_manifest_uploaded_with_video(url: str, s3: S3Server, tmp_path: Path) -> None:
     """The manifest beside a video is uploaded with the video."""
     with delivered(f"{url}/out/a.mkv", tmp_path) as video:
-        video.write_bytes(b"film")
+        video.write_bytes(b"video")
         sidecar_of(video).write_bytes(b"manifest")
-    for key, content in (("a.mkv", b"film"), ("a.mkv.c2pa", b"manifest")):
+    for key, content in (("a.mkv", b"video"), ("a.mkv.c2pa", b"manifest")):
         assert s3.client.get_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/{key}")["Body"].read() == content
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/b.mkv.c2pa", Body=b"mine")
     with (
@@ -238,7 +238,7 @@ def test_an_object_that_dubstage_did_not_write_stays(url: str, s3: S3Server, tmp
 
 def test_manifest_urls_are_checked(url: str, s3: S3Server, tmp_path: Path) -> None:
     """URLs of a manifest are checked with its files."""
-    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/a.mp4", Body=b"film")
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/a.mp4", Body=b"video")
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/empty.mp4", Body=b"")
     rows = [{"id": name, "footage": f"{url}/{name}.mp4", "output": f"{url}/out/{name}.mp4"} for name in ("a", "b", "empty")]
     path = tmp_path / "shots.jsonl"

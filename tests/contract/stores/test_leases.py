@@ -237,9 +237,9 @@ def test_queue_keeps_order(databases: Callable[[], Database]) -> None:
 
 def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Database]) -> None:
     first, second = queue_on(databases()), queue_on(databases())
-    submit(first, output="/films/a.mp4")
+    submit(first, output="/videos/a.mp4")
     with pytest.raises(InvalidRequestError, match="another operation writes"):
-        submit(second, output="/films/a.mp4")
+        submit(second, output="/videos/a.mp4")
     submit(second, free=0, most_waiting=1)
     with pytest.raises(OverloadedError, match="as many as the gateway takes"):
         submit(first, free=0, most_waiting=1)
@@ -265,12 +265,12 @@ async def test_dead_gateways_operation_ended(databases: Callable[[], Database]) 
     dead = queue_on(databases())
     record = submit(dead)
     begun: list[str] = []
-    async with gateway(databases(), saying("film", begun)) as second:
+    async with gateway(databases(), saying("video", begun)) as second:
         assert not (await second.get(record.name)).done
         # Not before the lease ends.
         assert begun == []
         end_leases(databases())
-        assert (await second.wait(record.name, PATIENCE_S)).response == b"film"
+        assert (await second.wait(record.name, PATIENCE_S)).response == b"video"
     assert begun == [record.name]
 
 
@@ -388,7 +388,7 @@ async def test_unstorable_end_runs_again(databases: Callable[[], Database], monk
     monkeypatch.setattr(execution, "DATABASE_SECONDS", 0.0)
     fail_once(monkeypatch, OperationStore, "finish", StorageRefusedError("the database may not be written"))
     begun: list[str] = []
-    async with gateway(databases(), saying("film", begun)) as first:
+    async with gateway(databases(), saying("video", begun)) as first:
         record = await first.submit("work", b"")
-        assert (await first.wait(record.name, PATIENCE_S)).response == b"film"
+        assert (await first.wait(record.name, PATIENCE_S)).response == b"video"
     assert begun == [record.name] * 2

@@ -148,7 +148,7 @@ def test_concurrent_writers_keep_order(operations: OperationStore) -> None:
     """Operations keep their order and bytes under many writers."""
     payload = bytes(range(256))
     with ThreadPoolExecutor(6) as threads:
-        records = list(threads.map(lambda n: operations.add("dub", payload, actor_id=f"a{n % 3}", output="/ü/film.mp4"), range(30)))
+        records = list(threads.map(lambda n: operations.add("dub", payload, actor_id=f"a{n % 3}", output="/ü/dub.mp4"), range(30)))
         list(threads.map(operations.finish, records[::2]))
     assert sorted(record.number for record in records) == [record.number for record in operations.list(limit=100)]
     assert len(operations.list(done=False)) == 15
@@ -250,7 +250,7 @@ async def test_end_written_after_server_outage(postgres: PostgresServer, postgre
 
     async def work(operation: BegunOperation) -> bytes:
         await may_end.wait()
-        return b"film"
+        return b"video"
 
     jobs = OperationRunner(operations, {"dub": work}, max_concurrent=1, max_queued=1)
     name = (await jobs.submit("dub", b"")).name
@@ -262,7 +262,7 @@ async def test_end_written_after_server_outage(postgres: PostgresServer, postgre
             await asyncio.to_thread(operations.list)
     finally:
         await asyncio.to_thread(postgres.start)
-    assert (await jobs.wait(name, 60)).response == b"film"
+    assert (await jobs.wait(name, 60)).response == b"video"
     assert operations.get(name).done
     await jobs.close()
     database.close()

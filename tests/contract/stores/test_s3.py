@@ -348,7 +348,7 @@ sys.modules["s3fs"] = None
 from services.common.store.artefacts import ArtefactStore
 from services.common.errors import InvalidRequestError
 try:
-    ArtefactStore("s3://films/artefacts")
+    ArtefactStore("s3://videos/artefacts")
 except InvalidRequestError as error:
     print(error)
 """

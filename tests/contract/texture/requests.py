@@ -14,7 +14,7 @@ from dubstage.motion.v1 import motion_pb2
 from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.face.landmarks import NUM_MOUTH_AREA
-from services.common.wire.messages import from_image, from_tensor, pose_to_proto
+from services.common.wire.convert import from_image, from_tensor, pose_to_proto
 from services.texture.types import BankFrame, PortraitFrame, TargetFrame, WarpedFrame, WarpMode
 
 Request = TypeVar("Request")

@@ -15,7 +15,7 @@ from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.face.native_pictures import encoded
-from services.common.wire.messages import from_image
+from services.common.wire.convert import from_image
 from services.texture.bank import build_bank
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel

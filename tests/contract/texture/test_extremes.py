@@ -20,7 +20,7 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_bank import FORMAT, bank_arrays
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import pose_to_proto, ref_to_proto
+from services.common.wire.convert import pose_to_proto, ref_to_proto
 from services.texture.bank import build_bank
 from services.texture.types import BankFrame
 from tests.contract.finite import finite_or_refused

@@ -19,7 +19,7 @@ from services.common.face.crops import HeadPose, pose_vectors
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import from_image, from_tensor, ref_to_proto
+from services.common.wire.convert import from_image, from_tensor, ref_to_proto
 from services.texture.backgrounds import match_backgrounds
 from services.texture.portrait import PortraitRotation
 from services.texture.retrieve_warp import IdentityStream

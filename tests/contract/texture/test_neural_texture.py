@@ -20,7 +20,7 @@ from services.common.face.crops import HeadPose
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE, NeuralSurface, sample
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.messages import from_tensor, pose_to_proto, ref_to_proto
+from services.common.wire.convert import from_tensor, pose_to_proto, ref_to_proto
 from tests.contract.texture.requests import sent
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
 

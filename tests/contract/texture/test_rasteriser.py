@@ -18,7 +18,7 @@ from services.common.geometry.rasterise import Backend
 from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import from_image, from_tensor, ref_to_proto
+from services.common.wire.convert import from_image, from_tensor, ref_to_proto
 from services.texture.__main__ import compose
 from services.texture.servicer import TextureServicer
 from services.texture.settings import TextureSettings

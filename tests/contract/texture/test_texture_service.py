@@ -18,7 +18,7 @@ from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.face.mouth_bank import bank_from_arrays
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import from_tensor, pose_from_proto, pose_to_proto, ref_from_proto
+from services.common.wire.convert import from_tensor, pose_from_proto, pose_to_proto, ref_from_proto
 from services.texture.bank import build_bank
 from services.texture.convert import bank_frame_from_proto, target_from_proto
 from services.texture.inside_path import InsidePath, InsideSource

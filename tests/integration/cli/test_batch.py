@@ -22,7 +22,7 @@ def test_local_workers_exit_code(
     """Local workers try every shot and the exit code tells of failures."""
     for name, place in {"data_dir": str(tmp_path / "data"), "artefacts_url": str(stages.artefacts), **stages.endpoints()}.items():
         monkeypatch.setenv(f"DUBSTAGE_{name.upper()}", place)
-    (tmp_path / "plate.mp4").write_bytes(b"no film")
+    (tmp_path / "plate.mp4").write_bytes(b"no video")
     rows = [{"id": f"s{number}", "footage": "plate.mp4", "output": f"out/{number}.mp4"} for number in range(2)]
     shots = str(tmp_path / "night.jsonl")
     Path(shots).write_text("".join(f"{json.dumps(row)}\n" for row in rows))

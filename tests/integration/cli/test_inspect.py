@@ -32,7 +32,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_own_video_valid_and_trusted(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A video of this installation is valid and trusted."""
-    video = write_video(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    video = write_video(tmp_path / "video.mp4", carphone, Sealer(installation_credential(data)))
     assert run(["inspect", str(video)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "content credentials: valid, signed with a certificate of this installation"
@@ -53,7 +53,7 @@ def test_own_video_valid_and_trusted(carphone: Path, data: Path, tmp_path: Path,
 
 def test_foreign_video_needs_its_authority(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A video of a stranger is valid and not trusted until its authority is named."""
-    video = write_video(tmp_path / "film.mkv", carphone, Sealer(installation_credential(tmp_path / "elsewhere")))
+    video = write_video(tmp_path / "video.mkv", carphone, Sealer(installation_credential(tmp_path / "elsewhere")))
     assert run(["inspect", str(video)]) == 5
     shown = capsys.readouterr()
     head = "content credentials: valid, but the signer is unknown: neither this installation nor a trusted authority"
@@ -76,7 +76,7 @@ def test_studio_video_shows_time_stamp(
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_KEY_FILE", str(tmp_path / "key.pem"))
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         monkeypatch.setenv("DUBSTAGE_PROVENANCE_TIME_STAMP_URL", url)
-        video = write_video(tmp_path / "film.mp4", carphone, open_sealer(load_settings(GatewaySettings)))
+        video = write_video(tmp_path / "video.mp4", carphone, open_sealer(load_settings(GatewaySettings)))
     signed = f"signed by: Test Studio, Test Studio (Ed25519, {STAMPED_AT.isoformat()}"
     for trust, told in (("both.pem", ")"), ("one.pem", ", time stamp of an authority that is not trusted)")):
         assert run(["inspect", "--no-watermark", str(video), "--trust", str(tmp_path / trust)]) == 0
@@ -109,7 +109,7 @@ def test_other_customer_of_same_authority(
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_CERTIFICATE_FILE", str(tmp_path / "chain.pem"))
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_KEY_FILE", str(tmp_path / "key.pem"))
     videos = [
-        write_video(tmp_path / f"film{number}.mp4", carphone, Sealer(credential_of(chain, pem_of(key))))
+        write_video(tmp_path / f"video{number}.mp4", carphone, Sealer(credential_of(chain, pem_of(key))))
         for number, (chain, key) in enumerate(zip(chains, (ours, theirs), strict=True))
     ]
     for video, head, ours_alone in (
@@ -124,7 +124,7 @@ def test_other_customer_of_same_authority(
 
 def test_exit_codes_changed_and_unsigned(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A changed video and a video without a manifest have exit codes of their own."""
-    video = write_video(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    video = write_video(tmp_path / "video.mp4", carphone, Sealer(installation_credential(data)))
     flip(video, int(0.6 * video.stat().st_size))
     assert run(["inspect", str(video)]) == 3
     shown = capsys.readouterr()
@@ -135,7 +135,7 @@ def test_exit_codes_changed_and_unsigned(carphone: Path, data: Path, tmp_path: P
 
 
 def test_everything_is_there_as_json(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    video = write_video(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
+    video = write_video(tmp_path / "video.mp4", carphone, Sealer(installation_credential(data)))
     assert run(["inspect", "--json", str(video)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["file"], told["state"], told["place"], told["reasons"]) == (str(video), "trusted", "embedded", [])

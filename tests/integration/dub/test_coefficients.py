@@ -20,7 +20,7 @@ from services.common.errors import NoUsableFootageError
 from services.common.face.identity import model_of_identity
 from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_from_proto
+from services.common.wire.convert import ref_from_proto
 from tests.integration.research.trainset.footage import write_video
 
 FRAMES = 6
@@ -34,8 +34,8 @@ async def test_the_face_model_of_the_installation_is_fitted(tmp_path: Path, monk
     (tmp_path / "models").mkdir()
     default_model().truncated(identity=8, expression=10).save(tmp_path / "models" / "mine.safetensors")
     monkeypatch.setenv("DUBSTAGE_MORPHABLE_MODELS", str(tmp_path / "models"))
-    write_video(tmp_path / "film.mkv", frames=4, sound=False)
-    info = probe(tmp_path / "film.mkv")
+    write_video(tmp_path / "video.mkv", frames=4, sound=False)
+    info = probe(tmp_path / "video.mkv")
     stages: Any
     async with LocalStages(compose_stages(str(tmp_path / "artefacts"), names=("face",)), face_model="mine") as stages:
         with RecordFile(tmp_path / "faces", FACE_RECORD) as faces:
@@ -48,8 +48,8 @@ async def test_the_face_model_of_the_installation_is_fitted(tmp_path: Path, monk
 
 
 async def test_every_row_of_the_person_gets_an_expression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_video(tmp_path / "film.mkv", frames=FRAMES, sound=False)
-    info = probe(tmp_path / "film.mkv")
+    write_video(tmp_path / "video.mkv", frames=FRAMES, sound=False)
+    info = probe(tmp_path / "video.mkv")
     stages: Any
     async with LocalStages(compose_stages(str(tmp_path / "artefacts"), names=("face",))) as stages:
         with RecordFile(tmp_path / "faces", FACE_RECORD) as faces:

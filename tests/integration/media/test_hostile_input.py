@@ -123,9 +123,9 @@ def test_probe_cached_until_file_changes(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(inspection._Inspection, "_start", counted)
     assert inspect_video(path).video.num_frames == inspect_video(path).video.num_frames
-    assert started == ["film"]
+    assert started == ["video"]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(MediaUnsupportedError):
         inspect_video(path)
-    assert started == ["film", "film"]
+    assert started == ["video", "video"]

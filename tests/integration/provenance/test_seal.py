@@ -37,18 +37,18 @@ def sealer(tmp_path_factory: pytest.TempPathFactory) -> Sealer:
 
 @pytest.fixture(scope="module")
 def signed(carphone: Path, sealer: Sealer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the signed videos film.mp4 and film.mkv, for tests that change copies of the videos."""
+    """A folder with the signed videos video.mp4 and video.mkv, for tests that change copies of the videos."""
     folder = tmp_path_factory.mktemp("signed")
     for suffix in (".mp4", ".mkv"):
-        write_video(folder / f"film{suffix}", carphone, sealer)
+        write_video(folder / f"video{suffix}", carphone, sealer)
     return folder
 
 
 def _copy(signed: Path, suffix: str, folder: Path) -> Path:
     """Copy a signed video with its sidecar into a folder, and return the copy."""
-    for file in signed.glob(f"film{suffix}*"):
+    for file in signed.glob(f"video{suffix}*"):
         shutil.copy(file, folder)
-    return folder / f"film{suffix}"
+    return folder / f"video{suffix}"
 
 
 def _disclose(video: Path) -> None:
@@ -112,7 +112,7 @@ def test_one_bit_changed_in_a_video_is_told(part: float, suffix: str, signed: Pa
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_a_second_reader_says_the_same(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A reader of other authors finds the video valid, trusts only the certificate that signed, and finds a changed byte."""
-    video = write_video(tmp_path / f"film{suffix}", carphone, sealer)
+    video = write_video(tmp_path / f"video{suffix}", carphone, sealer)
     own, other = sealer.credential.chain, installation_credential(tmp_path / "elsewhere").chain
     assert second_verdict(video, own) == ("valid", "Trusted", [])
     assert second_verdict(video, other).state != "Trusted"
@@ -173,7 +173,7 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
 
 def test_unchanged_video_not_called_synthetic(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video that shows nothing synthetic does not say so."""
-    video = tmp_path / "film.mp4"
+    video = tmp_path / "video.mp4"
     honest = replace(claim_of(carphone), synthetic=False, description="No mouth in this film is synthetic.", dubbed=())
     write_video(video, carphone, None)
     file = OutputFile(video, overwrite=True)
@@ -191,8 +191,8 @@ def test_unchanged_video_not_called_synthetic(carphone: Path, sealer: Sealer, tm
 def test_the_manifest_of_the_footage_is_kept(
     footage: str, video: str, carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
 ) -> None:
-    second = write_video(tmp_path / f"second{video}", carphone, sealer, source=signed / f"film{footage}")
-    verdict, first = verdict_of(second), verdict_of(signed / f"film{footage}").dub
+    second = write_video(tmp_path / f"second{video}", carphone, sealer, source=signed / f"video{footage}")
+    verdict, first = verdict_of(second), verdict_of(signed / f"video{footage}").dub
     assert verdict.state == ManifestState.VALID
     assert first is not None
     (kept,) = verdict.ingredients
@@ -215,8 +215,8 @@ def test_changed_signed_footage_detected(carphone: Path, sealer: Sealer, signed:
 def test_unparsable_footage_has_no_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """Footage that C2PA cannot parse has no manifest to keep."""
     odd = tmp_path / "odd.mp4"
-    odd.write_bytes(b"no film at all, whatever the name says")
-    verdict = verdict_of(write_video(tmp_path / "film.mp4", carphone, sealer, source=odd))
+    odd.write_bytes(b"no video at all, whatever the name says")
+    verdict = verdict_of(write_video(tmp_path / "video.mp4", carphone, sealer, source=odd))
     assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
 
 
@@ -255,7 +255,7 @@ def test_kept_footage_manifest_no_warning(carphone: Path, sealer: Sealer, signed
     video = OutputFile(tmp_path / "second.mp4")
     with video.content() as content:
         content.write(carphone.read_bytes())
-    seal = sealer.seal(claim_of(signed / "film.mp4"), tmp_path / "second.mp4")
+    seal = sealer.seal(claim_of(signed / "video.mp4"), tmp_path / "second.mp4")
     commit_with(video, seal)
     assert seal.warnings == []
 
@@ -263,7 +263,7 @@ def test_kept_footage_manifest_no_warning(carphone: Path, sealer: Sealer, signed
 def test_installation_certificates_are_trusted(carphone: Path, tmp_path: Path) -> None:
     """The certificates of the installation make its videos trusted."""
     folder = tmp_path / "data"
-    video = write_video(tmp_path / "film.mp4", carphone, Sealer(installation_credential(folder)))
+    video = write_video(tmp_path / "video.mp4", carphone, Sealer(installation_credential(folder)))
     assert verdict_of(video, anchors=certificates_in(folder / KEY_FILE)).state == ManifestState.TRUSTED
     other = tmp_path / "other"
     installation_credential(other)
@@ -275,7 +275,7 @@ def test_installation_certificates_are_trusted(carphone: Path, tmp_path: Path) -
 def test_unsignable_video_not_written(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video that cannot be signed is not written."""
     with pytest.raises(MediaUnsupportedError, match="does not exist"):
-        write_video(tmp_path / f"film{suffix}", carphone, sealer, source=tmp_path / "gone.mp4")
+        write_video(tmp_path / f"video{suffix}", carphone, sealer, source=tmp_path / "gone.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -286,19 +286,19 @@ def test_silent_time_stamp_authority_retryable(suffix: str, carphone: Path, seal
         nobody.bind(("127.0.0.1", 0))
         stamped = replace(sealer, time_stamp_url=f"http://127.0.0.1:{nobody.getsockname()[1]}")
         with pytest.raises(BackendUnavailableError, match="time stamp authority"):
-            write_video(tmp_path / f"film{suffix}", carphone, stamped)
+            write_video(tmp_path / f"video{suffix}", carphone, stamped)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_file_not_replaced_by_manifest(sealer: Sealer, tmp_path: Path) -> None:
     """A file that is no manifest is not replaced by one."""
-    sealer.check_place(tmp_path / "film.mkv", overwrite=False)
-    (tmp_path / "film.mkv.c2pa").write_bytes(b"somebody's notes")
-    (tmp_path / "film.mp4.c2pa").write_bytes(b"somebody's notes")
-    with pytest.raises(InvalidRequestError, match=r"film\.mkv\.c2pa exists and is no manifest"):
-        sealer.check_place(tmp_path / "film.mkv", overwrite=False)
-    sealer.check_place(tmp_path / "film.mkv", overwrite=True)
-    sealer.check_place(tmp_path / "film.mp4", overwrite=False)
+    sealer.check_place(tmp_path / "video.mkv", overwrite=False)
+    (tmp_path / "video.mkv.c2pa").write_bytes(b"somebody's notes")
+    (tmp_path / "video.mp4.c2pa").write_bytes(b"somebody's notes")
+    with pytest.raises(InvalidRequestError, match=r"video\.mkv\.c2pa exists and is no manifest"):
+        sealer.check_place(tmp_path / "video.mkv", overwrite=False)
+    sealer.check_place(tmp_path / "video.mkv", overwrite=True)
+    sealer.check_place(tmp_path / "video.mp4", overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -311,22 +311,22 @@ def test_unusable_manifest_name_refused_early(sealer: Sealer, tmp_path: Path, ov
 
 def test_same_name_gets_new_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video of the same name gets the new manifest."""
-    video = write_video(tmp_path / "film.mkv", carphone, sealer)
-    before = (tmp_path / "film.mkv.c2pa").read_bytes()
+    video = write_video(tmp_path / "video.mkv", carphone, sealer)
+    before = (tmp_path / "video.mkv.c2pa").read_bytes()
     sealer.check_place(video, overwrite=False)
     write_video(video, carphone, sealer)
-    assert (tmp_path / "film.mkv.c2pa").read_bytes() != before
+    assert (tmp_path / "video.mkv.c2pa").read_bytes() != before
     assert verdict_of(video).state == ManifestState.VALID
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_failed_rename_leaves_no_sidecar(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """If the video cannot get its name, no sidecar stays."""
-    video = tmp_path / "film.mkv"
+    video = tmp_path / "video.mkv"
     seal = sealer.seal(claim_of(carphone), video)
     file = OutputFile(video)
     with file.content() as content:
-        content.write(b"a film")
+        content.write(b"a video")
     os.mkdir(video)
     with pytest.raises(InvalidRequestError, match="is a folder"):
         commit_with(file, seal)
@@ -338,18 +338,18 @@ def test_failed_rename_leaves_no_sidecar(carphone: Path, sealer: Sealer, tmp_pat
 def test_small_manifest_space_still_signs(room: int, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video whose reserved space is too small is copied and signed all the same."""
     plain = write_video(tmp_path / "plain.mp4", carphone, None)
-    video = OutputFile(tmp_path / "film.mp4")
+    video = OutputFile(tmp_path / "video.mp4")
     with video.content() as content:
         if room:
             with plain.open("rb") as source:
                 copy_with_padding(source, content, room)
         else:
             content.write(plain.read_bytes())
-    commit_with(video, sealer.seal(claim_of(carphone), tmp_path / "film.mp4"))
-    verdict = verdict_of(tmp_path / "film.mp4")
+    commit_with(video, sealer.seal(claim_of(carphone), tmp_path / "video.mp4"))
+    verdict = verdict_of(tmp_path / "video.mp4")
     _disclose(plain)
     assert (verdict.state, verdict.media_sha256) == (ManifestState.VALID, media_sha256(plain))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "plain.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.mp4", "video.mp4"]
 
 
 def test_a_video_is_signed_without_a_copy(carphone: Path, sealer: Sealer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_the_command_signs_and_readers_trust_the_video(algorithm: str, carphone:
     sealer = open_sealer(settings)
     assert sealer.credential.key == b""
     assert sealer.credential.algorithm == algorithm
-    assert verdict_of(write_video(tmp_path / "film.mp4", carphone, sealer), anchors=anchor).state is ManifestState.TRUSTED
+    assert verdict_of(write_video(tmp_path / "video.mp4", carphone, sealer), anchors=anchor).state is ManifestState.TRUSTED
 
 
 def test_the_watermark_follows_from_its_own_file(tmp_path: Path) -> None:
@@ -126,10 +126,10 @@ def test_failed_signer_writes_no_video(carphone: Path, tmp_path: Path) -> None:
     settings, _ = signing(tmp_path, Ed25519PrivateKey.generate())
     sealer = open_sealer(settings)
     command_of(tmp_path, "import sys\nsys.exit('the key was disabled')")
-    video = tmp_path / "film.mp4"
-    with pytest.raises(BackendUnavailableError, match=r"the key was disabled\); .*film\.mp4 was not written"):
+    video = tmp_path / "video.mp4"
+    with pytest.raises(BackendUnavailableError, match=r"the key was disabled\); .*video\.mp4 was not written"):
         write_video(video, carphone, sealer)
-    assert not list(tmp_path.glob("*film*"))
+    assert not list(tmp_path.glob("*video*"))
 
 
 def test_signer_wait_not_authority_timeout(carphone: Path, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_signer_wait_not_authority_timeout(carphone: Path, tmp_path: Path) -> No
     stamper = new_stamper()
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(sealer, time_stamp_url=url, time_stamp_limit_s=4.0)
-        verdict = verdict_of(write_video(tmp_path / "film.mp4", carphone, stamped), anchors=anchor + stamper.anchor)
+        verdict = verdict_of(write_video(tmp_path / "video.mp4", carphone, stamped), anchors=anchor + stamper.anchor)
     assert (verdict.state, verdict.time_is_trusted) == (ManifestState.TRUSTED, True)
 
 

@@ -93,7 +93,7 @@ def test_a_video_has_the_time_of_the_authority(
 ) -> None:
     plain = write_video(tmp_path / f"plain{suffix}", carphone, studio.sealer)
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
-        video = write_video(tmp_path / f"film{suffix}", carphone, replace(studio.sealer, time_stamp_url=url))
+        video = write_video(tmp_path / f"video{suffix}", carphone, replace(studio.sealer, time_stamp_url=url))
     verdict = verdict_of(video, anchors=studio.anchor + stamper.anchor)
     assert (verdict.state, verdict.reasons, verdict.time_is_trusted) == (ManifestState.TRUSTED, (), True)
     assert datetime.datetime.fromisoformat(verdict.signer["time"]) == STAMPED_AT
@@ -110,7 +110,7 @@ def test_a_video_has_the_time_of_the_authority(
 
 def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
-        video = write_video(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
+        video = write_video(tmp_path / "video.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     trust = {"trust": {"trust_anchors": (studio.anchor + stamper.anchor).decode()}, "verify": {"verify_trust": True}}
     with c2pa.Context.from_dict(trust) as context, c2pa.Reader(video, context=context) as reader:
         assert reader.get_validation_state() == "Trusted"
@@ -126,7 +126,7 @@ def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studi
 def test_changed_time_stamped_video_detected(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
     """A video that was changed is reported in spite of its time."""
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
-        video = write_video(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
+        video = write_video(tmp_path / "video.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     flip(video, video.stat().st_size - 100)
     assert verdict_of(video, anchors=studio.anchor + stamper.anchor).state == ManifestState.INVALID
 
@@ -136,7 +136,7 @@ def test_damaged_manifest_not_authority_error(carphone: Path, stamper: Stamper, 
     footage = claim_gigabytes(write_video(tmp_path / "footage.mp4", carphone, studio.sealer))
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(studio.sealer, time_stamp_url=url)
-        video = write_video(tmp_path / "film.mp4", carphone, stamped, source=footage)
+        video = write_video(tmp_path / "video.mp4", carphone, stamped, source=footage)
     verdict = verdict_of(video, anchors=studio.anchor + stamper.anchor)
     assert (verdict.state, verdict.time_is_trusted) == (ManifestState.TRUSTED, True)
     assert not verdict.ingredients[0]["has_manifest"]
@@ -148,15 +148,15 @@ def test_missing_time_stamp_is_retryable(
 ) -> None:
     """An authority that gives no time stamp is an error that may pass."""
     answer, reason = WRONG[case]
-    video = tmp_path / f"film{suffix}"
-    video.write_bytes(b"the film before")
+    video = tmp_path / f"video{suffix}"
+    video.write_bytes(b"the video before")
     with authority(answer(stamper)) as url:
         stamped = replace(studio.sealer, time_stamp_url=url)
         with pytest.raises(BackendUnavailableError, match=reason) as raised:
             write_video(video, carphone, stamped)
     assert f"the time stamp authority {url} gave no time stamp" in raised.value.message
     assert list(tmp_path.iterdir()) == [video]
-    assert video.read_bytes() == b"the film before"
+    assert video.read_bytes() == b"the video before"
 
 
 @pytest.mark.parametrize("said", ["nothing", "a beginning"])
@@ -172,7 +172,7 @@ def test_unfinished_authority_answer_times_out(said: str, carphone: Path, studio
     with authority(answer) as url:
         stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=0.2)
         with pytest.raises(BackendUnavailableError, match=r"its answer was not complete after 0\.2 s") as raised:
-            write_video(tmp_path / "film.mp4", carphone, stamped)
+            write_video(tmp_path / "video.mp4", carphone, stamped)
     assert url in raised.value.message
     assert "DUBSTAGE_PROVENANCE_TIME_STAMP_URL must name an authority" in raised.value.message
     assert list(tmp_path.iterdir()) == []
@@ -190,7 +190,7 @@ def test_endless_authority_answer_refused(carphone: Path, studio: Studio, tmp_pa
     with authority(answer) as url:
         stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=600.0)
         with pytest.raises(BackendUnavailableError, match="its answer does not fit into 256 MB") as raised:
-            write_video(tmp_path / "film.mkv", carphone, stamped)
+            write_video(tmp_path / "video.mkv", carphone, stamped)
     assert url in raised.value.message
     assert list(tmp_path.iterdir()) == []
 
@@ -200,7 +200,7 @@ def test_expired_certificate_not_authority_error(carphone: Path, stamper: Stampe
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(_studio(days=-1).sealer, time_stamp_url=url)
         with pytest.raises(InvalidRequestError, match="certificate was not valid"):
-            write_video(tmp_path / "film.mp4", carphone, stamped)
+            write_video(tmp_path / "video.mp4", carphone, stamped)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,7 +223,7 @@ def test_time_stamp_outlives_certificate(carphone: Path, stamper: Stamper, tmp_p
 
 def _signed_in_time(footage: Path, dated: Path, plain: Path, url: str) -> Studio:
     """Sign two videos, with and without a time, with a certificate that expires soon after."""
-    claim = definition(claim_of(footage), {"footage": "ab" * 32}, sidecar_binding(io.BytesIO(b"a film")))
+    claim = definition(claim_of(footage), {"footage": "ab" * 32}, sidecar_binding(io.BytesIO(b"a video")))
     made = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
     claim["assertions"][0]["data"]["actions"] = [made]
     valid_s = 1.0
@@ -231,7 +231,7 @@ def _signed_in_time(footage: Path, dated: Path, plain: Path, url: str) -> Studio
         studio = _studio(days=valid_s / 86_400)
         try:
             for video, authority_url in ((dated, url), (plain, "")):
-                video.write_bytes(b"a film")
+                video.write_bytes(b"a video")
                 credential = studio.sealer.credential
                 manifest = sign(claim, (), credential, time_stamp_url=authority_url)
                 sidecar_of(video).write_bytes(manifest)

@@ -19,7 +19,7 @@ from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
 
 CONSENT = Consent.model_validate(
-    {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
+    {"subject": "Ann", "granted_by": "Ann", "scope": "one video", "date": "2026-02-01", "reference": "folder 3"}
 )
 
 

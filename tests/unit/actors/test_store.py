@@ -110,7 +110,7 @@ def test_shared_blob_kept_until_last(
 def test_job_artefacts_removed_unless_counted(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, tmp_path: Path
 ) -> None:
-    """Artefacts that a job made go with the job unless an actor or another job counts them."""
+    """Blobs that a job made go with the job unless an actor or another job counts them."""
     ann = learned(blobs, "ann", geometry)
     actors.create("ann", method="ugc", enrolled=ann, footage_sha256="0" * 64, consent=None)
     of_ann = ArtefactRef(ann.bank.uri, ann.bank.sha256, ann.bank.size_bytes)

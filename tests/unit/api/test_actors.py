@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.convert import consent_from, consent_message, enrol_request_from
 from gateway.api.media import MediaFolder, MediaLocations, RequestMedia
-from gateway.api.messages import consent_from, consent_message, enrol_request_from
 from gateway.consent.keys import signed
 from gateway.consent.record import digest_of
 from gateway.media.takes import MAX_TAKES

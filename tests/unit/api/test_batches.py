@@ -34,7 +34,7 @@ def installation(settings: GatewaySettings) -> Iterator[TenantStorage]:
 def store(settings: GatewaySettings) -> BatchStore:
     """Store with a batch of one shot, which failed."""
     found = open_batches(settings)
-    found.create(manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/film.mp4")]), "gateway")
+    found.create(manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/video.mp4")]), "gateway")
     found.put("night", ShotRecord(id="a", state=ShotState.FAILED, exit_code=10))
     return found
 

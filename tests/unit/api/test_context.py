@@ -24,7 +24,7 @@ __all__ = ["actors", "blobs", "database_url", "settings"]
 def half_a_video(folder: Path) -> Path:
     """A video whose writer was killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    video = folder / "film.mp4"
+    video = folder / "video.mp4"
     output = OutputFile(video)
     output.prepare()
     (partial,) = folder.iterdir()
@@ -46,7 +46,7 @@ async def test_cancellation_removes_only_own_files(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "faces.bin").write_bytes(b"face")
-    record = OperationStore(actors.database).add("dub", b"request", output=f"{tmp_path}/{output}/film.mp4")
+    record = OperationStore(actors.database).add("dub", b"request", output=f"{tmp_path}/{output}/video.mp4")
     actors.jobs.begin(Path(f"{tmp_path}/{job}"), belongs_to=record.name)
     none = cast("Any", None)
     context = TenantContext(

@@ -47,7 +47,7 @@ def names(tmp_path: Path) -> ErrorRewriter:
 )
 def test_a_text_loses_the_servers_folders(names: ErrorRewriter, tmp_path: Path, said: str, told: str) -> None:
     places = {"root": tmp_path, "temporary": tempfile.gettempdir()}
-    assert names.told(said.format(**places)) == told.format(**places)
+    assert names.for_caller(said.format(**places)) == told.format(**places)
 
 
 @pytest.mark.parametrize("leaf", leaves())

@@ -42,10 +42,10 @@ def test_files_in_the_folder_are_found(tmp_path: Path, media: MediaFolder, uri: 
         ("file://host/clip.mp4", "cannot be read: give a file:/// URL"),
         ("x" * 5000, "5000 characters, 4096 at most"),
         ("day/" + "x" * 300 + ".mp4", "more than 255 bytes"),
-        (r"C:\films\clip.mp4", "is a path of Windows"),
+        (r"C:\videos\clip.mp4", "is a path of Windows"),
         ("/".join(["x" * 200] * 20) + "/a.mp4", "more bytes than the path"),
         ("/".join(["é" * 100] * 30) + "/a.mp4", "more bytes than the path"),
-        ("C:/films/clip.mp4", "is a path of Windows"),
+        ("C:/videos/clip.mp4", "is a path of Windows"),
         (r"day\clip.mp4", "is a path of Windows"),
     ],
 )
@@ -80,7 +80,7 @@ def test_what_is_exchanged_after_the_check_leads_nowhere(tmp_path: Path, media: 
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["clip.mp4"]
 
 
-URL = "s3://films/day"
+URL = "s3://videos/day"
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_paths_absolute_urls_unchanged(folder: MediaFolder, tmp_path: Path) -> N
     assert places.source(f"file://{tmp_path}/clip.mp4", "footage") == str(tmp_path / "clip.mp4")
     assert places.output("new.mp4", "output", new_folder=True) == str(tmp_path / "new.mp4")
     # The worker makes the folder.
-    assert places.output("films/day/new.mp4", "output", new_folder=True) == str(tmp_path / "films" / "day" / "new.mp4")
+    assert places.output("videos/day/new.mp4", "output", new_folder=True) == str(tmp_path / "videos" / "day" / "new.mp4")
     with pytest.raises(InvalidRequestError, match="no folder"):
         places.output("clip.mp4/new.mp4", "output", new_folder=True)
     assert places.source(f"{URL}/shots/a.mov", "footage") == f"{URL}/shots/a.mov"
@@ -106,18 +106,18 @@ def test_paths_absolute_urls_unchanged(folder: MediaFolder, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "place",
     [
-        "s3://films/night/a.mov",
-        "s3://films/daylight/a.mov",
-        "s3://films/day",
-        "s3://films/day/",
-        "s3://films/day/../night/a.mov",
-        "s3://films/day//a.mov",
-        "s3://films/day/./a.mov",
-        "s3://films/day/a.mov?versionId=1",
-        "S3://films/day/a.mov",
+        "s3://videos/night/a.mov",
+        "s3://videos/daylight/a.mov",
+        "s3://videos/day",
+        "s3://videos/day/",
+        "s3://videos/day/../night/a.mov",
+        "s3://videos/day//a.mov",
+        "s3://videos/day/./a.mov",
+        "s3://videos/day/a.mov?versionId=1",
+        "S3://videos/day/a.mov",
         "https://example.com/a.mov",
-        "simplecache::s3://films/day/a.mov",
-        "gs://films/day/a.mov",
+        "simplecache::s3://videos/day/a.mov",
+        "gs://videos/day/a.mov",
     ],
 )
 def test_other_urls_are_refused(folder: MediaFolder, place: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from dubstage.gateway.v1 import gateway_pb2
 from gateway.actors.store import ActorStore
 from gateway.api.batches import BATCH
-from gateway.api.messages import consent_message
+from gateway.api.convert import consent_message
 from gateway.api.operations import ACTOR, DUB, FACES, ListFilter, audit_event_of, list_filter_from, num_calling
 from gateway.audit.entries import EventKind
 from gateway.consent.record import digest_of

@@ -59,7 +59,7 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     """Each mistake is one sentence. A server that is down may answer later."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
-    (tmp_path / "plate.mp4").write_bytes(b"no film")
+    (tmp_path / "plate.mp4").write_bytes(b"no video")
     (tmp_path / "night.jsonl").write_text(json.dumps({"id": "s1", "footage": "plate.mp4", "output": "out.mp4"}))
     assert run(["batch", "submit", str(tmp_path / "night.jsonl"), "--engine", "farm"]) == 0
     capsys.readouterr()

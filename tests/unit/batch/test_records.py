@@ -47,17 +47,17 @@ def test_bug_traceback_lies_in_file(details: Path) -> None:
 
 
 def test_a_fault_of_the_machine_is_named(details: Path) -> None:
-    failure = told(OSError(errno.EROFS, "Read-only file system", "/films/a.mp4"))
+    failure = told(OSError(errno.EROFS, "Read-only file system", "/videos/a.mp4"))
     assert (failure.exit_code, failure.retryable) == (11, False)
-    assert failure.message.startswith("/films/a.mp4: Read-only file system; ")
+    assert failure.message.startswith("/videos/a.mp4: Read-only file system; ")
 
 
 def test_full_disk_is_retryable(details: Path) -> None:
     """Another attempt may find room on a disk that was full."""
     assert told(StorageFullError("no space left")) == Failure("no space left", 20, retryable=True)
-    failure = told(OSError(errno.ENOSPC, "No space left on device", "/films/a.mp4"))
+    failure = told(OSError(errno.ENOSPC, "No space left on device", "/videos/a.mp4"))
     assert (failure.exit_code, failure.retryable) == (20, True)
-    assert failure.message.startswith("/films/a.mp4: No space left on device; ")
+    assert failure.message.startswith("/videos/a.mp4: No space left on device; ")
 
 
 NOW = "2026-05-01T10:00:00.000Z"
@@ -76,7 +76,7 @@ MADE = VideoMetrics(
 
 
 def begun_again(record: ShotRecord) -> ShotRecord:
-    return records.begun(record, "host:1", "/films/a.mp4", NOW)
+    return records.begun(record, "host:1", "/videos/a.mp4", NOW)
 
 
 def test_the_present_time_is_utc() -> None:
@@ -122,7 +122,7 @@ def test_done_shot_forgets_error() -> None:
         frames=30,
         frames_dubbed=30,
         frames_by_reason={"DUBBED": 20, "SILENT": 10},
-        output="/films/a.mp4",
+        output="/videos/a.mp4",
         output_sha256="ab" * 32,
         method="ugc",
         r_opening=0.9,
@@ -141,7 +141,7 @@ def test_new_attempt_forgets_old_video() -> None:
         attempts=2,
         worker="host:1",
         begun_at=NOW,
-        output="/films/a.mp4",
+        output="/videos/a.mp4",
         exit_code=0,
     )
 

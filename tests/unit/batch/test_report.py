@@ -139,10 +139,10 @@ def test_page_has_row_per_shot(tmp_path: Path) -> None:
 
 def test_videos_have_player_and_link(tmp_path: Path) -> None:
     """Videos that are there have a player and a link relative to the report."""
-    place = tmp_path / "films" / "one: a film?.mp4"
+    place = tmp_path / "videos" / "one: a video?.mp4"
     records = [done(0, output=str(place)), done(1, output=str(tmp_path / "report" / "b.mp4")), done(2, output="s3://bucket/c.mp4")]
     page = Page(written(tmp_path / "report", SHOTS[:3], records))
-    links = ["../films/one%3A%20a%20film%3F.mp4", "b.mp4"]
+    links = ["../videos/one%3A%20a%20video%3F.mp4", "b.mp4"]
     assert [player["src"] for player in page.all_of("video")] == links
     assert all("controls" in player and player["preload"] == "none" for player in page.all_of("video"))
     assert [link["href"] for link in page.all_of("a") if link["href"].endswith(".mp4")] == links

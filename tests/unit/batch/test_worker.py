@@ -39,9 +39,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
 @pytest.fixture
 def store(tmp_path: Path) -> BatchStore:
     """A batch of one shot whose footage is no video."""
-    (tmp_path / "plate.mp4").write_bytes(b"no film")
+    (tmp_path / "plate.mp4").write_bytes(b"no video")
     found = BatchStore(str(tmp_path / "batches"))
-    shot = ShotSpec(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "film.mp4"))
+    shot = ShotSpec(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "video.mp4"))
     found.create(manifest_of("night", [shot]), "gateway")
     return found
 
@@ -58,7 +58,7 @@ class Confirm:
             raise answer
 
 
-VIDEO = b"film"
+VIDEO = b"video"
 MADE = VideoMetrics(
     frames=2,
     frames_by_reason={"DUBBED": 2},
@@ -94,7 +94,7 @@ async def dubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dubs:
     found = Dubs()
 
     async def run(_: ShotDub) -> VideoMetrics:
-        return await found.run(tmp_path / "film.mp4")
+        return await found.run(tmp_path / "video.mp4")
 
     monkeypatch.setattr(ShotDub, "run", run)
     monkeypatch.setattr(locks, "WAIT_S", 0.02)

@@ -13,7 +13,7 @@ from gateway.cli.demo import SPEECH, demo_footage
 
 VIDEO = demo_footage() or Path("carphone_pristine.mp4")
 """Video without sound."""
-CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
+CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one video", "date": "2026-02-01", "reference": "folder 3"}
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def test_missing_arguments_are_usage_errors(arguments: list[str], capsys: pytest
 @pytest.mark.parametrize("others", [[], ["-o", "out.mp4"], ["third.wav"]])
 def test_second_argument_suggests_audio_option(others: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Speech that is given as a second argument gets an error that names the option."""
-    assert run(["dub", "film.mp4", "my speech.wav", *others]) == 2
+    assert run(["dub", "video.mp4", "my speech.wav", *others]) == 2
     assert "give new speech as --audio 'my speech.wav'" in capsys.readouterr().err
 
 

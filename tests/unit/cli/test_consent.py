@@ -124,7 +124,7 @@ def test_commands_refuse_each_faulty_record_before_any_work(
     if found.withdrawn and file is not None:
         assert run(["consent", "revoke", file]) == 0
     enrolled(found.record, geometry)
-    video, speech = ["-o", str(tmp_path / "film.mp4")], ["--audio", str(SPEECH)]
+    video, speech = ["-o", str(tmp_path / "video.mp4")], ["--audio", str(SPEECH)]
     manifest = tmp_path / "night.jsonl"
     row = {"id": "a", "footage": str(carphone), "speech": speech[1], "output": video[1], "project": "night", "language": "de"}
     manifest.write_text(json.dumps(row | ({"consent": file} if file is not None else {})))
@@ -143,7 +143,7 @@ def test_commands_refuse_each_faulty_record_before_any_work(
     for name, command in commands.items():
         assert run(command) == (10 if name == "batch submit" else 11), name
         assert found.says in capsys.readouterr().err, name
-    assert not (tmp_path / "film.mp4").exists()
+    assert not (tmp_path / "video.mp4").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from gateway.cli.console import printable, say_error, say_result, say_warning
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("film.mp4", "film.mp4"),
+        ("video.mp4", "video.mp4"),
         ("Grüße 映画 😀", "Grüße 映画 😀"),
         ("two\nlines", r"two\nlines"),
         ("\x1b[31mred", r"\x1b[31mred"),

@@ -16,7 +16,7 @@ from gateway.cli.values import sound_against_picture
 from gateway.dub.frame_plan import FramePlan
 from gateway.dub.request import DubRequest
 
-REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("film.mp4"), method="ugc")
+REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("video.mp4"), method="ugc")
 
 
 def outcome(reason: int = common_pb2.FRAME_REASON_DUBBED, **more: object) -> Any:
@@ -51,5 +51,5 @@ def test_undubbed_video_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
         show_outcome(REQUEST, outcome(common_pb2.FRAME_REASON_NO_FACE, undubbed="none of the 3 frames is dubbed"), None)
     assert caught.value.exit_code == 13
     printed = capsys.readouterr()
-    assert printed.out == "film.mp4\n"
+    assert printed.out == "video.mp4\n"
     assert printed.err.splitlines()[-1] == "error: none of the 3 frames is dubbed"

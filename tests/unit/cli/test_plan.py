@@ -9,7 +9,7 @@ from gateway.cli.plan import FIGURES, PlannedLoad, needs, read_figures
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS
 
-NIGHT = PlannedLoad(live_streams=0, film_hours=100.0, night_hours=10.0, fps=25.0, method="ugc", scale=1)
+NIGHT = PlannedLoad(live_streams=0, video_hours=100.0, night_hours=10.0, fps=25.0, method="ugc", scale=1)
 
 
 def test_hundred_hours_a_night() -> None:
@@ -24,8 +24,8 @@ def test_hundred_hours_a_night() -> None:
     assert face.live_processors == 0.0
 
 
-def test_live_streams_leave_more_room_than_films() -> None:
-    live = replace(NIGHT, live_streams=10, film_hours=0.0)
+def test_live_streams_leave_more_room_than_videos() -> None:
+    live = replace(NIGHT, live_streams=10, video_hours=0.0)
     render, gateway = (needs(read_figures(FIGURES), load, 1.0)[-2] for load in (live, NIGHT))
     # Ten streams and a hundred hours in ten hours are the same number of frames.
     assert render.live_processors == pytest.approx(gateway.film_processors)
@@ -52,7 +52,7 @@ def test_methods_have_figures_and_replicas() -> None:
     """Every method has a figure and each stage one replica at least."""
     figures = read_figures(FIGURES)
     assert set(figures.render) == set(METHODS)
-    idle = replace(NIGHT, film_hours=0.0)
+    idle = replace(NIGHT, video_hours=0.0)
     assert [need.replicas for need in needs(figures, idle, 2.0)] == [1] * 6
 
 

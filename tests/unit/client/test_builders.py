@@ -249,34 +249,34 @@ def test_results_stand_for_their_artefacts() -> None:
 
 def test_gateway_requests() -> None:
     consent = {"subject": "Ann", "scope": "this video"}
-    enrolment = gateway.enrol.request(footage="film.mp4", actor_id="ann", consent=consent, skip_personalization=True)
+    enrolment = gateway.enrol.request(footage="video.mp4", actor_id="ann", consent=consent, skip_personalization=True)
     assert enrolment == gateway_pb2.CreateActorRequest(
         actor_id="ann",
-        footage_uri="film.mp4",
+        footage_uri="video.mp4",
         consent=gateway_pb2.ConsentRecord(subject="Ann", scope="this video"),
         skip_personalization=True,
     )
-    dub = gateway.dub.request(footage="film.mp4", speech="speech.wav", output="out.mp4", fit="bounce", codec="prores")
+    dub = gateway.dub.request(footage="video.mp4", speech="speech.wav", output="out.mp4", fit="bounce", codec="prores")
     assert dub == gateway_pb2.CreateDubRequest(
-        footage_uri="film.mp4",
+        footage_uri="video.mp4",
         speech_uri="speech.wav",
         output_uri="out.mp4",
         fit=gateway_pb2.FIT_BOUNCE,
         codec=gateway_pb2.VIDEO_CODEC_PRORES,
     )
     assert not dub.HasField("expressiveness")
-    assert gateway.dub.request(footage="film.mp4", output="out.mp4", expressiveness=0.5).expressiveness == 0.5
+    assert gateway.dub.request(footage="video.mp4", output="out.mp4", expressiveness=0.5).expressiveness == 0.5
     for made_of in (
-        gateway.dub.request(footage="film.mp4", output="out.mp4", label="AI", label_position="top-left"),
-        batch.row("a", footage="film.mp4", output="out.mp4", label="AI", label_position="top-left"),
+        gateway.dub.request(footage="video.mp4", output="out.mp4", label="AI", label_position="top-left"),
+        batch.row("a", footage="video.mp4", output="out.mp4", label="AI", label_position="top-left"),
     ):
         assert (made_of.label, made_of.label_position) == ("AI", gateway_pb2.LABEL_POSITION_TOP_LEFT)
     for made_of in (
-        gateway.dub.request(footage="film.mp4", output="out.mp4", encode_quality="small"),
-        batch.row("a", footage="film.mp4", output="out.mp4", encode_quality="small"),
+        gateway.dub.request(footage="video.mp4", output="out.mp4", encode_quality="small"),
+        batch.row("a", footage="video.mp4", output="out.mp4", encode_quality="small"),
     ):
         assert made_of.encode_quality == "small"
-    assert batch.row("a", footage="film.mp4", output="out.mp4", expressiveness=1.5).expressiveness == 1.5
+    assert batch.row("a", footage="video.mp4", output="out.mp4", expressiveness=1.5).expressiveness == 1.5
     assert gateway.live.requests(actor_id="ann", sample_rate_hz=16000, expressiveness=1.5).config.config.expressiveness == 1.5
     assert motion.predict_motion.requests(method="toy", style=REF, expressiveness=1.5).config.config.expressiveness == 1.5
     made = gateway.live.requests(actor_id="ann", sample_rate_hz=16000, channels=2)
@@ -308,12 +308,12 @@ def test_faces_and_names() -> None:
         "speaker": {"face_rule": gateway_pb2.FACE_RULE_SPEAKER},
     }
     for text, fields in wanted.items():
-        assert gateway.enrol.request(footage="film.mp4", face=text) == gateway_pb2.CreateActorRequest(
-            footage_uri="film.mp4", **fields
+        assert gateway.enrol.request(footage="video.mp4", face=text) == gateway_pb2.CreateActorRequest(
+            footage_uri="video.mp4", **fields
         )
-    assert gateway.enrol.request(footage="film.mp4", face=box).box == box
+    assert gateway.enrol.request(footage="video.mp4", face=box).box == box
     with pytest.raises(ValueError, match="face takes largest, speaker"):
-        gateway.enrol.request(footage="film.mp4", face="left")
+        gateway.enrol.request(footage="video.mp4", face="left")
     assert (
         gateway.get_actor.request("ann")
         == gateway.get_actor.request("actors/ann")

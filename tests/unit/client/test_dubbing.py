@@ -31,7 +31,7 @@ def test_options_of_create_dub() -> None:
 
 def test_unknown_names() -> None:
     with pytest.raises(TypeError, match="'metod'"):
-        dubstage.dub("film.mp4", "speech.wav", "out.mp4", metod="ugc")  # type: ignore[call-arg]
+        dubstage.dub("video.mp4", "speech.wav", "out.mp4", metod="ugc")  # type: ignore[call-arg]
     with pytest.raises(AttributeError, match="dubs"):
         dubstage.dubs  # noqa: B018
 
@@ -41,14 +41,14 @@ def test_client_alone_says_what_to_install(missing: str, monkeypatch: pytest.Mon
     monkeypatch.delenv(dubbing.ADDRESS_VARIABLE, raising=False)
     monkeypatch.setattr(dubbing, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(dubstage.Error, match=r"`make setup`.*address=.*DUBSTAGE_GATEWAY") as caught:
-        dubstage.dub("film.mp4", "speech.wav", "out.mp4")
+        dubstage.dub("video.mp4", "speech.wav", "out.mp4")
     assert (caught.value.reason, caught.value.field) == ("INVALID_REQUEST", "address")
 
 
 def test_gateway_writes_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dubbing.ADDRESS_VARIABLE, "127.0.0.1:1")
     with pytest.raises(dubstage.Error, match="a gateway writes no report"):
-        dubstage.dub("film.mp4", "speech.wav", "out.mp4", report="report")
+        dubstage.dub("video.mp4", "speech.wav", "out.mp4", report="report")
 
 
 def test_errors_have_one_base() -> None:

@@ -20,7 +20,7 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from tests.unit.client.fake_server import Answer, FakeServer, refuse
 
 NAME = "operations/1"
-REQUEST = pb.CreateDubRequest(footage_uri="film.mp4")
+REQUEST = pb.CreateDubRequest(footage_uri="video.mp4")
 
 
 def away(**fields: Any) -> DubstageCallError:
@@ -153,7 +153,7 @@ def test_wait_reports_progress(server: FakeServer, connection: Connection) -> No
     """Waiting for a dub reports its progress."""
     dubbed(server, RUNNING, ENDED)
     told: list[tuple[str, int]] = []
-    dub = gateway.dub(connection, footage="film.mp4", output="dubbed.mp4", seed=4)
+    dub = gateway.dub(connection, footage="video.mp4", output="dubbed.mp4", seed=4)
     assert dub.name == NAME
     result = dub.wait(on_progress=lambda progress: told.append((step_name(progress.step), progress.done)))
     assert result.num_frames == 9
@@ -161,14 +161,14 @@ def test_wait_reports_progress(server: FakeServer, connection: Connection) -> No
     begun = server.received[0]
     assert uuid.UUID(begun.request_id).version == 4
     begun.ClearField("request_id")
-    assert begun == pb.CreateDubRequest(footage_uri="film.mp4", output_uri="dubbed.mp4", seed=4)
+    assert begun == pb.CreateDubRequest(footage_uri="video.mp4", output_uri="dubbed.mp4", seed=4)
 
 
 async def test_the_same_for_asyncio(server: FakeServer) -> None:
     dubbed(server, RUNNING, ENDED)
     told: list[str] = []
     async with connect_aio(server.target) as connection:
-        dub = await gateway.dub.aio(connection, footage="film.mp4", output="dubbed.mp4")
+        dub = await gateway.dub.aio(connection, footage="video.mp4", output="dubbed.mp4")
         assert (await dub.wait(on_progress=lambda progress: told.append(step_name(progress.step)))).num_frames == 9
         assert told == ["track", "dub"]
         server.answers[rpcs.operations.GET_OPERATION] = [ENDED]
@@ -193,7 +193,7 @@ def test_wait_survives_busy_gateway(server: FakeServer, connection: Connection, 
     """Waiting rides over a gateway that is away or has too many calls."""
     refused = refuse(code, reason)
     dubbed(server, refused, refused, RUNNING, refused, ENDED)
-    assert gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=120).num_frames == 9
+    assert gateway.dub(connection, footage="video.mp4", output="dubbed.mp4").wait(timeout_s=120).num_frames == 9
 
 
 @AWAY_OR_FULL
@@ -202,7 +202,7 @@ def test_waiting_gives_up_a_gateway_that_stays_so(
 ) -> None:
     dubbed(server, *[refuse(code, reason)] * 99)
     with pytest.raises(DubstageCallError) as caught:
-        gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(outage_s=0.3)
+        gateway.dub(connection, footage="video.mp4", output="dubbed.mp4").wait(outage_s=0.3)
     assert caught.value.reason == reason
 
 
@@ -246,14 +246,14 @@ def test_pause_within_callers_time(clock: Clock) -> None:
 def test_waiting_ends_with_a_refusal_for_another_reason(server: FakeServer, connection: Connection) -> None:
     dubbed(server, refuse(grpc.StatusCode.NOT_FOUND, "OPERATION_NOT_FOUND"), ENDED)
     with pytest.raises(DubstageCallError) as caught:
-        gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=120)
+        gateway.dub(connection, footage="video.mp4", output="dubbed.mp4").wait(timeout_s=120)
     assert caught.value.reason == "OPERATION_NOT_FOUND"
 
 
 def test_cancelled_or_failed_dub_raises(server: FakeServer, connection: Connection) -> None:
     """A dub that is cancelled or fails is an error."""
     dubbed(server, FAILED)
-    dub = gateway.dub(connection, footage="film.mp4", output="dubbed.mp4")
+    dub = gateway.dub(connection, footage="video.mp4", output="dubbed.mp4")
     dub.cancel()
     with pytest.raises(DubstageCallError, match="in words") as caught:
         dub.wait()
@@ -264,7 +264,7 @@ def test_wait_timeout_says_dub_continues(server: FakeServer, connection: Connect
     """A wait that is too long is an error that says that the dub continues."""
     dubbed(server, *[RUNNING] * 10_000)
     with pytest.raises(DubstageCallError, match="has not ended yet; it goes on") as caught:
-        gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=0.2)
+        gateway.dub(connection, footage="video.mp4", output="dubbed.mp4").wait(timeout_s=0.2)
     assert (caught.value.code, caught.value.retryable) == ("DEADLINE_EXCEEDED", True)
 
 
@@ -299,7 +299,7 @@ def test_an_asyncio_wait_can_be_cancelled(server: FakeServer) -> None:
 
     async def ask() -> None:
         async with connect_aio(server.target) as connection:
-            dub = await gateway.dub.aio(connection, footage="film.mp4", output="dubbed.mp4")
+            dub = await gateway.dub.aio(connection, footage="video.mp4", output="dubbed.mp4")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(dub.wait(), 0.2)
 

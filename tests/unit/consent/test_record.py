@@ -180,7 +180,7 @@ def test_record_line_shows_limits() -> None:
 
 
 def test_record_line_hides_face() -> None:
-    """The line stands in films and reports."""
+    """The line is written into videos and reports."""
     assert consent_line(record(actor="ann", footage_sha256=["0" * 64], face=face())) == consent_line(record())
 
 

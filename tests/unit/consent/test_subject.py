@@ -25,7 +25,7 @@ def at(distance: float, network: str = "of-tests") -> Face:
 
 
 def shown(distance: float | None, sha256: str = VIDEO, *, files: tuple[str, ...] = ()) -> Shown:
-    return Shown("the footage film.mp4", sha256, at(distance) if distance is not None else None, files)
+    return Shown("the footage video.mp4", sha256, at(distance) if distance is not None else None, files)
 
 
 def by_face(**fields: object) -> Consent:
@@ -94,7 +94,7 @@ def test_actor_face_replaces_missing_face(distance: float, expected: str) -> Non
 
 
 def test_faces_of_two_networks_are_not_compared() -> None:
-    seen = Shown("the footage film.mp4", VIDEO, at(0.0, "another"))
+    seen = Shown("the footage video.mp4", VIDEO, at(0.0, "another"))
     with pytest.raises(ConsentFaceUncertainError, match="'of-tests', and the face stage has 'another'"):
         check_shown(by_face(), seen, "ann")
 
@@ -106,7 +106,7 @@ def test_actor_record_covers_actor_only() -> None:
     with pytest.raises(ConsentOtherSubjectError, match="covers the actor 'ann' alone, not the actor 'bob'"):
         check_actor(record(actor="ann"), "bob", "bob")
     with pytest.raises(ConsentOtherSubjectError, match="covers the actor 'ann' alone, and the work uses no actor"):
-        check_actor(record(actor="ann"), "", "film.mp4")
+        check_actor(record(actor="ann"), "", "video.mp4")
 
 
 def test_actor_id_is_no_enrolment_subject() -> None:

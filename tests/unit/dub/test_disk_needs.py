@@ -30,12 +30,12 @@ def free_bytes(monkeypatch: pytest.MonkeyPatch, free: dict[str, int]) -> None:
 
 def test_disks_hold_their_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each disk must hold the sum of what is written to it."""
-    free_bytes(monkeypatch, {"data": 20 * MB, "films": 8 * MB})
-    for name in ("data", "films"):
+    free_bytes(monkeypatch, {"data": 20 * MB, "videos": 8 * MB})
+    for name in ("data", "videos"):
         (tmp_path / name).mkdir()
     records = DiskNeed(tmp_path / "data" / "jobs" / "key", 12 * MB, "the job's records", "DUBSTAGE_DATA_DIR")
     windows = DiskNeed(tmp_path / "data" / "artefacts", 9 * MB, "the rendered mouths", "DUBSTAGE_ARTEFACTS_URL")
-    video = DiskNeed(tmp_path / "films", 5 * MB, "the video", "--output")
+    video = DiskNeed(tmp_path / "videos", 5 * MB, "the video", "--output")
     check_disks(Path("plate.mov"), [records, video])
     check_disks(Path("plate.mov"), [windows, video])
     with pytest.raises(StorageFullError) as caught:
@@ -79,5 +79,5 @@ def test_records_size_by_footage(tmp_path: Path) -> None:
 
 def test_a_lossless_video_needs_most(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.mp4")).video
-    need = {codec: video_need(tmp_path / "film.mkv", codec, video).num_bytes for codec in ("h264", "hevc", "mpeg2video", "ffv1")}
+    need = {codec: video_need(tmp_path / "video.mkv", codec, video).num_bytes for codec in ("h264", "hevc", "mpeg2video", "ffv1")}
     assert need["h264"] == need["hevc"] < need["mpeg2video"] < need["ffv1"]

@@ -23,7 +23,7 @@ from gateway.stages import calls
 from services.common.errors import BackendUnavailableError, ContractBrokenError, InvalidRequestError
 from services.common.face.crops import BOX_ORIGIN, HeadPose, fit_head_pose, head_template
 from services.common.server.retries import RetryPolicy
-from services.common.wire.messages import pose_to_proto
+from services.common.wire.convert import pose_to_proto
 from tests.unit.media.made_footage import Clip, make_clip
 
 

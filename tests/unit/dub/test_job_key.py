@@ -23,8 +23,8 @@ def listed(*, motion: str = "m1", render: str = "r1") -> ListedModels:
 
 @pytest.fixture
 def request_of(tmp_path: Path) -> DubRequest:
-    (tmp_path / "film.mp4").write_bytes(b"film")
-    return DubRequest(footage=tmp_path / "film.mp4", speech=None, output=tmp_path / "out.mp4", method="ugc")
+    (tmp_path / "video.mp4").write_bytes(b"video")
+    return DubRequest(footage=tmp_path / "video.mp4", speech=None, output=tmp_path / "out.mp4", method="ugc")
 
 
 async def key_of(request: DubRequest, method: Method, models: ListedModels, face_model: str = "") -> str:
@@ -45,7 +45,7 @@ async def test_other_networks_give_another_key(request_of: DubRequest, other: Li
 async def test_other_footage_gives_another_key(request_of: DubRequest) -> None:
     method = method_named("ugc")
     before = await key_of(request_of, method, listed())
-    request_of.footage.write_bytes(b"another film")
+    request_of.footage.write_bytes(b"another video")
     assert await key_of(request_of, method, listed()) != before
 
 

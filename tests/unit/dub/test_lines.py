@@ -14,7 +14,7 @@ from gateway.dub.lines import lines_of, read_lines
 from gateway.dub.request import DubRequest, check_overlaps, check_scene
 from services.common.errors import InvalidRequestError
 
-SCENE = DubRequest(footage=Path("film.mp4"), speech=None, output=Path("out.mp4"), method="ugc", expressiveness=0.9)
+SCENE = DubRequest(footage=Path("video.mp4"), speech=None, output=Path("out.mp4"), method="ugc", expressiveness=0.9)
 GOOD: dict[str, Any] = {"start": 1.5, "speech": "a.wav", "face": 0}
 BOXED: dict[str, Any] = {"start": 1.5, "speech": "a.wav"}
 AT_0: dict[str, Any] = {"frame": 0, "box": [0, 0, 9, 9]}

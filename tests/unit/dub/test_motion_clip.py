@@ -43,7 +43,7 @@ from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER
 from services.common.methods import method_named
 from services.common.server.settings import load_settings
-from services.common.wire.messages import from_tensor
+from services.common.wire.convert import from_tensor
 
 
 def face_rows(reasons: list[int]) -> np.ndarray:

@@ -28,7 +28,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import method_named
-from services.common.server.messages import declared
+from services.common.server.bounds import declared
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -97,7 +97,7 @@ def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
 )
 def test_same_frames_keep_expression(method: str, fit: Fit, expression: Expression | None, kept: bool) -> None:
     """Videos with the frames of the footage keep its expression."""
-    video = Path("film.mp4")
+    video = Path("video.mp4")
     request = DubRequest(footage=video, speech=None, output=video, method=method, fit=fit, expression=expression)
     assert request.keeps_expression is kept
 

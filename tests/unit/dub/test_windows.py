@@ -20,7 +20,7 @@ from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import head_to_box
 from services.common.methods import METHODS, RendererSpec, TextureInput, method_named
-from services.common.wire.messages import from_image, from_tensor
+from services.common.wire.convert import from_image, from_tensor
 
 WARP = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)

@@ -45,8 +45,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
     dump, child = tmp_path / "environment", tmp_path / "python"
     child.write_text(f"#!/bin/sh\ncat /proc/$$/environ > {dump}\nexit 1\n")
     child.chmod(0o755)
-    video = tmp_path / "film.mp4"
-    video.write_bytes(b"film of a stranger")
+    video = tmp_path / "video.mp4"
+    video.write_bytes(b"video of a stranger")
     monkeypatch.setattr(sys, "executable", str(child))
     for name, value in {**SECRETS, **KEPT}.items():
         monkeypatch.setenv(name, value)
@@ -63,7 +63,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
 @pytest.mark.parametrize(
     "start",
     [inspect_video, inspect_sound, inspect_tags, read, lambda video: signed(video.parent)],
-    ids=["film", "sound", "tags", "manifest", "signature"],
+    ids=["video", "sound", "tags", "manifest", "signature"],
 )
 def test_untrusted_child_gets_no_secret(
     environment: Callable[[Callable[[Path], object]], dict[str, str]], start: Callable[[Path], object]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.convert import check_dub, dub_request_from
 from gateway.api.media import MediaFolder
-from gateway.api.messages import check_dub, dub_request_from
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
@@ -110,12 +110,12 @@ def test_video_and_report_name_both_consents(picture: Path, tmp_path: Path) -> N
 
 
 def message(**fields: object) -> pb.CreateDubRequest:
-    return pb.CreateDubRequest(footage_uri="film.mp4", output_uri="out.mkv", **fields)  # type: ignore[arg-type]
+    return pb.CreateDubRequest(footage_uri="video.mp4", output_uri="out.mkv", **fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def media(tmp_path: Path, picture: Path) -> MediaFolder:
-    (tmp_path / "film.mp4").write_bytes(VIDEO.read_bytes())
+    (tmp_path / "video.mp4").write_bytes(VIDEO.read_bytes())
     return MediaFolder(tmp_path)
 
 

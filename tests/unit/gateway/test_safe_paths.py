@@ -19,22 +19,22 @@ def media(tmp_path: Path) -> Path:
     folder = tmp_path / "media"
     folder.mkdir()
     (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "film.mp4").write_bytes(b"another's")
+    (tmp_path / "outside" / "video.mp4").write_bytes(b"another's")
     (folder / "linked").symlink_to(tmp_path / "outside")
     confine(folder)
     return folder
 
 
-@pytest.mark.parametrize("name", ["linked/film.mp4", "film.mp4", "day/../linked/film.mp4"])
+@pytest.mark.parametrize("name", ["linked/video.mp4", "video.mp4", "day/../linked/video.mp4"])
 def test_a_file_behind_a_link_is_not_read(media: Path, name: str) -> None:
-    (media / "film.mp4").symlink_to(media.parent / "outside" / "film.mp4")
+    (media / "video.mp4").symlink_to(media.parent / "outside" / "video.mp4")
     with pytest.raises(OSError, match=r"Not a directory|symbolic links|not a regular file|No such file"):
         bounded_bytes(media / name, 100)
 
 
 def test_linked_consent_not_read(media: Path) -> None:
     """A consent record behind a link is not read."""
-    (media / "consent.json").symlink_to(media.parent / "outside" / "film.mp4")
+    (media / "consent.json").symlink_to(media.parent / "outside" / "video.mp4")
     with pytest.raises(InvalidRequestError, match=r"consent\.json: cannot be read"):
         read_consent(media / "consent.json")
 
@@ -60,21 +60,21 @@ def test_missing_parent_folders_made(media: Path, tmp_path: Path) -> None:
 def test_no_folder_is_made_behind_a_link(media: Path, name: str) -> None:
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         make_folder(media / name)
-    with pytest.raises(InvalidRequestError, match="cannot be made"), delivered(str(media / name / "film.mp4"), media):
+    with pytest.raises(InvalidRequestError, match="cannot be made"), delivered(str(media / name / "video.mp4"), media):
         pytest.fail("the video has a place")
-    assert [entry.name for entry in (media.parent / "outside").iterdir()] == ["film.mp4"]
+    assert [entry.name for entry in (media.parent / "outside").iterdir()] == ["video.mp4"]
 
 
 def test_linked_file_is_not_removed(media: Path) -> None:
     """A file is removed and one behind a link stays."""
-    (media / "film.mp4").write_bytes(b"own")
-    remove_file(media / "film.mp4")
-    remove_file(media / "film.mp4")
-    remove_file(media / "absent" / "film.mp4")
-    assert not (media / "film.mp4").exists()
+    (media / "video.mp4").write_bytes(b"own")
+    remove_file(media / "video.mp4")
+    remove_file(media / "video.mp4")
+    remove_file(media / "absent" / "video.mp4")
+    assert not (media / "video.mp4").exists()
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
-        remove_file(media / "linked" / "film.mp4")
-    assert (media.parent / "outside" / "film.mp4").read_bytes() == b"another's"
+        remove_file(media / "linked" / "video.mp4")
+    assert (media.parent / "outside" / "video.mp4").read_bytes() == b"another's"
 
 
 def test_stored_path_stays_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from dubstage.audio.v1 import audio_pb2
 from dubstage.client import rpcs
 from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api.messages import live_response
+from gateway.api.convert import live_response
 from gateway.live.client import remote_live_frames
 from gateway.live.session import LiveFrame
 from gateway.media.pixels import ColourTags

@@ -59,7 +59,7 @@ def test_killed_reader_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
     faces["frame"], faces["reason"] = np.arange(MIN_FRAMES), common_pb2.FRAME_REASON_DUBBED
     refs = {
         "faces": store.put_arrays({name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}),
-        "footage": store.put_bytes(b"a film of ann"),
+        "footage": store.put_bytes(b"a video of ann"),
     }
     found = []
 
@@ -71,7 +71,7 @@ def test_killed_reader_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(footage, "inspect_video", look)
     with pytest.raises(MediaUnsupportedError):
         load_live_footage(StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs), store, 1 << 30)
-    assert found == [(b"a film of ann", [])]
+    assert found == [(b"a video of ann", [])]
 
 
 def test_oversized_pictures_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

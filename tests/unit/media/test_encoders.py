@@ -166,9 +166,9 @@ def test_deep_colour_plays_on_phones(tmp_path: Path, suffix: str, pixel_format: 
 
 @pytest.mark.parametrize(("pixel_format", "expected"), [("yuv420p10le", "av1"), ("yuv420p", "h264")])
 def test_deep_av1_stays_av1(tmp_path: Path, pixel_format: str, expected: str) -> None:
-    film = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(128, 96)))
-    info = probe(film)
-    _written(film, tmp_path / "clip.mp4", "av1")
+    clip = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(128, 96)))
+    info = probe(clip)
+    _written(clip, tmp_path / "clip.mp4", "av1")
     footage = probe(tmp_path / "clip.mp4")
     assert (footage.video.codec, footage.video.pixel.name) == ("av1", pixel_format)
     assert choose_encoder(Path("a.mp4"), footage.video, None, 16, "veryfast").codec == expected
@@ -176,10 +176,10 @@ def test_deep_av1_stays_av1(tmp_path: Path, pixel_format: str, expected: str) ->
 
 
 def test_av1_has_the_same_bytes_each_time(tmp_path: Path) -> None:
-    film = make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96)))
+    clip = make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96)))
     written = []
     for name in ("one.mp4", "two.mp4"):
-        _written(film, tmp_path / name, "av1")
+        _written(clip, tmp_path / name, "av1")
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
 

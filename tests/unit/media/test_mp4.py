@@ -50,7 +50,7 @@ def with_padding(footage: Path, video: Path, padding: int) -> None:
 
 def test_padding_keeps_packets(carphone: Path, tmp_path: Path) -> None:
     """A video with padding has the packets of the video without."""
-    video = tmp_path / "film.mp4"
+    video = tmp_path / "video.mp4"
     with_padding(carphone, video, PADDING)
     with video.open("rb") as file:
         kinds = [(box.kind, box.end - box.start) for box in boxes_of(file)]
@@ -63,7 +63,7 @@ def test_padding_keeps_packets(carphone: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("padding", [100, 70_000])
 def test_a_video_is_copied_with_other_padding(padding: int, carphone: Path, tmp_path: Path) -> None:
-    video, copy, plain = tmp_path / "film.mp4", tmp_path / "copy.mp4", tmp_path / "plain.mp4"
+    video, copy, plain = tmp_path / "video.mp4", tmp_path / "copy.mp4", tmp_path / "plain.mp4"
     with_padding(carphone, video, PADDING)
     with video.open("rb") as old, copy.open("w+b") as new:
         copy_with_padding(old, new, padding)
@@ -77,7 +77,7 @@ def test_a_video_is_copied_with_other_padding(padding: int, carphone: Path, tmp_
 
 def test_other_file_gets_no_padding(tmp_path: Path) -> None:
     """A file that is no video gets no padding."""
-    (tmp_path / "text").write_bytes(b"no film")
+    (tmp_path / "text").write_bytes(b"no video")
     with (tmp_path / "text").open("rb") as old, (tmp_path / "new").open("w+b") as new, pytest.raises(ValueError, match="ftyp"):
         copy_with_padding(old, new, 100)
 
@@ -144,7 +144,7 @@ def samples_of(path: Path, track: int) -> np.ndarray:
 @pytest.mark.usefixtures("_every_index_is_long")
 def test_readers_see_own_track_kind(tmp_path: Path) -> None:
     """A reader of pictures sees no sound, and a reader of sound sees no pictures."""
-    video = make_clip(tmp_path / "film.mp4", VIDEO)
+    video = make_clip(tmp_path / "video.mp4", VIDEO)
     assert sorted(kinds_of(video, None)) == ["audio", "audio", "subtitle", "video"]
     assert sorted(kinds_of(video, "picture")) == ["subtitle", "video"]
     assert sorted(kinds_of(video, "sound")) == ["audio", "audio", "subtitle"]
@@ -153,7 +153,7 @@ def test_readers_see_own_track_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_view_has_same_frames_and_samples(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames and samples are those of the whole file."""
-    video = make_clip(tmp_path / f"film{suffix}", replace(VIDEO, subtitles=suffix == ".mp4"))
+    video = make_clip(tmp_path / f"video{suffix}", replace(VIDEO, subtitles=suffix == ".mp4"))
     pictures, sounds = planes_of(video), [samples_of(video, track) for track in (0, 1)]
     monkeypatch.setattr(mp4, "_LONG_INDEX", 0)
     for seen, wanted in zip(planes_of(video), pictures, strict=True):
@@ -165,7 +165,7 @@ def test_view_has_same_frames_and_samples(tmp_path: Path, suffix: str, monkeypat
 @pytest.mark.usefixtures("_every_index_is_long")
 def test_view_differs_in_hidden_tracks(tmp_path: Path) -> None:
     """A view differs from its file in the kinds of hidden tracks alone."""
-    video = make_clip(tmp_path / "film.mp4", VIDEO)
+    video = make_clip(tmp_path / "video.mp4", VIDEO)
     whole = video.read_bytes()
     with video.open("rb") as file, track_view(file.fileno(), "picture") as view:  # type: ignore[union-attr]
         seen = view.read()
@@ -185,29 +185,29 @@ def test_plain_file_read_directly(tmp_path: Path) -> None:
     """Files without something to hide are read as they are."""
     fragmented = tmp_path / "fragmented.mp4"
     options = {"movflags": "frag_keyframe+empty_moov"}
-    with av.open(str(make_clip(tmp_path / "film.mp4", VIDEO))) as video, av.open(str(fragmented), "w", options=options) as output:
+    with av.open(str(make_clip(tmp_path / "video.mp4", VIDEO))) as video, av.open(str(fragmented), "w", options=options) as output:
         pairs = {stream.index: output.add_stream_from_template(stream) for stream in (*video.streams.video, *video.streams.audio)}
         for packet in video.demux(*video.streams.video, *video.streams.audio):
             if packet.dts is not None:
                 packet.stream = pairs[packet.stream_index]
                 output.mux(packet)
     silent = make_clip(tmp_path / "silent.mp4", Clip(codec="libx264"))
-    matroska = make_clip(tmp_path / "film.mkv", VIDEO)
+    matroska = make_clip(tmp_path / "video.mkv", VIDEO)
     for path in (fragmented, silent, matroska):
         with path.open("rb") as file:
             assert track_view(file.fileno(), "picture") is None
-    assert len(planes_of(fragmented)) == len(planes_of(make_clip(tmp_path / "film.mp4", VIDEO)))
+    assert len(planes_of(fragmented)) == len(planes_of(make_clip(tmp_path / "video.mp4", VIDEO)))
 
 
 def test_short_videos_are_read_as_they_are(tmp_path: Path) -> None:
-    with make_clip(tmp_path / "film.mp4", VIDEO).open("rb") as file:
+    with make_clip(tmp_path / "video.mp4", VIDEO).open("rb") as file:
         assert track_view(file.fileno(), "picture") is None
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
 def test_read_error_reported_as_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses a read is reported as a file that breaks."""
-    video = make_clip(tmp_path / "film.mp4", replace(VIDEO, pts=range(0, 200 * 512, 512)))
+    video = make_clip(tmp_path / "video.mp4", replace(VIDEO, pts=range(0, 200 * 512, 512)))
     with VideoReader(probe(video)) as reader:
         frames = iter(reader)
         next(frames)
@@ -216,13 +216,13 @@ def test_read_error_reported_as_damage(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         monkeypatch.setattr(os, "preadv", refused)
-        with pytest.raises(MediaUnsupportedError, match=r"film\.mp4 breaks after .*: Input/output error"):
+        with pytest.raises(MediaUnsupportedError, match=r"video\.mp4 breaks after .*: Input/output error"):
             list(frames)
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    video = make_clip(tmp_path / "film.mp4", VIDEO)
+    video = make_clip(tmp_path / "video.mp4", VIDEO)
     planes_of(video)
     before = sorted(os.listdir("/proc/self/fd"))
     planes_of(video)

@@ -36,13 +36,13 @@ def _write(output: Path, content: bytes = b"new", *, overwrite: bool = False) ->
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
-    output = tmp_path / "film.mp4"
+    output = tmp_path / "video.mp4"
     file = OutputFile(output)
     _fill(file, b"half")
     assert not output.exists()
     assert len(_names(tmp_path)) == 1
     file.commit()
-    assert (_names(tmp_path), output.read_bytes()) == (["film.mp4"], b"half")
+    assert (_names(tmp_path), output.read_bytes()) == (["video.mp4"], b"half")
     file.discard()
     assert output.exists()
 
@@ -50,7 +50,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_temporary_names_differ_and_are_created_anew(tmp_path: Path) -> None:
     seen = set()
     for _ in range(8):
-        file = OutputFile(tmp_path / "film.mp4")
+        file = OutputFile(tmp_path / "video.mp4")
         seen.update(_names(tmp_path))
         file.discard()
     assert len(seen) == 8
@@ -241,12 +241,12 @@ def _dangling(path: Path) -> None:
     ],
 )
 def test_only_files_are_replaced(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
-    output = tmp_path / "film.mp4"
+    output = tmp_path / "video.mp4"
     make(output)
     before = _names(tmp_path)
     for overwrite in (False, True):
         for refuse in (check_place, OutputFile):
-            with pytest.raises(InvalidRequestError, match=rf"film\.mp4 {words}"):
+            with pytest.raises(InvalidRequestError, match=rf"video\.mp4 {words}"):
                 refuse(output, overwrite=overwrite)
     assert _names(tmp_path) == before
 
@@ -280,13 +280,13 @@ def test_overwrite_own_or_allowed(tmp_path: Path) -> None:
 
 def test_file_appearing_during_write_stays(tmp_path: Path) -> None:
     """A file that appears while the video is written stays."""
-    output = tmp_path / "film.mp4"
+    output = tmp_path / "video.mp4"
     file = OutputFile(output)
     output.write_text("what somebody else saved meanwhile")
     with pytest.raises(InvalidRequestError, match="exists and is no video of dubstage"):
         file.commit()
     file.discard()
-    assert (_names(tmp_path), output.read_text()) == (["film.mp4"], "what somebody else saved meanwhile")
+    assert (_names(tmp_path), output.read_text()) == (["video.mp4"], "what somebody else saved meanwhile")
 
 
 @pytest.fixture
@@ -304,26 +304,26 @@ def test_link_instead_of_folder(media: Path) -> None:
     shutil.rmtree(media / "day")
     (media / "day").symlink_to(outside)
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
-        OutputFile(media / "day" / "film.mp4")
+        OutputFile(media / "day" / "video.mp4")
     assert _names(outside) == []
 
 
 def test_exchanged_folder_changes_nothing(media: Path) -> None:
     """A folder exchanged while the video is written changes nothing."""
     outside = media.parent / "outside"
-    file = OutputFile(media / "day" / "film.mp4")
+    file = OutputFile(media / "day" / "video.mp4")
     _fill(file, b"whole")
     (media / "day").rename(media / "moved")
     (media / "day").symlink_to(outside)
     file.commit()
-    assert (_names(outside), _names(media / "moved")) == ([], ["film.mp4"])
+    assert (_names(outside), _names(media / "moved")) == ([], ["video.mp4"])
 
 
 def test_temporary_file_link_not_followed(media: Path) -> None:
     """A temporary file exchanged for a link is not written through."""
     victim = media.parent / "outside" / "victim"
     victim.write_text("mine")
-    file = OutputFile(media / "film.mp4")
+    file = OutputFile(media / "video.mp4")
     (partial,) = media.glob(".dubstage-*")
     partial.unlink()
     partial.symlink_to(victim)
@@ -332,4 +332,4 @@ def test_temporary_file_link_not_followed(media: Path) -> None:
         file.commit()
     file.discard()
     assert victim.read_text() == "mine"
-    assert not (media / "film.mp4").exists()
+    assert not (media / "video.mp4").exists()

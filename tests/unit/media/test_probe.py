@@ -95,7 +95,7 @@ def test_non_video_refused_with_remedy(tmp_path: Path) -> None:
         tmp_path / "missing.mp4": "does not exist",
         tmp_path: "is a folder",
         _written(tmp_path / "empty.mp4", b""): "is empty",
-        _written(tmp_path / "text.mp4", b"this is no film\n" * 50): "not a media file",
+        _written(tmp_path / "text.mp4", b"this is no video\n" * 50): "not a media file",
         _written(tmp_path / "noise.mp4", np.random.default_rng(0).bytes(5000)): "not a media file",
         sound: "no video stream",
     }

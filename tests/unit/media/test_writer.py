@@ -430,11 +430,11 @@ def _names(folder: Path) -> list[str]:
 def test_callers_error_keeps_older_video(tmp_path: Path) -> None:
     """An error of the caller leaves nothing and keeps the older video."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
-    (tmp_path / "out.mp4").write_bytes(b"an older film")
+    (tmp_path / "out.mp4").write_bytes(b"an older video")
     with pytest.raises(KeyboardInterrupt):
         _write_whole(info, tmp_path / "out.mp4", fail_at=5, overwrite=True)
     assert _names(tmp_path) == ["clip.mp4", "out.mp4"]
-    assert (tmp_path / "out.mp4").read_bytes() == b"an older film"
+    assert (tmp_path / "out.mp4").read_bytes() == b"an older video"
 
 
 def test_speech_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def break_at() -> Iterator[Break]:
 
 def submit(store: OperationStore, *, free: int = 1) -> tuple[OperationQueue, SubmittedOperation]:
     queue = OperationQueue(store.database, lease_s=None)
-    return queue, queue.submit("work", b"question", actor_id="", output="film.mp4", busy=(), free=free, most_waiting=4)
+    return queue, queue.submit("work", b"question", actor_id="", output="video.mp4", busy=(), free=free, most_waiting=4)
 
 
 @pytest.mark.parametrize(("free", "mine", "waiting"), [(1, True, 0), (0, False, 1)])

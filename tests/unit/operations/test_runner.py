@@ -103,9 +103,9 @@ async def test_more_than_may_wait_is_refused(store: OperationStore) -> None:
 
 async def test_two_operations_never_have_one_output(store: OperationStore) -> None:
     jobs = runner(store, for_ever)
-    await jobs.submit("work", b"", output="/films/a.mp4")
+    await jobs.submit("work", b"", output="/videos/a.mp4")
     with pytest.raises(InvalidRequestError, match="another operation writes"):
-        await jobs.submit("work", b"", output="/films/a.mp4")
+        await jobs.submit("work", b"", output="/videos/a.mp4")
     await jobs.close()
 
 
@@ -155,22 +155,22 @@ async def test_work_on_a_person_is_stopped_and_forgotten(store: OperationStore) 
 async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
     """Runners of different kinds share a database and see their own operations."""
     database = Database("", tmp_path)
-    videos, batches = (OperationStore(database, kinds=(kind,)) for kind in ("film", "batch"))
+    videos, batches = (OperationStore(database, kinds=(kind,)) for kind in ("dub", "batch"))
 
     async def work(operation: BegunOperation) -> bytes:
         return operation.record.kind.encode()
 
     runners = {
         store: OperationRunner(store, {kind: work}, max_concurrent=2, max_queued=2)
-        for store, kind in ((videos, "film"), (batches, "batch"))
+        for store, kind in ((videos, "dub"), (batches, "batch"))
     }
-    left = videos.add("film", b"left by a gateway that ended")
+    left = videos.add("dub", b"left by a gateway that ended")
     names: dict[OperationStore, list[str]] = {batches: [], videos: [left.name]}
     for store, jobs in runners.items():
         # The start of one runner takes nothing that another one has begun.
         await jobs.start()
         for _ in range(3):
-            names[store].append((await jobs.submit("batch" if store is batches else "film", b"")).name)
+            names[store].append((await jobs.submit("batch" if store is batches else "dub", b"")).name)
             await jobs.wait(names[store][-1], 60)
     for store, jobs in runners.items():
         assert [record.name for record in store.list()] == names[store]

@@ -195,13 +195,13 @@ async def test_full_disk_keeps_answer(store: OperationStore, full_disk: threadin
 
     async def work(operation: BegunOperation) -> bytes:
         begun.append(operation.record.name)
-        return b"film"
+        return b"video"
 
     jobs = runner(store, work)
-    record = await jobs.submit("work", b"", output="film.mp4")
+    record = await jobs.submit("work", b"", output="video.mp4")
     assert not (await jobs.wait(record.name, 0.1)).done
     full_disk.set()
-    assert (await jobs.wait(record.name, 60)).response == b"film"
+    assert (await jobs.wait(record.name, 60)).response == b"video"
     assert begun == [record.name]
     await jobs.close()
 

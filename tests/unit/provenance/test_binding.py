@@ -42,12 +42,12 @@ def test_manifest_size_keeps_digest(wide: bool, before: bool, tmp_path: Path) ->
     plain = video(b"", wide=wide, before=before)
     expected = hashlib.sha256(plain).hexdigest()
     for size in (0, 100, 5000):
-        (tmp_path / "film.mp4").write_bytes(video(box(b"uuid", MANIFEST + bytes(size)), wide=wide, before=before))
-        assert media_sha256(tmp_path / "film.mp4") == expected
+        (tmp_path / "video.mp4").write_bytes(video(box(b"uuid", MANIFEST + bytes(size)), wide=wide, before=before))
+        assert media_sha256(tmp_path / "video.mp4") == expected
     for place in (3, 20, len(plain) - 60, len(plain) - 1):
-        (tmp_path / "film.mp4").write_bytes(video(box(b"uuid", MANIFEST + bytes(100)), wide=wide, before=before))
-        flip(tmp_path / "film.mp4", place + (124 if place >= 16 else 0))
-        assert media_sha256(tmp_path / "film.mp4") != expected
+        (tmp_path / "video.mp4").write_bytes(video(box(b"uuid", MANIFEST + bytes(100)), wide=wide, before=before))
+        flip(tmp_path / "video.mp4", place + (124 if place >= 16 else 0))
+        assert media_sha256(tmp_path / "video.mp4") != expected
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_lying_index_read_to_end(tmp_path: Path) -> None:
     """An index that lies is read to its end and no further."""
     lying = box(b"moov", box(b"trak", box(b"stco", struct.pack(">III", 0, 1 << 31, 4000))))
     content = box(b"ftyp", b"isom") + box(b"uuid", MANIFEST + bytes(100)) + lying + b"rest"
-    (tmp_path / "film.mp4").write_bytes(content)
-    assert media_sha256(tmp_path / "film.mp4") != hashlib.sha256(content).hexdigest()
+    (tmp_path / "video.mp4").write_bytes(content)
+    assert media_sha256(tmp_path / "video.mp4") != hashlib.sha256(content).hexdigest()
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_large_box_last_byte_counts(last: int, tmp_path: Path) -> None:
     """The last byte of a large box counts and the box is not held in memory."""
     manifest = struct.pack(">I4s", 16, b"jumb") + b"contents"
     head = struct.pack(">I4s", BOX_BYTES, b"uuid") + MANIFEST_ID + bytes(4) + b"manifest\0" + bytes(8) + manifest
-    with (tmp_path / "film.mp4").open("w+b") as video:
+    with (tmp_path / "video.mp4").open("w+b") as video:
         video.write(head)
         video.seek(BOX_BYTES - 1)
         video.write(bytes([last]))

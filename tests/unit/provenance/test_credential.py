@@ -61,7 +61,7 @@ def test_own_certificate_is_trusted(algorithm: str, carphone: Path, tmp_path: Pa
     chain, root = chain_for(key)
     sealer = open_sealer(settings_of(tmp_path, chain, pem_of(key)))
     assert sealer.credential.algorithm == algorithm
-    video = write_video(tmp_path / "film.mp4", carphone, sealer)
+    video = write_video(tmp_path / "video.mp4", carphone, sealer)
     verdict = verdict_of(video, anchors=root)
     assert (verdict.state, verdict.signer["common_name"]) == (ManifestState.TRUSTED, "Test Studio")
     assert verdict_of(video).state == ManifestState.VALID

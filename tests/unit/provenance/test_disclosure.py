@@ -56,7 +56,7 @@ def by_ffmpeg(video: Path) -> bytes:
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v"])
 def test_ffmpeg_reads_the_record(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """FFmpeg reads the term and the sentence, equal dubs have equal records, and a changed record is found."""
-    video = write_video(tmp_path / f"film{suffix}", carphone, sealer)
+    video = write_video(tmp_path / f"video{suffix}", carphone, sealer)
     packet = by_ffmpeg(video)
     ElementTree.fromstring(packet)
     assert packet.count(SYNTHETIC.encode()) == 1
@@ -89,7 +89,7 @@ def test_record_of_a_stream(sealer: Sealer, tmp_path: Path) -> None:
 def test_the_packet_of_the_footage_stays(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """All that the footage says stays, but its own source type, and the place of a manifest that is not the video's."""
     footage = with_packet(carphone, tmp_path / "footage.mp4", OWN)
-    packet = by_ffmpeg(write_video(tmp_path / "film.mp4", footage, sealer)).decode()
+    packet = by_ffmpeg(write_video(tmp_path / "video.mp4", footage, sealer)).decode()
     for kept in ('studio:reel="A004"', f"{SENTENCE} | Scene 4 &amp; 5", "Scènes 4 et 5", "Camera 1.0"):
         assert kept in packet
     assert "digitalCapture" not in packet
@@ -112,7 +112,7 @@ def test_the_packet_of_the_footage_stays(carphone: Path, sealer: Sealer, tmp_pat
 )
 def test_a_damaged_packet_is_left_out(packet: bytes, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     footage = with_packet(carphone, tmp_path / "footage.mp4", packet)
-    video = write_video(tmp_path / "film.mp4", footage, sealer)
+    video = write_video(tmp_path / "video.mp4", footage, sealer)
     assert source_type_of(video) == SYNTHETIC
     assert source_type_of(footage) == ""
     with pytest.raises(ValueError, match=r"."):
@@ -125,7 +125,7 @@ def test_deep_elements_are_left_out(carphone: Path, sealer: Sealer, tmp_path: Pa
     packet = b'<x><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#">' + inside + b"</r:RDF></x>"
     assert len(packet) < LARGEST_PACKET
     footage = with_packet(carphone, tmp_path / "footage.mp4", packet)
-    assert source_type_of(write_video(tmp_path / "film.mp4", footage, sealer)) == SYNTHETIC
+    assert source_type_of(write_video(tmp_path / "video.mp4", footage, sealer)) == SYNTHETIC
 
 
 def test_a_large_packet_is_left_out() -> None:
@@ -140,7 +140,7 @@ def test_a_large_packet_is_left_out() -> None:
 @pytest.mark.parametrize("suffix", [".mkv", ".nut"])
 def test_other_containers_have_a_tag(suffix: str, carphone: Path, tmp_path: Path) -> None:
     """The tag takes the place of the footage's own tag, and stays where nothing is synthetic."""
-    info, video = probe(carphone), tmp_path / f"film{suffix}"
+    info, video = probe(carphone), tmp_path / f"video{suffix}"
     for source_type, wanted in ((SYNTHETIC, SYNTHETIC), ("", "")):
         settings = WriteSettings(threads=1, overwrite=True, source_type=source_type)
         with VideoWriter(video, info, settings=settings) as writer, VideoReader(info) as reader:

@@ -74,7 +74,7 @@ FACTS = {"footage": "ab" * 32}
 @pytest.fixture(scope="module")
 def signed(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("signed")
-    return write_video(folder / "film.mp4", carphone, Sealer(installation_credential(folder / "data")))
+    return write_video(folder / "video.mp4", carphone, Sealer(installation_credential(folder / "data")))
 
 
 def lying(video: Path, tmp_path: Path, **facts: Any) -> Path:
@@ -132,8 +132,8 @@ def test_any_changed_byte_has_verdict(signed: Path, tmp_path: Path) -> None:
         changed = bytearray(content)
         for _ in range(generator.choice((1, 3, 30))):
             changed[begin + generator.randrange(4000)] = generator.randrange(256)
-        (tmp_path / "film.mp4").write_bytes(changed)
-        states.add(verdict_of(tmp_path / "film.mp4").state)
+        (tmp_path / "video.mp4").write_bytes(changed)
+        states.add(verdict_of(tmp_path / "video.mp4").state)
     assert ManifestState.INVALID in states
     assert ManifestState.TRUSTED not in states
 
@@ -145,7 +145,7 @@ def peak_bytes() -> int:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_gigabyte_claim_invalid_without_memory(suffix: str, carphone: Path, tmp_path: Path) -> None:
     """A manifest that claims gigabytes is invalid and takes no memory here."""
-    video = write_video(tmp_path / f"film{suffix}", carphone, Sealer(installation_credential(tmp_path / "data")))
+    video = write_video(tmp_path / f"video{suffix}", carphone, Sealer(installation_credential(tmp_path / "data")))
     claim_gigabytes(video if suffix == ".mp4" else sidecar_of(video))
     before = peak_bytes()
     verdict = verdict_of(video)
@@ -171,18 +171,18 @@ def test_too_long_manifest_is_invalid(carphone: Path, tmp_path: Path) -> None:
 def test_truncated_video_is_invalid(part: float, signed: Path, tmp_path: Path) -> None:
     """A video that is cut off is not valid."""
     content = signed.read_bytes()
-    (tmp_path / "film.mp4").write_bytes(content[: int(part * len(content))])
-    assert verdict_of(tmp_path / "film.mp4").state in (ManifestState.INVALID, ManifestState.NONE)
+    (tmp_path / "video.mp4").write_bytes(content[: int(part * len(content))])
+    assert verdict_of(tmp_path / "video.mp4").state in (ManifestState.INVALID, ManifestState.NONE)
 
 
 def test_lonely_or_foreign_sidecar(tmp_path: Path) -> None:
     """A sidecar without its video, or a file that is no sidecar, is reported."""
-    (tmp_path / "film.mkv.c2pa").write_bytes(b"words")
-    with pytest.raises(InvalidRequestError, match=r"its video film\.mkv is not beside it"):
-        verdict_of(tmp_path / "film.mkv.c2pa")
-    (tmp_path / "film.mkv").write_bytes(b"a film")
+    (tmp_path / "video.mkv.c2pa").write_bytes(b"words")
+    with pytest.raises(InvalidRequestError, match=r"its video video\.mkv is not beside it"):
+        verdict_of(tmp_path / "video.mkv.c2pa")
+    (tmp_path / "video.mkv").write_bytes(b"a video")
     with pytest.raises(InvalidRequestError, match="is no C2PA manifest"):
-        verdict_of(tmp_path / "film.mkv.c2pa")
+        verdict_of(tmp_path / "video.mkv.c2pa")
     with pytest.raises(MediaUnsupportedError, match="does not exist"):
         verdict_of(tmp_path / "none.mp4")
 
@@ -228,12 +228,12 @@ def mark_of(dub: DubFacts, version: int = PUBLIC, *, own: bool = True, log10_for
 
 def verdict_about(state: ManifestState, dub: DubFacts | None, *footage: DubFacts, valid: bool = True) -> Verdict:
     ingredients = tuple({"title": "footage", "valid": valid, "dub": each.model_dump(exclude_unset=True)} for each in footage)
-    return Verdict(Path("film.mp4"), state, (), "embedded", "0" * 64, ingredients=ingredients, dub=dub)
+    return Verdict(Path("video.mp4"), state, (), "embedded", "0" * 64, ingredients=ingredients, dub=dub)
 
 
 def test_mark_of_trusted_manifest() -> None:
     """A mark that belongs to a trusted manifest is of this video."""
-    assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_FILM
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_VIDEO
 
 
 @pytest.mark.parametrize("state", [ManifestState.VALID, ManifestState.INVALID])
@@ -251,10 +251,10 @@ def test_mark_without_manifest_or_dub() -> None:
 @pytest.mark.parametrize("state", [ManifestState.TRUSTED, ManifestState.VALID, ManifestState.INVALID])
 def test_copied_mark_is_told(state: ManifestState) -> None:
     """A mark that was copied under another manifest is reported."""
-    assert standing_of(mark_of(VIDEO), KEY, verdict_about(state, OTHER)) is Standing.ANOTHER_FILM
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(state, OTHER)) is Standing.ANOTHER_VIDEO
     # The forger writes the digits of the copied mark into the manifest of the other video.
     forged = OTHER.model_copy(update={"watermark": VIDEO.watermark})
-    assert standing_of(mark_of(VIDEO), KEY, verdict_about(state, forged)) is Standing.ANOTHER_FILM
+    assert standing_of(mark_of(VIDEO), KEY, verdict_about(state, forged)) is Standing.ANOTHER_VIDEO
 
 
 def test_secret_mark_of_trusted_manifest() -> None:
@@ -262,7 +262,7 @@ def test_secret_mark_of_trusted_manifest() -> None:
     payload = Payload.of_video(KEY, VIDEO.statement, public=False)
     dub = VIDEO.model_copy(update={"watermark": str(payload)})
     mark = mark_of(dub, SECRET, log10_forged=0.0)
-    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, dub)) is Standing.THIS_FILM
+    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, dub)) is Standing.THIS_VIDEO
     assert standing_of(mark, KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
 
 
@@ -282,7 +282,7 @@ def test_every_field_of_the_manifest_binds_the_mark() -> None:
     assert changes.keys() == DubFacts.model_fields.keys() - {"version", "watermark"}
     for name, value in changes.items():
         said = VIDEO.model_copy(update={name: value})
-        assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, said)) is Standing.ANOTHER_FILM, name
+        assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, said)) is Standing.ANOTHER_VIDEO, name
 
 
 def test_footage_mark_is_not_copied() -> None:
@@ -291,7 +291,7 @@ def test_footage_mark_is_not_copied() -> None:
     assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, None, VIDEO)) is Standing.FOOTAGE
     assert standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.VALID, OTHER, VIDEO)) is Standing.CLUE
     assert (
-        standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, OTHER, VIDEO, valid=False)) is Standing.ANOTHER_FILM
+        standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, OTHER, VIDEO, valid=False)) is Standing.ANOTHER_VIDEO
     )
 
 
@@ -300,9 +300,9 @@ def test_earlier_mark_version() -> None:
     payload = Payload(installation_of(KEY, 1), 0xC0FFEE)
     early = DubFacts.model_validate({**VIDEO.model_dump(exclude={"job"}), "watermark": str(payload)})
     mark = replace(mark_of(early), version=payload.version(KEY))
-    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, early)) is Standing.THIS_FILM
+    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, early)) is Standing.THIS_VIDEO
     assert standing_of(mark, KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
-    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.ANOTHER_FILM
+    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.ANOTHER_VIDEO
 
 
 def test_unconfirmed_mark_is_refused() -> None:
@@ -310,7 +310,7 @@ def test_unconfirmed_mark_is_refused() -> None:
     forged = mark_of(VIDEO, log10_forged=-0.3)
     for state, dub in ((ManifestState.NONE, None), (ManifestState.VALID, VIDEO), (ManifestState.TRUSTED, OTHER)):
         assert standing_of(forged, KEY, verdict_about(state, dub)) is Standing.REFUSED
-    assert standing_of(forged, KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_FILM
+    assert standing_of(forged, KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_VIDEO
 
 
 @pytest.mark.parametrize("key", [None, watermark_key(b"another installation")])
@@ -319,8 +319,8 @@ def test_mark_of_another_installation(key: bytes | None) -> None:
     mark = mark_of(VIDEO, own=False)
     assert standing_of(mark, key, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
     assert standing_of(mark, key, verdict_about(ManifestState.VALID, VIDEO)) is Standing.CLUE
-    assert standing_of(mark, key, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_FILM
-    assert standing_of(mark, key, verdict_about(ManifestState.TRUSTED, OTHER)) is Standing.ANOTHER_FILM
+    assert standing_of(mark, key, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.THIS_VIDEO
+    assert standing_of(mark, key, verdict_about(ManifestState.TRUSTED, OTHER)) is Standing.ANOTHER_VIDEO
 
 
 def test_unreadable_mark_is_clue() -> None:

@@ -115,7 +115,7 @@ def report() -> DubReport:
         video=SideBySide((beside(left, left // 2) for _ in range(50)), RATE, np.zeros(32_000, np.float32)),
         frames=tuple((f"frame {n}", mouths(n)) for n in range(6)),
         fitting=np.zeros((256, 1280, 3), np.uint8),
-        head_motion={"film": np.cumsum(np.full((50, 6), 0.01), axis=0), "predicted": np.zeros((50, 6))},
+        head_motion={"video": np.cumsum(np.full((50, 6), 0.01), axis=0), "predicted": np.zeros((50, 6))},
         motion=MotionMetrics(0.05, 0.83, 0.53, 1.41, 31.6, float("nan")),
         appearance=AppearanceMetrics(0.03, 0.0, -0.02, 1.08, 0.91, 1.2, float("nan"), 1.4, 0.17),
         warnings=("the speech is longer than the footage (2.00 s): it is cut there",),

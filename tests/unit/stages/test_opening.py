@@ -23,7 +23,7 @@ from gateway.stages.opening import check_face_model, check_methods, models_for, 
 from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError, StageDeadlineExceededError
 from services.common.methods import METHODS, RENDERERS, method_named
 from services.common.server.process import StageParts
-from services.common.wire.messages import predictor_to_proto, renderer_to_proto
+from services.common.wire.convert import predictor_to_proto, renderer_to_proto
 from tests.unit.common.geometry.small_models import small_model
 
 

@@ -14,10 +14,10 @@ PLACES = ("data_dir", "database_url", "artefacts_url", "batches_url", "media_dir
 def settings(tmp_path: Path, **more: Any) -> GatewaySettings:
     chosen: dict[str, Any] = {
         "data_dir": tmp_path / "data",
-        "artefacts_url": "s3://films/artefacts",
-        "batches_url": "s3://films/batches/",
+        "artefacts_url": "s3://videos/artefacts",
+        "batches_url": "s3://videos/batches/",
         "media_dir": tmp_path / "media",
-        "media_url": "s3://films/media",
+        "media_url": "s3://videos/media",
         **more,
     }
     return GatewaySettings(**chosen)

@@ -10,7 +10,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2
 from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.errors import InvalidRequestError
-from services.common.wire.messages import pose_to_proto
+from services.common.wire.convert import pose_to_proto
 from services.texture.convert import MAX_UV_SIDE, texture_config_from_proto, texture_frame_from_proto
 from services.texture.types import TargetFrame, UvFrame
 from tests.unit.texture.people import POSE

@@ -62,7 +62,7 @@ def load_flame(
         landmarks: FLAME's mediapipe_landmark_embedding.npz (105 points, the best choice), flame_static_embedding.pkl (51 points),
             or landmark_embedding.npy (68 points). Without landmarks the model stays in metres and cannot be fitted.
         texture: FLAME_texture.npz (arrays vt and ft: the layout; mean and tex_dir: the albedo), or an .obj of the template, which
-            holds the layout alone. Without an albedo, colours cannot be fitted and faces cannot be drawn.
+            holds only the layout. Without an albedo, colours cannot be fitted and faces cannot be drawn.
         identity: number of identity coefficients to keep, at most 300.
         expression: number of expression coefficients to keep, at most 100. Three coefficients of the jaw follow.
 

@@ -23,7 +23,7 @@ encoder about frame n (speech_states.py):
 
 Beyond the paper, p, b, m and silence shut the lips (constraints.py), and the mouth opens from 400 ms before the speech.
 
-The paper trains the layer alone. The correction C is added here, because the layer alone reached less on strangers
+The paper trains only the layer. The correction C is added here, because the layer without C reached less on strangers
 (docs/models/everyone_motion.md): C is a ridge regression from states p of the speech encoder about a frame (speech_states.py) on
 what the layer leaves (correction.py). Cross-validation over blocks of a second of the footage chooses both ridges. Both solutions
 have a closed form without random numbers.

@@ -15,7 +15,7 @@ stream needs none of its future. Coefficient 0 is loudness, which `features.rela
 **Prediction.** An LSTM leads from audio features to expression and head pose, one step per frame of the 25 frames/s grid. The
 LSTM's state goes on from the first frame, so the same features in other pieces give the same bytes. The mouth is that of the speech
 map (services/motion/speech_map.py). The LSTM's expression added nothing to the map (docs/models/audio_to_head_motion.md), so the
-LSTM moves the head alone. Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's. Least
+LSTM moves only the head. Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's. Least
 squares learns the mean of the head's movement, which hardly moves; head_motion.py brings back the person's distribution and pace of
 head poses.
 

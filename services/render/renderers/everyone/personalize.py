@@ -165,7 +165,7 @@ _MOUTH_SIGMA: Final = 1.6
 """Blur of colours and weights, texels. A pixel is about one texel wide on the face and two in the mouth, and neighbouring texels
 must not show different frames."""
 _CERTAIN: Final = 4.0
-"""Pixels of a texel from which on its own colour counts alone."""
+"""Pixels of a texel from which on only the texel's own colour counts."""
 
 
 def first_texture(frames: Iterable[tuple[UInt8, Float32]], seed: int) -> UInt8:

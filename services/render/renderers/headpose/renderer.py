@@ -18,7 +18,7 @@ rendered frames, t-2 to t, are the paper's window; target lips and key pictures 
 
 An actor of one picture has one key picture for all mouths. Moved that far, the key picture shows its teeth through shut lips, and
 its nose below the nose of the frame. The network would draw both. The mesh of the same picture has neither fault, so the rendered
-frame stands in for the key pictures, and the key picture gives the inside of the mouth alone.
+frame stands in for the key pictures, and the key picture gives only the inside of the mouth.
 
 **Detail.** Fine detail of a drawn face is amplified until it is as strong as in the person's footage (in the spirit of unsharp
 masking):
@@ -190,7 +190,7 @@ def rendered_frame(background: UInt8, mask: UInt8, drawn: UInt8, fill: UInt8, co
 def still_frame(background: UInt8, mask: UInt8, drawn: UInt8, key: UInt8, lips: UInt8) -> UInt8:
     """Return the rendered frame r_t of an actor of one picture: uint8 [H, W, 3].
 
-    The key picture shows inside the target inner lips alone. A gap that the mesh leaves between shut lips gets the colour of the
+    The key picture shows only inside the target inner lips. A gap that the mesh leaves between shut lips gets the colour of the
     lips.
 
     Args:

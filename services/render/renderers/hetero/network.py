@@ -39,7 +39,7 @@ class GatedConv(nn.Module):
     """SiLU((W x + B A x) * (1 + scale) + shift) * sigmoid(gate(x)).
 
     W and gate are 3 x 3 convolutions, which the prior learns. Scale, shift and the low-rank weights are the actor's. A and B are
-    1 x 1 convolutions with few channels between them; A is a fixed random matrix plus the actor's part, and B is the actor's alone.
+    1 x 1 convolutions with few channels between them; A is a fixed random matrix plus the actor's part, and B is the actor's.
     So an all-zero state changes nothing, and still gives B a gradient.
 
     Args:

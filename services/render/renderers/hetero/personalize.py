@@ -1,6 +1,6 @@
 """Personalisation of `hetero`: a reference picture from the bank, then the fine-tuning phase (paper `hetero`, Sec. 3.3.2).
 
-As in the paper, the embedder is fixed, and the phase sees this person's footage alone. Departure: the paper trains all weights of
+As in the paper, the embedder is fixed, and the phase sees only this person's footage. Departure: the paper trains all weights of
 the generator; here the search of services.render.personalization moves the actor's state, which is an input of the generator:
 scale and shift of all layers, and low-rank weights beside the gated convolutions. The appearance vector is the mean over several
 reference pictures, as in Zakharov et al. 2019, on whom the paper's two phases are modelled.

@@ -31,8 +31,11 @@ from services.render.renderers.ugc.renderer import network_picture
 from services.render.types import PersonalizeProgress
 
 _TURN_COST_PER_DEGREE: Final = 0.15
+"""Cost of one degree between the directions of two heads, in pixels of lip distance."""
 _BLEND_SOFTNESS_PX: Final = 0.3
+"""Cost above the best frame at which the weight of a blended frame falls to 1 / e, pixels."""
 _APART: Final = 3
+"""Least distance of two blended frames, frames of the footage."""
 
 
 def choose_sources(bank: MouthBank, target: int, candidates: npt.NDArray[np.intp], num_blended: int) -> Retrieved:
@@ -72,6 +75,7 @@ def make_pair(bank: MouthBank, target: int, sources: Retrieved, landmarks: Float
 
     Args:
         bank: textures and landmarks of the person.
+        target: row of the frame.
         sources: frames that the texture comes from.
         landmarks: float32 [59, 3], the target's landmarks in head space, perturbed or not.
     """
@@ -110,7 +114,7 @@ def actor_pairs(bank: MouthBank, recipe: PersonalizeRecipe, seed: int) -> list[P
         seed: random seed of the noise.
 
     Raises:
-        WorkCancelledError: the call that this is done for is over.
+        WorkCancelledError: the call that needs the pairs has ended.
     """
     rng = np.random.default_rng((seed, 0))
     index = bank.frame_index

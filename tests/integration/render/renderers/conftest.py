@@ -1,4 +1,4 @@
-"""Models, and a film of the drawn person, for the tests of all renderers."""
+"""Models, and a clip of the drawn person, for the tests of all renderers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def models(request: pytest.FixtureRequest) -> RenderModels:
 
 
 @pytest.fixture(scope="module")
-def film(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
+def clip(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     """Ten frames in a row, without textures."""
     return [RenderFrame(20 + row, bank.boxes[row], None, mask, bank.box_landmarks[row + 5]) for row in range(10)]
 
@@ -35,6 +35,6 @@ def actor(request: pytest.FixtureRequest, models: RenderModels, bank: MouthBank)
 
 
 @pytest.fixture(scope="module")
-def whole(actor: DrawnActor, film: list[RenderFrame]) -> list[RenderedFrame]:
-    """The film in one call."""
-    return actor.drawn(film)
+def whole(actor: DrawnActor, clip: list[RenderFrame]) -> list[RenderedFrame]:
+    """The clip in one call."""
+    return actor.drawn(clip)

@@ -39,12 +39,12 @@ def test_failing_command_shows_output_end(tmp_path: Path) -> None:
 
 def test_footage_is_looped_to_720p_with_sound(carphone: Path, tmp_path: Path) -> None:
     speech = Path(__file__).parents[4] / "gateway" / "cli" / "demo_speech.flac"
-    frames = make_footage(carphone, speech, 0.5, tmp_path / "film.mp4")
-    with av.open(str(tmp_path / "film.mp4")) as container:
+    frames = make_footage(carphone, speech, 0.5, tmp_path / "video.mp4")
+    with av.open(str(tmp_path / "video.mp4")) as container:
         decoded = list(container.decode(video=0))
     assert len(decoded) == frames == 14
     assert (decoded[0].width, decoded[0].height) == (1280, 720)
-    assert len(read_sound(tmp_path / "film.mp4")) == pytest.approx(24_000, abs=2048)
+    assert len(read_sound(tmp_path / "video.mp4")) == pytest.approx(24_000, abs=2048)
 
 
 def test_longer_footage_repeats_clip(carphone: Path, tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_longer_footage_repeats_clip(carphone: Path, tmp_path: Path) -> None:
         of_clip, rate = sum(1 for _ in container.decode(video=0)), container.streams.video[0].average_rate
     assert rate is not None
     seconds = float((of_clip + 10) / rate)
-    frames = make_footage(carphone, speech, seconds, tmp_path / "film.mp4", height=90)
-    with av.open(str(tmp_path / "film.mp4")) as container:
+    frames = make_footage(carphone, speech, seconds, tmp_path / "video.mp4", height=90)
+    with av.open(str(tmp_path / "video.mp4")) as container:
         decoded = [(frame.pts, frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
     assert len(decoded) == frames
     assert decoded[0][1].shape == (90, 160)
@@ -67,4 +67,4 @@ def test_longer_footage_repeats_clip(carphone: Path, tmp_path: Path) -> None:
 
 def test_footage_without_any_sound_is_refused(carphone: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no sound"):
-        make_footage(carphone, None, 0.5, tmp_path / "film.mp4")
+        make_footage(carphone, None, 0.5, tmp_path / "video.mp4")

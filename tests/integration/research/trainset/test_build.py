@@ -261,7 +261,7 @@ def test_worker_processes_make_the_same_set(first: BuildOrder, tmp_path: Path) -
 
 def test_a_folder_of_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
-    (tmp_path / "clips" / "broken.mp4").write_bytes(b"no film")
+    (tmp_path / "clips" / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(NoUsableFootageError, match=r"none of the 1 clips can be used; broken\.mp4: .*not a media file"):
         make(BuildOrder(folder=tmp_path / "clips", output=tmp_path / "set", processes=0))
 

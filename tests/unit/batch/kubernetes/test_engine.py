@@ -11,7 +11,7 @@ from gateway.batch.kubernetes.settings import JobSettings
 from gateway.batch.types import ShotSpec
 from services.common.errors import InvalidRequestError
 
-STORE = "s3://films/batches"
+STORE = "s3://videos/batches"
 
 
 def settings(**changed: Any) -> JobSettings:

@@ -81,7 +81,7 @@ PLAN = JobPlan("night-1", "ab12", 0, 0, (0, 1, 2, 7), 2)
 PLAIN = {
     "image": "dubstage/suite:0.1.0",
     "service_account": "dubstage-batch-worker",
-    "batches_url": "s3://films/batches",
+    "batches_url": "s3://videos/batches",
     "profiles": {"cpu": {"resources": {"limits": {"cpu": "4", "memory": "8Gi"}}}},
 }
 FULL = {
@@ -143,7 +143,7 @@ def test_each_index_knows_its_row() -> None:
     assert container["command"][-1] == "/opt/dubstage/bin/dubstage"
     assert container["args"] == ["batch", "run", "night-1", "--index", "$(JOB_COMPLETION_INDEX)", "--rows", "0-2,7"]
     assert job()["spec"]["completions"] == 4
-    assert {"name": "DUBSTAGE_BATCHES_URL", "value": "s3://films/batches"} in container["env"]
+    assert {"name": "DUBSTAGE_BATCHES_URL", "value": "s3://videos/batches"} in container["env"]
 
 
 def action_of(exit_code: int, *, disrupted: bool = False) -> str:

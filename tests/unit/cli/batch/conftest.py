@@ -24,7 +24,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shots(tmp_path: Path) -> str:
     """Manifest of four shots whose footage is no video."""
-    (tmp_path / "plate.mp4").write_bytes(b"no film")
+    (tmp_path / "plate.mp4").write_bytes(b"no video")
     rows = [{"id": f"s{number}", "footage": "plate.mp4", "output": f"out/{number}.mp4"} for number in range(4)]
     path = tmp_path / "night.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))

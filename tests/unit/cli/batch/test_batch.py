@@ -69,7 +69,7 @@ def test_actors_and_consent_checked_first(shots: str, monkeypatch: pytest.Monkey
     ("arguments", "said"),
     [
         (["--engine", "cloud"], "--engine 'cloud' is unknown; there are: local, kubernetes, farm"),
-        (["--namespace", "films"], "--namespace is an option of --engine kubernetes, not of local: leave it out"),
+        (["--namespace", "studio"], "--namespace is an option of --engine kubernetes, not of local: leave it out"),
         (["--engine", "farm", "--profile", "gpu"], "--profile is an option of --engine kubernetes"),
         (["--engine", "kubernetes", "--stages", "here"], "--stages is an option of --engine local"),
         (["--engine", "farm", "--workers", "2"], "--workers does not go with --engine farm"),
@@ -181,7 +181,7 @@ def test_ended_batch_removed_videos_stay(store: BatchStore, printed: Printed, tm
     """A batch that has ended is removed and its videos stay."""
     (tmp_path / "out").mkdir(exist_ok=True)
     video = tmp_path / "out" / "0.mp4"
-    video.write_bytes(b"film")
+    video.write_bytes(b"video")
     assert run(["batch", "remove", "night"]) == 10
     assert "4 shots of batch night have not ended" in printed()[1]
     assert run(["batch", "cancel", "night"]) == 0

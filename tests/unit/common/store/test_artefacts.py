@@ -231,8 +231,8 @@ def test_moved_store_names_setting(folder: Path) -> None:
 
 def test_store_credentials_never_shown() -> None:
     """The credentials of a store are in no message."""
-    store = ArtefactStore("memory://user:secret@films")
-    with pytest.raises(InvalidRequestError, match="films") as caught:
+    store = ArtefactStore("memory://user:secret@videos")
+    with pytest.raises(InvalidRequestError, match="videos") as caught:
         store.exists(ArtefactRef("file:///x", "0" * 64, 1))
     assert "secret" not in caught.value.message
 

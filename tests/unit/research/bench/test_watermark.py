@@ -73,11 +73,11 @@ def test_copies_counted_by_person(tmp_path: Path) -> None:
 def test_noise_false_alarm_rate(tmp_path: Path) -> None:
     """Noise has no false alarm and keeps the stated probability."""
     random = np.random.default_rng(0)
-    films = [
+    videos = [
         [[ResponseSpan(0, random.normal(size=(100, 96)), random.integers(0, 256, (100, PIXELS)).astype(np.uint8))]]
         for _ in range(5)
     ]
-    readings = readings_of([*films, [], [[]]], watermark_key(b"own"), 4)
+    readings = readings_of([*videos, [], [[]]], watermark_key(b"own"), 4)
     assert (readings.num_videos, readings.seconds, readings.false_alarms) == (5, 20.0, 0)
     assert readings.wrong.shape == (4, 5)
     assert (readings.wrong < -3.0).sum() == 0

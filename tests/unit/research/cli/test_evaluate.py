@@ -29,7 +29,7 @@ from research.evaluation.types import METRICS, VARIANTS
 def test_options_that_contradict_each_other_are_named(
     options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["evaluate", "film.mp4", *(option.format(tmp_path) for option in options)]) == 10
+    assert run(["evaluate", "video.mp4", *(option.format(tmp_path) for option in options)]) == 10
     printed = capsys.readouterr()
     assert said in printed.err
     assert len(printed.err.splitlines()) == 1
@@ -44,7 +44,7 @@ def test_splits_without_a_catalogue_are_refused(tmp_path: Path, capsys: pytest.C
 def test_foreign_table_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A ready made table of another kind is not replaced."""
     (tmp_path / "notes.md").write_text("mine")
-    assert run(["evaluate", "film.mp4", "--table", str(tmp_path / "notes.md")]) == 10
+    assert run(["evaluate", "video.mp4", "--table", str(tmp_path / "notes.md")]) == 10
     assert "no table wrote it" in capsys.readouterr().err
     assert (tmp_path / "notes.md").read_text() == "mine"
 

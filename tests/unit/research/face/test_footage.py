@@ -24,8 +24,8 @@ def test_steps_of_a_25th_second(tmp_path):
 
 
 def test_frames_beyond_the_end_are_left_out(tmp_path):
-    write_video(tmp_path / "film.mkv", grey([1, 2]))
-    assert set(read_frames(tmp_path / "film.mkv", {1, 2, 40})) == {1}
+    write_video(tmp_path / "video.mkv", grey([1, 2]))
+    assert set(read_frames(tmp_path / "video.mkv", {1, 2, 40})) == {1}
 
 
 @pytest.mark.parametrize("rate", [25, 50])

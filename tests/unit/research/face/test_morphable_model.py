@@ -148,12 +148,12 @@ def test_set_becomes_low_rank_model(data):
 def test_unusable_frames_give_no_colours(data):
     """Unusable frames are left out and only clips with pixels give colours."""
     silhouette, later = replace(data.rows[0], has_pixels=False), replace(data.rows[1], first_frame=100)
-    people = list(morphable_model.read_people(write_set(data.folder, [silhouette, later, *data.rows[2:]]), Path("films")))
+    people = list(morphable_model.read_people(write_set(data.folder, [silhouette, later, *data.rows[2:]]), Path("videos")))
     assert [(one.split, one.speaker) for one in people][:2] == [("train", "speaker0"), ("train", "speaker1")]
     assert people[0].num_frames == len(people[0].shapes) == 39
     assert people[0].tracks == ()
     ((video, frames, poses),) = people[1].tracks
-    assert video == Path("films/clip1.mp4")
+    assert video == Path("videos/clip1.mp4")
     assert 103 not in frames
     assert 104 in frames
     assert len(frames) == len(poses) == 39

@@ -137,15 +137,15 @@ def clip(name: str, speaker: str, source: str, licence: str, seconds: float, pho
 
 
 CLIPS = [
-    clip("a", "ann", "films", "CC BY 4.0", 60.0, "aligned"),
-    clip("b", "ann", "films", "CC BY 4.0", 30.0, "network"),
-    clip("c", "bob", "films", "CC BY 4.0", 30.0, "aligned"),
+    clip("a", "ann", "clips", "CC BY 4.0", 60.0, "aligned"),
+    clip("b", "ann", "clips", "CC BY 4.0", 30.0, "network"),
+    clip("c", "bob", "clips", "CC BY 4.0", 30.0, "aligned"),
     clip("d", "eve", "talks", "", 90.0),
 ]
 
 
 def test_clips_are_counted_by_source_and_licence() -> None:
-    assert licence_table(CLIPS)[2:4] == ["| films | CC BY 4.0 | 3 | 2 | 2.0 |", "| talks | unknown | 1 | 1 | 1.5 |"]
+    assert licence_table(CLIPS)[2:4] == ["| clips | CC BY 4.0 | 3 | 2 | 2.0 |", "| talks | unknown | 1 | 1 | 1.5 |"]
 
 
 def test_card_tells_training_facts() -> None:

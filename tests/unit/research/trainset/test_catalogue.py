@@ -187,14 +187,14 @@ def test_row_without_speaker(tmp_path: Path) -> None:
 
 def test_folder_is_speaker_without_catalogue(tmp_path: Path) -> None:
     """Without a catalogue, the subfolder is the speaker."""
-    touch(tmp_path, "ann/1.mp4", "ann/more/2.MOV", "ann/._1.mp4", ".cache/3.mp4", "film.mkv", "notes.txt", "bob/1.wav", "bob/2.m4a")
+    touch(tmp_path, "ann/1.mp4", "ann/more/2.MOV", "ann/._1.mp4", ".cache/3.mp4", "take.mkv", "notes.txt", "bob/1.wav", "bob/2.m4a")
     found = entries(list_clips(tmp_path, SPLITS))
     assert {file: (entry.speaker, entry.split, entry.is_video) for file, entry in found.items()} == {
         "ann/1.mp4": ("ann", "", True),
         "ann/more/2.MOV": ("ann", "", True),
         "bob/1.wav": ("bob", "", False),
         "bob/2.m4a": ("bob", "", False),
-        "film.mkv": ("film", "", True),
+        "take.mkv": ("take", "", True),
     }
 
 

@@ -22,32 +22,32 @@ def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
     return DrawnActor(models, "everybody", packed(film, choose_keys(bank, np.arange(bank.num_frames))))
 
 
-def test_chunks_change_no_byte(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+def test_chunks_change_no_byte(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
     assert [made.frame_index for made in whole] == list(range(20, 30))
-    assert bytes_of(whole) == bytes_of(actor.drawn(film[:1], film[1:4], film[4:9], film[9:]))
+    assert bytes_of(whole) == bytes_of(actor.drawn(clip[:1], clip[1:4], clip[4:9], clip[9:]))
 
 
-def test_stream_part_same_bytes(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+def test_stream_part_same_bytes(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
     """A part of a stream with its past gives the bytes of the whole stream."""
-    past = [replace(frame, context_only=True) for frame in film[2:8]]
-    assert bytes_of(whole)[8:] == bytes_of(actor.drawn([*past, *film[8:]]))
-    assert bytes_of(whole)[8:] != bytes_of(actor.drawn(film[8:]))
+    past = [replace(frame, context_only=True) for frame in clip[2:8]]
+    assert bytes_of(whole)[8:] == bytes_of(actor.drawn([*past, *clip[8:]]))
+    assert bytes_of(whole)[8:] != bytes_of(actor.drawn(clip[8:]))
 
 
-def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, film: list[RenderFrame]) -> None:
-    assert bytes_of(actor.drawn([*film[:2], *film[8:]]))[2:] == bytes_of(actor.drawn(film[8:]))
+def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, clip: list[RenderFrame]) -> None:
+    assert bytes_of(actor.drawn([*clip[:2], *clip[8:]]))[2:] == bytes_of(actor.drawn(clip[8:]))
 
 
-def test_what_the_masks_hide_has_no_influence(actor: DrawnActor, film: list[RenderFrame]) -> None:
-    assert bytes_of(actor.drawn(film[:3])) == bytes_of(actor.drawn(list(map(repainted, film[:3]))))
+def test_what_the_masks_hide_has_no_influence(actor: DrawnActor, clip: list[RenderFrame]) -> None:
+    assert bytes_of(actor.drawn(clip[:3])) == bytes_of(actor.drawn(list(map(repainted, clip[:3]))))
 
 
-def test_outside_the_mask_the_box_is_the_background(film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
-    assert all(is_background_outside(frame, made) for frame, made in zip(film, whole, strict=True))
+def test_outside_the_mask_the_box_is_the_background(clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    assert all(is_background_outside(frame, made) for frame, made in zip(clip, whole, strict=True))
 
 
-def test_the_wanted_landmarks_open_the_mouth(actor: DrawnActor, bank: MouthBank, film: list[RenderFrame]) -> None:
-    target = [replace(film[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
+def test_the_wanted_landmarks_open_the_mouth(actor: DrawnActor, bank: MouthBank, clip: list[RenderFrame]) -> None:
+    target = [replace(clip[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
     shut, wide = (actor.drawn([frame])[0].box.astype(int) for frame in target)
     x, y = bank.box_landmarks[6, 20:40].mean(axis=0).round().astype(int)
     middle = (slice(y - 3, y + 4), slice(x - 8, x + 9))
@@ -55,23 +55,23 @@ def test_the_wanted_landmarks_open_the_mouth(actor: DrawnActor, bank: MouthBank,
     assert np.abs(wide[middle] - truth).mean() < 0.6 * np.abs(shut[middle] - truth).mean()
 
 
-def test_runtimes_agree(bank: MouthBank, film: list[RenderFrame]) -> None:
-    float_, openvino, int8 = drawn_by(RUNTIMES, lambda models: person(models, bank), film[0])
+def test_runtimes_agree(bank: MouthBank, clip: list[RenderFrame]) -> None:
+    float_, openvino, int8 = drawn_by(RUNTIMES, lambda models: person(models, bank), clip[0])
     assert np.abs(float_ - openvino).max() <= 1
     assert np.abs(float_ - int8).mean() < 1.5
 
 
-def test_nobody_can_be_drawn(models: RenderModels, film: list[RenderFrame]) -> None:
-    (made,) = DrawnActor(models, "everybody", default_state(models.files["everybody"])).drawn(film[:1])
-    assert skin_error(film[0], made) < 60
+def test_nobody_can_be_drawn(models: RenderModels, clip: list[RenderFrame]) -> None:
+    (made,) = DrawnActor(models, "everybody", default_state(models.files["everybody"])).drawn(clip[:1])
+    assert skin_error(clip[0], made) < 60
 
 
-def test_the_other_model_needs_a_texture(models: RenderModels, frames: list[RenderFrame], film: list[RenderFrame]) -> None:
+def test_the_other_model_needs_a_texture(models: RenderModels, frames: list[RenderFrame], clip: list[RenderFrame]) -> None:
     file = models.files["ugc"]
     stream = open_stream(models.backend, file, default_state(file))
     assert stream.render([replace(frames[0], context_only=True)]) == []
     with pytest.raises(InvalidRequestError, match="texture is missing"):
-        stream.render(film[:1])
+        stream.render(clip[:1])
 
 
 def test_a_state_of_another_length_is_refused(models: RenderModels) -> None:

@@ -124,7 +124,7 @@ def models(request: pytest.FixtureRequest) -> RenderModels:
 
 
 @pytest.fixture(scope="module")
-def film(bank: MouthBank, mask: UInt8) -> list[RenderFrame]:
+def clip(bank: MouthBank, mask: UInt8) -> list[RenderFrame]:
     return shown_frames(bank, mask, GREY, 6)
 
 
@@ -134,19 +134,19 @@ def drawn(models: RenderModels, *chunks: list[RenderFrame]) -> list[RenderedFram
     return [*(made for chunk in chunks for made in stream.render(chunk)), *stream.finish()]
 
 
-def test_a_grey_texture_draws_no_face(models: RenderModels, film: list[RenderFrame], mask: UInt8) -> None:
+def test_a_grey_texture_draws_no_face(models: RenderModels, clip: list[RenderFrame], mask: UInt8) -> None:
     inside = mask == 255
-    for made in drawn(models, film):
-        filmed = film[made.frame_index].background[inside].astype(float)
+    for made in drawn(models, clip):
+        filmed = clip[made.frame_index].background[inside].astype(float)
         assert made.box[inside].astype(float).std(axis=0).max() < 0.5 * filmed.std(axis=0).max()
-        assert np.array_equal(made.box[mask == 0], film[made.frame_index].background[mask == 0])
+        assert np.array_equal(made.box[mask == 0], clip[made.frame_index].background[mask == 0])
 
 
-def test_chunks_and_start_same_bytes(models: RenderModels, film: list[RenderFrame]) -> None:
+def test_chunks_and_start_same_bytes(models: RenderModels, clip: list[RenderFrame]) -> None:
     """Neither the chunks nor the start of a stream change a byte."""
-    whole = [made.box.tobytes() for made in drawn(models, film)]
-    assert whole == [made.box.tobytes() for made in drawn(models, film[:1], film[1:3], film[3:])]
-    assert whole[2:5] == [made.box.tobytes() for made in drawn(models, film[1:])][1:4]
+    whole = [made.box.tobytes() for made in drawn(models, clip)]
+    assert whole == [made.box.tobytes() for made in drawn(models, clip[:1], clip[1:3], clip[3:])]
+    assert whole[2:5] == [made.box.tobytes() for made in drawn(models, clip[1:])][1:4]
 
 
 def test_weights_hold_no_texture() -> None:

@@ -24,7 +24,7 @@ def models(request: pytest.FixtureRequest) -> RenderModels:
 
 
 @pytest.fixture(scope="module")
-def film(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
+def clip(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     """Six frames in a row with drawn faces."""
     face, pose = drawing(), HeadPose(1.0, np.eye(3), np.zeros(3))
     return [
@@ -42,33 +42,33 @@ def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
     return DrawnActor(models, "headpose", packed(film, choose_keys(bank, np.arange(bank.num_frames))))
 
 
-def test_chunks_and_start_same_bytes(actor: DrawnActor, film: list[RenderFrame]) -> None:
+def test_chunks_and_start_same_bytes(actor: DrawnActor, clip: list[RenderFrame]) -> None:
     """Neither the chunks nor the start of a stream change a byte."""
-    whole = bytes_of(actor.drawn(film))
+    whole = bytes_of(actor.drawn(clip))
     assert [index for index, _ in whole] == list(range(20, 26))
-    assert whole == bytes_of(actor.drawn(film[:1], film[1:3], film[3:]))
-    past = [replace(frame, context_only=True) for frame in film[2:4]]
-    assert whole[4:] == bytes_of(actor.drawn([*past, *film[4:]]))
-    assert whole[4] != bytes_of(actor.drawn(film[4:5]))[0]
+    assert whole == bytes_of(actor.drawn(clip[:1], clip[1:3], clip[3:]))
+    past = [replace(frame, context_only=True) for frame in clip[2:4]]
+    assert whole[4:] == bytes_of(actor.drawn([*past, *clip[4:]]))
+    assert whole[4] != bytes_of(actor.drawn(clip[4:5]))[0]
 
 
-def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, film: list[RenderFrame]) -> None:
-    assert bytes_of(actor.drawn([*film[:2], *film[4:]]))[2:] == bytes_of(actor.drawn(film[4:]))
+def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, clip: list[RenderFrame]) -> None:
+    assert bytes_of(actor.drawn([*clip[:2], *clip[4:]]))[2:] == bytes_of(actor.drawn(clip[4:]))
 
 
-def test_footage_hidden_inside_mask(actor: DrawnActor, film: list[RenderFrame]) -> None:
+def test_footage_hidden_inside_mask(actor: DrawnActor, clip: list[RenderFrame]) -> None:
     """The footage stays outside the mask and is not seen inside."""
-    (made,) = actor.drawn(film[:1])
-    assert is_background_outside(film[0], made)
-    assert bytes_of(actor.drawn([repainted(film[0])])) == bytes_of([made])
+    (made,) = actor.drawn(clip[:1])
+    assert is_background_outside(clip[0], made)
+    assert bytes_of(actor.drawn([repainted(clip[0])])) == bytes_of([made])
 
 
-def test_it_draws_the_wanted_mouth(models: RenderModels, bank: MouthBank, film: list[RenderFrame]) -> None:
+def test_it_draws_the_wanted_mouth(models: RenderModels, bank: MouthBank, clip: list[RenderFrame]) -> None:
     face, pose = drawing(), HeadPose(1.0, np.eye(3), np.zeros(3))
     keys = packed(np.zeros(models.files["headpose"].state_size - STATE_SIZE, np.float32), choose_keys(bank, np.arange(48)))
     untrained = DrawnActor(models, "headpose", keys)
     textures = {row: face.draw(bank.mouth[row], pose, detailed=True) for row in (0, 6)}
-    target = [replace(film[0], texture=textures[row], box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
+    target = [replace(clip[0], texture=textures[row], box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
     shut, wide = (untrained.drawn([frame])[0].box.astype(int) for frame in target)
     x, y = bank.box_landmarks[6, 20:40].mean(axis=0).round().astype(int)
     middle = (slice(y - 3, y + 4), slice(x - 8, x + 9))
@@ -76,13 +76,13 @@ def test_it_draws_the_wanted_mouth(models: RenderModels, bank: MouthBank, film: 
     assert np.abs(wide[middle] - truth).mean() < 0.6 * np.abs(shut[middle] - truth).mean()
 
 
-def test_without_an_actor_and_without_a_drawn_face(models: RenderModels, film: list[RenderFrame]) -> None:
+def test_without_an_actor_and_without_a_drawn_face(models: RenderModels, clip: list[RenderFrame]) -> None:
     nobody = DrawnActor(models, "headpose", default_state(models.files["headpose"]))
-    assert len(nobody.drawn(film[:1])) == 1
+    assert len(nobody.drawn(clip[:1])) == 1
     with pytest.raises(InvalidRequestError, match="texture is missing"):
-        nobody.drawn([replace(film[0], texture=None, context_only=True)])
+        nobody.drawn([replace(clip[0], texture=None, context_only=True)])
 
 
-def test_int8_is_near_float(bank: MouthBank, film: list[RenderFrame]) -> None:
-    float_, int8 = drawn_by(("onnxruntime-float32", "onnxruntime-int8"), lambda models: person(models, bank), film[0])
+def test_int8_is_near_float(bank: MouthBank, clip: list[RenderFrame]) -> None:
+    float_, int8 = drawn_by(("onnxruntime-float32", "onnxruntime-int8"), lambda models: person(models, bank), clip[0])
     assert np.abs(float_ - int8).mean() < 2.0

@@ -21,25 +21,25 @@ def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
     return DrawnActor(models, "hetero", packed(numbers, bank.boxes[5]))
 
 
-def test_chunks_change_no_byte(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+def test_chunks_change_no_byte(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
     assert [made.frame_index for made in whole] == list(range(20, 30))
-    assert bytes_of(whole) == bytes_of(actor.drawn(film[:1], film[1:4], film[4:9], film[9:]))
+    assert bytes_of(whole) == bytes_of(actor.drawn(clip[:1], clip[1:4], clip[4:9], clip[9:]))
 
 
-def test_stream_part_same_bytes(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+def test_stream_part_same_bytes(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
     """A part of a stream with the frames before and after gives the bytes of the whole stream."""
-    part = [replace(frame, context_only=place not in (4, 5)) for place, frame in enumerate(film)][2:8]
+    part = [replace(frame, context_only=place not in (4, 5)) for place, frame in enumerate(clip)][2:8]
     assert bytes_of(whole)[4:6] == bytes_of(actor.drawn(part))
     for alone in (part[:4], part[2:]):
         assert bytes_of(whole)[4:6] != bytes_of(actor.drawn(alone))
 
 
-def test_what_the_masks_hide_has_no_influence(actor: DrawnActor, film: list[RenderFrame]) -> None:
-    assert bytes_of(actor.drawn(film[:3])) == bytes_of(actor.drawn(list(map(repainted, film[:3]))))
+def test_what_the_masks_hide_has_no_influence(actor: DrawnActor, clip: list[RenderFrame]) -> None:
+    assert bytes_of(actor.drawn(clip[:3])) == bytes_of(actor.drawn(list(map(repainted, clip[:3]))))
 
 
-def test_outside_the_mask_the_box_is_the_background(film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
-    assert all(is_background_outside(frame, made) for frame, made in zip(film, whole, strict=True))
+def test_outside_the_mask_the_box_is_the_background(clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    assert all(is_background_outside(frame, made) for frame, made in zip(clip, whole, strict=True))
 
 
 def opened_by(shut: RenderedFrame, wide: RenderedFrame, bank: MouthBank) -> npt.NDArray[np.float64]:
@@ -49,13 +49,13 @@ def opened_by(shut: RenderedFrame, wide: RenderedFrame, bank: MouthBank) -> npt.
     return np.asarray(wide.box[part].astype(np.float64) - shut.box[part]).ravel()
 
 
-def test_reference_changes_skin_not_lips(actor: DrawnActor, bank: MouthBank, film: list[RenderFrame]) -> None:
+def test_reference_changes_skin_not_lips(actor: DrawnActor, bank: MouthBank, clip: list[RenderFrame]) -> None:
     """Another reference changes the skin, and not the target lips."""
     untrained = replace(actor, state=packed(np.zeros(len(actor.state) - STATE_SIZE, np.float32), bank.boxes[0]))
     # A moustache and a beard.
     bearded = bank.boxes[0].copy()
     bearded[110:150:2, 30:130] //= 3
-    shut, wide = (replace(film[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6))
+    shut, wide = (replace(clip[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6))
     pictures = [[untrained.drawn([frame], reference=given)[0] for frame in (shut, wide)] for given in (None, bearded)]
     own, other = (each[0].box.astype(int) for each in pictures)
     chin = slice(118, 140), slice(50, 110)
@@ -65,20 +65,20 @@ def test_reference_changes_skin_not_lips(actor: DrawnActor, bank: MouthBank, fil
     assert np.corrcoef(*changes)[0, 1] > 0.6
 
 
-def test_own_reference_is_default(actor: DrawnActor, bank: MouthBank, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+def test_own_reference_is_default(actor: DrawnActor, bank: MouthBank, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
     """The actor's own reference is used unless another is given."""
     other = replace(actor, state=packed(actor.state[:-STATE_SIZE], bank.boxes[0]))
-    assert bytes_of(other.drawn(film)) != bytes_of(whole)
-    given = [bytes_of(each.drawn(film, reference=bank.boxes[30])) for each in (actor, other)]
+    assert bytes_of(other.drawn(clip)) != bytes_of(whole)
+    given = [bytes_of(each.drawn(clip, reference=bank.boxes[30])) for each in (actor, other)]
     assert given[0] == given[1]
 
 
-def test_runtimes_agree(bank: MouthBank, film: list[RenderFrame]) -> None:
-    float_, openvino, int8 = drawn_by(RUNTIMES, lambda models: person(models, bank), film[0])
+def test_runtimes_agree(bank: MouthBank, clip: list[RenderFrame]) -> None:
+    float_, openvino, int8 = drawn_by(RUNTIMES, lambda models: person(models, bank), clip[0])
     assert np.abs(float_ - openvino).max() <= 1
     assert np.abs(float_ - int8).mean() < 1.5
 
 
-def test_nobody_can_be_drawn(models: RenderModels, film: list[RenderFrame]) -> None:
-    (made,) = DrawnActor(models, "hetero", default_state(models.files["hetero"])).drawn(film[:1])
-    assert skin_error(film[0], made) < 60
+def test_nobody_can_be_drawn(models: RenderModels, clip: list[RenderFrame]) -> None:
+    (made,) = DrawnActor(models, "hetero", default_state(models.files["hetero"])).drawn(clip[:1])
+    assert skin_error(clip[0], made) < 60

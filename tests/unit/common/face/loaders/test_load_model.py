@@ -20,6 +20,6 @@ def test_unknown_file_refused(tmp_path):
         load_model(tmp_path / "none.pkl")
     with pytest.raises(InvalidRequestError, match="holds neither"):
         load_model(tmp_path)
-    (tmp_path / "film.safetensors").write_bytes(b"12345678")
+    (tmp_path / "video.safetensors").write_bytes(b"12345678")
     with pytest.raises(InvalidRequestError, match="named arrays"):
-        load_model(tmp_path / "film.safetensors")
+        load_model(tmp_path / "video.safetensors")

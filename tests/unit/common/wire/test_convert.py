@@ -13,7 +13,7 @@ from dubstage.common.v1 import common_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_FRAME_PX, HeadPose, check_pose_vectors, face_shape_problem, head_template, pose_vectors
 from services.common.geometry.rotations import matrix_from_euler
-from services.common.wire.messages import (
+from services.common.wire.convert import (
     from_image,
     from_tensor,
     num_frames_from_proto,

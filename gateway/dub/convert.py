@@ -1,11 +1,9 @@
-"""Messages of the contracts that only the gateway reads or makes, and the types of progress reports.
+"""Messages of the contracts to and from own types, where only the gateway reads or makes them.
 
-services/common/wire has the messages that the stages read too.
+services/common/wire/convert.py has the messages that the stages read too.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 
@@ -14,7 +12,7 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.media.types import MediaInfo
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
-from services.common.wire.messages import from_tensor, timeline_to_proto
+from services.common.wire.convert import from_tensor, timeline_to_proto
 from services.common.wire.timeline import Timeline
 
 
@@ -40,10 +38,3 @@ def geometry_from_proto(message: texture_pb2.ActorGeometry) -> ActorGeometry:
         jaw_envelope=from_tensor(message.jaw_envelope, "jaw_envelope", dtype=np.float32, shape=(len(JAW), 3)),
         anchors=from_tensor(message.anchors, "anchors", dtype=np.float32, shape=(len(ANCHORS), 3)),
     )
-
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with the name of the pass, the number of finished frames or steps, and the number of all of them."""
-
-OnFootage = Callable[[int, float], None]
-"""Called with the number of frames of the footage, and the million pixels of a frame, before the frames are read."""

@@ -16,7 +16,7 @@ from dubstage.audio.v1 import audio_pb2
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from services.common.errors import InvalidRequestError
-from services.common.server.messages import check_bounds, declared
+from services.common.server.bounds import check_bounds, declared
 from tests.contracts import CONTRACTS, GATEWAY
 
 SERVICES: Final[list[ServiceDescriptor]] = [
