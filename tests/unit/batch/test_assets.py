@@ -51,9 +51,9 @@ def problem(place: str) -> str:
 def test_every_file_to_read_may_be_a_reference(library: Library, tmp_path: Path) -> None:
     """References stand in rows, in lines, in files of lines and in defaults. Their locations count for the batch."""
     library(plate="$bal_library_dir_url/my%20plate%25.mov", line="$bal_library_dir_url/de.wav", ann="$bal_library_dir_url/ann.json")
-    (tmp_path / "my plate%.mov").write_bytes(b"film")
+    (tmp_path / "my plate%.mov").write_bytes(b"video")
     (tmp_path / "de.wav").write_bytes(b"sound")
-    record = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
+    record = {"subject": "Ann", "granted_by": "Ann", "scope": "one video", "date": "2026-02-01", "reference": "folder 3"}
     (tmp_path / "ann.json").write_text(json.dumps(record))
     (tmp_path / "lines.json").write_text(json.dumps([{"start": 0, "speech": "bal:///line", "face": 0}]))
     rows = (
@@ -75,7 +75,7 @@ def test_every_file_to_read_may_be_a_reference(library: Library, tmp_path: Path)
 def test_mistakes_name_row_field_and_reference(library: Library, tmp_path: Path) -> None:
     """An asset that is unknown, has no such version or no location is one mistake. Other mistakes of the row are reported too."""
     library(plate="$bal_library_dir_url/plate.mov", shot=None)
-    (tmp_path / "plate.mov").write_bytes(b"film")
+    (tmp_path / "plate.mov").write_bytes(b"video")
     path = manifest(
         tmp_path,
         row("a", speech="bal:///de/line", face="the left one"),
@@ -123,7 +123,7 @@ def test_locations_are_urls(library: Library) -> None:
 
 def test_videos_are_written_to_no_reference(library: Library, tmp_path: Path) -> None:
     library(plate="$bal_library_dir_url/plate.mov")
-    (tmp_path / "plate.mov").write_bytes(b"film")
+    (tmp_path / "plate.mov").write_bytes(b"video")
     path = manifest(tmp_path, {**row(), "output": "bal:///dub.mov"})
     assert manifest_or_mistakes(path) == (f"{path}:1: output: 'bal:///dub.mov' cannot be used: give a path or s3://BUCKET/KEY",)
 
@@ -133,7 +133,7 @@ def test_references_need_a_manager_and_its_package(
 ) -> None:
     """Without a manager or the package, rows without entity references are read as ever, others are refused with the remedy."""
     config = library(plate="$bal_library_dir_url/plate.mov")
-    (tmp_path / "plate.mov").write_bytes(b"film")
+    (tmp_path / "plate.mov").write_bytes(b"video")
     plain, referring = row("a", footage="plate.mov"), row("b")
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
 
