@@ -466,7 +466,7 @@ class RowReader:
         def read(place: str) -> list[LineSpec]:
             return lines_at(self._places.source(place, "lines"))
 
-        return shots_by_line(content.removeprefix(b"\xef\xbb\xbf"), told_as="manifest", read=read)
+        return shots_by_line(content.removeprefix(b"\xef\xbb\xbf"), shown_name="manifest", read=read)
 
     def _mistake_for_caller(self, mistake: Mistake, *, of_rows: bool) -> Mistake:
         first, dot, rest = mistake.field.partition(".")

@@ -27,8 +27,8 @@ _log = structlog.stdlib.get_logger("dubstage.audit")
 def record_settings(database: Database, settings: GatewaySettings) -> None:
     """Write an entry if the watermark, the consent requirement or the signing key is another than the log says.
 
-    Another signing key than that of the last start is also told in the gateway's log: the key was replaced, or two gateways of one
-    database have different keys.
+    The gateway's log also reports another signing key than at the last start: the key was replaced, or two gateways of one database
+    have different keys.
 
     Args:
         database: database of the actors.

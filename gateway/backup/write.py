@@ -45,7 +45,7 @@ def moment(database: Database, folder: Path) -> Iterator[Connection]:
     Raises:
         OSError: no space is left for the copy.
     """
-    with database.told():
+    with database.domain_errors():
         if database.shared:
             options = database.engine.connect().execution_options(isolation_level="REPEATABLE READ")
             with options as connection, connection.begin():

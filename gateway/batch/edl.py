@@ -67,13 +67,13 @@ class _Event:
         return f"V{found[1]}" if found else "V1"
 
 
-def read_edl(content: bytes, rate: Fraction, told_as: str) -> Any:
+def read_edl(content: bytes, rate: Fraction, shown_name: str) -> Any:
     """Return the timeline of a list, an `opentimelineio.schema.Timeline`. Events that cannot be dubbed exactly carry the reason.
 
     Args:
         content: bytes of the file: UTF-8, or Latin-1 where they are no UTF-8.
         rate: frames per second of the list.
-        told_as: name of the file in messages.
+        shown_name: name of the file in messages.
 
     Raises:
         InvalidRequestError: the list has no video event, a line is no event, a timecode does not exist, or events overlap.
@@ -83,21 +83,21 @@ def read_edl(content: bytes, rate: Fraction, told_as: str) -> Any:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    title, events, drop = _events(text, rate, told_as)
+    title, events, drop = _events(text, rate, shown_name)
     events = [event for event in events if event.is_video]
     if not events:
-        raise InvalidRequestError(f"{told_as}: the list has no video event", field="timeline")
+        raise InvalidRequestError(f"{shown_name}: the list has no video event", field="timeline")
     start = min(event.record.start for event in events)
     found = otio.schema.Timeline(title, global_start_time=otio.opentime.RationalTime(start, float(rate)))
     found.metadata["dubstage"] = {"drop": drop}
     for name in sorted({event.track for event in events}):
         track = otio.schema.Track(name, kind=otio.schema.TrackKind.Video)
-        _fill(track, [event for event in events if event.track == name], start, rate, told_as)
+        _fill(track, [event for event in events if event.track == name], start, rate, shown_name)
         found.tracks.append(track)
     return found
 
 
-def _events(text: str, rate: Fraction, told_as: str) -> tuple[str, list[_Event], bool]:
+def _events(text: str, rate: Fraction, shown_name: str) -> tuple[str, list[_Event], bool]:
     """Return the title, the events, and whether record timecodes are drop frame."""
     title, events, drop_mode = "", [], False
     drops: list[bool] = []
@@ -111,12 +111,12 @@ def _events(text: str, rate: Fraction, told_as: str) -> tuple[str, list[_Event],
             try:
                 event, drop = _event(found, rate, drop_mode)
             except ValueError as problem:
-                raise InvalidRequestError(f"{told_as}:{number}: event {found[1]}: {problem}", field="timeline") from None
+                raise InvalidRequestError(f"{shown_name}:{number}: event {found[1]}: {problem}", field="timeline") from None
             events.append(event)
             drops.append(drop)
         elif re.match(r"\d", line):
             raise InvalidRequestError(
-                f"{told_as}:{number}: no event of CMX 3600: {line[:80]!r}; an event has a number, a reel, a channel, C, D or W, "
+                f"{shown_name}:{number}: no event of CMX 3600: {line[:80]!r}; an event has a number, a reel, a channel, C, D or W, "
                 "and four timecodes",
                 field="timeline",
             )
@@ -170,7 +170,7 @@ def _check_event(event: _Event, rate: Fraction) -> None:
         )
 
 
-def _fill(track: Any, events: Sequence[_Event], start: int, rate: Fraction, told_as: str) -> None:
+def _fill(track: Any, events: Sequence[_Event], start: int, rate: Fraction, shown_name: str) -> None:
     """Append the events of a track, with gaps and transitions."""
     otio = opentimelineio()
     end = start
@@ -179,10 +179,12 @@ def _fill(track: Any, events: Sequence[_Event], start: int, rate: Fraction, told
         if not len(event.record):
             # The first line of a dissolve: the clip that the dissolve begins with, with no frame of its own.
             if following is None or following.number != event.number:
-                raise InvalidRequestError(f"{told_as}: event {event.number} has no frame", field="timeline")
+                raise InvalidRequestError(f"{shown_name}: event {event.number} has no frame", field="timeline")
             continue
         if event.record.start < end:
-            raise InvalidRequestError(f"{told_as}: event {event.number} begins before the event before it ends", field="timeline")
+            raise InvalidRequestError(
+                f"{shown_name}: event {event.number} begins before the event before it ends", field="timeline"
+            )
         if event.record.start > end:
             track.append(_gap(event.record.start - end, rate))
         if event.transition:

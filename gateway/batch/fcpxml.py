@@ -33,8 +33,8 @@ _GAP_START: Final = Fraction(3600)
 class _Document:
     """Reads one document. `rate` is the frame rate of the sequence."""
 
-    def __init__(self, root: ElementTree.Element, sequence: ElementTree.Element, told_as: str) -> None:
-        self._told_as = told_as
+    def __init__(self, root: ElementTree.Element, sequence: ElementTree.Element, shown_name: str) -> None:
+        self._shown_name = shown_name
         self._resources = {item.get("id", ""): item for item in root.iterfind("./resources/*")}
         found = self._format_rate(sequence.get("format", ""))
         if found is None:
@@ -43,7 +43,7 @@ class _Document:
         self.drop = sequence.get("tcFormat") == "DF"
 
     def wrong(self, problem: str) -> InvalidRequestError:
-        return InvalidRequestError(f"{self._told_as}: {problem}", field="timeline")
+        return InvalidRequestError(f"{self._shown_name}: {problem}", field="timeline")
 
     def _format_rate(self, name: str) -> Fraction | None:
         found = self._resources.get(name)
@@ -136,11 +136,11 @@ _Placed = tuple[Fraction, Fraction, ElementTree.Element]
 """Begin and end on the timeline, seconds from 0 of its timecodes, and the element."""
 
 
-def read_fcpxml(content: bytes, told_as: str) -> Any:
+def read_fcpxml(content: bytes, shown_name: str) -> Any:
     """Return the timeline of a document, an `opentimelineio.schema.Timeline`.
 
     Args:
-        told_as: name of the file in messages.
+        shown_name: name of the file in messages.
 
     Raises:
         InvalidRequestError: the text is no FCPXML with one sequence, or clips of a lane overlap.
@@ -149,15 +149,15 @@ def read_fcpxml(content: bytes, told_as: str) -> Any:
     try:
         root = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError) as problem:
-        raise InvalidRequestError(f"{told_as}: not XML: {problem}", field="timeline") from problem
+        raise InvalidRequestError(f"{shown_name}: not XML: {problem}", field="timeline") from problem
     projects = list(root.iter("project"))
     sequence = projects[0].find("sequence") if len(projects) == 1 else None
     spine = sequence.find("spine") if sequence is not None else None
     if root.tag != "fcpxml" or sequence is None or spine is None:
         raise InvalidRequestError(
-            f"{told_as}: holds {len(projects)} projects with a sequence: export one project", field="timeline"
+            f"{shown_name}: holds {len(projects)} projects with a sequence: export one project", field="timeline"
         )
-    document = _Document(root, sequence, told_as)
+    document = _Document(root, sequence, shown_name)
     start = document.seconds(sequence.get("tcStart"))
     lanes: dict[int, list[_Placed]] = {}
     try:

@@ -1,4 +1,4 @@
-"""Manifests: the shots of a batch as JSON lines. A manifest is checked whole, and every mistake is told by line and field.
+"""Manifests: the shots of a batch as JSON lines. A manifest is checked whole, and every mistake is reported with line and field.
 
     {"defaults": {"fit": "loop", "quality": {"min_dubbed_share": 0.9}}}
     {"id": "sc010_sh020", "footage": "plates/sc010_sh020.mov", "speech": "de/sc010_sh020.wav", "output": "out/sc010_sh020.mov"}
@@ -329,7 +329,7 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
         try:
             check()
         except _REFUSALS as error:
-            yield _told_refusal(error, field)
+            yield _refusal_parts(error, field)
     if shot.lines:
         yield from _contradictions_of_scene(shot, method_of)
 
@@ -365,7 +365,7 @@ def sequence_of(shot: ShotSpec) -> SequenceSettings | None:
 _REFUSALS: Final = (RequestError, ActorError, ConsentRefusedError)
 
 
-def _told_refusal(error: RequestError | ActorError | ConsentRefusedError, field: str) -> tuple[str, str, str]:
+def _refusal_parts(error: RequestError | ActorError | ConsentRefusedError, field: str) -> tuple[str, str, str]:
     """Return field, text and reason of a refusal, whose field is `field` if the error names none of a row."""
     named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefusedError) else ""
     reason = "" if isinstance(error, RequestError) else error.reason
@@ -386,7 +386,7 @@ def _contradictions_of_scene(shot: ShotSpec, method_of: MethodOf) -> Iterator[tu
                         f"actor {line.actor} is enrolled for {found}, and the scene is dubbed with {wanted}", field="actor"
                     )
         except _REFUSALS as error:
-            named, text, reason = _told_refusal(error, "actor")
+            named, text, reason = _refusal_parts(error, "actor")
             yield named if named == "method" else f"lines[{place}].{named}", text, reason
     try:
         dub = DubRequest(
@@ -399,7 +399,7 @@ def _contradictions_of_scene(shot: ShotSpec, method_of: MethodOf) -> Iterator[tu
         )
         check_scene(replace(dub, lines=lines_of([shot.lines[0].model_copy(update=_PLAIN_LINE)], dub)), shot.actor or "")
     except RequestError as error:
-        yield _told_refusal(error, "lines")
+        yield _refusal_parts(error, "lines")
 
 
 _PLAIN_LINE: Final = {"start": 0.0, "face": 0, "box": None, "boxes": None, "consent": None, "language": None}
@@ -488,12 +488,12 @@ class _LinesReader:
         return {**row, "lines": self._known[place]}
 
 
-def shots_by_line(content: bytes, *, told_as: str, read: ReadLines) -> tuple[dict[int, ShotSpec], list[Mistake]]:
+def shots_by_line(content: bytes, *, shown_name: str, read: ReadLines) -> tuple[dict[int, ShotSpec], list[Mistake]]:
     """Return the shots by line, with paths as they stand there, and the mistakes of the lines that are no shots.
 
     Args:
         content: bytes of a manifest.
-        told_as: name of the manifest in messages.
+        shown_name: name of the manifest in messages.
         read: reads the file of lines that a row names, as the row names it.
 
     Raises:
@@ -503,7 +503,7 @@ def shots_by_line(content: bytes, *, told_as: str, read: ReadLines) -> tuple[dic
     rows = len(lines) - (bool(lines) and _gives_defaults(lines[0][1]))
     if rows > MOST_ROWS:
         raise InvalidRequestError(
-            f"{told_as}: {rows} rows, and a batch has at most {MOST_ROWS}: cut the manifest into several", field="manifest"
+            f"{shown_name}: {rows} rows, and a batch has at most {MOST_ROWS}: cut the manifest into several", field="manifest"
         )
     shots: dict[int, ShotSpec] = {}
     mistakes: list[Mistake] = []
@@ -575,9 +575,9 @@ def _defaults(number: int, row: dict[str, Any]) -> tuple[dict[str, Any], list[Mi
     defaults = {field: value for field, value in given.items() if field not in _OF_ONE_ROW}
     _, wrong = shot_of(number, {**_STAND_IN, **defaults})
     mistakes += [Mistake(number, f"defaults.{mistake.field}", mistake.text) for mistake in wrong]
-    # A wrong default is told once, not again in every row.
-    told = {mistake.field.partition(".")[0] for mistake in wrong}
-    return {field: value for field, value in defaults.items() if field not in told}, mistakes
+    # A wrong default is reported once, not again in every row.
+    reported = {mistake.field.partition(".")[0] for mistake in wrong}
+    return {field: value for field, value in defaults.items() if field not in reported}, mistakes
 
 
 def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mistake]]:
@@ -590,10 +590,10 @@ def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mis
     try:
         return ShotSpec.model_validate(row), []
     except ValidationError as problem:
-        return None, [Mistake(number, *_told(error)) for error in problem.errors(include_url=False)]
+        return None, [Mistake(number, *_field_and_text(error)) for error in problem.errors(include_url=False)]
 
 
-def _told(error: Any) -> tuple[str, str]:
+def _field_and_text(error: Any) -> tuple[str, str]:
     """Return field and text of an error of pydantic."""
     first, *where = error["loc"]
     if first == "lines" and where:
@@ -703,12 +703,12 @@ def manifest_or_mistakes(
     """
     named = batch_name(path.stem if name is None else name, given=name is not None)
     folder = os.path.dirname(os.path.abspath(path))
-    shots, mistakes = shots_by_line(_content(path), told_as=str(path), read=lambda place: lines_at(_absolute(place, folder)))
+    shots, mistakes = shots_by_line(_content(path), shown_name=str(path), read=lambda place: lines_at(_absolute(place, folder)))
     shots, unresolved = _with_locations(shots)
     shots = {line: with_absolute_paths(shot, folder) for line, shot in shots.items()}
-    told = {(mistake.line, mistake.field) for mistake in unresolved}
+    reported = {(mistake.line, mistake.field) for mistake in unresolved}
     further = row_mistakes(shots, method_of, check_files=check_files)
-    mistakes += [*unresolved, *(mistake for mistake in further if (mistake.line, mistake.field) not in told)]
+    mistakes += [*unresolved, *(mistake for mistake in further if (mistake.line, mistake.field) not in reported)]
     if mistakes:
         return tuple(f"{path}:{mistake.line}: {mistake.field}: {mistake.text}" for mistake in in_order(mistakes))
     if not shots:
@@ -806,8 +806,8 @@ def _content(path: Path) -> bytes:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as problem:
-        told = problem.strerror if isinstance(problem, OSError) else str(problem)
-        raise InvalidRequestError(f"{path}: cannot be read: {told}", field="manifest") from problem
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise InvalidRequestError(f"{path}: cannot be read: {reason}", field="manifest") from problem
     if len(content) > MOST_BYTES:
         raise InvalidRequestError(f"{path}: larger than {MOST_BYTES >> 20} MiB: cut the manifest into several", field="manifest")
     return content.removeprefix(b"\xef\xbb\xbf")

@@ -146,7 +146,7 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Co
     copy = folder / copy_name(field, place)
     partial = folder / f"{PARTIAL}{copy.name}"
     try:
-        with backend.told(), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
+        with backend.domain_errors(), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
             _copy(source, partial, place, field, max_bytes, confirm)
         partial.replace(copy)
     finally:
@@ -206,7 +206,7 @@ def upload(video: Path, place: str) -> None:
     for file, target in _targets(video, place).items():
         if file == video or file.exists():
             backend, digest = _opened(target, _WRITABLE, "output"), sha256_of(file)
-            with backend.told():
+            with backend.domain_errors():
                 backend.files.put_file(str(file), backend.root, Metadata={_DIGEST: digest})
 
 
@@ -235,7 +235,7 @@ def digest_of(place: str) -> str | None:
 def _digest_at(backend: StoreBackend) -> str | None:
     """Return the digest that an object's metadata say; empty: they say none; None: there is no object."""
     try:
-        with backend.told():
+        with backend.domain_errors():
             return str(backend.files.metadata(backend.root).get(_DIGEST, ""))
     except FileNotFoundError:
         return None
@@ -255,12 +255,12 @@ def _opened(place: str, protocols: tuple[str, ...], field: str) -> StoreBackend:
 
 def _size(backend: StoreBackend, place: str) -> int | None:
     try:
-        with backend.told():
+        with backend.domain_errors():
             facts: dict[str, Any] = backend.files.info(backend.root)
     except FileNotFoundError as missing:
         # fsspec says so of every web server that cannot be asked.
         if place.startswith("http") and getattr(missing.__cause__, "status", 0) not in _GONE and missing.__cause__ is not None:
-            with backend.told():
+            with backend.domain_errors():
                 raise missing.__cause__ from None
         raise ArtefactNotFoundError(f"no such file {place}", resource=place) from None
     if facts.get("type") == "directory":

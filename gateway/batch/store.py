@@ -77,7 +77,7 @@ class Folder:
     """A folder of small files. All methods block, and may be called from any thread.
 
     Paths are relative to the root, with slashes. Each method raises StorageRefusedError, StorageFullError or
-    BackendUnavailableError as `StoreBackend.told` says.
+    BackendUnavailableError as `StoreBackend.domain_errors` says.
 
     Args:
         url: path, or URL of fsspec.
@@ -113,7 +113,7 @@ class Folder:
             ending: end of the names that are returned.
         """
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 if self._local:
                     return _scanned(self._full(path), ending)
                 found: list[dict[str, Any]] = self._fs.ls(self._full(path), detail=True)
@@ -125,7 +125,7 @@ class Folder:
     def names(self, path: str, beginning: str = "") -> list[str]:
         """Return the names of `entries` that begin with a text."""
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 if self._local:
                     found = os.listdir(self._full(path))
                 elif beginning and self._reading:
@@ -145,7 +145,7 @@ class Folder:
         if not self._local:
             return None
         found = []
-        with self._backend.told():
+        with self._backend.domain_errors():
             for path in paths:
                 try:
                     facts = os.stat(self._full(path))
@@ -157,7 +157,7 @@ class Folder:
     def read(self, path: str) -> bytes | None:
         """Return the content of a file; None: there is no such file."""
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 return bytes(self._fs.cat_file(self._full(path), **self._reading))
         except FileNotFoundError:
             return None
@@ -168,17 +168,17 @@ class Folder:
             return {}
         if self._local:
             # fsspec takes several times as long for 10,000 files.
-            with self._backend.told():
+            with self._backend.domain_errors():
                 read = {path: _content_of(self._full(path)) for path in paths}
             return {path: content for path, content in read.items() if content is not None}
-        with self._backend.told():
+        with self._backend.domain_errors():
             contents = self._fs.cat_ranges([self._full(path) for path in paths], None, None, on_error="return", **self._reading)
         found: dict[str, bytes] = {}
         for path, content in zip(paths, contents, strict=True):
             if isinstance(content, bytes):
                 found[path] = content
                 continue
-            with suppress(FileNotFoundError), self._backend.told():
+            with suppress(FileNotFoundError), self._backend.domain_errors():
                 raise content
         return found
 
@@ -188,7 +188,7 @@ class Folder:
         Raises:
             FileNotFoundError: there is no such file.
         """
-        with self._backend.told():
+        with self._backend.domain_errors():
             if not self._local:
                 full, (begins, ends) = self._full(path), zip(*spans, strict=True)
                 return [bytes(part) for part in self._fs.cat_ranges([full] * len(spans), list(begins), list(ends))]
@@ -198,7 +198,7 @@ class Folder:
     def exists(self, path: str) -> bool:
         """Return whether there is such a file."""
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 self._fs.info(self._full(path))
         except FileNotFoundError:
             return False
@@ -238,14 +238,14 @@ class Folder:
     def size_bytes(self, path: str) -> int:
         """Return the bytes of all files in a folder and below. A missing folder has none."""
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 return int(self._fs.du(self._full(path)))
         except FileNotFoundError:
             return 0
 
     def remove_all(self, paths: Sequence[str]) -> None:
         """Remove files. Missing files are left out."""
-        with self._backend.told():
+        with self._backend.domain_errors():
             if not self._reading:
                 for path in paths:
                     with suppress(FileNotFoundError):
@@ -276,7 +276,7 @@ class Folder:
     @contextmanager
     def _writing(self, paths: Mapping[str, bytes] | Sequence[str]) -> Iterator[None]:
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 if self._backend.has_folders and not self._local:
                     for folder in {self._full(path).rpartition("/")[0] for path in paths}:
                         self._fs.makedirs(folder, exist_ok=True)

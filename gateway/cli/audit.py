@@ -87,7 +87,7 @@ def verify(
         typer.Option(
             metavar="FILE",
             help="Earlier export. The log in the database must still hold its entries, so that a cut end and a log "
-            "that was written anew are told.",
+            "that was written anew are found.",
             show_default=False,
         ),
     ] = None,

@@ -130,7 +130,7 @@ def _check_defaults(defaults: Mapping[str, Any]) -> None:
     if owned:
         raise InvalidRequestError(f"--set {min(owned)}: the script and other options say it for each row", field="set")
     content = f"{json.dumps({'defaults': dict(defaults)})}\n".encode()
-    _, mistakes = shots_by_line(content, told_as="--set", read=lambda _: [])
+    _, mistakes = shots_by_line(content, shown_name="--set", read=lambda _: [])
     if mistakes:
         first = mistakes[0]
         raise InvalidRequestError(f"--set {first.field.removeprefix('defaults.')}: {first.text}", field="set")

@@ -149,7 +149,7 @@ async def run_dub(
 
 
 class _DubCommand(TyperCommand):
-    """Command that names `--audio` to a user who gives the speech as a second argument, before any other mistake is told."""
+    """Command that names `--audio` to a user who gives the speech as a second argument, before any other mistake is reported."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, more, _ = self.make_parser(ctx).parse_args(args=list(args))

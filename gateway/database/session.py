@@ -261,7 +261,7 @@ class Database:
         Raises:
             StorageRefusedError: a later version of dubstage made the tables. Nothing was changed.
         """
-        with self.told():
+        with self.domain_errors():
             found = self._revision_and_id()
             if found is not None and found[0] == upgrades.head():
                 self.opened_revision, self.id = found
@@ -368,7 +368,7 @@ class Database:
             return handle is not None
         if not self.shared:
             return True
-        with self.told():
+        with self.domain_errors():
             self._claim = hold(self.engine, GATEWAY, together=together)
         return self._claim is not None
 
@@ -378,7 +378,7 @@ class Database:
         if not self.shared:
             yield True
             return
-        with self.told():
+        with self.domain_errors():
             held = hold(self.engine, TURN, number=number)
         try:
             yield held is not None
@@ -436,7 +436,7 @@ class Database:
             StorageRefusedError: the SQLite file is damaged; the message names the file and the remedy.
             BackendUnavailableError: the database does not answer.
         """
-        with self.told(), self.engine.connect() as connection:
+        with self.domain_errors(), self.engine.connect() as connection:
             if self.engine.dialect.name != "sqlite":
                 connection.execute(text("SELECT 1"))
                 return
@@ -460,19 +460,19 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Give a session that changes nothing."""
-        with self.told(), Session(self.engine) as session:
+        with self.domain_errors(), Session(self.engine) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """Give a session in one transaction: all changes are kept, or none."""
-        with self.told(), Session(self._writer) as session, session.begin():
+        with self.domain_errors(), Session(self._writer) as session, session.begin():
             if self.shared:
                 end_if_paused(session.connection())
             yield session
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def domain_errors(self) -> Iterator[None]:
         """Translate failures of the database to errors of dubstage.
 
         Errors of a single statement, such as a key that exists already, pass unchanged.

@@ -100,7 +100,7 @@ class FootageMouths:
 def slow_expression(mouths: FootageMouths, answered: slice = slice(None)) -> SlowExpression:
     """Return the slow expression of the frames `answered`.
 
-    Without sound, the openings of the footage cannot be told from the opening of its words: the gain is 1.
+    Without sound, the openings of the footage cannot be distinguished from the opening of its words: the gain is 1.
 
     Args:
         mouths: the target frames, and all frames at most REACH_S before and after them.

@@ -64,7 +64,7 @@ def sign_upload(place: str, *, size_bytes: int, sha256: str) -> SignedUrl:
     checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
     expires_at = int(time.time()) + VALID_S
     backend = _opened(place)
-    with backend.told():
+    with backend.domain_errors():
         url = backend.files.url(
             backend.root, expires=VALID_S, client_method="put_object", ContentLength=size_bytes, ChecksumSHA256=checksum
         )
@@ -81,7 +81,7 @@ def sign_download(place: str) -> SignedUrl:
     backend = _opened(place)
     _size(backend, place)
     expires_at = int(time.time()) + VALID_S
-    with backend.told():
+    with backend.domain_errors():
         return SignedUrl(str(backend.files.url(backend.root, expires=VALID_S)), "GET", {}, expires_at)
 
 
@@ -99,13 +99,13 @@ def checked_object(place: str, sha256: str) -> StoredObject:
     """
     backend = _opened(place)
     size, digest = _size(backend, place), hashlib.sha256()
-    with backend.told(), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
+    with backend.domain_errors(), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
         while piece := source.read(_PIECE_BYTES):
             check_not_cancelled()
             digest.update(piece)
     found = digest.hexdigest()
     if found != sha256:
-        with backend.told():
+        with backend.domain_errors():
             backend.files.rm_file(backend.root)
         raise InvalidRequestError(
             f"sha256: the {size} bytes of {place} have the SHA-256 {found}, not {sha256}: upload the file again", field="sha256"
@@ -123,7 +123,7 @@ def stored_bytes(folder: str) -> dict[str, int]:
         StorageRefusedError, BackendUnavailableError: the store refuses, or does not answer.
     """
     backend = _opened(folder)
-    with backend.told():
+    with backend.domain_errors():
         found = backend.files.find(backend.root, detail=True)
     return {path.removeprefix(f"{backend.root}/"): int(facts.get("size") or 0) for path, facts in found.items()}
 
@@ -134,7 +134,7 @@ def _opened(place: str) -> StoreBackend:
 
 def _size(backend: StoreBackend, place: str) -> int:
     try:
-        with backend.told():
+        with backend.domain_errors():
             return int(backend.files.info(backend.root)["size"])
     except FileNotFoundError:
         raise FileMissingError(f"there is no object {place}", resource=place) from None

@@ -244,13 +244,13 @@ class UploadFolder:
         sha256 = sha256_text(sha256)
         if size_bytes < 1:
             raise InvalidRequestError(f"size_bytes: {size_bytes}: a file of media has at least one byte", field="size_bytes")
-        with self._told():
+        with self._domain_errors():
             # The folder of a tenant's media need not exist yet.
             self._media.mkdir(parents=True, exist_ok=True)
             make_folder(self.path)
             folder = open_folder(self.path)
         try:
-            with self._told():
+            with self._domain_errors():
                 if not _is_free_or_file(folder, name):
                     raise InvalidRequestError(f"name: {name} is a folder or no regular file: give another name", field="name")
                 handle = _open_locked(folder, name)
@@ -382,7 +382,7 @@ class UploadFolder:
     @contextmanager
     def _opened(self) -> Iterator[int | None]:
         """Give a descriptor of the folder; None: there is no folder yet."""
-        with self._told():
+        with self._domain_errors():
             try:
                 folder: int | None = open_folder(self.path)
             except FileNotFoundError:
@@ -394,7 +394,7 @@ class UploadFolder:
                     os.close(folder)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _domain_errors(self) -> Iterator[None]:
         """Translate errors of the folder."""
         try:
             with translating_full_disk("the disk of the media folder is full: delete uploads that are not needed", self.path):

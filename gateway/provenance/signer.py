@@ -42,7 +42,7 @@ _LARGEST_ANSWER: Final = 16 << 10
 _LAST_S: Final = 1.0
 """Seconds that a command without an answer has to end."""
 _LAST_WORDS: Final = 300
-"""Bytes of what the command says about an error that are told."""
+"""Bytes of what the command says about an error that are reported."""
 _NUMBER_BYTES: Final = {"es256": 32, "es384": 48, "es512": 66}
 """Size of each of the two numbers of an ECDSA signature in a manifest."""
 

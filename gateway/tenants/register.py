@@ -69,7 +69,7 @@ def open_all(settings: GatewaySettings) -> Iterator[Database]:
     if settings.database_may_be_shared:
         with closing(Database(settings.database_url, settings.data_dir)) as default:
             yield default
-            with default.told():
+            with default.domain_errors():
                 schemas = inspect(default.engine).get_schema_names()
             names = (name.removeprefix(SCHEMA_PREFIX) for name in schemas if name.startswith(SCHEMA_PREFIX))
             for tenant in filter(is_tenant, names):

@@ -289,8 +289,8 @@ def _by_transcript(sphinx: Sphinx, samples: Float32, transcript: str, spans: tup
         return (
             f"transcript not used: {rows / ROWS_PER_SECOND:.0f} s are too long to align, cut the clip below {MAX_ALIGNED_S:.0f} s"
         )
-    told = " ".join(span.word for span in spans if span.word.lower() not in _SILENT_WORDS) if spans else transcript
-    words = words_of(told)
+    transcribed = " ".join(span.word for span in spans if span.word.lower() not in _SILENT_WORDS) if spans else transcript
+    words = words_of(transcribed)
     if not words:
         return "transcript not used: it has no English word"
     missing = sphinx.missing(words)

@@ -108,11 +108,11 @@ def sign_by_c2pa(video: Path, signed: Path, claim: Claim, credential: Credential
     import c2pa
 
     info = c2pa.C2paSignerInfo(credential.algorithm.encode(), credential.chain, credential.key, None)
-    told = definition(claim, {"footage": "0" * 64}, {})
-    told["assertions"] = told["assertions"][1:-1]
+    manifest = definition(claim, {"footage": "0" * 64}, {})
+    manifest["assertions"] = manifest["assertions"][1:-1]
     settings = {"core": {"backing_store_memory_threshold_in_mb": 8}, "verify": {"verify_after_sign": False}}
     media_type = embedded_type(video) or ""
-    with c2pa.Context.from_dict(settings) as context, c2pa.Builder(told, context=context) as builder:
+    with c2pa.Context.from_dict(settings) as context, c2pa.Builder(manifest, context=context) as builder:
         builder.set_intent(c2pa.C2paBuilderIntent.CREATE, c2pa.C2paDigitalSourceType.EMPTY)
         with video.open("rb") as source, signed.open("w+b") as target, c2pa.Signer.from_info(info) as signer:
             builder.sign(signer, media_type, source, target)

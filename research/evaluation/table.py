@@ -202,13 +202,13 @@ def _lines(title: str, rows: Sequence[FilledRow]) -> Iterator[str]:
     notes += [f"{filled.row.label}, {refused.clip}: {refused.reason}" for filled in rows for refused in filled.refused]
     if notes:
         yield from ("", "## Not evaluated", "", *(f"* {note}" for note in notes))
-    told = reported()
-    methods = [name for name in dict.fromkeys(filled.row.of.method for filled in rows) if name in told]
+    published = reported()
+    methods = [name for name in dict.fromkeys(filled.row.of.method for filled in rows) if name in published]
     if methods:
         yield from ("", "## What the papers report", "", "On other data than the table above, so not to be compared with it.", "")
         yield from ("| method | paper | data | reported |", "|---|---|---|---|")
         for name in methods:
-            yield f"| `{name}` | {told[name]['paper']} | {told[name]['data']} | {told[name]['figures']} |"
+            yield f"| `{name}` | {published[name]['paper']} | {published[name]['data']} | {published[name]['figures']} |"
 
 
 def _cell(filled: FilledRow, name: str) -> str:

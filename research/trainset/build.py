@@ -177,16 +177,16 @@ def with_validation(rows: Iterable[ClipRow], movable: Callable[[ClipRow], bool])
         movable: whether nothing states the split of a row.
     """
     found, notes = list(rows), []
-    told: list[list[int]] = []
+    reported: list[list[int]] = []
     for kind, is_of in _KINDS:
         chosen = [index for index, row in enumerate(found) if is_of(row) and row.split in (TRAIN, VALIDATION)]
         if not chosen or any(found[index].split == VALIDATION for index in chosen):
             continue
         free = [index for index in chosen if movable(found[index])] if len(chosen) > 1 else []
         if not free:
-            if chosen in told:
+            if chosen in reported:
                 continue
-            told.append(chosen)
+            reported.append(chosen)
             why = "there is only one" if len(chosen) == 1 else f"all are stated to be {TRAIN}"
             notes.append(
                 f"no clip with {kind} is held out, because {why}: "

@@ -392,8 +392,8 @@ class ClipTask:
     @property
     def text(self) -> str:
         """Digest of what the files of sound note besides the sound."""
-        told = json.dumps([self.source, self.speaker, self.spoken.transcript, self.spoken.words])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        named = json.dumps([self.source, self.speaker, self.spoken.transcript, self.spoken.words])
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -549,21 +549,21 @@ class ClipMaker:
         Raises:
             DamagedFileError: a file of the clip cannot be read.
         """
-        told = record.text != task.text
-        heard = record.audio_networks != self._networks.audio
-        measured = record.has_face and bool(self._networks.lag) and (heard or record.lag_model != self._networks.lag)
+        text_changed = record.text != task.text
+        networks_changed = record.audio_networks != self._networks.audio
+        measured = record.has_face and bool(self._networks.lag) and (networks_changed or record.lag_model != self._networks.lag)
         pieces: list[PieceFacts] = []
         for piece in record.pieces:
             files = ClipFiles(self._output, task.shard, piece.name)
-            renewed = _told_anew(task, files, piece, record) if told else piece
-            if heard or measured:
-                renewed = await self._heard_anew(files, renewed, extract=heard, measure=measured)
+            renewed = _with_new_transcript(task, files, piece, record) if text_changed else piece
+            if networks_changed or measured:
+                renewed = await self._heard_anew(files, renewed, extract=networks_changed, measure=measured)
             pieces.append(renewed)
         return replace(
             record,
             text=task.text,
             audio_networks=self._networks.audio,
-            lag_model=self._networks.lag if measured else "" if heard else record.lag_model,
+            lag_model=self._networks.lag if measured else "" if networks_changed else record.lag_model,
             pieces=tuple(pieces),
         )
 
@@ -588,7 +588,7 @@ class ClipMaker:
         }
 
 
-def _told_anew(task: ClipTask, files: ClipFiles, piece: PieceFacts, record: ClipRecord) -> PieceFacts:
+def _with_new_transcript(task: ClipTask, files: ClipFiles, piece: PieceFacts, record: ClipRecord) -> PieceFacts:
     """Write the sound of a piece with what is said now. Phone labels of other words are removed."""
     spoken = _said(task, piece.first_frame, piece.frames, is_cut=record.is_cut)
     samples = files.get("sound", "samples")

@@ -68,11 +68,11 @@ class Texts:
         return ClipText(transcript or " ".join(word for word, _, _ in words or ()), words)
 
     def _transcript(self, entry: ClipEntry) -> str:
-        told = entry.rules.transcripts if entry.rules is not None else ""
-        if isinstance(told, TranscriptTable):
-            path = self._path(entry, told.file)
-            return self._table(path, told.line).get(_filled(entry, told.key), "") if path.is_file() else ""
-        path = self._path(entry, told) if told else self._folder / PurePosixPath(entry.file).with_suffix(".txt")
+        transcripts = entry.rules.transcripts if entry.rules is not None else ""
+        if isinstance(transcripts, TranscriptTable):
+            path = self._path(entry, transcripts.file)
+            return self._table(path, transcripts.line).get(_filled(entry, transcripts.key), "") if path.is_file() else ""
+        path = self._path(entry, transcripts) if transcripts else self._folder / PurePosixPath(entry.file).with_suffix(".txt")
         return _one_line(_read(path, _MAX_TEXT_BYTES)) if path.is_file() else ""
 
     def _words(self, entry: ClipEntry, times: WordTimes) -> tuple[Word, ...] | None:

@@ -40,10 +40,10 @@ function draw(found) {
       element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", { className: missed ? "bad" : "" }, value, limits && ` (${limits})`, missed && ": missed")),
     ),
   );
-  const told = (shot.reviews ?? []).map((review) => [review, toldDecision(review, shot.outputSha256 ?? "")]).reverse();
-  at("history-card").hidden = !told.length;
+  const decisions = (shot.reviews ?? []).map((review) => [review, toldDecision(review, shot.outputSha256 ?? "")]).reverse();
+  at("history-card").hidden = !decisions.length;
   at("history").replaceChildren(
-    ...told.map(([review, { title, note, place }]) =>
+    ...decisions.map(([review, { title, note, place }]) =>
       element(
         "li",
         {},

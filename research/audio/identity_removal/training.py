@@ -429,7 +429,7 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
                 field="data",
             )
         self._segments = SegmentSampler(self._speech, learned, config.segment_rows, config.speaker_exponent)
-        self._told = _sampler([part for part in parts if part.half == "held_out"], self._segments, self._speech, config)
+        self._held_out_sampler = _sampler([part for part in parts if part.half == "held_out"], self._segments, self._speech, config)
         self._held_out = evenly([row for row in data.rows if row.split == "val" and row.phones], config.check_clips)
         table = global_speaker(self._speech.some_of(self._segments.parts, config.table_parts))
         shape, expressive = expression_shape(data), expressive_clips(data, rows)
@@ -515,11 +515,11 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
         figures: dict[str, float] = {}
         if values:
             figures["phone_accuracy"] = float(np.mean([np.mean(some) for some in grouped(values).values()]))
-        if self._told is not None:
-            held = self._told.draw(np.random.default_rng(self.settings.seed), _CHECK_SEGMENTS)
-            told = self._critics[0](self.network(torch.from_numpy(held.rows).to(device))[:, WARM_ROWS:]).pooled.argmax(dim=-1)
-            names = np.asarray(self._told.speakers)[held.speakers]
-            figures["speaker_told"] = float((np.asarray(self._segments.speakers)[told.cpu().numpy()] == names).mean())
+        if self._held_out_sampler is not None:
+            held = self._held_out_sampler.draw(np.random.default_rng(self.settings.seed), _CHECK_SEGMENTS)
+            recognised = self._critics[0](self.network(torch.from_numpy(held.rows).to(device))[:, WARM_ROWS:]).pooled.argmax(dim=-1)
+            names = np.asarray(self._held_out_sampler.speakers)[held.speakers]
+            figures["speaker_told"] = float((np.asarray(self._segments.speakers)[recognised.cpu().numpy()] == names).mean())
             figures["speaker_chance"] = 1.0 / len(self._segments.speakers)
         return Check(figures)
 

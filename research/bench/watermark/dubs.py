@@ -205,8 +205,8 @@ async def rows_of_clip(
     if facts is None and float(probe(clip).video.duration) > seconds:
         begin = first_seconds(clip, studio.folder / clip.name, seconds)
     for method in methods if facts is None else [facts.method]:
-        told = f"{method}, personalised" if personalize and facts is None else method
-        had = {row.recoding for row in known if (row.clip, row.method) == (clip.stem, told)}
+        label = f"{method}, personalised" if personalize and facts is None else method
+        had = {row.recoding for row in known if (row.clip, row.method) == (clip.stem, label)}
         missing = [name for name in NAMES if name not in had]
         if not missing:
             continue
@@ -214,7 +214,7 @@ async def rows_of_clip(
         if facts is None:
             video = studio.folder / "dub.mp4"
             await studio.dub(begin, video, method, personalize=personalize)
-        async for row in _rows_of_dub(studio, video, clip.stem, told, missing):
+        async for row in _rows_of_dub(studio, video, clip.stem, label, missing):
             yield row
 
 

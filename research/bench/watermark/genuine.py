@@ -169,6 +169,6 @@ def sum_of_copies(copies: Sequence[Copy]) -> list[str]:
         chosen = [copy for copy in copies if (copy.marked == copy.footage) is same]
         found = [f"{copy.marked} to {copy.footage} 10^{copy.log10_false_alarm:.1f}" for copy in chosen if copy.found]
         least = min((copy.log10_false_alarm for copy in chosen), default=0.0)
-        told = f": {', '.join(found)}" if found and not same else ""
-        lines.append(f"copied to {words}: {len(found)} of {len(chosen)} marks found, least probability 10^{least:.1f}{told}")
+        names = f": {', '.join(found)}" if found and not same else ""
+        lines.append(f"copied to {words}: {len(found)} of {len(chosen)} marks found, least probability 10^{least:.1f}{names}")
     return lines

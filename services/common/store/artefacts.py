@@ -150,7 +150,7 @@ class ArtefactStore:
         """
         ref = self._ref(hashlib.sha256(data).hexdigest(), len(data))
         path = self._path(ref.uri)
-        with self._backend.told():
+        with self._backend.domain_errors():
             if not self._renew(path, ref):
                 if self._local:
                     write_whole(Path(path), data, mode=BLOB_MODE, parents=True)
@@ -171,7 +171,7 @@ class ArtefactStore:
             raise InvalidRequestError(f"no such file: {source}", field="file")
         ref = self._ref(*digest_and_size(source))
         path = self._path(ref.uri)
-        with self._backend.told():
+        with self._backend.domain_errors():
             if not self._renew(path, ref):
                 # The file is read a second time, and may have changed since.
                 if self._local:
@@ -215,7 +215,7 @@ class ArtefactStore:
                 )
             charge(size)
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 data: bytes = self._fs.cat_file(path)
         except FileNotFoundError:
             raise ArtefactNotFoundError(f"no artefact at {ref.uri}", resource=ref.uri) from None
@@ -273,7 +273,7 @@ class ArtefactStore:
         path = self._path(ref.uri)
         if self._size(path) is None:
             raise ArtefactNotFoundError(f"no artefact at {ref.uri}", resource=ref.uri)
-        with self._backend.told():
+        with self._backend.domain_errors():
             intact = self._intact(path, ref)
         if not intact:
             raise ArtefactCorruptError(
@@ -284,7 +284,7 @@ class ArtefactStore:
     def stored(self) -> Iterator[StoredBlob]:
         """Yield all blobs of the store, in no particular order. Files that are no blobs are left out."""
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
         except FileNotFoundError:
             return
@@ -324,7 +324,7 @@ class ArtefactStore:
         if self._size(path) is None:
             return False
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 self._fs.rm_file(path)
         except FileNotFoundError:
             return False
@@ -344,7 +344,7 @@ class ArtefactStore:
     def owner(self) -> bytes | None:
         """Return the owner of the store, as `set_owner` was given it; None: the store has none yet."""
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 found: bytes = self._fs.cat_file(f"{self._root}/{OWNER}")
                 return found
         except FileNotFoundError:
@@ -365,7 +365,7 @@ class ArtefactStore:
         if not self._local:
             with self._writing(path):
                 return self._backend.write(path, owner, replace=replace)
-        with self._backend.told():
+        with self._backend.domain_errors():
             if replace:
                 write_whole(Path(path), owner, mode=BLOB_MODE, parents=True)
                 return True
@@ -396,7 +396,7 @@ class ArtefactStore:
     def _size(self, path: str) -> int | None:
         """Return the size in bytes of the blob at a path; None where there is no blob."""
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 return int(self._fs.size(path))
         except FileNotFoundError:
             return None
@@ -437,7 +437,7 @@ class ArtefactStore:
     @contextlib.contextmanager
     def _writing(self, path: str) -> Iterator[None]:
         try:
-            with self._backend.told():
+            with self._backend.domain_errors():
                 if self._backend.has_folders:
                     self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
                 yield

@@ -116,7 +116,7 @@ class StoreBackend:
         return answer.get("Status") is not None
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def domain_errors(self) -> Iterator[None]:
         """Turn failures inside the block into errors of the tree. FileNotFoundError passes unchanged.
 
         Raises:

@@ -149,7 +149,7 @@ def test_shots_and_manifest_of_footage(carphone: Path, tmp_path: Path) -> None:
     """Shots are parts of the footage and their manifest serves gateways and the command."""
     shutil.copyfile(SPEECH, tmp_path / "speech.wav")
     videos = write_shots(carphone, tmp_path / "speech.wav", 3, DEFAULT_METHOD, tmp_path)
-    shots, mistakes = shots_by_line((tmp_path / MANIFEST).read_bytes(), told_as=MANIFEST, read=lines_at)
+    shots, mistakes = shots_by_line((tmp_path / MANIFEST).read_bytes(), shown_name=MANIFEST, read=lines_at)
     assert mistakes == []
     assert [shot.output for shot in shots.values()] == videos
     assert {(shot.speech, shot.method, shot.personalize) for shot in shots.values()} == {("speech.wav", DEFAULT_METHOD, False)}
