@@ -4,9 +4,11 @@
     tables/NAME.jsonl    one row a line
     receipt.key          key that signs receipts of erasures, if there is one
     provenance.pem       key and certificates that the installation made to sign videos, if there are any
+    blobs.txt            of an incremental backup: digests of all blobs that the rows name, in the file and in its bases
     blobs/SHA256         bytes of a blob; the name is their digest
 
-Every member can be checked with what the file itself says.
+Every member can be checked with what the file itself says. An incremental backup has all rows and keys, and the blobs that earlier
+backups of the installation, its bases, do not have.
 """
 
 from __future__ import annotations
@@ -34,12 +36,28 @@ from services.common.errors import InvalidRequestError
 from services.common.files import create_whole, sha256_of
 
 FORMAT: Final = 1
+INCREMENTAL: Final = 2
+"""Layout of an incremental backup, which versions that only know layout 1 refuse."""
 MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 _BLOBS: Final = "blobs/"
+BLOB_LIST: Final = "blobs.txt"
 _MODE: Final = 0o600
 # A damaged or hostile header can make tarfile raise any of these.
 _UNREADABLE: Final = (tarfile.TarError, OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseBackup:
+    """Earlier backup that an incremental backup is based on.
+
+    Attributes:
+        sha256: SHA-256 of the manifest of the earlier backup.
+        created_at: time of the earlier backup, RFC 3339, UTC.
+    """
+
+    sha256: str
+    created_at: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +70,12 @@ class BackupManifest:
         created_at: time of the backup, RFC 3339, UTC.
         artefacts_url: URL of the artefact store that the blobs come from. The rows name blobs below this URL.
         actors: number of actors.
-        blobs: number of blobs.
-        blob_bytes: size of all blobs, bytes.
+        blobs: number of blobs in the file.
+        blob_bytes: size of the blobs in the file, bytes.
         members: SHA-256 of each member that is neither the manifest nor a blob, by name.
         database: id of the database, which the artefact store carries; empty: an earlier version wrote the backup.
         revision: revision of the tables that the rows come from. Backups of earlier versions do not say, and are of the first one.
+        bases: earlier backups that have the other blobs, the oldest one first; empty: the backup is a full one.
     """
 
     format: int
@@ -69,6 +88,7 @@ class BackupManifest:
     members: dict[str, str]
     database: str = ""
     revision: str = FIRST
+    bases: tuple[BaseBackup, ...] = ()
 
 
 class ArchiveWriter:
@@ -105,6 +125,45 @@ def read_manifest(file: Path) -> BackupManifest:
     """
     with opened(file) as archive:
         return _manifest(file, archive)
+
+
+def as_base(file: Path) -> BaseBackup:
+    """Return how the manifest of an incremental backup names a backup.
+
+    Raises:
+        InvalidRequestError: as `read_manifest`.
+    """
+    with opened(file) as archive:
+        manifest = _manifest(file, archive)
+    with opened(file) as archive:
+        content = archive.extractfile(MANIFEST)
+        assert content is not None, "the manifest was read"
+        return BaseBackup(sha256=sha256_of(content), created_at=manifest.created_at)
+
+
+def blob_digests(file: Path) -> set[str]:
+    """Return the SHA-256 of all blobs that the rows of a backup name, those of its bases too.
+
+    Only names are read, not the blobs of a full backup.
+
+    Raises:
+        InvalidRequestError: the file is no backup, is damaged, or ends too early.
+    """
+    with opened(file) as archive:
+        manifest = _manifest(file, archive)
+        found: set[str] = set()
+        while (member := _next(file, archive)) is not None:
+            if member.name == BLOB_LIST:
+                content = _content(file, archive, member)
+                if sha256_of(content) != manifest.members.get(BLOB_LIST):
+                    raise _damaged(file, f"{BLOB_LIST} is not what the backup's manifest says")
+                content.seek(0)
+                return set(content.read().decode().split())
+            if member.name.startswith(_BLOBS):
+                found.add(member.name.removeprefix(_BLOBS))
+    if manifest.bases or len(found) != manifest.blobs:
+        raise _damaged(file, "the list of its blobs is not whole")
+    return found
 
 
 def members(file: Path) -> Generator[tuple[str, IO[bytes]], None, None]:
@@ -151,10 +210,10 @@ def _manifest(file: Path, archive: tarfile.TarFile) -> BackupManifest:
         raise InvalidRequestError(f"{file} is no backup of dubstage: the first member is not {MANIFEST}", field="file")
     try:
         fields = json.loads(_content(file, archive, member).read())
-        if fields["format"] != FORMAT:
+        if fields["format"] not in (FORMAT, INCREMENTAL):
             raise InvalidRequestError(
-                f"{file} has layout {fields['format']!r}, and this version of dubstage reads layout {FORMAT}: restore it with the "
-                f"version {fields.get('dubstage')!r} that wrote it",
+                f"{file} has layout {fields['format']!r}, and this version of dubstage reads layouts {FORMAT} and {INCREMENTAL}: "
+                f"restore it with the version {fields.get('dubstage')!r} that wrote it",
                 field="file",
             )
         manifest = TypeAdapter(BackupManifest).validate_python(fields)

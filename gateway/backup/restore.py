@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,12 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, AuditRow
 from gateway.audit.protection import SETTINGS_WORK
 from gateway.backup.archive import (
+    BLOB_LIST,
     KEYS,
     BackupManifest,
     add_rows,
+    as_base,
+    blob_digests,
     check_keys,
     keep_keys,
     kept_tables,
@@ -38,21 +41,27 @@ RESTORE: Final = "restoring blobs"
 
 
 def restore_backup(
-    installation: Installation, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None
+    installation: Installation,
+    file: Path,
+    *,
+    bases: Sequence[Path] = (),
+    on_blob: Callable[[str, int, int], None] = lambda *_: None,
 ) -> BackupManifest:
     """Fill an empty installation from a backup, and return the backup's manifest.
 
-    The whole file is checked before anything is written. Then the database becomes the owner of the artefact store, the blobs are
-    stored, and at last all rows in one transaction. So an interrupted restore leaves no actor, and the same command goes on.
+    The whole file and its bases are checked before anything is written. Then the database becomes the owner of the artefact store,
+    the blobs are stored, and at last all rows in one transaction. So an interrupted restore leaves no actor, and the same command
+    goes on.
 
     Args:
         installation: the open stores of the installation, opened without a claim of the artefact store.
         file: the backup.
+        bases: all backups that the file is based on, in any order.
         on_blob: called with the name of the pass, blobs done, and all blobs.
 
     Raises:
-        InvalidRequestError: the file is no backup or is damaged, the installation holds actors or operations, a gateway works with
-            its database, its artefact store has another URL, or it has other keys (KEYS).
+        InvalidRequestError: the file or a base is no backup or is damaged, a base is missing, the installation holds actors or
+            operations, a gateway works with its database, its artefact store has another URL, or it has other keys (KEYS).
         StorageRefusedError: the artefact store belongs to another database than the backup's.
         StorageFullError, StorageRefusedError, BackendUnavailableError: a store or a key cannot be written.
     """
@@ -64,20 +73,20 @@ def restore_backup(
             f"{installation.artefacts.url} here: set it to the store of the backup",
             field="DUBSTAGE_ARTEFACTS_URL",
         )
+    _check_bases(file, manifest, bases)
+    needed = blob_digests(file)
     database.claim(alone=True)
     try:
         _check_empty(database)
-        keys = _checked(file, manifest, on_blob)
+        keys = _keys(file, manifest)
+        for number, _ in enumerate(_blobs([*bases, file], set(needed)), 1):
+            on_blob(CHECK, number, len(needed))
         check_keys(installation.settings.data_dir, keys)
         # Before the blobs: no other database may delete them.
         take_store(installation.artefacts, database, manifest.database)
-        done = 0
-        for name, content in members(file):
-            if name in manifest.members:
-                continue
+        for number, content in enumerate(_blobs([*bases, file], set(needed)), 1):
             installation.artefacts.put_bytes(content.read())
-            done += 1
-            on_blob(RESTORE, done, manifest.blobs)
+            on_blob(RESTORE, number, len(needed))
         keep_keys(installation.settings.data_dir, keys)
         _add(database, file, manifest, installation.settings.data_dir)
     finally:
@@ -85,17 +94,43 @@ def restore_backup(
     return manifest
 
 
-def _checked(file: Path, manifest: BackupManifest, on_blob: Callable[[str, int, int], None]) -> dict[str, bytes]:
-    """Check the whole file, and return the keys by name. An older backup may lack a key."""
-    keys: dict[str, bytes] = {}
-    done = 0
-    for name, content in members(file):
-        if name in KEYS:
-            keys[name] = content.read()
-        elif name not in manifest.members:
-            done += 1
-            on_blob(CHECK, done, manifest.blobs)
-    return keys
+def _check_bases(file: Path, manifest: BackupManifest, bases: Sequence[Path]) -> None:
+    """Check that the bases are those that the manifest names."""
+    named = {base.sha256: base for base in manifest.bases}
+    given = {as_base(base).sha256: base for base in bases}
+    if strange := [str(path) for sha256, path in given.items() if sha256 not in named]:
+        raise InvalidRequestError(f"{file} is not based on {', '.join(strange)}: leave it out", field="base")
+    if missing := [base.created_at for sha256, base in named.items() if sha256 not in given]:
+        raise InvalidRequestError(
+            f"{file} holds only the blobs that are newer than its bases: give the backups of {', '.join(missing)} with --base",
+            field="base",
+        )
+
+
+def _keys(file: Path, manifest: BackupManifest) -> dict[str, bytes]:
+    """Return the keys of a backup by name. An older backup may lack a key."""
+    # The keys come before the blobs.
+    with closing(members(file)) as found:
+        return {name: content.read() for name, content in islice(found, len(manifest.members)) if name in KEYS}
+
+
+def _blobs(files: Iterable[Path], needed: set[str]) -> Iterator[IO[bytes]]:
+    """Yield the needed blobs, each once, and check all files whole.
+
+    Args:
+        files: backups.
+        needed: SHA-256 of the blobs; empty in the end.
+
+    Raises:
+        InvalidRequestError: a file is damaged, or a blob is in none of the files.
+    """
+    for file in files:
+        for name, content in members(file):
+            if name in needed:
+                needed.discard(name)
+                yield content
+    if needed:
+        raise InvalidRequestError(f"the backup is damaged: {len(needed)} blobs are in none of its files", field="file")
 
 
 def _check_empty(database: Database) -> None:
@@ -120,7 +155,7 @@ def _add(database: Database, file: Path, manifest: BackupManifest, folder: Path)
     try:
         # The rows come before the blobs. They are read from the file while they are inserted.
         with closing(members(file)) as found:
-            rows = {name: lines for name, lines in islice(found, len(manifest.members)) if name not in KEYS}
+            rows = {name: lines for name, lines in islice(found, len(manifest.members)) if name not in KEYS and name != BLOB_LIST}
             if manifest.revision == upgrades.head():
                 _insert(database, rows)
             else:

@@ -22,7 +22,20 @@ from sqlalchemy import Connection, StaticPool, create_engine, select
 from gateway.actors.installation import Installation
 from gateway.actors.receipts import now
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.backup.archive import FORMAT, ArchiveWriter, BackupManifest, kept_tables, keys_in, lines_of, member_of
+from gateway.backup.archive import (
+    BLOB_LIST,
+    FORMAT,
+    INCREMENTAL,
+    ArchiveWriter,
+    BackupManifest,
+    as_base,
+    blob_digests,
+    kept_tables,
+    keys_in,
+    lines_of,
+    member_of,
+    read_manifest,
+)
 from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, LineageRow
@@ -81,6 +94,7 @@ def write_backup(
     file: Path,
     *,
     without: frozenset[str] = frozenset(),
+    base: Path | None = None,
     overwrite: bool = False,
     on_blob: Callable[[str, int, int], None] = lambda *_: None,
 ) -> BackupManifest:
@@ -92,17 +106,22 @@ def write_backup(
         installation: the open stores of the installation.
         file: tar to write, mode 0600: written under a temporary name, then renamed.
         without: ids of actors that are left out.
+        base: earlier backup of the installation. Blobs that this file or its own bases hold are not written again. None: all blobs
+            are written.
         overwrite: whether an existing file is replaced.
         on_blob: called with STEP, number of blobs copied, and number of all blobs.
 
     Raises:
-        InvalidRequestError: the file exists, its folder is missing or may not be written, or an actor to leave out does not exist.
+        InvalidRequestError: the file exists, its folder is missing or may not be written, an actor to leave out does not exist, or
+            the base is no backup of this installation.
         StorageFullError: no space is left for the file.
         StorageRefusedError: a key of the installation cannot be read, or a later version of dubstage has upgraded the tables.
         BackendUnavailableError: a person was erased while the backup ran, or a store does not answer.
         ArtefactCorruptError: a blob is damaged.
     """
     database = installation.actors.database
+    if base is not None:
+        _check_base(installation, base, file)
     with _written_whole(file, overwrite=overwrite) as archive, ExitStack() as files:
         with moment(database, file.parent) as connection:
             # A later version may have upgraded the tables since this process opened them.
@@ -114,9 +133,14 @@ def write_backup(
                 for table in kept_tables()
             }
             refs = _blobs(connection, without)
+        if base is not None:
+            digests = (f"{ref.sha256}\n".encode() for ref in refs)
+            members[BLOB_LIST] = files.enter_context(_on_disk(digests, file.parent))
+            held = blob_digests(base)
+            refs = [ref for ref in refs if ref.sha256 not in held]
         members |= {name: io.BytesIO(key) for name, key in keys_in(installation.settings.data_dir).items()}
         manifest = BackupManifest(
-            format=FORMAT,
+            format=FORMAT if base is None else INCREMENTAL,
             dubstage=version("dubstage-suite"),
             created_at=now(),
             artefacts_url=installation.artefacts.url,
@@ -126,6 +150,7 @@ def write_backup(
             members={name: _digest(content) for name, content in members.items()},
             database=database.id,
             revision=upgrades.head(),
+            bases=() if base is None else (*read_manifest(base).bases, as_base(base)),
         )
         writer = ArchiveWriter(archive, manifest, members)
         for number, ref in enumerate(refs):
@@ -142,6 +167,19 @@ def write_backup(
         AuditEvent(event=EventKind.BACKUP_WRITTEN, details={"actors": manifest.actors, "left_out": len(without)})
     )
     return manifest
+
+
+def _check_base(installation: Installation, base: Path, file: Path) -> None:
+    """Check that a base is a backup of this installation, and another file than the one to write."""
+    manifest = read_manifest(base)
+    if (manifest.database, manifest.artefacts_url) != (installation.actors.database.id, installation.artefacts.url):
+        raise InvalidRequestError(
+            f"{base} is a backup of another installation, or of an earlier version: give a backup of the database "
+            f"{installation.actors.database.where} and the artefact store {installation.artefacts.url}",
+            field="base",
+        )
+    if file.exists() and file.samefile(base):
+        raise InvalidRequestError(f"{file} is the base itself, which a restore needs: give another name", field="file")
 
 
 def _check_known(without: frozenset[str], known: set[str]) -> None:

@@ -22,15 +22,26 @@ def backup(
     without: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Actor to leave out. Repeatable.", show_default=False)
     ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="EARLIER.tar",
+            help="Earlier backup of the installation. Blobs that EARLIER.tar or its bases hold are not written again: "
+            "`dubstage restore` needs these files too.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write all actors, consent records, operations, receipts and keys of the installation to one file.
 
     The file holds the blobs that the actors need, also those of an object store, and the keys that sign receipts and videos: keep
     the file secret. It does not hold videos, jobs or batches. Erasing a person does not reach files that were written before:
-    delete them, too, or take a new backup.
+    take a new backup without --base, and delete them.
     """
     with open_installation(options.gateway_settings()) as installation, StepProgress() as progress:
-        made = write_backup(installation, file, without=frozenset(without or ()), overwrite=overwrite, on_blob=progress)
-    say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}")
+        left_out = frozenset(without or ())
+        made = write_backup(installation, file, without=left_out, base=base, overwrite=overwrite, on_blob=progress)
+    new = "" if base is None else "new "
+    say(f"{made.actors} actors, {made.blobs} {new}blobs, {shown_size(made.blob_bytes)}")
     say_result(str(file))

@@ -19,13 +19,19 @@ from gateway.cli.values import shown_size
 @app.command("restore")
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="File that `dubstage backup` wrote.")],
+    base: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="EARLIER.tar", help="Backup that FILE.tar is based on. Repeatable: all of them are needed.", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """Fill an empty installation from FILE.tar. The whole file is checked first.
+    """Fill an empty installation from FILE.tar. All files are checked first.
 
     Persons who were erased after the backup was taken come back: erase them again.
     """
     # The store belongs to the database that was lost. The backup says which.
     with open_installation(gateway_settings(), claim_artefacts=False) as installation, StepProgress() as progress:
-        made = restore_backup(installation, file, on_blob=progress)
+        made = restore_backup(installation, file, bases=base or (), on_blob=progress)
     say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}, as of {made.created_at}")
     say("persons who were erased after that time are here again: erase them with `dubstage actor erase ID`")

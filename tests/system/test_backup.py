@@ -33,13 +33,14 @@ def test_restored_store_same_bytes(forked_dubstage: Dubstage, carphone: Path, tm
 
     run("actor", "create", "ann", footage, "--no-personalize")
     before = dub(tmp_path / "before.mp4")
-    assert "1 actors" in run("backup", tmp_path / "backup.tar")
+    assert "1 actors" in run("backup", tmp_path / "first.tar")
+    assert "1 actors, 0 new blobs" in run("backup", tmp_path / "second.tar", "--base", tmp_path / "first.tar")
     shutil.rmtree(tmp_path / "data")
     shutil.rmtree(tmp_path / "artefacts")
     assert forked_dubstage("dub", footage, "--audio", SPEECH, "--actor", "ann", "-o", tmp_path / "none.mp4").returncode != 0
     unknown = forked_dubstage("inspect", tmp_path / "before.mp4")
     assert unknown.returncode == EXIT_UNKNOWN, unknown.stderr
     assert OWN not in unknown.stdout
-    assert "1 actors" in run("restore", tmp_path / "backup.tar")
+    assert "1 actors" in run("restore", tmp_path / "second.tar", "--base", tmp_path / "first.tar")
     assert OWN in run("inspect", tmp_path / "before.mp4")
     assert dub(tmp_path / "after.mp4") == before

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -191,6 +192,60 @@ def test_many_rows_in_little_memory(place: Installation, tmp_path: Path) -> None
             assert restore_backup(again, tmp_path / "backup.tar") == made
         write_backup(again, tmp_path / "second.tar")
     assert tables_of(tmp_path / "second.tar")["tables/operations.jsonl"] == lines
+
+
+def test_incremental_backups(place: Installation, geometry: ActorGeometry, tmp_path: Path) -> None:
+    """A backup with a base has only the blobs that the base and its own bases lack. A restore takes all files, in any order."""
+    full, second, third = (tmp_path / f"{name}.tar" for name in ("full", "second", "third"))
+    write_backup(place, full)
+    for name, file, base in (("dan", second, full), ("eve", third, second)):
+        before = on_disk(place.settings)
+        place.actors.create(
+            name, method="ugc", enrolled=learned(place.artefacts, name, geometry), footage_sha256="0" * 64, consent=CONSENT
+        )
+        new = on_disk(place.settings) - before
+        made = write_backup(place, file, base=base)
+        assert made.blobs == len(new) > 0
+    assert made.actors == 4
+    assert [base.created_at for base in made.bases] == [read_manifest(full).created_at, read_manifest(second).created_at]
+    people, files = [facts(place, name) for name in ("ann", "bob", "dan", "eve")], on_disk(place.settings)
+    wipe(place)
+
+    with open_installation(place.settings) as again:
+        seen: list[tuple[str, int, int]] = []
+        restored = restore_backup(again, third, bases=[second, full], on_blob=lambda *step: seen.append(step))
+        assert restored == made
+        assert seen[-1] == (RESTORE, len(files), len(files))
+        assert [facts(again, name) for name in ("ann", "bob", "dan", "eve")] == people
+        assert on_disk(place.settings) == files
+
+
+@about_files
+def test_unusable_bases_are_refused(place: Installation, geometry: ActorGeometry, tmp_path: Path) -> None:
+    """A base that is missing, strange, damaged or of another installation changes nothing."""
+    full, other, later = (tmp_path / f"{name}.tar" for name in ("full", "other", "later"))
+    write_backup(place, full)
+    write_backup(place, other)
+    place.actors.create(
+        "dan", method="ugc", enrolled=learned(place.artefacts, "dan", geometry), footage_sha256="0" * 64, consent=CONSENT
+    )
+    with pytest.raises(InvalidRequestError, match="is the base itself"):
+        write_backup(place, full, base=full, overwrite=True)
+    write_backup(place, later, base=full)
+    wipe(place)
+    with open_installation(place.settings) as again:
+        with pytest.raises(InvalidRequestError, match="backup of another installation"):
+            write_backup(again, tmp_path / "new.tar", base=full)
+        created = re.escape(read_manifest(full).created_at)
+        with pytest.raises(InvalidRequestError, match=f"give the backups of {created} with --base"):
+            restore_backup(again, later)
+        with pytest.raises(InvalidRequestError, match=r"is not based on .*other\.tar: leave it out"):
+            restore_backup(again, later, bases=[full, other])
+        _flip(full)
+        with pytest.raises(InvalidRequestError, match=r"full\.tar is damaged"):
+            restore_backup(again, later, bases=[full])
+        assert again.actors.list() == []
+        assert on_disk(place.settings) == set()
 
 
 def test_an_actor_can_be_left_out(place: Installation, tmp_path: Path) -> None:
