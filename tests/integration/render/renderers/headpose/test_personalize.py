@@ -58,8 +58,8 @@ def test_state_holds_items_and_pictures(bank: MouthBank, weights: Path, reports:
     actor, keys = unpacked(reports[-1].state)
     network = load(weights / "headpose.safetensors")
     assert len(actor) == network.state_size
-    assert actor[: network.video_size].any()
-    items = actor[network.video_size :].reshape(2, -1)
+    assert actor[: network.film_size].any()
+    items = actor[network.film_size :].reshape(2, -1)
     assert np.allclose(np.linalg.norm(items[0, :64]), 1.0, atol=1e-3)
     assert np.allclose(np.linalg.norm(items[0, 64:]), 1.0, atol=1e-3)
     assert np.array_equal(keys.pictures, choose_keys(bank, np.arange(bank.num_frames)).pictures)
@@ -77,8 +77,8 @@ def test_still_gives_key_picture(bank: MouthBank, weights: Path) -> None:
     (report,) = personalize_headpose(job(one, weights))
     assert (report.step, report.num_steps) == (0, 0)
     actor, keys = unpacked(report.state)
-    assert not actor[: load(weights / "headpose.safetensors").video_size].any()
-    assert actor[load(weights / "headpose.safetensors").video_size :].any()
+    assert not actor[: load(weights / "headpose.safetensors").film_size].any()
+    assert actor[load(weights / "headpose.safetensors").film_size :].any()
     assert np.array_equal(keys.pictures, np.repeat(bank.boxes[:1], len(keys.pictures), axis=0))
 
 
