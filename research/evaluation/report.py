@@ -61,7 +61,7 @@ HEAD_HEADINGS: Final[Mapping[str, str]] = {
     "hs_velocity_own_range": "velocity HS, own range",
 }
 HEAD_NAMES: Final[Mapping[str, str]] = {
-    "output": "film",
+    "output": "video",
     "predicted": "predicted",
     "still": "control: still head",
     "shuffled": "control: own poses shuffled",
@@ -188,7 +188,7 @@ def _clip_page(result: ClipResult, index: int, folder: Path) -> ClipPage:
     if result.head_motion is not None:
         head = f"{stem}_head.svg"
         motion = result.head_motion.motion
-        motions = {"footage": motion.real, "film": motion.output, "predicted": motion.predicted}
+        motions = {"footage": motion.real, "video": motion.output, "predicted": motion.predicted}
         plot_head_motion(folder / head, motions, float(result.frame_rate), result.head_motion.first_frame)
     paper = tuple(sorted({name for scores in result.variants.values() for name in scores.paper}))
     return ClipPage(result, paper, sheet, rows, faces, curves, video, head)

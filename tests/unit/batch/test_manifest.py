@@ -29,7 +29,7 @@ CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Writes a manifest of rows or of lines next to a plate, a sound file and a consent record."""
-    (tmp_path / "plate.mp4").write_bytes(b"film")
+    (tmp_path / "plate.mp4").write_bytes(b"video")
     (tmp_path / "de").mkdir()
     (tmp_path / "de" / "a.wav").write_bytes(b"sound")
     (tmp_path / "consent.json").write_text(json.dumps(CONSENT))
@@ -183,7 +183,7 @@ def test_wrong_defaults_are_told_once(write: Write) -> None:
 
 def test_outputs_unique_and_no_inputs(write: Write, tmp_path: Path) -> None:
     """Ids and outputs are unique and no video replaces an input."""
-    (tmp_path / "b.mp4").write_bytes(b"film")
+    (tmp_path / "b.mp4").write_bytes(b"video")
     path = write(row("a"), row("a", output="out/b.mp4"), row("A", output="./out/a.mp4"), row("c", output="de/../plate.mp4"))
     assert mistakes(path) == [
         "2: id: a: line 1 has this id already",
@@ -382,7 +382,7 @@ def test_non_utf8_folder_named_by_rows(tmp_path: Path) -> None:
     """A folder whose name is no UTF-8 is reported by each row."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
-    (folder / "plate.mp4").write_bytes(b"film")
+    (folder / "plate.mp4").write_bytes(b"video")
     manifest = folder / "night.jsonl"
     manifest.write_text('{"id": "a", "footage": "plate.mp4", "output": "film.mp4"}\n', encoding="utf-8")
     found = manifest_or_mistakes(manifest)

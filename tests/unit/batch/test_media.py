@@ -55,9 +55,9 @@ def test_a_place_is_a_path_or_a_url(place: str, path: str | None) -> None:
 def test_local_file_used_in_place(tmp_path: Path) -> None:
     """A file of this machine is used where it lies."""
     plate = tmp_path / "plate.mov"
-    plate.write_bytes(b"film")
+    plate.write_bytes(b"video")
     assert fetched(str(plate), tmp_path / "aside", field="footage", max_bytes=1) == plate
-    assert digest_of(str(plate)) == hashlib.sha256(b"film").hexdigest()
+    assert digest_of(str(plate)) == hashlib.sha256(b"video").hexdigest()
     assert digest_of(str(tmp_path / "none.mov")) is None
 
 
@@ -80,7 +80,7 @@ def test_local_video_and_folder_written(tmp_path: Path) -> None:
     place = tmp_path / "films" / "day 1" / "a.mp4"
     with delivered(str(place), tmp_path / "aside") as video:
         assert video == place
-        video.write_bytes(b"film")
+        video.write_bytes(b"video")
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidRequestError, match="file cannot be made"), delivered(f"{tmp_path}/file/a.mp4", tmp_path):
         pytest.fail("the block is not entered")
@@ -88,7 +88,7 @@ def test_local_video_and_folder_written(tmp_path: Path) -> None:
 
 def test_problems_of_files_are_told_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "empty.mov").write_bytes(b"")
-    (tmp_path / "plate.mov").write_bytes(b"film")
+    (tmp_path / "plate.mov").write_bytes(b"video")
     os.mkfifo(tmp_path / "pipe.mov")
     assert input_problem(f"{tmp_path}/plate.mov") == ""
     assert input_problem(f"{tmp_path}/none.mov") == f"no such file {tmp_path}/none.mov"

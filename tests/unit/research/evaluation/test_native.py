@@ -53,8 +53,8 @@ def test_patch_has_own_pixels() -> None:
 
 def test_combs_are_no_detail() -> None:
     """Combs of fields that lie two pixels apart do not count as fine structure of the real mouth."""
-    film = cv2.GaussianBlur(video().astype(np.float32), (0, 0), 2.0)
-    still = np.clip(128 + 4 * (film - 128), 0, 255).astype(np.uint8)
+    soft = cv2.GaussianBlur(video().astype(np.float32), (0, 0), 2.0)
+    still = np.clip(128 + 4 * (soft - 128), 0, 255).astype(np.uint8)
     combed = still.copy()
     combed[1::2] = np.roll(still, 2, axis=1)[1::2]
     energies = [footage_patch(luma, head(1.7), 2).energy() for luma in (still, combed)]
