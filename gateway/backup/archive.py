@@ -133,16 +133,15 @@ def as_base(file: Path) -> BaseBackup:
     Raises:
         InvalidRequestError: as `read_manifest`.
     """
+    manifest = read_manifest(file)
     with opened(file) as archive:
-        manifest = _manifest(file, archive)
-    with opened(file) as archive:
-        content = archive.extractfile(MANIFEST)
-        assert content is not None, "the manifest was read"
-        return BaseBackup(sha256=sha256_of(content), created_at=manifest.created_at)
+        first = _next(file, archive)
+        assert first is not None, "the manifest was read"
+        return BaseBackup(sha256=sha256_of(_content(file, archive, first)), created_at=manifest.created_at)
 
 
 def blob_digests(file: Path) -> set[str]:
-    """Return the SHA-256 of all blobs that the rows of a backup name, those of its bases too.
+    """Return the SHA-256 of all blobs that the rows of a backup name, in the file and in its bases.
 
     Only names are read, not the blobs of a full backup.
 
