@@ -18,7 +18,9 @@ import io
 import json
 import tarfile
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -148,21 +150,22 @@ def blob_digests(file: Path) -> set[str]:
     Raises:
         InvalidRequestError: the file is no backup, is damaged, or ends too early.
     """
+    manifest = read_manifest(file)
+    if manifest.bases:
+        # The list comes before the blobs.
+        with closing(members(file)) as found:
+            for name, content in islice(found, len(manifest.members)):
+                if name == BLOB_LIST:
+                    return set(content.read().decode().split())
+        raise _damaged(file, f"{BLOB_LIST} is missing")
+    digests: set[str] = set()
     with opened(file) as archive:
-        manifest = _manifest(file, archive)
-        found: set[str] = set()
         while (member := _next(file, archive)) is not None:
-            if member.name == BLOB_LIST:
-                content = _content(file, archive, member)
-                if sha256_of(content) != manifest.members.get(BLOB_LIST):
-                    raise _damaged(file, f"{BLOB_LIST} is not what the backup's manifest says")
-                content.seek(0)
-                return set(content.read().decode().split())
             if member.name.startswith(_BLOBS):
-                found.add(member.name.removeprefix(_BLOBS))
-    if manifest.bases or len(found) != manifest.blobs:
-        raise _damaged(file, "the list of its blobs is not whole")
-    return found
+                digests.add(member.name.removeprefix(_BLOBS))
+    if len(digests) != manifest.blobs:
+        raise _damaged(file, f"{manifest.blobs - len(digests)} blobs are missing")
+    return digests
 
 
 def members(file: Path) -> Generator[tuple[str, IO[bytes]], None, None]:

@@ -28,6 +28,7 @@ from gateway.backup.archive import (
     INCREMENTAL,
     ArchiveWriter,
     BackupManifest,
+    BaseBackup,
     as_base,
     blob_digests,
     kept_tables,
@@ -120,8 +121,7 @@ def write_backup(
         ArtefactCorruptError: a blob is damaged.
     """
     database = installation.actors.database
-    if base is not None:
-        _check_base(installation, base, file)
+    bases = () if base is None else _bases(installation, base, file)
     with _written_whole(file, overwrite=overwrite) as archive, ExitStack() as files:
         with moment(database, file.parent) as connection:
             # A later version may have upgraded the tables since this process opened them.
@@ -150,7 +150,7 @@ def write_backup(
             members={name: _digest(content) for name, content in members.items()},
             database=database.id,
             revision=upgrades.head(),
-            bases=() if base is None else (*read_manifest(base).bases, as_base(base)),
+            bases=bases,
         )
         writer = ArchiveWriter(archive, manifest, members)
         for number, ref in enumerate(refs):
@@ -169,8 +169,8 @@ def write_backup(
     return manifest
 
 
-def _check_base(installation: Installation, base: Path, file: Path) -> None:
-    """Check that a base is a backup of this installation, and another file than the one to write."""
+def _bases(installation: Installation, base: Path, file: Path) -> tuple[BaseBackup, ...]:
+    """Return a base behind its own bases, after a check that it is a backup of this installation and not the file to write."""
     manifest = read_manifest(base)
     if (manifest.database, manifest.artefacts_url) != (installation.actors.database.id, installation.artefacts.url):
         raise InvalidRequestError(
@@ -180,6 +180,7 @@ def _check_base(installation: Installation, base: Path, file: Path) -> None:
         )
     if file.exists() and file.samefile(base):
         raise InvalidRequestError(f"{file} is the base itself, which a restore needs: give another name", field="file")
+    return (*manifest.bases, as_base(base))
 
 
 def _check_known(without: frozenset[str], known: set[str]) -> None:

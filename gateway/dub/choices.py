@@ -4,12 +4,12 @@ The help of the command line shows these choices, and imports nothing that dubs 
 
 | fit    | the video is as long as     | its frames                                                              |
 |--------|-----------------------------|-------------------------------------------------------------------------|
-| cut    | the footage                 | those of the footage; longer speech is cut, silence follows shorter     |
-| pad    | the longer of the two       | those of the footage, then the last one again and again                 |
-| loop   | the speech                  | those of the footage, and again from the first one                      |
-| bounce | the speech                  | those of the footage forwards, then backwards, and so on                |
-| slow   | the speech                  | those of the footage, all slowed or sped up by one factor               |
-| retime | the speech                  | those of the footage, slowed only in pauses (SelectFrames)              |
+| cut    | the footage                 | the footage's frames; longer speech is cut, silence follows shorter     |
+| pad    | the longer of the two       | the footage's frames, then the last one again and again                 |
+| loop   | the speech                  | the footage's frames, and again from the first one                      |
+| bounce | the speech                  | the footage's frames forwards, then backwards, and so on                |
+| slow   | the speech                  | the footage's frames, all slowed or sped up by one factor               |
+| retime | the speech                  | the footage's frames, slowed only in pauses (SelectFrames)              |
 """
 
 from __future__ import annotations
