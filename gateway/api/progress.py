@@ -47,8 +47,8 @@ def _learning(method: Method, *, skip: bool) -> Sequence[StepCost]:
     )
     return (
         StepCost("enrol style", fixed_s=0.1),
-        *fitted,
         StepCost("enrol motion", fixed_s=0.0 if skip else 0.2),
+        *fitted,
         StepCost("enrol renderer", fixed_s=49.0 if not skip else 1.8 if method.needs_identity else 0.1),
     )
 

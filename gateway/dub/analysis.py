@@ -277,12 +277,13 @@ class FootageAnalysis:
             lag = await self.lag(rows, clip, features)
             # A renderer does not learn from a foreign voice either.
             spoken = AlignedSpeech(sound, self.seconds) if self.method.renderer.speech and not lag.doubt else None
+        person = await asyncio.to_thread(self._bank_person, first[:most] if self.method.adapts_neural_texture else rows[:most])
         enrolment = Enrolment(
             stages=self.stages,
             method=self.method,
-            bank_person=await asyncio.to_thread(
-                self._bank_person, first[:most] if self.method.adapts_neural_texture else rows[:most]
-            ),
+            bank_person=person,
+            bank_places=self._places(person, heard),
+            workspace=self.workspace,
             first=first[:most],
             num_frames=len(rows[:most]),
             clip=clip,
@@ -294,6 +295,15 @@ class FootageAnalysis:
             spoken=spoken,
         )
         return await enrolment.run()
+
+    def _places(self, person: TrackedPerson, grid: list[int]) -> Float64:
+        """Return the places of a person's frames in a clip of the motion grid, float64 [N].
+
+        Args:
+            grid: frames of the motion grid that the clip shows (motion_clip.clip_of).
+        """
+        shown_s = self.seconds[self.index.frame[person.rows]]
+        return np.interp(shown_s * float(MOTION_RATE), grid, np.arange(len(grid)))
 
     async def extract_sound(self, *, whole: bool = False) -> RecordFile:
         """Return the features of the footage's own sound, at most SOUND_SECONDS.

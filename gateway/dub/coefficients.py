@@ -111,13 +111,13 @@ def spans_of(frames: Int64) -> list[_FrameSpan]:
     return [_FrameSpan(int(part[0]), int(part[-1]) + 1, step) for part in np.split(frames, breaks)]
 
 
-def interpolated(known: Int64, values: Float32, frames: Int64) -> Float32:
+def interpolated(known: Int64, values: Float32, frames: Int64 | Float64) -> Float32:
     """Return values at the target frames, float32 [F, E]: linear between known frames, constant outside.
 
     Args:
         known: int64 [K], ascending, K >= 1.
         values: float32 [K, E].
-        frames: int64 [F].
+        frames: int64 or float64 [F].
     """
     columns = [np.interp(frames, known, column) for column in values.T.astype(np.float64)]
     return np.asarray(np.stack(columns, 1), np.float32)
@@ -180,19 +180,21 @@ def _expression(record: Any, answer: face_pb2.FrameFaces, scale: float) -> Float
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BankExtras:
-    """Inputs that some renderers are adapted with, beside the pictures of a bank. N frames.
+    """What a bank holds of its frames beside their pictures. N frames.
 
     Attributes:
         speech: float32 [N, 20, 40], features of the footage's own sound at each frame; None: the footage has no sound.
         expression: float32 [N, E], fitted expression on the identity's morphable model; None: not fitted.
+        spoken_mouth: float32 [N, 59, 3], predicted mouth of the footage's own sound at each frame; None: the sound does not count.
     """
 
     speech: Float32 | None = None
     expression: Float32 | None = None
+    spoken_mouth: Float32 | None = None
 
     def of(self, place: int) -> dict[str, Float32]:
         """Return the arrays of one frame, by the names of BankFrame's attributes."""
-        arrays = {"speech": self.speech, "expression": self.expression}
+        arrays = {"speech": self.speech, "expression": self.expression, "spoken_mouth": self.spoken_mouth}
         return {name: array[place] for name, array in arrays.items() if array is not None}
 
 

@@ -26,28 +26,29 @@ from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
+from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras, interpolated
 from gateway.dub.convert import geometry_from_proto
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
 from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag, moved_later
 from gateway.dub.native_boxes import native_boxes, record_frames, scale_of
 from gateway.dub.progress import OnProgress
-from gateway.dub.records import RecordFile, pose_of
-from gateway.dub.speech import AlignedSpeech, feature_block
+from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
+from gateway.dub.speech import AlignedSpeech, MotionRequest, feature_block, predict_motion
+from gateway.dub.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
-from services.common.array_types import Array, Float64, UInt8
+from services.common.array_types import Array, Float32, Float64, UInt8
 from services.common.errors import ContractBrokenError, NoUsableFootageError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import POSE_SIZE
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA, lip_width, mouth_opening
 from services.common.methods import Method
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.convert import pose_to_proto
+from services.common.wire.convert import pose_to_proto, timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
-from services.common.wire.timeline import MOTION_RATE
+from services.common.wire.timeline import MOTION_RATE, Timeline
 
 
 async def build_bank(
@@ -225,6 +226,36 @@ async def personalize_motion(
         return style
 
 
+async def spoken_mouths(
+    stages: Stages, method: Method, style: common_pb2.ArtefactRef, features: Array, workspace: Workspace
+) -> Float32:
+    """Return the mouths that the method's predictor gives for the sound of the footage, float32 [T, 59, 3], head space.
+
+    Args:
+        style: speaking style of the person.
+        features: FEATURE_RECORDs [T] of the sound.
+        workspace: gets the records while the mouths are predicted.
+
+    Raises:
+        InvalidRequestError, StorageFullError: the records would take more disk space than they may.
+        DubstageError: from the motion stage.
+    """
+    request = MotionRequest(
+        predictor=method.motion,
+        style=style,
+        timeline=timeline_to_proto(Timeline(rate=MOTION_RATE)),
+        num_frames=len(features),
+    )
+    with (
+        workspace.passing("enrolment_features", FEATURE_RECORD) as heard,
+        workspace.passing("enrolment_motion", MOTION_RECORD) as motion,
+    ):
+        await asyncio.to_thread(heard.append, features)
+        await predict_motion(stages, request, heard, motion)
+        found = await asyncio.to_thread(motion.read, 0, motion.num_rows)
+    return np.asarray(found["mouth"], np.float32)
+
+
 _PAIRS_SHARE: Final = 0.1
 """Time in which the stage makes pairs of pictures before the first step, as a share of the time of all steps."""
 
@@ -321,6 +352,8 @@ class Enrolment:
         features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid; None: the footage has no sound.
         spoken: the footage's sound at the frames of the footage, without the lag; None: the footage has no sound, or the method's
             renderer is not adapted with speech.
+        bank_places: float64 [N], places of the frames of `bank_person` in `clip`, frames of the motion grid.
+        workspace: record files of the job.
         options: which parts are done.
         on_step: called with every step.
         on_artefact: awaited with every artefact. Returns False if the artefact is gone, so that the enrolment is done again.
@@ -333,6 +366,8 @@ class Enrolment:
     num_frames: int
     clip: MotionClip
     features: Array | None
+    bank_places: Float64
+    workspace: Workspace
     options: EnrolOptions
     on_step: OnProgress
     on_artefact: OnArtefact = unnoted
@@ -356,15 +391,20 @@ class Enrolment:
         self.on_step("style", 0, 1)
         style = await encode_style(self.stages, method, clip)
         await self._count(style)
+        lag, footage = self.lag, self._footage_with_sound()
+        if footage is not None and self.options.personalize_motion:
+            style = await self._adapted(style, footage)
         # A bank that holds coefficients comes after the identity that these depend on.
         identity = await self._identity() if method.adapts_neural_texture else None
         extras = await self._extras(identity) if identity is not None else BankExtras()
+        if footage is not None:
+            extras = replace(extras, spoken_mouth=await self._spoken_mouths(style, footage))
         self.on_step("bank", 0, len(self.bank_person.rows))
         bank, geometry = await build_bank(self.stages, self.bank_person, self.on_step, extras)
         await self._count(bank)
         if method.needs_identity and identity is None:
             identity = await self._identity()
-        pose, lag = np.median(clip.poses[clip.usable], axis=0), self.lag
+        pose = np.median(clip.poses[clip.usable], axis=0)
         actor = EnrolledActor(
             style,
             bank,
@@ -380,8 +420,6 @@ class Enrolment:
             lag_doubt=lag.doubt,
             speaking=self._speaking(),
         )
-        if self.options.personalize_motion and lag.frames is not None and self.features is not None:
-            actor = replace(actor, style=await self._adapted(style, ClipWithSound(clip, self.features, lag.frames, lag.fraction)))
         if self.options.personalize_renderer or method.renderer.needs_actor:
             actor = await self._with_renderer(actor)
         return actor
@@ -393,6 +431,20 @@ class Enrolment:
             return speaking_motion(opening, width, self.clip.usable)
         spoken = self.features["speech_probability"] >= SPOKEN_FROM
         return speaking_motion(opening, width, spoken, self.features["posteriorgram"], self.lag.frames)
+
+    def _footage_with_sound(self) -> ClipWithSound | None:
+        """Return the footage's motion and sound; None: there is no sound, or the voice is not shown to be the person's."""
+        if self.features is None or self.lag.frames is None:
+            return None
+        return ClipWithSound(self.clip, self.features, self.lag.frames, self.lag.fraction)
+
+    async def _spoken_mouths(self, style: common_pb2.ArtefactRef, footage: ClipWithSound) -> Float32:
+        """Return the mouths of the footage's own speech at the frames of the bank, float32 [N, 59, 3]."""
+        mouths = await spoken_mouths(self.stages, self.method, style, footage.features, self.workspace)
+        # The sound comes after the picture by the lag.
+        places = self.bank_places + footage.lag_frames + footage.lag_fraction
+        flat = interpolated(np.arange(len(mouths)), mouths.reshape(len(mouths), -1), places)
+        return flat.reshape(-1, *mouths.shape[1:])
 
     async def _identity(self) -> common_pb2.ArtefactRef:
         """Return the person on the morphable model."""

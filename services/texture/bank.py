@@ -38,8 +38,8 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
 
     Raises:
         NoUsableFootageError: there are no frames.
-        InvalidRequestError: indices do not increase, max_frames < 1, some frames have speech, expression or a native picture and
-            others have not, or native pictures have several sizes.
+        InvalidRequestError: indices do not increase, max_frames < 1, some frames have speech, expression, a native picture or a
+            spoken mouth and others have not, or native pictures have several sizes.
         WorkCancelledError: the current call is over.
     """
     if max_frames < 1:
@@ -53,6 +53,7 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
         raise InvalidRequestError(f"frame_index must increase: {second} came after {first}", field="frame.frame_index")
     speech = _of_all([frame.speech for frame in frames], "speech")
     expression = _of_all([frame.expression for frame in frames], "expression")
+    spoken = _of_all([frame.spoken_mouth for frame in frames], "spoken_mouth")
     natives = _natives([frame.native for frame in frames])
     heads = []
     for frame in frames:
@@ -70,6 +71,7 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
         speech=None if speech is None else speech[kept],
         expression=None if expression is None else expression[kept],
         native=packed([natives[row] for row in kept]) if natives else None,
+        spoken_mouth=None if spoken is None else spoken[kept],
     )
     return harmonise(bank, np.cumsum(np.diff(index, prepend=index[0]) > 1, dtype=np.intp)[kept])
 

@@ -50,9 +50,14 @@ def target_mouth_from_proto(frame: pb.TargetFrame, field: str) -> TargetFrame:
     where = f"{field}.motion.mouth_landmarks"
     if not frame.motion.HasField("mouth_landmarks"):
         raise InvalidRequestError(f"{field}.motion: mouth_landmarks are needed", field=where)
-    mouth = from_tensor(frame.motion.mouth_landmarks, where, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
+    mouth = _mouth_from_proto(frame.motion.mouth_landmarks, where)
     inside = frame.inside_frame_index if frame.HasField("inside_frame_index") else None
     return TargetFrame(frame.frame_index, mouth, pose_from_proto(frame.pose, f"{field}.pose"), frame.context_only, inside)
+
+
+def _mouth_from_proto(message: common_pb2.Tensor, field: str) -> Float32:
+    found: Float32 = from_tensor(message, field, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
+    return found
 
 
 _LARGEST_PROBABILITY: Final = 1.001
@@ -79,7 +84,7 @@ def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:
     """Return a frame of footage.
 
     Raises:
-        InvalidRequestError: the message is no frame, or its picture, landmarks or pose cannot be used.
+        InvalidRequestError: the message is no frame, or a picture, landmarks or the pose cannot be used.
     """
     if not request.HasField("frame"):
         raise InvalidRequestError("after the config every message must be a frame", field="frame")
@@ -98,6 +103,7 @@ def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:
         speech=speech,
         expression=expression,
         native=_native_from_proto(frame.native) if frame.HasField("native") else None,
+        spoken_mouth=_mouth_from_proto(frame.spoken_mouth, "frame.spoken_mouth") if frame.HasField("spoken_mouth") else None,
     )
 
 

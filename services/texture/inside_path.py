@@ -4,6 +4,7 @@ Teeth, tongue and shadow between the lips come from one bank frame at a time. A 
 the best frame of each moment jumps from one inside to another. A path costs for each frame
 
     c_t(j)                               how badly bank frame j fits target mouth t: services.common.face.mouth_bank.window_costs
+    s_t(j)                               how badly the speech of bank frame j fits target mouth t: SpokenInsides
     v_t * REPEAT                         if j is shown a second time
     v_t * SKIP                           if one frame of the footage is left out
     v_t * (CUT + APPEARANCE * d(i, j))   if the path leaves the run of footage: bank frame j follows i
@@ -26,10 +27,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32
+from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, NUM_LIPS, mouth_opening
-from services.common.face.mouth_bank import WINDOW, MouthBank, share_between, window_costs
+from services.common.face.mouth_bank import WINDOW, MouthBank, opening_scale, share_between, window_costs
 from services.texture.types import TargetFrame, check_order
 
 MOST_HELD: Final = 250
@@ -46,6 +47,19 @@ _ALONG: Final = np.linspace(0.1, 0.9, 16)
 _ACROSS: Final = np.linspace(0.05, 0.95, 8)
 """Samples of an inside between the corners of the mouth, and from the upper lip to the lower lip."""
 _ROWS_AT_ONCE: Final = 256
+_BY_SPEECH: Final = np.float32(0.06)
+"""Cost of a grey level between the insides that go with two spoken mouths, head-space pixels."""
+_BY_OPENING: Final = np.float32(0.2)
+"""Cost of a step on `opening_scale`, beside that of window_costs, where speech counts."""
+_SHOWN_SHARE: Final = 0.2
+"""Least visible share of an inside that is learned from."""
+_FEWEST_SHOWN: Final = 30
+_SPOKEN_COMPONENTS: Final = 16
+_INSIDE_COMPONENTS: Final = 24
+_PARTS: Final = 6
+"""Parts of the bank, each of which is left out of a regression in turn."""
+_RIDGES: Final = np.geomspace(1e-4, 1.0, 9)
+"""Strengths of the regression, from which cross-validation takes one. The spoken mouths have a mean square of 1 in all."""
 
 Rows = npt.NDArray[np.intp]
 
@@ -57,8 +71,85 @@ class InsideSource(NamedTuple):
     bank_frame_index: int
 
 
+class SpokenInsides:
+    """Insides of a person's mouth by what is said, for the W windows of a bank.
+
+    Tracked lips do not tell whether teeth show between them, and the speech does. The motion predictor gives a mouth for the
+    footage's own speech at each bank frame, as for the new speech at each target frame. Ridge regression maps these spoken mouths
+    to insides. The cost of window j for target mouth t is
+
+        s_t(j) = _BY_SPEECH |g(t) - g_j(j)| + _BY_OPENING |o(t) - o(j)|
+
+    where g is the regression, g_j the regression without the sixth of the bank that holds j, and o the `opening_scale` of tracked
+    mouths. Two answers of the regression are compared. An answer is duller than a picture, so a comparison with pictures would
+    choose dull pictures.
+
+    Args:
+        bank: the person's mouths, with spoken mouths.
+        insides: float32 [F, 8, 16, 3], from `inside_samples`.
+    """
+
+    def __init__(self, bank: MouthBank, insides: Float32) -> None:
+        assert bank.spoken_mouth is not None, "the bank has no spoken mouths"
+        rows = bank.window_rows[:, -1]
+        self._openings = bank.window_openings
+        spoken = bank.spoken_mouth[rows].reshape(len(rows), -1).astype(np.float64)
+        shown = np.flatnonzero(share_between(mouth_opening(bank.mouth[rows]), _VISIBLE_PX) >= _SHOWN_SHARE)
+        self.known: Final = len(shown) >= _FEWEST_SHOWN
+        """Whether the bank shows enough insides to learn from. If not, speech costs nothing."""
+        if not self.known:
+            return
+        self._mean, self._spread = spoken[shown].mean(axis=0), spoken[shown].std(axis=0) + 1e-6
+        standard = (spoken - self._mean) / self._spread
+        _, sizes, axes = np.linalg.svd(standard[shown], full_matrices=False)
+        self._axes = axes[:_SPOKEN_COMPONENTS].T / np.sqrt((sizes**2).sum() + 1e-12)
+        pictures = insides[rows[shown]].reshape(len(shown), -1).astype(np.float64)
+        pictures -= pictures.mean(axis=0)
+        components = np.linalg.svd(pictures, full_matrices=False)[2][:_INSIDE_COMPONENTS]
+        # Distances of these numbers are roots of mean squares over the samples, grey levels.
+        looks = pictures @ components.T / np.sqrt(pictures.shape[1])
+        heard = standard @ self._axes
+        given = heard[shown]
+        left_out = [left_out_answers(given, looks, ridge) for ridge in _RIDGES]
+        best = int(np.argmin([((looks - answers) ** 2).sum() for answers in left_out]))
+        self._weights = np.linalg.solve(given.T @ given + _RIDGES[best] * np.eye(given.shape[1]), given.T @ looks)
+        self._answers = heard @ self._weights
+        self._answers[shown] = left_out[best]
+
+    def costs(self, mouth: Float32) -> Float32:
+        """Return the costs of the windows for a target mouth, float32 [W], head-space pixels.
+
+        Args:
+            mouth: float32 [59, 3], head space.
+        """
+        if not self.known:
+            return np.zeros(len(self._openings), np.float32)
+        heard = (mouth.reshape(-1) - self._mean) / self._spread @ self._axes
+        # A matrix product may differ in its last bits between processors. A tenth of a grey level does not.
+        away = np.round(np.linalg.norm(self._answers - heard @ self._weights, axis=1), 1)
+        opening = np.abs(self._openings - opening_scale(mouth))
+        return np.asarray(_BY_SPEECH * away.astype(np.float32) + _BY_OPENING * opening, np.float32)
+
+
+def left_out_answers(given: Float64, wanted: Float64, ridge: float) -> Float64:
+    """Return what ridge regressions answer for each sixth of the rows, learned from the other rows: float64 [N, K].
+
+    Args:
+        given: float64 [N, C], rows in the order of time.
+        wanted: float64 [N, K].
+        ridge: strength of the regressions.
+    """
+    inverse = np.linalg.inv(given.T @ given + ridge * np.eye(given.shape[1]))
+    errors = wanted - given @ inverse @ given.T @ wanted
+    # The error of a part that is left out follows from the part's error in the whole regression (Cook and Weisberg 1982).
+    for part in np.array_split(np.arange(len(given)), _PARTS):
+        hat = given[part] @ inverse @ given[part].T
+        errors[part] = np.linalg.solve(np.eye(len(part)) - hat, errors[part])
+    return np.asarray(wanted - errors, np.float64)
+
+
 class InsideCosts:
-    """Costs of the changes between a bank's windows, W of them; a window stands for its last frame.
+    """Costs of a bank's windows, W of them, and of the changes between windows; a window stands for its last frame.
 
     Args:
         bank: the person's mouths.
@@ -84,9 +175,21 @@ class InsideCosts:
         )
 
     @cached_property
+    def _insides(self) -> Float32:
+        return inside_samples(self.bank)
+
+    @cached_property
+    def _spoken(self) -> SpokenInsides | None:
+        return SpokenInsides(self.bank, self._insides) if self.bank.spoken_mouth is not None else None
+
+    def by_speech(self, mouth: Float32) -> Float32 | np.float32:
+        """Return the costs of the windows for a target mouth by what is said, float32 [W]; 0: the bank has no spoken mouths."""
+        return self._spoken.costs(mouth) if self._spoken is not None else np.float32(0.0)
+
+    @cached_property
     def cuts(self) -> Float32:
         """Costs of leaving a window for another one, float32 [W, W]."""
-        insides = inside_samples(self.bank)[self.rows].reshape(len(self.rows), -1)
+        insides = self._insides[self.rows].reshape(len(self.rows), -1)
         square = (insides**2).mean(axis=1)
         found = np.empty((len(insides), len(insides)), np.float32)
         for begin in range(0, len(insides), _ROWS_AT_ONCE):
@@ -156,7 +259,7 @@ class InsidePath:
             if frame.inside_frame_index is not None:
                 self._least = self._ending_with(self._window_of(frame.inside_frame_index))
             return decided
-        costs = window_costs(self._costs.bank, np.stack(self._past), frame.pose.rotation)
+        costs = window_costs(self._costs.bank, np.stack(self._past), frame.pose.rotation) + self._costs.by_speech(frame.mouth)
         visible = visible_share(frame.mouth)
         if self._least is None or visible == 0.0:
             decided += self.finish()
@@ -240,6 +343,7 @@ class HeldInside:
             mouth: float32 [59, 3], target mouth, head space.
             costs: float32 [W], costs of the windows for this frame (window_costs).
         """
+        costs = costs + self._costs.by_speech(mouth)
         total, window = costs, self._window
         visible = visible_share(mouth)
         if window is not None and visible > 0.0:

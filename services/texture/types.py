@@ -82,6 +82,8 @@ class BankFrame:
         speech: float32 [20, 40], posteriorgram rows of the footage's own speech around the frame, 0..1; None: not given.
         expression: float32 [E], expression coefficients on the model of the person's identity; None: not given.
         native: luma of the box at the footage's own resolution; None: not given.
+        spoken_mouth: float32 [59, 3], mouth that the motion predictor gives for the footage's own speech at the time of the frame,
+            head space; None: not given.
     """
 
     frame_index: int
@@ -91,11 +93,12 @@ class BankFrame:
     speech: Float32 | None = None
     expression: Float32 | None = None
     native: NativeFile | None = None
+    spoken_mouth: Float32 | None = None
 
     @property
     def num_bytes(self) -> int:
         """Memory of the frame, bytes."""
-        arrays = (self.box, self.landmarks, self.speech, self.expression)
+        arrays = (self.box, self.landmarks, self.speech, self.expression, self.spoken_mouth)
         return sum(array.nbytes for array in arrays if array is not None) + (len(self.native.data) if self.native else 0)
 
 

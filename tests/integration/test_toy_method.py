@@ -249,7 +249,7 @@ def test_the_toy_dubs_over_grpc_as_in_process(footage: Path, speech: Path, dubbe
 def test_bank_holds_preceding_frames(videos: Videos) -> None:
     """Enrolment makes what the bank holds of the frames before the bank."""
     order = [step.removeprefix("enrol ") for step in videos.steps if step.startswith("enrol ")]
-    assert order == ["style", "identity", "coefficients", "bank", "motion", "renderer"]
+    assert order == ["style", "motion", "identity", "coefficients", "bank", "renderer"]
 
 
 def test_neural_texture_follows_speech(footage: Path, all_inputs: DubRequest) -> None:

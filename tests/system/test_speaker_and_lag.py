@@ -14,6 +14,7 @@ import pytest
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.enrol import EnrolledActor
 from gateway.dub.face_choice import FaceChoice, parse_face
 from gateway.dub.motion_clip import MotionClip, SoundLag, clip_of, credible_lag, enrolment_rows, measured_lag
 from gateway.dub.records import FEATURE_RECORD, RecordFile
@@ -26,8 +27,11 @@ from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Array
 from services.common.errors import InvalidRequestError
+from services.common.face.landmarks import mouth_opening
+from services.common.face.mouth_bank import bank_from_arrays
 from services.common.methods import LAG_FEATURES, method_named
 from services.common.store.artefacts import ArtefactStore
+from services.common.wire.convert import ref_from_proto
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, first_seconds
 
 TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
@@ -98,22 +102,43 @@ def test_point_without_face_refused(clips: Any, dubber: Dubber, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [footage]
 
 
-def test_delayed_sound_reports_lag(clips: Any, host: StageHost, settings: GatewaySettings, tmp_path: Path) -> None:
-    """Sound that was delayed by five frames is reported five frames later."""
-    lags = []
-    own = settings.model_copy(update={"data_dir": tmp_path / "data"})
+@pytest.fixture(scope="module")
+def punctual_and_late(
+    clips: Any, host: StageHost, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory
+) -> list[EnrolledActor]:
+    """One person, enrolled from two videos: in the second one, the sound is delayed by five frames."""
+    folder = tmp_path_factory.mktemp("lags")
+    own = settings.model_copy(update={"data_dir": folder / "data"})
     store = ArtefactStore(settings.artefacts_url)
+    enrolled = []
     for number, clip in enumerate(("video/vr_face2.mp4", "derived/d09_audio_late_200ms.mp4")):
-        footage = first_seconds(clips.path(clip), tmp_path / f"{number}-footage.mp4", 2.6)
+        footage = first_seconds(clips.path(clip), folder / f"{number}-footage.mp4", 2.6)
         request = EnrolRequest(actor_id=f"person-{number}", footage=footage, method="ugc", options=UNPERSONALIZED)
         with ActorStore(own) as actors:
-            actor = host.run(
-                create_actor(request, host.stages, actors, store, tmp_path / "jobs", on_progress=lambda *_: None)
-            ).enrolled
-        assert actor.lag_frames is not None
-        lags.append(actor.lag_frames)
-    assert abs(lags[0]) <= 1
-    assert abs(lags[1] - lags[0] - 5) <= 1
+            made = host.run(create_actor(request, host.stages, actors, store, folder / "jobs", on_progress=lambda *_: None))
+        enrolled.append(made.enrolled)
+    return enrolled
+
+
+def test_delayed_sound_reports_lag(punctual_and_late: list[EnrolledActor]) -> None:
+    """Sound that was delayed by five frames is reported five frames later."""
+    punctual, late = (actor.lag_frames for actor in punctual_and_late)
+    assert punctual is not None
+    assert late is not None
+    assert abs(punctual) <= 1
+    assert abs(late - punctual - 5) <= 1
+
+
+def test_bank_holds_mouths_of_own_speech(punctual_and_late: list[EnrolledActor], settings: GatewaySettings) -> None:
+    """Mouths that are predicted for the person's own speech open when the person's mouth does, whatever the lag of the sound."""
+    store = ArtefactStore(settings.artefacts_url)
+    for actor in punctual_and_late:
+        bank = bank_from_arrays(store.get_arrays(ref_from_proto(actor.bank, "bank")))
+        assert bank.spoken_mouth is not None
+        spoken, tracked = mouth_opening(bank.spoken_mouth), mouth_opening(bank.mouth)
+        agreements = {by: np.corrcoef(np.roll(spoken, by)[5:-5], tracked[5:-5])[0, 1] for by in range(-5, 6)}
+        assert agreements[0] > 0.6
+        assert max(agreements, key=lambda by: agreements[by]) in {-1, 0, 1}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ class BankFrame:
         speech: posteriorgram rows of the footage's own speech around the frame, float32 [20, 40]; all frames have it, or none.
         expression: expression coefficients on the model of the person's identity, float32 [E]; all frames have it, or none.
         native: luma of the render box at 2, 3 or 4 times its size, uint8 [320, 320] to [640, 640]; all frames have it, or none.
+        spoken_mouth: mouth that the motion predictor gives for the footage's own speech at the time of the frame, float32 [59, 3]
+            in head space; all frames have it, or none.
     """
 
     frame_index: int
@@ -51,6 +53,7 @@ class BankFrame:
     speech: Tensor | None = None
     expression: Tensor | None = None
     native: Picture | None = None
+    spoken_mouth: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,7 @@ def build_bank(*, max_frames: int = 0) -> Requests[BankFrame, pb.BuildBankReques
             speech=None if frame.speech is None else as_tensor(frame.speech, "<f4"),
             expression=None if frame.expression is None else as_tensor(frame.expression, "<f4"),
             native=None if frame.native is None else as_image(frame.native),
+            spoken_mouth=None if frame.spoken_mouth is None else as_tensor(frame.spoken_mouth, "<f4"),
         )
         return pb.BuildBankRequest(frame=message)
 

@@ -30,7 +30,7 @@ from services.common.store.tensor_bytes import NamedArrays
 WINDOW: Final = 6
 """Frames of a retrieval window, N of the paper."""
 MAX_BANK_FRAMES: Final = 4000
-"""Largest number of frames of a bank: 77 kB per frame, 80 kB with speech."""
+"""Largest number of frames of a bank: 78 kB per frame, 81 kB with speech."""
 NUM_ANCHORS: Final = len(ANCHORS)
 SPEECH_SHAPE: Final = (20, 40)
 """Shape of the speech of one bank frame: posteriorgram rows around the frame, 100 rows/s, by phone classes."""
@@ -97,6 +97,8 @@ class MouthBank:
         speech: float32 [F, 20, 40], posteriorgram rows of the footage's own speech around each frame, 0..1; None: not given.
         expression: float32 [F, E], expression coefficients on the model of the person's identity; None: not given.
         native: luma of the boxes at the footage's own resolution; None: the footage has no more pixels than the boxes.
+        spoken_mouth: float32 [F, 59, 3], mouths that the motion predictor gives for the footage's own speech, head space; None: not
+            given.
     """
 
     boxes: npt.NDArray[np.uint8]
@@ -109,6 +111,7 @@ class MouthBank:
     speech: Float32 | None = None
     expression: Float32 | None = None
     native: NativePictures | None = None
+    spoken_mouth: Float32 | None = None
 
     @property
     def num_frames(self) -> int:
@@ -181,6 +184,7 @@ def make_bank(
     speech: Float32 | None = None,
     expression: Float32 | None = None,
     native: NativePictures | None = None,
+    spoken_mouth: Float32 | None = None,
 ) -> MouthBank:
     """Return a bank of frames. This function computes all that follows from landmarks and rotation.
 
@@ -193,6 +197,7 @@ def make_bank(
         speech: float32 [F, 20, 40], or None.
         expression: float32 [F, E], or None.
         native: pictures of the same frames, or None.
+        spoken_mouth: float32 [F, 59, 3], head space, or None.
     """
     poses = [HeadPose(1.0, matrix, np.zeros(3)) for matrix in rotation]
     return MouthBank(
@@ -206,13 +211,14 @@ def make_bank(
         speech=speech,
         expression=expression,
         native=native,
+        spoken_mouth=spoken_mouth,
     )
 
 
 def bank_arrays(bank: MouthBank) -> dict[str, npt.NDArray[Any]]:
     """Return the named arrays of a bank for the artefact store. Store them with FORMAT as metadata `format`."""
     geometry = bank.geometry
-    optional = {"speech": bank.speech, "expression": bank.expression}
+    optional = {"speech": bank.speech, "expression": bank.expression, "spoken_mouth": bank.spoken_mouth}
     return {
         "boxes": bank.boxes,
         "mouth": bank.mouth,
@@ -248,11 +254,13 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
         "jaw_envelope": ("f", (len(JAW), 3)),
         "anchors": ("f", (NUM_ANCHORS, 3)),
     }
-    speech, expression = (named.arrays.get(name) for name in ("speech", "expression"))
+    speech, expression, spoken_mouth = (named.arrays.get(name) for name in ("speech", "expression", "spoken_mouth"))
     if speech is not None:
         expected["speech"] = ("f", (count, *SPEECH_SHAPE))
     if expression is not None:
         expected["expression"] = ("f", (count, min(max(expression.size // count, 1), MAX_EXPRESSION)))
+    if spoken_mouth is not None:
+        expected["spoken_mouth"] = ("f", (count, NUM_MOUTH_AREA, 3))
     for name, (kind, shape) in expected.items():
         array = named[name]
         # NaN fails this comparison.
@@ -270,7 +278,17 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
         )
     geometry = ActorGeometry(*(named[name] for name in ("mean_mouth", "closed_mouth", "jaw_envelope", "anchors")))
     native = native_from_arrays(named, count)
-    return make_bank(boxes, named["mouth"], rotation, frame_index, geometry, speech=speech, expression=expression, native=native)
+    return make_bank(
+        boxes,
+        named["mouth"],
+        rotation,
+        frame_index,
+        geometry,
+        speech=speech,
+        expression=expression,
+        native=native,
+        spoken_mouth=spoken_mouth,
+    )
 
 
 def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = None) -> Float32:

@@ -34,6 +34,7 @@ def bank_frame_to_proto(frame: BankFrame) -> pb.BuildBankRequest:
             pose=pose_to_proto(frame.pose),
             speech=None if frame.speech is None else to_tensor(frame.speech),
             expression=None if frame.expression is None else to_tensor(frame.expression),
+            spoken_mouth=None if frame.spoken_mouth is None else to_tensor(frame.spoken_mouth),
         )
     )
 

@@ -110,17 +110,22 @@ async def test_the_same_footage_gives_the_same_artefact(stub: TextureServiceAsyn
 
 
 def spoken(frame: BankFrame) -> BankFrame:
-    """The frame with speech and expression."""
+    """The frame with speech, expression and a spoken mouth."""
     random = np.random.default_rng(frame.frame_index)
-    return replace(frame, speech=random.random((20, 40), np.float32), expression=random.standard_normal(64, np.float32))
+    return replace(
+        frame,
+        speech=random.random((20, 40), np.float32),
+        expression=random.standard_normal(64, np.float32),
+        spoken_mouth=random.standard_normal((59, 3), np.float32),
+    )
 
 
 async def test_a_bank_keeps_speech_and_expression(stub: TextureServiceAsyncStub, tmp_path: Path) -> None:
     frames = [spoken(frame) for frame in footage(8)]
     response = await built(stub, frames)
     bank = bank_from_arrays(ArtefactStore(str(tmp_path)).get_arrays(ref_from_proto(response.bank, "bank")))
-    np.testing.assert_array_equal(bank.speech, np.stack([frame.speech for frame in frames if frame.speech is not None]))
-    np.testing.assert_array_equal(bank.expression, np.stack([frame.expression for frame in frames if frame.expression is not None]))
+    for name in ("speech", "expression", "spoken_mouth"):
+        np.testing.assert_array_equal(getattr(bank, name), np.stack([getattr(frame, name) for frame in frames]))
 
 
 @pytest.mark.parametrize(
@@ -134,8 +139,14 @@ async def test_a_bank_keeps_speech_and_expression(stub: TextureServiceAsyncStub,
         ("frame.expression", {"expression": np.full(64, np.nan, np.float32)}),
         ("frame.expression", {"expression": np.zeros(63, np.float32)}),
         ("frame.expression", {"expression": None}),
+        ("frame.spoken_mouth", {"spoken_mouth": np.zeros((58, 3), np.float32)}),
+        ("frame.spoken_mouth", {"spoken_mouth": np.full((59, 3), 1e9, np.float32)}),
+        ("frame.spoken_mouth", {"spoken_mouth": None}),
     ],
-    ids=["shape", "no probability", "missing once", "empty", "too many", "nan", "another number", "missing once"],
+    ids=[
+        *("shape", "no probability", "missing once", "empty", "too many", "nan", "another number", "missing once"),
+        *("shape", "too far away", "missing once"),
+    ],
 )
 async def test_wrong_speech_and_expression_are_named(
     stub: TextureServiceAsyncStub, field: str, changed: dict[str, np.ndarray | None]

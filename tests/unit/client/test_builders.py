@@ -212,10 +212,13 @@ def test_texture_requests() -> None:
 
 
 def test_a_bank_frame_may_have_speech_and_expression() -> None:
-    frame = texture.BankFrame(4, PICTURE, np.zeros((478, 3)), POSE, speech=np.ones((20, 40)), expression=[0.5, -1.0])
+    frame = texture.BankFrame(
+        4, PICTURE, np.zeros((478, 3)), POSE, speech=np.ones((20, 40)), expression=[0.5, -1.0], spoken_mouth=MOUTH
+    )
     message = texture.build_bank.requests().item(frame).frame
     assert message.speech == to_tensor(np.ones((20, 40), np.float32))
     assert message.expression == to_tensor(np.float32([0.5, -1.0]))
+    assert message.spoken_mouth == to_tensor(MOUTH)
 
 
 def test_unknown_mode_lists_modes() -> None:

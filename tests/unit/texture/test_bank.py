@@ -26,9 +26,10 @@ from services.texture.types import WarpedFrame, WarpMode
 
 
 def with_sound(frame: BankFrame) -> BankFrame:
-    """The frame with speech and expression that tell which frame they are of."""
+    """The frame with speech, expression and a spoken mouth that tell which frame they are of."""
     speech = np.full((20, 40), frame.frame_index, np.float32)
-    return replace(frame, speech=speech, expression=np.array([0.5, 1.0, -frame.frame_index], np.float32))
+    expression = np.array([0.5, 1.0, -frame.frame_index], np.float32)
+    return replace(frame, speech=speech, expression=expression, spoken_mouth=np.full((59, 3), frame.frame_index, np.float32))
 
 
 def test_short_clip_kept_in_order(person: DrawnPerson) -> None:
@@ -79,6 +80,8 @@ def test_kept_frames_keep_speech(person: DrawnPerson) -> None:
     assert bank.speech.shape == (bank.num_frames, 20, 40)
     np.testing.assert_array_equal(bank.speech[:, 0, 0], bank.frame_index)
     np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
+    assert bank.spoken_mouth is not None
+    np.testing.assert_array_equal(bank.spoken_mouth[:, 0, 0], bank.frame_index)
 
 
 def test_shared_exposure_keeps_speech(person: DrawnPerson) -> None:
@@ -89,12 +92,15 @@ def test_shared_exposure_keeps_speech(person: DrawnPerson) -> None:
     assert bank.expression is not None
     np.testing.assert_array_equal(bank.speech[:, 0, 0], bank.frame_index)
     np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
+    assert bank.spoken_mouth is not None
+    np.testing.assert_array_equal(bank.spoken_mouth[:, 0, 0], bank.frame_index)
 
 
 def test_footage_without_sound_gives_a_bank_without_speech(person: DrawnPerson) -> None:
     bank = build_bank([person.bank_frame(number) for number in range(7)])
     assert bank.speech is None
     assert bank.expression is None
+    assert bank.spoken_mouth is None
 
 
 @pytest.mark.parametrize("name", ["speech", "expression"])

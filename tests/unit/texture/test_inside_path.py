@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.common.face.mouth_bank import MouthBank, window_costs
@@ -175,3 +176,75 @@ def test_insides_are_compared_in_one_shape(bank: MouthBank) -> None:
     means = inner.mean(axis=(1, 2, 3))[rows]
     apart = np.abs(means[:, None] - means)
     assert np.corrcoef(apart.ravel(), costs.cuts.ravel())[0, 1] > 0.9
+
+
+SIDEWAYS_PX = 2.0
+
+
+def says_s(frame: int) -> bool:
+    """Whether the drawn person says an s: five frames of each ten."""
+    return frame % 10 < 5
+
+
+def spoken(person: DrawnPerson, frame: int, *, s: bool) -> Float32:
+    """The mouth that goes with the speech of a frame: an s moves the corners of the lips, and the tracker does not see that."""
+    mouth = person.mouth(frame)
+    mouth[0, 0] += SIDEWAYS_PX if s else -SIDEWAYS_PX
+    return mouth
+
+
+@pytest.fixture(scope="module")
+def speaker(person: DrawnPerson) -> MouthBank:
+    """Bank of a person who shows bright teeth in each s, and the dark in all other frames, between the same lips."""
+    frames = []
+    for number in range(150):
+        frame = person.bank_frame(number)
+        if says_s(number):
+            frame.box[frame.box.mean(axis=2) < 60] = 220
+        frames.append(replace(frame, spoken_mouth=spoken(person, number, s=says_s(number))))
+    return build_bank(frames)
+
+
+def right_insides(person: DrawnPerson, bank: MouthBank, *, held: bool = False) -> float:
+    """Share of open target mouths of new speech, with an s in other frames than the bank's, that get the inside of their sound."""
+    said = {frame: frame % 14 < 7 for frame in SHOT}
+    targets = [replace(person.target(frame), mouth=spoken(person, frame, s=s)) for frame, s in said.items()]
+    if held:
+        inside, window, sources = HeldInside(bank), [targets[0].mouth] * 6, []
+        for target in targets:
+            window = [*window[1:], target.mouth]
+            row = inside.next_row(target.mouth, window_costs(bank, np.stack(window), target.pose.rotation))
+            sources.append(InsideSource(target.frame_index, int(bank.frame_index[row])))
+    else:
+        sources = chosen(bank, targets)
+    parted = [source for source, target in zip(sources, targets, strict=True) if mouth_opening(target.mouth) > 4.0]
+    return float(np.mean([says_s(source.bank_frame_index) == said[source.frame_index] for source in parted]))
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["path", "held"])
+def test_speech_chooses_inside(person: DrawnPerson, speaker: MouthBank, held: bool) -> None:
+    """Between lips that look the same, the speech decides whether teeth show."""
+    assert right_insides(person, speaker, held=held) > 0.85
+    assert right_insides(person, replace(speaker, spoken_mouth=None), held=held) < 0.7
+
+
+def test_few_insides_teach_nothing(person: DrawnPerson, speaker: MouthBank) -> None:
+    """With fewer than thirty open mouths, the lips alone decide."""
+    frames = [replace(person.bank_frame(number), spoken_mouth=spoken(person, number, s=says_s(number))) for number in range(20)]
+    bank = build_bank(frames)
+    assert not InsideCosts(bank).by_speech(person.mouth(3)).any()
+    assert InsideCosts(speaker).by_speech(person.mouth(3)).any()
+    targets = [person.target(frame) for frame in SHOT]
+    assert chosen(bank, targets) == chosen(replace(bank, spoken_mouth=None), targets)
+
+
+def test_regression_leaves_parts_out() -> None:
+    """The answers for a part are those of a regression from the rows of the other parts."""
+    rng = np.random.default_rng(4)
+    given = rng.standard_normal((60, 5))
+    wanted = given @ rng.standard_normal((5, 3)) + 0.3 * rng.standard_normal((60, 3))
+    found = inside_path.left_out_answers(given, wanted, ridge=0.5)
+    for part in np.array_split(np.arange(60), 6):
+        others = np.setdiff1d(np.arange(60), part)
+        weights = np.linalg.solve(given[others].T @ given[others] + 0.5 * np.eye(5), given[others].T @ wanted[others])
+        np.testing.assert_allclose(found[part], given[part] @ weights, rtol=1e-9)

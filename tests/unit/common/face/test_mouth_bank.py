@@ -179,25 +179,27 @@ def test_a_bank_survives_its_artefact() -> None:
 
 
 def heard(bank: MouthBank) -> MouthBank:
-    """The bank with speech and expression."""
+    """The bank with speech, expression and spoken mouths."""
     speech = np.random.default_rng(1).random((bank.num_frames, 20, 40)).astype(np.float32)
-    return replace(bank, speech=speech, expression=speech[:, 0, :12])
+    return replace(bank, speech=speech, expression=speech[:, 0, :12], spoken_mouth=bank.mouth + 1)
+
+
+OF_SPEECH = ("speech", "expression", "spoken_mouth")
 
 
 def test_speech_and_expression_in_artefact() -> None:
-    """Speech and expression survive the artefact and may be missing."""
+    """Speech, expression and spoken mouths survive the artefact and may be missing."""
     bank = heard(bank_of(opened(AMOUNTS[:8])))
     again = bank_from_arrays(decode_arrays(encode_arrays(bank_arrays(bank), {"format": FORMAT})))
-    np.testing.assert_array_equal(again.speech, bank.speech)
-    np.testing.assert_array_equal(again.expression, bank.expression)
-    silent = bank_arrays(replace(bank, speech=None, expression=None))
-    assert not {"speech", "expression"} & set(silent)
+    for name in OF_SPEECH:
+        np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
+    silent = bank_arrays(replace(bank, speech=None, expression=None, spoken_mouth=None))
+    assert not set(OF_SPEECH) & set(silent)
     again = bank_from_arrays(decode_arrays(encode_arrays(silent, {"format": FORMAT})))
-    assert again.speech is None
-    assert again.expression is None
+    assert [getattr(again, name) for name in OF_SPEECH] == [None] * 3
 
 
-@pytest.mark.parametrize("name", ["speech", "expression"])
+@pytest.mark.parametrize("name", OF_SPEECH)
 @pytest.mark.parametrize("damage", ["shape", "number", "none", "frames"])
 def test_damaged_speech_and_expression_are_refused(name: str, damage: str) -> None:
     arrays = bank_arrays(heard(bank_of(opened(AMOUNTS[:8]))))
