@@ -37,7 +37,7 @@ MOST_HELD: Final = 250
 """Frames after which a path is decided, even if the lips are never shut: 10 s."""
 _REPEAT: Final = np.float32(0.1)
 _SKIP: Final = np.float32(0.05)
-_CUT: Final = np.float32(1.0)
+_CUT: Final = np.float32(1.5)
 _APPEARANCE: Final = np.float32(0.03)
 _VISIBLE_PX: Final = (1.0, 4.0)
 """Openings up to which nothing of the inside shows, and from which on all of the inside counts, head-space pixels."""

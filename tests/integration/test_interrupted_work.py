@@ -36,6 +36,7 @@ from gateway.dub.request import DubRequest
 from gateway.dub.shot_looks import ShotLooks
 from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import window_config
+from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
@@ -116,6 +117,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         RecordFile(folder / "faces", FACE_RECORD) as faces,
         RecordFile(folder / "speech", FEATURE_RECORD) as speech,
         RecordFile(folder / "motion", MOTION_RECORD) as motion,
+        Workspace(folder.with_name(f"{folder.name}-job")) as workspace,
     ):
         cuts = await analyse_footage(stages, info, faces, threads=1, on_progress=lambda done: told.append(f"frame {done}"))
         await extract_features(stages, SoundReader(media.speech).speech(), speech, motion_frames_for(duration), duration)
@@ -133,6 +135,8 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
             num_frames=len(rows),
             clip=clip,
             features=None,
+            bank_places=np.arange(len(rows), dtype=np.float64),
+            workspace=workspace,
             options=options,
             on_step=lambda *_: None,
         )
