@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from openassetio.trait import TraitsData
     from openassetio.utils import FileUrlPathConverter
 
+DEADLINE_S: Final = 120.0
+"""Seconds within which an asset manager has to answer."""
 _CONFIG: Final = "OPENASSETIO_DEFAULT_CONFIG"
 _FRAME: Final = re.compile(r"\{frame(?::0?(\d*)d)?\}")
 """Number of the frame in a location with variables, as OpenAssetIO writes it."""
@@ -38,29 +42,57 @@ class ResolvedReferences(NamedTuple):
 
 
 def resolve_references(places: Iterable[str]) -> ResolvedReferences:
-    """Return the locations of the places that are entity references. The asset manager is asked once for all. Blocks.
+    """Return the locations of the places that are entity references. The asset manager is asked once for all. Blocks for at most
+    DEADLINE_S.
 
     Args:
         places: paths, URLs and entity references. Paths and URLs that can be read are in neither part of the result.
 
     Raises:
         InvalidRequestError: the asset manager cannot be loaded, or does not resolve entity references.
-        BackendUnavailableError: the asset manager fails.
+        BackendUnavailableError: the asset manager fails, or gives no answer in time.
     """
     distinct = tuple(dict.fromkeys(places))
     unknown = [place for place in distinct if has_unknown_protocol(place)]
     if not os.environ.get(_CONFIG):
         return ResolvedReferences({}, {place: _without_manager(place) for place in unknown})
     try:
-        import openassetio
+        import openassetio  # noqa: F401
         import openassetio_mediacreation  # noqa: F401  # has the traits
     except ModuleNotFoundError as problem:
         said = f"entity references need the package {problem.name}, which is not installed here"
         remedy = "pip install 'dubstage-suite[assets]'"
         return ResolvedReferences({}, {place: f"{place[:200]!r} cannot be resolved: {said}: {remedy}" for place in unknown})
+    answer: Future[ResolvedReferences] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_asked(distinct))
+        except BaseException as problem:  # which the caller raises
+            answer.set_exception(problem)
+
+    # Nobody can end a plug-in that waits. A daemon does not keep the program from its end.
+    threading.Thread(target=ask, name="asset-manager", daemon=True).start()
+    try:
+        return answer.result(DEADLINE_S)
+    except TimeoutError as problem:
+        raise BackendUnavailableError(
+            f"the asset manager of {_CONFIG}={os.environ[_CONFIG]} gave no answer in {DEADLINE_S:g} s"
+        ) from problem
+
+
+def _asked(places: Iterable[str]) -> ResolvedReferences:
+    """Return what the configured asset manager answers.
+
+    Raises:
+        InvalidRequestError: the asset manager cannot be loaded, or does not resolve entity references.
+        BackendUnavailableError: the asset manager fails.
+    """
+    import openassetio
+
     manager = _manager()
     try:
-        return _resolved(manager, distinct)
+        return _resolved(manager, places)
     except openassetio.errors.OpenAssetIOException as problem:
         raise InvalidRequestError(f"the asset manager {manager.displayName()}: {_text(problem)}", field="manifest") from problem
     except Exception as problem:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.batch import assets
 from gateway.batch.assets import resolve_references
 from gateway.batch.manifest import manifest_or_mistakes, read_manifest
 from gateway.cli.app import run
@@ -189,12 +190,32 @@ class openassetioPlugin(PythonPluginSystemManagerPlugin):
 """
 
 
-def test_a_manager_that_fails_is_named(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def plug_in(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a plug-in of OpenAssetIO from a text, and configures its manager `org.example.offline`."""
+
+    def make(text: str) -> None:
+        library(manager="org.example.offline")
+        (tmp_path / "plugins" / "offline").mkdir(parents=True)
+        (tmp_path / "plugins" / "offline" / "__init__.py").write_text(text)
+        monkeypatch.setenv("OPENASSETIO_PLUGIN_PATH", str(tmp_path / "plugins"))
+
+    return make
+
+
+def test_a_manager_that_gives_no_answer_is_left(plug_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manager that waits for its own server for ever holds up no program."""
+    waiting = FAILING.replace('raise ConnectionError("the asset server does not answer")', "__import__('time').sleep(30)")
+    assert waiting != FAILING
+    plug_in(waiting)
+    monkeypatch.setattr(assets, "DEADLINE_S", 0.5)
+    with pytest.raises(BackendUnavailableError, match=r"OPENASSETIO_DEFAULT_CONFIG=.* gave no answer in 0\.5 s"):
+        resolve_references(["bal:///plate"])
+
+
+def test_a_manager_that_fails_is_named(library: Library, plug_in: Callable[[str], None], tmp_path: Path) -> None:
     """An error in the manager's own code may pass. A manager without the ability to resolve is a wrong configuration."""
-    library(manager="org.example.offline")
-    (tmp_path / "plugins" / "offline").mkdir(parents=True)
-    (tmp_path / "plugins" / "offline" / "__init__.py").write_text(FAILING)
-    monkeypatch.setenv("OPENASSETIO_PLUGIN_PATH", str(tmp_path / "plugins"))
+    plug_in(FAILING)
     assert resolve_references(["/plates/plate.mov"]) == ({}, {})
     with pytest.raises(BackendUnavailableError, match=f"{NAME} fails: .*the asset server does not answer"):
         resolve_references(["bal:///plate"])
