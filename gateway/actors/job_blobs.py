@@ -114,7 +114,8 @@ class JobBlobs:
 
         Args:
             refs: a few blobs.
-            but: folder of a job that does not count; None: all jobs count.
+            but: folder of a job whose count does not matter, and ends with the context: a job that stores a blob again later, and
+                ends, finds no count of this job. None: all jobs count.
         """
         began = time.monotonic()
         with self._database.writing() as session:
@@ -122,6 +123,9 @@ class JobBlobs:
             self._database.count_blobs(session, digests)
             known = counted(session, digests, but=str(but) if but is not None else "")
             yield [ref for ref in refs if ref.sha256 not in known]
+            if but is not None:
+                mine = delete(JobBlobRow).where(JobBlobRow.folder == str(but), JobBlobRow.sha256.in_(digests - known))
+                session.execute(mine)
         if not self._database.shared:
             time.sleep(min(time.monotonic() - began, _TURN_S))
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -64,7 +64,8 @@ class BlobLedger(Protocol):
         ...
 
     def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
-        """Give the blobs among `refs` that no actor and no other job uses. No other job counts them before the context ends."""
+        """Give the blobs among `refs` that no actor and no other job uses. No other job counts them before the context ends, and
+        the job of this folder does not count them afterwards."""
         ...
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
@@ -101,9 +102,11 @@ class OwnBlobs:
         """See BlobLedger."""
         return [*refs, *self._held]
 
-    def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
+    @contextmanager
+    def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> Iterator[Sequence[ArtefactRef]]:
         """See BlobLedger."""
-        return nullcontext(refs)
+        yield refs
+        self._held = deque((ref for ref in self._held if ref not in refs), maxlen=_NEWEST)
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """See BlobLedger."""

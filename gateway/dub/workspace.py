@@ -420,8 +420,7 @@ def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Rem
     found = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
     freed = folder_bytes(folder)
     # A thread of the cancelled job counted further blobs meanwhile, or another job that used the same blob ended.
-    late = [ref for ref in ledger.release(folder, ()) if ref not in found]
-    found |= delete_unused(folder, late, ledger, store)
+    late = delete_unused(folder, ledger.release(folder, ()), ledger, store)
     # The lock goes last. Another job could lock a new file in its place, and would work in a folder that is being removed.
     with suppress(OSError):
         for path in folder.iterdir():
@@ -430,7 +429,7 @@ def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Rem
             elif path.name != LOCK:
                 path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    sizes = [ref.size_bytes for ref, deleted in found.items() if deleted]
+    sizes = [ref.size_bytes for ref, deleted in (*found.items(), *late.items()) if deleted]
     return RemovalReport(freed, len(sizes), sum(sizes))
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
+from gateway.dub import workspace
+from gateway.dub.workspace import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -64,6 +67,32 @@ def test_job_end_waits_for_counting(actors: ActorStore, blobs: ArtefactStore, tm
     actors.jobs.hold(tmp_path / "other", bank)
     with actors.jobs.unused([bank], but=tmp_path / "ending") as unused:
         assert list(unused) == []
+
+
+def test_job_that_begins_and_ends_beside_another_leaves_no_blob(
+    actors: ActorStore, blobs: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a job ends, another job stores the same blob, and ends too: nothing counts the blob, and it is deleted."""
+
+    def job(name: str) -> tuple[Path, JobLedger]:
+        folder, ledger = tmp_path / "jobs" / name, JobLedger(actors)
+        folder.mkdir(parents=True)
+        ledger.begin(folder)
+        assert ledger.hold(folder, blobs.put_bytes(b"bank"))
+        return folder, ledger
+
+    ending, ledger = job("ending")
+
+    def meanwhile(folder: Path) -> int:
+        monkeypatch.undo()
+        assert not list(blobs.stored())
+        remove_locked(*job("other"), blobs)
+        return 0
+
+    # The size of the folder is measured after its blobs are deleted, and before the job is forgotten.
+    monkeypatch.setattr(workspace, "folder_bytes", meanwhile)
+    assert remove_locked(ending, ledger, blobs).blobs == 1
+    assert not list(blobs.stored())
 
 
 COUNTS = """
