@@ -93,11 +93,11 @@ class InsideMap(NamedTuple):
 
 
 def shaded(picture: Float32, gap: Float32, dark: Float32) -> Float32:
-    """Return a warped picture with the gaps between upper and lower part filled with one dark colour, float32 [160, 160, 3].
+    """Return a warped picture with the gaps between upper and lower part filled with one dark colour, float32 [H, W, 3].
 
     Args:
-        picture: float32 [160, 160, 3], 0 to 255.
-        gap: float32 [160, 160], from `inside_map`.
+        picture: float32 [H, W, 3], 0 to 255.
+        gap: float32 [H, W], of the same pixels, from `inside_map`.
         dark: float32 [3], the dark of a wide mouth, 0 to 255. A gap with darker dark rows keeps their mean colour.
     """
     depth = gap[..., None]

@@ -96,14 +96,18 @@ def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target
     blended = blend(np.stack(pictures), retrieved.weights)
     source, picture = bank.view(retrieved.inside), bank.boxes[retrieved.inside]
     found = inside_map(maps[-1], picture, source, target)
-    inside = shaded(warp(picture, found.backward).astype(np.float32), found.gap, bank.dark)
     weight = inside_weight(target)
     parted = float(mouth_opening(target.mouth)) / max(float(mouth_opening(source.mouth)), _SMALLEST_OPENING_PX)
     uncovered = share_between(parted, _PARTED)
     if uncovered:
         teeth = warp(teeth_weight(picture, source.landmarks), found.backward).astype(np.float32) / np.float32(255.0)
         weight = np.maximum(weight, teeth * uncovered)
-    return WarpedMouth(np.asarray(np.rint(blended + weight[..., None] * (inside - blended)), np.uint8), found)
+    left, top, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
+    if width:
+        part = slice(top, top + height), slice(left, left + width)
+        inside = shaded(warp(picture, found.backward[part]).astype(np.float32), found.gap[part], bank.dark)
+        blended[part] = np.rint(blended[part] + weight[part][..., None] * (inside - blended[part]))
+    return WarpedMouth(blended, found)
 
 
 def aligned(maps: Sequence[Float32], boxes: npt.NDArray[np.uint8], weights: Float32, landmarks: Float32) -> list[Float32]:
