@@ -71,7 +71,7 @@ def resolve_references(places: Iterable[str]) -> ResolvedReferences:
         except BaseException as problem:  # which the caller raises
             answer.set_exception(problem)
 
-    # Nobody can end a plug-in that waits. A daemon does not keep the program from its end.
+    # Python cannot end a thread that waits in a plug-in. A program ends without its daemon threads.
     threading.Thread(target=ask, name="asset-manager", daemon=True).start()
     try:
         return answer.result(DEADLINE_S)

@@ -180,7 +180,7 @@ def _expression(record: Any, answer: face_pb2.FrameFaces, scale: float) -> Float
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BankExtras:
-    """What a bank holds of its frames beside their pictures. N frames.
+    """Arrays that a bank holds of its N frames, beside their pictures.
 
     Attributes:
         speech: float32 [N, 20, 40], features of the footage's own sound at each frame; None: the footage has no sound.

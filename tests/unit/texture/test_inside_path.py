@@ -239,7 +239,7 @@ def test_few_insides_teach_nothing(person: DrawnPerson, speaker: MouthBank) -> N
 
 
 def test_regression_leaves_parts_out() -> None:
-    """The answers for a part are those of a regression from the rows of the other parts."""
+    """A part is answered by a regression that was learned from the rows of all other parts."""
     rng = np.random.default_rng(4)
     given = rng.standard_normal((60, 5))
     wanted = given @ rng.standard_normal((5, 3)) + 0.3 * rng.standard_normal((60, 3))
