@@ -114,8 +114,8 @@ class JobBlobs:
 
         Args:
             refs: a few blobs.
-            but: folder of a job whose count does not matter, and ends with the context: a job that stores a blob again later, and
-                ends, finds no count of this job. None: all jobs count.
+            but: folder of a job. The job's own count keeps no blob, and is removed when the context ends, so that another job that
+                stores the blob again deletes the blob at its end. None: all jobs count.
         """
         began = time.monotonic()
         with self._database.writing() as session:
