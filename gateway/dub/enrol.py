@@ -427,10 +427,11 @@ class Enrolment:
     def _speaking(self) -> SpeakingMotion | None:
         """Return how the person moves the mouth. Sound without a believed lag may be another person's voice, and is not read."""
         opening, width = (np.where(self.clip.usable, curve(self.clip.mouth), np.nan) for curve in (mouth_opening, lip_width))
-        if self.features is None or self.lag.frames is None:
+        footage = self._footage_with_sound()
+        if footage is None:
             return speaking_motion(opening, width, self.clip.usable)
-        spoken = self.features["speech_probability"] >= SPOKEN_FROM
-        return speaking_motion(opening, width, spoken, self.features["posteriorgram"], self.lag.frames)
+        spoken = footage.features["speech_probability"] >= SPOKEN_FROM
+        return speaking_motion(opening, width, spoken, footage.features["posteriorgram"], footage.lag_frames)
 
     def _footage_with_sound(self) -> ClipWithSound | None:
         """Return the footage's motion and sound; None: there is no sound, or the voice is not shown to be the person's."""

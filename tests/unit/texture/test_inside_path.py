@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson
 
 SHOT = range(200, 300)
+Choice = Callable[[MouthBank, list[TargetFrame]], list[InsideSource]]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,16 @@ def bank(person: DrawnPerson) -> MouthBank:
 def chosen(bank: MouthBank, frames: list[TargetFrame]) -> list[InsideSource]:
     path = InsidePath(bank)
     return [source for frame in frames for source in path.push(frame)] + path.finish()
+
+
+def held(bank: MouthBank, frames: list[TargetFrame]) -> list[InsideSource]:
+    """The sources of a stream that knows the past only."""
+    inside, window, found = HeldInside(bank), [frames[0].mouth] * 6, []
+    for frame in frames:
+        window = [*window[1:], frame.mouth]
+        row = inside.next_row(frame.mouth, window_costs(bank, np.stack(window), frame.pose.rotation))
+        found.append(InsideSource(frame.frame_index, int(bank.frame_index[row])))
+    return found
 
 
 def jumps(sources: list[int], targets: list[TargetFrame], least_px: float = 3.0) -> int:
@@ -158,11 +170,7 @@ def test_frames_out_of_order_are_refused(person: DrawnPerson, bank: MouthBank) -
 def test_held_inside_keeps_runs(person: DrawnPerson, bank: MouthBank) -> None:
     """Without the future, the source still changes less often than the best frame of each moment."""
     frames = [person.target(frame) for frame in SHOT]
-    held, window, found = HeldInside(bank), [frames[0].mouth] * 6, []
-    for frame in frames:
-        window = [*window[1:], frame.mouth]
-        row = held.next_row(frame.mouth, window_costs(bank, np.stack(window), frame.pose.rotation))
-        found.append(int(bank.frame_index[row]))
+    found = [source.bank_frame_index for source in held(bank, frames)]
     assert jumps(found, frames) < 0.6 * jumps(best_alone(bank, frames), frames)
 
 
@@ -205,27 +213,19 @@ def speaker(person: DrawnPerson) -> MouthBank:
     return build_bank(frames)
 
 
-def right_insides(person: DrawnPerson, bank: MouthBank, *, held: bool = False) -> float:
+def right_insides(person: DrawnPerson, bank: MouthBank, choose: Choice) -> float:
     """Share of open target mouths of new speech, with an s in other frames than the bank's, that get the inside of their sound."""
     said = {frame: frame % 14 < 7 for frame in SHOT}
     targets = [replace(person.target(frame), mouth=spoken(person, frame, s=s)) for frame, s in said.items()]
-    if held:
-        inside, window, sources = HeldInside(bank), [targets[0].mouth] * 6, []
-        for target in targets:
-            window = [*window[1:], target.mouth]
-            row = inside.next_row(target.mouth, window_costs(bank, np.stack(window), target.pose.rotation))
-            sources.append(InsideSource(target.frame_index, int(bank.frame_index[row])))
-    else:
-        sources = chosen(bank, targets)
-    parted = [source for source, target in zip(sources, targets, strict=True) if mouth_opening(target.mouth) > 4.0]
+    parted = [source for source, target in zip(choose(bank, targets), targets, strict=True) if mouth_opening(target.mouth) > 4.0]
     return float(np.mean([says_s(source.bank_frame_index) == said[source.frame_index] for source in parted]))
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["path", "held"])
-def test_speech_chooses_inside(person: DrawnPerson, speaker: MouthBank, held: bool) -> None:
+@pytest.mark.parametrize("choose", [chosen, held])
+def test_speech_chooses_inside(person: DrawnPerson, speaker: MouthBank, choose: Choice) -> None:
     """Between lips that look the same, the speech decides whether teeth show."""
-    assert right_insides(person, speaker, held=held) > 0.85
-    assert right_insides(person, replace(speaker, spoken_mouth=None), held=held) < 0.7
+    assert right_insides(person, speaker, choose) > 0.85
+    assert right_insides(person, replace(speaker, spoken_mouth=None), choose) < 0.7
 
 
 def test_few_insides_teach_nothing(person: DrawnPerson, speaker: MouthBank) -> None:
