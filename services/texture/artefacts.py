@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from services.common.array_types import UInt8
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
@@ -12,6 +14,8 @@ from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.rasterise import Backend
 from services.common.server.call_context import set_model_version
 from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.store.tensor_bytes import NamedArrays
+from services.texture.inside_path import InsideCosts
 
 
 class StoredFaces:
@@ -26,6 +30,7 @@ class StoredFaces:
 
     def __init__(self, store: ArtefactStore, cache: ArrayCache, models: MorphableModels, rasteriser: Backend) -> None:
         self._store, self._cache, self._models, self._rasteriser = store, cache, models, rasteriser
+        self._costs: WeakKeyDictionary[NamedArrays, InsideCosts] = WeakKeyDictionary()
 
     @property
     def rasteriser(self) -> Backend:
@@ -36,13 +41,17 @@ class StoredFaces:
         """Store a bank and return its reference."""
         return self._store.put_arrays(bank_arrays(bank), {"format": FORMAT})
 
-    def bank(self, ref: ArtefactRef) -> MouthBank:
-        """Return a stored bank.
+    def inside_costs(self, ref: ArtefactRef) -> InsideCosts:
+        """Return the costs of a stored bank, with the bank. Streams share them as long as the bank's arrays are in the cache.
 
         Raises:
             InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError: the artefact cannot be read, or is no bank.
         """
-        return bank_from_arrays(self._cache.get_arrays(ref))
+        arrays = self._cache.get_arrays(ref)
+        costs = self._costs.get(arrays)
+        if costs is None:
+            costs = self._costs[arrays] = InsideCosts(bank_from_arrays(arrays))
+        return costs
 
     def texture(self, ref: ArtefactRef) -> UInt8:
         """Return the neural texture of a stored actor, uint8 [256, 256, 16].

@@ -151,6 +151,8 @@ def left_out_answers(given: Float64, wanted: Float64, ridge: float) -> Float64:
 class InsideCosts:
     """Costs of a bank's windows, W of them, and of the changes between windows; a window stands for its last frame.
 
+    What the frames of a stream need is computed when the first one needs it. Streams may share the costs of a bank.
+
     Args:
         bank: the person's mouths.
     """
@@ -228,11 +230,11 @@ class InsidePath:
     """Path of one shot.
 
     Args:
-        bank: the person's mouths.
+        costs: costs of the person's bank.
     """
 
-    def __init__(self, bank: MouthBank) -> None:
-        self._costs = InsideCosts(bank)
+    def __init__(self, costs: InsideCosts) -> None:
+        self._costs = costs
         self._past: deque[Float32] = deque(maxlen=WINDOW)
         self._last_index: int | None = None
         # Least cost of a path to each window; indices of the open frames, with the window before each window.
@@ -325,11 +327,11 @@ class HeldInside:
     """Sources of a stream that knows the past only: a run of footage goes on until another frame fits better by the cost of a cut.
 
     Args:
-        bank: the person's mouths.
+        costs: costs of the person's bank.
     """
 
-    def __init__(self, bank: MouthBank) -> None:
-        self._costs = InsideCosts(bank)
+    def __init__(self, costs: InsideCosts) -> None:
+        self._costs = costs
         self._window: int | None = None
 
     def begin(self) -> None:

@@ -32,7 +32,7 @@ from services.common.face.mouth_texture import fit_retrieved, warp_retrieved
 from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, evaluate_grid, fitting_error
 from services.common.server.call_context import set_model_version
 from services.texture.artefacts import StoredFaces
-from services.texture.inside_path import HeldInside
+from services.texture.inside_path import HeldInside, InsideCosts
 from services.texture.temporal_warp import MAX_WINDOWS, TemporalWarpModel
 from services.texture.types import TargetFrame, WarpConfig, WarpedFrame, WarpMode, check_order
 
@@ -136,19 +136,19 @@ class WarpStream:
     Without a named inside, the inside also depends on the frames since the lips were shut (inside_path.HeldInside).
 
     Args:
-        bank: the person's mouths.
+        costs: costs of the person's bank.
         mode: how textures are chosen and warped.
         model: corrects the splines, in the mode TEMPORAL_WARP_NETWORK.
         detail_scale: pixels of the answered detail per box pixel, 1 to 4; 0: no detail. Modes with splines only.
     """
 
-    def __init__(self, bank: MouthBank, mode: WarpMode, model: TemporalWarpModel, detail_scale: int = 0) -> None:
-        self._bank = bank
+    def __init__(self, costs: InsideCosts, mode: WarpMode, model: TemporalWarpModel, detail_scale: int = 0) -> None:
+        self._bank = costs.bank
         self._mode = mode
         self._model = model
         self._detail_scale = detail_scale
-        self._inside = UnseenInside(bank)
-        self._held = HeldInside(bank)
+        self._inside = UnseenInside(costs.bank)
+        self._held = HeldInside(costs)
         self._past: deque[tuple[Float32, Float32]] = deque(maxlen=WINDOW)
         self._last_index: int | None = None
 
@@ -262,4 +262,4 @@ def open_stream(config: WarpConfig, stored: StoredFaces, model: TemporalWarpMode
         return IdentityStream(stored.drawing(config.identity), config.mode)
     assert config.bank is not None
     set_model_version(model.version)
-    return WarpStream(stored.bank(config.bank), config.mode, model, config.detail_scale)
+    return WarpStream(stored.inside_costs(config.bank), config.mode, model, config.detail_scale)

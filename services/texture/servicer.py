@@ -93,7 +93,7 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
         """Take a config, then frames. Answer frames in order as soon as they are decided."""
         requests = aiter(request_iterator)
         ref = inside_bank_from_proto(await anext(requests, pb.SelectInsidesRequest()))
-        path = InsidePath(await self._workers.run(self._stored.bank, ref))
+        path = InsidePath(await self._workers.run(self._stored.inside_costs, ref))
         async for request in requests:
             for source in await self._workers.run(path.push, target_from_proto(request)):
                 yield pb.SelectInsidesResponse(**source._asdict())

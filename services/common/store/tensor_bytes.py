@@ -38,7 +38,7 @@ _LENGTH_BYTES = 8
 _ALIGNMENT = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class NamedArrays:
     """Arrays by name, read-only and backed by one buffer, with string metadata."""
 
@@ -92,7 +92,7 @@ def encode_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str,
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    return b"".join([len(text).to_bytes(_LENGTH_BYTES, "little"), text, *(little[name].tobytes() for name in order)])
+    return b"".join([len(text).to_bytes(_LENGTH_BYTES, "little"), text, *(little[name].data for name in order)])
 
 
 def decode_arrays(data: bytes) -> NamedArrays:

@@ -17,6 +17,7 @@ from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.face.native_pictures import encoded
 from services.common.wire.convert import from_image
 from services.texture.bank import build_bank
+from services.texture.inside_path import InsideCosts
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import BankFrame, TargetFrame, WarpMode
@@ -63,7 +64,7 @@ async def test_the_wire_gives_the_detail_of_the_function(stub: TextureServiceAsy
     config = warp_config_to_proto(response.bank, WarpMode.TEMPORAL_WARP_NETWORK)
     config.config.detail_scale = 2
     replies = [reply async for reply in stub.RetrieveWarp(sent([config, *map(target_to_proto, wanted)]))]
-    stream = WarpStream(bank, WarpMode.TEMPORAL_WARP_NETWORK, TemporalWarpModel(), 2)
+    stream = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, TemporalWarpModel(), 2)
     for reply, frame in zip(replies, wanted, strict=True):
         answer = stream.push(frame)
         assert answer is not None

@@ -21,7 +21,7 @@ from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import from_tensor, pose_from_proto, pose_to_proto, ref_from_proto
 from services.texture.bank import build_bank
 from services.texture.convert import bank_frame_from_proto, target_from_proto
-from services.texture.inside_path import InsidePath, InsideSource
+from services.texture.inside_path import InsideCosts, InsidePath, InsideSource
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpedFrame, WarpMode
@@ -66,7 +66,7 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: TextureServiceAsyn
     for mode in set(WarpMode) - ALBEDO_MODES:
         requests = [warp_config_to_proto(response.bank, mode), *map(target_to_proto, targets(8))]
         replies = [warped_from_proto(reply) async for reply in stub.RetrieveWarp(sent(requests))]
-        stream = WarpStream(bank, mode, TemporalWarpModel())
+        stream = WarpStream(InsideCosts(bank), mode, TemporalWarpModel())
         expected = [stream.push(frame) for frame in targets(8)]
         assert len(replies) == 8
         for reply, answer in zip(replies, expected, strict=True):
@@ -84,7 +84,7 @@ async def test_select_insides(stub: TextureServiceAsyncStub) -> None:
     replies = [
         InsideSource(reply.frame_index, reply.bank_frame_index) async for reply in stub.SelectInsides(sent([config, *frames]))
     ]
-    path = InsidePath(build_bank(footage(20)))
+    path = InsidePath(InsideCosts(build_bank(footage(20))))
     assert replies == [source for frame in targets(8) for source in path.push(frame)] + path.finish()
     named = [
         target_to_proto(replace(frame, inside_frame_index=source.bank_frame_index))

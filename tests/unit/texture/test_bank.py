@@ -20,6 +20,7 @@ from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, bank
 from services.common.face.mouth_detail import NO_DETAIL
 from services.common.face.native_pictures import encoded
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
+from services.texture.inside_path import InsideCosts
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import WarpedFrame, WarpMode
@@ -133,7 +134,7 @@ def bank(person: DrawnPerson) -> MouthBank:
 
 
 def detail(bank: MouthBank, person: DrawnPerson, model: TemporalWarpModel, scale: int) -> np.ndarray:
-    stream = WarpStream(bank, WarpMode.TEMPORAL_WARP_NETWORK, model, scale)
+    stream = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, model, scale)
     answered = stream.push(person.target(200))
     assert isinstance(answered, WarpedFrame)
     assert answered.detail is not None
@@ -170,7 +171,7 @@ def test_a_bank_of_small_footage_gives_detail_too(person: DrawnPerson, model: Te
 
 
 def test_without_a_wish_there_is_no_detail(bank: MouthBank, person: DrawnPerson, model: TemporalWarpModel) -> None:
-    answered = WarpStream(bank, WarpMode.TEMPORAL_WARP_NETWORK, model).push(person.target(200))
+    answered = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, model).push(person.target(200))
     assert answered is not None
     assert answered.detail is None
 

@@ -37,13 +37,13 @@ def bank(person: DrawnPerson) -> MouthBank:
 
 
 def chosen(bank: MouthBank, frames: list[TargetFrame]) -> list[InsideSource]:
-    path = InsidePath(bank)
+    path = InsidePath(InsideCosts(bank))
     return [source for frame in frames for source in path.push(frame)] + path.finish()
 
 
 def held(bank: MouthBank, frames: list[TargetFrame]) -> list[InsideSource]:
     """The sources of a stream that knows the past only."""
-    inside, window, found = HeldInside(bank), [frames[0].mouth] * 6, []
+    inside, window, found = HeldInside(InsideCosts(bank)), [frames[0].mouth] * 6, []
     for frame in frames:
         window = [*window[1:], frame.mouth]
         row = inside.next_row(frame.mouth, window_costs(bank, np.stack(window), frame.pose.rotation))
@@ -96,7 +96,7 @@ def test_shut_lips_divide_the_path(person: DrawnPerson, bank: MouthBank) -> None
     one, other = ([person.target(at, index=frame) for frame, at in enumerate(range(first, first + 20))] for first in (300, 500))
     ends = [[source for source in chosen(bank, [*before, *middle, *after]) if source.frame_index >= 26] for before in (one, other)]
     assert ends[0] == ends[1]
-    path = InsidePath(bank)
+    path = InsidePath(InsideCosts(bank))
     decided = [source.frame_index for frame in [*one, *middle] for source in path.push(frame)]
     assert decided == list(range(26))
 
@@ -134,7 +134,7 @@ def test_long_open_mouth_is_decided(person: DrawnPerson, bank: MouthBank, monkey
     """A mouth that never shuts is decided after a bounded number of frames, and the path goes on from there."""
     monkeypatch.setattr(inside_path, "MOST_HELD", 10)
     targets = [person.target(203, index=frame) for frame in range(40)]
-    path = InsidePath(bank)
+    path = InsidePath(InsideCosts(bank))
     counts = [len(path.push(target)) for target in targets]
     assert max(np.cumsum(np.ones(40)) - np.cumsum(counts)) <= 10
     assert jumps([source.bank_frame_index for source in chosen(bank, targets)], targets) == 0
@@ -147,7 +147,7 @@ def test_path_goes_on_in_another_call(person: DrawnPerson, bank: MouthBank, monk
     targets = [person.target(frame) for frame in SHOT if frame not in {230, 231}]
     targets[40:43] = [replace(target, mouth=shut) for target in targets[40:43]]
     whole = chosen(bank, targets)
-    path = InsidePath(bank)
+    path = InsidePath(InsideCosts(bank))
     done = np.cumsum([len(path.push(target)) for target in targets])
     for count in sorted({*done.tolist()} - {0}):
         last = zip(targets[:count][-5:], whole[:count][-5:], strict=True)
@@ -157,11 +157,11 @@ def test_path_goes_on_in_another_call(person: DrawnPerson, bank: MouthBank, monk
 
 def test_unknown_answer_is_refused(person: DrawnPerson, bank: MouthBank) -> None:
     with pytest.raises(InvalidRequestError, match="answers no frame 45"):
-        InsidePath(bank).push(replace(person.target(7), context_only=True, inside_frame_index=45))
+        InsidePath(InsideCosts(bank)).push(replace(person.target(7), context_only=True, inside_frame_index=45))
 
 
 def test_frames_out_of_order_are_refused(person: DrawnPerson, bank: MouthBank) -> None:
-    path = InsidePath(bank)
+    path = InsidePath(InsideCosts(bank))
     path.push(person.target(7))
     with pytest.raises(InvalidRequestError, match="7 came after 7"):
         path.push(person.target(7))

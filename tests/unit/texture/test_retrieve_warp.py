@@ -14,6 +14,7 @@ from services.common.face.mouth_bank import MouthBank
 from services.common.face.mouth_inside import MouthView
 from services.common.face.mouth_texture import inside_weight
 from services.texture.bank import build_bank
+from services.texture.inside_path import InsideCosts
 from services.texture.retrieve_warp import UnseenInside, WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import WarpedFrame, WarpMode
@@ -41,7 +42,7 @@ def shut(person: DrawnPerson) -> MouthBank:
 
 
 def warped(bank: MouthBank, model: TemporalWarpModel, person: DrawnPerson, frame: int) -> WarpedFrame:
-    found = WarpStream(bank, WarpMode.TEMPORAL_WARP_NETWORK, model).push(person.target(frame))
+    found = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, model).push(person.target(frame))
     assert found is not None
     return found
 
@@ -60,14 +61,14 @@ def test_unseen_open_mouth_is_dark(person: DrawnPerson, shut: MouthBank, model: 
 
 
 def test_inside_of_a_frame_outside_the_bank_is_refused(person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel) -> None:
-    stream = WarpStream(shut, WarpMode.TEMPORAL_WARP_NETWORK, model)
+    stream = WarpStream(InsideCosts(shut), WarpMode.TEMPORAL_WARP_NETWORK, model)
     with pytest.raises(InvalidRequestError, match="the bank has no frame 91"):
         stream.push(dataclasses.replace(person.target(0), inside_frame_index=91))
 
 
 def test_named_inside_is_shown(person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel) -> None:
     frame = dataclasses.replace(person.target(0), inside_frame_index=61)
-    found = WarpStream(shut, WarpMode.TEMPORAL_WARP_NETWORK, model).push(frame)
+    found = WarpStream(InsideCosts(shut), WarpMode.TEMPORAL_WARP_NETWORK, model).push(frame)
     assert found is not None
     assert found.inside_frame_index == 61
 
@@ -162,10 +163,10 @@ def test_five_context_frames_suffice(person: DrawnPerson, bank: MouthBank, model
         frame = person.target(number, context_only=context_only)
         return dataclasses.replace(frame, inside_frame_index=int(insides[number - 200]))
 
-    whole = answers(WarpStream(bank, mode, model), [target(number) for number in range(200, 214)])
+    whole = answers(WarpStream(InsideCosts(bank), mode, model), [target(number) for number in range(200, 214)])
     for start in (206, 211):
         frames = [target(number, context_only=number < start) for number in range(start - 5, 214)]
-        part = answers(WarpStream(bank, mode, model), frames)
+        part = answers(WarpStream(InsideCosts(bank), mode, model), frames)
         assert [frame.frame_index for frame in part] == list(range(start, 214))
         assert all(same(one, other) for one, other in zip(part, whole[start - 200 :], strict=True))
 
@@ -178,7 +179,7 @@ def test_one_source_per_pixel_inside(person: DrawnPerson, bank: MouthBank, model
     """
     levels = np.argsort(np.argsort(mouth_opening(bank.mouth))) * 250 // bank.num_frames
     boxes = np.zeros_like(bank.boxes) + levels[:, None, None, None].astype(np.uint8)
-    stream = WarpStream(dataclasses.replace(bank, boxes=boxes), NETWORK, model)
+    stream = WarpStream(InsideCosts(dataclasses.replace(bank, boxes=boxes)), NETWORK, model)
     insides = np.random.default_rng(7).choice(bank.frame_index, 40)
     shown = set()
     for number in range(200, 240):
@@ -193,14 +194,14 @@ def test_one_source_per_pixel_inside(person: DrawnPerson, bank: MouthBank, model
 
 
 def test_a_gap_starts_anew(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
-    after = answers(WarpStream(bank, NETWORK, model), [person.target(number) for number in (200, 201, 210, 211)])
-    fresh = answers(WarpStream(bank, NETWORK, model), [person.target(number) for number in (210, 211)])
+    after = answers(WarpStream(InsideCosts(bank), NETWORK, model), [person.target(number) for number in (200, 201, 210, 211)])
+    fresh = answers(WarpStream(InsideCosts(bank), NETWORK, model), [person.target(number) for number in (210, 211)])
     assert all(same(one, other) for one, other in zip(after[2:], fresh, strict=True))
 
 
 def test_the_texture_shows_the_wanted_mouth(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
-    stream = WarpStream(bank, WarpMode.THIN_PLATE_SPLINE, model)
-    still = WarpStream(bank, WarpMode.MEAN_MOUTH, model)
+    stream = WarpStream(InsideCosts(bank), WarpMode.THIN_PLATE_SPLINE, model)
+    still = WarpStream(InsideCosts(bank), WarpMode.MEAN_MOUTH, model)
     errors: list[float] = []
     still_errors: list[float] = []
     for number in range(300, 330):
@@ -215,16 +216,16 @@ def test_the_texture_shows_the_wanted_mouth(person: DrawnPerson, bank: MouthBank
 def test_still_mouth_follows_head(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
     """The still mouth follows the head but not the speech."""
     frames = [TargetFrame(step, person.mouth(step), person.pose(0)) for step in range(5)]
-    made = answers(WarpStream(bank, WarpMode.MEAN_MOUTH, model), frames)
+    made = answers(WarpStream(InsideCosts(bank), WarpMode.MEAN_MOUTH, model), frames)
     assert all(np.array_equal(frame.texture, made[0].texture) for frame in made)
     assert all(np.array_equal(frame.box_landmarks, made[0].box_landmarks) for frame in made)
-    turned = answers(WarpStream(bank, WarpMode.MEAN_MOUTH, model), [TargetFrame(0, person.mouth(0), person.pose(17))])
+    turned = answers(WarpStream(InsideCosts(bank), WarpMode.MEAN_MOUTH, model), [TargetFrame(0, person.mouth(0), person.pose(17))])
     assert not np.array_equal(turned[0].texture, made[0].texture)
 
 
 def test_retrieval_centres_mouth(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
     """Retrieval alone puts the mouth's centre at the target place."""
-    (warped,) = answers(WarpStream(bank, WarpMode.RETRIEVAL_ONLY, model), [person.target(250)])
+    (warped,) = answers(WarpStream(InsideCosts(bank), WarpMode.RETRIEVAL_ONLY, model), [person.target(250)])
     dark = np.argwhere(warped.texture[..., 0] < 170)[:, ::-1]
     lips = warped.box_landmarks[:20]
     np.testing.assert_allclose((dark.min(0) + dark.max(0)) / 2, (lips.min(0) + lips.max(0)) / 2, atol=2.0)
@@ -232,11 +233,13 @@ def test_retrieval_centres_mouth(person: DrawnPerson, bank: MouthBank, model: Te
 
 
 def test_diagnostics_tell_what_was_found(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
-    made = answers(WarpStream(bank, NETWORK, model), [person.target(number) for number in range(30, 40)])
+    made = answers(WarpStream(InsideCosts(bank), NETWORK, model), [person.target(number) for number in range(30, 40)])
     # The target motion is the bank's own.
     assert [frame.bank_frame_index for frame in made[5:]] == list(range(35, 40))
     assert max(frame.distance for frame in made[5:]) < 1e-3
-    far = answers(WarpStream(bank, NETWORK, model), [TargetFrame(0, person.mouth(0) * np.float32(1.3), person.pose(0))])
+    far = answers(
+        WarpStream(InsideCosts(bank), NETWORK, model), [TargetFrame(0, person.mouth(0) * np.float32(1.3), person.pose(0))]
+    )
     assert far[0].distance > 5.0
     assert far[0].bending_energy > made[-1].bending_energy
 
@@ -244,11 +247,11 @@ def test_diagnostics_tell_what_was_found(person: DrawnPerson, bank: MouthBank, m
 def test_a_bank_of_one_frame_is_enough(person: DrawnPerson, model: TemporalWarpModel) -> None:
     single = build_bank([person.bank_frame(3)])
     for mode in RETRIEVING:
-        assert len(answers(WarpStream(single, mode, model), [person.target(number) for number in range(3)])) == 3
+        assert len(answers(WarpStream(InsideCosts(single), mode, model), [person.target(number) for number in range(3)])) == 3
 
 
 def test_indices_must_increase(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
-    stream = WarpStream(bank, NETWORK, model)
+    stream = WarpStream(InsideCosts(bank), NETWORK, model)
     stream.push(person.target(5))
     with pytest.raises(InvalidRequestError, match="5 came after 5"):
         stream.push(person.target(5))
