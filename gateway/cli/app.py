@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from gateway.cli.console import say, say_error, say_result
 from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError, UnexpectedError, WorkCancelledError
-from services.common.server.resources import collections_paused, limit_arenas
+from services.common.server.resources import collections_paused, tune_allocator
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
 
 def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error
     """Run one command line and return the exit code."""
-    limit_arenas()
+    tune_allocator()
     _quiet_libraries()
     try:
         with collections_paused():

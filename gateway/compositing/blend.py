@@ -68,31 +68,35 @@ def match_colour(rendered: Picture, original: Picture, inner: Float32, outer: Fl
     ring[CHEEKS_BOTTOM:] = False
     if int(ring.sum()) < _LEAST_RING_PX:
         return source
-    levelled = source + np.median((target - source)[ring], axis=0)
-    return np.asarray(np.clip(levelled + _smooth_field(target - levelled, ring), 0.0, 255.0), np.float32)
+    # A median along contiguous rows takes a fifth of the time.
+    inside = np.ascontiguousarray((target - source)[ring].T)
+    offset = np.median(inside, axis=1)
+    field = _smooth_field(inside - offset[:, None], ring)
+    return np.asarray(np.clip(source + (offset + field), 0.0, 255.0), np.float32)
 
 
-def _smooth_field(difference: Float32, ring: Bool) -> Float32:
-    inside = difference[ring]
-    centre = np.median(inside, 0)
-    deviation = np.abs(inside - centre)
-    sigma = np.maximum(_MAD_TO_SIGMA * np.median(deviation, 0), 1.0)
-    weight = np.zeros(ring.shape, np.float32)
-    weight[ring] = (deviation <= _OUTLIER * sigma).all(1)
-    weighted = _blurred(np.dstack([difference * weight[..., None], weight]))
-    total = weighted[..., 3:]
-    field = weighted[..., :3] / np.maximum(total, 1e-6)
+def _smooth_field(inside: Float32, ring: Bool) -> Float32:
+    """Return the smooth field of a difference, float32 [rows, columns, 3].
+
+    Args:
+        inside: float32 [3, P], the difference at the pixels of the ring, with a median of 0.
+        ring: bool [rows, columns].
+    """
+    deviation = np.abs(inside)
+    sigma = np.maximum(_MAD_TO_SIGMA * np.median(deviation, axis=1), 1.0)
+    kept = (deviation <= (_OUTLIER * sigma)[:, None]).all(axis=0)
+    weighted = np.zeros((*ring.shape, 4), np.float32)
+    weighted[ring] = (np.concatenate([inside, np.ones((1, len(kept)), np.float32)]) * kept).T
+    # The field has no detail that a quarter of the size would lose.
+    rows, columns = ring.shape
+    small = cv2.resize(weighted, (-(-columns // _SHRINK), -(-rows // _SHRINK)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), _FIELD_SIGMA_PX / _SHRINK, borderType=cv2.BORDER_REPLICATE)
+    total = small[..., 3:]
+    field = small[..., :3] / np.maximum(total, 1e-6)
     # Far from the ring the field is unknown and fades to 0.
     known = np.clip(total / np.float32(_KNOWN_SHARE), 0.0, 1.0)
-    return np.asarray(np.clip(field * known, -_FIELD_LIMIT, _FIELD_LIMIT), np.float32)
-
-
-def _blurred(picture: Float32) -> Float32:
-    """Return a picture blurred by a Gaussian of _FIELD_SIGMA_PX, computed at a quarter of the size to save time."""
-    rows, columns = picture.shape[:2]
-    small = cv2.resize(picture, (-(-columns // _SHRINK), -(-rows // _SHRINK)), interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), _FIELD_SIGMA_PX / _SHRINK, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
+    field = np.clip(field * known, -_FIELD_LIMIT, _FIELD_LIMIT)
+    return np.asarray(cv2.resize(field, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 _LEVELS: Final = 4

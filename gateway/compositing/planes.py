@@ -215,7 +215,7 @@ def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel, light: F
     rgb = box.astype(np.float32)
     matrix = np.column_stack([colour.matrix / 255.0, colour.offset])
     turned = cv2.transform(rgb, matrix).reshape(*box.shape[:2], -1)
-    planes = [np.array(turned[..., number], np.float32, order="C") for number in range(turned.shape[2])]
+    planes = [np.asarray(plane, np.float32) for plane in cv2.split(turned)]
     if light is not None:
         # Grey light changes the luma, or all of red, green and blue. It has no chroma.
         for plane, grey in zip(planes, colour.matrix.sum(1) / 255.0, strict=True):
@@ -272,9 +272,11 @@ def _shifted(affine: Float64, x: int, y: int) -> Float64:
 def _any_of_cells(alpha: Float32, step: tuple[int, int], cells_shape: tuple[int, int]) -> Bool:
     if step == (1, 1):
         return np.asarray(alpha > 0, np.bool_)
-    whole = np.zeros((cells_shape[0] * step[1], cells_shape[1] * step[0]), np.bool_)
-    whole[: alpha.shape[0], : alpha.shape[1]] = alpha > 0
-    return np.asarray(whole.reshape(cells_shape[0], step[1], cells_shape[1], step[0]).any((1, 3)), np.bool_)
+    support, cells = alpha > 0, np.zeros(cells_shape, np.bool_)
+    for row, column in np.ndindex(step[1], step[0]):
+        samples = support[row :: step[1], column :: step[0]]
+        cells[: samples.shape[0], : samples.shape[1]] |= samples
+    return cells
 
 
 def _expanded(cells: Bool, step: tuple[int, int]) -> Bool:

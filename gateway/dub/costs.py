@@ -31,7 +31,7 @@ class CostFigures(BaseModel):
         start_s: a dub of any length: first inference of each network, inspection, manifest.
         frame_ms: decoding, tracking, speech, blending and encoding of a frame, apart from what grows with the picture.
         megapixel_ms: decoding twice, colours, moved jaw and encoding, per million pixels of a frame, up to the first million.
-        further_megapixel_ms: the same beyond the first million: tracking sees smaller pictures, and x264 takes a faster preset.
+        further_megapixel_ms: the same beyond the first million: tracking sees smaller pictures, and x264 has faster parameters.
         detail_ms: fine detail of a rendered frame, at 1 to 4 footage pixels per box pixel.
         background_megapixel_ms: background video of a dub with its own timeline, per million pixels of a frame.
         personalize_s: adapting the networks to the person.

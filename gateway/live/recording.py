@@ -258,7 +258,7 @@ class Recording:
         context, settings = stream.codec_context, WriteSettings()
         context.colorspace, context.color_range = colour.matrix, colour.color_range
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-        stream.options = {**encoder_options("h264", _PIXEL.name, settings.crf, settings.preset)}
+        stream.options = {**encoder_options("h264", _PIXEL.name, settings.crf)}
         context.thread_count = settings.threads
         sound = self._container.add_stream(_SOUND_CODEC, rate=self._sound_rate)
         assert isinstance(sound, av.AudioStream)

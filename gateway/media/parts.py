@@ -47,7 +47,7 @@ def check_part(info: MediaInfo) -> None:
         MediaUnsupportedError: FFV1 has no such samples, or the sound cannot be read.
     """
     settings = WriteSettings(codec="ffv1")
-    choose_encoder(Path(f"part{PART_SUFFIX}"), info.video, settings.codec, settings.crf, settings.preset)
+    choose_encoder(Path(f"part{PART_SUFFIX}"), info.video, settings.codec, settings.crf)
     if info.audio:
         SoundReader(info.path)
 

@@ -102,7 +102,7 @@ class VideoWriter:
         """
         self._output, self._info, self._speech = Path(output), info, speech
         self._settings = settings or WriteSettings()
-        self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf, self._settings.preset)
+        self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf)
         self._lost_bits = info.video.pixel.bits - pixel_format(self._choice.pixel_format).bits
         check_place(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
         self._seal = seal

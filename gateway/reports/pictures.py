@@ -87,7 +87,7 @@ def write_side_by_side(path: Path, video: SideBySide) -> int:
         return 0
     height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=video.frame_rate, options=encoder_options("h264", "yuv420p", 20, "veryfast"))
+        stream = container.add_stream("libx264", rate=video.frame_rate, options=encoder_options("h264", "yuv420p", 20))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         sound = None
         if video.speech is not None:

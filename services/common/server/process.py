@@ -19,7 +19,7 @@ from services.common.errors import DubstageError
 from services.common.files import write_whole
 from services.common.server import error_status
 from services.common.server.limits import WorkerPool
-from services.common.server.resources import limit_arenas, skip_last_collection
+from services.common.server.resources import skip_last_collection, tune_allocator
 from services.common.server.server import Register, StageServer
 from services.common.server.settings import StageSettings, load_settings
 from services.common.server.telemetry import configure_logging
@@ -76,7 +76,7 @@ def run_stage(settings: StageSettings, stage: str, build: Callable[[StageSetting
         stage: name for logs.
         build: composes the stage's server; called inside the running event loop.
     """
-    limit_arenas()
+    tune_allocator()
     configure_logging(level=settings.log_level, log_format=settings.log_format, stage=stage)
 
     async def main() -> bool:

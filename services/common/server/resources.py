@@ -39,20 +39,25 @@ def computes_bfloat16(flags: frozenset[str]) -> bool:
 
 _STATM: Final = "/proc/self/statm"
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_M_ARENA_MAX: Final = -8
-_ARENAS: Final = 2
-_ARENAS_VARIABLE: Final = "MALLOC_ARENA_MAX"
+_ALLOCATOR: Final = (
+    ("MALLOC_ARENA_MAX", -8, 2),
+    ("MALLOC_TRIM_THRESHOLD_", -1, 64 << 20),
+    ("MALLOC_MMAP_THRESHOLD_", -3, 32 << 20),
+)
+"""Parameters of glibc's allocator: environment variable, number for `mallopt`, and value."""
 
 
-def limit_arenas() -> None:
-    """Let the C library keep freed memory in two arenas, unless `MALLOC_ARENA_MAX` says otherwise.
+def tune_allocator() -> None:
+    """Let the C library keep freed memory for the next frames, in two arenas, unless its environment variables say otherwise.
 
-    By default each of many threads fills an arena of its own, and what a thread has freed is of no use to others. Call this before
-    threads start. Where the C library is not glibc, nothing happens.
+    By default each of many threads fills an arena of its own, and what a thread has freed is of no use to others. Freed memory of
+    pictures also goes back to the system, which clears the same memory for the next picture. Call this before threads start. Where
+    the C library is not glibc, nothing happens.
     """
-    if _ARENAS_VARIABLE not in os.environ:
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    for variable, parameter, value in _ALLOCATOR:
+        if variable not in os.environ:
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def give_back_freed_memory() -> None:

@@ -89,15 +89,15 @@ def test_better_qualities_are_nearer_and_larger(tmp_path: Path) -> None:
     assert errors == sorted(errors)
 
 
-def test_large_frames_have_their_own_preset(tmp_path: Path) -> None:
-    """H.264 of more than 2560 x 1600 pixels is encoded fast, with a short look-ahead, whatever the processor."""
+def test_large_frames_have_their_own_parameters(tmp_path: Path) -> None:
+    """H.264 of more than 2560 x 1600 pixels is encoded with a shorter look-ahead, whatever the processor."""
     found: dict[tuple[int, int], dict[str, str]] = {}
     footage = probe(make_clip(tmp_path / "clip.mp4", Clip())).video
     for size in ((1920, 1080), (2560, 1600), (3840, 2160)):
         width, height = size
         video = replace(footage, orientation=replace(footage.orientation, width=width, height=height))
-        found[size] = choose_encoder(tmp_path / "out.mp4", video, "h264", 16, "veryfast").options
-    assert found[1920, 1080] == found[2560, 1600] == encoder_options("h264", "yuv420p", 16, "veryfast")
+        found[size] = choose_encoder(tmp_path / "out.mp4", video, "h264", 16).options
+    assert found[1920, 1080] == found[2560, 1600] == encoder_options("h264", "yuv420p", 16)
     large = found[3840, 2160]
     assert (large["preset"], large["crf"]) == ("superfast", "16")
     assert large["x264-params"].removesuffix(":asm=avx2") == "mbtree=1:rc-lookahead=5"
@@ -145,7 +145,7 @@ def test_prores_4444_alpha_round_trip(tmp_path: Path, suffix: str) -> None:
 def test_prores_4444_lossless_12_bit(tmp_path: Path) -> None:
     """ProRes 4444 goes elsewhere without loss where a codec keeps 12 bits."""
     video = probe(_with_alpha(tmp_path / "clip.mov", "prores_ks", "yuv444p10le")).video
-    choices = {suffix: choose_encoder(Path(f"a{suffix}"), video, None, 16, "veryfast") for suffix in (".mov", ".mp4", ".nut")}
+    choices = {suffix: choose_encoder(Path(f"a{suffix}"), video, None, 16) for suffix in (".mov", ".mp4", ".nut")}
     assert {suffix: (choice.codec, choice.pixel_format) for suffix, choice in choices.items()} == {
         ".mov": ("hevc", "yuv444p12le"),
         ".mp4": ("hevc", "yuv444p12le"),
@@ -161,7 +161,7 @@ def test_prores_4444_lossless_12_bit(tmp_path: Path) -> None:
 def test_deep_colour_plays_on_phones(tmp_path: Path, suffix: str, pixel_format: str, expected: str) -> None:
     """Pictures in 4:2:0 of 10 bits become HEVC Main 10, because phones refuse H.264 High 10."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format))).video
-    assert choose_encoder(Path(f"a{suffix}"), video, None, 16, "veryfast").codec == expected
+    assert choose_encoder(Path(f"a{suffix}"), video, None, 16).codec == expected
 
 
 @pytest.mark.parametrize(("pixel_format", "expected"), [("yuv420p10le", "av1"), ("yuv420p", "h264")])
@@ -171,7 +171,7 @@ def test_deep_av1_stays_av1(tmp_path: Path, pixel_format: str, expected: str) ->
     _written(clip, tmp_path / "clip.mp4", "av1")
     footage = probe(tmp_path / "clip.mp4")
     assert (footage.video.codec, footage.video.pixel.name) == ("av1", pixel_format)
-    assert choose_encoder(Path("a.mp4"), footage.video, None, 16, "veryfast").codec == expected
+    assert choose_encoder(Path("a.mp4"), footage.video, None, 16).codec == expected
     assert footage.video.pts.tolist() == info.video.pts.tolist()
 
 
@@ -207,14 +207,14 @@ def test_jpeg_2000_is_read(tmp_path: Path, suffix: str, expected: str) -> None:
     assert (source.video.codec, source.video.pixel.name) == ("jpeg2000", "yuv422p10le")
     with VideoReader(source) as frames:
         assert sum(1 for _ in frames) == source.video.num_frames
-    choice = choose_encoder(tmp_path / f"dub{suffix}", source.video, None, 16, "veryfast")
+    choice = choose_encoder(tmp_path / f"dub{suffix}", source.video, None, 16)
     assert (choice.codec, choice.pixel_format) == (expected, "yuv422p10le")
 
 
 def test_small_dnxhr_refused_with_the_codecs_that_do(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p"))).video
     with pytest.raises(MediaUnsupportedError, match="dnxhr does not keep the footage's 96 x 80 samples of yuv422p; these do: h264"):
-        choose_encoder(tmp_path / "a.mov", video, "dnxhr", 16, "veryfast")
+        choose_encoder(tmp_path / "a.mov", video, "dnxhr", 16)
 
 
 def _png_video(path: Path, pixel_format: str) -> VideoInfo:
@@ -234,7 +234,7 @@ def test_missing_pixel_format_lists_codecs(tmp_path: Path) -> None:
     """A pixel format that a codec lacks is named with the codecs that keep it."""
     video = _png_video(tmp_path / "clip.mov", "rgb24")
     with pytest.raises(MediaUnsupportedError, match=r"h264 does not keep .* gbrp; these do: hevc in \.mp4 \.m4v \.mov \.mkv \.nut"):
-        choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
+        choose_encoder(tmp_path / "a.mp4", video, "h264", 16)
 
 
 def test_unsupported_pixel_format_suggests_conversion(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_unsupported_pixel_format_suggests_conversion(tmp_path: Path) -> None:
     video = _png_video(tmp_path / "clip.mov", "rgba")
     words = r"no codec of \.mov keeps .* gbrap \(with transparency\), and no other does; .*-c:v ffv1 -pix_fmt gbrap10le .* OUT\.mkv"
     with pytest.raises(MediaUnsupportedError, match=words):
-        choose_encoder(tmp_path / "a.mov", video, None, 16, "veryfast")
+        choose_encoder(tmp_path / "a.mov", video, None, 16)
     converted = make_clip(tmp_path / "converted.mkv", Clip(codec="ffv1", pixel_format="gbrap10le"))
     assert _written(converted, tmp_path / "out.mkv").pixel_format == "gbrap10le"
 
@@ -260,7 +260,7 @@ def test_gif_suggests_conversion(tmp_path: Path, size: tuple[int, int], crop: st
             video.mux(stream.encode(picture))
         video.mux(stream.encode(None))
     with pytest.raises(MediaUnsupportedError) as caught:
-        choose_encoder(tmp_path / "a.mp4", probe(path).video, None, 16, "veryfast")
+        choose_encoder(tmp_path / "a.mp4", probe(path).video, None, 16)
     assert "(a GIF), and no other does; convert the footage to a video first" in caught.value.message
     assert f"(ffmpeg -i IN{crop} -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a copy OUT.mkv)" in caught.value.message
 
@@ -271,18 +271,18 @@ def test_unsupported_transparency_may_be_dropped(tmp_path: Path) -> None:
     with pytest.raises(
         MediaUnsupportedError, match=r"\(with transparency\); these do: .*; or convert the footage without its transparency"
     ):
-        choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
+        choose_encoder(tmp_path / "a.mp4", video, "h264", 16)
 
 
 def test_decoder_drops_no_transparency_silently(tmp_path: Path) -> None:
     """Transparency that the decoder leaves out is never lost in silence."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(codec="libvpx-vp9"))).video
-    choose_encoder(tmp_path / "a.mp4", video, None, 16, "veryfast")
+    choose_encoder(tmp_path / "a.mp4", video, None, 16)
     clear = replace(video, metadata={**video.metadata, "alpha_mode": "1"})
     with pytest.raises(
         MediaUnsupportedError, match=r"beside its vp9 picture.*\(ffmpeg -c:v libvpx-vp9 -i IN -c:v ffv1 -pix_fmt yuva420p"
     ):
-        choose_encoder(tmp_path / "a.mp4", clear, None, 16, "veryfast")
+        choose_encoder(tmp_path / "a.mp4", clear, None, 16)
 
 
 @pytest.mark.parametrize(
@@ -319,14 +319,12 @@ def test_odd_size_lists_codecs(tmp_path: Path, output: str, codec: str | None, w
     """An odd size that a codec lacks is named with the codecs that keep it."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(99, 79)))).video
     with pytest.raises(MediaUnsupportedError, match=words) as caught:
-        choose_encoder(tmp_path / output, video, codec, 16, "veryfast")
+        choose_encoder(tmp_path / output, video, codec, 16)
     assert caught.value.field == "codec"
 
 
 def test_h264_interlaced_chroma_size(tmp_path: Path) -> None:
     """H.264 takes interlaced footage only if each field has whole chroma samples."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(96, 82)))).video
-    choices = [
-        choose_encoder(tmp_path / "a.mp4", replace(video, interlaced=fields), None, 16, "veryfast") for fields in (False, True)
-    ]
+    choices = [choose_encoder(tmp_path / "a.mp4", replace(video, interlaced=fields), None, 16) for fields in (False, True)]
     assert [choice.codec for choice in choices] == ["h264", "hevc"]

@@ -56,9 +56,9 @@ def test_numpy_loaded_first_one_thread() -> None:
 
 ARENAS = """
 import ctypes, sys, threading
-from services.common.server.resources import limit_arenas
+from services.common.server.resources import tune_allocator
 if sys.argv[1] == "limited":
-    limit_arenas()
+    tune_allocator()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 meeting = threading.Barrier(8)
