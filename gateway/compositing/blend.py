@@ -84,7 +84,7 @@ def _smooth_field(inside: Float32, ring: Bool) -> Float32:
     """
     deviation = np.abs(inside)
     sigma = np.maximum(_MAD_TO_SIGMA * np.median(deviation, axis=1), 1.0)
-    kept = (deviation <= (_OUTLIER * sigma)[:, None]).all(axis=0)
+    kept = np.all(deviation <= (_OUTLIER * sigma)[:, None], axis=0)
     weighted = np.zeros((*ring.shape, 4), np.float32)
     weighted[ring] = (np.concatenate([inside, np.ones((1, len(kept)), np.float32)]) * kept).T
     # The field has no detail that a quarter of the size would lose.

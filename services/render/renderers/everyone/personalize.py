@@ -37,6 +37,7 @@ from services.render.losses import (
     ComposedPictures,
     Features,
     discriminator_view,
+    lip_neighbourhood,
     load_discriminator,
     perceptual_loss,
     reconstruction_loss,
@@ -282,7 +283,6 @@ LOWEST: Final = 1.0 / 255.0
 """Smallest value of a texel. So features are 0 only where there is no face."""
 _MOUTH_WEIGHT: Final = 10.0
 _LOWER_FACE_WEIGHT: Final = 8.0
-_LIP_SPREAD_PX: Final = 13
 
 
 class Colours(NamedTuple):
@@ -426,8 +426,7 @@ def composed_frames(bases: Tensor, residuals: Tensor, shown_window: TexturedWind
         lips: float [B, 1, H, W], target lips of frame t.
     """
     targets, masks = shown_window.targets.flatten(0, 1), shown_window.masks.flatten(0, 1)
-    near = F.avg_pool2d(F.max_pool2d(lips, _LIP_SPREAD_PX, 1, _LIP_SPREAD_PX // 2), _LIP_SPREAD_PX, 1, _LIP_SPREAD_PX // 2)
-    near = near.repeat_interleave(bases.shape[1], dim=0)
+    near = lip_neighbourhood(lips).repeat_interleave(bases.shape[1], dim=0)
     drawn = (bases + residuals).flatten(0, 1)
     weights = masks * (_LOWER_FACE_WEIGHT + (_MOUTH_WEIGHT - _LOWER_FACE_WEIGHT) * near)
     return ComposedPictures(targets + masks * (drawn - targets), targets, masks, weights)
