@@ -10,8 +10,8 @@ from services.common.server.resources import cpu_flags
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Threads of PyTorch look for work a thousand times, some microseconds, before they sleep. So a personalisation takes .83 of the time
-# alone, and 1.04 beside another one on two cores. If the threads looked for longer, two at once would take up to four times as long.
+# Threads of PyTorch look for work a thousand times, some microseconds, before they sleep. A personalisation alone then takes .83 of
+# the time, and two at once on two cores take 1.04. If they looked for longer, two at once would take up to four times as long.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Before ONNX Runtime is loaded, whose wheels report their use to Microsoft otherwise and write a device id into the temporary
 # folder. Nothing that runs here reports to anybody.
