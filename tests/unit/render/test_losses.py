@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from services.render.losses import (
     ComposedPictures,
@@ -12,6 +13,7 @@ from services.render.losses import (
     discriminator_loss,
     discriminator_view,
     gradient_penalty,
+    lip_neighbourhood,
     perceptual_loss,
     reconstruction_loss,
     total_variation_loss,
@@ -45,6 +47,14 @@ def test_errors_on_the_lips_count_more(made: ComposedPictures) -> None:
         return float(reconstruction_loss(made._replace(pictures=pictures)))
 
     assert loss_with_error_at(70) > 2.5 * loss_with_error_at(110)
+
+
+def test_lips_spread_over_thirteen_pixels() -> None:
+    """The neighbourhood is the mean over 13 x 13 px of lips that are wider by 6 px on all sides. Beyond the border are no lips."""
+    torch.manual_seed(1)
+    lips = (torch.rand(2, 1, 40, 50) > 0.99).float()
+    expected = F.avg_pool2d(F.max_pool2d(lips, 13, 1, 6), 13, 1, 6)
+    torch.testing.assert_close(lip_neighbourhood(lips), expected, rtol=0.0, atol=1e-6)
 
 
 def test_variation_flat_and_step(made: ComposedPictures) -> None:

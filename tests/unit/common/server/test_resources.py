@@ -107,6 +107,21 @@ print(before - resident_bytes())
 """
 """A program that fills 200 MB with small pieces, frees all but every hundredth, and prints how much memory it has less then."""
 
+KEPT = """
+import ctypes, sys
+from services.common.server.resources import resident_bytes, tune_allocator
+if sys.argv[1] == "tuned":
+    tune_allocator()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+picture = libc.malloc(20_000_000)
+ctypes.memset(picture, 1, 20_000_000)
+before = resident_bytes()
+libc.free(ctypes.c_void_p(picture))
+print(before - resident_bytes())
+"""
+"""A program that frees a picture of 20 MB, and prints how much memory it has less then."""
+
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
 
 
@@ -125,6 +140,14 @@ def test_threads_share_two_arenas() -> None:
 @needs_glibc
 def test_the_user_may_choose_another_number_of_arenas() -> None:
     assert _arenas("limited", MALLOC_ARENA_MAX="5") == 5
+
+
+@needs_glibc
+@pytest.mark.parametrize(("how", "less"), [("tuned", False), ("free", True)])
+def test_memory_of_a_picture_is_kept_for_the_next(how: str, less: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    result = subprocess.run([sys.executable, "-c", KEPT, how], check=True, env=environment, capture_output=True, text=True)
+    assert (int(result.stdout) > 10_000_000) is less
 
 
 @pytest.mark.parametrize(("how", "printed"), [("skipped", ""), ("searched", "searched\n")])
