@@ -132,7 +132,7 @@ def compose(inputs: Tensor, residual: Tensor, target: Tensor) -> ComposedPicture
 
 
 def lip_neighbourhood(lips: Tensor) -> Tensor:
-    """Return the share of a lip picture's neighbourhood, float [B, 1, H, W]: 1 on the lips, falling to 0 within 13 px.
+    """Return how near pixels are to the lips, float [B, 1, H, W] in [0, 1]: 1 on the lips, 0 from 13 px beside the lips on.
 
     Args:
         lips: float [B, 1, H, W] in [0, 1].

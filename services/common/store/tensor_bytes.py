@@ -40,7 +40,7 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class NamedArrays:
-    """Arrays by name, read-only and backed by one buffer, with string metadata."""
+    """Arrays by name, read-only and backed by one buffer, with string metadata. Two objects are never equal."""
 
     arrays: Mapping[str, npt.NDArray[Any]]
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
