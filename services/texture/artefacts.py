@@ -50,7 +50,9 @@ class StoredFaces:
         arrays = self._cache.get_arrays(ref)
         costs = self._costs.get(arrays)
         if costs is None:
-            costs = self._costs[arrays] = InsideCosts(bank_from_arrays(arrays))
+            costs = InsideCosts(bank_from_arrays(arrays))
+            costs.prepare()
+            self._costs[arrays] = costs
         return costs
 
     def texture(self, ref: ArtefactRef) -> UInt8:
