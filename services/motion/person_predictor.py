@@ -208,16 +208,17 @@ class PersonPredictor(ABC):
             voiced: float32 [R] in [0, 1], the share of the person's correction (constraints.voiced_share).
         """
 
-    def _closing(self, count: int, inputs: Float32) -> Float32:
+    def _closing(self, count: int, inputs: Float32) -> Float32 | None:
         """Return how far the network's input closes the lips at the next `count` frames, float32 [count] in [0, 1].
 
-        The lips also close on the sure p, b, m of the posteriorgram (constraints.closure_weights).
+        None: the predictor does not hear closed lips. Then the lips close on the sure p, b, m of the posteriorgram
+        (constraints.closure_weights), which is right less often (docs/models/speech_map.md).
 
         Args:
             count: R, number of frames.
             inputs: as _predict takes it.
         """
-        return np.zeros(count, np.float32)
+        return None
 
     def _advance(self, features: SpeechFeatures) -> Motion:
         if len(self._speaking) == CONTEXT_PAST and self._next == 0 and len(features):
@@ -243,7 +244,8 @@ class PersonPredictor(ABC):
         around = slice(CONTEXT_PAST + ready + self._constraints.frames_ahead)
         voiced = voiced_share(speaking[around], self._constraints)
         motion = self._predict(first, inputs, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
-        closing = np.maximum(closure_weights(bilabial[around], self._constraints), self._closing(ready, inputs))
+        if (closing := self._closing(ready, inputs)) is None:
+            closing = closure_weights(bilabial[around], self._constraints)
         factor = np.float32(self.expressiveness) - np.float32(max(self.expressiveness - 1.0, 0.0)) * closing
         constrained = apply_constraints(
             with_expressiveness(motion.mouth_landmarks, self._style, np.asarray(factor, np.float32)),

@@ -15,6 +15,7 @@ from research.motion.evaluate import OFF
 from services.common.errors import ArtefactCorruptError, InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width, mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
+from services.common.wire.phones import PHONES
 from services.common.wire.timeline import Timeline
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
@@ -150,6 +151,19 @@ def test_sure_closed_lips_close(models: MotionModels, model: SpeechMapModel, sty
     opening = mouth_opening(moved(models, model, hearing, style, loud))
     assert opening[10] < float(mouth_opening(style.closed_mouth)) + 1.0
     assert opening[[2, 18]].min() > opening[10] + 1.0
+
+
+@CASES
+def test_bilabials_of_the_posteriorgram_close_no_lips(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
+) -> None:
+    """The states alone say where the lips close: the posteriorgram closes lips that stay open."""
+    features = heard(60)
+    phones = features.posteriorgram.copy()
+    phones[30:34] = 0.0
+    phones[30:34, :, PHONES.index("M")] = 1.0
+    changed = moved(models, model, hearing, style, replace(features, posteriorgram=phones))
+    assert changed.tobytes() == moved(models, model, hearing, style, features).tobytes()
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
