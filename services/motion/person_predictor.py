@@ -212,7 +212,7 @@ class PersonPredictor(ABC):
         """Return how far the network's input closes the lips at the next `count` frames, float32 [count] in [0, 1].
 
         None: the predictor does not hear closed lips. Then the lips close on the sure p, b, m of the posteriorgram
-        (constraints.closure_weights), which is right less often (docs/models/speech_map.md).
+        (constraints.closure_weights), which also closes lips that stay open (docs/models/speech_map.md).
 
         Args:
             count: R, number of frames.
