@@ -1,4 +1,5 @@
-"""Entity references of an asset manager in manifests, such as `bal:///shot010/plate`, and the files that they stand for.
+"""Entity references of an asset manager, such as `bal:///shot010/plate`: the files that they stand for, and the registration of new
+files.
 
 OpenAssetIO loads the manager that the variable OPENASSETIO_DEFAULT_CONFIG configures, as in every program with OpenAssetIO.
 """
@@ -8,18 +9,26 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import contextmanager
+from fractions import Fraction
+from mimetypes import guess_type
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from gateway.batch.locations import has_unknown_protocol, protocol_of
-from services.common.errors import BackendUnavailableError, InvalidRequestError
+from gateway.media.sequence_names import NUMBER, is_sequence
+from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
 
 if TYPE_CHECKING:
+    from openassetio import EntityReference  # type: ignore[attr-defined]
     from openassetio.hostApi import Manager
     from openassetio.trait import TraitsData
     from openassetio.utils import FileUrlPathConverter
+
+T = TypeVar("T")
 
 DEADLINE_S: Final = 120.0
 """Seconds within which an asset manager has to answer."""
@@ -63,11 +72,114 @@ def resolve_references(places: Iterable[str]) -> ResolvedReferences:
         said = f"entity references need the package {problem.name}, which is not installed here"
         remedy = "pip install 'dubstage-suite[assets]'"
         return ResolvedReferences({}, {place: f"{place[:200]!r} cannot be resolved: {said}: {remedy}" for place in unknown})
-    answer: Future[ResolvedReferences] = Future()
+
+    def ask() -> ResolvedReferences:
+        manager = _manager("manifest")
+        with _errors_of(manager, "manifest"):
+            return _resolved(manager, distinct)
+
+    return _in_time(ask)
+
+
+class AssetFile(NamedTuple):
+    """Video or image sequence to register.
+
+    Attributes:
+        path: absolute path of the video; of an image sequence, with `%04d` in place of the frame number.
+        name: name for people.
+        frames: numbers of the first and of the last frame.
+        rate: frames per second; None: not known.
+    """
+
+    path: Path
+    name: str
+    frames: tuple[int, int]
+    rate: Fraction | None
+
+
+class RegisteredFiles(NamedTuple):
+    """Outcome of a registration.
+
+    Attributes:
+        references: entity reference of the registered version, by the reference that was asked for.
+        problems: why a file is not registered, in words, by the reference that was asked for.
+    """
+
+    references: dict[str, str]
+    problems: dict[str, str]
+
+
+class Registration:
+    """Registration of new files with the configured asset manager, in OpenAssetIO's two steps: preflight before the files are
+    written, and register with their locations afterwards. Both block for at most DEADLINE_S.
+    """
+
+    def __init__(self, references: Iterable[str]) -> None:
+        """Announce the files to the manager (preflight).
+
+        Args:
+            references: entity references of the files to write.
+
+        Raises:
+            InvalidRequestError: the packages or the configuration are missing; the manager cannot be loaded, registers no videos,
+                or refuses a reference.
+            BackendUnavailableError: the manager fails, or gives no answer in time.
+        """
+        _check_installation()
+        asked = tuple(references)
+
+        def announce() -> tuple[Manager, dict[str, EntityReference]]:
+            manager = _manager("register")
+            with _errors_of(manager, "register"):
+                return manager, _announced(manager, asked)
+
+        self._manager, self._working = _in_time(announce)
+
+    def register(self, files: Mapping[str, AssetFile]) -> RegisteredFiles:
+        """Register files. Each file becomes a version of its entity.
+
+        Args:
+            files: files by entity reference. References that were not announced are an error of the caller (KeyError).
+
+        Raises:
+            InvalidRequestError: the manager refuses to register at all.
+            BackendUnavailableError: the manager fails, or gives no answer in time.
+        """
+
+        def publish() -> RegisteredFiles:
+            with _errors_of(self._manager, "register"):
+                return _registered(self._manager, {self._working[one]: (one, file) for one, file in files.items()})
+
+        return _in_time(publish) if files else RegisteredFiles({}, {})
+
+
+def _check_installation() -> None:
+    if not os.environ.get(_CONFIG):
+        raise InvalidRequestError(
+            f"--register needs an asset manager: set {_CONFIG} to the file that configures the manager for OpenAssetIO",
+            field="register",
+        )
+    try:
+        import openassetio  # noqa: F401
+        import openassetio_mediacreation  # noqa: F401  # has the traits
+    except ModuleNotFoundError as problem:
+        raise InvalidRequestError(
+            f"--register needs the package {problem.name}, which is not installed here: pip install 'dubstage-suite[assets]'",
+            field="register",
+        ) from problem
+
+
+def _in_time(work: Callable[[], T]) -> T:
+    """Return what a function of the asset manager returns.
+
+    Raises:
+        BackendUnavailableError: the function does not end within DEADLINE_S.
+    """
+    answer: Future[T] = Future()
 
     def ask() -> None:
         try:
-            answer.set_result(_asked(distinct))
+            answer.set_result(work())
         except BaseException as problem:  # which the caller raises
             answer.set_exception(problem)
 
@@ -81,20 +193,22 @@ def resolve_references(places: Iterable[str]) -> ResolvedReferences:
         ) from problem
 
 
-def _asked(places: Iterable[str]) -> ResolvedReferences:
-    """Return what the configured asset manager answers.
+@contextmanager
+def _errors_of(manager: Manager, field: str) -> Iterator[None]:
+    """Raise errors of dubstage in place of the errors that the manager raises in the block.
 
     Raises:
-        InvalidRequestError: the asset manager cannot be loaded, or does not resolve entity references.
-        BackendUnavailableError: the asset manager fails.
+        InvalidRequestError: the manager refuses.
+        BackendUnavailableError: the manager fails.
     """
     import openassetio
 
-    manager = _manager()
     try:
-        return _resolved(manager, places)
+        yield
+    except DubstageError:
+        raise
     except openassetio.errors.OpenAssetIOException as problem:
-        raise InvalidRequestError(f"the asset manager {manager.displayName()}: {_text(problem)}", field="manifest") from problem
+        raise InvalidRequestError(f"the asset manager {manager.displayName()}: {_text(problem)}", field=field) from problem
     except Exception as problem:
         # A manager is a plug-in, whose errors are of every kind.
         raise BackendUnavailableError(f"the asset manager {manager.displayName()} fails: {_text(problem)}") from problem
@@ -107,8 +221,11 @@ def _without_manager(place: str) -> str:
     )
 
 
-def _manager() -> Manager:
+def _manager(field: str) -> Manager:
     """Return the asset manager of the configuration.
+
+    Args:
+        field: field of the request that needs the manager.
 
     Raises:
         InvalidRequestError: the configuration, the plug-in or its settings cannot be used.
@@ -137,7 +254,7 @@ def _manager() -> Manager:
     except Exception as problem:
         # A manager is a plug-in, whose errors are of every kind.
         raise InvalidRequestError(
-            f"{_CONFIG}={os.environ[_CONFIG]}: the asset manager cannot be loaded: {_text(problem)}", field="manifest"
+            f"{_CONFIG}={os.environ[_CONFIG]}: the asset manager cannot be loaded: {_text(problem)}", field=field
         ) from problem
 
 
@@ -197,6 +314,104 @@ def _location(asset: TraitsData, urls: FileUrlPathConverter) -> str:
     if variable := _VARIABLE.search(place):
         raise ValueError(f"the location {url[:200]!r} has the variable {variable[1]}, and only frame is known")
     return place
+
+
+def _announced(manager: Manager, references: Iterable[str]) -> dict[str, EntityReference]:
+    """Return the working reference of each entity reference.
+
+    Raises:
+        InvalidRequestError: see Registration.
+    """
+    from openassetio.access import PolicyAccess, PublishingAccess
+    from openassetio.errors import BatchElementError
+    from openassetio.trait import TraitsData
+    from openassetio_mediacreation.traits.managementPolicy import ManagedTrait_v1
+
+    name, context = manager.displayName(), manager.createContext()
+    (policy,) = manager.managementPolicy([_traits()], PolicyAccess.kWrite, context)
+    if not manager.hasCapability(manager.Capability.kPublishing) or not ManagedTrait_v1.isImbuedTo(policy):
+        raise InvalidRequestError(f"the asset manager {name} registers no videos", field="register")
+    targets: dict[str, EntityReference] = {}
+    for one in references:
+        if (target := manager.createEntityReferenceIfValid(one)) is None:
+            raise InvalidRequestError(f"--register: {one[:200]!r} is no entity reference of {name}", field="register")
+        targets[one] = target
+    if not targets:
+        return {}
+    answers = manager.preflight(
+        list(targets.values()),
+        [TraitsData(_traits()) for _ in targets],
+        PublishingAccess.kWrite,
+        context,
+        manager.BatchElementErrorPolicyTag.kVariant,
+    )
+    working: dict[str, EntityReference] = {}
+    for one, answer in zip(targets, answers, strict=True):
+        if isinstance(answer, BatchElementError):
+            reason = answer.message or answer.code.name
+            raise InvalidRequestError(f"the asset manager {name} refuses {one[:200]!r}: {reason}", field="register")
+        working[one] = answer
+    return working
+
+
+def _registered(manager: Manager, files: Mapping[EntityReference, tuple[str, AssetFile]]) -> RegisteredFiles:
+    from openassetio.access import PublishingAccess
+    from openassetio.errors import BatchElementError
+    from openassetio.utils import FileUrlPathConverter
+
+    urls = FileUrlPathConverter()
+    answers = manager.register(
+        list(files),
+        [_described(file, urls) for _, file in files.values()],
+        PublishingAccess.kWrite,
+        manager.createContext(),
+        manager.BatchElementErrorPolicyTag.kVariant,
+    )
+    outcome = RegisteredFiles({}, {})
+    for (asked, _), answer in zip(files.values(), answers, strict=True):
+        if isinstance(answer, BatchElementError):
+            outcome.problems[asked] = _text(ValueError(answer.message or answer.code.name))
+        else:
+            outcome.references[asked] = answer.toString()
+    return outcome
+
+
+def _traits() -> set[str]:
+    """Return the traits of a registered file. OpenAssetIO-MediaCreation has no specification of a video."""
+    from openassetio_mediacreation.traits import content, identity, timeDomain, twoDimensional, usage
+
+    return {
+        usage.EntityTrait_v1.kId,
+        content.LocatableContentTrait_v1.kId,
+        identity.DisplayNameTrait_v1.kId,
+        timeDomain.FrameRangedTrait_v1.kId,
+        twoDimensional.ImageCollectionTrait_v1.kId,
+        twoDimensional.PixelBasedTrait_v1.kId,
+    }
+
+
+def _described(file: AssetFile, urls: FileUrlPathConverter) -> TraitsData:
+    """Return the traits of a file with their properties."""
+    from openassetio.trait import TraitsData
+    from openassetio_mediacreation.traits.content import LocatableContentTrait_v1
+    from openassetio_mediacreation.traits.identity import DisplayNameTrait_v1
+    from openassetio_mediacreation.traits.timeDomain import FrameRangedTrait_v1
+
+    asset = TraitsData(_traits())
+    DisplayNameTrait_v1(asset).setName(file.name)
+    place, located = str(file.path), LocatableContentTrait_v1(asset)
+    if is_sequence(file.path):
+        place = str(file.path.with_name(NUMBER.sub(lambda number: f"{{frame:0{number[1] or 1}d}}", file.path.name)))
+        located.setIsTemplated(True)
+    located.setLocation(urls.pathToUrl(place))
+    if kind := guess_type(file.path.name)[0]:
+        located.setMimeType(kind)
+    ranged = FrameRangedTrait_v1(asset)
+    ranged.setStartFrame(file.frames[0])
+    ranged.setEndFrame(file.frames[1])
+    if file.rate is not None:
+        ranged.setFramesPerSecond(float(file.rate))
+    return asset
 
 
 def _text(problem: Exception) -> str:

@@ -1,6 +1,6 @@
 """Delivers the approved videos of a batch: copies with the same streams, whose manifests repeat the decisions.
 
-An image sequence is delivered as a folder with its files and their signed list.
+An image sequence is delivered as a folder with its files and their signed list. Copies can be registered with an asset manager.
 
 A decision comes after a video was signed. So the copy gets a manifest of its own: the reviewed video with its manifest is the
 parent, and an assertion has the decision (`gateway.provenance.claim.DecisionFacts`).
@@ -8,24 +8,27 @@ parent, and an assertion has the decision (`gateway.provenance.claim.DecisionFac
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from gateway.batch.assets import AssetFile, resolve_references
 from gateway.batch.locations import is_url, local_path
 from gateway.batch.media import fetched, folder_error
 from gateway.batch.reviews import Decision, ReviewState
-from gateway.batch.types import WRITTEN, ShotRecord
+from gateway.batch.types import WRITTEN, ShotRecord, ShotSpec
 from gateway.dub.request import sha256_of
 from gateway.media.mp4 import boxes_of, copy_with_padding
 from gateway.media.output import OutputFile, commit_with
 from gateway.media.sequence_names import LISTING_SUFFIX
-from gateway.media.sequences import copy_sequence, sequence_fault
+from gateway.media.sequences import copy_sequence, listed_frames, sequence_fault
 from gateway.provenance.binding import SIDECAR, embedded_type, is_manifest, sidecar_of
 from gateway.provenance.claim import DecisionFacts, DeliveryClaim, SourceFile
 from gateway.provenance.seal import Sealer, VideoSeal
@@ -92,7 +95,7 @@ def deliver(
     *,
     overwrite: bool = False,
     on_shot: Callable[[int], None] = lambda _: None,
-) -> tuple[list[Path], dict[str, str]]:
+) -> tuple[dict[str, Path], dict[str, str]]:
     """Copy the videos of approved shots to a folder, each with a manifest about its decision. Blocks.
 
     Each file gets its name when it is complete. A file that was delivered for the same decision stays as it is.
@@ -105,7 +108,7 @@ def deliver(
         on_shot: called with the number of shots that are finished.
 
     Returns:
-        The delivered files in the order of the shots, and why each other shot was not delivered, by id.
+        The delivered files in the order of the shots, and why each other shot was not delivered, both by id.
 
     Raises:
         InvalidRequestError: another file has the name of a copy, or the folder cannot be made, or a video cannot be signed.
@@ -116,7 +119,8 @@ def deliver(
         make_folder(folder)
     except (OSError, ValueError) as problem:
         raise InvalidRequestError(f"--output {folder} cannot be made: {problem}", field="output") from problem
-    files, left = [], {}
+    files: dict[str, Path] = {}
+    left: dict[str, str] = {}
     for number, shot in enumerate(shots, start=1):
         with tempfile.TemporaryDirectory() as scratch:
             video = _local(shot.record.output, Path(scratch))
@@ -124,9 +128,83 @@ def deliver(
             if video is None or reason:
                 left[shot.record.id] = reason
             else:
-                files.append(_delivered(video, shot, folder / shot.name, sealer, overwrite=overwrite))
+                files[shot.record.id] = _delivered(video, shot, folder / shot.name, sealer, overwrite=overwrite)
         on_shot(number)
     return files, left
+
+
+def references_of(shots: Sequence[Approved], specs: Mapping[str, ShotSpec], pattern: str) -> dict[str, str]:
+    """Return the entity reference of each shot, by id.
+
+    Args:
+        shots: the shots.
+        specs: rows of the manifest by id.
+        pattern: entity reference, in which `{id}`, `{project}`, `{language}` and `{actor}` stand for the fields of the row.
+
+    Raises:
+        InvalidRequestError: the pattern has another name in braces, a row lacks a field, or two shots have the same reference.
+    """
+    references: dict[str, str] = {}
+    for shot in shots:
+        spec = specs[shot.record.id]
+        fields = {"id": spec.id, "project": spec.project, "language": spec.language, "actor": spec.actor}
+
+        def value(name: re.Match[str], fields: Mapping[str, str | None] = fields, shot_id: str = spec.id) -> str:
+            if name[1] not in fields:
+                known = ", ".join(f"{{{one}}}" for one in fields)
+                raise InvalidRequestError(f"--register: {name[0]} is unknown: the names are {known}", field="register")
+            if not (text := fields[name[1]]):
+                raise InvalidRequestError(f"--register: shot {shot_id} has no {name[1]} for {name[0]}", field="register")
+            return text
+
+        reference = re.sub(r"\{([^{}]*)\}", value, pattern)
+        if other := next((one for one, its in references.items() if its == reference), None):
+            raise InvalidRequestError(
+                f"--register: the shots {other} and {spec.id} have the same reference {reference}: write {{id}} in the reference",
+                field="register",
+            )
+        references[spec.id] = reference
+    return references
+
+
+def unregistered(shots: Sequence[Approved], references: Mapping[str, str], folder: Path, *, overwrite: bool) -> dict[str, str]:
+    """Return the entity references of the shots whose file in the folder is to be registered, by id. Blocks.
+
+    A file that was delivered before is registered already if its reference has this location.
+
+    Raises:
+        InvalidRequestError, BackendUnavailableError: as `resolve_references`.
+    """
+    known = resolve_references(references.values()).locations
+    found = {}
+    for shot in shots:
+        reference, target = references[shot.record.id], folder / shot.name
+        if overwrite or not target.exists() or known.get(reference) != str(_asset(shot, target).path):
+            found[shot.record.id] = reference
+    return found
+
+
+def assets_of(shots: Sequence[Approved], files: Mapping[str, Path], references: Mapping[str, str]) -> dict[str, AssetFile]:
+    """Return the delivered files to register, by entity reference.
+
+    Args:
+        shots: the shots.
+        files: delivered files by id of the shot.
+        references: entity references by id of the shot. Files of other shots are left out.
+    """
+    return {
+        references[shot_id]: _asset(shot, files[shot_id])
+        for shot in shots
+        if (shot_id := shot.record.id) in files and shot_id in references
+    }
+
+
+def _asset(shot: Approved, file: Path) -> AssetFile:
+    record = shot.record
+    path, first, last = file.absolute(), 1, record.frames
+    if file.suffix == LISTING_SUFFIX:
+        path, first, last = listed_frames(path)
+    return AssetFile(path, record.id, (first, last), Fraction(record.frame_rate) if record.frame_rate else None)
 
 
 def _local(place: str, scratch: Path) -> Path | None:

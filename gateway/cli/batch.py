@@ -463,7 +463,7 @@ def _rate_of(record: ShotRecord) -> Fraction | None:
 
 
 def deliver_approved(
-    settings: GatewaySettings, store: BatchStore, name: str, folder: Path, *, complete: bool, overwrite: bool
+    settings: GatewaySettings, store: BatchStore, name: str, folder: Path, *, complete: bool, overwrite: bool, register: str | None
 ) -> None:
     """Deliver the approved videos of a batch, write the entry of the audit log, and print files and counts.
 
@@ -472,13 +472,15 @@ def deliver_approved(
         folder: folder for the videos.
         complete: whether nothing is delivered unless every shot of the batch is approved.
         overwrite: whether other files are replaced.
+        register: entity reference for each file, see `references_of`; None: no file is registered with the asset manager.
 
     Raises:
         BatchNotFoundError: there is no such batch.
-        InvalidRequestError: with `complete`, a shot cannot be delivered; or as `deliver`.
-        DubstageError: as `deliver`.
+        InvalidRequestError: with `complete`, a shot cannot be delivered; the asset manager refuses a file; or as `deliver`.
+        DubstageError: as `deliver` and Registration.
     """
-    from gateway.batch.delivery import approved_of, deliver
+    from gateway.batch.assets import Registration
+    from gateway.batch.delivery import approved_of, assets_of, deliver, references_of, unregistered
     from gateway.provenance.installation import open_sealer
 
     records = current_records(store, store.facts(name))[0]
@@ -488,6 +490,12 @@ def deliver_approved(
         (first, why), *more = left.items()
         others = f", and {len(more)} more shots are not approved" if more else ""
         raise InvalidRequestError(f"--complete: shot {first}: {why}{others}; nothing was delivered", field="complete")
+    references: dict[str, str] = {}
+    registration = None
+    if register is not None:
+        specs = {spec.id: spec for spec in store.manifest(name)}
+        references = unregistered(shots, references_of(shots, specs, register), folder, overwrite=overwrite)
+        registration = Registration(references.values())
     with StepProgress() as progress:
         files, refused = deliver(
             shots,
@@ -498,11 +506,20 @@ def deliver_approved(
         )
     left |= refused
     record_change(settings, "delivered", name, [shot.record.id for shot in shots if shot.record.id not in refused])
-    for file in files:
+    for file in files.values():
         say_result(str(file))
     for shot_id, why in left.items():
         say(f"{shot_id} is not delivered: {why}")
     say(f"batch {name}: {len(files)} of {len(records)} videos are delivered")
+    if registration is not None:
+        done = registration.register(assets_of(shots, files, references))
+        for shot_id, reference in references.items():
+            if reference in done.references:
+                say(f"{shot_id} is registered as {done.references[reference]}")
+        if done.problems:
+            (first, why), *more = done.problems.items()
+            others = f", and {len(more)} more files are not registered" if more else ""
+            raise InvalidRequestError(f"--register: the asset manager refuses {first}: {why}{others}", field="register")
 
 
 def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, target: KitsuTarget) -> None:
@@ -1027,10 +1044,19 @@ def deliver_command(
         bool, typer.Option("--complete", help="Deliver nothing unless every shot of the batch can be delivered.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of these names.")] = False,
+    register: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REFERENCE",
+            help="Register each copy with the asset manager (OpenAssetIO) under this entity reference, such as "
+            "bal:///{project}/{id}/dub_{language}. {id}, {project}, {language} and {actor} stand for the fields of the row.",
+        ),
+    ] = None,
 ) -> None:
     """Copy the approved videos of a batch, each with a signed manifest (C2PA) that has the decision."""
     settings = options.gateway_settings()
-    deliver_approved(settings, open_batches(settings), name, output, complete=complete, overwrite=overwrite)
+    store = open_batches(settings)
+    deliver_approved(settings, store, name, output, complete=complete, overwrite=overwrite, register=register)
 
 
 @commands.command("kitsu")

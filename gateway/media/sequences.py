@@ -43,7 +43,7 @@ from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.scene_colour import LinearRec709, OcioColour, SceneColour, not_installed
-from gateway.media.sequence_names import NUMBER, is_sequence, listing_file, sound_file
+from gateway.media.sequence_names import NUMBER, SUFFIXES, is_sequence, listing_file, sound_file
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo, orientation
 from gateway.media.writer import VideoSigner, VideoWriter
@@ -261,6 +261,26 @@ def read_listing(listing: Path) -> dict[str, str]:
     """
     lines = (line.split("  ", 1) for line in listing.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
     return {parts[1]: parts[0] for parts in lines if len(parts) == 2}
+
+
+def listed_frames(listing: Path) -> tuple[Path, int, int]:
+    """Return the pattern of the frames of a dubbed sequence, with `%04d` for numbers of four digits, and the first and last number.
+
+    Args:
+        listing: list of the files.
+
+    Raises:
+        OSError: the list is missing or cannot be read.
+        MediaUnsupportedError: the list names no frames.
+    """
+    names = [re.fullmatch(r"(.*?)(\d+)(\.\w+)", name) for name in read_listing(listing) if Path(name).suffix.lower() in SUFFIXES]
+    frames = [name for name in names if name]
+    if not frames:
+        raise MediaUnsupportedError(f"{listing}: the list names no frames", field="output")
+    numbers = [int(name[2]) for name in frames]
+    widths = {len(name[2]) for name in frames}
+    number = f"%0{widths.pop()}d" if len(widths) == 1 else "%d"
+    return listing.with_name(f"{frames[0][1]}{number}{frames[0][3]}"), min(numbers), max(numbers)
 
 
 def sequence_fault(listing: Path, sha256: str) -> str:

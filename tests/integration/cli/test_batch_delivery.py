@@ -7,15 +7,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
 from gateway.actors.store import ActorStore
+from gateway.batch.assets import resolve_references
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.cli.app import run
 from gateway.dub.request import sha256_of
+from gateway.media.sequence_names import is_sequence
 from gateway.media.sequences import SequenceDub, SequenceSettings
 from gateway.provenance.binding import sidecar_of
 from gateway.provenance.installation import open_sealer
@@ -25,6 +28,7 @@ from services.common.server.settings import load_settings
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.frame_files import FIRST, write_sequence
 from tests.integration.provenance.conftest import carphone
+from tests.unit.batch.asset_library import write_publisher
 from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import claim_of, write_video
 
@@ -149,9 +153,8 @@ def test_delivery_replaces_nothing_unasked(store: BatchStore, tmp_path: Path, ca
     assert (delivered.state, delivered.decision is not None) == (ManifestState.VALID, True)
 
 
-@pytest.mark.timeout(300)
-def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The files of an image sequence are delivered in a folder, with a signed list about the decision."""
+def sequence_shot(store: BatchStore, carphone: Path, tmp_path: Path) -> SequenceDub:
+    """Make shot `a` of the batch an image sequence with its signed list."""
     for name in ("plates", "frames", "work"):
         (tmp_path / name).mkdir()
     plates = write_sequence(carphone, tmp_path / "plates" / "a.%04d.dpx", 12, bits=10)
@@ -159,10 +162,16 @@ def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsy
     dub.read()
     shutil.copy(dub.video, dub.dubbed)
     dub.write(seal=open_sealer(load_settings(GatewaySettings)).seal(claim_of(carphone), dub.listing))
-    record = store.record("night", "a").model_copy(
-        update={"output": str(dub.listing), "output_sha256": sha256_of(dub.listing), "frame_rate": "25"}
-    )
-    store.put("night", record)
+    update = {"output": str(dub.listing), "output_sha256": sha256_of(dub.listing), "frame_rate": "25"}
+    store.put("night", store.record("night", "a").model_copy(update=update))
+    return dub
+
+
+@pytest.mark.timeout(300)
+def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files of an image sequence are delivered in a folder, with a signed list about the decision."""
+    dub = sequence_shot(store, carphone, tmp_path)
+    record = store.record("night", "a")
     approve("a", "--by", "Ada")
     deliver = ["batch", "deliver", "night", "--output", str(tmp_path / "delivered")]
     folder, frame = tmp_path / "delivered" / "a", tmp_path / "frames" / f"b.{FIRST + 3}.dpx"
@@ -207,3 +216,161 @@ def test_videos_of_a_bucket(
     for name in ("a", "b"):
         assert streams(folder / f"{name}{SUFFIXES[name]}") == streams(tmp_path / "out" / f"{name}{SUFFIXES[name]}")
         assert verdict_of(folder / f"{name}{SUFFIXES[name]}").state is ManifestState.VALID
+
+
+Library = Callable[[], dict[str, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
+    """An asset manager that keeps what is registered. Returns the versions of its entities by name, without the names' prefix."""
+    pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
+    config, plug_ins = write_publisher(tmp_path, {})
+    monkeypatch.setenv("OPENASSETIO_DEFAULT_CONFIG", str(config))
+    monkeypatch.setenv("OPENASSETIO_PLUGIN_PATH", str(plug_ins))
+
+    def entities() -> dict[str, list[dict[str, Any]]]:
+        found = json.loads((tmp_path / "library.json").read_text())["entities"]
+        return {
+            name: [
+                {key.rpartition(".")[2]: value for key, value in version["traits"].items() if value}
+                for version in entity["versions"]
+            ]
+            for name, entity in found.items()
+        }
+
+    return entities
+
+
+@pytest.mark.timeout(300)
+def test_delivered_videos_are_registered_once(
+    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each copy becomes a version of its entity, whose reference finds the file. A later delivery registers only new copies."""
+    approve("a")
+    folder = tmp_path / "my delivered%"
+    deliver = ["batch", "deliver", "night", "--output", str(folder), "--register", "bal:///{id}/dub"]
+    assert run(deliver) == 0
+    assert "a is registered as bal:///a/dub?v=1" in capsys.readouterr().err
+    (version,) = library()["a/dub"]
+    assert version == {
+        "LocatableContent": {"location": (folder / "a.mp4").as_uri(), "mimeType": "video/mp4"},
+        "DisplayName": {"name": "a"},
+        "FrameRanged": {"startFrame": 1, "endFrame": 12, "framesPerSecond": pytest.approx(30000 / 1001)},
+    }
+    assert resolve_references(["bal:///a/dub"]).locations == {"bal:///a/dub": str(folder / "a.mp4")}
+    approve("b")
+    assert run(deliver) == 0
+    shown = capsys.readouterr().err
+    assert "b is registered as bal:///b/dub?v=1" in shown
+    assert "a is registered" not in shown
+    assert {name: len(versions) for name, versions in library().items()} == {"a/dub": 1, "b/dub": 1}
+    assert run([*deliver, "--overwrite"]) == 0
+    assert {name: len(versions) for name, versions in library().items()} == {"a/dub": 2, "b/dub": 2}
+
+
+@pytest.mark.timeout(300)
+def test_a_delivery_that_was_never_registered_is_registered_later(store: BatchStore, library: Library, tmp_path: Path) -> None:
+    approve("a")
+    deliver = ["batch", "deliver", "night", "--output", str(tmp_path / "delivered")]
+    assert run(deliver) == 0
+    before = (tmp_path / "delivered" / "a.mp4").stat()
+    assert library() == {}
+    assert run([*deliver, "--register", "bal:///{id}"]) == 0
+    assert list(library()) == ["a"]
+    after = (tmp_path / "delivered" / "a.mp4").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.timeout(300)
+def test_image_sequences_are_registered_with_their_frames(
+    store: BatchStore, library: Library, carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The location has the variable `frame`, as a manifest reads it, and the frames have the numbers of the files."""
+    sequence_shot(store, carphone, tmp_path)
+    approve("a")
+    deliver = ["batch", "deliver", "night", "--output", str(tmp_path / "delivered"), "--register", "bal:///{id}"]
+    for _ in range(2):  # the second delivery leaves the files of the first, and their registration
+        assert run(deliver) == 0
+    (version,) = library()["a"]
+    assert version["LocatableContent"]["isTemplated"] is True
+    assert version["FrameRanged"] == {"startFrame": FIRST, "endFrame": FIRST + 11, "framesPerSecond": 25.0}
+    pattern = str(tmp_path / "delivered" / "a" / "b.%04d.dpx")
+    assert resolve_references(["bal:///a"]).locations == {"bal:///a": pattern}
+    assert is_sequence(Path(pattern))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        ("bal:///{shot}", "{shot} is unknown: the names are {id}, {project}, {language}, {actor}"),
+        ("bal:///{id}/{language}", "shot a has no language for {language}"),
+        ("bal:///dub", "the shots a and b have the same reference bal:///dub: write {id} in the reference"),
+        ("shots/{id}", "'shots/a' is no entity reference of Basic Asset Library"),
+    ],
+)
+def test_a_reference_that_cannot_be_registered_delivers_nothing(
+    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str], reference: str, told: str
+) -> None:
+    approve("a")
+    approve("b")
+    capsys.readouterr()
+    folder = tmp_path / "delivered"
+    assert run(["batch", "deliver", "night", "--output", str(folder), "--register", reference]) == 10
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1, shown
+    assert told in shown
+    assert not folder.exists()
+    assert library() == {}
+
+
+@pytest.mark.timeout(300)
+def test_managers_that_take_no_videos(
+    store: BatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a manager, and where the manager takes no videos or asks for traits that videos lack, nothing is copied."""
+    pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
+    approve("a")
+    folder = tmp_path / "delivered"
+
+    def refusal() -> str:
+        capsys.readouterr()
+        assert run(["batch", "deliver", "night", "--output", str(folder), "--register", "bal:///{id}"]) == 10
+        assert not folder.exists()
+        return capsys.readouterr().err
+
+    monkeypatch.delenv("OPENASSETIO_DEFAULT_CONFIG", raising=False)
+    assert "--register needs an asset manager: set OPENASSETIO_DEFAULT_CONFIG" in refusal()
+    for number, (managed, told) in enumerate(((False, "registers no videos"), (True, "refuses 'bal:///a': Publishing to this"))):
+        (tmp_path / str(number)).mkdir()
+        config, plug_ins = write_publisher(tmp_path / str(number), {"a": None}, managed=managed)
+        library = tmp_path / str(number) / "library.json"
+        library.write_text(library.read_text().replace("usage.Entity", "threeDimensional.Geometry"))
+        monkeypatch.setenv("OPENASSETIO_DEFAULT_CONFIG", str(config))
+        monkeypatch.setenv("OPENASSETIO_PLUGIN_PATH", str(plug_ins))
+        assert told in refusal()
+
+
+@pytest.mark.timeout(300)
+def test_a_file_that_the_manager_refuses_is_named_and_registered_later(
+    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The copies stay. The command fails, and registers what is missing when it runs again."""
+    plug_in = tmp_path / "keeping" / "keeping" / "__init__.py"
+    able = plug_in.read_text()
+    refusal = (
+        "from openassetio.errors import BatchElementError as E; arguments[6](0, E(E.ErrorCode.kEntityAccessError, 'disk full'))"
+    )
+    plug_in.write_text(able.replace("super().register(*arguments)", refusal))
+    assert plug_in.read_text() != able
+    approve("a")
+    capsys.readouterr()
+    deliver = ["batch", "deliver", "night", "--output", str(tmp_path / "delivered"), "--register", "bal:///{id}"]
+    assert run(deliver) == 10
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [str(tmp_path / "delivered" / "a.mp4")]
+    assert "--register: the asset manager refuses bal:///a: disk full" in shown.err
+    plug_in.write_text(able)
+    assert run(deliver) == 0
+    assert list(library()) == ["a"]
