@@ -24,7 +24,8 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
 from gateway.reports.mouth_metrics import correlation
-from gateway.reports.records import Box, appearance_of, boxes_of, commanded_opening, motion_of, track_output
+from gateway.reports.pictures import MOST_FRAMES
+from gateway.reports.records import Box, OutputPictures, appearance_of, boxes_of, commanded_opening, motion_of, track_beside
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8
 from services.common.errors import DubstageError, WorkCancelledError
@@ -109,13 +110,16 @@ async def tracked_figures(
     """
     faces = outcome.of_lines() or [outcome]
     boxes = [await in_thread(first_box, face, workspace) for face in faces]
+    measured = any(boxes) and video.video.num_frames <= MOST_FRAMES
+    pictures = OutputPictures(video, outcome, faces, workspace, measured=measured)
+    found = await track_beside(stages, video, boxes, pictures, pictures.read)
     correlations, figures, finishes = [], [], []
-    for face, tracked in zip(faces, await track_output(stages, video, boxes), strict=True):
+    for face, cut, tracked in zip(faces, pictures.faces, found, strict=True):
         if tracked is None:
             continue
         r = correlation(await in_thread(commanded_opening, face, workspace), tracked.opening)
         correlations += [r] if math.isfinite(r) else []
-        seen = await appearance_of(stages, video, face, workspace, tracked)
+        seen = await appearance_of(stages, cut, face, workspace, tracked)
         figures += [ShotAppearance.of(seen)] if seen is not None else []
         finishes.append(await finish_of(stages, video, outcome.video, tracked, with_sound=new_sound and len(faces) == 1))
     return TrackedFigures(min(correlations, default=None), worst(figures), worst(finishes))

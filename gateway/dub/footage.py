@@ -64,14 +64,24 @@ class TrackedFrame:
         Args:
             luma: gets the luma around the face; None: nothing does.
         """
-        picture = self.picture
-        part = FramePart(picture, 0, 0) if isinstance(picture, np.ndarray) else to_rgb_within(picture, region_of_box(pose))
-        if luma is not None:
-            luma.add(part, pose)
-        if isinstance(picture, DecodedFrame) and pose.scale <= 1.0:
-            # OpenCV rounds pictures that are not reduced by their place in the frame.
-            part = part.in_frame(picture.video)
-        return cut_box(part.rgb, pose.in_part(part.left, part.top))
+        return cut_from(self.picture, pose, luma)
+
+
+def cut_from(picture: UInt8 | DecodedFrame, pose: HeadPose, luma: KeptLuma | None = None) -> UInt8:
+    """Return the render box of a face, uint8 [160, 160, 3]. Both kinds of pictures give the same box.
+
+    Args:
+        picture: the upright frame, uint8 RGB [H, W, 3], or the frame as it was decoded, of which only the face is converted to RGB.
+        pose: head pose in the frame.
+        luma: gets the luma around the face; None: nothing does.
+    """
+    part = FramePart(picture, 0, 0) if isinstance(picture, np.ndarray) else to_rgb_within(picture, region_of_box(pose))
+    if luma is not None:
+        luma.add(part, pose)
+    if isinstance(picture, DecodedFrame) and pose.scale <= 1.0:
+        # OpenCV rounds pictures that are not reduced by their place in the frame.
+        part = part.in_frame(picture.video)
+    return cut_box(part.rgb, pose.in_part(part.left, part.top))
 
 
 async def analyse_footage(

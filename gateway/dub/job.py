@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -63,7 +63,7 @@ from gateway.dub.request import (
 )
 from gateway.dub.scene import SceneLines
 from gateway.dub.slow_expression import target_mouths
-from gateway.dub.speech import motion_frames_for, speech_duration
+from gateway.dub.speech import SpeechExtent, motion_frames_for, speech_duration
 from gateway.dub.subjects import compares_people, finds_actors
 from gateway.dub.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
 from gateway.media.background import own_timeline
@@ -80,7 +80,7 @@ from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
 from gateway.stages.remote import RemoteStages
 from gateway.stages.timing import StageClock, StageTimes, TimedStages
-from services.common.errors import ActorError, InvalidRequestError, NoUsableFootageError, RequestError
+from services.common.errors import ActorError, InvalidRequestError, MediaUnsupportedError, NoUsableFootageError, RequestError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
 
@@ -279,10 +279,7 @@ class DubJob:
             await analysis.track(tracked, embed=embed)
             video, parts = analysis.video, await SceneLines(passes).parts(lines)
         else:
-            _, extent = await gather_both(
-                analysis.track(tracked, embed=embed),
-                extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features),
-            )
+            _, extent = await gather_both(analysis.track(tracked, embed=embed), self._extract_sounds(analysis, speech, duration))
             person = await passes.person()
             video = await passes.background(person, duration) if has_background else await passes.in_place(person)
             parts = [passes.part(video, person, extent)]
@@ -290,6 +287,22 @@ class DubJob:
             if (chosen := part.person.chosen) is not None:
                 _log.info("face_chosen", job=analysis.workspace.folder.name, face=chosen.face_id, why=chosen.why)
         return video, parts
+
+    async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
+        """Extract the features of the new speech and, if a later pass may need them, those of the footage's own sound.
+
+        Tracking leaves the processor time for both.
+
+        Args:
+            speech: the new speech.
+            duration: length of the video, seconds.
+        """
+        extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features)
+        if analysis.info.audio and (self._request.actor is None or self._request.keeps_expression):
+            # A pass that needs a sound that cannot be read raises the error.
+            with suppress(MediaUnsupportedError):
+                await analysis.extract_sound()
+        return extent
 
     def _check_disks(
         self, workspace: Workspace, journal: Journal, info: MediaInfo, duration: Fraction, codec: str, *, has_background: bool

@@ -353,7 +353,8 @@ def clothing_moved(video: UInt8, dub: UInt8, points: Float32) -> Float32:
         luma, dubbed = (cv2.cvtColor(box, cv2.COLOR_RGB2GRAY) for box in (before, after))
         places = _clothing(before, luma, mesh)
         if places.sum() >= MIN_CLOTHING_PX:
-            moved = np.linalg.norm(flow.calc(luma, dubbed, None), axis=-1)  # type: ignore[call-overload]
+            right, down = cv2.split(flow.calc(luma, dubbed, None))  # type: ignore[call-overload]
+            moved = np.hypot(right, down)
             # Flow spreads into places that rest.
             moved[cv2.blur(cv2.absdiff(luma, dubbed), (5, 5)) < _CHANGED] = 0.0
             shares[t] = (moved[places] > CLOTHING_MOVED_PX).mean()
@@ -363,21 +364,22 @@ def clothing_moved(video: UInt8, dub: UInt8, points: Float32) -> Float32:
 def _clothing(box: UInt8, luma: Array, mesh: Float32) -> Bool:
     # The jaw's shadow lies under the oval of the face.
     face = cv2.dilate(filled(mesh[list(FACE_OVAL)]).astype(np.uint8), np.ones((17, 17), np.uint8))
-    colours = cv2.GaussianBlur(box.astype(np.float32), (0, 0), 1.0)
+    colours = cv2.split(cv2.GaussianBlur(box.astype(np.float32), (0, 0), 1.0))
     cheeks = _cheek_colour(box, mesh)
     # Skin in the shade is darker than the cheeks by a factor and an offset.
-    skin = _chromaticity(cheeks)
-    hue = np.min([np.linalg.norm(_chromaticity(colours + o) - skin, axis=-1) for o in _SHADE_OFFSETS], axis=0) > _OTHER_HUE
-    dark = colours @ LUMA_WEIGHTS < _DARKER_THAN_SHADE * (cheeks @ LUMA_WEIGHTS)
-    other = (hue | dark) & (face == 0)
+    skin = cheeks / max(float(cheeks.sum()), 1.0)
+    hue = np.ones(luma.shape, np.bool_)
+    for offset in _SHADE_OFFSETS:
+        red, green, blue = (plane + np.float32(offset) for plane in colours)
+        light = np.maximum(red + green + blue, np.float32(1.0))
+        apart = sum(np.square(plane / light - of_skin) for plane, of_skin in zip((red, green, blue), skin, strict=True))
+        hue &= apart > _OTHER_HUE**2
+    shown = sum(weight * plane for weight, plane in zip(LUMA_WEIGHTS, colours, strict=True))
+    other = (hue | (shown < _DARKER_THAN_SHADE * (cheeks @ LUMA_WEIGHTS))) & (face == 0)
     # The border of the skin moves with the skin.
     other = cv2.erode(other.astype(np.uint8), np.ones((9, 9), np.uint8))
     slope = np.square(cv2.Sobel(luma, cv2.CV_32F, 1, 0)) + np.square(cv2.Sobel(luma, cv2.CV_32F, 0, 1))
     return np.asarray((other > 0) & (cv2.blur(slope * other, (5, 5)) > _TEXTURE), np.bool_)
-
-
-def _chromaticity(colours: Array) -> Float32:
-    return np.asarray(colours / np.maximum(colours.sum(axis=-1, keepdims=True), 1.0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)

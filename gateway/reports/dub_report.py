@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.convert import reason_name
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.progress import OnProgress
@@ -32,24 +35,22 @@ from gateway.reports.pictures import (
     MOST_FRAMES,
     before_after_sheet,
     contact_sheet,
-    cut_around,
     output_sound,
     output_sound_rate,
-    pictures_of,
     reduced,
-    side_by_side,
     write_picture,
     write_side_by_side,
 )
 from gateway.reports.records import (
-    Box,
+    FacePictures,
+    OutputPictures,
     TrackedOutput,
     appearance_of,
     boxes_of,
     commanded_opening,
     head_motion_of,
     motion_of,
-    track_output,
+    track_beside,
 )
 from gateway.reports.types import BeforeAfter, DubReport, Fact, LineReport, SideBySide
 from gateway.stages.interface import Stages
@@ -102,6 +103,8 @@ def fitting_sheet(identity: FaceIdentity, frames: Sequence[TrackedPicture]) -> U
     )
 
 
+SIDE_BY_SIDE: Final = "side_by_side.mp4"
+"""Name of the video of the footage and the dub beside each other, in the folder of a report."""
 FRAME_COLUMNS: Final = 4
 MOTION_NAMES: Final = {
     "silence_opening": "largest opening in silence, share of the person's range (0 is at rest)",
@@ -190,18 +193,8 @@ def _finite(metrics: MotionMetrics | AppearanceMetrics | None) -> dict[str, floa
     return {name: round(value, 4) if math.isfinite(value) else None for name, value in _values(metrics).items()}
 
 
-def write_dub_report(report: DubReport, folder: Path) -> Path:
-    """Write the page, its pictures, the side-by-side video and report.json, all of them or none, and return the page's path.
-
-    Raises:
-        InvalidRequestError, StorageFullError: the folder cannot be written.
-    """
-    with report_folder(folder) as partial:
-        _write(report, partial)
-    return folder / PAGE
-
-
-def _write(report: DubReport, folder: Path) -> None:
+def write_page(report: DubReport, folder: Path) -> None:
+    """Write the page, its pictures and report.json into a folder. The page shows the video SIDE_BY_SIDE that lies in the folder."""
     files: dict[str, str] = {}
     if report.pairs:
         write_picture(folder / "mouths.jpg", before_after_sheet(report.pairs))
@@ -215,8 +208,8 @@ def _write(report: DubReport, folder: Path) -> None:
     if report.head_motion is not None:
         plot_head_motion(folder / "head_motion.svg", report.head_motion, float(report.frame_rate))
         files["head_motion"] = "head_motion.svg"
-    if report.video is not None and write_side_by_side(folder / "side_by_side.mp4", report.video):
-        files["video"] = "side_by_side.mp4"
+    if (folder / SIDE_BY_SIDE).exists():
+        files["video"] = SIDE_BY_SIDE
     if _write_opening(report, folder / "opening.svg", report.frame_rate):
         files["opening"] = "opening.svg"
     values = {
@@ -302,33 +295,75 @@ async def write_outcome_report(
         InvalidRequestError, StorageFullError: `folder` cannot be written.
         DubstageError: a video cannot be read, or a stage failed.
     """
+    async with entered_in_threads(report_folder(folder)) as unfinished:
+        page = await _collected(
+            request, outcome, workspace, stages, store, video=unfinished / SIDE_BY_SIDE, on_progress=on_progress
+        )
+        await in_thread(write_page, page, unfinished)
+    return folder / PAGE
+
+
+async def _collected(
+    request: DubRequest,
+    outcome: DubOutcome,
+    workspace: Workspace,
+    stages: Stages,
+    store: ArtefactStore,
+    *,
+    video: Path,
+    on_progress: OnProgress,
+) -> DubReport:
+    """Return what the report shows, and write the side-by-side video.
+
+    Args:
+        video: side-by-side video to write.
+        request: as `write_outcome_report` takes it, as are the other arguments.
+    """
     result = await asyncio.to_thread(probe, request.output)
-    frames = result.video.num_frames
-
-    def on_parts(done: int) -> None:
-        on_progress("report", done, 2 * frames + min(frames, MOST_FRAMES))
-
-    def on_measured(done: int) -> None:
-        on_parts(frames + done)
-
-    def counted(pictures: Iterable[UInt8]) -> Iterator[UInt8]:
-        for number, picture in enumerate(pictures, start=1):
-            yield picture
-            on_parts(2 * frames + number)
-
-    on_parts(0)
+    frames, times = result.video.num_frames, outcome.video.video
     scenes = outcome.of_lines()
-    faces = [await asyncio.to_thread(_shown_face, face, result, workspace) for face in scenes or [outcome]]
-    tracked = await track_output(stages, result, [face.first for face in faces], on_parts)
-    chosen = _chosen(outcome)
-    after = await asyncio.to_thread(pictures_of, result, set(chosen))
-    times = outcome.video.video
-    whole = await _measured(stages, result, outcome, workspace, tracked[0], on_measured) if not scenes else _Measured()
-    lines = [
-        _line_report(line, part, face, await _measured(stages, result, line, workspace, found, on_measured))
-        for line, face, found, part in zip(scenes, faces, tracked, request.parts, strict=bool(scenes))
+    faces = scenes or [outcome]
+    chosen = [_chosen(face) for face in faces]
+    boxes = [await asyncio.to_thread(boxes_of, face, workspace, some) for face, some in zip(faces, chosen, strict=True)]
+    first = [(some[0], box[some[0]]) if some else None for some, box in zip(chosen, boxes, strict=True)]
+    measured = frames <= MOST_FRAMES and any(first)
+    done = Counter[str]()
+
+    def on_part(part: str, number: int) -> None:
+        done[part] = number
+        on_progress("report", done.total(), (2 * frames if measured else 0) + min(frames, MOST_FRAMES))
+
+    def on_measured(before: int, number: int) -> None:
+        on_part("measuring", before + number)
+
+    def counted(pairs: Iterable[UInt8]) -> Iterator[UInt8]:
+        for number, pair in enumerate(pairs, start=1):
+            yield pair
+            on_part("video", number)
+
+    on_part("video", 0)
+    shown = _chosen(outcome)
+    pictures = OutputPictures(result, outcome, faces, workspace, chosen=boxes, shown=shown, measured=measured, small=True)
+    beside = SideBySide(
+        pictures=counted(pictures.pairs()),
+        frame_rate=times.average_rate,
+        speech=await asyncio.to_thread(output_sound, result),
+        sample_rate_hz=output_sound_rate(result),
+    )
+    tracked = await track_beside(
+        stages, result, first, pictures, partial(write_side_by_side, video, beside), partial(on_part, "tracking")
+    )
+    found, before = [], 0
+    for face, cut, one in zip(faces, pictures.faces, tracked, strict=True):
+        on_frame = partial(on_measured, before)
+        found.append(await _measured(stages, cut, face, workspace, one, on_frame))
+        before += len(cut.frames)
+    whole = found[0] if not scenes else _Measured()
+    pairs = [
+        [BeforeAfter(_label(outcome, frame), cut.before[frame], cut.after[frame]) for frame in some]
+        for some, cut in zip(chosen, pictures.faces, strict=True)
     ]
-    page = DubReport(
+    return DubReport(
         title=request.output.name,
         input=[
             *_facts(outcome.info, request.footage.name),
@@ -345,44 +380,22 @@ async def write_outcome_report(
         mask_area_share=_mask_share(outcome),
         lag_frames=outcome.actor.lag_frames if outcome.actor is not None and not scenes else None,
         times=outcome.times,
-        pairs=[] if scenes else faces[0].pairs,
-        frames=[(_label(outcome, frame), reduced(after[frame], FRAME_HEIGHT)) for frame in chosen],
-        fitting=None if scenes else await asyncio.to_thread(_fitting, outcome, store, after, tracked[0]),
+        pairs=[] if scenes else pairs[0],
+        frames=[(_label(outcome, frame), reduced(pictures.whole[frame], FRAME_HEIGHT)) for frame in shown],
+        fitting=None if scenes else await asyncio.to_thread(_fitting, outcome, store, pictures.whole, tracked[0]),
         head_motion=await asyncio.to_thread(head_motion_of, request, outcome, workspace),
         commanded_opening=whole.commanded,
         tracked_opening=whole.tracked,
         motion=whole.motion,
         appearance=whole.appearance,
-        lines=lines,
-        video=SideBySide(
-            pictures=counted(side_by_side(outcome.video, result)),
-            frame_rate=times.average_rate,
-            speech=await asyncio.to_thread(output_sound, result),
-            sample_rate_hz=output_sound_rate(result),
-        ),
+        lines=[
+            _line_report(line, part, some, one) for line, part, some, one in zip(scenes, request.parts, pairs, found, strict=True)
+        ]
+        if scenes
+        else [],
         undubbed=outcome.undubbed,
         warnings=outcome.warnings,
     )
-    return await asyncio.to_thread(write_dub_report, page, folder)
-
-
-@dataclass(frozen=True, slots=True)
-class _ShownFace:
-    """Mouths of one face before and after, and the first of the frames with the face's box there; None: no frame is dubbed."""
-
-    pairs: list[BeforeAfter]
-    first: tuple[int, Box] | None
-
-
-def _shown_face(outcome: DubOutcome, result: MediaInfo, workspace: Workspace) -> _ShownFace:
-    chosen = _chosen(outcome)
-    boxes = boxes_of(outcome, workspace, chosen)
-    before, after = (pictures_of(video, set(chosen)) for video in (outcome.video, result))
-    pairs = [
-        BeforeAfter(_label(outcome, frame), cut_around(before[frame], boxes[frame]), cut_around(after[frame], boxes[frame]))
-        for frame in chosen
-    ]
-    return _ShownFace(pairs, (chosen[0], boxes[chosen[0]]) if chosen else None)
 
 
 def _label(outcome: DubOutcome, frame: int) -> str:
@@ -402,7 +415,7 @@ class _Measured:
 
 async def _measured(
     stages: Stages,
-    result: MediaInfo,
+    pictures: FacePictures,
     outcome: DubOutcome,
     workspace: Workspace,
     tracked: TrackedOutput | None,
@@ -412,16 +425,18 @@ async def _measured(
         await asyncio.to_thread(commanded_opening, outcome, workspace),
         tracked.opening if tracked is not None else None,
         await asyncio.to_thread(motion_of, outcome, workspace),
-        await appearance_of(stages, result, outcome, workspace, tracked, on_frame),
+        await appearance_of(stages, pictures, outcome, workspace, tracked, on_frame),
     )
 
 
-def _line_report(outcome: DubOutcome, request: DubRequest, face: _ShownFace, found: _Measured) -> LineReport:
+def _line_report(outcome: DubOutcome, request: DubRequest, pairs: list[BeforeAfter], found: _Measured) -> LineReport:
     """Return what the report shows of a line.
 
     Args:
         outcome: outcome of the line (`DubOutcome.of_lines`).
         request: dub of the line.
+        pairs: mouths before and after.
+        found: figures of the face.
     """
     (part,) = outcome.parts
     frames = slice(part.frames.start, part.frames.stop)
@@ -436,7 +451,7 @@ def _line_report(outcome: DubOutcome, request: DubRequest, face: _ShownFace, fou
         ],
         reasons=[reason_name(number) for number in outcome.plan.reason[frames]],
         start=part.frames.start,
-        pairs=face.pairs,
+        pairs=pairs,
         commanded_opening=found.commanded[frames] if found.commanded is not None else None,
         tracked_opening=found.tracked[frames] if found.tracked is not None else None,
         motion=found.motion,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 import numpy as np
@@ -15,9 +16,11 @@ import numpy as np
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
+from gateway.async_utilities import in_stoppable_thread
 from gateway.consent.record import EMBEDDING_SIZE
-from gateway.dub.analysis import track_footage
-from gateway.dub.face_records import FaceIndex, cut_box
+from gateway.dub.analysis import gather_both, track_footage
+from gateway.dub.face_records import FaceIndex
+from gateway.dub.footage import cut_from
 from gateway.dub.motion_clip import TRACKED_MOTION, frame_seconds, tracked_motion
 from gateway.dub.outcome import DubOutcome, LineRecords
 from gateway.dub.records import RecordFile, RecordSpan, pose_of
@@ -25,7 +28,7 @@ from gateway.dub.request import DubRequest
 from gateway.dub.slow_expression import target_mouths
 from gateway.dub.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.types import MediaInfo
+from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.reports.appearance import (
     AppearanceMetrics,
     MouthAppearance,
@@ -35,10 +38,10 @@ from gateway.reports.appearance import (
     mouth_appearance,
     skin_light,
 )
-from gateway.reports.pictures import MOST_FRAMES, pictures_of
+from gateway.reports.pictures import MOST_FRAMES, cut_around, small_pair
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
-from services.common.array_types import Array, Float32, Float64, Int64, UInt8
+from services.common.array_types import Array, Bool, Float32, Float64, Int64, UInt8
 from services.common.face.crops import (
     BOX_SIZE,
     CROP_SIZE,
@@ -183,6 +186,28 @@ async def track_output(
         return [_tracked(index, workspace, total, *box) if box is not None else None for box in boxes]
 
 
+async def track_beside(
+    stages: Stages,
+    result: MediaInfo,
+    boxes: Sequence[tuple[int, Box] | None],
+    pictures: OutputPictures,
+    read: Callable[[], object],
+    on_frame: Callable[[int], None] = lambda _: None,
+) -> list[TrackedOutput | None]:
+    """Track the output of a dub as `track_output`, and take the pictures at the same time.
+
+    Args:
+        pictures: the pass that takes the pictures.
+        read: does the pass. Blocks.
+
+    Raises:
+        DubstageError: from the face stage, or from `read`.
+    """
+    tracking = track_output(stages, result, boxes, on_frame)
+    tracked, _ = await gather_both(tracking, in_stoppable_thread(read, pictures.stop))
+    return tracked
+
+
 async def track_main_face(stages: Stages, video: MediaInfo) -> TrackedOutput | None:
     """Track the face that is in most frames of a video; None: the video is too long, or shows no face.
 
@@ -240,19 +265,131 @@ _FACES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Pieces:
-    """Frames before and after a dub: what is measured of the mouths, how much clothing moves, and some face crops."""
+class FacePictures:
+    """Pictures of a dubbed face, from one pass over the video of the dub.
 
-    video: list[MouthAppearance]
-    dub: list[MouthAppearance]
-    moved: list[Float32]
-    video_faces: UInt8
-    dub_faces: UInt8
+    Attributes:
+        frames: frames of the dub, or of the line.
+        boxes: uint8 [T, 160, 160, 3], RGB: mouths of the dub in the head pose of the footage; 0 in frames that are not rendered.
+            No row: they were not asked for.
+        before, after: uint8 [256, 256, 3] each, RGB: squares of the footage and of the dub around chosen boxes, by frame.
+        video_faces, dub_faces: uint8 [256, 256, 3] each, RGB: face crops of some early frames.
+    """
+
+    frames: range
+    boxes: UInt8 = field(repr=False)
+    before: dict[int, UInt8] = field(repr=False, default_factory=dict)
+    after: dict[int, UInt8] = field(repr=False, default_factory=dict)
+    video_faces: list[UInt8] = field(repr=False, default_factory=list)
+    dub_faces: list[UInt8] = field(repr=False, default_factory=list)
+
+
+class OutputPictures:
+    """One pass over the video of a dub and its footage, in which all pictures are taken that figures and pages need.
+
+    Args:
+        result: the video of the dub.
+        outcome: result of the dub.
+        faces: the outcomes of the lines of a scene; otherwise only `outcome`.
+        workspace: the open folder of the job.
+        chosen: boxes of the frames to cut, by frame, for each face; empty: no frame is cut.
+        shown: frames that are kept whole.
+        measured: whether the mouths are cut for `appearance_of`.
+        small: whether the first MOST_FRAMES frames are yielded beside the footage's.
+
+    Attributes:
+        faces: pictures of each face.
+        whole: uint8 [H, W, 3], RGB: frames of the dub by frame.
+    """
+
+    def __init__(
+        self,
+        result: MediaInfo,
+        outcome: DubOutcome,
+        faces: Sequence[DubOutcome],
+        workspace: Workspace,
+        *,
+        chosen: Sequence[Mapping[int, Box]] = (),
+        shown: Collection[int] = (),
+        measured: bool,
+        small: bool = False,
+    ) -> None:
+        self._result, self._source, self._workspace = result, outcome.video, workspace
+        self._outcomes, self._chosen, self._shown = faces, chosen or [{} for _ in faces], set(shown)
+        self._rendered = [face.plan.rendered() if measured else None for face in faces]
+        self._near = [set() if rendered is None else _near_frames(rendered) for rendered in self._rendered]
+        self._measured = measured
+        self._num_small = min(MOST_FRAMES, result.video.num_frames) if small else 0
+        self._stopped = Event()
+        self.whole: dict[int, UInt8] = {}
+        self.faces = [
+            FacePictures(frames, np.zeros((len(frames) if measured else 0, BOX_SIZE, BOX_SIZE, 3), np.uint8))
+            for frames in map(_frames_of, faces)
+        ]
+
+    def stop(self) -> None:
+        """End the pass after the frame that is being read."""
+        self._stopped.set()
+
+    def read(self) -> None:
+        """Do the pass. Blocks.
+
+        Raises:
+            MediaUnsupportedError: a video breaks off.
+        """
+        for _ in self.pairs():
+            pass
+
+    def pairs(self) -> Iterator[UInt8]:
+        """Do the pass, and yield the small pairs of frames, uint8 [360, W, 3]. Blocks between two pairs.
+
+        Raises:
+            MediaUnsupportedError: a video breaks off.
+        """
+        kept = self._shown.union(*self._chosen, *self._near)
+        before_stop = max([self._num_small, *(frame + 1 for frame in kept)])
+        after_stop = max([before_stop, *(face.frames.stop for face in self.faces if self._measured)])
+        with VideoReader(self._source) as source, VideoReader(self._result) as result:
+            befores = source.frames(0, before_stop)
+            for after in result.frames(0, after_stop):
+                if self._stopped.is_set():
+                    return
+                before = next(befores, None)
+                self._take(before, after)
+                if before is not None and after.index < self._num_small:
+                    yield small_pair(before, after)
+
+    def _take(self, before: DecodedFrame | None, after: DecodedFrame) -> None:
+        frame = after.index
+        parts = zip(self._outcomes, self.faces, self._chosen, self._near, self._rendered, strict=True)
+        for outcome, face, chosen, near, rendered in parts:
+            if rendered is not None and frame in face.frames and rendered[frame]:
+                row = int(outcome.plan.row[frame])
+                pose = pose_of(video_face_records(outcome, self._workspace).read(row, row + 1)[0])
+                face.boxes[frame - face.frames.start] = cut_from(after, pose)
+                if before is not None and frame in near:
+                    for rgb, crops in ((to_rgb(before), face.video_faces), (to_rgb(after), face.dub_faces)):
+                        crops.append(sample_patch(rgb, crop_from_frame(pose), (CROP_SIZE, CROP_SIZE)))
+            if before is not None and frame in chosen:
+                face.before[frame], face.after[frame] = (cut_around(to_rgb(one), chosen[frame]) for one in (before, after))
+        if frame in self._shown:
+            self.whole[frame] = to_rgb(after)
+
+
+def _near_frames(rendered: Bool) -> set[int]:
+    """Return some frames near the first rendered frame.
+
+    Args:
+        rendered: bool [T].
+    """
+    (frames,) = np.nonzero(rendered)
+    near = frames[frames < frames[0] + _APPEARANCE_FRAMES] if len(frames) else frames
+    return {int(frame) for frame in near[:: max(1, len(near) // _FACES)][:_FACES]}
 
 
 async def appearance_of(
     stages: Stages,
-    result: MediaInfo,
+    pictures: FacePictures,
     outcome: DubOutcome,
     workspace: Workspace,
     tracked: TrackedOutput | None,
@@ -262,69 +399,54 @@ async def appearance_of(
 
     Args:
         stages: the stages, which measure faces.
-        result: the video of the dub.
-        outcome: result of the dub.
+        pictures: pictures of the face, measured.
+        outcome: result of the dub, or of a line.
         workspace: the open folder of the job.
         tracked: the tracked video of the dub; None: the video is too long, or nothing is dubbed.
-        on_frame: called with the number of finished frames of the video.
+        on_frame: called with the number of finished frames.
 
     Returns:
         the figures; None without `tracked`.
 
     Raises:
-        DubstageError: a video cannot be read, or the face stage failed.
+        DubstageError: the face stage failed.
     """
     if tracked is None:
         return None
-    pieces = await asyncio.to_thread(_pieces, result, outcome, workspace, tracked, on_frame)
-    distance = await face_distance(stages, pieces.video_faces, pieces.dub_faces)
-    return await asyncio.to_thread(
-        appearance_metrics, joined(pieces.video), joined(pieces.dub), np.concatenate(pieces.moved), distance
-    )
+    distance = await face_distance(stages, np.stack(pictures.video_faces), np.stack(pictures.dub_faces))
+    return await asyncio.to_thread(_appearance, pictures, outcome, workspace, tracked, distance, on_frame)
 
 
-def _pieces(
-    result: MediaInfo, outcome: DubOutcome, workspace: Workspace, tracked: TrackedOutput, on_frame: Callable[[int], None]
-) -> _Pieces:
-    pieces = _Pieces([], [], [], *_faces(result, outcome, workspace))
-    rendered, shown = outcome.plan.rendered(), _frames_of(outcome)
-    with VideoReader(result) as reader:
-        frames = (to_rgb(frame) for frame in reader.frames(shown.start, shown.stop))
-        for begin in range(shown.start, shown.stop, _APPEARANCE_FRAMES):
-            chosen = range(begin, min(begin + _APPEARANCE_FRAMES, shown.stop))
-            before, after = (np.zeros((len(chosen), BOX_SIZE, BOX_SIZE, 3), np.uint8) for _ in range(2))
-            filmed, drawn = (np.full((len(chosen), NUM_LANDMARKS, 2), np.nan, np.float32) for _ in range(2))
-            for place, (frame, rgb) in enumerate(zip(chosen, frames, strict=False)):
-                if not rendered[frame]:
-                    continue
-                row = int(outcome.plan.row[frame])
-                (record,) = video_face_records(outcome, workspace).read(row, row + 1)
-                pose = pose_of(record)
-                before[place], after[place] = record["pixels"], cut_box(rgb, pose)
-                filmed[place] = apply_affine(box_from_frame(pose), record["landmarks"])
-                drawn[place] = apply_affine(box_from_frame(pose), tracked.landmarks[frame])
-            light = skin_light(before, filmed)
-            pieces.video.append(mouth_appearance(before, filmed, light))
-            pieces.dub.append(mouth_appearance(after, drawn, light))
-            pieces.moved.append(clothing_moved(before, after, filmed))
-            on_frame(chosen.stop)
-    return pieces
-
-
-def _faces(result: MediaInfo, outcome: DubOutcome, workspace: Workspace) -> tuple[UInt8, UInt8]:
-    """Return face crops before and after the dub, uint8 [N, 256, 256, 3] each, of frames near the first dubbed frame."""
-    (rendered,) = np.nonzero(outcome.plan.rendered())
-    near = rendered[rendered < rendered[0] + _APPEARANCE_FRAMES]
-    chosen = [int(frame) for frame in near[:: max(1, len(near) // _FACES)][:_FACES]]
-    poses: dict[int, HeadPose] = {}
-    for frame in chosen:
-        row = int(outcome.plan.row[frame])
-        poses[frame] = pose_of(video_face_records(outcome, workspace).read(row, row + 1)[0])
-    before, after = (
-        np.stack([sample_patch(picture, crop_from_frame(poses[frame]), (CROP_SIZE, CROP_SIZE)) for frame, picture in shown.items()])
-        for shown in (pictures_of(video, set(chosen)) for video in (outcome.video, result))
-    )
-    return before, after
+def _appearance(
+    pictures: FacePictures,
+    outcome: DubOutcome,
+    workspace: Workspace,
+    tracked: TrackedOutput,
+    distance: float,
+    on_frame: Callable[[int], None],
+) -> AppearanceMetrics:
+    frames, rendered = pictures.frames, outcome.plan.rendered()
+    video, dub, moved = list[MouthAppearance](), list[MouthAppearance](), list[Float32]()
+    for begin in range(frames.start, frames.stop, _APPEARANCE_FRAMES):
+        part = range(begin, min(begin + _APPEARANCE_FRAMES, frames.stop))
+        before = np.zeros((len(part), BOX_SIZE, BOX_SIZE, 3), np.uint8)
+        after = pictures.boxes[part.start - frames.start : part.stop - frames.start]
+        filmed, drawn = (np.full((len(part), NUM_LANDMARKS, 2), np.nan, np.float32) for _ in range(2))
+        for place, frame in enumerate(part):
+            if not rendered[frame]:
+                continue
+            row = int(outcome.plan.row[frame])
+            (record,) = video_face_records(outcome, workspace).read(row, row + 1)
+            in_box = box_from_frame(pose_of(record))
+            before[place] = record["pixels"]
+            filmed[place] = apply_affine(in_box, record["landmarks"])
+            drawn[place] = apply_affine(in_box, tracked.landmarks[frame])
+        light = skin_light(before, filmed)
+        video.append(mouth_appearance(before, filmed, light))
+        dub.append(mouth_appearance(after, drawn, light))
+        moved.append(clothing_moved(before, after, filmed))
+        on_frame(part.stop - frames.start)
+    return appearance_metrics(joined(video), joined(dub), np.concatenate(moved), distance)
 
 
 async def face_distance(stages: Stages, before: UInt8, after: UInt8) -> float:

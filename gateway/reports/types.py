@@ -97,7 +97,6 @@ class DubReport:
         commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None: not measured.
         motion: the target motion compared with the person's own; None: not measured.
         appearance: what eyes see of the mouths, against the video that was dubbed; None: not measured.
-        video: the footage and the video side by side.
         undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
         lines: lines of a scene; empty: the dub is of one person.
     """
@@ -122,7 +121,6 @@ class DubReport:
     tracked_opening: Float32 | None = field(repr=False, default=None)
     motion: MotionMetrics | None = None
     appearance: AppearanceMetrics | None = None
-    video: SideBySide | None = None
     undubbed: str = ""
     warnings: Sequence[str] = ()
     lines: Sequence[LineReport] = ()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from gateway.reports.appearance import AppearanceMetrics
-from gateway.reports.dub_report import COLUMNS, TrackedPicture, fitting_sheet, mean_mask_share, write_dub_report
+from gateway.reports.dub_report import COLUMNS, SIDE_BY_SIDE, TrackedPicture, fitting_sheet, mean_mask_share, write_page
+from gateway.reports.folder import report_folder
 from gateway.reports.pages import counts_of, spans_of
 from gateway.reports.pictures import beside, write_side_by_side
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
@@ -89,7 +90,6 @@ def report() -> DubReport:
     opening = 6 + 5 * np.sin(np.arange(50) * 0.7).astype(np.float32)
     tracked = opening.copy()
     tracked[30:40] = np.nan
-    left = np.full((64, 64, 3), 200, np.uint8)
     return DubReport(
         title="interview <1>.mp4",
         input=(Fact("codec", "h264"), Fact("size", "1280 x 720")),
@@ -112,7 +112,6 @@ def report() -> DubReport:
         pairs=(BeforeAfter("frame 3, 0.12 s", mouths(1), mouths(2)), BeforeAfter("frame 9, 0.36 s", mouths(3), mouths(4))),
         commanded_opening=opening,
         tracked_opening=tracked,
-        video=SideBySide((beside(left, left // 2) for _ in range(50)), RATE, np.zeros(32_000, np.float32)),
         frames=tuple((f"frame {n}", mouths(n)) for n in range(6)),
         fitting=np.zeros((256, 1280, 3), np.uint8),
         head_motion={"video": np.cumsum(np.full((50, 6), 0.01), axis=0), "predicted": np.zeros((50, 6))},
@@ -122,11 +121,19 @@ def report() -> DubReport:
     )
 
 
+def write_report(written: DubReport, folder: Path, pictures: Iterable[np.ndarray]) -> None:
+    """Write a report with pictures as its side-by-side video."""
+    with report_folder(folder) as partial:
+        write_side_by_side(partial / SIDE_BY_SIDE, SideBySide(pictures, RATE, np.zeros(32_000, np.float32)))
+        write_page(written, partial)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the report. No test changes the folder."""
     folder = tmp_path_factory.mktemp("dub") / "report"
-    assert write_dub_report(report(), folder) == folder / "index.html"
+    left = np.full((64, 64, 3), 200, np.uint8)
+    write_report(report(), folder, [beside(left, left // 2)] * 50)
     return folder
 
 
@@ -171,8 +178,8 @@ def test_page_with_strange_names(tmp_path: Path) -> None:
     """A page of names with any bytes is written."""
     name = b"caf\xe9 [x]\n.mp4".decode("utf-8", "surrogateescape")
     named = replace(report(), title=name, input=(Fact("file", name),), warnings=(name,), head_motion=None)
-    page = write_dub_report(named, tmp_path)
-    assert page.read_text(encoding="utf-8").count(r"caf\udce9 [x]") == 4
+    write_page(named, tmp_path)
+    assert (tmp_path / "index.html").read_text(encoding="utf-8").count(r"caf\udce9 [x]") == 4
     assert json.loads((tmp_path / "report.json").read_text())["title"] == name
 
 
@@ -187,7 +194,7 @@ def test_failed_report_keeps_older(written: Path, tmp_path: Path) -> None:
 
     for folder in (older, tmp_path / "new"):
         with pytest.raises(InvalidRequestError, match=r"cannot be written: Input/output error"):
-            write_dub_report(replace(report(), video=SideBySide(break_off(), RATE), head_motion=None), folder)
+            write_report(replace(report(), head_motion=None), folder, break_off())
     assert {file.name: file.read_bytes() for file in older.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
@@ -238,7 +245,8 @@ def test_undubbed_video_makes_page(tmp_path: Path) -> None:
         times=StageTimes((), 5, 0.0),
         undubbed="none of the 5 frames is dubbed",
     )
-    text = write_dub_report(bare, tmp_path).read_text()
+    write_page(bare, tmp_path)
+    text = (tmp_path / "index.html").read_text()
     assert "0 / 5" in text
     assert "No mouth in this film is synthetic" in text
     assert "<h2>This video is not dubbed</h2>\n  <p>none of the 5 frames is dubbed</p>" in text
