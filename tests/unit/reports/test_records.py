@@ -1,4 +1,4 @@
-"""Motion of a dub against the person's own motion, from the records in the job's folder."""
+"""Motion of a dub against the person's own motion, and pictures of the dub, from the records in the job's folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD
+from gateway.dub.face_records import cut_box
+from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, pose_of
 from gateway.dub.workspace import Workspace
-from gateway.reports.records import motion_of
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.types import MediaInfo
+from gateway.reports.pictures import cut_around
+from gateway.reports.records import OutputPictures, motion_of
+from services.common.face.crops import CROP_SIZE, crop_from_frame
 from services.common.face.landmarks import lip_width, mouth_opening
+from services.common.face.sampling import sample_patch
 from services.common.wire.mouth_curves import SpeakingMotion, speaking_motion
 from tests.unit.motion.synthesised import mouths
 
@@ -91,3 +98,69 @@ def test_nothing_compared_without_motion(tmp_path: Path) -> None:
         outcome, workspace = job(tmp_path / name, speaking, np.full(250, rendered))
         with workspace:
             assert motion_of(outcome, workspace) is None
+
+
+FRAMES, SHOWN = 20, (3, 11)
+PLACE = np.array([80.0, 90.0, 0.0])
+"""Centre of the box in frame 0. The face moves by a pixel per frame."""
+
+
+def dub_of(video: MediaInfo, folder: Path) -> tuple[Any, Workspace]:
+    """A dub of the first FRAMES frames of a video, of which frames 10 and 11 are not rendered."""
+    workspace = Workspace(folder)
+    records = np.zeros(FRAMES, FACE_RECORD)
+    records["scale"], records["rotation"] = 0.8, np.eye(3)
+    records["translation"] = PLACE + np.arange(FRAMES)[:, None] * [1.0, 0.0, 0.0]
+    workspace.faces.append(records)
+    workspace.faces.sync()
+    rendered = np.arange(FRAMES) // 2 != 5
+    plan = SimpleNamespace(rendered=lambda: rendered, num_frames=FRAMES, row=np.arange(FRAMES))
+    return SimpleNamespace(line=None, plan=plan, video=video, info=video), workspace
+
+
+def test_one_pass_takes_all_pictures(carphone: Path, tmp_path: Path) -> None:
+    """Mouths, faces, chosen squares, whole frames and small pairs are those of the frames, as single looks would take them."""
+    video = probe(carphone)
+    with VideoReader(video) as reader:
+        frames = [to_rgb(frame) for frame in reader.frames(0, FRAMES)]
+    outcome, workspace = dub_of(video, tmp_path / "job")
+    box = (40, 20, 60, 80)
+    with workspace:
+        poses = [pose_of(record) for record in workspace.faces.read(0, FRAMES)]
+        pictures = OutputPictures(
+            video, outcome, [outcome], workspace, chosen=[dict.fromkeys(SHOWN, box)], shown=SHOWN, measured=True, small=True
+        )
+        pairs = list(pictures.pairs())
+    (face,) = pictures.faces
+    expected = np.stack([cut_box(frame, pose) for frame, pose in zip(frames, poses, strict=True)])
+    expected[10:12] = 0
+    np.testing.assert_array_equal(face.boxes, expected)
+    assert len(face.video_faces) == len(face.dub_faces) == 8
+    for before, after in zip(face.video_faces, face.dub_faces, strict=True):
+        np.testing.assert_array_equal(before, after)
+    np.testing.assert_array_equal(face.dub_faces[0], sample_patch(frames[0], crop_from_frame(poses[0]), (CROP_SIZE, CROP_SIZE)))
+    assert pictures.whole.keys() == face.before.keys() == face.after.keys() == set(SHOWN)
+    for frame in SHOWN:
+        np.testing.assert_array_equal(pictures.whole[frame], frames[frame])
+        np.testing.assert_array_equal(face.after[frame], cut_around(frames[frame], box))
+    assert len(pairs) == video.video.num_frames
+    assert {pair.shape for pair in pairs} == {(360, 2 * 482, 3)}
+    np.testing.assert_array_equal(pairs[7][:, :482], pairs[7][:, 482:])
+
+
+def test_a_pass_reads_no_further_than_it_must(carphone: Path, tmp_path: Path) -> None:
+    """Without figures and small pairs, reading ends behind the last frame that is shown. A stopped pass ends."""
+    video = probe(carphone)
+    outcome, workspace = dub_of(video, tmp_path / "job")
+    with workspace:
+        seen = OutputPictures(video, outcome, [outcome], workspace, shown=SHOWN, measured=False)
+        seen.read()
+        assert seen.whole.keys() == set(SHOWN)
+        assert seen.faces[0].boxes.shape[0] == 0
+        stopped = OutputPictures(video, outcome, [outcome], workspace, shown=SHOWN, measured=True, small=True)
+        taken = []
+        for pair in stopped.pairs():
+            taken.append(pair)
+            stopped.stop()
+        assert len(taken) == 1
+        assert stopped.whole == {}
