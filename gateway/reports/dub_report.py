@@ -295,46 +295,62 @@ async def write_outcome_report(
         InvalidRequestError, StorageFullError: `folder` cannot be written.
         DubstageError: a video cannot be read, or a stage failed.
     """
+    result = await asyncio.to_thread(probe, request.output)
     async with entered_in_threads(report_folder(folder)) as unfinished:
-        page = await _collected(
-            request, outcome, workspace, stages, store, video=unfinished / SIDE_BY_SIDE, on_progress=on_progress
-        )
+        seen = await _seen(stages, result, outcome, workspace, unfinished / SIDE_BY_SIDE, on_progress)
+        page = await asyncio.to_thread(_page, request, result, outcome, workspace, store, seen)
         await in_thread(write_page, page, unfinished)
     return folder / PAGE
 
 
-async def _collected(
-    request: DubRequest,
-    outcome: DubOutcome,
-    workspace: Workspace,
-    stages: Stages,
-    store: ArtefactStore,
-    *,
-    video: Path,
-    on_progress: OnProgress,
-) -> DubReport:
-    """Return what the report shows, and write the side-by-side video.
+@dataclass(frozen=True, slots=True)
+class _SeenFace:
+    """A face in the video of the dub: outcome of its line or of the whole dub, mouths before and after, and figures."""
+
+    outcome: DubOutcome
+    pairs: list[BeforeAfter]
+    figures: _Figures
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is found in the video of a dub.
+
+    Attributes:
+        faces: the faces, one for each line of a scene.
+        shown: frames of the video, uint8 [H, W, 3] each, evenly spread, by frame.
+        tracked: tracked video with the first face; None: not tracked.
+    """
+
+    faces: list[_SeenFace]
+    shown: dict[int, UInt8]
+    tracked: TrackedOutput | None
+
+
+async def _seen(
+    stages: Stages, result: MediaInfo, outcome: DubOutcome, workspace: Workspace, side_by_side: Path, on_progress: OnProgress
+) -> _Seen:
+    """Return what is found in the video of a dub, and write the video of the footage and the dub beside each other.
 
     Args:
-        video: side-by-side video to write.
-        request: as `write_outcome_report` takes it, as are the other arguments.
+        result: the video of the dub.
+        side_by_side: file to write.
+        on_progress: see `write_outcome_report`.
     """
-    result = await asyncio.to_thread(probe, request.output)
-    frames, times = result.video.num_frames, outcome.video.video
-    scenes = outcome.of_lines()
-    faces = scenes or [outcome]
+    frames, times, faces = result.video.num_frames, outcome.video.video, outcome.of_lines() or [outcome]
     chosen = [_chosen(face) for face in faces]
     boxes = [await asyncio.to_thread(boxes_of, face, workspace, some) for face, some in zip(faces, chosen, strict=True)]
     first = [(some[0], box[some[0]]) if some else None for some, box in zip(chosen, boxes, strict=True)]
     measured = frames <= MOST_FRAMES and any(first)
+    pictures = OutputPictures(
+        result, outcome, faces, workspace, chosen=boxes, shown=_chosen(outcome), measured=measured, small=True
+    )
+    parts = min(frames, MOST_FRAMES) + (frames + sum(len(face.frames) for face in pictures.faces) if measured else 0)
     done = Counter[str]()
 
-    def on_part(part: str, number: int) -> None:
-        done[part] = number
-        on_progress("report", done.total(), (2 * frames if measured else 0) + min(frames, MOST_FRAMES))
-
-    def on_measured(before: int, number: int) -> None:
-        on_part("measuring", before + number)
+    def on_part(name: str, number: int) -> None:
+        done[name] = number
+        on_progress("report", done.total(), parts)
 
     def counted(pairs: Iterable[UInt8]) -> Iterator[UInt8]:
         for number, pair in enumerate(pairs, start=1):
@@ -342,33 +358,41 @@ async def _collected(
             on_part("video", number)
 
     on_part("video", 0)
-    shown = _chosen(outcome)
-    pictures = OutputPictures(result, outcome, faces, workspace, chosen=boxes, shown=shown, measured=measured, small=True)
-    beside = SideBySide(
+    video = SideBySide(
         pictures=counted(pictures.pairs()),
         frame_rate=times.average_rate,
         speech=await asyncio.to_thread(output_sound, result),
         sample_rate_hz=output_sound_rate(result),
     )
-    tracked = await track_beside(
-        stages, result, first, pictures, partial(write_side_by_side, video, beside), partial(on_part, "tracking")
-    )
-    found, before = [], 0
-    for face, cut, one in zip(faces, pictures.faces, tracked, strict=True):
-        on_frame = partial(on_measured, before)
-        found.append(await _measured(stages, cut, face, workspace, one, on_frame))
-        before += len(cut.frames)
-    whole = found[0] if not scenes else _Measured()
-    pairs = [
-        [BeforeAfter(_label(outcome, frame), cut.before[frame], cut.after[frame]) for frame in some]
-        for some, cut in zip(chosen, pictures.faces, strict=True)
-    ]
+    write = partial(write_side_by_side, side_by_side, video)
+    tracked = await track_beside(stages, result, first, pictures, write, partial(on_part, "tracking"))
+    seen = []
+    for number, (face, cut) in enumerate(zip(faces, pictures.faces, strict=True)):
+        on_frame = partial(on_part, f"measuring {number}")
+        figures = await _figures(stages, cut, face, workspace, tracked[number], on_frame)
+        pairs = [BeforeAfter(_label(outcome, frame), cut.before[frame], cut.after[frame]) for frame in chosen[number]]
+        seen.append(_SeenFace(face, pairs, figures))
+    return _Seen(seen, pictures.whole, tracked[0])
+
+
+def _page(
+    request: DubRequest, result: MediaInfo, outcome: DubOutcome, workspace: Workspace, store: ArtefactStore, seen: _Seen
+) -> DubReport:
+    """Return what the page shows. Blocks.
+
+    Args:
+        result: the video of the dub.
+        seen: what is found in this video.
+    """
+    is_scene = bool(outcome.of_lines())
+    whole = _Figures() if is_scene else seen.faces[0].figures
+    lines = zip(seen.faces, request.parts, strict=True) if is_scene else ()
     return DubReport(
         title=request.output.name,
         input=[
             *_facts(outcome.info, request.footage.name),
             *([Fact("reference", request.reference.name)] if request.reference is not None else []),
-            *(Fact("face", f"{part.face_id}, {part.why}") for part in outcome.parts if part.face_id is not None and not scenes),
+            *(Fact("face", f"{part.face_id}, {part.why}") for part in outcome.parts if part.face_id is not None and not is_scene),
         ],
         output=[*_facts(result, request.output.name), *(Fact("carried over", text) for text in outcome.written.carried)],
         consent=consents(request),
@@ -376,23 +400,19 @@ async def _collected(
         method=request.method,
         synthetic=what_is_synthetic(request, dubbed=bool(outcome.plan.rendered().any())),
         reasons=[reason_name(number) for number in outcome.plan.reason],
-        frame_rate=times.average_rate,
+        frame_rate=outcome.video.video.average_rate,
         mask_area_share=_mask_share(outcome),
-        lag_frames=outcome.actor.lag_frames if outcome.actor is not None and not scenes else None,
+        lag_frames=outcome.actor.lag_frames if outcome.actor is not None and not is_scene else None,
         times=outcome.times,
-        pairs=[] if scenes else pairs[0],
-        frames=[(_label(outcome, frame), reduced(pictures.whole[frame], FRAME_HEIGHT)) for frame in shown],
-        fitting=None if scenes else await asyncio.to_thread(_fitting, outcome, store, pictures.whole, tracked[0]),
-        head_motion=await asyncio.to_thread(head_motion_of, request, outcome, workspace),
+        pairs=[] if is_scene else seen.faces[0].pairs,
+        frames=[(_label(outcome, frame), reduced(picture, FRAME_HEIGHT)) for frame, picture in seen.shown.items()],
+        fitting=None if is_scene else _fitting(outcome, store, seen.shown, seen.tracked),
+        head_motion=head_motion_of(request, outcome, workspace),
         commanded_opening=whole.commanded,
         tracked_opening=whole.tracked,
         motion=whole.motion,
         appearance=whole.appearance,
-        lines=[
-            _line_report(line, part, some, one) for line, part, some, one in zip(scenes, request.parts, pairs, found, strict=True)
-        ]
-        if scenes
-        else [],
+        lines=[_line_report(face, part) for face, part in lines],
         undubbed=outcome.undubbed,
         warnings=outcome.warnings,
     )
@@ -404,7 +424,7 @@ def _label(outcome: DubOutcome, frame: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _Figures:
     """Figures of one face, as in DubReport."""
 
     commanded: Float32 | None = None
@@ -413,15 +433,15 @@ class _Measured:
     appearance: AppearanceMetrics | None = None
 
 
-async def _measured(
+async def _figures(
     stages: Stages,
     pictures: FacePictures,
     outcome: DubOutcome,
     workspace: Workspace,
     tracked: TrackedOutput | None,
     on_frame: Callable[[int], None],
-) -> _Measured:
-    return _Measured(
+) -> _Figures:
+    return _Figures(
         await asyncio.to_thread(commanded_opening, outcome, workspace),
         tracked.opening if tracked is not None else None,
         await asyncio.to_thread(motion_of, outcome, workspace),
@@ -429,15 +449,13 @@ async def _measured(
     )
 
 
-def _line_report(outcome: DubOutcome, request: DubRequest, pairs: list[BeforeAfter], found: _Measured) -> LineReport:
+def _line_report(face: _SeenFace, request: DubRequest) -> LineReport:
     """Return what the report shows of a line.
 
     Args:
-        outcome: outcome of the line (`DubOutcome.of_lines`).
         request: dub of the line.
-        pairs: mouths before and after.
-        found: figures of the face.
     """
+    outcome, figures = face.outcome, face.figures
     (part,) = outcome.parts
     frames = slice(part.frames.start, part.frames.stop)
     who = f"{part.face_id}, {part.why}" if part.face_id is not None else part.why
@@ -451,11 +469,11 @@ def _line_report(outcome: DubOutcome, request: DubRequest, pairs: list[BeforeAft
         ],
         reasons=[reason_name(number) for number in outcome.plan.reason[frames]],
         start=part.frames.start,
-        pairs=pairs,
-        commanded_opening=found.commanded[frames] if found.commanded is not None else None,
-        tracked_opening=found.tracked[frames] if found.tracked is not None else None,
-        motion=found.motion,
-        appearance=found.appearance,
+        pairs=face.pairs,
+        commanded_opening=figures.commanded[frames] if figures.commanded is not None else None,
+        tracked_opening=figures.tracked[frames] if figures.tracked is not None else None,
+        motion=figures.motion,
+        appearance=figures.appearance,
     )
 
 
