@@ -89,7 +89,7 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
         StepCost("insides", fixed_s=2.3, frame_ms=3.3),
         StepCost("dub", frame_ms=written, megapixel_ms=12.2),
         StepCost("upload", fixed_s=0.1),
-        *([StepCost("report", frame_ms=28.0, megapixel_ms=30.0, counts_frames=False)] if report else []),
+        *([StepCost("report", frame_ms=18.0, megapixel_ms=19.5, counts_frames=False)] if report else []),
     )
 
 
