@@ -148,7 +148,7 @@ class Registration:
 
         def publish() -> RegisteredFiles:
             with _errors_of(self._manager, "register"):
-                return _registered(self._manager, {self._working[one]: (one, file) for one, file in files.items()})
+                return _registered(self._manager, files, self._working)
 
         return _in_time(publish) if files else RegisteredFiles({}, {})
 
@@ -354,21 +354,21 @@ def _announced(manager: Manager, references: Iterable[str]) -> dict[str, EntityR
     return working
 
 
-def _registered(manager: Manager, files: Mapping[EntityReference, tuple[str, AssetFile]]) -> RegisteredFiles:
+def _registered(manager: Manager, files: Mapping[str, AssetFile], working: Mapping[str, EntityReference]) -> RegisteredFiles:
     from openassetio.access import PublishingAccess
     from openassetio.errors import BatchElementError
     from openassetio.utils import FileUrlPathConverter
 
     urls = FileUrlPathConverter()
     answers = manager.register(
-        list(files),
-        [_described(file, urls) for _, file in files.values()],
+        [working[asked] for asked in files],
+        [_described(file, urls) for file in files.values()],
         PublishingAccess.kWrite,
         manager.createContext(),
         manager.BatchElementErrorPolicyTag.kVariant,
     )
     outcome = RegisteredFiles({}, {})
-    for (asked, _), answer in zip(files.values(), answers, strict=True):
+    for asked, answer in zip(files, answers, strict=True):
         if isinstance(answer, BatchElementError):
             outcome.problems[asked] = _text(ValueError(answer.message or answer.code.name))
         else:
