@@ -8,6 +8,7 @@ parent, and an assertion has the decision (`gateway.provenance.claim.DecisionFac
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -145,6 +146,7 @@ def references_of(shots: Sequence[Approved], specs: Mapping[str, ShotSpec], patt
         InvalidRequestError: the pattern has another name in braces, a row lacks a field, or two shots have the same reference.
     """
     references: dict[str, str] = {}
+    shots_by_reference: dict[str, str] = {}
     for shot in shots:
         spec = specs[shot.record.id]
         fields = {"id": spec.id, "project": spec.project, "language": spec.language, "actor": spec.actor}
@@ -158,7 +160,7 @@ def references_of(shots: Sequence[Approved], specs: Mapping[str, ShotSpec], patt
             return text
 
         reference = re.sub(r"\{([^{}]*)\}", value, pattern)
-        if other := next((one for one, its in references.items() if its == reference), None):
+        if (other := shots_by_reference.setdefault(reference, spec.id)) != spec.id:
             raise InvalidRequestError(
                 f"--register: the shots {other} and {spec.id} have the same reference {reference}: write {{id}} in the reference",
                 field="register",
@@ -201,7 +203,7 @@ def assets_of(shots: Sequence[Approved], files: Mapping[str, Path], references: 
 
 def _asset(shot: Approved, file: Path) -> AssetFile:
     record = shot.record
-    path, first, last = file.absolute(), 1, record.frames
+    path, first, last = Path(os.path.abspath(file)), 1, record.frames
     if file.suffix == LISTING_SUFFIX:
         path, first, last = listed_frames(path)
     return AssetFile(path, record.id, (first, last), Fraction(record.frame_rate) if record.frame_rate else None)
