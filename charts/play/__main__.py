@@ -196,7 +196,7 @@ def main() -> int:
             wait_for_probes(podman, documents, log)
             show_security(podman, log)
             same = dub_and_compare(given, folder, volumes["media"], podman, documents, log)
-        except (RuntimeError, ValueError, subprocess.CalledProcessError, DubstageCallError) as problem:
+        except (RuntimeError, ValueError, subprocess.SubprocessError, DubstageCallError) as problem:
             log(f"failed: {problem}\n{getattr(problem, 'stderr', None) or ''}")
             return 1
     return 0 if same else 1

@@ -274,13 +274,14 @@ def render_chart(helm: str, chart: Path, values: Sequence[Path], settings: Seque
 
     Raises:
         subprocess.CalledProcessError: helm refuses; its message is in `stderr`.
+        subprocess.TimeoutExpired: helm does not end within two minutes.
     """
     command = [helm, "template", release, str(chart)]
     for file in values:
         command += ["--values", str(file)]
     for pair in settings:
         command += ["--set", pair]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     return [document for document in yaml.safe_load_all(text) if document]
 
 

@@ -20,7 +20,10 @@ Samples are rounded to 10 bits if the user asks for ProRes, or if no other codec
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -459,3 +462,24 @@ def _x264_parameters(parameters: tuple[str, ...]) -> dict[str, str]:
     """
     wanted = (*parameters, *(("asm=avx2",) if {"avx512f", "avx2"} <= cpu_flags() else ()))
     return {"x264-params": ":".join(wanted)} if wanted else {}
+
+
+@contextmanager
+def usual_priority() -> Iterator[None]:
+    """Keep the priority of the process while the block opens an encoder.
+
+    If root runs SVT-AV1, the library gives the calling thread and its own threads the highest real-time priority. Other programs
+    would wait for the encoder, and programs that the process starts later would inherit the priority.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    try:
+        yield
+    finally:
+        if before == os.SCHED_OTHER:
+            for thread in os.listdir("/proc/self/task"):
+                with suppress(OSError):  # the thread has ended
+                    if os.sched_getscheduler(int(thread)) != before:
+                        os.sched_setscheduler(int(thread), before, os.sched_param(0))

@@ -30,7 +30,7 @@ from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from gateway.media.encoders import EncoderChoice, WriteSettings
+from gateway.media.encoders import EncoderChoice, WriteSettings, usual_priority
 from gateway.media.mp4 import BUFFER_BYTES, PaddedFile
 from gateway.media.opening import open_input
 from gateway.media.pixels import ColourTags, completed
@@ -464,7 +464,8 @@ class VideoMuxer:
             skip = frozenset({info.video.index} | replaced)
             if settings.carry:
                 self._carried = CarriedStreams(info, container, choice.container, skip=skip, shift=self._shift)
-            container.start_encoding()
+            with usual_priority():
+                container.start_encoding()
         except BaseException:
             self.abandon()
             raise
@@ -523,7 +524,8 @@ class VideoMuxer:
         context.framerate, context.bit_rate, context.options = own.framerate, 0, dict(self._choice.options)
         self._configure(context)
         context.flags |= own.flags & CodecFlags.global_header
-        context.open()
+        with usual_priority():
+            context.open()
         if context.extradata != own.extradata:
             raise ContractBrokenError("two encoders with the same settings have other parameter sets")
         return context

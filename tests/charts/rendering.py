@@ -47,8 +47,8 @@ CASES: dict[str, tuple[str, ...]] = {
 
 
 def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs helm."""
-    result = subprocess.run([str(HELM), *arguments], capture_output=True, text=True, check=False)
+    """Runs helm, which takes less than a second."""
+    result = subprocess.run([str(HELM), *arguments], capture_output=True, text=True, check=False, timeout=120)
     if check and result.returncode:
         raise AssertionError(f"helm {' '.join(arguments)}:\n{result.stderr}")
     return result

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from gateway.media.encoders import (
     crf_of,
     encoder_options,
 )
+from gateway.media.muxer import VideoMuxer
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import VideoInfo
@@ -173,6 +178,25 @@ def test_deep_av1_stays_av1(tmp_path: Path, pixel_format: str, expected: str) ->
     assert (footage.video.codec, footage.video.pixel.name) == ("av1", pixel_format)
     assert choose_encoder(Path("a.mp4"), footage.video, None, 16).codec == expected
     assert footage.video.pts.tolist() == info.video.pts.tolist()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root on Linux may have a real-time priority")
+def test_no_thread_of_an_av1_encoder_has_a_real_time_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SVT-AV1 gives itself and its caller the highest priority. Other programs would wait, also those that are started later."""
+    policies = set[int]()
+    encode = VideoMuxer.encode
+
+    def seen(muxer: VideoMuxer, picture: av.VideoFrame) -> None:
+        encode(muxer, picture)
+        time.sleep(0.01)  # for threads that change their priority when they begin
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):
+                policies.add(os.sched_getscheduler(int(thread)))
+
+    monkeypatch.setattr(VideoMuxer, "encode", seen)
+    _written(make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96))), tmp_path / "a.mp4", "av1")
+    assert policies == {os.SCHED_OTHER}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_av1_has_the_same_bytes_each_time(tmp_path: Path) -> None:
