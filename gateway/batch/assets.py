@@ -65,11 +65,8 @@ def resolve_references(places: Iterable[str]) -> ResolvedReferences:
     unknown = [place for place in distinct if has_unknown_protocol(place)]
     if not os.environ.get(_CONFIG):
         return ResolvedReferences({}, {place: _without_manager(place) for place in unknown})
-    try:
-        import openassetio  # noqa: F401
-        import openassetio_mediacreation  # noqa: F401  # has the traits
-    except ModuleNotFoundError as problem:
-        said = f"entity references need the package {problem.name}, which is not installed here"
+    if missing := _missing_package():
+        said = f"entity references need the package {missing}, which is not installed here"
         remedy = "pip install 'dubstage-suite[assets]'"
         return ResolvedReferences({}, {place: f"{place[:200]!r} cannot be resolved: {said}: {remedy}" for place in unknown})
 
@@ -159,14 +156,21 @@ def _check_installation() -> None:
             f"--register needs an asset manager: set {_CONFIG} to the file that configures the manager for OpenAssetIO",
             field="register",
         )
+    if missing := _missing_package():
+        raise InvalidRequestError(
+            f"--register needs the package {missing}, which is not installed here: pip install 'dubstage-suite[assets]'",
+            field="register",
+        )
+
+
+def _missing_package() -> str | None:
+    """Return the name of a package of OpenAssetIO that is not installed; None: all are."""
     try:
         import openassetio  # noqa: F401
         import openassetio_mediacreation  # noqa: F401  # has the traits
     except ModuleNotFoundError as problem:
-        raise InvalidRequestError(
-            f"--register needs the package {problem.name}, which is not installed here: pip install 'dubstage-suite[assets]'",
-            field="register",
-        ) from problem
+        return problem.name
+    return None
 
 
 def _in_time(work: Callable[[], T]) -> T:

@@ -289,7 +289,7 @@ class DubJob:
         return video, parts
 
     async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
-        """Extract the features of the new speech and, if a later pass may need them, those of the footage's own sound.
+        """Extract the features of the new speech, and the features of the footage's own sound if a later pass may need these.
 
         Tracking leaves the processor time for both.
 

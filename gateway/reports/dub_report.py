@@ -314,7 +314,7 @@ class _SeenFace:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What is found in the video of a dub.
+    """Faces, frames and tracked landmarks of the video of a dub.
 
     Attributes:
         faces: the faces, one for each line of a scene.

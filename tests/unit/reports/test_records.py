@@ -119,7 +119,7 @@ def dub_of(video: MediaInfo, folder: Path) -> tuple[Any, Workspace]:
 
 
 def test_one_pass_takes_all_pictures(carphone: Path, tmp_path: Path) -> None:
-    """Mouths, faces, chosen squares, whole frames and small pairs are those of the frames, as single looks would take them."""
+    """The pass takes the same mouths, faces, squares and whole frames as separate readers of the same frames."""
     video = probe(carphone)
     with VideoReader(video) as reader:
         frames = [to_rgb(frame) for frame in reader.frames(0, FRAMES)]
