@@ -24,6 +24,7 @@ from services.common.errors import BackendUnavailableError, DubstageError, Inval
 
 if TYPE_CHECKING:
     from openassetio import EntityReference  # type: ignore[attr-defined]
+    from openassetio.errors import BatchElementError
     from openassetio.hostApi import Manager
     from openassetio.trait import TraitsData
     from openassetio.utils import FileUrlPathConverter
@@ -284,7 +285,7 @@ def _resolved(manager: Manager, places: Iterable[str]) -> ResolvedReferences:
     for place, answer in zip(references, answers, strict=True):
         try:
             if isinstance(answer, BatchElementError):
-                raise ValueError(answer.message or answer.code.name)
+                raise ValueError(_reason(answer))
             found.locations[place] = _location(answer, urls)
         except ValueError as problem:
             found.problems[place] = f"{place[:200]!r} has no file in the asset manager {manager.displayName()}: {_text(problem)}"
@@ -352,8 +353,7 @@ def _announced(manager: Manager, references: Iterable[str]) -> dict[str, EntityR
     working: dict[str, EntityReference] = {}
     for one, answer in zip(targets, answers, strict=True):
         if isinstance(answer, BatchElementError):
-            reason = answer.message or answer.code.name
-            raise InvalidRequestError(f"the asset manager {name} refuses {one[:200]!r}: {reason}", field="register")
+            raise InvalidRequestError(f"the asset manager {name} refuses {one[:200]!r}: {_reason(answer)}", field="register")
         working[one] = answer
     return working
 
@@ -374,7 +374,7 @@ def _registered(manager: Manager, files: Mapping[str, AssetFile], working: Mappi
     outcome = RegisteredFiles({}, {})
     for asked, answer in zip(files, answers, strict=True):
         if isinstance(answer, BatchElementError):
-            outcome.problems[asked] = _text(ValueError(answer.message or answer.code.name))
+            outcome.problems[asked] = _reason(answer)
         else:
             outcome.references[asked] = answer.toString()
     return outcome
@@ -418,5 +418,14 @@ def _described(file: AssetFile, urls: FileUrlPathConverter) -> TraitsData:
     return asset
 
 
+def _reason(error: BatchElementError) -> str:
+    """Return why the manager refuses one of several entity references."""
+    return _one_line(error.message) or error.code.name
+
+
 def _text(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:300] or type(problem).__name__
+    return _one_line(str(problem)) or type(problem).__name__
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -24,8 +24,16 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
 from gateway.reports.mouth_metrics import correlation
-from gateway.reports.pictures import MOST_FRAMES
-from gateway.reports.records import Box, OutputPictures, appearance_of, boxes_of, commanded_opening, motion_of, track_beside
+from gateway.reports.records import (
+    Box,
+    OutputPictures,
+    appearance_of,
+    boxes_of,
+    can_be_tracked,
+    commanded_opening,
+    motion_of,
+    track_beside,
+)
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8
 from services.common.errors import DubstageError, WorkCancelledError
@@ -110,8 +118,7 @@ async def tracked_figures(
     """
     faces = outcome.of_lines() or [outcome]
     boxes = [await in_thread(first_box, face, workspace) for face in faces]
-    measured = any(boxes) and video.video.num_frames <= MOST_FRAMES
-    pictures = OutputPictures(video, outcome, faces, workspace, measured=measured)
+    pictures = OutputPictures(video, outcome, faces, workspace, measured=can_be_tracked(video, boxes))
     found = await track_beside(stages, video, boxes, pictures, pictures.read)
     correlations, figures, finishes = [], [], []
     for face, cut, tracked in zip(faces, pictures.faces, found, strict=True):

@@ -47,6 +47,7 @@ from gateway.reports.records import (
     TrackedOutput,
     appearance_of,
     boxes_of,
+    can_be_tracked,
     commanded_opening,
     head_motion_of,
     motion_of,
@@ -341,7 +342,7 @@ async def _seen(
     chosen = [_chosen(face) for face in faces]
     boxes = [await asyncio.to_thread(boxes_of, face, workspace, some) for face, some in zip(faces, chosen, strict=True)]
     first = [(some[0], box[some[0]]) if some else None for some, box in zip(chosen, boxes, strict=True)]
-    measured = frames <= MOST_FRAMES and any(first)
+    measured = can_be_tracked(result, first)
     pictures = OutputPictures(
         result, outcome, faces, workspace, chosen=boxes, shown=_chosen(outcome), measured=measured, small=True
     )

@@ -164,6 +164,15 @@ class TrackedOutput:
     poses: Mapping[int, HeadPose] = field(repr=False, default_factory=dict)
 
 
+def can_be_tracked(result: MediaInfo, boxes: Sequence[tuple[int, Box] | None]) -> bool:
+    """Return whether the video of a dub is tracked: it is short enough, and a face is dubbed.
+
+    Args:
+        boxes: as `track_output` takes them.
+    """
+    return result.video.num_frames <= MOST_FRAMES and any(boxes)
+
+
 async def track_output(
     stages: Stages, result: MediaInfo, boxes: Sequence[tuple[int, Box] | None], on_frame: Callable[[int], None] = lambda _: None
 ) -> list[TrackedOutput | None]:
@@ -179,7 +188,7 @@ async def track_output(
         DubstageError: from the face stage.
     """
     total = result.video.num_frames
-    if not any(boxes) or total > MOST_FRAMES:
+    if not can_be_tracked(result, boxes):
         return [None] * len(boxes)
     with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as workspace:
         index = await track_footage(stages, result, workspace, threads=2, on_frame=on_frame)
