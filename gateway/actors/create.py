@@ -319,6 +319,7 @@ async def _keep_for_live(shot: FootageAnalysis, footage: Path, artefacts: Artefa
         shot.info.video,
         lambda places: faces.read_rows(rows[places].tolist()),
         index.shot_cuts,
+        shot.looks().covers,
     )
     if span is not None:
         stored[LIVE_SPAN] = await _stored(lambda: artefacts.put_arrays(span.arrays()), note)

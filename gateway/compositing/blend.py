@@ -130,6 +130,17 @@ def blend_box(rendered: UInt8, original: UInt8, mask: UInt8) -> UInt8:
     return np.asarray(np.clip(np.rint(blended), 0, 255), np.uint8)
 
 
+def without_cover(original: UInt8, rendered: UInt8, covered: Bool | None) -> UInt8:
+    """Return the box that a rendered box is blended into: the colours of what covers the face must not reach the face.
+
+    Args:
+        original: the footage's own box, RGB [rows, columns, 3].
+        rendered: RGB [rows, columns, 3].
+        covered: bool [rows, columns], pixels of what covers the face; None: the face is free.
+    """
+    return original if covered is None else np.where(covered[..., None], rendered, original)
+
+
 def laplacian_blend(rendered: Picture, original: Picture, mask: Float32) -> Float32:
     """Return the blend of a rendered box and the footage's own box.
 

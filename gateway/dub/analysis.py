@@ -389,9 +389,13 @@ class FootageAnalysis:
         """The footage as a video that can be dubbed in place."""
         return TrackedVideo(self.info, self.index, self.workspace.faces)
 
+    def looks(self) -> ShotLooks:
+        """Return the looks of the selected face."""
+        return ShotLooks(self.workspace.faces, self.rows, self.index.free_frames(self.rows), self.index.shot_cuts)
+
     def _bank_person(self, rows: list[int]) -> TrackedPerson:
         """Return the frames for a bank that is made from face records."""
-        looks = ShotLooks(self.workspace.faces, self.rows, self.index.free_frames(self.rows), self.index.shot_cuts)
+        looks = self.looks()
         chosen = bank_rows(self.workspace.faces, looks.clearest(rows), self.seconds)
         return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames, looks, self.workspace.luma)
 

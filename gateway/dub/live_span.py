@@ -1,22 +1,25 @@
 """The part of an actor's footage that live streams show: the longest stretch of usable frames without a break or a cut.
 
-An enrolment chooses the stretch and stores its poses and mouths (`LiveSpan`). The pixels stay in the stored footage.
+An enrolment chooses the stretch and stores its poses and mouths, and what covers the face (`LiveSpan`). The pixels stay in the
+stored footage.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
+from gateway.compositing.cover import Cover
 from gateway.compositing.movable import LEARNED_FRAMES, FaceColours, evenly_spread, learn_colours
 from gateway.dub.records import mouth_in_box
 from gateway.media.types import VideoInfo
-from services.common.array_types import Array, Float32, Float64, Int64
-from services.common.face.crops import HeadPose, head_to_box
+from services.common.array_types import Array, Bool, Float32, Float64, Int64, UInt8
+from services.common.face.crops import BOX_SIZE, HeadPose, head_to_box
 from services.common.wire.timeline import MOTION_RATE
 
 LIVE_SPAN: Final = "live_span"
@@ -27,6 +30,7 @@ MIN_FRAMES: Final = 5
 """Fewest consecutive usable frames of the footage that a live stream can show."""
 _TOGETHER: Final = 250
 """Face records that are read at once, 19 MB of render boxes."""
+_COVER_BYTES: Final = BOX_SIZE * BOX_SIZE // 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +44,8 @@ class LiveSpan:
         translation: float64 [n, 3].
         mouths: float32 [n, 59, 3], the footage's own mouth-area landmarks, head space.
         colours: colours of the face in the span.
+        covered: uint8 [n, 3200], one bit per pixel of the render box: 1 where something covers the face (Cover.pixels). [0, 3200]:
+            the face is free in the whole span.
     """
 
     frames: Int64
@@ -48,6 +54,7 @@ class LiveSpan:
     translation: Float64
     mouths: Float32
     colours: FaceColours
+    covered: UInt8 = field(default_factory=lambda: np.empty((0, _COVER_BYTES), np.uint8))
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -60,14 +67,26 @@ class LiveSpan:
         """Return the mouth-area landmarks of frame `place` of the span, float32 [59, 2], box pixels."""
         return head_to_box(self.mouths[place], self.pose(place))
 
+    def cover(self, place: int) -> Bool | None:
+        """Return the pixels that cover the face in frame `place` of the span, bool [160, 160]; None: the face is free."""
+        bits = self.covered[place] if len(self.covered) else None
+        if bits is None or not bits.any():
+            return None
+        return np.unpackbits(bits).reshape(BOX_SIZE, BOX_SIZE).astype(np.bool_)
+
     def arrays(self) -> dict[str, Array]:
         """Return the span as named arrays."""
-        return {name: getattr(self, name) for name in _ARRAYS} | {"colours": self.colours.table}
+        covered = np.frombuffer(zlib.compress(self.covered.tobytes()), np.uint8)
+        return {name: getattr(self, name) for name in _ARRAYS} | {"colours": self.colours.table, "covered": covered}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Array]) -> LiveSpan:
         """Return the span that `arrays` gave."""
-        return cls(**{name: arrays[name] for name in _ARRAYS}, colours=FaceColours(arrays["colours"]))
+        span = cls(**{name: arrays[name] for name in _ARRAYS}, colours=FaceColours(arrays["colours"]))
+        if "covered" not in arrays:  # an enrolment of an earlier version
+            return span
+        covered = np.frombuffer(zlib.decompress(arrays["covered"].tobytes()), np.uint8)
+        return replace(span, covered=covered.reshape(-1, _COVER_BYTES))
 
 
 _ARRAYS: Final = ("frames", "scale", "rotation", "translation", "mouths")
@@ -104,7 +123,12 @@ def at_motion_rate(run: Int64, video: VideoInfo) -> Int64:
 
 
 def longest_span(
-    frames: Int64, reasons: Array, video: VideoInfo, read: Callable[[Int64], Array], shot_cuts: Sequence[int] = ()
+    frames: Int64,
+    reasons: Array,
+    video: VideoInfo,
+    read: Callable[[Int64], Array],
+    shot_cuts: Sequence[int] = (),
+    covers: Callable[[Array], list[Cover | None]] = lambda faces: [None] * len(faces),
 ) -> LiveSpan | None:
     """Return the longest unbroken stretch of usable frames at MOTION_RATE; None: no stretch has MIN_FRAMES.
 
@@ -114,6 +138,7 @@ def longest_span(
         video: the footage.
         read: returns the FACE_RECORDs of places in `frames`.
         shot_cuts: frames that begin a shot.
+        covers: returns what covers the face in FACE_RECORDs (ShotLooks.covers).
     """
     runs = unbroken_spans(frames, reasons, shot_cuts)
     if not runs:
@@ -121,11 +146,18 @@ def longest_span(
     places = max((run[at_motion_rate(frames[run], video)] for run in runs), key=len)
     fields = ("scale", "rotation", "translation", "mouth")
     parts: dict[str, list[Array]] = {name: [] for name in fields}
+    covered: list[UInt8] = []
     for begin in range(0, len(places), _TOGETHER):
         faces = read(places[begin : begin + _TOGETHER])
         for name in fields:
             parts[name].append(faces[name].copy())
+        covered += [_NO_COVER if cover is None else np.packbits(cover.pixels) for cover in covers(faces)]
     chosen = read(evenly_spread(places, LEARNED_FRAMES))
-    colours = learn_colours([face["pixels"] for face in chosen], [mouth_in_box(face) for face in chosen])
+    behind = [None if cover is None else cover.pixels for cover in covers(chosen)]
+    colours = learn_colours([face["pixels"] for face in chosen], [mouth_in_box(face) for face in chosen], behind)
     scale, rotation, translation, mouths = (np.concatenate(parts[name]) for name in fields)
-    return LiveSpan(frames[places], scale, rotation, translation, mouths, colours)
+    span = LiveSpan(frames[places], scale, rotation, translation, mouths, colours)
+    return replace(span, covered=np.stack(covered)) if any(bits.any() for bits in covered) else span
+
+
+_NO_COVER: Final = np.zeros(_COVER_BYTES, np.uint8)

@@ -21,7 +21,7 @@ from dubstage.client import texture as texture_client
 from dubstage.common.v1 import common_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
-from gateway.compositing.blend import blend_box
+from gateway.compositing.blend import blend_box, without_cover
 from gateway.compositing.cover import Cover
 from gateway.compositing.detail import skin_under
 from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
@@ -148,12 +148,13 @@ class FrameSpan:
         """
         assert self.movable is not None, "the span is rendered"
         moved = move_jaw(self.filmed(place), target, mask, self.movable[place])
-        cover = self.cover(place)
-        return moved if cover is None else moved.behind(cover.pixels)
+        covered = self.covered(place)
+        return moved if covered is None else moved.behind(covered)
 
-    def cover(self, place: int) -> Cover | None:
-        """Return what covers the face in a frame; None: the face is free."""
-        return None if self.covers is None else self.covers[place]
+    def covered(self, place: int) -> Bool | None:
+        """Return the pixels of what covers the face in a frame, bool [160, 160]; None: the face is free."""
+        cover = None if self.covers is None else self.covers[place]
+        return None if cover is None else cover.pixels
 
     def background(self, place: int, move: JawMove) -> UInt8:
         """Return the footage's own box of a frame after the move, uint8 [160, 160, 3], RGB."""
@@ -506,7 +507,7 @@ async def render_window(
     moves = [blend_targets[place].move for place in places]
     masks = [np.minimum(mask, move.mask) for (_, mask), move in zip(rendered, moves, strict=True)]
     boxes = [
-        (box, _behind(blend_targets[place].picture, box, span.cover(place)))
+        (box, without_cover(blend_targets[place].picture, box, span.covered(place)))
         for place, (box, _) in zip(places, rendered, strict=True)
     ]
     blended = await asyncio.to_thread(
@@ -536,11 +537,6 @@ def _coloured(
         own = from_image(texture.own, "warped", channels=3, size=BOX)
         coloured.append((with_own_colours(box, own, texture.landmarks, inside=config.gives_inside), mask))
     return coloured
-
-
-def _behind(picture: UInt8, box: UInt8, cover: Cover | None) -> UInt8:
-    """Return the picture that a rendered box is blended onto: the colours of what covers the face must not reach the face."""
-    return picture if cover is None else np.where(cover.pixels[..., None], box, picture)
 
 
 def _stored(shift: Float32) -> Int16:

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
-from gateway.compositing.blend import paste_box
+from gateway.compositing.blend import paste_box, without_cover
 from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
 from gateway.dub.face_records import cut_box
 from gateway.dub.live_span import LiveSpan
@@ -62,6 +62,7 @@ class FootageFrame:
         mask: lower-face mask, uint8 [160, 160].
         filmed: the footage's own mouth-area landmarks, float32 [59, 2], box pixels.
         movable: pixels that may move and change, bool [160, 160] (FaceColours.movable).
+        covered: bool [160, 160], pixels of what covers the face, which keep the samples of the footage; None: the face is free.
     """
 
     picture: UInt8
@@ -70,6 +71,7 @@ class FootageFrame:
     mask: UInt8
     filmed: Float32
     movable: Bool
+    covered: Bool | None = None
 
     def moved(self, target: Float32) -> MovedFrame:
         """Return the frame with its jaw under a new mouth.
@@ -78,6 +80,8 @@ class FootageFrame:
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
         """
         move = move_jaw(self.filmed, target, self.mask, self.movable)
+        if self.covered is not None:
+            move = move.behind(self.covered)
         return MovedFrame(self, move, warp_footage(self.box, move.shift))
 
 
@@ -104,7 +108,8 @@ class MovedFrame:
             light: float32 [160, 160], grey levels that are added to the box (StreamMarks); None: nothing is added.
         """
         footage, shown = self.footage, np.minimum(mask, self.move.mask)
-        return paste_box(footage.picture, footage.pose, box, self.background, shown, self.move.shift, light=light)
+        own = without_cover(self.background, box, footage.covered)
+        return paste_box(footage.picture, footage.pose, box, own, shown, self.move.shift, light=light)
 
 
 def num_shown(span: LiveSpan, info: MediaInfo) -> int:
@@ -223,7 +228,8 @@ class FootageFrames:
                 self._changed.notify_all()
 
     def _framed(self, place: int, picture: UInt8, box: UInt8, mask: UInt8, movable: Bool) -> FootageFrame:
-        return FootageFrame(picture, self._span.pose(place), box, mask, self._span.mouth(place), movable)
+        span = self._span
+        return FootageFrame(picture, span.pose(place), box, mask, span.mouth(place), movable, span.cover(place))
 
     def _append(self, data: bytes) -> range:
         assert self._file is not None

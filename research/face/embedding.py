@@ -1,7 +1,7 @@
-"""Convert dlib's face embedding from the npm package `@vladmandic/face-api` 1.7.15 to `services/face/weights/face_embedding.onnx`.
+"""Convert dlib's face embedding from the npm package `@vladmandic/face-api` 1.7.15 to `face_embedding.onnx.gz`.
 
     npm pack @vladmandic/face-api@1.7.15 && tar xf vladmandic-face-api-1.7.15.tgz
-    python -m research.face.embedding --package package --output services/face/weights/face_embedding.onnx
+    python -m research.face.embedding --package package --output services/face/weights/face_embedding.onnx.gz
 
 The package stores most weights as uint8, and the ONNX file keeps them so: Cast, Sub and Mul make float32 numbers of them. ONNX
 Runtime does so once, when it loads the file. (Behind DequantizeLinear nodes it would replace the last layer by a kernel that rounds
@@ -13,6 +13,7 @@ package's own source does, without this folding, and both results are compared.
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -244,11 +245,11 @@ def pictures(count: int) -> UInt8:
 
 
 def convert(package: Path, output: Path) -> float:
-    """Write the ONNX file and the JSON file that describes the ONNX file, and return the largest difference from PyTorch.
+    """Write the ONNX file, compressed by gzip, and a JSON file that describes it; return the largest difference from PyTorch.
 
     Args:
         package: folder of the unpacked package.
-        output: the ONNX file. The description gets the same name with the ending `.json`.
+        output: NAME.onnx.gz. The description is NAME.json.
 
     Raises:
         InvalidRequestError: the package's files are missing, or other files.
@@ -263,16 +264,17 @@ def convert(package: Path, output: Path) -> float:
     difference = float(np.abs(computed - expected).max())
     if not difference <= PARITY:
         raise ContractBrokenError(f"ONNX Runtime and PyTorch differ by {difference:.2e}; at most {PARITY:.0e} is allowed")
+    compressed = gzip.compress(content, mtime=0)
     description = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size_bytes": len(content),
+        "files": {output.name: {"sha256": hashlib.sha256(compressed).hexdigest()}},
+        "size_bytes": len(compressed),
         "network": NETWORK,
         "source": {"package": PACKAGE, "licence": "MIT", "sha256_of_files": FILES},
         "parity": {"pictures": _PARITY_PICTURES, "largest_difference": difference, "allowed": PARITY},
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, content)
-    write_whole(output.with_suffix(".json"), f"{json.dumps(description, indent=1)}\n".encode())
+    write_whole(output, compressed)
+    write_whole(output.with_suffix("").with_suffix(".json"), f"{json.dumps(description, indent=1)}\n".encode())
     return difference
 
 
@@ -280,7 +282,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--package", type=Path, required=True, metavar="FOLDER", help="Folder of the unpacked npm package.")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="ONNX file to write.")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="File to write, NAME.onnx.gz.")
     arguments = parser.parse_args()
     difference = convert(arguments.package, arguments.output)
     size = arguments.output.stat().st_size

@@ -137,7 +137,7 @@ def _describe(picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int16], np
 
 NETWORK: Final = "dlib_face_recognition_resnet_model_v1"
 """Name of the network. Embeddings of another network cannot be compared with those of this one."""
-WEIGHTS: Final = Path(__file__).with_name("weights") / "face_embedding.onnx"
+WEIGHTS: Final = Path(__file__).with_name("weights") / "face_embedding.onnx.gz"
 INPUT: Final = "crops"
 """Name of the network's input, uint8 [N, 150, 150, 3], RGB."""
 OUTPUT: Final = "embeddings"

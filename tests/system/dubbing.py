@@ -16,14 +16,20 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.resampler import AudioResampler
 
+from gateway.actors.create import EnrolRequest, create_actor
+from gateway.actors.store import ActorStore
+from gateway.actors.stored import StoredActor
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.records import FACE_RECORD
 from gateway.dub.request import DubRequest
+from gateway.live.client import PacedSpeech
+from gateway.live.streams import LiveStreams
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.provenance.seal import Sealer
+from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
@@ -61,6 +67,30 @@ class Dubber:
         faces = np.fromfile(job.folder / "faces.bin", FACE_RECORD)
         job.discard()
         return Dubbed(outcome, faces)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A live stream: the actor who was enrolled for the stream, and the pictures, RGB."""
+
+    actor: StoredActor
+    pictures: list[npt.NDArray[np.uint8]]
+
+
+def streamed(host: StageHost, settings: GatewaySettings, name: str, footage: Path, speech: npt.NDArray[np.float32]) -> Streamed:
+    """Enrol a person without personalised networks, and stream the person with speech of 16 kHz, faster than it is spoken."""
+    store = ArtefactStore(settings.artefacts_url)
+    with ActorStore(settings) as actors:
+        request = EnrolRequest(actor_id=name, footage=footage, method="ugc", options=UNPERSONALIZED)
+        made = create_actor(request, host.stages, actors, store, settings.data_dir / "jobs", on_progress=lambda *_: None)
+        actor = host.run(made)
+        streams = LiveStreams(lambda: host.stages, actors, store, max_message_bytes=settings.max_message_bytes)
+
+        async def stream() -> list[npt.NDArray[np.uint8]]:
+            sound = PacedSpeech(speech, 16000, in_real_time=False)
+            return [frame.picture async for frame in streams.frames(name, sound.chunks(), sample_rate_hz=16000, channels=1)]
+
+        return Streamed(actor, host.run(stream()))
 
 
 def sha256(path: Path) -> str:

@@ -13,14 +13,19 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
+from gateway.dub.live_span import LIVE_SPAN, LiveSpan
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.sound import SoundReader
+from gateway.settings import GatewaySettings
+from gateway.stages.opening import StageHost
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.landmarks import LIPS_OUTER
+from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
-from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds
+from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds, streamed
 
 
 @pytest.mark.long
@@ -135,6 +140,30 @@ def test_mouth_is_dubbed_beside_a_microphone(
         changed += int((np.abs(old[0].astype(int) - new[0])[frame.disc] > 1).sum())
         total += int(frame.disc.sum())
     assert changed < 0.005 * total
+
+
+def test_live_stream_beside_a_microphone(
+    tracked: tuple[list[UInt8], list[Float32]], host: StageHost, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    """A microphone that rests before a part of the mouth keeps its pixels in a live stream, and the mouth moves beside it."""
+    made, footage = resting(*tracked), tmp_path / "footage.mp4"
+    write_pictures(footage, [frame.picture for frame in made])
+    speech = np.concatenate(list(SoundReader(SPEECH).speech().chunks))[: 2 * 16000]
+    live = streamed(host, settings, "microphone", footage, speech)
+    arrays = ArtefactStore(settings.artefacts_url).get_arrays(live.actor.artefacts[LIVE_SPAN]).arrays
+    span = LiveSpan.of_arrays(arrays)
+    assert len(span) >= len(live.pictures) == 50
+    with VideoReader(probe(footage)) as reader:
+        filmed = [to_rgb(frame) for frame in reader]
+    changed = total = 0
+    moves = []
+    for number, picture in zip(span.frames.tolist(), live.pictures, strict=False):
+        off = np.abs(picture.astype(int) - filmed[number]).max(axis=-1)
+        changed += int((off[made[number].disc] > 1).sum())
+        total += int(made[number].disc.sum())
+        moves.append(int((off > 24).sum()))
+    assert changed < 0.005 * total
+    assert np.median(moves) > 50
 
 
 def write_pictures(path: Path, pictures: Sequence[UInt8]) -> None:

@@ -16,8 +16,6 @@ from gateway.dub.choices import EnrolOptions
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.frame_plan import SILENT
 from gateway.dub.request import DubRequest
-from gateway.live.client import PacedSpeech
-from gateway.live.streams import LiveStreams
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
@@ -27,7 +25,7 @@ from services.common.face.landmarks import mouth_opening
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, track, write_wav
+from tests.system.dubbing import SPEECH, Dubber, cut, streamed, track, write_wav
 
 SECONDS = 2
 PEAK = 2.963
@@ -193,26 +191,13 @@ def test_live_mouth_rests_when_the_sound_stops(
 ) -> None:
     """Speech that breaks off in an open vowel: three frames later the mouth of the sent pictures is at the person's rest."""
     footage = cut(clips.path(clip), tmp_path / "footage.mp4", 0, 3)
-    store = ArtefactStore(settings.artefacts_url)
     parts, rate = list(SoundReader(SPEECH).speech().chunks), 16000
     speech, end = np.concatenate(parts)[: (BREAKS_OFF + 25) * rate // 25].copy(), BREAKS_OFF
     speech[end * rate // 25 :] = 0.0
-    with ActorStore(settings) as actors:
-        name = f"live-{Path(clip).stem.replace('_', '-')}"
-        request = EnrolRequest(actor_id=name, footage=footage, method="ugc", options=UNPERSONALIZED)
-        made = create_actor(request, host.stages, actors, store, settings.data_dir / "jobs", on_progress=lambda *_: None)
-        enrolled = host.run(made).enrolled
-        streams = LiveStreams(lambda: host.stages, actors, store, max_message_bytes=settings.max_message_bytes)
-
-        async def stream() -> list[npt.NDArray[np.uint8]]:
-            sound = PacedSpeech(speech, rate, in_real_time=False)
-            frames = streams.frames(name, sound.chunks(), sample_rate_hz=rate, channels=1)
-            return [frame.picture async for frame in frames]
-
-        pictures = host.run(stream())
+    live = streamed(host, settings, f"live-{Path(clip).stem.replace('_', '-')}", footage, speech)
     networks = Networks()
-    opening = read_openings(networks, pictures)
+    opening = read_openings(networks, live.pictures)
     networks.close()
-    rest = float(mouth_opening(store.get_arrays(enrolled.style)["rest_mouth"]))
+    rest = float(mouth_opening(ArtefactStore(settings.artefacts_url).get_arrays(live.actor.enrolled.style)["rest_mouth"]))
     assert opening[end - 5 : end].max() > rest + 3.0
     assert opening[end + 3 : end + 12].max() < rest + 1.5

@@ -1,4 +1,6 @@
-"""Files of exported networks: the ONNX file, a JSON file that describes it, and the card of the training run.
+"""Files of exported networks: the ONNX file, a JSON file that describes the ONNX file, and the card of the training run.
+
+gzip may have compressed the ONNX file (`.onnx.gz`).
 
 A description is a JSON file of an export. It records the SHA-256 of NAME.onnx in NAME.json (`sha256`), or of several files
 (`files`: name of the file, or of its variant -> `sha256` and perhaps `path`). A variant whose tensors lie in a weights file names
@@ -149,9 +151,9 @@ def networks_in(folder: Path) -> list[NetworkFile]:
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder}: no such folder; {REMEDY}", resource=str(folder))
     named = {folder / name for name in _recorded(folder)}
-    networks = sorted(set(folder.glob("*.onnx")) | {path for path in named if path.suffix == ".onnx"})
+    networks = sorted(path for path in {*folder.iterdir(), *named} if path.name.endswith((".onnx", ".onnx.gz")))
     if not networks:
-        raise ModelNotFoundError(f"{folder} holds no network (*.onnx); {REMEDY}", resource=str(folder))
+        raise ModelNotFoundError(f"{folder} holds no network (*.onnx, *.onnx.gz); {REMEDY}", resource=str(folder))
     for path in sorted(named.difference(networks)):
         checked_sha256(path)
     return [read_network(path) for path in networks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import onnxruntime
@@ -14,7 +15,7 @@ def open_network(path: Path, threads: int) -> onnxruntime.InferenceSession:
     """Load a network. Several streams may run the session at once.
 
     Args:
-        path: the ONNX file, of any size that ONNX Runtime reads.
+        path: the ONNX file, or the ONNX file compressed by gzip (`.onnx.gz`).
         threads: threads inside one run.
 
     Raises:
@@ -28,6 +29,7 @@ def open_network(path: Path, threads: int) -> onnxruntime.InferenceSession:
     # Idle worker threads must not spin: the other stages share the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        network = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else str(path)
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are not exported
         raise ArtefactCorruptError(f"{path} is damaged: {error}; {REMEDY}", resource=str(path)) from error

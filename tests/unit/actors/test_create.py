@@ -68,6 +68,8 @@ async def test_enrolments_for_two_methods_share_no_folder(
     assert first == third != second
 
 
+FREE = SimpleNamespace(covers=lambda faces: [None] * len(faces))
+"""Looks of a face that nothing covers."""
 Enrol = Callable[[Callable[[], None]], Awaitable[StoredActor]]
 """Enrols ann from `clip.mp4`, and calls a function while the person is learned."""
 
@@ -85,8 +87,8 @@ def enrol(
         two = np.arange(2, dtype=np.int32)
         area, centre = np.array([400.0, 100.0], np.float32), np.array([[50.0, 60.0], [200.0, 60.0]], np.float32)
         index = FaceIndex(np.zeros(2, np.int32), two, np.full(2, common_pb2.FRAME_REASON_DUBBED, np.int32), area, centre, (), 3)
-        workspace = SimpleNamespace(faces=faces)
-        return SimpleNamespace(info=probe(footage), rows=np.array([0, 1, -1]), workspace=workspace, index=index, face_id=0)
+        info, rows, workspace = probe(footage), np.array([0, 1, -1]), SimpleNamespace(faces=faces)
+        return SimpleNamespace(info=info, rows=rows, workspace=workspace, index=index, face_id=0, looks=lambda: FREE)
 
     async def run(meanwhile: Callable[[], None]) -> StoredActor:
         async def learn(*_: Any) -> EnrolledActor:
@@ -120,7 +122,7 @@ async def test_longest_stretch_is_kept_for_live(blobs: ArtefactStore, tmp_path: 
     sizes, centres = np.full(11, 400.0, np.float32), np.zeros((11, 2), np.float32)
     index = FaceIndex(records["frame"].astype(np.int32), np.zeros(11, np.int32), usable, sizes, centres, (0, 9), 12)
     workspace = SimpleNamespace(faces=SimpleNamespace(read_rows=lambda rows: records[rows]))
-    shot: Any = SimpleNamespace(info=probe(footage), rows=rows, workspace=workspace, index=index)
+    shot: Any = SimpleNamespace(info=probe(footage), rows=rows, workspace=workspace, index=index, looks=lambda: FREE)
 
     async def note(_: Any) -> bool:
         return True

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
+from gateway.compositing.cover import Cover
+from gateway.compositing.movable import FaceColours
 from gateway.dub.live_span import MAX_FRAMES, MIN_FRAMES, LiveSpan, at_motion_rate, longest_span, unbroken_spans
 from gateway.dub.records import FACE_RECORD
 from gateway.media.inspection import inspect_video
 from services.common.array_types import Array, Int64
+from services.common.face.crops import head_template
+from services.common.face.landmarks import MOUTH_AREA
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
+
+COLOURS = FaceColours(np.zeros((64, 64, 64), np.uint8))
 
 
 def faces(num_frames: int, lost: tuple[int, ...] = ()) -> Array:
@@ -89,6 +95,42 @@ def test_span_is_stored_and_read(tmp_path: Path) -> None:
     assert [span.pose(place).translation[0] for place in (0, 1, 32)] == [7.0, 8.0, 39.0]
     assert span.mouth(3).shape == (59, 2)
     np.testing.assert_array_equal(span.colours.table, found.colours.table)
+
+
+def test_covers_are_stored_and_read(tmp_path: Path) -> None:
+    """The span keeps the pixels of what covers the face in each of its frames, whose colours are no colours of the face."""
+    records, hand = faces(30, lost=(4,)), np.zeros((160, 160), np.bool_)
+    hand[90:, :70] = True
+    records["mouth"] = head_template()[list(MOUTH_AREA)]
+    records["pixels"] = 120
+    records["pixels"][:, hand] = (20, 90, 160)
+    info = inspect_video(make_clip(tmp_path / "clip.mp4", Clip(pts=tuple(range(0, 30 * 512, 512)))))
+
+    def read(places: Int64) -> Array:
+        return records[places]
+
+    def covers(found: Array) -> list[Cover | None]:
+        return [Cover(hand, 0.2, 0.3) if record["frame"] >= 10 else None for record in found]
+
+    free = longest_span(records["frame"], records["reason"], info.video, read)
+    behind = longest_span(records["frame"], records["reason"], info.video, read, covers=covers)
+    assert free is not None
+    assert behind is not None
+    assert all(free.cover(place) is None for place in range(len(free)))
+    span = LiveSpan.of_arrays(behind.arrays())
+    assert span.frames.tolist() == list(range(5, 30))
+    for place, frame in enumerate(span.frames.tolist()):
+        np.testing.assert_array_equal(span.cover(place), hand if frame >= 10 else None)
+    assert (free.colours.table != behind.colours.table).any()
+
+
+def test_spans_of_earlier_versions_have_no_covers() -> None:
+    """Enrolments of earlier versions stored no covers: their faces are shown as if they were free."""
+    one = np.ones(1)
+    span = LiveSpan(np.zeros(1, np.int64), one, np.eye(3)[None], np.zeros((1, 3)), np.zeros((1, 59, 3), np.float32), COLOURS)
+    stored = span.arrays()
+    del stored["covered"]
+    assert LiveSpan.of_arrays(stored).cover(0) is None
 
 
 def test_no_stretch_no_span(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -26,6 +28,8 @@ from gateway.media.reader import VideoReader, to_rgb
 from services.common.array_types import Bool, UInt8
 from services.common.errors import MediaUnsupportedError, StorageFullError
 from services.common.face.actor_geometry import ActorGeometry
+from services.common.face.crops import head_template, head_to_box
+from services.common.face.landmarks import MOUTH_AREA
 from tests.unit.actors.installation import geometry
 from tests.unit.media.made_footage import Clip, make_clip
 
@@ -103,6 +107,29 @@ def test_short_footage_needs_no_file(opened: Open, tmp_path: Path) -> None:
     assert shown[0].picture is shown[1].picture
     assert all(frames.frame(place) is shown[place] for place in range(len(numbers)))
     assert frames.file_bytes == 0
+
+
+def test_covered_pixels_keep_their_samples(tmp_path: Path, geometry: ActorGeometry) -> None:
+    """A mouth moves behind what covers the face, and changes no pixel of the cover."""
+    clip, hand = make_clip(tmp_path / "clip.mp4", Clip(codec="libx264", size=(320, 320))), np.zeros((160, 160), np.bool_)
+    hand[70:120, 60:] = True
+    mouth = head_template()[list(MOUTH_AREA)].astype(np.float32)
+    free = LiveSpan(
+        frames=np.array([0]),
+        scale=np.array([1.0]),
+        rotation=np.eye(3)[None],
+        translation=np.array([[160.0, 160.0, 0.0]]),
+        mouths=mouth[None],
+        colours=FaceColours(np.full((64, 64, 64), 255, np.uint8)),
+    )
+    changed = []
+    for span in (free, replace(free, covered=np.packbits(hand)[None])):
+        frame = FootageFrames(inspect_video(clip), clip.open("rb"), span, geometry).frame(0)
+        moved = frame.moved(head_to_box(mouth + np.float32([0, 6, 0]), frame.pose))
+        shown = moved.with_mouth(np.full((160, 160, 3), 200, np.uint8), frame.mask)
+        changed.append(int((cut_box(cv2.absdiff(shown, frame.picture), frame.pose)[hand] > 1).sum()))
+    assert changed[0] > 300
+    assert changed[1] == 0
 
 
 def test_a_later_stream_begins_anywhere(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

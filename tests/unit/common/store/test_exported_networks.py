@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Callable
@@ -75,6 +76,17 @@ def test_export_has_description_and_card(weights: Path) -> None:
 def test_a_network_is_loaded_and_computes(weights: Path) -> None:
     session = open_network(weights / "same.onnx", 1)
     np.testing.assert_array_equal(session.run(None, {"x": np.array([1, 2], np.float32)})[0], [1, 2])
+
+
+def test_a_compressed_network_is_loaded_and_computes(tmp_path: Path) -> None:
+    """A network that gzip compressed computes what the network computes. A file that is cut off is named."""
+    path, compressed = tmp_path / "same.onnx.gz", gzip.compress(identity_network())
+    path.write_bytes(compressed)
+    assert [network.path for network in networks_in(tmp_path)] == [path]
+    np.testing.assert_array_equal(open_network(path, 1).run(None, {"x": np.array([1, 2], np.float32)})[0], [1, 2])
+    path.write_bytes(compressed[:-20])
+    with pytest.raises(ArtefactCorruptError, match=r"same\.onnx\.gz is damaged"):
+        open_network(path, 1)
 
 
 def test_earlier_card_is_removed(weights: Path, run: Path) -> None:
