@@ -246,7 +246,7 @@ RENDERERS: Final[dict[str, RendererSpec]] = {
     row.name: row
     for row in (
         RendererSpec(name="ugc", texture=TextureInput.WARPED, live=True),
-        RendererSpec(name="everybody", frames_before=6, needs_actor=True, colours_from_bank=True, live=True),
+        RendererSpec(name="everybody", frames_before=6, needs_actor=True, colours_from_bank=True, inside_from_bank=True, live=True),
         RendererSpec(
             name="headpose",
             frames_before=2,
