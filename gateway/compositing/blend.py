@@ -27,7 +27,8 @@ import numpy as np
 
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.errors import ContractBrokenError
-from services.common.face.crops import CHEEKS_BOTTOM, HeadPose, box_from_frame, corners_of_box, invert
+from services.common.face.crops import BOX_SIZE, CHEEKS_BOTTOM, HeadPose, apply_affine, box_from_frame, invert
+from services.common.face.native_pictures import native_affine
 
 Picture = UInt8 | Float32
 
@@ -189,32 +190,33 @@ def _blended_difference(difference: Float32, mask: Float32) -> Float32:
     return result
 
 
-def paste_box(
-    frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8, shift: Float32, *, light: Float32 | None = None
-) -> UInt8:
-    """Return a copy of `frame`, moved by the shift, with the rendered box in the frame's colours blended in.
+def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, mask: UInt8, shift: Float32, *, light: Float32 | None = None) -> UInt8:
+    """Return a copy of `frame`, moved by the shift, with a finished box in it.
 
     Args:
         frame: uint8 RGB [H, W, 3], upright.
         pose: head pose in `frame`.
-        box: the rendered box, uint8 RGB [160, 160, 3].
-        own: the frame's own box after the move, uint8 RGB [160, 160, 3].
+        box: the finished box, uint8 RGB [160 S, 160 S, 3], at S >= 1 pixels per box pixel.
         mask: uint8 [160, 160], weight of the box; 255 = 1.
         shift: float32 [160, 160, 2], box pixels, from gateway.compositing.jaw.move_jaw.
-        light: float32 [160, 160], grey levels that are added to the blended box: a watermark; None: nothing is added.
+        light: float32 [160, 160], grey levels that are added to the box: a watermark; None: nothing is added.
     """
-    blended, soft = blend_box(box, own, mask), mask.astype(np.float32) / np.float32(255.0)
-    frame_from_box = invert(box_from_frame(pose))
-    corners = corners_of_box(frame_from_box)
+    soft = mask.astype(np.float32) / np.float32(255.0)
+    frame_from_box, changed = invert(box_from_frame(pose)), (mask > 0) | shift.any(axis=-1)
+    left, top, width, height = cv2.boundingRect(changed.view(np.uint8))
+    # Interpolation reaches a box pixel further.
+    edges = np.array([(x, y) for x in (left - 1, left + width) for y in (top - 1, top + height)], np.float64)
+    corners = apply_affine(frame_from_box, edges)
     x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [frame.shape[1], frame.shape[0]])
     x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, [frame.shape[1], frame.shape[0]])
     result = frame.copy()
-    if x1 <= x0 or y1 <= y0:
+    if not changed.any() or x1 <= x0 or y1 <= y0:
         return result
     local = frame_from_box.copy()
     local[:, 2] -= [x0, y0]
     size = (int(x1 - x0), int(y1 - y0))
-    moved = cv2.warpAffine(blended, local, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    native = invert(native_affine(invert(local), len(box) // BOX_SIZE))
+    moved = cv2.warpAffine(box, native, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     if light is not None:
         moved += cv2.warpAffine(light, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[..., None]
     weight = cv2.warpAffine(soft, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]

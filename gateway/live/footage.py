@@ -27,9 +27,13 @@ from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
 from services.common.array_types import Float32, UInt8
 from services.common.errors import ActorNotReadyError
 from services.common.face.crops import BOX_SIZE, HeadPose
+from services.common.face.native_pictures import native_scale
 from services.common.methods import METHODS, method_named
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.timeline import MOTION_RATE
+
+MOST_DETAIL: Final = 2
+"""Most pixels of fine detail per box pixel: faces up to 405 px wide. More takes longer than a live frame has."""
 
 
 class LiveFootage:
@@ -66,14 +70,20 @@ class LiveFootage:
         self._frames.prepare(self.at(index + BLOCK))
         return self._frames.frame(self.at(index))
 
-    def moved(self, index: int, target: Float32) -> MovedFrame:
+    @property
+    def detail_scale(self) -> int:
+        """Pixels of the mouths' fine detail per box pixel, 1 to MOST_DETAIL."""
+        return min(native_scale(float(np.median(self._span.scale))), MOST_DETAIL)
+
+    def moved(self, index: int, target: Float32, detail: UInt8 | None = None) -> MovedFrame:
         """Return the footage of a frame of the stream with its jaw under a new mouth. Blocks and raises as `frame`.
 
         Args:
             index: frame of the stream.
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
+            detail: see MovedFrame.
         """
-        return self.frame(index).moved(target)
+        return self.frame(index).moved(target, detail)
 
     def box(self, index: int) -> UInt8:
         """Return the footage's own render box of a frame of the stream, uint8 [160, 160, 3], RGB. Blocks and raises as `frame`."""

@@ -24,16 +24,19 @@ import cv2
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
-from gateway.compositing.blend import paste_box, without_cover
+from gateway.compositing.blend import blend_box, paste_box, without_cover
+from gateway.compositing.detail import box_with_detail, skin_under
 from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
 from gateway.dub.face_records import cut_box
 from gateway.dub.live_span import LiveSpan
+from gateway.dub.native_boxes import native_luma
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.errors import DubstageError
 from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, HeadPose
+from services.common.face.mouth_detail import grey
 from services.common.files import translating_full_disk
 
 MAX_DECODED: Final = 75
@@ -73,16 +76,17 @@ class FootageFrame:
     movable: Bool
     covered: Bool | None = None
 
-    def moved(self, target: Float32) -> MovedFrame:
+    def moved(self, target: Float32, detail: UInt8 | None = None) -> MovedFrame:
         """Return the frame with its jaw under a new mouth.
 
         Args:
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
+            detail: see MovedFrame.
         """
         move = move_jaw(self.filmed, target, self.mask, self.movable)
         if self.covered is not None:
             move = move.behind(self.covered)
-        return MovedFrame(self, move, warp_footage(self.box, move.shift))
+        return MovedFrame(self, move, warp_footage(self.box, move.shift), target, detail)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,11 +97,15 @@ class MovedFrame:
         footage: the frame.
         move: how the frame moves, and where the mouth shows.
         background: render box after the move, uint8 [160, 160, 3], RGB.
+        target: float32 [59, 2], target mouth-area landmarks, box pixels.
+        detail: uint8 [160 S, 160 S], detail of the mouth at S pixels per box pixel (box_with_detail); None: no detail.
     """
 
     footage: FootageFrame
     move: JawMove
     background: UInt8
+    target: Float32
+    detail: UInt8 | None = None
 
     def with_mouth(self, box: UInt8, mask: UInt8, light: Float32 | None = None) -> UInt8:
         """Return the frame with a rendered box in it, uint8 [H, W, 3], RGB.
@@ -108,8 +116,11 @@ class MovedFrame:
             light: float32 [160, 160], grey levels that are added to the box (StreamMarks); None: nothing is added.
         """
         footage, shown = self.footage, np.minimum(mask, self.move.mask)
-        own = without_cover(self.background, box, footage.covered)
-        return paste_box(footage.picture, footage.pose, box, own, shown, self.move.shift, light=light)
+        finished = blend_box(box, without_cover(self.background, box, footage.covered), shown)
+        if self.detail is not None:
+            own = native_luma(grey(footage.picture), footage.pose, len(self.detail) // BOX_SIZE).astype(np.float32)
+            finished = box_with_detail(finished, self.detail, shown, skin_under(shown, footage.filmed, self.target), own)
+        return paste_box(footage.picture, footage.pose, finished, shown, self.move.shift, light=light)
 
 
 def num_shown(span: LiveSpan, info: MediaInfo) -> int:

@@ -39,6 +39,7 @@ from gateway.provenance.seal import SignedDisclosure
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
+from services.common.face.crops import BOX_SIZE
 from services.common.methods import TextureInput, method_named
 from services.common.wire.convert import from_image, pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
@@ -107,7 +108,14 @@ class StageChain:
     ) -> None:
         self._method = method_named(actor.method).streamed
         self._style = actor.enrolled.style
-        self._config = window_config(self._method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
+        # Renderers that take no warped texture have no detail: a second frame of the texture stage would cost too much.
+        warped = self._method.renderer.texture is TextureInput.WARPED
+        self._config = window_config(
+            self._method,
+            actor.enrolled,
+            texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK,
+            detail_scale=footage.detail_scale if warped else 0,
+        )
         self._footage = footage
         self._sound = sound
         self._stream = stream
@@ -151,7 +159,10 @@ class StageChain:
         """Yield the requests to the texture stage. A frame waits while MAX_PENDING_FRAMES frames wait for `rendered`."""
         footage = self._footage
         requests = texture_client.retrieve_warp.requests(
-            bank=self._config.bank, mode=self._config.mode, identity=self._config.identity
+            bank=self._config.bank,
+            mode=self._config.mode,
+            identity=self._config.identity,
+            detail_scale=self._config.detail_scale,
         )
         yield requests.config
         async for reply in motions:
@@ -184,7 +195,9 @@ class StageChain:
         async for reply in warps:
             index = self._sound.begins + reply.frame_index
             target = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
-            moved = await asyncio.to_thread(footage.moved, index, target)
+            side = self._config.detail_scale * BOX_SIZE
+            detail = from_image(reply.detail, "detail", channels=1, size=(side, side)) if side else None
+            moved = await asyncio.to_thread(footage.moved, index, target, detail)
             self._moved.append(moved)
             yield requests.item(
                 render_client.Conditions(

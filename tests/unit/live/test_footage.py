@@ -51,6 +51,13 @@ def test_file_method_refused(method: str) -> None:
     assert ("frames after a frame" in said) is (row.renderer.frames_after > 0)
 
 
+@pytest.mark.parametrize(("scale", "expected"), [(0.6, 1), (1.1, 1), (1.3, 2), (1.9, 2), (3.7, 2)])
+def test_detail_as_fine_as_the_footage(scale: float, expected: int) -> None:
+    """Mouths have one or two pixels of detail per box pixel, by the size of the face in the footage."""
+    span: Any = SimpleNamespace(scale=np.array([0.9, 1.0, 1.1]) * scale)
+    assert LiveFootage(span, NOTHING).detail_scale == expected
+
+
 def test_killed_reader_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is killed while it reads the footage leaves no file."""
     store, folder = ArtefactStore(str(tmp_path / "artefacts")), tmp_path / "temporary"

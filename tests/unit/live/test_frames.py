@@ -20,16 +20,18 @@ import pytest
 from gateway.compositing.movable import FaceColours
 from gateway.dub.face_records import cut_box
 from gateway.dub.live_span import LiveSpan
+from gateway.dub.native_boxes import native_luma
 from gateway.live import frames as live_frames
 from gateway.live.footage import LiveFootage
 from gateway.live.frames import BLOCK, MAX_DECODED, FootageFrames, num_shown
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
-from services.common.array_types import Bool, UInt8
+from services.common.array_types import Bool, Float32, UInt8
 from services.common.errors import MediaUnsupportedError, StorageFullError
-from services.common.face.actor_geometry import ActorGeometry
-from services.common.face.crops import head_template, head_to_box
-from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.actor_geometry import ANCHORS, ActorGeometry
+from services.common.face.crops import HeadPose, head_template, head_to_box
+from services.common.face.landmarks import JAW, MOUTH_AREA
+from services.common.face.mouth_detail import grey
 from tests.unit.actors.installation import geometry
 from tests.unit.media.made_footage import Clip, make_clip
 
@@ -48,6 +50,24 @@ def span_of(frames: list[int]) -> LiveSpan:
     table = np.random.default_rng(2).integers(0, 256, (64, 64, 64)).astype(np.uint8)
     turned = np.repeat(np.eye(3)[None], count, axis=0)
     return LiveSpan(np.array(frames), np.full(count, 0.2), turned, translation, mouths, FaceColours(table))
+
+
+HEAD = head_template().astype(np.float32)
+MOUTH = HEAD[list(MOUTH_AREA)]
+FACE = ActorGeometry(mean_mouth=MOUTH, closed_mouth=MOUTH, jaw_envelope=HEAD[list(JAW)], anchors=HEAD[list(ANCHORS)])
+
+
+def span_of_one(*, scale: float) -> LiveSpan:
+    """The first frame of footage, with a face in the middle of 320 x 320 pixels and more, all of which may move."""
+    middle = 160.0 * max(scale, 1.0)
+    return LiveSpan(
+        frames=np.array([0]),
+        scale=np.array([scale]),
+        rotation=np.eye(3)[None],
+        translation=np.array([[middle, middle, 0.0]]),
+        mouths=MOUTH[None],
+        colours=FaceColours(np.full((64, 64, 64), 255, np.uint8)),
+    )
 
 
 Open = Callable[..., FootageFrames]
@@ -109,27 +129,40 @@ def test_short_footage_needs_no_file(opened: Open, tmp_path: Path) -> None:
     assert frames.file_bytes == 0
 
 
-def test_covered_pixels_keep_their_samples(tmp_path: Path, geometry: ActorGeometry) -> None:
+def test_covered_pixels_keep_their_samples(tmp_path: Path) -> None:
     """A mouth moves behind what covers the face, and changes no pixel of the cover."""
     clip, hand = make_clip(tmp_path / "clip.mp4", Clip(codec="libx264", size=(320, 320))), np.zeros((160, 160), np.bool_)
     hand[70:120, 60:] = True
-    mouth = head_template()[list(MOUTH_AREA)].astype(np.float32)
-    free = LiveSpan(
-        frames=np.array([0]),
-        scale=np.array([1.0]),
-        rotation=np.eye(3)[None],
-        translation=np.array([[160.0, 160.0, 0.0]]),
-        mouths=mouth[None],
-        colours=FaceColours(np.full((64, 64, 64), 255, np.uint8)),
-    )
-    changed = []
+    free, changed = span_of_one(scale=1.0), []
     for span in (free, replace(free, covered=np.packbits(hand)[None])):
-        frame = FootageFrames(inspect_video(clip), clip.open("rb"), span, geometry).frame(0)
-        moved = frame.moved(head_to_box(mouth + np.float32([0, 6, 0]), frame.pose))
+        frame = FootageFrames(inspect_video(clip), clip.open("rb"), span, FACE).frame(0)
+        moved = frame.moved(head_to_box(MOUTH + np.float32([0, 6, 0]), frame.pose))
         shown = moved.with_mouth(np.full((160, 160, 3), 200, np.uint8), frame.mask)
         changed.append(int((cut_box(cv2.absdiff(shown, frame.picture), frame.pose)[hand] > 1).sum()))
-    assert changed[0] > 300
+    assert changed[0] > 1000
     assert changed[1] == 0
+
+
+def test_mouths_have_fine_detail(tmp_path: Path) -> None:
+    """With detail, a mouth at the resolution of the footage is as fine as the footage itself. The rest of the frame stays."""
+    clip = make_clip(tmp_path / "clip.mp4", Clip(codec="libx264", size=(480, 480)))
+    stripes = np.full((320, 320), 128, np.uint8)
+    stripes[:, ::3] = 150
+    frame = FootageFrames(inspect_video(clip), clip.open("rb"), span_of_one(scale=1.5), FACE).frame(0)
+    target, box = head_to_box(MOUTH, frame.pose), np.full((160, 160, 3), 120, np.uint8)
+    soft, sharp = (frame.moved(target, detail).with_mouth(box, frame.mask) for detail in (None, stripes))
+    deep = cv2.resize(frame.mask, (320, 320), interpolation=cv2.INTER_NEAREST) == 255
+    filmed, drawn, fine = (fineness(picture, frame.pose)[deep].std() for picture in (frame.picture, soft, sharp))
+    assert drawn < 0.2 * filmed
+    assert 0.5 * filmed < fine < 1.5 * filmed
+    beside = cv2.dilate(frame.mask, np.ones((9, 9), np.uint8)) == 0
+    assert not cut_box(cv2.absdiff(soft, sharp), frame.pose)[beside].any()
+
+
+def fineness(picture: UInt8, pose: HeadPose) -> Float32:
+    """The finest band of a picture's luma around the mouth, float32 [320, 320]."""
+    luma = native_luma(grey(picture), pose, 2).astype(np.float32)
+    return np.asarray(luma - cv2.GaussianBlur(luma, (0, 0), 1.0), np.float32)
 
 
 def test_a_later_stream_begins_anywhere(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,8 +182,10 @@ FRAME = FootageFrame(
     filmed=np.zeros((59, 2), np.float32),
     movable=np.zeros((160, 160), np.bool_),
 )
-MOVED = MovedFrame(FRAME, JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)), FRAME.box)
-SHOW: Any = SimpleNamespace(colour=ColourTags(), pose=lambda index: FRAME.pose, moved=lambda index, target: MOVED)
+MOVED = MovedFrame(FRAME, JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)), FRAME.box, FRAME.filmed)
+SHOW: Any = SimpleNamespace(
+    colour=ColourTags(), detail_scale=1, pose=lambda index: FRAME.pose, moved=lambda index, target, detail: MOVED
+)
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
 ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100)
 ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)
@@ -235,7 +237,7 @@ class Stages:
                 index = request.frame.frame_index
                 if index == self.breaks_at:
                     raise BackendUnavailableError("the texture stage went away")
-                return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=BOX, box_landmarks=LANDMARKS)
+                return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=BOX, box_landmarks=LANDMARKS, detail=MASK)
             case _:
                 return render_pb2.RenderResponse(frame_index=request.frame.frame_index, box=BOX, mask=MASK)
 
