@@ -163,12 +163,12 @@ class PersonalizeRecipe:
             discriminator and no viewer.
     """
 
-    num_steps: int = 120
+    num_steps: int = 60
     batch_size: int = 4
     num_pairs: int = 160
     learning_rate: float = 2e-3
     discriminator_learning_rate: float = 5e-4
-    average_decay: float = 0.95
+    average_decay: float = 0.9
     report_every: int = 10
     weights: RenderLossWeights = field(default_factory=lambda: RenderLossWeights(frame=0.08))
 

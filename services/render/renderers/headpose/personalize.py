@@ -164,7 +164,7 @@ def actor_items(footage: ActorFootage, network: HeadposeNetwork, identity: Ident
     return torch.cat([memory.spatial, memory.identity], dim=1).flatten()
 
 
-RECIPE: Final = PersonalizeRecipe(num_steps=80, learning_rate=7e-4)
+RECIPE: Final = PersonalizeRecipe(num_steps=40, learning_rate=7e-4)
 """Settings of the search: fewer and smaller steps than the other renderers take."""
 FEWEST_FRAMES: Final = 100
 """With fewer frames the search makes pictures worse (paper, App. B: better one frame without tuning than a few dozen frames

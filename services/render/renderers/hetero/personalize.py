@@ -104,7 +104,7 @@ def actor_pairs(bank: MouthBank, references: npt.NDArray[np.intp], count: int, s
     return pairs
 
 
-RECIPE: Final = PersonalizeRecipe(num_steps=100, learning_rate=5e-3, weights=RenderLossWeights(frame=0.02))
+RECIPE: Final = PersonalizeRecipe(num_steps=100, learning_rate=5e-3, average_decay=0.95, weights=RenderLossWeights(frame=0.02))
 """Settings of the search: less than a minute on one core."""
 
 
