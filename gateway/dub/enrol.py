@@ -256,7 +256,7 @@ async def spoken_mouths(
     return np.asarray(found["mouth"], np.float32)
 
 
-_PAIRS_SHARE: Final = 0.1
+_PAIRS_SHARE: Final = 0.2
 """Time in which the stage makes pairs of pictures before the first step, as a share of the time of all steps."""
 
 
