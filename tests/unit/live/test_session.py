@@ -37,6 +37,7 @@ from gateway.live.session import (
     live_sound,
 )
 from gateway.media.pixels import ColourTags
+from services.common.array_types import Float32, UInt8
 from services.common.errors import BackendUnavailableError
 from services.common.face.crops import HeadPose
 
@@ -172,6 +173,7 @@ def test_client_and_gateway_agree_on_sound(rate: int) -> None:
 
 
 BOX = to_image(np.zeros((160, 160, 3), np.uint8))
+WARPED = to_image(np.full((160, 160, 3), 7, np.uint8))
 MASK = to_image(np.zeros((160, 160), np.uint8))
 LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
 FRAME = FootageFrame(
@@ -237,7 +239,7 @@ class Stages:
                 index = request.frame.frame_index
                 if index == self.breaks_at:
                     raise BackendUnavailableError("the texture stage went away")
-                return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=BOX, box_landmarks=LANDMARKS, detail=MASK)
+                return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=WARPED, box_landmarks=LANDMARKS, detail=MASK)
             case _:
                 return render_pb2.RenderResponse(frame_index=request.frame.frame_index, box=BOX, mask=MASK)
 
@@ -297,6 +299,24 @@ async def test_returning_reader_gets_new_frame(stream: LiveStream, monkeypatch: 
     assert len(late) <= 225 / MOST_DROPPED + MAX_PENDING_FRAMES
     assert later[len(late) :] == [*range(225, 400)]
     assert stream.dropped == 400 - 1 - len(later)
+
+
+@pytest.mark.parametrize(("method", "coloured"), [("ugc", 0), ("everybody", 5)])
+async def test_mouths_take_the_banks_colours(
+    method: str, coloured: int, stream: LiveStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mouth of each frame takes the colours of the bank's mouth of the frame, if the renderer draws with colours of its own."""
+    seen: list[tuple[bool, bool]] = []
+
+    def with_own_colours(box: UInt8, own: UInt8, landmarks: Float32, *, inside: bool) -> UInt8:
+        seen.append((bool((own == 7).all()), inside))
+        return box
+
+    monkeypatch.setattr(session, "with_own_colours", with_own_colours)
+    actor: Any = SimpleNamespace(actor_id="ann", method=method, enrolled=ENROLLED)
+    async with aclosing(live_frames(Stages(), actor, SHOW, LiveSound(pieces(5), 16000, 1), stream)) as frames:
+        assert [frame.index async for frame in frames] == [*range(5)]
+    assert seen == [(True, True)] * coloured
 
 
 async def test_lost_stage_ends_stream(stream: LiveStream) -> None:
