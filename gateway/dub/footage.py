@@ -21,7 +21,7 @@ from gateway.dub.face_records import cut_box, face_records, region_of_box
 from gateway.dub.native_boxes import KeptLuma
 from gateway.dub.records import RecordFile
 from gateway.dub.tracking_point import TrackingCheckpoint, TrackingPoint
-from gateway.media.reader import FramePart, VideoReader, reduced, to_reduced_rgb, to_rgb, to_rgb_within
+from gateway.media.reader import FramePart, VideoReader, to_reduced_rgb, to_rgb, to_rgb_within
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.stages.calls import CallTime, until_done
 from gateway.stages.interface import Stages
@@ -289,10 +289,6 @@ def _next_rgb(frames: Iterator[DecodedFrame]) -> tuple[int, UInt8 | DecodedFrame
     return frame.index, *picture_for_tracker(frame)
 
 
-_CONVERTED_WHOLE: Final = 2
-"""Largest factor of reduction for which a whole frame is converted to RGB, and then reduced."""
-
-
 def picture_for_tracker(frame: DecodedFrame) -> tuple[UInt8 | DecodedFrame, UInt8, float]:
     """Return a frame as `TrackedFrame.picture`, uint8 RGB for the tracker, and pixels of the frame per pixel of the tracker."""
     width, height = frame.video.orientation.upright_size
@@ -300,7 +296,7 @@ def picture_for_tracker(frame: DecodedFrame) -> tuple[UInt8 | DecodedFrame, UInt
     while max(width, height) > MAX_TRACKED_SIDE * factor:
         factor *= 2
     scale = width / (width // factor)
-    if factor > _CONVERTED_WHOLE:
+    if factor > 1:
         return frame, to_reduced_rgb(frame, factor), scale
     rgb = to_rgb(frame)
-    return rgb, rgb if factor == 1 else reduced(rgb, factor), scale
+    return rgb, rgb, scale

@@ -268,11 +268,15 @@ def to_reduced_rgb(frame: DecodedFrame, factor: int) -> UInt8:
     Planes of YUV are reduced before their colours are converted, so that samples differ a little from those of a reduced `to_rgb`.
 
     Args:
-        factor: at least the step of the chroma samples.
+        factor: luma samples per pixel of the result, in each direction.
     """
     video = frame.video
     width, height = video.width // factor, video.height // factor
-    if video.pixel.kind != "yuv" or video.orientation.square_size != (video.width, video.height):
+    if (
+        video.pixel.kind != "yuv"
+        or factor < max(video.pixel.chroma_step)
+        or video.orientation.square_size != (video.width, video.height)
+    ):
         return reduced(to_rgb(frame), factor)
     depth = "" if video.pixel.bits == 8 else f"{video.pixel.bits}le"
     small = av.VideoFrame(width, height, f"yuv444p{depth}")

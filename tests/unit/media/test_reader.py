@@ -130,14 +130,17 @@ def test_region_equals_whole_frame(tmp_path: Path, name: str, rotation: int) -> 
                 np.testing.assert_array_equal(part.in_frame(frame.video).rgb[place], whole[place])
 
 
-@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "yuva420p", "gbrp10le"])
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [("yuv420p", 2), ("yuv411p", 2), *((name, 4) for name in ("yuv420p", "yuv422p10le", "yuv444p", "yuva420p", "gbrp10le"))],
+)
 @pytest.mark.parametrize("rotation", [0, 90])
-def test_reduced_frame_is_reduced_picture(tmp_path: Path, name: str, rotation: int) -> None:
+def test_reduced_frame_is_reduced_picture(tmp_path: Path, name: str, factor: int, rotation: int) -> None:
     clip = Clip(pixel_format=name, pts=(0,), size=(702, 518), rotation=rotation)
     with VideoReader(probe(make_clip(tmp_path / "clip.mp4", clip))) as reader:
         frame = next(iter(reader))
-        reduced, whole = to_reduced_rgb(frame, 4), to_rgb(frame)
-    size = (whole.shape[1] // 4, whole.shape[0] // 4)
+        reduced, whole = to_reduced_rgb(frame, factor), to_rgb(frame)
+    size = (whole.shape[1] // factor, whole.shape[0] // factor)
     assert reduced.shape == (size[1], size[0], 3)
     np.testing.assert_allclose(reduced, cv2.resize(whole, size, interpolation=cv2.INTER_AREA), atol=6)
 
