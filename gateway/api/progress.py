@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.resources import optional_duration
 from gateway.dub.costs import figures
 from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest, wants_own_timeline
-from gateway.operations.execution import BegunOperation
 from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
 from services.common.methods import Method, method_named
+
+if TYPE_CHECKING:
+    # Commands show the steps of their work, and need neither the operations of a server nor their database.
+    from gateway.operations.execution import BegunOperation
 
 _PREFIX: Final = "OPERATION_STEP_"
 # Wall-clock times from the first report of a step to that of the next one, on two processors (python -m research.bench.progress).
@@ -49,7 +52,7 @@ def _learning(method: Method, *, skip: bool) -> Sequence[StepCost]:
         StepCost("enrol style", fixed_s=0.1),
         StepCost("enrol motion", fixed_s=0.0 if skip else 0.2),
         *fitted,
-        StepCost("enrol renderer", fixed_s=49.0 if not skip else 1.8 if method.needs_identity else 0.1),
+        StepCost("enrol renderer", fixed_s=22.0 if not skip else 1.8 if method.needs_identity else 0.1),
     )
 
 
