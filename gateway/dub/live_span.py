@@ -31,6 +31,7 @@ MIN_FRAMES: Final = 5
 _TOGETHER: Final = 250
 """Face records that are read at once, 19 MB of render boxes."""
 _COVER_BYTES: Final = BOX_SIZE * BOX_SIZE // 8
+_NO_COVER: Final = np.zeros(_COVER_BYTES, np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,10 +70,7 @@ class LiveSpan:
 
     def cover(self, place: int) -> Bool | None:
         """Return the pixels that cover the face in frame `place` of the span, bool [160, 160]; None: the face is free."""
-        bits = self.covered[place] if len(self.covered) else None
-        if bits is None or not bits.any():
-            return None
-        return np.unpackbits(bits).reshape(BOX_SIZE, BOX_SIZE).astype(np.bool_)
+        return _pixels(self.covered[place]) if len(self.covered) else None
 
     def arrays(self) -> dict[str, Array]:
         """Return the span as named arrays."""
@@ -87,6 +85,11 @@ class LiveSpan:
             return span
         covered = np.frombuffer(zlib.decompress(arrays["covered"].tobytes()), np.uint8)
         return replace(span, covered=covered.reshape(-1, _COVER_BYTES))
+
+
+def _pixels(bits: UInt8) -> Bool | None:
+    """Return the pixels of a cover, bool [160, 160], from their bits, uint8 [3200]; None: no bit is set."""
+    return np.unpackbits(bits).reshape(BOX_SIZE, BOX_SIZE).astype(np.bool_) if bits.any() else None
 
 
 _ARRAYS: Final = ("frames", "scale", "rotation", "translation", "mouths")
@@ -146,18 +149,14 @@ def longest_span(
     places = max((run[at_motion_rate(frames[run], video)] for run in runs), key=len)
     fields = ("scale", "rotation", "translation", "mouth")
     parts: dict[str, list[Array]] = {name: [] for name in fields}
-    covered: list[UInt8] = []
+    covers_of: list[UInt8] = []
     for begin in range(0, len(places), _TOGETHER):
         faces = read(places[begin : begin + _TOGETHER])
         for name in fields:
             parts[name].append(faces[name].copy())
-        covered += [_NO_COVER if cover is None else np.packbits(cover.pixels) for cover in covers(faces)]
-    chosen = read(evenly_spread(places, LEARNED_FRAMES))
-    behind = [None if cover is None else cover.pixels for cover in covers(chosen)]
-    colours = learn_colours([face["pixels"] for face in chosen], [mouth_in_box(face) for face in chosen], behind)
+        covers_of += [_NO_COVER if cover is None else np.packbits(cover.pixels) for cover in covers(faces)]
+    covered, chosen = np.stack(covers_of), evenly_spread(np.arange(len(places)), LEARNED_FRAMES)
+    learned, behind = read(places[chosen]), [_pixels(bits) for bits in covered[chosen]]
+    colours = learn_colours([face["pixels"] for face in learned], [mouth_in_box(face) for face in learned], behind)
     scale, rotation, translation, mouths = (np.concatenate(parts[name]) for name in fields)
-    span = LiveSpan(frames[places], scale, rotation, translation, mouths, colours)
-    return replace(span, covered=np.stack(covered)) if any(bits.any() for bits in covered) else span
-
-
-_NO_COVER: Final = np.zeros(_COVER_BYTES, np.uint8)
+    return LiveSpan(frames[places], scale, rotation, translation, mouths, colours, covered if covered.any() else covered[:0])
