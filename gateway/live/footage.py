@@ -75,15 +75,16 @@ class LiveFootage:
         """Pixels of the mouths' fine detail per box pixel, 1 to MOST_DETAIL."""
         return min(native_scale(float(np.median(self._span.scale))), MOST_DETAIL)
 
-    def moved(self, index: int, target: Float32, detail: UInt8 | None = None) -> MovedFrame:
+    def moved(self, index: int, target: Float32, detail: UInt8 | None = None, own: UInt8 | None = None) -> MovedFrame:
         """Return the footage of a frame of the stream with its jaw under a new mouth. Blocks and raises as `frame`.
 
         Args:
             index: frame of the stream.
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
             detail: see MovedFrame.
+            own: see MovedFrame.
         """
-        return self.frame(index).moved(target, detail)
+        return self.frame(index).moved(target, detail, own)
 
     def box(self, index: int) -> UInt8:
         """Return the footage's own render box of a frame of the stream, uint8 [160, 160, 3], RGB. Blocks and raises as `frame`."""

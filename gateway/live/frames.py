@@ -76,17 +76,18 @@ class FootageFrame:
     movable: Bool
     covered: Bool | None = None
 
-    def moved(self, target: Float32, detail: UInt8 | None = None) -> MovedFrame:
+    def moved(self, target: Float32, detail: UInt8 | None = None, own: UInt8 | None = None) -> MovedFrame:
         """Return the frame with its jaw under a new mouth.
 
         Args:
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
             detail: see MovedFrame.
+            own: see MovedFrame.
         """
         move = move_jaw(self.filmed, target, self.mask, self.movable)
         if self.covered is not None:
             move = move.behind(self.covered)
-        return MovedFrame(self, move, warp_footage(self.box, move.shift), target, detail)
+        return MovedFrame(self, move, warp_footage(self.box, move.shift), target, detail, own)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +100,7 @@ class MovedFrame:
         background: render box after the move, uint8 [160, 160, 3], RGB.
         target: float32 [59, 2], target mouth-area landmarks, box pixels.
         detail: uint8 [160 S, 160 S], detail of the mouth at S pixels per box pixel (box_with_detail); None: no detail.
+        own: uint8 [160, 160, 3], the bank's mouth, which gives the mouth its colours; None: the mouth keeps the renderer's.
     """
 
     footage: FootageFrame
@@ -106,6 +108,7 @@ class MovedFrame:
     background: UInt8
     target: Float32
     detail: UInt8 | None = None
+    own: UInt8 | None = None
 
     def with_mouth(self, box: UInt8, mask: UInt8, light: Float32 | None = None) -> UInt8:
         """Return the frame with a rendered box in it, uint8 [H, W, 3], RGB.

@@ -123,8 +123,6 @@ class StageChain:
         # One entry per frame that the texture stage was sent, or the renderer, and that was not taken from the renderer.
         self._under_way: deque[PendingFrame] = deque()
         self._moved: deque[MovedFrame] = deque()
-        # For renderers to whose mouths the bank gives its colours: the mouths of the bank for the frames of `_moved`.
-        self._own: deque[UInt8] = deque()
         self._took_s = 0.0
         self._last_shown = sound.first_frame - sound.begins - 1
 
@@ -195,10 +193,9 @@ class StageChain:
             target = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
             side = self._config.detail_scale * BOX_SIZE
             detail = from_image(reply.detail, "detail", channels=1, size=(side, side))
-            moved = await asyncio.to_thread(footage.moved, index, target, detail)
+            own = from_image(reply.warped, "warped", channels=3, size=BOX) if self._config.gives_colours else None
+            moved = await asyncio.to_thread(footage.moved, index, target, detail, own)
             self._moved.append(moved)
-            if self._config.gives_colours:
-                self._own.append(from_image(reply.warped, "warped", channels=3, size=BOX))
             yield requests.item(
                 render_client.Conditions(
                     frame_index=reply.frame_index,
@@ -209,15 +206,12 @@ class StageChain:
                 )
             )
 
-    def rendered(self) -> tuple[PendingFrame, MovedFrame, UInt8 | None]:
-        """Return the frame that is rendered, its moved footage, and the bank's mouth for `finished`.
-
-        Another frame may take the frame's place in the stages.
-        """
+    def rendered(self) -> tuple[PendingFrame, MovedFrame]:
+        """Return the frame that is rendered, and its moved footage. Another frame may take its place in the stages."""
         self._places.release()
         frame = self._under_way.popleft()
         self._took_s = time.monotonic() - frame.sent
-        return frame, self._moved.popleft(), self._own.popleft() if self._own else None
+        return frame, self._moved.popleft()
 
     def may_skip(self, frame: PendingFrame) -> bool:
         """Return whether a rendered frame is too late and may be left out.
@@ -228,15 +222,11 @@ class StageChain:
             return False
         return self._under_way[0].index - self._last_shown <= MOST_DROPPED + 1
 
-    def finished(self, reply: render_pb2.RenderResponse, moved: MovedFrame, own: UInt8 | None) -> UInt8:
-        """Return the frame of the footage with the rendered box and the label in it, uint8 [H, W, 3], RGB.
-
-        Args:
-            own: uint8 [160, 160, 3], the bank's mouth, which gives the box its colours; None: the box keeps the renderer's.
-        """
+    def finished(self, reply: render_pb2.RenderResponse, moved: MovedFrame) -> UInt8:
+        """Return the frame of the footage with the rendered box and the label in it, uint8 [H, W, 3], RGB."""
         box = from_image(reply.box, "box", channels=3, size=BOX)
-        if own is not None:
-            box = with_own_colours(box, own, moved.target, inside=self._config.gives_inside)
+        if moved.own is not None:
+            box = with_own_colours(box, moved.own, moved.target, inside=self._config.gives_inside)
         mask = from_image(reply.mask, "mask", channels=1, size=BOX)
         self._last_shown = reply.frame_index
         index = self._sound.begins + reply.frame_index
@@ -420,7 +410,7 @@ async def live_frames(
         warps = ahead(stages.stream(rpcs.texture.RETRIEVE_WARP, closed(chain.warp_requests(motions))))
         replies = ahead(stages.stream(rpcs.render.RENDER, closed(chain.render_requests(warps))))
         async for reply in replies:
-            frame, moved, own = chain.rendered()
+            frame, moved = chain.rendered()
             index = sound.begins + reply.frame_index
             if index < sound.first_frame:
                 continue
@@ -428,7 +418,7 @@ async def live_frames(
             if replies.has_waiting and chain.may_skip(frame):
                 stream.drop()
                 continue
-            picture = await asyncio.to_thread(chain.finished, reply, moved, own)
+            picture = await asyncio.to_thread(chain.finished, reply, moved)
             stream.took(frame.begun)
             with stream.given():
                 yield LiveFrame(index, picture, frame.silent, footage.colour)

@@ -8,7 +8,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -186,7 +186,10 @@ FRAME = FootageFrame(
 )
 MOVED = MovedFrame(FRAME, JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)), FRAME.box, FRAME.filmed)
 SHOW: Any = SimpleNamespace(
-    colour=ColourTags(), detail_scale=1, pose=lambda index: FRAME.pose, moved=lambda index, target, detail: MOVED
+    colour=ColourTags(),
+    detail_scale=1,
+    pose=lambda index: FRAME.pose,
+    moved=lambda index, target, detail, own: replace(MOVED, own=own),
 )
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
 ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100)
