@@ -15,8 +15,8 @@ from services.common.face.landmarks import NUM_LIPS
 
 CONTEXT_PAST: Final = 24
 """Frames that the constraints need before the first frame."""
-CONTEXT_AHEAD: Final = 2
-"""Fewest frames that the constraints need after the last frame: 80 ms."""
+CONTEXT_AHEAD: Final = 1
+"""Fewest frames that the constraints need after the last frame: 40 ms."""
 _PRESENCE_FADE: Final = 8
 """Frames over which sure speech before a frame ceases to count, up to CONTEXT_PAST frames before."""
 _PAUSE: Final = 6
@@ -76,11 +76,11 @@ class ConstraintConfig:
     fall: int = 3
     ends_with_sound: bool = True
     jaw_share: float = 0.5
-    frames_ahead: int = CONTEXT_AHEAD
+    frames_ahead: int = 2
 
 
 LIVE: Final = ConstraintConfig()
-"""Constraints for speech that is still to come: 80 ms of look-ahead."""
+"""Constraints for speech that is still to come: 80 ms of look-ahead. A predictor that hears less far ahead has fewer frames."""
 WHOLE: Final = ConstraintConfig(frames_ahead=10, pause=10, wait=0, fall=4, ends_with_sound=False)
 """Constraints for speech that is there as a whole: 400 ms of look-ahead."""
 

@@ -192,6 +192,10 @@ class PersonPredictor(ABC):
         """Return features of digital silence."""
         return silence(num_frames)
 
+    def _speech_probability(self, features: SpeechFeatures) -> Float32:
+        """Return the speech probability of the next frames of the stream, float32 [T] in [0, 1]."""
+        return features.speech_probability
+
     @abstractmethod
     def _hear(self, features: SpeechFeatures) -> Float32:
         """Return the network inputs of the next frames of the stream, float32 [T, 4, C]."""
@@ -225,7 +229,7 @@ class PersonPredictor(ABC):
             # New speech that is laid under a video begins with digital silence: the person is silent before.
             self._sound_at_once = bool((features.mel[0] > silence(1).mel[0]).any())
         inputs = np.concatenate([self._heard, self._hear(features)])
-        heard = heard_speech(features.speech_probability, features.mel, self._constraints)
+        heard = heard_speech(self._speech_probability(features), features.mel, self._constraints)
         speaking = np.concatenate([self._speaking, heard])
         bilabial = np.concatenate([self._bilabial, bilabial_probability(features)])
         ready = max(len(inputs) - self._past - self._ahead, 0)

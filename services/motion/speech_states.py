@@ -81,10 +81,10 @@ def pooled_states(window: Float32, past: int) -> Float32:
     The components are a Gaussian mean over time, so one correction serves files and live speech.
 
     Args:
-        window: states; at least two frames lie before and after the predicted frame.
+        window: states; at least two frames lie before the predicted frame. Of the two frames after, those that are there count.
         past: frames before the predicted frame.
     """
-    distance = np.arange(-_REACH, _REACH + 1)
+    distance = np.arange(-_REACH, min(_REACH, len(window) - 1 - past) + 1)
     weights = np.exp(-0.5 * (distance / _WIDTH) ** 2)
     near = window[past - _REACH : past + _REACH + 1, _POOLED]
     mean = (near * (weights / weights.sum())[:, None].astype(np.float32)).sum(axis=0)

@@ -1,8 +1,8 @@
 """Measure what more footage would bring.
 
-`python -m research.methods.speech_map.learning_curve --data SET --output FOLDER` fits the map of files on growing
-parts of the split `train`, and scores the map, with and without the personalisation and without constraints, on the clips of the
-other splits and on the speakers who are not in the part. The parts grow along two axes:
+`python -m research.methods.speech_map.learning_curve --data SET --output FOLDER` fits the linear half of the map of
+files on growing parts of the split `train`, and scores this half, with and without the personalisation and without constraints, on
+the clips of the other splits and on the speakers who are not in the part. The parts grow along two axes:
 
 * `speakers`: 3, 6, 9, ... speakers and all, whole clips.
 * `minutes`: an eighth, a quarter, half and all of every clip, of all speakers.
@@ -29,7 +29,7 @@ from research.training.trainset import CACHE_BYTES, BoundedCache, TrainSet
 from services.common.files import write_whole
 from services.motion.basis import LandmarkBasis
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.speech_map import FILES, LinearMap, SpeechMapModel
+from services.motion.speech_map import FILES, SpeechMap, SpeechMapModel
 
 CURVE: Final = "curve.csv"
 PICTURE: Final = "curve.png"
@@ -61,7 +61,7 @@ class TrainingPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """Scores of the map that was fitted on a part, means over people.
+    """Scores of what was fitted on a part, means over people.
 
     Attributes:
         axis: as Part has it, as is `seed`.
@@ -105,7 +105,7 @@ def cut(clip: TrainingClip, share: float) -> TrainingClip:
 def measure(
     part: TrainingPart, clips: Clips, held_out: dict[str, Sequence[TrainingClip]], models: MotionModels
 ) -> list[Measurement]:
-    """Fit the map of files on a part, and return the scores by group.
+    """Fit the linear half of the map of files on a part, and return the scores by group.
 
     Args:
         clips: the clips of the split `train`.
@@ -138,7 +138,7 @@ def measure(
 def _model(clips: Clips, basis: LandmarkBasis) -> SpeechMapModel:
     weight, bias = fit_coefficients(clips, basis, FILES)
     never = np.zeros(weight.shape[1], np.float32), np.full(1, _NEVER_CLOSED, np.float32)
-    return SpeechMapModel.made_of(basis, {FILES.feature: LinearMap(weight, bias, *never, FILES)})
+    return SpeechMapModel.made_of(basis, {FILES.feature: SpeechMap(weight, bias, *never, FILES)})
 
 
 def write_curve(measured: Iterable[Measurement], path: Path) -> None:

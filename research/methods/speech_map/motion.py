@@ -1,13 +1,12 @@
 """Fit of `speech_map`: `python -m research.methods.speech_map.motion --data SET --output WEIGHTS/motion`.
 
-Each map is the mean of two ridge regressions over the clips of the split `train` with balanced speakers, one from the states of
-the encoder's block 2 and one from those of block 3. The solution has a closed form. The map of closed lips is a logistic
-regression. The map learns from lips that touch in the clips. More voices are recorded than faces were filmed, so the map also
-learns from sound without a picture: sure p, b, m and sure vowels of the posteriorgram.
+Half of each map's answer is the mean of two ridge regressions over the clips of the split `train` with balanced speakers, one from
+the states of the encoder's block 2 and one from those of block 3. The solution has a closed form. The other half is the mean of
+recurrent networks (recurrent.py). Closed lips and, in live speech, voice activity are logistic regressions (logistic.py).
 
-Before writing, the command measures the maps on speakers whom they have not seen: each speaker of free speech is left out in turn,
-and the maps are fitted on the others. This is the figure to choose features and settings on: clips of other splits are few, and are
-only shown.
+Before writing, the command measures the maps on speakers whom they have not seen: the speakers of free speech are left out in
+GROUPS groups, and the maps are fitted on the others. This is the figure to choose features and settings on: clips of other splits
+are few, and are only shown.
 """
 
 from __future__ import annotations
@@ -21,151 +20,81 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from scipy.optimize import minimize
-
+from research.methods.speech_map.logistic import (
+    CLOSED_STRENGTH,
+    SOUND_WEIGHT,
+    SPEECH_STRENGTH,
+    Sounds,
+    balanced,
+    fit_logistic,
+    lips_of_clips,
+    read_sounds,
+    speech_of_clips,
+)
+from research.methods.speech_map.recurrent import STEPS, train_networks
 from research.motion.clips import (
     Clips,
     TrainingClip,
     clips_of,
-    frame_weights,
     heard_footage_of,
     held_out_splits,
-    read_sound,
     speakers_of_free_speech,
     with_lag_fraction,
 )
 from research.motion.evaluate import OFF
-from research.motion.protocol import ClipFold, ClipScores, closed_threshold, evaluate_clip, people_and_means, served_mouths
+from research.motion.protocol import ClipFold, ClipScores, evaluate_clip, people_and_means, served_mouths
 from research.motion.ridge import SPEAKER_EXPONENT, STRENGTH, fit_states_filter, mouth_target
 from research.training.command import command_line, data_parser
 from research.training.run_folder import write_fitted
 from research.training.trainset import TrainSet
-from services.common.array_types import Float32, Float64
-from services.common.face.landmarks import mouth_opening
-from services.common.wire.phones import PHONES
+from services.common.array_types import Float32
 from services.motion.basis import LandmarkBasis
-from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
 from services.motion.constraints import WHOLE, ConstraintConfig
-from services.motion.features import bilabial_probability
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.predictor import SpeechMapPredictor, personalized
-from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, Hearing, LinearMap, SpeechMapModel
-from services.motion.speech_states import neighbours, states_of
+from services.motion.predictors.speech_map.predictor import CONSTRAINTS, SpeechMapPredictor, personalized
+from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, NUM_NETWORKS, Hearing, SpeechMap, SpeechMapModel, VoiceActivity
 from services.motion.style import Style, encode_style
 from services.motion.types import SpeechFeatures
 
+GROUPS: Final = 6
+"""Groups in which speakers are left out: each needs a training of all networks."""
 FEATURES: Final = tuple(hearing.feature for hearing in HEARINGS)
-CLOSED_STRENGTH: Final = 0.4
-"""Strength of the logistic regression of closed lips, per frame, in units of the mean square of an input."""
-SOUND_WEIGHT: Final = 0.3
-"""Weight of a frame of sound without a picture; a frame of a clip has weight 1 on average."""
-MAX_SOUNDS: Final = 400
-"""Most recordings without a picture that are read."""
-_SURE_BILABIAL: Final = 0.9
-_SURE_VOWEL: Final = 0.95
-_NO_BILABIAL: Final = 0.02
-"""Probabilities of the posteriorgram from which a frame of sound counts as p, b, m or as a vowel, and below which as no p, b, m."""
-_VOWELS: Final = [PHONES.index(name) for name in ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "UW")]
 
 
-@dataclass(frozen=True, slots=True)
-class LipFrames:
-    """Windows of states at which the lips are known to be closed or open.
-
-    Attributes:
-        windows: float32 [N, width * 192].
-        closed: float32 [N], 1 where the lips are closed, else 0.
-        weight: float64 [N].
-    """
-
-    windows: Float32
-    closed: Float32
-    weight: Float64
-
-
-def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: LipFrames | None = None) -> LinearMap:
+def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: Sounds | None = None, steps: int = STEPS) -> SpeechMap:
     """Fit a map.
 
     Args:
-        clips: the clips. What holds in a narrow corpus alone is learned apart and left out (RidgeSums).
+        clips: the clips. What holds in a narrow corpus alone is learned apart and left out (RidgeSums, train_networks).
         basis: landmark basis of the coefficients.
         hearing: input of the map.
-        sounds: sure frames of sound without a picture, for the map of closed lips.
+        sounds: frames of sound without a picture, for the logistic regressions.
+        steps: steps of the training of each network.
     """
     weight, bias = fit_coefficients(clips, basis, hearing)
-    closed_weight, closed_bias = _fit_closed([lips_of_clips(clips, hearing), *([sounds] if sounds else [])])
-    return LinearMap(weight, bias, closed_weight, closed_bias, hearing)
+    lips = [lips_of_clips(clips, hearing), *([sounds.lips] if sounds else [])]
+    speech = [speech_of_clips(clips, hearing), *(sounds.speech if sounds else [])]
+    return SpeechMap(
+        weight,
+        bias,
+        *fit_logistic(lips, CLOSED_STRENGTH),
+        hearing,
+        train_networks(clips, basis, hearing, steps),
+        VoiceActivity(*fit_logistic(balanced(speech), SPEECH_STRENGTH)) if hearing.live else None,
+    )
 
 
 def fit_coefficients(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> tuple[Float32, Float32]:
-    """Return W, float32 [K, width * 192], and w, float32 [K], of the map to coefficients. Arguments: see fit_map."""
-    num_coefficients = len(basis.typical_spread)
-    fitted = fit_states_filter(
-        clips, partial(mouth_target, basis=basis), num_coefficients, past=hearing.past, ahead=hearing.ahead, feature=hearing.feature
-    ).shared
+    """Return W, float32 [K, near_width * 192], and w, float32 [K], of the linear filter. Arguments: see fit_map."""
+    target, near = partial(mouth_target, basis=basis), {"past": hearing.near_past, "ahead": hearing.near_ahead}
+    fitted = fit_states_filter(clips, target, len(basis.typical_spread), **near, feature=hearing.feature).shared
     return fitted.weight, fitted.bias
 
 
-def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]) -> SpeechMapModel:
+def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, Sounds]) -> SpeechMapModel:
     """Fit both maps on clips that hold the states of both. `sounds` is by feature."""
     maps = {hearing.feature: fit_map(clips, basis, hearing, sounds.get(hearing.feature)) for hearing in HEARINGS}
     return SpeechMapModel.made_of(basis, maps)
-
-
-def lips_of_clips(clips: Clips, hearing: Hearing) -> LipFrames:
-    """Return all usable frames of clips. The lips are closed below a sixth of the clip's range of openings."""
-    windows, closed, weight = [], [], []
-    for clip, share in zip(clips, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True):
-        opening = mouth_opening(clip.mouth_landmarks[clip.usable])
-        windows.append(_flat(neighbours(states_of(clip.features, hearing.feature), hearing.past, hearing.ahead)[clip.usable]))
-        closed.append((opening < closed_threshold(opening)).astype(np.float32))
-        weight.append(np.full(len(opening), share))
-    weights = np.concatenate(weight)
-    return LipFrames(np.concatenate(windows), np.concatenate(closed), weights / weights.mean())
-
-
-def lips_of_sounds(data: TrainSet, hearing: Hearing) -> LipFrames | None:
-    """Return the sure p, b, m and the sure vowels of the sounds without a picture in the split `train`. None: there are none."""
-    rows = [row for row in data.rows if row.split == "train" and not row.has_face]
-    windows, closed = [], []
-    for place in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round():
-        features = read_sound(data, rows[int(place)], (hearing.feature,))
-        bilabial = bilabial_probability(features)
-        vowel = features.posteriorgram[..., _VOWELS].sum(axis=-1).min(axis=-1)
-        found = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
-        for flags, value in ((bilabial > _SURE_BILABIAL, 1.0), ((vowel > _SURE_VOWEL) & (bilabial < _NO_BILABIAL), 0.0)):
-            windows.append(_flat(found[flags]))
-            closed.append(np.full(int(flags.sum()), value, np.float32))
-    if not windows:
-        return None
-    together = np.concatenate(closed)
-    return LipFrames(np.concatenate(windows), together, np.full(len(together), SOUND_WEIGHT))
-
-
-def _fit_closed(parts: Sequence[LipFrames]) -> tuple[Float32, Float32]:
-    """Return weight float32 [width * 192] and bias float32 [1] of the logistic regression."""
-    inputs = np.concatenate([part.windows for part in parts]).astype(np.float64)
-    closed = np.concatenate([part.closed for part in parts]).astype(np.float64)
-    weight = np.concatenate([part.weight for part in parts])
-    weight /= weight.sum()
-    scale = float(np.sqrt((inputs**2).mean()))
-    inputs /= scale
-
-    def loss(solution: Float64) -> tuple[float, Float64]:
-        slopes = solution[:-1]
-        score = inputs @ slopes + solution[-1]
-        missed = weight * (1.0 / (1.0 + np.exp(-score)) - closed)
-        value = float(weight @ (np.logaddexp(0.0, score) - closed * score)) + 0.5 * CLOSED_STRENGTH * float(slopes @ slopes)
-        return value, np.append(inputs.T @ missed + CLOSED_STRENGTH * slopes, missed.sum())
-
-    start = np.zeros(inputs.shape[1] + 1)
-    solution = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-4, "ftol": 1e-9}).x
-    return (solution[:-1] / scale).astype(np.float32), solution[-1:].astype(np.float32)
-
-
-def _flat(windows: Float32) -> Float32:
-    return np.ascontiguousarray(windows).reshape(len(windows), windows.shape[1] * windows.shape[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +145,7 @@ WAYS: Final = tuple(
     Way(hearing, personal, constraints)
     for hearing in HEARINGS
     for personal in (False, True)
-    for constraints in (OFF, WHOLE if hearing == FILES else LIVE_CONSTRAINTS)
+    for constraints in (OFF, CONSTRAINTS if hearing.live else WHOLE)
 )
 
 
@@ -248,17 +177,19 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
     return evaluate_clip(with_lag_fraction(clip, models.lag), encode, predict, control=False)
 
 
-def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]) -> list[tuple[SpeechMapModel, TrainingClip]]:
-    """Return the clips that are not of a narrow corpus, each with a model that has not seen the clip's speaker.
+def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, Sounds]) -> list[tuple[SpeechMapModel, TrainingClip]]:
+    """Return the clips that are not of a narrow corpus, each with a model that has not seen the clip's speaker (GROUPS).
 
     Raises:
         InvalidRequestError: fewer than two speakers.
     """
     free = [row for row in clips.rows if not row.narrow]
     found = []
-    for speaker in speakers_of_free_speech(clips.rows):
-        model = fit_model(clips.only(row for row in clips.rows if row.speaker != speaker), basis, sounds)
-        found += [(model, clip) for clip in clips.only(row for row in free if row.speaker == speaker)]
+    speakers = speakers_of_free_speech(clips.rows)
+    for first in range(min(GROUPS, len(speakers))):
+        out = speakers[first::GROUPS]
+        model = fit_model(clips.only(row for row in clips.rows if row.speaker not in out), basis, sounds)
+        found += [(model, clip) for clip in clips.only(row for row in free if row.speaker in out)]
     return found
 
 
@@ -268,7 +199,10 @@ def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: dict[
         "strength": STRENGTH,
         "speaker_exponent": SPEAKER_EXPONENT,
         "closed_strength": CLOSED_STRENGTH,
+        "speech_strength": SPEECH_STRENGTH,
         "sound_weight": SOUND_WEIGHT,
+        "networks": NUM_NETWORKS,
+        "steps": STEPS,
     }
     scores = {name: _rounded(each, 4) for name, each in report.items()}
     return write_fitted(folder / MODEL_FILE, model.arrays(), settings, clips.rows, scores)
@@ -307,9 +241,9 @@ def main() -> int:
     arguments = parser.parse_args()
     data, models = TrainSet(arguments.data), MotionModels(arguments.weights)
     clips = clips_of(data, "train", FEATURES)
-    sounds = {hearing.feature: found for hearing in HEARINGS if (found := lips_of_sounds(data, hearing)) is not None}
+    sounds = {hearing.feature: found for hearing in HEARINGS if (found := read_sounds(data, hearing)) is not None}
     model = fit_model(clips, models.basis, sounds)
-    report = _report([("leave one speaker out", left_out(clips, models.basis, sounds)), *_others(data, model)], models)
+    report = _report([("speakers left out", left_out(clips, models.basis, sounds)), *_others(data, model)], models)
     if arguments.output is not None:
         for path in write_model(model, arguments.output, clips, report):
             print(path)

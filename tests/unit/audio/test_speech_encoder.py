@@ -16,7 +16,6 @@ from services.audio.speech_encoder import FILES, LIVE, SpeechStateModel, WindowP
 from services.audio.types import FeatureBlock
 from services.common.array_types import Float32
 from services.common.wire.timeline import Timeline
-from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
 from services.motion.speech_map import LIVE as LIVE_MOUTH
 
 PAL = Timeline(rate=Fraction(25))
@@ -99,11 +98,11 @@ def test_live_look_ahead_limit(models: AudioModels, speech: Float32) -> None:
     waits: list[float] = []
     for start in range(0, len(speech), step):
         for block in stream.push(start, speech[start : start + step]):
-            mouth = block.frame_index - max(LIVE_MOUTH.ahead, LIVE_CONSTRAINTS.frames_ahead)
+            mouth = block.frame_index - LIVE_MOUTH.ahead
             if mouth >= 0:
                 waits.append((start + step - FRAME_SAMPLES * (mouth + 1)) / 16.0)
     assert len(waits) > 20
-    assert 150.0 < max(waits) <= 200.0
+    assert 110.0 < max(waits) <= 160.0
 
 
 def test_live_states_follow_the_states_of_files(models: AudioModels, speech: Float32) -> None:

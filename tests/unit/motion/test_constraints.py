@@ -6,7 +6,6 @@ import pytest
 from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.motion.constraints import (
-    CONTEXT_AHEAD,
     CONTEXT_PAST,
     LIVE,
     WHOLE,
@@ -22,7 +21,7 @@ from services.motion.constraints import (
 from tests.unit.motion.synthesised import mouths, rest_mouth
 
 CONFIG = LIVE
-AROUND = CONTEXT_PAST + CONTEXT_AHEAD
+AROUND = CONTEXT_PAST + LIVE.frames_ahead
 """Frames around a stretch that the constraints look at."""
 RELAXED = mouths(np.full(1, 2.0, np.float32))[0]
 """A mouth at rest, a little open."""

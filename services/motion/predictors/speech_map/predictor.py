@@ -3,9 +3,9 @@
 Both read the same style. A person who was enrolled before these predictors has a style without a correction, and is predicted
 without one.
 
-Each frame n of the 25 frames/s grid is a pure function of the states of frames n - b .. n + a (services/motion/speech_map.py), so
-the same features in other pieces give the same bytes. A personalised style adds a correction, with p the states about frame n and
-the map's own answer:
+Each frame n of the 25 frames/s grid is a pure function of the states about frame n (services/motion/speech_map.py), so the same
+features in other pieces give the same bytes. A personalised style adds a correction, with p the states about frame n and the map's
+own answer:
 
     coefficients = map(window) + C p(window, map(window))        in units of the person's spread
 
@@ -32,6 +32,7 @@ The gain of the lip width is found in the same way, with w_n = 0. Seconds of foo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -39,6 +40,7 @@ import numpy as np
 from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.common.methods import PREDICTORS
+from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
 from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_weights
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
 from services.motion.models import MotionModels
@@ -51,7 +53,16 @@ from services.motion.predictor import (
     predict_in_blocks,
     true_coefficients,
 )
-from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
+from services.motion.speech_map import (
+    FILES,
+    LIVE,
+    Hearing,
+    MapMouth,
+    SpeechMapModel,
+    VoiceActivityStream,
+    correction_inputs,
+    correction_shape,
+)
 from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, Motion, SpeechFeatures
@@ -61,6 +72,8 @@ CORRECTION: Final = "speech_map_correction"
 GAINS: Final = "speech_map_gains"
 """Name of the style's array of the gains of opening and lip width, float32 [2]. A style has this array once it is personalised for
 `speech_map`."""
+CONSTRAINTS: Final = replace(LIVE_CONSTRAINTS, frames_ahead=LIVE.ahead)
+"""Constraints of live speech that look no further ahead than the map does, so that they delay no frame."""
 
 
 class SpeechMapPredictor(PersonPredictor):
@@ -74,14 +87,19 @@ class SpeechMapPredictor(PersonPredictor):
         Args:
             hearing: which map to use.
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            constraints: see PersonPredictor.
+            constraints: see PersonPredictor. None: CONSTRAINTS.
         """
         self._hearing = hearing
-        super().__init__(style, constraints, silent_states(hearing.past), hearing.ahead)
+        super().__init__(style, constraints or CONSTRAINTS, silent_states(hearing.past), hearing.ahead)
+        activity = model.maps[hearing.feature].voice_activity
+        self._activity = None if activity is None else VoiceActivityStream(activity, hearing.feature)
         self._mouth = MapMouth(model, hearing, models, style, style.added.get(CORRECTION), style.added.get(GAINS))
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silence_with_states(num_frames, self._hearing.feature)
+
+    def _speech_probability(self, features: SpeechFeatures) -> Float32:
+        return super()._speech_probability(features) if self._activity is None else self._activity.push(features)
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features, self._hearing.feature)
@@ -131,7 +149,7 @@ def personalized(
     correction = fit_correction(errors.pooled, errors.residual, choice.ridge)
     foreseen = target - errors.residual + held_out_corrections(errors.pooled, errors.residual, choice.ridge)
     predicted = style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32))
-    closed = np.array([each.closed(windows[frame]) for frame in frames], np.float32)
+    closed = np.array([each.closed(hearing.near(windows[frame])) for frame in frames], np.float32)
     seen = footage.mouth_landmarks[frames]
     gains = [
         spread_gain(measure(seen), measure(predicted), float(measure(style.mean_mouth)), closing)
