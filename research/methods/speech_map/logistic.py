@@ -232,9 +232,9 @@ def _chords(decay: float) -> Callable[[np.random.Generator, Float64], Float64]:
     def make(rng: np.random.Generator, seconds: Float64) -> Float64:
         found = np.zeros(len(seconds))
         for begin in np.arange(0.0, _NOISE_SECONDS, 0.5):
-            root, after = 110.0 * 2.0 ** (rng.integers(0, 24) / 12.0), np.maximum(seconds - begin, 0.0)
+            root, after = 110.0 * 2.0 ** (rng.integers(0, 24) / 12.0), seconds[seconds >= begin] - begin
             tones = _tones((2.0 * np.pi * root * 2.0 ** (step / 12.0) * after for step in (0, 4, 7, 12)), 8)
-            found += np.exp(-decay * after) * tones
+            found[len(found) - len(after) :] += np.exp(-decay * after) * tones
         return found
 
     return make

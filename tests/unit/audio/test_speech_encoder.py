@@ -16,7 +16,11 @@ from services.audio.speech_encoder import FILES, LIVE, SpeechStateModel, WindowP
 from services.audio.types import FeatureBlock
 from services.common.array_types import Float32
 from services.common.wire.timeline import Timeline
+from services.motion.models import WEIGHTS as MOTION_WEIGHTS
+from services.motion.models import MotionModels
 from services.motion.speech_map import LIVE as LIVE_MOUTH
+from services.motion.speech_map import VOICE_ACTIVITY_PAST, SpeechMapModel
+from services.motion.speech_states import neighbours
 
 PAL = Timeline(rate=Fraction(25))
 NTSC = Timeline(rate=Fraction(30000, 1001))
@@ -103,6 +107,27 @@ def test_live_look_ahead_limit(models: AudioModels, speech: Float32) -> None:
                 waits.append((start + step - FRAME_SAMPLES * (mouth + 1)) / 16.0)
     assert len(waits) > 20
     assert 110.0 < max(waits) <= 160.0
+
+
+def test_voice_activity_hears_speech_at_once_and_no_noise(models: AudioModels, speech: Float32) -> None:
+    """States tell the beginning of speech no later than the detector of the audio stage, and hear none in silence or noise."""
+    activity = MotionModels(MOTION_WEIGHTS).own(SpeechMapModel).maps["speech_states_live"].voice_activity
+    assert activity is not None
+
+    def heard(samples: Float32) -> tuple[Float32, Float32]:
+        kinds = frozenset({"speech_states_live", "speech_probability"})
+        found = extract_features(samples.astype(np.float32), 16000, PAL, kinds, models=models)
+        windows = neighbours(found["speech_states_live"], VOICE_ACTIVITY_PAST, 0)
+        return np.array([activity.probability(window) for window in windows], np.float32), found["speech_probability"]
+
+    before = np.zeros(16000, np.float32)
+    states, detector = heard(np.concatenate([before, speech]))
+    first_states, first_detector = (int(np.argmax(values > level)) for values, level in ((states, 0.9), (detector, 0.5)))
+    assert 24 <= first_states <= first_detector
+    assert states[:23].max() < 0.5
+    rng, seconds = np.random.default_rng(8), np.arange(32000) / 16000.0
+    for noise in (0.05 * rng.normal(size=32000), 0.1 * np.sin(2.0 * np.pi * 440.0 * seconds)):
+        assert heard(np.concatenate([before, noise]))[0].max() < 0.8
 
 
 def test_live_states_follow_the_states_of_files(models: AudioModels, speech: Float32) -> None:

@@ -40,6 +40,7 @@ from services.motion.speech_map import (
     LIVE,
     MODEL_FILE,
     NUM_NETWORKS,
+    VOICE_ACTIVITY_PAST,
     Hearing,
     SpeechMapModel,
     correction_inputs,
@@ -191,6 +192,27 @@ def test_speech_start_is_not_shut(models: MotionModels, model: SpeechMapModel, s
     assert first_opening(replace(features, mel=quiet)) < 0.2
     assert first_opening(replace(features, speech_probability=late)) < 0.2
     assert first_opening(features, LIVE, LIVE_CONSTRAINTS) < 0.2
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1000])
+def test_live_speech_begins_where_the_states_hear_it(models: MotionModels, model: SpeechMapModel, style: Style, cut: int) -> None:
+    """The detector of speech is late: the mouth of live speech moves before, and rests where the states hear no speech either."""
+    activity = model.maps[LIVE.feature].voice_activity
+    assert activity is not None
+    each = activity.weight.reshape(VOICE_ACTIVITY_PAST + 1, -1).sum(axis=0)
+    features = heard(60)
+    states = features.extra[LIVE.feature].copy()
+    states[:30] -= (states[:30] @ each)[:, None] / float(each @ each) * each + 8.0 * each / float(each @ each)
+    states[30:] += 20.0 * each / float(each @ each)
+    late = replace(
+        features,
+        speech_probability=np.where(np.arange(60) < 40, np.float32(0.0), np.float32(0.9)),
+        extra={**features.extra, LIVE.feature: states},
+    )
+    mouths = moved(models, model, LIVE, style, late, cut=cut)
+    moving = np.abs(np.diff(mouths, axis=0)).max(axis=(1, 2))
+    assert moving[12:27].max() < 1e-3
+    assert moving[31:38].min() > 0.1
 
 
 def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
