@@ -12,7 +12,7 @@ from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
 from services.common.wire.convert import predictor_to_proto, ref_from_proto, ref_to_proto
-from services.motion.constraints import LIVE, WHOLE
+from services.motion.constraints import WHOLE
 from services.motion.convert import (
     PredictConfig,
     block_from_proto,
@@ -128,7 +128,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         style = self._load_style(config.style, models)
         if config.without_style:
             style = predictor.mean_style(style, models)
-        of_person = predictor.open(models, style, WHOLE if config.whole_speech else LIVE)
+        of_person = predictor.open(models, style, WHOLE if config.whole_speech else None)
         of_person.expressiveness = config.expressiveness
         stream = MotionStream(of_person, config.timeline, config.num_frames)
         if config.resume is not None:
