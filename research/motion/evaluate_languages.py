@@ -39,7 +39,7 @@ from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
 from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, rest_and_range, runs, silence_opening
-from services.motion.constraints import LIVE, WHOLE
+from services.motion.constraints import WHOLE
 from services.motion.features import bilabial_probability
 from services.motion.models import MotionModels
 from services.motion.predictors.registry import predictor_named
@@ -237,7 +237,7 @@ def main() -> int:
     data, predictor = TrainSet(arguments.data), predictor_named(arguments.predictor)
     extra = extra_features(predictor)
     models = MotionModels(arguments.weights)
-    encode, predict = personalized(predictor, models), ServedPredictor(predictor, models, LIVE if arguments.live else WHOLE)
+    encode, predict = personalized(predictor, models), ServedPredictor(predictor, models, None if arguments.live else WHOLE)
     report: dict[str, list[dict[str, object]]] = {"clips": [], "languages": [], "speech": []}
 
     def show(part: str, title: str, rows: Sequence[PredictorMetrics] | Sequence[SpeechMetrics]) -> None:
