@@ -218,7 +218,7 @@ _REMOVED: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTI
 PREDICTORS: Final[dict[str, PredictorSpec]] = {
     row.name: row
     for row in (
-        PredictorSpec(name="speech_map", package="speech_map", features=_STATES, frames_ahead=4, streamed="speech_map_live"),
+        PredictorSpec(name="speech_map", package="speech_map", features=_STATES, frames_ahead=3, streamed="speech_map_live"),
         PredictorSpec(name="speech_map_live", package="speech_map", features=_STATES_LIVE, frames_ahead=1, live=True),
         PredictorSpec(name="ugc", package="ugc", frames_ahead=2),
         PredictorSpec(
@@ -235,7 +235,7 @@ PREDICTORS: Final[dict[str, PredictorSpec]] = {
             frames_ahead=4,
             live=True,
         ),
-        PredictorSpec(name="headpose", package="headpose", features=_STATES, frames_ahead=4, moves_head=True),
+        PredictorSpec(name="headpose", package="headpose", features=_STATES, frames_ahead=3, moves_head=True),
         PredictorSpec(name="hetero", package="hetero", features=_STATES, frames_ahead=5),
         PredictorSpec(name="everyone", package="everyone", features=_STATES, frames_ahead=10),
     )

@@ -1,19 +1,23 @@
 """The speech maps: from neighbouring states of the speech encoder to coefficients of the mouth, for files and for live speech.
 
-    coefficients   = 1/2 (W (s_{n - b}, ..., s_{n + a}) + w) + 1/2 R(s_{n - B}, ..., s_{n + A})     in units of the person's spread
+    coefficients   = W (s_{n - b}, ..., s_{n + a}) + w              in units of the person's spread
     P(closed lips) = 1 / (1 + exp(-(v (s_{n - b}, ..., s_{n + a}) + u)))
 
-s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. R is the mean of recurrent networks, each a
-bidirectional GRU (Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder"; Schuster and Paliwal 1997,
-"Bidirectional recurrent neural networks") over a window of frames:
+s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have a map each, because the
+encoder hears them in other windows. The file holds the landmark basis that the maps were fitted in, so the basis of other networks
+may change.
+
+Live speech is heard less far ahead. There, recurrent networks R make half of the answer:
+
+    coefficients = 1/2 (W (s_{n - b}, ..., s_{n + a}) + w) + 1/2 R(s_{n - B}, ..., s_{n + A})
+
+R is the mean of bidirectional GRUs (Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder"; Schuster and
+Paliwal 1997, "Bidirectional recurrent neural networks") over a window of frames:
 
     x_m = max(0, E s_m + e)
     r = sigmoid(I_r x_m + i_r + U_r h + j_r),  z = sigmoid(I_z x_m + i_z + U_z h + j_z)
     h' = z h + (1 - z) tanh(I_n x_m + i_n + r (U_n h + j_n))            from h = 0 at both ends of the window to frame n
     R  = O (h forth, h back) + o
-
-Files and live speech have a map each, because the encoder hears them in other windows. The file holds the landmark basis that the
-maps were fitted in, so the basis of other networks may change.
 
 The map of live speech also tells whether somebody speaks:
 
@@ -71,7 +75,7 @@ class Hearing:
         ahead: A, frames of states after the predicted frame.
         near_past: b, frames before the predicted frame that the linear filters hear.
         near_ahead: a, frames after the predicted frame that the linear filters hear.
-        live: whether the speech is still to come. Then the map has a VoiceActivity.
+        live: whether the speech is still to come. Then the map has RecurrentNetworks and a VoiceActivity.
     """
 
     feature: str
@@ -97,7 +101,7 @@ class Hearing:
         return window[..., first : first + self.near_width, :]
 
 
-FILES: Final = Hearing(feature=STATES, past=6, ahead=4, near_past=3, near_ahead=3)
+FILES: Final = Hearing(feature=STATES, past=3, ahead=3, near_past=3, near_ahead=3)
 LIVE: Final = Hearing(feature="speech_states_live", past=9, ahead=1, near_past=4, near_ahead=1, live=True)
 HEARINGS: Final = (FILES, LIVE)
 
@@ -229,7 +233,7 @@ class SpeechMap:
         closed_weight: float32 [near_width * 192], v.
         closed_bias: float32 [1], u.
         hearing: what the map hears.
-        networks: R. None: the linear filter is the whole answer, as in a trial of a fit.
+        networks: R, for live speech. None: the linear filter is the whole answer.
         voice_activity: tells whether somebody speaks, for live speech. None: the audio stage's detector alone tells.
     """
 
@@ -330,12 +334,12 @@ def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, f
     path, remedy = folder / MODEL_FILE, "fit the maps again (python -m research.methods.speech_map.motion)"
     shapes = dict(zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True))
     own = shaped(arrays, shapes, path, remedy, f"{hearing.feature}.")
+    if not hearing.live:
+        return SpeechMap(**own, hearing=hearing, networks=None, voice_activity=None)
     networks = shaped(arrays, RecurrentNetworks.shapes(num_coefficients), path, remedy, f"{hearing.feature}.{_NETWORKS}")
-    activity = None
-    if hearing.live:
-        sizes = {"weight": ((VOICE_ACTIVITY_PAST + 1) * NUM_STATES,), "bias": (1,)}
-        activity = VoiceActivity(**shaped(arrays, sizes, path, remedy, f"{hearing.feature}.{_VOICE_ACTIVITY}"))
-    return SpeechMap(**own, hearing=hearing, networks=RecurrentNetworks(**networks), voice_activity=activity)
+    sizes = {"weight": ((VOICE_ACTIVITY_PAST + 1) * NUM_STATES,), "bias": (1,)}
+    activity = shaped(arrays, sizes, path, remedy, f"{hearing.feature}.{_VOICE_ACTIVITY}")
+    return SpeechMap(**own, hearing=hearing, networks=RecurrentNetworks(**networks), voice_activity=VoiceActivity(**activity))
 
 
 def num_correction_inputs(num_coefficients: int) -> int:

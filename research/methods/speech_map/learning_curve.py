@@ -1,8 +1,8 @@
 """Measure what more footage would bring.
 
-`python -m research.methods.speech_map.learning_curve --data SET --output FOLDER` fits the linear half of the map of
-files on growing parts of the split `train`, and scores this half, with and without the personalisation and without constraints, on
-the clips of the other splits and on the speakers who are not in the part. The parts grow along two axes:
+`python -m research.methods.speech_map.learning_curve --data SET --output FOLDER` fits the map of files on growing
+parts of the split `train`, and scores the map, with and without the personalisation and without constraints, on the clips of the
+other splits and on the speakers who are not in the part. The parts grow along two axes:
 
 * `speakers`: 3, 6, 9, ... speakers and all, whole clips.
 * `minutes`: an eighth, a quarter, half and all of every clip, of all speakers.
@@ -61,7 +61,7 @@ class TrainingPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """Scores of what was fitted on a part, means over people.
+    """Scores of the map that was fitted on a part, means over people.
 
     Attributes:
         axis: as Part has it, as is `seed`.
@@ -105,7 +105,7 @@ def cut(clip: TrainingClip, share: float) -> TrainingClip:
 def measure(
     part: TrainingPart, clips: Clips, held_out: dict[str, Sequence[TrainingClip]], models: MotionModels
 ) -> list[Measurement]:
-    """Fit the linear half of the map of files on a part, and return the scores by group.
+    """Fit the map of files on a part, and return the scores by group.
 
     Args:
         clips: the clips of the split `train`.

@@ -1,8 +1,8 @@
 """Fit of `speech_map`: `python -m research.methods.speech_map.motion --data SET --output WEIGHTS/motion`.
 
-Half of each map's answer is the mean of two ridge regressions over the clips of the split `train` with balanced speakers, one from
-the states of the encoder's block 2 and one from those of block 3. The solution has a closed form. The other half is the mean of
-recurrent networks (recurrent.py). Closed lips and, in live speech, voice activity are logistic regressions (logistic.py).
+Each map has the mean of two ridge regressions over the clips of the split `train` with balanced speakers, one from the states of
+the encoder's block 2 and one from those of block 3. The solution has a closed form. In live speech, recurrent networks make half of
+the answer (recurrent.py). Closed lips and, in live speech, voice activity are logistic regressions (logistic.py).
 
 Before writing, the command measures the maps on speakers whom they have not seen: the speakers of free speech are left out in
 GROUPS groups, and the maps are fitted on the others. This is the figure to choose features and settings on: clips of other splits
@@ -79,7 +79,7 @@ def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: Sounds
         bias,
         *fit_logistic(lips, CLOSED_STRENGTH),
         hearing,
-        train_networks(clips, basis, hearing, steps),
+        train_networks(clips, basis, hearing, steps) if hearing.live else None,
         VoiceActivity(*fit_logistic(balanced(speech), SPEECH_STRENGTH)) if hearing.live else None,
     )
 

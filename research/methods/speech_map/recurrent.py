@@ -1,4 +1,4 @@
-"""Training of the recurrent networks of a speech map (services/motion/speech_map.py) on windows of states.
+"""Training of the recurrent networks of the speech map of live speech (services/motion/speech_map.py) on windows of states.
 
 Each network learns from the frames of all clips of free speech in random order, with dropout of the inputs and of the GRU's answer.
 The networks of a map differ by their seed, and their mean is served.

@@ -155,8 +155,8 @@ async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServ
     assert list(found["everybody"].features) == [*shared, removed, states]
     assert list(found["everybody_live"].features) == [*shared, removed, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE]
     assert {name: model.frames_ahead for name, model in found.items()} == {
-        "speech_map": 4, "speech_map_live": 1, "ugc": 2, "everybody": 4, "everybody_live": 4,
-        "headpose": 4, "hetero": 5, "everyone": 10,
+        "speech_map": 3, "speech_map_live": 1, "ugc": 2, "everybody": 4, "everybody_live": 4,
+        "headpose": 3, "hetero": 5, "everyone": 10,
     }  # fmt: skip
     assert {name for name, model in found.items() if model.moves_head} == {"headpose"}
     assert len({model.version for model in found.values()}) == len(found)

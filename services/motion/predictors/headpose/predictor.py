@@ -424,7 +424,7 @@ class HeadStream:
 
 
 class HeadposePredictor(ExpressionPredictor):
-    """The predictor `headpose` of one person, with four frames of features after a frame."""
+    """The predictor `headpose` of one person, with three frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.

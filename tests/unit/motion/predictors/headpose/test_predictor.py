@@ -81,11 +81,11 @@ def test_other_chunks_give_the_same_bytes(models: MotionModels, person: Style, t
         assert first.tobytes() == second.tobytes()
 
 
-def test_an_answer_comes_four_frames_behind_the_features(models: MotionModels, person: Style) -> None:
+def test_an_answer_comes_three_frames_behind_the_features(models: MotionModels, person: Style) -> None:
     stream, features = opened(models, person, PAL), heard(8)
     counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(8)]
-    assert (HeadposeModel.of(models).ahead, MOUTH.ahead) == (2, 4)
-    assert counts == [0] * 4 + [1] * 4
+    assert (HeadposeModel.of(models).ahead, MOUTH.ahead) == (2, 3)
+    assert counts == [0] * 3 + [1] * 5
 
 
 def test_what_comes_later_moves_no_earlier_frame(models: MotionModels, person: Style) -> None:

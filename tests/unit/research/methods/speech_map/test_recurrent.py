@@ -1,4 +1,4 @@
-"""Training of the recurrent networks of a speech map."""
+"""Training of the recurrent networks of the speech map of live speech."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from research.motion.ridge import mouth_target
 from research.training.trainset import BoundedCache
 from services.common.face.landmarks import mouth_opening
 from services.motion.models import MotionModels
-from services.motion.speech_map import FILES, RecurrentNetworks
+from services.motion.speech_map import LIVE, RecurrentNetworks
 from services.motion.speech_states import neighbours
 from tests.unit.motion.made_clips import in_memory, made_clip
 
@@ -25,9 +25,9 @@ def clips() -> Clips:
     found = []
     for index in range(6):
         clip = made_clip(index, num_frames=200)
-        states = 0.1 * clip.features.extra[FILES.feature]
+        states = 0.1 * clip.features.extra[LIVE.feature]
         states[:, 7] = np.roll(mouth_opening(clip.mouth_landmarks), -3)
-        found.append(replace(clip, features=replace(clip.features, extra={FILES.feature: states})))
+        found.append(replace(clip, features=replace(clip.features, extra={LIVE.feature: states})))
     return in_memory(found)
 
 
@@ -38,21 +38,21 @@ def arrays(networks: RecurrentNetworks) -> bytes:
 def correlation(networks: RecurrentNetworks, clips: Clips, models: MotionModels) -> float:
     """Of the predicted and the true opening."""
     clip = clips[0]
-    windows = neighbours(clip.features.extra[FILES.feature], FILES.past, FILES.ahead)
-    found = np.stack([networks.predict(window, FILES.past) for window in windows])
+    windows = neighbours(clip.features.extra[LIVE.feature], LIVE.past, LIVE.ahead)
+    found = np.stack([networks.predict(window, LIVE.past) for window in windows])
     return float(np.corrcoef(found[:, 0], mouth_target(clip, models.basis)[:, 0])[0, 1])
 
 
 def test_networks_learn_from_the_frames_about_a_frame(clips: Clips, models: MotionModels) -> None:
-    few, more = (correlation(train_networks(clips, models.basis, FILES, steps), clips, models) for steps in (2, 80))
+    few, more = (correlation(train_networks(clips, models.basis, LIVE, steps), clips, models) for steps in (2, 80))
     assert more > 0.5
     assert more > few + 0.3
 
 
 def test_the_same_clips_give_the_same_bytes(clips: Clips, models: MotionModels) -> None:
-    first = train_networks(clips, models.basis, FILES, 3)
+    first = train_networks(clips, models.basis, LIVE, 3)
     torch.manual_seed(99)
-    assert arrays(train_networks(clips, models.basis, FILES, 3)) == arrays(first)
+    assert arrays(train_networks(clips, models.basis, LIVE, 3)) == arrays(first)
 
 
 def test_a_narrow_corpus_teaches_nothing(clips: Clips, models: MotionModels) -> None:
@@ -60,4 +60,4 @@ def test_a_narrow_corpus_teaches_nothing(clips: Clips, models: MotionModels) -> 
     narrow = replace(clips.rows[0], name="narrow", narrow=True)
     both = {**held, narrow: made_clip(8, num_frames=200)}
     wider = Clips(both, BoundedCache(both.__getitem__, lambda clip: 1))
-    assert arrays(train_networks(wider, models.basis, FILES, 3)) == arrays(train_networks(clips, models.basis, FILES, 3))
+    assert arrays(train_networks(wider, models.basis, LIVE, 3)) == arrays(train_networks(clips, models.basis, LIVE, 3))
