@@ -1,4 +1,4 @@
-"""The speech maps: from neighbouring states of the speech encoder to coefficients of the mouth, for files and for live speech.
+"""The fitted maps: linear filters from neighbouring states of the speech encoder to motion, for files and for live speech.
 
     coefficients   = W (s_{n - b}, ..., s_{n + a}) + w              in units of the person's spread
     P(closed lips) = 1 / (1 + exp(-(v (s_{n - b}, ..., s_{n + a}) + u)))
@@ -6,18 +6,6 @@
 s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have a map each, because the
 encoder hears them in other windows. The file holds the landmark basis that the maps were fitted in, so the basis of other networks
 may change.
-
-Live speech is heard less far ahead. There, recurrent networks R make half of the answer:
-
-    coefficients = 1/2 (W (s_{n - b}, ..., s_{n + a}) + w) + 1/2 R(s_{n - B}, ..., s_{n + A})
-
-R is the mean of bidirectional GRUs (Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder"; Schuster and
-Paliwal 1997, "Bidirectional recurrent neural networks") over a window of frames:
-
-    x_m = max(0, E s_m + e)
-    r = sigmoid(I_r x_m + i_r + U_r h + j_r),  z = sigmoid(I_z x_m + i_z + U_z h + j_z)
-    h' = z h + (1 - z) tanh(I_n x_m + i_n + r (U_n h + j_n))            from h = 0 at both ends of the window to frame n
-    R  = O (h forth, h back) + o
 
 The map of live speech also tells whether somebody speaks:
 
@@ -52,13 +40,9 @@ from services.motion.types import SpeechFeatures
 
 MODEL_FILE: Final = "speech_map.safetensors"
 ARRAYS: Final = ("weight", "bias", "closed_weight", "closed_bias")
-"""Arrays of a map in the file, beside those of the networks (RecurrentNetworks)."""
-_NETWORKS: Final = "networks."
+"""Arrays of a map in the file."""
 _VOICE_ACTIVITY: Final = "voice_activity."
-"""Beginnings of the names of the networks' arrays, and of those of VoiceActivity."""
-NUM_NETWORKS: Final = 2
-HIDDEN: Final = 64
-"""Numbers of x and of h."""
+"""Beginning of the names of the arrays of VoiceActivity."""
 
 
 _ANSWER_SCALE: Final = np.float32(0.5)
@@ -71,18 +55,14 @@ class Hearing:
 
     Attributes:
         feature: tensor of AudioFeatureBlock with the states.
-        past: B, frames of states before the predicted frame.
-        ahead: A, frames of states after the predicted frame.
-        near_past: b, frames before the predicted frame that the linear filters hear.
-        near_ahead: a, frames after the predicted frame that the linear filters hear.
-        live: whether the speech is still to come. Then the map has RecurrentNetworks and a VoiceActivity.
+        past: b, frames of states before the predicted frame.
+        ahead: a, frames of states after the predicted frame.
+        live: whether the speech is still to come. Then the map has a VoiceActivity.
     """
 
     feature: str
     past: int
     ahead: int
-    near_past: int
-    near_ahead: int
     live: bool = False
 
     @property
@@ -90,79 +70,10 @@ class Hearing:
         """Frames that the map hears."""
         return self.past + 1 + self.ahead
 
-    @property
-    def near_width(self) -> int:
-        """Frames that the linear filters hear."""
-        return self.near_past + 1 + self.near_ahead
 
-    def near(self, window: Float32) -> Float32:
-        """Return the frames that the linear filters hear of a window: [..., width, 192] -> [..., near_width, 192]."""
-        first = self.past - self.near_past
-        return window[..., first : first + self.near_width, :]
-
-
-FILES: Final = Hearing(feature=STATES, past=3, ahead=3, near_past=3, near_ahead=3)
-LIVE: Final = Hearing(feature="speech_states_live", past=9, ahead=1, near_past=4, near_ahead=1, live=True)
+FILES: Final = Hearing(feature=STATES, past=3, ahead=3)
+LIVE: Final = Hearing(feature="speech_states_live", past=4, ahead=1, live=True)
 HEARINGS: Final = (FILES, LIVE)
-
-
-@dataclass(frozen=True)
-class RecurrentNetworks:
-    """The networks R of a map. M networks, K coefficients, P numbers of x and of h; the gates are in the order r, z, n.
-
-    Attributes:
-        enter_weight: float32 [192, M P], E.
-        enter_bias: float32 [M P], e.
-        input_weight: float32 [2, M, P, 3 P], I, forth and back.
-        input_bias: float32 [2, M, 1, 3 P], i.
-        state_weight: float32 [2, M, P, 3 P], U.
-        state_bias: float32 [2, M, 1, 3 P], j.
-        answer_weight: float32 [2, M, P, K], O.
-        answer_bias: float32 [K], mean of o over the networks.
-    """
-
-    enter_weight: Float32
-    enter_bias: Float32
-    input_weight: Float32
-    input_bias: Float32
-    state_weight: Float32
-    state_bias: Float32
-    answer_weight: Float32
-    answer_bias: Float32
-
-    @staticmethod
-    def shapes(num_coefficients: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each array by name."""
-        gates = (2, NUM_NETWORKS, HIDDEN, 3 * HIDDEN), (2, NUM_NETWORKS, 1, 3 * HIDDEN)
-        answer = (2, NUM_NETWORKS, HIDDEN, num_coefficients), (num_coefficients,)
-        enter = (NUM_STATES, NUM_NETWORKS * HIDDEN), (NUM_NETWORKS * HIDDEN,)
-        return dict(zip((each.name for each in fields(RecurrentNetworks)), (*enter, *gates, *gates, *answer), strict=True))
-
-    def predict(self, window: Float32, past: int) -> Float32:
-        """Return the coefficients of a window: float32 [W, 192] -> float32 [K] in units of the person's spread.
-
-        Args:
-            window: states about a frame.
-            past: frames before the predicted frame.
-        """
-        entered = np.maximum(window @ self.enter_weight + self.enter_bias, np.float32(0.0))
-        entered = entered.reshape(len(window), NUM_NETWORKS, HIDDEN).transpose(1, 0, 2)
-        answer = self.answer_bias.copy()
-        for direction, frames in enumerate((entered[:, : past + 1], entered[:, : past - 1 if past else None : -1])):
-            state = self._read(np.ascontiguousarray(frames), direction)
-            answer += (state @ self.answer_weight[direction]).mean(axis=(0, 1))
-        return np.asarray(answer, np.float32)
-
-    def _read(self, frames: Float32, direction: int) -> Float32:
-        """Return h after frames, float32 [M, T, P] -> [M, 1, P]. Direction 0 reads forth, 1 back."""
-        heard = frames @ self.input_weight[direction] + self.input_bias[direction]
-        state = np.zeros((NUM_NETWORKS, 1, HIDDEN), np.float32)
-        for frame in range(frames.shape[1]):
-            own, now = state @ self.state_weight[direction] + self.state_bias[direction], heard[:, frame : frame + 1]
-            gates = _sigmoid(now[..., : 2 * HIDDEN] + own[..., : 2 * HIDDEN])
-            fresh = np.tanh(now[..., 2 * HIDDEN :] + gates[..., :HIDDEN] * own[..., 2 * HIDDEN :])
-            state = fresh + gates[..., HIDDEN:] * (state - fresh)
-        return state
 
 
 VOICE_ACTIVITY_PAST: Final = 3
@@ -218,22 +129,16 @@ def _logistic(score: float) -> float:
     return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
 
 
-def _sigmoid(values: Float32) -> Float32:
-    # By the hyperbolic tangent, which overflows nowhere.
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), np.float32)
-
-
 @dataclass(frozen=True)
-class SpeechMap:
+class LinearMap:
     """One of the maps.
 
     Attributes:
-        weight: float32 [K, near_width * 192], W; the first frame comes first.
+        weight: float32 [K, width * 192], W; the first frame comes first.
         bias: float32 [K], w.
-        closed_weight: float32 [near_width * 192], v.
+        closed_weight: float32 [width * 192], v.
         closed_bias: float32 [1], u.
         hearing: what the map hears.
-        networks: R, for live speech. None: the linear filter is the whole answer.
         voice_activity: tells whether somebody speaks, for live speech. None: the audio stage's detector alone tells.
     """
 
@@ -242,7 +147,6 @@ class SpeechMap:
     closed_weight: Float32
     closed_bias: Float32
     hearing: Hearing
-    networks: RecurrentNetworks | None = None
     voice_activity: VoiceActivity | None = None
 
     @cached_property
@@ -253,8 +157,6 @@ class SpeechMap:
     def arrays(self) -> dict[str, Float32]:
         """Return the arrays of the file, by name without the feature's."""
         found = {name: getattr(self, name) for name in ARRAYS}
-        if self.networks is not None:
-            found |= {f"{_NETWORKS}{each.name}": getattr(self.networks, each.name) for each in fields(self.networks)}
         if self.voice_activity is not None:
             activity = self.voice_activity
             found |= {f"{_VOICE_ACTIVITY}{each.name}": getattr(activity, each.name) for each in fields(activity)}
@@ -265,13 +167,10 @@ class SpeechMap:
 
         Each call takes one window: the bits of a batched matrix product may depend on the size of the batch.
         """
-        linear = self.weight @ np.ascontiguousarray(self.hearing.near(window)).reshape(-1) + self.bias
-        if self.networks is None:
-            return np.asarray(linear, np.float32)
-        return np.asarray(np.float32(0.5) * (linear + self.networks.predict(window, self.hearing.past)), np.float32)
+        return np.asarray(self.weight @ np.ascontiguousarray(window).reshape(-1) + self.bias, np.float32)
 
     def closed(self, window: Float32) -> float:
-        """Return the probability of closed lips of one window, float32 [near_width, 192]."""
+        """Return the probability of closed lips of one window, float32 [width, 192]."""
         return _logistic(float(self.closed_weight @ np.ascontiguousarray(window).reshape(-1)) + float(self.closed_bias[0]))
 
     def closing(self, network_input: Float32, past: int, count: int, constraints: ConstraintConfig) -> Float32:
@@ -283,8 +182,8 @@ class SpeechMap:
             count: number of frames.
             constraints: strength of the constraints.
         """
-        states = network_input[past - self.hearing.near_past :, -NUM_STATES:]
-        windows = (states[frame : frame + self.hearing.near_width] for frame in range(count))
+        states = network_input[past - self.hearing.past :, -NUM_STATES:]
+        windows = (states[frame : frame + self.hearing.width] for frame in range(count))
         return closed_lips_weights(np.array([self.closed(window) for window in windows], np.float32), constraints)
 
 
@@ -308,7 +207,7 @@ class SpeechMapModel:
         return models.own(cls)
 
     @classmethod
-    def made_of(cls, basis: LandmarkBasis, maps: Mapping[str, SpeechMap]) -> SpeechMapModel:
+    def made_of(cls, basis: LandmarkBasis, maps: Mapping[str, LinearMap]) -> SpeechMapModel:
         """Return a model of maps that are not in a file."""
         model = cls.__new__(cls)
         model.basis, model.maps = basis, dict(maps)
@@ -329,17 +228,16 @@ class SpeechMapModel:
         return expression_spread(style_spread, models.basis, self.basis)
 
 
-def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> SpeechMap:
-    inputs = hearing.near_width * NUM_STATES
-    path, remedy = folder / MODEL_FILE, "fit the maps again (python -m research.methods.speech_map.motion)"
+def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
+    inputs = hearing.width * NUM_STATES
     shapes = dict(zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True))
-    own = shaped(arrays, shapes, path, remedy, f"{hearing.feature}.")
+    remedy = "fit the maps again (python -m research.methods.speech_map.motion)"
+    own = shaped(arrays, shapes, folder / MODEL_FILE, remedy, f"{hearing.feature}.")
     if not hearing.live:
-        return SpeechMap(**own, hearing=hearing, networks=None, voice_activity=None)
-    networks = shaped(arrays, RecurrentNetworks.shapes(num_coefficients), path, remedy, f"{hearing.feature}.{_NETWORKS}")
+        return LinearMap(**own, hearing=hearing, voice_activity=None)
     sizes = {"weight": ((VOICE_ACTIVITY_PAST + 1) * NUM_STATES,), "bias": (1,)}
-    activity = shaped(arrays, sizes, path, remedy, f"{hearing.feature}.{_VOICE_ACTIVITY}")
-    return SpeechMap(**own, hearing=hearing, networks=RecurrentNetworks(**networks), voice_activity=VoiceActivity(**activity))
+    activity = shaped(arrays, sizes, folder / MODEL_FILE, remedy, f"{hearing.feature}.{_VOICE_ACTIVITY}")
+    return LinearMap(**own, hearing=hearing, voice_activity=VoiceActivity(**activity))
 
 
 def num_correction_inputs(num_coefficients: int) -> int:
@@ -373,7 +271,7 @@ class MapMouth:
     Then the person's gains, see Gains, which take the place of person_predictor.amplified by the same share `voiced`.
     """
 
-    map: SpeechMap
+    map: LinearMap
 
     def __init__(
         self,

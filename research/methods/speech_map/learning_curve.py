@@ -29,7 +29,7 @@ from research.training.trainset import CACHE_BYTES, BoundedCache, TrainSet
 from services.common.files import write_whole
 from services.motion.basis import LandmarkBasis
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.speech_map import FILES, SpeechMap, SpeechMapModel
+from services.motion.speech_map import FILES, LinearMap, SpeechMapModel
 
 CURVE: Final = "curve.csv"
 PICTURE: Final = "curve.png"
@@ -138,7 +138,7 @@ def measure(
 def _model(clips: Clips, basis: LandmarkBasis) -> SpeechMapModel:
     weight, bias = fit_coefficients(clips, basis, FILES)
     never = np.zeros(weight.shape[1], np.float32), np.full(1, _NEVER_CLOSED, np.float32)
-    return SpeechMapModel.made_of(basis, {FILES.feature: SpeechMap(weight, bias, *never, FILES)})
+    return SpeechMapModel.made_of(basis, {FILES.feature: LinearMap(weight, bias, *never, FILES)})
 
 
 def write_curve(measured: Iterable[Measurement], path: Path) -> None:

@@ -89,7 +89,7 @@ def lips_of_clips(clips: Clips, hearing: Hearing) -> LabelledFrames:
     parts = []
     for clip, share in zip(clips, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True):
         opening = mouth_opening(clip.mouth_landmarks[clip.usable])
-        windows = _flat(_near_windows(clip.features, hearing)[clip.usable])
+        windows = _flat(_windows(clip.features, hearing)[clip.usable])
         closed = (opening < closed_threshold(opening)).astype(np.float32)
         parts.append(LabelledFrames(windows, closed, np.full(len(opening), share)))
     found = _joined(parts)
@@ -153,7 +153,7 @@ def _lips_of(features: SpeechFeatures, hearing: Hearing) -> LabelledFrames:
     bilabial = bilabial_probability(features)
     vowel = features.posteriorgram[..., _VOWELS].sum(axis=-1).min(axis=-1)
     closed, opened = bilabial > _SURE_BILABIAL, (vowel > _SURE_VOWEL) & (bilabial < _NO_BILABIAL)
-    windows = _near_windows(features, hearing)
+    windows = _windows(features, hearing)
     found = np.concatenate([windows[closed], windows[opened]])
     label = np.concatenate([np.ones(int(closed.sum()), np.float32), np.zeros(int(opened.sum()), np.float32)])
     return LabelledFrames(_flat(found), label, np.full(len(label), SOUND_WEIGHT))
@@ -308,9 +308,9 @@ and music of several.
 Each is a function of random numbers and times in seconds, float64 [N]."""
 
 
-def _near_windows(features: SpeechFeatures, hearing: Hearing) -> Float32:
-    """Return what the linear filters hear of each frame, float32 [T, near_width, 192]."""
-    return neighbours(states_of(features, hearing.feature), hearing.near_past, hearing.near_ahead)
+def _windows(features: SpeechFeatures, hearing: Hearing) -> Float32:
+    """Return what the map hears of each frame, float32 [T, width, 192]."""
+    return neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
 
 
 def _joined(parts: Sequence[LabelledFrames]) -> LabelledFrames:

@@ -1,12 +1,12 @@
 """Fit of `speech_map`: `python -m research.methods.speech_map.motion --data SET --output WEIGHTS/motion`.
 
-Each map has the mean of two ridge regressions over the clips of the split `train` with balanced speakers, one from the states of
-the encoder's block 2 and one from those of block 3. The solution has a closed form. In live speech, recurrent networks make half of
-the answer (recurrent.py). Closed lips and, in live speech, voice activity are logistic regressions (logistic.py).
+Each map is the mean of two ridge regressions over the clips of the split `train` with balanced speakers, one from the states of
+the encoder's block 2 and one from those of block 3. The solution has a closed form. Closed lips and, in live speech, voice activity
+are logistic regressions (logistic.py).
 
-Before writing, the command measures the maps on speakers whom they have not seen: the speakers of free speech are left out in
-GROUPS groups, and the maps are fitted on the others. This is the figure to choose features and settings on: clips of other splits
-are few, and are only shown.
+Before writing, the command measures the maps on speakers whom they have not seen: each speaker of free speech is left out in turn,
+and the maps are fitted on the others. This is the figure to choose features and settings on: clips of other splits are few, and are
+only shown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from research.methods.speech_map.logistic import (
     read_sounds,
     speech_of_clips,
 )
-from research.methods.speech_map.recurrent import STEPS, train_networks
 from research.motion.clips import (
     Clips,
     TrainingClip,
@@ -52,42 +51,40 @@ from services.motion.basis import LandmarkBasis
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.speech_map.predictor import CONSTRAINTS, SpeechMapPredictor, personalized
-from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, NUM_NETWORKS, Hearing, SpeechMap, SpeechMapModel, VoiceActivity
+from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, Hearing, LinearMap, SpeechMapModel, VoiceActivity
 from services.motion.style import Style, encode_style
 from services.motion.types import SpeechFeatures
 
-GROUPS: Final = 6
-"""Groups in which speakers are left out: each needs a training of all networks."""
 FEATURES: Final = tuple(hearing.feature for hearing in HEARINGS)
 
 
-def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: Sounds | None = None, steps: int = STEPS) -> SpeechMap:
+def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: Sounds | None = None) -> LinearMap:
     """Fit a map.
 
     Args:
-        clips: the clips. What holds in a narrow corpus alone is learned apart and left out (RidgeSums, train_networks).
+        clips: the clips. What holds in a narrow corpus alone is learned apart and left out (RidgeSums).
         basis: landmark basis of the coefficients.
         hearing: input of the map.
         sounds: frames of sound without a picture, for the logistic regressions.
-        steps: steps of the training of each network.
     """
     weight, bias = fit_coefficients(clips, basis, hearing)
     lips = [lips_of_clips(clips, hearing), *([sounds.lips] if sounds else [])]
     speech = [speech_of_clips(clips, hearing), *(sounds.speech if sounds else [])]
-    return SpeechMap(
+    return LinearMap(
         weight,
         bias,
         *fit_logistic(lips, CLOSED_STRENGTH),
         hearing,
-        train_networks(clips, basis, hearing, steps) if hearing.live else None,
         VoiceActivity(*fit_logistic(balanced(speech), SPEECH_STRENGTH)) if hearing.live else None,
     )
 
 
 def fit_coefficients(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> tuple[Float32, Float32]:
-    """Return W, float32 [K, near_width * 192], and w, float32 [K], of the linear filter. Arguments: see fit_map."""
-    target, near = partial(mouth_target, basis=basis), {"past": hearing.near_past, "ahead": hearing.near_ahead}
-    fitted = fit_states_filter(clips, target, len(basis.typical_spread), **near, feature=hearing.feature).shared
+    """Return W, float32 [K, width * 192], and w, float32 [K], of the map to coefficients. Arguments: see fit_map."""
+    num_coefficients = len(basis.typical_spread)
+    fitted = fit_states_filter(
+        clips, partial(mouth_target, basis=basis), num_coefficients, past=hearing.past, ahead=hearing.ahead, feature=hearing.feature
+    ).shared
     return fitted.weight, fitted.bias
 
 
@@ -178,18 +175,16 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
 
 
 def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, Sounds]) -> list[tuple[SpeechMapModel, TrainingClip]]:
-    """Return the clips that are not of a narrow corpus, each with a model that has not seen the clip's speaker (GROUPS).
+    """Return the clips that are not of a narrow corpus, each with a model that has not seen the clip's speaker.
 
     Raises:
         InvalidRequestError: fewer than two speakers.
     """
     free = [row for row in clips.rows if not row.narrow]
     found = []
-    speakers = speakers_of_free_speech(clips.rows)
-    for first in range(min(GROUPS, len(speakers))):
-        out = speakers[first::GROUPS]
-        model = fit_model(clips.only(row for row in clips.rows if row.speaker not in out), basis, sounds)
-        found += [(model, clip) for clip in clips.only(row for row in free if row.speaker in out)]
+    for speaker in speakers_of_free_speech(clips.rows):
+        model = fit_model(clips.only(row for row in clips.rows if row.speaker != speaker), basis, sounds)
+        found += [(model, clip) for clip in clips.only(row for row in free if row.speaker == speaker)]
     return found
 
 
@@ -201,8 +196,6 @@ def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: dict[
         "closed_strength": CLOSED_STRENGTH,
         "speech_strength": SPEECH_STRENGTH,
         "sound_weight": SOUND_WEIGHT,
-        "networks": NUM_NETWORKS,
-        "steps": STEPS,
     }
     scores = {name: _rounded(each, 4) for name, each in report.items()}
     return write_fitted(folder / MODEL_FILE, model.arrays(), settings, clips.rows, scores)
@@ -243,7 +236,7 @@ def main() -> int:
     clips = clips_of(data, "train", FEATURES)
     sounds = {hearing.feature: found for hearing in HEARINGS if (found := read_sounds(data, hearing)) is not None}
     model = fit_model(clips, models.basis, sounds)
-    report = _report([("speakers left out", left_out(clips, models.basis, sounds)), *_others(data, model)], models)
+    report = _report([("leave one speaker out", left_out(clips, models.basis, sounds)), *_others(data, model)], models)
     if arguments.output is not None:
         for path in write_model(model, arguments.output, clips, report):
             print(path)

@@ -11,7 +11,7 @@ from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS, NUM_LIPS, mouth_area_positions
 from services.common.wire.phones import PHONES
 from services.motion.features import silence
-from services.motion.speech_map import SpeechMap
+from services.motion.speech_map import LinearMap
 from services.motion.types import SpeechFeatures
 
 
@@ -82,16 +82,15 @@ def with_states(features: SpeechFeatures, *names: str, seed: int = 2) -> SpeechF
     return replace(features, extra={**features.extra, **dict.fromkeys(names, states)})
 
 
-def with_closed_lips(features: SpeechFeatures, each: SpeechMap, frames: Sequence[int]) -> SpeechFeatures:
+def with_closed_lips(features: SpeechFeatures, each: LinearMap, frames: Sequence[int]) -> SpeechFeatures:
     """The features with states from which a speech map hears closed lips at frames that lie at least a window apart."""
-    hearing = each.hearing
-    states = features.extra[hearing.feature].copy()
-    own = each.closed_weight.reshape(hearing.near_width, -1)[hearing.near_past]
+    states = features.extra[each.hearing.feature].copy()
+    own = each.closed_weight.reshape(each.hearing.width, -1)[each.hearing.past]
     for frame in frames:
-        around = states[frame - hearing.near_past : frame + hearing.near_ahead + 1].reshape(-1)
+        around = states[frame - each.hearing.past : frame + each.hearing.ahead + 1].reshape(-1)
         missing = 6.0 - float(each.closed_weight @ around) - float(each.closed_bias[0])
         states[frame] += np.float32(missing / float(own @ own)) * own
-    return replace(features, extra={**features.extra, hearing.feature: states})
+    return replace(features, extra={**features.extra, each.hearing.feature: states})
 
 
 def head_poses(num_frames: int, seed: int = 5) -> Float64:

@@ -149,7 +149,7 @@ def personalized(
     correction = fit_correction(errors.pooled, errors.residual, choice.ridge)
     foreseen = target - errors.residual + held_out_corrections(errors.pooled, errors.residual, choice.ridge)
     predicted = style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32))
-    closed = np.array([each.closed(hearing.near(windows[frame])) for frame in frames], np.float32)
+    closed = np.array([each.closed(windows[frame]) for frame in frames], np.float32)
     seen = footage.mouth_landmarks[frames]
     gains = [
         spread_gain(measure(seen), measure(predicted), float(measure(style.mean_mouth)), closing)

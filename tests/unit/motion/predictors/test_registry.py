@@ -146,7 +146,7 @@ def with_closed_lips(features: SpeechFeatures, frames: slice, models: MotionMode
     extra = {name: values.copy() for name, values in features.extra.items()}
     for name, each in SpeechMapModel.of(models).maps.items():
         if name in extra:
-            own = each.closed_weight.reshape(each.hearing.near_width, -1).sum(axis=0)
+            own = each.closed_weight.reshape(each.hearing.width, -1).sum(axis=0)
             extra[name][frames] = 20.0 * own / float(own @ own)
     return replace(features, posteriorgram=phones, extra=extra)
 

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from research.methods.speech_map.motion import fit_map
-from research.methods.speech_map.recurrent import RecurrentNetwork, served
 from research.motion.clips import TrainingClip
 from research.motion.evaluate import OFF
 from services.common.errors import ArtefactCorruptError, InvalidRequestError, NoUsableFootageError
@@ -39,7 +37,6 @@ from services.motion.speech_map import (
     HEARINGS,
     LIVE,
     MODEL_FILE,
-    NUM_NETWORKS,
     VOICE_ACTIVITY_PAST,
     Hearing,
     SpeechMapModel,
@@ -116,11 +113,7 @@ def test_a_frame_is_the_map_of_its_neighbours(models: MotionModels, model: Speec
     features = heard(20)
     each = model.maps[hearing.feature]
     windows = neighbours(features.extra[hearing.feature], hearing.past, hearing.ahead)
-    coefficients = hearing.near(windows).reshape(20, -1) @ each.weight.T + each.bias
-    assert (each.networks is not None) == hearing.live
-    if each.networks is not None:
-        recurrent = np.stack([each.networks.predict(window, hearing.past) for window in windows])
-        coefficients = (coefficients + recurrent) / 2.0
+    coefficients = windows.reshape(20, -1) @ each.weight.T + each.bias
     expected = style.rest_mouth + model.basis.reconstruct(coefficients * model.spread(style.spread, models))
     expected = style.mean_mouth + AMPLITUDE * (expected - style.mean_mouth)
     found = moved(models, model, hearing, style, features, constraints=OFF)
@@ -152,7 +145,7 @@ def test_silence_is_the_closed_mouth(models: MotionModels, model: SpeechMapModel
 def test_sure_closed_lips_close(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
     """The states of one frame lie along the weights of the map of closed lips at that frame."""
     features = with_states(speech(["AA"], 20), *BOTH)
-    own = model.maps[hearing.feature].closed_weight.reshape(hearing.near_width, -1)[hearing.near_past]
+    own = model.maps[hearing.feature].closed_weight.reshape(hearing.width, -1)[hearing.past]
     states = np.zeros((20, 192), np.float32)
     states[10] = 12.0 * own / float(own @ own)
     loud = replace(features, extra=dict.fromkeys(BOTH, states))
@@ -368,7 +361,7 @@ def with_clip_states(clip: TrainingClip) -> TrainingClip:
 def test_map_generalises_to_new_speaker(models: MotionModels, hearing: Hearing) -> None:
     """A map learns what moves the mouth and predicts a speaker it has not seen."""
     train = in_memory([with_clip_states(made_clip(index, num_frames=300)) for index in range(6)])
-    fitted = fit_map(train, models.basis, hearing, steps=60)
+    fitted = fit_map(train, models.basis, hearing)
     stranger = with_clip_states(made_clip(9, num_frames=100, speaker="carl"))
     style = encode_style(stranger.mouth_landmarks, stranger.usable, models.basis, models)
     windows = neighbours(stranger.features.extra[hearing.feature], hearing.past, hearing.ahead)
@@ -376,29 +369,6 @@ def test_map_generalises_to_new_speaker(models: MotionModels, hearing: Hearing) 
     predicted = np.stack([fitted.predict(window) for window in windows]) * models.basis.typical_spread
     opening = mouth_opening(style.rest_mouth + model.basis.reconstruct(predicted.astype(np.float32)))
     assert np.corrcoef(opening, mouth_opening(stranger.mouth_landmarks))[0, 1] > 0.7
-
-
-def test_networks_answer_as_in_pytorch(models: MotionModels) -> None:
-    """The arrays that are served are those of the trained networks, of which the mean is answered."""
-    torch.manual_seed(3)
-    networks = [RecurrentNetwork(LIVE.past, 16).eval() for _ in range(NUM_NETWORKS)]
-    windows = np.random.default_rng(5).normal(0.0, 3.0, (4, LIVE.width, 192)).astype(np.float32)
-    with torch.no_grad():
-        expected = torch.stack([network(torch.from_numpy(windows)) for network in networks]).mean(dim=0).numpy()
-    found = np.stack([served(networks).predict(window, LIVE.past) for window in windows])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert expected.std() > 0.05
-
-
-def test_networks_hear_the_whole_window(model: SpeechMapModel) -> None:
-    """The first and the last frame of a window move the answer of the networks, also beyond what the linear filter hears."""
-    each = model.maps[LIVE.feature]
-    window = np.random.default_rng(2).normal(0.0, 3.0, (LIVE.width, 192)).astype(np.float32)
-    plain = each.predict(window)
-    for frame in (0, LIVE.width - 1):
-        other = window.copy()
-        other[frame] *= -1.0
-        assert np.abs(each.predict(other) - plain).max() > 1e-4
 
 
 def test_a_damaged_file_is_named(tmp_path: Path, model: SpeechMapModel) -> None:
@@ -409,9 +379,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: SpeechMapModel) -> None:
     with pytest.raises(ArtefactCorruptError, match=r"speech_map\.safetensors is damaged: speech_states\.weight .* \[16, 1344\]"):
         SpeechMapModel(folder)
     arrays = model.arrays()
-    del arrays["speech_states_live.networks.answer_bias"]
+    del arrays["speech_states_live.voice_activity.bias"]
     (folder / MODEL_FILE).write_bytes(encode_arrays(arrays))
-    with pytest.raises(ArtefactCorruptError, match=r"speech_states_live\.networks\.answer_bias is missing"):
+    with pytest.raises(ArtefactCorruptError, match=r"speech_states_live\.voice_activity\.bias is missing"):
         SpeechMapModel(folder)
 
 
