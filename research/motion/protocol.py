@@ -150,7 +150,7 @@ class ServedPredictor:
     """The serving code as protocol.Predict."""
 
     def __init__(self, predictor: Predictor, models: MotionModels, constraints: ConstraintConfig | None) -> None:
-        """`constraints`: None takes those of live speech."""
+        """`constraints`: None takes the predictor's constraints of live speech."""
         self._predictor, self._models, self._constraints = predictor, models, constraints
         self.frames, self.seconds = 0, 0.0
 

@@ -151,8 +151,8 @@ class Predictor:
         spec: the predictor's row, `PREDICTORS[NAME]`.
         version: returns the digest of the networks.
         open: returns the predictor of one person on the 25 frames/s grid. Arguments: the networks; the style of the person; closure
-            of the lips on p, b, m and in silence, None: those of live speech. Raises InvalidRequestError if the style lacks what
-            the predictor needs.
+            of the lips on p, b, m and in silence, None: as for live speech. Raises InvalidRequestError if the style lacks what the
+            predictor needs.
         personalize: refines a style. Arguments: the style of the person, encoded for this predictor; features of the enrolment
             footage without lag, T frames; the enrolment footage, T frames; the networks. Yields progress, and the refined style in
             the last step. Arrays that other predictors added stay as they are. Raises NoUsableFootageError if fewer than 50 frames

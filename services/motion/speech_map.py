@@ -290,9 +290,15 @@ class MapMouth:
             gains: gains of the opening and of the lip width, float32 [2]. None: none.
         """
         self.map = model.maps[hearing.feature]
+        activity = self.map.voice_activity
+        self._activity = None if activity is None else VoiceActivityStream(activity, hearing.feature)
         self._basis, self._style = model.basis, style
         self._spread, self._correction = model.spread(style.spread, models), correction
         self._gains = None if gains is None else Gains(gains, style, model.basis, self._spread)
+
+    def speech_probability(self, features: SpeechFeatures) -> Float32:
+        """Return the speech probability of the next frames of the stream, float32 [T] in [0, 1], see VoiceActivityStream."""
+        return features.speech_probability if self._activity is None else self._activity.push(features)
 
     def __call__(self, window: Float32, voiced: float) -> Float32:
         """Return the mouth of a window of states: float32 [width, 192] -> [59, 3].

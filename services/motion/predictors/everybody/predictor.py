@@ -53,16 +53,7 @@ from services.motion.predictor import (
     true_coefficients,
 )
 from services.motion.runtime import run
-from services.motion.speech_map import (
-    FILES,
-    LIVE,
-    Hearing,
-    MapMouth,
-    SpeechMapModel,
-    VoiceActivityStream,
-    correction_inputs,
-    correction_shape,
-)
+from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import NUM_STATES, beside_states, neighbours, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import EXTRA_FEATURES, NUM_PHONES, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
@@ -175,8 +166,6 @@ class EverybodyPredictor(ExpressionPredictor):
         heard = beside_states(silent_input(WINDOW_PAST, self._model.silence), silent_states(WINDOW_PAST))
         super().__init__(self._model, models, style, constraints, heard, WINDOW_AHEAD)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, style.added.get(CORRECTION))
-        activity = self._map_mouth.map.voice_activity
-        self._activity = None if activity is None else VoiceActivityStream(activity, hearing.feature)
         self._contents = ContentStream()
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
@@ -184,7 +173,7 @@ class EverybodyPredictor(ExpressionPredictor):
         return replace(quiet, extra={**quiet.extra, self._hearing.feature: silent_states(num_frames)})
 
     def _speech_probability(self, features: SpeechFeatures) -> Float32:
-        return super()._speech_probability(features) if self._activity is None else self._activity.push(features)
+        return self._map_mouth.speech_probability(features)
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         """Return the network's inputs and the states of the speech encoder, float32 [T, 96 + 192]."""

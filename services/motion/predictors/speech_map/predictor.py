@@ -53,16 +53,7 @@ from services.motion.predictor import (
     predict_in_blocks,
     true_coefficients,
 )
-from services.motion.speech_map import (
-    FILES,
-    LIVE,
-    Hearing,
-    MapMouth,
-    SpeechMapModel,
-    VoiceActivityStream,
-    correction_inputs,
-    correction_shape,
-)
+from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, Motion, SpeechFeatures
@@ -91,15 +82,13 @@ class SpeechMapPredictor(PersonPredictor):
         """
         self._hearing = hearing
         super().__init__(style, constraints or CONSTRAINTS, silent_states(hearing.past), hearing.ahead)
-        activity = model.maps[hearing.feature].voice_activity
-        self._activity = None if activity is None else VoiceActivityStream(activity, hearing.feature)
         self._mouth = MapMouth(model, hearing, models, style, style.added.get(CORRECTION), style.added.get(GAINS))
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silence_with_states(num_frames, self._hearing.feature)
 
     def _speech_probability(self, features: SpeechFeatures) -> Float32:
-        return super()._speech_probability(features) if self._activity is None else self._activity.push(features)
+        return self._mouth.speech_probability(features)
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features, self._hearing.feature)
