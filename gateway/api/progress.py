@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 _PREFIX: Final = "OPERATION_STEP_"
 # Wall-clock times from the first report of a step to that of the next one, on two processors (python -m research.bench.progress).
 _TRACK: Final = StepCost("track", frame_ms=12.2, megapixel_ms=12.8)
-_EXPRESSION: Final = (
-    StepCost("own speech", frame_ms=4.5),
-    StepCost("own motion", frame_ms=0.4),
-    StepCost("expression", frame_ms=0.7),
-)
+_EXPRESSION: Final = (StepCost("own motion", frame_ms=0.4), StepCost("expression", frame_ms=0.7))
 """Steps before the motion of a video that keeps the frames of the footage."""
 
 

@@ -312,6 +312,7 @@ class FootageAnalysis:
             whole: return the features of all seconds.
 
         Raises:
+            InvalidRequestError, StorageFullError: the records would take more disk space than they may.
             DubstageError: from the audio stage, or from reading the sound.
         """
         workspace, info = self.workspace, self.info
@@ -324,6 +325,8 @@ class FootageAnalysis:
         said = {"features": list(self.method.footage_features)}
         if await asyncio.to_thread(workspace.finished, name, sound) != said:
             sound.clear()
+            what = f"the features of {float(wanted / MOTION_RATE):,.0f} s of own sound"
+            await asyncio.to_thread(workspace.allowance.check, wanted * FEATURE_RECORD.itemsize, what)
             own = SoundReader(info.path, origin=info.video.start).speech()
             await extract_features(self.stages, own, sound, wanted, wanted / MOTION_RATE, self.method.footage_features)
             workspace.finish(name, said, sound)

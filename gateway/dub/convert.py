@@ -5,6 +5,8 @@ services/common/wire/convert.py has the messages that the stages read too.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
@@ -16,9 +18,15 @@ from services.common.wire.convert import from_tensor, timeline_to_proto
 from services.common.wire.timeline import Timeline
 
 
-def timeline_of(info: MediaInfo) -> common_pb2.Timeline:
-    """Return the frame times of a video from its first frame, as a Timeline message."""
-    return timeline_to_proto(Timeline(pts=info.video.pts - info.video.pts[0], time_base=info.video.time_base))
+def timeline_of(info: MediaInfo, *, later: Fraction = Fraction(0)) -> common_pb2.Timeline:
+    """Return the frame times of a video from its first frame, as a Timeline message.
+
+    Args:
+        later: is added to all times, seconds.
+    """
+    ticks = later / info.video.time_base
+    pts = (info.video.pts - info.video.pts[0]) * ticks.denominator + ticks.numerator
+    return timeline_to_proto(Timeline(pts=pts, time_base=info.video.time_base / ticks.denominator))
 
 
 def reason_name(reason: int) -> str:

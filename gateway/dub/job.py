@@ -276,7 +276,7 @@ class DubJob:
             passes.on_progress("track", done, analysis.info.video.num_frames)
 
         if lines:
-            await analysis.track(tracked, embed=embed)
+            await gather_both(analysis.track(tracked, embed=embed), self._extract_own_sound(analysis))
             video, parts = analysis.video, await SceneLines(passes).parts(lines)
         else:
             _, extent = await gather_both(analysis.track(tracked, embed=embed), self._extract_sounds(analysis, speech, duration))
@@ -289,20 +289,25 @@ class DubJob:
         return video, parts
 
     async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
-        """Extract the features of the new speech, and the features of the footage's own sound if a later pass may need these.
-
-        Tracking leaves the processor time for both.
+        """Extract the features of the new speech, then those of the footage's own sound. Tracking leaves the processor time for both.
 
         Args:
             speech: the new speech.
             duration: length of the video, seconds.
         """
         extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features)
-        if analysis.info.audio and (self._request.actor is None or self._request.keeps_expression):
+        await self._extract_own_sound(analysis)
+        return extent
+
+    async def _extract_own_sound(self, analysis: FootageAnalysis) -> None:
+        """Extract the features of the footage's own sound if a later pass may need these."""
+        request = self._request
+        if analysis.info.audio and (request.actor is None or request.keeps_expression):
             # A pass that needs a sound that cannot be read raises the error.
             with suppress(MediaUnsupportedError):
                 await analysis.extract_sound()
-        return extent
+                if request.keeps_expression:
+                    await analysis.extract_sound(whole=True)
 
     def _check_disks(
         self, workspace: Workspace, journal: Journal, info: MediaInfo, duration: Fraction, codec: str, *, has_background: bool

@@ -13,7 +13,7 @@ from gateway.dub.request import DubRequest, sha256_of
 from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
-PIPELINE_VERSION: Final = 30
+PIPELINE_VERSION: Final = 31
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 

@@ -34,10 +34,9 @@ from gateway.dub.enrol import EnrolledActor
 from gateway.dub.frame_plan import DUBBED, SILENT_BELOW
 from gateway.dub.motion_clip import clip_of, enrolment_rows
 from gateway.dub.progress import OnProgress
-from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.records import EXPRESSION_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.speech import MotionRequest, predict_motion
 from gateway.dub.workspace import Workspace
-from gateway.media.sound import SoundReader
 from services.common.array_types import Array, Bool, Float32, Float64, Int64
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening, shut_lips
@@ -179,13 +178,13 @@ async def own_motion(
 ) -> AsyncIterator[RecordFile | None]:
     """Yield MOTION_RECORDs that are predicted from all of the footage's own sound, one per frame. The records end with the context.
 
-    The sound is moved by its lag, so that sound and picture agree. None: the footage has no sound, the lag cannot be measured, the
-    voice is another person's, or nobody is heard.
+    A frame gets the motion that is predicted for its time plus the lag of the sound, so that sound and picture agree. None: the
+    footage has no sound, the lag cannot be measured, the voice is another person's, or nobody is heard.
 
     Args:
         analysis: the footage, tracked, with its face selected.
         style: speaking style of the person.
-        on_step: called with the number of frames that were heard, then with the number of frames that were predicted.
+        on_step: called with the number of frames that were predicted.
 
     Raises:
         InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -195,25 +194,21 @@ async def own_motion(
     if lag is None:
         yield None
         return
-    info, predictor = analysis.info, analysis.method.motion
-    speech = SoundReader(info.path, origin=info.video.start + lag / MOTION_RATE).speech()
-    duration, frames = info.video.duration, motion_frames_for(info.video.duration)
-    size = frames * FEATURE_RECORD.itemsize + info.video.num_frames * MOTION_RECORD.itemsize
-    await asyncio.to_thread(analysis.workspace.allowance.check, size, f"the features of {float(duration):,.0f} s of own sound")
+    info, features = analysis.info, await analysis.extract_sound(whole=True)
+    request = MotionRequest(
+        predictor=analysis.method.motion,
+        style=style,
+        timeline=timeline_of(info, later=lag / MOTION_RATE),
+        num_frames=info.video.num_frames,
+    )
+    what = f"the motion of {request.num_frames} frames"
+    await asyncio.to_thread(analysis.workspace.allowance.check, request.num_frames * MOTION_RECORD.itemsize, what)
+
+    def predicted(done: int) -> None:
+        on_step("own motion", done, request.num_frames)
+
     with analysis.workspace.passing("own_motion", MOTION_RECORD) as motion:
-        with analysis.workspace.passing("own_features", FEATURE_RECORD) as features:
-            kinds = predictor.features
-
-            def heard(done: int) -> None:
-                on_step("own speech", done, frames)
-
-            await extract_features(analysis.stages, speech, features, frames, duration, kinds, on_frames=heard)
-            request = MotionRequest(predictor=predictor, style=style, timeline=timeline_of(info), num_frames=info.video.num_frames)
-
-            def predicted(done: int) -> None:
-                on_step("own motion", done, request.num_frames)
-
-            await predict_motion(analysis.stages, request, features, motion, on_frames=predicted)
+        await predict_motion(analysis.stages, request, features, motion, on_frames=predicted)
         yield motion if await asyncio.to_thread(_speaks, motion) else None
 
 
@@ -256,7 +251,7 @@ async def find_expression(
 
     Args:
         analysis: the footage, tracked, with its face selected.
-        on_step: called with the number of finished frames of each step: own speech, own motion, expression.
+        on_step: called with the number of finished frames of each step: own motion, expression.
         name: of the workspace's file and of the pass: people of one job have files of their own.
 
     Raises:

@@ -18,7 +18,7 @@ from services.common.face.landmarks import lip_width, mouth_opening
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256, track, write_wav
 
 SECONDS = 2.6
-EXPRESSION_STEPS = ["own speech", "own motion", "expression"]
+EXPRESSION_STEPS = ["own motion", "expression"]
 """Steps that find the expression, in their order. Each step tells how far it is."""
 END_S = 4.88
 """End of the clip, in whose last seconds the woman begins to smile."""

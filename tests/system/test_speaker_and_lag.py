@@ -19,13 +19,14 @@ from gateway.dub.face_choice import FaceChoice, parse_face
 from gateway.dub.motion_clip import MotionClip, SoundLag, clip_of, credible_lag, enrolment_rows, measured_lag
 from gateway.dub.records import FEATURE_RECORD, RecordFile
 from gateway.dub.request import DubRequest
+from gateway.dub.slow_expression import own_motion
 from gateway.dub.speech import extract_features
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
-from services.common.array_types import Array
+from services.common.array_types import Array, Float32
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import bank_from_arrays
@@ -103,16 +104,23 @@ def test_point_without_face_refused(clips: Any, dubber: Dubber, tmp_path: Path) 
 
 
 @pytest.fixture(scope="module")
+def footages(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two videos of one person: in the second one, the sound is delayed by five frames."""
+    folder = tmp_path_factory.mktemp("footages")
+    names = ("video/vr_face2.mp4", "derived/d09_audio_late_200ms.mp4")
+    return [first_seconds(clips.path(name), folder / f"{number}.mp4", 2.6) for number, name in enumerate(names)]
+
+
+@pytest.fixture(scope="module")
 def punctual_and_late(
-    clips: Any, host: StageHost, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory
+    footages: list[Path], host: StageHost, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory
 ) -> list[EnrolledActor]:
-    """One person, enrolled from two videos: in the second one, the sound is delayed by five frames."""
+    """The person, enrolled from each of the two videos."""
     folder = tmp_path_factory.mktemp("lags")
     own = settings.model_copy(update={"data_dir": folder / "data"})
     store = ArtefactStore(settings.artefacts_url)
     enrolled = []
-    for number, clip in enumerate(("video/vr_face2.mp4", "derived/d09_audio_late_200ms.mp4")):
-        footage = first_seconds(clips.path(clip), folder / f"{number}-footage.mp4", 2.6)
+    for number, footage in enumerate(footages):
         request = EnrolRequest(actor_id=f"person-{number}", footage=footage, method="ugc", options=UNPERSONALIZED)
         with ActorStore(own) as actors:
             made = host.run(create_actor(request, host.stages, actors, store, folder / "jobs", on_progress=lambda *_: None))
@@ -135,10 +143,32 @@ def test_bank_holds_mouths_of_own_speech(punctual_and_late: list[EnrolledActor],
     for actor in punctual_and_late:
         bank = bank_from_arrays(store.get_arrays(ref_from_proto(actor.bank, "bank")))
         assert bank.spoken_mouth is not None
-        spoken, tracked = mouth_opening(bank.spoken_mouth), mouth_opening(bank.mouth)
-        agreements = {by: np.corrcoef(np.roll(spoken, by)[5:-5], tracked[5:-5])[0, 1] for by in range(-5, 6)}
-        assert agreements[0] > 0.6
-        assert max(agreements, key=lambda by: agreements[by]) in {-1, 0, 1}
+        check_open_together(mouth_opening(bank.spoken_mouth), mouth_opening(bank.mouth))
+
+
+def test_own_motion_agrees_with_the_picture(
+    footages: list[Path], punctual_and_late: list[EnrolledActor], host: StageHost, tmp_path: Path
+) -> None:
+    """Mouths that a whole video's own sound predicts open when the video's mouth does, whatever the lag of the sound."""
+
+    async def openings(footage: Path, actor: EnrolledActor, workspace: Workspace) -> tuple[Float32, Float32]:
+        analysis = await FootageAnalysis.open(host.stages, method_named("ugc"), probe(footage), workspace, threads=2)
+        await analysis.track(lambda _: None)
+        await analysis.select(FaceChoice("largest"))
+        async with own_motion(analysis, actor.style, lambda *_: None) as motion:
+            assert motion is not None
+            predicted = mouth_opening(motion.read(0, motion.num_rows)["mouth"])
+        return predicted, mouth_opening(workspace.faces.read_rows(analysis.rows.tolist())["mouth"])
+
+    for number, (footage, actor) in enumerate(zip(footages, punctual_and_late, strict=True)):
+        with Workspace(tmp_path / str(number)) as workspace:
+            check_open_together(*host.run(openings(footage, actor, workspace)))
+
+
+def check_open_together(predicted: Float32, tracked: Float32) -> None:
+    agreements = {by: np.corrcoef(np.roll(predicted, by)[5:-5], tracked[5:-5])[0, 1] for by in range(-5, 6)}
+    assert agreements[0] > 0.6
+    assert max(agreements, key=lambda by: agreements[by]) in {-1, 0, 1}
 
 
 @dataclass(frozen=True)
