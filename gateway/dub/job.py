@@ -289,7 +289,9 @@ class DubJob:
         return video, parts
 
     async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
-        """Extract the features of the new speech, then those of the footage's own sound. Tracking leaves the processor time for both.
+        """Extract the features of the new speech, then those of the footage's own sound, beside tracking.
+
+        Tracking leaves the processor time for both.
 
         Args:
             speech: the new speech.
