@@ -15,9 +15,10 @@ import av
 import numpy as np
 
 from gateway.media.encoders import WriteSettings
+from gateway.media.pixels import ColourTags
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, plane_views
-from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
+from gateway.media.types import DecodedFrame, MediaInfo, Orientation, Plane, VideoInfo
 from gateway.media.writer import VideoWriter
 
 _BACKWARDS: Final = 64
@@ -40,7 +41,11 @@ def own_timeline(info: MediaInfo, num_frames: int) -> MediaInfo:
 
 def background_writer(path: Path, described: MediaInfo, threads: int) -> VideoWriter:
     """Return the writer of a background video that `own_timeline` described."""
-    return VideoWriter(path, described, settings=WriteSettings(codec="ffv1", carry=False, threads=threads, overwrite=True))
+    video = described.video
+    # `open_background` knows the orientation and the colours, which NUT with FFV1 does not hold.
+    plain = replace(video, orientation=Orientation(video.width, video.height), colour=ColourTags())
+    settings = WriteSettings(codec="ffv1", carry=False, threads=threads, overwrite=True)
+    return VideoWriter(path, replace(described, video=plain), settings=settings)
 
 
 def open_background(path: Path, described: MediaInfo) -> MediaInfo:

@@ -16,6 +16,9 @@ never change: an encoder that lacks the footage's format is refused, and so is o
 sizes in 4:2:0). There is one exception. ProRes 4444 is decoded to 12 bits per sample, alpha included; its encoder takes 10 bits.
 Samples are rounded to 10 bits if the user asks for ProRes, or if no other codec of the container keeps 12 bits (.mov with alpha,
 .mxf).
+
+A video must look like its footage in every player. So a codec is not taken in a container where the two cannot say the footage's
+range, matrix, pixel aspect or rotation (docs/formats.md).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -34,6 +37,7 @@ import numpy as np
 
 from gateway.media.choices import CODECS, ENCODERS, QUALITIES
 from gateway.media.label import Label
+from gateway.media.pixels import ColourTags, completed, effective_matrix
 from gateway.media.types import HdrMetadata, VideoInfo
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.server.resources import cpu_flags
@@ -139,6 +143,16 @@ memory. Noisy footage has the same size and .2 dB less PSNR. Clean footage has 1
 1920 x 1080 has with veryfast."""
 _HEVC_PRESET: Final = "superfast"
 """In three quarters of veryfast's time, with the same PSNR and smaller files (10 bits, 720p)."""
+_WITHOUT_ROTATION: Final = (".mxf", ".nut")
+"""Containers that hold no rotation."""
+_WITHOUT_ASPECT: Final = {"ffv1": (".mkv", ".nut"), "prores": (".mkv",), "av1": (".mkv",), "dnxhr": (".mxf",)}
+"""Containers that get no pixel aspect, by codec: the codec has none, and PyAV gives the container none."""
+_MPEG2_ASPECTS: Final = (Fraction(4, 3), Fraction(16, 9), Fraction(221, 100))
+"""Aspects of the whole picture that MPEG-2 names, beside square pixels."""
+_PRORES_MATRIX: Final = {5: 6}
+"""Matrix of BT.601 that ProRes names, by the equal one that it does not name (ITU-T H.273, table 4)."""
+_PRORES_TRANSFER: Final = {6: 1, 14: 1, 15: 1}
+"""Transfer characteristics that ProRes names, by equal ones that it does not name (ITU-T H.273, table 3)."""
 _MPEG2_RATES: Final = {
     Fraction(n, d) for n, d in ((24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1))
 }
@@ -244,6 +258,8 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int) 
     pixel_format = None if chosen is None else _format_for(chosen, video)
     if chosen is None or pixel_format is None:
         raise MediaUnsupportedError(f"{output}: {_nothing_keeps(codec, suffix, video)}", field="codec")
+    if lost := _lost(chosen, suffix, video):
+        raise MediaUnsupportedError(f"{output}: {chosen} in {suffix} cannot say {lost}; {_that_can_say(video)}", field="codec")
     rate = video.constant_rate
     if chosen == "mpeg2video" and rate not in _MPEG2_RATES:
         raise MediaUnsupportedError(f"mpeg2video cannot run at {rate} frames a second; write .mp4 or .mov", field="output")
@@ -255,7 +271,14 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int) 
         container=container.format,
         pixel_format=pixel_format,
         options=encoder_options(
-            chosen, pixel_format, crf, whole_cells=_has_whole_cells(video), large=_is_large(video), hdr=video.hdr
+            chosen,
+            pixel_format,
+            crf,
+            whole_cells=_has_whole_cells(video),
+            large=_is_large(video),
+            hdr=video.hdr,
+            # Readers of MXF take pictures in the order in which they are coded for the order in which they are shown.
+            reorders=suffix != ".mxf",
         ),
         time_base=time_base,
         encoder_time_base=time_base if frame_numbers else time_base * _ticks_of_a_frame(video),
@@ -289,7 +312,10 @@ def _check_times(output: Path, suffix: str, video: VideoInfo) -> None:
 
 def _default(container: _Container, suffix: str, video: VideoInfo, pixel_format: str) -> str | None:
     def keeping(codecs: Iterable[str]) -> str | None:
-        return next((codec for codec in codecs if _holds(codec, pixel_format) and _holds_size(codec, video)), None)
+        holding = [codec for codec in codecs if _holds(codec, pixel_format) and _holds_size(codec, video)]
+        # The first codec of NUT is lossless. No other is a replacement.
+        saying = [codec for codec in holding if not _lost(codec, suffix, video)] if suffix != ".nut" else []
+        return next(iter((*saying, *holding)), None)
 
     preferred = [codec for codec in _preferred(video, suffix) if codec in container.video]
     keeps = keeping((*preferred, *container.video))
@@ -298,10 +324,60 @@ def _default(container: _Container, suffix: str, video: VideoInfo, pixel_format:
     return keeps
 
 
+def _lost(codec: str, suffix: str, video: VideoInfo) -> str:
+    """Return what a codec in a container cannot say of the footage's picture, in words; empty: the two can say all."""
+    turns, mirrored, aspect = video.orientation.quarter_turns, video.orientation.mirrored, video.orientation.sample_aspect
+    if suffix in _WITHOUT_ROTATION and (turns or mirrored):
+        return f"that the picture is turned by {90 * turns} degrees{' and mirrored' if mirrored else ''}"
+    if aspect != 1 and (suffix in _WITHOUT_ASPECT.get(codec, ()) or (codec == "mpeg2video" and not _has_mpeg2_aspect(video))):
+        return f"the pixel aspect {aspect.numerator}:{aspect.denominator}"
+    return _lost_colour(codec, suffix, video) if video.pixel.kind == "yuv" else ""
+
+
+def _lost_colour(codec: str, suffix: str, video: VideoInfo) -> str:
+    tags, size = video.colour, (video.width, video.height)
+    if codec in ("prores", "mpeg2video") and video.colour_model.full_range:
+        return "that the samples have the full range"
+    if codec == "dnxhr" and effective_matrix(tags, *size) != 1:
+        return "that the matrix of the colours is not BT.709"
+    if (codec, suffix) == ("ffv1", ".nut") and completed(tags, *size) != completed(ColourTags(), *size):
+        return "the colour tags"
+    return ""
+
+
+def _has_mpeg2_aspect(video: VideoInfo) -> bool:
+    return video.orientation.sample_aspect * Fraction(video.width, video.height) in _MPEG2_ASPECTS
+
+
+def _that_can_say(video: VideoInfo) -> str:
+    """Return which codecs in which containers keep the footage's samples and can say all of its picture."""
+    found = []
+    for codec in CODECS:
+        if _format_for(codec, video) is not None:
+            endings = [end for end, item in _CONTAINERS.items() if codec in item.video and not _lost(codec, end, video)]
+            found += [f"{codec} in {' '.join(endings)}"] if endings else []
+    return f"these can: {'; '.join(found)}" if found else "no other can: convert the footage first"
+
+
+def colour_for(choice: EncoderChoice, video: VideoInfo) -> ColourTags:
+    """Return the colour tags that an encoder gets: those of the footage, or tags that stand for equal functions."""
+    tags = video.colour
+    if choice.codec == "prores":
+        matrix, transfer = _PRORES_MATRIX.get(tags.matrix, tags.matrix), _PRORES_TRANSFER.get(tags.transfer, tags.transfer)
+        return replace(tags, matrix=matrix, transfer=transfer)
+    if choice.codec == "ffv1" and choice.container == "mp4" and tags != ColourTags():
+        # FFV1 has no tags of its own, and MP4 stores all of them or none.
+        return completed(tags, video.width, video.height)
+    if video.pixel.kind == "grey" and choice.codec != "ffv1":
+        # Players take grey for full range. Decoders give the grey of these codecs as 4:2:0, which players take for limited range.
+        return replace(tags, color_range=2)
+    return tags
+
+
 def _preferred(video: VideoInfo, suffix: str) -> tuple[str, ...]:
     """Return the codecs that are better for this footage than the container's first codec, the best first."""
     if suffix in (".mov", ".mxf") and video.codec == "dnxhd":
-        return ("dnxhr",)
+        return ("dnxhr", "prores")
     if suffix == ".mov" and video.codec == "prores":
         return ("prores",)
     deep = video.pixel.bits > 8 and video.pixel.chroma_step == (2, 2)
@@ -399,6 +475,7 @@ def encoder_options(
     whole_cells: bool = True,
     large: bool = False,
     hdr: HdrMetadata = HdrMetadata(),
+    reorders: bool = True,
 ) -> dict[str, str]:
     """Return the private options of an encoder. With these, equal frames give equal bytes on one kind of processor.
 
@@ -409,9 +486,11 @@ def encoder_options(
         whole_cells: whether every chroma sample has all of its luma samples.
         large: whether frames have more than _LARGE_PIXELS.
         hdr: HDR metadata, which h264, hevc and av1 keep.
+        reorders: whether h264 may code pictures in another order than they are shown in.
     """
     deep, full = "10" in pixel_format, "444" in pixel_format or pixel_format.startswith("gbr")
-    x264 = _x264_parameters((*(_LARGE_X264 if large else _X264), *_hdr_parameters(hdr, "mastering-display", "cll")))
+    order = () if reorders else ("bframes=0",)
+    x264 = _x264_parameters((*(_LARGE_X264 if large else _X264), *order, *_hdr_parameters(hdr, "mastering-display", "cll")))
     x265 = ("log-level=error", "frame-threads=1", *_hdr_parameters(hdr, "master-display", "max-cll"))
     svt = _hdr_parameters(hdr, "mastering-display", "content-light", whole=False)
     options = {

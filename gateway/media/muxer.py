@@ -30,10 +30,9 @@ from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from gateway.media.encoders import EncoderChoice, WriteSettings, usual_priority
+from gateway.media.encoders import EncoderChoice, WriteSettings, colour_for, usual_priority
 from gateway.media.mp4 import BUFFER_BYTES, PaddedFile
 from gateway.media.opening import open_input
-from gateway.media.pixels import ColourTags, completed
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo
 from services.common.array_types import Bool, Float32, Int64, UInt8
@@ -486,6 +485,10 @@ class VideoMuxer:
             self._segment = self._segment or _SegmentEncoder(self._segment_context(), self._choice.time_base)
             self._segment.encode(picture)
             return
+        if self._choice.codec == "prores":
+            # This encoder takes the tags of each picture, and no other encoder changes tags.
+            colour = colour_for(self._choice, self._info.video)
+            picture.colorspace, picture.color_trc = colour.matrix, colour.transfer
         for packet in self._stream.encode(picture):
             self._pictures.put(packet)
 
@@ -597,10 +600,7 @@ class VideoMuxer:
             context.qscale, context.global_quality = True, _QSCALE_2
         if choice.codec == "hevc" and choice.container in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # Apple's players need this tag
-        colour = video.colour
-        if choice.codec == "ffv1" and choice.container == "mp4" and colour != ColourTags():
-            # FFV1 has no tags of its own, and MP4 stores all of them or none.
-            colour = completed(colour, video.width, video.height)
+        colour = colour_for(choice, video)
         context.colorspace, context.color_primaries = colour.matrix, colour.primaries
         context.color_trc = colour.transfer
         context.color_range = 2 if video.pixel.full_range_name else colour.color_range

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -24,12 +25,18 @@ from gateway.media.encoders import (
     encoder_options,
 )
 from gateway.media.muxer import VideoMuxer
+from gateway.media.pixels import ColourTags
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import VideoInfo
 from gateway.media.writer import VideoWriter, WriteReport
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
+
+BT709 = (1, 1, 1, 1)
+FULL_RANGE = (1, 2, 1, 1)
+BT2020_PQ = (9, 1, 9, 16)
+PAL = (5, 1, 5, 6)
 
 
 @pytest.mark.parametrize(("output", "codec"), [("a.mp4", None), ("a.MOV", "prores"), ("a.mxf", "mpeg2video"), ("a.nut", "ffv1")])
@@ -213,7 +220,7 @@ def test_av1_has_the_same_bytes_each_time(tmp_path: Path) -> None:
 )
 def test_dnxhr_stays_dnxhr(tmp_path: Path, pixel_format: str, suffix: str) -> None:
     """DNxHR goes from hand to hand with its depth and chroma; samples change by at most 3 % of full scale."""
-    first = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(256, 144)))
+    first = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(256, 144), colour=BT709))
     _written(first, tmp_path / "clip.mov", "dnxhr")
     report = _written(tmp_path / "clip.mov", tmp_path / f"out{suffix}")
     before, after = probe(tmp_path / "clip.mov"), probe(report.path)
@@ -236,7 +243,7 @@ def test_jpeg_2000_is_read(tmp_path: Path, suffix: str, expected: str) -> None:
 
 
 def test_small_dnxhr_refused_with_the_codecs_that_do(tmp_path: Path) -> None:
-    video = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p"))).video
+    video = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p", colour=BT709))).video
     with pytest.raises(MediaUnsupportedError, match="dnxhr does not keep the footage's 96 x 80 samples of yuv422p; these do: h264"):
         choose_encoder(tmp_path / "a.mov", video, "dnxhr", 16)
 
@@ -352,3 +359,65 @@ def test_h264_interlaced_chroma_size(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(96, 82)))).video
     choices = [choose_encoder(tmp_path / "a.mp4", replace(video, interlaced=fields), None, 16) for fields in (False, True)]
     assert [choice.codec for choice in choices] == ["h264", "hevc"]
+
+
+@pytest.mark.parametrize(
+    ("clip", "output", "codec", "words"),
+    [
+        (
+            Clip(rotation=90, codec="libx264"),
+            "a.mxf",
+            None,
+            r"mpeg2video in \.mxf cannot say that the picture is turned by 90 degrees",
+        ),
+        (
+            Clip(rotation=180, codec="libx264"),
+            "a.nut",
+            "h264",
+            r"h264 in \.nut cannot say that the picture is turned by 180 degrees",
+        ),
+        (
+            Clip(sample_aspect=Fraction(64, 45), codec="libx264"),
+            "a.mkv",
+            "ffv1",
+            r"ffv1 in \.mkv cannot say the pixel aspect 64:45",
+        ),
+        (Clip(sample_aspect=Fraction(16, 15), codec="libx264"), "a.mxf", "mpeg2video", "cannot say the pixel aspect 16:15"),
+        (Clip(colour=FULL_RANGE), "a.mxf", "mpeg2video", "mpeg2video .* that the samples have the full range"),
+        (Clip(pixel_format="yuv422p10le", colour=FULL_RANGE), "a.mov", "prores", "prores .* that the samples have the full range"),
+        (Clip(pixel_format="yuv422p10le", size=(256, 144), colour=BT2020_PQ), "a.mov", "dnxhr", "dnxhr .* is not BT.709"),
+        (Clip(colour=BT709), "a.nut", None, r"ffv1 in \.nut cannot say the colour tags"),
+    ],
+)
+def test_what_no_player_would_know_is_refused(tmp_path: Path, clip: Clip, output: str, codec: str | None, words: str) -> None:
+    """A video that players would show turned, stretched or in other colours is refused, with what would do."""
+    video = probe(make_clip(tmp_path / ("clip.mp4" if clip.codec == "libx264" else "clip.mkv"), clip)).video
+    with pytest.raises(MediaUnsupportedError, match=f"{words}; these can: h264 in .mp4"):
+        choose_encoder(Path(output), video, codec, 16)
+
+
+@pytest.mark.parametrize(
+    ("clip", "suffix", "expected"),
+    [
+        (Clip(colour=FULL_RANGE), ".mxf", "h264"),
+        (Clip(pixel_format="yuv422p10le", colour=FULL_RANGE), ".mxf", "h264"),
+        (Clip(sample_aspect=Fraction(16, 15), codec="libx264"), ".mxf", "h264"),
+        (Clip(sample_aspect=Fraction(64, 45), size=(720, 576), codec="libx264"), ".mxf", "mpeg2video"),
+        (Clip(pixel_format="yuva444p10le", codec="prores_ks", sample_aspect=Fraction(4, 3)), ".mp4", "ffv1"),
+    ],
+)
+def test_a_codec_that_keeps_the_look_is_chosen(tmp_path: Path, clip: Clip, suffix: str, expected: str) -> None:
+    path = make_clip(tmp_path / ("clip.mkv" if clip.codec == "ffv1" else "clip.mov"), clip)
+    video = probe(path).video
+    report = _written(path, tmp_path / f"out{suffix}")
+    after = probe(report.path).video
+    assert report.codec == expected
+    assert after.orientation.sample_aspect == video.orientation.sample_aspect
+    assert after.colour_model.full_range == video.colour_model.full_range
+
+
+@pytest.mark.parametrize(("colour", "written"), [(PAL, (6, 1, 5, 1)), (BT709, BT709), (BT2020_PQ, BT2020_PQ)])
+def test_prores_names_equal_curves(tmp_path: Path, colour: tuple[int, int, int, int], written: tuple[int, int, int, int]) -> None:
+    """ProRes has one name for equal matrices and curves. A number that ProRes does not have would be read as RGB."""
+    clip = make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p10le", colour=colour))
+    assert probe(_written(clip, tmp_path / "out.mov", "prores").path).video.colour == ColourTags(*written)

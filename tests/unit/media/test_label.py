@@ -106,7 +106,7 @@ def test_the_longest_label_fits(carphone: Path) -> None:
 
 def test_every_frame_of_a_video_has_it(carphone: Path, tmp_path: Path) -> None:
     """A lossless video differs from the footage inside the label alone, and its report counts no frame as composited."""
-    info, output = probe(carphone), tmp_path / "video.mkv"
+    info, output = probe(carphone), tmp_path / "video.mp4"
     settings = WriteSettings(codec="ffv1", threads=1, label=Label("KI-synchronisiert", "top-right"))
     with VideoWriter(output, info, settings=settings) as writer, VideoReader(info) as reader:
         for frame in reader:
