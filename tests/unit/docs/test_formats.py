@@ -78,7 +78,7 @@ def test_footage_comes_back_as_the_table_says(row: Row, tmp_path: Path) -> None:
 
 
 def decoded(codec: str, pixel_format: str) -> str:
-    """Return the pixel format that decoders give: grey as 4:2:0 of full range with flat chroma, ProRes 4444 of 10 bits as 12 bits."""
+    """Return the pixel format that decoders give: grey as 4:2:0 of full range, ProRes 4444 of 10 bits as 12 bits."""
     if pixel_format == "gray" and codec != "ffv1":
         return "yuvj420p"
     return pixel_format.replace("444p10", "444p12") if codec == "prores" else pixel_format
