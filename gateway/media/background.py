@@ -63,7 +63,7 @@ def open_background(path: Path, described: MediaInfo) -> MediaInfo:
         orientation=described.video.orientation,
         colour=colour,
         average_rate=described.video.average_rate,
-        interlaced=described.video.interlaced,
+        field_order=described.video.field_order,
         metadata=described.video.metadata,
         hdr=described.video.hdr,
     )

@@ -147,6 +147,8 @@ _WITHOUT_ROTATION: Final = (".mxf", ".nut")
 """Containers that hold no rotation."""
 _WITHOUT_ASPECT: Final = {"ffv1": (".mkv", ".nut"), "prores": (".mkv",), "av1": (".mkv",), "dnxhr": (".mxf",)}
 """Containers that get no pixel aspect, by codec: the codec has none, and PyAV gives the container none."""
+_WITHOUT_FIELDS: Final = ("hevc", "av1", "dnxhr")
+"""Codecs of progressive frames only. x265 has fields, which FFmpeg does not give to the encoder."""
 _MPEG2_ASPECTS: Final = (Fraction(4, 3), Fraction(16, 9), Fraction(221, 100))
 """Aspects of the whole picture that MPEG-2 names, beside square pixels."""
 _PRORES_MATRIX: Final = {5: 6}
@@ -331,6 +333,8 @@ def _lost(codec: str, suffix: str, video: VideoInfo) -> str:
         return f"that the picture is turned by {90 * turns} degrees{' and mirrored' if mirrored else ''}"
     if aspect != 1 and (suffix in _WITHOUT_ASPECT.get(codec, ()) or (codec == "mpeg2video" and not _has_mpeg2_aspect(video))):
         return f"the pixel aspect {aspect.numerator}:{aspect.denominator}"
+    if video.interlaced and codec in _WITHOUT_FIELDS:
+        return "that the frames are interlaced"
     return _lost_colour(codec, suffix, video) if video.pixel.kind == "yuv" else ""
 
 

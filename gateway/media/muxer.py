@@ -34,7 +34,7 @@ from gateway.media.encoders import EncoderChoice, WriteSettings, colour_for, usu
 from gateway.media.mp4 import BUFFER_BYTES, PaddedFile
 from gateway.media.opening import open_input
 from gateway.media.sound import SoundReader, Speech
-from gateway.media.types import MediaInfo
+from gateway.media.types import MediaInfo, VideoInfo
 from services.common.array_types import Bool, Float32, Int64, UInt8
 from services.common.errors import ContractBrokenError, InvalidRequestError
 
@@ -415,6 +415,26 @@ class _SegmentEncoder:
         )
 
 
+class _Fields:
+    """Says of pictures that they are interlaced, and in which order: encoders read this from each picture, and new ones lack it."""
+
+    def __init__(self, video: VideoInfo, choice: EncoderChoice) -> None:
+        self._graph = av.filter.Graph()
+        pixels = av.VideoFormat(choice.pixel_format)
+        source = self._graph.add_buffer(width=video.width, height=video.height, format=pixels, time_base=choice.time_base)
+        setfield = self._graph.add("setfield", {"top": "tff", "bottom": "bff"}[video.field_order])
+        source.link_to(setfield)
+        setfield.link_to(self._graph.add("buffersink"))
+        self._graph.configure()
+
+    def flagged(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """Return a picture with the same samples and time."""
+        self._graph.push(picture)
+        flagged = self._graph.pull()
+        assert isinstance(flagged, av.VideoFrame)
+        return flagged
+
+
 class VideoMuxer:
     """The output container, from the header to the trailer."""
 
@@ -453,6 +473,7 @@ class VideoMuxer:
         self._pictures = PacketSpool(folder)
         self._segmented = segmented
         self._segment: _SegmentEncoder | None = None
+        self._fields = _Fields(info.video, choice) if info.video.interlaced else None
         self._reordering = 0
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
         self._carried: CarriedStreams | None = None
@@ -481,6 +502,8 @@ class VideoMuxer:
 
     def encode(self, picture: av.VideoFrame) -> None:
         """Encode the next picture."""
+        if self._fields is not None:
+            picture = self._fields.flagged(picture)
         if self._segmented:
             self._segment = self._segment or _SegmentEncoder(self._segment_context(), self._choice.time_base)
             self._segment.encode(picture)
@@ -606,8 +629,9 @@ class VideoMuxer:
         context.color_range = 2 if video.pixel.full_range_name else colour.color_range
         if video.orientation.sample_aspect != 1:
             context.sample_aspect_ratio = video.orientation.sample_aspect
-        if video.interlaced and choice.codec in ("h264", "mpeg2video"):
+        if video.interlaced:
             context.flags |= CodecFlags.interlaced_dct | CodecFlags.interlaced_me
+            context.field_order = {"top": 2, "bottom": 3}[video.field_order]  # of FFmpeg's AVFieldOrder
 
     def _sound(self, speech: Speech | None) -> tuple[SpeechTrack | None, set[int]]:
         """Return the encoder of new sound, and the streams of the footage that the new sound replaces.

@@ -31,7 +31,7 @@ from gateway.media.opening import (
     video_stream,
 )
 from gateway.media.pixels import ColourTags, PixelFormat, pixel_format, planar_name
-from gateway.media.types import AudioInfo, HdrMetadata, MediaInfo, OtherStream, VideoInfo, orientation
+from gateway.media.types import AudioInfo, FieldOrder, HdrMetadata, MediaInfo, OtherStream, VideoInfo, orientation
 from services.common.array_types import Int64
 from services.common.errors import MediaUnsupportedError
 
@@ -211,11 +211,29 @@ def probe(path: Path | str) -> MediaInfo:
         average_rate=Fraction(len(times)) / span if span > 0 else Fraction(25),
         pts=times,
         last_duration=last_duration,
-        interlaced=first.interlaced_frame,
+        field_order=_field_order(first),
         metadata=stream_metadata,
         hdr=hdr_metadata(first),
     )
     return MediaInfo(path, container_name, video, audio, others, metadata)
+
+
+def _field_order(first: av.VideoFrame) -> FieldOrder:
+    """Return the order of the fields of a frame. The frame says the order more reliably than the stream, but not to PyAV."""
+    if not first.interlaced_frame:
+        return "progressive"
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=Fraction(1, 25))
+    chosen = graph.add("select", "eq(interlace_type\\,TOPFIRST)")
+    source.link_to(chosen)
+    chosen.link_to(graph.add("buffersink"))
+    graph.configure()
+    graph.push(first)
+    try:
+        graph.pull()
+    except av.BlockingIOError:
+        return "bottom"
+    return "top"
 
 
 def _pixel_format(path: Path, stored: str) -> PixelFormat:

@@ -765,7 +765,7 @@ def video_info(sequence: FrameSequence, colour: SceneColour | None) -> MediaInfo
         average_rate=sequence.rate,
         pts=times,
         last_duration=1,
-        interlaced=False,
+        field_order="progressive",
         metadata={"timecode": sequence.timecode} if sequence.timecode else {},
     )
     return MediaInfo(sequence.pattern, "image2", video, (), (), {})

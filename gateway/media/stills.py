@@ -64,7 +64,7 @@ def plain_video_info(video: VideoInfo, width: int, height: int) -> VideoInfo:
         pixel=pixel_format("yuv420p"),
         orientation=orientation(width, height, None, None),
         colour=_BT709,
-        interlaced=False,
+        field_order="progressive",
     )
 
 

@@ -117,7 +117,8 @@ def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: C
                     on_frame(done, total)
     found = probe(target)
     # Combs are smoothed if any take has them: the smoothing looks for combs first.
-    return replace(found, video=replace(found.video, interlaced=any(take.info.video.interlaced for take in takes)))
+    order = next((take.info.video.field_order for take in takes if take.info.video.interlaced), found.video.field_order)
+    return replace(found, video=replace(found.video, field_order=order))
 
 
 def _joined_info(takes: Sequence[Take]) -> MediaInfo:

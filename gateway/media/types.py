@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import av
 import numpy as np
@@ -140,6 +140,10 @@ class HdrMetadata:
     light: tuple[int, ...] | None = None
 
 
+FieldOrder = Literal["progressive", "top", "bottom"]
+"""How a frame is shown: at once, or as two fields, the top or the bottom one first."""
+
+
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
     """The video's picture: the first video stream that is not a cover picture.
@@ -155,7 +159,7 @@ class VideoInfo:
         average_rate: average frames per second of the whole stream.
         pts: int64 [frames], presentation time of every frame, ticks, strictly increasing; read-only.
         last_duration: time that the last frame is shown, ticks.
-        interlaced: whether the first frame holds two fields.
+        field_order: of the first frame.
         metadata: tags of the stream (language, handler_name, timecode, ...).
         hdr: HDR metadata of the first frame.
     """
@@ -170,9 +174,14 @@ class VideoInfo:
     average_rate: Fraction
     pts: Int64 = field(repr=False)
     last_duration: int
-    interlaced: bool
+    field_order: FieldOrder
     metadata: Mapping[str, str]
     hdr: HdrMetadata = HdrMetadata()
+
+    @property
+    def interlaced(self) -> bool:
+        """Whether a frame holds two fields."""
+        return self.field_order != "progressive"
 
     @property
     def num_frames(self) -> int:

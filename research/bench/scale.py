@@ -619,7 +619,7 @@ def described(width: int, height: int, frames: int, rate: Fraction) -> MediaInfo
         average_rate=rate,
         pts=times,
         last_duration=1,
-        interlaced=False,
+        field_order="progressive",
         metadata={},
     )
     sound = AudioInfo(1, "aac", 48_000, 2, "stereo", Fraction(0), {})

@@ -19,8 +19,10 @@ from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
 
 PAGE = Path("docs/formats.md")
-SOURCES = {"AV1": "libsvtav1", "ProRes": "prores_ks", "JPEG": "jpeg2000"}
-"""Encoders of the footage, by the first word of a row. DNxHR is made by the product, other footage is FFV1."""
+SOURCES = {"ProRes": ("prores_ks", ".mov"), "JPEG": ("jpeg2000", ".mkv")}
+"""Encoder and ending of the footage, by the first word of a row. Other footage is FFV1."""
+WRITTEN = {"AV1": ("av1", ".mp4"), "DNxHR": ("dnxhr", ".mov")}
+"""Codec and ending of footage that dubstage writes: FFmpeg's encoders need settings."""
 LARGEST_CHANGE = 0.09
 """Largest change of a sample, share of the full scale: the drawn footage is noise, which no lossy codec likes."""
 
@@ -53,12 +55,15 @@ def write(info: MediaInfo, output: Path, codec: str | None = None) -> WriteRepor
 
 
 def footage(row: Row, folder: Path) -> MediaInfo:
-    clip = Clip(pixel_format=row.pixel_format, size=(256, 144), colour=(1, 1, 1, 1) if row.words.startswith("DNxHR") else None)
-    if row.words.startswith("DNxHR"):
-        return probe(write(probe(make_clip(folder / "first.mkv", clip)), folder / "clip.mov", "dnxhr").path)
-    codec = SOURCES.get(row.words.split()[0], "ffv1")
-    made = Clip(pixel_format=clip.pixel_format, size=clip.size, codec=codec)
-    return probe(make_clip(folder / ("clip.mov" if codec == "prores_ks" else "clip.mkv"), made))
+    kind = row.words.split()[0]
+    codec, ending = SOURCES.get(kind, ("ffv1", ".mkv"))
+    colour = (1, 1, 1, 1) if kind == "DNxHR" else None
+    clip = Clip(pixel_format=row.pixel_format, size=(256, 144), codec=codec, colour=colour)
+    made = probe(make_clip(folder / f"made{ending}", clip))
+    if kind not in WRITTEN:
+        return made
+    codec, ending = WRITTEN[kind]
+    return probe(write(made, folder / f"written{ending}", codec).path)
 
 
 @pytest.mark.parametrize("row", table(), ids=[row.words for row in table()])

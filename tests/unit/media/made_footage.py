@@ -42,6 +42,8 @@ class Clip:
     chapters: bool = False
     timecode: str = ""
     comment: str = ""
+    fields: str = ""
+    """Order of the fields of interlaced footage: tff or bff."""
 
 
 def drawn_planes(clip: Clip, index: int) -> list[npt.NDArray[np.generic]]:
@@ -96,6 +98,8 @@ def _encode(path: Path, clip: Clip) -> None:
             video.metadata["timecode"] = clip.timecode
         if clip.comment:
             output.metadata["comment"] = clip.comment
+        if clip.fields:
+            video.codec_context.flags |= av.codec.context.Flags.interlaced_dct | av.codec.context.Flags.interlaced_me
         sounds = [_sound_stream(output, clip) for _ in range(clip.sound_tracks if clip.sound_rate else 0)]
         subtitles = output.add_mux_stream("mov_text" if path.suffix == ".mp4" else "subrip") if clip.subtitles else None
         if subtitles is not None:
@@ -119,6 +123,7 @@ def _encode(path: Path, clip: Clip) -> None:
 
 def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, clip: Clip) -> None:
     pixel = pixel_format(clip.pixel_format)
+    fields = _filtered(clip, "setfield", clip.fields) if clip.fields else None
     for index, pts in enumerate(clip.pts):
         picture = av.VideoFrame(*clip.size, clip.pixel_format)
         if clip.colour:
@@ -130,8 +135,45 @@ def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, c
         picture.pts, picture.time_base = pts, clip.time_base
         following = [*clip.pts[1:], clip.pts[-1] + clip.last_duration]
         picture.duration = following[index] - pts
-        output.mux(video.encode(picture))
+        if fields is not None:
+            fields.push(picture)
+        output.mux(video.encode(picture if fields is None else fields.pull()))
     output.mux(video.encode(None))
+
+
+def _filtered(clip: Clip, name: str, argument: str) -> av.filter.Graph:
+    """A graph of one of FFmpeg's filters for the pictures of a clip."""
+    graph = av.filter.Graph()
+    pixels = av.VideoFormat(clip.pixel_format)
+    source = graph.add_buffer(width=clip.size[0], height=clip.size[1], format=pixels, time_base=clip.time_base)
+    chosen = graph.add(name, argument)
+    source.link_to(chosen)
+    chosen.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def field_orders(path: Path) -> set[str]:
+    """Orders of the fields that the frames of a file state: tff, bff, or progressive."""
+    found = set()
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        for frame in container.decode(stream):
+            found.add("progressive" if not frame.interlaced_frame else _order(frame))
+    return found
+
+
+def _order(frame: av.VideoFrame) -> str:
+    clip = Clip(pixel_format=frame.format.name, size=(frame.width, frame.height))
+    for order, name in (("tff", "TOPFIRST"), ("bff", "BOTTOMFIRST")):
+        graph = _filtered(clip, "select", f"eq(interlace_type\\,{name})")
+        graph.push(frame)
+        try:
+            graph.pull()
+        except av.BlockingIOError:
+            continue
+        return order
+    return "unknown"
 
 
 def _sound_stream(output: av.container.OutputContainer, clip: Clip) -> av.AudioStream:

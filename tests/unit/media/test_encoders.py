@@ -28,10 +28,10 @@ from gateway.media.muxer import VideoMuxer
 from gateway.media.pixels import ColourTags
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.types import VideoInfo
+from gateway.media.types import FieldOrder, VideoInfo
 from gateway.media.writer import VideoWriter, WriteReport
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from tests.unit.media.made_footage import Clip, make_clip
+from tests.unit.media.made_footage import Clip, field_orders, make_clip
 
 BT709 = (1, 1, 1, 1)
 FULL_RANGE = (1, 2, 1, 1)
@@ -357,8 +357,9 @@ def test_odd_size_lists_codecs(tmp_path: Path, output: str, codec: str | None, w
 def test_h264_interlaced_chroma_size(tmp_path: Path) -> None:
     """H.264 takes interlaced footage only if each field has whole chroma samples."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(96, 82)))).video
-    choices = [choose_encoder(tmp_path / "a.mp4", replace(video, interlaced=fields), None, 16) for fields in (False, True)]
-    assert [choice.codec for choice in choices] == ["h264", "hevc"]
+    orders: tuple[FieldOrder, ...] = ("progressive", "top")
+    choices = [choose_encoder(tmp_path / "a.mp4", replace(video, field_order=order), None, 16) for order in orders]
+    assert [choice.codec for choice in choices] == ["h264", "ffv1"]
 
 
 @pytest.mark.parametrize(
@@ -386,6 +387,7 @@ def test_h264_interlaced_chroma_size(tmp_path: Path) -> None:
         (Clip(colour=FULL_RANGE), "a.mxf", "mpeg2video", "mpeg2video .* that the samples have the full range"),
         (Clip(pixel_format="yuv422p10le", colour=FULL_RANGE), "a.mov", "prores", "prores .* that the samples have the full range"),
         (Clip(pixel_format="yuv422p10le", size=(256, 144), colour=BT2020_PQ), "a.mov", "dnxhr", "dnxhr .* is not BT.709"),
+        (Clip(codec="libx264", fields="tff"), "a.mp4", "hevc", r"hevc in \.mp4 cannot say that the frames are interlaced"),
         (Clip(colour=BT709), "a.nut", None, r"ffv1 in \.nut cannot say the colour tags"),
     ],
 )
@@ -414,6 +416,39 @@ def test_a_codec_that_keeps_the_look_is_chosen(tmp_path: Path, clip: Clip, suffi
     assert report.codec == expected
     assert after.orientation.sample_aspect == video.orientation.sample_aspect
     assert after.colour_model.full_range == video.colour_model.full_range
+
+
+@pytest.mark.parametrize("fields", ["tff", "bff"])
+@pytest.mark.parametrize(
+    ("pixel_format", "source", "output", "codec"),
+    [
+        ("yuv420p", "libx264", "out.mp4", "h264"),
+        ("yuv420p", "libx264", "out.mkv", "ffv1"),
+        ("yuv422p10le", "prores_ks", "out.mov", "prores"),
+        ("yuv422p10le", "prores_ks", "out.mxf", "prores"),
+        ("yuv422p", "mpeg2video", "out.mxf", "mpeg2video"),
+    ],
+)
+def test_interlaced_footage_keeps_its_fields(
+    tmp_path: Path, fields: str, pixel_format: str, source: str, output: str, codec: str
+) -> None:
+    """Every frame says that it is interlaced, and which field is first: copied frames, and those with new planes."""
+    suffix = {"libx264": ".mp4", "prores_ks": ".mov", "mpeg2video": ".mxf"}[source]
+    pts, tick = (tuple(range(12)), Fraction(1, 25)) if suffix == ".mxf" else (Clip.pts, Clip.time_base)
+    last = 1 if suffix == ".mxf" else 512
+    clip = Clip(
+        pixel_format=pixel_format, codec=source, size=(256, 128), fields=fields, pts=pts, time_base=tick, last_duration=last
+    )
+    path = make_clip(tmp_path / f"clip{suffix}", clip)
+    assert field_orders(path) == {fields}
+    report = _written(path, tmp_path / output, codec if codec == "ffv1" else None)
+    assert report.codec == codec
+    assert field_orders(report.path) == {fields}
+    before, after = probe(path).video, probe(report.path).video
+    assert (before.field_order, after.field_order) == ({"tff": "top", "bff": "bottom"}[fields],) * 2
+    assert [(int(pts) - int(after.pts[0])) * after.time_base for pts in after.pts] == [
+        (int(pts) - int(before.pts[0])) * before.time_base for pts in before.pts
+    ]
 
 
 @pytest.mark.parametrize(("colour", "written"), [(PAL, (6, 1, 5, 1)), (BT709, BT709), (BT2020_PQ, BT2020_PQ)])
