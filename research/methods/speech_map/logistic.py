@@ -77,7 +77,7 @@ class Sounds:
 
     Attributes:
         lips: sure p, b, m and sure vowels, with SOUND_WEIGHT.
-        speech: recordings of people, and noise.
+        speech: recordings of people, and noise; empty where the map does not hear live speech.
     """
 
     lips: LabelledFrames
@@ -109,11 +109,13 @@ def read_sounds(data: TrainSet, hearing: Hearing) -> Sounds | None:
     for place in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round():
         features = read_sound(data, rows[int(place)], (hearing.feature,))
         lips.append(_lips_of(features, hearing))
-        speech.append(_speech_of(features, hearing))
+        if hearing.live:
+            speech.append(_speech_of(features, hearing))
     if not lips:
         return None
-    noise = [_no_speech(states) for states in noise_states()] if hearing.live else []
-    return Sounds(_joined(lips), [_joined(speech), *([_joined(noise)] if noise else [])])
+    if not hearing.live:
+        return Sounds(_joined(lips), [])
+    return Sounds(_joined(lips), [_joined(speech), _joined([_no_speech(states) for states in noise_states()])])
 
 
 def balanced(parts: Sequence[LabelledFrames]) -> list[LabelledFrames]:

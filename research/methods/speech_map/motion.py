@@ -69,14 +69,11 @@ def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: Sounds
     """
     weight, bias = fit_coefficients(clips, basis, hearing)
     lips = [lips_of_clips(clips, hearing), *([sounds.lips] if sounds else [])]
-    speech = [speech_of_clips(clips, hearing), *(sounds.speech if sounds else [])]
-    return LinearMap(
-        weight,
-        bias,
-        *fit_logistic(lips, CLOSED_STRENGTH),
-        hearing,
-        VoiceActivity(*fit_logistic(balanced(speech), SPEECH_STRENGTH)) if hearing.live else None,
-    )
+    activity: VoiceActivity | None = None
+    if hearing.live:
+        speech = [speech_of_clips(clips, hearing), *(sounds.speech if sounds else [])]
+        activity = VoiceActivity(*fit_logistic(balanced(speech), SPEECH_STRENGTH))
+    return LinearMap(weight, bias, *fit_logistic(lips, CLOSED_STRENGTH), hearing, activity)
 
 
 def fit_coefficients(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> tuple[Float32, Float32]:
