@@ -497,8 +497,8 @@ class VideoMuxer:
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Streams that the container does not hold, in words."""
-        return tuple(self._carried.dropped) if self._carried is not None else ()
+        """Streams that the container does not hold, and metadata that no encoder gets, in words."""
+        return (*self._info.video.unkept, *self._carried.dropped) if self._carried is not None else ()
 
     def encode(self, picture: av.VideoFrame) -> None:
         """Encode the next picture."""

@@ -88,6 +88,15 @@ def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
 _MASTERING_SCALES: Final = (*(50_000,) * 8, *(10_000,) * 2)
 _MOST_IN_SEI: Final = (*(50_000,) * 8, *(2**32 - 1,) * 2)
 _MOST_LIGHT: Final = 2**16 - 1
+_UNKEPT: Final = {
+    Type.DOVI_METADATA: "the metadata of Dolby Vision",
+    Type.DOVI_RPU_BUFFER: "the metadata of Dolby Vision",
+    Type.DYNAMIC_HDR_PLUS: "the metadata of HDR10+",
+    Type.DYNAMIC_HDR_VIVID: "the metadata of HDR Vivid",
+    Type.AFD: "the active format description",
+    Type.STEREO3D: "the arrangement of the two pictures of stereo 3D",
+    Type.SPHERICAL: "the projection of the spherical picture",
+}
 
 
 def hdr_metadata(picture: av.VideoFrame) -> HdrMetadata:
@@ -97,6 +106,15 @@ def hdr_metadata(picture: av.VideoFrame) -> HdrMetadata:
     except ValueError:
         return HdrMetadata()
     return HdrMetadata(None if display is None else _mastering(display), None if light is None else _light(light))
+
+
+def _unkept(picture: av.VideoFrame) -> tuple[str, ...]:
+    """Return the metadata of a picture that no encoder gets, in words."""
+    try:
+        found = [words for kind, words in _UNKEPT.items() if side_data(picture, kind) is not None]
+    except ValueError:
+        return ()
+    return tuple(dict.fromkeys(found))
 
 
 def _mastering(data: bytes) -> tuple[int, ...] | None:
@@ -214,6 +232,7 @@ def probe(path: Path | str) -> MediaInfo:
         field_order=_field_order(first),
         metadata=stream_metadata,
         hdr=hdr_metadata(first),
+        unkept=_unkept(first),
     )
     return MediaInfo(path, container_name, video, audio, others, metadata)
 

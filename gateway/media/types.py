@@ -162,6 +162,7 @@ class VideoInfo:
         field_order: of the first frame.
         metadata: tags of the stream (language, handler_name, timecode, ...).
         hdr: HDR metadata of the first frame.
+        unkept: further metadata of the first frame that no encoder gets, in words.
     """
 
     index: int
@@ -177,6 +178,7 @@ class VideoInfo:
     field_order: FieldOrder
     metadata: Mapping[str, str]
     hdr: HdrMetadata = HdrMetadata()
+    unkept: tuple[str, ...] = ()
 
     @property
     def interlaced(self) -> bool:

@@ -61,6 +61,7 @@ def pack_media(info: MediaInfo) -> bytes:
             "field_order": video.field_order,
             "metadata": dict(video.metadata),
             "hdr": [video.hdr.mastering, video.hdr.light],
+            "unkept": video.unkept,
         },
         "audio": [
             [item.index, item.codec, item.sample_rate_hz, item.channels, item.layout, _pair(item.start), dict(item.metadata)]
@@ -97,6 +98,7 @@ def media_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> M
             field_order=video["field_order"],
             metadata=video["metadata"],
             hdr=HdrMetadata(*(None if numbers is None else tuple(map(int, numbers)) for numbers in video["hdr"])),
+            unkept=tuple(video["unkept"]),
         ),
         tuple(
             AudioInfo(index, codec, rate, channels, layout, Fraction(*start), tags)

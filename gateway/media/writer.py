@@ -52,7 +52,7 @@ class WriteReport:
         frames: number of frames.
         changed_frames: number of frames with composited planes.
         carried: streams that were copied, in words.
-        dropped: streams that the container does not hold, in words.
+        dropped: streams that the container does not hold, and metadata that no encoder gets, in words.
     """
 
     path: Path

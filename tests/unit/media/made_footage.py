@@ -212,6 +212,37 @@ def make_sound(
     return path
 
 
+def make_clip_with_messages(path: Path, codec: str, payload: bytes) -> Path:
+    """An MPEG transport stream in H.264 or HEVC with a registered SEI message (ITU-T T.35) in every frame."""
+    begin = {"libx264": b"\x06", "libx265": b"\x4e\x01"}[codec]
+    message = b"\x00\x00\x00\x01" + begin + bytes([4, len(payload)]) + payload + b"\x80"
+    with av.open(str(path), "w", format="mpegts") as output:
+        video = output.add_stream(codec, rate=25, options={"bf": "0", "tune": "zerolatency", "x265-params": "log-level=error"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for index in range(12):
+            picture = av.VideoFrame.from_ndarray(np.full((72, 64), 40 + index, np.uint8), "yuv420p")
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            for packet in [*video.encode(picture), *(video.encode(None) if index == 11 else [])]:
+                told = av.Packet(_before_slices(bytes(packet), message, codec))
+                told.pts, told.dts, told.time_base = packet.pts, packet.dts, packet.time_base
+                told.is_keyframe, told.stream = packet.is_keyframe, video
+                output.mux(told)
+    return path
+
+
+def _before_slices(access_unit: bytes, message: bytes, codec: str) -> bytes:
+    """Put a message before the first slice: HEVC allows none before the parameter sets."""
+    if codec == "libx264":
+        return message + access_unit
+    start = 0
+    while (at := access_unit.find(b"\x00\x00\x01", start)) >= 0:
+        if access_unit[at + 3] >> 1 < 32:
+            zero = at - 1 if at and access_unit[at - 1] == 0 else at
+            return access_unit[:zero] + message + access_unit[zero:]
+        start = at + 3
+    return access_unit
+
+
 def make_captioned_clip(path: Path, texts: Sequence[bytes]) -> Path:
     """An MPEG transport stream in H.264 with closed captions (CEA-608, two bytes a frame) in every frame's SEI message."""
     with av.open(str(path), "w", format="mpegts") as output:

@@ -27,7 +27,7 @@ from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import HdrMetadata, MediaInfo, Plane
 from gateway.media.writer import VideoWriter, WriteReport
 from services.common.errors import ContractBrokenError, InvalidRequestError, MediaUnsupportedError
-from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, tone
+from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, make_clip_with_messages, tone
 
 VARIABLE = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700)
 VIDEO_RATE = Clip(pts=tuple(range(0, 12012, 1001)), time_base=Fraction(1, 24000), rate=Fraction(24000, 1001), last_duration=1001)
@@ -286,6 +286,21 @@ def test_unsupported_streams_are_named(tmp_path: Path) -> None:
     dropped = " ".join(_write(info, tmp_path / "out.mp4").dropped)
     assert "srt" in dropped
     assert "attachment" in dropped
+
+
+ACTIVE_FORMAT = b"\xb5\x00\x31DTG1\x41\xf8"
+HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01\x40" + b"\x00" * 24
+
+
+@pytest.mark.parametrize(
+    ("codec", "payload", "words"),
+    [("libx264", ACTIVE_FORMAT, "the active format description"), ("libx265", HDR10_PLUS, "the metadata of HDR10+")],
+)
+def test_metadata_that_no_encoder_takes_are_named(tmp_path: Path, codec: str, payload: bytes, words: str) -> None:
+    info = inspect_video(make_clip_with_messages(tmp_path / "clip.ts", codec, payload))
+    assert info.video.unkept == (words,)
+    assert _write(info, tmp_path / "out.mp4").dropped == (words,)
+    assert probe(tmp_path / "out.mp4").video.unkept == ()
 
 
 def test_the_footages_own_sound_is_copied_on_request(tmp_path: Path) -> None:
