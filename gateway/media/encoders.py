@@ -18,7 +18,7 @@ Samples are rounded to 10 bits if the user asks for ProRes, or if no other codec
 .mxf).
 
 A video must look like its footage in every player. So a codec is not taken in a container where the two cannot say the footage's
-range, matrix, pixel aspect or rotation (docs/formats.md).
+rotation, pixel aspect, fields, range or matrix (docs/formats.md).
 """
 
 from __future__ import annotations
@@ -249,8 +249,8 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int) 
 
     Raises:
         InvalidRequestError: there is no such container or codec, or the container does not hold the codec.
-        MediaUnsupportedError: the container cannot keep the footage's frame times, or the codec cannot keep its samples or its
-            size.
+        MediaUnsupportedError: the container cannot keep the footage's frame times, the codec cannot keep its samples or its size,
+            or the two cannot say how its picture is shown.
     """
     check_target(output, codec)
     suffix, container = output.suffix.lower(), _container(output)
@@ -330,7 +330,8 @@ def _lost(codec: str, suffix: str, video: VideoInfo) -> str:
     """Return what a codec in a container cannot say of the footage's picture, in words; empty: the two can say all."""
     turns, mirrored, aspect = video.orientation.quarter_turns, video.orientation.mirrored, video.orientation.sample_aspect
     if suffix in _WITHOUT_ROTATION and (turns or mirrored):
-        return f"that the picture is turned by {90 * turns} degrees{' and mirrored' if mirrored else ''}"
+        how = [*([f"turned by {90 * turns} degrees"] if turns else []), *(["mirrored"] if mirrored else [])]
+        return f"that the picture is {' and '.join(how)}"
     if aspect != 1 and (suffix in _WITHOUT_ASPECT.get(codec, ()) or (codec == "mpeg2video" and not _has_mpeg2_aspect(video))):
         return f"the pixel aspect {aspect.numerator}:{aspect.denominator}"
     if video.interlaced and codec in _WITHOUT_FIELDS:
