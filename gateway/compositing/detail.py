@@ -93,7 +93,11 @@ def luma_under_box(luma: Plane, bits: int, colour: ColourModel, coded_from_nativ
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     seen = cv2.warpAffine(luma, coded_from_native, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     white = (1 << bits) - 1 if colour.full_range else 219 << (bits - 8)
-    return np.asarray(seen.astype(np.float32) * np.float32(255.0 / white), np.float32)
+    levels = np.asarray(seen.astype(np.float32) * np.float32(255.0 / white), np.float32)
+    if colour.hdr is None:
+        return levels
+    black = 0.0 if colour.full_range else 16.0 * 255.0 / 219.0
+    return colour.hdr.shown_luma(levels - np.float32(black))
 
 
 def _raised(person: Float32, video: Float32, skin: UInt8) -> float:

@@ -213,6 +213,10 @@ def _length(shift: Array) -> Float32:
 def _samples(box: npt.NDArray[np.uint8] | Float32, colour: ColourModel, light: Float32 | None) -> list[Float32]:
     """Return the box, with light added, in digital samples, one float32 array per plane."""
     rgb = box.astype(np.float32)
+    if colour.hdr is not None:
+        # Light has the same strength for the eye in HDR footage.
+        rgb = colour.hdr.coded(rgb if light is None else rgb + light[..., None])
+        light = None
     matrix = np.column_stack([colour.matrix / 255.0, colour.offset])
     turned = cv2.transform(rgb, matrix).reshape(*box.shape[:2], -1)
     planes = [np.asarray(plane, np.float32) for plane in cv2.split(turned)]

@@ -149,14 +149,14 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
 
 
 def recorded_colour(video: VideoInfo) -> ColourTags:
-    """Return the colour tags for a recording of footage: the footage's own.
+    """Return the colour tags for a recording of footage: the footage's own. HDR footage is shown in standard range, in BT.709.
 
     Footage in RGB or grey has neither matrix nor range that a video in yuv420p can have: the recording has limited range and the
     matrix that players assume for the recording's size. Players choose by size where the tag is missing. If size on screen and size
     in the file lead to different matrices, the recording names the footage's.
     """
     width, height = video.orientation.upright_size
-    tags = video.colour
+    tags = video.colour if video.colour_model.hdr is None else ColourTags(1, 1, 1, 1)
     if video.pixel.kind != "yuv":
         return replace(tags, matrix=effective_matrix(ColourTags(), width, height), color_range=1)
     matrix = effective_matrix(tags, video.width, video.height)

@@ -13,13 +13,15 @@ on a mouth that rests.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import cv2
 import numpy as np
 
-from services.common.array_types import Float64, UInt8
+from services.common.array_types import Float32, Float64, UInt8
 from services.common.errors import MediaUnsupportedError
 
 _REARRANGED: Final = {
@@ -151,6 +153,78 @@ class ColourModel:
     high: int
     swscale_matrix: int
     full_range: bool
+    hdr: HdrCurve | None = None
+    """How HDR footage is shown to the networks; None: the footage has standard dynamic range."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HdrCurve:
+    """The map between R'G'B' of HDR footage (ITU-R BT.2100, PQ or HLG) and R'G'B' of standard range, as people are enrolled.
+
+    Up to reference white (203 cd/m2, ITU-R BT.2408) the curve is a power of 1/2.2, from there to the peak a logarithm. The
+    primaries of BT.2020 become those of BT.709 by the matrix of linear light (ITU-R BT.2087), applied to the result of the curve.
+    The map is for networks and pictures. The inverse is exact for colours inside of BT.709 and up to the peak.
+
+    Attributes:
+        levels: float32 [256], level of standard range, 0 to 255, of each level of the footage, the same for red, green and blue.
+        primaries: float64 [3, 3], applied to levels of standard range.
+    """
+
+    levels: Float32
+    primaries: Float64
+
+    def shown(self, picture: UInt8) -> UInt8:
+        """Return a picture in standard range, uint8 RGB [rows, columns, 3]."""
+        turned = cv2.transform(cv2.LUT(picture, self.levels), self.primaries)
+        return np.asarray(np.rint(np.clip(turned, 0.0, 255.0)), np.uint8)
+
+    def shown_luma(self, luma: Float32) -> Float32:
+        """Return luma in levels of 255 in standard range, float32 of the same shape."""
+        return np.asarray(np.interp(luma, np.arange(256.0), self.levels), np.float32)
+
+    def coded(self, picture: Float32) -> Float32:
+        """Return a picture of standard range in levels of the footage, float32 RGB [rows, columns, 3], 0 to 255."""
+        turned = cv2.transform(picture, np.linalg.inv(self.primaries))
+        # Levels above the peak are all shown as white.
+        rising = int(np.searchsorted(self.levels, self.levels[-1])) + 1
+        return np.asarray(np.interp(turned, self.levels[:rising], np.arange(float(rising))), np.float32)
+
+
+_WHITE_CD_M2: Final = 203.0
+_PEAK_CD_M2: Final = 1000.0
+"""Luminance that is shown as white: the nominal peak of HLG."""
+_WHITE_SHARE: Final = 0.88
+"""Share of standard range up to reference white."""
+_BT709_FROM_BT2020: Final = np.array([[1.6605, -0.5877, -0.0728], [-0.1246, 1.1330, -0.0084], [-0.0182, -0.1006, 1.1188]])
+_PQ, _HLG = 16, 18
+"""Transfer characteristics (ITU-T H.273, table 3)."""
+
+
+def _pq_light(signal: Float64) -> Float64:
+    """Return the luminance of a PQ signal of 0 to 1, cd/m2 (SMPTE ST 2084)."""
+    m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
+    power = signal ** (1 / m2)
+    return np.asarray(10_000 * (np.maximum(power - c1, 0.0) / (c2 - c3 * power)) ** (1 / m1), np.float64)
+
+
+def _hlg_light(signal: Float64) -> Float64:
+    """Return the luminance of a grey HLG signal of 0 to 1 on a display of 1000 cd/m2 (ITU-R BT.2100, system gamma 1.2)."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    return np.asarray(1000.0 * scene**1.2, np.float64)
+
+
+@cache
+def _hdr_curve(tags: ColourTags) -> HdrCurve | None:
+    lights: dict[int, Callable[[Float64], Float64]] = {_PQ: _pq_light, _HLG: _hlg_light}
+    light = lights.get(tags.transfer)
+    if light is None:
+        return None
+    white = light(np.linspace(0.0, 1.0, 256)) / _WHITE_CD_M2
+    dark = _WHITE_SHARE * np.minimum(white, 1.0) ** (1 / 2.2)
+    bright = (1.0 - _WHITE_SHARE) * np.log(np.maximum(white, 1.0)) / np.log(_PEAK_CD_M2 / _WHITE_CD_M2)
+    levels = (255.0 * np.minimum(dark + bright, 1.0)).astype(np.float32)
+    return HdrCurve(levels, _BT709_FROM_BT2020 if tags.primaries in (2, 9) else np.eye(3))
 
 
 _LUMA_WEIGHTS: Final = {
@@ -193,7 +267,7 @@ def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) 
     top = (1 << pixel.bits) - 1
     if pixel.kind == "rgb":
         matrix = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]) * top
-        return ColourModel(matrix, np.zeros(3), 0, top, 0, True)
+        return ColourModel(matrix, np.zeros(3), 0, top, 0, True, _hdr_curve(tags))
     coefficients = effective_matrix(tags, width, height)
     kr, kb = _LUMA_WEIGHTS[coefficients]
     luma = np.array([kr, 1.0 - kr - kb, kb])
@@ -212,6 +286,7 @@ def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) 
         top if full else top - step,
         _SWSCALE[coefficients],
         full,
+        _hdr_curve(tags),
     )
 
 

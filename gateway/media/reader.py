@@ -181,6 +181,8 @@ def from_rgb(picture: UInt8, pixel: PixelFormat, colour: ColourModel) -> av.Vide
         picture: uint8 RGB [height, width, 3].
         pixel: pixel format of the video.
     """
+    if colour.hdr is not None:
+        picture = np.rint(colour.hdr.coded(picture.astype(np.float32))).astype(np.uint8)
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
         format=pixel.name,
         dst_colorspace=colour.swscale_matrix,
@@ -193,6 +195,8 @@ def from_rgb(picture: UInt8, pixel: PixelFormat, colour: ColourModel) -> av.Vide
 
 def to_rgb(frame: DecodedFrame) -> UInt8:
     """Return the frame as it is shown: uint8 RGB [height, width, 3], upright, square pixels, by the footage's own matrix and range.
+
+    HDR footage is shown in standard range (pixels.HdrCurve).
 
     Pixel (x, y) of the result shows coded luma sample `frame.video.orientation.coded_from_upright @ [x, y, 1]`.
     """
@@ -288,10 +292,15 @@ def to_reduced_rgb(frame: DecodedFrame, factor: int) -> UInt8:
 
 
 def _coded_rgb(picture: av.VideoFrame, video: VideoInfo) -> UInt8:
-    """Return a picture with the colours of a video, uint8 RGB [height, width, 3], as it is coded."""
+    """Return a picture with the colours of a video, uint8 RGB [height, width, 3], neither turned nor stretched."""
+    model = video.colour_model
+    rgb = _rgb_levels(picture, video, model)
+    return rgb if model.hdr is None else model.hdr.shown(rgb)
+
+
+def _rgb_levels(picture: av.VideoFrame, video: VideoInfo, model: ColourModel) -> UInt8:
     width, height = picture.width, picture.height
     if video.pixel.kind == "yuv":
-        model = video.colour_model
         # Planes take swscale half the time of rgb24, and hold the same values.
         converted = picture.reformat(
             format="gbrp",

@@ -13,7 +13,7 @@ import numpy as np
 from gateway.media.background import BACKGROUND_SUFFIX, background_writer, open_background, own_timeline
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.reader import VideoReader, from_rgb, plane_views, to_rgb
-from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo, orientation
+from gateway.media.types import DecodedFrame, HdrMetadata, MediaInfo, VideoInfo, orientation
 from gateway.safe_paths import open_media_file
 from services.common.array_types import UInt8
 from services.common.errors import InvalidRequestError
@@ -65,6 +65,8 @@ def plain_video_info(video: VideoInfo, width: int, height: int) -> VideoInfo:
         orientation=orientation(width, height, None, None),
         colour=_BT709,
         field_order="progressive",
+        hdr=HdrMetadata(),
+        unkept=(),
     )
 
 

@@ -5,18 +5,21 @@ Pictures and weights of the render box at the samples of a plane.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from gateway.compositing.planes import Composite, composite, picture_at, weight_at
+from gateway.media.background import blank_picture
 from gateway.media.pixels import ColourModel, ColourTags, PixelFormat, colour_model, pixel_format
 from gateway.media.probe import probe
-from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.types import Plane, orientation
+from gateway.media.reader import VideoReader, plane_views, to_rgb
+from gateway.media.types import MediaInfo, Plane, orientation
 from services.common.errors import ContractBrokenError
 from tests.unit.media.made_footage import Clip, make_clip
 
@@ -149,6 +152,34 @@ def test_own_colour_changes_nothing(name: str) -> None:
     planes = _flat(pixel, colour, rgb)
     result = composite(planes, pixel, colour, _affine(1.1, 20, 100, 90), np.full((160, 160, 3), rgb, np.uint8), _disc())
     assert all(np.array_equal(a, b) for a, b in zip(planes, result.planes, strict=True))
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+@pytest.mark.parametrize("name", ["yuv420p10le", "yuv422p10le"])
+def test_hdr_footage_keeps_its_own_picture(tmp_path: Path, name: str, transfer: int) -> None:
+    """A box of HDR footage, as networks see the footage, gives the footage's samples back within the step of eight bits."""
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, colour=(9, 1, 9, transfer), pts=(0,))))
+    flat = _flat(info.video.pixel, info.video.colour_model, (96, 82, 70))
+    with VideoReader(info) as reader:
+        first = next(iter(reader))
+    planes = tuple(
+        np.ascontiguousarray(plane[: own.shape[0], : own.shape[1]]) for plane, own in zip(flat, first.planes, strict=True)
+    )
+    shown = to_rgb(replace(first, planes=planes, picture=_picture(planes, info)))
+    assert shown.reshape(-1, 3).std(axis=0).max() < 1.0
+    place = np.array([[1.0, 0.0, 20.0], [0.0, 1.0, 10.0]])
+    box = shown[10:50, 20:80]
+    result = composite(planes, info.video.pixel, info.video.colour_model, place, box, np.ones(box.shape[:2], np.float32))
+    assert result.mask.area_px > 0
+    for before, after in zip(planes, result.planes, strict=True):
+        assert np.abs(before.astype(int) - after).max() <= 6
+
+
+def _picture(planes: tuple[Plane, ...], info: MediaInfo) -> av.VideoFrame:
+    picture = blank_picture(info.video)
+    for view, plane in zip(plane_views(picture, info.video, writable=True), planes, strict=True):
+        view[...] = plane
+    return picture
 
 
 @pytest.mark.parametrize("color_range", [0, 1, 2])

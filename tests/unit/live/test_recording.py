@@ -210,3 +210,10 @@ def test_rgb_recording_names_matrix(tmp_path: Path) -> None:
     video = footage_of(tmp_path / "footage.mkv", "yuv420p", ColourTags(1, 1, 1, 1)).video
     rgb = replace(video, pixel=pixel_format("gbrp"), colour=ColourTags(0, 2, 1, 13))
     assert recorded_colour(rgb) == ColourTags(6, 1, 1, 13)
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_hdr_footage_is_recorded_in_standard_range(tmp_path: Path, transfer: int) -> None:
+    clip = Clip(pixel_format="yuv420p10le", colour=(9, 1, 9, transfer))
+    video = probe(make_clip(tmp_path / "clip.mkv", clip)).video
+    assert recorded_colour(video) == ColourTags(1, 1, 1, 1)

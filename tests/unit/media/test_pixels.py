@@ -1,4 +1,4 @@
-"""Combs of interlaced video."""
+"""Combs of interlaced video, and HDR footage in standard range."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.media.pixels import deinterlaced_luma
+from gateway.media.pixels import ColourTags, HdrCurve, colour_model, deinterlaced_luma, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
+from services.common.array_types import UInt8
 
 
 def picture(offset: int) -> np.ndarray:
@@ -44,3 +45,46 @@ def test_video_without_fields_keeps_its_samples(clips: Any, name: str) -> None:
     with VideoReader(probe(clips.path(name))) as reader:
         luma = np.asarray(next(iter(reader)).planes[0], np.uint8)
     np.testing.assert_array_equal(deinterlaced_luma(luma), luma)
+
+
+PQ, HLG = ColourTags(9, 1, 9, 16), ColourTags(9, 1, 9, 18)
+WHITE = {PQ: 0.581, HLG: 0.75}
+"""Signal of reference white, 203 cd/m2 (ITU-R BT.2408)."""
+SKIN = {PQ: 0.44, HLG: 0.497}
+"""Signal of grey at 50 cd/m2 on a display of 1000 cd/m2."""
+
+
+def curve(tags: ColourTags) -> HdrCurve:
+    found = colour_model(pixel_format("yuv420p10le"), tags, 1280, 720).hdr
+    assert found is not None
+    return found
+
+
+def grey(level: float) -> UInt8:
+    return np.full((4, 4, 3), round(255 * level), np.uint8)
+
+
+@pytest.mark.parametrize("tags", [PQ, HLG])
+def test_hdr_is_shown_in_standard_range(tags: ColourTags) -> None:
+    """Reference white is shown a little below white, a face as bright as in other footage, and no level darker than a lower one."""
+    hdr = curve(tags)
+    assert 220 <= hdr.shown(grey(WHITE[tags])).min() <= hdr.shown(grey(WHITE[tags])).max() <= 228
+    assert 112 <= hdr.shown(grey(SKIN[tags])).mean() <= 128
+    assert hdr.shown(grey(0.0)).max() == 0
+    assert hdr.shown(grey(1.0)).min() == 255
+    assert (np.diff(hdr.levels) >= 0).all()
+
+
+@pytest.mark.parametrize("tags", [PQ, HLG])
+def test_hdr_colours_come_back(tags: ColourTags) -> None:
+    """Colours up to the peak come back within a level of eight bits."""
+    rng = np.random.default_rng(3)
+    bright = rng.integers(70, 150, (40, 40, 1)) + rng.integers(-8, 9, (40, 40, 3))
+    picture = bright.astype(np.uint8)
+    hdr = curve(tags)
+    assert np.abs(hdr.coded(hdr.shown(picture).astype(np.float32)) - picture).max() <= 1.0
+
+
+def test_other_footage_has_no_curve() -> None:
+    for tags in (ColourTags(), ColourTags(1, 1, 1, 1), ColourTags(9, 1, 9, 14)):
+        assert colour_model(pixel_format("yuv420p"), tags, 1280, 720).hdr is None
