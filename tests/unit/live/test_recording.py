@@ -214,6 +214,5 @@ def test_rgb_recording_names_matrix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transfer", [16, 18])
 def test_hdr_footage_is_recorded_in_standard_range(tmp_path: Path, transfer: int) -> None:
-    clip = Clip(pixel_format="yuv420p10le", colour=(9, 1, 9, transfer))
-    video = probe(make_clip(tmp_path / "clip.mkv", clip)).video
+    video = footage_of(tmp_path / "footage.mkv", "yuv420p10le", ColourTags(9, 1, 9, transfer), (960, 540)).video
     assert recorded_colour(video) == ColourTags(1, 1, 1, 1)
