@@ -289,7 +289,7 @@ class DubJob:
         return video, parts
 
     async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
-        """Extract the features of the new speech, then those of the footage's own sound, beside tracking.
+        """Extract the features of the new speech, then the features of the footage's own sound, beside tracking.
 
         Tracking leaves the processor time for both.
 

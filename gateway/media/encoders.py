@@ -365,7 +365,7 @@ def _that_can_say(video: VideoInfo) -> str:
 
 
 def colour_for(choice: EncoderChoice, video: VideoInfo) -> ColourTags:
-    """Return the colour tags that an encoder gets: those of the footage, or tags that stand for equal functions."""
+    """Return the colour tags that an encoder gets: the footage's tags, or tags of equal functions."""
     tags = video.colour
     if choice.codec == "prores":
         matrix, transfer = _PRORES_MATRIX.get(tags.matrix, tags.matrix), _PRORES_TRANSFER.get(tags.transfer, tags.transfer)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 import av
 import numpy as np
@@ -33,6 +33,7 @@ from av.video.stream import VideoStream
 from gateway.media.encoders import EncoderChoice, WriteSettings, colour_for, usual_priority
 from gateway.media.mp4 import BUFFER_BYTES, PaddedFile
 from gateway.media.opening import open_input
+from gateway.media.pixels import filter_graph
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo, VideoInfo
 from services.common.array_types import Bool, Float32, Int64, UInt8
@@ -415,24 +416,10 @@ class _SegmentEncoder:
         )
 
 
-class _Fields:
-    """Says of pictures that they are interlaced, and in which order: encoders read this from each picture, and new ones lack it."""
-
-    def __init__(self, video: VideoInfo, choice: EncoderChoice) -> None:
-        self._graph = av.filter.Graph()
-        pixels = av.VideoFormat(choice.pixel_format)
-        source = self._graph.add_buffer(width=video.width, height=video.height, format=pixels, time_base=choice.time_base)
-        setfield = self._graph.add("setfield", {"top": "tff", "bottom": "bff"}[video.field_order])
-        source.link_to(setfield)
-        setfield.link_to(self._graph.add("buffersink"))
-        self._graph.configure()
-
-    def flagged(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Return a picture with the same samples and time."""
-        self._graph.push(picture)
-        flagged = self._graph.pull()
-        assert isinstance(flagged, av.VideoFrame)
-        return flagged
+def _fields(video: VideoInfo, choice: EncoderChoice) -> av.filter.Graph:
+    """Return what says of pictures that they are interlaced, and in which order. Encoders read this from each picture."""
+    order = {"top": "tff", "bottom": "bff"}[video.field_order]
+    return filter_graph("setfield", order, (video.width, video.height), av.VideoFormat(choice.pixel_format), choice.time_base)
 
 
 class VideoMuxer:
@@ -473,7 +460,8 @@ class VideoMuxer:
         self._pictures = PacketSpool(folder)
         self._segmented = segmented
         self._segment: _SegmentEncoder | None = None
-        self._fields = _Fields(info.video, choice) if info.video.interlaced else None
+        self._colour = colour_for(choice, info.video)
+        self._fields = _fields(info.video, choice) if info.video.interlaced else None
         self._reordering = 0
         self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
         self._carried: CarriedStreams | None = None
@@ -503,15 +491,15 @@ class VideoMuxer:
     def encode(self, picture: av.VideoFrame) -> None:
         """Encode the next picture."""
         if self._fields is not None:
-            picture = self._fields.flagged(picture)
+            self._fields.push(picture)
+            picture = cast(av.VideoFrame, self._fields.pull())
         if self._segmented:
             self._segment = self._segment or _SegmentEncoder(self._segment_context(), self._choice.time_base)
             self._segment.encode(picture)
             return
         if self._choice.codec == "prores":
             # This encoder takes the tags of each picture, and no other encoder changes tags.
-            colour = colour_for(self._choice, self._info.video)
-            picture.colorspace, picture.color_trc = colour.matrix, colour.transfer
+            picture.colorspace, picture.color_trc = self._colour.matrix, self._colour.transfer
         for packet in self._stream.encode(picture):
             self._pictures.put(packet)
 
@@ -623,7 +611,7 @@ class VideoMuxer:
             context.qscale, context.global_quality = True, _QSCALE_2
         if choice.codec == "hevc" and choice.container in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # Apple's players need this tag
-        colour = colour_for(choice, video)
+        colour = self._colour
         context.colorspace, context.color_primaries = colour.matrix, colour.primaries
         context.color_trc = colour.transfer
         context.color_range = 2 if video.pixel.full_range_name else colour.color_range

@@ -15,9 +15,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Final
 
+import av
 import cv2
 import numpy as np
 
@@ -121,6 +123,25 @@ def pixel_format(name: str) -> PixelFormat:
         f"the pixel format {name} is not supported; convert the footage first (ffmpeg -i IN -pix_fmt yuv422p10le OUT)",
         field="video",
     )
+
+
+def filter_graph(name: str, argument: str, size: tuple[int, int], pixels: av.VideoFormat, time_base: Fraction) -> av.filter.Graph:
+    """Return a graph of one of FFmpeg's filters: pictures are pushed and pulled.
+
+    Args:
+        name: name of the filter.
+        argument: argument of the filter.
+        size: width and height of the pictures, samples.
+        pixels: pixel format of the pictures.
+        time_base: seconds per tick of the pictures' times.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=size[0], height=size[1], format=pixels, time_base=time_base)
+    chosen = graph.add(name, argument)
+    source.link_to(chosen)
+    chosen.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
 
 
 @dataclass(frozen=True, slots=True)

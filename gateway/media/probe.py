@@ -30,7 +30,7 @@ from gateway.media.opening import (
     reason_of,
     video_stream,
 )
-from gateway.media.pixels import ColourTags, PixelFormat, pixel_format, planar_name
+from gateway.media.pixels import ColourTags, PixelFormat, filter_graph, pixel_format, planar_name
 from gateway.media.types import AudioInfo, FieldOrder, HdrMetadata, MediaInfo, OtherStream, VideoInfo, orientation
 from services.common.array_types import Int64
 from services.common.errors import MediaUnsupportedError
@@ -241,12 +241,8 @@ def _field_order(first: av.VideoFrame) -> FieldOrder:
     """Return the order of the fields of a frame. The frame says the order more reliably than the stream, but not to PyAV."""
     if not first.interlaced_frame:
         return "progressive"
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=Fraction(1, 25))
-    chosen = graph.add("select", "eq(interlace_type\\,TOPFIRST)")
-    source.link_to(chosen)
-    chosen.link_to(graph.add("buffersink"))
-    graph.configure()
+    chosen = "eq(interlace_type\\,TOPFIRST)"
+    graph = filter_graph("select", chosen, (first.width, first.height), first.format, Fraction(1, 25))
     graph.push(first)
     try:
         graph.pull()

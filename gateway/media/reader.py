@@ -14,7 +14,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from gateway.media.opening import MAX_STILL_PIXELS, DecodingProgress, broken_at, decoded_frames, open_input, video_stream
-from gateway.media.pixels import ColourModel, PixelFormat
+from gateway.media.pixels import ColourModel, PixelFormat, filter_graph
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupportedError
@@ -250,12 +250,8 @@ def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> Fra
     if video.pixel.kind != "yuv" or not orientation.is_upright or uneven or outside or large:
         return FramePart(to_rgb(frame), 0, 0)
     # FFmpeg's crop keeps the place of the chroma samples, which a new picture would not have.
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat(video.pixel.name), time_base=video.time_base)
-    crop, sink = graph.add("crop", f"{right - left}:{bottom - top}:{left}:{top}:exact=1"), graph.add("buffersink")
-    source.link_to(crop)
-    crop.link_to(sink)
-    graph.configure()
+    area = f"{right - left}:{bottom - top}:{left}:{top}:exact=1"
+    graph = filter_graph("crop", area, (width, height), av.VideoFormat(video.pixel.name), video.time_base)
     graph.push(frame.picture)
     return FramePart(_coded_rgb(cast(av.VideoFrame, graph.pull()), video), left, top)
 

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from gateway.media.pixels import pixel_format
+from gateway.media.pixels import filter_graph, pixel_format
 
 VARIABLE_PTS = (507, 1531, 2043, 2555, 3579, 4603, 24603, 25115, 25627, 26651, 27163, 28187)
 """Frame times as a screen recorder writes them: 33 and 67 ms steps, a pause, and a start that is not 0; ticks of 1/15360 s."""
@@ -123,7 +123,9 @@ def _encode(path: Path, clip: Clip) -> None:
 
 def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, clip: Clip) -> None:
     pixel = pixel_format(clip.pixel_format)
-    fields = _filtered(clip, "setfield", clip.fields) if clip.fields else None
+    fields = (
+        filter_graph("setfield", clip.fields, clip.size, av.VideoFormat(clip.pixel_format), clip.time_base) if clip.fields else None
+    )
     for index, pts in enumerate(clip.pts):
         picture = av.VideoFrame(*clip.size, clip.pixel_format)
         if clip.colour:
@@ -141,18 +143,6 @@ def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, c
     output.mux(video.encode(None))
 
 
-def _filtered(clip: Clip, name: str, argument: str) -> av.filter.Graph:
-    """A graph of one of FFmpeg's filters for the pictures of a clip."""
-    graph = av.filter.Graph()
-    pixels = av.VideoFormat(clip.pixel_format)
-    source = graph.add_buffer(width=clip.size[0], height=clip.size[1], format=pixels, time_base=clip.time_base)
-    chosen = graph.add(name, argument)
-    source.link_to(chosen)
-    chosen.link_to(graph.add("buffersink"))
-    graph.configure()
-    return graph
-
-
 def field_orders(path: Path) -> set[str]:
     """Orders of the fields that the frames of a file state: tff, bff, or progressive."""
     found = set()
@@ -164,9 +154,9 @@ def field_orders(path: Path) -> set[str]:
 
 
 def _order(frame: av.VideoFrame) -> str:
-    clip = Clip(pixel_format=frame.format.name, size=(frame.width, frame.height))
     for order, name in (("tff", "TOPFIRST"), ("bff", "BOTTOMFIRST")):
-        graph = _filtered(clip, "select", f"eq(interlace_type\\,{name})")
+        chosen = f"eq(interlace_type\\,{name})"
+        graph = filter_graph("select", chosen, (frame.width, frame.height), frame.format, Fraction(1, 25))
         graph.push(frame)
         try:
             graph.pull()
