@@ -188,16 +188,18 @@ class HdrCurve:
 
     Attributes:
         levels: float32 [256], level of standard range, 0 to 255, of each level of the footage, the same for red, green and blue.
+        levels_back: float32 [255 * 16 + 1], level of the footage of each sixteenth of a level of standard range.
         primaries: float64 [3, 3], applied to levels of standard range.
     """
 
     levels: Float32
+    levels_back: Float32
     primaries: Float64
 
     def shown(self, picture: UInt8) -> UInt8:
         """Return a picture in standard range, uint8 RGB [rows, columns, 3]."""
         turned = cv2.transform(cv2.LUT(picture, self.levels), self.primaries)
-        return np.asarray(np.rint(np.clip(turned, 0.0, 255.0)), np.uint8)
+        return np.asarray(cv2.add(turned, np.zeros(4), dtype=cv2.CV_8U), np.uint8)
 
     def shown_luma(self, luma: Float32) -> Float32:
         """Return luma in levels of 255 in standard range, float32 of the same shape."""
@@ -205,12 +207,12 @@ class HdrCurve:
 
     def coded(self, picture: Float32) -> Float32:
         """Return a picture of standard range in levels of the footage, float32 RGB [rows, columns, 3], 0 to 255."""
-        turned = cv2.transform(picture, np.linalg.inv(self.primaries))
-        # Levels above the peak are all shown as white.
-        rising = int(np.searchsorted(self.levels, self.levels[-1])) + 1
-        return np.asarray(np.interp(turned, self.levels[:rising], np.arange(float(rising))), np.float32)
+        fine = cv2.transform(picture, np.linalg.inv(self.primaries) * _FINE)
+        return np.asarray(self.levels_back[np.clip(np.rint(fine), 0, 255 * _FINE).astype(np.int16)], np.float32)
 
 
+_FINE: Final = 16
+"""Steps of a level of standard range on the way back."""
 _WHITE_CD_M2: Final = 203.0
 _PEAK_CD_M2: Final = 1000.0
 """Luminance that is shown as white: the nominal peak of HLG."""
@@ -245,7 +247,10 @@ def _hdr_curve(tags: ColourTags) -> HdrCurve | None:
     dark = _WHITE_SHARE * np.minimum(white, 1.0) ** (1 / 2.2)
     bright = (1.0 - _WHITE_SHARE) * np.log(np.maximum(white, 1.0)) / np.log(_PEAK_CD_M2 / _WHITE_CD_M2)
     levels = (255.0 * np.minimum(dark + bright, 1.0)).astype(np.float32)
-    return HdrCurve(levels, _BT709_FROM_BT2020 if tags.primaries in (2, 9) else np.eye(3))
+    # Levels above the peak are all shown as white.
+    rising = int(np.searchsorted(levels, levels[-1])) + 1
+    back = np.interp(np.arange(255 * _FINE + 1) / _FINE, levels[:rising], np.arange(float(rising)))
+    return HdrCurve(levels, back.astype(np.float32), _BT709_FROM_BT2020 if tags.primaries in (2, 9) else np.eye(3))
 
 
 _LUMA_WEIGHTS: Final = {
