@@ -96,8 +96,7 @@ def luma_under_box(luma: Plane, bits: int, colour: ColourModel, coded_from_nativ
     levels = np.asarray(seen.astype(np.float32) * np.float32(255.0 / white), np.float32)
     if colour.hdr is None:
         return levels
-    black = 0.0 if colour.full_range else 16.0 * 255.0 / 219.0
-    return colour.hdr.shown_luma(levels - np.float32(black))
+    return colour.hdr.shown_luma(levels - np.float32(colour.offset[0] * 255.0 / white))
 
 
 def _raised(person: Float32, video: Float32, skin: UInt8) -> float:

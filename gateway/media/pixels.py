@@ -182,9 +182,9 @@ class ColourModel:
 class HdrCurve:
     """The map between R'G'B' of HDR footage (ITU-R BT.2100, PQ or HLG) and R'G'B' of standard range, as people are enrolled.
 
-    Up to reference white (203 cd/m2, ITU-R BT.2408) the curve is a power of 1/2.2, from there to the peak a logarithm. The
-    primaries of BT.2020 become those of BT.709 by the matrix of linear light (ITU-R BT.2087), applied to the result of the curve.
-    The map is for networks and pictures. The inverse is exact for colours inside of BT.709 and up to the peak.
+    Up to reference white (203 cd/m2, ITU-R BT.2408) the curve is a power of 1/2.2, from there to the peak a logarithm. Then the
+    matrix from BT.2020 to BT.709 (ITU-R BT.2087), which is meant for linear light, changes the primaries. The map is for networks
+    and pictures. The inverse is exact for colours inside of BT.709 and up to the peak.
 
     Attributes:
         levels: float32 [256], level of standard range, 0 to 255, of each level of the footage, the same for red, green and blue.

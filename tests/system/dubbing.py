@@ -77,13 +77,18 @@ class Streamed:
     pictures: list[npt.NDArray[np.uint8]]
 
 
+def enrol(host: StageHost, settings: GatewaySettings, actors: ActorStore, name: str, footage: Path) -> StoredActor:
+    """Enrol a person for `ugc` without personalised networks."""
+    request = EnrolRequest(actor_id=name, footage=footage, method="ugc", options=UNPERSONALIZED)
+    store = ArtefactStore(settings.artefacts_url)
+    return host.run(create_actor(request, host.stages, actors, store, settings.data_dir / "jobs", on_progress=lambda *_: None))
+
+
 def streamed(host: StageHost, settings: GatewaySettings, name: str, footage: Path, speech: npt.NDArray[np.float32]) -> Streamed:
     """Enrol a person without personalised networks, and stream the person with speech of 16 kHz, faster than it is spoken."""
     store = ArtefactStore(settings.artefacts_url)
     with ActorStore(settings) as actors:
-        request = EnrolRequest(actor_id=name, footage=footage, method="ugc", options=UNPERSONALIZED)
-        made = create_actor(request, host.stages, actors, store, settings.data_dir / "jobs", on_progress=lambda *_: None)
-        actor = host.run(made)
+        actor = enrol(host, settings, actors, name, footage)
         streams = LiveStreams(lambda: host.stages, actors, store, max_message_bytes=settings.max_message_bytes)
 
         async def stream() -> list[npt.NDArray[np.uint8]]:

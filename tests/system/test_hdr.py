@@ -11,7 +11,6 @@ import av
 import numpy as np
 import pytest
 
-from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.outcome import DubOutcome
@@ -21,8 +20,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, from_rgb, to_rgb
 from gateway.settings import GatewaySettings
 from services.common.array_types import UInt8
-from services.common.store.artefacts import ArtefactStore
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut
+from tests.system.dubbing import SPEECH, Dubber, cut, enrol
 
 SECONDS = 2.6
 
@@ -64,11 +62,9 @@ class Person:
 def person(clips: Any, dubber: Dubber, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Person:
     folder = tmp_path_factory.mktemp("hdr")
     footage = cut(clips.path("video/vr_face5.mp4"), folder / "plain.mkv", 0.0, SECONDS)
-    own, store = settings.model_copy(update={"data_dir": folder / "data"}), ArtefactStore(settings.artefacts_url)
-    asked = EnrolRequest(actor_id="person", footage=footage, method="ugc", options=UNPERSONALIZED)
+    own = settings.model_copy(update={"data_dir": folder / "data"})
     with ActorStore(own) as actors:
-        made = create_actor(asked, dubber.host.stages, actors, store, folder / "jobs", on_progress=lambda *_: None)
-        actor = dubber.host.run(made).enrolled
+        actor = enrol(dubber.host, own, actors, "person", footage).enrolled
     request = DubRequest(footage=footage, speech=SPEECH, output=folder / "dub.mkv", method="ugc", codec="ffv1", actor=actor)
     return Person(footage, actor, dubber(request))
 

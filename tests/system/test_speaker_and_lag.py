@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import EnrolledActor
@@ -33,7 +32,7 @@ from services.common.face.mouth_bank import bank_from_arrays
 from services.common.methods import LAG_FEATURES, method_named
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import ref_from_proto
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, first_seconds
+from tests.system.dubbing import SPEECH, Dubber, decoded, enrol, first_seconds
 
 TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
 
@@ -118,14 +117,8 @@ def punctual_and_late(
     """The person, enrolled from each of the two videos."""
     folder = tmp_path_factory.mktemp("lags")
     own = settings.model_copy(update={"data_dir": folder / "data"})
-    store = ArtefactStore(settings.artefacts_url)
-    enrolled = []
-    for number, footage in enumerate(footages):
-        request = EnrolRequest(actor_id=f"person-{number}", footage=footage, method="ugc", options=UNPERSONALIZED)
-        with ActorStore(own) as actors:
-            made = host.run(create_actor(request, host.stages, actors, store, folder / "jobs", on_progress=lambda *_: None))
-        enrolled.append(made.enrolled)
-    return enrolled
+    with ActorStore(own) as actors:
+        return [enrol(host, own, actors, f"person-{number}", footage).enrolled for number, footage in enumerate(footages)]
 
 
 def test_delayed_sound_reports_lag(punctual_and_late: list[EnrolledActor]) -> None:

@@ -1,8 +1,8 @@
 """Fit of `speech_map`: `python -m research.methods.speech_map.motion --data SET --output WEIGHTS/motion`.
 
 Each map is the mean of two ridge regressions over the clips of the split `train` with balanced speakers, one from the states of
-the encoder's block 2 and one from those of block 3. The solution has a closed form. Closed lips and, in live speech, voice activity
-are logistic regressions (logistic.py).
+the encoder's block 2 and one from the states of block 3. The solution has a closed form. Closed lips and, in live speech, voice
+activity are logistic regressions (logistic.py).
 
 Before writing, the command measures the maps on speakers whom they have not seen: each speaker of free speech is left out in turn,
 and the maps are fitted on the others. This is the figure to choose features and settings on: clips of other splits are few, and are

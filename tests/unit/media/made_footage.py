@@ -13,7 +13,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from gateway.media.encoders import WriteSettings
 from gateway.media.pixels import filter_graph, pixel_format
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.writer import VideoWriter, WriteReport
 
 VARIABLE_PTS = (507, 1531, 2043, 2555, 3579, 4603, 24603, 25115, 25627, 26651, 27163, 28187)
 """Frame times as a screen recorder writes them: 33 and 67 ms steps, a pause, and a start that is not 0; ticks of 1/15360 s."""
@@ -141,6 +145,15 @@ def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, c
             fields.push(picture)
         output.mux(video.encode(picture if fields is None else fields.pull()))
     output.mux(video.encode(None))
+
+
+def rewritten(source: Path, output: Path, codec: str | None = None) -> WriteReport:
+    """Write a video again. Every second frame gets new planes with the same samples."""
+    info = probe(source)
+    with VideoWriter(output, info, settings=WriteSettings(codec=codec)) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame, [plane.copy() for plane in frame.planes] if frame.index % 2 else None)
+    return writer.report
 
 
 def field_orders(path: Path) -> set[str]:

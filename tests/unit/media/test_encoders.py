@@ -29,9 +29,9 @@ from gateway.media.pixels import ColourTags
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import FieldOrder, VideoInfo
-from gateway.media.writer import VideoWriter, WriteReport
+from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from tests.unit.media.made_footage import Clip, field_orders, make_clip
+from tests.unit.media.made_footage import Clip, field_orders, make_clip, rewritten
 
 BT709 = (1, 1, 1, 1)
 FULL_RANGE = (1, 2, 1, 1)
@@ -115,14 +115,6 @@ def test_large_frames_have_their_own_parameters(tmp_path: Path) -> None:
     assert large["x264-params"].removesuffix(":asm=avx2") == "mbtree=1:rc-lookahead=5"
 
 
-def _written(video_path: Path, output: Path, codec: str | None = None) -> WriteReport:
-    info = probe(video_path)
-    with VideoWriter(output, info, settings=WriteSettings(codec=codec)) as writer, VideoReader(info) as reader:
-        for frame in reader:
-            writer.write(frame, [plane.copy() for plane in frame.planes] if frame.index % 2 else None)
-    return writer.report
-
-
 def _with_alpha(path: Path, codec: str, pixel_format: str) -> Path:
     """A video of slopes in all its planes, alpha too."""
     with av.open(str(path), "w") as video:
@@ -143,7 +135,7 @@ def _with_alpha(path: Path, codec: str, pixel_format: str) -> Path:
 def test_prores_4444_alpha_round_trip(tmp_path: Path, suffix: str) -> None:
     """Read as 12 bits, written as 10, as ProRes encoders take it: colours within 1 %, alpha within .1 % of full scale."""
     source = _with_alpha(tmp_path / "clip.mov", "prores_ks", "yuva444p10le")
-    report = _written(source, tmp_path / f"out{suffix}")
+    report = rewritten(source, tmp_path / f"out{suffix}")
     before, after = probe(source), probe(report.path)
     assert (report.codec, report.pixel_format) == ("prores", "yuva444p10le")
     assert before.video.pixel.name == after.video.pixel.name == "yuva444p12le"
@@ -180,7 +172,7 @@ def test_deep_colour_plays_on_phones(tmp_path: Path, suffix: str, pixel_format: 
 def test_deep_av1_stays_av1(tmp_path: Path, pixel_format: str, expected: str) -> None:
     clip = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(128, 96)))
     info = probe(clip)
-    _written(clip, tmp_path / "clip.mp4", "av1")
+    rewritten(clip, tmp_path / "clip.mp4", "av1")
     footage = probe(tmp_path / "clip.mp4")
     assert (footage.video.codec, footage.video.pixel.name) == ("av1", pixel_format)
     assert choose_encoder(Path("a.mp4"), footage.video, None, 16).codec == expected
@@ -201,7 +193,7 @@ def test_no_thread_of_an_av1_encoder_has_a_real_time_priority(tmp_path: Path, mo
                 policies.add(os.sched_getscheduler(int(thread)))
 
     monkeypatch.setattr(VideoMuxer, "encode", seen)
-    _written(make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96))), tmp_path / "a.mp4", "av1")
+    rewritten(make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96))), tmp_path / "a.mp4", "av1")
     assert policies == {os.SCHED_OTHER}
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
@@ -210,7 +202,7 @@ def test_av1_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mkv", Clip(size=(128, 96)))
     written = []
     for name in ("one.mp4", "two.mp4"):
-        _written(clip, tmp_path / name, "av1")
+        rewritten(clip, tmp_path / name, "av1")
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
 
@@ -221,8 +213,8 @@ def test_av1_has_the_same_bytes_each_time(tmp_path: Path) -> None:
 def test_dnxhr_stays_dnxhr(tmp_path: Path, pixel_format: str, suffix: str) -> None:
     """DNxHR goes from hand to hand with its depth and chroma; samples change by at most 3 % of full scale."""
     first = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(256, 144), colour=BT709))
-    _written(first, tmp_path / "clip.mov", "dnxhr")
-    report = _written(tmp_path / "clip.mov", tmp_path / f"out{suffix}")
+    rewritten(first, tmp_path / "clip.mov", "dnxhr")
+    report = rewritten(tmp_path / "clip.mov", tmp_path / f"out{suffix}")
     before, after = probe(tmp_path / "clip.mov"), probe(report.path)
     assert (report.codec, after.video.pixel.name) == ("dnxhr", pixel_format)
     top = (1 << before.video.pixel.bits) - 1
@@ -275,7 +267,7 @@ def test_unsupported_pixel_format_suggests_conversion(tmp_path: Path) -> None:
     with pytest.raises(MediaUnsupportedError, match=words):
         choose_encoder(tmp_path / "a.mov", video, None, 16)
     converted = make_clip(tmp_path / "converted.mkv", Clip(codec="ffv1", pixel_format="gbrap10le"))
-    assert _written(converted, tmp_path / "out.mkv").pixel_format == "gbrap10le"
+    assert rewritten(converted, tmp_path / "out.mkv").pixel_format == "gbrap10le"
 
 
 @pytest.mark.parametrize(("size", "crop"), [((64, 48), ""), ((63, 49), " -vf crop=62:48:0:0")])
@@ -329,7 +321,7 @@ def test_odd_size_finds_codec(tmp_path: Path, name: str, size: tuple[int, int], 
     """Footage of an odd size goes to a codec that holds the size."""
     source = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, size=size))
     for suffix, codec in expected.items():
-        report = _written(source, tmp_path / f"out{suffix}")
+        report = rewritten(source, tmp_path / f"out{suffix}")
         written = probe(report.path).video
         assert (report.codec, written.width, written.height) == (codec, *size)
 
@@ -411,7 +403,7 @@ def test_what_no_player_would_know_is_refused(tmp_path: Path, clip: Clip, output
 def test_a_codec_that_keeps_the_look_is_chosen(tmp_path: Path, clip: Clip, suffix: str, expected: str) -> None:
     path = make_clip(tmp_path / ("clip.mkv" if clip.codec == "ffv1" else "clip.mov"), clip)
     video = probe(path).video
-    report = _written(path, tmp_path / f"out{suffix}")
+    report = rewritten(path, tmp_path / f"out{suffix}")
     after = probe(report.path).video
     assert report.codec == expected
     assert after.orientation.sample_aspect == video.orientation.sample_aspect
@@ -441,7 +433,7 @@ def test_interlaced_footage_keeps_its_fields(
     )
     path = make_clip(tmp_path / f"clip{suffix}", clip)
     assert field_orders(path) == {fields}
-    report = _written(path, tmp_path / output, codec if codec == "ffv1" else None)
+    report = rewritten(path, tmp_path / output, codec if codec == "ffv1" else None)
     assert report.codec == codec
     assert field_orders(report.path) == {fields}
     before, after = probe(path).video, probe(report.path).video
@@ -455,4 +447,4 @@ def test_interlaced_footage_keeps_its_fields(
 def test_prores_names_equal_curves(tmp_path: Path, colour: tuple[int, int, int, int], written: tuple[int, int, int, int]) -> None:
     """ProRes has one name for equal matrices and curves. A number that ProRes does not have would be read as RGB."""
     clip = make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p10le", colour=colour))
-    assert probe(_written(clip, tmp_path / "out.mov", "prores").path).video.colour == ColourTags(*written)
+    assert probe(rewritten(clip, tmp_path / "out.mov", "prores").path).video.colour == ColourTags(*written)
