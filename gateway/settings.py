@@ -67,7 +67,8 @@ class GatewaySettings(StageSettings):
     proxy_networks: str = Field(
         "",
         max_length=1000,
-        description="networks of the proxy, CIDRs with commas between them; requests from elsewhere name no user",
+        description="networks of the proxy, CIDRs with commas between them; requests from elsewhere name no user, and their "
+        "X-Forwarded-Proto and X-Forwarded-For do not count",
     )
     proxy_secret_file: Path | None = Field(
         None, description="file with the secret that the proxy sends in the header X-Dubstage-Proxy-Secret"
@@ -101,6 +102,12 @@ class GatewaySettings(StageSettings):
         ge=0,
         le=1 << 60,
         description="largest size of the uploads of each tenant, bytes; tenant_limits_file may name another; 0: no limit",
+    )
+    uploads_max_files: int = Field(
+        50_000,
+        ge=0,
+        le=1 << 60,
+        description="largest number of uploads of each tenant, whole or not; tenant_limits_file may name another; 0: no limit",
     )
     upload_max_age_days: float = Field(
         7.0, ge=0, le=36_500, description="days after which an upload that no work uses is removed; 0: never"

@@ -200,7 +200,8 @@ class TenantContext:
         """
         actor_id = actor_id_of(message.actor, "actor")
         actor = await asyncio.to_thread(self.actors.get, check_actor_id(actor_id, "actor")) if actor_id else None
-        request = dub_request_from(message, media, actor, threads=self.threads)
+        # Lines with 10,000 boxes each take seconds.
+        request = await asyncio.to_thread(dub_request_from, message, media, actor, threads=self.threads)
         if request.lines:
             return await asyncio.to_thread(scene_with_actors, request, self.actors, message.method or None)
         return await asyncio.to_thread(

@@ -49,7 +49,7 @@ from gateway.dub.request import (
     wants_own_timeline,
 )
 from gateway.dub.timecode import VideoTime, parse_time
-from gateway.live.session import LiveFrame, first_sample
+from gateway.live.session import LiveFrame, LiveMouth, first_sample
 from gateway.live.streams import Disclosing
 from gateway.media.choices import DUCK_DB
 from gateway.media.encoders import check_target, crf_of
@@ -518,7 +518,7 @@ class LiveOptions:
         use: project and language of the stream.
         first_frame: first frame that is wanted.
         max_late_s: seconds after the arrival of its sound until which a frame is sent; None: every frame is sent.
-        expressiveness: factor of the mouth's movement.
+        mouth: how the mouth is predicted.
         disclosing: how the stream says that it is synthetic, besides the watermark.
     """
 
@@ -528,7 +528,7 @@ class LiveOptions:
     use: ConsentUse = ConsentUse()
     first_frame: int = 0
     max_late_s: float | None = None
-    expressiveness: float = 1.0
+    mouth: LiveMouth = LiveMouth()
     disclosing: Disclosing = Disclosing()
 
 
@@ -566,7 +566,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
         use,
         config.first_frame,
         max_late_s,
-        expressiveness,
+        LiveMouth(expressiveness, config.look_ahead_frames if config.HasField("look_ahead_frames") else None),
         Disclosing(label, config.disclose),
     )
 

@@ -233,7 +233,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             use=options.use,
             first_frame=options.first_frame,
             max_late_s=options.max_late_s,
-            expressiveness=options.expressiveness,
+            mouth=options.mouth,
             disclosing=options.disclosing,
         )
         quota = self._context.quota

@@ -7,6 +7,8 @@ deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping
   event per message, then the event `end`; or the event `error`.
 * With `body: "data"` in the contract, the body of the request is a file, or the part of it that `Content-Range` names. With
   `response_body: "data"`, the answer is a file. The file of a stream has ranges (`Range`) and `Repr-Digest` (RFC 9530).
+* The head of a request decides: the token is checked before a byte of the body is read.
+* A call of a request to the gRPC server ends with the request, however the request ends.
 * A browser that is signed in to the pages (gateway/ui) sends a cookie in place of `authorization`. The cookie counts only in
   requests that a page of this server sends.
 * An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
@@ -17,14 +19,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import functools
 import json
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
 import grpc
 import grpc.aio
@@ -41,23 +44,29 @@ from grpc_health.v1 import health_pb2
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dubstage.client.errors import status_of
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from gateway.api import former
+from gateway.api.http_bodies import Bodies, check_items, limits_of
+from gateway.api.http_callers import HttpCallers, Shares
+from gateway.api.http_connections import Connections, connection_class
 from gateway.api.openapi import openapi_document
 from gateway.api.uploads import READY_KEY
+from gateway.async_utilities import cancel_all, in_thread
 from gateway.media.uploads import PIECE_BYTES
 from gateway.settings import GatewaySettings
 from gateway.ui.pages import Pages
 from gateway.ui.proxy import PEER, ProxyUsers
 from gateway.ui.session import Sessions
+from gateway.webhooks.addresses import networks_of
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
-from services.common.server.auth import AUTHORIZATION_KEY
+from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
 from services.common.server.former import DEPRECATION, is_former
 
 SERVED: Final[tuple[ServiceDescriptor, ...]] = tuple(
@@ -66,12 +75,12 @@ SERVED: Final[tuple[ServiceDescriptor, ...]] = tuple(
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 """Services of the gateway."""
-MAX_CONNECTIONS: Final = 256
-"""Most connections at the same time. A further request gets the status 503."""
-FIRST_REQUEST_S: Final = 20.0
-"""Seconds in which a connection sends the head of its first request."""
-BODY_S: Final = 60.0
-"""Seconds in which the body of a request arrives."""
+MOST_EVENTS: Final = 128
+"""Most streams of Server-Sent Events at the same time."""
+MOST_EVENTS_OF_CALLER: Final = 64
+"""Most streams of Server-Sent Events of one tenant; without tokens, of one client address."""
+ANSWERS_S: Final = 5.0
+"""Seconds in which a call through the channel to the gRPC server comes back, unless HTTP is stuck."""
 _IDLE_S: Final = 10
 _LAST_RESPONSES_S: Final = 2
 """Seconds in which the last responses leave."""
@@ -80,16 +89,16 @@ _SEND_S: Final = 60.0
 _POLL_S: Final = 1.0
 _PING_S: Final = 15
 _MAX_HEAD_BYTES: Final = 32 << 10
+_LARGE_BYTES: Final = 64 << 10
+"""Size of an answer above which a thread makes the JSON."""
 _EVENTS: Final = "text/event-stream"
 _FILE: Final = "data"
 """Field of a message that is the body of a request or a response."""
 _DOWNLOAD: Final = media_pb2.DESCRIPTOR.services_by_name["MediaService"].methods_by_name["DownloadFile"]
-_SMALL_FILE: Final = {
-    "Cache-Control": "private, no-store",
-    "Content-Security-Policy": "sandbox",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_HEALTH: Final[Any] = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]
+_HEADERS: Final = [("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin")]
+"""Headers of every answer: no page of another origin loads an answer, and no browser takes an answer for something else."""
+_SMALL_FILE: Final = {"Cache-Control": "private, no-store", "Content-Security-Policy": "sandbox"}
 """Headers of a file that is sent whole, such as the picture of a person, which no browser keeps after an erasure."""
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "OK": 200,
@@ -109,6 +118,8 @@ _STATUS_OF_CODE: Final[Mapping[str, int]] = {
 }
 """Names of gRPC statuses -> statuses of HTTP (google/rpc/code.proto). Others: 500."""
 _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+
+T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger("dubstage.rest")
 
@@ -190,6 +201,7 @@ def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]
         given = _fields_of_query(route.method.input_type, query)
     found = route.pattern.fullmatch(path)
     assert found is not None
+    check_items(given, route.method.input_type)
     for name, value in found.groupdict().items():
         field = message.DESCRIPTOR.fields_by_name[name]
         if any(given.pop(spelling, value) != value for spelling in {name, field.json_name}):
@@ -360,31 +372,60 @@ def _failure(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     )
 
 
+_Kind = Literal["unary_unary", "unary_stream", "stream_unary"]
+
+
 class _Calls:
-    """The RPCs over a channel."""
+    """The RPCs over the channel to the gRPC server of this process. No other code of HTTP uses the channel.
+
+    Args:
+        channel: the channel. Its server takes a number of calls at once: further calls wait, and all of HTTP with them.
+        settings: settings of the gateway.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, settings: GatewaySettings) -> None:
         self._channel = channel
         self._settings = settings
 
-    async def unary(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> Message:
-        call = self._channel.unary_unary(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)
-        return await call(message, metadata=metadata, timeout=self._settings.default_deadline_s)
+    @contextmanager
+    def _begun(self, kind: _Kind, method: MethodDescriptor, *sent: Message, timeout: float, **options: Any) -> Iterator[Any]:
+        """Begin a call, and end the call with the block, however the block ends."""
+        make: Any = getattr(self._channel, kind)
+        call = make(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)(
+            *sent, timeout=timeout, **options
+        )
+        try:
+            yield call
+        finally:
+            call.cancel()
 
-    def stream(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> AsyncIterator[Message]:
-        call = self._channel.unary_stream(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)
-        responses: Any = call(message, metadata=metadata, timeout=self._settings.max_deadline_s)
-        found: AsyncIterator[Message] = responses
-        return found
+    async def unary(
+        self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata, *, timeout: float | None = None
+    ) -> Message:
+        with self._begun(
+            "unary_unary", method, message, metadata=metadata, timeout=timeout or self._settings.default_deadline_s
+        ) as call:
+            response: Message = await call
+            return response
+
+    async def all(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> list[Any]:
+        """Return the responses of a short stream."""
+        with self._begun("unary_stream", method, message, metadata=metadata, timeout=self._settings.max_deadline_s) as call:
+            return [response async for response in call]
+
+    def stream(
+        self, request: Request, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata
+    ) -> AsyncIterator[Any]:
+        """Return the responses of a stream, which ends with the request."""
+        begun = self._begun("unary_stream", method, message, metadata=metadata, timeout=self._settings.max_deadline_s)
+        return aiter(_held(request).enter_context(begun))
 
     async def upload(
         self, method: MethodDescriptor, first: Message, body: AsyncIterator[bytes], metadata: grpc.aio.Metadata
     ) -> Message:
         """Send a first message, and the body in pieces when the server is ready. Of a call that ends first, no more is read."""
         piece_of = GetMessageClass(method.input_type)
-        make = self._channel.stream_unary(_path_of(method), _serialized, GetMessageClass(method.output_type).FromString)
-        call: Any = make(metadata=metadata, timeout=self._settings.max_deadline_s)
-        try:
+        with self._begun("stream_unary", method, metadata=metadata, timeout=self._settings.max_deadline_s) as call:
             # A write to a call that has ended fails, and the status of the call says why.
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await call.write(first)
@@ -393,8 +434,6 @@ class _Calls:
                     await _unless_ended(call, _sent(call, piece_of, body))
             response: Message = await call
             return response
-        finally:
-            call.cancel()
 
     async def operation(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> AsyncIterator[Message]:
         """Yield an operation when it has changed, at most once in a second, until the operation has ended."""
@@ -408,6 +447,33 @@ class _Calls:
                     return
                 before = found
                 await asyncio.sleep(_POLL_S)
+
+
+def _held(request: Request) -> ExitStack:
+    """Return what a request holds until its end, however the request ends."""
+    held: ExitStack = request.state.held
+    return held
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do work for a request whose body was read, and end the work when the client goes away.
+
+    Raises:
+        ClientDisconnect: the client went away.
+    """
+    doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise ClientDisconnect
+    finally:
+        await cancel_all([doing, leaving])
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _sent(call: Any, piece_of: type[Any], body: AsyncIterator[bytes]) -> None:
@@ -456,37 +522,60 @@ class RestApplication:
     Args:
         channel: channel to the gRPC server of this process.
         settings: settings of the gateway.
+        tokens: tokens that the gateway accepts.
         proxy: finds the users whom a proxy has signed in; None: there is no such proxy.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, settings: GatewaySettings, proxy: ProxyUsers | None = None) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, settings: GatewaySettings, tokens: TokenCheck, proxy: ProxyUsers | None = None
+    ) -> None:
         self._calls = _Calls(channel, settings)
-        self._channel = channel
-        self._max_bytes = settings.max_message_bytes
+        self._callers = HttpCallers(tokens)
+        self._bodies = Bodies(settings.max_message_bytes)
+        self._events = Shares(MOST_EVENTS, MOST_EVENTS_OF_CALLER, "streams of events at the same time")
         self._sessions = Sessions(settings, proxy)
         self._openapi = json.dumps(openapi_document(ROUTES), indent=1).encode()
         verbs = sorted({route.verb for route in ROUTES})
         pages = Pages(self._sessions, settings, self._called_by_page, self._download_to_page)
-        self.application = Starlette(
+        routes = Starlette(
             routes=[
+                Route("/", self._first_page, methods=["GET"]),
                 Route("/healthz", self._health, methods=["GET"]),
                 Route("/openapi.json", self._document, methods=["GET"]),
                 *pages.routes(),
                 Route("/{path:path}", self._rpc, methods=verbs),
             ]
         )
+        # The client address and the scheme that a proxy of the settings forwards count. Nobody else forwards.
+        self._routes: Any = ProxyHeadersMiddleware(routes, settings.proxy_networks) if settings.proxy_networks else routes  # type: ignore[arg-type]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, and end the calls that the request has begun."""
+        with ExitStack() as held:
+            client = scope.get("client")
+            scope["state"] = {**scope.get("state", {}), "held": held, PEER: client[0] if client else ""}
+            await self._routes(scope, receive, send)
+
+    async def answers(self) -> bool:
+        """Return whether a call through the channel comes back, whatever it answers."""
+        try:
+            await self._calls.unary(_HEALTH, health_pb2.HealthCheckRequest(), grpc.aio.Metadata(), timeout=ANSWERS_S)
+        except grpc.aio.AioRpcError as error:
+            return error.code() not in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+        return True
+
+    async def _first_page(self, _: Request) -> Response:
+        return RedirectResponse("/ui", 303)
 
     async def _document(self, _: Request) -> Response:
         return Response(self._openapi, media_type="application/json")
 
-    async def _health(self, _: Request) -> Response:
-        check = self._channel.unary_unary(
-            f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Check",
-            _serialized,
-            health_pb2.HealthCheckResponse.FromString,
-        )
+    async def _health(self, request: Request) -> Response:
         try:
-            found = await check(health_pb2.HealthCheckRequest(), timeout=5.0)
+            metadata, _ = self._checked(request, self._sessions.authorization(request))
+            found: Any = await self._calls.unary(_HEALTH, health_pb2.HealthCheckRequest(), metadata, timeout=ANSWERS_S)
+        except DubstageError as error:
+            return _error(_refusal(error))
         except grpc.aio.AioRpcError as error:
             return _error(_failure(error))
         name = health_pb2.HealthCheckResponse.ServingStatus.Name(found.status)
@@ -510,9 +599,11 @@ class RestApplication:
 
     async def _answer(self, route: HttpRoute, request: Request) -> Response:
         try:
-            body = b"" if route.takes_file else await self._body(request)
-            message = request_message(route, request.url.path, request.query_params.multi_items(), body)
-            return await self._called(route, message, request)
+            metadata, caller = self._checked(request, self._sessions.authorization(request))
+            message = await self._message(route, request, caller)
+            if route.takes_file:
+                return await self._upload(route.method, message, request, metadata)
+            return await _unless_gone(request, self._called(route, message, request, metadata, caller))
         except DubstageError as error:
             return _error(_refusal(error))
         except ClientDisconnect:
@@ -520,26 +611,39 @@ class RestApplication:
         except grpc.aio.AioRpcError as error:
             return _error(_failure(error))
 
-    async def _called(self, route: HttpRoute, message: Message, request: Request) -> Response:
-        metadata, method = self._metadata(request), route.method
-        if route.takes_file:
-            return await self._upload(method, message, request, metadata)
+    async def _message(self, route: HttpRoute, request: Request, caller: str) -> Message:
+        """Return the request of an RPC, whose JSON is parsed within limits."""
+        path, query = request.scope["path"], request.query_params.multi_items()
+        if not route.has_body:
+            has_body = not route.takes_file and (
+                request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+            )
+            return request_message(route, path, query, b"{}" if has_body else b"")
+        parse = functools.partial(request_message, route, path, query)
+        return await self._bodies.parsed(request, limits_of(route.method.input_type), caller, parse)
+
+    async def _called(
+        self, route: HttpRoute, message: Message, request: Request, metadata: grpc.aio.Metadata, caller: str
+    ) -> Response:
+        method = route.method
         if route.gives_file and not method.server_streaming:
             found: Any = await self._calls.unary(method, message, metadata)
             return Response(found.data, headers=_SMALL_FILE, media_type=found.media_type)
         if route.gives_file:
             return await self._download(method, message, request, metadata)
-        if method.server_streaming:
-            return _events(self._calls.stream(method, message, metadata))
-        if _is_watched(route) and _EVENTS in request.headers.get("accept", ""):
-            return _events(self._calls.operation(method, message, metadata))
-        return JSONResponse(json_of(await self._calls.unary(method, message, metadata)))
+        is_watched = _is_watched(route) and _EVENTS in request.headers.get("accept", "")
+        if method.server_streaming or is_watched:
+            _held(request).enter_context(self._events.taken(caller))
+            if is_watched:
+                return _events(self._calls.operation(method, message, metadata))
+            return _events(self._calls.stream(request, method, message, metadata))
+        return await _json_response(await self._calls.unary(method, message, metadata))
 
     async def _upload(self, method: MethodDescriptor, first: Any, request: Request, metadata: grpc.aio.Metadata) -> Response:
         """Send the body of a request to an RPC that takes a file."""
         file = upload_of(request.headers)
         first.size_bytes, first.offset, first.sha256 = file.size_bytes, file.offset, file.sha256
-        return JSONResponse(json_of(await self._calls.upload(method, first, request.stream(), metadata)))
+        return await _json_response(await self._calls.upload(method, first, request.stream(), metadata))
 
     async def _download(self, method: MethodDescriptor, message: Any, request: Request, metadata: grpc.aio.Metadata) -> Response:
         """Answer with a file, or with the part that the header `Range` names."""
@@ -547,7 +651,7 @@ class RestApplication:
             raise InvalidRequestError("offset: the query has no fields here; send the header Range", field="offset")
         # The size of the file decides about the range, and the digest about If-Range.
         message.max_bytes = 1
-        facts, _ = await self._file(method, message, metadata)
+        facts, *_ = await self._calls.all(method, message, metadata)
         etag = f'"{facts.sha256}"'
         headers = {"Accept-Ranges": "bytes", "ETag": etag, "Repr-Digest": digest_header(facts.sha256)}
         part = range_of(request.headers.get("range", ""), facts.size_bytes)
@@ -557,64 +661,45 @@ class RestApplication:
             headers["Content-Range"] = f"bytes */{facts.size_bytes}"
             return _plain(416, "OUT_OF_RANGE", f"the file has {facts.size_bytes} bytes", headers)
         whole = range(facts.size_bytes) if part is None else part
-        message.offset, message.max_bytes = whole.start, len(whole)
-        again, pieces = await self._file(method, message, metadata)
-        if again != facts:
-            return _plain(409, "ABORTED", "the file has changed during the request: ask again")
         headers["Content-Length"] = str(len(whole))
         if part is not None:
             headers["Content-Range"] = f"bytes {whole.start}-{whole.stop - 1}/{facts.size_bytes}"
-        return StreamingResponse(pieces, 200 if part is None else 206, headers, media_type="application/octet-stream")
+        number, media_type = 200 if part is None else 206, "application/octet-stream"
+        if request.method == "HEAD":
+            return Response(None, number, headers, media_type)
+        message.offset, message.max_bytes = whole.start, len(whole)
+        responses = self._calls.stream(request, method, message, metadata)
+        if await anext(responses) != facts:
+            return _plain(409, "ABORTED", "the file has changed during the request: ask again")
+        return StreamingResponse((response.data async for response in responses), number, headers, media_type)
 
-    async def _file(self, method: MethodDescriptor, message: Any, metadata: grpc.aio.Metadata) -> tuple[Any, AsyncIterator[bytes]]:
-        """Return the first message of a file, and the data that follows."""
-        call: Any = self._calls.stream(method, message, metadata)
-        responses = aiter(call)
-        first = await anext(responses)
-
-        async def data() -> AsyncIterator[bytes]:
-            try:
-                async for response in responses:
-                    yield response.data
-            finally:
-                call.cancel()
-
-        return first, data()
-
-    async def _called_by_page(self, method: MethodDescriptor, message: Message, authorization: str) -> Message:
-        return await self._calls.unary(method, message, _with_authorization(authorization))
+    async def _called_by_page(self, method: MethodDescriptor, message: Message, request: Request, authorization: str) -> Message:
+        metadata, _ = self._checked(request, authorization)
+        return await self._calls.unary(method, message, metadata)
 
     async def _download_to_page(self, request: Request, path: str) -> Response:
         if refusal := self._sessions.refusal(request):
             return _plain(403, "PERMISSION_DENIED", refusal)
         try:
-            return await self._download(_DOWNLOAD, media_pb2.DownloadFileRequest(path=path), request, self._metadata(request))
+            metadata, _ = self._checked(request, self._sessions.authorization(request))
+            message = media_pb2.DownloadFileRequest(path=path)
+            return await _unless_gone(request, self._download(_DOWNLOAD, message, request, metadata))
         except DubstageError as error:
             return _error(_refusal(error))
+        except ClientDisconnect:
+            return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
         except grpc.aio.AioRpcError as error:
             return _error(_failure(error))
 
-    def _metadata(self, request: Request) -> grpc.aio.Metadata:
-        return _with_authorization(self._sessions.authorization(request))
-
-    async def _body(self, request: Request) -> bytes:
-        """Return the body of a request.
+    def _checked(self, request: Request, authorization: str) -> tuple[grpc.aio.Metadata, str]:
+        """Return the metadata of calls for a request, and what stands for the caller.
 
         Raises:
-            MessageTooLargeError: the body has more bytes than a message may have.
-            InvalidRequestError: the body does not arrive in time.
+            UnauthenticatedError: there is no token, or a wrong one.
+            OverloadedError: too many wrong tokens came from the client address.
         """
-        parts, size = [], 0
-        try:
-            async with asyncio.timeout(BODY_S):
-                async for part in request.stream():
-                    parts.append(part)
-                    size += len(part)
-                    if size > self._max_bytes:
-                        raise MessageTooLargeError(f"the body has more than {self._max_bytes} bytes (DUBSTAGE_MAX_MESSAGE_BYTES)")
-        except TimeoutError:
-            raise InvalidRequestError(f"the body did not arrive within {BODY_S:.0f} s", field="body") from None
-        return b"".join(parts)
+        caller = self._callers.check(request.client.host if request.client else "", authorization)
+        return _with_authorization(authorization), caller
 
 
 def _with_authorization(authorization: str) -> grpc.aio.Metadata:
@@ -627,6 +712,12 @@ def _with_authorization(authorization: str) -> grpc.aio.Metadata:
 def _is_watched(route: HttpRoute) -> bool:
     """Return whether a route shows one operation, which is also sent as events."""
     return route.verb == "GET" and route.method.output_type is operations_pb2.Operation.DESCRIPTOR
+
+
+async def _json_response(message: Message) -> Response:
+    if message.ByteSize() <= _LARGE_BYTES:
+        return JSONResponse(json_of(message))
+    return await in_thread(lambda: JSONResponse(json_of(message)))
 
 
 def _error(status: status_pb2.Status) -> Response:
@@ -656,19 +747,6 @@ def _events(messages: AsyncIterator[Message]) -> Response:
     return EventSourceResponse(events(), ping=_PING_S, send_timeout=_SEND_S)
 
 
-class _Connection(H11Protocol):
-    """Connection that is closed if no request begins in time. uvicorn itself measures the time between requests only."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, PEER: self.client[0] if self.client else ""}
-        self.loop.call_later(FIRST_REQUEST_S, self._close_if_silent)
-
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():  # type: ignore[has-type]
-            self.transport.close()
-
-
 class _Server(uvicorn.Server):
     def capture_signals(self) -> Any:
         """Leave the signals to the process of the gateway."""
@@ -681,16 +759,21 @@ class RestServer:
     Args:
         target: gRPC target of the gateway without TLS, such as `unix:PATH`.
         settings: settings of the gateway; `http_port` is the port.
+        tokens: tokens that the gateway accepts.
         proxy: finds the users whom a proxy has signed in; None: there is no such proxy.
     """
 
-    def __init__(self, target: str, settings: GatewaySettings, proxy: ProxyUsers | None = None) -> None:
+    def __init__(self, target: str, settings: GatewaySettings, tokens: TokenCheck, proxy: ProxyUsers | None = None) -> None:
         self.target = target
         self._settings = settings
+        self._tokens = tokens
         self._proxy = proxy
+        self._connections = Connections(networks_of(settings.proxy_networks))
         self._channel: grpc.aio.Channel | None = None
+        self._application: RestApplication | None = None
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -701,19 +784,22 @@ class RestServer:
         settings = self._settings
         host = settings.host.strip("[]")
         family = socket.getaddrinfo(host, settings.http_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listening = socket.create_server((host, settings.http_port), family=family, backlog=_BACKLOG)
+        listening = self._connections.listening(socket.create_server((host, settings.http_port), family=family, backlog=_BACKLOG))
         options = [("grpc.max_send_message_length", settings.max_message_bytes), ("grpc.max_receive_message_length", -1)]
         self._channel = grpc.aio.insecure_channel(self.target, options=options)
+        self._application = RestApplication(self._channel, settings, self._tokens, self._proxy)
         self._server = _Server(
             uvicorn.Config(
-                RestApplication(self._channel, settings, self._proxy).application,
-                http=_Connection,
+                self._application,
+                http=connection_class(self._connections),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
+                headers=_HEADERS,
+                # The application itself knows the proxies of the settings.
+                proxy_headers=False,
                 timeout_keep_alive=_IDLE_S,
                 timeout_graceful_shutdown=_LAST_RESPONSES_S,
                 h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
@@ -724,7 +810,14 @@ class RestServer:
             )
         )
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        self._watching = asyncio.create_task(self._connections.watch())
         _log.info("http_listening", host=settings.host, port=settings.http_port)
+
+    async def answers(self) -> bool:
+        """Return whether HTTP answers: the server runs, and a call through its channel comes back."""
+        if self._application is None or self._serving is None or self._serving.done():
+            return False
+        return await self._application.answers()
 
     def close(self) -> None:
         """Take no further connections. Running requests go on, as long as the gRPC server answers them."""
@@ -737,5 +830,7 @@ class RestServer:
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await self._serving
+        if self._watching is not None:
+            self._watching.cancel()
         if self._channel is not None:
             await self._channel.close()

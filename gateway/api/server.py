@@ -5,16 +5,20 @@ The servicer of the caller's tenant answers each call.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
 import grpc.aio
+import structlog
 from google.longrunning import operations_pb2_grpc
+from grpc_health.v1 import health_pb2
 from prometheus_client import Gauge
 
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2_grpc, media_pb2_grpc, webhook_pb2_grpc
@@ -35,12 +39,20 @@ from gateway.stages.interface import STAGE_NAMES
 from gateway.tenants.long_calls import most_calls_of_tenant
 from gateway.ui.proxy import ProxyUsers
 from services.common.errors import InvalidRequestError
+from services.common.server.auth import TokenCheck
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.process_tokens import ProcessTokens
-from services.common.server.server import StageServer, bracketed
+from services.common.server.server import LIVENESS, StageServer, bracketed
 
 SERVICES: Final = tuple(service.full_name for service in SERVED)
 """Full names of the services that `add_servicers` adds."""
+HTTP_STUCK_S: Final = 15.0
+"""Seconds without an answer over HTTP after which the gateway reports that it does not serve."""
+_HTTP_LOOK_S: Final = 2.0
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_log = structlog.stdlib.get_logger("dubstage.gateway")
 
 
 def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
@@ -129,11 +141,15 @@ class GatewayServer(StageServer):
             most_calls_of_tenant=most_calls_of_tenant(settings.max_concurrent_rpcs) if settings.auth_token_file else None,
             fingerprint_key=_fingerprint_key(settings) if settings.auth_token_file else None,
             process_tokens=process_tokens,
+            is_serving=lambda: self._http_answers,
         )
         self._http_port = settings.http_port
         # The HTTP server calls this gRPC server over a socket that only this user can open.
         self._socket_folder = tempfile.mkdtemp(prefix="dubstage-") if settings.http_port else ""
-        self._rest = RestServer(f"unix:{self._socket_folder}/rpc", settings, proxy) if settings.http_port else None
+        tokens = TokenCheck(settings.auth_token_file, process_tokens=process_tokens)
+        self._rest = RestServer(f"unix:{self._socket_folder}/rpc", settings, tokens, proxy) if settings.http_port else None
+        self._http_answers = True
+        self._watching_http: asyncio.Task[None] | None = None
         unfinished = Gauge("dubstage_operations", "Operations and batches that run here, or wait", registry=self.metrics.registry)
         unfinished.set_function(lambda: sum(tenants.unfinished.values()))
         calling = Gauge(
@@ -175,7 +191,23 @@ class GatewayServer(StageServer):
                 f"{error.strerror or error}; set DUBSTAGE_HTTP_PORT to another port",
                 field="DUBSTAGE_HTTP_PORT",
             ) from error
+        self._watching_http = asyncio.create_task(self._watch_http(self._rest))
         return port
+
+    async def _watch_http(self, rest: RestServer) -> None:
+        """Report NOT_SERVING while HTTP does not answer, also as liveness: a restart ends what holds HTTP.
+
+        Probes ask gRPC alone, which goes on while HTTP is stuck.
+        """
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(_HTTP_LOOK_S)
+            if await rest.answers():
+                last = time.monotonic()
+            if self._http_answers is not (answers := time.monotonic() - last < HTTP_STUCK_S):
+                self._http_answers = answers
+                self._set_health(_SERVING if answers else _NOT_SERVING, LIVENESS)
+                (_log.info if answers else _log.error)("http_answers" if answers else "http_stuck")
 
     async def warm_up(self) -> None:
         """Open the stages, resume interrupted operations and batches, then admit calls and report SERVING.
@@ -191,6 +223,8 @@ class GatewayServer(StageServer):
     async def drain(self, grace_s: float | None = None) -> None:
         """Stop the operations and batches where they are, let running calls end, stop, and close what was opened."""
         await self._tenants.stop()
+        if self._watching_http is not None:
+            self._watching_http.cancel()
         if self._rest is not None:
             self._rest.close()
         await super().drain(grace_s)

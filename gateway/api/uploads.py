@@ -25,7 +25,16 @@ from gateway.batch.changes import files_of_waiting_shots
 from gateway.batch.store import open_batches
 from gateway.housekeeping import DAY_S
 from gateway.media.signed_urls import MOST_BYTES, SignedUrl, checked_object, sign_download, sign_upload, stored_bytes
-from gateway.media.uploads import FOLDER, FileReader, PartialUpload, StoredUpload, UploadFolder, sha256_text, upload_name
+from gateway.media.uploads import (
+    FOLDER,
+    FileReader,
+    PartialUpload,
+    StoredUpload,
+    UploadFolder,
+    UploadsUse,
+    sha256_text,
+    upload_name,
+)
 from gateway.operations.store import OperationStore
 from gateway.provenance.binding import SIDECAR
 from gateway.safe_paths import open_regular
@@ -199,11 +208,13 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
 
     def __init__(self, uploads: TenantUploads, settings: GatewaySettings, quota: TenantQuota, long_calls: LongCalls) -> None:
         self._uploads = uploads
-        self._most_bytes = settings.uploads_max_bytes
+        self._limits = {"most_bytes": settings.uploads_max_bytes, "most_files": settings.uploads_max_files}
         self._quota = quota
         self._long_calls = long_calls
         self._running: set[PartialUpload] = set()
         self._admitting = asyncio.Lock()
+        # Name -> size of the file that a signed URL still takes, and the end of the URL, Unix time in seconds.
+        self._signed: dict[str, tuple[int, float]] = {}
 
     async def UploadFile(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.UploadFileRequest], context: Any
@@ -238,9 +249,11 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         async with self._admitting:
             partial = await in_thread(folder.begin, name, size_bytes=first.size_bytes, sha256=first.sha256, offset=first.offset)
             try:
-                stored = await in_thread(folder.stored_bytes)
+                stored = await in_thread(folder.use)
                 coming = sum(other.missing_bytes for other in self._running)
-                self._quota.check_uploads(stored - partial.present_bytes + partial.size_bytes + coming, self._most_bytes)
+                num_bytes = stored.num_bytes - partial.present_bytes + partial.size_bytes + coming
+                names = stored.names | {name} | {other.name for other in self._running}
+                self._quota.check_uploads(UploadsUse(names, num_bytes), **self._limits)
             except BaseException:
                 partial.close()
                 raise
@@ -291,10 +304,17 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
                 f"size_bytes: {request.size_bytes}: a signed URL takes 1 to {MOST_BYTES} bytes", field="size_bytes"
             )
         place = await in_thread(self._uploads.free_object, name)
-        stored = await in_thread(stored_bytes, self._uploads.bucket_folder)
-        stored[name] = request.size_bytes
-        self._quota.check_uploads(sum(stored.values()), self._most_bytes)
-        return _signed(await in_thread(sign_upload, place, size_bytes=request.size_bytes, sha256=sha256), place)
+        async with self._admitting:
+            sizes = await in_thread(stored_bytes, self._uploads.bucket_folder)
+            sizes[name] = request.size_bytes
+            # A URL that was signed takes its file until the URL ends, whatever is in the bucket now.
+            self._signed = {other: signed for other, signed in self._signed.items() if signed[1] > time.time()}
+            for other, (size_bytes, _) in self._signed.items():
+                sizes[other] = max(size_bytes, sizes.get(other, 0))
+            self._quota.check_uploads(UploadsUse(frozenset(sizes), sum(sizes.values())), **self._limits)
+            signed = await in_thread(sign_upload, place, size_bytes=request.size_bytes, sha256=sha256)
+            self._signed[name] = (sizes[name], signed.expires_at)
+        return _signed(signed, place)
 
     async def FinishUpload(self, request: pb.FinishUploadRequest, context: Any) -> pb.Upload:  # noqa: N802
         """Compare the SHA-256 of an upload in the bucket."""

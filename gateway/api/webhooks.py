@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -34,6 +35,8 @@ _NUMBER_OF: Final = {
     EventType.BATCH_DONE: pb.WEBHOOK_EVENT_BATCH_DONE,
     EventType.SHOT_REVIEWED: pb.WEBHOOK_EVENT_SHOT_REVIEWED,
 }
+SECRET_AGAIN_S: Final = 300.0
+"""Seconds after the registration in which a repeated request is answered with the secret again. Clients repeat for two minutes."""
 _OF_BATCHES: Final = frozenset({EventType.BATCH_DONE, EventType.SHOT_REVIEWED})
 _TYPE_OF: Final[Mapping[int, EventType]] = {number: event for event, number in _NUMBER_OF.items()}
 
@@ -94,6 +97,12 @@ def sender_of(
     )
 
 
+def _repeated_secret(webhook: Webhook) -> str:
+    """Return the secret for a repeated request: for a caller who has lost the answer, and empty when that time is over."""
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(webhook.created_at)
+    return webhook.secret if age.total_seconds() < SECRET_AGAIN_S else ""
+
+
 def _message(webhook: Webhook, secret: str = "") -> pb.Webhook:
     return pb.Webhook(
         secret=secret,
@@ -134,7 +143,7 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         """Check an address, and register it."""
         identity = request_identity(request)
         if (before := await in_thread(self._store.created_by, identity)) is not None:
-            return _message(before, secret=before.secret)
+            return _message(before, secret=_repeated_secret(before))
         if pb.WEBHOOK_EVENT_UNSPECIFIED in request.events:
             raise InvalidRequestError("events: name events, or leave the field empty for all", field="events")
         await checked_target(request.url, self._networks)
@@ -145,7 +154,7 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         webhook, new = await in_thread(self._store.create, request.url, events, identity)
         if new:
             await self._record(EventKind.WEBHOOK_CREATED, webhook.webhook_id)
-        return _message(webhook, secret=webhook.secret)
+        return _message(webhook, secret=webhook.secret if new else _repeated_secret(webhook))
 
     async def GetWebhook(self, request: pb.GetWebhookRequest, context: Any) -> pb.Webhook:  # noqa: N802
         """Return one webhook, without its secret."""

@@ -17,7 +17,7 @@ from gateway.batch.delivery import delivered_name
 from gateway.batch.locations import is_url, local_path
 from gateway.batch.review_export import ReviewedShot, decision_marker
 from gateway.batch.reviews import Decision, ReviewState
-from gateway.batch.timeline import Clip, Timeline, clips_of, opentimelineio, rate_text
+from gateway.batch.timeline import Clip, Timeline, clips_of, opentimelineio, rate_text, same_name
 from gateway.batch.timeline_files import write_timeline
 from gateway.batch.turnover import DubbedClip, DubbedClips
 from gateway.batch.types import WRITTEN, ShotRecord
@@ -120,9 +120,9 @@ def _matches(clips: Sequence[Clip], dubbed: Sequence[DubbedClip]) -> dict[int, _
     by_reel: dict[str, list[DubbedClip]] = {}
     for one in dubbed:
         for name in one.files:
-            by_file.setdefault(name, []).append(one)
+            by_file.setdefault(same_name(name), []).append(one)
         for name in one.reels:
-            by_reel.setdefault(name, []).append(one)
+            by_reel.setdefault(same_name(name), []).append(one)
     found: dict[int, _Match] = {}
     for clip in clips:
         named = [one for name in clip.file_names or clip.reel_names for one in by_file.get(name, [])]

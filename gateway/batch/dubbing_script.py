@@ -3,15 +3,19 @@
 | file            | times                                                                     | languages               |
 |-----------------|---------------------------------------------------------------------------|-------------------------|
 | `.csv`          | column `start`: timecode of the timeline, or seconds from its first frame | column `language`       |
-| `.srt`          | time from the first frame of the timeline                                 | LANGUAGE=FILE           |
+| `.srt`, `.vtt`  | time from the first frame of the timeline                                 | LANGUAGE=FILE           |
 | `.ttml`, `.xml` | DAPT and TTML: time from the first frame of the timeline                  | `xml:lang` of each text |
 
-ttconv reads the times of SRT and TTML. It leaves out who speaks and the recorded sound of DAPT, which are read beside it.
+ttconv reads the times of TTML. It leaves out who speaks and the recorded sound of DAPT, which are read beside it.
+
+Programs write SRT in many ways: with points in the times, without hours, with empty lines in a text, without numbers, and as
+WebVTT. All are read. Times with an arrow begin a subtitle, and the subtitle's text ends where the next one begins.
 """
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +39,15 @@ _DAPTM: Final = "{http://www.w3.org/ns/ttml/profile/dapt#metadata}"
 _XML: Final = "{http://www.w3.org/XML/1998/namespace}"
 _SPEAKER: Final = re.compile(r"\s*([^\W\d_a-z][^:a-z]{0,39}?)\s*:\s+")
 """Name before a line of a subtitle, in capital letters: `ADA: Good morning`."""
+_ARROW: Final = "-->"
+_CUE: Final = re.compile(r"\s*(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?\s*-->\s*\d", re.ASCII)
+"""Line of times of a subtitle. The first time is taken."""
+_VOICE: Final = re.compile(r"<v(?:\.[^ >]*)?\s+([^>]+)>")
+"""Speaker of a subtitle in WebVTT."""
+_MARKS: Final = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}|\{/?[biu]\}")
+"""Styles in subtitles: tags of SRT and WebVTT, times within a text, and {\\an8}."""
+_BLOCKS: Final = ("NOTE", "STYLE", "REGION", "WEBVTT")
+"""First words of blocks of WebVTT that are no subtitles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +164,8 @@ def _ttconv(module: str) -> Any:
         return importlib.import_module(f"ttconv.{module}")
     except ModuleNotFoundError as problem:
         raise InvalidRequestError(
-            f"scripts in SRT and TTML need the package {problem.name}, which is not installed here: pip install "
-            "'dubstage-suite[timelines]', or give a script in CSV",
+            f"scripts in TTML need the package {problem.name}, which is not installed here: pip install "
+            "'dubstage-suite[timelines]', or give a script in CSV or SRT",
             field="script",
         ) from problem
 
@@ -189,19 +202,55 @@ def _words(paragraph: Any) -> str:
 def _srt_lines(path: Path, text: str, language: str | None, timeline: Timeline) -> Iterator[ScriptLine]:
     if not language:
         raise _wrong(path, "SRT names no language: give --script LANGUAGE=FILE")
-    model = _model(path, lambda: _ttconv("srt.reader").to_model(io.StringIO(text)))
-    for number, (paragraph, begin) in enumerate(_paragraphs(model), 1):
-        where = f"{path}: line {number}"
-        words = _words(paragraph)
+    for number, (begin, content) in enumerate(_subtitles(path, text), 1):
+        voice = _VOICE.search(content)
+        words = " ".join(html.unescape(_MARKS.sub("", content)).split())
         named = _SPEAKER.match(words)
         yield ScriptLine(
-            where=where,
+            where=f"{path}: line {number}",
             line_id=str(number),
-            start=round((begin or 0) * timeline.rate),
+            start=round(begin * timeline.rate),
             language=language,
-            speaker=named[1] if named else "",
+            speaker=voice[1].strip() if voice else named[1] if named else "",
             text=words[named.end() :] if named else words,
         )
+
+
+def _subtitles(path: Path, text: str) -> Iterator[tuple[Fraction, str]]:
+    """Yield the begin of each subtitle that has a text, seconds, and the text as the file has it."""
+    rows = text.splitlines()
+    heads = [place for place, row in enumerate(rows) if _ARROW in row and row.strip()[:1].isdecimal()]
+    for head, following in zip(heads, [*heads[1:], None], strict=True):
+        found = _CUE.match(rows[head])
+        if found is None:
+            raise _wrong(f"{path}: row {head + 1}", f"{rows[head][:80]!r} are no times; expected 00:00:01,500 --> 00:00:02,750")
+        content = rows[head + 1 : following]
+        if following is not None and content and _is_name(content, webvtt=text.startswith("WEBVTT")):
+            content = content[:-1]
+        words = "\n".join(_without_blocks(content))
+        if words.strip():
+            hours, minutes, seconds, part = (found[place] or "0" for place in range(1, 5))
+            yield 3600 * int(hours) + 60 * int(minutes) + int(seconds) + Fraction(f"0.{part}"), words
+
+
+def _is_name(content: Sequence[str], *, webvtt: bool) -> bool:
+    """Return whether the last row before the times of a subtitle is the subtitle's number, or its name in WebVTT."""
+    alone = len(content) == 1 or not content[-2].strip()
+    return content[-1].strip().isdecimal() or (webvtt and alone and bool(content[-1].strip()))
+
+
+def _without_blocks(content: Sequence[str]) -> Iterator[str]:
+    """Yield the rows of a subtitle without the notes and styles of WebVTT behind it."""
+    inside, before = False, "text"
+    for row in content:
+        inside = (inside and bool(row.strip())) or (not before.strip() and row.split(maxsplit=1)[:1] == [_block_of(row)])
+        before = row
+        if not inside:
+            yield row
+
+
+def _block_of(row: str) -> str:
+    return next((word for word in _BLOCKS if row.strip() == word or row.startswith(f"{word} ")), "")
 
 
 def _ttml_lines(path: Path, text: str, language: str | None, timeline: Timeline) -> Iterator[ScriptLine]:
@@ -275,6 +324,7 @@ _Reader = Callable[[Path, str, str | None, Timeline], Iterator[ScriptLine]]
 _READERS: Final[dict[str, _Reader]] = {
     ".csv": _csv_lines,
     ".srt": _srt_lines,
+    ".vtt": _srt_lines,
     ".ttml": _ttml_lines,
     ".dfxp": _ttml_lines,
     ".xml": _ttml_lines,

@@ -3,7 +3,8 @@
 Other figures compare the dub with its target, so that a target that is wrong is not seen. These need the finished video alone, and
 for the skin the video that was dubbed:
 
-    lateness     the lag of the lag model (services/motion/lag.py), with its sign turned
+    lateness     the lag of the lag filters (services/motion/lag.py), with its sign turned. The filters decide what is on time:
+                 their training moves its clips to the times of real people (mouth_curves.REAL_MS)
     still share  share of the frames of speech in which opening and width of the mouth keep within STILL_PX over STILL_S
     D_t          (video - footage) / luma of the cheeks, in the render box, for the luma Y, R - Y and B - Y
     step         mean of D over 21 x 2 px on one side of a line less that on the other side, beside the lips, in eight directions,

@@ -235,7 +235,7 @@ _SILENCE: Final = "the largest opening of the mouth in silence, as a share of th
 _OPENING: Final = "the spread of the mouth's opening over the person's own"
 _WIDTH: Final = "the spread of the lip width over the person's own"
 _STEP: Final = "the fastest change of the mouth's opening over the person's own"
-_SHIFT: Final = "the time in ms by which the mouth is early or late at vowels or at p, b, m"
+_SHIFT: Final = "the time in ms by which the mouth is earlier or later than real people's at vowels or at p, b, m"
 
 _SEEN: Final = {
     "tint_alarms": "the share of open mouths whose teeth have another colour than the person's own",

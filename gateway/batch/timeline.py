@@ -5,7 +5,9 @@ A clip that cannot be dubbed on exact frames is refused with a reason, and never
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -361,4 +363,28 @@ def short_name(url: str) -> str:
     """
     if has_unknown_protocol(url):
         return url
-    return PurePosixPath(file_name(url)).stem.lower()
+    return same_name(PurePosixPath(file_name(url)).stem)
+
+
+def same_name(name: str) -> str:
+    """Return the form of a file's name by which names are compared: small letters, and letters with accents as one character.
+
+    macOS and programs on macOS write an accent as a character of its own (NFD), other systems do not (NFC).
+    """
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def present_path(path: Path) -> Path:
+    """Return a path as the file system has it: a path that is not there may be there with its accents written otherwise (NFC, NFD).
+
+    Returns:
+        The path of the file that is there; otherwise the path as it was given.
+    """
+    found = Path(path.anchor)
+    for part in path.parts[1:] if path.anchor else path.parts:
+        forms = dict.fromkeys([part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part)])
+        there = next((found / form for form in forms if os.path.lexists(found / form)), None)
+        if there is None:
+            return path
+        found = there
+    return found

@@ -29,7 +29,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gateway.batch.assets import ResolvedReferences, resolve_references
 from gateway.batch.dubbing_script import ScriptLine
 from gateway.batch.manifest import MOST_ROWS
-from gateway.batch.timeline import Clip, Timeline, file_name, path_of_url, rate_text, timecode_frames, timecode_label
+from gateway.batch.timeline import (
+    Clip,
+    Timeline,
+    file_name,
+    path_of_url,
+    present_path,
+    rate_text,
+    same_name,
+    timecode_frames,
+    timecode_label,
+)
 from gateway.media.inspection import inspect_video
 from gateway.media.parts import PART_SUFFIX, check_part, reel_of, sound_length, timecode_of, write_part, write_sound_from
 from gateway.media.stills import is_still
@@ -208,8 +218,8 @@ class _Media:
                 for name in sorted(names):
                     # macOS leaves a file ._NAME beside a file NAME on other file systems.
                     if PurePath(name).suffix.lower() in MEDIA_SUFFIXES and not name.startswith("."):
-                        self._by_name[name.lower()].append(Path(above, name))
-                        self._by_stem[PurePath(name).stem.lower()].append(Path(above, name))
+                        self._by_name[same_name(name)].append(Path(above, name))
+                        self._by_stem[same_name(PurePath(name).stem)].append(Path(above, name))
 
     def find(self, clip: Clip) -> Path:
         """Return the media of a clip.
@@ -234,12 +244,12 @@ class _Media:
         """Yield files that may be the media of a clip, most trusted first."""
         names = [*map(file_name, clip.files), *clip.reels, *([clip.name] if clip.name else [])]
         for name in names:
-            yield self._by_name.get(name.lower(), [])
+            yield self._by_name.get(same_name(name), [])
         for name in names:
-            yield self._by_stem.get(name.lower(), [])
-            yield self._by_stem.get(PurePath(name).stem.lower(), [])
+            yield self._by_stem.get(same_name(name), [])
+            yield self._by_stem.get(same_name(PurePath(name).stem), [])
         for reel in clip.reels:
-            yield self._of_reel(reel.lower())
+            yield self._of_reel(same_name(reel))
         for reel in clip.reels:
             short = _letters(reel)
             if len(short) == _SHORT_REEL:
@@ -255,12 +265,12 @@ class _Media:
                 except MediaUnsupportedError:
                     continue
                 if named:
-                    self._by_reel[named.lower()].append(path)
+                    self._by_reel[same_name(named)].append(path)
         return self._by_reel.get(reel, [])
 
     def _at_its_path(self, clip: Clip) -> Path:
         for name in clip.files:
-            path = self._beside / path_of_url(name)
+            path = present_path(self._beside / path_of_url(name))
             if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES:
                 return path
         name = clip.files[0] if clip.files else ""
@@ -281,7 +291,7 @@ class _Media:
 
 
 def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", name).lower())
 
 
 def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = lambda _: None) -> Turnover:
@@ -365,7 +375,7 @@ def _spoken_lines(request: TurnoverRequest, problems: list[str]) -> list[_Spoken
 
 def _sound_of(line: ScriptLine, pattern: str | None, fields: Mapping[str, str]) -> Path | None:
     if line.speech is not None:
-        return line.speech
+        return present_path(line.speech)
     return Path(_filled(pattern, fields)) if pattern is not None else None
 
 
@@ -404,7 +414,7 @@ def _clip_speech(request: TurnoverRequest, clip: Clip, problems: list[str]) -> l
             "id": f"{clip.number:03d}",
             "speaker": "",
         }
-        sound = Path(_filled(request.speech or "", fields))
+        sound = present_path(Path(_filled(request.speech or "", fields)))
         if not sound.is_file():
             continue
         try:
@@ -601,7 +611,7 @@ def _dubbed_clip(work: _Work, rows: dict[str, str]) -> DubbedClip:
     return DubbedClip(
         number=clip.number,
         name=clip.name,
-        files=tuple(sorted(clip.file_names | {work.info.path.stem.lower()})),
+        files=tuple(sorted(clip.file_names | {same_name(work.info.path.stem)})),
         reels=tuple(sorted(clip.reel_names)),
         start=work.media_start + work.part.start,
         frames=len(work.part),

@@ -56,7 +56,7 @@ class Quality(_Strict):
         max_popping: largest mean change of the inside of the mouth from frame to frame, relative to the person's own.
         max_clothing_moved: largest share of the frames in which clothing beside or below the jaw moves.
         max_face_distance: largest distance of the face embeddings of dub and video.
-        max_shift_ms: most milliseconds by which the mouth is earlier or later about open vowels or p, b, m than the person's own.
+        max_shift_ms: most milliseconds by which the mouth is earlier or later than real people's at open vowels or p, b, m.
     """
 
     min_dubbed_share: float | None = Field(None, ge=0, le=1)
@@ -77,15 +77,17 @@ class Quality(_Strict):
 
 
 class ShotMotion(_Strict):
-    """Motion of a dub compared with the person's own motion (services/common/wire/mouth_curves.py). None: not measured.
+    """Motion of a dub compared with the person's own motion, and its times with those of real people. None: not measured.
+
+    The figures are those of services/common/wire/mouth_curves.py.
 
     Attributes:
         silence_opening: how far the mouth opens in silence, as a share of the person's range; 0: at rest.
         opening_spread: spread of the opening, divided by the person's own.
         width_spread: spread of the lip width about its slow part, divided by the person's own.
         fastest_step: largest change of the opening within 40 ms, divided by the person's own.
-        vowel_shift_ms: how much later than the person's own the mouth is widest about open vowels.
-        closure_shift_ms: how much later than the person's own the lips are closest about p, b, m.
+        vowel_shift_ms: how much later than real people's the mouth is widest about open vowels, against the sound.
+        closure_shift_ms: how much later than real people's the lips are closest about p, b, m, against the sound.
     """
 
     silence_opening: float | None = None

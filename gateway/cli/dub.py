@@ -182,6 +182,16 @@ def dub(
     audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Sound file with the new speech. Default: the sound of the footage.")
     ] = None,
+    audio_channel: Annotated[
+        int | None,
+        typer.Option(
+            "--audio-channel",
+            min=1,
+            metavar="NUMBER",
+            help="Channel of the speech that is the voice, from 1. Default: the mean of all channels; where channels are silent or "
+            "cancel each other out, the channels with the voice.",
+        ),
+    ] = None,
     lines: Annotated[
         Path | None,
         typer.Option(
@@ -313,6 +323,7 @@ def dub(
     request = DubRequest(
         footage=video,
         speech=audio,
+        audio_channel=audio_channel,
         output=output,
         method=combined(method or DEFAULT_METHOD, motion, renderer),
         face=parse_face(face),

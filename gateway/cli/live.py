@@ -10,6 +10,7 @@ import typer
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from services.common.errors import InvalidRequestError
+from services.common.methods import LIVE_LOOK_AHEAD, LIVE_LOOK_AHEAD_CHOICES
 
 
 @app.command("live")
@@ -36,6 +37,17 @@ def live(
     project: options.Project = "",
     language: options.Language = "",
     stages: options.Stages = None,
+    look_ahead: Annotated[
+        int | None,
+        typer.Option(
+            "--look-ahead",
+            min=min(LIVE_LOOK_AHEAD_CHOICES),
+            max=max(LIVE_LOOK_AHEAD_CHOICES),
+            metavar="FRAMES",
+            help="Frames of 40 ms after a frame whose speech the mouth waits for. More frames give better mouths, and each of them "
+            f"delays the stream by 40 ms. Default: {LIVE_LOOK_AHEAD}. For actors of a method with this choice, such as ugc.",
+        ),
+    ] = None,
     fast: Annotated[
         bool,
         typer.Option("--fast", help="Send the speech as fast as the pipeline accepts the speech. Default: send it in real time."),
@@ -45,6 +57,7 @@ def live(
     """Stream a speech file through the live pipeline in real time and print the latency of the first frame."""
     from gateway.cli.live_run import LiveRequest, LiveVideo, run_live
     from gateway.live.recording import check_recording
+    from gateway.live.session import LiveMouth
     from gateway.media.label import label_of
 
     settings = options.gateway_settings(stages)
@@ -61,7 +74,7 @@ def live(
         show_latency=show_latency,
         gateway=gateway,
         use=options.consent_use(project, language),
-        expressiveness=expressiveness,
+        mouth=LiveMouth(expressiveness, look_ahead),
         label=label_of(label, label_position),
         fast=fast,
     )

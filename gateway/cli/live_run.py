@@ -28,7 +28,7 @@ from gateway.live.recording import (
     stream_mark,
     streamed_actor,
 )
-from gateway.live.session import LiveFrame
+from gateway.live.session import LiveFrame, LiveMouth
 from gateway.live.streams import Disclosing, LiveStreams
 from gateway.media.inspection import inspect_sound
 from gateway.media.label import Label
@@ -40,6 +40,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
+from services.common.methods import method_named
 from services.common.server.client import ClientConfig, StageClient
 
 LONGEST_SPEECH_SECONDS: Final = 600
@@ -189,7 +190,7 @@ class LiveRequest:
         show_latency: whether the latency of each frame is printed.
         gateway: HOST:PORT of a running gateway; None: the gateway runs in this process.
         use: project and language of the stream.
-        expressiveness: factor of the mouth's movement.
+        mouth: how the mouth is predicted.
         label: visible label of every frame; None: there is none.
         fast: whether the speech is sent as fast as the pipeline accepts the speech. False: at the pace of speaking.
     """
@@ -200,7 +201,7 @@ class LiveRequest:
     show_latency: bool
     gateway: str | None
     use: ConsentUse
-    expressiveness: float
+    mouth: LiveMouth
     label: Label | None
     fast: bool
 
@@ -234,7 +235,7 @@ async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: 
         sample_rate_hz=speech.sample_rate_hz,
         channels=speech.samples.shape[1],
         use=request.use,
-        expressiveness=request.expressiveness,
+        mouth=request.mouth,
         label=request.label,
         disclose=request.video is not None,
     )
@@ -247,6 +248,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
         consent = actor.consent
         # Before the stages are opened, which takes seconds.
         installation.actors.consents.check_enrolled(consent, None, request.use, request.actor_id, actor_id=request.actor_id)
+        method_named(actor.method).streamed.motion.check_look_ahead(request.mouth.look_ahead_frames, "--look-ahead")
         async with installation.stages() as stages:
             recording = None
             if request.video is not None:
@@ -264,7 +266,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
                 sample_rate_hz=speech.sample_rate_hz,
                 channels=speech.samples.shape[1],
                 use=request.use,
-                expressiveness=request.expressiveness,
+                mouth=request.mouth,
                 disclosing=Disclosing(request.label),
             )
             showing = show_frames(frames, speech, recording, show_latency=request.show_latency)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from gateway.consent.record import Consent
@@ -28,18 +29,37 @@ class Face:
         network: name of the network that computed the embeddings.
         vector: float32 [128].
         frames: number of frames.
+        windows: mean embeddings of consecutive parts of the video, each of ENOUGH_FRAMES frames or more, float32 [128] each; none:
+            the video has too few frames.
     """
 
     network: str
     vector: Float32
     frames: int = 1
+    windows: tuple[Float32, ...] = ()
 
     def distance(self, other: Face) -> float:
         """Return the Euclidean distance of two faces. Both must be of one network."""
-        # Imported here: commands that compare no faces start without NumPy.
-        import numpy as np
+        return _distance(self.vector, other.vector)
 
-        return float(np.linalg.norm(self.vector.astype(np.float64) - other.vector))
+    def largest_distance(self, other: Face) -> float:
+        """Return the largest distance of this face to the other face in any part of the other video.
+
+        A mean alone is near both people of a video in which one person becomes another.
+        """
+        return max(_distance(self.vector, part) for part in (other.vector, *other.windows))
+
+    @property
+    def spread(self) -> float:
+        """Largest distance of two parts of the video."""
+        return max((_distance(first, second) for first, second in combinations(self.windows, 2)), default=0.0)
+
+
+def _distance(first: Float32, second: Float32) -> float:
+    # Imported here: commands that compare no faces start without NumPy.
+    import numpy as np
+
+    return float(np.linalg.norm(first.astype(np.float64) - second))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +169,11 @@ def _check_same(known: Face, shown: Shown, subject: str, *, whose: str, listed: 
             f"{_ADD_SUBJECT} anew",
             subject=subject,
         )
-    distance = known.distance(seen)
+    distance = known.largest_distance(seen)
     if distance >= OTHER_FROM:
         raise ConsentOtherSubjectError(
-            f"{shown.what} shows another person than {whose}: the distance of the faces is {distance:.2f}, and {OTHER_FROM:.2f} or "
-            "more is the distance of two people",
+            f"{shown.what} shows another person than {whose}, at least in a part: the distance of the faces is {distance:.2f}, and "
+            f"{OTHER_FROM:.2f} or more is the distance of two people",
             subject=subject,
         )
     if distance >= SAME_BELOW and not listed:

@@ -428,10 +428,8 @@ class Enrolment:
         """Return how the person moves the mouth. Sound without a believed lag may be another person's voice, and is not read."""
         opening, width = (np.where(self.clip.usable, curve(self.clip.mouth), np.nan) for curve in (mouth_opening, lip_width))
         footage = self._footage_with_sound()
-        if footage is None:
-            return speaking_motion(opening, width, self.clip.usable)
-        spoken = footage.features["speech_probability"] >= SPOKEN_FROM
-        return speaking_motion(opening, width, spoken, footage.features["posteriorgram"], footage.lag_frames)
+        spoken = self.clip.usable if footage is None else footage.features["speech_probability"] >= SPOKEN_FROM
+        return speaking_motion(opening, width, spoken)
 
     def _footage_with_sound(self) -> ClipWithSound | None:
         """Return the footage's motion and sound; None: there is no sound, or the voice is not shown to be the person's."""
@@ -554,8 +552,13 @@ def _actor(stored: NamedArrays) -> EnrolledActor:
         # Enrolments of earlier versions applied every lag.
         lag_doubt=metadata.get("lag_doubt", ""),
         # Enrolments of earlier versions did not measure the person's motion.
-        speaking=SpeakingMotion(**json.loads(metadata["speaking"])) if metadata.get("speaking") else None,
+        speaking=_speaking(json.loads(metadata["speaking"])) if metadata.get("speaking") else None,
     )
+
+
+def _speaking(stored: dict[str, float]) -> SpeakingMotion:
+    # Enrolments of earlier versions also stored when the mouth moves, `vowel_ms` and `closure_ms`.
+    return SpeakingMotion(**{each.name: stored[each.name] for each in fields(SpeakingMotion)})
 
 
 def _array(stored: NamedArrays, name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from gateway.dub.speech import motion_frames_for
 from gateway.media.background import own_timeline
 from gateway.media.inspection import inspect_in_child
 from gateway.media.opening import open_input, video_stream
+from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
@@ -165,26 +166,34 @@ def _pictures(info: MediaInfo) -> list[tuple[float, UInt8]]:
 
     A picture is the first one after a key frame near its place, so that a long video need not be decoded.
     """
-    video = info.video
-    found: list[tuple[float, UInt8]] = []
-    with open_input(info.path, only="picture") as container:
-        stream = video_stream(container, info.path)
-        # A single picture cannot be sought, so it is decoded once.
-        for place in range(_SAMPLES if video.num_frames > 1 else 1):
-            if video.num_frames > 1:
-                at = video.pts[min(video.num_frames - 1, (2 * place + 1) * video.num_frames // (2 * _SAMPLES))]
-                container.seek(int(at), stream=stream)
-            picture = next(iter(container.decode(stream)), None)
-            if picture is None:
-                continue
-            rgb = video.orientation.upright(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))
-            side = max(rgb.shape[:2])
-            factor = 1
-            while side > MAX_TRACKED_SIDE * factor:
-                factor *= 2
-            size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
-            small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if factor > 1 else rgb
-            found.append((rgb.shape[1] / size[0], np.ascontiguousarray(small, np.uint8)))
+    found = [_reduced(rgb) for rgb in _sampled(info)]
     if not found:
         raise MediaUnsupportedError(f"{info.path}: no picture can be decoded", field="video")
     return found
+
+
+def _reduced(rgb: UInt8) -> tuple[float, UInt8]:
+    """Return the pixels of a picture per pixel of the picture that the tracker takes, and the latter."""
+    factor = 1
+    while max(rgb.shape[:2]) > MAX_TRACKED_SIDE * factor:
+        factor *= 2
+    size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if factor > 1 else rgb
+    return rgb.shape[1] / size[0], np.ascontiguousarray(small, np.uint8)
+
+
+def _sampled(info: MediaInfo) -> Iterator[UInt8]:
+    """Yield pictures of the footage, upright RGB, in their own size."""
+    video = info.video
+    if is_still(info):
+        with VideoReader(info) as reader:
+            yield from (to_rgb(frame) for frame in reader)
+        return
+    with open_input(info.path, only="picture") as container:
+        stream = video_stream(container, info.path)
+        for place in range(_SAMPLES):
+            at = video.pts[min(video.num_frames - 1, (2 * place + 1) * video.num_frames // (2 * _SAMPLES))]
+            container.seek(int(at), stream=stream)
+            picture = next(iter(container.decode(stream)), None)
+            if picture is not None:
+                yield video.orientation.upright(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))

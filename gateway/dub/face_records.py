@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -249,8 +249,20 @@ def embed_every(num_frames: int) -> int:
     return min(max(num_frames // _WANTED, 1), _MOST_BETWEEN)
 
 
+_MOST_WINDOWS: Final = 512
+"""Most windows of a face. With more, two windows become one: windows of two hours have 20 s at most."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """Sum of consecutive embeddings, float64 [128], and their number."""
+
+    total: Float64
+    count: int
+
+
 class FaceMeans:
-    """Mean embedding of each face of a video.
+    """Mean embedding of each face of a video, and of windows of consecutive embeddings.
 
     The mean is over the frames that can be dubbed, or over all frames if fewer than ENOUGH_FRAMES can be dubbed.
     """
@@ -258,6 +270,7 @@ class FaceMeans:
     def __init__(self) -> None:
         self._sums: defaultdict[tuple[int, bool], Float64] = defaultdict(lambda: np.zeros(EMBEDDING_SIZE))
         self._counts: Counter[tuple[int, bool]] = Counter()
+        self._windows: defaultdict[tuple[int, bool], list[_Window]] = defaultdict(list)
         self._network = ""
 
     def add(self, face: face_pb2.FaceTrack, face_id: int | None = None) -> None:
@@ -279,6 +292,15 @@ class FaceMeans:
         key = (face.face_id if face_id is None else face_id, face.reason == common_pb2.FRAME_REASON_DUBBED)
         self._sums[key] = self._sums[key] + vector
         self._counts[key] += 1
+        windows = self._windows[key]
+        size = windows[0].count if len(windows) > 1 else ENOUGH_FRAMES
+        if not windows or windows[-1].count >= size:
+            if len(windows) == _MOST_WINDOWS:
+                pairs = zip(windows[::2], windows[1::2], strict=True)
+                windows[:] = [_Window(first.total + second.total, first.count + second.count) for first, second in pairs]
+            windows.append(_Window(np.zeros(EMBEDDING_SIZE), 0))
+        windows[-1].total = windows[-1].total + vector
+        windows[-1].count += 1
 
     def faces(self) -> dict[int, Face]:
         """Return the mean of each face by face id."""
@@ -287,8 +309,8 @@ class FaceMeans:
     def note(self) -> dict[str, object]:
         """Return all sums as JSON values, from which `resume` goes on."""
         sums = [
-            [face_id, usable, self._counts[face_id, usable], base64.b64encode(total.astype("<f8").tobytes()).decode()]
-            for (face_id, usable), total in self._sums.items()
+            [*key, self._counts[key], _sum_text(total), [[window.count, _sum_text(window.total)] for window in self._windows[key]]]
+            for key, total in self._sums.items()
         ]
         return {"network": self._network, "sums": sums}
 
@@ -300,36 +322,65 @@ class FaceMeans:
         """
         match note:
             case {"network": str(network), "sums": list(sums)}:
-                read = [(int(face_id), bool(usable), int(count), base64.b64decode(text)) for face_id, usable, count, text in sums]
+                read = [
+                    (int(face_id), bool(usable), int(count), _sum_of(text), [_Window(_sum_of(part), int(n)) for n, part in windows])
+                    for face_id, usable, count, text, windows in sums
+                ]
             case _:
                 raise ValueError("no sums of embeddings")
-        vectors = [np.frombuffer(data, "<f8").astype(np.float64) for *_, data in read]
-        if any(vector.shape != (EMBEDDING_SIZE,) for vector in vectors):
-            raise ValueError("embeddings of another size")
         self._network = network
-        for (face_id, usable, count, _), vector in zip(read, vectors, strict=True):
-            self._sums[face_id, usable], self._counts[face_id, usable] = vector, count
+        for face_id, usable, count, vector, windows in read:
+            key = face_id, usable
+            self._sums[key], self._counts[key], self._windows[key] = vector, count, windows
 
     def _mean(self, face_id: int) -> Face:
         usable, other = (face_id, True), (face_id, False)
         keys = [usable] if self._counts[usable] >= ENOUGH_FRAMES else [key for key in (usable, other) if self._counts[key]]
         count = sum(self._counts[key] for key in keys)
         total = np.sum([self._sums[key] for key in keys], axis=0)
-        return Face(self._network, np.asarray(total / count, np.float32), count)
+        windows = [mean for key in keys for mean in _window_means(self._windows[key])]
+        return Face(self._network, np.asarray(total / count, np.float32), count, tuple(windows))
+
+
+def _window_means(windows: Sequence[_Window]) -> list[Float32]:
+    """Return the means of windows. The last one goes into the window before, if the last one has too few frames."""
+    whole = list(windows)
+    if whole and whole[-1].count < ENOUGH_FRAMES:
+        last = whole.pop()
+        if not whole:
+            return []
+        whole[-1] = _Window(whole[-1].total + last.total, whole[-1].count + last.count)
+    return [np.asarray(window.total / window.count, np.float32) for window in whole]
+
+
+def _sum_text(total: Float64) -> str:
+    return base64.b64encode(total.astype("<f8").tobytes()).decode()
+
+
+def _sum_of(text: str) -> Float64:
+    total = np.frombuffer(base64.b64decode(text), "<f8").astype(np.float64)
+    if total.shape != (EMBEDDING_SIZE,):
+        raise ValueError("embeddings of another size")
+    return total
 
 
 def faces_note(faces: Mapping[int, Face]) -> list[list[object]]:
     """Return faces as JSON values, for the note of a finished pass."""
-    return [[face_id, face.network, embedding_text(face.vector), face.frames] for face_id, face in sorted(faces.items())]
+    return [
+        [face_id, face.network, embedding_text(face.vector), face.frames, [embedding_text(part) for part in face.windows]]
+        for face_id, face in sorted(faces.items())
+    ]
 
 
 def faces_of_note(note: object) -> dict[int, Face] | None:
     """Return the faces that a note of `faces_note` describes; None: the note is missing or damaged."""
     found: dict[int, Face] = {}
     try:
-        for face_id, network, text, frames in note:  # type: ignore[attr-defined]
-            vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
-            found[int(face_id)] = Face(str(network), vector, int(frames))
+        for face_id, network, text, frames, windows in note:  # type: ignore[attr-defined]
+            vector, *parts = (
+                np.frombuffer(base64.b64decode(part, validate=True), "<f4").astype(np.float32) for part in (text, *windows)
+            )
+            found[int(face_id)] = Face(str(network), vector, int(frames), tuple(parts))
     except (TypeError, ValueError):
         return None
     return found

@@ -1,8 +1,11 @@
-"""Frame plan of a video: whether each frame is dubbed or passes through, the reason, and the strength."""
+"""Frame plan of a video: whether each frame is dubbed or passes through, the reason, and the strength.
+
+The plan is made once the target mouths are known: a frame is SILENT only if the mouth is at rest there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +14,10 @@ import numpy as np
 from dubstage.common.v1 import common_pb2
 from gateway.dub.convert import reason_name
 from gateway.dub.face_records import FaceIndex
+from gateway.dub.records import RecordFile, RecordSpan
 from services.common.array_types import Array, Bool, Float32, Int32, Int64
+from services.common.face.landmarks import mouth_opening
+from services.common.wire.mouth_curves import SpeakingMotion
 
 DUBBED: Final = common_pb2.FRAME_REASON_DUBBED
 SILENT: Final = common_pb2.FRAME_REASON_SILENT
@@ -20,7 +26,13 @@ RENDERED: Final = (DUBBED, SILENT)
 FADE_FRAMES: Final = 2
 """Number of frames over which a dubbed stretch fades in and out beside frames that pass through."""
 SILENT_BELOW: Final = 0.5
-"""Speech probability below which a frame counts as silent."""
+"""Speech probability below which nobody speaks in a frame."""
+REST_SHARE: Final = 0.08
+"""Opening above the person's rest up to which a mouth counts as at rest, share of the person's range."""
+_BLOCK: Final = 512
+"""Frames whose mouths are read at once."""
+_SHUT_PX: Final = 2.0
+"""Opening up to which the mouth of a person whose range is not known counts as at rest, crop pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +65,41 @@ class FramePlan:
         return dict(zip(names, counts.tolist(), strict=True))
 
 
+def at_rest(opening: Float32, own: SpeakingMotion | None) -> Bool:
+    """Return whether mouths are shut or at the person's rest, bool [T].
+
+    Args:
+        opening: float32 [T], opening of the mouths, crop pixels.
+        own: how the person moves the mouth; None: not known.
+    """
+    most = _SHUT_PX if own is None else own.rest_opening + REST_SHARE * own.opening_range
+    return np.asarray(opening <= most, np.bool_)
+
+
+def silent_frames(
+    motion: RecordFile | RecordSpan, mouths: Callable[[int, int], Float32], frames: range, own: SpeakingMotion | None
+) -> Bool:
+    """Return the frames in which nobody speaks and the target mouth is at rest, bool [T].
+
+    Args:
+        motion: MOTION_RECORDs of the T frames.
+        mouths: returns the target mouths of a range of frames of the video, with the slow expression if the dub keeps the
+            expression, float32 [N, 59, 3].
+        frames: the T frames, as frames of the video.
+        own: how the person moves the mouth; None: not known.
+    """
+    found = [np.zeros(0, np.bool_)]
+    for begin in range(0, len(frames), _BLOCK):
+        end = min(begin + _BLOCK, len(frames))
+        still = at_rest(mouth_opening(mouths(frames.start + begin, frames.start + end)), own)
+        found.append(still & (motion.read(begin, end)["speech_probability"] < SILENT_BELOW))
+    return np.concatenate(found)
+
+
 def make_plan(
     index: FaceIndex,
     face_id: int | None,
-    speech_probability: Float32,
+    silent: Bool,
     frames: range | None = None,
     spoken: Sequence[range] = (),
 ) -> FramePlan:
@@ -65,7 +108,7 @@ def make_plan(
     Args:
         index: faces of the video.
         face_id: face to dub; None: the video shows no face.
-        speech_probability: float32, speech probability of the new speech in every frame of the video, or of the line.
+        silent: bool, see silent_frames, of every frame of the video, or of the line.
         frames: frames of the line; None: the dub has no lines.
         spoken: frames of the other lines of this face. The line does not fade beside them.
     """
@@ -80,13 +123,13 @@ def make_plan(
     reason[present] = reasons[row[present]]
     if frames is None:
         strength = _strength(reason == DUBBED, index.shot_cuts)
-        reason[(reason == DUBBED) & (speech_probability < SILENT_BELOW)] = SILENT
+        reason[(reason == DUBBED) & silent] = SILENT
         return FramePlan(reason.astype(np.int32), row, strength)
     own, dubbed = (_within(ranges, total) for ranges in ((frames,), (frames, *spoken)))
     strength = np.where(own, _strength((reason == DUBBED) & dubbed, index.shot_cuts), np.float32(0.0))
-    silent = np.zeros(total, dtype=bool)
-    silent[frames.start : frames.stop] = speech_probability < SILENT_BELOW
-    reason[(reason == DUBBED) & silent] = SILENT
+    of_line = np.zeros(total, dtype=bool)
+    of_line[frames.start : frames.stop] = silent
+    reason[(reason == DUBBED) & of_line] = SILENT
     reason[~own] = common_pb2.FRAME_REASON_NO_LINE
     return FramePlan(reason.astype(np.int32), row, strength)
 

@@ -36,10 +36,12 @@ from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
     DubOutcome,
     PartOutcome,
+    about_channels,
     about_damage,
     about_left_out,
     about_mouth,
     about_no_frame,
+    about_pictures,
     about_redone,
     about_scale,
     about_silence,
@@ -248,6 +250,8 @@ class DubJob:
             undubbed=about_no_frame(plan, parts[0].person.unlearned),
             claim=claim,
             warnings=[
+                *about_pictures(info),
+                *await asyncio.to_thread(about_channels, request, info),
                 *(about_left_out(info) if has_background else ()),
                 *_about_parts(parts, request.lines, info, has_background=has_background),
                 *about_scale(sound.scale_db),

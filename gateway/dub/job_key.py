@@ -13,7 +13,7 @@ from gateway.dub.request import DubRequest, sha256_of
 from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
-PIPELINE_VERSION: Final = 31
+PIPELINE_VERSION: Final = 32
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
@@ -64,12 +64,18 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         expression=request.keeps_expression,
         expressiveness=float(request.expressiveness),
         **_label(request),
+        **_channel(request),
     )
 
 
 def _label(request: DubRequest) -> dict[str, object]:
     """Return the visible label of a dub. A dub without a label has the key of an earlier version."""
     return {"label": [request.label.text, request.label.position]} if request.label is not None else {}
+
+
+def _channel(request: DubRequest) -> dict[str, object]:
+    """Return the channel of the voice. A dub in which the sound decides has the key of an earlier version."""
+    return {"audio_channel": request.audio_channel} if request.audio_channel is not None else {}
 
 
 def _boxes(request: DubRequest) -> list[list[float]]:

@@ -12,9 +12,12 @@ from gateway.dub.frame_plan import SILENT, FramePlan
 from gateway.dub.journal import Journal
 from gateway.dub.mouth_samples import MouthSample
 from gateway.dub.records import RecordSpan
+from gateway.dub.request import DubRequest, open_speech
 from gateway.dub.speech import SpeechExtent
 from gateway.dub.workspace import Workspace
+from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
+from gateway.media.voice import voice_of
 from gateway.media.writer import WriteReport
 from gateway.provenance.claim import Claim, VideoWatermark
 from gateway.stages.timing import StageTimes
@@ -159,11 +162,11 @@ def about_no_frame(plan: FramePlan, unlearned: str) -> str:
 
 
 def about_silence(plan: FramePlan) -> list[str]:
-    """Return a warning if the new speech holds no voice, so that the mouth is shut in every dubbed frame."""
+    """Return a warning if the new speech holds no voice, so that the mouth is at rest in every dubbed frame."""
     reasons = plan.reason[plan.rendered()]
     if not len(reasons) or (reasons != SILENT).any():
         return []
-    return [f"nobody speaks in the new speech: the mouth is shut in all {len(reasons)} dubbed frames"]
+    return [f"nobody speaks in the new speech: the mouth is at rest in all {len(reasons)} dubbed frames"]
 
 
 def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
@@ -176,6 +179,29 @@ def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
             f"the speech ends at {extent.used_s:.2f} s of {video:.2f} s: the mouth rests after that, and is shut a second later"
         ]
     return []
+
+
+def about_channels(request: DubRequest, info: MediaInfo) -> list[str]:
+    """Return a warning for each speech of a dub of which only some channels are the voice. Reads from the sound. Blocks.
+
+    Raises:
+        InvalidRequestError, MediaUnsupportedError: as `open_speech`.
+    """
+    found = [("", request)] if not request.lines else [(f"{line.name}: ", line.dub) for line in request.lines]
+    chosen = [(name, voice_of(open_speech(part, info)).words) for name, part in found]
+    return [f"{name}{words}" for name, words in chosen if words]
+
+
+def about_pictures(info: MediaInfo) -> list[str]:
+    """Return a warning if the footage has several video tracks."""
+    others = [stream.index for stream in info.others if stream.kind == "video"]
+    if not others or is_still(info):
+        return []
+    numbers = ", ".join(str(number) for number in sorted([info.video.index, *others]))
+    return [
+        f"the footage has {len(others) + 1} video tracks (streams {numbers} of the file): stream {info.video.index} is dubbed, "
+        "which players show by default"
+    ]
 
 
 def about_left_out(info: MediaInfo) -> list[str]:

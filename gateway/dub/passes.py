@@ -22,7 +22,7 @@ from gateway.dub.disk_needs import check_disks, segments_need, video_need, windo
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import ChosenFace, about_faces
 from gateway.dub.fit import cuts_of, shown_frames
-from gateway.dub.frame_plan import FramePlan, make_plan
+from gateway.dub.frame_plan import FramePlan, make_plan, silent_frames
 from gateway.dub.journal import BlobLedger, Journal, step_key
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
@@ -252,8 +252,10 @@ class DubPasses:
     def plan(self, video: TrackedVideo, person: DubbedPerson) -> FramePlan:
         """Return what happens to every frame of the video."""
         if person.actor is not None:
-            return make_plan(video.index, person.face_id, self._speech_probability())
-        plan = make_plan(video.index, person.face_id, np.ones(video.info.video.num_frames, np.float32))
+            motion = self.analysis.workspace.motion
+            silent = silent_frames(motion, self._mouths, range(motion.num_rows), person.actor.speaking)
+            return make_plan(video.index, person.face_id, silent)
+        plan = make_plan(video.index, person.face_id, np.zeros(video.info.video.num_frames, np.bool_))
         unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
         return replace(plan, reason=unknown.astype(np.int32))
 
@@ -409,9 +411,3 @@ class DubPasses:
 
     def _mouths(self, begin: int, end: int) -> Float32:
         return target_mouths(self.analysis.workspace, begin, end)
-
-    def _speech_probability(self) -> Float32:
-        motion = self.analysis.workspace.motion
-        # Copies, because a view of one field keeps whole records: 137 MB of a video of two hours.
-        parts = [motion.read(begin, begin + 512)["speech_probability"].copy() for begin in range(0, motion.num_rows, 512)]
-        return np.concatenate(parts)

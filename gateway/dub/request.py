@@ -30,7 +30,7 @@ from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.label import Label
 from gateway.media.mix import MixedSound, SoundMix, mixed
 from gateway.media.output import MARK, check_place
-from gateway.media.sound import SoundReader, Speech
+from gateway.media.sound import SoundReader, Speech, sound_file
 from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoSigner, VideoWriter
@@ -70,6 +70,7 @@ class DubRequest:
     Attributes:
         footage: video file, or a picture for methods that take one.
         speech: sound file; None: the sound of the footage.
+        audio_channel: number of the channel of the speech that is the voice, from 1; None: the sound decides (media/voice.py).
         method: name of the method (services.common.methods).
         actor: enrolled actor; None: the person is learned from this footage.
         actor_record: what the store says of the actor; None: the person is learned from this footage.
@@ -99,6 +100,7 @@ class DubRequest:
     speech: Path | None
     output: Path
     method: str
+    audio_channel: int | None = None
     face: FaceChoice = FaceChoice("largest")
     actor: EnrolledActor | None = None
     actor_record: ActorRecord | None = None
@@ -317,17 +319,20 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
     """Return the speech of a dub: the sound file of the request, or the sound of the footage.
 
     Raises:
-        InvalidRequestError: the request has no sound file, and the footage has no sound.
+        InvalidRequestError: the request has no sound file, and the footage has no sound; or the sound has no such channel.
         MediaUnsupportedError: the sound cannot be read, or has no samples.
     """
+    channel = None if request.audio_channel is None else request.audio_channel - 1
     if request.speech is not None:
         inspect_sound(request.speech)
-        return SoundReader(request.speech).speech()
+        return sound_file(request.speech).speech(channel)
     if not info.audio:
-        raise InvalidRequestError(f"{info.path} has no sound to dub to: give new speech with --audio FILE", field="audio")
+        unread = any(stream.kind == "audio" for stream in info.others)
+        have = "sound in a codec that cannot be decoded here only" if unread else "no sound to dub to"
+        raise InvalidRequestError(f"{info.path} has {have}: give new speech with --audio FILE", field="audio")
     own = SoundReader(info.path, origin=info.video.start)
     own.check_sound()
-    return own.speech()
+    return own.speech(channel)
 
 
 def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSound:
@@ -344,7 +349,7 @@ def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSo
         return MixedSound(speech, 0.0)
     if isinstance(speech.chunks, SceneSound):
         return speech.chunks.with_mix(request.mix)
-    return mixed(speech, SoundReader(request.mix.file).speech(), request.mix, duration)
+    return mixed(speech, sound_file(request.mix.file).speech(), request.mix, duration)
 
 
 def check_mix(mix: Path | None, *, keep_audio: bool) -> None:

@@ -15,7 +15,7 @@ from gateway.consent.record import digest_of
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import actor_refs
 from gateway.dub.face_choice import FaceChoice
-from gateway.dub.frame_plan import make_plan
+from gateway.dub.frame_plan import make_plan, silent_frames
 from gateway.dub.journal import Journal, step_key
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.outcome import LineRecords
@@ -134,17 +134,18 @@ class SceneLines:
         if person.actor is not None and request.keeps_expression:
             kept = await find_expression(analysis, person.actor, scene.on_progress, name=f"expression-{who[:16]}")
         total = info.video.num_frames
-        if person.actor is None:
-            plan = make_plan(analysis.index, person.face_id, np.ones(len(frames), np.float32), frames, spoken)
-            unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
-            plan = replace(plan, reason=unknown.astype(np.int32))
-        else:
-            voice = np.asarray(motion.read(0, len(frames))["speech_probability"]).copy()
-            plan = make_plan(analysis.index, person.face_id, voice, frames, spoken)
 
         def mouths(begin: int, end: int) -> Float32:
             rows = motion.read(begin - frames.start, min(end, total) - frames.start)
             return expressive_mouths(rows, kept.read(begin, end) if kept is not None else np.empty(0, EXPRESSION_RECORD))
+
+        if person.actor is None:
+            plan = make_plan(analysis.index, person.face_id, np.zeros(len(frames), np.bool_), frames, spoken)
+            unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
+            plan = replace(plan, reason=unknown.astype(np.int32))
+        else:
+            silent = silent_frames(motion, mouths, frames, person.actor.speaking)
+            plan = make_plan(analysis.index, person.face_id, silent, frames, spoken)
 
         aligned: AlignedSpeech | None = None
         if analysis.method.renderer.speech:

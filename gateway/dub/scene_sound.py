@@ -18,8 +18,9 @@ import av
 import numpy as np
 
 from gateway.media.mix import MixedSound, SoundMix, ducked
-from gateway.media.sound import SoundReader, Speech, resampled
+from gateway.media.sound import SoundReader, Speech, resampled, sound_file
 from gateway.media.types import MediaInfo
+from gateway.media.voice import only_voice
 from services.common.array_types import Float32
 
 _RAMP_S: Final = 0.01
@@ -88,7 +89,7 @@ class SceneSound:
         Raises:
             MediaUnsupportedError: a file cannot be read.
         """
-        stem = SoundReader(mix.file).speech()
+        stem = sound_file(mix.file).speech()
         scene = self
         if self.own is None:
             rate, channels = max(self.sample_rate_hz, stem.sample_rate_hz), max(self.channels, min(stem.channels, 2))
@@ -153,7 +154,7 @@ class SceneSound:
         if speech.channels == self.channels:
             yield from resampled(speech.chunks, speech.sample_rate_hz, self.sample_rate_hz, self.channels)
             return
-        mono = (chunk.mean(axis=1, keepdims=True) for chunk in speech.chunks)
+        mono = (chunk.mean(axis=1, keepdims=True) for chunk in only_voice(speech).chunks)
         for piece in resampled(mono, speech.sample_rate_hz, self.sample_rate_hz, 1):
             spread = np.zeros((len(piece), self.channels), np.float32)
             spread[:, self._speaking_channels()] = piece

@@ -8,7 +8,8 @@ from the footage's own sound is averaged over about a second, and added to the m
     gain(t)    = opening of the footage's mouth / opening of the explained mouth, averages around t, OPENING_S wide
 
 Both mouths of the offset are shut, so the offset moves corners, lips and jaw, and opens no lips. The opening itself is scaled,
-not moved, and only what exceeds SHUT_PX: lips that the prediction shuts stay shut.
+not moved, and only what exceeds SHUT_PX and the person's opening at rest: lips that the prediction shuts stay shut, and a mouth at
+rest stays at rest.
 
 The averages are normalised convolutions with Gaussian weights (Knutsson and Westin 1993): frames without a usable face have no
 weight, and frames of other shots have none. The averages look into past and future alike, so the expression has no delay.
@@ -71,10 +72,12 @@ class SlowExpression:
     Attributes:
         offset: float32 [N, 59, 3], head space (crop pixels): what is added to a mouth. The offset opens no lips.
         gain: float32 [N], 1 / LARGEST_GAIN to LARGEST_GAIN: factor of the mouth's opening.
+        still: float32 [N], opening up to which a mouth keeps its opening, crop pixels, at least SHUT_PX.
     """
 
     offset: Float32
     gain: Float32
+    still: Float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class FootageMouths:
     shot: Int64
 
 
-def slow_expression(mouths: FootageMouths, answered: slice = slice(None)) -> SlowExpression:
+def slow_expression(mouths: FootageMouths, answered: slice = slice(None), rest_opening: float = 0.0) -> SlowExpression:
     """Return the slow expression of the frames `answered`.
 
     Without sound, the openings of the footage cannot be distinguished from the opening of its words: the gain is 1.
@@ -104,6 +107,7 @@ def slow_expression(mouths: FootageMouths, answered: slice = slice(None)) -> Slo
     Args:
         mouths: the target frames, and all frames at most REACH_S before and after them.
         answered: frames to answer.
+        rest_opening: opening of the person's mouth at rest, crop pixels.
     """
     explained = np.broadcast_to(mouths.explained, mouths.filmed.shape)
     usable = mouths.usable
@@ -114,11 +118,12 @@ def slow_expression(mouths: FootageMouths, answered: slice = slice(None)) -> Slo
     gain: Float64 = np.ones(len(average), np.float64)
     if mouths.explained.ndim == mouths.filmed.ndim:
         gain = _gain(mouths, answered)
-    return SlowExpression(np.asarray(average * enough[:, None, None], np.float32), np.asarray(gain, np.float32))
+    still = np.full(len(average), max(SHUT_PX, rest_opening), np.float32)
+    return SlowExpression(np.asarray(average * enough[:, None, None], np.float32), np.asarray(gain, np.float32), still)
 
 
 def with_slow_expression(mouths: Float32, slow: SlowExpression) -> Float32:
-    """Return mouths with a slow expression. Mouths whose opening is at most SHUT_PX keep their opening.
+    """Return mouths with a slow expression. Mouths whose opening is at most `slow.still` keep their opening.
 
     Args:
         mouths: float32 [N, 59, 3], head space.
@@ -128,7 +133,7 @@ def with_slow_expression(mouths: Float32, slow: SlowExpression) -> Float32:
         float32 [N, 59, 3].
     """
     opening = mouth_opening(mouths)
-    scaled = (slow.gain - 1.0) * np.maximum(opening - SHUT_PX, 0.0) / np.maximum(opening, SHUT_PX)
+    scaled = (slow.gain - 1.0) * np.maximum(opening - slow.still, 0.0) / np.maximum(opening, slow.still)
     opens = mouths - _shut(mouths)
     return np.asarray(mouths + slow.offset + scaled[:, None, None] * opens, np.float32)
 
@@ -259,6 +264,7 @@ async def find_expression(
         DubstageError: from the stages, or from reading the sound.
     """
     workspace, total = analysis.workspace, analysis.info.video.num_frames
+    rest_opening = actor.speaking.rest_opening if actor.speaking is not None else 0.0
     said = {"style": actor.style.sha256}
     kept = workspace.expression if name == "expression" else workspace.further(f"{name}.bin", EXPRESSION_RECORD)
     if await asyncio.to_thread(workspace.finished, name, kept) == said:
@@ -269,7 +275,7 @@ async def find_expression(
     async with own_motion(analysis, actor.style, on_step) as heard:
         for begin in range(0, total, _BLOCK):
             explained = heard if heard is not None else actor.geometry.mean_mouth
-            kept.append(await asyncio.to_thread(_block, analysis, begin, explained))
+            kept.append(await asyncio.to_thread(_block, analysis, begin, explained, rest_opening))
             on_step("expression", min(begin + _BLOCK, total), total)
     await asyncio.to_thread(kept.sync)
     workspace.finish(name, said, kept)
@@ -290,7 +296,7 @@ def expressive_mouths(motion: Array, kept: Array) -> Float32:
     Without EXPRESSION_RECORDs, the dub keeps no expression.
     """
     mouths = np.asarray(motion["mouth"])
-    return with_slow_expression(mouths, SlowExpression(kept["offset"], kept["gain"])) if len(kept) else mouths
+    return with_slow_expression(mouths, SlowExpression(kept["offset"], kept["gain"], kept["still"])) if len(kept) else mouths
 
 
 def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: Float32) -> FootageMouths:
@@ -313,14 +319,14 @@ def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: F
     return FootageMouths(filmed, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
 
 
-def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float32) -> Any:
+def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float32, rest_opening: float) -> Any:
     """Return the EXPRESSION_RECORDs of the frames from `begin` on, at most _BLOCK."""
     seconds = analysis.seconds
     end = min(begin + _BLOCK, len(seconds))
     first = int(np.searchsorted(seconds, seconds[begin] - REACH_S))
     last = int(np.searchsorted(seconds, seconds[end - 1] + REACH_S, side="right"))
     known = explained.read(first, last)["mouth"] if isinstance(explained, RecordFile) else explained
-    slow = slow_expression(footage_mouths(analysis, first, last, known), slice(begin - first, end - first))
+    slow = slow_expression(footage_mouths(analysis, first, last, known), slice(begin - first, end - first), rest_opening)
     records = np.zeros(end - begin, EXPRESSION_RECORD)
-    records["offset"], records["gain"] = slow.offset, slow.gain
+    records["offset"], records["gain"], records["still"] = slow.offset, slow.gain, slow.still
     return records

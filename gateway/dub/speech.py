@@ -22,13 +22,14 @@ from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
 from gateway.media.sound import Speech
+from gateway.media.voice import only_voice
 from gateway.stages.calls import CallPoint, continued, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, Float64, Int64
 from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.face.crops import pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
-from services.common.face.mouth_bank import SPEECH_SHAPE
+from services.common.face.mouth_bank import SPEECH_BEFORE, SPEECH_SHAPE
 from services.common.methods import SHARED_FEATURES, FeatureKinds, PredictorSpec
 from services.common.wire.convert import from_tensor, pose_from_proto
 from services.common.wire.timeline import MOTION_RATE
@@ -93,7 +94,7 @@ async def extract_features(
     """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid.
 
     Args:
-        speech: what is said.
+        speech: what is said. Of sound whose mean of all channels loses the voice, the channels of the voice are heard.
         features: gets the records; records that are there already are removed.
         num_frames: frames of the motion grid.
         duration: length of the video, seconds. Speech after this time is not used.
@@ -102,6 +103,7 @@ async def extract_features(
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
     """
+    speech = await asyncio.to_thread(only_voice, speech)
     total_samples, counted = 0, False
     limit = math.ceil(duration * speech.sample_rate_hz)
     enough = limit + speech.sample_rate_hz // UNHEARD_PER_S
@@ -299,9 +301,7 @@ def _next_chunk(chunks: Iterator[Float32]) -> Float32 | None:
 
 ROWS_PER_FRAME: Final = 4
 """Rows of the posteriorgram per frame of the motion grid: one row per 10 ms."""
-FRAMES_AROUND: Final = 2
-"""Frames of the motion grid that a renderer hears before and after a frame."""
-SPEECH_ROWS: Final = (2 * FRAMES_AROUND + 1) * ROWS_PER_FRAME
+SPEECH_ROWS: Final = SPEECH_SHAPE[0]
 """Rows of the speech features of one frame: 200 ms."""
 _ROWS_PER_S: Final = 100
 
@@ -323,14 +323,15 @@ class AlignedSpeech:
     def around(self, frames: Int64) -> Float32:
         """Return the speech features of frames of the video, float32 [N, 20, 40].
 
-        A frame at time n / 25 s gets the posteriorgram rows of frames n - 2 to n + 2 of the motion grid. A frame at another time
-        gets the rows that begin in the 200 ms around it, to the nearest 10 ms. Rows outside the speech are 0.
+        A frame at time n / 25 s gets the posteriorgram rows of frames n - 1 to n + 3 of the motion grid (SPEECH_BEFORE). A frame
+        at another time gets the rows that begin in the same 200 ms about the frame, to the nearest 10 ms. Rows outside the speech
+        are 0.
 
         Args:
             frames: int64 [N], frames of the video.
         """
         nearest = np.floor(self.seconds[frames] * _ROWS_PER_S + 0.5).astype(np.int64)
-        begins = nearest + (self.lag_frames - FRAMES_AROUND) * ROWS_PER_FRAME
+        begins = nearest + (self.lag_frames - SPEECH_BEFORE) * ROWS_PER_FRAME
         return np.array([self._rows(int(begin)) for begin in begins], np.float32).reshape(-1, *SPEECH_SHAPE)
 
     def _rows(self, begin: int) -> Float32:

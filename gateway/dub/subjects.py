@@ -13,7 +13,7 @@ from typing import Any, Final, TypeGuard
 import numpy as np
 
 from gateway.consent.record import Consent
-from gateway.consent.subject import SAME_BELOW, Face, Shown, check_shown
+from gateway.consent.subject import OTHER_FROM, SAME_BELOW, Face, Shown, check_shown
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.face_choice import ChosenFace, FaceChoice
 from gateway.dub.face_records import FaceMeans
@@ -153,6 +153,13 @@ async def face_of_videos(stages: Stages, files: Sequence[Path], choice: FaceChoi
             raise InvalidRequestError(
                 f"{files[0]} and {file} do not show one person, or show the person too differently: the distance of the faces is "
                 f"{distance:.2f}, and must be less than {SAME_BELOW:.2f}. Choose the face with --face, or give one file",
+                field="footage",
+            )
+    for file, face in zip(files, faces, strict=True):
+        if (distance := face.spread) >= OTHER_FROM:
+            raise InvalidRequestError(
+                f"the face in {file} is of different people in parts of the video: their distance is {distance:.2f}, and "
+                f"{OTHER_FROM:.2f} or more is the distance of two people. Give a video of one person",
                 field="footage",
             )
     mean = np.mean([face.vector for face in faces], axis=0, dtype=np.float64)

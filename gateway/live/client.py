@@ -17,7 +17,7 @@ from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.consent.record import ConsentUse
-from gateway.live.session import LiveFrame
+from gateway.live.session import LiveFrame, LiveMouth
 from gateway.media.label import Label
 from gateway.media.pixels import ColourTags
 from gateway.provenance.seal import SignedDisclosure
@@ -78,7 +78,7 @@ async def remote_live_frames(
     sample_rate_hz: int,
     channels: int,
     use: ConsentUse = ConsentUse(),
-    expressiveness: float = 1.0,
+    mouth: LiveMouth = LiveMouth(),
     label: Label | None = None,
     disclose: bool = False,
 ) -> AsyncGenerator[LiveFrame, None]:
@@ -97,10 +97,11 @@ async def remote_live_frames(
             channels=channels,
             project=use.project,
             language=use.language or "",
-            expressiveness=expressiveness,
+            expressiveness=mouth.expressiveness,
             label=label.text if label is not None else "",
             label_position=label.position if label is not None else "",
             disclose=disclose,
+            look_ahead_frames=mouth.look_ahead_frames,
         )
         yield made.config
         async for chunk in audio:

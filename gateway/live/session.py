@@ -75,6 +75,19 @@ class LiveSound:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveMouth:
+    """How the mouth of a live stream is predicted.
+
+    Attributes:
+        expressiveness: factor of the mouth's movement.
+        look_ahead_frames: frames after a frame whose speech the mouth waits for; None: the predictor's own number.
+    """
+
+    expressiveness: float = 1.0
+    look_ahead_frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PendingFrame:
     """A frame that the texture stage was sent.
 
@@ -103,7 +116,7 @@ class StageChain:
         sound: LiveSound,
         stream: LiveStream,
         *,
-        expressiveness: float = 1.0,
+        mouth: LiveMouth = LiveMouth(),
         mark: Mark | None = None,
         label: LabelPainter | None = None,
     ) -> None:
@@ -115,7 +128,7 @@ class StageChain:
         self._footage = footage
         self._sound = sound
         self._stream = stream
-        self._expressiveness = expressiveness
+        self._mouth = mouth
         self._label = label
         self._marks = StreamMarks(mark, footage) if mark is not None else None
         self._places = asyncio.Semaphore(MAX_PENDING_FRAMES)
@@ -143,7 +156,11 @@ class StageChain:
     ) -> AsyncIterator[motion_pb2.PredictMotionRequest]:
         """Yield the requests to the motion stage."""
         requests = motion_client.predict_motion.requests(
-            method=self._method.motion.name, style=self._style, timeline=MOTION_RATE, expressiveness=self._expressiveness
+            method=self._method.motion.name,
+            style=self._style,
+            timeline=MOTION_RATE,
+            expressiveness=self._mouth.expressiveness,
+            look_ahead_frames=self._mouth.look_ahead_frames,
         )
         yield requests.config
         async for reply in features:
@@ -370,7 +387,7 @@ async def live_frames(
     sound: LiveSound,
     stream: LiveStream,
     *,
-    expressiveness: float = 1.0,
+    mouth: LiveMouth = LiveMouth(),
     mark: Mark | None = None,
     label: LabelPainter | None = None,
 ) -> AsyncGenerator[LiveFrame, None]:
@@ -384,7 +401,7 @@ async def live_frames(
         footage: footage of the actor that the stream shows.
         sound: the speech.
         stream: gets the time of each frame.
-        expressiveness: factor of the mouth's movement.
+        mouth: how the mouth is predicted.
         mark: watermark of the mouths; None: they get none.
         label: draws the visible label into every frame; None: there is none.
 
@@ -392,7 +409,7 @@ async def live_frames(
         InvalidRequestError: chunks out of order, or samples that are not finite.
         DubstageError: from the stages.
     """
-    chain = StageChain(actor, footage, sound, stream, expressiveness=expressiveness, mark=mark, label=label)
+    chain = StageChain(actor, footage, sound, stream, mouth=mouth, mark=mark, label=label)
     async with AsyncExitStack() as stack:
         stack.callback(chain.end)
 

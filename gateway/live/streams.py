@@ -24,7 +24,7 @@ from gateway.dub.claim import video_watermark
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
 from gateway.live.recording import stream_mark, streamed_actor
-from gateway.live.session import LiveFrame, first_frame_of_sound, live_frames, live_sound
+from gateway.live.session import LiveFrame, LiveMouth, first_frame_of_sound, live_frames, live_sound
 from gateway.media.label import Label, LabelPainter
 from gateway.media.pixels import ColourTags
 from gateway.provenance.seal import Sealer, SignedDisclosure
@@ -196,7 +196,7 @@ class LiveStreams:
         use: ConsentUse = ConsentUse(),
         first_frame: int = 0,
         max_late_s: float | None = None,
-        expressiveness: float = 1.0,
+        mouth: LiveMouth = LiveMouth(),
         disclosing: Disclosing = Disclosing(),
     ) -> AsyncGenerator[LiveFrame, None]:
         """Yield the dubbed frames of an actor while `audio` comes. The first chunk is asked for when everything else is ready.
@@ -210,7 +210,7 @@ class LiveStreams:
             first_frame: first frame that is shown. The sound begins with sample `first_sample(first_frame, sample_rate_hz)`, which
                 counts as sample 0.
             max_late_s: seconds after the arrival of its sound until which a frame is shown; None: every frame is shown.
-            expressiveness: factor of the mouth's movement.
+            mouth: how the mouth is predicted.
             disclosing: how the stream says that it is synthetic, besides the watermark.
 
         Raises:
@@ -219,6 +219,7 @@ class LiveStreams:
             ModelNotFoundError: the stages do not have the actor's method.
             OverloadedError: no further stream is taken now.
             BackendUnavailableError, InvalidRequestError: the disclosure record cannot be signed.
+            InvalidRequestError: the actor's method does not have this look-ahead.
             DubstageError: from the stages.
         """
         with self._admission.stream(current_caller().tenant) as stream:
@@ -226,6 +227,7 @@ class LiveStreams:
             self._running.append(mine)
             try:
                 actor = await allowed_actor(self._actors, self._stages(), actor_id, use)
+                method_named(actor.method).streamed.motion.check_look_ahead(mouth.look_ahead_frames, "config.look_ahead_frames")
                 footage = await self._footages.of(actor)
                 # The first picture is there before the first sound is asked for.
                 first = await asyncio.to_thread(footage.frame, first_frame_of_sound(first_frame))
@@ -242,7 +244,7 @@ class LiveStreams:
                         footage,
                         sound,
                         stream,
-                        expressiveness=expressiveness,
+                        mouth=mouth,
                         mark=mark,
                         label=painter,
                     )

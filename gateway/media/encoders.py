@@ -174,7 +174,8 @@ class EncoderChoice:
         time_base: time base of frame times for the muxer.
         encoder_time_base: time base of the encoder: the time of one frame if all frames have the same, otherwise `time_base`. H.264
             and HEVC write the time base into the video as the frame rate.
-        frame_numbers: whether times are frame numbers at a constant rate (MXF), instead of the footage's pts.
+        frame_numbers: whether times are frame numbers at a constant rate (MXF), instead of the footage's ticks from the first
+            frame.
         sound_codec: FFmpeg's name of the encoder of new speech.
     """
 
@@ -292,7 +293,7 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int) 
 def _ticks_of_a_frame(video: VideoInfo) -> int:
     """Return the ticks from frame to frame, if all times of the footage are whole numbers of them; otherwise 1."""
     ticks = video.last_duration
-    return ticks if np.all(np.diff(video.pts) == ticks) and int(video.pts[0]) % ticks == 0 else 1
+    return ticks if np.all(np.diff(video.pts) == ticks) else 1
 
 
 def _check_times(output: Path, suffix: str, video: VideoInfo) -> None:
@@ -304,7 +305,7 @@ def _check_times(output: Path, suffix: str, video: VideoInfo) -> None:
         )
     if suffix == ".mkv" and not constant:
         milliseconds = video.time_base * 1000
-        if any((int(pts) * milliseconds).denominator != 1 for pts in video.pts):
+        if any((int(pts) * milliseconds).denominator != 1 for pts in video.pts - video.pts[0]):
             raise MediaUnsupportedError(
                 f"{output}: Matroska rounds times to milliseconds: this footage's variable times would be lost; "
                 "write .mp4, .mov or .nut",

@@ -24,7 +24,7 @@ from gateway.media.sound import SoundInfo
 from gateway.media.types import MediaInfo
 from gateway.media.wire import media_from, sound_from, unpack
 from gateway.safe_paths import open_media_file
-from services.common.errors import MediaUnsupportedError
+from services.common.errors import ContractBrokenError, MediaUnsupportedError
 
 _Question = Literal["video", "sound", "tags"]
 _REMEMBERED: Final = 8
@@ -120,6 +120,7 @@ class _Inspection:
 
         Raises:
             MediaUnsupportedError: the file is refused, or the process ended without an answer.
+            ContractBrokenError: our own code in the process failed.
         """
         with open_media_file(self._path, field=self._field) as handle:
             content = _content(handle)
@@ -140,6 +141,8 @@ class _Inspection:
         if process.returncode != 0:
             raise self._died(process.returncode, seconds)
         facts, tail = unpack(output)
+        if "failed" in facts:
+            raise ContractBrokenError(f"{self._path} cannot be inspected, because this program has a fault: {facts['failed']}")
         if "refused" in facts:
             message = facts["refused"].replace(f"/proc/self/fd/{handle}", str(self._path))
             raise MediaUnsupportedError(message, field=facts["field"] if self._question == "video" else self._field)

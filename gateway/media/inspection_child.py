@@ -52,6 +52,19 @@ def _answer(question: str, handle: int) -> bytes:
         if _out_of_memory(problem):
             raise MemoryError from problem
         return pack({"refused": problem.message, "field": problem.field})
+    except MemoryError:
+        raise
+    except Exception as problem:
+        # A decoder that a file damages ends the process by a signal. An exception of Python is a fault of our own code.
+        return pack({"failed": _fault(problem)})
+
+
+def _fault(problem: Exception) -> str:
+    """Return an exception and the line of code that raised it."""
+    import traceback
+
+    place = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"{type(problem).__name__}: {problem} ({place.filename.rpartition('/')[2]}, line {place.lineno})"
 
 
 def _out_of_memory(problem: BaseException | None) -> bool:

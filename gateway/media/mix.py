@@ -20,14 +20,13 @@ import numpy as np
 
 from gateway.media.choices import DUCK_DB
 from gateway.media.sound import Speech, resampled
+from gateway.media.voice import with_usual_channels
 from services.common.array_types import Bool, Float32, Float64
 
 _RANGE_DB: Final = 35.0
 _ATTACK_S: Final = 0.05
 _RELEASE_S: Final = 0.4
 _BLOCKS_PER_S: Final = 100
-_USUAL_CHANNELS: Final = frozenset({1, 2, 6, 8})
-"""Channels of mono, stereo, 5.1 and 7.1."""
 _CENTRE: Final = 2
 """Channel of dialogue in 5.1 and 7.1."""
 
@@ -63,8 +62,8 @@ class MixedSound:
 def mixed(speech: Speech, stem: Speech, mix: SoundMix, duration: Fraction) -> MixedSound:
     """Return speech with music and effects under it. Reads both twice. Blocks.
 
-    Rate and number of channels are the larger ones of the two; channels without a usual layout become stereo. Speech of one channel
-    goes to the centre of 5.1 and 7.1.
+    Rate and number of channels are the larger ones of the two; of channels without a usual layout, the voice is taken. Speech of
+    one channel goes to the centre of 5.1 and 7.1.
 
     Args:
         stem: sound of `mix.file`.
@@ -73,8 +72,8 @@ def mixed(speech: Speech, stem: Speech, mix: SoundMix, duration: Fraction) -> Mi
     Raises:
         MediaUnsupportedError: the speech or the stem cannot be read.
     """
+    speech, stem = with_usual_channels(speech), with_usual_channels(stem)
     channels = max(speech.channels, stem.channels)
-    channels = channels if channels in _USUAL_CHANNELS else 2
     rate = max(speech.sample_rate_hz, stem.sample_rate_hz)
     blocks = _Mixed(speech, stem, mix, rate, channels, round(duration * rate))
     blocks.threshold = blocks.loudest_block() * 10 ** (-_RANGE_DB / 20)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import av
 import numpy as np
@@ -32,12 +32,16 @@ from av.video.stream import VideoStream
 
 from gateway.media.encoders import EncoderChoice, WriteSettings, colour_for, usual_priority
 from gateway.media.mp4 import BUFFER_BYTES, PaddedFile
-from gateway.media.opening import open_input
+from gateway.media.opening import codec_name, open_input
 from gateway.media.pixels import filter_graph
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo, VideoInfo
+from gateway.media.voice import with_usual_channels
 from services.common.array_types import Bool, Float32, Int64, UInt8
 from services.common.errors import ContractBrokenError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
 
 SOURCE_TYPE_TAG: Final = "DIGITAL_SOURCE_TYPE"
 """Tag with the digital source type of a video, an address of a term of IPTC."""
@@ -55,13 +59,17 @@ def carried_tags(tags: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if key.lower() not in _TECHNICAL and not key.startswith("_STATISTICS")}
 
 
+_MOST_UNTIMED: Final = 16
+"""Most pictures of a stream that are decoded before the first one is shown (H.264, HEVC)."""
+
+
 class CarriedStreams:
     """Copies packets of the footage's other streams into an output. Each call copies up to a given time, so that memory stays
     bounded.
 
     Attributes:
         carried: streams that are copied, in words.
-        dropped: streams that the container does not hold, in words.
+        dropped: sentences about streams that are not carried.
     """
 
     def __init__(
@@ -76,23 +84,25 @@ class CarriedStreams:
             shift: seconds that are added to all times.
         """
         self._path, self._shift = info.path, shift
+        self._hides = container_format in ("mp4", "mov")
         self._pairs: dict[int, Stream] = {}
+        self._begun: set[int] = set()
         self._pending: Packet[Stream] | None = None
         self.carried: list[str] = []
         self.dropped: list[str] = []
         with open_input(info.path) as source:
             chapters = source.chapters()
             for stream in source.streams:
-                words = f"{stream.type} stream {stream.index} ({stream.name or 'no codec'})"
                 if stream.index in skip or _written_by_the_muxer(stream, bool(chapters)):
                     continue
+                words = f"{stream.type} stream {stream.index} ({codec_name(stream) or 'of an unknown codec'})"
                 if not _muxes(stream, container_format):
-                    self.dropped.append(words)
+                    self.dropped.append(f"{words} of the footage is not carried over")
                     continue
                 self._pairs[stream.index] = _add(stream, output)
                 self.carried.append(words)
         if chapters:
-            output.set_chapters(chapters)
+            output.set_chapters([_shifted(chapter, shift) for chapter in chapters])
         self._packets = self._demuxed()  # opens the footage with the first packet that is asked for
 
     def copy_until(self, output: OutputContainer, time: Fraction | None) -> None:
@@ -102,7 +112,7 @@ class CarriedStreams:
             self._pending = None
             if packet is None:
                 return
-            if packet.size == 0 or packet.dts is None or _is_blank(packet):
+            if packet.size == 0 or packet.dts is None or _is_blank(packet) or self._is_cut_off(packet):
                 continue
             if time is not None and packet.dts * packet.time_base > time:
                 self._pending = packet
@@ -112,18 +122,66 @@ class CarriedStreams:
                 ticks = round(self._shift / packet.time_base)
                 packet.dts += ticks
                 packet.pts = None if packet.pts is None else packet.pts + ticks
+                if self._is_before(packet):
+                    continue
             output.mux_one(packet)
+
+    def _is_before(self, packet: Packet[Stream]) -> bool:
+        """Return whether a packet that was moved comes before the first frame.
+
+        MP4 hides the part of a packet before 0. Matroska and NUT would delay the first frame instead. Pictures before 0 may be
+        needed to decode later pictures.
+        """
+        if self._hides and packet.stream.type == "video":
+            return False
+        begin = packet.dts if packet.pts is None else packet.pts
+        assert begin is not None
+        return begin + (packet.duration or 0) <= 0 if self._hides else begin < 0
+
+    def _is_cut_off(self, packet: Packet[Stream]) -> bool:
+        """Return whether the edit list of MP4 shows nothing of a packet behind the stream's beginning.
+
+        Where the edit list jumps, such packets have times of the packets around them. At the beginning, such packets prepare the
+        decoder, and have times before 0.
+        """
+        if not packet.is_discard:
+            self._begun.add(packet.stream_index)
+        return packet.is_discard and packet.stream_index in self._begun
 
     def _demuxed(self) -> Generator[Packet[Stream]]:
         if not self._pairs:
             return
         with open_input(self._path) as source:
-            yield from source.demux(*(source.streams[index] for index in self._pairs))
+            yield from _timed(source.demux(*(source.streams[index] for index in self._pairs)))
 
     def close(self) -> None:
         """Close the footage."""
         self._pending = None
         self._packets.close()
+
+
+def _timed(packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
+    """Yield packets with times of decoding. Matroska stores none, and FFmpeg finds none for the first pictures of a video with
+    B-frames: these pictures are decoded before the first picture with such a time, one after the other.
+    """
+    untimed: dict[int, list[Packet[Stream]]] = {}
+    for packet in packets:
+        held = untimed.setdefault(packet.stream_index, [])
+        if packet.dts is None and packet.pts is not None and packet.size and len(held) < _MOST_UNTIMED:
+            held.append(packet)
+            continue
+        for ahead, early in zip(range(len(held), 0, -1), held if packet.dts is not None else (), strict=False):
+            early.dts = (packet.dts or 0) - ahead * (packet.duration or 1)
+            yield early
+        held.clear()
+        yield packet
+
+
+def _shifted(chapter: Chapter, shift: Fraction) -> Chapter:
+    ticks = round(shift / (chapter["time_base"] or Fraction(1)))
+    moved = chapter.copy()
+    moved["start"], moved["end"] = max(0, chapter["start"] + ticks), max(0, chapter["end"] + ticks)
+    return moved
 
 
 def can_be_copied(path: Path, index: int, container_format: str) -> bool:
@@ -138,12 +196,12 @@ def _written_by_the_muxer(stream: Stream, has_chapters: bool) -> bool:
     """
     if stream.type != "data":
         return False
-    return "timecode" in stream.metadata or (has_chapters and stream.name in ("bin_data", None))
+    return "timecode" in stream.metadata or (has_chapters and codec_name(stream) in ("bin_data", None))
 
 
 def _is_blank(packet: Packet[Stream]) -> bool:
     """Return whether a packet is a pause between the subtitles of MP4. The muxer of MP4 adds such pauses on its own."""
-    return packet.stream.name == "mov_text" and bytes(packet) == b"\0\0"
+    return codec_name(packet.stream) == "mov_text" and bytes(packet) == b"\0\0"
 
 
 def _add(stream: Stream, output: OutputContainer) -> Stream:
@@ -273,7 +331,6 @@ class SpeechTrack:
         codec: str,
         output: OutputContainer,
         *,
-        start: Fraction,
         duration: Fraction,
         language: str | None,
     ) -> None:
@@ -282,34 +339,32 @@ class SpeechTrack:
         Args:
             codec: FFmpeg's name of the encoder.
             output: the open output.
-            start: time of the video's first frame in the output, seconds.
             duration: length of the video, seconds.
             language: language tag of the track; None: no tag.
 
         Raises:
             InvalidRequestError: the speech has no channel, or a sample rate that is not positive.
+            MediaUnsupportedError: speech without a usual layout cannot be read.
         """
         if speech.channels < 1 or speech.sample_rate_hz < 1:
             raise InvalidRequestError(
                 f"speech of {speech.channels} channels at {speech.sample_rate_hz} Hz cannot be written", field="audio"
             )
-        self._speech = speech
-        self._channels = speech.channels if speech.channels in _LAYOUTS else 2
+        self._speech = speech = with_usual_channels(speech)
         self._rate = _output_rate(codec, speech.sample_rate_hz, output.format.name)
         stream = output.add_stream(codec, rate=self._rate)
         assert isinstance(stream, av.AudioStream)
         self._stream: av.AudioStream = stream
         context = stream.codec_context
-        context.layout = _LAYOUTS[self._channels]
+        context.layout = _LAYOUTS[speech.channels]
         context.format = {"aac": "fltp", "flac": "s32", "pcm_s16le": "s16", "pcm_s24le": "s32"}[codec]
         context.time_base = Fraction(1, self._rate)
         if codec == "aac":
-            context.bit_rate = _BIT_RATE_PER_CHANNEL * self._channels
+            context.bit_rate = _BIT_RATE_PER_CHANNEL * speech.channels
         if language:
             self._stream.metadata["language"] = language
         self._resampler = av.AudioResampler(format=context.format, layout=context.layout, rate=self._rate)
-        self._start, self._position, self._end = start, 0, round(duration * speech.sample_rate_hz)
-        self._first_tick = round(start * self._rate)
+        self._position, self._end = 0, round(duration * speech.sample_rate_hz)
         self._written = 0
         self._pieces = self._cut(iter(speech.chunks))
 
@@ -334,13 +389,13 @@ class SpeechTrack:
 
     def encode_until(self, output: OutputContainer, time: Fraction | None) -> None:
         """Mux sound up to `time`, seconds of the output; None: all remaining sound, and what the encoder still holds."""
-        while time is None or self._start + Fraction(self._position, self._speech.sample_rate_hz) <= time:
+        while time is None or Fraction(self._position, self._speech.sample_rate_hz) <= time:
             piece = next(self._pieces, None)
             if piece is None:
                 break
             self._position += len(piece)
             frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(self._mixed(piece).reshape(1, -1)), "flt", _LAYOUTS[self._channels]
+                np.ascontiguousarray(_finite(piece).reshape(1, -1)), "flt", _LAYOUTS[self._speech.channels]
             )
             frame.sample_rate = self._speech.sample_rate_hz
             for ready in self._resampler.resample(frame):
@@ -351,14 +406,13 @@ class SpeechTrack:
             output.mux(self._stream.encode(None))
 
     def _encode(self, output: OutputContainer, frame: av.AudioFrame) -> None:
-        frame.pts, frame.time_base = self._first_tick + self._written, Fraction(1, self._rate)
+        frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
         self._written += frame.samples
         output.mux(self._stream.encode(frame))
 
-    def _mixed(self, piece: Float32) -> Float32:
-        """Return finite samples in the track's channels. For layouts without a name, both channels are the mean of all channels."""
-        clean = np.clip(np.nan_to_num(piece), -1.0, 1.0).astype(np.float32)
-        return clean if self._channels == self._speech.channels else np.repeat(clean.mean(1, keepdims=True), 2, axis=1)
+
+def _finite(piece: Float32) -> Float32:
+    return np.clip(np.nan_to_num(piece), -1.0, 1.0).astype(np.float32)
 
 
 def _output_rate(codec: str, rate: int, container: str) -> int:
@@ -383,6 +437,19 @@ def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
         common = math.lcm(ticks, rate)
         ticks = common if common < _MOST_TICKS else ticks
     return ticks
+
+
+def _clock_label(info: MediaInfo) -> str:
+    """Return the timecode of footage whose clock begins a second or more after 0, which the output's clock does not; empty: the
+    footage has a timecode of its own, or no constant rate.
+    """
+    places = (info.video.metadata, info.metadata, *(other.metadata for other in info.others))
+    stated = any(key.lower() == "timecode" for place in places for key in place)
+    rate, start = info.video.constant_rate, info.video.start
+    if stated or rate is None or start < 1:
+        return ""
+    seconds = int(start)
+    return f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{int((start - seconds) * rate):02}"
 
 
 class _SegmentEncoder:
@@ -463,7 +530,7 @@ class VideoMuxer:
         self._colour = colour_for(choice, info.video)
         self._fields = _fields(info.video, choice) if info.video.interlaced else None
         self._reordering = 0
-        self._shift = -info.video.start if choice.frame_numbers else Fraction(0)
+        self._shift = -info.video.start  # the first frame of the output is shown at 0
         self._carried: CarriedStreams | None = None
         try:
             self._stream = self._video_stream()
@@ -485,7 +552,7 @@ class VideoMuxer:
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Streams that the container does not hold, and metadata that no encoder gets, in words."""
+        """Metadata that no encoder gets, in words, and sentences about streams that are not carried."""
         return (*self._info.video.unkept, *self._carried.dropped) if self._carried is not None else ()
 
     def encode(self, picture: av.VideoFrame) -> None:
@@ -546,12 +613,12 @@ class VideoMuxer:
 
     def _packets(self) -> Iterator[Packet[Stream]]:
         """Yield the packets of all pictures. Those of segments get their durations and their times of decoding."""
-        pts, ahead = self._info.video.pts, self._reordering
+        pts, ahead = self._info.video.pts - self._info.video.pts[0], self._reordering
         durations = np.append(np.diff(pts), self._info.video.last_duration)
         for number, packet in enumerate(self._pictures.packets()):
             if self._segmented:
                 packet.duration = int(durations[np.searchsorted(pts, packet.pts or 0)])
-                packet.dts = int(pts[number - ahead]) if number >= ahead else int(pts[number] - pts[ahead] + pts[0])
+                packet.dts = int(pts[number - ahead]) if number >= ahead else int(pts[number] - pts[ahead])
             yield packet
 
     def finish(self) -> None:
@@ -596,6 +663,8 @@ class VideoMuxer:
         stream.time_base = choice.time_base
         self._configure(stream.codec_context)
         stream.metadata.update(carried_tags(dict(video.metadata)))
+        if label := _clock_label(self._info):
+            stream.metadata["timecode"] = label
         if video.orientation.display_matrix is not None:
             stream.set_display_matrix(video.orientation.display_matrix)
         return stream
@@ -634,10 +703,8 @@ class VideoMuxer:
             speech = None if copied else SoundReader(info.path, origin=info.video.start).speech()
         if speech is None:
             return None, set()
-        start, language = info.video.start + self._shift, own.metadata.get("language") if own else None
-        encoder = SpeechTrack(
-            speech, choice.sound_codec, self._container, start=start, duration=info.video.duration, language=language
-        )
+        language = own.metadata.get("language") if own else None
+        encoder = SpeechTrack(speech, choice.sound_codec, self._container, duration=info.video.duration, language=language)
         return encoder, {own.index} if own else set()
 
     def _tags(self) -> dict[str, str]:

@@ -17,9 +17,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import av
+from av.codec import CodecContext
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
@@ -201,7 +202,19 @@ def _refuse_claims(container: InputContainer, file_bytes: int, path: Path, field
 
 def _entries(container: InputContainer) -> int:
     """Return the number of entries in the index of an MP4 file over all its tracks."""
-    return sum(stream.frames for stream in container.streams if not stream.name or not stream.name.startswith("pcm_"))
+    return sum(stream.frames for stream in container.streams if not (codec_name(stream) or "").startswith("pcm_"))
+
+
+def codec_name(stream: Stream) -> str | None:
+    """Return FFmpeg's name of a stream's codec; None: FFmpeg does not know the codec."""
+    # PyAV has no attribute `name` on pictures, sound and subtitles in a codec that FFmpeg does not know.
+    return getattr(stream, "name", None)
+
+
+def is_decodable(stream: Stream) -> bool:
+    """Return whether FFmpeg has a decoder for a stream of pictures or sound."""
+    # The stub says that every stream has a context.
+    return cast("CodecContext | None", stream.codec_context) is not None
 
 
 def _not_opened(path: Path, field: str, problem: BaseException) -> MediaUnsupportedError:
@@ -220,17 +233,28 @@ def _not_opened(path: Path, field: str, problem: BaseException) -> MediaUnsuppor
     )
 
 
+def is_cover(stream: Stream) -> bool:
+    """Return whether a stream is a cover picture."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the first video stream that is not a cover picture.
+    """Return the video stream that players show: the first default stream, otherwise the first stream. Cover pictures, and streams
+    that cannot be decoded, do not count.
 
     Raises:
-        MediaUnsupportedError: there is no such stream, or its codec cannot be decoded.
+        MediaUnsupportedError: there is no such stream.
     """
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise MediaUnsupportedError(f"{path} holds a video stream in a codec that cannot be decoded here", field="video")
-            return stream
+    pictures = [stream for stream in container.streams.video if not is_cover(stream)]
+    decodable = [stream for stream in pictures if is_decodable(stream)]
+    if decodable:
+        return next((stream for stream in decodable if stream.disposition & Disposition.default), decodable[0])
+    if pictures:
+        raise MediaUnsupportedError(
+            f"{path} holds its picture in a codec that cannot be decoded here; convert it to H.264 or ProRes in the program that "
+            "wrote it",
+            field="video",
+        )
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     raise MediaUnsupportedError(f"{path} has no video stream (it holds: {kinds}); give footage with a picture", field="video")
 

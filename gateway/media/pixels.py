@@ -22,10 +22,13 @@ from typing import Final
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.errors import MediaUnsupportedError
 
+ACCURATE: Final = int(Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND)
+"""Flags of swscale. Without accurate rounding, colours are one to two levels too dark."""
 _REARRANGED: Final = {
     "nv12": "yuv420p",
     "nv21": "yuv420p",

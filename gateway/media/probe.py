@@ -26,12 +26,16 @@ from gateway.media.opening import (
     MAX_VIDEO_S,
     MIN_SIDE,
     broken_at,
+    codec_name,
+    is_cover,
+    is_decodable,
     open_input,
     reason_of,
     video_stream,
 )
+from gateway.media.pictures import PictureFacts, picture_facts, read_picture
 from gateway.media.pixels import ColourTags, PixelFormat, filter_graph, pixel_format, planar_name
-from gateway.media.types import AudioInfo, FieldOrder, HdrMetadata, MediaInfo, OtherStream, VideoInfo, orientation
+from gateway.media.types import COVER, PICTURE, AudioInfo, FieldOrder, HdrMetadata, MediaInfo, OtherStream, VideoInfo, orientation
 from services.common.array_types import Int64
 from services.common.errors import MediaUnsupportedError
 
@@ -133,6 +137,8 @@ def _light(data: bytes) -> tuple[int, ...] | None:
     return found if len(found) == 2 and any(found) and max(found) <= _MOST_LIGHT else None
 
 
+_PICTURE_TICK: Final = Fraction(1, 25)
+"""Time that the frame of a picture file is shown, seconds."""
 _SHORTFALL_S = Fraction(1, 2)
 """A stream that ends this many seconds before the end that its header promises was cut short."""
 _LONGEST_FRAME_S = 10
@@ -147,6 +153,7 @@ class _Packets:
         pts: sorted presentation times, ticks; None: the container lacks some of them.
         last_duration: duration of the last packet, ticks.
         count: number of packets, shown or not.
+        has_hidden: whether an edit list hides packets.
         end: end of the last packet, ticks.
         file_end: end of the last packet of any stream, seconds.
     """
@@ -154,6 +161,7 @@ class _Packets:
     pts: list[int] | None
     last_duration: int
     count: int
+    has_hidden: bool
     end: int
     file_end: Fraction
 
@@ -171,26 +179,30 @@ def probe(path: Path | str) -> MediaInfo:
             short, has times that run backwards or a pixel format without planes, or is beyond the bounds of gateway.media.opening.
     """
     path = Path(path)
+    facts = picture_facts(path)
+    if facts is not None:
+        return _picture_info(path, facts)
     with open_input(path) as container:
         stream = video_stream(container, path)
         _refuse_size(path, stream.codec_context.width, stream.codec_context.height)
         first = _first_frame(container, stream, path)
         metadata, container_name = dict(container.metadata), container.format.name
-        audio = tuple(_audio(item) for item in container.streams.audio if item.codec_context is not None)
+        audio = tuple(_audio(item) for item in container.streams.audio if is_decodable(item))
+        known = {stream.index, *(item.index for item in audio)}
         others = tuple(
-            OtherStream(item.index, item.type, item.name or "", dict(item.metadata))
+            OtherStream(item.index, COVER if is_cover(item) else item.type, codec_name(item) or "", dict(item.metadata))
             for item in container.streams
-            if item.index != stream.index and item.type != "audio"
+            if item.index not in known
         )
         indexed = container.format.name.startswith("mov,")  # AVI declares a number too, which may differ from its frames
-        declared = stream.frames if indexed else _edit_units(container, stream)
+        declared = _indexed_packets(stream) if indexed else _edit_units(container, stream)
         index, codec = stream.index, stream.codec_context.codec.canonical_name
         time_base, stream_metadata = stream.time_base or Fraction(1, 1000), dict(stream.metadata)
         promised = _promised_end(container)
         guessed = stream.guessed_rate or stream.average_rate
         aspect = stream.sample_aspect_ratio
         # MP4 sums the durations of its frames; with B-frames that of the packet shown last is another frame's.
-        whole = stream.duration if indexed else None
+        whole, samples = stream.duration if indexed else None, stream.frames
     packets = _scan(path, index)
     _refuse_cut_short(path, packets, declared, promised, time_base)
     if packets.pts is None or first.pts is None:
@@ -209,8 +221,11 @@ def probe(path: Path | str) -> MediaInfo:
             "(ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
             field="video",
         )
-    if whole is not None and 0 < int(times[0]) + whole - int(times[-1]) < _LONGEST_FRAME_S / time_base:
-        last_duration = int(times[0]) + whole - int(times[-1])
+    if whole is not None:
+        # The length of what an edit list cuts out of a track includes the time before the first frame.
+        trimmed = packets.has_hidden or declared != samples
+        shown = whole - int(times[-1]) + (0 if trimmed else int(times[0]))
+        last_duration = shown if 0 < shown < _LONGEST_FRAME_S / time_base else last_duration
     if last_duration <= 0:
         last_duration = int(times[-1] - times[-2]) if len(times) > 1 else round(1 / (guessed or Fraction(25)) / time_base)
     span = (int(times[-1]) + last_duration - int(times[0])) * time_base
@@ -235,6 +250,31 @@ def probe(path: Path | str) -> MediaInfo:
         unkept=_unkept(first),
     )
     return MediaInfo(path, container_name, video, audio, others, metadata)
+
+
+def _picture_info(path: Path, facts: PictureFacts) -> MediaInfo:
+    """Return the description of a picture file: a video of one frame of planar RGB. The picture is decoded, to see whether it is
+    whole.
+    """
+    _refuse_size(path, facts.width, facts.height)
+    read_picture(path)
+    pts = np.zeros(1, np.int64)
+    pts.setflags(write=False)
+    video = VideoInfo(
+        index=0,
+        codec=facts.codec,
+        stored_format="gbrap" if facts.alpha else "gbrp",
+        pixel=pixel_format("gbrap" if facts.alpha else "gbrp"),
+        orientation=orientation(facts.width, facts.height, None, None),
+        colour=ColourTags(matrix=0, color_range=2, primaries=1, transfer=13),
+        time_base=_PICTURE_TICK,
+        average_rate=1 / _PICTURE_TICK,
+        pts=pts,
+        last_duration=1,
+        field_order="progressive",
+        metadata={},
+    )
+    return MediaInfo(path, PICTURE, video, (), (), {})
 
 
 def _field_order(first: av.VideoFrame) -> FieldOrder:
@@ -327,7 +367,7 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
 def _scan(path: Path, index: int) -> _Packets:
     pts: list[int] | None = []
     last = (-(2**62), 0)
-    count, end, file_end = 0, -(2**62), Fraction(0)
+    count, has_hidden, end, file_end = 0, False, -(2**62), Fraction(0)
     with open_input(path) as container:
         time_base = container.streams[index].time_base or Fraction(1)
         try:
@@ -342,6 +382,7 @@ def _scan(path: Path, index: int) -> _Packets:
                 if count > MAX_FRAMES:
                     raise _too_many_frames(path)
                 if packet.is_discard:
+                    has_hidden = True
                     continue
                 if packet.pts is None:
                     pts = None
@@ -351,7 +392,16 @@ def _scan(path: Path, index: int) -> _Packets:
                     end = max(end, packet.pts + (packet.duration or 0))
         except av.FFmpegError as problem:
             raise broken_at(path, max(pts) * time_base if pts else None, reason_of(problem)) from problem
-    return _Packets(None if pts is None else sorted(pts), last[1], count, end, file_end)
+    return _Packets(None if pts is None else sorted(pts), last[1], count, has_hidden, end, file_end)
+
+
+def _indexed_packets(stream: VideoStream) -> int:
+    """Return the number of packets in the index of an MP4 file, 0: there is no index, as in fragmented files.
+
+    FFmpeg's index follows the edit list. So the index leaves samples out that the edit list does not show, and repeats samples that
+    the edit list shows twice. The sample tables still have all samples (`stream.frames`).
+    """
+    return len(stream.index_entries) if stream.frames else 0
 
 
 def _edit_units(container: InputContainer, stream: VideoStream) -> int:

@@ -10,12 +10,12 @@ from typing import Any, Final, Self, cast
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from gateway.media.opening import MAX_STILL_PIXELS, DecodingProgress, broken_at, decoded_frames, open_input, video_stream
-from gateway.media.pixels import ColourModel, PixelFormat, filter_graph
-from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
+from gateway.media.pictures import read_picture
+from gateway.media.pixels import ACCURATE, ColourModel, PixelFormat, filter_graph
+from gateway.media.types import PICTURE, DecodedFrame, MediaInfo, Plane, VideoInfo
 from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupportedError
 
@@ -113,6 +113,10 @@ class VideoReader:
 
     def _decode(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         info, video = self._info, self._info.video
+        if info.container == PICTURE:
+            if start < stop:
+                yield _frame_of_picture(info)
+            return
         index = 0
         with open_input(info.path, only="picture") as container:
             for picture in self._pictures(container, self._stream(container)):
@@ -131,10 +135,6 @@ class VideoReader:
             if picture.pts is not None:
                 reached.seconds = picture.pts * self._info.video.time_base
             yield picture
-
-
-ACCURATE: Final = int(Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND)
-"""Flags of swscale. Without accurate rounding, colours are one to two levels too dark."""
 
 
 def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> DecodedFrame:
@@ -158,6 +158,15 @@ def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> Decod
         planar = picture.reformat(format=video.pixel.name, src_color_range=2, dst_color_range=2)
         planar.pts, planar.time_base = picture.pts, picture.time_base
     return DecodedFrame(index, pts, plane_views(planar, video, writable=False), planar, video)
+
+
+def _frame_of_picture(info: MediaInfo) -> DecodedFrame:
+    """Return the frame of a picture file."""
+    shown = read_picture(info.path)
+    packed = av.VideoFrame.from_ndarray(shown, format="rgb24" if shown.shape[2] == 3 else "rgba")
+    picture = packed.reformat(format=info.video.pixel.name, src_color_range=2, dst_color_range=2)
+    picture.pts, picture.time_base = 0, info.video.time_base
+    return DecodedFrame(0, 0, plane_views(picture, info.video, writable=False), picture, info.video)
 
 
 def plane_views(picture: av.VideoFrame, video: VideoInfo, *, writable: bool) -> tuple[Plane, ...]:

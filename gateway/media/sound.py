@@ -19,10 +19,12 @@ from gateway.media.opening import (
     DecodingProgress,
     broken_at,
     decoded_frames,
+    is_cover,
+    is_decodable,
     open_input,
 )
 from services.common.array_types import Float32
-from services.common.errors import MediaUnsupportedError
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 
 _JITTER_S: Final = Fraction(1, 50)
 """Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
@@ -141,9 +143,21 @@ class SoundReader:
         if size:
             yield SoundChunk(start, np.concatenate(held))
 
-    def speech(self) -> Speech:
-        """Return the track as new speech of a video."""
-        return Speech(self.info.sample_rate_hz, self.info.channels, _Samples(self))
+    def speech(self, channel: int | None = None) -> Speech:
+        """Return the track as new speech of a video.
+
+        Args:
+            channel: number of the only channel that is taken, from 0; None: all channels.
+
+        Raises:
+            InvalidRequestError: the track has no such channel.
+        """
+        if channel is None:
+            return Speech(self.info.sample_rate_hz, self.info.channels, _Samples(self))
+        if not 0 <= channel < self.info.channels:
+            have = f"the channels 1 to {self.info.channels}" if self.info.channels > 1 else "channel 1 only"
+            raise InvalidRequestError(f"{self._path} has {have}, and channel {channel + 1} was asked for", field="audio_channel")
+        return Speech(self.info.sample_rate_hz, 1, _Samples(self, channel))
 
     def _pieces(self) -> Iterator[Float32]:
         """Yield samples in order, without gaps, in pieces as they are decoded. Pieces of silence are at most as long as a chunk."""
@@ -206,21 +220,42 @@ class SoundReader:
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """The samples of a reader, decoded anew in each iteration."""
+    """The samples of a reader, of all channels or of one, decoded anew in each iteration."""
 
     reader: SoundReader
+    channel: int | None = None
 
     def __iter__(self) -> Iterator[Float32]:
-        return (chunk.samples for chunk in self.reader)
+        if self.channel is None:
+            return (chunk.samples for chunk in self.reader)
+        return (chunk.samples[:, self.channel, None] for chunk in self.reader)
+
+
+def sound_file(path: Path) -> SoundReader:
+    """Return the reader of the first sound track of a file. If the file has a picture, sample 0 sounds with its first frame.
+
+    Raises:
+        MediaUnsupportedError: as `SoundReader`.
+    """
+    with open_input(path, field="audio") as container:
+        starts = [
+            stream.start_time * (stream.time_base or Fraction(0))
+            for stream in container.streams.video
+            if stream.start_time is not None and not is_cover(stream)
+        ]
+    return SoundReader(path, origin=starts[0] if starts else None)
 
 
 def _track(container: av.container.InputContainer, path: Path, track: int) -> av.AudioStream:
-    tracks = container.streams.audio
+    tracks = [stream for stream in container.streams.audio if is_decodable(stream)]
+    if not tracks and container.streams.audio:
+        raise MediaUnsupportedError(
+            f"{path}: the sound is in a codec that cannot be decoded here; save it as WAV in the program that wrote the file",
+            field="audio",
+        )
     if track >= len(tracks):
         have = f"only {len(tracks)} sound tracks" if tracks else "no sound track"
         raise MediaUnsupportedError(f"{path} has {have}; give a file with speech in it", field="audio")
-    if tracks[track].codec_context is None:
-        raise MediaUnsupportedError(f"{path}: the sound is in a codec that cannot be decoded here", field="audio")
     return tracks[track]
 
 

@@ -14,7 +14,6 @@ from gateway.media.background import BACKGROUND_SUFFIX, background_writer, open_
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.reader import VideoReader, from_rgb, plane_views, to_rgb
 from gateway.media.types import DecodedFrame, HdrMetadata, MediaInfo, VideoInfo, orientation
-from gateway.safe_paths import open_media_file
 from services.common.array_types import UInt8
 from services.common.errors import InvalidRequestError
 
@@ -104,23 +103,14 @@ def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
     check_opaque(info)
     timeline = still_video_info(info)
     target = folder / f"still{BACKGROUND_SUFFIX}"
-    picture = _picture(info)
+    with VideoReader(info) as reader:
+        picture = to_rgb(next(iter(reader)))
     size = (timeline.video.width, timeline.video.height)
     if size != (picture.shape[1], picture.shape[0]):
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     with background_writer(target, timeline, threads) as writer:
         writer.write(frame_of_picture(picture, 0, timeline.video))
     return open_background(target, timeline)
-
-
-def _picture(info: MediaInfo) -> UInt8:
-    """Return the picture as it is shown, uint8 RGB. OpenCV follows a photograph's EXIF, mirrored photographs too."""
-    with open_media_file(info.path, field="footage") as handle:
-        found = cv2.imread(f"/proc/self/fd/{handle}", cv2.IMREAD_COLOR_RGB)
-    if found is not None:
-        return np.asarray(found, np.uint8)
-    with VideoReader(info) as reader:
-        return to_rgb(next(iter(reader)))
 
 
 def frame_of_picture(picture: UInt8, index: int, video: VideoInfo) -> DecodedFrame:

@@ -21,6 +21,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import frame_of_picture, is_still, plain_video_info
 from gateway.media.types import MediaInfo, VideoInfo
+from gateway.media.voice import only_voice
 from gateway.media.writer import VideoWriter
 from services.common.array_types import Float32, Int64, UInt8
 from services.common.errors import InvalidRequestError
@@ -170,8 +171,8 @@ def _mono(info: MediaInfo) -> Iterator[Float32]:
     """Yield the first sound track of a take from its first frame on, float32 [samples] at 48 kHz; nothing if there is none."""
     if not info.audio:
         return
-    reader = SoundReader(info.path, origin=info.video.start)
-    stream = soxr.ResampleStream(reader.info.sample_rate_hz, _SOUND_HZ, 1, dtype="float32", quality="VHQ")
-    for chunk in reader:
-        yield np.asarray(stream.resample_chunk(chunk.samples.mean(axis=1)), np.float32)
+    sound = only_voice(SoundReader(info.path, origin=info.video.start).speech())
+    stream = soxr.ResampleStream(sound.sample_rate_hz, _SOUND_HZ, 1, dtype="float32", quality="VHQ")
+    for chunk in sound.chunks:
+        yield np.asarray(stream.resample_chunk(chunk.mean(axis=1)), np.float32)
     yield np.asarray(stream.resample_chunk(np.zeros(0, np.float32), last=True), np.float32)

@@ -146,7 +146,7 @@ FieldOrder = Literal["progressive", "top", "bottom"]
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """The video's picture: the first video stream that is not a cover picture.
+    """The video's picture: the video stream that players show (gateway.media.opening.video_stream).
 
     Attributes:
         index: index of the stream in its file.
@@ -258,9 +258,21 @@ class AudioInfo:
     metadata: Mapping[str, str]
 
 
+COVER: Final = "cover picture"
+PICTURE: Final = "picture"
+"""Container of picture files that gateway.media.pictures opens."""
+
+
 @dataclass(frozen=True, slots=True)
 class OtherStream:
-    """A stream that is neither the video's picture nor sound: subtitles, data, timecode, cover picture, attachment."""
+    """A stream that is neither the video's picture nor sound that can be decoded.
+
+    Attributes:
+        index: index of the stream in its file.
+        kind: COVER, or FFmpeg's name of the kind: video, audio, subtitle, data, attachment.
+        codec: FFmpeg's name of the codec; empty: FFmpeg does not know the codec.
+        metadata: tags of the stream.
+    """
 
     index: int
     kind: str
@@ -270,7 +282,7 @@ class OtherStream:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """Description of a media file, made before its frames are decoded."""
+    """Description of a media file, made before its frames are decoded. `container` is PICTURE, or FFmpeg's name."""
 
     path: Path
     container: str

@@ -90,6 +90,19 @@ class StoredUpload:
         return self.written_at + (min(max_age_s, PARTIAL_AGE_S) if max_age_s else PARTIAL_AGE_S)
 
 
+@dataclass(frozen=True, slots=True)
+class UploadsUse:
+    """Uploads of a tenant, as far as limits count them.
+
+    Attributes:
+        names: names of the uploads, whole or not.
+        num_bytes: size of all files, bytes.
+    """
+
+    names: frozenset[str]
+    num_bytes: int
+
+
 class Digests:
     """SHA-256 of files, computed once as long as the files stay the same. Safe for several threads."""
 
@@ -291,18 +304,20 @@ class UploadFolder:
             FileMissingError: there is no such upload.
         """
         upload_name(name)
-        for upload in self.stored():
-            if upload.name == name:
-                return upload
+        # The new file of an upload that is being replaced comes first.
+        for own in (PARTIAL + name, name):
+            if (facts := self._facts(own)) is not None:
+                return StoredUpload(name, facts.st_size, own == name, facts.st_mtime)
         raise FileMissingError(f"there is no upload {name!r}", resource=name)
 
     def has(self, name: str) -> bool:
         """Return whether a whole file of this name is there."""
-        return any(found == name for found, _ in self._files())
+        return self._facts(name) is not None
 
-    def stored_bytes(self) -> int:
-        """Return the size of all files in the folder, bytes."""
-        return sum(facts.st_size for _, facts in self._files())
+    def use(self) -> UploadsUse:
+        """Return what the uploads in the folder use."""
+        files = [(name, facts.st_size) for name, facts in self._files()]
+        return UploadsUse(frozenset(name.removeprefix(PARTIAL) for name, _ in files), sum(size for _, size in files))
 
     def sha256(self, handle: int) -> str:
         """Return the SHA-256 of an open file, hexadecimal, computed once.
@@ -368,15 +383,16 @@ class UploadFolder:
         finally:
             os.close(handle)
 
+    def _facts(self, name: str) -> os.stat_result | None:
+        """Return facts of a regular file of the folder; None: there is no such file."""
+        with self._opened() as folder:
+            return _facts_of(folder, name) if folder is not None else None
+
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         """Yield names and facts of the regular files of the folder."""
         with self._opened() as folder:
             for name in os.listdir(folder) if folder is not None else ():
-                try:
-                    facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(facts.st_mode):
+                if (facts := _facts_of(folder, name)) is not None:
                     yield name, facts
 
     @contextmanager
@@ -403,6 +419,15 @@ class UploadFolder:
             raise StorageRefusedError(
                 f"the folder of uploads {self.path} cannot be used: {problem.strerror or problem}", subject=str(self.path)
             ) from problem
+
+
+def _facts_of(folder: int | None, name: str) -> os.stat_result | None:
+    """Return facts of a regular file; None: there is no such file."""
+    try:
+        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return facts if stat.S_ISREG(facts.st_mode) else None
 
 
 def _uploading(name: str) -> FileInUseError:

@@ -52,7 +52,7 @@ class WriteReport:
         frames: number of frames.
         changed_frames: number of frames with composited planes.
         carried: streams that were copied, in words.
-        dropped: streams that the container does not hold, and metadata that no encoder gets, in words.
+        dropped: metadata that no encoder gets, in words, and sentences about streams that are not carried.
     """
 
     path: Path
@@ -288,7 +288,7 @@ class VideoWriter:
             picture.pts, picture.duration = frame.index, 1
         else:
             following = frame.index + 1
-            picture.pts = frame.pts
+            picture.pts = frame.pts - int(video.pts[0])
             picture.duration = int(video.pts[following]) - frame.pts if following < video.num_frames else video.last_duration
         picture.time_base = self._choice.time_base
         return picture

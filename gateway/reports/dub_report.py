@@ -112,8 +112,8 @@ MOTION_NAMES: Final = {
     "opening_spread": "spread of the opening over the person's own (1 is the person's own)",
     "width_spread": "spread of the lip width over the person's own (1 is the person's own)",
     "fastest_step": "fastest change of the opening over the person's own (at most 1)",
-    "vowel_shift_ms": "ms by which open vowels are later than the person's own (0 is on time)",
-    "closure_shift_ms": "ms by which p, b, m are later than the person's own (0 is on time)",
+    "vowel_shift_ms": "ms by which the mouth is later than real people's at open vowels (0 is on time)",
+    "closure_shift_ms": "ms by which the lips are later than real people's at p, b, m (0 is on time)",
 }
 """Names of MotionMetrics on the page."""
 APPEARANCE_NAMES: Final = {

@@ -98,7 +98,7 @@ def plot_head_motion(path: Path, motions: Mapping[str, npt.NDArray[np.floating]]
 
 DUBBED: Final = "DUBBED"
 RENDERED: Final = frozenset({DUBBED, "SILENT"})
-"""Reasons of frames whose mouth is rendered. In silent frames, the mouth is shut."""
+"""Reasons of frames whose mouth is rendered. In silent frames, the mouth is shut or at the person's rest."""
 _COLOURS: Final = {
     DUBBED: "#2f9e6e",
     "NO_FACE": "#9aa3ad",

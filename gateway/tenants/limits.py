@@ -31,6 +31,7 @@ class TenantLimits(BaseModel):
         frames_per_minute: frames of videos and live streams that a gateway makes within a minute.
         storage_bytes: size of the artefacts that the tenant's actors and jobs use, bytes.
         upload_bytes: size of the tenant's uploads, bytes. None: as DUBSTAGE_UPLOADS_MAX_BYTES says.
+        upload_files: number of the tenant's uploads. None: as DUBSTAGE_UPLOADS_MAX_FILES says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class TenantLimits(BaseModel):
     frames_per_minute: _Limit = None
     storage_bytes: _Limit = None
     upload_bytes: _Limit = None
+    upload_files: _Limit = None
 
 
 class LimitsFile(BaseModel):

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.media.uploads import UploadsUse
 from gateway.tenants.limits import Limits, TenantLimits
 from services.common.errors import (
     TenantDubsReachedError,
@@ -203,21 +204,29 @@ class TenantQuota:
             self._known_until = ended + (_STORAGE_SHARE * took if took > _STORAGE_QUICK_S else 0.0)
         return self._known_bytes
 
-    def check_uploads(self, num_bytes: int, most: int) -> None:
+    def check_uploads(self, uploads: UploadsUse, *, most_bytes: int, most_files: int) -> None:
         """Check that an upload may begin.
 
         Args:
-            num_bytes: size of the tenant's uploads with the new one, bytes.
-            most: largest size where the file of limits names none, bytes; 0: no limit.
+            uploads: the tenant's uploads with the new one.
+            most_bytes: largest size where the file of limits names none, bytes; 0: no limit.
+            most_files: largest number where the file of limits names none; 0: no limit.
 
         Raises:
-            TenantUploadsReachedError: the uploads would be larger.
+            TenantUploadsReachedError: the uploads would be larger, or more.
         """
-        own = self._own.upload_bytes
-        limit = own if own is not None else most or None
-        if limit is not None and num_bytes > limit:
+        own = self._own
+        limit = own.upload_bytes if own.upload_bytes is not None else most_bytes or None
+        if limit is not None and uploads.num_bytes > limit:
             raise TenantUploadsReachedError(
-                f"with this file, the uploads of tenant {self._tenant} would take {num_bytes} bytes, and may take {limit}: delete "
+                f"with this file, the uploads of tenant {self._tenant} would take {uploads.num_bytes} bytes, and may take {limit}: "
+                "delete uploads that are not needed",
+                retry_after_s=_STORAGE_RETRY_S,
+            )
+        limit = own.upload_files if own.upload_files is not None else most_files or None
+        if limit is not None and len(uploads.names) > limit:
+            raise TenantUploadsReachedError(
+                f"with this file, tenant {self._tenant} would have {len(uploads.names)} uploads, and may have {limit}: delete "
                 "uploads that are not needed",
                 retry_after_s=_STORAGE_RETRY_S,
             )

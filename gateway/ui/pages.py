@@ -22,11 +22,13 @@ from starlette.staticfiles import StaticFiles
 
 from dubstage.client.errors import status_of
 from gateway.settings import GatewaySettings
-from gateway.ui.session import LOOPBACK, Sessions
+from gateway.ui.session import Sessions, is_loopback
+from services.common.errors import DubstageError, OverloadedError, UnauthenticatedError
 from services.common.methods import METHODS
 
-Call = Callable[[MethodDescriptor, Message, str], Awaitable[Message]]
-"""Calls a unary RPC of the gateway: the RPC, its request, and the value of `authorization` (empty: none). Raises AioRpcError."""
+Call = Callable[[MethodDescriptor, Message, Request, str], Awaitable[Message]]
+"""Calls a unary RPC of the gateway. Takes the RPC, its request, the browser's request, and the value of `authorization` (empty:
+none). Raises AioRpcError, UnauthenticatedError for a wrong token, and OverloadedError after many wrong tokens."""
 Download = Callable[[Request, str], Awaitable[Response]]
 """Answers a request with the file at a path of the media folder, or with the part that the header `Range` names."""
 
@@ -46,10 +48,8 @@ _POLICY: Final = "; ".join(
 )
 _HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(self)",
 }
 _MEDIA_TYPES: Final[Mapping[str, str]] = {
@@ -79,9 +79,11 @@ class Caller:
     """User who asks for a page.
 
     Attributes:
+        request: request of the user's browser.
         authorization: value of `authorization` of the user's calls; empty: the gateway asks for no token.
     """
 
+    request: Request
     authorization: str
     _call: Call
 
@@ -89,9 +91,9 @@ class Caller:
         """Call a unary RPC and return its response.
 
         Raises:
-            grpc.aio.AioRpcError: the RPC was refused; the page then shows the sentence of the refusal.
+            grpc.aio.AioRpcError, DubstageError: the RPC was refused; the page then shows the sentence of the refusal.
         """
-        return await self._call(method, message, self.authorization)
+        return await self._call(method, message, self.request, self.authorization)
 
 
 Values = Callable[[Caller, Request], Awaitable[Mapping[str, object]]]
@@ -146,7 +148,7 @@ class Pages:
 
     def __init__(self, sessions: Sessions, settings: GatewaySettings, call: Call, download: Download) -> None:
         self._sessions = sessions
-        self._is_open = not sessions.needs_token and settings.host not in LOOPBACK
+        self._is_open = not sessions.needs_token and not is_loopback(settings.host)
         self._call = call
         self._download = download
         self._environment = jinja2.Environment(
@@ -178,7 +180,7 @@ class Pages:
         return answer
 
     async def _page(self, page: Page, request: Request) -> Response:
-        caller, user = Caller(self._sessions.of_page(request), self._call), self._sessions.user(request).name
+        caller, user = Caller(request, self._sessions.of_page(request), self._call), self._sessions.user(request).name
         values: Mapping[str, object] = {}
         refusal, number = "", 200
         try:
@@ -186,10 +188,10 @@ class Pages:
                 await caller.call(_LIST_OPERATIONS, operations_pb2.ListOperationsRequest(page_size=1))
             if page.values is not None:
                 values = await page.values(caller, request)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                return _headed(RedirectResponse(f"/ui/sign-in?next={quote(request.url.path)}", 303))
-            refusal, number = _sentence(error), _STATUS.get(error.code(), 400)
+        except (grpc.aio.AioRpcError, DubstageError) as error:
+            if _is_wrong_token(error):
+                return _headed(RedirectResponse(f"/ui/sign-in?next={quote(request.scope['path'])}", 303))
+            refusal, number = _sentence(error), _number(error)
         if refusal:
             return self._html("message.html.j2", page.title, {"message": refusal}, number, section=page.section or page.path)
         values = {**request.path_params, **values}
@@ -199,7 +201,7 @@ class Pages:
         return _headed(RedirectResponse(f"/ui{PAGES[0].path}", 303))
 
     async def _missing(self, request: Request) -> Response:
-        text = f"There is no page {request.url.path[:200]}."
+        text = f"There is no page {request.scope['path'][:200]}."
         return self._refused(request) or self._html("message.html.j2", "No such page", {"message": text}, 404)
 
     async def _media(self, request: Request) -> Response:
@@ -231,11 +233,12 @@ class Pages:
         if not (token and token.isascii() and token.isprintable()):
             return self._sign_in_form(form.get("next", ""), "Give a token: one line of plain ASCII.", 400)
         try:
-            await self._call(_LIST_OPERATIONS, operations_pb2.ListOperationsRequest(page_size=1), f"Bearer {token}")
-        except grpc.aio.AioRpcError as error:
-            wrong = error.code() is grpc.StatusCode.UNAUTHENTICATED
+            await self._call(_LIST_OPERATIONS, operations_pb2.ListOperationsRequest(page_size=1), request, f"Bearer {token}")
+        except (grpc.aio.AioRpcError, DubstageError) as error:
+            wrong = _is_wrong_token(error)
             text = "The gateway does not accept this token." if wrong else _sentence(error)
-            return self._sign_in_form(form.get("next", ""), text, 401 if wrong else 503)
+            number = 401 if wrong else 429 if isinstance(error, OverloadedError) else 503
+            return self._sign_in_form(form.get("next", ""), text, number)
         response = RedirectResponse(_own_path(form.get("next", "")), 303)
         self._sessions.begin(response, request, token)
         return _headed(response)
@@ -244,7 +247,7 @@ class Pages:
         if refused := self._refused(request):
             return refused
         response = RedirectResponse("/ui/sign-in", 303)
-        self._sessions.end(response)
+        self._sessions.end(response, request)
         return _headed(response)
 
     def _refused(self, request: Request) -> Response | None:
@@ -305,7 +308,22 @@ async def _form(request: Request) -> Mapping[str, str] | None:
     return {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).items()}
 
 
-def _sentence(error: grpc.aio.AioRpcError) -> str:
+def _is_wrong_token(error: grpc.aio.AioRpcError | DubstageError) -> bool:
+    if isinstance(error, DubstageError):
+        return isinstance(error, UnauthenticatedError)
+    return error.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def _number(error: grpc.aio.AioRpcError | DubstageError) -> int:
+    """Return the status of HTTP of a page that shows a refusal."""
+    if isinstance(error, DubstageError):
+        return 429 if isinstance(error, OverloadedError) else 400
+    return _STATUS.get(error.code(), 400)
+
+
+def _sentence(error: grpc.aio.AioRpcError | DubstageError) -> str:
+    if isinstance(error, DubstageError):
+        return _capitalised(error.message)
     status = status_of(error)
     return _capitalised((status.message if status is not None else error.details()) or error.code().name)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,9 +15,16 @@ from gateway.settings import GatewaySettings
 from gateway.ui.proxy import ProxyUser, ProxyUsers
 from services.common.server.auth import AUTHORIZATION_KEY
 
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Names of this machine."""
 _READS: Final = frozenset({"GET", "HEAD"})
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine: localhost, or a loopback address."""
+    name = host.strip("[]").lower()
+    with suppress(ValueError):
+        address = ip_address(name)
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return name == "localhost"
 
 
 class Sessions:
@@ -35,8 +42,7 @@ class Sessions:
         self.needs_token = settings.auth_token_file is not None
         """Whether the gateway asks for tokens."""
         # Without tokens, a page in the user's browser must not reach the gateway under a name of its own (DNS rebinding).
-        self.hosts = LOOPBACK if not self.needs_token and settings.host in LOOPBACK else None
-        """Host names that requests may give; None: all."""
+        self._is_own_machine = not self.needs_token and is_loopback(settings.host)
 
     def user(self, request: Request) -> ProxyUser:
         """Return the user of the request whom a proxy has signed in; without a name: there is none."""
@@ -50,8 +56,10 @@ class Sessions:
     def token(self, request: Request) -> str:
         """Return the token of the request's cookie; empty: there is none."""
         value = request.cookies.get(self._name, "")
-        with suppress(binascii.Error, UnicodeError):
-            return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode("ascii")
+        with suppress(ValueError):
+            token = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode("ascii")
+            # No token has such characters, and gRPC sends none.
+            return token if token.isprintable() else ""
         return ""
 
     def authorization(self, request: Request) -> str:
@@ -71,17 +79,18 @@ class Sessions:
         """Give the browser the cookie. It ends with the browser's session."""
         # A browser would put a value with padding into quotes.
         value = base64.urlsafe_b64encode(token.encode("ascii")).decode().rstrip("=")
-        response.set_cookie(self._name, value, path="/", secure=request.url.scheme == "https", httponly=True, samesite="strict")
+        secure = request.scope["scheme"] == "https"
+        response.set_cookie(self._name, value, path="/", secure=secure, httponly=True, samesite="strict")
 
-    def end(self, response: Response) -> None:
+    def end(self, response: Response, request: Request) -> None:
         """Remove the cookie."""
-        response.delete_cookie(self._name, path="/", httponly=True, samesite="strict")
+        secure = request.scope["scheme"] == "https"
+        response.delete_cookie(self._name, path="/", secure=secure, httponly=True, samesite="strict")
 
     def refusal(self, request: Request) -> str:
         """Return why a request is refused that a page of another origin sends; empty: it is no such request."""
         host = request.headers.get("host", "")
-        names = {host.strip("[]"), host.rpartition(":")[0].strip("[]")}
-        if self.hosts is not None and not names & self.hosts:
+        if self._is_own_machine and not (is_loopback(host) or is_loopback(host.rpartition(":")[0])):
             return f"this gateway serves its own machine: call it as localhost, not as {host[:80]!r}"
         origin = request.headers.get("origin")
         if request.method not in _READS and origin is not None and origin.partition("://")[2] != host:
@@ -98,4 +107,6 @@ def is_same_origin(request: Request) -> bool:
     if site is not None:
         return site == "same-origin" or (site == "none" and request.method in _READS)
     came_from = request.headers.get("origin") or request.headers.get("referer", "")
-    return bool(came_from) and urlsplit(came_from).netloc == request.headers.get("host")
+    with suppress(ValueError):
+        return bool(came_from) and urlsplit(came_from).netloc == request.headers.get("host")
+    return False

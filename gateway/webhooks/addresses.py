@@ -14,9 +14,17 @@ from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 Address = IPv4Address | IPv6Address
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-_REFUSED: Final = (
-    # The metadata server of Azure, which answers at a public address.
-    IPv4Network("168.63.129.16/32"),
+_UNICAST: Final = IPv6Network("2000::/3")
+"""The only part of IPv6 that is given to networks of the internet."""
+_REFUSED: Final = tuple(
+    ip_network(name)
+    for name in (
+        # The metadata server of Azure, which answers at a public address.
+        "168.63.129.16/32",
+        # Blocks for protocols and for special uses (IANA), of which Python counts some, or parts, as public.
+        *("192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24"),
+        *("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20"),
+    )
 )
 
 
@@ -47,15 +55,18 @@ def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address belongs to the public internet. An IPv6 address that carries an IPv4 address is judged by both."""
+    """Return whether an address belongs to the public internet.
+
+    An IPv6 address that a translator or a tunnel carries to an IPv4 address (mapped, NAT64, 6to4) is judged by the IPv4 address. Of
+    other IPv6 addresses, global unicast addresses alone are public.
+    """
     if isinstance(address, IPv6Address):
-        carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         if address in _NAT64:
-            carried.append(IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(one is not None and not is_public(one) for one in carried):
+            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+        if (carried := address.ipv4_mapped or address.sixtofour) is not None:
+            return is_public(carried)
+        if address not in _UNICAST:
             return False
-        if address.ipv4_mapped is not None:
-            return True
     refused = address.is_multicast or any(address in network for network in _REFUSED)
     return address.is_global and not refused
 

@@ -135,6 +135,18 @@ async def _exchange(
             raise ConnectionError("the receiver closed the connection without an answer")
 
 
+def _why(problem: Exception) -> str:
+    """Return why a post failed, without a word of the receiver, and without its address: callers may see neither of them."""
+    kinds = {
+        h11.ProtocolError: "the receiver's answer is not HTTP",
+        ssl.SSLCertVerificationError: "the certificate of the receiver cannot be verified",
+        ssl.SSLError: "TLS with the receiver failed",
+        ConnectionRefusedError: "the receiver refused the connection",
+        ConnectionError: "the receiver closed the connection without an answer",
+    }
+    return next((text for kind, text in kinds.items() if isinstance(problem, kind)), "the receiver cannot be reached")
+
+
 class WebhookSender:
     """Sends the events of one tenant, and shares them with the tenant's senders in other gateways. Used from one event loop.
 
@@ -223,7 +235,7 @@ class WebhookSender:
         except DubstageError as problem:
             return problem.message, False
         except (OSError, h11.ProtocolError) as problem:
-            return f"{type(problem).__name__}: {problem}", False
+            return _why(problem), False
         return ("" if 200 <= status < 300 else f"status {status}"), status == _GONE
 
     async def _failed(self, delivery: Delivery, error: str) -> None:

@@ -207,6 +207,8 @@ def evaluate(
 ) -> None:
     """Enrol the person on one part of each CLIP, dub the rest with its own sound, and compare the result with the real video.
 
+    The sound is used at its own time, so errors in time count. The variant full_aligned alone has the measured lag taken out.
+
     A transcript shows how often the lips close on p, b and m. The transcript is read from CLIP.txt or CLIP.align, or from a
     catalogue.csv in a folder above the clip.
     """

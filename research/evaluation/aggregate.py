@@ -19,7 +19,7 @@ from gateway.reports.mouth_metrics import correlation, speaking_style_iou, sprea
 from research.evaluation.measures import PAPER_COLUMNS, RunMeasures, finite_mean
 from research.evaluation.types import METRICS, Interval, VariantScores
 from services.common.array_types import Float64
-from services.common.wire.mouth_curves import TRIGGERS, Trigger, fastest, shift_ms
+from services.common.wire.mouth_curves import TRIGGERS, Trigger, delay_ms, fastest, shift_ms
 
 _MEAN_METRICS: Final = ("face_psnr_db", "face_ssim", "face_ms_ssim", "mouth_psnr_db", "mouth_ssim", "mouth_lmd_px")
 _QUIET_SHARE: Final = 4
@@ -99,6 +99,10 @@ def pooled_metrics(drawn: Sequence[_Drawn]) -> dict[str, float]:
             for of in ("truth", "result")
         )
         metrics[name] = result / truth if truth > 0.0 else math.nan
+    metrics["delay_ms"] = delay_ms(
+        np.concatenate([each.run.truth_opening[each.frames] for each in drawn]),
+        np.concatenate([each.run.delayed[:, each.frames] for each in drawn], axis=1),
+    )
     for kind in TRIGGERS:
         pairs = [(*each.run.phones[kind], each.phones[kind]) for each in drawn if kind in each.run.phones]
         metrics[f"{kind}_shift_ms"] = math.nan

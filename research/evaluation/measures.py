@@ -42,7 +42,7 @@ from services.common.face.crops import ANCHOR_IN_CROP, BOX_ORIGIN, BOX_SIZE, fit
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import MorphableModel, default_model
-from services.common.wire.mouth_curves import Trigger, around_phones, quick_part, steps
+from services.common.wire.mouth_curves import Trigger, around_phones, at_delays, quick_part, steps
 
 MOUTH_BOX_WIDTH: Final = 104
 MOUTH_BOX_HEIGHT: Final = 80
@@ -351,6 +351,7 @@ class RunMeasures:
         extras: metrics of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
         phones: opening of truth and result about the phones that the run follows, float64 [E, W] each, by the kind of phone
             (mouth_curves.around_phones). Empty: the run follows other speech than the truth.
+        delayed: float64 [D, T], opening of the result at each delay (mouth_curves.at_delays); D is 0 before pieces are joined.
     """
 
     columns: Mapping[str, Float64]
@@ -364,6 +365,7 @@ class RunMeasures:
     closures: Closures | None
     extras: Mapping[str, float]
     phones: Mapping[Trigger, tuple[Float64, Float64]] = field(default_factory=dict)
+    delayed: Float64 = field(repr=False, default_factory=lambda: np.zeros((0, 0)))
 
 
 def render_boxes(crops: UInt8) -> UInt8:
@@ -482,11 +484,12 @@ def _only(curve: Float32, measured: Bool) -> Float32:
     return np.where(measured, curve, np.nan).astype(np.float32)
 
 
-def join_pieces(pieces: list[RunMeasures], frame_s: float, closures: Closures | None = None) -> RunMeasures:
+def join_pieces(pieces: list[RunMeasures], frame_s: float, seconds: Float64, closures: Closures | None = None) -> RunMeasures:
     """Return one run of its consecutive pieces (at least one). Diagnostics are averaged, weighted by measured frames.
 
     Args:
         frame_s: mean length of a frame, seconds.
+        seconds: float64 [T], presentation times of the frames.
         closures: closures of the lips on the bilabials of the part; None: the transcript is not known.
     """
     weights = np.array([piece.measured.sum() for piece in pieces], np.float64)
@@ -516,6 +519,7 @@ def join_pieces(pieces: list[RunMeasures], frame_s: float, closures: Closures | 
         lost_faces=sum(piece.lost_faces for piece in pieces),
         closures=closures,
         extras=diagnostics,
+        delayed=at_delays(result_opening, seconds),
     )
 
 

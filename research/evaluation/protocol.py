@@ -3,6 +3,9 @@
 The module splits a clip into an enrolment part and a test part, and chooses the foreign speeches of the wrong-audio control.
 Pictures and curves that a report shows are kept. All other pictures are measured and dropped.
 
+Time is judged as a viewer sees it: the speech of the clip is used at its own time, and the result is compared with the real video
+frame by frame. Only `full_aligned` takes the measured lag out before it compares.
+
 The cost of a method on one clip is: time to learn the person, time per frame, memory, and size of the actor.
 
 Wall time holds for the machine, its load, and the settings of threads. Processor time is that of this process with all its threads,
@@ -532,9 +535,11 @@ class _Evaluation(Generic[Handle]):
         return {variant: [self._joined(run, variant, actor.lag_frames, fold.test) for run in of] for variant, of in pieces.items()}
 
     def _joined(self, pieces: list[RunMeasures], variant: Variant, lag_frames: float, test: FrameRange) -> RunMeasures:
-        # The mouth at time t belongs to the sound at time t + lag.
-        seconds = self._session.frame_seconds[test.start : test.stop] + lag_frames * MOTION_FRAME_S
-        run = join_pieces(pieces, float(1 / self._session.frame_rate), self._closures(pieces, seconds))
+        seconds = self._session.frame_seconds[test.start : test.stop]
+        if variant == "full_aligned":
+            # The mouth at time t belongs to the sound at time t + lag.
+            seconds = seconds + lag_frames * MOTION_FRAME_S
+        run = join_pieces(pieces, float(1 / self._session.frame_rate), seconds, self._closures(pieces, seconds))
         return run if variant in WRONG_AUDIO else with_phones(run, seconds, self._phones)
 
     def _own(self, enrol: FrameRange) -> tuple[PersonFace | None, OwnMouth]:

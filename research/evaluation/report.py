@@ -31,6 +31,7 @@ HEADINGS: Final[Mapping[str, str]] = {
     "opening_spread_ratio": "opening spread",
     "lip_width_spread_ratio": "width spread",
     "fastest_step_ratio": "fastest step",
+    "delay_ms": "delay, ms",
     "vowel_shift_ms": "vowel shift, ms",
     "closure_shift_ms": "closure shift, ms",
     "silence_opening": "opening in silence",
@@ -53,7 +54,7 @@ DIGITS: Final[Mapping[str, int]] = {
     "face_ssim": 3,
     "face_ms_ssim": 3,
     "mouth_ssim": 3,
-} | dict.fromkeys(("vowel_shift_ms", "closure_shift_ms"), 0)
+} | dict.fromkeys(("delay_ms", "vowel_shift_ms", "closure_shift_ms"), 0)
 HEAD_HEADINGS: Final[Mapping[str, str]] = {
     "hs": "HS",
     "hs_own_range": "HS, own range",

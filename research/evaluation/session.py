@@ -66,9 +66,10 @@ _STILL_FRAMES: Final = 50
 _UNREFINED: Final = frozenset({"mean_mouth", "retrieval", "tps", "warp_network"})
 """Variants that show the texture without the renderer."""
 _KEPT: Final = frozenset({"full_kept", "wrong_audio_kept"})
-"""Variants with the slow expression of the real video. The video's mouths are explained by the video's own sound, moved by its
-lag.
-"""
+"""Variants with the slow expression of the real video. As in a dub, the video's mouths are explained by the video's own sound,
+moved by its lag."""
+_ALIGNED: Final = frozenset({"full_aligned", "oracle_full"})
+"""Variants with the clip's speech moved by the lag. In `oracle_full` it is for renderers that take speech: it fits real mouths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class PipelineSession:
         self._truth = truth_of(self._shot)
         self._usable = np.array([reason == "" for reason in self._truth.reasons])
         self._speech = own_speech(self._shot.info)
-        self._motions: dict[tuple[str, str, bool], _Predicted] = {}
+        self._motions: dict[tuple[str, str, bool, bool], _Predicted] = {}
 
     async def _opened(self, path: Path, method: str, workspace: Workspace) -> FootageAnalysis:
         """Return the clip, tracked and heard, with its largest face selected."""
@@ -294,7 +295,7 @@ class PipelineSession:
     def framed_motion(self, actor: EnrolledClip, frames: FrameRange) -> FramedMotion:
         """Return the predicted mouths for the sound of a range with silence before and after (framed_speech)."""
         begin, end = (round(float(self.frame_seconds[frame]) * SPEECH_RATE_HZ) for frame in (frames.start, frames.stop - 1))
-        framed = framed_speech(shifted(self._speech, actor.lag_frames)[begin:end])
+        framed = framed_speech(self._speech[begin:end])
         rows = self._rows[actor.frames.start : actor.frames.stop]
         usable = self._usable[actor.frames.start : actor.frames.stop]
         own = self._shot.workspace.faces.read_rows(rows[usable].tolist())["mouth"]
@@ -342,16 +343,19 @@ class PipelineSession:
         mouths = np.asarray(self._motion(actor, variant, speech).records["mouth"], np.float32)
         if variant not in _KEPT:
             return mouths
-        explained = np.asarray(self._motion(actor, "full", None).records["mouth"], np.float32)
+        explained = np.asarray(self._motion(actor, "full_aligned", None).records["mouth"], np.float32)
         return with_slow_expression(mouths, slow_expression(footage_mouths(self._shot, 0, self.num_frames, explained)))
 
     def _motion(self, actor: EnrolledClip, variant: Variant, speech: EvaluatedSpeech | None) -> _Predicted:
         """Return the predicted motion of every frame of the clip, and the speech that it was predicted from."""
         style = actor.single_frame_style if variant == "single_frame" else actor.actor.style
         name = speech.name if speech is not None else ""
-        key = (name, style.sha256, variant == "no_style")
+        aligned = speech is None and variant in _ALIGNED
+        key = (name, style.sha256, variant == "no_style", aligned)
         if key not in self._motions:
-            samples = speech.samples if speech is not None else shifted(self._speech, actor.lag_frames)
+            samples = speech.samples if speech is not None else self._speech
+            if aligned:
+                samples = shifted(samples, actor.lag_frames)
             self._motions[key] = self._host.run(self._predict(samples, style, variant == "no_style"))
         return self._motions[key]
 

@@ -27,6 +27,7 @@ from research.evaluation.results import (
     reported,
     write_text,
 )
+from research.evaluation.targets import over_clips
 from research.evaluation.types import COSTS, METRICS, VARIANTS, Variant
 from services.common.errors import InvalidRequestError
 
@@ -34,6 +35,10 @@ Better = Literal["higher", "lower", "one", "zero"]
 
 _LEGEND: Final = "Each cell has the mean over clips and, in brackets, the worst clip. `-`: not measured."
 """A line of every table."""
+_TIME: Final = (
+    "The speech is used at its own time. `aligned_`: figures of `full_aligned`, whose speech is moved by the measured lag. "
+    "`delay_ms`: the median over clips."
+)
 
 _AGAINST_M: Final = {"mouth_psnr_minus_m": "mouth_psnr_db", "mouth_lmd_over_m": "mouth_lmd_px"}
 _PAPER: Final = (
@@ -53,7 +58,13 @@ _PAPER: Final = (
     "hs_velocity",
 )
 CONTROLS: Final = ("wrong_audio_r", "oracle_psnr_minus_m")
-FIGURES: Final[tuple[str, ...]] = (*METRICS, *_AGAINST_M, *CONTROLS, *_PAPER, *COSTS)
+_ALIGNED: Final = {
+    "aligned_r": "mouth_opening_correlation",
+    "aligned_lmd_px": "mouth_lmd_px",
+    "aligned_psnr_db": "mouth_psnr_db",
+}
+"""Figures of `full_aligned`, which stand beside those at the true time."""
+FIGURES: Final[tuple[str, ...]] = (*METRICS, *_ALIGNED, *_AGAINST_M, *CONTROLS, *_PAPER, *COSTS)
 """Metrics of a row in their order; a metric that no clip has is left out of the Markdown."""
 
 _LOWER: Final = frozenset(
@@ -62,6 +73,7 @@ _LOWER: Final = frozenset(
         "silence_opening",
         "mouth_lmd_px",
         "mouth_lmd_over_m",
+        "aligned_lmd_px",
         "wrong_audio_r",
         "nme",
         "photometric_error",
@@ -72,9 +84,9 @@ _LOWER: Final = frozenset(
     | {"fitting_error", "sync_distance", "mouth_distance", "face_distance", "lpips", "fid", *COSTS}
 )
 _ONE: Final = frozenset(name for name in METRICS if name.endswith("_ratio")) - _LOWER
-_ZERO: Final = frozenset(name for name in METRICS if name.endswith("_shift_ms"))
+_ZERO: Final = frozenset(name for name in METRICS if name.endswith("_ms"))
 _GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("Picture and mouth", (*METRICS, *_AGAINST_M, *CONTROLS)),
+    ("Picture and mouth", (*METRICS, *_ALIGNED, *_AGAINST_M, *CONTROLS)),
     ("Figures of the papers, and cost", (*_PAPER, *COSTS)),
 )
 
@@ -104,9 +116,9 @@ class FilledRow:
     missing: str = ""
 
     def mean(self, name: str) -> float:
-        """Return the mean of a metric over the clips that have it; NaN: none has it."""
+        """Return the mean (targets.over_clips) of a metric over the clips that have it; NaN: none has it."""
         values = self._values(name)
-        return sum(values) / len(values) if values else math.nan
+        return over_clips(name, values) if values else math.nan
 
     def worst(self, name: str) -> float:
         """Return a metric of its worst clip; NaN: no clip has the metric."""
@@ -153,6 +165,7 @@ def metrics_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
     found["oracle_psnr_minus_m"] = _apart(oracle.get("mouth_psnr_db"), still.get("mouth_psnr_db"))
     distance, still_distance = shown.get("mouth_lmd_px"), still.get("mouth_lmd_px")
     found["mouth_lmd_over_m"] = distance / still_distance if distance is not None and still_distance else None
+    found |= {name: variants.get("full_aligned", {}).get(of) for name, of in _ALIGNED.items()}
     found["wrong_audio_r"] = variants.get("wrong_audio", {}).get("mouth_opening_correlation")
     return {name: float(value) for name, value in found.items() if value is not None}
 
@@ -189,6 +202,7 @@ def _lines(title: str, rows: Sequence[FilledRow]) -> Iterator[str]:
     yield ""
     yield f"Clips ({len(clips)}): {', '.join(clips) or 'none'}."
     yield _LEGEND
+    yield _TIME
     for heading, names in _GROUPS:
         shown = [name for name in names if any(not math.isnan(filled.mean(name)) for filled in rows)]
         if not shown:

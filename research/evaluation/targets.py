@@ -1,4 +1,4 @@
-"""Quality targets of the method: means over clips, some of them relative to the mean mouth M of the same clips."""
+"""Quality targets of the method: means over clips, or medians (MEDIANS), some of them relative to the mean mouth M of the clips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from research.evaluation.types import COSTS, ClipResult, Variant
+from research.evaluation.types import COSTS, MEDIANS, ClipResult, Variant
+from services.common.array_types import Float64
 
 Kind = Literal["at_least", "at_most", "between"]
 
@@ -23,7 +24,7 @@ class MetricTarget:
         low: lower bound; None: no lower bound.
         high: upper bound; None: no upper bound.
         against: how the value is compared with that of mean_mouth: "" (not at all), "difference" or "ratio".
-        worst_clip: whether the target applies to the worst clip. False: to the mean over clips.
+        worst_clip: whether the target applies to the worst clip. False: to the mean over clips, or to the median (MEDIANS).
     """
 
     variant: Variant
@@ -61,6 +62,7 @@ TARGETS: Final[tuple[MetricTarget, ...]] = (
     MetricTarget("full", "closure", low=0.8),
     MetricTarget("full", "silence_opening", high=0.1),
     MetricTarget("full", "lip_width_spread_ratio", low=0.85),
+    MetricTarget("full", "delay_ms", low=-10.0, high=10.0),
     MetricTarget("full", "vowel_shift_ms", low=-10.0, high=10.0),
     MetricTarget("full", "closure_shift_ms", low=-10.0, high=10.0),
     MetricTarget("full", "fastest_step_ratio", high=1.0),
@@ -95,8 +97,13 @@ def _value(result: ClipResult, variant: Variant, metric: str) -> float:
     return float(scores.metrics.get(metric, scores.paper.get(metric, float("nan"))))
 
 
+def over_clips(metric: str, values: Sequence[float] | Float64) -> float:
+    """Return the mean, or for MEDIANS the median, of a metric over clips (at least one)."""
+    return float(np.median(values) if metric in MEDIANS else np.mean(values))
+
+
 def variant_means(results: Sequence[ClipResult], variant: Variant) -> dict[str, float]:
-    """Return the mean over clips of every metric, and every metric of the papers, of a variant that was measured."""
+    """Return the mean over clips (over_clips) of every metric, and every metric of the papers, of a variant that was measured."""
     names = {name for result in results if variant in result.variants for name in result.variants[variant].metrics}
     names |= {name for result in results if variant in result.variants for name in result.variants[variant].paper}
     means: dict[str, float] = {}
@@ -104,7 +111,7 @@ def variant_means(results: Sequence[ClipResult], variant: Variant) -> dict[str, 
         values = np.array([_value(result, variant, name) for result in results])
         known = values[np.isfinite(values)]
         if len(known):
-            means[name] = float(known.mean())
+            means[name] = over_clips(name, known)
     return means
 
 
@@ -122,7 +129,7 @@ def check_target(results: Sequence[ClipResult], target: MetricTarget) -> TargetC
     elif target.against == "ratio":
         value = float(values.mean() / references.mean())
     else:
-        value = float((values - references).mean() if target.against == "difference" else values.mean())
+        value = over_clips(target.metric, values - references if target.against == "difference" else values)
     reached = (target.low is None or value >= target.low) and (target.high is None or value <= target.high)
     return TargetCheck(target, value, reached)
 

@@ -23,6 +23,7 @@ Variant = Literal[
     "tps",
     "warp_network",
     "full",
+    "full_aligned",
     "full_kept",
     "wrong_audio_kept",
     "no_style",
@@ -31,7 +32,8 @@ Variant = Literal[
     "as_drawn",
     "oracle_full",
 ]
-"""Variants that can be rendered.
+"""Variants that can be rendered. The speech of the clip is used at its own time, as in a dub of the clip with the clip's own sound,
+but for `full_aligned`.
 
     mean_mouth    the medoid enrolment frame with the alignment, mask, colour match and blending of `full`
     wrong_audio   `full`, driven by foreign speech; mean over all foreign speeches
@@ -39,6 +41,7 @@ Variant = Literal[
     tps           + thin-plate spline frame by frame
     warp_network  + the temporal warp network
     full          + the renderer: the method without the slow expression of the footage (`--expression neutral`)
+    full_aligned  `full`, driven by the speech moved by the lag that was measured on the enrolment part: without the error in time
     full_kept     `full` with the slow expression of the real video, as `--expression keep` carries it. It uses the video's mouths
     wrong_audio_kept
                   `full_kept`, driven by foreign speech: how much of the real mouth the expression alone tells
@@ -57,7 +60,7 @@ WRONG_AUDIO: Final[tuple[Variant, ...]] = ("wrong_audio", "wrong_audio_kept")
 DEFAULT_VARIANTS: Final[tuple[Variant, ...]] = tuple(variant for variant in VARIANTS if variant != "wrong_audio_kept")
 """Variants of an evaluation unless others are asked for. Ten more speeches would take as long as all other variants together."""
 
-TABLE_VARIANTS: Final[tuple[Variant, ...]] = ("mean_mouth", "wrong_audio", "full", "oracle_full")
+TABLE_VARIANTS: Final[tuple[Variant, ...]] = ("mean_mouth", "wrong_audio", "full", "full_aligned", "oracle_full")
 """Variants of a table unless others are asked for: the method, and the controls that it is compared with."""
 
 METRICS: Final[tuple[str, ...]] = (
@@ -72,6 +75,7 @@ METRICS: Final[tuple[str, ...]] = (
     "opening_spread_ratio",
     "lip_width_spread_ratio",
     "fastest_step_ratio",
+    "delay_ms",
     "vowel_shift_ms",
     "closure_shift_ms",
     "silence_opening",
@@ -89,6 +93,9 @@ METRICS: Final[tuple[str, ...]] = (
     "clothing_moved",
 )
 """The metrics of every variant, in the order of tables and JSON."""
+
+MEDIANS: Final = frozenset({"delay_ms"})
+"""Metrics whose median over clips is shown, because one clip with words that fit badly may be far off. Of others, the mean is."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -196,7 +203,7 @@ class EvaluatedActor(Protocol):
 
     @property
     def lag_frames(self) -> float:
-        """Lag of the sound on the enrolment part, frames of 40 ms; positive: the sound comes after the picture."""
+        """Measured lag of the sound on the enrolment part, frames of 40 ms; positive: the sound comes after the picture."""
         ...
 
     @property

@@ -7,7 +7,8 @@ Batches have balanced speakers and rows at another tempo, and are copied to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Final, overload
 
@@ -170,9 +171,21 @@ def shifted(clip: TrainingClip, lag_frames: int) -> TrainingClip:
     """
     if lag_frames == 0:
         return clip
-    length = len(clip) - abs(lag_frames)
-    picture = slice(max(0, -lag_frames), max(0, -lag_frames) + length)
-    sound = slice(max(0, lag_frames), max(0, lag_frames) + length)
+    return _parts(clip, _kept(clip, -lag_frames), _kept(clip, lag_frames))
+
+
+def as_filmed(clip: TrainingClip, lag_frames: int) -> TrainingClip:
+    """Return the picture frames of `shifted` with the sound that was recorded with them: the lag stays."""
+    picture = _kept(clip, -lag_frames)
+    return _parts(clip, picture, picture)
+
+
+def _kept(clip: TrainingClip, begin: int) -> slice:
+    """Return the frames that a lag of -begin or of begin frames leaves of the picture or of the sound."""
+    return slice(max(0, begin), len(clip) + min(0, begin))
+
+
+def _parts(clip: TrainingClip, picture: slice, sound: slice) -> TrainingClip:
     return replace(
         clip,
         mouth_landmarks=clip.mouth_landmarks[picture],
@@ -182,6 +195,15 @@ def shifted(clip: TrainingClip, lag_frames: int) -> TrainingClip:
         heard=clip.heard[sound],
         poses=clip.poses[picture],
     )
+
+
+def on_time(clip: TrainingClip, late_frames: float) -> TrainingClip:
+    """Return the clip with mouths and head poses moved earlier by a time, frames. Negative: later."""
+    whole = math.floor(late_frames + 0.5)
+    fraction = late_frames - whole
+    near = shifted(clip, -whole)
+    found = moved_later(MotionClip(near.mouth_landmarks, near.usable, near.poses), -fraction)
+    return replace(near, mouth_landmarks=found.mouth, usable=found.usable, poses=found.poses)
 
 
 def with_lag_fraction(clip: TrainingClip, model: LagModel) -> TrainingClip:
@@ -197,12 +219,13 @@ def with_lag_fraction(clip: TrainingClip, model: LagModel) -> TrainingClip:
     return replace(clip, lag_fraction=peak_fraction(scores, MAX_LAG))
 
 
-def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> TrainingClip:
+def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = (), *, filmed: bool = False) -> TrainingClip:
     """Return a clip without its lag.
 
     Args:
         row: the clip's row.
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
+        filmed: whether the lag stays (as_filmed).
 
     Raises:
         InvalidRequestError: a file of the clip is missing or damaged, or track and sound differ in length.
@@ -229,7 +252,7 @@ def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Traini
         poses=pose_vectors(track["rotation"][:length], track["translation"][:length], track["scale"][:length]),
         apart=row.source if row.narrow else "",
     )
-    return shifted(clip, row.lag_frames)
+    return (as_filmed if filmed else shifted)(clip, row.lag_frames)
 
 
 def read_sound(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> SpeechFeatures:
@@ -286,6 +309,10 @@ class Clips(Sequence[TrainingClip]):
         """Return the clips of other rows of the same training set."""
         return Clips(rows, self._held)
 
+    def moved(self, change: Callable[[TrainingClip], TrainingClip]) -> Clips:
+        """Return the clips, each changed when it is read."""
+        return Clips(self.rows, BoundedCache(lambda row: change(self._held[row]), array_bytes, CACHE_BYTES // 4))
+
     def by_speaker(self) -> dict[str, Clips]:
         """Return the clips of each speaker, with speakers in the order of their names."""
         groups: dict[str, list[ClipRow]] = {}
@@ -335,9 +362,11 @@ def clips_of(data: TrainSet, split: str, extra: Sequence[str] = (), max_bytes: i
     return clips_of_rows(data, rows, extra, max_bytes)
 
 
-def clips_of_rows(data: TrainSet, rows: Iterable[ClipRow], extra: Sequence[str] = (), max_bytes: int = CACHE_BYTES // 4) -> Clips:
-    """Return the clips of rows of a training set. Arguments: see clips_of."""
-    return Clips(rows, BoundedCache(lambda row: read_clip(data, row, extra), array_bytes, max_bytes))
+def clips_of_rows(
+    data: TrainSet, rows: Iterable[ClipRow], extra: Sequence[str] = (), max_bytes: int = CACHE_BYTES // 4, *, filmed: bool = False
+) -> Clips:
+    """Return the clips of rows of a training set. Arguments: see clips_of and read_clip."""
+    return Clips(rows, BoundedCache(lambda row: read_clip(data, row, extra, filmed=filmed), array_bytes, max_bytes))
 
 
 def speakers_of_free_speech(rows: Iterable[ClipRow], least: int = 2) -> list[str]:

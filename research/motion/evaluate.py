@@ -2,20 +2,38 @@
 
 The evaluation runs the serving code on the clips of every split but `train`: the ONNX networks, the constraints and Personalize.
 Only mouths are evaluated.
+
+Clips are compared twice: with their lags taken out, and as they were filmed, which shows the error in time that a viewer sees. The
+figures that end with `_as_filmed` are those at the true time. Styles are learned from footage without lag, as in an enrolment.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any, Final
+
+import numpy as np
 
 from research.motion.clips import TrainingClip, footage_of, heard_footage_of, with_lag_fraction
-from research.motion.protocol import SELECTED_ON, ClipFold, Encode, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
+from research.motion.protocol import (
+    SELECTED_ON,
+    ClipFold,
+    ClipScores,
+    Encode,
+    Groups,
+    ServedPredictor,
+    evaluate_parts,
+    groups_of,
+    mean_scores,
+    styled_folds,
+)
 from research.training.command import command_line, data_parser
 from research.training.trainset import TrainSet
 from services.common.methods import PREDICTORS
@@ -38,6 +56,7 @@ OFF = ConstraintConfig(
     voiced_high=-1.0,
     presence_low=-2.0,
     presence_high=-1.0,
+    quiet_pause=1_000_000,
 )
 """Constraints that never act: the network alone."""
 
@@ -102,12 +121,14 @@ def evaluate(
     predictor: Predictor,
     models: MotionModels,
     groups: Groups,
+    filmed: Groups,
     compared: Sequence[Variant],
 ) -> dict[str, object]:
     """Evaluate variants of a predictor, and print one line per variant and group of clips.
 
     Args:
-        groups: held-out clips by group.
+        groups: held-out clips by group, without their lags.
+        filmed: the same clips with their lags (protocol.groups_of).
         compared: the variants.
 
     Returns:
@@ -117,17 +138,15 @@ def evaluate(
     for variant in compared:
         served = ServedPredictor(predictor, models, variant.constraints)
         for group, members in groups.items():
-            results = [
-                evaluate_clip(
-                    with_lag_fraction(clip, models.lag),
-                    variant.encode,
-                    served,
-                    control=variant.control and group not in SELECTED_ON,
-                )
-                for clip in members
-            ]
-            scores = asdict(mean_scores([result.scores for result in results], by_frames=False))
-            scores["lip_distance_ratio"] = scores["lip_distance"] / scores["mean_mouth_distance"]
+            results, at_true_time = [], []
+            for clip, original in zip(members, filmed[group], strict=True):
+                aligned = with_lag_fraction(clip, models.lag)
+                parts = styled_folds(aligned, variant.encode)
+                control = variant.control and group not in SELECTED_ON
+                results.append(evaluate_parts(aligned, parts, served, control=control))
+                at_true_time.append(evaluate_parts(original, parts, served, control=False))
+            scores, filmed_scores = _means(results), _means(at_true_time)
+            scores |= {f"{name}_as_filmed": filmed_scores[name] for name in AS_FILMED}
             scores["closure"] = scores["closure_hits"] / max(1, scores["closure_events"])
             scores["wrong_audio"] = fmean(result.wrong_audio for result in results)
             scores["clips"] = {result.name: asdict(result.scores) for result in results}
@@ -138,9 +157,29 @@ def evaluate(
     return report
 
 
+AS_FILMED: Final = ("opening_correlation", "lip_distance_ratio", "delay_ms")
+"""Figures that a report also has at the true time."""
+
+
+def _means(results: Sequence[ClipScores]) -> dict[str, Any]:
+    """Return MotionScores, means over clips, with `lip_distance_ratio` and the median `delay_ms`, NaN if no clip has one."""
+    scores = asdict(mean_scores([result.scores for result in results], by_frames=False))
+    delays = [result.delay_ms for result in results if math.isfinite(result.delay_ms)]
+    return scores | {
+        "lip_distance_ratio": scores["lip_distance"] / scores["mean_mouth_distance"],
+        "delay_ms": float(np.median(delays)) if delays else math.nan,
+    }
+
+
 def extra_features(predictor: Predictor) -> list[str]:
     """Return the further tensors of the sound that a predictor hears, and the tensor that lags are measured with."""
     return sorted({LAG_STATES, *(name for name in predictor.spec.tensors if name in EXTRA_FEATURES)})
+
+
+def both_groups(data: TrainSet, predictor: Predictor) -> tuple[Groups, Groups]:
+    """Return the held-out clips of a predictor's evaluation without their lags, and as they were filmed."""
+    extra = extra_features(predictor)
+    return groups_of(data, extra), groups_of(data, extra, filmed=True)
 
 
 def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
@@ -160,9 +199,9 @@ def run(predictor: Predictor, arguments: argparse.Namespace, ablations: Sequence
         ablations: names and style changes of further variants.
     """
     models = MotionModels(arguments.weights)
-    groups = groups_of(TrainSet(arguments.data), extra_features(predictor))
+    groups, filmed = both_groups(TrainSet(arguments.data), predictor)
     further = [Variant(name, encoded(predictor, models, change)) for name, change in ablations]
-    report = evaluate(predictor, models, groups, [*variants(predictor, models), *further])
+    report = evaluate(predictor, models, groups, filmed, [*variants(predictor, models), *further])
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0

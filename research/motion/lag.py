@@ -1,8 +1,14 @@
 """Fit of the lag's filters: `python -m research.motion.lag --data SET --output WEIGHTS/motion`.
 
 The filters are a canonical correlation analysis with a ridge over the clips of the split `train`, without their lags and with
-balanced speakers. Clips of a narrow corpus are left out. The solution has a closed form. Before writing, the command measures the
-filters on speakers whom the filters have not seen: each speaker is left out in turn, and the filters are fitted on the others.
+balanced speakers. Clips of a narrow corpus are left out. The solution has a closed form.
+
+**Zero.** Filters learn the zero of their clips, whose lags were measured by earlier filters. So the command first measures how much
+later than real people's the mouths of all clips are: by the times of phones (research.motion.timing, which knows no filters) and,
+with --in-sync, by the lags of clips whose sound and picture are known to agree. The mouths are then moved by this time.
+
+Before writing, the command measures the filters on speakers whom the filters have not seen: each speaker is left out in turn, and
+the filters are fitted on the others.
 
 * Lags of -8 to 8 frames are put into clips of four seconds and more, and measured.
 * Pieces of clips get their own voice, and voices of other speakers. The strength of a lag is the confidence times the root of the
@@ -15,21 +21,35 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Final
 
 import numpy as np
 
 from research.motion.basis import SHARED_CONSTANTS
-from research.motion.clips import Clips, TrainingClip, clips_of, frame_weights, held_out_splits, shifted, speakers_of_free_speech
+from research.motion.clips import (
+    Clips,
+    TrainingClip,
+    clips_of,
+    frame_weights,
+    held_out_splits,
+    on_time,
+    read_clip,
+    shifted,
+    speakers_of_free_speech,
+    with_lag_fraction,
+)
 from research.motion.protocol import SHORT_CLIP_FRAMES
 from research.motion.ridge import SPEAKER_EXPONENT
+from research.motion.timing import Lateness, clips_of_set, joined, lateness, measured, report_lines
 from research.training.command import command_line, data_parser
 from research.training.run_folder import write_fitted
 from research.training.trainset import TrainSet
 from services.common.array_types import Float64
-from services.common.errors import NoUsableFootageError
+from services.common.errors import InvalidRequestError, NoUsableFootageError
+from services.common.wire.mouth_curves import MOTION_FRAME_S
 from services.motion.basis import LandmarkBasis
 from services.motion.lag import HEARD_AROUND, LAG_FILE, LAG_STATES, MIN_FRAMES, SEEN_AROUND, LagModel, estimate_lag, standardised
 from services.motion.models import WEIGHTS
@@ -37,6 +57,9 @@ from services.motion.runtime import read_constants
 from services.motion.speech_states import neighbours
 from services.motion.types import LagEstimate, SpeechFeatures
 
+MOTION_FRAME_MS: Final = 1e3 * MOTION_FRAME_S
+QUARTERS: Final = 4
+"""Steps of a frame in which mouths are moved: a lag is measured to a quarter of a frame."""
 PAIRS: Final = 16
 """D, pairs of filters."""
 SOUND_RIDGE: Final = 0.3
@@ -229,9 +252,62 @@ def _report(groups: Iterator[tuple[str, Judged]]) -> dict[str, dict[str, float]]
     return found
 
 
-def write_model(model: LagModel, folder: Path, clips: Clips, report: dict[str, dict[str, float]]) -> list[Path]:
-    """Write lag.safetensors, lag.json and the card with the data, and return their paths."""
+def zero_of(data: TrainSet, known: TrainSet | None, filters: LagModel) -> Lateness:
+    """Return how much later than real people's the mouths of free speech in a set are, with their lags taken out.
+
+    Two independent estimates are joined: the times of phones in the set, and the lags of clips whose sound and picture are known to
+    agree, by the filters that the lags of the set were measured with.
+
+    Args:
+        data: training set with phone labels.
+        known: training set of clips whose sound and picture are known to agree; None: there is none.
+        filters: the filters that measured the lags of both sets.
+
+    Raises:
+        InvalidRequestError: the set has too few phones, and no clip is known to be in sync.
+    """
+    groups = measured(replace(clip, group="free speech") for clip in clips_of_set(data) if not clip.narrow)
+    for line in report_lines(groups):
+        print(line, flush=True)
+    estimates = [lateness(times) for times in groups.values()]
+    if known is not None:
+        lags = known_lags(known, filters)
+        estimates.append(Lateness(MOTION_FRAME_MS * fmean(lags), MOTION_FRAME_MS * stdev(lags) / math.sqrt(len(lags))))
+        print(f"{len(lags)} clips in sync: {estimates[-1].ms:+.1f} ms, standard error {estimates[-1].error_ms:.1f} ms", flush=True)
+    found = joined(estimates)
+    if math.isnan(found.ms):
+        raise InvalidRequestError(
+            "the clips have too few p, b, m and open vowels to find zero by; complete the set with `dubstage trainset`, which "
+            "labels phones, add clips, or give clips in sync (--in-sync)",
+            field="data",
+        )
+    return found
+
+
+def known_lags(known: TrainSet, filters: LagModel) -> list[float]:
+    """Return the lag of each clip of a set as filmed, frames, to a quarter of a frame.
+
+    Raises:
+        InvalidRequestError: fewer than two clips have a lag.
+    """
+    lags = []
+    for row in known.rows:
+        if row.has_face and row.lag_confidence >= 0.0:
+            clip = with_lag_fraction(read_clip(known, row, (LAG_STATES,)), filters)
+            lags.append(row.lag_frames + clip.lag_fraction)
+    if len(lags) < 2:
+        raise InvalidRequestError(f"{known.folder}: {len(lags)} clips have a lag; at least two are needed", field="in_sync")
+    return lags
+
+
+def write_model(model: LagModel, folder: Path, clips: Clips, report: dict[str, dict[str, float]], late_frames: float) -> list[Path]:
+    """Write lag.safetensors, lag.json and the card with the data, and return their paths.
+
+    Args:
+        late_frames: frames by which the mouths of the clips were moved.
+    """
     settings = {
+        "moved_frames": round(late_frames, 3),
         "pairs": PAIRS,
         "sound_ridge": SOUND_RIDGE,
         "mouth_ridge": MOUTH_RIDGE,
@@ -246,25 +322,37 @@ def main() -> int:
     """Run the command line, and return the exit code."""
     parser = data_parser(__doc__)
     parser.add_argument(
-        "--weights", type=Path, default=WEIGHTS, help="folder of the motion stage's weights, for the landmark basis"
+        "--weights",
+        type=Path,
+        default=WEIGHTS,
+        help="folder of the motion stage's weights: the landmark basis, and the filters of the set's lags",
+    )
+    parser.add_argument(
+        "--in-sync",
+        type=Path,
+        help="training set of clips whose sound and picture are known to agree; nothing else is learned from them",
     )
     parser.add_argument("--output", type=Path, help="folder to write lag.safetensors to; without it, nothing is written")
     arguments = parser.parse_args()
-    data = TrainSet(arguments.data)
+    data = TrainSet(arguments.data, any_zero=True)
     basis = LandmarkBasis.named(read_constants(arguments.weights / SHARED_CONSTANTS))
+    known = TrainSet(arguments.in_sync, any_zero=True) if arguments.in_sync is not None else None
+    late_frames = round(QUARTERS * zero_of(data, known, LagModel.read(arguments.weights)).ms / MOTION_FRAME_MS) / QUARTERS
+    print(f"mouths are moved earlier by {late_frames:g} frames", flush=True)
     every = clips_of(data, "train", (LAG_STATES,))
-    clips = every.only(row for row in every.rows if not row.narrow)
+    clips = every.only(row for row in every.rows if not row.narrow).moved(lambda clip: on_time(clip, late_frames))
     judged = left_out(clips, basis)
     model = fit_lag(clips, basis)
 
     def groups() -> Iterator[tuple[str, Judged]]:
         yield "leave one speaker out", judged
         for split in held_out_splits(data):
-            yield split, [(model, clip) for clip in clips_of(data, split, (LAG_STATES,))]
+            held_out = clips_of(data, split, (LAG_STATES,)).moved(lambda clip: on_time(clip, late_frames))
+            yield split, [(model, clip) for clip in held_out]
 
     report = _report(groups())
     if arguments.output is not None:
-        for path in write_model(model, arguments.output, clips, report):
+        for path in write_model(model, arguments.output, clips, report, late_frames):
             print(path)
     return 0
 

@@ -6,6 +6,7 @@ group comes one number, on which a training selects its best step.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,8 @@ from services.common.wire.mouth_curves import (
     TRIGGERS,
     Trigger,
     around_phones,
+    at_delays,
+    delay_ms,
     phone_times,
     quick_part,
     runs,
@@ -211,6 +214,7 @@ class ClipScores:
         wrong_audio: mean r of opening over ten wrong sounds; NaN: not measured.
         phones: true and predicted opening about the phones of the test parts, float64 [E, W] each, by the kind of phone
             (mouth_curves.around_phones).
+        delay_ms: how much later than the true mouths the predicted ones open (mouth_curves.delay_ms); NaN: not measured.
     """
 
     name: str
@@ -218,6 +222,7 @@ class ClipScores:
     scores: MotionScores
     wrong_audio: float
     phones: Mapping[Trigger, AroundPhones] = field(default_factory=dict)
+    delay_ms: float = math.nan
 
 
 def wrong_sounds(features: SpeechFeatures) -> Iterator[SpeechFeatures]:
@@ -255,31 +260,57 @@ def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, contr
         predict: the predictor under test.
         control: whether to predict from wrong sounds too.
     """
-    parts = [(fold, encode(clip, fold)) for fold in folds(len(clip))]
+    return evaluate_parts(clip, styled_folds(clip, encode), predict, control=control)
+
+
+StyledFolds = Sequence[tuple[ClipFold, Style]]
+"""Folds of a clip, each with the style of its enrolment part."""
+
+
+def styled_folds(clip: TrainingClip, encode: Encode) -> StyledFolds:
+    """Return the folds of a clip with their styles."""
+    return [(fold, encode(clip, fold)) for fold in folds(len(clip))]
+
+
+def evaluate_parts(clip: TrainingClip, parts: StyledFolds, predict: Predict, *, control: bool = True) -> ClipScores:
+    """Return the scores of a clip with styles that are known.
+
+    The styles may come from the same clip without its lag, as an actor is enrolled, and the clip be as it was filmed
+    (clips.as_filmed), as a viewer sees a dub.
+
+    Args:
+        clip: tracked clip.
+        parts: folds and styles.
+        predict: the predictor under test.
+        control: whether to predict from wrong sounds too.
+    """
     threshold = closed_threshold(mouth_opening(clip.mouth_landmarks[clip.usable]))
     scores, wrong = [], []
     around: dict[Trigger, list[AroundPhones]] = {kind: [] for kind in TRIGGERS}
+    true_openings, delayed = [], []
     for fold, style in parts:
         truth, usable = clip.mouth_landmarks[fold.test], clip.usable[fold.test]
         # In a dub the sound before the test part is known too. So the whole clip is predicted, and the test part is kept.
         predicted = sampled(predict(clip.features, style), clip.lag_fraction)[fold.test]
         bilabial = bilabial_probability(clip.features)[fold.test]
         scores.append(score_motion(predicted, truth, style.mean_mouth, usable, bilabial, threshold))
+        seconds = np.asarray((np.arange(len(truth)) + clip.lag_fraction) * MOTION_FRAME_S, np.float64)
+        opening, result = (np.where(usable, mouth_opening(mouths), np.nan) for mouths in (truth, predicted))
+        true_openings.append(opening)
+        delayed.append(at_delays(result, seconds))
         for kind, phones in TRIGGERS.items():
             events = phone_times(clip.features.posteriorgram[fold.test], phones)
-            seconds = np.asarray((np.arange(len(truth)) + clip.lag_fraction) * MOTION_FRAME_S, np.float64)
-            curves = (np.where(usable, mouth_opening(mouths), np.nan) for mouths in (truth, predicted))
-            before, after = (around_phones(curve, seconds, events) for curve in curves)
-            around[kind].append((before, after))
+            around[kind].append((around_phones(opening, seconds, events), around_phones(result, seconds, events)))
         for sound in wrong_sounds(clip.features) if control else ():
-            opening = mouth_opening(predict(sound, style)[fold.test])
-            wrong.append(pearson(opening[usable], mouth_opening(truth)[usable]))
+            wrong_opening = mouth_opening(predict(sound, style)[fold.test])
+            wrong.append(pearson(wrong_opening[usable], mouth_opening(truth)[usable]))
     return ClipScores(
         clip.name,
         clip.speaker,
         mean_scores(scores),
         fmean(wrong) if wrong else float("nan"),
-        {kind: joined_phones(parts) for kind, parts in around.items()},
+        {kind: joined_phones(of_folds) for kind, of_folds in around.items()},
+        delay_ms(np.concatenate(true_openings), np.concatenate(delayed, axis=1)),
     )
 
 
@@ -350,17 +381,17 @@ class NoStyleCode:
         return StyleCode(np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
-def groups_of(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
+def groups_of(data: TrainSet, extra: Sequence[str] = (), *, filmed: bool = False) -> Groups:
     """Return the held-out clips by group. Empty groups are left out.
 
     Args:
         data: the training set. Each split besides `train` and `val` has a group.
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
+        filmed: whether the lags stay (clips.as_filmed).
     """
     trained = {row.speaker for row in data.rows if row.split == "train"}
-    held_out = clips_of_rows(
-        data, [row for row in data.rows if row.split != "train" and row.has_face and shows_the_mouth(row)], extra
-    )
+    rows = [row for row in data.rows if row.split != "train" and row.has_face and shows_the_mouth(row)]
+    held_out = clips_of_rows(data, rows, extra, filmed=filmed)
     val = [row for row in held_out.rows if row.split == "val"]
     groups = {
         "known": held_out.only(row for row in val if row.speaker in trained),

@@ -37,6 +37,8 @@ REFUSED: Final = "refused.jsonl"
 INCOMPLETE: Final = "incomplete.jsonl"
 _IDENTITIES: Final = "identities"
 FORMAT_VERSION: Final = "2"
+LAG_ZERO: Final = 2
+"""Number of the zero that lags are measured from. 1: of the filters before 28 November 2026, whose zero was 40 ms late."""
 CLIPS_A_SHARD: Final = 1000
 
 Part = Literal["track", "sound", "speech", "phones", "expression"]
@@ -102,6 +104,7 @@ class ClipRow:
         speaker_hours: length of all clips of this person in the set.
         lag_frames: lag of the sound to take out, frames: the sound of frame n + lag belongs to the picture of frame n.
         lag_confidence: EstimateLagResponse.confidence of this clip alone; -1: not measured.
+        lag_zero: LAG_ZERO of the filters that measured the lag.
         phones: origin of the phone labels: `aligned`, `recognised`, `allphone`, `network`; empty: no labels.
         weight: how often the clip is drawn, relative to other clips of its speaker's size.
         narrow: whether the clip's corpus has one kind of sentence, see research.trainset.catalogue.CorpusSource.
@@ -127,6 +130,7 @@ class ClipRow:
     speaker_hours: float = 0.0
     lag_frames: int = 0
     lag_confidence: float = -1.0
+    lag_zero: int = 1
     phones: str = ""
     weight: float = 1.0
     narrow: bool = False
@@ -221,13 +225,24 @@ class BoundedCache(Generic[KeyT, ValueT]):
 class TrainSet:
     """A training set on disk.
 
+    Args:
+        folder: folder of the training set.
+        any_zero: whether lags that were measured from another zero (LAG_ZERO) are taken too.
+
     Raises:
-        InvalidRequestError: the folder holds no manifest, or the manifest is damaged.
+        InvalidRequestError: the folder holds no manifest, the manifest is damaged, or its lags are of another zero.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, any_zero: bool = False) -> None:
         self.folder = folder
         self.rows = tuple(read_manifest(folder))
+        old = [row.name for row in self.rows if row.lag_confidence >= 0.0 and row.lag_zero != LAG_ZERO]
+        if old and not any_zero:
+            raise InvalidRequestError(
+                f"{folder}: the lags of {len(old)} clips ({old[0]}, ...) were measured from an earlier zero, 40 ms late; call "
+                "`dubstage trainset` with the same arguments again, which measures the lags anew",
+                field="data",
+            )
 
     def of(self, split: str, *, face: bool = False, pixels: bool = False, phones: bool = False) -> list[ClipRow]:
         """Return the rows of a split in the order of the manifest.

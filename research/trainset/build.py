@@ -31,7 +31,7 @@ from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.interface import stage_of
 from gateway.stages.local import LocalStages, compose_stages
 from gateway.stages.opening import weights_of
-from research.training.trainset import ClipRow, read_manifest, speaker_hours, write_manifest
+from research.training.trainset import LAG_ZERO, ClipRow, read_manifest, speaker_hours, write_manifest
 from research.trainset.catalogue import BY_SPEAKER, TRAIN, VALIDATION, ClipEntry, list_clips, read_corpus
 from research.trainset.clip import ClipMaker, ClipNetworks, ClipTask, lags_by_clip
 from research.trainset.output_folder import (
@@ -258,6 +258,7 @@ def _rows_of_clip(entry: ClipEntry, record: ClipRecord, split: str, phones: Mapp
             seconds=round(float(piece.frames / MOTION_RATE), 3),
             lag_frames=piece.lag_frames,
             lag_confidence=piece.lag_confidence,
+            lag_zero=LAG_ZERO,
             phones=phones.get(piece.name, ""),
             weight=entry.weight,
             narrow=entry.narrow,

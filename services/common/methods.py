@@ -20,6 +20,11 @@ SHARED_FEATURES: Final[FeatureKinds] = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FE
 LAG_FEATURES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
 """Features that EstimateLag needs. The gateway extracts these kinds from the sound of footage."""
 _FRAME_MS: Final = 40
+LIVE_LOOK_AHEAD_CHOICES: Final = (0, 1, 2, 3)
+"""Frames of live speech after a frame that the predictor of live speech can hear, with a map for each. Each of them delays a stream
+by 40 ms."""
+LIVE_LOOK_AHEAD: Final = 1
+"""Frames of live speech after a frame that the predictor hears if the caller makes no choice."""
 
 
 class TextureInput(StrEnum):
@@ -48,6 +53,8 @@ class PredictorSpec:
             timeline and background frames of their own.
         live: whether the predictor can be used in a live stream.
         streamed: name of the predictor of live streams in place of this one, for the same style. Empty: there is no other.
+        look_ahead_choices: values in place of `frames_ahead` that a caller may choose (PredictMotionConfig.look_ahead_frames).
+            Empty: there is no choice.
     """
 
     name: str
@@ -57,6 +64,29 @@ class PredictorSpec:
     moves_head: bool = False
     live: bool = False
     streamed: str = ""
+    look_ahead_choices: tuple[int, ...] = ()
+
+    def check_look_ahead(self, frames: int | None, field: str) -> None:
+        """Raise InvalidRequestError if a caller may not choose this look-ahead.
+
+        Args:
+            frames: frames of features after a frame. None: the caller makes no choice, which is always allowed.
+            field: field of the request that holds the choice.
+        """
+        if frames is None or frames in self.look_ahead_choices:
+            return
+        if not self.look_ahead_choices:
+            raise InvalidRequestError(
+                f"{field}: the predictor {self.name} always hears {self.frames_ahead} frames ahead and has no choice, but {frames} "
+                f"was given; remove {field}",
+                field=field,
+            )
+        choices = ", ".join(map(str, self.look_ahead_choices))
+        raise InvalidRequestError(
+            f"{field}: the predictor {self.name} can hear {choices} frames ahead, not {frames}; give one of these numbers, or "
+            f"remove {field} for {self.frames_ahead}",
+            field=field,
+        )
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -218,8 +248,15 @@ _REMOVED: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTI
 PREDICTORS: Final[dict[str, PredictorSpec]] = {
     row.name: row
     for row in (
-        PredictorSpec(name="speech_map", package="speech_map", features=_STATES, frames_ahead=3, streamed="speech_map_live"),
-        PredictorSpec(name="speech_map_live", package="speech_map", features=_STATES_LIVE, frames_ahead=1, live=True),
+        PredictorSpec(name="speech_map", package="speech_map", features=_STATES, frames_ahead=4, streamed="speech_map_live"),
+        PredictorSpec(
+            name="speech_map_live",
+            package="speech_map",
+            features=_STATES_LIVE,
+            frames_ahead=LIVE_LOOK_AHEAD,
+            live=True,
+            look_ahead_choices=LIVE_LOOK_AHEAD_CHOICES,
+        ),
         PredictorSpec(name="ugc", package="ugc", frames_ahead=2),
         PredictorSpec(
             name="everybody",
@@ -235,7 +272,7 @@ PREDICTORS: Final[dict[str, PredictorSpec]] = {
             frames_ahead=4,
             live=True,
         ),
-        PredictorSpec(name="headpose", package="headpose", features=_STATES, frames_ahead=3, moves_head=True),
+        PredictorSpec(name="headpose", package="headpose", features=_STATES, frames_ahead=4, moves_head=True),
         PredictorSpec(name="hetero", package="hetero", features=_STATES, frames_ahead=5),
         PredictorSpec(name="everyone", package="everyone", features=_STATES, frames_ahead=10),
     )

@@ -64,6 +64,7 @@ class PredictConfig:
         expressiveness: factor of the mouth's movement, 0.5 to 1.5.
         states: answer states.
         resume: state to go on from; None: a new stream.
+        look_ahead_frames: frames of features after a frame that the frame waits for. None: the predictor's own number.
     """
 
     method: str
@@ -75,6 +76,7 @@ class PredictConfig:
     expressiveness: float = 1.0
     states: bool = False
     resume: common_pb2.StreamState | None = None
+    look_ahead_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
     """Return the config in the first message of a stream.
 
     Raises:
-        InvalidRequestError: no config, or an invalid config. The caller checks the method.
+        InvalidRequestError: no config, or an invalid config. The caller checks the method, and the look-ahead against the method.
     """
     if not request.HasField("config"):
         raise InvalidRequestError("the first message of the stream must be the config", field="config")
@@ -114,6 +116,7 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
         expressiveness,
         config.states,
         config.resume if config.HasField("resume") else None,
+        config.look_ahead_frames if config.HasField("look_ahead_frames") else None,
     )
 
 

@@ -17,17 +17,20 @@ from services.common.array_types import Array, Float32
 from services.common.face.landmarks import mouth_opening
 from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import (
+    CONTEXT_AHEAD,
     CONTEXT_PAST,
     LIVE,
+    QUIET,
     ConstraintConfig,
+    QuietFrames,
     apply_constraints,
     begins_within_speech,
     closure_weights,
-    heard_speech,
+    frame_loudness,
     voiced_share,
 )
 from services.motion.features import bilabial_probability, silence
-from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
+from services.motion.style import FASTEST_STEP, RESTING_MOUTH, WIDEST_OPENING, Style
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
 AMPLITUDE: Final = 1.04
@@ -141,6 +144,8 @@ class PersonPredictor(ABC):
         self._style, self._constraints = style, constraints or LIVE
         self._heard = inputs
         # The constraints look further back than some networks do.
+        self._quiet_frames, self._first_loudness = QuietFrames(), np.zeros(0, np.float32)
+        self._quiet = np.zeros(CONTEXT_PAST, np.uint8)
         self._speaking, self._bilabial = np.zeros(CONTEXT_PAST, np.float32), np.zeros(CONTEXT_PAST, np.float32)
         self._past, self._ahead = len(inputs), max(ahead, self._constraints.frames_ahead)
         self._next = self._answer_from = 0
@@ -224,29 +229,44 @@ class PersonPredictor(ABC):
         """
         return None
 
+    def _voiced_share(self, speaking: Float32) -> Float32:
+        """Return constraints.voiced_share. Without a frame ahead, each frame gets the share of the frame before."""
+        if self._constraints.frames_ahead >= CONTEXT_AHEAD:
+            return voiced_share(speaking, self._constraints)
+        # The share of the last frame needs the frame after, which is not known.
+        before = np.concatenate([speaking[:1], speaking])
+        return voiced_share(before, replace(self._constraints, frames_ahead=CONTEXT_AHEAD))
+
     def _advance(self, features: SpeechFeatures) -> Motion:
         if len(self._speaking) == CONTEXT_PAST and self._next == 0 and len(features):
             # New speech that is laid under a video begins with digital silence: the person is silent before.
             self._sound_at_once = bool((features.mel[0] > silence(1).mel[0]).any())
         inputs = np.concatenate([self._heard, self._hear(features)])
-        heard = heard_speech(self._speech_probability(features), features.mel, self._constraints)
-        speaking = np.concatenate([self._speaking, heard])
+        if self._next == 0:
+            self._first_loudness = np.concatenate([self._first_loudness, frame_loudness(features.mel)])
+        heard = self._speech_probability(features)
+        quiet = self._quiet_frames.push(heard, features)
+        if self._constraints.ends_when_quiet:
+            heard = np.where(quiet == QUIET, np.float32(0.0), heard)
+        speaking, quiet = np.concatenate([self._speaking, heard]), np.concatenate([self._quiet, quiet])
         bilabial = np.concatenate([self._bilabial, bilabial_probability(features)])
         ready = max(len(inputs) - self._past - self._ahead, 0)
         first = self._next
-        if ready and first == 0 and self._sound_at_once and begins_within_speech(speaking[CONTEXT_PAST:], self._constraints):
-            speaking[:CONTEXT_PAST] = 1.0
+        if ready and first == 0 and self._sound_at_once:
+            known_loudness = self._first_loudness[: len(speaking) - CONTEXT_PAST]
+            if begins_within_speech(speaking[CONTEXT_PAST:], known_loudness, self._constraints):
+                speaking[:CONTEXT_PAST] = 1.0
         if (known := min(ready, self._answer_from - first)) > 0:
             # The predictor that this one goes on from has answered these frames.
-            inputs, speaking, bilabial = inputs[known:], speaking[known:], bilabial[known:]
+            inputs, speaking, bilabial, quiet = inputs[known:], speaking[known:], bilabial[known:], quiet[known:]
             first, ready = first + known, ready - known
         self._heard = inputs[ready:]
-        self._speaking, self._bilabial = speaking[ready:], bilabial[ready:]
+        self._speaking, self._bilabial, self._quiet = speaking[ready:], bilabial[ready:], quiet[ready:]
         self._next = first + ready
         if not ready:
             return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
         around = slice(CONTEXT_PAST + ready + self._constraints.frames_ahead)
-        voiced = voiced_share(speaking[around], self._constraints)
+        voiced = self._voiced_share(speaking[around])
         motion = self._predict(first, inputs, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
         if (closing := self._closing(ready, inputs)) is None:
             closing = closure_weights(bilabial[around], self._constraints)
@@ -254,9 +274,11 @@ class PersonPredictor(ABC):
         constrained = apply_constraints(
             with_expressiveness(motion.mouth_landmarks, self._style, np.asarray(factor, np.float32)),
             self._style.rest_mouth,
+            self._style.added.get(RESTING_MOUTH, self._style.closed_mouth),
             self._style.closed_mouth,
             closing,
             speaking[around],
+            quiet[around],
             self._constraints,
         )
         if (fastest := self._style.added.get(FASTEST_STEP)) is not None:

@@ -22,7 +22,16 @@ from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
 from services.motion.models import MotionModels
 from services.motion.person_predictor import PersonPredictor
-from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style, encode_style, fastest_step, widest_opening
+from services.motion.style import (
+    FASTEST_STEP,
+    RESTING_MOUTH,
+    WIDEST_OPENING,
+    Style,
+    encode_style,
+    fastest_step,
+    resting_mouth,
+    widest_opening,
+)
 from services.motion.types import Footage, SpeechFeatures
 
 MAX_FRAMES: Final = 250
@@ -118,12 +127,14 @@ def predict_in_blocks(
     return PredictionErrors(target - np.array(predicted, np.float64), np.array(pooled, np.float64))
 
 
+Open = Callable[[MotionModels, Style, ConstraintConfig | None], PersonPredictor]
+"""Function that opens a predictor for one person, see Predictor.open."""
 Shape = Callable[[MotionModels], tuple[int, ...]]
 """Shape of an array of the style artefact. Takes the models, because sizes depend on the exported network."""
 
 
 def encode_mouths(footage: Footage, models: MotionModels) -> Style:
-    """Return the style of tracked mouths: the arrays that every style holds, the person's widest opening and fastest step.
+    """Return the style of tracked mouths: the arrays that every style holds, and how the person rests and how far the mouth moves.
 
     A person who is never seen with an open mouth gets the movement of the mean training speaker.
 
@@ -134,8 +145,12 @@ def encode_mouths(footage: Footage, models: MotionModels) -> Style:
     mouths = footage.mouth_landmarks[footage.usable]
     if never_open(mouths):
         return models.mean_speaker(style)
-    limits = {WIDEST_OPENING: widest_opening(mouths), FASTEST_STEP: fastest_step(footage.mouth_landmarks, footage.usable)}
-    return style.adding(**limits)
+    own = {
+        RESTING_MOUTH: resting_mouth(mouths),
+        WIDEST_OPENING: widest_opening(mouths),
+        FASTEST_STEP: fastest_step(footage.mouth_landmarks, footage.usable),
+    }
+    return style.adding(**own)
 
 
 def mean_speaker(style: Style, models: MotionModels) -> Style:
@@ -153,6 +168,7 @@ class Predictor:
         open: returns the predictor of one person on the 25 frames/s grid. Arguments: the networks; the style of the person; closure
             of the lips on p, b, m and in silence, None: as for live speech. Raises InvalidRequestError if the style lacks what the
             predictor needs.
+        open_ahead: function as `open` for each of `spec.look_ahead_choices`. It opens the predictor with this look-ahead.
         personalize: refines a style. Arguments: the style of the person, encoded for this predictor; features of the enrolment
             footage without lag, T frames; the enrolment footage, T frames; the networks. Yields progress, and the refined style in
             the last step. Arrays that other predictors added stay as they are. Raises NoUsableFootageError if fewer than 50 frames
@@ -164,8 +180,9 @@ class Predictor:
 
     spec: PredictorSpec
     version: Callable[[MotionModels], str]
-    open: Callable[[MotionModels, Style, ConstraintConfig | None], PersonPredictor]
+    open: Open
     personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[StyleStep]]
+    open_ahead: Mapping[int, Open] = field(default_factory=dict)
     style_arrays: Mapping[str, Shape] = field(default_factory=dict)
     encode_style: Callable[[Footage, MotionModels], Style] = encode_mouths
     mean_style: Callable[[Style, MotionModels], Style] = mean_speaker

@@ -55,6 +55,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         requests = aiter(request_iterator)
         config = config_from_proto(await config_message(requests))
         predictor = predictor_named(config.method, "config.method")
+        predictor.spec.check_look_ahead(config.look_ahead_frames, "config.look_ahead_frames")
         models = self._serving(predictor)
         stream = await self._workers.run(self._open, predictor, config, models)
         async for request in requests:
@@ -128,7 +129,9 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         style = self._load_style(config.style, models)
         if config.without_style:
             style = predictor.mean_style(style, models)
-        of_person = predictor.open(models, style, WHOLE if config.whole_speech else None)
+        chosen = config.look_ahead_frames
+        opener = predictor.open if chosen is None else predictor.open_ahead[chosen]
+        of_person = opener(models, style, WHOLE if config.whole_speech else None)
         of_person.expressiveness = config.expressiveness
         stream = MotionStream(of_person, config.timeline, config.num_frames)
         if config.resume is not None:

@@ -3,11 +3,12 @@
     coefficients   = W (s_{n - b}, ..., s_{n + a}) + w              in units of the person's spread
     P(closed lips) = 1 / (1 + exp(-(v (s_{n - b}, ..., s_{n + a}) + u)))
 
-s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have a map each, because the
-encoder hears them in other windows. The file holds the landmark basis that the maps were fitted in, so the basis of other networks
-may change.
+s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have maps of their own,
+because the encoder hears them in other windows. Live speech has a map for each look-ahead a, 0 to 3 frames: a map that hears
+further ahead predicts better, and each frame of look-ahead delays the stream by 40 ms. The file holds the landmark basis that the
+maps were fitted in, so the basis of other networks may change.
 
-The map of live speech also tells whether somebody speaks:
+In live speech, one regression for all look-aheads tells whether somebody speaks:
 
     P(speech) = 1 / (1 + exp(-(a (s_{n - 3}, ..., s_n) + c)))
 
@@ -20,7 +21,6 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -28,22 +28,30 @@ import numpy as np
 
 from services.common.array_types import Array, Float32
 from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width
+from services.common.methods import LIVE_LOOK_AHEAD, LIVE_LOOK_AHEAD_CHOICES
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig, closed_lips_weights
 from services.motion.expression import expression_spread
 from services.motion.models import MotionModels
 from services.motion.person_predictor import amplified
 from services.motion.runtime import read_constants, shaped
-from services.motion.speech_states import NUM_POOLED_STATES, NUM_STATES, STATES, pooled_states, silent_states, states_of
+from services.motion.speech_states import (
+    NUM_POOLED_STATES,
+    NUM_STATES,
+    STATES,
+    STATES_AHEAD,
+    STATES_PAST,
+    pooled_states,
+    silent_states,
+    states_of,
+)
 from services.motion.style import Style
 from services.motion.types import SpeechFeatures
 
 MODEL_FILE: Final = "speech_map.safetensors"
+_REMEDY: Final = "fit the maps again (python -m research.methods.speech_map.motion)"
 ARRAYS: Final = ("weight", "bias", "closed_weight", "closed_bias")
 """Arrays of a map in the file."""
-_VOICE_ACTIVITY: Final = "voice_activity."
-"""Beginning of the names of the arrays of VoiceActivity."""
-
 
 _ANSWER_SCALE: Final = np.float32(0.5)
 """Factor of the map's answer beside the states that a correction hears: a ridge punishes a factor of a small number more."""
@@ -57,7 +65,7 @@ class Hearing:
         feature: tensor of AudioFeatureBlock with the states.
         past: b, frames of states before the predicted frame.
         ahead: a, frames of states after the predicted frame.
-        live: whether the speech is still to come. Then the map has a VoiceActivity.
+        live: whether the speech is still to come. Then VoiceActivity tells whether somebody speaks.
     """
 
     feature: str
@@ -66,16 +74,28 @@ class Hearing:
     live: bool = False
 
     @property
+    def name(self) -> str:
+        """Name of the map in the file, such as `speech_states` (files) or `speech_states_live.1` (live speech, 1 frame ahead)."""
+        return f"{self.feature}.{self.ahead}" if self.live else self.feature
+
+    @property
     def width(self) -> int:
         """Frames that the map hears."""
         return self.past + 1 + self.ahead
 
 
-FILES: Final = Hearing(feature=STATES, past=3, ahead=3)
-LIVE: Final = Hearing(feature="speech_states_live", past=4, ahead=1, live=True)
-HEARINGS: Final = (FILES, LIVE)
+FILES: Final = Hearing(feature=STATES, past=STATES_PAST, ahead=STATES_AHEAD)
+LIVE_STATES: Final = "speech_states_live"
+"""Tensor of AudioFeatureBlock with the states of live speech."""
+LIVE_HEARINGS: Final = {ahead: Hearing(feature=LIVE_STATES, past=4, ahead=ahead, live=True) for ahead in LIVE_LOOK_AHEAD_CHOICES}
+"""Inputs of the maps of live speech by their look-ahead."""
+LIVE: Final = LIVE_HEARINGS[LIVE_LOOK_AHEAD]
+"""Input of the map of a live stream whose caller chooses no look-ahead."""
+HEARINGS: Final = (FILES, *LIVE_HEARINGS.values())
 
 
+_VOICE_ACTIVITY: Final = f"{LIVE_STATES}.voice_activity."
+"""Beginning of the names of the arrays of VoiceActivity in the file."""
 VOICE_ACTIVITY_PAST: Final = 3
 """Frames before a frame that VoiceActivity hears."""
 _SPEECH_FROM, _SPEECH_AT = 0.8, 0.95
@@ -98,17 +118,17 @@ class VoiceActivity:
         """Return P(speech) of the last frame of a window, float32 [4, 192]."""
         return _logistic(float(self.weight @ np.ascontiguousarray(window).reshape(-1)) + float(self.bias[0]))
 
+    def arrays(self) -> dict[str, Float32]:
+        """Return the arrays of the file, by name without the beginning that they share."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
 
 class VoiceActivityStream:
     """Speech probability of one stream: the higher one of the audio stage's detector and of VoiceActivity."""
 
-    def __init__(self, activity: VoiceActivity, feature: str) -> None:
-        """Start before the first frame.
-
-        Args:
-            feature: tensor of the features with the states.
-        """
-        self._activity, self._feature = activity, feature
+    def __init__(self, activity: VoiceActivity) -> None:
+        """Start before the first frame."""
+        self._activity = activity
         self._before = silent_states(VOICE_ACTIVITY_PAST)
 
     def push(self, features: SpeechFeatures) -> Float32:
@@ -117,7 +137,7 @@ class VoiceActivityStream:
         Raises:
             InvalidRequestError: the features have no such states.
         """
-        states = np.concatenate([self._before, states_of(features, self._feature)])
+        states = np.concatenate([self._before, states_of(features, LIVE_STATES)])
         self._before = states[len(states) - VOICE_ACTIVITY_PAST :]
         windows = (states[frame : frame + VOICE_ACTIVITY_PAST + 1] for frame in range(len(features)))
         heard = np.array([self._activity.probability(window) for window in windows], np.float32)
@@ -139,7 +159,6 @@ class LinearMap:
         closed_weight: float32 [width * 192], v.
         closed_bias: float32 [1], u.
         hearing: what the map hears.
-        voice_activity: tells whether somebody speaks, for live speech. None: the audio stage's detector alone tells.
     """
 
     weight: Float32
@@ -147,20 +166,10 @@ class LinearMap:
     closed_weight: Float32
     closed_bias: Float32
     hearing: Hearing
-    voice_activity: VoiceActivity | None = None
-
-    @cached_property
-    def version(self) -> str:
-        """First 12 digits of the SHA-256 of all arrays."""
-        return hashlib.sha256(b"".join(each.tobytes() for each in self.arrays().values())).hexdigest()[:12]
 
     def arrays(self) -> dict[str, Float32]:
-        """Return the arrays of the file, by name without the feature's."""
-        found = {name: getattr(self, name) for name in ARRAYS}
-        if self.voice_activity is not None:
-            activity = self.voice_activity
-            found |= {f"{_VOICE_ACTIVITY}{each.name}": getattr(activity, each.name) for each in fields(activity)}
-        return found
+        """Return the arrays of the file, by name without the map's."""
+        return {name: getattr(self, name) for name in ARRAYS}
 
     def predict(self, window: Float32) -> Float32:
         """Return the coefficients of one window: float32 [width, 192] -> float32 [K] in units of the person's spread.
@@ -192,14 +201,18 @@ class SpeechMapModel:
 
     Attributes:
         basis: landmark basis of the coefficients.
-        maps: the map of each feature, by the name of the feature.
+        maps: the maps by their input.
+        voice_activity: tells whether somebody speaks, for all maps of live speech. None: the audio stage's detector alone tells.
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         """Load the maps. Arguments and errors: see PredictorModel."""
         named = read_constants(folder / MODEL_FILE)
         self.basis = LandmarkBasis.named(named)
-        self.maps = {hearing.feature: _map(named.arrays, hearing, len(self.basis.typical_spread), folder) for hearing in HEARINGS}
+        self.maps = {hearing: _map(named.arrays, hearing, len(self.basis.typical_spread), folder) for hearing in HEARINGS}
+        sizes = {"weight": ((VOICE_ACTIVITY_PAST + 1) * NUM_STATES,), "bias": (1,)}
+        own = shaped(named.arrays, sizes, folder / MODEL_FILE, _REMEDY, _VOICE_ACTIVITY)
+        self.voice_activity: VoiceActivity | None = VoiceActivity(**own)
 
     @classmethod
     def of(cls, models: MotionModels) -> SpeechMapModel:
@@ -207,18 +220,29 @@ class SpeechMapModel:
         return models.own(cls)
 
     @classmethod
-    def made_of(cls, basis: LandmarkBasis, maps: Mapping[str, LinearMap]) -> SpeechMapModel:
+    def made_of(
+        cls, basis: LandmarkBasis, maps: Mapping[Hearing, LinearMap], voice_activity: VoiceActivity | None = None
+    ) -> SpeechMapModel:
         """Return a model of maps that are not in a file."""
         model = cls.__new__(cls)
-        model.basis, model.maps = basis, dict(maps)
+        model.basis, model.maps, model.voice_activity = basis, dict(maps), voice_activity
         return model
 
     def arrays(self) -> dict[str, Float32]:
         """Return the arrays of the file, by name."""
         found = self.basis.arrays()
-        for feature, each in self.maps.items():
-            found |= {f"{feature}.{name}": values for name, values in each.arrays().items()}
+        for hearing, each in self.maps.items():
+            found |= {f"{hearing.name}.{name}": values for name, values in each.arrays().items()}
+        if self.voice_activity is not None:
+            found |= {f"{_VOICE_ACTIVITY}{name}": values for name, values in self.voice_activity.arrays().items()}
         return found
+
+    def version(self, *hearings: Hearing) -> str:
+        """Return the first 12 digits of the SHA-256 of the arrays that a predictor with maps of these inputs computes with."""
+        parts = [self.maps[hearing].arrays() for hearing in hearings]
+        if self.voice_activity is not None and any(hearing.live for hearing in hearings):
+            parts.append(self.voice_activity.arrays())
+        return hashlib.sha256(b"".join(each.tobytes() for part in parts for each in part.values())).hexdigest()[:12]
 
     def spread(self, style_spread: Float32, models: MotionModels) -> Float32:
         """Return the person's spread of each coefficient, float32 [K], from the spread in the style, which has another basis.
@@ -231,13 +255,7 @@ class SpeechMapModel:
 def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
     inputs = hearing.width * NUM_STATES
     shapes = dict(zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True))
-    remedy = "fit the maps again (python -m research.methods.speech_map.motion)"
-    own = shaped(arrays, shapes, folder / MODEL_FILE, remedy, f"{hearing.feature}.")
-    if not hearing.live:
-        return LinearMap(**own, hearing=hearing, voice_activity=None)
-    sizes = {"weight": ((VOICE_ACTIVITY_PAST + 1) * NUM_STATES,), "bias": (1,)}
-    activity = shaped(arrays, sizes, folder / MODEL_FILE, remedy, f"{hearing.feature}.{_VOICE_ACTIVITY}")
-    return LinearMap(**own, hearing=hearing, voice_activity=VoiceActivity(**activity))
+    return LinearMap(**shaped(arrays, shapes, folder / MODEL_FILE, _REMEDY, f"{hearing.name}."), hearing=hearing)
 
 
 def num_correction_inputs(num_coefficients: int) -> int:
@@ -289,9 +307,9 @@ class MapMouth:
             correction: the person's correction C, float32 [K, 49 + K]. None: the map without a correction.
             gains: gains of the opening and of the lip width, float32 [2]. None: none.
         """
-        self.map = model.maps[hearing.feature]
-        activity = self.map.voice_activity
-        self._activity = None if activity is None else VoiceActivityStream(activity, hearing.feature)
+        self.map = model.maps[hearing]
+        activity = model.voice_activity if hearing.live else None
+        self._activity = None if activity is None else VoiceActivityStream(activity)
         self._basis, self._style = model.basis, style
         self._spread, self._correction = model.spread(style.spread, models), correction
         self._gains = None if gains is None else Gains(gains, style, model.basis, self._spread)

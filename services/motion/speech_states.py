@@ -22,6 +22,9 @@ from services.motion.types import EXTRA_FEATURES, SpeechFeatures
 STATES: Final = "speech_states"
 """Tensor of AudioFeatureBlock with the states of speech in files."""
 NUM_STATES: Final = EXTRA_FEATURES[STATES][0]
+STATES_PAST, STATES_AHEAD = 2, 4
+"""Frames before and after a frame whose states tell most of the mouth in files: the mouth moves some 40 ms before the sound. Of
+windows of 6 to 9 frames, this one is as good as any (docs/models/speech_map.md)."""
 BLOCKS: Final = (slice(0, NUM_STATES // 2), slice(NUM_STATES // 2, NUM_STATES))
 """Components of the encoder's block 2 and of block 3."""
 SpeechInput = Literal["paper", "states", "both"]

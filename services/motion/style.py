@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from services.common.array_types import Array, Bool, Float32
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.motion.basis import LandmarkBasis
 
-STYLE_FORMAT: Final = "dubstage.motion.style/2"
+STYLE_FORMAT: Final = "dubstage.motion.style/3"
+_LATE_FORMAT: Final = "dubstage.motion.style/2"
+"""Format of styles whose corrections learned mouths that come 40 ms late."""
 MIN_FRAMES: Final = 25
 """Fewest usable frames that a style is measured from: one second."""
 WIDEST_OPENING: Final = "widest_opening"
@@ -24,11 +27,16 @@ _WIDEST_SHARE: Final = 0.99
 FASTEST_STEP: Final = "fastest_step"
 """Name of a style's array float32 [1]: the person's largest change of the opening within a frame of 40 ms, crop pixels, see
 fastest_step. The styles that lack WIDEST_OPENING lack this array, and styles that were encoded before this array existed."""
+RESTING_MOUTH: Final = "resting_mouth"
+"""Name of a style's array float32 [59, 3]: the mouth that a person has at rest, head space, see resting_mouth. The styles that lack
+WIDEST_OPENING lack this array, and styles that were encoded before this array existed: there, the shut mouth takes the place."""
 _LEAST_STEP: Final = 0.5
 """Seconds of footage may not show the person's fastest jaw: a step counts as at least this share of the widest opening."""
 _LARGEST: Final = 1e7
 """Largest magnitude of a number in a style. Numbers of real people stay below a few thousand pixels."""
 _MIN_CLOSED: Final = 5
+_RESTING_SHARE: Final = 10
+"""The person's least open frames are one of so many."""
 _SHUT_PX: Final = 1.0
 _PRIOR_FRAMES: Final = 50.0
 """The typical spread counts as much as this many frames of the person."""
@@ -103,6 +111,11 @@ class Style:
         Raises:
             InvalidRequestError: the artefact is no style, or an array is missing, has another shape or holds numbers out of range.
         """
+        if metadata.get("format") == _LATE_FORMAT:
+            raise InvalidRequestError(
+                f"{field}: the person was enrolled with an earlier version, whose mouths came 40 ms late: enrol the person again",
+                field=field,
+            )
         if metadata.get("format") != STYLE_FORMAT:
             raise InvalidRequestError(f"{field}: the artefact is not a speaking style", field=field)
         for name, shape in {**expected, **added}.items():
@@ -145,10 +158,10 @@ def measure_mouth(mouth_landmarks: Float32, basis: LandmarkBasis) -> MouthStatis
     """
     count = len(mouth_landmarks)
     order = np.argsort(mouth_opening(mouth_landmarks), kind="stable")
-    nearly_shut = mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 10)]].mean(axis=0)
+    nearly_shut = mouth_landmarks[_least_open(mouth_landmarks, _RESTING_SHARE)].mean(axis=0)
     # A person who is hardly ever seen with a shut mouth shows the shut mouth best in the very least open frames.
     seen_shut = mouth_opening(nearly_shut) < _SHUT_PX
-    least = nearly_shut if seen_shut else mouth_landmarks[order[: max(min(count, _MIN_CLOSED), count // 33)]].mean(axis=0)
+    least = nearly_shut if seen_shut else mouth_landmarks[_least_open(mouth_landmarks, 33)].mean(axis=0)
     closed = shut_lips(least)
     speaking = mouth_landmarks[order[count // 2 :]]
     middle = speaking.mean(axis=0)
@@ -166,6 +179,22 @@ def measure_mouth(mouth_landmarks: Float32, basis: LandmarkBasis) -> MouthStatis
 def widest_opening(mouth_landmarks: Float32) -> Float32:
     """Return the opening that 99 % of a person's usable frames stay under, float32 [T, 59, 3] -> float32 [1], crop pixels."""
     return np.array([np.quantile(mouth_opening(mouth_landmarks), _WIDEST_SHARE)], np.float32)
+
+
+def resting_mouth(mouth_landmarks: Float32) -> Float32:
+    """Return the mouth that a person has at rest, float32 [T, 59, 3] -> float32 [59, 3]: mean of the least open tenth of frames.
+
+    Style.rest_mouth is no such mouth. It is as open as the opening component alone makes it: by .02 to .6 of the range of the
+    person's openings.
+    """
+    return np.asarray(mouth_landmarks[_least_open(mouth_landmarks, _RESTING_SHARE)].mean(axis=0), np.float32)
+
+
+def _least_open(mouth_landmarks: Float32, one_of: int) -> npt.NDArray[np.intp]:
+    """Return the indices of the least open frames: one of so many frames, at least five frames if there are as many."""
+    count = len(mouth_landmarks)
+    order = np.argsort(mouth_opening(mouth_landmarks), kind="stable")
+    return order[: max(min(count, _MIN_CLOSED), count // one_of)]
 
 
 def fastest_step(mouth_landmarks: Float32, usable: Bool) -> Float32:

@@ -22,7 +22,7 @@ from gateway.provenance.claim import SYNTHETIC
 from gateway.provenance.installation import trusted_authorities
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
-from services.common.methods import DEFAULT_METHOD, METHODS
+from services.common.methods import DEFAULT_METHOD, LIVE_LOOK_AHEAD, METHODS
 from services.common.server.settings import load_settings
 from tests.integration.client_calls import enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway
@@ -41,7 +41,13 @@ def pieces(samples: npt.NDArray[np.float32], rate: int, seconds: float = 0.04) -
 
 
 def config(
-    actor: str, rate: int = 16000, channels: int = 1, expressiveness: float | None = None, label: str = "", position: int = 0
+    actor: str,
+    rate: int = 16000,
+    channels: int = 1,
+    expressiveness: float | None = None,
+    label: str = "",
+    position: int = 0,
+    look_ahead_frames: int | None = None,
 ) -> pb.LiveRequest:
     return pb.LiveRequest(
         config=pb.LiveConfig(
@@ -51,6 +57,7 @@ def config(
             expressiveness=expressiveness,
             label=label,
             label_position=position,
+            look_ahead_frames=look_ahead_frames,
         )
     )
 
@@ -225,15 +232,15 @@ def test_every_live_method_follows_sound(
     assert differs.max() < 0.35
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
-def test_frames_arrive_after_look_ahead(
-    gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
-) -> None:
-    """Frames come as soon as the declared look ahead is heard."""
+def waits_of(
+    gateway: RunningGateway, actor: str, samples: Samples, look_ahead_ms: int, look_ahead_frames: int | None = None
+) -> list[int]:
+    """Milliseconds of sound after its own that each frame of a second of speech waited for.
+
+    Args:
+        look_ahead_ms: most that a frame may wait for. The speaker goes on only when the frames that are due have come.
+    """
     speech, rate = samples
-    motion = METHODS[method].streamed.motion
-    states = audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE in motion.features
-    look_ahead = motion.look_ahead_ms + (STATES_AHEAD_MS if states else FEATURES_AHEAD_MS)
     heard_ms = 0
     waits: list[int] = []
     late: list[int] = []
@@ -245,20 +252,67 @@ def test_frames_arrive_after_look_ahead(
             heard_ms += 20
             yield piece
             # Only what the stages have not heard may keep a frame back: nothing more is said before the frames that are due.
-            due = (heard_ms - look_ahead - 40) // 40
+            due = (heard_ms - look_ahead_ms - 40) // 40
             with came:
                 if not came.wait_for(lambda due=due: len(waits) >= due, timeout=60 if not late else 0):
                     late.append(heard_ms)
 
     with gateway.connect() as connection:
-        for frame in client.live(connection, speaking(), actor_id=live_actor(method), sample_rate_hz=rate):
+        for frame in client.live(connection, speaking(), actor_id=actor, sample_rate_hz=rate, look_ahead_frames=look_ahead_frames):
             with came:
                 waits.append(heard_ms - 40 * (frame.frame_index + 1))
                 came.notify()
     assert late == []
     assert len(waits) == 25
+    return waits
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
+def test_frames_arrive_after_look_ahead(
+    gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
+) -> None:
+    """Frames come as soon as the declared look ahead is heard."""
+    motion = METHODS[method].streamed.motion
+    states = audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE in motion.features
+    look_ahead = motion.look_ahead_ms + (STATES_AHEAD_MS if states else FEATURES_AHEAD_MS)
+    waits = waits_of(gateway, live_actor(method), samples, look_ahead)
     # The last frames come when the sound ends.
     assert np.median(waits[: 25 - look_ahead // 40 - 1]) > motion.look_ahead_ms
+
+
+@pytest.mark.parametrize("ahead", METHODS["ugc"].streamed.motion.look_ahead_choices)
+def test_chosen_look_ahead_delays_frames(
+    gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, ahead: int
+) -> None:
+    """Frames come once the chosen look-ahead is heard, and not before."""
+    waits = waits_of(gateway, live_actor("ugc"), samples, 40 * ahead + STATES_AHEAD_MS, look_ahead_frames=ahead)
+    assert min(waits[: 25 - (40 * ahead + STATES_AHEAD_MS) // 40 - 1]) > 40 * ahead
+
+
+def test_look_ahead_changes_the_mouth(gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples) -> None:
+    """Each look-ahead draws mouths of its own. Unset, the stream has the default look-ahead."""
+    speech, rate = samples
+    actor = live_actor("ugc")
+    with gateway.connect() as connection:
+        unset, default, none = (
+            [
+                frame.picture.tobytes()
+                for frame in client.live(
+                    connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, look_ahead_frames=ahead
+                )
+            ]
+            for ahead in (None, LIVE_LOOK_AHEAD, 0)
+        )
+    assert unset == default
+    assert unset != none
+
+
+def test_method_without_choice_refuses_look_ahead(gateway: RunningGateway, live_actor: Callable[[str], str]) -> None:
+    """A method whose predictor always hears as far ahead refuses the choice before any sound is taken."""
+    with gateway.connect() as connection:
+        error = failure(connection, [config(live_actor("everybody"), look_ahead_frames=1)])
+    assert (error.reason, error.field) == ("INVALID_REQUEST", "config.look_ahead_frames")
+    assert "everybody_live always hears 4 frames ahead" in str(error)
 
 
 def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:
@@ -304,6 +358,8 @@ def test_second_stream_waits_for_place(
         ([config("driver", expressiveness=0.0)], "config.expressiveness"),
         ([config("driver", expressiveness=1.6)], "config.expressiveness"),
         ([config("driver", expressiveness=np.nan)], "config.expressiveness"),
+        ([config("driver", look_ahead_frames=-1)], "config.look_ahead_frames"),
+        ([config("driver", look_ahead_frames=4)], "config.look_ahead_frames"),
         ([config("driver", label="由AI配音")], "config.label"),
         ([config("driver", position=pb.LABEL_POSITION_TOP_LEFT)], "config.label_position"),
         ([config("driver", label="AI dubbed", position=9)], "config.label_position"),

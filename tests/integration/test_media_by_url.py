@@ -218,6 +218,25 @@ def test_other_bytes_are_removed(running: RunningGateway, s3: S3Server, url: str
         assert caught.value.code == "NOT_FOUND"
 
 
+def test_signed_urls_take_room(start_gateway: StartGateway, url: str) -> None:
+    """A signed URL counts against the limits before its file comes."""
+    small = start_gateway(media_url=url, uploads_max_bytes=1000, uploads_max_files=2)
+    with small.connect() as connection:
+        files.sign_upload(connection, "a.bin", size_bytes=600, sha256="ab" * 32)
+        with pytest.raises(DubstageCallError, match="1100 bytes") as caught:
+            files.sign_upload(connection, "b.bin", size_bytes=500, sha256="cd" * 32)
+        assert caught.value.reason == "TENANT_UPLOAD_BYTES"
+        for size_bytes in (400, 1):
+            files.sign_upload(connection, "b.bin", size_bytes=size_bytes, sha256="cd" * 32)
+        with pytest.raises(DubstageCallError, match="1001 bytes"):
+            files.sign_upload(connection, "c.bin", size_bytes=1, sha256="cd" * 32)
+    many = start_gateway(media_url=url, uploads_max_files=1)
+    with many.connect() as connection:
+        files.sign_upload(connection, "a.bin", size_bytes=1, sha256="ab" * 32)
+        with pytest.raises(DubstageCallError, match="2 uploads, and may have 1"):
+            files.sign_upload(connection, "b.bin", size_bytes=1, sha256="ab" * 32)
+
+
 def test_only_own_files_are_signed(start_gateway: StartGateway, s3: S3Server, url: str) -> None:
     """Other objects of the bucket, files above the limit and gateways without a bucket get no URL."""
     small = start_gateway(media_url=url, uploads_max_bytes=1000)

@@ -11,6 +11,7 @@ import pytest
 
 from dubstage.client import DubstageCallError, batch, webhook
 from dubstage.client import gateway as client
+from gateway.api import webhooks
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media
@@ -27,7 +28,7 @@ def refusal(call: Callable[[], Any]) -> DubstageCallError:
     return caught.value
 
 
-def test_repeated_calls_are_one(running: RunningGateway, media: Media) -> None:
+def test_repeated_calls_are_one(running: RunningGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call with the same id is answered with what the first call has made, also while and after that runs."""
     first, second, third, fourth, fifth = (str(uuid.uuid4()) for _ in range(5))
     with running.connect() as connection:
@@ -46,6 +47,9 @@ def test_repeated_calls_are_one(running: RunningGateway, media: Media) -> None:
         faces[0].wait(timeout_s=300)
         hooks = [webhook.create(connection, "http://127.0.0.1:9/", request_id=fourth) for _ in range(2)]
         assert (hooks[0].name, hooks[0].secret) == (hooks[1].name, hooks[1].secret)
+        monkeypatch.setattr(webhooks, "SECRET_AGAIN_S", 0.0)
+        late = webhook.create(connection, "http://127.0.0.1:9/", request_id=fourth)
+        assert (late.name, late.secret) == (hooks[0].name, "")
         rows = [batch.row("s1", footage=OTHER, speech="speech.wav", output="again_row.mp4", skip_personalization=True)]
         batches = [batch.submit(connection, "again", rows=rows, request_id=fifth).batch for _ in range(2)]
         assert batches[0].create_time == batches[1].create_time

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from gateway.api import rest
+from gateway.api import http_bodies, http_connections, rest
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_access import Certificate, certificate  # noqa: F401  # a fixture
 from tests.integration.videos import NUM_FRAMES, OTHER, Media
@@ -206,7 +206,7 @@ def test_other_pages_are_refused(rest_gateway: Caller, headers: dict[str, str]) 
 
 def test_silent_connections_are_closed(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that sends nothing, or half a head, does not stay."""
-    monkeypatch.setattr(rest, "FIRST_REQUEST_S", 0.3)
+    monkeypatch.setattr(http_connections, "HEAD_S", 0.3)
     for sent in (b"", b"POST /v1/dubs HTTP/1.1\r\nHost: "):
         with socket.create_connection(("127.0.0.1", rest_gateway.port), timeout=20) as silent:
             silent.sendall(sent)
@@ -214,7 +214,7 @@ def test_silent_connections_are_closed(rest_gateway: Caller, monkeypatch: pytest
 
 
 def test_slow_body_is_refused(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "BODY_S", 0.3)
+    monkeypatch.setattr(http_bodies, "BODY_S", 0.3)
     with socket.create_connection(("127.0.0.1", rest_gateway.port), timeout=20) as slow:
         slow.sendall(b"POST /v1/dubs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         assert slow.recv(100).startswith(b"HTTP/1.1 400")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from dubstage.client import batch
-from gateway.api import rest
+from gateway.api import http_bodies
 from gateway.ui import pages
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_rest import Caller, free_port
@@ -132,7 +132,7 @@ def test_huge_senders_get_a_sentence(door: Door) -> None:
 
 def test_slow_senders_end(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uploads, forms and answers that stall end with a sentence or a closed connection, and others are served meanwhile."""
-    monkeypatch.setattr(rest, "BODY_S", IDLE_S)
+    monkeypatch.setattr(http_bodies, "BODY_S", IDLE_S)
     monkeypatch.setattr(pages, "FORM_S", IDLE_S)
     begun = time.monotonic()
     head = "{} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + TOKEN + "\r\nContent-Length: 1000\r\n\r\nx"

@@ -160,6 +160,18 @@ def test_quota_refuses_before_data(place: Place) -> None:
     assert (status, answer["error"]["status"]) == (429, "RESOURCE_EXHAUSTED")
 
 
+def test_number_of_uploads_is_limited(start_gateway: StartGateway, tmp_path: Path) -> None:
+    """Files that have begun count too, and a file that goes on does not count twice."""
+    running = start_gateway(media_dir=tmp_path, uploads_max_files=2)
+    with running.connect() as connection:
+        for name in ("a.mp4", "b.mp4", "a.mp4"):
+            files.upload_pieces(connection, [DATA[:10]], name=name, size_bytes=len(DATA))
+        error = refusal(lambda: files.upload_pieces(connection, (), name="c.mp4", size_bytes=1))
+        assert error.reason == "TENANT_UPLOAD_BYTES"
+        files.delete_upload(connection, "b.mp4")
+        files.upload_pieces(connection, [b"a"], name="c.mp4", size_bytes=1)
+
+
 def test_other_tenants_files_are_missing(place: Place, tmp_path: Path) -> None:
     """Neither another tenant's upload, nor a file that is neither upload nor video, is sent."""
     with place.connect("erin") as erin, place.connect("finn") as finn:

@@ -58,7 +58,7 @@ def _part(clips: Any, folder: Path, name: str) -> Path:
 
 
 def _times(info: MediaInfo) -> list[Fraction]:
-    return [int(pts) * info.video.time_base for pts in info.video.pts]
+    return [int(pts) * info.video.time_base for pts in info.video.pts - info.video.pts[0]]
 
 
 def _dubbed(frame: DecodedFrame) -> Composite:

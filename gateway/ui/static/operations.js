@@ -26,7 +26,7 @@ const STEPS = {
 };
 const REASONS = {
   DUBBED: ["dubbed", "#2f9e6e"],
-  SILENT: ["mouth shut in silence", "#4a90d9"],
+  SILENT: ["mouth at rest in silence", "#4a90d9"],
   NO_FACE: ["no face", "#9aa3ad"],
   TARGET_NOT_PRESENT: ["person not in the picture", "#6b7785"],
   LOW_CONFIDENCE: ["face not clear enough", "#e0a13a"],

@@ -347,6 +347,7 @@ def live(
     label: str = "",
     label_position: str | int = 0,
     disclose: bool = False,
+    look_ahead_frames: int | None = None,
 ) -> Requests[Float32 | pb.LiveAudio, pb.LiveRequest]:
     """Yield a LiveFrame for each 40 ms of speech, while the sound comes. Closing the iterator ends the stream.
 
@@ -364,6 +365,9 @@ def live(
         first_frame: first frame that is wanted, so that a stream goes on where another one broke: the index of the last frame that
             came, and 1. The sound begins with sample `live_first_sample(first_frame, sample_rate_hz)`, a second before.
         disclose: whether the first frame comes with the signed disclosure record of the stream.
+        look_ahead_frames: frames of 40 ms after a frame whose speech the mouth of the frame waits for, 0 to 3. More frames give
+            better mouths, and each of them delays the stream by 40 ms. None: 1. Refused for an actor whose method has no choice
+            (`everybody`).
     """
     sent = live_first_sample(first_frame, sample_rate_hz)
 
@@ -389,5 +393,6 @@ def live(
         label=label,
         label_position=number_of(pb.LabelPosition, "LABEL_POSITION_", label_position or 0),
         disclose=disclose,
+        look_ahead_frames=look_ahead_frames,
     )
     return Requests(pb.LiveRequest(config=config), item)

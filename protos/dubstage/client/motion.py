@@ -116,6 +116,7 @@ def predict_motion(
     without_style: bool = False,
     whole_speech: bool = False,
     expressiveness: float | None = None,
+    look_ahead_frames: int | None = None,
 ) -> Requests[Features | audio_pb2.AudioFeatureBlock, pb.PredictMotionRequest]:
     """Yield the Motion of each frame of `timeline`, while features come.
 
@@ -130,6 +131,8 @@ def predict_motion(
         whole_speech: the speech is no live stream: answers may wait for 400 ms of features after a frame, and the mouth opens
             before speech that follows silence.
         expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
+        look_ahead_frames: frames of features after a frame that the frame waits for, one of the `look_ahead_choices` that
+            `list_models` lists for the predictor; None: the predictor's `frames_ahead`.
     """
     config = pb.PredictMotionConfig(
         method=method,
@@ -140,6 +143,7 @@ def predict_motion(
         without_style=without_style,
         whole_speech=whole_speech,
         expressiveness=expressiveness,
+        look_ahead_frames=look_ahead_frames,
     )
 
     def item(features: Features | audio_pb2.AudioFeatureBlock) -> pb.PredictMotionRequest:

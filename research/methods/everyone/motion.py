@@ -57,13 +57,20 @@ from services.motion.predictors.everyone.network import (
     FILTER_AHEAD,
     FILTER_PAST,
     FILTER_ROWS,
-    STATES_REACH,
     EveryoneConfig,
     EveryoneNetwork,
     FilterAlone,
 )
 from services.motion.predictors.everyone.predictor import SERVED, WINDOW, EveryoneModel, input_frames, network_input, num_channels
-from services.motion.speech_states import STATES, SpeechInput, neighbours, silent_states, states_of
+from services.motion.speech_states import (
+    STATES,
+    STATES_AHEAD,
+    STATES_PAST,
+    SpeechInput,
+    neighbours,
+    silent_states,
+    states_of,
+)
 from services.motion.style import Style, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
@@ -86,7 +93,7 @@ def filter_inputs(clip: TrainingClip, heard: SpeechInput) -> Float32:
     """Return the filter's inputs for each frame of a clip in silence, float32 [T, I]."""
     if heard == "paper":
         return _content_inputs(clip.content)
-    return neighbours(states_of(clip.features), STATES_REACH, STATES_REACH).reshape(len(clip), -1)
+    return neighbours(states_of(clip.features), STATES_PAST, STATES_AHEAD).reshape(len(clip), -1)
 
 
 def _content_inputs(content: Float32) -> Float32:
@@ -114,7 +121,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard
         return space.target(clip.mouth_landmarks, clip.usable).coefficients
 
     if heard != "paper":
-        return fit_states_filter(clips, target, num_expression, past=STATES_REACH, ahead=STATES_REACH)
+        return fit_states_filter(clips, target, num_expression, past=STATES_PAST, ahead=STATES_AHEAD)
     sums = RidgeSums(_WINDOW * FILTER_ROWS * NUM_CONTENT, num_expression)
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         inputs = filter_inputs(clip, heard)[clip.usable].astype(np.float64)

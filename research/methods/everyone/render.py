@@ -44,7 +44,7 @@ from research.training.training import LoopSettings
 from research.training.trainset import BoundedCache, TrainSet
 from services.common.array_types import Float32, UInt8
 from services.common.face.drawing import IdentityDrawing
-from services.common.face.mouth_bank import SPEECH_SHAPE
+from services.common.face.mouth_bank import SPEECH_AFTER, SPEECH_BEFORE, SPEECH_SHAPE
 from services.common.face.neural_texture import NeuralSurface
 from services.render.losses import Features, PatchDiscriminator, adversarial_loss, discriminator_loss, reconstruction_loss
 from services.render.networks.weights import save_weights
@@ -70,8 +70,6 @@ from services.render.renderers.everyone.personalize import (
 )
 from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, REFERENCE_SIZE, WINDOW_FRAMES, reference_row, unpacked
 
-_REACH = 2
-
 
 def read_speech(data: TrainSet, parts: Sequence[ClipSpan]) -> Float32:
     """Return the speech around the frames that `research.render.people.read_bank` reads: float32 [F, 20, 40].
@@ -88,7 +86,7 @@ def read_speech(data: TrainSet, parts: Sequence[ClipSpan]) -> Float32:
     for part in parts:
         usable = np.flatnonzero(data.arrays(part.row, "track", ("usable",))["usable"])[part.first : part.last]
         rows = data.arrays(part.row, "speech", ("posteriorgram",))["posteriorgram"]
-        frames = usable[:, None] + part.row.lag_frames + np.arange(-_REACH, _REACH + 1)
+        frames = usable[:, None] + part.row.lag_frames + np.arange(-SPEECH_BEFORE, SPEECH_AFTER + 1)
         inside = (frames >= 0) & (frames < len(rows))
         around = np.where(inside[..., None, None], rows[np.clip(frames, 0, len(rows) - 1)], np.float32(0.0))
         found.append(around.reshape(len(usable), *SPEECH_SHAPE))

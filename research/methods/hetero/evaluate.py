@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from research.motion.clips import TrainingClip, footage_of
-from research.motion.evaluate import Variant, evaluate, evaluation_parser, extra_features
-from research.motion.protocol import ClipFold, Encode, groups_of
+from research.motion.evaluate import Variant, both_groups, evaluate, evaluation_parser
+from research.motion.protocol import ClipFold, Encode
 from research.training.command import command_line
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32
@@ -76,7 +76,8 @@ def main() -> int:
     """Run the command line, and return the exit code."""
     arguments = evaluation_parser(__doc__).parse_args()
     models, data = MotionModels(arguments.weights), TrainSet(arguments.data)
-    groups, model = groups_of(data, extra_features(PREDICTOR)), HeteroModel.of(models)
+    groups, filmed = both_groups(data, PREDICTOR)
+    model = HeteroModel.of(models)
     person = _PoseStyles(data, models)
     compared = [
         Variant("full", person.encode),
@@ -84,7 +85,7 @@ def main() -> int:
         Variant("no_reference", person.without(REFERENCE, model.mean_reference)),
         Variant("no_pose", person.without(POSE, model.mean_pose)),
     ]
-    report = evaluate(PREDICTOR, models, groups, compared)
+    report = evaluate(PREDICTOR, models, groups, filmed, compared)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0

@@ -31,9 +31,9 @@ from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.landmarks import NUM_UPPER, mouth_opening, pose_landmarks
 from services.motion.basis import LandmarkBasis
 from services.motion.features import NUM_CONTENT, bilabial_probability, content_rows, silence
-from services.motion.predictors.hetero.network import FILTER_REACH, PHONES_AFTER, PHONES_BEFORE, SHRINKS
+from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS
 from services.motion.predictors.hetero.predictor import QUIET, WINDOW, WINDOW_PAST, SpeechInput, relative_mel
-from services.motion.speech_states import STATES, neighbours, silent_states, states_of
+from services.motion.speech_states import STATES, STATES_AHEAD, STATES_PAST, neighbours, silent_states, states_of
 from services.motion.style import measure_mouth
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME, SpeechFeatures
 
@@ -153,7 +153,7 @@ class Teacher:
     def _inputs(self, features: SpeechFeatures, content: Float32) -> Float32:
         if self.heard == "paper":
             return _neighbours(content, self.config)
-        return neighbours(states_of(features), FILTER_REACH, FILTER_REACH).reshape(len(features), -1)
+        return neighbours(states_of(features), STATES_PAST, STATES_AHEAD).reshape(len(features), -1)
 
 
 def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, heard: SpeechInput) -> Teacher:
@@ -161,7 +161,7 @@ def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, heard
     num_coefficients = len(basis.typical_spread)
     if heard != "paper":
         fitted = fit_states_filter(
-            clips, partial(mouth_target, basis=basis), num_coefficients, past=FILTER_REACH, ahead=FILTER_REACH
+            clips, partial(mouth_target, basis=basis), num_coefficients, past=STATES_PAST, ahead=STATES_AHEAD
         )
         return Teacher(fitted.shared, fitted.apart, config, heard)
     width, channels = config.past + 1 + config.ahead, NUM_CONTENT * ROWS_PER_FRAME

@@ -9,7 +9,7 @@ frames late. It also learns from noise and music that are made here, which are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,7 +27,7 @@ from services.common.array_types import Bool, Float32, Float64
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.phones import PHONES
 from services.motion.features import bilabial_probability
-from services.motion.speech_map import VOICE_ACTIVITY_PAST, Hearing
+from services.motion.speech_map import LIVE_STATES, VOICE_ACTIVITY_PAST, Hearing
 from services.motion.speech_states import neighbours, states_of
 from services.motion.types import SpeechFeatures
 
@@ -76,11 +76,11 @@ class Sounds:
     """Frames of sound without a picture.
 
     Attributes:
-        lips: sure p, b, m and sure vowels, with SOUND_WEIGHT.
-        speech: recordings of people, and noise; empty where the map does not hear live speech.
+        lips: sure p, b, m and sure vowels, with SOUND_WEIGHT, for each input of a map.
+        speech: recordings of people, and noise, as live speech.
     """
 
-    lips: LabelledFrames
+    lips: Mapping[Hearing, LabelledFrames]
     speech: list[LabelledFrames]
 
 
@@ -96,26 +96,31 @@ def lips_of_clips(clips: Clips, hearing: Hearing) -> LabelledFrames:
     return replace(found, weight=found.weight / found.weight.mean())
 
 
-def speech_of_clips(clips: Clips, hearing: Hearing) -> LabelledFrames:
-    """Return the frames of clips of free speech that are surely speech, or surely none."""
+def speech_of_clips(clips: Clips) -> LabelledFrames:
+    """Return the frames of clips of free speech that are surely speech, or surely none, as live speech."""
     free = clips.only(row for row in clips.rows if not row.narrow)
-    return _joined([_speech_of(clip.features, hearing) for clip in free])
+    return _joined([_speech_of(clip.features) for clip in free])
 
 
-def read_sounds(data: TrainSet, hearing: Hearing) -> Sounds | None:
-    """Return the sounds without a picture in the split `train`, and noise. None: there are no such sounds."""
+def read_sounds(data: TrainSet, hearings: Sequence[Hearing]) -> Sounds | None:
+    """Return the sounds without a picture in the split `train`, and noise. None: there are no such sounds.
+
+    Args:
+        hearings: inputs of the maps that learn closed lips.
+    """
     rows = [row for row in data.rows if row.split == "train" and not row.has_face]
-    lips, speech = [], []
-    for place in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round():
-        features = read_sound(data, rows[int(place)], (hearing.feature,))
-        lips.append(_lips_of(features, hearing))
-        if hearing.live:
-            speech.append(_speech_of(features, hearing))
-    if not lips:
+    if not rows:
         return None
-    if not hearing.live:
-        return Sounds(_joined(lips), [])
-    return Sounds(_joined(lips), [_joined(speech), _joined([_no_speech(states) for states in noise_states()])])
+    tensors = sorted({LIVE_STATES, *(hearing.feature for hearing in hearings)})
+    lips: dict[Hearing, list[LabelledFrames]] = {hearing: [] for hearing in hearings}
+    speech = []
+    for place in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round():
+        features = read_sound(data, rows[int(place)], tensors)
+        for hearing, parts in lips.items():
+            parts.append(_lips_of(features, hearing))
+        speech.append(_speech_of(features))
+    noise = _joined([_no_speech(states) for states in noise_states()])
+    return Sounds({hearing: _joined(parts) for hearing, parts in lips.items()}, [_joined(speech), noise])
 
 
 def balanced(parts: Sequence[LabelledFrames]) -> list[LabelledFrames]:
@@ -155,16 +160,18 @@ def _lips_of(features: SpeechFeatures, hearing: Hearing) -> LabelledFrames:
     bilabial = bilabial_probability(features)
     vowel = features.posteriorgram[..., _VOWELS].sum(axis=-1).min(axis=-1)
     closed, opened = bilabial > _SURE_BILABIAL, (vowel > _SURE_VOWEL) & (bilabial < _NO_BILABIAL)
+    # Lips close and open some 40 ms before the sound (mouth_curves.REAL_MS): a frame shows the mouth of the next frame's sound.
+    closed, opened = (np.append(each[1:], np.False_) for each in (closed, opened))
     windows = _windows(features, hearing)
     found = np.concatenate([windows[closed], windows[opened]])
     label = np.concatenate([np.ones(int(closed.sum()), np.float32), np.zeros(int(opened.sum()), np.float32)])
     return LabelledFrames(_flat(found), label, np.full(len(label), SOUND_WEIGHT))
 
 
-def _speech_of(features: SpeechFeatures, hearing: Hearing) -> LabelledFrames:
+def _speech_of(features: SpeechFeatures) -> LabelledFrames:
     speech, quiet = speech_and_quiet(features.speech_probability)
     sure = speech | quiet
-    windows = _flat(neighbours(states_of(features, hearing.feature), VOICE_ACTIVITY_PAST, 0)[sure])
+    windows = _flat(neighbours(states_of(features, LIVE_STATES), VOICE_ACTIVITY_PAST, 0)[sure])
     return LabelledFrames(windows, speech[sure].astype(np.float32), np.ones(int(sure.sum())))
 
 

@@ -1,21 +1,27 @@
 """Fit of `speech_map`: `python -m research.methods.speech_map.motion --data SET --output WEIGHTS/motion`.
 
-Each map is the mean of two ridge regressions over the clips of the split `train` with balanced speakers, one from the states of
-the encoder's block 2 and one from the states of block 3. The solution has a closed form. Closed lips and, in live speech, voice
-activity are logistic regressions (logistic.py).
+Files have one map, and live speech has a map for each look-ahead. Each map is the mean of two ridge regressions over the clips of
+the split `train` with balanced speakers, one from the states of the encoder's block 2 and one from the states of block 3. The
+solution has a closed form. The closed lips of each map and the voice activity of live speech are logistic regressions
+(logistic.py).
 
 Before writing, the command measures the maps on speakers whom they have not seen: each speaker of free speech is left out in turn,
 and the maps are fitted on the others. This is the figure to choose features and settings on: clips of other splits are few, and are
 only shown.
+
+`--curve FOLDER` also writes `live-look-ahead.csv` and `live-look-ahead.png`: what each frame of look-ahead brings live speech, and
+the delay that it costs.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -35,6 +41,7 @@ from research.motion.clips import (
     Clips,
     TrainingClip,
     clips_of,
+    footage_of,
     heard_footage_of,
     held_out_splits,
     speakers_of_free_speech,
@@ -46,16 +53,34 @@ from research.motion.ridge import SPEAKER_EXPONENT, STRENGTH, fit_states_filter,
 from research.training.command import command_line, data_parser
 from research.training.run_folder import write_fitted
 from research.training.trainset import TrainSet
+from services.audio.speech_encoder import LIVE as LIVE_WINDOWS
 from services.common.array_types import Float32
+from services.common.files import write_whole
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.predictor import CONSTRAINTS, SpeechMapPredictor, personalized
-from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, Hearing, LinearMap, SpeechMapModel, VoiceActivity
-from services.motion.style import Style, encode_style
+from services.motion.predictor import encode_mouths
+from services.motion.predictors.speech_map.predictor import SpeechMapPredictor, live_constraints, personalized
+from services.motion.speech_map import (
+    FILES,
+    HEARINGS,
+    LIVE_HEARINGS,
+    MODEL_FILE,
+    Hearing,
+    LinearMap,
+    SpeechMapModel,
+    VoiceActivity,
+)
+from services.motion.style import Style
 from services.motion.types import SpeechFeatures
 
-FEATURES: Final = tuple(hearing.feature for hearing in HEARINGS)
+FEATURES: Final = tuple(dict.fromkeys(hearing.feature for hearing in HEARINGS))
+LEFT_OUT: Final = "leave one speaker out"
+DEV: Final = "dev"
+"""Beginning of the names of the splits with people who are only shown: nothing is to be chosen on them."""
+ALL_DEV: Final = "all dev splits"
+CURVE: Final = "live-look-ahead.csv"
+PICTURE: Final = "live-look-ahead.png"
 
 
 def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: Sounds | None = None) -> LinearMap:
@@ -65,15 +90,17 @@ def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: Sounds
         clips: the clips. What holds in a narrow corpus alone is learned apart and left out (RidgeSums).
         basis: landmark basis of the coefficients.
         hearing: input of the map.
-        sounds: frames of sound without a picture, for the logistic regressions.
+        sounds: frames of sound without a picture, for the logistic regressions. None: there are none.
     """
     weight, bias = fit_coefficients(clips, basis, hearing)
-    lips = [lips_of_clips(clips, hearing), *([sounds.lips] if sounds else [])]
-    activity: VoiceActivity | None = None
-    if hearing.live:
-        speech = [speech_of_clips(clips, hearing), *(sounds.speech if sounds else [])]
-        activity = VoiceActivity(*fit_logistic(balanced(speech), SPEECH_STRENGTH))
-    return LinearMap(weight, bias, *fit_logistic(lips, CLOSED_STRENGTH), hearing, activity)
+    lips = [lips_of_clips(clips, hearing), *([sounds.lips[hearing]] if sounds else [])]
+    return LinearMap(weight, bias, *fit_logistic(lips, CLOSED_STRENGTH), hearing)
+
+
+def fit_voice_activity(clips: Clips, sounds: Sounds | None = None) -> VoiceActivity:
+    """Fit the voice activity of live speech. Arguments: see fit_map."""
+    speech = [speech_of_clips(clips), *(sounds.speech if sounds else [])]
+    return VoiceActivity(*fit_logistic(balanced(speech), SPEECH_STRENGTH))
 
 
 def fit_coefficients(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> tuple[Float32, Float32]:
@@ -85,10 +112,10 @@ def fit_coefficients(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> tu
     return fitted.weight, fitted.bias
 
 
-def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, Sounds]) -> SpeechMapModel:
-    """Fit both maps on clips that hold the states of both. `sounds` is by feature."""
-    maps = {hearing.feature: fit_map(clips, basis, hearing, sounds.get(hearing.feature)) for hearing in HEARINGS}
-    return SpeechMapModel.made_of(basis, maps)
+def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Sounds | None) -> SpeechMapModel:
+    """Fit all maps on clips that hold the states of files and of live speech. Arguments: see fit_map."""
+    maps = {hearing: fit_map(clips, basis, hearing, sounds) for hearing in HEARINGS}
+    return SpeechMapModel.made_of(basis, maps, fit_voice_activity(clips, sounds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,20 +159,24 @@ class Way:
     def name(self) -> str:
         """Name in the report."""
         constrained = "" if self.constraints == OFF else ", constraints"
-        return f"{self.hearing.feature}{', personalised' if self.personal else ''}{constrained}"
+        return f"{self.hearing.name}{', personalised' if self.personal else ''}{constrained}"
 
 
 WAYS: Final = tuple(
     Way(hearing, personal, constraints)
     for hearing in HEARINGS
     for personal in (False, True)
-    for constraints in (OFF, CONSTRAINTS if hearing.live else WHOLE)
+    for constraints in (OFF, live_constraints(hearing) if hearing.live else WHOLE)
 )
 
 
 def judged(clips: Sequence[tuple[SpeechMapModel, TrainingClip]], way: Way, models: MotionModels) -> Judgement:
     """Return the scores of clips, each with the model that it is predicted by. The clips of a person count by their frames."""
-    results = [_result(model, clip, way, models) for model, clip in clips]
+    return judgement([_result(model, clip, way, models) for model, clip in clips])
+
+
+def judgement(results: Sequence[ClipScores]) -> Judgement:
+    """Return the scores of the results of clips, at least one. The clips of a person count by their frames."""
     people, means = people_and_means(results)
     return Judgement(
         people=len(people),
@@ -157,7 +188,7 @@ def judged(clips: Sequence[tuple[SpeechMapModel, TrainingClip]], way: Way, model
 def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionModels) -> ClipScores:
     def encode(clip: TrainingClip, fold: ClipFold) -> Style:
         part = fold.enrolment
-        style = encode_style(clip.mouth_landmarks[part], clip.usable[part], models.basis, models)
+        style = encode_mouths(footage_of(clip, part), models)
         if not way.personal or part == fold.test:
             return style
         # The correction is learned from the states of files, also that of live speech.
@@ -171,7 +202,7 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
     return evaluate_clip(with_lag_fraction(clip, models.lag), encode, predict, control=False)
 
 
-def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, Sounds]) -> list[tuple[SpeechMapModel, TrainingClip]]:
+def left_out(clips: Clips, basis: LandmarkBasis, sounds: Sounds | None) -> list[tuple[SpeechMapModel, TrainingClip]]:
     """Return the clips that are not of a narrow corpus, each with a model that has not seen the clip's speaker.
 
     Raises:
@@ -180,12 +211,13 @@ def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, Sounds]) -
     free = [row for row in clips.rows if not row.narrow]
     found = []
     for speaker in speakers_of_free_speech(clips.rows):
+        print(f"fitting without {speaker}", flush=True)
         model = fit_model(clips.only(row for row in clips.rows if row.speaker != speaker), basis, sounds)
         found += [(model, clip) for clip in clips.only(row for row in free if row.speaker == speaker)]
     return found
 
 
-def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: dict[str, Judgement]) -> list[Path]:
+def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: Report) -> list[Path]:
     """Write speech_map.safetensors, speech_map.json and the card with the data, and return their paths."""
     settings = {
         "strength": STRENGTH,
@@ -194,7 +226,7 @@ def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: dict[
         "speech_strength": SPEECH_STRENGTH,
         "sound_weight": SOUND_WEIGHT,
     }
-    scores = {name: _rounded(each, 4) for name, each in report.items()}
+    scores = {f"{group}: {way.name}": _rounded(each, 4) for (group, way), each in report.items()}
     return write_fitted(folder / MODEL_FILE, model.arrays(), settings, clips.rows, scores)
 
 
@@ -203,16 +235,122 @@ def _rounded(judgement: Judgement, digits: int) -> dict[str, float | None]:
     return {name: round(value, digits) if math.isfinite(value) else None for name, value in asdict(judgement).items()}
 
 
-def _report(
-    clips: Iterable[tuple[str, Sequence[tuple[SpeechMapModel, TrainingClip]]]], models: MotionModels
-) -> dict[str, Judgement]:
-    found = {}
+Report = dict[tuple[str, Way], Judgement]
+"""Scores by group of clips and way to predict."""
+
+
+def report_of(clips: Iterable[tuple[str, Sequence[tuple[SpeechMapModel, TrainingClip]]]], models: MotionModels) -> Report:
+    """Return the scores of each group, and of the clips of all dev splits together. Prints each score.
+
+    Args:
+        clips: name of each group, and its clips with the model that each clip is predicted by.
+        models: the motion stage's networks, for styles.
+    """
+    found: Report = {}
+    dev: dict[Way, list[ClipScores]] = {way: [] for way in WAYS}
+
+    def add(group: str, way: Way, results: Sequence[ClipScores]) -> None:
+        found[group, way] = judgement(results)
+        print(f"{group:24s} {way.name:50s} {json.dumps(_rounded(found[group, way], 3))}", flush=True)
+
     for group, members in clips:
         for way in WAYS:
-            found[f"{group}: {way.name}"] = judgement = judged(members, way, models)
-            line = json.dumps(_rounded(judgement, 3))
-            print(f"{group:24s} {way.name:50s} {line}", flush=True)
+            results = [_result(model, clip, way, models) for model, clip in members]
+            add(group, way, results)
+            if group.startswith(DEV):
+                dev[way] += results
+    for way, results in dev.items():
+        if results:
+            add(ALL_DEV, way, results)
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookAhead:
+    """What a look-ahead brings personalised live speech with constraints, and what it costs.
+
+    Attributes:
+        frames: frames of speech after a frame that the map hears.
+        group: group of clips, LEFT_OUT or ALL_DEV.
+        least_delay_ms: time from the end of a frame's own sound to the sound that its mouth needs, for the second frame of a window
+            of the speech encoder; milliseconds.
+        most_delay_ms: the same for the first frame of a window.
+        r_opening: see Judgement, as are the other figures.
+    """
+
+    frames: int
+    group: str
+    least_delay_ms: int
+    most_delay_ms: int
+    r_opening: float
+    lmd_ratio: float
+    vowel_shift_ms: float
+    closure_shift_ms: float
+
+
+def look_aheads(report: Report) -> list[LookAhead]:
+    """Return the curve of the look-ahead of live speech from the scores, by group, then by frames."""
+    # The encoder hears some rows of 10 ms after a window, and 10 ms for its analysis window and the resampler. The first frames
+    # of a window also wait for the last one.
+    encoder_ms = 10 * LIVE_WINDOWS.rows_ahead + 10
+    found = []
+    for group in (LEFT_OUT, ALL_DEV):
+        for frames, hearing in LIVE_HEARINGS.items():
+            scores = report.get((group, Way(hearing, personal=True, constraints=live_constraints(hearing))))
+            if scores is None:
+                continue
+            found.append(
+                LookAhead(
+                    frames=frames,
+                    group=group,
+                    least_delay_ms=40 * frames + encoder_ms,
+                    most_delay_ms=40 * (frames + LIVE_WINDOWS.answered - 1) + encoder_ms,
+                    r_opening=round(scores.r_opening, 4),
+                    lmd_ratio=round(scores.lmd_ratio, 4),
+                    vowel_shift_ms=round(scores.vowel_shift_ms, 1),
+                    closure_shift_ms=round(scores.closure_shift_ms, 1),
+                )
+            )
+    return found
+
+
+def write_look_aheads(found: Sequence[LookAhead], folder: Path) -> None:
+    """Write the curve as CSV and as PNG, 1100 pixels wide, into a folder, and print the CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(each.name for each in fields(LookAhead))
+    writer.writerows(map(astuple, found))
+    print(text.getvalue(), end="", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / CURVE, text.getvalue().encode())
+    _draw(found, folder / PICTURE)
+
+
+def _draw(found: Sequence[LookAhead], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    titles = {
+        "r_opening": "r of the opening\n(higher is better)",
+        "lmd_ratio": "LMD ratio\n(lower is better)",
+        "vowel_shift_ms": "open vowels late, ms\n(0 is best)",
+        "closure_shift_ms": "p, b, m late, ms\n(0 is best)",
+    }
+    figure, grid = pyplot.subplots(1, len(titles), layout="constrained", figsize=(11.0, 3.2))
+    for plot, (score, title) in zip(grid, titles.items(), strict=True):
+        for group in dict.fromkeys(each.group for each in found):
+            shown = [each for each in found if each.group == group]
+            plot.plot([each.frames for each in shown], [getattr(each, score) for each in shown], "-o", label=group, lw=1.8, ms=5)
+        plot.set_xticks([each.frames for each in shown], [f"{each.frames}\n{each.most_delay_ms} ms" for each in shown])
+        plot.set_title(title, fontsize=9)
+        plot.grid(alpha=0.3)
+    figure.supxlabel("frames of look-ahead, and the longest wait for sound after a frame's own", fontsize=9)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
 
 
 def _others(data: TrainSet, model: SpeechMapModel) -> Iterator[tuple[str, Sequence[tuple[SpeechMapModel, TrainingClip]]]]:
@@ -221,22 +359,25 @@ def _others(data: TrainSet, model: SpeechMapModel) -> Iterator[tuple[str, Sequen
 
 
 @command_line
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
     parser = data_parser(__doc__)
     parser.add_argument(
         "--weights", type=Path, default=WEIGHTS, help="folder of the motion stage's weights, for the landmark basis"
     )
     parser.add_argument("--output", type=Path, help="folder to write speech_map.safetensors to; without it, nothing is written")
-    arguments = parser.parse_args()
-    data, models = TrainSet(arguments.data), MotionModels(arguments.weights)
+    parser.add_argument("--curve", type=Path, help=f"folder for {CURVE} and {PICTURE}; without it, they are not written")
+    given = parser.parse_args(arguments)
+    data, models = TrainSet(given.data), MotionModels(given.weights)
     clips = clips_of(data, "train", FEATURES)
-    sounds = {hearing.feature: found for hearing in HEARINGS if (found := read_sounds(data, hearing)) is not None}
+    sounds = read_sounds(data, HEARINGS)
     model = fit_model(clips, models.basis, sounds)
-    report = _report([("leave one speaker out", left_out(clips, models.basis, sounds)), *_others(data, model)], models)
-    if arguments.output is not None:
-        for path in write_model(model, arguments.output, clips, report):
+    report = report_of([(LEFT_OUT, left_out(clips, models.basis, sounds)), *_others(data, model)], models)
+    if given.output is not None:
+        for path in write_model(model, given.output, clips, report):
             print(path)
+    if given.curve is not None:
+        write_look_aheads(look_aheads(report), given.curve)
     return 0
 
 

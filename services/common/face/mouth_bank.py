@@ -34,6 +34,8 @@ MAX_BANK_FRAMES: Final = 4000
 NUM_ANCHORS: Final = len(ANCHORS)
 SPEECH_SHAPE: Final = (20, 40)
 """Shape of the speech of one bank frame: posteriorgram rows around the frame, 100 rows/s, by phone classes."""
+SPEECH_BEFORE, SPEECH_AFTER = 1, 3
+"""Frames of 40 ms before and after a frame whose speech the frame has: the mouth moves some 40 ms before the sound."""
 MAX_EXPRESSION: Final = 512
 """Largest number of expression coefficients of one bank frame."""
 FORMAT: Final = "dubstage.mouth_bank/1"

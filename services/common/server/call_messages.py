@@ -18,6 +18,8 @@ from services.common.server.limits import FirstMessages
 
 _MARGIN_BYTES: Final = 1 << 20
 _LARGEST: Final = (1 << 31) - 1
+_LARGE_BYTES: Final = 64 << 10
+"""Size above which the only request of a call is checked in a thread, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,9 @@ class RequestStream:
         if received is grpc.aio.EOF:
             raise InvalidRequestError(f"{self._call.rpc} takes one request, and the call ended without a request")
         self._call.messages_received += 1
+        if received.num_bytes > _LARGE_BYTES:
+            # The checks of 100,000 rows take seconds, in which the event loop would answer no other call.
+            return await asyncio.to_thread(received.checked)
         return received.checked()
 
     async def pause(self) -> None:

@@ -276,7 +276,12 @@ def predictor_to_proto(row: PredictorSpec, *, version: str = "") -> motion_pb2.M
         version: digest of the predictor's networks.
     """
     return motion_pb2.Model(
-        name=row.name, version=version, features=row.features, frames_ahead=row.frames_ahead, moves_head=row.moves_head
+        name=row.name,
+        version=version,
+        features=row.features,
+        frames_ahead=row.frames_ahead,
+        moves_head=row.moves_head,
+        look_ahead_choices=row.look_ahead_choices,
     )
 
 

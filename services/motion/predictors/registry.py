@@ -10,7 +10,8 @@ from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor, Shape
-from services.motion.style import FASTEST_STEP, WIDEST_OPENING
+from services.motion.style import FASTEST_STEP, RESTING_MOUTH, WIDEST_OPENING
+from services.motion.types import NUM_POINTS
 
 _FOLDER: Final = __name__.rpartition(".")[0]
 
@@ -40,13 +41,17 @@ def all_predictors() -> list[Predictor]:
 
 
 def added_style_shapes(present: Container[str], models: MotionModels) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array that was added to a style: by a predictor, or WIDEST_OPENING and FASTEST_STEP.
+    """Return the shape of each array that was added to a style: by a predictor, or by encode_mouths.
 
     Args:
         present: names of the arrays that the style artefact holds. Shapes of other arrays are not asked for, so that no network is
             loaded in vain.
     """
-    declared: dict[str, Shape] = {WIDEST_OPENING: lambda _: (1,), FASTEST_STEP: lambda _: (1,)}
+    declared: dict[str, Shape] = {
+        RESTING_MOUTH: lambda _: (NUM_POINTS, 3),
+        WIDEST_OPENING: lambda _: (1,),
+        FASTEST_STEP: lambda _: (1,),
+    }
     for predictor in all_predictors():
         declared.update(predictor.style_arrays)
     return {name: shape(models) for name, shape in declared.items() if name in present}

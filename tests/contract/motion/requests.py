@@ -27,6 +27,7 @@ def config_to_proto(config: PredictConfig) -> pb.PredictMotionRequest:
             without_style=config.without_style,
             whole_speech=config.whole_speech,
             expressiveness=config.expressiveness,
+            look_ahead_frames=config.look_ahead_frames,
         )
     )
 

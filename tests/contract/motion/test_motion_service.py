@@ -11,6 +11,7 @@ import pytest
 from dubstage.client import to_tensor
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.face.landmarks import mouth_opening
+from services.common.methods import PREDICTORS
 from services.common.wire.convert import ref_from_proto, ref_to_proto
 from services.motion.constraints import WHOLE
 from services.motion.convert import FeatureBlock, PredictConfig
@@ -21,7 +22,7 @@ from services.motion.predictor import encode_mouths
 from services.motion.predictors.everybody.predictor import EverybodyPredictor
 from services.motion.predictors.speech_map.predictor import SpeechMapPredictor
 from services.motion.predictors.ugc.predictor import UgcPredictor
-from services.motion.speech_map import FILES, HEARINGS, Hearing, SpeechMapModel
+from services.motion.speech_map import HEARINGS, LIVE, Hearing, SpeechMapModel
 from services.motion.stream import MotionStream
 from services.motion.types import Footage, SpeechFeatures
 from tests.contract.motion.calls import (
@@ -79,12 +80,12 @@ async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> 
             assert b"".join(getattr(part, name).tobytes() for part in got) == expected
 
 
-@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
 async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, hearing: Hearing) -> None:
     """The speech map over the wire is the motion of the algorithm."""
     features = with_states(random_features(30), hearing.feature)
-    method = "speech_map" if hearing is FILES else "speech_map_live"
-    config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, without_style=False))
+    method, chosen = ("speech_map_live", hearing.ahead) if hearing.live else ("speech_map", None)
+    config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, without_style=False, look_ahead_frames=chosen))
     models = MotionModels()
     style = encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)
     local = MotionStream(SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, None), PAL)
@@ -95,6 +96,18 @@ async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, he
     for cut in (9, 30):
         got = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, features, cut))]
         assert b"".join(part.mouth_landmarks.tobytes() for part in got) == expected
+
+
+async def test_unset_look_ahead_is_the_default(stub: MotionServiceAsyncStub) -> None:
+    """Live speech without a chosen look-ahead is answered as with the one that the stage lists."""
+    features = with_states(random_features(30), LIVE.feature)
+    config = PredictConfig("speech_map_live", await encoded(stub), PAL, 0, without_style=False)
+    unset, default, other = [
+        (await predicted(stub, config_to_proto(replace(config, look_ahead_frames=chosen)), features)).tobytes()
+        for chosen in (None, PREDICTORS["speech_map_live"].frames_ahead, 0)
+    ]
+    assert unset == default
+    assert unset != other
 
 
 async def test_every_method_has_the_same_style(stub: MotionServiceAsyncStub) -> None:
@@ -143,7 +156,7 @@ async def test_mouth_opens_before_sound(stub: MotionServiceAsyncStub) -> None:
     assert len(whole) == len(as_it_comes) == 40
     np.testing.assert_allclose(as_it_comes[:18], shut, atol=1e-3)
     np.testing.assert_allclose(whole[: 19 - WHOLE.frames_ahead], shut, atol=1e-3)
-    assert (whole[15:18] > shut + 0.05).all()
+    assert (whole[18:20] > shut + 0.05).all()
 
 
 async def test_same_footage_gives_the_same_style_artefact(stub: MotionServiceAsyncStub) -> None:

@@ -17,7 +17,7 @@ from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.array_types import Float32
-from services.common.methods import PREDICTORS, SHARED_FEATURES, PredictorSpec
+from services.common.methods import LIVE_LOOK_AHEAD, PREDICTORS, SHARED_FEATURES, PredictorSpec
 from services.common.wire.convert import from_tensor
 from services.motion import predictors
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
@@ -154,9 +154,12 @@ async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServ
     removed, states = audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES
     assert list(found["everybody"].features) == [*shared, removed, states]
     assert list(found["everybody_live"].features) == [*shared, removed, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE]
+    assert {name: list(model.look_ahead_choices) for name, model in found.items() if model.look_ahead_choices} == {
+        "speech_map_live": [0, 1, 2, 3]
+    }
     assert {name: model.frames_ahead for name, model in found.items()} == {
-        "speech_map": 3, "speech_map_live": 1, "ugc": 2, "everybody": 4, "everybody_live": 4,
-        "headpose": 3, "hetero": 5, "everyone": 10,
+        "speech_map": 4, "speech_map_live": LIVE_LOOK_AHEAD, "ugc": 2, "everybody": 4, "everybody_live": 4,
+        "headpose": 4, "hetero": 5, "everyone": 10,
     }  # fmt: skip
     assert {name for name, model in found.items() if model.moves_head} == {"headpose"}
     assert len({model.version for model in found.values()}) == len(found)

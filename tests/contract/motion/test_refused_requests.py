@@ -13,6 +13,7 @@ import pytest
 from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
+from services.common.methods import PREDICTORS
 from services.motion.convert import FeatureBlock, PredictConfig
 from tests.contract.motion.calls import (
     PAL,
@@ -48,6 +49,8 @@ async def test_everybody_without_its_features_is_refused_by_name(stub: MotionSer
         ("expressiveness", 0.0),
         ("expressiveness", 1.6),
         ("expressiveness", float("nan")),
+        ("look_ahead_frames", -1),
+        ("look_ahead_frames", 4),
     ],
 )
 async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
@@ -62,6 +65,15 @@ async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: 
     code, details = await refusal(drained(stub.PredictMotion(stream(request, random_features(3)))))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert field in details
+
+
+@pytest.mark.parametrize("name", [name for name, row in PREDICTORS.items() if not row.look_ahead_choices])
+async def test_look_ahead_without_choice_refused(stub: MotionServiceAsyncStub, name: str) -> None:
+    """A predictor without a choice of look-ahead refuses the field, and the error says why."""
+    config = config_to_proto(PredictConfig(name, await encoded(stub), PAL, 0, without_style=False, look_ahead_frames=1))
+    code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(3)))))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"config.look_ahead_frames: the predictor {name} always hears {PREDICTORS[name].frames_ahead} frames ahead" in says
 
 
 async def test_a_missing_style_is_not_found(stub: MotionServiceAsyncStub) -> None:

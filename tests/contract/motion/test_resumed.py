@@ -102,6 +102,21 @@ async def test_another_call_goes_on(stub: MotionServiceAsyncStub, name: str, tim
         assert calls >= 3
 
 
+@pytest.mark.parametrize("ahead", PREDICTORS["speech_map_live"].look_ahead_choices)
+async def test_chosen_look_ahead_goes_on(stub: MotionServiceAsyncStub, ahead: int) -> None:
+    """A call with a chosen look-ahead goes on from a state."""
+    name = "speech_map_live"
+    request = head_request(100)
+    request.method = name
+    style = ref_from_proto((await stub.EncodeStyle(request)).style, "style")
+    config = config_to_proto(PredictConfig(name, style, NTSC, 0, without_style=False, look_ahead_frames=ahead))
+    whole, _ = await answers(stub, config, None)
+    parts, state = await answers(stub, config, None, 1)
+    assert state is not None
+    more, _ = await answers(stub, config, state)
+    assert parts + more == whole
+
+
 async def test_states_that_cannot_be_used_say_why(stub: MotionServiceAsyncStub) -> None:
     """Each array of a state is checked."""
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), NTSC, 0, without_style=False))

@@ -111,7 +111,7 @@ def test_live_look_ahead_limit(models: AudioModels, speech: Float32) -> None:
 
 def test_voice_activity_hears_speech_at_once_and_no_noise(models: AudioModels, speech: Float32) -> None:
     """States tell the beginning of speech no later than the detector of the audio stage, and hear none in silence or noise."""
-    activity = MotionModels(MOTION_WEIGHTS).own(SpeechMapModel).maps["speech_states_live"].voice_activity
+    activity = MotionModels(MOTION_WEIGHTS).own(SpeechMapModel).voice_activity
     assert activity is not None
 
     def heard(samples: Float32) -> tuple[Float32, Float32]:

@@ -53,6 +53,39 @@ def test_srt_has_the_language_of_its_option_and_speakers_in_capitals(timeline: T
     assert (two.start, two.speaker, two.text) == (107_892, "", "Nun: so")
 
 
+SUBTITLES = {
+    "points in times": "1\n00:00:00.200 --> 00:00:01.500\nADA: Eins\n\n2\n00:00:01.600 --> 00:00:01.900\nADA: Drei\n",
+    "no hours": "1\n00:00,200 --> 00:01,500\nADA: Eins\n\n2\n00:01,600 --> 00:01,900\nADA: Drei\n",
+    "one digit": "1\n0:00:00,200 --> 0:00:01,500\nADA: Eins\n\n2\n0:00:01,6 --> 0:00:01,9\nADA: Drei\n",
+    "empty line after times": "1\n00:00:00,200 --> 00:00:01,500\n\nADA: Eins\n\n2\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
+    "no empty line between": "1\n00:00:00,200 --> 00:00:01,500\nADA: Eins\n2\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
+    "no numbers": "00:00:00,200 --> 00:00:01,500\nADA: Eins\n\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
+    "styles": "1\n00:00:00,200 --> 00:00:01,500\n{\\an8}<i>ADA: Eins</i>\n\n2\n00:00:01,600 --> 00:00:01,900\n<b>ADA: Drei</b>\n",
+    "WebVTT": "WEBVTT - cut\n\nNOTE\nfirst\nversion\n\nintro\n00:00.200 --> 00:01.500 line:0\n<v ADA>Eins</v>\n\n"
+    "STYLE\n::cue { color: red }\n\n00:01.600 --> 00:01.900\n<v.loud ADA>Dr<00:01.700>ei\n",
+    "lines of Windows": "\ufeff1\r\n00:00:00,200 --> 00:00:01,500\r\nADA: Eins\r\n\r\n2\r\n"
+    "00:00:01,600 --> 00:00:01,900\r\nADA: Drei",
+}
+
+
+@pytest.mark.parametrize("kind", SUBTITLES)
+@pytest.mark.parametrize("name", ["s.srt", "s.vtt"])
+def test_every_kind_of_subtitles(kind: str, name: str, timeline: Timeline, tmp_path: Path) -> None:
+    one, two = lines_of(tmp_path, name, SUBTITLES[kind], timeline, "de")
+    assert [(line.start, line.speaker, line.text, line.line_id) for line in (one, two)] == [
+        (6, "ADA", "Eins", "1"),
+        (48, "ADA", "Drei", "2"),
+    ]
+
+
+def test_empty_lines_in_subtitles(timeline: Timeline, tmp_path: Path) -> None:
+    text = "1\n00:00:00,200 --> 00:00:01,500\nADA: Eins\n\nzwei --> drei\n\n2\n00:00:01,600 --> 00:00:01,900\n\n"
+    (line,) = lines_of(tmp_path, "s.srt", text, timeline, "de")
+    assert line.text == "Eins zwei --> drei"
+    with pytest.raises(InvalidRequestError, match=r"row 2: '00:00:01:12 --> 00:00:02:00' are no times; expected 00:00:01,500"):
+        lines_of(tmp_path, "s.srt", "1\n00:00:01:12 --> 00:00:02:00\na\n", timeline, "de")
+
+
 def test_dapt_has_speakers_sounds_and_languages(timeline: Timeline, tmp_path: Path) -> None:
     """Lines off screen are left out: no mouth speaks them."""
     english, german, later = lines_of(tmp_path, "s.ttml", DAPT, timeline)

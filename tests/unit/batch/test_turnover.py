@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_media_is_found_by_its_names(names: dict[str, Any], video: Path, tmp_pat
     assert timecode_of(probe(part)) == "01:00:00:16"
     (found,) = read_clips(tmp_path / "night" / "clips.json").clips
     assert (found.start, found.frames, found.source, found.length) == (HOUR + 16, 18, HOUR + 20, 10)
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("searched", [True, False])
+def test_accents_of_names_are_one(forms: tuple[Any, Any], searched: bool, video: Path, tmp_path: Path) -> None:
+    """macOS writes an accent as a character of its own: the name in a timeline and the name of the file are one name."""
+    named, there = (unicodedata.normalize(form, "Gespr\u00e4ch \u00fc") for form in forms)
+    folder = tmp_path / there
+    folder.mkdir()
+    shutil.copy(video, folder / f"{there}{video.suffix}")
+    clip = replace(CLIP, files=(f"{named}/{named}{video.suffix}",))
+    request = request_of(tmp_path, folder, clip) if searched else request_of(tmp_path, folder, clip, media=())
+    assert painted_numbers(made(request)) == list(range(16, 34))
+    (found,) = read_clips(tmp_path / "night" / "clips.json").clips
+    assert found.files == (unicodedata.normalize("NFC", named).lower(),)
 
 
 @pytest.mark.parametrize(

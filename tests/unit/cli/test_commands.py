@@ -115,6 +115,13 @@ def test_expressiveness_out_of_range(command: list[str], value: str, capsys: pyt
     assert "--expressiveness" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["-1", "4", "1.5", "far", ""])
+def test_look_ahead_out_of_range(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A look-ahead out of range is a usage error."""
+    assert run(["live", "ann", "--audio", "in.wav", "-o", "out.mp4", "--look-ahead", value]) == 2
+    assert "--look-ahead" in capsys.readouterr().err
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"dubstage {version('dubstage-suite')}\n"

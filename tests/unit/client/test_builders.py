@@ -282,7 +282,12 @@ def test_gateway_requests() -> None:
     assert batch.row("a", footage="video.mp4", output="out.mp4", expressiveness=1.5).expressiveness == 1.5
     assert gateway.live.requests(actor_id="ann", sample_rate_hz=16000, expressiveness=1.5).config.config.expressiveness == 1.5
     assert motion.predict_motion.requests(method="toy", style=REF, expressiveness=1.5).config.config.expressiveness == 1.5
+    for ahead in (0, 3):
+        live = gateway.live.requests(actor_id="ann", sample_rate_hz=16000, look_ahead_frames=ahead).config.config
+        predicted = motion.predict_motion.requests(method="toy", style=REF, look_ahead_frames=ahead).config.config
+        assert (live.look_ahead_frames, predicted.look_ahead_frames) == (ahead, ahead)
     made = gateway.live.requests(actor_id="ann", sample_rate_hz=16000, channels=2)
+    assert not made.config.config.HasField("look_ahead_frames")
     sent = [made.item(np.zeros((5, 2), np.float32)), made.item(np.zeros((5, 2), np.float32))]
     assert [request.audio.first_sample for request in sent] == [0, 5]
 

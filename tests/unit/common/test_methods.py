@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -84,6 +85,35 @@ def test_live_predictor_waits_less() -> None:
     assert method.streamed.renderer == method.renderer
     assert method_named("everybody").streamed.motion.name == "everybody_live"
     assert method_named("hetero").streamed == method_named("hetero")
+
+
+def test_live_predictors_offer_look_aheads() -> None:
+    """A predictor with a choice of look-ahead is live, and its own look-ahead is one of the choices."""
+    choosing = {name: row for name, row in PREDICTORS.items() if row.look_ahead_choices}
+    assert list(choosing) == ["speech_map_live"]
+    assert all(row.live and row.frames_ahead in row.look_ahead_choices for row in choosing.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "says"),
+    [
+        ("speech_map_live", 4, "can hear 0, 1, 2, 3 frames ahead, not 4; give one of these numbers, or remove look_ahead"),
+        ("speech_map_live", -1, "not -1"),
+        ("everybody_live", 1, "the predictor everybody_live always hears 4 frames ahead and has no choice, but 1 was given"),
+        ("speech_map", 3, "has no choice"),
+    ],
+)
+def test_wrong_look_ahead_refused(name: str, frames: int, says: str) -> None:
+    """A look-ahead that the predictor does not have is refused with the field, the value and the remedy."""
+    with pytest.raises(InvalidRequestError, match=re.escape(says)) as caught:
+        PREDICTORS[name].check_look_ahead(frames, "look_ahead")
+    assert caught.value.field == "look_ahead"
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_declared_look_aheads_are_allowed(name: str) -> None:
+    for frames in (None, *PREDICTORS[name].look_ahead_choices):
+        PREDICTORS[name].check_look_ahead(frames, "look_ahead")
 
 
 @pytest.mark.parametrize(

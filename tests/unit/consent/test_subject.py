@@ -62,6 +62,18 @@ def test_near_middle_and_far_faces(distance: float | None, unlisted: str, listed
     assert verdict(by_face(footage_sha256=[OTHER_VIDEO, VIDEO]), shown(distance)) == listed
 
 
+def test_every_part_of_video_counts() -> None:
+    """A video in which Ann becomes another person is refused, though its mean is near Ann; the mean of both is no record's face."""
+    other = (ANN.vector + 1.0 * np.eye(128)[2]).astype(np.float32)
+    mean = (ANN.vector + 0.35 * np.eye(128)[2]).astype(np.float32)
+    fading = Face(ANN.network, mean, 30, (ANN.vector, mean, other))
+    assert ANN.distance(fading) < SAME_BELOW
+    assert verdict(by_face(), Shown("the footage video.mp4", VIDEO, fading)) == OTHER
+    assert verdict(by_face(footage_sha256=[VIDEO]), Shown("the footage video.mp4", VIDEO, fading)) == OTHER
+    assert fading.spread == pytest.approx(1.0)
+    assert (ANN.spread, ANN.largest_distance(ANN)) == (0.0, 0.0)
+
+
 def test_decision_message_has_record_facts() -> None:
     """The message for a person who decides has what the new record needs."""
     with pytest.raises(ConsentFaceUncertainError, match=rf'distance of the faces is 0\.45.*"footage_sha256": \["{VIDEO}"\]'):

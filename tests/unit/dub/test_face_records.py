@@ -13,6 +13,7 @@ import pytest
 from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
+from gateway.dub import face_records
 from gateway.dub.analysis import track_footage
 from gateway.dub.face_records import FaceMeans, cut_box, embed_every, faces_note, faces_of_note
 from gateway.dub.footage import TrackedFrame
@@ -81,6 +82,27 @@ def test_usable_frames_count_alone() -> None:
     assert means_of(*turned) == {0: (0.75, 5)}
 
 
+def test_windows_follow_the_track() -> None:
+    """A face that becomes another face has windows of both; a rest that is too short belongs to the window before."""
+    means = FaceMeans()
+    for value in [0.25] * 10 + [0.75] * 8:
+        means.add(face(0, value))
+    (found,) = means.faces().values()
+    assert [float(part[0]) for part in found.windows] == [0.25, 0.25, 0.75]
+    assert found.vector[0] == pytest.approx((10 * 0.25 + 8 * 0.75) / 18)
+
+
+def test_windows_grow_with_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long video has longer windows, not more."""
+    monkeypatch.setattr(face_records, "_MOST_WINDOWS", 4)
+    means = FaceMeans()
+    for number in range(1000):
+        means.add(face(0, float(number)))
+    (found,) = means.faces().values()
+    assert len(found.windows) <= 4
+    assert [float(part[0]) for part in found.windows] == sorted(float(part[0]) for part in found.windows)
+
+
 def test_embeddings_that_break_the_contract_are_refused() -> None:
     with pytest.raises(ContractBrokenError, match="two networks for one video: of-tests, another"):
         means_of(face(0, 0.5), face(0, 0.5, network="another"))
@@ -95,24 +117,28 @@ def test_faces_read_from_journal() -> None:
     means = FaceMeans()
     means.add(face(3, 0.125))
     (found,) = (faces_of_note(faces_note(means.faces())) or {}).values()
-    assert (found.network, found.frames, found.vector.tolist()) == ("of-tests", 1, [0.125] * 128)
+    assert (found.network, found.frames, found.vector.tolist(), found.windows) == ("of-tests", 1, [0.125] * 128, ())
+    for _ in range(5):
+        means.add(face(3, 0.125))
+    (found,) = (faces_of_note(faces_note(means.faces())) or {}).values()
+    assert [part.tolist() for part in found.windows] == [[0.125] * 128]
     for damaged in (None, 5, [[1, 2]], [["x", "n", "A", 1]], "note"):
         assert faces_of_note(damaged) is None
 
 
 def test_means_go_on_from_a_note() -> None:
     """Sums that go on from a note have the bytes of sums that were never interrupted."""
-    frames = [face(0, 0.1), face(1, 0.3, PROFILE), face(0, 0.7), face(1, 0.9)]
+    frames = [face(0, 0.1), face(1, 0.3, PROFILE), face(0, 0.7), face(1, 0.9)] * 7
     whole, first, second = FaceMeans(), FaceMeans(), FaceMeans()
     for one in frames:
         whole.add(one)
-    for one in frames[:2]:
+    for one in frames[:15]:
         first.add(one)
     second.resume(json.loads(json.dumps(first.note())))
-    for one in frames[2:]:
+    for one in frames[15:]:
         second.add(one)
     assert faces_note(second.faces()) == faces_note(whole.faces())
-    for damaged in (None, {}, {"network": "n", "sums": [[0, True, 1, "AAAA"]]}, {"network": "n", "sums": [[0]]}):
+    for damaged in (None, {}, {"network": "n", "sums": [[0, True, 1, "AAAA", []]]}, {"network": "n", "sums": [[0]]}):
         with pytest.raises(ValueError, match=r"."):
             second.resume(damaged)
 

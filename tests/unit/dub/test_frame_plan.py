@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dubstage.common.v1 import common_pb2
 from gateway.dub.face_records import FaceIndex
-from gateway.dub.frame_plan import joined_plan, make_plan
+from gateway.dub.frame_plan import joined_plan, make_plan, silent_frames
+from gateway.dub.records import MOTION_RECORD, RecordFile
+from services.common.array_types import Float32
+from services.common.face.landmarks import mouth_opening
+from services.common.wire.mouth_curves import SpeakingMotion
+from tests.unit.motion.synthesised import mouths, rest_mouth
 
 DUBBED: int = common_pb2.FRAME_REASON_DUBBED
 PROFILE: int = common_pb2.FRAME_REASON_PROFILE_VIEW
@@ -31,7 +38,7 @@ def index_of(faces: list[tuple[int, int, int]], num_frames: int, cuts: tuple[int
 
 
 def speaking(num_frames: int) -> np.ndarray:
-    return np.ones(num_frames, np.float32)
+    return np.zeros(num_frames, np.bool_)
 
 
 def test_mouth_that_is_covered_in_part_is_dubbed() -> None:
@@ -58,9 +65,27 @@ def test_tracker_reason_is_kept() -> None:
 
 def test_silent_frame_is_rendered() -> None:
     """A silent frame is rendered and reported as silent."""
-    plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, DUBBED)], 2), 1, np.array([1.0, 0.0], np.float32))
+    plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, DUBBED)], 2), 1, np.array([False, True]))
     assert plan.reason.tolist() == [DUBBED, SILENT]
     assert plan.rendered().all()
+
+
+@pytest.mark.parametrize(
+    ("own", "limit"), [(SpeakingMotion(1.0, 20.0, 4.0, 1.0, 6.0), 2.6), (None, 2.0)], ids=["known range", "unknown range"]
+)
+def test_silent_frames_show_mouths_at_rest(own: SpeakingMotion | None, limit: float, tmp_path: Path) -> None:
+    """A frame is silent if nobody speaks and the target mouth is at most .08 of the person's range above the rest."""
+    openings = np.tile(np.array([limit - 0.1, limit + 0.1, limit - 0.1], np.float32), 300)
+    rows = np.zeros(900, MOTION_RECORD)
+    rows["speech_probability"] = np.tile([0.1, 0.1, 0.9], 300)
+
+    def target(begin: int, end: int) -> Float32:
+        return mouths(openings[begin - 7 : end - 7] - mouth_opening(rest_mouth()))
+
+    with RecordFile(tmp_path / "motion.bin", MOTION_RECORD) as motion:
+        motion.append(rows)
+        found = silent_frames(motion, target, range(7, 907), own)
+    np.testing.assert_array_equal(found, np.tile([True, False, False], 300))
 
 
 def test_span_fades_at_passed_frames() -> None:
@@ -86,10 +111,9 @@ def test_without_a_target_nothing_is_rendered() -> None:
 def test_line_is_planned_alone() -> None:
     """A line dubs its own frames and fades at its ends, but not beside the next line of the face or the end of the video."""
     index = index_of([(frame, 0, DUBBED) for frame in range(20)], 20)
-    voice = np.ones(6, np.float32)
-    voice[2] = 0.0
-    first = make_plan(index, 0, voice, range(4, 10), [range(10, 20)])
-    last = make_plan(index, 0, np.ones(10, np.float32), range(10, 20), [range(4, 10)])
+    silent = np.arange(6) == 2
+    first = make_plan(index, 0, silent, range(4, 10), [range(10, 20)])
+    last = make_plan(index, 0, speaking(10), range(10, 20), [range(4, 10)])
     assert np.flatnonzero(first.rendered()).tolist() == list(range(4, 10))
     assert first.reason[6] == SILENT
     assert {*first.reason[:4].tolist(), *first.reason[10:].tolist()} == {common_pb2.FRAME_REASON_NO_LINE}

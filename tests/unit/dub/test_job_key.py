@@ -108,3 +108,9 @@ def test_enrolment_key_by_method_and_networks() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert enrolment_key("f" * 64, "ann", ugc, listed()) == keys[0]
+
+
+async def test_channel_is_part_of_key(request_of: DubRequest) -> None:
+    method = method_named("ugc")
+    keys = [await key_of(replace(request_of, audio_channel=channel), method, listed()) for channel in (None, 1, 2)]
+    assert len(set(keys)) == 3

@@ -40,13 +40,13 @@ def test_unlearnable_person_says_why() -> None:
 
 @pytest.mark.parametrize("names", [("DUBBED", "NO_FACE"), ("SILENT", "NO_FACE"), ("SILENT",)])
 def test_shut_silence_is_dubbed(names: tuple[str, ...]) -> None:
-    """A shut mouth during silence is a dubbed frame."""
+    """A mouth at rest during silence is a dubbed frame."""
     assert about_no_frame(plan_of(*names), "") == ""
 
 
 def test_speech_in_which_nobody_speaks_gets_a_warning() -> None:
     assert about_silence(plan_of("SILENT", "SILENT", "NO_FACE")) == [
-        "nobody speaks in the new speech: the mouth is shut in all 2 dubbed frames"
+        "nobody speaks in the new speech: the mouth is at rest in all 2 dubbed frames"
     ]
     assert about_silence(plan_of("SILENT", "DUBBED")) == []
     assert about_silence(plan_of("NO_FACE")) == []

@@ -5,6 +5,8 @@ Tests of a video's comment: that its mouth is synthetic, but only where it is.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -15,6 +17,7 @@ import pytest
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2
 from dubstage.motion.v1 import motion_pb2
 from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Expression, Fit, expression_named
+from gateway.dub.outcome import about_channels, about_pictures
 from gateway.dub.request import (
     DubRequest,
     check_output,
@@ -26,8 +29,9 @@ from gateway.dub.request import (
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
+from gateway.media.types import COVER, OtherStream
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from services.common.methods import method_named
+from services.common.methods import LIVE_LOOK_AHEAD_CHOICES, method_named
 from services.common.server.bounds import declared
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
@@ -119,6 +123,14 @@ def test_unknown_expression_lists_values() -> None:
     assert caught.value.field == "expression"
 
 
+def test_look_ahead_range_in_contracts() -> None:
+    """The contracts allow the look-aheads of the table."""
+    for message in (gateway_pb2.LiveConfig, motion_pb2.PredictMotionConfig):
+        bounds = declared(message.DESCRIPTOR.fields_by_name["look_ahead_frames"])
+        assert bounds is not None
+        assert (bounds.min, bounds.max) == (min(LIVE_LOOK_AHEAD_CHOICES), max(LIVE_LOOK_AHEAD_CHOICES))
+
+
 def test_expressiveness_range_in_contracts() -> None:
     """The contracts declare the same range of the expressiveness."""
     for message in (
@@ -130,3 +142,37 @@ def test_expressiveness_range_in_contracts() -> None:
         bounds = declared(message.DESCRIPTOR.fields_by_name["expressiveness"])
         assert bounds is not None
         assert (bounds.min, bounds.max, bounds.zero_ok) == (LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, False)
+
+
+def test_channel_of_the_voice(tmp_path: Path) -> None:
+    """The user is told which channels are the voice, unless the user chooses one."""
+    wave = tone(16000, 16000)
+    sound = make_sound(tmp_path / "speech.wav", np.concatenate([wave, -wave], axis=1), 16000)
+    footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
+    request, info = DubRequest(footage=footage, speech=sound, output=tmp_path / "out.mp4", method="ugc"), probe(footage)
+    (said,) = about_channels(request, info)
+    assert "channel 1 is taken as the voice, and the video keeps all channels" in said
+    chosen = replace(request, audio_channel=2)
+    assert open_speech(chosen, info).channels == 1
+    assert about_channels(chosen, info) == []
+    assert about_channels(replace(request, speech=None), info) == []
+    with pytest.raises(InvalidRequestError, match="has channel 1 only, and channel 2 was asked for"):
+        open_speech(replace(chosen, speech=None), info)
+
+
+def test_speech_of_video_begins_with_picture(tmp_path: Path) -> None:
+    """Speech from a video whose sound begins later than its picture begins with silence."""
+    clip = Clip(codec="libx264", pts=tuple(range(0, 50 * 512, 512)), sound_rate=16000, sound_start_s=Fraction(1, 2))
+    video = make_clip(tmp_path / "speech.mkv", clip)
+    request = DubRequest(footage=video, speech=video, output=tmp_path / "out.mp4", method="ugc")
+    samples = np.concatenate(list(open_speech(request, probe(video)).chunks))
+    assert np.abs(samples[:7000]).max() < 1e-3
+    assert np.abs(samples[9000:12000]).max() > 0.4
+
+
+def test_other_video_tracks_are_named(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip()))
+    assert about_pictures(info) == []
+    several = replace(info, others=(OtherStream(3, "video", "h264", {}), OtherStream(4, COVER, "mjpeg", {})))
+    (said,) = about_pictures(several)
+    assert said.startswith("the footage has 2 video tracks (streams 0, 3 of the file): stream 0 is dubbed")

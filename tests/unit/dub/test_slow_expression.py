@@ -88,6 +88,16 @@ def test_smaller_opening_is_kept() -> None:
     assert (mouth_opening(with_slow_expression(NEW_WORDS, slow))[wide] < mouth_opening(NEW_WORDS)[wide]).all()
 
 
+def test_gain_opens_no_mouth_at_rest() -> None:
+    """A person who rests with parted lips keeps this opening, and opens the mouth more only in the new words."""
+    rest = 6.0
+    slow = slow_expression(replace(TALKING, filmed=opened(talk(3.0) * 1.5)), rest_opening=rest)
+    assert slow.gain[100:-100].min() > 1.2
+    resting = with_slow_expression(opened(np.full(FRAMES, rest)), slow)
+    np.testing.assert_allclose(mouth_opening(resting), rest, atol=1e-3)
+    assert mouth_opening(with_slow_expression(NEW_WORDS, slow)).max() > mouth_opening(NEW_WORDS).max() + 0.5
+
+
 def test_no_gain_is_larger_than_the_largest() -> None:
     for factor in (0.1, 10.0):
         gain = slow_expression(replace(TALKING, filmed=opened(talk(3.0) * factor))).gain

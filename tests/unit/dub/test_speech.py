@@ -33,17 +33,17 @@ def rows_of(spoken: AlignedSpeech, *frames: int) -> list[list[int]]:
     return [(one[:, 0] - 1).astype(int).tolist() for one in found]
 
 
-def test_grid_frame_sees_two_neighbours(features: RecordFile) -> None:
-    """A frame of the motion grid hears two frames on each side."""
+def test_grid_frame_hears_three_frames_ahead(features: RecordFile) -> None:
+    """A frame of the motion grid hears one frame before it and three after it."""
     spoken = AlignedSpeech(features, np.arange(NUM_RECORDS) / 25)
-    assert rows_of(spoken, 2, 10) == [list(range(20)), list(range(32, 52))]
+    assert rows_of(spoken, 2, 10) == [list(range(4, 24)), list(range(36, 56))]
 
 
 def test_outside_the_speech_there_are_zeros(features: RecordFile) -> None:
     spoken = AlignedSpeech(features, np.arange(100) / 25)
-    first, last, after, far = rows_of(spoken, 0, 29, 31, 90)
-    assert first == [-1] * 8 + list(range(12))
-    assert last == list(range(108, 120)) + [-1] * 8
+    first, last, after, far = rows_of(spoken, 0, 29, 30, 90)
+    assert first == [-1] * 4 + list(range(16))
+    assert last == list(range(112, 120)) + [-1] * 12
     assert after == list(range(116, 120)) + [-1] * 16
     assert far == [-1] * 20
 
@@ -51,8 +51,8 @@ def test_outside_the_speech_there_are_zeros(features: RecordFile) -> None:
 def test_nearest_row_between_frames(features: RecordFile) -> None:
     """Between frames of the grid, the nearest row counts."""
     at_30 = rows_of(AlignedSpeech(features, np.arange(NUM_RECORDS) / 30), 9, 10, 11)
-    assert at_30 == [list(range(22, 42)), list(range(25, 45)), list(range(29, 49))]
-    assert rows_of(AlignedSpeech(features, np.array([0.0, 0.5])), 1) == [list(range(42, 62))]
+    assert at_30 == [list(range(26, 46)), list(range(29, 49)), list(range(33, 53))]
+    assert rows_of(AlignedSpeech(features, np.array([0.0, 0.5])), 1) == [list(range(46, 66))]
 
 
 @pytest.mark.parametrize("lag", [3, -3, -40])

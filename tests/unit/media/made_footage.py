@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -85,6 +86,8 @@ def _encode(path: Path, clip: Clip) -> None:
     options = {}
     if path.suffix in (".mp4", ".mov"):
         options = {"movie_timescale": str(clip.time_base.denominator), "video_track_timescale": str(clip.time_base.denominator)}
+    if clip.pts[0] < 0:
+        options["avoid_negative_ts"] = "disabled"
     with av.open(str(path), "w", container_options=options) as output:
         video = output.add_stream(clip.codec, rate=clip.rate, options={"crf": "10"} if clip.codec == "libx264" else {})
         video.width, video.height = clip.size
@@ -263,3 +266,53 @@ def make_captioned_clip(path: Path, texts: Sequence[bytes]) -> Path:
                 output.mux(captioned)
         output.mux(video.encode(None))
     return path
+
+
+def with_edits(video: bytes, edits: Sequence[tuple[float, float | None]]) -> bytes:
+    """An MP4 file whose index comes last, with an edit list in every track: seconds that are shown, and the second of the track at
+    which they begin; None: nothing is shown.
+    """
+    (moov,) = (box for box in _boxes(video) if box[0] == b"moov")
+    start, stop = moov[1:]
+    (header,) = (box for box in _boxes(video, start + 8, stop) if box[0] == b"mvhd")
+    scale = struct.unpack_from(">I", video, header[1] + 20)[0]
+    content = b"".join(
+        _edited_track(video, begin, end, scale, edits) if kind == b"trak" else video[begin:end]
+        for kind, begin, end in _boxes(video, start + 8, stop)
+    )
+    return video[:start] + _box(b"moov", content) + video[stop:]
+
+
+def _edited_track(video: bytes, start: int, stop: int, scale: int, edits: Sequence[tuple[float, float | None]]) -> bytes:
+    boxes = {kind: (begin, end) for kind, begin, end in _boxes(video, start + 8, stop)}
+    media, old = boxes[b"mdia"], boxes.pop(b"edts")
+    first = struct.unpack_from(">i", video, old[0] + 28)[0]  # pictures that are reordered do not begin at 0
+    (header,) = (box for box in _boxes(video, media[0] + 8, media[1]) if box[0] == b"mdhd")
+    ticks = struct.unpack_from(">I", video, header[1] + 20)[0]
+    rows = [(round(shown * scale), -1 if begin is None else first + round(begin * ticks), 1 << 16) for shown, begin in edits]
+    listed = _box(b"elst", struct.pack(">II", 0, len(rows)) + b"".join(struct.pack(">IiI", *row) for row in rows))
+    tkhd, *others = (video[begin:end] for begin, end in boxes.values())
+    return _box(b"trak", tkhd + _box(b"edts", listed) + b"".join(others))
+
+
+def _boxes(video: bytes, start: int = 0, stop: int | None = None) -> list[tuple[bytes, int, int]]:
+    """Kind, begin and end of the boxes in a part of an MP4 file."""
+    found, end = [], len(video) if stop is None else stop
+    while start + 8 <= end:
+        length, kind = struct.unpack_from(">I4s", video, start)
+        found.append((kind, start, start + length))
+        start += length
+    return found
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def with_unknown_sound(video: bytes) -> bytes:
+    """A video of MOV or Matroska with two sound tracks in AAC, of which the second is in a codec that FFmpeg does not know."""
+    if b"stsd" in video:
+        place = video.rindex(b"stsd") + 16
+        return video[:place] + b"apac" + video[place + 4 :].replace(b"wave", b"free", 1)
+    place = video.rindex(b"A_AAC")
+    return video[:place] + b"A_XYZ" + video[place + 5 :]

@@ -201,9 +201,14 @@ def test_usual_picture_sizes_read(tmp_path: Path) -> None:
 
 def test_unsupported_pixel_format_names_file(tmp_path: Path) -> None:
     """A pixel format that is not supported is named with its file."""
-    assert cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((32, 32, 3), np.uint16))
-    with pytest.raises(MediaUnsupportedError, match=r"deep\.png: the pixel format rgb48be is not supported; convert"):
-        probe(tmp_path / "deep.png")
+    path = tmp_path / "deep.nut"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb48be"
+        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint16), "rgb48be")
+        output.mux([*stream.encode(picture), *stream.encode(None)])
+    with pytest.raises(MediaUnsupportedError, match=r"deep\.nut: the pixel format rgb48be is not supported; convert"):
+        probe(path)
 
 
 def _wav(path: Path, *, rate: int = 16000, channels: int = 1, samples: bytes = b"") -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -9,11 +10,15 @@ import av
 import numpy as np
 import pytest
 from av.sidedata.sidedata import Type
+from av.stream import Disposition
 
+from gateway.media.inspection import inspect_video
 from gateway.media.probe import hdr_metadata, probe
+from gateway.media.reader import VideoReader
+from gateway.media.sound import SoundReader
 from gateway.media.types import HdrMetadata
 from services.common.errors import MediaUnsupportedError
-from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip, make_sound, tone
+from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip, make_sound, tone, with_edits, with_unknown_sound
 
 
 @pytest.mark.parametrize(
@@ -151,6 +156,75 @@ def test_an_mxf_video_cut_short_is_refused(tmp_path: Path) -> None:
     whole = make_clip(tmp_path / "whole.mxf", clip).read_bytes()
     with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s.*of 50 frames"):
         probe(_written(tmp_path / "cut.mxf", whole[: len(whole) * 6 // 10]))
+
+
+EDITS = {
+    "tail": ([(1.6, 0.0)], [*range(40)]),
+    "head": ([(1.6, 0.8)], [*range(20, 60)]),
+    "middle": ([(0.8, 0.0), (0.8, 1.6)], [*range(20), *range(40, 60)]),
+    "repeated": ([(0.8, 0.4), (0.8, 0.4)], [*range(10, 30)] * 2),
+    "swapped": ([(0.8, 1.6), (0.8, 0.0)], [*range(40, 60), *range(20)]),
+    "beginning later": ([(0.4, None), (1.6, 0.8)], [*range(20, 60)]),
+}
+"""Edit lists of 60 frames, and the frames that players show."""
+
+
+@pytest.mark.parametrize("edits", EDITS)
+@pytest.mark.parametrize("codec", ["libx264", "ffv1"])
+def test_edit_list_shows_its_frames(tmp_path: Path, edits: str, codec: str) -> None:
+    """Footage that was trimmed on a phone or in QuickTime has the frames that players show, each at its time."""
+    listed, shown = EDITS[edits]
+    clip = Clip(codec=codec, pts=tuple(range(0, 60 * 512, 512)), sound_rate=44100)
+    whole = make_clip(tmp_path / "whole.mp4", clip)
+    edited = inspect_video(_written(tmp_path / "edited.mp4", with_edits(whole.read_bytes(), listed)))
+    assert edited.video.num_frames == len(shown)
+    assert set(np.diff(edited.video.pts).tolist()) == {512}
+    assert edited.video.duration == Fraction(len(shown), 25)
+    with VideoReader(probe(whole)) as reader:
+        planes = [frame.planes[0].copy() for frame in reader]
+    with VideoReader(edited) as reader:
+        for frame, number in zip(reader, shown, strict=True):
+            np.testing.assert_array_equal(frame.planes[0], planes[number])
+        (sought,) = reader.frames_from(30, 31)
+        np.testing.assert_array_equal(sought.planes[0], planes[shown[30]])
+
+
+def test_edited_video_cut_short_refused(tmp_path: Path) -> None:
+    whole = _moov_first(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 100 * 512, 512)))).read_bytes()
+    # A free box takes the place of the edit list's further bytes, so that the samples stay in their places.
+    place = whole.index(b"elst") - 4
+    shown = struct.pack(">III", 1, 3 * 1000, struct.unpack_from(">I", whole, place + 20)[0])
+    assert struct.unpack_from(">I", whole, place + 12)[0] == 1
+    edited = whole[: place + 12] + shown + whole[place + 24 :]
+    assert probe(_written(tmp_path / "edited.mp4", edited)).video.num_frames == 75
+    with pytest.raises(MediaUnsupportedError, match=r"breaks after [012]\.\d+ s"):
+        probe(_written(tmp_path / "cut.mp4", edited[: len(edited) * 4 // 10]))
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mkv"])
+def test_unknown_sound_is_no_obstacle(tmp_path: Path, suffix: str) -> None:
+    """A sound track in a codec that FFmpeg does not know, as the spatial audio of phones, is listed and not read."""
+    made = make_clip(tmp_path / f"made{suffix}", Clip(codec="libx264", sound_rate=44100, sound_tracks=2)).read_bytes()
+    info = inspect_video(_written(tmp_path / f"clip{suffix}", with_unknown_sound(made)))
+    assert [track.index for track in info.audio] == [1]
+    assert [(stream.index, stream.kind, stream.codec) for stream in info.others] == [(2, "audio", "")]
+    assert sum(len(chunk.samples) for chunk in SoundReader(info.path)) > 0
+
+
+def test_default_video_track_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as output:
+        streams = [output.add_stream("ffv1", rate=25) for _ in range(2)]
+        for stream, level in zip(streams, (128, 30), strict=True):
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "gray"
+            stream.disposition = Disposition.default if level == 30 else Disposition(0)
+        for stream, level in zip(streams, (128, 30), strict=True):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 32), level, np.uint8), "gray")))
+            output.mux(stream.encode(None))
+    info = probe(path)
+    assert (info.video.index, [stream.kind for stream in info.others]) == (1, ["video"])
+    with VideoReader(info) as reader:
+        assert next(iter(reader)).planes[0].max() == 30
 
 
 def test_containers_without_times_are_timed_by_decoding(tmp_path: Path) -> None:

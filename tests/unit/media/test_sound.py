@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gateway.media.probe import probe
-from gateway.media.sound import SoundReader, resampled
-from services.common.errors import MediaUnsupportedError
+from gateway.media.sound import SoundReader, resampled, sound_file
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -103,3 +103,25 @@ def test_resampling_keeps_length_and_pieces() -> None:
     parts = np.concatenate(list(resampled([wave[:777], wave[777:]], rate, 48_000, 2)))
     assert whole.shape == (48_000, 2)
     np.testing.assert_array_equal(whole, parts)
+
+
+@pytest.mark.parametrize("name", ["later.mkv", "later.mp4"])
+def test_sound_keeps_offset_to_picture(tmp_path: Path, name: str) -> None:
+    """Speech from a video whose sound begins after its picture begins with silence, as the video plays it."""
+    clip = Clip(codec="libx264", pts=tuple(range(0, 50 * 512, 512)), sound_rate=48000, sound_start_s=Fraction(1, 2))
+    read = _all(sound_file(make_clip(tmp_path / name, clip)))[:, 0]
+    assert np.abs(read[:22000]).max() < 1e-3
+    assert np.abs(read[26000:30000]).max() > 0.4
+    alone = make_sound(tmp_path / "alone.wav", tone(16000, 1600), 16000)
+    assert len(_all(sound_file(alone))) == 1600
+
+
+def test_one_channel_is_taken(tmp_path: Path) -> None:
+    samples = np.repeat(tone(16000, 1600), 2, axis=1) * np.array([0.1, 0.9], np.float32)
+    reader = SoundReader(make_sound(tmp_path / "sound.wav", samples, 16000))
+    taken = reader.speech(channel=1)
+    assert taken.channels == 1
+    np.testing.assert_allclose(np.concatenate(list(taken.chunks)), samples[:, 1:], atol=1.1 / 32768)
+    with pytest.raises(InvalidRequestError, match=r"sound\.wav has the channels 1 to 2, and channel 3 was asked for") as caught:
+        reader.speech(channel=2)
+    assert caught.value.field == "audio_channel"

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image, ImageCms
 
+from gateway.media.inspection import inspect_video
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.stills import is_still, open_footage, still_video_info
-from services.common.errors import InvalidRequestError
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
+from tests.unit.media.made_pictures import box, make_heic
 
 
 def _picture(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -64,6 +70,153 @@ def test_a_picture_with_transparent_pixels_needs_a_background(tmp_path: Path, na
     assert cv2.imwrite(str(tmp_path / name), rgba)
     with pytest.raises(InvalidRequestError, match=rf"{name}: 10\.0% of the pixels are transparent.*color=white:size=320x240 -i IN"):
         open_footage(probe(tmp_path / name), tmp_path, threads=1)
+
+
+def _shown(path: Path) -> npt.NDArray[np.uint8]:
+    """A picture file as a video shows it, RGB."""
+    with VideoReader(inspect_video(path)) as reader:
+        (frame,) = reader
+    return to_rgb(frame)
+
+
+def _drawn(height: int = 200, width: int = 200) -> npt.NDArray[np.uint8]:
+    rows, columns = np.linspace(20, 235, height)[:, None], np.linspace(20, 235, width)[None]
+    return np.stack([rows + 0 * columns, columns + 0 * rows, (rows + columns) / 2], -1).astype(np.uint8)
+
+
+TURN, MIRROR = (lambda turns: box(b"irot", bytes([turns]))), (lambda axis: box(b"imir", bytes([axis])))
+CROP = box(b"clap", struct.pack(">IIIIiIiI", 100, 1, 60, 1, 10, 1, -20, 1))
+
+
+@pytest.mark.parametrize(
+    ("properties", "turned"),
+    [
+        ((), lambda rgb: rgb),
+        ((TURN(1),), np.rot90),
+        ((TURN(3),), lambda rgb: np.rot90(rgb, 3)),
+        ((MIRROR(1),), lambda rgb: rgb[:, ::-1]),
+        ((MIRROR(0),), lambda rgb: rgb[::-1]),
+        ((TURN(1), MIRROR(1)), lambda rgb: np.rot90(rgb)[:, ::-1]),
+        ((CROP,), lambda rgb: rgb[25:85, 45:145]),
+    ],
+)
+def test_tiles_are_one_picture(tmp_path: Path, properties: tuple[bytes, ...], turned: Callable[[Any], Any]) -> None:
+    """A photograph of a phone: tiles of HEVC side by side, cropped, turned and mirrored as the file says."""
+    rgb = _drawn(150, 170)
+    shown = _shown(make_heic(tmp_path / "photo.heic", rgb, 64, *properties))
+    expected = turned(rgb)
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).mean() < 3.0
+
+
+def test_damaged_heic_refused(tmp_path: Path) -> None:
+    data = make_heic(tmp_path / "photo.heic", _drawn(150, 170), 64).read_bytes()
+    (tmp_path / "cut.heic").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(
+        MediaUnsupportedError, match=r"cut\.heic: tile \d of 9 of the picture cannot be decoded.*copy the file again"
+    ):
+        inspect_video(tmp_path / "cut.heic")
+    place = data.index(b"ipma") + 8
+    (tmp_path / "odd.heic").write_bytes(data[:place] + b"\xff" * 30 + data[place + 30 :])
+    with pytest.raises(MediaUnsupportedError, match="the description of the picture is damaged"):
+        inspect_video(tmp_path / "odd.heic")
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+def test_avif_stands_upright(tmp_path: Path, orientation: int) -> None:
+    """AVIF says its rotation in properties of the picture (irot, imir), which Pillow writes for an EXIF orientation."""
+    rgb, exif = _drawn(128, 96), Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(rgb).save(tmp_path / "photo.avif", quality=95, exif=exif)
+    mirrored, turns = orientation == 2, {1: 0, 2: 0, 3: 2, 6: 3, 8: 1}[orientation]
+    expected = np.rot90(rgb[:, ::-1] if mirrored else rgb, turns)
+    shown = _shown(tmp_path / "photo.avif")
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).mean() < 3.0
+
+
+def test_first_picture_of_jpeg_counts(tmp_path: Path) -> None:
+    """A JPEG with a smaller picture behind it (gain maps of HDR photographs) is the first picture, also where an index (MPF) names
+    the second. Pictures of one size without an index are a video.
+    """
+    first, second = Image.fromarray(_drawn(200, 200)), Image.fromarray(_drawn(100, 100))
+    for image, name in ((first, "first.jpg"), (second, "second.jpg")):
+        image.save(tmp_path / name, quality=95)
+    data = (tmp_path / "first.jpg").read_bytes()
+    (tmp_path / "two.jpg").write_bytes(data + (tmp_path / "second.jpg").read_bytes())
+    first.save(tmp_path / "listed.jpg", format="MPO", save_all=True, append_images=[first], quality=95)
+    for name in ("two.jpg", "listed.jpg"):
+        assert np.abs(_shown(tmp_path / name).astype(int) - _drawn(200, 200)).mean() < 3.0
+    (tmp_path / "video.mjpeg").write_bytes(data * 3)
+    assert inspect_video(tmp_path / "video.mjpeg").video.num_frames == 3
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_picture_cut_short_refused(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)).save(tmp_path / f"whole.{suffix}")
+    data = (tmp_path / f"whole.{suffix}").read_bytes()
+    (tmp_path / f"cut.{suffix}").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(MediaUnsupportedError, match=rf"cut\.{suffix}: the picture is cut short or damaged .*copy the file again"):
+        inspect_video(tmp_path / f"cut.{suffix}")
+
+
+def test_deep_and_grey_pictures_read(tmp_path: Path) -> None:
+    """Pictures of 16 bits, grey with alpha, 1 bit, CMYK and palettes have the colours of their 8-bit equals."""
+    rgb = _drawn()
+    grey = rgb[..., 0]
+    assert cv2.imwrite(str(tmp_path / "deep.png"), rgb[..., ::-1].astype(np.uint16) * 257)
+    assert cv2.imwrite(str(tmp_path / "deep_grey.png"), grey.astype(np.uint16) * 257)
+    assert cv2.imwrite(str(tmp_path / "deep.tiff"), rgb[..., ::-1].astype(np.uint16) * 257)
+    Image.merge("LA", [Image.fromarray(grey), Image.new("L", (200, 200), 255)]).save(tmp_path / "alpha_grey.png")
+    Image.fromarray(grey > 128).save(tmp_path / "bits.png")
+    for name, expected in (
+        ("deep.png", rgb),
+        ("deep_grey.png", np.dstack([grey] * 3)),
+        ("deep.tiff", rgb),
+        ("alpha_grey.png", np.dstack([grey] * 3)),
+        ("bits.png", np.dstack([np.where(grey > 128, 255, 0)] * 3)),
+    ):
+        video = open_footage(inspect_video(tmp_path / name), tmp_path, threads=1)
+        np.testing.assert_array_equal(_shown(tmp_path / name), expected, err_msg=name)
+        assert video.video.num_frames == 1
+
+
+def test_floating_point_levels_refused(tmp_path: Path) -> None:
+    Image.fromarray(_drawn()[..., 0].astype(np.float32) / 255).save(tmp_path / "levels.tiff")
+    with pytest.raises(
+        MediaUnsupportedError, match=r"levels\.tiff: the picture has floating-point levels.*save it with 8 or 16 bits"
+    ):
+        inspect_video(tmp_path / "levels.tiff")
+
+
+def test_profile_gives_the_same_look(tmp_path: Path) -> None:
+    """A picture with an ICC profile looks as in sRGB. A profile of sRGB changes no level."""
+    rgb = _drawn()
+    swapped = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(rgb).save(tmp_path / "plain.png", icc_profile=swapped)
+    np.testing.assert_array_equal(_shown(tmp_path / "plain.png"), rgb)
+    wide = _with_primaries(swapped, DISPLAY_P3)
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(wide))
+    inside = ImageCms.profileToProfile(Image.fromarray(rgb), ImageCms.createProfile("sRGB"), profile)
+    assert inside is not None
+    assert np.abs(np.asarray(inside).astype(int) - rgb).max() > 5
+    inside.save(tmp_path / "wide.png", icc_profile=wide)
+    assert np.abs(_shown(tmp_path / "wide.png").astype(int) - rgb).mean() < 1.0
+    heic = make_heic(tmp_path / "wide.heic", np.asarray(inside), 64, box(b"colr", b"prof" + wide))
+    assert np.abs(_shown(heic).astype(int) - rgb).mean() < 3.0
+
+
+DISPLAY_P3 = {b"rXYZ": (0.51512, 0.2412, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189), b"bXYZ": (0.1571, 0.06657, 0.78407)}
+
+
+def _with_primaries(profile: bytes, primaries: dict[bytes, tuple[float, float, float]]) -> bytes:
+    """An ICC profile of a display with other primaries."""
+    changed = bytearray(profile)
+    for number in range(struct.unpack_from(">I", profile, 128)[0]):
+        name, offset, _ = struct.unpack_from(">4sII", profile, 132 + 12 * number)
+        if name in primaries:
+            struct.pack_into(">3i", changed, offset + 8, *(round(value * 65536) for value in primaries[name]))
+    return bytes(changed)
 
 
 def test_large_pictures_are_reduced_and_sides_are_even(tmp_path: Path) -> None:

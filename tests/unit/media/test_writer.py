@@ -27,7 +27,16 @@ from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import HdrMetadata, MediaInfo, Plane
 from gateway.media.writer import VideoWriter, WriteReport
 from services.common.errors import ContractBrokenError, InvalidRequestError, MediaUnsupportedError
-from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, make_clip_with_messages, tone
+from tests.unit.media.made_footage import (
+    VARIABLE_PTS,
+    Clip,
+    make_captioned_clip,
+    make_clip,
+    make_clip_with_messages,
+    tone,
+    with_edits,
+    with_unknown_sound,
+)
 
 VARIABLE = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700)
 VIDEO_RATE = Clip(pts=tuple(range(0, 12012, 1001)), time_base=Fraction(1, 24000), rate=Fraction(24000, 1001), last_duration=1001)
@@ -101,7 +110,8 @@ def test_hdr_metadata_are_kept(tmp_path: Path, codec: str, metadata: HdrMetadata
 
 
 def _exact_times(info: MediaInfo) -> list[Fraction]:
-    return [int(pts) * info.video.time_base for pts in info.video.pts]
+    """Times of the frames from the first frame."""
+    return [int(pts) * info.video.time_base for pts in info.video.pts - info.video.pts[0]]
 
 
 LONG = Clip(pts=tuple(range(0, 60 * 512, 512)))
@@ -135,7 +145,7 @@ def test_segments_are_one_video(tmp_path: Path, clip: Clip, name: str, codec: st
     write(tmp_path / f"again{Path(name).suffix}", segments[:3])
     assert (tmp_path / name).read_bytes() == (tmp_path / f"again{Path(name).suffix}").read_bytes()
     found = probe(tmp_path / name)
-    assert _exact_times(found) == _exact_times(info)
+    assert (found.video.start, _exact_times(found)) == (0, _exact_times(info))
     if codec == "h264":  # the last packet of HEVC may be of another frame than the last one, whose duration is lost
         assert found.video.duration == info.video.duration
     with VideoReader(found) as reader:
@@ -153,9 +163,38 @@ def test_other_outputs_have_no_segments(tmp_path: Path, name: str, codec: str) -
 def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str, codec: str) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4", clip))
     _write(info, tmp_path / name, codec=codec)
-    assert _exact_times(probe(tmp_path / name)) == _exact_times(info)
+    assert (probe(tmp_path / name).video.start, _exact_times(probe(tmp_path / name))) == (0, _exact_times(info))
     if not name.endswith("nut"):  # NUT stores no durations
         assert probe(tmp_path / name).video.duration == info.video.duration
+
+
+LATE = Clip(pts=tuple(range(46_219 * 12800 + 6400, 46_219 * 12800 + 6400 + 12 * 512, 512)), sound_rate=48000)
+EARLY = Clip(pts=tuple(range(-6 * 512, 6 * 512, 512)), sound_rate=48000)
+
+
+@pytest.mark.parametrize("clip", [LATE, EARLY])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv", "out.nut"])
+@pytest.mark.parametrize("keep_audio", [False, True])
+def test_output_clock_begins_at_first_frame(tmp_path: Path, clip: Clip, name: str, keep_audio: bool) -> None:
+    """Footage whose clock begins before or long after 0 has all its frames, and its sound beside them, from 0 on."""
+    clip = replace(clip, sound_start_s=clip.pts[0] * clip.time_base + Fraction(1, 5))
+    info = probe(make_clip(tmp_path / "clip.mkv", clip))
+    assert info.video.start == clip.pts[0] * clip.time_base
+    speech = None if keep_audio else SoundReader(info.path, origin=info.video.start).speech()
+    _write(info, tmp_path / name, keep_audio=keep_audio, speech=speech)
+    with av.open(str(tmp_path / name)) as written:
+        times = [frame.pts * frame.time_base for frame in written.decode(video=0)]
+    assert [round(float(time), 3) for time in times] == [round(0.04 * number, 3) for number in range(12)]
+    found = probe(tmp_path / name)
+    assert (found.video.num_frames, found.video.start) == (12, 0)
+    read = np.concatenate([chunk.samples for chunk in SoundReader(found.path, origin=found.video.start)])[:, 0]
+    assert np.abs(read[: int(0.17 * 48000)]).max() < 1e-3
+    assert np.abs(read[int(0.25 * 48000) : int(0.4 * 48000)]).max() > 0.4
+    stated = found.video.metadata.get("timecode") or found.metadata.get("timecode") or found.metadata.get("TIMECODE")
+    if clip.pts[0] > 0:
+        assert "12:50:19:12" in {stated, found.video.metadata.get("TIMECODE")}
+    else:
+        assert stated is None
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
@@ -265,6 +304,27 @@ def test_other_streams_are_carried_over_packet_by_packet(tmp_path: Path) -> None
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Opening"]
 
 
+def test_further_video_track_is_whole(tmp_path: Path) -> None:
+    """A further video track with B-frames is copied from its first picture on."""
+    with av.open(str(tmp_path / "clip.mkv"), "w") as output:
+        streams = [output.add_stream("libx264", rate=25, options={"bf": "2"}) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(30):
+            for stream, level in zip(streams, (90, 120), strict=True):
+                picture = av.VideoFrame.from_ndarray(np.full((72, 64), level + 2 * index, np.uint8), "yuv420p")
+                picture.pts, picture.time_base = index, Fraction(1, 25)
+                output.mux(stream.encode(picture))
+        for stream in streams:
+            output.mux(stream.encode(None))
+    for name in ("out.mkv", "out.mp4"):
+        report = _write(probe(tmp_path / "clip.mkv"), tmp_path / name)
+        assert report.carried == ("video stream 1 (h264)",)
+        with av.open(str(tmp_path / name)) as written:
+            levels = [int(frame.to_ndarray()[0, 0]) for frame in written.decode(video=1)]
+        assert levels == pytest.approx([120 + 2 * index for index in range(30)], abs=2)
+
+
 def test_footage_closed_during_pictures(tmp_path: Path) -> None:
     """The index of long footage takes memory for as long as the file is open."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=44100, sound_tracks=2, chapters=True)))
@@ -286,6 +346,33 @@ def test_unsupported_streams_are_named(tmp_path: Path) -> None:
     dropped = " ".join(_write(info, tmp_path / "out.mp4").dropped)
     assert "srt" in dropped
     assert "attachment" in dropped
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mkv"])
+def test_unknown_sound_is_named(tmp_path: Path, suffix: str) -> None:
+    """A sound track in a codec that FFmpeg does not know, as the spatial audio of phones, does not stop the dub."""
+    made = make_clip(tmp_path / f"made{suffix}", Clip(codec="libx264", sound_rate=44100, sound_tracks=2)).read_bytes()
+    (tmp_path / f"clip{suffix}").write_bytes(with_unknown_sound(made))
+    report = _write(probe(tmp_path / f"clip{suffix}"), tmp_path / f"out{suffix}", speech=Speech(16000, 1, [tone(16000, 8000)]))
+    assert report.dropped == ("audio stream 2 (of an unknown codec) of the footage is not carried over",)
+    assert [track.codec for track in probe(tmp_path / f"out{suffix}").audio] == ["aac"]
+
+
+def test_carried_sound_follows_edit_list(tmp_path: Path) -> None:
+    """A further sound track is copied as the edit list plays the track."""
+    clip = Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512)), sound_rate=44100, sound_tracks=2)
+    made = make_clip(tmp_path / "made.mp4", clip).read_bytes()
+    (tmp_path / "clip.mp4").write_bytes(with_edits(made, [(0.8, 1.6), (0.8, 0.2)]))
+    info = probe(tmp_path / "clip.mp4")
+    report = _write(info, tmp_path / "out.mp4", speech=Speech(16000, 1, [tone(16000, 8000)]))
+    assert report.carried == ("audio stream 2 (aac)",)
+    own, copied = (
+        np.concatenate([chunk.samples for chunk in SoundReader(path, track=1, origin=Fraction(0))])
+        for path in (info.path, tmp_path / "out.mp4")
+    )
+    assert abs(len(own) - len(copied)) <= 2048
+    for begin in (4410, 22050, 44100):
+        np.testing.assert_allclose(own[begin : begin + 4410], copied[begin : begin + 4410], atol=0.02)
 
 
 ACTIVE_FORMAT = b"\xb5\x00\x31DTG1\x41\xf8"

@@ -1,24 +1,31 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from services.common.array_types import Float32
+from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.motion.constraints import (
     CONTEXT_PAST,
+    FAINT,
     LIVE,
+    QUIET,
     WHOLE,
     ConstraintConfig,
+    QuietFrames,
+    SilenceWeights,
     apply_constraints,
     begins_within_speech,
     closed_lips_weights,
     closure_weights,
-    heard_speech,
     silence_weights,
     voiced_share,
 )
-from tests.unit.motion.synthesised import mouths, rest_mouth
+from services.motion.features import silence
+from services.motion.types import SpeechFeatures
+from tests.unit.motion.synthesised import mouths, rest_mouth, speech
 
 CONFIG = LIVE
 AROUND = CONTEXT_PAST + LIVE.frames_ahead
@@ -30,19 +37,23 @@ RELAXED = mouths(np.full(1, 2.0, np.float32))[0]
 def test_bilabial_shuts_neighbours_half() -> None:
     """A sure bilabial shuts its own frame and half of its neighbours."""
     bilabial = np.zeros(5 + AROUND, np.float32)
-    bilabial[CONTEXT_PAST + 2] = 1.0
+    bilabial[CONTEXT_PAST + 3] = 1.0
     near = CONFIG.bilabial_shape[1]
+    # The lips of a frame belong to the sound of the next frame.
     np.testing.assert_allclose(closure_weights(bilabial, CONFIG), [0, near, 1, near, 0], atol=1e-6)
 
 
 def test_lips_close_by_encoder_confidence() -> None:
     """Lips close as far as the encoder hears closed lips."""
-    closed = np.array([0.0, CONFIG.closed_low, 0.4, CONFIG.closed_high, 1.0], np.float32)
-    np.testing.assert_allclose(closed_lips_weights(closed, CONFIG), [0, 0, 0.5, 1, 1], atol=1e-6)
+    closed = np.array([0.0, WHOLE.closed_low, 0.4, WHOLE.closed_high, 1.0], np.float32)
+    np.testing.assert_allclose(closed_lips_weights(closed, WHOLE), [0, 0, 0.5, 1, 1], atol=1e-6)
 
 
-def constrained(mouth: Float32, closing: Float32, speaking: Float32, config: ConstraintConfig = CONFIG) -> Float32:
-    return apply_constraints(mouth, RELAXED, rest_mouth(), closing, speaking, config)
+def constrained(mouth: Float32, closing: Float32, speaking: Float32, quiet: Bool | None = None) -> Float32:
+    """Constrained mouths of a person whose resting mouth is half as open as the relaxed mouth."""
+    resting = rest_mouth() + np.float32(0.5) * (RELAXED - rest_mouth())
+    quiet = np.zeros(len(speaking), np.bool_) if quiet is None else quiet
+    return apply_constraints(mouth, RELAXED, resting, rest_mouth(), closing, speaking, degrees(quiet), CONFIG)
 
 
 def test_closed_lips_touch_and_keep_their_width() -> None:
@@ -62,16 +73,22 @@ def test_a_long_silence_gives_exactly_the_closed_mouth() -> None:
     np.testing.assert_allclose(result, np.repeat(rest_mouth()[None], 10, axis=0), atol=1e-4)
 
 
-def silence_between(before: int, silent: int, after: int, config: ConstraintConfig) -> tuple[Float32, Float32]:
-    """Weights of rest and shut mouth of every frame, with speech around the silence."""
+def degrees(quiet: Bool) -> UInt8:
+    """Degrees of frames that are too quiet for a voice, or loud."""
+    return np.where(quiet, np.uint8(QUIET), np.uint8(0))
+
+
+def silence_between(before: int, silent: int, after: int, config: ConstraintConfig, *, quiet: bool = False) -> SilenceWeights:
+    """Weights of every frame, with speech around a silence that is too quiet for a voice, or has room tone."""
     speech_before, speech_after = np.ones(CONTEXT_PAST + before), np.ones(after + config.frames_ahead)
-    return silence_weights(np.concatenate([speech_before, np.zeros(silent), speech_after]).astype(np.float32), config)
+    speaking = np.concatenate([speech_before, np.zeros(silent), speech_after]).astype(np.float32)
+    return silence_weights(speaking, degrees((speaking == 0.0) & quiet), config)
 
 
 @pytest.mark.parametrize(("config", "step"), [(WHOLE, 0.4), (LIVE, 0.5)], ids=["whole", "live"])
 def test_rest_four_frames_after_speech(config: ConstraintConfig, step: float) -> None:
     """The mouth is at rest in the fourth frame after the speech and stays."""
-    rest, shut = silence_between(5, 60, 5, config)
+    rest, _, shut = silence_between(5, 60, 5, config)
     assert rest[:5].max() == 0.0
     assert (np.diff(rest[4:9]) >= 0.0).all()
     assert np.diff(rest[4:9]).max() < step
@@ -84,7 +101,7 @@ def test_rest_four_frames_after_speech(config: ConstraintConfig, step: float) ->
 @pytest.mark.parametrize("config", [WHOLE, LIVE], ids=["whole", "live"])
 def test_mouth_leaves_rest_before_speech(config: ConstraintConfig) -> None:
     """The mouth leaves the rest shortly before the speech."""
-    rest, _ = silence_between(5, 60, 5, config)
+    rest = silence_between(5, 60, 5, config).relaxed
     onset = 65
     frames = min(5, config.frames_ahead)
     np.testing.assert_allclose(rest[40 : onset - frames], 1.0, atol=1e-6)
@@ -98,13 +115,30 @@ def test_a_short_pause_moves_nothing(config: ConstraintConfig, short: int, long:
     assert silence_between(5, long, 20, config)[0].max() > 0.3
 
 
-@pytest.mark.parametrize(("silent", "within"), [(0, True), (9, True), (10, False)])
-def test_short_initial_silence_is_pause(silent: int, within: bool) -> None:
-    """A silence at the beginning is a pause if it is as short."""
+@pytest.mark.parametrize(("config", "short", "long"), [(WHOLE, 5, 6), (LIVE, 3, 6)], ids=["whole", "live"])
+def test_quiet_pauses_rest_from_a_quarter_second(config: ConstraintConfig, short: int, long: int) -> None:
+    """The mouth rests in a pause without any voice of a quarter of a second, and not in a shorter one."""
+    assert silence_between(5, short, 20, config, quiet=True).resting.max() == 0.0
+    assert silence_between(5, long, 20, config, quiet=True).resting.max() > 0.3
+    assert silence_between(5, long, 20, config).resting.max() == 0.0
+
+
+@pytest.mark.parametrize("silent", [12, 25, 50])
+def test_quiet_pause_rests_within_five_frames(silent: int) -> None:
+    """In a pause of half a second and more, the mouth rests from 5 frames after the voice to 5 frames before the voice."""
+    resting = silence_between(5, silent, 20, WHOLE, quiet=True).resting
+    np.testing.assert_allclose(resting[5 + 4 : 5 + silent - 4], 1.0, atol=1e-6)
+    assert resting[:5].max() == resting[5 + silent :].max() == 0.0
+
+
+@pytest.mark.parametrize(("silent", "level", "within"), [(0, -6.0, True), (9, -6.0, True), (10, -6.0, False), (9, -9.0, False)])
+def test_short_initial_room_tone_is_pause(silent: int, level: float, within: bool) -> None:
+    """Room tone at the beginning is a pause if it is as short; a beginning without sound is a silence."""
     speaking = np.where(np.arange(60) < silent, np.float32(0.0), np.float32(1.0))
-    assert begins_within_speech(speaking, WHOLE) is within
-    assert not begins_within_speech(speaking, LIVE)
-    assert not begins_within_speech(0.3 * speaking, WHOLE)
+    loudness = np.where(np.arange(60) < silent, np.float32(level), np.float32(2.0))
+    assert begins_within_speech(speaking, loudness, WHOLE) is within
+    assert not begins_within_speech(speaking, loudness, LIVE)
+    assert not begins_within_speech(0.3 * speaking, loudness, WHOLE)
 
 
 def test_lips_touch_independent_of_look_ahead() -> None:
@@ -112,7 +146,7 @@ def test_lips_touch_independent_of_look_ahead() -> None:
     bilabial = np.zeros(20 + AROUND, np.float32)
     bilabial[CONTEXT_PAST + 3] = 1.0
     live, whole = closure_weights(bilabial, LIVE), closure_weights(bilabial, WHOLE)
-    assert live.argmax() == whole.argmax() == 3
+    assert live.argmax() == whole.argmax() == 2
     np.testing.assert_array_equal(whole, live[: len(whole)])
 
 
@@ -120,21 +154,72 @@ def test_speechlike_music_keeps_mouth_shut() -> None:
     """Music that sounds a little like speech keeps the mouth shut."""
     speaking = np.zeros(60, np.float32)
     speaking[20:25] = 0.44
-    np.testing.assert_array_equal(silence_weights(speaking, CONFIG), 1.0)
+    weights = silence_weights(speaking, np.zeros(60, np.uint8), CONFIG)
+    assert weights.relaxed.min() == weights.shut.min() == 1.0
 
 
 def test_weak_speech_beside_strong_speech_is_spoken() -> None:
     speaking = np.full(60, 0.9, np.float32)
     speaking[20:26] = 0.35
-    np.testing.assert_allclose(silence_weights(speaking, CONFIG), 0.0, atol=1e-6)
+    np.testing.assert_allclose(silence_weights(speaking, np.zeros(60, np.uint8), CONFIG), 0.0, atol=1e-6)
 
 
-def test_live_frames_without_sound_are_silent() -> None:
-    """The end of the sound counts at once in live speech, whatever the detector of speech still says. Quiet speech is sound."""
-    speaking, mel = np.full(4, 0.9, np.float32), np.full((4, 4, 80), np.log(1e-6), np.float32)
-    mel[0, :, 30], mel[1, 0, 30], mel[2, :2, 30] = -6.0, 2.0, 2.0
-    np.testing.assert_array_equal(heard_speech(speaking, mel, LIVE), np.array([0.9, 0.0, 0.9, 0.0], np.float32))
-    np.testing.assert_array_equal(heard_speech(speaking, mel, WHOLE), speaking)
+def sound(levels: Float32) -> SpeechFeatures:
+    """Features of a vowel with these log energies in all mel bands, float32 [T]."""
+    features = speech(["AA"], len(levels))
+    return replace(features, mel=np.broadcast_to(levels.astype(np.float32)[:, None, None], features.mel.shape))
+
+
+def test_frames_without_voice_are_quiet() -> None:
+    """A frame is too quiet for a voice without sound, or far below the voice. Two of four rows with sound are sound."""
+    mel = np.full((5, 4, 80), np.log(1e-6), np.float32)
+    mel[0, :, 30], mel[1, 0, 30], mel[2, :2, 30], mel[4, :, 30] = -6.0, 2.0, 5.0, -7.8
+    features = replace(sound(np.zeros(5, np.float32)), mel=mel)
+    np.testing.assert_array_equal(QuietFrames().push(np.full(5, 0.9, np.float32), features), [0, QUIET, 0, QUIET, QUIET])
+
+
+def test_decay_and_breath_are_faint() -> None:
+    """A frame is faint 33 dB below the voice, and without a phone."""
+    features = sound(np.array([2.0, -5.0, -6.0, 0.0], np.float32))
+    features.posteriorgram[3] = silence(1).posteriorgram[0]
+    found = QuietFrames().push(np.array([0.9, 0.9, 0.9, 0.2], np.float32), features)
+    np.testing.assert_array_equal(found, [0, 0, FAINT, FAINT])
+
+
+def test_rest_begins_where_voice_ends() -> None:
+    """The mouth goes to the rest where the voice ends, if quiet follows the decay; faint sound alone gives no rest."""
+    speaking = np.ones(CONTEXT_PAST + 40 + WHOLE.frames_ahead, np.float32)
+    quiet = np.zeros(len(speaking), np.uint8)
+    quiet[CONTEXT_PAST + 10 : CONTEXT_PAST + 25] = FAINT
+    assert silence_weights(speaking, quiet, WHOLE).resting.max() == 0.0
+    quiet[CONTEXT_PAST + 14 : CONTEXT_PAST + 22] = QUIET
+    resting = silence_weights(speaking, quiet, WHOLE).resting
+    np.testing.assert_allclose(resting[13:22], 1.0, atol=1e-6)
+    assert resting[:10].max() == resting[25:].max() == 0.0
+
+
+def test_quiet_frames_in_pieces() -> None:
+    """Pieces of a stream give the same quiet frames as the whole stream."""
+    rng = np.random.default_rng(3)
+    speaking = rng.uniform(0.0, 1.0, 300).astype(np.float32)
+    features = sound(rng.uniform(-12.0, 3.0, 300).astype(np.float32))
+    stream, at, parts = QuietFrames(), 0, []
+    for size in rng.integers(1, 9, 100):
+        parts.append(stream.push(speaking[at : at + size], features[at : at + size]))
+        at += size
+    np.testing.assert_array_equal(np.concatenate(parts), QuietFrames().push(speaking, features))
+
+
+def test_mouth_rests_in_quiet_pause() -> None:
+    """The mouth goes to the person's resting mouth where no voice is, and no further in the first half of a second."""
+    quiet = np.zeros(20 + AROUND, np.bool_)
+    quiet[CONTEXT_PAST + 4 : CONTEXT_PAST + 16] = True
+    speaking = np.where(quiet, np.float32(0.0), np.float32(1.0))
+    spoken = mouths(np.full(20, 7.0, np.float32))
+    found = mouth_opening(constrained(spoken, np.zeros(20, np.float32), speaking, quiet))
+    resting = mouth_opening(rest_mouth() + np.float32(0.5) * (RELAXED - rest_mouth()))
+    np.testing.assert_allclose(found[8:11], resting, atol=0.1)
+    np.testing.assert_allclose(found[:4], mouth_opening(spoken[:4]), atol=1e-4)
 
 
 @pytest.mark.parametrize(("pause", "share"), [(3, 1.0), (6, 1.0), (12, 0.0)])

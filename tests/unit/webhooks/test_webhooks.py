@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import ssl
 from ipaddress import ip_address
 
+import h11
 import pytest
 
 from gateway.settings import GatewaySettings
 from gateway.webhooks.addresses import is_allowed, is_public, networks_of
-from gateway.webhooks.sender import LONGEST_PAUSE_S, MAX_BODY_BYTES, body_of, pause_s
+from gateway.webhooks.sender import LONGEST_PAUSE_S, MAX_BODY_BYTES, _why, body_of, pause_s
 from gateway.webhooks.store import Delivery, EventType, Webhook
 
 
@@ -30,6 +33,9 @@ def test_pauses_double_within_jitter() -> None:
     [
         *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "168.63.129.16", "0.0.0.0"),
         *("224.0.0.1", "255.255.255.255", "192.0.2.1", "100.100.100.200"),
+        *("192.0.0.8", "192.0.0.9", "192.88.99.1", "240.0.0.1"),
+        *("64:ff9b:1::1", "64:ff9b:1:ffff::808:808", "fec0::1", "::127.0.0.1", "::8.8.8.8", "3fff::1", "5f00::1", "100::1"),
+        *("2001::1", "2001:db8::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "4000::1", "8000::1", "2002:c000:8::1"),
         *("::", "::1", "fe80::1", "fd00:ec2::254", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::"),
     ],
 )
@@ -38,10 +44,25 @@ def test_inner_address_refused(address: str) -> None:
     assert not is_allowed(ip_address(address), networks_of("192.168.9.0/24"), tls=True)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808"])
+@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "2a00:1450::1", "64:ff9b::808:808", "2002:808:808::1"])
 def test_public_address_needs_tls(address: str) -> None:
     assert is_allowed(ip_address(address), (), tls=True)
     assert not is_allowed(ip_address(address), (), tls=False)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        h11.RemoteProtocolError("illegal status line: bytearray(b'SSH-2.0-inner-host')"),
+        ConnectionRefusedError(111, "Connect call failed ('10.9.8.7', 443)"),
+        OSError(113, "Connect call failed ('10.9.8.7', 443)"),
+        ssl.SSLCertVerificationError(1, "certificate is not valid for 'inner-host'"),
+        ConnectionResetError(104, "inner-host"),
+    ],
+)
+def test_errors_repeat_nothing_of_receivers(problem: Exception) -> None:
+    """Callers learn neither what an inner server answers, nor its address."""
+    assert not re.search(r"inner|10\.9|SSH|\d", _why(problem))
 
 
 def test_networks_of_setting_open() -> None:

@@ -1,6 +1,8 @@
 """The motion predictors `everybody` (Everybody's Talkin', Sec. 3.2.2) and `everybody_live`, and their personalisation.
 
-Both read the same style, and differ in the speech map that answers the larger part of the mouth.
+Both read the same style, and differ in the speech map that answers the larger part of the mouth. The network hears four frames
+after a frame, so each frame waits for four frames. A live stream therefore has no choice of a shorter look-ahead, and takes the
+live map that hears furthest ahead (MAP_LIVE), which delays no frame.
 
 The network hears one second of ID-removed speech for a frame.
 
@@ -53,7 +55,15 @@ from services.motion.predictor import (
     true_coefficients,
 )
 from services.motion.runtime import run
-from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
+from services.motion.speech_map import (
+    FILES,
+    LIVE_HEARINGS,
+    Hearing,
+    MapMouth,
+    SpeechMapModel,
+    correction_inputs,
+    correction_shape,
+)
 from services.motion.speech_states import NUM_STATES, beside_states, neighbours, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import EXTRA_FEATURES, NUM_PHONES, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
@@ -65,6 +75,8 @@ WINDOW_PAST: Final = 20
 """Frames before the predicted frame: 0.8 s."""
 WINDOW_AHEAD: Final = 4
 """Frames after the predicted frame: 0.2 s after the frame's time, 160 ms of features after the frame's own."""
+MAP_LIVE: Final = LIVE_HEARINGS[max(ahead for ahead in LIVE_HEARINGS if ahead <= WINDOW_AHEAD)]
+"""Input of the speech map of live speech: the longest look-ahead within the network's own."""
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
 NUM_HEARD: Final = NUM_CEPSTRA + len(BANDS)
 """Channels of a row of the window: ID-removed cepstra, then relative band energies."""
@@ -221,7 +233,7 @@ def personalized(
     def predict(frame: int) -> WindowPrediction:
         offsets = model.basis.reconstruct(network_spread * model.predict(rows[frame : frame + WINDOW]))
         network = speech_map.basis.project(offsets) / spread
-        mapped = speech_map.maps[hearing.feature].predict(states[frame])
+        mapped = speech_map.maps[hearing].predict(states[frame])
         target_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
         return WindowPrediction(np.asarray(target_of_the_map, np.float32), correction_inputs(states[frame], mapped, hearing))
 
@@ -241,7 +253,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
         return personalized(hearing, style, features, footage, models)
 
     def version(models: MotionModels) -> str:
-        return f"{EverybodyModel.version_of(models)}-{SpeechMapModel.of(models).maps[hearing.feature].version}"
+        return f"{EverybodyModel.version_of(models)}-{SpeechMapModel.of(models).version(hearing)}"
 
     return Predictor(
         spec=PREDICTORS[name],
@@ -253,4 +265,4 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
 
 
 PREDICTOR: Final = predictor_of("everybody", FILES)
-PREDICTOR_LIVE: Final = predictor_of("everybody_live", LIVE)
+PREDICTOR_LIVE: Final = predictor_of("everybody_live", MAP_LIVE)

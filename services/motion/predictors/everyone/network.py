@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from services.motion.features import NUM_CONTENT
 from services.motion.predictors.everyone.predictor import SERVED, WINDOW, WINDOW_PAST, num_channels
-from services.motion.speech_states import NUM_STATES, SpeechInput
+from services.motion.speech_states import NUM_STATES, STATES_AHEAD, STATES_PAST, SpeechInput
 from services.motion.types import ROWS_PER_FRAME
 
 FILTER_PAST: Final = 6
@@ -36,8 +36,6 @@ FILTER_AHEAD: Final = 4
 """Frames after the predicted frame that a filter may hear."""
 FILTER_ROWS: Final = 2
 """Rows per frame that the filter of content rows hears: means of two neighbouring rows."""
-STATES_REACH: Final = 3
-"""Frames before and after the predicted frame that the filter of states hears. A filter of both adds nothing to it."""
 _SLOPE: Final = 0.1
 _NORM_FLOOR: Final = 1e-2
 """Least variance of instance norm: a channel that hardly moves in a window (silence) is not blown up to full size."""
@@ -65,7 +63,7 @@ class EveryoneConfig:
     @property
     def filter_span(self) -> tuple[int, int]:
         """Frames before and after the predicted frame that the filter hears."""
-        return (FILTER_PAST, FILTER_AHEAD) if self.heard == "paper" else (STATES_REACH, STATES_REACH)
+        return (FILTER_PAST, FILTER_AHEAD) if self.heard == "paper" else (STATES_PAST, STATES_AHEAD)
 
     @property
     def filter_inputs(self) -> int:

@@ -194,7 +194,7 @@ class EveryonePredictor(ExpressionPredictor):
         asked = constraints or WHOLE
         far = replace(asked, frames_ahead=max(asked.frames_ahead, WINDOW_AHEAD))
         super().__init__(self._model, models, style, far, silent_states(WINDOW_PAST), WINDOW_AHEAD)
-        self._lips = SpeechMapModel.of(models).maps[FILES.feature]
+        self._lips = SpeechMapModel.of(models).maps[FILES]
         self._layer, self._correction = style.added.get(PERSON_LAYER), style.added.get(CORRECTION)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:

@@ -237,7 +237,7 @@ class HeadposeModel(ExpressionModel):
     @classmethod
     def version_of(cls, models: MotionModels) -> str:
         """Return the digests of the network and of the map that answers the mouth."""
-        return f"{super().version_of(models)}-{SpeechMapModel.of(models).maps[MOUTH.feature].version}"
+        return f"{super().version_of(models)}-{SpeechMapModel.of(models).version(MOUTH)}"
 
     @property
     def window(self) -> int:
@@ -508,7 +508,7 @@ def speech_outputs(features: SpeechFeatures, num_frames: int, models: MotionMode
     """
     model = HeadposeModel.of(models)
     rows = network_input(features, model.past, model.ahead)
-    each = SpeechMapModel.of(models).maps[MOUTH.feature]
+    each = SpeechMapModel.of(models).maps[MOUTH]
     windows = neighbours(states_of(features), MOUTH.past, MOUTH.ahead)
     h, c, stream = model.rest(), model.rest(), SignalStream(model.rhythm)
     coefficients: list[Float32] = []

@@ -24,15 +24,13 @@ from torch import Tensor, nn
 
 from services.common.face.landmarks import NUM_LIPS, NUM_UPPER
 from services.motion.predictors.hetero.predictor import SERVED, WINDOW_AHEAD, WINDOW_PAST, SpeechInput
-from services.motion.speech_states import NUM_STATES
+from services.motion.speech_states import NUM_STATES, STATES_AHEAD, STATES_PAST
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME
 
 PIXELS: Final = 10.0
 """Crop pixels that one unit inside the network stands for."""
 SHRINKS: Final = 18
 """Frames that the answer has fewer than the spectrogram: 4 of a step of 200 ms, 8 of the blocks over frames, 6 of the decoder."""
-FILTER_REACH: Final = 3
-"""Frames before and after the answered frame that the filter hears."""
 PHONES_BEFORE: Final = 5
 PHONES_AFTER: Final = 1
 """Frames before the first and after the last answered frame whose phones the mel encoder names."""
@@ -280,7 +278,7 @@ class HeteroNetwork(nn.Module):
         self.speech = MelEncoder(config) if config.heard == "paper" else StatesEncoder(config)
         self.filter: nn.Linear | None = None
         if config.heard != "paper":
-            self.filter = nn.Linear((2 * FILTER_REACH + 1) * NUM_STATES, config.num_coefficients)
+            self.filter = nn.Linear((STATES_PAST + 1 + STATES_AHEAD) * NUM_STATES, config.num_coefficients)
             self.filter.requires_grad_(False)
         self.person = Conditions(config)
         self.fusion = nn.Parameter(torch.tensor([1.0, -1.0, -1.0]))
@@ -310,8 +308,8 @@ class HeteroNetwork(nn.Module):
     def filtered(self, speech: Tensor) -> Tensor:
         """Return the filter's answers: states [N, W, 192] -> [N, W - 18, K]."""
         assert self.filter is not None
-        near = speech[:, WINDOW_PAST - FILTER_REACH : speech.shape[1] - WINDOW_AHEAD + FILTER_REACH]
-        windows = near.unfold(1, 2 * FILTER_REACH + 1, 1).transpose(2, 3)
+        near = speech[:, WINDOW_PAST - STATES_PAST : speech.shape[1] - WINDOW_AHEAD + STATES_AHEAD]
+        windows = near.unfold(1, STATES_PAST + 1 + STATES_AHEAD, 1).transpose(2, 3)
         answer: Tensor = self.filter(windows.flatten(2))
         return answer
 

@@ -221,7 +221,7 @@ class HeteroPredictor(PersonPredictor):
         """
         super().__init__(style, constraints, silent_states(WINDOW_PAST), WINDOW_AHEAD)
         self._model, self._basis = HeteroModel.of(models), models.basis
-        self._lips = SpeechMapModel.of(models).maps[FILES.feature]
+        self._lips = SpeechMapModel.of(models).maps[FILES]
         self._reference, self._pose = person_of(style)
         self._correction = style.added.get(CORRECTION)
 

@@ -1,5 +1,7 @@
 """The motion predictors `speech_map` (files) and `speech_map_live`, and their personalisation.
 
+Live speech has a map for each look-ahead of 0 to 3 frames (speech_map.LIVE_HEARINGS), of which the caller chooses one.
+
 Both read the same style. A person who was enrolled before these predictors has a style without a correction, and is predicted
 without one.
 
@@ -31,7 +33,7 @@ The gain of the lip width is found in the same way, with w_n = 0. Seconds of foo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -46,6 +48,7 @@ from services.motion.correction import choose_ridge, fit_correction, held_out_co
 from services.motion.models import MotionModels
 from services.motion.person_predictor import PersonPredictor, motion_of_windows
 from services.motion.predictor import (
+    Open,
     Predictor,
     StyleStep,
     WindowPrediction,
@@ -53,7 +56,16 @@ from services.motion.predictor import (
     predict_in_blocks,
     true_coefficients,
 )
-from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
+from services.motion.speech_map import (
+    FILES,
+    LIVE,
+    LIVE_HEARINGS,
+    Hearing,
+    MapMouth,
+    SpeechMapModel,
+    correction_inputs,
+    correction_shape,
+)
 from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, Motion, SpeechFeatures
@@ -63,8 +75,11 @@ CORRECTION: Final = "speech_map_correction"
 GAINS: Final = "speech_map_gains"
 """Name of the style's array of the gains of opening and lip width, float32 [2]. A style has this array once it is personalised for
 `speech_map`."""
-CONSTRAINTS: Final = replace(LIVE_CONSTRAINTS, frames_ahead=LIVE.ahead)
-"""Constraints of live speech that look no further ahead than the map does, so that they delay no frame."""
+
+
+def live_constraints(hearing: Hearing) -> ConstraintConfig:
+    """Return constraints of live speech that look as far ahead as a map does, so that they delay no frame."""
+    return replace(LIVE_CONSTRAINTS, frames_ahead=hearing.ahead)
 
 
 class SpeechMapPredictor(PersonPredictor):
@@ -78,10 +93,10 @@ class SpeechMapPredictor(PersonPredictor):
         Args:
             hearing: which map to use.
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            constraints: see PersonPredictor. None: CONSTRAINTS.
+            constraints: see PersonPredictor. None: live_constraints(hearing).
         """
         self._hearing = hearing
-        super().__init__(style, constraints or CONSTRAINTS, silent_states(hearing.past), hearing.ahead)
+        super().__init__(style, constraints or live_constraints(hearing), silent_states(hearing.past), hearing.ahead)
         self._mouth = MapMouth(model, hearing, models, style, style.added.get(CORRECTION), style.added.get(GAINS))
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
@@ -124,7 +139,7 @@ def personalized(
         (correction.choose_ridge).
     """
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES, MIN_FRAMES)
-    each = model.maps[hearing.feature]
+    each = model.maps[hearing]
     windows = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
     spread = model.spread(style.spread, models)
     target = true_coefficients(footage, frames, style, model.basis, spread)
@@ -168,23 +183,36 @@ def spread_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32
     return 1.0 + (ratio - 1.0) * len(seen) / (len(seen) + _PRIOR_FRAMES)
 
 
-def predictor_of(name: str, hearing: Hearing) -> Predictor:
-    """Return the predictor that hears the states of files, or of live speech."""
+def opener_of(hearing: Hearing) -> Open:
+    """Return the function that opens the predictor with the map of this input."""
 
     def open_predictor(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> PersonPredictor:
         return SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, constraints)
+
+    return open_predictor
+
+
+def predictor_of(name: str, hearing: Hearing, choices: Sequence[Hearing] = ()) -> Predictor:
+    """Return the predictor that hears the states of files, or of live speech.
+
+    Args:
+        name: name of the predictor's row.
+        hearing: which map to use.
+        choices: inputs of the maps of the look-aheads that a caller may choose.
+    """
 
     def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
         return personalized(SpeechMapModel.of(models), hearing, style, features, footage, models)
 
     return Predictor(
         spec=PREDICTORS[name],
-        version=lambda models: SpeechMapModel.of(models).maps[hearing.feature].version,
-        open=open_predictor,
+        version=lambda models: SpeechMapModel.of(models).version(*(choices or (hearing,))),
+        open=opener_of(hearing),
+        open_ahead={each.ahead: opener_of(each) for each in choices},
         personalize=personalize,
         style_arrays={CORRECTION: correction_shape, GAINS: lambda _: (2,)},
     )
 
 
 PREDICTOR: Final = predictor_of("speech_map", FILES)
-PREDICTOR_LIVE: Final = predictor_of("speech_map_live", LIVE)
+PREDICTOR_LIVE: Final = predictor_of("speech_map_live", LIVE, tuple(LIVE_HEARINGS.values()))

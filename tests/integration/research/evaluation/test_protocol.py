@@ -13,9 +13,9 @@ from research.evaluation import protocol
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.results import to_json, write_json
-from research.evaluation.targets import MetricTarget, check_target
-from research.evaluation.types import COSTS, METRICS, ClipResult, EvaluatedSpeech, FrameRange, Rendered, Variant
-from tests.unit.research.evaluation.drawn_clip import Actor, DrawnClip, draw, read_mouths
+from research.evaluation.targets import MetricTarget, check_target, check_targets
+from research.evaluation.types import COSTS, METRICS, ClipResult, FrameRange
+from tests.unit.research.evaluation.drawn_clip import DrawnClip, read_mouths
 
 QUICK = EvaluationSettings(
     variants=("mean_mouth", "wrong_audio", "full"),
@@ -58,6 +58,7 @@ def test_perfect_method_scores(result: ClipResult) -> None:
     """A perfect method is on time and at rest."""
     full = result.variants["full"].metrics
     assert full["vowel_shift_ms"] == full["closure_shift_ms"] == pytest.approx(0.0, abs=1e-6)
+    assert full["delay_ms"] == pytest.approx(0.0, abs=1.0)
     assert full["silence_opening"] == 0.0
     for other in ("mean_mouth", "wrong_audio"):
         assert np.isnan(result.variants[other].metrics["silence_opening"])
@@ -76,21 +77,33 @@ def test_late_closing_mouth_shows() -> None:
 @pytest.mark.long
 def test_one_frame_lag_is_measured() -> None:
     """A dub that follows the video by a frame is late by a frame."""
-
-    class Late(DrawnClip):
-        def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
-            rendered = super().render(actor, frames, variant, speech)
-            whole = np.roll(self.openings(self.speech), 1)[frames.start : frames.stop]
-            return replace(rendered, crops=draw(whole))
-
-    full = evaluate_clip(Late(), read_mouths, settings=FULL).variants["full"].metrics
+    full = evaluate_clip(DrawnClip(frames_late=1), read_mouths, settings=FULL).variants["full"].metrics
     assert full["vowel_shift_ms"] == pytest.approx(40.0, abs=6.0)
     assert full["closure_shift_ms"] == pytest.approx(40.0, abs=6.0)
+
+
+@pytest.mark.parametrize("lag_frames", [0, 1])
+def test_delay_not_hidden_by_lag(lag_frames: int) -> None:
+    """A delay of 40 ms shows at the true time, whether or not the measured lag has the same error."""
+    settings = replace(FULL, variants=("full", "full_aligned"), bootstrap=BootstrapSettings(replicates=2))
+    found = evaluate_clip(DrawnClip(frames_late=1, lag_frames=lag_frames), read_mouths, settings=settings)
+    full, aligned = (found.variants[name].metrics for name in settings.variants)
+    assert full["delay_ms"] == pytest.approx(40.0, abs=2.0)
+    assert full["mouth_opening_correlation"] < 0.75
+    assert full["mouth_lmd_px"] > 0.3
+    if lag_frames:
+        assert aligned["delay_ms"] == pytest.approx(0.0, abs=2.0)
+        assert aligned["mouth_opening_correlation"] > 0.99
+    else:
+        assert aligned["delay_ms"] == full["delay_ms"]
+    (missed,) = [check for check in check_targets([found]) if check.target.metric == "delay_ms"]
+    assert missed.reached is False
 
 
 def test_the_mean_mouth_knows_nothing_of_the_speech(result: ClipResult) -> None:
     mean = result.variants["mean_mouth"].metrics
     assert mean["mouth_opening_correlation"] == 0.0
+    assert np.isnan(mean["delay_ms"])
     assert mean["opening_spread_ratio"] == 0.0
     assert mean["frame_difference_ratio"] == mean["skin_flicker_ratio"] == 0.0
     assert mean["mouth_lmd_px"] > 0.3
@@ -193,11 +206,14 @@ def test_bilabials_at_shown_frames(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(protocol, "bilabial_times", lambda *_: np.zeros((1, 2)))
     monkeypatch.setattr(protocol, "closures", found)
-    clip = Halting(num_frames=50)
-    folds = evaluate_clip(clip, read_mouths, settings=FULL, transcript="bib").folds
-    for times, of in zip(asked, folds, strict=True):
-        shown = clip.frame_seconds[of.fold.test.start : of.fold.test.stop]
-        np.testing.assert_allclose(times, shown + 0.04 * of.lag_frames)
+    clip, settings = Halting(num_frames=50), replace(FULL, variants=("full", "full_aligned"))
+    folds = evaluate_clip(clip, read_mouths, settings=settings, transcript="bib").folds
+    expected = []
+    for each in folds:
+        shown = clip.frame_seconds[each.fold.test.start : each.fold.test.stop]
+        expected += [shown, shown + 0.04 * each.lag_frames]
+    for times, wanted in zip(asked, expected, strict=True):
+        np.testing.assert_allclose(times, wanted)
 
 
 def test_lag_of_longer_part_counts(result: ClipResult) -> None:
@@ -239,6 +255,7 @@ def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
     for name, variant in clip["variants"].items():
         assert set(METRICS) <= set(variant)
         measured = set(METRICS) - (of_full if name != "full" else {"closure"}) - SEEN
+        measured -= {"delay_ms"} if name == "mean_mouth" else set()
         assert all(isinstance(variant[metric], float) for metric in measured)
         assert variant["closure"] is None
         assert set(variant["intervals"]) - SEEN == measured - {"silence_opening"}

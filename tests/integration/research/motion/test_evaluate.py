@@ -9,7 +9,7 @@ import pytest
 
 from research.motion import evaluate as command
 from research.motion.clips import Clips
-from research.motion.evaluate import evaluate, variants
+from research.motion.evaluate import AS_FILMED, evaluate, variants
 from services.common.methods import PREDICTORS
 from services.motion.models import MotionModels
 from services.motion.predictors.registry import predictor_named
@@ -24,10 +24,11 @@ def clips() -> Clips:
 @pytest.mark.parametrize("name", sorted(PREDICTORS))
 def test_every_predictor_is_evaluated_in_every_variant(models: MotionModels, clips: Clips, name: str) -> None:
     predictor = predictor_named(name)
-    report = evaluate(predictor, models, {"known": clips}, variants(predictor, models))
+    report = evaluate(predictor, models, {"known": clips}, {"known": clips}, variants(predictor, models))
     assert report["version"] == predictor.version(models)
     scores = [report[f"{variant}/known"] for variant in ("network", "full", "personalized", "no_style")]
     assert all(isinstance(score, dict) and score["frames"] > 0 for score in scores)
+    assert all(isinstance(score, dict) and {f"{each}_as_filmed" for each in AS_FILMED} <= set(score) for score in scores)
 
 
 def test_folder_without_training_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,11 +112,11 @@ def test_speech_window_ignores_lag(data: TrainSet) -> None:
     row = data.of("train")[0]
     rows = data.arrays(row, "speech", ("posteriorgram",))["posteriorgram"]
     speech = read_speech(data, [ClipSpan(row, 0, row.usable_frames)])
-    assert np.array_equal(speech[10], rows[8:13].reshape(20, 40))
-    assert not speech[0][:8].any()
-    assert np.array_equal(speech[0][8:], rows[:3].reshape(12, 40))
+    assert np.array_equal(speech[10], rows[9:14].reshape(20, 40))
+    assert not speech[0][:4].any()
+    assert np.array_equal(speech[0][4:], rows[:4].reshape(16, 40))
     lagging = ClipSpan(replace(row, lag_frames=2), 0, row.usable_frames)
-    assert np.array_equal(read_speech(data, [lagging])[10], rows[10:15].reshape(20, 40))
+    assert np.array_equal(read_speech(data, [lagging])[10], rows[11:16].reshape(20, 40))
 
 
 def test_held_out_clip_uses_first_part(data: TrainSet) -> None:

@@ -159,7 +159,6 @@ def test_speaking_motion_of_a_known_person() -> None:
     assert (person.rest_opening, person.opening_range, person.fastest_step) == (2.0, 10.0, 10.0)
     assert person.opening_spread == pytest.approx(5.0)
     assert person.width_spread == pytest.approx(2.0, rel=0.05)
-    assert math.isnan(person.vowel_ms)
 
 
 def test_short_or_still_has_no_motion() -> None:
@@ -195,19 +194,77 @@ def test_a_dub_is_compared_while_it_speaks() -> None:
     assert math.isnan(silent.vowel_shift_ms)
 
 
-def test_a_dub_later_than_its_person_about_vowels() -> None:
-    events = [int(1000 * event) for event in EVENTS]
+def heard_at(phone: str) -> np.ndarray:
+    """Return a posteriorgram of 500 frames with a phone about each event."""
     rows = np.zeros((2000, NUM_PHONES), np.float32)
-    for centre in events:
-        rows[centre // 10 - 3 : centre // 10 + 3, PHONE_INDEX["AA"]] = 0.9
-    heard = rows.reshape(500, 4, NUM_PHONES)
-    (opening, _), (late, _) = bumps(0.0), bumps(0.03)
+    for event in EVENTS:
+        centre = round(100 * event)
+        rows[centre - 3 : centre + 3, PHONE_INDEX[phone]] = 0.9
+    return rows.reshape(500, 4, NUM_PHONES)
+
+
+@pytest.mark.parametrize(("trigger", "phone"), [("vowel", "AA"), ("closure", "M")])
+@pytest.mark.parametrize("late_ms", [0.0, 30.0])
+def test_dub_times_against_real_people(trigger: curves.Trigger, phone: str, late_ms: float) -> None:
+    """A dub is late against real people's mouths, whatever the times of its own person."""
+    bump, _ = bumps((curves.REAL_MS[trigger] - curves.PHONES_LATE_MS + late_ms) / 1e3)
+    opening = bump if trigger == "vowel" else 1.0 - bump
     width, speaks = 50.0 + opening, np.ones(500, np.bool_)
-    # The person's own sound comes two frames after the picture.
-    before = np.roll(opening, -2)
-    person = curves.speaking_motion(before, width, speaks, heard, lag_frames=2)
-    assert person is not None
-    assert person.vowel_ms == pytest.approx(0.0, abs=8.0)
-    figures = curves.motion_metrics(person, late, width, speaks, heard)
-    assert figures.vowel_shift_ms == pytest.approx(30.0, abs=2.0)
-    assert math.isnan(figures.closure_shift_ms)
+    for of_person in (opening, np.roll(opening, 3)):
+        person = curves.speaking_motion(of_person, width, speaks)
+        assert person is not None
+        figures = curves.motion_metrics(person, opening, width, speaks, heard_at(phone))
+        shifts = {"vowel": figures.vowel_shift_ms, "closure": figures.closure_shift_ms}
+        assert shifts.pop(trigger) == pytest.approx(late_ms, abs=3.0)
+        assert all(math.isnan(other) for other in shifts.values())
+
+
+def opened(seconds: np.ndarray) -> np.ndarray:
+    """Opening of a mouth that moves as in speech: sums of waves of 1 to 5 Hz."""
+    waves = [(1.1, 0.3), (2.3, 1.9), (3.1, 4.0), (4.7, 2.2)]
+    return 6.0 + sum(2.0 / rate * np.sin(2.0 * np.pi * rate * seconds + phase) for rate, phase in waves)
+
+
+def delay_of(truth: np.ndarray, result: np.ndarray, seconds: np.ndarray) -> float:
+    return curves.delay_ms(truth, curves.at_delays(result, seconds))
+
+
+@pytest.mark.parametrize("late_ms", [-100.0, -40.0, -15.0, 0.0, 5.0, 20.0, 40.0, 80.0])
+@pytest.mark.parametrize("rate", [25.0, 30.0, 60.0])
+def test_planted_delay_is_found(late_ms: float, rate: float) -> None:
+    """A result of another size is late by the planted time at any frame rate, with noise of the tracker."""
+    seconds, rng = np.arange(round(4 * rate)) / rate, np.random.default_rng(5)
+    truth = opened(seconds) + 0.2 * rng.normal(size=len(seconds))
+    result = 3.0 + 0.4 * opened(seconds - late_ms / 1e3) + 0.1 * rng.normal(size=len(seconds))
+    assert delay_of(truth, result, seconds) == pytest.approx(late_ms, abs=4.0)
+
+
+def test_delay_with_gaps_and_unequal_frames() -> None:
+    """Frames of unequal length count at their times, and unknown frames do not count."""
+    seconds = np.sort(np.random.default_rng(1).uniform(0.0, 6.0, 200))
+    truth, result = opened(seconds), opened(seconds - 0.04)
+    truth[30:40] = result[90:110] = np.nan
+    assert delay_of(truth, result, seconds) == pytest.approx(40.0, abs=3.0)
+
+
+def test_delays_of_several_parts_together() -> None:
+    """Parts that are too short alone have a delay together, also with repeated frames."""
+    seconds = np.arange(20) * FRAME_S
+    parts = [(opened(begin + seconds), opened(begin + seconds - 0.04)) for begin in (0.0, 3.0, 7.0)]
+    assert all(math.isnan(delay_of(truth, result, seconds)) for truth, result in parts)
+    truth = np.concatenate([truth for truth, _ in parts])
+    moved = np.concatenate([curves.at_delays(result, seconds) for _, result in parts], axis=1)
+    assert curves.delay_ms(truth, moved) == pytest.approx(40.0, abs=4.0)
+    assert curves.delay_ms(np.tile(truth, 2), np.tile(moved, 2)) == pytest.approx(curves.delay_ms(truth, moved))
+
+
+def test_delay_needs_frames_and_motion() -> None:
+    """Too few frames and a constant curve have no delay; one beyond the search is at its end."""
+    seconds = np.arange(100) * FRAME_S
+    moving, still = opened(seconds), np.full(100, 4.0)
+    few = slice(0, curves.MIN_DELAY_FRAMES + 4)
+    assert math.isnan(delay_of(moving[few], moving[few], seconds[few]))
+    assert math.isnan(delay_of(moving, still, seconds))
+    assert math.isnan(delay_of(still, moving, seconds))
+    slow = np.sin(2.0 * np.pi * 0.3 * (seconds - 0.4))
+    assert delay_of(np.sin(2.0 * np.pi * 0.3 * seconds), slow, seconds) == 200.0

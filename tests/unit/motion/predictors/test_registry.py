@@ -18,12 +18,12 @@ from services.motion.person_predictor import LARGEST_OPENING
 from services.motion.predictor import Predictor, StyleStep
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.speech_map import SpeechMapModel
-from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
+from services.motion.style import FASTEST_STEP, RESTING_MOUTH, WIDEST_OPENING, Style
 from services.motion.types import EXTRA_FEATURES, Footage, SpeechFeatures
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 FRAMES = 60
-OPEN_IN_SILENCE = replace(WHOLE, pause=1000, presence_low=-1.0, presence_high=-0.5)
+OPEN_IN_SILENCE = replace(WHOLE, pause=1000, quiet_pause=1000, presence_low=-1.0, presence_high=-0.5)
 """Constraints that let the mouth do in silence what is predicted."""
 
 
@@ -84,6 +84,16 @@ def test_frame_waits_declared_look_ahead(predictor: Predictor, footage: Footage,
     assert counts == [0] * predictor.spec.frames_ahead + [1] * 4
 
 
+def test_chosen_look_ahead_is_waited(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    """A predictor opens with each look-ahead that its row declares, and a frame waits for that many frames."""
+    assert tuple(predictor.open_ahead) == predictor.spec.look_ahead_choices
+    style = predictor.encode_style(footage, models)
+    for ahead, opener in predictor.open_ahead.items():
+        features, opened = heard(predictor, ahead + 3), opener(models, style, None)
+        counts = [len(opened.push(features[frame : frame + 1]).mouth_landmarks) for frame in range(ahead + 3)]
+        assert counts == [0] * ahead + [1] * 3
+
+
 def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     opened = predictor.open(models, predictor.encode_style(footage, models), None)
     motion = opened.push(heard(predictor, 8))
@@ -94,7 +104,7 @@ def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Fo
     style = refined(predictor, footage, models)
     # An array may be left out: `ugc` adds its memory only to footage that is long enough.
     assert WIDEST_OPENING in style.added
-    own = set(style.added) - {WIDEST_OPENING, FASTEST_STEP}
+    own = set(style.added) - {WIDEST_OPENING, FASTEST_STEP, RESTING_MOUTH}
     assert own <= set(predictor.style_arrays)
     assert bool(own) == bool(predictor.style_arrays)
     assert {name: array.shape for name, array in style.added.items()} == added_style_shapes(style.added, models)
@@ -139,14 +149,16 @@ def test_long_silence_without_correction(predictor: Predictor, footage: Footage,
 
 
 def with_closed_lips(features: SpeechFeatures, frames: slice, models: MotionModels) -> SpeechFeatures:
-    """The features with closed lips in some frames: a sure M, and states that the map of closed lips is sure about."""
+    """The features with closed lips in some frames, by a sure M and by states, and with open lips in all others."""
     phones = features.posteriorgram.copy()
     phones[frames] = 0.0
     phones[frames, :, PHONES.index("M")] = 1.0
     extra = {name: values.copy() for name, values in features.extra.items()}
-    for name, each in SpeechMapModel.of(models).maps.items():
-        if name in extra:
+    for hearing, each in SpeechMapModel.of(models).maps.items():
+        # One predictor hears one map. A file holds states of one kind for all maps of live speech, so the longest one decides.
+        if (name := hearing.feature) in extra:
             own = each.closed_weight.reshape(each.hearing.width, -1).sum(axis=0)
+            extra[name] -= 8.0 * own / float(own @ own)
             extra[name][frames] = 20.0 * own / float(own @ own)
     return replace(features, posteriorgram=phones, extra=extra)
 

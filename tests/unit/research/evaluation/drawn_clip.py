@@ -56,7 +56,10 @@ class Actor:
 
 @dataclass
 class DrawnClip:
-    """The mouth follows the loudness of the speech; `full` draws `gain` times that, other variants know less."""
+    """The mouth follows the loudness of the speech; `full` draws `gain` times that, other variants know less.
+
+    Mouths that are drawn from speech come `frames_late` frames after it. `lag_frames`: lag that is measured everywhere.
+    """
 
     gain: float = 1.0
     lost: tuple[int, ...] = ()
@@ -66,6 +69,8 @@ class DrawnClip:
     frame_rate: Fraction = Fraction(25)
     moves_head: bool = False
     late: int = 0
+    frames_late: int = 0
+    lag_frames: int | None = None
     asked: list[tuple[FrameRange, str]] = field(default_factory=list)
 
     @property
@@ -85,6 +90,8 @@ class DrawnClip:
         return Rendered(crops, ("",) * len(frames), native_energy=contrast(crops))
 
     def enrol(self, frames: FrameRange) -> Actor:
+        if self.lag_frames is not None:
+            return Actor(self.lag_frames)
         return Actor(lag_frames=1) if frames.start == 0 else Actor(lag_frames=-1, lag_doubt="made up")
 
     def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
@@ -92,6 +99,7 @@ class DrawnClip:
         whole = self.openings(self.speech if speech is None else speech.samples) * self.gain
         if variant == "mean_mouth":
             whole = np.full_like(whole, whole.mean())
+        whole = np.roll(whole, self.frames_late - (actor.lag_frames if variant == "full_aligned" else 0))
         commanded = whole[frames.start : frames.stop]
         crops = draw(commanded)
         reasons = ["OCCLUDED_MOUTH" if n in self.passed else "" for n in range(frames.start, frames.stop)]

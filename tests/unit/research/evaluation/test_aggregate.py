@@ -10,6 +10,7 @@ import pytest
 from gateway.reports.mouth_metrics import Closures
 from research.evaluation.aggregate import BootstrapSettings, score
 from research.evaluation.measures import APPEARANCE_COLUMNS, CURVE_COLUMNS, EXPRESSION_COLUMNS, PICTURE_COLUMNS, RunMeasures
+from services.common.wire.mouth_curves import at_delays
 
 FRAMES = 250
 SETTINGS = BootstrapSettings(replicates=100)
@@ -41,6 +42,7 @@ def run(seed: int = 0, lost_faces: int = 0) -> RunMeasures:
         lost_faces=lost_faces,
         closures=Closures(np.ones(40, np.bool_), closed),
         extras={},
+        delayed=at_delays(opening, 0.04 * np.arange(FRAMES)),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from gateway.reports.types import Fact
 from research.evaluation.head_motion import HEAD_FIGURES, HEAD_ROWS
 from research.evaluation.report import EvaluationReport, bar_of, write_evaluation_report
-from research.evaluation.targets import TARGETS, MetricTarget, TargetCheck
+from research.evaluation.targets import TARGETS, MetricTarget, TargetCheck, check_targets, variant_means
 from research.evaluation.types import (
     METRICS,
     ClipResult,
@@ -91,10 +91,25 @@ def test_pass_and_fail_are_shown_as_they_are(tmp_path: Path) -> None:
     report = EvaluationReport(title="Evaluation", method="ugc", clips=(result_without_pictures("a"), result_without_pictures("b")))
     text = write_evaluation_report(report, tmp_path).read_text()
     # full: PSNR M + 2.25 passes twice (mean and worst clip), LMD .77 of M's, opening r, spread, sharpness, frame difference;
-    # spread of the width, fastest step, opening in silence, and both shifts, .9 ms here.
-    assert text.count('<span class="good">pass</span>') == 12
+    # spread of the width, fastest step, opening in silence, delay, and both shifts, .9 ms here.
+    assert text.count('<span class="good">pass</span>') == 13
     assert text.count('<span class="bad">fail</span>') == 0
-    assert text.count("not measured") == len(TARGETS) - 12
+    assert text.count("not measured") == len(TARGETS) - 13
+
+
+def test_delay_is_median_over_clips() -> None:
+    """One clip that is far off does not move the delay of the others."""
+    clips = []
+    for name, delay in (("a", 4.0), ("b", 6.0), ("c", 190.0)):
+        made = result_without_pictures(name)
+        full = made.variants["full"]
+        full = replace(full, metrics={**full.metrics, "delay_ms": delay, "closure_shift_ms": delay})
+        clips.append(replace(made, variants={"full": full}))
+    means = variant_means(clips, "full")
+    assert (means["delay_ms"], means["closure_shift_ms"]) == pytest.approx((6.0, 200.0 / 3.0))
+    checks = {check.target.metric: check for check in check_targets(clips) if check.target.variant == "full"}
+    assert (checks["delay_ms"].value, checks["delay_ms"].reached) == (6.0, True)
+    assert checks["closure_shift_ms"].reached is False
 
 
 def test_head_table_with_controls(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from research.evaluation.results import (
     reported,
     seconds_rows,
 )
-from research.evaluation.table import TableRun, better_of, check_table_place, labels_of, metrics_of
+from research.evaluation.table import FilledRow, TableRun, better_of, check_table_place, labels_of, metrics_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS
@@ -29,12 +29,13 @@ from tests.unit.research.evaluation.drawn_clip import DrawnClip, read_mouths
 
 A, B = Configuration(method="ugc"), Configuration(method="headpose", weights="other")
 SETTINGS = EvaluationSettings(
-    variants=("mean_mouth", "full", "oracle_full"), bootstrap=BootstrapSettings(replicates=2), sample_count=0
+    variants=("mean_mouth", "full", "full_aligned", "oracle_full"), bootstrap=BootstrapSettings(replicates=2), sample_count=0
 )
 
 
 def document(gain: float, clip: str = "a.mp4") -> dict[str, object]:
-    return clip_document(evaluate_clip(DrawnClip(gain=gain, num_frames=40, clip=clip), read_mouths, settings=SETTINGS))
+    drawn = DrawnClip(gain=gain, num_frames=100, clip=clip, frames_late=1, lag_frames=1)
+    return clip_document(evaluate_clip(drawn, read_mouths, settings=SETTINGS))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,11 @@ def test_clip_compared_with_mean_mouth(near: dict[str, object]) -> None:
     assert still["mouth_psnr_minus_m"] == 0.0
     assert 0.0 < full["nme"] < still["nme"] < 0.1
     assert "wrong_audio_r" not in full
+    # The mouth is a frame late, which the measured lag hides.
+    assert full["aligned_r"] > 0.99 > 0.8 > full["mouth_opening_correlation"]
+    assert full["aligned_lmd_px"] < full["mouth_lmd_px"]
+    assert full["aligned_psnr_db"] > full["mouth_psnr_db"]
+    assert full["delay_ms"] == pytest.approx(40.0, abs=2.0)
     assert set(COSTS) <= set(full)
     assert full["ms_per_frame"] > 0.0
 
@@ -107,6 +113,12 @@ def test_row_mean_and_worst(near: dict[str, object], far: dict[str, object], tmp
         assert row.mean(name) == pytest.approx((good[name] + bad[name]) / 2)
         assert row.worst(name) == bad[name]
     assert [better_of(name) for name in ("mouth_psnr_db", "nme", "sharpness_ratio")] == ["higher", "lower", "one"]
+
+
+def test_row_has_median_delay() -> None:
+    """A row shows the median delay, and the clip that is furthest from 0."""
+    row = FilledRow(TableRow("a", A), {name: {"delay_ms": each} for name, each in (("x", -60.0), ("y", 4.0), ("z", 8.0))})
+    assert (row.mean("delay_ms"), row.worst("delay_ms"), better_of("delay_ms")) == (4.0, -60.0, "zero")
 
 
 def test_files_name_measured_and_missing(near: dict[str, object], tmp_path: Path) -> None:

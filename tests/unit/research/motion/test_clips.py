@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.motion.clips import Clips, TrainingClip, array_bytes, clips_of, length_of, shifted
+from research.motion.clips import Clips, TrainingClip, array_bytes, as_filmed, clips_of, length_of, read_clip, shifted
 from research.training.trainset import BoundedCache, ClipRow, part_path
 from services.common.errors import InvalidRequestError
 from tests.unit.motion.made_clips import in_memory, made_clip, row_of, write_set
@@ -25,6 +25,20 @@ def test_a_lag_is_taken_out_of_a_clip() -> None:
     np.testing.assert_array_equal(early.mouth_landmarks[0], clip.mouth_landmarks[2])
     np.testing.assert_array_equal(early.poses, clip.poses[2:])
     np.testing.assert_array_equal(early.content[0], clip.content[0])
+
+
+@pytest.mark.parametrize("lag_frames", [3, -2, 0])
+def test_filmed_clip_keeps_its_lag(tmp_path: Path, lag_frames: int) -> None:
+    """A clip as it was filmed has the pictures of the clip without lag, each with the sound of its own time."""
+    clip = made_clip(0)
+    filmed, moved = as_filmed(clip, lag_frames), shifted(clip, lag_frames)
+    begin = max(0, -lag_frames)
+    np.testing.assert_array_equal(filmed.mouth_landmarks, moved.mouth_landmarks)
+    np.testing.assert_array_equal(filmed.content, clip.content[begin : begin + len(moved)])
+    data = write_set(tmp_path / "set", [clip], {"clip0": lag_frames})
+    read = read_clip(data, data.rows[0], filmed=True)
+    np.testing.assert_array_equal(read.mouth_landmarks, filmed.mouth_landmarks)
+    np.testing.assert_array_equal(read.features.posteriorgram, filmed.features.posteriorgram)
 
 
 def test_clips_by_split_without_lags(tmp_path: Path) -> None:

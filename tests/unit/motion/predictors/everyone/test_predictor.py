@@ -31,7 +31,7 @@ from services.motion.predictors.everyone.predictor import (
     network_input,
     personalize,
 )
-from services.motion.speech_map import SpeechMapModel
+from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import NUM_POOLED_STATES, STATES, silence_with_states
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
@@ -111,7 +111,7 @@ def test_vowels_open_bilabials_close(models: MotionModels, style: Style, constra
     """Open vowels open the mouth and bilabials close it."""
     phones = ["SIL", "B", "AA", "M", "AA", "P", "AA", "T", "AA", "SIL"]
     closing = [5 * place + 2 for place, phone in enumerate(phones) if phone in {"B", "M", "P"}]
-    features = with_closed_lips(spoken(models, phones, 5), SpeechMapModel.of(models).maps[STATES], closing)
+    features = with_closed_lips(spoken(models, phones, 5), SpeechMapModel.of(models).maps[FILES], closing)
     found, _ = joined(run(opened(models, style, PAL, constraints), features))
     opening = mouth_opening(found).reshape(-1, 5)
     of = {phone: [opening[i, 2] for i, p in enumerate(phones) if p == phone] for phone in phones}
@@ -126,7 +126,7 @@ def test_the_mouth_opens_before_the_speech(models: MotionModels, style: Style, c
     opening = mouth_opening(joined(run(opened(models, style, PAL, constraints), features))[0])
     closed = float(mouth_opening(style.closed_mouth))
     np.testing.assert_allclose(opening[:19], closed, atol=1e-3)
-    assert opening[26:29].mean() > closed + 0.5
+    assert opening[28:31].mean() > closed + 0.5
 
 
 def test_expression_and_landmarks_are_one_face(models: MotionModels, personal: Style) -> None:

@@ -81,11 +81,11 @@ def test_other_chunks_give_the_same_bytes(models: MotionModels, person: Style, t
         assert first.tobytes() == second.tobytes()
 
 
-def test_an_answer_comes_three_frames_behind_the_features(models: MotionModels, person: Style) -> None:
+def test_an_answer_comes_four_frames_behind_the_features(models: MotionModels, person: Style) -> None:
     stream, features = opened(models, person, PAL), heard(8)
     counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(8)]
-    assert (HeadposeModel.of(models).ahead, MOUTH.ahead) == (2, 3)
-    assert counts == [0] * 3 + [1] * 5
+    assert (HeadposeModel.of(models).ahead, MOUTH.ahead) == (2, 4)
+    assert counts == [0] * 4 + [1] * 4
 
 
 def test_what_comes_later_moves_no_earlier_frame(models: MotionModels, person: Style) -> None:
@@ -136,7 +136,7 @@ def test_silence_closed_and_resting(models: MotionModels, person: Style) -> None
 
 
 def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, person: Style) -> None:
-    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[MOUTH.feature], [9])
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[MOUTH], [9])
     found = mouth_opening(predict(models, person, features).mouth_landmarks)
     assert found[9] < float(mouth_opening(person.closed_mouth)) + 1.0
     assert found.max() > found[9] + 1.0

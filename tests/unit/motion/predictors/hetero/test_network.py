@@ -8,6 +8,7 @@ import torch
 
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS, HeteroNetwork
 from services.motion.predictors.hetero.predictor import WINDOW, WINDOW_PAST, SpeechInput, input_shape
+from services.motion.speech_states import STATES_AHEAD, STATES_PAST
 from tests.unit.motion.predictors.hetero.made import TINY
 
 
@@ -84,7 +85,7 @@ def test_generator_adds_to_filter() -> None:
         network.set_filter(weight, bias)
     speech, vector = torch.randn(1, WINDOW, 192), torch.randn(1, 8)
     none, half, whole = (network(speech, vector, vector)[0, 0] for network in networks)
-    around = speech[0, WINDOW_PAST - 3 : WINDOW_PAST + 4]
+    around = speech[0, WINDOW_PAST - STATES_PAST : WINDOW_PAST + STATES_AHEAD + 1]
     torch.testing.assert_close(none, weight @ around.flatten() + bias, atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(half, (none + whole) / 2, atol=1e-3, rtol=1e-4)
     assert not torch.allclose(none, whole, atol=1e-2)

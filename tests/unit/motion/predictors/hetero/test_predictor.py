@@ -32,7 +32,7 @@ from services.motion.predictors.hetero.predictor import (
     personalize,
     relative_mel,
 )
-from services.motion.speech_map import SpeechMapModel
+from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import NUM_POOLED_STATES, STATES, silence_with_states
 from services.motion.stream import MotionStream
 from services.motion.style import Style
@@ -91,7 +91,7 @@ def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> N
 
 
 def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, person: Style) -> None:
-    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[STATES], [9])
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[FILES], [9])
     found = mouth_opening(moved(models, person, features))
     assert found[9] < float(mouth_opening(person.closed_mouth)) + 1.0
     assert found.max() > found[9] + 1.0

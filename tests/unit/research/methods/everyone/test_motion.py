@@ -19,9 +19,9 @@ from research.motion.basis import ExpressionSpace, committed_basis
 from research.motion.clips import Clips, TrainingClip
 from services.common.wire.phones import PHONES
 from services.motion.features import NUM_CONTENT
-from services.motion.predictors.everyone.network import FILTER_PAST, STATES_REACH
+from services.motion.predictors.everyone.network import FILTER_PAST
 from services.motion.predictors.everyone.predictor import PAPER_CHANNELS, WINDOW, num_channels
-from services.motion.speech_states import NUM_STATES, STATES, SpeechInput
+from services.motion.speech_states import NUM_STATES, STATES, STATES_PAST, SpeechInput
 from tests.unit.motion.made_clips import in_memory, made_clip
 
 SPACE = ExpressionSpace.of(committed_basis(), 3)
@@ -115,6 +115,6 @@ def test_state_filter_hears_component() -> None:
     truth = SPACE.target(made[0].mouth_landmarks, made[0].usable).coefficients
     moving = int(truth.std(axis=0).argmax())
     weight = np.abs(fitted.shared.weight[moving]).reshape(-1, NUM_STATES)
-    assert np.unravel_index(weight.argmax(), weight.shape) == (STATES_REACH, 120)
+    assert np.unravel_index(weight.argmax(), weight.shape) == (STATES_PAST, 120)
     found = fitted.shared(filter_inputs(made[0], "states"))
     assert np.corrcoef(found[:, moving], truth[:, moving])[0, 1] > 0.9

@@ -1,0 +1,323 @@
+"""Pictures of HEIF files in HEVC (HEIC), as phones write them: tiles, rotation, crop and colour. Source: ISO/IEC 23008-12.
+
+A file has items. The primary item is coded itself, or is a grid: a derived item that puts coded items (tiles) side by side, row by
+row, and crops them at the right and at the bottom. Properties of the primary item say its size (`ispe`), its colour (`colr`), and
+how the picture is shown: `clap` crops, `irot` turns, `imir` mirrors, in the order in which they are listed.
+
+FFmpeg decodes each coded item as a stream of its own, whose id is the item's id.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Final, cast
+
+import av
+import numpy as np
+
+from gateway.media.mp4 import Box, boxes_of, read_at
+from gateway.media.opening import MAX_STILL_PIXELS, is_decodable, open_input, reason_of
+from gateway.media.pixels import ACCURATE, ColourTags, colour_model, pixel_format, planar_name
+from services.common.array_types import UInt8
+from services.common.errors import MediaUnsupportedError
+
+_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1"})
+_MOST_TILES: Final = 4096
+_MOST_BYTES: Final = 1 << 20
+_DEFAULT: Final = ColourTags(matrix=6, color_range=2, primaries=1, transfer=13)
+"""Colours of a picture that says nothing: BT.601's matrix, full range, sRGB."""
+_P3: Final = 12
+"""Number of the primaries of Display P3 (ITU-T H.273)."""
+_SRGB_FROM_P3: Final = np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class HeifPicture:
+    """The primary picture of a HEIF file.
+
+    Attributes:
+        path: the file.
+        tiles: ids of the coded items, row by row.
+        columns: tiles in a row.
+        coded: width and height of the whole picture before it is turned, pixels.
+        shown: properties that say how the picture is shown, in order: kind and content.
+        tags: colours; None: as the coded items say.
+        icc_profile: ICC profile of the picture; None: none.
+    """
+
+    path: Path
+    tiles: tuple[int, ...]
+    columns: int
+    coded: tuple[int, int]
+    shown: tuple[tuple[bytes, bytes], ...]
+    tags: ColourTags | None
+    icc_profile: bytes | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture, pixels."""
+        width, height = self.coded
+        for kind, content in self.shown:
+            if kind == b"clap":
+                left, top, right, bottom = _crop(content, width, height)
+                width, height = right - left, bottom - top
+            elif kind == b"irot" and content[0] & 1:
+                width, height = height, width
+        return width, height
+
+    def read(self) -> UInt8:
+        """Return the upright picture, uint8 RGB [height, width, 3], in the colours of `icc_profile` if there is one.
+
+        Raises:
+                MediaUnsupportedError: a tile is missing or cannot be decoded.
+        """
+        picture = self._joined()
+        for kind, content in self.shown:
+            if kind == b"clap":
+                left, top, right, bottom = _crop(content, picture.shape[1], picture.shape[0])
+                picture = picture[top:bottom, left:right]
+            elif kind == b"irot":
+                picture = np.rot90(picture, content[0] & 3)
+            else:  # imir: 0 exchanges top and bottom, 1 exchanges left and right
+                picture = picture[:, ::-1] if content[0] & 1 else picture[::-1]
+        return np.ascontiguousarray(picture)
+
+    def _joined(self) -> UInt8:
+        width, height = self.coded
+        canvas = np.zeros((height, width, 3), np.uint8)
+        missing = set(range(len(self.tiles)))
+        for item, tile in self._decoded():
+            for number in [place for place in missing if self.tiles[place] == item]:
+                row, column = divmod(number, self.columns)
+                room = canvas[row * tile.shape[0] :, column * tile.shape[1] :][: tile.shape[0], : tile.shape[1]]
+                room[...] = tile[: room.shape[0], : room.shape[1]]
+                missing.remove(number)
+        if missing:
+            raise self._broken(min(missing), "its data are missing, cut short or damaged")
+        return canvas
+
+    def _decoded(self) -> Iterator[tuple[int, UInt8]]:
+        """Yield the coded items that can be decoded, by their ids."""
+        with open_input(self.path) as container:
+            streams = [stream for stream in container.streams.video if stream.id in self.tiles and is_decodable(stream)]
+            for stream in streams:
+                stream.codec_context.thread_count = 1
+            try:
+                for packet in container.demux(*streams) if streams else ():
+                    for frame in packet.decode():
+                        if isinstance(frame, av.VideoFrame) and not frame.is_corrupt:
+                            yield packet.stream.id, self._levels(frame)
+            except av.FFmpegError as problem:
+                raise self._broken(0, reason_of(problem)) from problem
+
+    def _levels(self, tile: av.VideoFrame) -> UInt8:
+        """Return a tile as RGB, uint8 [rows, columns, 3]."""
+        own = ColourTags(int(tile.colorspace), int(tile.color_range), int(tile.color_primaries), int(tile.color_trc))
+        tags = self.tags or (own if own.matrix != ColourTags().matrix else _DEFAULT)
+        model = colour_model(pixel_format(planar_name(tile.format.name)), tags, *self.coded)
+        rgb = tile.reformat(
+            format="rgb24",
+            src_colorspace=model.swscale_matrix,
+            src_color_range=2 if model.full_range else 1,
+            dst_color_range=2,
+            interpolation=ACCURATE,
+            threads=1,
+        ).to_ndarray()
+        levels = np.asarray(rgb, np.uint8) if model.hdr is None else model.hdr.shown(np.asarray(rgb, np.uint8))
+        return _from_p3(levels) if tags.primaries == _P3 and model.hdr is None and self.icc_profile is None else levels
+
+    def _broken(self, number: int, problem: str) -> MediaUnsupportedError:
+        return MediaUnsupportedError(
+            f"{self.path}: tile {number + 1} of {len(self.tiles)} of the picture cannot be decoded: {problem}; copy the file "
+            "again, or save the picture as JPEG",
+            field="video",
+        )
+
+
+def _from_p3(levels: UInt8) -> UInt8:
+    """Return a picture of Display P3 in sRGB. Both have one curve."""
+    coded = levels.astype(np.float32) / 255
+    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4) @ _SRGB_FROM_P3.T
+    light = light.clip(0.0, 1.0)
+    shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(shown * 255), np.uint8)
+
+
+def _crop(content: bytes, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom edge of the clean aperture, pixels, within the picture."""
+    numbers = struct.unpack_from(">8I", content)
+    signed = struct.unpack_from(">8i", content)
+    wide, high = (Fraction(numbers[place], max(1, numbers[place + 1])) for place in (0, 2))
+    across, down = (Fraction(signed[place], max(1, numbers[place + 1])) for place in (4, 6))
+    left = round(across + Fraction(width - 1, 2) - (wide - 1) / 2)
+    top = round(down + Fraction(height - 1, 2) - (high - 1) / 2)
+    left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+    return left, top, max(left + 1, min(width, left + round(wide))), max(top + 1, min(height, top + round(high)))
+
+
+def find_heif(file: IO[bytes], path: Path) -> HeifPicture | None:
+    """Return the primary picture of a HEIF file in HEVC; None: the file is another one. The picture is not decoded.
+
+    Raises:
+        MediaUnsupportedError: the picture is put together in a way that is not read, or its description is damaged.
+    """
+    head = read_at(file, 0, 12)
+    if head[4:8] != b"ftyp" or head[8:12] not in _BRANDS:
+        return None
+    boxes = {box.kind: box for box in boxes_of(file)}
+    if b"meta" not in boxes:
+        return None
+    try:
+        found = _Items(file, boxes[b"meta"]).primary(path)
+        if found is not None and min(found.size) < 1:
+            raise ValueError("the picture has no pixels")
+    except (struct.error, KeyError, IndexError, ValueError, OverflowError) as problem:
+        raise MediaUnsupportedError(
+            f"{path}: the description of the picture is damaged ({type(problem).__name__}); copy the file again, or save the "
+            "picture as JPEG",
+            field="video",
+        ) from problem
+    return found
+
+
+class _Items:
+    """The items of a file, as its box `meta` describes them.
+
+    Raises:
+        struct.error, KeyError, IndexError, ValueError: the box is damaged.
+    """
+
+    def __init__(self, file: IO[bytes], meta: Box) -> None:
+        self._file = file
+        inside = {box.kind: box for box in boxes_of(file, Box(meta.kind, meta.start, meta.body + 4, meta.end))}
+        self._boxes = inside
+        version, content = self._full(inside[b"pitm"])
+        self._primary = int.from_bytes(content[: 4 if version else 2])
+        self._kinds = dict(self._listed_kinds(inside[b"iinf"]))
+        self._sources = dict(self._listed_sources(inside[b"iref"])) if b"iref" in inside else {}
+
+    def primary(self, path: Path) -> HeifPicture | None:
+        """Return the primary picture; None: the picture is not coded in HEVC."""
+        properties = list(self._properties(self._primary))
+        kind, item = self._kinds[self._primary], self._primary
+        if kind == b"iden":  # the same picture, shown otherwise
+            (item,) = self._sources[item]
+            properties, kind = [*self._properties(item), *properties], self._kinds[item]
+        size = next(content for name, content in properties if name == b"ispe")
+        coded = cast(tuple[int, int], struct.unpack_from(">II", size, 4))
+        tiles: Sequence[int] = (item,)
+        columns = 1
+        if kind == b"grid":
+            tiles = self._sources[item]
+            rows, columns, coded = _grid(self._data(item))
+            if rows * columns != len(tiles) or len(tiles) > _MOST_TILES:
+                raise ValueError("the grid has another number of tiles")
+        if any(self._kinds[tile] != b"hvc1" for tile in tiles):
+            if kind in (b"hvc1", b"grid", b"av01"):
+                return None
+            raise MediaUnsupportedError(
+                f"{path}: the picture is put together in a way that is not read here ({kind.decode('latin-1')}); save it as JPEG",
+                field="video",
+            )
+        if not 0 < coded[0] * coded[1] <= MAX_STILL_PIXELS:
+            raise MediaUnsupportedError(
+                f"{path}: a picture of {coded[0]} x {coded[1]} pixels is too large; save it smaller", field="video"
+            )
+        colours = [content for name, content in properties if name == b"colr"]
+        return HeifPicture(
+            path=path,
+            tiles=tuple(tiles),
+            columns=columns,
+            coded=coded,
+            shown=tuple(found for found in properties if found[0] in (b"clap", b"irot", b"imir")),
+            tags=next((_tags(content) for content in colours if content[:4] == b"nclx"), None),
+            icc_profile=next((content[4:] for content in colours if content[:4] in (b"prof", b"rICC")), None),
+        )
+
+    def _full(self, box: Box) -> tuple[int, bytes]:
+        """Return version and content of a box with version and flags."""
+        content = read_at(self._file, box.body, min(box.end - box.body, _MOST_BYTES))
+        return content[0], content[4:]
+
+    def _listed_kinds(self, box: Box) -> Iterator[tuple[int, bytes]]:
+        wide = self._full(box)[0] > 0
+        for entry in boxes_of(self._file, Box(box.kind, box.start, box.body + (8 if wide else 6), box.end)):
+            version, content = self._full(entry)
+            if version >= 2:
+                size = 4 if version > 2 else 2
+                yield int.from_bytes(content[:size]), content[size + 2 : size + 6]
+
+    def _listed_sources(self, box: Box) -> Iterator[tuple[int, Sequence[int]]]:
+        number = "I" if self._full(box)[0] else "H"
+        for entry in boxes_of(self._file, Box(box.kind, box.start, box.body + 4, box.end)):
+            if entry.kind == b"dimg":
+                content = read_at(self._file, entry.body, min(entry.end - entry.body, _MOST_BYTES))
+                item, count = struct.unpack_from(f">{number}H", content)
+                yield item, struct.unpack_from(f">{count}{number}", content, struct.calcsize(f">{number}H"))
+
+    def _properties(self, item: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield kind and content of the properties of an item, in order."""
+        inside = {box.kind: box for box in boxes_of(self._file, self._boxes[b"iprp"])}
+        listed = list(boxes_of(self._file, inside[b"ipco"]))
+        for number in self._associated(inside[b"ipma"]).get(item, ()):
+            if number:
+                box = listed[number - 1]
+                yield box.kind, read_at(self._file, box.body, min(box.end - box.body, _MOST_BYTES))
+
+    def _associated(self, box: Box) -> Mapping[int, Sequence[int]]:
+        """Return the numbers of the properties of each item, from 1."""
+        version, content = self._full(box)
+        wide = read_at(self._file, box.body + 3, 1)[0] & 1
+        count, place, found = struct.unpack_from(">I", content)[0], 4, {}
+        for _ in range(count):
+            item = int.from_bytes(content[place : place + (4 if version else 2)])
+            place += 4 if version else 2
+            size, number = (2, content[place]) if wide else (1, content[place])
+            ends = [place + 1 + size * index for index in range(number)]
+            numbers = [int.from_bytes(content[end : end + size]) & (0x7FFF if wide else 0x7F) for end in ends]
+            found[item] = numbers
+            place += 1 + size * number
+        return found
+
+    def _data(self, item: int) -> bytes:
+        """Return the bytes of an item of one extent."""
+        version, content = self._full(self._boxes[b"iloc"])
+        offset_size, length_size, base_size = content[0] >> 4, content[0] & 15, content[1] >> 4
+        index_size = content[1] & 15 if version else 0
+        wide = 4 if version == 2 else 2
+        place = 2 + wide
+        for _ in range(int.from_bytes(content[2:place])):
+            number = int.from_bytes(content[place : place + wide])
+            place += wide
+            method = content[place + 1] & 15 if version else 0
+            place += (2 if version else 0) + 2
+            base = int.from_bytes(content[place : place + base_size])
+            place += base_size
+            extents = struct.unpack_from(">H", content, place)[0]
+            place += 2
+            for _ in range(extents):
+                place += index_size
+                offset = int.from_bytes(content[place : place + offset_size])
+                place += offset_size
+                length = int.from_bytes(content[place : place + length_size])
+                place += length_size
+                if number == item:
+                    start = base + offset + (self._boxes[b"idat"].body if method == 1 else 0)
+                    return read_at(self._file, start, min(length, _MOST_BYTES))
+        raise KeyError(item)
+
+
+def _grid(data: bytes) -> tuple[int, int, tuple[int, int]]:
+    """Return rows, columns, and width and height of a grid."""
+    _, flags, rows, columns = struct.unpack_from(">4B", data)
+    width, height = struct.unpack_from(">II" if flags & 1 else ">HH", data, 4)
+    return rows + 1, columns + 1, (width, height)
+
+
+def _tags(content: bytes) -> ColourTags:
+    primaries, transfer, matrix, full = struct.unpack_from(">HHHB", content, 4)
+    return ColourTags(matrix=matrix, color_range=2 if full & 0x80 else 1, primaries=primaries, transfer=transfer)

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.media import inspection_child
+from gateway.media.inspection import inspect_video
+from gateway.media.wire import unpack
+from services.common.errors import ContractBrokenError
+from tests.unit.media.made_footage import make_clip
+
+
+def test_python_exception_is_own_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of Python in the process that reads a file is a fault of this program, and not of the file."""
+
+    def fail(path: Path) -> None:
+        raise AttributeError(f"no attribute of {path.name}")
+
+    monkeypatch.setattr("gateway.media.probe.probe", fail)
+    handle = os.open(make_clip(tmp_path / "clip.mp4"), os.O_RDONLY)
+    answer = inspection_child._answer("video", handle)
+    os.close(handle)
+    assert unpack(answer)[0]["failed"].startswith("AttributeError: no attribute of")
+    (tmp_path / "answer").write_bytes(answer)
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path / 'answer'}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("gateway.media.inspection.sys.executable", str(program))
+    with pytest.raises(
+        ContractBrokenError, match=r"clip\.mp4 cannot be inspected, because this program has a fault: AttributeError"
+    ):
+        inspect_video(tmp_path / "clip.mp4")
