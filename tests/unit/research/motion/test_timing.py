@@ -40,8 +40,8 @@ def talking(late_ms: float, name: str = "clip", count: int = 40, seed: int = 0) 
     opening = np.full(len(seconds), 4.0)
     for index in range(count):
         begin = 0.01 * ROWS * index
-        for middle, height, kind in ((0.04, -4.0, "closure"), (0.15, 6.0, "vowel")):
-            centre = begin + middle + (REAL_MS[kind] + late_ms) / 1e3
+        for middle, height, real_ms in ((0.04, -4.0, REAL_MS["closure"]), (0.15, 6.0, REAL_MS["vowel"])):
+            centre = begin + middle + (real_ms + late_ms) / 1e3
             opening += height * np.exp(-0.5 * ((seconds - centre) / 0.035) ** 2)
     opening += np.random.default_rng(seed).normal(0.0, 0.3, len(opening))
     return ClipMouth(name, "group", opening.astype(np.float32), 0.0, np.zeros(len(phones) * 160, np.float32), phones)
