@@ -45,7 +45,7 @@ def live(
             max=max(LIVE_LOOK_AHEAD_CHOICES),
             metavar="FRAMES",
             help="Frames of 40 ms after a frame whose speech the mouth waits for. More frames give better mouths, and each of them "
-            f"delays the stream by 40 ms. Default: {LIVE_LOOK_AHEAD}. For actors of a method with this choice, such as ugc.",
+            f"delays the stream by 40 ms. Default: {LIVE_LOOK_AHEAD}. Only methods with this choice take the option.",
         ),
     ] = None,
     fast: Annotated[

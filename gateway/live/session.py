@@ -29,7 +29,7 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import ReadAhead, close
 from gateway.compositing.own_colours import with_own_colours
-from gateway.dub.frame_plan import SILENT_BELOW
+from gateway.dub.frame_plan import SILENT_BELOW, at_rest
 from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.footage import LiveFootage, StreamMarks
@@ -41,8 +41,9 @@ from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import NUM_MOUTH_AREA, mouth_opening
 from services.common.methods import TextureInput, method_named
-from services.common.wire.convert import from_image, pose_to_proto
+from services.common.wire.convert import from_image, from_tensor, pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
 
 MAX_PENDING_FRAMES: Final = 6
@@ -94,7 +95,7 @@ class PendingFrame:
     Attributes:
         index: counted from the beginning of the speech.
         begun: what `LiveStream.begin` returned for the frame.
-        silent: whether nobody speaks.
+        silent: whether nobody speaks and the mouth is at rest.
         shown_until: instant of `time.monotonic()` until which the frame may be shown.
         sent: instant of `time.monotonic()` at which the frame was sent.
     """
@@ -121,7 +122,7 @@ class StageChain:
         label: LabelPainter | None = None,
     ) -> None:
         self._method = method_named(actor.method).streamed
-        self._style = actor.enrolled.style
+        self._style, self._speaking = actor.enrolled.style, actor.enrolled.speaking
         self._config = window_config(
             self._method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK, detail_scale=footage.detail_scale
         )
@@ -193,7 +194,8 @@ class StageChain:
                     self._places.release()
                     continue
                 self._stream.keep()
-                silent = frame.speech_probability < SILENT_BELOW
+                mouth = from_tensor(frame.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
+                silent = frame.speech_probability < SILENT_BELOW and bool(at_rest(mouth_opening(mouth), self._speaking))
                 self._under_way.append(PendingFrame(frame.frame_index, begun, silent, shown_until, sent=now))
                 pose = pose_to_proto(footage.pose(self._sound.begins + frame.frame_index))
                 yield requests.item(texture_client.Target(frame.frame_index, frame, pose))
@@ -368,7 +370,7 @@ class LiveFrame:
     Attributes:
         index: frame on the grid of 25 frames/s.
         picture: uint8 [H, W, 3], RGB.
-        silent: whether nobody speaks.
+        silent: whether nobody speaks and the mouth is at rest.
         colour: colour tags for a video of the frames.
         disclosure: signed disclosure record of the stream; None: another frame has it, or none.
     """

@@ -198,6 +198,6 @@ def test_live_mouth_rests_when_the_sound_stops(
     networks = Networks()
     opening = read_openings(networks, live.pictures)
     networks.close()
-    rest = float(mouth_opening(ArtefactStore(settings.artefacts_url).get_arrays(live.actor.enrolled.style)["rest_mouth"]))
+    rest = float(mouth_opening(ArtefactStore(settings.artefacts_url).get_arrays(live.actor.enrolled.style)["resting_mouth"]))
     assert opening[end - 5 : end].max() > rest + 3.0
     assert opening[end + 3 : end + 12].max() < rest + 1.5

@@ -366,8 +366,7 @@ def live(
             came, and 1. The sound begins with sample `live_first_sample(first_frame, sample_rate_hz)`, a second before.
         disclose: whether the first frame comes with the signed disclosure record of the stream.
         look_ahead_frames: frames of 40 ms after a frame whose speech the mouth of the frame waits for, 0 to 3. More frames give
-            better mouths, and each of them delays the stream by 40 ms. None: 1. Refused for an actor whose method has no choice
-            (`everybody`).
+            better mouths, and each of them delays the stream by 40 ms. None: 1. Refused for an actor whose method has no choice.
     """
     sent = live_first_sample(first_frame, sample_rate_hz)
 
