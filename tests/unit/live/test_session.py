@@ -192,7 +192,10 @@ SHOW: Any = SimpleNamespace(
     moved=lambda index, target, detail, own: replace(MOVED, own=own),
 )
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
-ENROLLED = SimpleNamespace(style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100)
+ENROLLED = SimpleNamespace(
+    style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100, speaking=None
+)
+SHUT = to_tensor(np.zeros((59, 3), np.float32))
 ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)
 
 
@@ -237,7 +240,7 @@ class Stages:
             case rpcs.audio.EXTRACT_FEATURES:
                 return audio_pb2.ExtractFeaturesResponse()
             case rpcs.motion.PREDICT_MOTION:
-                return motion_pb2.PredictMotionResponse(frames=[motion_pb2.MotionFrame(frame_index=number)])
+                return motion_pb2.PredictMotionResponse(frames=[motion_pb2.MotionFrame(frame_index=number, mouth_landmarks=SHUT)])
             case rpcs.texture.RETRIEVE_WARP:
                 index = request.frame.frame_index
                 if index == self.breaks_at:

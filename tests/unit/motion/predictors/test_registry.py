@@ -158,7 +158,7 @@ def with_closed_lips(features: SpeechFeatures, frames: slice, models: MotionMode
         # One predictor hears one map. A file holds states of one kind for all maps of live speech, so the longest one decides.
         if (name := hearing.feature) in extra:
             own = each.closed_weight.reshape(each.hearing.width, -1).sum(axis=0)
-            extra[name] -= 8.0 * own / float(own @ own)
+            extra[name] -= 0.5 * own / float(own @ own)
             extra[name][frames] = 20.0 * own / float(own @ own)
     return replace(features, posteriorgram=phones, extra=extra)
 
