@@ -116,7 +116,7 @@ class HttpCallers:
         if not self._tokens.required:
             return f"address {host}"
         if not authorization.lower().startswith(_BEARER):
-            # Without a token there is no guess, and nobody guesses a token of this process.
+            # Such a call guesses no bearer token: it has no token, or the random one of this process.
             return f"tenant {self._tokens.check(authorization).tenant}"
         digest = hmac.digest(self._key, f"{host} {authorization}".encode(), "sha256")
         wrong = self._wrong_of(host)

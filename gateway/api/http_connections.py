@@ -3,8 +3,8 @@
 A connection counts from its acceptance, before the handshake of TLS, until its socket is closed. A connection is busy from the
 head of a request to the end of the answer. Otherwise the connection waits: in the handshake, between requests, in half a head, or
 in a body that is not needed any more. A connection waits HEAD_S at most, and ANSWER_S for a client that takes the end of an
-answer. Where there are too many connections, the one that has waited longest makes room for a new one: silent connections lock
-nobody out. uvicorn itself knows neither client addresses, nor a time for heads.
+answer. Where there are too many connections, the one that has waited longest makes room for a new one: silent connections keep no
+other caller out. uvicorn itself limits neither connections by address nor the time of a request's head.
 """
 
 from __future__ import annotations

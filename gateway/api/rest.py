@@ -546,7 +546,7 @@ class RestApplication:
                 Route("/{path:path}", self._rpc, methods=verbs),
             ]
         )
-        # The client address and the scheme that a proxy of the settings forwards count. Nobody else forwards.
+        # Only a proxy of the settings may forward the client's address and scheme.
         self._routes: Any = ProxyHeadersMiddleware(routes, settings.proxy_networks) if settings.proxy_networks else routes  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from services.common.array_types import Float32, UInt8
+from services.common.array_types import Array, Float32, UInt8
 from services.common.face.landmarks import NUM_LIPS
 from services.common.wire.phones import SILENCE
 from services.motion.types import SpeechFeatures
@@ -32,7 +32,7 @@ _BELOW_VOICE: Final = 55.0 * float(np.log(10.0)) / 10.0
 """A frame that is quieter than the loudest frame of the voice by 55 dB (log energy) has no voice. The detector of speech notices
 the end of a voice some frames late. Pauses with room tone are louder; in these, people leave the mouth open."""
 _FAINT: Final = 33.0 * float(np.log(10.0)) / 10.0
-"""What follows a last word decays: a frame that is quieter than the loudest frame of the voice by 33 dB is no longer the word."""
+"""The sound of a last word decays: a frame that is quieter than the loudest frame of the voice by 33 dB is no longer the word."""
 _NO_PHONE: Final = 0.5
 """Probability of silence in the posteriorgram from which a row holds no phone."""
 FAINT: Final = 1
@@ -247,7 +247,7 @@ def silence_weights(speech_probability: Float32, quiet: UInt8, config: Constrain
     """
     ahead = config.frames_ahead
     silent = np.asarray(1.0 - _smoothstep(speech_probability, config.silent_low, config.silent_high), np.float32)
-    relaxed, before = _resting(silent, config.pause, _RISE, config)
+    relaxed, before = _relaxed(silent, config)
     resting = _resting_when_quiet(quiet, config)
     shut = np.maximum(relaxed, resting) * _smoothstep(before, _SHUT_FROM, _SHUT_AT)
     sure = _smoothstep(speech_probability, config.presence_low, config.presence_high)
@@ -261,22 +261,42 @@ def silence_weights(speech_probability: Float32, quiet: UInt8, config: Constrain
     )
 
 
-def _resting(silent: Float32, pause: int, rise: int, config: ConstraintConfig) -> tuple[Float32, Float32]:
-    """Return how far the mouth is at rest in [0, 1], and the length of the silence up to each frame, frames: two times float32 [T].
+def _runs(silent: Array, config: ConstraintConfig) -> tuple[Array, Array]:
+    """Return how far the frames before and after each frame belong to one silence with the frame: [T, P + 1] and [T, A + 1].
+
+    Both begin with the frame itself. Doubtful frames count in part.
+
+    Args:
+        silent: float32 or bool [P + T + A], how far each frame is silent.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(silent, CONTEXT_PAST + 1 + config.frames_ahead)
+    return np.cumprod(windows[:, CONTEXT_PAST::-1], axis=1), np.cumprod(windows[:, CONTEXT_PAST:], axis=1)
+
+
+def _at_rest(before: Array, after: Array, long_enough: Array, rise: int, config: ConstraintConfig) -> Float32:
+    """Return how far the mouth is at rest in a silence, float32 [T] in [0, 1].
+
+    Args:
+        before: [T], length of the silence up to each frame, frames.
+        after: [T], length of the silence from each frame on.
+        long_enough: [T], whether, or how far, the silence is long enough for a rest.
+        rise: frames before the end of the silence in which the mouth leaves the rest.
+    """
+    share = np.minimum((before - config.wait) / config.fall, after / (min(rise, config.frames_ahead) + 1))
+    return _smoothstep(np.asarray(long_enough * share, np.float32), 0.0, 1.0)
+
+
+def _relaxed(silent: Float32, config: ConstraintConfig) -> tuple[Float32, Float32]:
+    """Return how far the mouth is relaxed in [0, 1], and the length of the silence up to each frame, frames: float32 [T] each.
 
     Args:
         silent: float32 [P + T + A] in [0, 1], how far each frame is silent.
-        pause: frames of the shortest silence that counts.
-        rise: frames before the end of the silence in which the mouth leaves the rest.
+        config: see ConstraintConfig.
     """
-    ahead = config.frames_ahead
-    windows = np.lib.stride_tricks.sliding_window_view(silent, CONTEXT_PAST + 1 + ahead)
-    # Lengths of the silence up to each frame and from each frame, in frames. Doubtful frames count in part.
-    before = np.cumprod(windows[:, CONTEXT_PAST::-1], axis=1).sum(axis=1)
-    after = np.cumprod(windows[:, CONTEXT_PAST:], axis=1).sum(axis=1)
-    long_enough = np.clip(before + after - windows[:, CONTEXT_PAST] - (pause - 1), 0.0, 1.0)
-    share = np.minimum((before - config.wait) / config.fall, after / (min(rise, ahead) + 1))
-    return _smoothstep(np.asarray(long_enough * share, np.float32), 0.0, 1.0), np.asarray(before, np.float32)
+    before, after = (run.sum(axis=1) for run in _runs(silent, config))
+    here = silent[CONTEXT_PAST : len(silent) - config.frames_ahead]
+    long_enough = np.clip(before + after - here - (config.pause - 1), 0.0, 1.0)
+    return _at_rest(before, after, long_enough, _RISE, config), before
 
 
 def _resting_when_quiet(quiet: UInt8, config: ConstraintConfig) -> Float32:
@@ -288,13 +308,11 @@ def _resting_when_quiet(quiet: UInt8, config: ConstraintConfig) -> Float32:
         quiet: uint8 [P + T + A], see QuietFrames.
         config: see ConstraintConfig.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(quiet, CONTEXT_PAST + 1 + config.frames_ahead)
-    back, forth = windows[:, CONTEXT_PAST::-1], windows[:, CONTEXT_PAST:]
-    runs = [np.cumprod(each >= FAINT, axis=1) for each in (back, forth)]
-    before, after = (run.sum(axis=1) for run in runs)
-    number = sum((run * (each == QUIET)).sum(axis=1) for run, each in zip(runs, (back, forth), strict=True)) - (back[:, 0] == QUIET)
-    share = np.minimum((before - config.wait) / config.fall, after / (min(_QUIET_RISE, config.frames_ahead) + 1))
-    return _smoothstep(np.where(number >= config.quiet_pause, share, 0.0).astype(np.float32), 0.0, 1.0)
+    back, forth = _runs(quiet >= FAINT, config)
+    windows = np.lib.stride_tricks.sliding_window_view(quiet == QUIET, CONTEXT_PAST + 1 + config.frames_ahead)
+    here = windows[:, CONTEXT_PAST]
+    number = (back * windows[:, CONTEXT_PAST::-1]).sum(axis=1) + (forth * windows[:, CONTEXT_PAST:]).sum(axis=1) - here
+    return _at_rest(back.sum(axis=1), forth.sum(axis=1), number >= config.quiet_pause, _QUIET_RISE, config)
 
 
 def apply_constraints(

@@ -402,7 +402,7 @@ def test_events_of_one_tenant_are_bounded(
 
 
 def test_wrong_tokens_are_slowed_down(door: Door) -> None:
-    """Of many wrong tokens few are compared, and who was let in before goes on from the same address."""
+    """The server compares few of many wrong tokens, and a token that was accepted before goes on from the same address."""
     assert door.call("GET", "/v1/actors")[0] == 200
     form = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
     found = []

@@ -267,7 +267,7 @@ def report_of(clips: Iterable[tuple[str, Sequence[tuple[SpeechMapModel, Training
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookAhead:
-    """What a look-ahead brings personalised live speech with constraints, and what it costs.
+    """Figures of personalised live speech with constraints at one look-ahead, and the delay of the look-ahead.
 
     Attributes:
         frames: frames of speech after a frame that the map hears.

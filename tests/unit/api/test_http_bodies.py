@@ -30,7 +30,7 @@ def test_limits_follow_the_contract() -> None:
 
 
 def test_largest_requests_fit() -> None:
-    """What a contract allows is let in, also with each letter escaped and each value on a line of its own."""
+    """Bodies that a contract allows are let in, also with each letter escaped and each value on a line of its own."""
     url = "https://" + "\x01," * 996
     request = webhook_pb2.CreateWebhookRequest(
         url=url, events=[webhook_pb2.WEBHOOK_EVENT_OPERATION_FAILED] * 16, request_id="a" * 36

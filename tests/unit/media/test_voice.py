@@ -76,7 +76,7 @@ def test_voice_has_full_level() -> None:
 
 @pytest.mark.parametrize("channels", [(0.0, 0.0, 1.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 0.0, 1.0)])
 def test_video_gets_voice_at_full_level(tmp_path: Path, channels: tuple[float, ...]) -> None:
-    """Of a recorder with several inputs, of which one has the speech, the video gets the speech as loud as it is."""
+    """The video gets the speech as loud as it is from a recorder with several inputs, of which one has the speech."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip()))
     settings = WriteSettings(codec="ffv1")
     with (
