@@ -143,7 +143,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         actor = await enrolment.run()
         request = MotionRequest(predictor=method.motion, style=actor.style, timeline=timeline_of(info), num_frames=total, block=8)
         await predict_motion(stages, request, speech, motion)
-        plan = make_plan(index, 0, np.ones(total, np.float32))
+        plan = make_plan(index, 0, silent=np.zeros(total, dtype=bool))
         config = window_config(method, actor, texture_pb2.WARP_MODE_UNSPECIFIED)
         looks = ShotLooks(faces, plan.row, plan.rendered(), index.shot_cuts)
         inputs = VideoInputs(

@@ -155,9 +155,9 @@ def first_seconds(source: Path, target: Path, seconds: float) -> Path:
 
 
 def frame_seconds(path: Path) -> list[Fraction]:
-    """The exact presentation time of every frame, seconds."""
+    """The exact presentation time of every frame, seconds after the first: videos that dubstage writes begin at 0."""
     video = probe(path).video
-    return [int(pts) * video.time_base for pts in video.pts]
+    return [int(pts - video.pts[0]) * video.time_base for pts in video.pts]
 
 
 def write_wav(path: Path, samples: npt.NDArray[np.float64], rate: int) -> Path:
