@@ -472,7 +472,11 @@ def test_other_origin_refused(site: Site, browser: Any, foreign: str) -> None:
         (cookie,) = tab.page.context.cookies()
         connection = http.client.HTTPConnection(site.address.removeprefix("http://"))
         for verb, path, status in (("GET", "/v1/operations", 401), ("POST", "/v1/webhooks", 403)):
-            headers = {"Cookie": f"{cookie['name']}={cookie['value']}", "Sec-Fetch-Site": "same-site", "Origin": foreign.rstrip("/")}
+            headers = {
+                "Cookie": f"{cookie['name']}={cookie['value']}",
+                "Sec-Fetch-Site": "same-site",
+                "Origin": foreign.rstrip("/"),
+            }
             connection.request(verb, path, body=b"{}" if verb == "POST" else None, headers=headers)
             with connection.getresponse() as answer:
                 assert answer.status == status
