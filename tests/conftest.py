@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import gc
+import hashlib
 import os
+import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
@@ -18,17 +22,60 @@ from services.common.server.call_context import Caller, current_caller
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _LONGEST = ("system", "hostile", "integration")
 """Folders whose files run first: where processes share the files, no process is left alone with a long file in the end."""
+_STARTED = time.monotonic()
+_PAST_BUDGET = "past the time of --budget"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --budget."""
+    parser.addoption(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="Begin no test after this time, and name what was not run. Files run in another order for each commit.",
+    )
+
+
+def _commit() -> str:
+    """Return the commit of the checkout; "" where there is none."""
+    command = ["git", "-C", str(_CHECKOUT), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, check=False, text=True).stdout.strip()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the folders of long tests. Within a folder the order stays random."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the folders of long tests. Within a folder the order stays random; with --budget the commit orders all files."""
 
     def place(item: pytest.Item) -> int:
         folder = item.path.relative_to(_CHECKOUT / "tests").parts[0]
         return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
 
-    items.sort(key=place)
+    if config.getoption("--budget") is None:
+        items.sort(key=place)
+    else:
+        commit = _commit()
+        items.sort(key=lambda item: hashlib.sha256(f"{commit} {item.path.relative_to(_CHECKOUT)}".encode()).digest())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose turn comes after --budget, before its fixtures are set up."""
+    budget = item.config.getoption("--budget")
+    if budget is not None and time.monotonic() - _STARTED > budget:
+        pytest.skip(f"{_PAST_BUDGET} {budget:.0f}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the files whose tests --budget left out."""
+    left = Counter(
+        report.nodeid.partition("::")[0]
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple) and _PAST_BUDGET in report.longrepr[2]
+    )
+    if left:
+        terminalreporter.section(f"{left.total()} tests were not run within the budget; make test-all runs them")
+        for path, count in sorted(left.items()):
+            terminalreporter.write_line(f"{count:4} {path}")
 
 
 @pytest.hookimpl(wrapper=True)

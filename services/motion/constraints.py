@@ -30,13 +30,16 @@ even in pauses; a microphone that is switched off and the end of synthetic speec
 """
 _BELOW_VOICE: Final = 55.0 * float(np.log(10.0)) / 10.0
 """A frame that is quieter than the loudest frame of the voice by 55 dB (log energy) has no voice. The detector of speech notices
-the end of a voice some frames late. Pauses with room tone are louder; in these, people leave the mouth open."""
+the end of a voice some frames late. Pauses with room tone are louder; in short ones, people leave the mouth open."""
 _FAINT: Final = 33.0 * float(np.log(10.0)) / 10.0
 """The sound of a last word decays: a frame that is quieter than the loudest frame of the voice by 33 dB is no longer the word."""
 _NO_PHONE: Final = 0.5
 """Probability of silence in the posteriorgram from which a row holds no phone."""
+_ABOVE_FLOOR: Final = 10.0 * float(np.log(10.0)) / 10.0
+"""Room tone stays within 10 dB of the quietest frame of the last 4 s. Breath is louder, and opens the mouth."""
 FAINT: Final = 1
-QUIET: Final = 2
+TONE: Final = 2
+QUIET: Final = 3
 """Degrees of quiet frames (QuietFrames)."""
 _ROOM_TONE: Final = -7.8
 """Log energy from which sound before the first word counts as room tone: noise of -70 dB of full scale."""
@@ -72,6 +75,7 @@ class ConstraintConfig:
         pause: frames of the shortest silence in which the mouth goes to the rest. In shorter ones with room tone, people leave the
             mouth open.
         quiet_pause: the same, of frames that are too quiet for a voice.
+        tone_pause: the same, of frames that hold room tone and no breath.
         wait: silent frames after the speech before the mouth begins to go to the rest. Speech that is there as a whole needs none:
             there, the length of a silence is known at its first frame.
         fall: frames in which the mouth goes to the rest once a silence has begun.
@@ -94,6 +98,7 @@ class ConstraintConfig:
     presence_high: float = 0.5
     pause: int = 4
     quiet_pause: int = 4
+    tone_pause: int = 12
     wait: int = 1
     fall: int = 3
     ends_when_quiet: bool = True
@@ -116,18 +121,19 @@ def _smoothstep(x: Float32, low: float, high: float) -> Float32:
 
 
 class QuietFrames:
-    """How quiet the frames of one stream are: FAINT frames hold no voice by their sound, QUIET frames are too quiet for a voice.
+    """How quiet the frames of one stream are: FAINT frames hold no voice, TONE frames only room tone, QUIET frames are too quiet.
 
     A frame is QUIET without sound, or 55 dB quieter than the voice of the last 4 s. A frame is FAINT if it is 33 dB quieter than
-    that voice, or if the posteriorgram hears no phone.
+    that voice, or if the posteriorgram hears no phone. A FAINT frame is TONE within 10 dB of the quietest frame of the last 4 s.
     """
 
     def __init__(self) -> None:
         """Start before the first frame."""
         self._voice = np.full(LEVEL_PAST, -np.inf, np.float32)
+        self._loudness = np.full(LEVEL_PAST, np.inf, np.float32)
 
     def push(self, speech_probability: Float32, features: SpeechFeatures) -> UInt8:
-        """Return how quiet the next frames are, uint8 [T]: 0, FAINT or QUIET.
+        """Return how quiet the next frames are, uint8 [T]: 0, FAINT, TONE or QUIET.
 
         Args:
             speech_probability: float32 [T], from the detector of speech.
@@ -139,11 +145,17 @@ class QuietFrames:
         voice = np.concatenate([self._voice, np.where(speech_probability >= _VOICE, loudness, -np.inf).astype(np.float32)])
         self._voice = voice[len(voice) - LEVEL_PAST :]
         loudest = np.lib.stride_tricks.sliding_window_view(voice, LEVEL_PAST + 1).max(axis=1)
+        past = np.concatenate([self._loudness, loudness])
+        self._loudness = past[len(past) - LEVEL_PAST :]
+        floor = np.maximum(
+            np.lib.stride_tricks.sliding_window_view(past, LEVEL_PAST + 1).min(axis=1), loudest - np.float32(_BELOW_VOICE)
+        )
         quiet = loudness <= np.maximum(loudest - np.float32(_BELOW_VOICE), np.float32(_NO_SOUND))
         # The second least of the four rows: a phone counts from two rows on.
         no_phone = np.sort(features.posteriorgram[..., SILENCE], axis=1)[:, 1] >= _NO_PHONE
         faint = no_phone | (loudness <= loudest - np.float32(_FAINT))
-        return np.where(quiet, np.uint8(QUIET), np.where(faint, np.uint8(FAINT), np.uint8(0)))
+        tone = faint & (loudness <= floor + np.float32(_ABOVE_FLOOR))
+        return np.select([quiet, tone, faint], [np.uint8(QUIET), np.uint8(TONE), np.uint8(FAINT)], np.uint8(0))
 
 
 def frame_loudness(mel: Float32) -> Float32:
@@ -234,11 +246,11 @@ class SilenceWeights(NamedTuple):
 def silence_weights(speech_probability: Float32, quiet: UInt8, config: ConstraintConfig) -> SilenceWeights:
     """Return how far the mouth is relaxed, at rest and shut, for silence.
 
-    In faint frames, of which `quiet_pause` frames are too quiet for a voice, the mouth is at rest, from the fourth frame to the
-    third frame before the voice. In a silence of `pause` frames, where the detector of speech is sure that nobody speaks, the mouth
-    is relaxed: people leave the mouth a little open there. After a second of silence the mouth is shut. If none of the frames
-    n - P .. n + A is surely speech, the mouth stays shut: weak speech has strong speech beside it, music that sounds a little like
-    speech has none.
+    In faint frames, of which `quiet_pause` frames are too quiet for a voice, and in `tone_pause` frames of room tone, the mouth is
+    at rest, from the fourth frame to the third frame before the voice. In a silence of `pause` frames, where the detector of speech
+    is sure that nobody speaks, the mouth is relaxed: people leave the mouth a little open there. After a second of silence the
+    mouth is shut. If none of the frames n - P .. n + A is surely speech, the mouth stays shut: weak speech has strong speech beside
+    it, music that sounds a little like speech has none.
 
     Args:
         speech_probability: float32 [P + T + A], with P = CONTEXT_PAST frames before the T frames and A = `frames_ahead` after.
@@ -300,9 +312,10 @@ def _relaxed(silent: Float32, config: ConstraintConfig) -> tuple[Float32, Float3
 
 
 def _resting_when_quiet(quiet: UInt8, config: ConstraintConfig) -> Float32:
-    """Return how far the mouth is at rest in [0, 1], float32 [T]: in faint frames among which `quiet_pause` frames are QUIET.
+    """Return how far the mouth is at rest in [0, 1], float32 [T]: in quiet pauses, and in pauses with room tone.
 
-    So the mouth goes to the rest where the voice ends, though the sound of the voice decays into the quiet.
+    A quiet pause is a run of faint frames of which `quiet_pause` frames are QUIET. So the mouth goes to the rest where the voice
+    ends, though the sound of the voice decays into the quiet.
 
     Args:
         quiet: uint8 [P + T + A], see QuietFrames.
@@ -312,7 +325,10 @@ def _resting_when_quiet(quiet: UInt8, config: ConstraintConfig) -> Float32:
     windows = np.lib.stride_tricks.sliding_window_view(quiet == QUIET, CONTEXT_PAST + 1 + config.frames_ahead)
     here = windows[:, CONTEXT_PAST]
     number = (back * windows[:, CONTEXT_PAST::-1]).sum(axis=1) + (forth * windows[:, CONTEXT_PAST:]).sum(axis=1) - here
-    return _at_rest(back.sum(axis=1), forth.sum(axis=1), number >= config.quiet_pause, _QUIET_RISE, config)
+    faint = _at_rest(back.sum(axis=1), forth.sum(axis=1), number >= config.quiet_pause, _QUIET_RISE, config)
+    before, after = (run.sum(axis=1) for run in _runs(quiet >= TONE, config))
+    tone = _at_rest(before, after, before + after - 1 >= config.tone_pause, _QUIET_RISE, config)
+    return np.maximum(faint, tone)
 
 
 def apply_constraints(

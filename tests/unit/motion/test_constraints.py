@@ -12,6 +12,7 @@ from services.motion.constraints import (
     FAINT,
     LIVE,
     QUIET,
+    TONE,
     WHOLE,
     ConstraintConfig,
     QuietFrames,
@@ -180,10 +181,30 @@ def test_frames_without_voice_are_quiet() -> None:
 
 def test_decay_and_breath_are_faint() -> None:
     """A frame is faint 33 dB below the voice, and without a phone."""
-    features = sound(np.array([2.0, -5.0, -6.0, 0.0], np.float32))
-    features.posteriorgram[3] = silence(1).posteriorgram[0]
-    found = QuietFrames().push(np.array([0.9, 0.9, 0.9, 0.2], np.float32), features)
-    np.testing.assert_array_equal(found, [0, 0, FAINT, FAINT])
+    features = sound(np.array([-5.5, 2.1, -5.4, -5.55, 0.0], np.float32))
+    features.posteriorgram[4] = silence(1).posteriorgram[0]
+    found = QuietFrames().push(np.array([0.0, 0.9, 0.9, 0.9, 0.2], np.float32), features)
+    np.testing.assert_array_equal(found, [0, 0, 0, TONE, FAINT])
+
+
+def test_breath_is_above_room_tone() -> None:
+    """A faint frame within 10 dB of the quietest frame of the last 4 s is room tone; a louder one may be breath."""
+    features = sound(np.array([2.0, -7.0, -4.8, -4.6], np.float32))
+    features.posteriorgram[1:] = silence(1).posteriorgram[0]
+    found = QuietFrames().push(np.array([0.9, 0.1, 0.1, 0.1], np.float32), features)
+    np.testing.assert_array_equal(found, [0, TONE, TONE, FAINT])
+
+
+@pytest.mark.parametrize(("config", "rests"), [(WHOLE, 12), (LIVE, 16)], ids=["whole", "live"])
+def test_mouth_rests_in_room_tone(config: ConstraintConfig, rests: int) -> None:
+    """The mouth rests in half a second of room tone; live, once half a second has passed. A shorter pause moves nothing."""
+    for silent, most in ((rests, 1.0), (11, 0.0)):
+        speaking = np.ones(CONTEXT_PAST + 5 + silent + 20 + config.frames_ahead, np.float32)
+        quiet = np.zeros(len(speaking), np.uint8)
+        quiet[CONTEXT_PAST + 5 : CONTEXT_PAST + 5 + silent] = TONE
+        resting = silence_weights(speaking, quiet, config).resting
+        assert resting.max() == pytest.approx(most, abs=1e-6)
+        assert resting[:5].max() == resting[5 + silent :].max() == 0.0
 
 
 def test_rest_begins_where_voice_ends() -> None:
