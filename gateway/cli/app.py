@@ -6,11 +6,12 @@ import asyncio
 import importlib
 import io
 import os
+import re
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from functools import lru_cache
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Annotated, Any, Final, cast
 
@@ -21,24 +22,6 @@ from gateway.cli.console import say, say_error, say_result
 from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError, UnexpectedError, WorkCancelledError
 from services.common.server.resources import collections_paused, tune_allocator
-
-
-@contextmanager
-def training_packages() -> Iterator[None]:
-    """Turn a missing package, in an import inside the block, into an error that says how to install what training needs.
-
-    Raises:
-        InvalidRequestError: a package is missing.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as problem:
-        raise InvalidRequestError(
-            f"this command needs the package {problem.name}, which is not installed here: pip install 'dubstage-suite[all]' "
-            "(see docs/training.md)",
-            field="installation",
-        ) from problem
-
 
 _HELP: Final[Mapping[str, Mapping[str, str]]] = {
     "Videos": {
@@ -80,6 +63,12 @@ COMMANDS: Final = tuple(command for commands in _HELP.values() for command in co
 """Names of the commands."""
 RESEARCH_COMMANDS: Final = tuple(_HELP["Networks"])
 """Commands for developers of networks. They are in research.cli, which an installation without dubstage-research does not have."""
+_SUITE: Final = "dubstage-suite"
+"""Distribution whose extras name the packages of each subject (pyproject.toml)."""
+_EXTRA: Final = re.compile(r"""([\w.-]+)[^;]*;.*extra == ['"]([\w-]+)['"]""")
+"""A requirement of an extra in the metadata of a distribution: name of the package, name of the extra."""
+_LAST_EXTRAS: Final = ("test", "all")
+"""Extras of developers, which no message recommends if another extra has the package."""
 
 
 class _SubCommands(TyperGroup):
@@ -133,9 +122,7 @@ _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        say_result(f"dubstage {version('dubstage-suite')}")
+        say_result(f"dubstage {metadata.version(_SUITE)}")
         raise typer.Exit
 
 
@@ -146,6 +133,56 @@ def _suite(
     ] = False,
 ) -> None:
     """Visual dubbing: new speech for real footage."""
+
+
+def _extras() -> Mapping[str, Sequence[str]]:
+    """Return the packages of each extra, written as in `_normalised`. Empty: dubstage runs from files that are not installed."""
+    found: dict[str, list[str]] = {}
+    try:
+        requirements = metadata.requires(_SUITE) or ()
+    except metadata.PackageNotFoundError:
+        requirements = ()
+    for requirement in requirements:
+        if match := _EXTRA.match(requirement):
+            found.setdefault(match[2], []).append(_normalised(match[1]))
+    return {extra: found[extra] for extra in sorted(found, key=lambda extra: extra in _LAST_EXTRAS)}
+
+
+def _normalised(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _missing_package(package: str, extra: str, subject: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{subject} needs the package {package} of the extra `{extra}`, which is not installed here: "
+        f"{sys.executable} -m pip install '{_SUITE}[{extra}]'",
+        field="installation",
+    )
+
+
+def _error_of_import(problem: ModuleNotFoundError) -> InvalidRequestError | None:
+    """Return the error for a package of an extra that is not installed; None: no extra has the package."""
+    package = _normalised((problem.name or "").partition(".")[0])
+    return next(
+        (_missing_package(package, extra, "this command") for extra, packages in _extras().items() if package in packages), None
+    )
+
+
+def require_extra(extra: str, subject: str) -> None:
+    """Check that all packages of an extra are installed, so that a command does not fail after hours of work.
+
+    Args:
+        extra: name of an extra of dubstage-suite.
+        subject: what needs the extra, for the message.
+
+    Raises:
+        InvalidRequestError: a package is missing; the message names the package, the extra and the command that installs the extra.
+    """
+    for package in _extras().get(extra, ()):
+        try:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
+            raise _missing_package(package, extra, subject) from None
 
 
 def register_commands(names: Iterable[str] = COMMANDS) -> None:
@@ -255,7 +292,11 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _say_unexpected(error)
+        missing = _error_of_import(error) if isinstance(error, ModuleNotFoundError) else None
+        if missing is None:
+            return _say_unexpected(error)
+        say_error(missing.message)
+        return missing.exit_code
     return code if isinstance(code, int) else 0
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from safetensors import SafetensorError
@@ -128,6 +127,8 @@ def export_network(network: WindowNetwork, run: Path, folder: Path) -> Sequence[
         ContractBrokenError: ONNX Runtime gives other numbers than PyTorch, or its bits depend on the size of a batch. Then nothing
             is written.
     """
+    import onnx
+
     served, spec = network.served(run).eval(), network.spec
     windows = network.windows(np.random.default_rng(spec.seed), spec.parity_windows)
     with tempfile.TemporaryDirectory() as temporary:

@@ -18,12 +18,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import scipy.fft
 import scipy.signal
 import soxr
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from research.audio.export import WindowNetwork, export_network, load_network, save_network
@@ -365,6 +363,9 @@ def load_exported(network: PpgNetwork, path: Path) -> None:
     Raises:
         InvalidRequestError: the file is missing or damaged, or holds a network of other sizes.
     """
+    import onnx
+    from onnx import numpy_helper
+
     try:
         graph = onnx.load(path).graph
         held = {tensor.name: np.array(numpy_helper.to_array(tensor), np.float32) for tensor in graph.initializer}

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.app import app, training_packages
+from gateway.cli.app import app, require_extra
 from gateway.cli.console import say_result
-from research.cli.train import ALL
+from research.cli.train import ALL, EXTRA
 
 
 @app.command("export")
@@ -28,8 +28,9 @@ def export(
     A stage serves the folder that its setting names: DUBSTAGE_AUDIO_WEIGHTS=OUTPUT/audio, and so on.
     """
     # PyTorch takes a second to import, so it is imported only for an export.
-    with training_packages():
-        from research.training.command import export_all, export_run
+    from research.training.command import export_all, export_run
+
+    require_extra(EXTRA, "an export")
 
     for path in export_all(run, output) if network == ALL else export_run(network, run, output):
         say_result(str(path))

@@ -7,13 +7,15 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.cli.app import app, training_packages
+from gateway.cli.app import app, require_extra
 from gateway.cli.console import say_result
 from gateway.cli.values import named_paths
 from services.common.errors import InvalidRequestError
 
 ALL: Final = "all"
 LIST: Final = "list"
+EXTRA: Final = "train"
+"""Extra of the suite with the packages of trainings and exports."""
 
 
 @app.command("train")
@@ -36,8 +38,7 @@ def train(
 ) -> None:
     """Train NETWORK from a training set, show the progress, and write curves, checkpoints, weights and a card."""
     # PyTorch takes a second to import, so it is imported only for a training.
-    with training_packages():
-        from research.training.command import TrainOrder, describe_networks, train_all, train_one
+    from research.training.command import TrainOrder, describe_networks, train_all, train_one
 
     if network == LIST:
         for line in describe_networks().splitlines():
@@ -47,6 +48,8 @@ def train(
         raise InvalidRequestError(
             "give a training set with --data FOLDER, and a folder of the run with --output FOLDER", field="data"
         )
+    # The export of the finished run needs these packages.
+    require_extra(EXTRA, "training")
     runs = named_paths(using or (), option="using")
     order = TrainOrder(data=data, config=config, device=device, resume=resume, steps=steps, runs=runs)
     if network == ALL:

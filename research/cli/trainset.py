@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.cli.app import app, training_packages
+from gateway.cli.app import app
 from gateway.cli.console import say, say_result
 from gateway.cli.progress import StepProgress
 from research.training.trainset import ClipRow
@@ -60,8 +60,7 @@ def trainset(
         with StepProgress() as progress:
             build(order, progress, say)
             # PyTorch takes a second to import, so it is imported only for a preparation.
-            with training_packages():
-                from research.training.networks import preparations
+            from research.training.networks import preparations
 
             rows = prepare(order, preparations(), progress, say)
     except KeyboardInterrupt:

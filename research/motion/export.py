@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -81,6 +80,8 @@ class MotionExportSpec:
 
 def write_onnx(network: nn.Module, folder: Path, spec: MotionExportSpec) -> Path:
     """Write folder/<name>.onnx and return its path."""
+    import onnx
+
     path = folder / f"{spec.name}.onnx"
     shapes = spec.inputs.values()
     example = tuple(torch.zeros(tuple(_LENGTH if length is None else length for length in shape)) for shape in shapes)

@@ -15,13 +15,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from research.training.run_folder import CONFIG
@@ -42,6 +40,9 @@ from services.render.backends.model_files import (
 )
 from services.render.networks.unet import UNetTrunk
 
+if TYPE_CHECKING:
+    import onnx
+
 _CALIBRATION_STATE_SPREAD: Final = 0.03
 """Standard deviation of the actors' states that the network is calibrated with."""
 
@@ -61,6 +62,7 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
     Raises:
         InvalidRequestError: the network has another number of uint8 inputs than one, or the pictures do not fit the input.
     """
+    import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -211,6 +213,8 @@ def export_network(spec: RendererExportSpec, job: ExportJob) -> Path:
         InvalidRequestError: the calibration pictures do not fit the network's inputs. Nothing is written.
         ContractBrokenError: a difference is over the tolerance. Nothing is written.
     """
+    import onnx
+
     weights = job.weights or WEIGHTS_FOLDER / spec.weights
     network = spec.load(weights)
     served, inputs = spec.served(network).eval(), spec.inputs(network)
@@ -322,6 +326,9 @@ def _batch_axis(form: TensorForm) -> list[str]:
 
 def _with_half_weights(model: Any) -> Any:
     """Return the model with large float32 constants as float16 behind a Cast. Runtimes fold the Cast when they load the file."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     graph = model.graph
     casts = []
     for tensor in graph.initializer:
@@ -348,6 +355,9 @@ def refer_to_weights(model: onnx.ModelProto, content: bytes, file: str) -> onnx.
         content: bytes of the weights file.
         file: name of the weights file, which must lie in the folder of the ONNX file.
     """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     for tensor in model.graph.initializer:
         data = numpy_helper.to_array(tensor).tobytes()
         offset = content.find(data) if tensor.data_type == TensorProto.FLOAT16 else -1

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnx
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -365,6 +364,8 @@ def export(run: Path, folder: Path, spec: WarpExportSpec = WarpExportSpec()) -> 
         InvalidRequestError: the folder holds no run of this network, or a damaged one.
         ContractBrokenError: the exported network differs from PyTorch by more than the tolerance. Nothing is written.
     """
+    import onnx
+
     network = load_network(run)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / NETWORK_FILE

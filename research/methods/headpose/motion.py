@@ -26,10 +26,8 @@ from statistics import fmean
 from typing import Annotated, Final, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from pydantic import Field
 from torch import Tensor
 
@@ -622,6 +620,9 @@ def spec_of(config: HeadposeConfig) -> MotionExportSpec:
 
 def store_as_half(path: Path) -> None:
     """Rewrite large float32 initialisers as float16, each with a cast behind the initialiser."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     model = onnx.load(str(path))
     casts = []
     for tensor in list(model.graph.initializer):
@@ -667,6 +668,8 @@ def export(run: Path, out: Path, spec: MotionExportSpec | None = None) -> list[P
         InvalidRequestError: the run is not finished or is an ablation, or the folder holds another landmark basis.
         ContractBrokenError: the exported network differs from its source.
     """
+    import onnx
+
     sheet = Path(HeadposeModel.network_file).stem
     opened = open_run(run, out, name=NAME, constants_file=HeadposeModel.constants_file, sheet=sheet)
     held = read_config(run, NAME)
