@@ -40,8 +40,14 @@ if TYPE_CHECKING:
     from gateway.settings import GatewaySettings
 
 
-def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) -> None:
-    """Print warnings, counts of frames and the consent record to stderr, and the paths of video and report to stdout.
+def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report: Path | None) -> None:
+    """Print warnings, counts of frames and the consent record to stderr, and the paths of output and report to stdout.
+
+    Args:
+        request: the request that was dubbed, with the enrolled actors and their consent records.
+        outcome: its result.
+        output: the video, or the pattern of the frames, that the user asked for.
+        report: folder of the report; None: there is none.
 
     Raises:
         typer.Exit: no frame is dubbed, so that the command ends with an exit code of its own.
@@ -67,7 +73,7 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) 
     for dropped in outcome.written.dropped:
         say_warning(dropped)
     say(consents(request))
-    say_result(str(request.output))
+    say_result(str(output))
     if report is not None:
         say_result(str(report / "index.html"))
     if outcome.undubbed:
@@ -145,7 +151,7 @@ async def run_dub(
                     except DubstageError:
                         say(f"the video was written to {asked.output}, but the report was not written")
                         raise
-    show_outcome(asked, done.outcome, report)
+    show_outcome(request, done.outcome, asked.output, report)
 
 
 class _DubCommand(TyperCommand):

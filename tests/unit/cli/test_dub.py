@@ -35,20 +35,22 @@ def outcome(reason: int = common_pb2.FRAME_REASON_DUBBED, **more: object) -> Any
 )
 def test_a_lag_is_told_in_words(lag: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert sound_against_picture(lag) == said
-    show_outcome(REQUEST, outcome(actor=SimpleNamespace(lag_frames=lag)), None)
+    show_outcome(REQUEST, outcome(actor=SimpleNamespace(lag_frames=lag)), REQUEST.output, None)
     assert said in capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize("actor", [None, SimpleNamespace(lag_frames=None), SimpleNamespace(lag_frames=0)])
 def test_no_lag_is_no_line(actor: object, capsys: pytest.CaptureFixture[str]) -> None:
-    show_outcome(REQUEST, outcome(actor=actor), None)
+    show_outcome(REQUEST, outcome(actor=actor), REQUEST.output, None)
     assert "picture" not in capsys.readouterr().err
 
 
 def test_undubbed_video_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     """A video without a dubbed frame ends with an error and its own code."""
     with pytest.raises(typer.Exit) as caught:
-        show_outcome(REQUEST, outcome(common_pb2.FRAME_REASON_NO_FACE, undubbed="none of the 3 frames is dubbed"), None)
+        show_outcome(
+            REQUEST, outcome(common_pb2.FRAME_REASON_NO_FACE, undubbed="none of the 3 frames is dubbed"), REQUEST.output, None
+        )
     assert caught.value.exit_code == 13
     printed = capsys.readouterr()
     assert printed.out == "video.mp4\n"

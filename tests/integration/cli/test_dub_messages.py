@@ -1,0 +1,39 @@
+"""Messages of `dubstage dub` on the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from gateway.consent.record import NO_CONSENT
+from tests.forked import run_forked
+from tests.integration.servers import RunningStages
+from tests.integration.videos import Media
+
+ROOT = Path(__file__).parents[3]
+RECORD = {
+    "subject": "Ann Example",
+    "granted_by": "Ann Example",
+    "scope": "dubs of the tests",
+    "date": "2026-05-01",
+    "reference": "drawer 7",
+}
+
+
+def test_dub_prints_consent_of_actor(stages: RunningStages, media: Media, tmp_path: Path) -> None:
+    """A dub of an enrolled actor prints the consent record that the actor was enrolled with."""
+    consent = tmp_path / "consent.json"
+    consent.write_text(json.dumps(RECORD))
+    settings = {"data_dir": str(tmp_path / "data"), "artefacts_url": str(stages.artefacts), **stages.endpoints()}
+    environment = {**os.environ, "COLUMNS": "1000", **{f"DUBSTAGE_{name.upper()}": value for name, value in settings.items()}}
+
+    def dubstage(*arguments: object) -> str:
+        done = run_forked([str(argument) for argument in arguments], environment, cwd=ROOT, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    dubstage("actor", "create", "ann", media.footage, "--no-personalize", "--consent", consent)
+    said = dubstage("dub", media.footage, "--audio", media.speech, "--actor", "ann", "-o", tmp_path / "dubbed.mp4")
+    assert "consent of Ann Example, granted by Ann Example on 2026-05-01 for dubs of the tests (drawer 7)" in said.splitlines()
+    assert NO_CONSENT not in said
