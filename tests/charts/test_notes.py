@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import shutil
+import subprocess
 import textwrap
+from pathlib import Path
 
 import pytest
 import yaml
@@ -34,6 +37,47 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         result = helm("template", "dubstage", str(chart), "--namespace", NAMESPACE, *given, *only)
         found[case] = str(yaml.safe_load(result.stdout)["text"])
     return found
+
+
+COMMAND = re.compile(r" *(POD=|kubectl |helm |export |dubstage batch)")
+"""Begin of a block of shell commands. A block ends at an empty line."""
+RECORD_CALLS = """
+kubectl() { :; }; helm() { :; }; dubstage() { :; }
+python() { cat > "$SCRIPT"; }
+"""
+"""Functions of a shell in place of the commands of the notes; `python` keeps its script."""
+
+
+def test_blocks_can_be_pasted(notes: dict[str, str], tmp_path: Path) -> None:
+    """A shell takes each block as it stands, and Python gets a whole script."""
+    for case, text in notes.items():
+        blocks = [block for block in text.split("\n\n") if COMMAND.match(block.lstrip("\n"))]
+        assert len(blocks) >= 3 or case == "batch", case
+        for block in blocks:
+            parsed = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+            assert (parsed.returncode, parsed.stderr) == (0, ""), (case, block)
+        scripts = [block for block in blocks if "<<" in block]
+        for block in scripts:
+            script = tmp_path / "script.py"
+            shell = ["bash", "-c", f"{RECORD_CALLS}\n{block}"]
+            done = subprocess.run(shell, env={**os.environ, "SCRIPT": str(script)}, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, ""), (case, block)
+            called = {node.attr for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.Attribute)}
+            assert called >= {"dub", "wait"}
+    assert "<<'PYTHON'" in notes["default"]
+
+
+def test_pages_that_values_name_exist() -> None:
+    """Each page that a comment of the values names exists, and the page of the alerts explains each alert."""
+    text = (CHART / "values.yaml").read_text(encoding="utf-8")
+    pages = set(re.findall(r"\bdocs/[\w./-]+\.md", text))
+    assert pages
+    assert all((CHART.parents[1] / page).is_file() for page in pages)
+    (page,) = re.findall(r"(docs/\S+\.md)[^.\n]* explains each alert", text)
+    alerts = re.findall(r"- alert: (\w+)", (CHART / "templates" / "prometheusrule.yaml").read_text(encoding="utf-8"))
+    assert len(alerts) > 3
+    explained = (CHART.parents[1] / page).read_text(encoding="utf-8")
+    assert all(f"| `{alert}` |" in explained for alert in alerts)
 
 
 def test_dub_script_matches_client(notes: dict[str, str]) -> None:
