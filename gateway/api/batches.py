@@ -422,7 +422,8 @@ class Batches:
         before = await in_thread(store.find, manifest.name)
         if before is not None and not before.removing and before.manifest_sha256 != manifest.sha256:
             raise InvalidRequestError(
-                f"batch {manifest.name} exists with other rows: choose another batch_id, or submit the rows of the batch unchanged",
+                f"batch {manifest.name} exists with other rows: choose another batch_id, or submit the rows of the batch with the "
+                "same ids in the same order. Rows of shots that are not done may be changed",
                 field="batch_id",
             )
         kind, config_map = profile or "cpu", self._settings.batch_config_map

@@ -300,18 +300,19 @@ def begin_anew(
 
 
 def revise(settings: GatewaySettings, store: BatchStore, manifest: Manifest, engine: Engine) -> list[str]:
-    """Let a batch take over the changed lines of a manifest, and return the ids of the shots that begin anew for it.
+    """Let a batch take over the changed rows of a manifest, and return the ids of the shots that begin anew for it.
 
     See `BatchStore.revise`.
 
     Raises:
-        InvalidRequestError: shots of the batch have not ended, or a submission of the batch runs on this machine.
+        InvalidRequestError: the changed rows cannot be taken over, or a submission of the batch runs on this machine.
     """
     before = store.find(manifest.name)
     if before is None or before.engine != engine or before.manifest_sha256 == manifest.sha256:
         return []
-    with batch_lock(settings, store, manifest.name) if engine == "local" else nullcontext():
-        return store.revise(manifest)
+    is_local = engine == "local"
+    with batch_lock(settings, store, manifest.name) if is_local else nullcontext():
+        return store.revise(manifest, is_idle=is_local)
 
 
 def check_for_cluster(store: BatchStore, shots: Sequence[ShotSpec], *, profile: str, config_map: str) -> None:

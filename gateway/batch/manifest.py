@@ -14,6 +14,7 @@ Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Ku
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 import re
 import tempfile
@@ -34,7 +35,7 @@ from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, canonical_form, use_of
 from gateway.dub.face_choice import parse_face
 from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
-from gateway.dub.request import DubRequest, check_line, check_overlaps, check_scene, wants_own_timeline
+from gateway.dub.request import DubRequest, check_footage, check_line, check_overlaps, check_scene, wants_own_timeline
 from gateway.dub.sequences import check_sequence_options, sequence_settings
 from gateway.media.choices import CODECS, OcioSettings
 from gateway.media.encoders import check_target, crf_of
@@ -753,7 +754,25 @@ def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, c
     mistakes += file_mistakes(shots)
     wrong = {mistake.line for mistake in mistakes}
     mistakes += _colour_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
+    mistakes += _picture_mistakes({line: shot for line, shot in shots.items() if line not in wrong}, method_of or _method)
     return mistakes + scene_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
+
+
+def _picture_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf) -> Iterator[Mistake]:
+    """Yield the shots whose footage is a single picture and whose method needs a video. Only files of this machine are read.
+
+    Files are told by their names: a batch may have 100,000 videos, and only the worker opens them.
+    """
+    for line, shot in shots.items():
+        kind = mimetypes.guess_type(shot.footage, strict=False)[0] or ""
+        if not kind.startswith("image/") or shot.is_sequence or shot.lines or is_url(shot.footage):
+            continue
+        try:
+            check_footage(method_named(method_of(shot, None)), Path(shot.footage), inspect_video(Path(shot.footage)))
+        except MediaUnsupportedError as problem:
+            yield Mistake(line, "footage", problem.message)
+        except InvalidRequestError as problem:
+            yield Mistake(line, problem.field or "method", problem.message)
 
 
 def _colour_mistakes(shots: Mapping[int, ShotSpec]) -> Iterator[Mistake]:

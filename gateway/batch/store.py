@@ -56,6 +56,8 @@ _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
 """Facts of a file system about a file that change when the file is written again."""
 
 _THREADS: Final = 16
+_NAMED: Final = 10
+"""Most shots that a message names."""
 _SETTLED_NS: Final = 3_000_000_000
 """Age of a change from which on a further change has another time in every file system, nanoseconds."""
 
@@ -472,36 +474,59 @@ class BatchStore:
         # creators at once, one writes each file.
         if not self._folder.create(manifest_path(name), manifest.content) and self._rows(name) != manifest.content:
             raise InvalidRequestError(
-                f"batch {name} exists in {self.url} with another manifest: choose another --name NAME, or submit the manifest "
-                "of the batch unchanged",
+                f"batch {name} exists in {self.url} with another manifest: choose another --name NAME, or submit the manifest of "
+                "the batch with the same ids in the same order. Rows of shots that are not done may be changed",
                 field="name",
             )
         facts = BatchFacts(name=name, manifest_sha256=manifest.sha256, rows=len(manifest.shots), created_at=_now(), engine=engine)
         return facts if self._folder.create(facts_path(name), json_of(facts)) else self.facts(name)
 
-    def revise(self, manifest: Manifest) -> list[str]:
-        """Take over a manifest whose rows differ from the batch in their lines alone, and let the changed shots begin anew.
+    def revise(self, manifest: Manifest, *, is_idle: bool = False) -> list[str]:
+        """Take over changed rows of a manifest, and let the changed shots begin anew. Shots of unchanged rows stay as they are.
 
-        If there is no such batch, or other fields differ too, nothing changes.
+        A row may differ in its lines alone. The row of a shot that is not done, such as one that failed or has not begun, may
+        differ in everything but its id. If there is no such batch, or the ids or their order differ, nothing changes.
+
+        Args:
+            manifest: the new rows.
+            is_idle: whether it is known that no worker dubs shots of the batch: shots that count as running were abandoned.
 
         Returns:
             Ids of the changed shots.
 
         Raises:
-            InvalidRequestError: shots of the batch have not ended.
+            InvalidRequestError: the row of a shot that is done differs, or shots of the batch are running. If only lines differ:
+                shots have not ended.
         """
         name, before = manifest.name, self.find(manifest.name)
         if before is None or before.removing or before.manifest_sha256 == manifest.sha256:
             return []
         shots = self._all_shots(name)
-        if len(shots) != len(manifest.shots) or not all(map(ShotSpec.revises, shots, manifest.shots)):
+        if [shot.id for shot in shots] != [shot.id for shot in manifest.shots]:
             return []
-        if left := sum(record.state not in ENDED for record in self.records(name)):
-            raise InvalidRequestError(
-                f"batch {name} has other lines, and {left} of its shots have not ended: wait, or cancel the batch first",
-                field="name",
-            )
-        changed = [new.id for old, new in zip(shots, manifest.shots, strict=True) if old != new]
+        pairs = [(old, new) for old, new in zip(shots, manifest.shots, strict=True) if old != new]
+        changed, records = [new.id for _, new in pairs], self.records(name)
+        if all(old.revises(new) for old, new in pairs):
+            if left := sum(record.state not in ENDED for record in records):
+                raise InvalidRequestError(
+                    f"batch {name} has other lines, and {left} of its shots have not ended: wait, or cancel the batch first",
+                    field="name",
+                )
+        else:
+            states = {record.id: record.state for record in records}
+            if done := [new.id for old, new in pairs if states[new.id] is ShotState.DONE and not old.revises(new)]:
+                raise InvalidRequestError(
+                    f"batch {name} has shots that are done and whose rows differ: {', '.join(done[:_NAMED])}. Restore these rows, "
+                    f"change options with `dubstage batch retry {name} {done[0]} --set OPTION=VALUE`, or submit the manifest under "
+                    "another name",
+                    field="name",
+                )
+            running = sum(state is ShotState.RUNNING for state in states.values())
+            if running and not is_idle:
+                raise InvalidRequestError(
+                    f"batch {name} has other rows, and {running} of its shots are running: wait, or cancel the batch first",
+                    field="name",
+                )
         # The facts come last, so that a change that was cut is completed by the next call.
         self.reset(name, changed)
         self._folder.write(manifest_path(name), manifest.content)

@@ -213,7 +213,7 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
     record_submission(settings, facts)
     shots = BatchIndex(store, facts.name).shots()
     if changed:
-        say(f"{len(changed)} shots with changed lines begin anew")
+        say(f"{len(changed)} shots with changed rows begin anew")
     say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_in(shots))}")
     if engine == "kubernetes":
         return _submit_to_cluster(store, facts, chosen)

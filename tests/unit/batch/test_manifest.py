@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,7 +127,7 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "6: footage: is missing: every row has one",
         "6: output: is missing: every row has one",
         "7: row: a row is one JSON object",
-        "8: face: face takes largest, speaker",
+        "8: face: face takes auto, largest, speaker",
         "9: method: no method 'magic'; there are:",
         "10: codec: unknown codec vp9",
         "11: keep_audio: the video gets a timeline of its own",
@@ -179,6 +180,20 @@ def test_wrong_defaults_are_told_once(write: Write) -> None:
     assert "there are: min_dubbed_share, min_r_opening, max_warnings" in told[2]
     assert mistakes(write({"defaults": {}, "id": "a"}, row("b")))[0].startswith("1: defaults: this line is")
     assert mistakes(write(row("b"), {"defaults": {}}))[0].startswith("2: id: is missing")
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tiff", "bmp"])
+def test_pictures_need_methods_that_take_them(write: Write, tmp_path: Path, astronaut: Path, ending: str) -> None:
+    """A row whose footage is a picture is refused with the methods that take pictures, before anything is dubbed."""
+    picture = f"ann.{ending}"
+    assert cv2.imwrite(str(tmp_path / picture), cv2.imread(str(astronaut)))
+    rows = [row("a", footage=picture), row("b", footage=picture, method="headpose"), row("c", footage=picture, method="ugc")]
+    told = manifest_or_mistakes(write(*rows))
+    assert isinstance(told, tuple)
+    for line, said in zip((1, 3), told, strict=True):
+        assert f":{line}: method: {tmp_path}/{picture} is a single picture, and method ugc needs a video; methods that take" in said
+        assert said.endswith("headpose")
+    assert manifest_or_mistakes(write(rows[1])).name  # type: ignore[union-attr]
 
 
 def test_outputs_unique_and_no_inputs(write: Write, tmp_path: Path) -> None:

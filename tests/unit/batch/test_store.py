@@ -236,7 +236,7 @@ def scene(*starts: float, **more: Any) -> ShotSpec:
 
 
 def test_changed_lines_begin_anew(tmp_path: Path) -> None:
-    """Shots whose lines are unchanged stay done. Other changes, and shots that have not ended, are refused."""
+    """Shots whose lines are unchanged stay done. Other changes of done shots, and shots that have not ended, are refused."""
     plain = ShotSpec(id="b", footage="/plate.mp4", output="/b.mp4")
     store = BatchStore(str(tmp_path))
     before = store.create(manifest_of("night", [scene(1, 5), plain]), "local")
@@ -245,13 +245,34 @@ def test_changed_lines_begin_anew(tmp_path: Path) -> None:
         store.revise(changed)
     for name in ("a", "b"):
         store.put("night", ShotRecord(id=name, state=ShotState.DONE))
-    for other in ([scene(1, 6, seed=1), plain], [scene(), plain], [scene(1, 6)]):
-        assert store.revise(manifest_of("night", other)) == []
+    for other in ([scene(1, 6, seed=1), plain], [scene(), plain]):
+        with pytest.raises(InvalidRequestError, match=r"shots that are done and whose rows differ: a\. Restore these rows"):
+            store.revise(manifest_of("night", other))
+    assert store.revise(manifest_of("night", [scene(1, 6)])) == []
     assert store.revise(changed) == ["a"]
     assert [record.state for record in store.records("night")] == [ShotState.WAITING, ShotState.DONE]
     assert store.manifest("night") == list(changed.shots)
     assert store.create(changed, "local") == before.model_copy(update={"manifest_sha256": changed.sha256})
     assert store.revise(changed) == []
+
+
+@pytest.mark.parametrize("state", [ShotState.WAITING, ShotState.FAILED, ShotState.CANCELLED, ShotState.UNDUBBED])
+def test_rows_that_are_not_done_may_change(tmp_path: Path, state: ShotState) -> None:
+    """A changed row begins anew if its shot is not done, and nothing runs. Done shots stay."""
+    done, other = (ShotSpec(id=name, footage="/plate.mp4", output=f"/{name}.mp4") for name in "ab")
+    store = BatchStore(str(tmp_path))
+    store.create(manifest_of("night", [done, other]), "local")
+    store.put("night", ShotRecord(id="a", state=ShotState.DONE))
+    store.put("night", ShotRecord(id="b", state=ShotState.RUNNING))
+    changed = manifest_of("night", [done, other.model_copy(update={"method": "headpose"})])
+    with pytest.raises(InvalidRequestError, match="has other rows, and 1 of its shots are running: wait, or cancel"):
+        store.revise(changed)
+    store.put("night", ShotRecord(id="b", state=state))
+    assert store.revise(changed) == ["b"]
+    assert [record.state for record in store.records("night")] == [ShotState.DONE, ShotState.WAITING]
+    assert store.manifest("night") == list(changed.shots)
+    store.put("night", ShotRecord(id="b", state=ShotState.RUNNING))
+    assert store.revise(manifest_of("night", [done, other]), is_idle=True) == ["b"], "the worker died"
 
 
 def test_changed_options_hold_everywhere(store: BatchStore, folder: Path) -> None:

@@ -87,10 +87,31 @@ def test_other_manifest_or_engine_refused(store: BatchStore, shots: str, printed
     """Another manifest or engine under the name is refused."""
     assert run(["batch", "submit", shots]) == 10
     assert "batch night belongs to the engine farm: give --engine farm, or choose another --name NAME" in printed()[1]
+    store.put("night", done(0))
     Path(shots).write_text(Path(shots).read_text().replace("out/0", "out/9"))
     assert run(["batch", "submit", shots, "--engine", "farm"]) == 10
-    assert "with another manifest" in printed()[1]
+    said = printed()[1]
+    assert f"batch night has shots that are done and whose rows differ: {store.ids('night')[0]}." in said
+    assert "dubstage batch retry night" in said
     assert store.manifest("night")[0].output.endswith("out/0.mp4")
+    Path(shots).write_text("".join(Path(shots).read_text().splitlines(keepends=True)[1:]))
+    assert run(["batch", "submit", shots, "--engine", "farm"]) == 10
+    assert "with another manifest" in printed()[1]
+
+
+def test_corrected_rows_go_on(store: BatchStore, shots: str, printed: Printed) -> None:
+    """Rows of failed and waiting shots are corrected under the same name. The finished shot stays."""
+    first, second, *_ = store.ids("night")
+    store.put("night", done(0))
+    store.put("night", ShotRecord(id=second, state=ShotState.FAILED, exit_code=10, attempts=1))
+    Path(shots).write_text(Path(shots).read_text().replace("out/1", "out/8").replace("out/2", "out/9"))
+    assert run(["batch", "submit", shots, "--engine", "farm"]) == 0
+    assert "2 shots with changed rows begin anew" in printed()[1]
+    fresh = BatchStore(store.url)
+    assert [shot.output[-5] for shot in fresh.manifest("night")] == ["0", "8", "9", "3"]
+    assert [record.state for record in fresh.records("night")] == [ShotState.DONE, *[ShotState.WAITING] * 3]
+    assert fresh.records("night")[0].id == first
+    assert run(["batch", "submit", shots, "--engine", "farm"]) == 0
 
 
 def test_unreachable_cluster_status_and_submit(shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
