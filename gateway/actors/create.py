@@ -26,7 +26,7 @@ from gateway.dub.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.disk import MAX_JOB_BYTES, job_folder
 from gateway.dub.enrol import EnrolledActor
-from gateway.dub.face_choice import FaceChoice, about_faces
+from gateway.dub.face_choice import AUTOMATIC, FaceChoice, about_faces
 from gateway.dub.face_list import clearest_picture
 from gateway.dub.job_key import enrolment_key
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
@@ -133,7 +133,7 @@ class EnrolRequest:
     footage: Path
     method: str
     more_footage: tuple[Path, ...] = ()
-    face: FaceChoice = FaceChoice("largest")
+    face: FaceChoice = AUTOMATIC
     consent: Consent | None = None
     project: str = ""
     options: EnrolOptions = EnrolOptions()
@@ -298,7 +298,7 @@ async def _learn(
 def _warnings(shot: FootageAnalysis, request: EnrolRequest, enrolled: EnrolledActor) -> list[str]:
     still = is_still(shot.info)
     return [
-        *about_faces(shot.index, shot.face_id, request.face),
+        *(about_faces(shot.index, shot.chosen, request.face) if shot.chosen is not None else ()),
         *([] if still else about_mouth(enrolled)),
         *about_voice(enrolled),
     ]

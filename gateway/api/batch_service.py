@@ -44,6 +44,7 @@ from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, p
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts, Manifest, Quality, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
+from gateway.dub.face_choice import AUTOMATIC
 from gateway.dub.lines import LineSpec
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
@@ -200,7 +201,7 @@ def _options_message(shot: ShotSpec) -> pb.ShotOptions:
     """Return the options that a person can change."""
     return pb.ShotOptions(
         method=shot.method or "",
-        **face_fields(shot.face),
+        **face_fields("" if shot.face == AUTOMATIC.kind else shot.face),
         fit=number_of(gateway_pb2.Fit, "FIT_", shot.fit),
         expression=number_of(gateway_pb2.Expression, "EXPRESSION_", shot.expression or 0),
         expressiveness=shot.expressiveness,

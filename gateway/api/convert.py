@@ -37,7 +37,7 @@ from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.choices import EnrolOptions, Fit, expression_named, fit_named
 from gateway.dub.estimate import DubEstimate
 from gateway.dub.face_boxes import FrameBox, checked_boxes
-from gateway.dub.face_choice import FaceChoice
+from gateway.dub.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.face_list import FaceList, ListedFace
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import (
@@ -162,7 +162,7 @@ def mix_from(message: pb.CreateDubRequest, file: Path | None) -> SoundMix | None
 
 
 def face_from(message: pb.CreateActorRequest | pb.CreateDubRequest) -> FaceChoice:
-    """Return the face to enrol or to dub; a request without a choice means the largest face.
+    """Return the face to enrol or to dub; a request without a choice means the choice `auto`.
 
     Raises:
         InvalidRequestError: the request names a rule that chooses no face, or boxes that cannot be used.
@@ -170,7 +170,7 @@ def face_from(message: pb.CreateActorRequest | pb.CreateDubRequest) -> FaceChoic
     named = message.WhichOneof("face")
     if isinstance(message, pb.CreateDubRequest) and message.boxes:
         return _boxes_of(message, named)
-    return _face_of(message, named) or FaceChoice("largest")
+    return _face_of(message, named) or AUTOMATIC
 
 
 def box_sides(box: pb.FaceBox) -> tuple[float, float, float, float]:

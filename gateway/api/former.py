@@ -23,7 +23,7 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as former_gateway_pb2
 from dubstage.gateway.v1alpha1 import media_pb2 as former_media_pb2
 from dubstage.gateway.v1alpha1 import webhook_pb2 as former_webhook_pb2
 from gateway.api.resources import ACTORS, BATCHES, UPLOADS, WEBHOOKS, duration_message, seconds_of, time_message
-from gateway.dub.face_choice import parse_face
+from gateway.dub.face_choice import AUTOMATIC, parse_face
 from services.common.errors import ActorNotFoundError, ActorNotReadyError, InvalidRequestError, RequestError
 from services.common.server.bounds import check_bounds
 
@@ -242,7 +242,7 @@ def _choose_face(made: Any, text: str) -> None:
         made.face_id = face.face_id
     elif face.kind == "point":
         made.point.x, made.point.y = face.point
-    else:
+    elif face != AUTOMATIC:
         made.face_rule = gateway_pb2.FaceRule.Value(f"FACE_RULE_{face.kind.upper()}")
 
 

@@ -207,7 +207,7 @@ class ShotSpec(_Strict):
     project: str | None = Field(None, max_length=200)
     language: str | None = Field(None, max_length=80)
     method: str | None = Field(None, max_length=80)
-    face: str = Field("largest", max_length=80)
+    face: str = Field("auto", max_length=80)
     fit: Fit = "cut"
     expression: Literal["keep", "neutral"] | None = None
     expressiveness: float = Field(1.0, ge=LEAST_EXPRESSIVENESS, le=MOST_EXPRESSIVENESS)

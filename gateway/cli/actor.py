@@ -109,7 +109,7 @@ def create(
     ] = DEFAULT_METHOD,
     motion: options.Motion = None,
     renderer: options.Renderer = None,
-    face: options.Face = "largest",
+    face: options.Face = "auto",
     consent: options.ConsentFile = None,
     project: options.Project = "",
     stages: options.Stages = None,

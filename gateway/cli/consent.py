@@ -38,7 +38,7 @@ def subject(
         list[Path],
         typer.Argument(metavar="FOOTAGE...", help="Videos or pictures of the person. Each shows the person's face."),
     ],
-    face: options.Face = "largest",
+    face: options.Face = "auto",
     actor: Annotated[str | None, typer.Option(metavar="ID", help="Actor that the record is for. Default: any actor.")] = None,
     with_face: Annotated[
         bool,
@@ -66,7 +66,7 @@ def subject(
 
     async def measure() -> None:
         # Only the sound of the footage says who speaks.
-        opened = open_stages(settings) if choice.kind == "speaker" else open_stage(settings, "face")
+        opened = open_stages(settings) if choice.kind in ("auto", "speaker") else open_stage(settings, "face")
         async with opened as there:
             found = await face_of_videos(there, footage, choice, threads=settings.compute_threads)
         if found.frames < ENOUGH_FRAMES:

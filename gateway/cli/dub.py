@@ -223,7 +223,7 @@ def dub(
             metavar="ID", help="Actor to dub, enrolled with `dubstage actor create`. Default: learn the person from VIDEO."
         ),
     ] = None,
-    face: options.Face = "largest",
+    face: options.Face = "auto",
     reference: Annotated[
         Path | None,
         typer.Option(

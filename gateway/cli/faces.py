@@ -138,11 +138,10 @@ def _table(found: FaceList) -> Table:
 
 def lines_about_choice(found: FaceList) -> list[str]:
     """Return sentences that say which face a dub takes, one per line."""
-    if found.default is None:
+    if not found.faces:
         return ["the video shows no face"]
+    if found.default is None:
+        return ["a dub of a picture with several faces needs --face NUMBER"]
     if len(found.faces) == 1:
         return [f"a dub takes face {found.default}, the only one"]
-    lines = [f"a dub without --face takes face {found.default}, the largest"]
-    if found.speaker is not None and any(face.speaks for face in found.faces):
-        lines.append(f"--face speaker takes face {found.speaker}, whose mouth fits the sound best")
-    return lines
+    return [f"a dub without --face takes face {found.default}: {found.why}"]

@@ -44,8 +44,10 @@ TIMELINE_METHODS: Final = ", ".join(name for name, method in METHODS.items() if 
 Face = Annotated[
     str,
     typer.Option(
-        metavar="largest|speaker|ID|X,Y",
-        help="Face to dub: the largest face, the face that speaks, a face by number, or the face at pixel X,Y of the first frame.",
+        metavar="auto|largest|speaker|ID|X,Y",
+        help="Face to take. auto: the face that speaks where the sound tells for certain, otherwise the largest face. speaker: the "
+        "face whose mouth fits the sound best. ID: a number that `dubstage faces` prints. X,Y: the face at this pixel of the first "
+        "frame.",
     ),
 ]
 Stages = Annotated[

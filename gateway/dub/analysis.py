@@ -210,8 +210,9 @@ class FootageAnalysis:
     async def select(self, choice: FaceChoice, frames: range | None = None) -> int | None:
         """Choose the face to dub, and return its id; None: the footage has no face.
 
-        The choice `speaker` takes the face whose mouth fits the footage's own sound best. After the choice `boxes`, the index has
-        the followed face under one id.
+        The choice `speaker` takes the face whose mouth fits the footage's own sound best. `auto` takes this face where the sound
+        tells for certain who speaks, and otherwise the largest face. After the choice `boxes`, the index has the followed face
+        under one id.
 
         Args:
             choice: the choice; not of the kind `actor`.
@@ -224,8 +225,8 @@ class FootageAnalysis:
         if is_still(self.info):
             check_one_face(self.index, choice)
 
-        async def score(face_id: int) -> float:
-            return await self._fit_to_sound(face_id, None if frames is None else self._around(frames))
+        async def measure(face_id: int) -> SoundLag:
+            return await self._first_lag(face_id, None if frames is None else self._around(frames))
 
         if choice.kind == "boxes":
             if not len(self.index.face_id):
@@ -235,7 +236,7 @@ class FootageAnalysis:
             self.chosen = ChosenFace(followed.face_id, "named by boxes")
             return followed.face_id
         first = frames.start if frames is not None else 0
-        self.chosen = await choose_face(self.index, choice, score if self.info.audio else None, first=first)
+        self.chosen = await choose_face(self.index, choice, measure if self.info.audio else None, first=first)
         return self.chosen.face_id if self.chosen is not None else None
 
     async def enrol(
@@ -408,14 +409,13 @@ class FootageAnalysis:
         first, stop = np.searchsorted(self.seconds, [middle - _SPEAKER_S / 2, middle + _SPEAKER_S / 2]).tolist()
         return range(min(frames.start, first), max(frames.stop, stop))
 
-    async def _fit_to_sound(self, face_id: int, frames: range | None) -> float:
-        """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
+    async def _first_lag(self, face_id: int, frames: range | None) -> SoundLag:
+        """Return the lag of the footage's sound in the first usable seconds of a face; unknown if too few frames show the face."""
         sound, faces = await self.extract_sound(whole=frames is not None), self.workspace.faces
         try:
             shown, reason = self.index.rows_of(face_id), self.index.reason
             rows = enrolment_rows(faces, shown, self.seconds, frames, most_s=FEW_SECONDS, reason=reason)
         except NoUsableFootageError:
-            return float("-inf")
+            return SoundLag()
         clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
-        lag = await measured_lag(self.stages, clip, sound.read_rows(heard))
-        return float("-inf") if lag.frames is None else lag.confidence
+        return await measured_lag(self.stages, clip, sound.read_rows(heard))

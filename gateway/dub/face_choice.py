@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ from services.common.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from gateway.dub.face_records import FaceIndex
+    from gateway.dub.motion_clip import SoundLag
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _POINT: Final = re.compile(r" *[0-9]{1,6}(\.[0-9]{0,9})? *, *[0-9]{1,6}(\.[0-9]{0,9})? *")
@@ -27,7 +28,8 @@ class FaceChoice:
     """The user's choice of a face.
 
     Attributes:
-        kind: `largest`, `speaker`, `id`, `point`, `box`, `boxes` or `actor`.
+        kind: `auto`, `largest`, `speaker`, `id`, `point`, `box`, `boxes` or `actor`. `auto`: the face that speaks where the sound
+            tells for certain, otherwise the largest face.
         face_id: face id, for the kind `id`.
         point: x and y in pixels of the first frame that shows a face, for the kind `point`.
         box: left, top, width and height in pixels of the same frame, for the kind `box`.
@@ -41,6 +43,12 @@ class FaceChoice:
     boxes: tuple[FrameBox, ...] = ()
 
 
+AUTOMATIC: Final = FaceChoice("auto")
+"""The choice of a request that names no face."""
+_RULES: Final = ("auto", "largest", "speaker")
+"""Kinds of choices that name no face."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChosenFace:
     """The face that a choice takes.
@@ -48,19 +56,21 @@ class ChosenFace:
     Attributes:
         face_id: id of the face.
         why: why this face, to be read behind `face 3: `.
+        speaks: whether the choice `auto` found that the face speaks for certain.
     """
 
     face_id: int
     why: str
+    speaks: bool = False
 
 
 def parse_face(text: str) -> FaceChoice:
-    """Return the choice that a text describes: `largest`, `speaker`, a face id, or `X,Y`.
+    """Return the choice that a text describes: `auto`, `largest`, `speaker`, a face id, or `X,Y`.
 
     Raises:
         InvalidRequestError: the text is none of these.
     """
-    if text in ("largest", "speaker"):
+    if text in _RULES:
         return FaceChoice(text)
     if _NUMBER.fullmatch(text):
         return FaceChoice("id", face_id=int(text))
@@ -68,8 +78,8 @@ def parse_face(text: str) -> FaceChoice:
         x, y = (float(part) for part in text.split(","))
         return FaceChoice("point", point=(x, y))
     raise InvalidRequestError(
-        f"face takes largest, speaker, the number of a face (such as 0) or X,Y in pixels of the first frame (such as 320,180), not "
-        f"{text[:80]!r}",
+        "face takes auto, largest, speaker, the number of a face (such as 0), or X,Y in pixels of the first frame (such as "
+        f"320,180), not {text[:80]!r}",
         field="face",
     )
 
@@ -79,21 +89,20 @@ _MAIN_SHARE: Final = 0.05
 _NAMED_FACES: Final = 6
 """Most further faces that a warning describes."""
 
-ScoreSpeaker = Callable[[int], Awaitable[float]]
-"""Returns how well the mouth of a face fits the sound of the footage; higher is better, -inf: unknown."""
+MeasureLag = Callable[[int], Awaitable["SoundLag"]]
+"""Returns the lag of the footage's sound against the mouth of a face. The frames are None if the lag cannot be measured."""
 
 
-async def choose_face(
-    index: FaceIndex, choice: FaceChoice, score_speaker: ScoreSpeaker | None, *, first: int = 0
-) -> ChosenFace | None:
+async def choose_face(index: FaceIndex, choice: FaceChoice, measure_lag: MeasureLag | None, *, first: int = 0) -> ChosenFace | None:
     """Return the face to dub; None: the footage shows no face.
 
     Args:
         index: faces of the footage.
         choice: the choice; not of the kinds `actor` and `boxes`.
         first: frame from which on a point or a box is looked for.
-        score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken. The
-            largest face is also taken if no face can be scored.
+        measure_lag: measures the lag of a face, for the choices `auto` and `speaker`; None: the footage has no sound. The choice
+            `speaker` takes the face whose mouth fits the sound best. `auto` takes this face only if its lag may be applied
+            (motion_clip.credible_lag). Otherwise, and if no lag can be measured, the largest face is taken.
 
     Raises:
         InvalidRequestError: the chosen face is not in the footage.
@@ -113,11 +122,11 @@ async def choose_face(
         case "box":
             return ChosenFace(_face_in(index, choice.box, first), "named by a box")
         case _:
-            return await _choose_main(main_faces(index), len(ids), choice, score_speaker)
+            return await _choose_main(main_faces(index), len(ids), choice, measure_lag)
 
 
 async def _choose_main(
-    largest_first: Sequence[int], num_faces: int, choice: FaceChoice, score_speaker: ScoreSpeaker | None
+    largest_first: Sequence[int], num_faces: int, choice: FaceChoice, measure_lag: MeasureLag | None
 ) -> ChosenFace:
     """Return the largest face or the speaker, of the main faces."""
     if num_faces == 1:
@@ -125,15 +134,34 @@ async def _choose_main(
     largest = f"the largest of {num_faces} faces"
     if choice.kind == "largest" or len(largest_first) == 1:
         return ChosenFace(largest_first[0], largest)
-    if score_speaker is None:
+    if measure_lag is None:
         return ChosenFace(largest_first[0], f"{largest}; the footage has no sound that tells who speaks")
-    scores = {face: await score_speaker(face) for face in largest_first}
-    # If several faces fit equally well, the largest face is taken. If no face can be compared with the sound, all fit equally.
-    best = max(largest_first, key=lambda face: scores[face])
-    if scores[best] == float("-inf"):
-        return ChosenFace(best, f"{largest}; no mouth can be compared with the sound")
-    listed = ", ".join(f"face {face} {scores[face]:.2f}" for face in largest_first if scores[face] > float("-inf"))
-    return ChosenFace(best, f"the mouth that fits the sound of the footage best (confidence: {listed})")
+    return _by_sound({face: await measure_lag(face) for face in largest_first}, choice, largest)
+
+
+def _by_sound(measured: Mapping[int, SoundLag], choice: FaceChoice, largest: str) -> ChosenFace:
+    """Return the speaker, or the largest face if the sound does not tell who speaks.
+
+    Args:
+        measured: lags of the main faces, the largest face first.
+        largest: reason for the largest face.
+    """
+    # Modules that read manifests import this module, and need none of the stages.
+    from gateway.dub.motion_clip import credible_lag
+
+    first = next(iter(measured))
+    lags = {face: lag for face, lag in measured.items() if lag.frames is not None}
+    if not lags:
+        return ChosenFace(first, f"{largest}; no mouth can be compared with the sound")
+    # Of faces that fit equally well, the largest face is taken.
+    best = max(lags, key=lambda face: lags[face].confidence)
+    listed = ", ".join(f"face {face} {lag.confidence:.2f}" for face, lag in lags.items())
+    fits_best = f"the mouth that fits the sound of the footage best (confidence: {listed})"
+    if choice.kind == "speaker":
+        return ChosenFace(best, fits_best)
+    if credible_lag(lags[best], {face: lags[face] for face in lags if face != best}).frames is None:
+        return ChosenFace(first, f"{largest}; the sound does not tell for certain who speaks (confidence: {listed})")
+    return ChosenFace(best, f"the face that speaks: {fits_best}", speaks=True)
 
 
 def by_presence(index: FaceIndex) -> list[int]:
@@ -149,21 +177,22 @@ def main_faces(index: FaceIndex) -> list[int]:
     return [face for face in by_presence(index) if presence[face] >= least]
 
 
-def about_faces(index: FaceIndex, face_id: int, choice: FaceChoice) -> list[str]:
-    """Return a warning if the footage shows several faces and the choice names none of them.
+def about_faces(index: FaceIndex, chosen: ChosenFace, choice: FaceChoice) -> list[str]:
+    """Return a warning if the footage shows several faces and the choice names neither a face nor the speaker.
 
     Args:
         index: faces of the footage.
-        face_id: face that is dubbed.
+        chosen: face that is taken.
+        choice: the choice of the request.
     """
-    others = [face for face in main_faces(index) if face != face_id]
-    if choice.kind != "largest" or not others:
+    others = [face for face in main_faces(index) if face != chosen.face_id]
+    if choice.kind not in ("auto", "largest") or not others:
         return []
     named = ", ".join(_described(index, face) for face in others[:_NAMED_FACES])
     more = f" and {len(others) - _NAMED_FACES} more" if len(others) > _NAMED_FACES else ""
     return [
-        f"the footage shows {len(others) + 1} faces, and the largest is taken, {_described(index, face_id)}; the others stay as "
-        f"they are: {named}{more}. Choose another face with --face NUMBER, or the face that speaks with --face speaker"
+        f"the footage shows {len(others) + 1} faces, and {_described(index, chosen.face_id)} is taken: {chosen.why}. The others "
+        f"stay as they are: {named}{more}. Choose another face with --face NUMBER, --face largest or --face speaker"
     ]
 
 
@@ -175,7 +204,7 @@ def _described(index: FaceIndex, face: int) -> str:
 
 def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
     """Raise InvalidRequestError if a still shows several faces and the choice names none of them."""
-    if choice.kind in ("largest", "speaker") and len(still.face_id) > 1:
+    if choice.kind in _RULES and len(still.face_id) > 1:
         places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.centre)
         raise InvalidRequestError(
             f"the picture shows {len(still.face_id)} faces, at {places}: choose one with --face X,Y", field="face"

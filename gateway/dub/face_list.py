@@ -1,6 +1,6 @@
 """The faces of a video, listed before anybody is dubbed: when each is seen, a picture of each, and who speaks when.
 
-Who speaks is found as the choice `speaker` finds it: by the lag between the video's own sound and the mouth of each face
+Who speaks is found as the choices `auto` and `speaker` find it: by the lag between the video's own sound and the mouth of each face
 (docs/models/lag.md), here in pieces of PIECE_FRAMES. A piece counts for the face whose lag may be applied there
 (motion_clip.credible_lag). The speaker of a frame with speech is the face that the pieces around the frame count for most.
 """
@@ -20,7 +20,7 @@ from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.claim import spans
-from gateway.dub.face_choice import FaceChoice, by_presence, main_faces
+from gateway.dub.face_choice import AUTOMATIC, ChosenFace, by_presence, main_faces
 from gateway.dub.motion_clip import MotionClip, SoundLag, credible_lag, measured_lag, on_motion_grid, tracked_motion
 from gateway.dub.progress import OnProgress
 from gateway.dub.records import RecordFile
@@ -109,19 +109,18 @@ class FaceList:
         num_frames: frames of the video.
         duration_s: length of the video, seconds.
         omitted: number of faces beyond MOST_FACES.
-        speaker: face that a dub with the face `speaker` takes; None: the video has no face.
+        default: face that a dub without a choice takes; None: the video has no face, or is a picture with several faces.
+        why: why a dub without a choice takes this face.
+        speaker: face that speaks for certain, or the only face; None: there is none.
     """
 
     num_frames: int
     duration_s: float
     faces: tuple[ListedFace, ...]
     omitted: int = 0
+    default: int | None = None
+    why: str = ""
     speaker: int | None = None
-
-    @property
-    def default(self) -> int | None:
-        """Face that a dub without a choice takes; None: the video has no face."""
-        return self.faces[0].face_id if self.faces else None
 
 
 async def list_faces(stages: Stages, info: MediaInfo, workspace: Workspace, *, threads: int, on_progress: OnProgress) -> FaceList:
@@ -142,9 +141,11 @@ async def list_faces(stages: Stages, info: MediaInfo, workspace: Workspace, *, t
     index = await analysis.track(lambda done: on_progress("track", done, info.video.num_frames))
     ids = by_presence(index)
     speaks: Mapping[int, Sequence[SpeakingSpan]] = {}
-    speaker: int | None = None
+    default: ChosenFace | None = None
     if ids:
-        speaker = await analysis.select(FaceChoice("speaker")) if len(ids) > 1 and info.video.num_frames > 1 else ids[0]
+        if len(ids) == 1 or info.video.num_frames > 1:
+            await analysis.select(AUTOMATIC)
+            default = analysis.chosen
         if info.audio:
             speaks = await find_speakers(analysis, main_faces(index), lambda done, total: on_progress("speakers", done, total))
     clearest = {face: await in_thread(_clearest, workspace.faces, index.rows_of(face)) for face in ids[:MOST_FACES]}
@@ -169,8 +170,15 @@ async def list_faces(stages: Stages, info: MediaInfo, workspace: Workspace, *, t
                 speaks=tuple(speaks.get(face, ())),
             )
         )
-    omitted = max(0, len(ids) - MOST_FACES)
-    return FaceList(index.num_frames, float(analysis.info.video.duration), tuple(listed), omitted, speaker)
+    return FaceList(
+        num_frames=index.num_frames,
+        duration_s=float(analysis.info.video.duration),
+        faces=tuple(listed),
+        omitted=max(0, len(ids) - MOST_FACES),
+        default=default.face_id if default is not None else None,
+        why=default.why if default is not None else "",
+        speaker=default.face_id if default is not None and (default.speaks or len(ids) == 1) else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ class DubPasses:
         for face in analysis.faces:
             people = DubSubjects(self.digests, face, reference)
             await check_subjects(self.request, people, analysis.stages, self.store, analysis.workspace.folder)
-        several = about_faces(analysis.index, face_id, self.request.face)
+        several = about_faces(analysis.index, analysis.chosen, self.request.face) if analysis.chosen is not None else []
         if self.request.actor is not None:
             return DubbedPerson(face_id, self.request.actor, warnings=several, chosen=analysis.chosen)
         began = time.perf_counter()

@@ -19,7 +19,7 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.choices import MOST_LINES, EnrolOptions, Expression, Fit
 from gateway.dub.face_boxes import check_inside
-from gateway.dub.face_choice import FaceChoice
+from gateway.dub.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.scene_sound import SceneSound, SpokenLine
 from gateway.dub.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
 from gateway.dub.timecode import VideoTime
@@ -101,7 +101,7 @@ class DubRequest:
     output: Path
     method: str
     audio_channel: int | None = None
-    face: FaceChoice = FaceChoice("largest")
+    face: FaceChoice = AUTOMATIC
     actor: EnrolledActor | None = None
     actor_record: ActorRecord | None = None
     consent: Consent | None = None
@@ -187,7 +187,7 @@ def check_scene(request: DubRequest, actor_id: str = "") -> None:
         raise InvalidRequestError(f"{len(request.lines)} lines, and a scene has at most {MOST_LINES}", field="lines")
     wrong = {
         "speech": request.speech is not None,
-        "face": request.face != FaceChoice("largest"),
+        "face": request.face != AUTOMATIC,
         "actor": bool(actor_id),
         "reference": request.reference is not None,
         "fit": request.fit != "cut",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+import soundfile
 
 from gateway.actors.store import ActorStore
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import EnrolledActor
-from gateway.dub.face_choice import FaceChoice, parse_face
+from gateway.dub.face_choice import AUTOMATIC, ChosenFace, FaceChoice, parse_face
 from gateway.dub.motion_clip import MotionClip, SoundLag, clip_of, credible_lag, enrolment_rows, measured_lag
 from gateway.dub.records import FEATURE_RECORD, RecordFile
 from gateway.dub.request import DubRequest
@@ -34,6 +38,7 @@ from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import ref_from_proto
 from tests.system.dubbing import SPEECH, Dubber, decoded, enrol, first_seconds
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
 
 
@@ -63,7 +68,9 @@ def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path:
 def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """A listener does not learn from the speaker's voice."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
-    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
+    dub = dubber.with_faces(
+        DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=FaceChoice("largest"))
+    )
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     listener, speaker = max(centre, key=lambda face: centre[face]), min(centre, key=lambda face: centre[face])
     outcome = dub.outcome
@@ -72,8 +79,78 @@ def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_pa
     assert outcome.actor.lag_frames is None
     assert outcome.actor.lag_doubt.startswith(f"the mouth of face {speaker} fits the sound better")
     several, voice = (warning for warning in outcome.warnings if "face" in warning)
-    assert f"the largest is taken, face {listener} (at " in several
+    assert f"face {listener} (at " in several
+    assert "is taken: the largest of 2 faces. " in several
     assert outcome.actor.lag_doubt in voice
+
+
+def faces_by_column(host: StageHost, footage: Path, folder: Path) -> tuple[list[int], ChosenFace]:
+    """Return the faces of a video, the leftmost first, and the face that a dub without a choice takes."""
+
+    async def chosen() -> tuple[list[int], ChosenFace]:
+        with Workspace(folder) as workspace:
+            shot = await FootageAnalysis.open(host.stages, method_named("ugc"), probe(footage), workspace, threads=2)
+            index = await shot.track(lambda _: None)
+            await shot.select(AUTOMATIC)
+            assert shot.chosen is not None
+            return sorted(set(index.face_id.tolist()), key=lambda face: index.centre[index.face_id == face, 0].mean()), shot.chosen
+
+    return host.run(chosen())
+
+
+def with_sound(video: Path, sound: Path | None, target: Path) -> None:
+    """Write the pictures of a video with a part of another sound, or without sound."""
+    with av.open(str(video)) as pictures, av.open(str(target), "w") as output:
+        stream = output.add_stream_from_template(pictures.streams.video[0])
+        rate = soundfile.info(sound).samplerate if sound is not None else 0
+        spoken = output.add_stream("aac", rate=rate) if sound is not None else None
+        for packet in pictures.demux(pictures.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+        if sound is not None and isinstance(spoken, av.AudioStream):
+            samples, frame_rate = soundfile.read(sound, dtype="float32", start=4 * rate, stop=int(6.4 * rate), always_2d=True)
+            frame = av.AudioFrame.from_ndarray(samples.mean(axis=1)[None], format="fltp", layout="mono")
+            frame.sample_rate = frame_rate
+            output.mux(spoken.encode(frame))
+            output.mux(spoken.encode(None))
+
+
+@pytest.mark.long
+def test_default_face_is_the_speaker(clips: Any, host: StageHost, tmp_path: Path, forked_dubstage: Run) -> None:
+    """The command line and a batch row without a face take the speaker, though another face is larger, and say why."""
+    footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
+    (speaker, listener), _ = faces_by_column(host, footage, tmp_path / "job")
+    row = {"id": "a", "footage": "footage.mp4", "speech": str(SPEECH), "output": "row.mp4", "personalize": False}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    result = forked_dubstage("dub", footage, "--audio", SPEECH, "-o", tmp_path / "dub.mp4", "--no-personalize", COLUMNS="2000")
+    assert result.returncode == 0, result.stderr
+    batch = forked_dubstage("batch", "submit", tmp_path / "rows.jsonl", "--name", "night", COLUMNS="2000")
+    assert batch.returncode == 0, batch.stderr
+    shots = forked_dubstage("batch", "report", "night", tmp_path / "report", COLUMNS="2000")
+    assert shots.returncode == 0, shots.stderr
+    written = (tmp_path / "report" / "shots.json").read_text()
+    for said in (result.stderr, written):
+        assert f"the footage shows 2 faces, and face {speaker} (at " in said
+        assert "is taken: the face that speaks: the mouth that fits the sound of the footage best" in said
+        assert f"The others stay as they are: face {listener} (at " in said
+        assert "Choose another face with --face NUMBER" in said
+
+
+def test_default_without_certain_speaker_is_the_largest(clips: Any, host: StageHost, tmp_path: Path) -> None:
+    """The speaker is taken; if another person speaks, or nobody, the largest face is taken, and the reason says so."""
+    footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
+    (left, _), chosen = faces_by_column(host, footage, tmp_path / "speaks")
+    assert (chosen.face_id, chosen.speaks) == (left, True)
+    assert chosen.why.startswith("the face that speaks: ")
+    foreign, silent = tmp_path / "foreign.mp4", tmp_path / "silent.mp4"
+    with_sound(footage, clips.path("speech/jfk_inaugural_1961.flac"), foreign)
+    with_sound(footage, None, silent)
+    for number, (file, why) in enumerate(((foreign, "the sound does not tell for certain who speaks"), (silent, "has no sound"))):
+        (_, right), chosen = faces_by_column(host, file, tmp_path / str(number))
+        assert (chosen.face_id, chosen.speaks) == (right, False)
+        assert chosen.why.startswith("the largest of 2 faces; ")
+        assert why in chosen.why
 
 
 def test_face_point_selects_face(clips: Any, host: StageHost, tmp_path: Path) -> None:

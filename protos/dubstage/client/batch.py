@@ -76,7 +76,8 @@ def row(
         actor_id: an enrolled person; empty: the shot learns the person from its footage.
         consent: JSON file with the consent record, named like `footage`. It narrows the actor's record. Empty: the actor's alone.
         method: name of the method; empty: the actor's, or the gateway's default.
-        face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
+        face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: the
+            speaker where the sound tells for certain, otherwise the largest.
         fit: as for `gateway.dub`.
         expression: "keep" or "neutral"; empty: the method decides.
         keep_audio: keep the footage's sound.

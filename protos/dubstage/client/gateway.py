@@ -135,7 +135,8 @@ def enrol(
         footage: file below the gateway's media folder: a relative path, or a file:// url.
         actor_id: lower-case letters, digits and dashes, at most 63; empty: the gateway makes one.
         method: name of the method; empty: the gateway's default.
-        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: largest.
+        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: the
+            speaker where the sound tells for certain, otherwise the largest.
         consent: that the person agreed to be dubbed.
         skip_personalization: leave the networks as they are instead of adapting them to the person: quicker, less like the person.
         seed: random seed for personalisation.
@@ -197,7 +198,8 @@ def dub(
         speech: file with the new speech, named like `footage`; empty: the footage's own sound.
         method: name of the method; empty: the gateway's default.
         actor_id: an enrolled person; empty: an actor that ends with the dub.
-        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: largest.
+        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: the
+            speaker where the sound tells for certain, otherwise the largest.
         keep_audio: keep the footage's sound.
         codec: "h264", "hevc", "ffv1", "prores", "mpeg2video", "dnxhr" or "av1"; empty: container and footage decide.
         consent: that the person agreed to be dubbed; with an actor who has a record, both must allow the video. None: the actor's

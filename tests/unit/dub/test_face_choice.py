@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
-from gateway.dub.face_choice import ChosenFace, FaceChoice, ScoreSpeaker, about_faces, choose_face, main_faces, parse_face
+from gateway.dub.face_choice import (
+    AUTOMATIC,
+    ChosenFace,
+    FaceChoice,
+    MeasureLag,
+    about_faces,
+    choose_face,
+    main_faces,
+    parse_face,
+)
 from gateway.dub.face_records import FaceIndex
+from gateway.dub.motion_clip import SoundLag
 from services.common.errors import InvalidRequestError
 
 DUBBED = common_pb2.FRAME_REASON_DUBBED
@@ -28,41 +38,69 @@ def two_faces() -> FaceIndex:
     )
 
 
-async def chosen(index: FaceIndex, choice: FaceChoice, score: ScoreSpeaker | None) -> int | None:
-    found = await choose_face(index, choice, score)
+async def chosen(index: FaceIndex, choice: FaceChoice, measure: MeasureLag | None) -> int | None:
+    found = await choose_face(index, choice, measure)
     return found.face_id if found is not None else None
+
+
+def lags(confidences: dict[int, float], *, frames: int | None = 1) -> MeasureLag:
+    """Return a measurement of the lags of faces, over 60 frames each."""
+
+    async def measure(face_id: int) -> SoundLag:
+        return SoundLag(frames, confidences[face_id], num_frames=60)
+
+    return measure
 
 
 @pytest.mark.parametrize(
     ("text", "choice"),
     [
+        ("auto", AUTOMATIC),
         ("largest", FaceChoice("largest")),
         ("speaker", FaceChoice("speaker")),
         ("7", FaceChoice("id", face_id=7)),
         ("12.5,40", FaceChoice("point", point=(12.5, 40.0))),
     ],
 )
-def test_the_four_ways_to_name_a_face(text: str, choice: FaceChoice) -> None:
+def test_the_ways_to_name_a_face(text: str, choice: FaceChoice) -> None:
     assert parse_face(text) == choice
 
 
 @pytest.mark.parametrize("text", ["", "left", "1,2,3", "-4", "1;2", "nan", "1,nan", "inf,2", "1e9,3", "٣", "9" * 5000, "1,-2"])
 def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
-    with pytest.raises(InvalidRequestError, match="face takes largest, speaker, the number of a face"):
+    with pytest.raises(InvalidRequestError, match="face takes auto, largest, speaker, the number of a face"):
         parse_face(text)
 
 
-async def test_the_largest_face_is_the_default(two_faces: FaceIndex) -> None:
-    assert await chosen(two_faces, FaceChoice("largest"), None) == 3
+async def test_largest_face(two_faces: FaceIndex) -> None:
+    assert await chosen(two_faces, FaceChoice("largest"), lags({3: 0.2, 7: 1.4})) == 3
 
 
 async def test_speaker_fits_the_sound(two_faces: FaceIndex) -> None:
     """The speaker is the face whose mouth fits the sound."""
+    assert await chosen(two_faces, FaceChoice("speaker"), lags({3: 0.2, 7: 1.4})) == 7
 
-    async def score(face_id: int) -> float:
-        return {3: 0.2, 7: 1.4}[face_id]
 
-    assert await chosen(two_faces, FaceChoice("speaker"), score) == 7
+@pytest.mark.parametrize(
+    ("measure", "face", "why"),
+    [
+        (lags({3: 0.2, 7: 1.4}), 7, "the face that speaks: the mouth that fits the sound of the footage best (confidence: face 3 "),
+        (lags({3: 0.1, 7: 0.2}), 3, "the largest of 2 faces; the sound does not tell for certain who speaks (confidence: face 3 "),
+        (lags({3: 0.9, 7: 0.2}), 3, "the face that speaks: "),
+        (lags({3: 0.9, 7: 0.9}, frames=None), 3, "the largest of 2 faces; no mouth can be compared with the sound"),
+        (None, 3, "the largest of 2 faces; the footage has no sound that tells who speaks"),
+    ],
+)
+async def test_default_is_certain_speaker_or_largest(two_faces: FaceIndex, measure: MeasureLag, face: int, why: str) -> None:
+    """Without a choice, the speaker is taken where the sound tells for certain, otherwise the largest face."""
+    found = await choose_face(two_faces, AUTOMATIC, measure)
+    assert found is not None
+    assert (found.face_id, found.speaks) == (face, why.startswith("the face that speaks"))
+    assert found.why.startswith(why)
+    (warning,) = about_faces(two_faces, found, AUTOMATIC)
+    assert f"the footage shows 2 faces, and face {face} (at " in warning
+    assert f"is taken: {found.why}. " in warning
+    assert "--face NUMBER" in warning
 
 
 async def test_no_sound_selects_largest(two_faces: FaceIndex) -> None:
@@ -72,12 +110,8 @@ async def test_no_sound_selects_largest(two_faces: FaceIndex) -> None:
 
 async def test_incomparable_faces_select_largest(two_faces: FaceIndex) -> None:
     """The speaker falls back to the largest if no face can be compared with the sound."""
-
-    async def unknown(_: int) -> float:
-        return float("-inf")
-
     two_faces.area[:] = two_faces.area[::-1].copy()  # the largest face is not the first one
-    assert await chosen(two_faces, FaceChoice("speaker"), unknown) == 7
+    assert await chosen(two_faces, FaceChoice("speaker"), lags({3: 0.0, 7: 0.0}, frames=None)) == 7
 
 
 async def test_a_point_names_the_face_around_it(two_faces: FaceIndex) -> None:
@@ -102,14 +136,14 @@ async def test_footage_without_faces_has_no_target() -> None:
 
 
 def test_several_faces_warn(two_faces: FaceIndex) -> None:
-    """A video of several faces without a choice warns of the face that is dubbed and how to choose."""
-    (warning,) = about_faces(two_faces, 3, FaceChoice("largest"))
-    assert "shows 2 faces, and the largest is taken, face 3 (at 50,60 in frame 0, in 4 frames)" in warning
+    """A video of several faces without a named face warns of the face that is dubbed and how to choose."""
+    (warning,) = about_faces(two_faces, ChosenFace(3, "the largest of 2 faces"), FaceChoice("largest"))
+    assert "shows 2 faces, and face 3 (at 50,60 in frame 0, in 4 frames) is taken: the largest of 2 faces. " in warning
     assert "face 7 (at 200,60 in frame 0, in 4 frames)" in warning
     assert "--face NUMBER" in warning
     assert "--face speaker" in warning
     for choice in (FaceChoice("speaker"), FaceChoice("id", face_id=7), FaceChoice("point", point=(200.0, 60.0))):
-        assert about_faces(two_faces, 7, choice) == []
+        assert about_faces(two_faces, ChosenFace(7, ""), choice) == []
 
 
 def test_passers_by_give_no_warning(two_faces: FaceIndex) -> None:
@@ -117,7 +151,7 @@ def test_passers_by_give_no_warning(two_faces: FaceIndex) -> None:
     assert main_faces(two_faces) == [3, 7]
     two_faces.area[two_faces.face_id == 7] = 19.0  # under a twentieth of the largest
     assert main_faces(two_faces) == [3]
-    assert about_faces(two_faces, 3, FaceChoice("largest")) == []
+    assert about_faces(two_faces, ChosenFace(3, ""), FaceChoice("largest")) == []
 
 
 async def test_box_names_the_face_inside(two_faces: FaceIndex) -> None:
@@ -127,10 +161,7 @@ async def test_box_names_the_face_inside(two_faces: FaceIndex) -> None:
 
 
 async def test_choices_say_why(two_faces: FaceIndex) -> None:
-    async def score(face_id: int) -> float:
-        return {3: 0.2, 7: 1.4}[face_id]
-
-    said = {kind: await choose_face(two_faces, FaceChoice(kind), score) for kind in ("largest", "speaker")}
+    said = {kind: await choose_face(two_faces, FaceChoice(kind), lags({3: 0.2, 7: 1.4})) for kind in ("largest", "speaker")}
     assert said["largest"] == ChosenFace(3, "the largest of 2 faces")
     assert said["speaker"] == ChosenFace(
         7, "the mouth that fits the sound of the footage best (confidence: face 3 0.20, face 7 1.40)"
