@@ -15,7 +15,7 @@ from dubstage.client import rpcs
 from dubstage.client.arrays import number_of
 from dubstage.client.calls import download_call, paged_call, unary_call
 from dubstage.client.gateway import Line, line_message
-from dubstage.client.names import face_fields, resource_name
+from dubstage.client.names import explaining_names, face_fields, resource_name
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2
 
@@ -41,6 +41,7 @@ Review = Literal["undecided", "approved", "rejected", "assigned"]
 """State of the review of a shot's present video."""
 
 
+@explaining_names
 def row(
     shot_id: str,
     *,
@@ -282,6 +283,7 @@ def retry(
     return pb.RetryBatchRequest(name=name, shot_ids=shot_ids, rejected=rejected, options=options)
 
 
+@explaining_names
 def shot_options(
     *,
     method: str | None = None,

@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from dubstage.client import rpcs
 from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image, number_of
 from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
-from dubstage.client.names import face_fields, resource_name
+from dubstage.client.names import explaining_names, face_fields, resource_name
 from dubstage.client.operations import (
     DUB,
     ENROLMENT,
@@ -116,6 +116,7 @@ def _actors(page: pb.ListActorsResponse) -> Sequence[pb.Actor]:
 
 
 @operation_call(rpcs.gateway.CREATE_ACTOR, ENROLMENT)
+@explaining_names
 def enrol(
     *,
     footage: str,
@@ -159,6 +160,7 @@ def enrol(
 
 
 @operation_call(rpcs.gateway.CREATE_DUB, DUB)
+@explaining_names
 def dub(
     *,
     footage: str,

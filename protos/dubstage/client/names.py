@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import re
 import uuid
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 
 M = TypeVar("M", bound=Message)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _POINT: Final = re.compile(r" *(\d{1,6}(?:\.\d{0,9})?) *, *(\d{1,6}(?:\.\d{0,9})?) *", re.ASCII)
+_OTHER_NAMES: Final = {
+    "personalize": "give skip_personalization=True in place of personalize=False; without the argument, the person is learned"
+}
+"""What to give in place of arguments that the command line has under another name."""
 
 
 def resource_name(collection: str, id_or_name: str) -> str:
@@ -23,6 +33,22 @@ def resource_name(collection: str, id_or_name: str) -> str:
 def resource_id(name: str) -> str:
     """Return the last part of the name of a resource, such as `ada` of `actors/ada`."""
     return name.rpartition("/")[2]
+
+
+def explaining_names(build: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that answers an argument of another name with a TypeError which says what the argument is called."""
+    known = inspect.signature(build).parameters
+
+    @wraps(build)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name in kwargs:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                remedy = _OTHER_NAMES.get(name) or (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
+                raise TypeError(f"{getattr(build, '__name__', 'the call')}() has no argument {name!r}: {remedy}")
+        return build(*args, **kwargs)
+
+    return explained
 
 
 def face_fields(face: str | pb.FaceBox) -> dict[str, Any]:

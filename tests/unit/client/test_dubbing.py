@@ -10,7 +10,7 @@ import pytest
 
 import dubstage
 from dubstage import dubbing
-from dubstage.client import DubstageCallError, gateway
+from dubstage.client import DubstageCallError, batch, gateway
 from services.common.errors import InvalidRequestError
 
 
@@ -32,6 +32,13 @@ def test_options_of_create_dub() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(TypeError, match="'metod'"):
         dubstage.dub("video.mp4", "speech.wav", "out.mp4", metod="ugc")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="give skip_personalization=True in place of personalize=False"):
+        dubstage.dub("video.mp4", "speech.wav", "out.mp4", personalize=False)  # type: ignore[call-arg]
+    for call in (gateway.dub.request, gateway.enrol.request, batch.row, batch.shot_options):
+        with pytest.raises(TypeError, match=r"has no argument 'personalize': give skip_personalization=True"):
+            call(personalize=False)
+    with pytest.raises(TypeError, match=r"did you mean footage\?"):
+        gateway.dub.request(footag="video.mp4", output="out.mp4")  # type: ignore[call-arg]
     with pytest.raises(AttributeError, match="dubs"):
         dubstage.dubs  # noqa: B018
 
