@@ -18,6 +18,7 @@ def main() -> int:
 
     try:
         settings = load_settings(GatewaySettings)
+        settings.check_media_dir()
     except DubstageError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code

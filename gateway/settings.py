@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from enum import StrEnum
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from services.common.errors import InvalidRequestError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import (
     DEFAULT_PORTS,
@@ -350,6 +352,19 @@ class GatewaySettings(StageSettings):
         if target and (":" not in target or not target.isprintable()):
             raise ValueError(f"{target!r} is no address with a port: give HOST:PORT")
         return target
+
+    def check_media_dir(self) -> None:
+        """Check that a gateway can read the media folder, before the gateway starts.
+
+        Raises:
+            InvalidRequestError: there is no such folder, or the folder cannot be read.
+        """
+        if self.media_dir is not None and not (os.path.isdir(self.media_dir) and os.access(self.media_dir, os.R_OK | os.X_OK)):
+            place = str(self.media_dir)[:200]
+            raise InvalidRequestError(
+                f"{PREFIX}MEDIA_DIR: {place} is no folder that can be read: make the folder, or name another one",
+                field=f"{PREFIX}MEDIA_DIR",
+            )
 
     @property
     def is_default_tenant(self) -> bool:

@@ -239,6 +239,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
     Raises:
         WorkCancelledError: the command was interrupted.
     """
+    _send_log_to_stderr()
     interrupted, before = False, signal.getsignal(signal.SIGTERM)
 
     async def main() -> None:
@@ -266,6 +267,26 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
             signal.signal(signal.SIGTERM, before)
     if interrupted:
         raise WorkCancelledError("interrupted: finished windows are kept; run the same command again to continue")
+
+
+def _send_log_to_stderr() -> None:
+    """Send log lines to stderr, those below the level `warning` only if DUBSTAGE_LOG_LEVEL asks for them: a command reports its
+    work in sentences of its own. A log that is set up stays.
+    """
+    # Commands that log nothing start without these modules.
+    import structlog
+
+    from services.common.server.settings import StageSettings, load_settings
+
+    if structlog.is_configured():
+        return
+    settings = load_settings(StageSettings, port=0)
+    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        # `sys.stderr` of the moment: MediaPipe's start replaces it for a while.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error

@@ -59,10 +59,12 @@ def settings_of(name: str, **changes: object) -> StageSettings:
     """Read the settings of a server as the process of the server will read them.
 
     Raises:
-        InvalidRequestError: a value is wrong; the message names the variable.
+        InvalidRequestError: a value is wrong, or the media folder of the gateway does not exist; the message names the variable.
     """
     if name == "gateway":
-        return load_settings(GatewaySettings, **changes)
+        settings = load_settings(GatewaySettings, **changes)
+        settings.check_media_dir()
+        return settings
     kind: type[StageSettings] = getattr(importlib.import_module(f"services.{name}.settings"), f"{name.capitalize()}Settings")
     return load_settings(kind, **changes)
 

@@ -152,6 +152,8 @@ class Graph:
             for output in outputs:
                 self._graph.observe_output_stream(output, self._packets.__setitem__)
             self._graph.start_run()
+            # The graph opens in threads of its own, which write their notes after `start_run` has returned.
+            self._graph.wait_until_idle()
         self._timestamp = 0
         self._warm = False
         self._lock = threading.Lock()

@@ -28,12 +28,23 @@ def test_dub_prints_consent_of_actor(stages: RunningStages, media: Media, tmp_pa
     settings = {"data_dir": str(tmp_path / "data"), "artefacts_url": str(stages.artefacts), **stages.endpoints()}
     environment = {**os.environ, "COLUMNS": "1000", **{f"DUBSTAGE_{name.upper()}": value for name, value in settings.items()}}
 
+    said: list[str] = []
+
     def dubstage(*arguments: object) -> str:
         done = run_forked([str(argument) for argument in arguments], environment, cwd=ROOT, timeout=300)
         assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
         return done.stderr
 
     dubstage("actor", "create", "ann", media.footage, "--no-personalize", "--consent", consent)
-    said = dubstage("dub", media.footage, "--audio", media.speech, "--actor", "ann", "-o", tmp_path / "dubbed.mp4")
-    assert "consent of Ann Example, granted by Ann Example on 2026-05-01 for dubs of the tests (drawer 7)" in said.splitlines()
-    assert NO_CONSENT not in said
+    dub = ("dub", media.footage, "--audio", media.speech, "--actor", "ann", "-o", tmp_path / "dubbed.mp4")
+    printed = dubstage(*dub)
+    assert "consent of Ann Example, granted by Ann Example on 2026-05-01 for dubs of the tests (drawer 7)" in printed.splitlines()
+    assert NO_CONSENT not in printed
+
+    # The log is for servers. The result on stdout is the name of the video alone.
+    assert said[-1] == f"{tmp_path / 'dubbed.mp4'}\n"
+    assert "face_chosen" not in printed
+    environment["DUBSTAGE_LOG_LEVEL"] = "info"
+    assert "face_chosen" in dubstage(*dub)
+    assert said[-1] == f"{tmp_path / 'dubbed.mp4'}\n"

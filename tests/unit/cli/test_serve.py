@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +47,24 @@ def test_foreign_host_names_setting() -> None:
         with pytest.raises(InvalidRequestError, match="set DUBSTAGE_HOST to an address of this machine") as caught:
             check_ports(host, {"audio": 50051})
         assert caught.value.field == "DUBSTAGE_HOST"
+
+
+@pytest.mark.parametrize("server", ["gateway", "all"])
+def test_missing_media_folder(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A media folder that does not exist, or is a file, is refused before any server starts."""
+    file = tmp_path / "file"
+    file.touch()
+    for place in (tmp_path / "none", file):
+        monkeypatch.setenv("DUBSTAGE_MEDIA_DIR", str(place))
+        assert run(["serve", server]) == 10
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"error: DUBSTAGE_MEDIA_DIR: {place} is no folder that can be read: make the folder")
+        assert len(printed.splitlines()) == 1
+    if server == "gateway":
+        started = subprocess.run([sys.executable, "-m", "gateway"], capture_output=True, text=True, timeout=120, check=False)
+        assert (started.returncode, started.stderr.count("DUBSTAGE_MEDIA_DIR")) == (10, 1)
 
 
 @pytest.mark.parametrize(

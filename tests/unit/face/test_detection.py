@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from contextlib import ExitStack, redirect_stderr
 
@@ -88,6 +89,25 @@ def test_start_up_notes_are_silenced(capfd: pytest.CaptureFixture[str]) -> None:
     os.write(2, b"later\n")
     print("last", file=sys.stderr)
     assert capfd.readouterr().err == "later\nlast\n"
+
+
+NOTES = """
+import sys, time
+from contextlib import nullcontext
+from services.face import detection
+detection.quiet_stderr = nullcontext
+detection.MeshNetwork()
+print("made", file=sys.stderr, flush=True)
+time.sleep(0.5)
+"""
+
+
+def test_graph_is_open_when_made() -> None:
+    """MediaPipe's threads write their notes before a graph is made, where the notes are silenced, and not later."""
+    done = subprocess.run([sys.executable, "-c", NOTES], capture_output=True, text=True, check=True)
+    notes, made, later = done.stderr.partition("made\n")
+    assert "W0000" in notes
+    assert (made, later) == ("made\n", "")
 
 
 def test_stderr_of_another_thread_is_not_brought_back() -> None:
