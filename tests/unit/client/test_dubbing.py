@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,8 @@ def test_unknown_names() -> None:
         dubstage.dub("video.mp4", "speech.wav", "out.mp4", metod="ugc")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="give skip_personalization=True in place of personalize=False"):
         dubstage.dub("video.mp4", "speech.wav", "out.mp4", personalize=False)  # type: ignore[call-arg]
-    for call in (gateway.dub.request, gateway.enrol.request, batch.row, batch.shot_options):
+    calls: list[Any] = [gateway.dub.request, gateway.enrol.request, batch.row, batch.shot_options]
+    for call in calls:
         with pytest.raises(TypeError, match=r"has no argument 'personalize': give skip_personalization=True"):
             call(personalize=False)
     with pytest.raises(TypeError, match=r"did you mean footage\?"):

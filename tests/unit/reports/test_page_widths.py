@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.reports.pictures import beside
 from gateway.reports.types import Fact
 from tests.unit.batch.test_report import RECORDS, done, written
-from tests.unit.reports.test_dub_report import beside, report, write_report
+from tests.unit.reports.test_dub_report import report, write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
