@@ -418,6 +418,11 @@ class Batches:
                 field="DUBSTAGE_BATCHES_URL",
             )
         store = await in_thread(open_batches, self._settings)
+        kind, config_map = profile or "cpu", self._settings.batch_config_map
+        before = await in_thread(store.find, manifest.name)
+        if engine == "kubernetes" and (before is None or before.manifest_sha256 != manifest.sha256):
+            # Wrong rows are refused before there is a batch, and before the batch takes them over.
+            await in_thread(changes.check_for_cluster, store, manifest.shots, profile=kind, config_map=config_map)
         await self._revise(store, manifest, engine)
         before = await in_thread(store.find, manifest.name)
         if before is not None and not before.removing and before.manifest_sha256 != manifest.sha256:
@@ -426,10 +431,6 @@ class Batches:
                 "same ids in the same order. Rows of shots that are not done may be changed",
                 field="batch_id",
             )
-        kind, config_map = profile or "cpu", self._settings.batch_config_map
-        if engine == "kubernetes" and before is None:
-            # The rows of a batch cannot be corrected: wrong rows are refused before there is a batch.
-            await in_thread(changes.check_for_cluster, store, manifest.shots, profile=kind, config_map=config_map)
         facts = await in_thread(store.create, manifest, engine)
         if facts.engine != engine:
             raise InvalidRequestError(

@@ -495,8 +495,8 @@ class BatchStore:
             Ids of the changed shots.
 
         Raises:
-            InvalidRequestError: the row of a shot that is done differs, or shots of the batch are running. If only lines differ:
-                shots have not ended.
+            InvalidRequestError: the row of a shot that is done differs, or shots of the batch are running, in a cluster also: wait
+                for a pod. If only lines differ: shots have not ended.
         """
         name, before = manifest.name, self.find(manifest.name)
         if before is None or before.removing or before.manifest_sha256 == manifest.sha256:
@@ -521,10 +521,12 @@ class BatchStore:
                     "another name",
                     field="name",
                 )
-            running = sum(state is ShotState.RUNNING for state in states.values())
-            if running and not is_idle:
+            # Jobs of a cluster begin waiting shots at any time.
+            busy = {ShotState.RUNNING, ShotState.WAITING} if before.engine == "kubernetes" else {ShotState.RUNNING}
+            left = sum(state in busy for state in states.values())
+            if left and not is_idle:
                 raise InvalidRequestError(
-                    f"batch {name} has other rows, and {running} of its shots are running: wait, or cancel the batch first",
+                    f"batch {name} has other rows, and {left} of its shots are running: wait, or cancel the batch first",
                     field="name",
                 )
         # The facts come last, so that a change that was cut is completed by the next call.

@@ -201,7 +201,7 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
         DubstageError: the engine cannot work.
     """
     before = store.find(manifest.name)
-    if engine == "kubernetes" and before is None:
+    if engine == "kubernetes" and (before is None or before.manifest_sha256 != manifest.sha256):
         _check_for_cluster(store, manifest, chosen)
     changed = revise(settings, store, manifest, engine)
     facts = store.create(manifest, engine)
@@ -223,7 +223,7 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
 
 
 def _check_for_cluster(store: BatchStore, manifest: Manifest, chosen: EngineOptions) -> None:
-    """Check that pods can work on a manifest, before its batch exists. The rows of a batch cannot be corrected."""
+    """Check that pods can work on a manifest, before its batch exists or takes over changed rows."""
     from gateway.batch.kubernetes.engine import CONFIG_MAP, open_engine
 
     open_engine(chosen.namespace, chosen.context).check(

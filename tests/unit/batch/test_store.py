@@ -275,6 +275,17 @@ def test_rows_that_are_not_done_may_change(tmp_path: Path, state: ShotState) -> 
     assert store.revise(manifest_of("night", [done, other]), is_idle=True) == ["b"], "the worker died"
 
 
+def test_waiting_rows_of_a_cluster_stay(tmp_path: Path) -> None:
+    """A pod may begin a waiting shot at any time, so that its row cannot be changed."""
+    plain = ShotSpec(id="a", footage="/plate.mp4", output="/a.mp4")
+    store, changed = BatchStore(str(tmp_path)), manifest_of("night", [plain.model_copy(update={"seed": 1})])
+    store.create(manifest_of("night", [plain]), "kubernetes")
+    with pytest.raises(InvalidRequestError, match="has other rows, and 1 of its shots are running"):
+        store.revise(changed)
+    store.put("night", ShotRecord(id="a", state=ShotState.FAILED))
+    assert store.revise(changed) == ["a"]
+
+
 def test_changed_options_hold_everywhere(store: BatchStore, folder: Path) -> None:
     """Changed options reach stores that have read the batch before, stay when others change, and leave the manifest as it was."""
     other = BatchStore(store.url)

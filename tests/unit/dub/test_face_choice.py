@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.convert import face_from
+from gateway.batch.types import ShotSpec
 from gateway.dub.face_choice import (
     AUTOMATIC,
     ChosenFace,
@@ -18,6 +23,7 @@ from gateway.dub.face_choice import (
 )
 from gateway.dub.face_records import FaceIndex
 from gateway.dub.motion_clip import SoundLag
+from gateway.dub.request import DubRequest
 from services.common.errors import InvalidRequestError
 
 DUBBED = common_pb2.FRAME_REASON_DUBBED
@@ -167,3 +173,13 @@ async def test_choices_say_why(two_faces: FaceIndex) -> None:
         7, "the mouth that fits the sound of the footage best (confidence: face 3 0.20, face 7 1.40)"
     )
     assert "no sound" in (await choose_face(two_faces, FaceChoice("speaker"), None) or said["largest"]).why
+
+
+def test_requests_without_a_face_take_the_automatic_choice() -> None:
+    """CreateDub, CreateActor, batch rows and dubs of the command line have one default. Explicit choices stay."""
+    assert face_from(pb.CreateDubRequest()) == face_from(pb.CreateActorRequest()) == AUTOMATIC
+    assert face_from(pb.CreateDubRequest(face_rule=pb.FACE_RULE_LARGEST)) == FaceChoice("largest")
+    row = ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")
+    assert parse_face(row.face) == AUTOMATIC
+    assert parse_face(row.model_copy(update={"face": "largest"}).face) == FaceChoice("largest")
+    assert DubRequest(footage=Path("a.mp4"), speech=None, output=Path("b.mp4"), method="ugc").face == AUTOMATIC
