@@ -18,7 +18,7 @@ from gateway.actors.consents import Withdrawal, check_digest
 from gateway.actors.create import EnrolRequest, ForOperation, create_actor, digests_of_files, joined_digest
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
-from gateway.actors.stored import StoredActor, check_actor_id
+from gateway.actors.stored import ActorSummary, StoredActor, check_actor_id
 from gateway.actors.sweep import OtherStore
 from gateway.api.context import TenantContext
 from gateway.api.convert import actor_message, enrol_request_from, receipt_message, withdrawal_message
@@ -26,6 +26,7 @@ from gateway.api.operations import ACTOR, operation_message, page_size_from, req
 from gateway.api.progress import OperationReporter, enrolment_steps
 from gateway.api.resources import ACTORS, id_of
 from gateway.async_utilities import entered_in_threads, in_thread
+from gateway.audit.entries import EventKind
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import BegunOperation
 from gateway.operations.runner import OperationRunner
@@ -271,7 +272,8 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.Actor:  # noqa: N802
         """Return one actor."""
-        return actor_message(await asyncio.to_thread(self._context.actors.show, _id_of(request.name)))
+        actor = await asyncio.to_thread(self._context.actors.show, _id_of(request.name))
+        return (await asyncio.to_thread(self._messages, [actor]))[0]
 
     async def GetActorPicture(self, request: pb.GetActorPictureRequest, context: Any) -> pb.ActorPicture:  # noqa: N802
         """Return the picture of one actor."""
@@ -285,7 +287,12 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         actors = await asyncio.to_thread(lambda: self._context.actors.list(after=after, limit=size + 1))
         page = actors[:size]
         token = page[-1].actor_id if len(actors) > size else ""
-        return pb.ListActorsResponse(actors=[actor_message(actor) for actor in page], next_page_token=token)
+        return pb.ListActorsResponse(actors=await asyncio.to_thread(self._messages, page), next_page_token=token)
+
+    def _messages(self, actors: Sequence[ActorSummary]) -> list[pb.Actor]:
+        """Return the messages of actors with the numbers of their dubs. Blocks."""
+        made = self._context.actors.audit.counts(EventKind.DUB_ENDED, [actor.actor_id for actor in actors])
+        return [actor_message(actor, made.get(actor.actor_id, 0)) for actor in actors]
 
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase the person."""

@@ -211,8 +211,12 @@ def _face_of(message: Any, kind: str | None) -> FaceChoice | None:
             return None
 
 
-def actor_message(actor: ActorSummary) -> pb.Actor:
-    """Return the message of an actor."""
+def actor_message(actor: ActorSummary, num_dubs: int = 0) -> pb.Actor:
+    """Return the message of an actor.
+
+    Args:
+        num_dubs: number of dubs of the actor that were made.
+    """
     message = pb.Actor(
         name=actor_name(actor.actor_id),
         method=actor.method,
@@ -223,6 +227,7 @@ def actor_message(actor: ActorSummary) -> pb.Actor:
         damage=actor.damage,
         consent_problem=actor.consent_problem,
         has_picture=actor.has_picture,
+        num_dubs=num_dubs,
         artefacts=[
             common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
             for _, ref in sorted(actor.artefacts.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +17,9 @@ from google.protobuf.message import Message
 
 from dubstage.gateway.v1 import media_pb2 as pb
 from dubstage.gateway.v1 import media_pb2_grpc
+from dubstage.gateway.v1.gateway_pb2 import CreateDubRequest
 from gateway.api.media import MediaFolder, MediaLocations
-from gateway.api.operations import page_size_from, stored_request
+from gateway.api.operations import DUB, page_size_from, stored_request
 from gateway.api.resources import UPLOADS, id_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.batch.changes import files_of_waiting_shots
@@ -48,7 +49,9 @@ READY_KEY: Final = "dubstage-ready"
 """Entry of the initial metadata of UploadFile: the gateway waits for the data."""
 
 _KNOWN_S: Final = 60.0
-"""Seconds in which a video of a batch is sent without another look at the batches."""
+"""Seconds in which a file that a batch or a dub names is sent without another look."""
+_MOST_DUBS: Final = 1000
+"""Newest dubs among whose footage a file is looked for."""
 
 _log = structlog.stdlib.get_logger("dubstage.uploads")
 
@@ -99,7 +102,9 @@ class TenantUploads:
         """
         folder = self.opened()
         if folder.has(name) and folder.path / name in self.in_use():
-            raise FileInUseError(f"work that has not ended uses {name}: wait for its end, or give another name", subject=name)
+            raise FileInUseError(
+                f"work that has not ended uses {FOLDER}/{name}: wait for its end, or give another name", subject=f"{FOLDER}/{name}"
+            )
 
     def in_use(self) -> Collection[Path]:
         """Return the files that operations and shots of batches name which have not ended. Blocks."""
@@ -154,24 +159,39 @@ class TenantUploads:
         return self._operations.was_written({place, video}) or self._is_of_batch(video)
 
     def may_download(self, path: Path) -> bool:
-        """Return whether a file of the media folder is an upload, or the video or manifest of a dub that has succeeded. Blocks.
+        """Return whether a file of the media folder is an upload, or belongs to a dub that has succeeded. Blocks.
 
-        Videos that shots of batches have written are videos of dubs too.
+        To a dub belong its footage, its video and the manifest of the video. Shots of batches are dubs too.
         """
         if path.parent == self.opened().path and not path.name.startswith("."):
             return True
         video = str(path).removesuffix(SIDECAR)
-        return self._operations.was_written({str(path), video}) or self._is_of_batch(video)
+        return self._operations.was_written({str(path), video}) or self._is_of_batch(video) or self._is_footage(path)
 
     def _is_of_batch(self, video: str) -> bool:
+        return self._known(video, lambda: open_batches(self._settings).has_written(video))
+
+    def _is_footage(self, path: Path) -> bool:
+        return self._known(str(path), lambda: open_batches(self._settings).has_dubbed(str(path)) or self._was_dubbed(path))
+
+    def _was_dubbed(self, path: Path) -> bool:
+        """Return whether a file is the footage of an operation that succeeded."""
+        for uri in {CreateDubRequest.FromString(one).footage_uri for one in self._operations.succeeded_requests(DUB, _MOST_DUBS)}:
+            # Objects of a bucket, and files that are gone, are not sent.
+            with suppress(InvalidRequestError):
+                if self.files.source(uri, "") == path:
+                    return True
+        return False
+
+    def _known(self, place: str, look: Callable[[], bool]) -> bool:
         # A player asks for many pieces of one video.
-        if self._seen.get(video, 0.0) > time.monotonic():
+        now = time.monotonic()
+        if self._seen.get(place, 0.0) > now:
             return True
-        written = open_batches(self._settings).has_written(video)
-        if written:
-            self._seen = {kept: until for kept, until in self._seen.items() if until > time.monotonic()}
-            self._seen[video] = time.monotonic() + _KNOWN_S
-        return written
+        found = look()
+        if found:
+            self._seen = {**{kept: until for kept, until in self._seen.items() if until > now}, place: now + _KNOWN_S}
+        return found
 
     def expire(self) -> None:
         """Remove the uploads that are too old. Blocks.
@@ -352,7 +372,9 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         Raises:
             FileMissingError: there is no such file.
         """
-        missing = FileMissingError(f"path: {path[:200]!r} is no upload, and no video of a dub that has succeeded", resource=path)
+        missing = FileMissingError(
+            f"path: {path[:200]!r} is no upload, and neither footage nor video of a dub that has succeeded", resource=path
+        )
         self._uploads.opened()
         try:
             found = self._uploads.files.source(path, "path")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy import BigInteger, ColumnElement, Index, Integer, Select, String, Text, delete, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Index, Integer, Select, String, Text, delete, func, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.audit.entries import (
@@ -160,6 +160,23 @@ class AuditLog:
                         return found[::-1]
                 before = rows[-1].sequence
         return found[::-1]
+
+    def counts(self, event: EventKind, actor_ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of entries of one event by actor. Entries that versions before the index of faces wrote do not count.
+
+        Args:
+            event: what the entries record.
+            actor_ids: the actors. Actors without an entry are left out.
+        """
+        is_of = AuditRow.line.contains(f'"event":"{event}"', autoescape=True)
+        query = (
+            select(AuditPersonRow.actor_id, func.count())
+            .join(AuditRow, AuditRow.face == AuditPersonRow.alias)
+            .where(AuditPersonRow.actor_id.in_(actor_ids), is_of)
+            .group_by(AuditPersonRow.actor_id)
+        )
+        with self._database.reading() as session:
+            return {actor_id: int(number) for actor_id, number in session.execute(query)}
 
     def verify(self, since: ChainHead = ChainHead()) -> ChainHead:
         """Check the whole log in the database, and return its head.

@@ -58,6 +58,8 @@ _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
 _THREADS: Final = 16
 _NAMED: Final = 10
 """Most shots that a message names."""
+_RECORDS_AT_ONCE: Final = 500
+"""Records of shots that are read at once while one is looked for."""
 _SETTLED_NS: Final = 3_000_000_000
 """Age of a change from which on a further change has another time in every file system, nanoseconds."""
 
@@ -636,18 +638,35 @@ class BatchStore:
         """
         folder, slash, file = place.rpartition("/")
         output = f"{folder}{slash}{file.removeprefix(_EARLIER)}"
-        named = json.dumps(output).encode("ascii")
-        for facts in self.batches():
-            content = self._folder.read(manifest_path(facts.name)) or b""
-            if named not in content:
-                continue
-            for shot in shots_of(b"\n".join(line for line in content.splitlines() if named in line)):
+        for name, shots in self._shots_that_name(output):
+            for shot in shots:
                 if shot.output != output:
                     continue
-                kept = output != place and self.earlier(facts.name, shot.id) is not None
-                if kept or (output == place and self.record(facts.name, shot.id).state in WRITTEN):
+                kept = output != place and self.earlier(name, shot.id) is not None
+                if kept or (output == place and self.record(name, shot.id).state in WRITTEN):
                     return True
         return False
+
+    def has_dubbed(self, place: str) -> bool:
+        """Return whether a shot of a batch was dubbed from the footage at a path or URL, and has its video or its earlier video.
+
+        The rows are searched as `has_written` says.
+        """
+        for name, shots in self._shots_that_name(place):
+            ids = [shot.id for shot in shots if shot.footage == place]
+            for begin in range(0, len(ids), _RECORDS_AT_ONCE):
+                part = ids[begin : begin + _RECORDS_AT_ONCE]
+                if any(record.state in WRITTEN for record in self.stored_records(name, part)) or self.all_earlier(name, part):
+                    return True
+        return False
+
+    def _shots_that_name(self, place: str) -> Iterator[tuple[str, tuple[ShotSpec, ...]]]:
+        """Yield each batch with rows that hold a path or URL as a text, and the shots of these rows as they were submitted."""
+        named = json.dumps(place).encode("ascii")
+        for facts in self.batches():
+            content = self._folder.read(manifest_path(facts.name)) or b""
+            if named in content:
+                yield facts.name, shots_of(b"\n".join(line for line in content.splitlines() if named in line))
 
     def record(self, name: str, shot_id: str) -> ShotRecord:
         """Return the record of a shot. A shot without a file waits. A cancelled shot that waits is CANCELLED.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -328,6 +328,23 @@ class OperationStore:
         )
         with self.database.reading() as session:
             return session.scalar(query.limit(1)) is not None
+
+    def succeeded_requests(self, kind: str, limit: int) -> Sequence[bytes]:
+        """Return the requests of operations of a kind that succeeded, messages of v1, the newest first.
+
+        Args:
+            kind: kind of the operations.
+            limit: most operations.
+        """
+        # The results of long videos are large, and are not read.
+        query = (
+            select(OperationRow.request)
+            .where(OperationRow.kind == kind, OperationRow.response.is_not(None), OperationRow.contract != "")
+            .order_by(OperationRow.number.desc())
+            .limit(limit)
+        )
+        with self.database.reading() as session:
+            return session.scalars(query).all()
 
     def delete(self, name: str) -> None:
         """Forget an operation."""

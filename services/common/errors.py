@@ -14,7 +14,7 @@
             ModelNotFoundError             no model of this name or version
             OperationNotFoundError         no long-running operation of this name
             BatchNotFoundError             no batch of this name, or no shot of this id in the batch
-            FileMissingError               no upload, and no video of a dub, has this name
+            FileMissingError               no upload, and no file of a dub, has this name
             WebhookNotFoundError           no webhook of this id
         PreconditionError                  the request is fine, the state is not (names the subject)
             ConsentRefusedError            the consent record of the person does not allow the work

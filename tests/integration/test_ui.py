@@ -23,8 +23,9 @@ from urllib.parse import quote
 
 import pytest
 
+from dubstage.client import batch
 from dubstage.client import gateway as gateway_client
-from tests.integration.client_calls import enrolment
+from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
 
@@ -170,7 +171,7 @@ def dub(site: Site, browser: Any) -> str:
         page.wait_for_selector("#steps li")
         page.wait_for_selector("#result:not([hidden])")
         page.wait_for_load_state("networkidle")
-        assert page.title().startswith("img-src-x")
+        assert page.title().startswith(MARKUP), "the name of the user's file"
         assert tab.problems == []
         return str(page.evaluate("location.pathname"))
 
@@ -190,6 +191,9 @@ def test_dub_from_upload_to_download(site: Site, dub: str, browser: Any, media: 
         with page.expect_download() as download:
             page.click("#download")
         download.value.save_as(tmp_path / "video.mp4")
+        digest = hashlib.sha256((tmp_path / "video.mp4").read_bytes()).hexdigest()
+        until(page, f"document.querySelector('#facts').innerText.includes('{digest}')")
+        assert page.inner_text("#facts tr:has-text('SHA-256 of the file') td") == digest
         # Other tests may have begun further dubs of the footage.
         assert (tmp_path / "video.mp4").read_bytes() in [path.read_bytes() for path in media.root.glob("img-src-x*-dub-*.mp4")]
         assert tab.problems == []
@@ -232,10 +236,50 @@ def test_unplayable_original_leaves_the_dub(site: Site, dub: str, browser: Any) 
             "**/ui/media/uploads/**", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"no video")
         )
         page = tab.open(f"{site.address}{dub}")
-        page.wait_for_selector("text=The original is not shown")
+        page.wait_for_selector("text=This browser cannot play the original.")
         assert page.input_value("#wipe") == "0"
         assert page.is_hidden("#mouth-before")
         assert page.is_visible("#mouth-after")
+
+
+def test_an_original_that_is_gone_is_named(site: Site, browser: Any, media: Media) -> None:
+    """A removed upload is said to be one, and footage of the media folder is shown, or said to be gone from that folder."""
+    aside = media.root / "ui_aside.mp4"
+    for uri, gone in (("uploads/ui_gone.mp4", "the upload was removed, or has expired"), ("ui_own.mp4", "not in the media folder")):
+        footage = media.root / uri
+        footage.parent.mkdir(exist_ok=True)
+        shutil.copy(site.footage, footage)
+        with site.gateway.connect(token=TOKEN) as connection:
+            made = gateway_client.dub(connection, **dubbing(f"dub_of_{footage.name}", footage=uri))
+            made.wait(timeout_s=300)
+        path = f"/ui/dubs/{made.name.rpartition('/')[2]}"
+        with signed_in(browser, site) as tab:
+            page = tab.open(f"{site.address}{path}")
+            until(page, "document.querySelector('#before').readyState >= 2")
+            assert page.is_hidden("#trouble")
+            footage.rename(aside)
+            try:
+                page.reload()
+                page.wait_for_selector(f"#trouble:has-text('{gone}')")
+            finally:
+                aside.rename(footage)
+        footage.unlink()
+
+
+def test_errors_have_the_users_names(site: Site, browser: Any, tmp_path: Path) -> None:
+    """A file that is no video is named as the user chose it, not as the upload is called."""
+    broken = tmp_path / "Take 3 (final) äö.mp4"
+    broken.write_bytes(b"no video " * 100)
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/new")
+        page.set_input_files("#footage-file", broken)
+        page.set_input_files("#speech-file", site.speech)
+        page.wait_for_selector("#plan .bad")
+        page.wait_for_selector("#refusal:not([hidden])")
+        for place in ("#plan .bad", "#refusal"):
+            text = page.inner_text(place)
+            assert broken.name in text, text
+            assert not re.search(r"uploads/|Take-3", text), text
 
 
 def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> None:
@@ -348,11 +392,18 @@ def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
     with site.gateway.connect(token=TOKEN) as connection:
         # Other footage than other actors have: an erasure takes its blobs along.
         gateway_client.enrol(connection, **enrolment("on-page", footage=ERASED)).wait(timeout_s=300)
+        gateway_client.dub(connection, **dubbing("ui_first.mp4", footage=ERASED, actor_id="on-page")).wait(timeout_s=300)
+        row = batch.row("one", footage=ERASED, speech="speech.wav", output="ui_second.mp4", actor_id="on-page")
+        batch.submit(connection, "ui-person", rows=[row])
+        *_, ended = batch.watch(connection, "ui-person")
+        assert ended.progress.num_done == 1
     with signed_in(browser, site) as tab:
         page = tab.open(f"{site.address}/ui/people")
         card = page.locator("section.card", has=page.locator("#name-on-page"))
         name = card.locator("h2").inner_text().split(" on-page")[0]
         assert "Consent on record" in card.inner_text()
+        assert card.locator("tr:has-text('Dubs made') td").inner_text().startswith("2, "), "the dub, and the shot of the batch"
+        assert card.locator("tr:has-text('Newest dubs') a").all_inner_texts() == ["ui_first.mp4"]
         picture = card.locator("img.portrait")
         picture.scroll_into_view_if_needed()
         until(page, "document.querySelector('[aria-labelledby=name-on-page] img.portrait').naturalHeight > 40")

@@ -9,6 +9,7 @@ import pytest
 
 from dubstage.client import batch
 from dubstage.gateway.v1 import batch_pb2 as pb
+from tests.integration.test_rest import Caller
 from tests.integration.test_ui import (  # noqa: F401  # browser and site are fixtures
     OTHER_TOKEN,
     TOKEN,
@@ -104,6 +105,36 @@ def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night:
         assert page.is_visible("#retry")
         assert "owned" not in page.title()
         assert tab.problems == []
+
+
+def test_the_original_stands_beside_the_dub(browser: Any, site: Site, night: str) -> None:  # noqa: F811
+    """The page of a shot shows its footage in the media folder, under the checks of the dub; other files are not sent."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/batches/{night}/shots/ui_a")
+        until(page, "['#before', '#after'].every((id) => document.querySelector(id).readyState >= 2)")
+        assert page.evaluate("new URL(document.querySelector('#before').src).pathname") == "/ui/media/ui_video.mp4"
+        assert page.is_hidden("#trouble")
+        assert page.evaluate("document.querySelector('#before').videoWidth") > 0
+        assert tab.problems == []
+        status = "(path) => fetch(path, {headers: {Range: 'bytes=0-99'}}).then((answer) => answer.status)"
+        assert tab.page.evaluate(status, "/ui/media/ui_video.mp4") == 206
+        # Footage of a shot that failed may be anything, so the gateway does not send it.
+        assert tab.page.evaluate(status, "/ui/media/ui_none.mp4") == 404
+    with signed_in(browser, site, OTHER_TOKEN) as tab:
+        assert tab.page.evaluate(status, "/ui/media/ui_video.mp4") == 404
+    assert Caller(int(site.address.rpartition(":")[2]))("GET", "/v1/files/ui_video.mp4")[0] == 401
+
+
+def test_an_original_that_is_gone_is_named(browser: Any, site: Site, night: str, media: Media) -> None:  # noqa: F811
+    """The sentence about an original that is not shown fits the place of the file."""
+    video, aside = media.root / "ui_video.mp4", media.root / "ui_aside.mp4"
+    video.rename(aside)
+    try:
+        with signed_in(browser, site) as tab:
+            page = tab.open(f"{site.address}/ui/batches/{night}/shots/ui_a")
+            page.wait_for_selector("#trouble:has-text('The original is not in the media folder any more. The dub is shown alone.')")
+    finally:
+        aside.rename(video)
 
 
 def test_a_redo_beside_the_earlier_video(browser: Any, site: Site, night: str) -> None:  # noqa: F811

@@ -1,5 +1,5 @@
 // The shots of one batch: a page of 50, filtered and ordered by the gateway.
-import { api, confirmed, day, during, element, refused, say } from "./page.js";
+import { api, confirmed, day, during, element, refused, say, withUsersNames } from "./page.js";
 import { decisionOf, shotId, stateOf } from "./reviews.js";
 
 const PAGE = 50;
@@ -37,7 +37,7 @@ function card(shot) {
   const id = shotId(shot);
   const [look, state] = stateOf(shot);
   const [decided, decision] = decisionOf(shot.review);
-  const why = shot.look?.[0] ?? shot.error ?? "";
+  const why = withUsersNames(shot.look?.[0] ?? shot.error ?? "");
   return element(
     "li",
     {},

@@ -1,7 +1,7 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
-import { Refusal, api, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, showBar, spoken } from "./page.js";
+import { Refusal, api, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, showBar, shownName, spoken, withUsersNames } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
-import { dubOf, ended, mediaUrl, newestDubs, reasonOf, shownName, stepName } from "./operations.js";
+import { dubOf, ended, mediaUrl, newestDubs, reasonOf, sha256Of, stepName, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
 
 const at = (id) => document.querySelector(`#${id}`);
@@ -93,7 +93,7 @@ function showResult(dub, others) {
   let sameTime = !OWN_TIME.has(request.fit);
   at("result").hidden = false;
   at("undubbed").hidden = !result.undubbed;
-  at("undubbed").textContent = capitalised(result.undubbed ?? "");
+  at("undubbed").textContent = capitalised(withUsersNames(result.undubbed ?? ""));
   at("download").hidden = false;
   at("download").href = mediaUrl(result.outputUri);
   at("download").download = shownName(result.outputUri);
@@ -122,8 +122,15 @@ function showResult(dub, others) {
   };
   const readBefore = () => {
     // Of a video whose codec is unknown, a browser may play the sound alone.
-    troubles.before = before.error || !before.videoWidth ? "The original is not shown: this browser cannot play it, or the upload has expired." : "";
-    if (troubles.before) wipe(0);
+    troubles.before = before.error || !before.videoWidth ? "The original is not shown." : "";
+    if (troubles.before) {
+      wipe(0);
+      whyNotShown(request.footageUri).then((why) => {
+        // Meanwhile another dub may stand in place of the original.
+        if (troubles.before) troubles.before = why;
+        showTroubles();
+      });
+    }
     if (before.duration && after.duration) {
       const longer = after.duration - before.duration > 3 / frameRate && request.fit !== "FIT_PAD";
       sameTime = !OWN_TIME.has(request.fit) && !longer;
@@ -228,17 +235,22 @@ function showResult(dub, others) {
     }),
   );
 
+  const fileDigest = element("code", {}, "…");
   at("facts").replaceChildren(...factRows([
     ["Frames with a new mouth", `${result.numDubbed} of ${numFrames}`],
     ["Length", `${(numFrames / frameRate).toFixed(2)} s at ${Number(frameRate.toFixed(3))} frames per second`],
     ["Face", (result.faces ?? []).map((face) => [face.faceId === undefined ? "" : `number ${face.faceId}: `, face.why].join("")).join("; ")],
     ["Consent", result.consentOnRecord ? "on record" : "none on record"],
     ["Watermark", result.watermark || (result.watermarkOn ? "on, no frame was dubbed" : "off")],
-    ["SHA-256 of the video", element("code", {}, result.mediaSha256)],
+    ["SHA-256 of the file", fileDigest],
+    ["SHA-256 without the manifest", element("code", {}, result.mediaSha256)],
   ]));
+  sha256Of(result.outputUri).then((digest) => {
+    fileDigest.textContent = digest || "not known: the file is not in the media folder any more";
+  });
   at("options").replaceChildren(...factRows(optionRows(request)));
   at("warnings-card").hidden = !result.warnings?.length;
-  at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, capitalised(text))));
+  at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, capitalised(withUsersNames(text)))));
   showVersions(dub, others, before);
 }
 

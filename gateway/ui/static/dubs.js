@@ -1,6 +1,6 @@
 // The list of the user's dubs. It is asked for anew while a dub runs.
-import { api, day, during, element, refused, spoken } from "./page.js";
-import { dubOf, newestDubs, shownName, stepName } from "./operations.js";
+import { api, day, during, element, refused, shownName, spoken } from "./page.js";
+import { dubOf, newestDubs, stepName } from "./operations.js";
 
 const PAGE = 25;
 const AGAIN_MS = 2000;

@@ -1,6 +1,6 @@
 // The page of a new dub: uploads, faces, options, plan, and the begin of the dub.
-import { Refusal, api, during, element, lastPart, pageOf, refused, say, secondsOf, showBar, sized, spoken } from "./page.js";
-import { dubOf, ended, mediaUrl, shownName } from "./operations.js";
+import { Refusal, api, during, element, lastPart, pageOf, refused, say, secondsOf, showBar, shownName, sized, spoken, withUsersNames } from "./page.js";
+import { dubOf, ended, mediaUrl } from "./operations.js";
 import { plainName, random, upload } from "./upload.js";
 
 const LONGEST_RECORD_BYTES = 64 << 10;
@@ -136,7 +136,7 @@ async function findFaces(uri) {
       showBar(at("faces-progress"), Math.min(fraction, 0.99));
     });
     if (mine !== search) return;
-    if (operation.error) throw new Refusal(operation.error.message, 400, "");
+    if (operation.error) throw new Refusal(withUsersNames(operation.error.message), 400, "");
     showFaces(operation.response);
   } catch (problem) {
     if (mine !== search) return;

@@ -1,5 +1,5 @@
 // Operations of the gateway as the pages show them.
-import { Refusal, api, lastPart, pageOf, secondsOf } from "./page.js";
+import { Refusal, api, lastPart, pageOf, secondsOf, withUsersNames } from "./page.js";
 
 const STEPS = {
   FETCH: "Copy the files",
@@ -66,7 +66,7 @@ export function dubOf(operation) {
     ended: operation.done,
     result,
     cancelled,
-    problem: operation.error && !cancelled ? operation.error.message : "",
+    problem: operation.error && !cancelled ? withUsersNames(operation.error.message) : "",
     state: !operation.done ? "running" : operation.error ? (cancelled ? "cancelled" : "failed") : "done",
   };
 }
@@ -81,8 +81,29 @@ export async function newestDubs(pageSize, pageToken = "", done = false) {
 /** Return the address of a file of the gateway for players and downloads. */
 export const mediaUrl = (uri) => `/ui/media/${uri.split("/").map(encodeURIComponent).join("/")}`;
 
-/** Return the name of a file without the mark that the upload has added. */
-export const shownName = (uri) => lastPart(uri).replace(/-[0-9a-z]{10}(\.\w+)?$/, "$1");
+const SEQUENCE = /(%0?\d*d|#|@)[^/]*\.(exr|dpx|tiff?|png)$/i;
+
+/** Return whether the gateway may send a file to the browser: the file lies in the media folder, and is no image sequence. */
+export const isSent = (uri) => Boolean(uri) && !uri.includes("://") && !uri.startsWith("/") && !SEQUENCE.test(uri);
+
+/** Return why the browser does not show the original of a dub, as a sentence. */
+export async function whyNotShown(uri) {
+  if (!uri || uri.includes("://") || uri.startsWith("/")) {
+    return `The original lies ${uri ? `at ${uri}, outside` : "outside"} of the media folder, so the gateway does not send it.`;
+  }
+  if (!isSent(uri)) return "The original is an image sequence, which a browser cannot play.";
+  const answer = await fetch(mediaUrl(uri), { method: "HEAD" }).catch(() => null);
+  if (answer?.ok) return "This browser cannot play the original.";
+  if (answer?.status !== 404) return "The gateway did not send the original: load the page again.";
+  return uri.startsWith("uploads/") ? "The original is gone: the upload was removed, or has expired." : "The original is not in the media folder any more.";
+}
+
+/** Return the SHA-256 of a file of the gateway, hexadecimal; empty: the gateway does not tell it. */
+export async function sha256Of(uri) {
+  const answer = await fetch(mediaUrl(uri), { method: "HEAD" }).catch(() => null);
+  const digest = (answer?.ok && answer.headers.get("Repr-Digest")?.match(/sha-256=:([^:]+):/)?.[1]) || "";
+  return Array.from(atob(digest), (letter) => letter.charCodeAt(0).toString(16).padStart(2, "0")).join("");
+}
 
 const POLL_MS = 700;
 const OUTAGE_MS = 120_000;

@@ -12,6 +12,51 @@ export class Refusal extends Error {
 
 const AWAY = "The gateway cannot be reached. It may have stopped: start it again, or check the network.";
 
+/** Key of the browser's storage for the names that the user's files had: [[upload, name of the file]], the newest last. */
+const NAMES_KEY = "dubstage-names";
+const MOST_NAMES = 500;
+/** Matches the name of an upload, whose last ten letters and digits before the suffix are the mark of the page (upload.js). */
+const UPLOAD = /uploads\/([A-Za-z0-9_-][A-Za-z0-9._-]*)/g;
+const MARK = /-[0-9a-z]{10}(\.[A-Za-z0-9]{1,8})?$/;
+
+function givenNames() {
+  try {
+    return new Map(JSON.parse(localStorage.getItem(NAMES_KEY) ?? "[]"));
+  } catch {
+    // Another program wrote the entry, or the browser keeps nothing.
+    return new Map();
+  }
+}
+
+/** Remember the name of the user's file that an upload was made from. */
+export function rememberName(upload, name) {
+  const names = givenNames();
+  names.delete(upload);
+  names.set(upload, name);
+  try {
+    localStorage.setItem(NAMES_KEY, JSON.stringify([...names].slice(-MOST_NAMES)));
+  } catch {
+    // The browser keeps nothing: names are those of the uploads, without their marks.
+  }
+}
+
+/** Return the name that the user knows a file by: of an upload that of the user's file, of a dub that without the mark of the page. */
+export function shownName(uri) {
+  const marked = uri.startsWith("uploads/") || /-dub-[0-9a-z]{10}(\.\w+)?$/.test(uri);
+  return givenNames().get(uri) ?? (marked ? lastPart(uri).replace(MARK, "$1") : lastPart(uri));
+}
+
+/** Return a sentence of the gateway with the names of the user's files in place of those of uploads. */
+export function withUsersNames(text) {
+  const named = text.replaceAll(UPLOAD, (found) => {
+    // A full stop behind the name ends the sentence.
+    const stop = found.match(/\.*$/)[0];
+    return `${shownName(found.slice(0, found.length - stop.length))}${stop}`;
+  });
+  // Some sentences name a file without its folder.
+  return [...givenNames()].reduce((sentence, [upload, name]) => sentence.replaceAll(lastPart(upload), () => name), named);
+}
+
 /** Return the sentence of an answer that is an error. */
 export async function refusalOf(answer) {
   let error = {};
@@ -21,7 +66,8 @@ export async function refusalOf(answer) {
     // The answer is no JSON, such as that of a proxy.
   }
   const field = (error.details ?? []).flatMap((detail) => detail.fieldViolations ?? [])[0]?.field ?? "";
-  return new Refusal(capitalised(error.message || `The gateway answers with the status ${answer.status}.`), answer.status, field);
+  const text = withUsersNames(error.message || `The gateway answers with the status ${answer.status}.`);
+  return new Refusal(capitalised(text), answer.status, field);
 }
 
 /** Call a route of the gateway and return its JSON. Throws a Refusal. A session that has ended leads to the sign-in. */

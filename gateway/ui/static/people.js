@@ -1,6 +1,6 @@
 // People who are enrolled: consent, expiry, withdrawal, and erasure with its receipt.
-import { api, confirmed, day, during, element, factRows, lastPart, pageOf, refused, say } from "./page.js";
-import { newestDubs, shownName } from "./operations.js";
+import { api, confirmed, day, during, element, factRows, lastPart, pageOf, refused, say, shownName } from "./page.js";
+import { newestDubs } from "./operations.js";
 
 /** Dubs among which those of a person are looked for. */
 const NEWEST = 1000;
@@ -83,7 +83,8 @@ function card(actor, dubs) {
         ["Enrolled", day(actor.createTime)],
         ["Method", actor.method],
         ["Frames learned from", actor.numEnrolledFrames],
-        ["Dubs made", made.length ? made.map((dub) => [element("a", { href: `/ui/dubs/${dub.id}` }, shownName(dub.request.outputUri)), element("br")]) : `none among the newest ${NEWEST}`],
+        ["Dubs made", Number(actor.numDubs) ? `${actor.numDubs}, with those of batches and commands` : "none"],
+        ["Newest dubs", made.length ? made.map((dub) => [element("a", { href: `/ui/dubs/${dub.id}` }, shownName(dub.request.outputUri)), element("br")]) : ""],
       ]),
     ),
     element("div", { className: "row end" }, actor.consent && !actor.consentProblem ? withdraw : null, erase),

@@ -1,6 +1,6 @@
 // One shot: player, note pinned to a frame and a place, decisions by buttons and keys, redo with other options, next shot by risk.
-import { api, during, element, refused, say } from "./page.js";
-import { mediaUrl } from "./operations.js";
+import { api, during, element, refused, say, withUsersNames } from "./page.js";
+import { isSent, mediaUrl, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
 import { decisionOf, figuresOf, hasEnded, shotId, stateOf, toldDecision } from "./reviews.js";
 
@@ -34,7 +34,7 @@ function draw(found) {
   badge(at("decision"), decisionOf(shot.review));
   at("risk").textContent = hasEnded(shot) ? `Risk ${(shot.risk ?? 0).toFixed(2)}` : "";
   const why = [...new Set([...(shot.error ? [shot.error] : []), ...(shot.look ?? []), ...(shot.riskReasons ?? [])])];
-  at("why").replaceChildren(...(why.length ? why : ["Nothing is out of the ordinary."]).map((text) => element("li", {}, text)));
+  at("why").replaceChildren(...(why.length ? why : ["Nothing is out of the ordinary."]).map((text) => element("li", {}, withUsersNames(text))));
   at("figures").replaceChildren(
     ...figuresOf(shot).map(([name, value, limits, missed]) =>
       element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", { className: missed ? "bad" : "" }, value, limits && ` (${limits})`, missed && ": missed")),
@@ -195,18 +195,22 @@ async function redo() {
 /** Offer what can stand on the left of the wipe: the earlier dub, and the original. */
 function offerOthers() {
   const earlier = earlierDub();
-  const original = shot.footageUri?.startsWith("uploads/") ? [[mediaUrl(shot.footageUri), "Original"]] : [];
+  const original = isSent(shot.footageUri) ? [[mediaUrl(shot.footageUri), "Original"]] : [];
   const others = [...(earlier ? [earlier] : []), ...original];
   at("compare").replaceChildren(...others.map(([value, text]) => element("option", { value }, text)));
   at("compare-row").hidden = !earlier;
   if (others.length) showOther();
-  else trouble("The original is no upload, so the gateway does not send it. The dub is shown alone.");
+  else tellOfOriginal();
   at("wipe").value = earlier ? 50 : 0;
   at("stage").style.setProperty("--wipe", `${at("wipe").value}%`);
 }
 
 function showOther() {
   at("before").src = at("compare").value;
+}
+
+async function tellOfOriginal() {
+  trouble(`${await whyNotShown(shot.footageUri)} The dub is shown alone.`);
 }
 
 function trouble(text) {
@@ -241,7 +245,10 @@ function openPlayer() {
 
 function newPlayer() {
   at("after").addEventListener("error", () => trouble("This browser cannot play the dub."));
-  at("before").addEventListener("error", () => trouble("This browser cannot play the video on the left. The dub is shown alone."));
+  at("before").addEventListener("error", () => {
+    if (at("compare").selectedOptions[0]?.textContent === "Original") tellOfOriginal();
+    else trouble("This browser cannot play the earlier dub. The present dub is shown alone.");
+  });
   return new Player(at("before"), at("after"), { frameRate: 25, numFrames: 1 }, (frame) => {
     if (!player) return;
     at("position").value = frame;

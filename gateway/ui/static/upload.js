@@ -1,5 +1,5 @@
 // Uploads that go on where they broke: in this page, and when the same file is chosen again later.
-import { Refusal, pagesOf, refusalOf } from "./page.js";
+import { Refusal, pagesOf, refusalOf, rememberName } from "./page.js";
 
 const PIECE_BYTES = 8 << 20;
 const ATTEMPTS = 6;
@@ -34,6 +34,7 @@ export async function upload(file, onProgress) {
   if (!file.size) throw new Refusal(`The file ${file.name} is empty.`, 0, "");
   const [stem, suffix] = plainName(file.name);
   const name = `uploads/${stem}-${mark(`${file.name}/${file.size}/${file.lastModified}`)}${suffix}`;
+  rememberName(name, file.name);
   let there = await received(name);
   let failures = 0;
   while (!there.complete || there.bytes !== file.size) {

@@ -73,6 +73,17 @@ def test_face_has_one_pseudonym(actors: ActorStore, log: AuditLog, ann: str) -> 
     assert log.verify().sequence == 3
 
 
+def test_dubs_are_counted_by_actor(actors: ActorStore, log: AuditLog, ann: str) -> None:
+    """Finished dubs count, whoever began them; begun and failed ones, and those of others, do not."""
+    for work, end in (("dubs/1", EventKind.DUB_ENDED), ("operations/2", EventKind.DUB_ENDED), ("dubs/3", EventKind.DUB_FAILED)):
+        log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=work, actor_id=ann))
+        log.record(AuditEvent(event=end, work=work), continues=work)
+    log.record(AuditEvent(event=EventKind.DUB_ENDED, work="dubs/4"))
+    assert log.counts(EventKind.DUB_ENDED, [ann, "ben"]) == {ann: 2}
+    actors.erasures.erase(ann)
+    assert log.counts(EventKind.DUB_ENDED, [ann]) == {}
+
+
 def test_erased_person_leaves_database_file(actors: ActorStore, log: AuditLog, settings: GatewaySettings, ann: str) -> None:
     """Nothing of an erased person is in the file of the database."""
     actors.consents.withdraw_of(ann, CONSENT)

@@ -330,6 +330,23 @@ def test_the_video_before_a_retry_stays_until_the_next_one(store: BatchStore, tm
     assert not store.has_written(str(earlier))
 
 
+def test_footage_of_a_dubbed_shot_is_known(store: BatchStore, tmp_path: Path) -> None:
+    """Footage counts while one of its shots has a video or an earlier video; a path that is part of another's does not count."""
+    video = tmp_path / "s.mp4"
+    video.write_text("video")
+    assert not store.has_dubbed("/plate.mp4")
+    store.put("night", ShotRecord(id="s4", state=ShotState.FAILED))
+    assert not store.has_dubbed("/plate.mp4")
+    store.put("night", ShotRecord(id="s5", state=ShotState.DONE, output=str(video), output_sha256="1"))
+    assert store.has_dubbed("/plate.mp4")
+    assert not any(store.has_dubbed(place) for place in ("/out/5.mp4", "plate.mp4", "/plate.mp", "/other.mp4"))
+    store.keep_videos("night", ["s5"])
+    store.reset("night", ["s5"])
+    assert store.has_dubbed("/plate.mp4"), "the page of the shot shows the earlier video"
+    store.remove("night")
+    assert not store.has_dubbed("/plate.mp4")
+
+
 def test_an_earlier_video_that_is_gone_is_not_told(store: BatchStore, tmp_path: Path) -> None:
     video = tmp_path / "s.mp4"
     video.write_text("video")
