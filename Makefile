@@ -18,7 +18,7 @@ HEARING := posteriorgram id_removal
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py')
 
-.PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load clean guard
+.PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load hostile clean guard
 
 # What dubs need.
 setup: $(VENV)/.ready
@@ -136,10 +136,14 @@ play: $(VENV)/.ready-dev
 drill: setup-dev
 	$(BIN)/python -m tests.drill $(DRILL_ARGUMENTS)
 
-# Live streams of two tenants and a batch at the same time (docs/operations.md): make load LOAD_ARGUMENTS="clip.mp4". The report is in
-# out/load.
+# Live streams of two tenants and a batch at the same time (docs/operations.md): make load LOAD_ARGUMENTS="live clip.mp4". Calls over
+# HTTP: make load LOAD_ARGUMENTS="http --minutes 30". The report is in out/load.
 load: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.load $(LOAD_ARGUMENTS)
+
+# Hostile cases against real servers and the command line (docs/hostile.md). The report is in out/hostile.
+hostile: $(VENV)/.ready-dev
+	$(BIN)/python -m tests.hostile $(HOSTILE_ARGUMENTS)
 
 clean:
 	rm -rf $(VENV) .triton .checkov .kitsu out build protos/gen .mypy_cache .ruff_cache .pytest_cache

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.hostile.campaign import Campaign
 from tests.hostile.case import Case, Outcome
 from tests.hostile.footage import astronaut, carphone
-from tests.hostile.plan import cases
+from tests.hostile.plan import SURFACES, cases
 from tests.hostile.report import KINDS, write_report
 from tests.hostile.world import World
 
@@ -28,10 +28,16 @@ def main(
     count: Annotated[int, typer.Option("--cases", help="Number of cases.", min=1)] = 10_000,
     first: Annotated[int, typer.Option(help="Number of the first case.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the generated cases.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Surface of the cases: {', '.join(SURFACES)}. May be given several times. Default: all."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Cases that run at once.", min=1)] = 3,
     output: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("out/hostile"),
 ) -> None:
     """Run hostile cases against the command line, the stages and the gateway; exit 1 if anything is found."""
+    if unknown := set(only or ()) - set(SURFACES):
+        raise typer.BadParameter(f"{sorted(unknown)[0]!r} is no surface: give {', '.join(SURFACES)}", param_hint="--only")
     with (
         tempfile.TemporaryDirectory(prefix="dubstage-hostile-", ignore_cleanup_errors=True) as folder,
         World(Path(folder), carphone(), astronaut()) as world,
@@ -49,7 +55,7 @@ def main(
                 progress.console.print(escape(f"{case.number} {case.surface} | {case.name} | {fault.kind}: {fault.seen[:200]!r}"))
 
         campaign = Campaign(world, seed, workers=workers, on_case=on_case)
-        campaign.run(cases(count, seed, first=first))
+        campaign.run(cases(count, seed, first=first, only=only or ()))
         result = campaign.result
     page = write_report(result, output)
     counts = result.kinds()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from tests.hostile.bases import BATCH_VIDEOS
 from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.children import files_below
+from tests.hostile.machine import MACHINE
 from tests.hostile.world import GOOD_MEDIA, World
 
 PEAK_GROWTH_BYTES = 1 << 30
@@ -22,10 +23,14 @@ KEPT_GROWTH_BYTES = 640 << 20
 BUSY_SHARE = 0.5
 """Share of one core: servers that use more than this after the last answer still compute for calls that are over."""
 QUIET_WITHIN_S = 60.0
-"""Within it, servers whose callers have all gone compute nothing any more, and have removed what calls left."""
+"""Seconds in which servers whose callers have all gone compute nothing any more, and have removed what calls left, on a free
+machine."""
 SETTLE_S = 1.5
 """Seconds after the last answer until the servers are looked at, and for which they are observed."""
 SAMPLE_S = 0.25
+MORE_TASKS, MORE_HANDLES = 40, 100
+"""Tasks, and open files and sockets, that the servers may have beyond those that they had when warm: pools, and calls of other
+processes that end a moment later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +175,9 @@ class Campaign:
                 self._found(Case("campaign", names, _nothing), Fault("growth", f"the servers hold {now >> 20} MiB while these run"))
 
     def _look_at_servers(self) -> None:
-        end = time.monotonic() + QUIET_WITHIN_S
+        begun = time.monotonic()
         time.sleep(SETTLE_S)
-        while (faults := self._faults_at_end()) and time.monotonic() < end:
+        while (faults := self._faults_at_end()) and time.monotonic() - begun < MACHINE.bound(QUIET_WITHIN_S, since=begun):
             pass
         for fault in faults:
             self._found(Case("campaign", "at the end", _nothing), fault)
@@ -190,14 +195,35 @@ class Campaign:
         if result.end_bytes > result.warm_bytes + KEPT_GROWTH_BYTES:
             grown = result.end_bytes - result.warm_bytes
             faults.append(Fault("growth", f"the servers keep {grown >> 20} MiB more than when they were warm"))
-        for folder in (world.servers.data / "jobs", world.servers.media):
+        faults += self._open_faults()
+        door = world.servers.door
+        made = {world.servers.media / name for place in world.made for name in (place, f"{place}.c2pa")}
+        for folder in (world.servers.data / "jobs", world.servers.media, door / "data", door / "media"):
             for path in files_below(folder):
+                is_record = folder == door / "data" and "jobs" not in path.relative_to(folder).parts
                 # Uploads stay, so that callers can use them and continue them.
-                if path.name not in (*GOOD_MEDIA, *BATCH_VIDEOS) and path.parent != world.servers.media / "uploads":
+                is_upload = path.parent == world.servers.media / "uploads"
+                if path.name not in (*GOOD_MEDIA, *BATCH_VIDEOS) and not is_record and not is_upload and path not in made:
                     faults.append(Fault("leftover", f"{path.relative_to(world.servers.folder)}"))
         for path in files_below(world.servers.store):
             if path.name.startswith(".partial"):
                 faults.append(Fault("leftover", f"a partial blob: {path.name}"))
+        return faults
+
+    def _open_faults(self) -> list[Fault]:
+        """Return what the servers have open beyond what they had when they were warm."""
+        before = self._world.open_counts
+        try:
+            now = self._world.servers.counts()
+        except RuntimeError as problem:
+            return [Fault("hang", str(problem))]
+        faults = []
+        if now.calls > before.calls:
+            faults.append(Fault("leftover", f"{now.calls} calls of the door run whose callers have gone"))
+        if now.tasks > before.tasks + MORE_TASKS:
+            faults.append(Fault("leftover", f"{now.tasks} tasks; {before.tasks} when the servers were warm"))
+        if now.handles > before.handles + MORE_HANDLES:
+            faults.append(Fault("leftover", f"{now.handles} open files and sockets; {before.handles} when the servers were warm"))
         return faults
 
 

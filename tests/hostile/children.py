@@ -12,13 +12,14 @@ from pathlib import Path
 
 from tests.forked import context, redirect
 from tests.hostile.case import EXIT_PERSON, EXIT_WRONG, WRITTEN, Fault, Outcome
+from tests.hostile.machine import MACHINE
 
 PEAK_BYTES = 1536 << 20
 """Resident memory that a command line with remote stages may take at most, its child processes each too."""
 SHARES_THE_STORE = "CAMPAIGN_SHARES_THE_STORE"
 """Variable of command lines that use the store of the campaign's stages."""
 LIMIT_S = 225.0
-"""Time until a command line counts as hanging."""
+"""Time until a command line counts as hanging, on a free machine."""
 LIBRARIES_OWN = ("pymp-", ".ses")
 """Beginnings of names that libraries leave among the temporary files: Python's multiprocessing and ONNX Runtime."""
 BAD_TEXT = ("Traceback (most recent call last)", "this should not happen", "During handling of the above", "object at 0x")
@@ -61,7 +62,7 @@ def dubstage(
         arguments: behind `dubstage`.
         folder: with `cwd`, `home`, `tmp`, `out` and `data`.
         environment: variables besides the sandbox's own.
-        limit_s: until it hangs.
+        limit_s: seconds until the command line hangs, on a free machine.
         stop_when: it is told to end (SIGTERM) when this is true; None: never.
     """
     own = {
@@ -80,11 +81,12 @@ def dubstage(
         while process.exitcode is None and not stop_when() and time.monotonic() < begin + limit_s:
             process.join(0.02)
         process.terminate()
-    process.join(limit_s)
+    while process.exitcode is None and time.monotonic() - begin < MACHINE.bound(limit_s, since=begin):
+        process.join(5.0)
     if process.exitcode is None:
         process.kill()
         process.join()
-        return Outcome("hang", _said(folder), (Fault("hang", f"no end after {limit_s:.0f} s"),))
+        return Outcome("hang", _said(folder), (Fault("hang", f"no end after {time.monotonic() - begin:.0f} s"),))
     seconds, said = time.monotonic() - begin, _said(folder)
     faults = [Fault("crash" if text.startswith("Trace") else "unnamed", said[-500:]) for text in BAD_TEXT if text in said][:1]
     code, result = process.exitcode, folder / "result"

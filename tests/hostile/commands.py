@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -81,8 +80,10 @@ SETTINGS = {
     "COLUMNS": ("0", "x", "1", "99999999"),
 }  # fmt: skip
 """Hostile values of the environment."""
-PARTIAL_S = 180.0
-"""Seconds for which a partial file may lie in the media folder of the gateway: a video is written while it is dubbed."""
+BESIDE, SOMEBODYS = "beside", b"somebody's work"
+"""Folder of each sandbox in which no command has anything to write, and the content of its file."""
+OWN_NAMES = frozenset({"cwd", "home", "tmp", "out", "data", "artefacts", BESIDE, "stdout", "stderr", "result"})
+"""Names in a sandbox: no other case writes there."""
 ANSWERS = TOLD | {"exit 1", "exit 20"}
 """`doctor` ends with 1 where a dub would fail; a stage or a store that is not there is worth another try (20)."""
 
@@ -101,31 +102,21 @@ def run(
     **environment: str,
 ) -> Outcome:
     """A command line with the campaign's stages in a sandbox, and what it left there."""
-    before = _listing(world.servers.media)
+    beside = folder / BESIDE
+    beside.mkdir(exist_ok=True)
+    (beside / "video.mp4").write_bytes(SOMEBODYS)
+    named = {Path(value).relative_to(folder).parts[0] for value in environment.values() if Path(value).is_relative_to(folder)}
+    known = {path.name for path in folder.iterdir()} | named | OWN_NAMES
     outcome = dubstage(arguments, folder, {**world.servers.environment(), **environment})
     faults = [*outcome.faults, *leftovers(folder, outcome, output=output, kept=kept)]
-    if changed := _changed(world.servers.media, before):
-        faults.append(Fault("outside", f"the gateway's media folder changed: {sorted(changed)}"))
+    found = {str(path.relative_to(beside)): path.read_bytes() for path in files_below(beside)}
+    if found != {"video.mp4": SOMEBODYS}:
+        faults.append(Fault("outside", f"a folder beside those of the command was changed: {sorted(found)}"))
+    if strange := sorted({path.name for path in folder.iterdir()} - known):
+        faults.append(Fault("outside", f"new files beside the folders of the command: {strange}"))
     if output is not None and outcome.code in WRITTEN and not os.path.lexists(output):
         faults.append(Fault("message", "it says that it succeeded, and wrote nothing"))
     return Outcome(outcome.code, outcome.said, tuple(faults))
-
-
-def _changed(folder: Path, before: set[str]) -> set[str]:
-    """Names that came to a folder or went. Another case may have the gateway write a video there: its partial file goes again."""
-    end = time.monotonic() + PARTIAL_S
-    while True:
-        changed = _listing(folder) ^ before
-        if not changed or time.monotonic() > end or not all(name.endswith(".partial") for name in changed):
-            return changed
-        time.sleep(0.2)
-
-
-def _listing(folder: Path) -> set[str]:
-    # Files of an operation or a batch of another case are called "case-...".
-    return {
-        str(path.relative_to(folder)) for path in files_below(folder) if not path.relative_to(folder).parts[0].startswith("case-")
-    }
 
 
 def _some(rng: Random, options: Sequence[str]) -> list[str]:

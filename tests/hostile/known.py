@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.hostile.case import Case
+from tests.hostile.http_cases import KNOWN_HTTP
 from tests.hostile.known_commands import KNOWN_COMMANDS
 from tests.hostile.known_evaluate import KNOWN_EVALUATIONS
 from tests.hostile.known_gateway import KNOWN_GATEWAY
@@ -13,6 +14,7 @@ from tests.hostile.known_media import KNOWN_MEDIA
 from tests.hostile.known_records import KNOWN_RECORDS
 from tests.hostile.known_rpcs import KNOWN_RPCS
 from tests.hostile.known_tokens import KNOWN_TOKENS
+from tests.hostile.timelines import KNOWN_TIMELINES
 
 KNOWN: tuple[Case, ...] = (
     *KNOWN_RPCS,
@@ -23,6 +25,8 @@ KNOWN: tuple[Case, ...] = (
     *KNOWN_EVALUATIONS,
     *KNOWN_RECORDS,
     *KNOWN_INSPECTIONS,
+    *KNOWN_HTTP,
+    *KNOWN_TIMELINES,
 )
 
 _OF_GROUP: dict[str, int] = {

@@ -16,6 +16,7 @@ from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.children import dubstage
 from tests.hostile.commands import run
 from tests.hostile.lines import OK
+from tests.hostile.machine import MACHINE
 from tests.hostile.world import World
 
 CREATE_DUB = "/dubstage.gateway.v1.DubService/CreateDub"
@@ -63,13 +64,15 @@ def _taken(world: World, speech: Callable[[], Iterator[bytes]]) -> Iterator[obje
     Raises:
         grpc.RpcError: the gateway refuses the stream for another reason, or for TAKEN_WITHIN_S seconds.
     """
-    end = time.monotonic() + TAKEN_WITHIN_S
+    begun = time.monotonic()
     while True:
         frames = iter(world.rpcs["gateway.Live"].callable(world.channel("gateway"))(speech(), timeout=600))
         try:
             next(frames)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() > end:  # type: ignore[attr-defined]
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() - begun > MACHINE.bound(
+                TAKEN_WITHIN_S, since=begun
+            ):  # type: ignore[attr-defined]
                 raise
             time.sleep(1.0)
         else:
@@ -78,10 +81,10 @@ def _taken(world: World, speech: Callable[[], Iterator[bytes]]) -> Iterator[obje
 
 def _ends(frames: Iterator[object]) -> bool:
     """Whether a stream ends by itself."""
-    end = time.monotonic() + ENDS_WITHIN_S
+    begun = time.monotonic()
     try:
         for _ in frames:
-            if time.monotonic() > end:
+            if time.monotonic() - begun > MACHINE.bound(ENDS_WITHIN_S, since=begun):
                 return False
     except grpc.RpcError:
         pass

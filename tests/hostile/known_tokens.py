@@ -16,6 +16,7 @@ from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.children import dubstage
 from tests.hostile.commands import run
 from tests.hostile.lines import WRONG
+from tests.hostile.machine import MACHINE
 from tests.hostile.rpcs import send
 from tests.hostile.world import UNLIMITED, World
 
@@ -59,9 +60,9 @@ def emptied_while_it_serves(world: World) -> Outcome:
     server = threading.Thread(target=serve)
     server.start()
     try:
-        end = time.monotonic() + START_S
+        begun = time.monotonic()
         while not ready.exists():
-            if not server.is_alive() or time.monotonic() > end:
+            if not server.is_alive() or time.monotonic() - begun > MACHINE.bound(START_S, since=begun):
                 break
             time.sleep(0.05)
         if not ready.exists():
@@ -102,7 +103,7 @@ def _refusals(world: World, channel: grpc.Channel, file: Path) -> Outcome:
     ask("without a token file", TOKEN, ["Health.Check"], "UNAUTHENTICATED", EMPTY)
     file.rmdir()
     file.write_text(f"{NEXT}\n")
-    health = world.rpcs["Health.Check"].callable(channel)(b"", timeout=START_S, metadata=[bearer(NEXT)])
+    health = world.rpcs["Health.Check"].callable(channel)(b"", timeout=MACHINE.bound(START_S), metadata=[bearer(NEXT)])
     if health.status != health_pb2.HealthCheckResponse.SERVING:
         faults.append(Fault("code", "the stage does not serve any more"))
     ask("after a new token", NEXT, METHODS, "OK")

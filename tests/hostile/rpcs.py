@@ -15,15 +15,16 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from dubstage.gateway.v1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2
 from tests.hostile.bases import Rpc
 from tests.hostile.case import ANSWERED, DEFAULT_LIMIT_S, Case, Fault, Outcome
+from tests.hostile.machine import MACHINE
 from tests.hostile.mutate import mutate, not_finite
 from tests.hostile.world import World
 
 _ASKED_AGAIN = 15
 TIMEOUT_S = DEFAULT_LIMIT_S - 15.0
-"""Deadline of a call. A stage that bounds its work by what it checked ends long before."""
+"""Deadline of a call on a free machine. A stage that bounds its work by what it checked ends long before."""
 COSTLY = {
     "face.FitIdentity": 0.25,
     "motion.Personalize": 0.2,
@@ -59,7 +60,7 @@ def send(
     sent: Any = iter(data) if rpc.requests_stream else (data[0] if data else b"")
     answers: list[Message] = []
     try:
-        answer = method(sent, timeout=timeout_s, metadata=tuple(metadata))
+        answer = method(sent, timeout=MACHINE.bound(timeout_s), metadata=tuple(metadata))
         answers = [answer] if not rpc.responses_stream else answers_of(answer)
     except grpc.RpcError as error:
         return judged(world, error, b"".join(data), rpc)
@@ -84,7 +85,7 @@ def judged(world: World, error: grpc.RpcError, sent: bytes = b"", rpc: Rpc | Non
     """The outcome of a call that failed: its code, and what is wrong with how it failed."""
     code, said = error.code().name, error.details() or ""
     faults = [
-        Fault("path", f"{place} in: {said[:300]}") for place in _own_places(world) if place in said and place.encode() not in sent
+        Fault("path", f"{place} in: {said[:300]}") for place in own_places(world) if place in said and place.encode() not in sent
     ]
     if code == "DEADLINE_EXCEEDED":
         return Outcome(code, said, (Fault("hang", said[:200]), *faults))
@@ -120,7 +121,8 @@ def told_by(details: Iterable[Any]) -> tuple[str, str]:
     return reason, field
 
 
-def _own_places(world: World) -> tuple[str, ...]:
+def own_places(world: World) -> tuple[str, ...]:
+    """Texts of the server's own files, which no answer holds."""
     return (*PLACES, str(world.folder))
 
 
@@ -171,6 +173,8 @@ def own_names(messages: Sequence[Message]) -> None:
             message.actor_id = f"new-{next(_numbers)}"
         elif isinstance(message, batch_pb2.SubmitBatchRequest):
             message.batch_id = f"batch-{next(_numbers)}"
+        elif isinstance(message, media_pb2.UploadFileRequest) and message.name:
+            message.name = f"uploads/case-{next(_numbers)}.bin"
 
 
 Changed = Callable[[list[Message]], None]

@@ -14,6 +14,7 @@ import grpc
 
 from tests.hostile.bases import Rpc
 from tests.hostile.case import ANSWERED, Case, Fault, Outcome
+from tests.hostile.machine import MACHINE
 from tests.hostile.rpcs import COSTLY, at_once, changed, judged, send
 from tests.hostile.servers import MAX_MESSAGE_BYTES
 from tests.hostile.world import World
@@ -145,16 +146,16 @@ def served_beside_idle_streams(world: World, name: str, count: int) -> Outcome:
 
     def silent() -> Iterator[bytes]:
         yield data[0]
-        holding.wait(2 * AFTERWARDS_S)
+        holding.wait(2 * MACHINE.bound(AFTERWARDS_S))
 
     data = [part.SerializeToString() for part in world.bases[name][0]]
     channel = world.new_channel(rpc.server)
-    calls = [begun(world, rpc, silent(), timeout_s=2 * AFTERWARDS_S, channel=channel) for _ in range(count)]
-    end = time.monotonic() + AFTERWARDS_S
+    calls = [begun(world, rpc, silent(), timeout_s=2 * MACHINE.bound(AFTERWARDS_S), channel=channel) for _ in range(count)]
+    begun_at = time.monotonic()
     try:
         while True:
             outcome = send(world, rpc, data, timeout_s=AFTERWARDS_S)
-            if outcome.code == "OK" or time.monotonic() > end:
+            if outcome.code == "OK" or time.monotonic() - begun_at > MACHINE.bound(AFTERWARDS_S, since=begun_at):
                 return outcome if outcome.code == "OK" else replace(outcome, faults=(Fault("hang", f"starved: {outcome.said}"),))
             time.sleep(0.5)
     finally:

@@ -5,10 +5,18 @@ Nothing crashes, hangs, fills memory or disk, writes where it must not, stays be
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from google.longrunning.operations_pb2 import ListOperationsRequest
 
 from tests.hostile.campaign import Campaign, Result
 from tests.hostile.known import KNOWN, TESTED
+from tests.hostile.machine import MACHINE
 from tests.hostile.plan import case, cases
 from tests.hostile.world import World
 
@@ -17,7 +25,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 SEED = 9
 QUICK = 24
-SURFACES = {"rpc", "stream", "media", "command", "store"}
+SURFACES = {"rpc", "stream", "http", "media", "timeline", "command", "store"}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +57,36 @@ def test_the_same_number_is_the_same_case() -> None:
     assert [one.name for one in first] == [one.name for one in second]
     assert case(len(KNOWN) + 7, SEED).name == first[7].name
     assert [one.name for one in cases(50, SEED + 1, first=len(KNOWN))] != [one.name for one in first]
+
+
+def test_cases_of_one_surface_keep_their_numbers() -> None:
+    chosen = cases(10, SEED, first=len(KNOWN), only=("http", "timeline"))
+    assert {one.surface for one in chosen} <= {"http", "timeline"}
+    assert [case(one.number, SEED).name for one in chosen] == [one.name for one in chosen]
+
+
+def test_a_busy_server_is_asked_again(world: World) -> None:
+    """Calls that end a case are made again while the server has more calls than it takes."""
+    number = 240
+    with ThreadPoolExecutor(number) as threads:
+        answers = list(threads.map(lambda _: world.operation("ListOperations", ListOperationsRequest()), range(number)))
+    assert len(answers) == number
+
+
+def test_bounds_grow_on_a_busy_machine() -> None:
+    """Time bounds follow the machine, so that other work is no finding."""
+    begun = time.monotonic()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * (os.cpu_count() or 1))]
+    try:
+        deadline = begun + 120
+        while MACHINE.slowness(since=begun) < 1.5:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert MACHINE.bound(10.0, since=begun) >= 15.0
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_generated_cases_end_in_named_errors(result: Result) -> None:

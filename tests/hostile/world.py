@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 from google.longrunning import operations_pb2
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2
 from services.common.store.artefacts import ArtefactStore
 from tests.hostile.bases import ACTOR, PERSON, Rpc, bases, every_rpc, refs_of
+from tests.hostile.door import Door
+from tests.hostile.machine import MACHINE
 from tests.hostile.servers import Servers
 from tests.hostile.shelf import MediaShelf
 
@@ -24,8 +29,20 @@ if TYPE_CHECKING:
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 OPERATIONS = "/google.longrunning.Operations/"
 SETTLE_S = 240.0
+"""Seconds in which an operation ends that was cancelled, on a free machine."""
+BUSY_S = 120.0
+"""Seconds for which a call that must succeed is made again while the server has too many calls, on a free machine."""
 GOOD_MEDIA = ("footage.mp4", "other.mp4", "speech.wav")
 """Files of the media folder besides the files of cases."""
+
+
+def retry_after_s(error: grpc.RpcError) -> float | None:
+    """Return when a call is to be made again that found no room, seconds; None: the call failed for another reason."""
+    status = rpc_status.from_call(error) if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+    retry = error_details_pb2.RetryInfo()
+    if status is None or not any(detail.Unpack(retry) for detail in status.details):
+        return None
+    return float(retry.retry_delay.ToTimedelta().total_seconds())
 
 
 class World:
@@ -49,6 +66,9 @@ class World:
         self._channels: dict[str, grpc.Channel] = {}
         self.live_places = threading.Lock()
         """Held by cases that take all of the gateway's live streams, or need one of them."""
+        self.made: set[str] = set()
+        """Videos that operations of cases wrote before they were cancelled: paths in the media folder."""
+        self.door = Door(self.servers)
         self._lock = threading.Lock()
         self._sandboxes = 0
 
@@ -62,7 +82,15 @@ class World:
         self.refs = refs_of(self.call, ArtefactStore(str(self.servers.store)))
         self.bases = bases(self.call, self.refs)
         self.enrol(ACTOR)
+        uploads = self.servers.media / "uploads"
+        uploads.mkdir(exist_ok=True)
+        (uploads / "hostile.bin").write_bytes(b"123456")
+        self._open_door()
         return self
+
+    def _open_door(self) -> None:
+        self.door.stock([self.shelf.folder / name for name in GOOD_MEDIA])
+        self.open_counts = self.servers.counts()
 
     def __exit__(self, *_: object) -> None:
         self.forget_channels()
@@ -103,14 +131,23 @@ class World:
         self.forget_channels()
         self.servers.stop()
         self.servers.start()
+        self._open_door()
 
     def call(self, server: str, method: str, requests: Sequence[Message]) -> list[Message]:
-        """The answers of a call that must succeed."""
+        """The answers of a call that must succeed. While cases have all places, the call is made again, as the server says."""
         rpc = next(rpc for rpc in self.rpcs.values() if rpc.name == method)
         data = [request.SerializeToString() for request in requests]
-        sent: Any = iter(data) if rpc.requests_stream else data[0]
-        answer = rpc.callable(self.channel(server))(sent, timeout=SETTLE_S)
-        return list(answer) if rpc.responses_stream else [answer]
+        begun = time.monotonic()
+        while True:
+            sent: Any = iter(data) if rpc.requests_stream else data[0]
+            try:
+                answer = rpc.callable(self.channel(server))(sent, timeout=MACHINE.bound(SETTLE_S))
+                return list(answer) if rpc.responses_stream else [answer]
+            except grpc.RpcError as error:
+                wait_s = retry_after_s(error)
+                if wait_s is None or time.monotonic() - begun > MACHINE.bound(BUSY_S, since=begun):
+                    raise
+                time.sleep(min(wait_s, 5.0))
 
     def enrol(self, actor_id: str, footage: str = "footage.mp4") -> None:
         """Enrol the person of the clip at the gateway, without adapted networks."""
@@ -127,12 +164,23 @@ class World:
     def settle(self, name: str) -> operations_pb2.Operation:
         """Cancel an operation that a case began, and wait until it has ended."""
         self.operation("CancelOperation", operations_pb2.CancelOperationRequest(name=name))
-        return self.ended(name)
+        operation = self.ended(name)
+        result = gateway_pb2.DubResult()
+        if operation.response.Unpack(result):
+            self.made.add(result.output_uri)
+        return operation
 
     def ended(self, name: str) -> operations_pb2.Operation:
-        """An operation when it has ended, or as it is after about SETTLE_S."""
-        (operation,) = self.operation("WaitOperation", operations_pb2.WaitOperationRequest(name=name))
-        return operation  # type: ignore[return-value]
+        """An operation when it has ended, or as it is after SETTLE_S of a free machine.
+
+        Where too many calls wait, a server answers with the operation as it is.
+        """
+        begun = time.monotonic()
+        while True:
+            (operation,) = self.operation("WaitOperation", operations_pb2.WaitOperationRequest(name=name))
+            if operation.done or time.monotonic() - begun > MACHINE.bound(SETTLE_S, since=begun):  # type: ignore[attr-defined]
+                return operation  # type: ignore[return-value]
+            time.sleep(0.5)
 
     def sandbox(self) -> Path:
         """A new folder for one case."""

@@ -37,9 +37,13 @@ class Gateway:
         folder: gets media, data and log.
         tenants: whose tokens the gateway accepts.
         most_live: the gateway's most live streams.
+        http_port: port of HTTP; 0: the gateway serves no HTTP.
+        metrics_port: port of the metrics; 0: none.
     """
 
-    def __init__(self, folder: Path, tenants: Sequence[Tenant], most_live: int) -> None:
+    def __init__(
+        self, folder: Path, tenants: Sequence[Tenant], most_live: int, *, http_port: int = 0, metrics_port: int = 0
+    ) -> None:
         self.target = ""
         self.memory_mib: list[float] = []
         self.log = folder / "gateway.log"
@@ -52,6 +56,8 @@ class Gateway:
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DUBSTAGE_"))},
             "DUBSTAGE_PORT": "0",
+            "DUBSTAGE_HTTP_PORT": str(http_port),
+            "DUBSTAGE_METRICS_PORT": str(metrics_port),
             "DUBSTAGE_READY_FILE": str(self._ready),
             "DUBSTAGE_DATA_DIR": str(folder / "data"),
             "DUBSTAGE_ARTEFACTS_URL": str(folder / "artefacts"),

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from tests.load.callers import Told
+from tests.load.http_callers import Seen
 
 MEMORY_GROWTH = 1.1
 """Most that the peak of memory in the second half may be of the peak in the first half."""
+LOCKED_OUT_S = 30.0
+"""Most seconds without a successful call of an honest caller over HTTP."""
 FAIR_SHARE = 0.5
 """Least part of its fair share that a tenant must get."""
 ON_TIME = 0.5
@@ -63,9 +66,8 @@ class Outcome:
 
     @property
     def growth(self) -> float:
-        """Peak of memory in the second half of the looks, as a part of the peak in the first half."""
-        half = len(self.memory_mib) // 2
-        return max(self.memory_mib[half:]) / max(self.memory_mib[:half]) if half else 0.0
+        """Growth of the memory (`growth_of`)."""
+        return growth_of(self.memory_mib)
 
     @property
     def good(self) -> bool:
@@ -77,6 +79,80 @@ class Outcome:
             and all(self.share(name) >= FAIR_SHARE and self.on_time(name) >= ON_TIME for name in self.wanted)
             and all(shot.endswith(": DONE") for shot in self.shots)
         )
+
+
+def growth_of(memory_mib: Sequence[float]) -> float:
+    """Return the peak of memory in the second half of the looks, as a part of the peak in the first half; 0: too few looks."""
+    half = len(memory_mib) // 2
+    return max(memory_mib[half:]) / max(memory_mib[:half]) if half else 0.0
+
+
+@dataclass
+class HttpOutcome:
+    """The whole run over HTTP.
+
+    Attributes:
+        seconds: time in which callers began, seconds.
+        seen: what the callers saw.
+        memory_mib: resident memory of the gateway at each look, MiB.
+        calls_left: calls that ran in the gateway after all callers had gone.
+        log_errors: lines of the gateway's log with an error or a traceback.
+    """
+
+    seconds: float
+    seen: Seen
+    memory_mib: list[float] = field(default_factory=list)
+    calls_left: int = 0
+    log_errors: list[str] = field(default_factory=list)
+
+    @property
+    def growth(self) -> float:
+        """Growth of the memory (`growth_of`)."""
+        return growth_of(self.memory_mib)
+
+    @property
+    def good(self) -> bool:
+        """Whether no wrong answer came, memory was bounded, no honest caller was locked out, and no call was left."""
+        return (
+            not self.seen.errors
+            and not self.log_errors
+            and not self.calls_left
+            and 0.0 < self.growth <= MEMORY_GROWTH
+            and all(seconds <= LOCKED_OUT_S for seconds in self.seen.longest_s.values())
+        )
+
+
+def write_http_report(outcome: HttpOutcome, folder: Path) -> Path:
+    """Write http.json and http.md; return the path of http.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "http.json").write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
+    seen = outcome.seen
+    statuses = ", ".join(f"{status or 'closed'}: {count}" for status, count in sorted(seen.statuses.items()))
+    lines = [
+        f"# Load over HTTP: {'passed' if outcome.good else 'FAILED'}",
+        "",
+        f"{sum(seen.actions.values())} actions in {outcome.seconds:.0f} s. Answers by status: {statuses}.",
+        f"Health: {len(seen.health_s)} answers, {_ms(seen.health_s, 50)} ms in the median, {_ms(seen.health_s, 99)} ms at 99 %, "
+        f"{_ms(seen.health_s, 100)} ms at most.",
+        f"Memory of the gateway: {max(outcome.memory_mib, default=0.0):.0f} MiB at most; the second half's peak is "
+        f"{outcome.growth:.2f} of the first half's.",
+        f"Calls left in the gateway: {outcome.calls_left}.",
+        "",
+        "| tenant | longest time without a successful honest call, s |",
+        "|---|---|",
+        *(f"| {name} | {seconds:.1f} |" for name, seconds in sorted(seen.longest_s.items())),
+        "",
+        "| action | number |",
+        "|---|---|",
+        *(f"| {name} | {count} |" for name, count in sorted(seen.actions.items())),
+        "",
+        f"Wrong answers: {len(seen.errors)}.",
+        *(f"- {error}" for error in seen.errors[:50]),
+        *(f"- log: {line}" for line in outcome.log_errors[:20]),
+    ]
+    page = folder / "http.md"
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return page
 
 
 def write_report(outcome: Outcome, folder: Path) -> Path:
