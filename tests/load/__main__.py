@@ -91,7 +91,7 @@ def http(
             load = HttpLoad(port, tenants, operations, seed)
             console.print(f"calls for {minutes:g} minutes")
             # Caches and pools fill first.
-            load.run(min(20.0, 15 * minutes))
+            load.run(min(120.0, 15 * minutes))
             gateway.memory_mib.clear()
             load = HttpLoad(port, tenants, operations, seed + 1)
             load.run(60 * minutes)

@@ -133,7 +133,7 @@ def write_http_report(outcome: HttpOutcome, folder: Path) -> Path:
         "",
         f"{sum(seen.actions.values())} actions in {outcome.seconds:.0f} s. Answers by status: {statuses}.",
         f"Health: {len(seen.health_s)} answers, {_ms(seen.health_s, 50)} ms in the median, {_ms(seen.health_s, 99)} ms at 99 %, "
-        f"{_ms(seen.health_s, 100)} ms at most.",
+        f"{_ms(seen.health_s, 100)} ms at most. The machine was up to {seen.slowness:.1f} times slower than a free one.",
         f"Memory of the gateway: {max(outcome.memory_mib, default=0.0):.0f} MiB at most; the second half's peak is "
         f"{outcome.growth:.2f} of the first half's.",
         f"Calls left in the gateway: {outcome.calls_left}.",
