@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
@@ -53,6 +53,26 @@ def entry_of(folder: Path, path: str) -> Path | None:
         return None
     entry = folder / name
     return entry if there and not entry.is_symlink() else None
+
+
+def path_below(folder: Path, name: str, *, field: str) -> Path:
+    """Return the path of a file or folder whose name comes from data, such as a language, a clip or a shot.
+
+    Args:
+        folder: folder that the path must not leave.
+        name: name below the folder; it may have folders of its own, such as `de/sh010.mov`.
+        field: option or field at fault, for errors.
+
+    Raises:
+        InvalidRequestError: the name is empty or absolute, leads to a folder above by `..`, or has a NUL byte.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+        raise InvalidRequestError(
+            f"{name[:80]!r} is no name of a file in {folder}: a name is not empty, does not begin with / and has no part ..",
+            field=field,
+        )
+    return folder / name
 
 
 def open_folder(folder: Path) -> int:

@@ -7,6 +7,7 @@ transition joins the clip to a dubbed one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,7 @@ from gateway.batch.timeline_files import write_timeline
 from gateway.batch.turnover import DubbedClip, DubbedClips
 from gateway.batch.types import WRITTEN, ShotRecord
 from gateway.media.sequence_names import LISTING_SUFFIX
+from gateway.safe_paths import path_below
 from services.common.errors import InvalidRequestError
 
 _FLAG: Final = "ORANGE"
@@ -207,14 +209,14 @@ def _problem(request: ConformRequest, dubbed: DubbedClip, record: ShotRecord | N
     place = _video(request, record)
     if place.endswith(LISTING_SUFFIX):
         return f"shot {shot_id} is an image sequence: put its frames into the timeline yourself"
-    is_there = is_url(place) or Path(place).is_file()
+    is_there = is_url(place) or os.path.isfile(place)
     return "" if is_there else f"the video of shot {shot_id} is missing: {place}"
 
 
 def _video(request: ConformRequest, record: ShotRecord) -> str:
     """Return the path or URL of the video of a shot."""
     if request.delivered is not None:
-        return str(request.delivered.absolute() / delivered_name(record))
+        return str(path_below(request.delivered.absolute(), delivered_name(record), field="delivered"))
     return local_path(record.output) or record.output
 
 

@@ -34,7 +34,7 @@ from gateway.provenance.binding import SIDECAR, embedded_type, is_manifest, side
 from gateway.provenance.claim import DecisionFacts, DeliveryClaim, SourceFile
 from gateway.provenance.seal import Sealer, VideoSeal
 from gateway.provenance.verdict import ManifestState, verdict_of
-from gateway.safe_paths import make_folder, open_media_file
+from gateway.safe_paths import make_folder, open_media_file, path_below
 from services.common.errors import ArtefactNotFoundError, InvalidRequestError, MediaUnsupportedError
 
 MAX_FETCHED_BYTES: Final = 1 << 40
@@ -129,7 +129,8 @@ def deliver(
             if video is None or reason:
                 left[shot.record.id] = reason
             else:
-                files[shot.record.id] = _delivered(video, shot, folder / shot.name, sealer, overwrite=overwrite)
+                target = path_below(folder, shot.name, field="output")
+                files[shot.record.id] = _delivered(video, shot, target, sealer, overwrite=overwrite)
         on_shot(number)
     return files, left
 
@@ -180,7 +181,7 @@ def unregistered(shots: Sequence[Approved], references: Mapping[str, str], folde
     known = resolve_references(references.values()).locations
     found = {}
     for shot in shots:
-        reference, target = references[shot.record.id], folder / shot.name
+        reference, target = references[shot.record.id], path_below(folder, shot.name, field="output")
         if overwrite or not target.exists() or known.get(reference) != str(_asset(shot, target).path):
             found[shot.record.id] = reference
     return found

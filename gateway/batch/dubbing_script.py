@@ -18,15 +18,17 @@ import csv
 import html
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
+from gateway.batch.reading_process import read_in_process
 from gateway.batch.timeline import Timeline, path_of_url, timecode_frames
-from gateway.safe_paths import bounded_bytes
+from gateway.consent.record import use_of
 from services.common.errors import InvalidRequestError
 
 COLUMNS: Final = ("start", "language", "id", "speaker", "actor", "face", "speech", "text")
@@ -77,8 +79,18 @@ class ScriptLine:
     text: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Frame rate of the timeline of a script, and frames from 00:00:00:00 to the timecode of its first frame."""
+
+    rate: Fraction
+    start: int
+
+
 def read_script(path: Path, language: str | None, timeline: Timeline) -> list[ScriptLine]:
-    """Read a dubbing script. Lines that are spoken off screen (DAPT: `onScreen` OFF) are left out. Blocks.
+    """Read a dubbing script in a process with bounds on memory and time. Blocks.
+
+    Lines that are spoken off screen (DAPT: `onScreen` OFF) are left out.
 
     Args:
         language: language of all lines; None: the script names the language of each line.
@@ -88,36 +100,79 @@ def read_script(path: Path, language: str | None, timeline: Timeline) -> list[Sc
         InvalidRequestError: the file cannot be read, is no script, or a line has a mistake; or a package is not installed. The
             message names file and line.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in _READERS:
         raise InvalidRequestError(f"{path}: a dubbing script ends in {', '.join(_READERS)}", field="script")
-    try:
-        content = bounded_bytes(path, _MOST_BYTES)
-    except OSError as problem:
-        raise InvalidRequestError(f"{path}: cannot be read: {problem.strerror or problem}", field="script") from problem
+    question = {"path": str(path), "language": language, "rate": str(timeline.rate), "start": timeline.start}
+    facts = read_in_process("script", path, question, most_bytes=_MOST_BYTES)
+    return [ScriptLine(**{**line, "speech": None if line["speech"] is None else Path(line["speech"])}) for line in facts["lines"]]
+
+
+def script_facts(handle: int, question: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the lines of the script of a descriptor, as JSON values. For the process that reads the file.
+
+    Args:
+        handle: descriptor of the file.
+        question: path of the file, for messages and its ending, language, and rate and start of the timeline, as `read_script`
+            sends them.
+
+    Raises:
+        InvalidRequestError: as `read_script`.
+    """
+    path = Path(question["path"])
+    with open(handle, "rb", closefd=False) as stream:
+        content = stream.read()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         raise InvalidRequestError(f"{path}: not a text in UTF-8", field="script") from problem
-    lines = list(reader(path, text, language, timeline))
+    times = _Times(Fraction(question["rate"]), question["start"])
+    lines = list(_READERS[path.suffix.lower()](path, text, question["language"], times))
     if not lines:
         raise InvalidRequestError(f"{path}: the script has no line", field="script")
-    return lines
+    for line in lines:
+        check_language(line.language, where=line.where, field="script")
+    return {"lines": [{**asdict(line), "speech": None if line.speech is None else str(line.speech)} for line in lines]}
+
+
+def check_language(tag: str, *, where: str, field: str) -> None:
+    """Check that a language is a tag of BCP 47. Folders and files are named after languages.
+
+    Args:
+        where: place of the tag, for errors, such as `de.csv: line 12`.
+        field: option at fault, for errors.
+
+    Raises:
+        InvalidRequestError: the text is no such tag.
+    """
+    try:
+        use_of("", tag)
+    except InvalidRequestError as problem:
+        raise InvalidRequestError(f"{where}: {problem.message}", field=field) from None
 
 
 def _wrong(where: object, problem: str) -> InvalidRequestError:
     return InvalidRequestError(f"{where}: {problem}", field="script")
 
 
-def _csv_lines(path: Path, text: str, language: str | None, timeline: Timeline) -> Iterator[ScriptLine]:
-    reader = csv.DictReader(io.StringIO(text))
-    columns = reader.fieldnames or []
+def _csv_lines(path: Path, text: str, language: str | None, times: _Times) -> Iterator[ScriptLine]:
+    # Every kind of line end counts: some programs write a carriage return alone.
+    reader = csv.DictReader(io.StringIO(text, newline=None))
+    try:
+        columns, rows = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
+    except csv.Error as problem:
+        raise _wrong(
+            f"{path}: line {reader.line_num + 1}",
+            f"no CSV ({problem}); expected fields of at most {csv.field_size_limit() >> 10} KiB, and texts with quotes in quotes",
+        ) from problem
     unknown = [column for column in columns if column not in COLUMNS]
-    if "start" not in columns or unknown:
-        problem = f"unknown column {unknown[0]!r}" if unknown else "no column `start`"
-        raise _wrong(path, f"{problem}; the first line names columns out of {', '.join(COLUMNS)}")
-    for row in reader:
-        where = f"{path}: line {reader.line_num}"
+    twice = [column for column in COLUMNS if columns.count(column) > 1]
+    if "start" not in columns or unknown or twice:
+        wrong = f"unknown column {unknown[0][:80]!r}" if unknown else "no column `start`"
+        if twice:
+            wrong = f"the column `{twice[0]}` stands twice"
+        raise _wrong(path, f"{wrong}; the first line names columns out of {', '.join(COLUMNS)}")
+    for number, row in rows:
+        where = f"{path}: line {number}"
         if None in row:
             raise _wrong(where, f"has more than {len(columns)} fields")
         values = {column: (row.get(column) or "").strip() for column in COLUMNS}
@@ -128,8 +183,8 @@ def _csv_lines(path: Path, text: str, language: str | None, timeline: Timeline) 
             raise _wrong(where, "names no language: fill the column `language`, or give --script LANGUAGE=FILE")
         yield ScriptLine(
             where=where,
-            line_id=values["id"] or str(reader.line_num - 1),
-            start=_frame_of(values["start"], timeline, where),
+            line_id=values["id"] or str(number - 1),
+            start=_frame_of(values["start"], times, where),
             language=spoken,
             speaker=values["speaker"],
             actor=values["actor"],
@@ -139,12 +194,12 @@ def _csv_lines(path: Path, text: str, language: str | None, timeline: Timeline) 
         )
 
 
-def _frame_of(text: str, timeline: Timeline, where: str) -> int:
+def _frame_of(text: str, times: _Times, where: str) -> int:
     """Return the frame of a time: a timecode of the timeline, or seconds from its first frame."""
     if re.fullmatch(r"\d{1,6}(\.\d{1,9})?", text, re.ASCII):
-        return round(Fraction(text) * timeline.rate)
+        return round(Fraction(text) * times.rate)
     try:
-        return timecode_frames(text, timeline.rate) - timeline.start
+        return timecode_frames(text, times.rate) - times.start
     except ValueError as problem:
         raise _wrong(where, f"start: {problem}; give a timecode of the timeline, or seconds from its first frame") from None
 
@@ -199,7 +254,7 @@ def _words(paragraph: Any) -> str:
     return " ".join("".join(parts).split())
 
 
-def _srt_lines(path: Path, text: str, language: str | None, timeline: Timeline) -> Iterator[ScriptLine]:
+def _srt_lines(path: Path, text: str, language: str | None, times: _Times) -> Iterator[ScriptLine]:
     if not language:
         raise _wrong(path, "SRT names no language: give --script LANGUAGE=FILE")
     for number, (begin, content) in enumerate(_subtitles(path, text), 1):
@@ -209,7 +264,7 @@ def _srt_lines(path: Path, text: str, language: str | None, timeline: Timeline) 
         yield ScriptLine(
             where=f"{path}: line {number}",
             line_id=str(number),
-            start=round(begin * timeline.rate),
+            start=round(begin * times.rate),
             language=language,
             speaker=voice[1].strip() if voice else named[1] if named else "",
             text=words[named.end() :] if named else words,
@@ -220,7 +275,7 @@ def _subtitles(path: Path, text: str) -> Iterator[tuple[Fraction, str]]:
     """Yield the begin of each subtitle that has a text, seconds, and the text as the file has it."""
     rows = text.splitlines()
     heads = [place for place, row in enumerate(rows) if _ARROW in row and row.strip()[:1].isdecimal()]
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
+    for head, following in zip_longest(heads, heads[1:]):
         found = _CUE.match(rows[head])
         if found is None:
             raise _wrong(f"{path}: row {head + 1}", f"{rows[head][:80]!r} are no times; expected 00:00:01,500 --> 00:00:02,750")
@@ -253,10 +308,10 @@ def _block_of(row: str) -> str:
     return next((word for word in _BLOCKS if row.strip() == word or row.startswith(f"{word} ")), "")
 
 
-def _ttml_lines(path: Path, text: str, language: str | None, timeline: Timeline) -> Iterator[ScriptLine]:
+def _ttml_lines(path: Path, text: str, language: str | None, times: _Times) -> Iterator[ScriptLine]:
     try:
         root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as problem:
+    except (ElementTree.ParseError, ValueError, LookupError) as problem:
         raise _wrong(path, f"not XML: {problem}") from problem
     if root.tag != f"{_TTML}tt":
         raise _wrong(path, "no TTML: its root element is not tt of http://www.w3.org/ns/ttml")
@@ -283,7 +338,7 @@ def _ttml_lines(path: Path, text: str, language: str | None, timeline: Timeline)
         yield ScriptLine(
             where=where,
             line_id=(event.get(f"{_XML}id") if event is not None else None) or str(number),
-            start=round(begin * timeline.rate),
+            start=round(begin * times.rate),
             language=spoken,
             speaker=" and ".join(agents),
             speech=path.parent / path_of_url(file) if (file := _sound_file(sound)) else None,
@@ -320,7 +375,7 @@ def _sound_file(sound: ElementTree.Element | None) -> str:
     return next((source for source in sources if source and not source.startswith("#")), "")
 
 
-_Reader = Callable[[Path, str, str | None, Timeline], Iterator[ScriptLine]]
+_Reader = Callable[[Path, str, str | None, _Times], Iterator[ScriptLine]]
 _READERS: Final[dict[str, _Reader]] = {
     ".csv": _csv_lines,
     ".srt": _srt_lines,

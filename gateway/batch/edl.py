@@ -27,6 +27,8 @@ from services.common.errors import InvalidRequestError
 
 MOST_EVENTS: Final = 999
 """Most events of a list: event numbers have three digits."""
+_MOST_SPEED: Final = 1000
+"""Speed of a clip, as a factor, that a line M2 has no room for."""
 _TIMECODE: Final = r"(\d\d[:;.]\d\d[:;.]\d\d[:;.]\d{2,3})"
 _EVENT: Final = re.compile(
     r"(\d{1,6})\s+(\S+)\s+(\S+)\s+(C|D|W\d{3}|K|KB|KO)\s*(\d{1,4})?\s+" + r"\s+".join([_TIMECODE] * 4), re.ASCII
@@ -323,6 +325,8 @@ def _event_lines(timeline: Timeline, number: int, placed: _Placed, before: _Plac
     speed = next((effect for effect in getattr(item, "effects", ()) if isinstance(effect, otio.schema.LinearTimeWarp)), None)
     frozen = isinstance(speed, otio.schema.FreezeFrame)
     scalar = 0.0 if frozen else 1.0 if speed is None else speed.time_scalar
+    if not abs(scalar) < _MOST_SPEED:
+        raise _refused(f"an EDL cannot hold the speed {100 * scalar:.3g} %")
     played = 1 if frozen else round(len(record) * abs(scalar))
     labels = [_label(timeline, item, frame) for frame in (placed.source, placed.source + played)]
     lines.append(_line(number, _reel(item), kind, *labels, begin, end))

@@ -148,7 +148,8 @@ def read_fcpxml(content: bytes, shown_name: str) -> Any:
     otio = opentimelineio()
     try:
         root = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError) as problem:
+    except (ElementTree.ParseError, ValueError, LookupError) as problem:
+        # LookupError: Python knows no encoding of text by the name in the first line.
         raise InvalidRequestError(f"{shown_name}: not XML: {problem}", field="timeline") from problem
     projects = list(root.iter("project"))
     sequence = projects[0].find("sequence") if len(projects) == 1 else None

@@ -18,6 +18,7 @@ from typing import Any, Final
 from gateway.batch.review_export import marker_text
 from gateway.batch.reviews import Decision
 from gateway.batch.types import ENDED, ShotRecord, ShotSpec
+from gateway.safe_paths import path_below
 from services.common.errors import BackendUnavailableError, InvalidRequestError, UnauthenticatedError
 
 STATUSES: Final[Mapping[str, str]] = {"done": "wfa", "undubbed": "wfa", "approved": "done", "rejected": "retake"}
@@ -222,7 +223,7 @@ class _Kitsu:
             content = picture(row) if note.state in ENDED and not comment.get("previews") else None
             if content is not None:
                 with TemporaryDirectory(prefix="dubstage-kitsu-") as folder:
-                    file = Path(folder) / f"{row}.jpg"
+                    file = path_below(Path(folder), f"{row}.jpg", field="id")
                     file.write_bytes(content)
                     self._gazu.task.add_preview(task, comment, str(file), client=self._client)
 

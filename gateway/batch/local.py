@@ -28,6 +28,7 @@ from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSt
 from gateway.batch.worker import WorkerContext, run_shot, video_fault
 from gateway.child_process import child_environment
 from gateway.dub.progress import OnProgress
+from gateway.safe_paths import path_below
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, UnexpectedError
 
@@ -287,7 +288,7 @@ class _Engine:
 
     async def _work(self, number: int) -> None:
         """Give rows to a worker process, one after the other, and replace the process when it dies."""
-        log = self._logs / f"{self._name}-{number}.log"
+        log = path_below(self._logs, f"{self._name}-{number}.log", field="name")
         log.unlink(missing_ok=True)
         worker: WorkerProcess | None = None
         try:

@@ -15,6 +15,7 @@ from gateway.async_utilities import in_thread
 from gateway.batch.locations import local_path
 from gateway.batch.store import BatchStore
 from gateway.private_files import data_folder
+from gateway.safe_paths import path_below
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 
@@ -38,7 +39,8 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
     place = local_path(store.url)
     # The lock of a batch in a bucket lies in the data folder.
     digest = hashlib.sha256(f"{store.url}/{name}".encode()).hexdigest()[:16]
-    folder = Path(place) / name if place is not None else settings.data_dir / WORKERS_FOLDER / f"batch-{digest}"
+    own = path_below(Path(place), name, field="name") if place is not None else None
+    folder = own or settings.data_dir / WORKERS_FOLDER / f"batch-{digest}"
     try:
         handle = lock_folder(folder)
     except InvalidRequestError:

@@ -174,7 +174,9 @@ def option_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None) -
         shots: shots by line.
         method_of: looks the actors up; None: actors are not looked up.
     """
-    return [Mistake(line, *wrong) for line, shot in shots.items() for wrong in _contradictions(shot, method_of or _method)]
+    found = [Mistake(line, *wrong) for line, shot in shots.items() for wrong in _contradictions(shot, method_of or _method)]
+    # `ActorLookup` checks project and language again, with the consent record.
+    return list(dict.fromkeys(found))
 
 
 def repeat_mistakes(shots: Mapping[int, ShotSpec], *, follow_links: bool) -> list[Mistake]:
@@ -324,6 +326,7 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
         ("output", lambda: _check_video(shot)),
         ("label", lambda: label_of(shot.label, shot.label_position)),
         ("encode_quality", lambda: crf_of(shot.encode_quality, shot.codec if shot.codec in CODECS else None)),
+        ("language", lambda: use_of(shot.project or "", shot.language)),
         ("actor", lambda: _check_options(shot, method_of)),
     )
     for field, check in checks if not shot.lines else checks[:-1]:
@@ -370,7 +373,8 @@ def _refusal_parts(error: RequestError | ActorError | ConsentRefusedError, field
     """Return field, text and reason of a refusal, whose field is `field` if the error names none of a row."""
     named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefusedError) else ""
     reason = "" if isinstance(error, RequestError) else error.reason
-    return named if named in {**ShotSpec.model_fields, **LineSpec.model_fields} else field, error.message, reason
+    known = named if named in {**ShotSpec.model_fields, **LineSpec.model_fields} else field
+    return known, error.message.removeprefix(f"{named}: "), reason
 
 
 def _contradictions_of_scene(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, str, str]]:
@@ -378,7 +382,7 @@ def _contradictions_of_scene(shot: ShotSpec, method_of: MethodOf) -> Iterator[tu
     wanted = shot.method
     for place, line in enumerate(shot.lines):
         try:
-            _ = line.time, line.choice
+            _ = line.time, line.choice, use_of("", line.language)
             found = method_of(shot, line)
             if line.actor is not None:
                 wanted = wanted or found

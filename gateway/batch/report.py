@@ -28,6 +28,7 @@ from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.types import ENDED, BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotSpec, ShotState
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
 from gateway.reports.pages import ReasonCount, render_page, shares_of
+from gateway.safe_paths import path_below
 
 _NUMBER: Final = re.compile(r"(?<![\w.])-?\d*\.?\d+")
 
@@ -419,7 +420,7 @@ def _write_thumbnail(thumbnail: Callable[[str], bytes | None], folder: Path, rec
     if picture is None:
         return None
     name = f"thumbnails/{record.id}.jpg"
-    (folder / name).write_bytes(picture)
+    path_below(folder, name, field="output").write_bytes(picture)
     return name
 
 

@@ -370,6 +370,10 @@ def place_of_earlier(output: str) -> str:
     return f"{folder}{slash}{_EARLIER}{name}"
 
 
+def _is_own(video: EarlierVideo) -> bool:
+    return video.place == place_of_earlier(local_path(video.output) or video.output)
+
+
 def decision_path(name: str, decision: Decision) -> str:
     """Return the path of a decision. Paths of a shot sort in the order of its decisions."""
     time = "".join(filter(str.isdigit, decision.decided_at))
@@ -794,7 +798,9 @@ class BatchStore:
         paths = {earlier_path(name, shot_id): shot_id for shot_id in shot_ids}
         found = self._folder.read_all(list(paths))
         videos = {paths[path]: document_of(EarlierVideo, text, self._folder.place(path)) for path, text in found.items()}
-        return {shot_id: video for shot_id, video in videos.items() if os.path.isfile(video.place)}
+        # `remove_earlier` removes these files: a document that was written by others must not choose another file.
+        own = {shot_id: video for shot_id, video in videos.items() if _is_own(video)}
+        return {shot_id: video for shot_id, video in own.items() if os.path.isfile(video.place)}
 
     def remove_earlier(self, name: str, shot_ids: Sequence[str]) -> None:
         """Remove the earlier videos of shots.

@@ -98,11 +98,16 @@ def timecode_label(frames: int, rate: Fraction, *, drop: bool) -> str:
     """Return the timecode of a number of frames from 00:00:00:00. Timecodes begin again after 24 hours.
 
     Args:
+        frames: number of frames. Negative numbers count back from 24:00:00:00.
         drop: whether numbers are left out as drop frame does. Rates that have no drop frame ignore this.
     """
     otio = opentimelineio()
+    drop = drop and rate in DROP_RATES
+    if frames < 0:
+        # Drop frame leaves 108 numbers out in each hour of 30 frames per second.
+        frames %= (24 * 60 * 60 * 10 - drop * 24 * 36) * round(rate) // 10
     time = otio.opentime.RationalTime(frames, float(rate))
-    return str(otio.opentime.to_timecode(time, float(rate), drop_frame=drop and rate in DROP_RATES))
+    return str(otio.opentime.to_timecode(time, float(rate), drop_frame=drop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +352,10 @@ def path_of_url(url: str) -> str:
     """Return the path of a `file:` URL or of a plain path, and the path part of another URL."""
     if re.match(r"[A-Za-z]:[\\/]", url):
         return url.replace("\\", "/")
-    parts = urlparse(url)
+    try:
+        parts = urlparse(url)
+    except ValueError:  # brackets that are no address of IPv6: the text is no URL
+        return url.replace("\\", "/")
     return unquote(parts.path) if parts.scheme else url.replace("\\", "/")
 
 

@@ -11,17 +11,20 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.batch import edl, fcpxml
+from gateway.batch.reading_process import read_in_process
 from gateway.batch.timeline import (
     DROP_RATES,
     Timeline,
+    clips_of,
     exact_rate,
     frames_of,
     not_installed,
@@ -30,7 +33,6 @@ from gateway.batch.timeline import (
     rate_text,
     wrong_timeline,
 )
-from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequestError
 from services.common.files import PARTIAL, write_whole
 
@@ -38,12 +40,20 @@ TIMELINE_SUFFIXES: Final = (".otio", ".edl", ".fcpxml", ".aaf")
 """Endings of the files of timelines that are read and written."""
 _MOST_BYTES: Final = 256 << 20
 """Largest file of a timeline, bytes."""
+_MOST_NESTED: Final = 200
+"""Deepest brackets of the JSON of a timeline. Timelines of editing programs have about 30."""
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+"""String of JSON. The last one may be cut off."""
+_OTHERS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+"""All bytes that are no brackets."""
+_NO_TIME: Final = re.compile(rb'"(?:rate|value|time_scalar)"\s*:\s*-?(?:NaN|Inf)')
+"""Time of OpenTimelineIO that is no finite number."""
 _COMPOUND_FILE: Final = bytes.fromhex("d0cf11e0a1b11ae1")
 """First bytes of an AAF."""
 
 
 def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
-    """Read the file of a timeline. Blocks.
+    """Read the file of a timeline in a process with bounds on memory and time. Blocks.
 
     Args:
         rate: frames per second. An EDL needs the rate, because EDLs do not name theirs. None: the file says the rate.
@@ -56,36 +66,87 @@ def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
     suffix = path.suffix.lower()
     if suffix not in TIMELINE_SUFFIXES:
         raise wrong_timeline(path, f"a timeline ends in {', '.join(TIMELINE_SUFFIXES)}")
-    try:
-        content = bounded_bytes(path, _MOST_BYTES)
-    except OSError as problem:
-        raise wrong_timeline(path, f"cannot be read: {problem.strerror or problem}") from problem
-    if suffix == ".edl":
-        if rate is None:
-            raise wrong_timeline(path, "an EDL does not name its frame rate: give --rate, such as --rate 23.976")
-        found: Any = edl.read_edl(content, rate, str(path))
-    elif suffix == ".fcpxml":
-        found = fcpxml.read_fcpxml(content, str(path))
-    elif suffix == ".aaf":
+    if suffix == ".edl" and rate is None:
+        raise wrong_timeline(path, "an EDL does not name its frame rate: give --rate, such as --rate 23.976")
+    question = {"path": str(path), "rate": None if rate is None else str(rate)}
+    facts = read_in_process("timeline", path, question, most_bytes=_MOST_BYTES)
+    content = otio.adapters.read_from_string(facts["content"], "otio_json")
+    return Timeline(path, content, Fraction(facts["rate"]), facts["start"], facts["drop"])
+
+
+def timeline_facts(handle: int, question: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `read_timeline` needs of the file of a descriptor. For the process that reads the file.
+
+    A timeline that ends this process, such as one that OpenTimelineIO does not expect, does so here, and not in the caller.
+
+    Args:
+        handle: descriptor of the file.
+        question: path of the file, for messages, and frame rate, as `read_timeline` sends them.
+
+    Raises:
+        InvalidRequestError: as `read_timeline`.
+    """
+    otio = opentimelineio()
+    path, rate = Path(question["path"]), None if question["rate"] is None else Fraction(question["rate"])
+    found = _only_timeline(path, _parsed(handle, path, rate))
+    text = str(otio.adapters.write_to_string(found, "otio_json"))
+    _check_text(path, text.encode())
+    timeline = _timeline(path, otio.adapters.read_from_string(text, "otio_json"), rate)
+    for track in timeline.content.video_tracks():
+        with suppress(InvalidRequestError):  # the caller may choose another track
+            clips_of(timeline, track)
+    timeline.content.deepcopy()
+    return {"content": text, "rate": str(timeline.rate), "start": timeline.start, "drop": timeline.drop}
+
+
+def _parsed(handle: int, path: Path, rate: Fraction | None) -> Any:
+    """Return what the file of a descriptor holds, as an object of OpenTimelineIO."""
+    otio = opentimelineio()
+    suffix = path.suffix.lower()
+    with open(handle, "rb", closefd=False) as stream:
+        content = stream.read()
+    if suffix == ".edl" and rate is not None:
+        return edl.read_edl(content, rate, str(path))
+    if suffix == ".fcpxml":
+        return fcpxml.read_fcpxml(content, str(path))
+    if suffix == ".aaf":
         if not content.startswith(_COMPOUND_FILE):
             raise wrong_timeline(path, "no AAF")
-        found = _read_aaf(path)
-    else:
-        try:
-            found = otio.adapters.read_from_string(content.decode("utf-8"), "otio_json")
-        except (otio.exceptions.OTIOError, ValueError, TypeError, LookupError, RuntimeError) as problem:
-            raise wrong_timeline(path, "no timeline of OpenTimelineIO: its JSON cannot be read") from problem
-    return _timeline(path, _only_timeline(path, found), rate)
+        del content
+        return _read_aaf(handle, path)
+    _check_text(path, content)
+    try:
+        return otio.adapters.read_from_string(content.decode("utf-8"), "otio_json")
+    except (otio.exceptions.OTIOError, ValueError, TypeError, LookupError, RuntimeError) as problem:
+        said = " ".join(str(problem).split())[:300]
+        raise wrong_timeline(path, f"no timeline of OpenTimelineIO ({said}); export the timeline again") from problem
 
 
-def _read_aaf(path: Path) -> Any:
+def _check_text(path: Path, content: bytes) -> None:
+    """Raise InvalidRequestError if the JSON of a timeline is nested so deeply that readers call themselves until they crash."""
+    brackets = _STRING.sub(b"", content).translate(None, delete=_OTHERS)
+    for _ in range(_MOST_NESTED):
+        if not brackets:
+            break
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    if brackets:
+        raise wrong_timeline(
+            path,
+            f"no timeline of OpenTimelineIO: brackets of its JSON are not closed, or are nested more than {_MOST_NESTED} deep; "
+            "export the timeline again",
+        )
+    if _NO_TIME.search(content):
+        raise wrong_timeline(path, "a time in the timeline is no finite number; export the timeline again")
+
+
+def _read_aaf(handle: int, path: Path) -> Any:
     otio = opentimelineio()
     try:
         import otio_aaf_adapter  # noqa: F401  # found by opentimelineio as a plug-in
     except ModuleNotFoundError as problem:
         raise not_installed(problem.name) from problem
     try:
-        return otio.adapters.read_from_file(str(path), "AAF")
+        return otio.adapters.read_from_file(f"/proc/self/fd/{handle}", "AAF")
     except Exception as problem:
         # The package checks nothing of the file, and a damaged file raises errors of every kind.
         raise wrong_timeline(
@@ -108,6 +169,8 @@ def _only_timeline(path: Path, found: Any) -> Any:
 def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
     otio = opentimelineio()
     stated = []
+    if content.tracks is None:
+        raise wrong_timeline(path, "the timeline has no tracks: its field `tracks` is empty; export the timeline again")
     if content.global_start_time is not None:
         stated.append(content.global_start_time.rate)
     # Clips of sound may count samples.

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.batch.assets import ResolvedReferences, resolve_references
 from gateway.batch.dubbing_script import ScriptLine
@@ -44,7 +44,7 @@ from gateway.media.inspection import inspect_video
 from gateway.media.parts import PART_SUFFIX, check_part, reel_of, sound_length, timecode_of, write_part, write_sound_from
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
-from gateway.safe_paths import bounded_bytes, make_folder
+from gateway.safe_paths import bounded_bytes, make_folder, path_below
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.files import write_whole
 
@@ -52,6 +52,9 @@ MEDIA_SUFFIXES: Final = (".mov", ".mp4", ".m4v", ".mxf", ".mkv", ".avi", ".mts",
 """Endings of the files that are media of clips."""
 CLIPS: Final = "clips.json"
 """Name of the file with the clips of a manifest, in the folder of the manifest."""
+_PARTS: Final = "parts"
+_SPEECH: Final = "speech"
+_DUBS: Final = "dubs"
 _MOST_BYTES: Final = 256 << 20
 _SHORT_REEL: Final = 8
 """Most characters of a reel in an EDL. Programs cut the name of the file to this length."""
@@ -89,12 +92,12 @@ class DubbedClip(BaseModel):
 
 
 class DubbedClips(BaseModel):
-    """The content of `clips.json`. `rate` is NUM/DEN."""
+    """The content of `clips.json`. `rate` is the frame rate, NUM/DEN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = 1
-    rate: str
+    rate: Annotated[str, Field(pattern=r"^[1-9]\d{0,8}/[1-9]\d{0,8}$")]
     clips: tuple[DubbedClip, ...]
 
 
@@ -271,7 +274,7 @@ class _Media:
     def _at_its_path(self, clip: Clip) -> Path:
         for name in clip.files:
             path = present_path(self._beside / path_of_url(name))
-            if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES:
+            if os.path.isfile(path) and path.suffix.lower() in MEDIA_SUFFIXES:
                 return path
         name = clip.files[0] if clip.files else ""
         if name in self._assets.problems:
@@ -304,6 +307,8 @@ def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = 
         InvalidRequestError: a folder or the pattern of the speech files is wrong, or the asset manager cannot be loaded.
         BackendUnavailableError: the asset manager fails.
     """
+    if request.speech is not None:
+        _check_pattern(request.speech)
     problems: list[str] = []
     overlaps: dict[str, None] = {}
     spoken = _spoken_lines(request, problems)
@@ -362,13 +367,13 @@ def _spoken_lines(request: TurnoverRequest, problems: list[str]) -> list[_Spoken
     found = []
     for number, line in enumerate(request.lines, 1):
         fields = {"language": line.language, "id": line.line_id, "speaker": line.speaker, "clip": "", "number": str(number)}
-        sound = _sound_of(line, request.speech, fields)
-        if sound is None:
-            problems.append(f"{line.where}: names no speech file: fill the column `speech`, or give --speech PATTERN")
-            continue
         try:
+            sound = _sound_of(line, request.speech, fields)
+            if sound is None:
+                problems.append(f"{line.where}: names no speech file: fill the column `speech`, or give --speech PATTERN")
+                continue
             found.append(_spoken(line, sound, request.timeline.rate))
-        except MediaUnsupportedError as problem:
+        except (InvalidRequestError, MediaUnsupportedError) as problem:
             problems.append(f"{line.where}: {problem.message}")
     return found
 
@@ -376,23 +381,30 @@ def _spoken_lines(request: TurnoverRequest, problems: list[str]) -> list[_Spoken
 def _sound_of(line: ScriptLine, pattern: str | None, fields: Mapping[str, str]) -> Path | None:
     if line.speech is not None:
         return present_path(line.speech)
-    return Path(_filled(pattern, fields)) if pattern is not None else None
+    return _filled(pattern, fields) if pattern is not None else None
 
 
-def _filled(pattern: str, fields: Mapping[str, str]) -> str:
-    """Return a pattern with its fields filled in.
-
-    Raises:
-        InvalidRequestError: the pattern has an unknown field or a brace that is not closed.
-    """
+def _check_pattern(pattern: str) -> None:
+    """Raise InvalidRequestError if a pattern of speech files has an unknown field, or a brace that is not closed."""
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
         if any(name not in _PATTERN_FIELDS for name in names):
             raise ValueError
-        return pattern.format(**fields)
+        pattern.format(**dict.fromkeys(_PATTERN_FIELDS, ""))
     except (ValueError, IndexError, KeyError):
         known = ", ".join(f"{{{name}}}" for name in _PATTERN_FIELDS)
         raise InvalidRequestError(f"--speech {pattern[:200]!r}: the fields of a pattern are {known}", field="speech") from None
+
+
+def _filled(pattern: str, fields: Mapping[str, str]) -> Path:
+    """Return the path of a pattern with its fields filled in.
+
+    Raises:
+        InvalidRequestError: a field leads out of the folder that the pattern names before its first field.
+    """
+    begin = next((text for text, _, _, _ in string.Formatter().parse(pattern)), "")
+    folder = begin[: begin.rfind("/") + 1]
+    return path_below(Path(folder), pattern.format(**fields)[len(folder) :], field="speech")
 
 
 def _spoken(line: ScriptLine, sound: Path, rate: Fraction) -> _Spoken:
@@ -414,13 +426,13 @@ def _clip_speech(request: TurnoverRequest, clip: Clip, problems: list[str]) -> l
             "id": f"{clip.number:03d}",
             "speaker": "",
         }
-        sound = present_path(Path(_filled(request.speech or "", fields)))
-        if not sound.is_file():
-            continue
         try:
+            sound = present_path(_filled(request.speech or "", fields))
+            if not os.path.isfile(sound):
+                continue
             line = ScriptLine(f"{clip.title}: {sound}", f"{clip.number}", clip.record.start, language)
             found.append(_spoken(line, sound, request.timeline.rate))
-        except MediaUnsupportedError as problem:
+        except (InvalidRequestError, MediaUnsupportedError) as problem:
             problems.append(f"{clip.title}: {problem.message}")
     return found
 
@@ -514,8 +526,8 @@ def write_turnover(turnover: Turnover, *, on_clip: Callable[[int], None] = lambd
     folder = request.folder
     languages = sorted({language for work in turnover._work for language in work.spoken})
     try:
-        for name in ("parts", "speech", *(f"dubs/{language}" for language in languages)):
-            make_folder(folder / name)
+        for name in (_PARTS, _SPEECH, *(f"{_DUBS}/{language}" for language in languages)):
+            make_folder(path_below(folder, name, field="output"))
     except (OSError, ValueError) as problem:
         raise InvalidRequestError(f"--output {folder} cannot be made: {problem}", field="output") from problem
     rows: list[dict[str, Any]] = [{"defaults": dict(request.defaults)}] if request.defaults else []
@@ -533,7 +545,7 @@ def write_turnover(turnover: Turnover, *, on_clip: Callable[[int], None] = lambd
         found = DubbedClips(rate=f"{rate.numerator}/{rate.denominator}", clips=tuple(clips))
         write_whole(folder / CLIPS, found.model_dump_json(indent=1).encode())
         text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-        return write_whole(folder / f"{request.name}.jsonl", text.encode())
+        return write_whole(path_below(folder, f"{request.name}.jsonl", field="output"), text.encode())
     except OSError as problem:
         raise InvalidRequestError(
             f"--output {folder} cannot be written: {problem.strerror or problem}", field="output"
@@ -551,9 +563,8 @@ def _row_id(clip: Clip, language: str) -> str:
 
 
 def _write_part(request: TurnoverRequest, work: _Work) -> Path:
-    target = (
-        request.folder / "parts" / f"{'_'.join(filter(None, (f'{work.clip.number:04d}', _slug(work.clip.name, 40))))}{PART_SUFFIX}"
-    )
+    name = "_".join(filter(None, (f"{work.clip.number:04d}", _slug(work.clip.name, 40))))
+    target = path_below(request.folder, f"{_PARTS}/{name}{PART_SUFFIX}", field="output")
     label = timecode_label(work.media_start + work.part.start, request.timeline.rate, drop=work.drop)
     write_part(work.info, work.part, target, timecode=label)
     return target
@@ -571,7 +582,7 @@ def _row(
         first, sound = one.frames.start + shift, one.sound
         if first < 0:
             cut = round(Fraction(-first) / rate * one.sample_rate_hz)
-            sound = request.folder / "speech" / f"{row_id}_{number + 1}.wav"
+            sound = path_below(request.folder, f"{_SPEECH}/{row_id}_{number + 1}.wav", field="output")
             write_sound_from(one.sound, cut, sound)
         who = _face(request, one.line)
         lines.append(
@@ -581,7 +592,7 @@ def _row(
     row: dict[str, Any] = {
         "id": row_id,
         "footage": _named(footage, request),
-        "output": f"dubs/{language}/{row_id}{'.mkv' if codec == 'ffv1' else '.mov'}",
+        "output": f"{_DUBS}/{language}/{row_id}{'.mkv' if codec == 'ffv1' else '.mov'}",
         "language": language,
         "lines": lines,
     }

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.batch.changes import current_records
 from gateway.batch.conform import ConformRequest, conform, write_conformed
-from gateway.batch.dubbing_script import read_script
+from gateway.batch.dubbing_script import check_language, read_script
 from gateway.batch.locations import is_url
 from gateway.batch.manifest import batch_name, shots_by_line
 from gateway.batch.reviews import present
@@ -89,6 +89,8 @@ def make_manifest(
         raise InvalidRequestError("give --script FILE, or --speech PATTERN with --language LANGUAGE", field="script")
     if scripts and languages:
         raise InvalidRequestError("--language goes without --script: write --script LANGUAGE=FILE", field="language")
+    for tag in languages:
+        check_language(tag, where=f"--language {tag[:40]}", field="language")
     _check_defaults(defaults)
     timeline = read_timeline(path, rate_option(rate))
     lines = []

@@ -45,6 +45,14 @@ def test_csv_takes_timecodes_and_seconds(timeline: Timeline, tmp_path: Path) -> 
     assert (two.start, two.language, two.line_id, two.speech) == (75, "fr", "3", None)
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_csv_has_lines_of_every_system(end: str, timeline: Timeline, tmp_path: Path) -> None:
+    """A carriage return alone ends a line too."""
+    (tmp_path / "s.csv").write_text(f'start,language,text{end}1,de,"Hallo{end}du"{end}2,fr,Bonjour{end}', newline="")
+    one, two = read_script(tmp_path / "s.csv", None, timeline)
+    assert (one.text, two.language, two.text) == ("Hallo\ndu", "fr", "Bonjour")
+
+
 def test_srt_has_the_language_of_its_option_and_speakers_in_capitals(timeline: Timeline, tmp_path: Path) -> None:
     text = "1\n00:00:01,000 --> 00:00:02,500\nADA: Hallo\ndu\n\n2\n01:00:00,000 --> 01:00:01,000\nNun: so\n"
     one, two = lines_of(tmp_path, "s.srt", text, timeline, "de")
@@ -107,6 +115,9 @@ def test_dapt_has_speakers_sounds_and_languages(timeline: Timeline, tmp_path: Pa
         ("s.csv", "start,language\n01:01:00;00,de\n", "line 2: start: 01:01:00;00 does not exist"),
         ("s.csv", "start,language\n-1,de\n", "line 2: start"),
         ("s.csv", "start,language\n1,de,x\n", "has more than 2 fields"),
+        ("s.csv", "start,language\n1,de\n2,../../../escaped/de\n", r"s\.csv: line 3: language: .*escaped/de' is no language tag"),
+        ("s.csv", "start,language\n1,/de\n", r"line 2: language: '/de' is no language tag, such as de or pt-BR"),
+        ("s.ttml", DAPT.replace('<p xml:lang="de" begin', '<p xml:lang="../de" begin'), r"text 3: language: '\.\./de'"),
         ("s.csv", "start,language\n", "has no line"),
         ("s.srt", "1\n00:00:01,000 --> 00:00:02,000\na\n", "SRT names no language"),
         ("s.ttml", "<tt/>", "no TTML"),

@@ -158,6 +158,16 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
     assert set(lines) == set(range(2, 31))
 
 
+def test_languages_are_tags(write: Write) -> None:
+    """Languages of rows and of lines are told once, with and without a database of actors."""
+    line = {"start": 0, "speech": "de/a.wav", "face": 0, "language": "../de"}
+    path = write(row("a", language="../../de"), row("b", language="pt-BR"), row("c", speech=None, lines=[line]))
+    assert mistakes(path) == [
+        "1: language: '../../de' is no language tag, such as de or pt-BR (BCP 47)",
+        "3: lines[0].language: '../de' is no language tag, such as de or pt-BR (BCP 47)",
+    ]
+
+
 def test_first_mistake_is_the_message(write: Write, tmp_path: Path) -> None:
     """The first mistake is the message of the error."""
     path = write(row("a", footage="none.mp4"))

@@ -75,7 +75,11 @@ def test_hostile_numbers_are_refused_or_harmless(value: str, field: str, part: s
 
 @pytest.mark.parametrize("package", ["opentimelineio", "otio_aaf_adapter"])
 def test_a_missing_package_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package may be missing in this process, or in the process that reads the file."""
     (tmp_path / "cut.aaf").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1"))
-    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name={package!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    if package == "opentimelineio":
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InvalidRequestError, match=rf"need the package {package}.*dubstage-suite\[timelines\]"):
         read_timeline(tmp_path / "cut.aaf")

@@ -197,6 +197,34 @@ def test_patterns_of_speech(video: Path, tmp_path: Path) -> None:
             plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line], speech=wrong))
 
 
+@pytest.mark.parametrize("field", ["speaker", "line_id"])
+@pytest.mark.parametrize("text", ["../x", "a/../../x", "/x", "..", ""])
+def test_patterns_stay_in_their_folder(field: str, text: str, video: Path, tmp_path: Path) -> None:
+    """What a script says fills the pattern, but does not choose another folder."""
+    write_speech(tmp_path / "x.wav", 0.1)
+    line = replace(ScriptLine("s.csv: line 2", "7", 2, "de", speaker="ADA"), **{field: text})
+    pattern = f"{tmp_path}/de/{{{'id' if field == 'line_id' else field}}}"
+    (problem,) = plan_turnover(request_of(tmp_path, video.parent, CLIP, lines=[line], speech=pattern)).problems
+    assert problem.startswith("s.csv: line 2: ")
+    assert f"is no name of a file in {tmp_path}/de" in problem
+
+
+def test_languages_that_are_no_folder(video: Path, tmp_path: Path) -> None:
+    """No caller can write outside of the folder of the output."""
+    clip = replace(CLIP, files=(video.name,))
+    line = ScriptLine("s.csv: line 2", "7", 2, "../../escaped", speech=write_speech(tmp_path / "a.wav", 0.1))
+    with pytest.raises(InvalidRequestError, match=r"'dubs/\.\./\.\./escaped' is no name of a file in"):
+        write_turnover(plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line])))
+    assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("rate", ["1/0", "x", "0/1", "25"])
+def test_clips_of_no_rate(rate: str, tmp_path: Path) -> None:
+    (tmp_path / "clips.json").write_text(json.dumps({"rate": rate, "clips": []}))
+    with pytest.raises(InvalidRequestError, match=r"clips\.json: not a file of `dubstage batch from-timeline`"):
+        read_clips(tmp_path / "clips.json")
+
+
 def test_lines_that_overlap_are_named(video: Path, tmp_path: Path) -> None:
     """A long line of one speaker runs on behind a cut, where the next speaker begins. Faces of their own keep both lines apart."""
     long, short = write_speech(tmp_path / "long.wav", 1.0), write_speech(tmp_path / "short.wav", 0.1)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.batch.media import delivered
 from gateway.consent.files import read_consent
-from gateway.safe_paths import bounded_bytes, confine, entry_of, make_folder, open_regular, remove_file
+from gateway.safe_paths import bounded_bytes, confine, entry_of, make_folder, open_regular, path_below, remove_file
 from services.common.errors import InvalidRequestError
 
 
@@ -92,3 +92,13 @@ def test_stored_path_stays_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     others = (outside / "1", jobs, jobs / "..", jobs / "1" / "..", jobs / ".." / ".." / "outside" / "1", jobs / "1" / "inner")
     for other in (*map(str, others), f"{jobs}/link", f"{jobs}/.", f"{jobs}/1\0", "", "/", ".", "1", f"{tmp_path}/circle/1"):
         assert entry_of(jobs, other) is None, other
+
+
+def test_names_stay_below_their_folder(tmp_path: Path) -> None:
+    """A name from data is a path below a folder, or an error."""
+    assert path_below(tmp_path, "dubs/de", field="output") == tmp_path / "dubs" / "de"
+    assert path_below(tmp_path, "a..b.mov", field="output") == tmp_path / "a..b.mov"
+    for name in ("", ".", "/etc", "..", "../x", "a/../../x", "a/..", "a\0b"):
+        with pytest.raises(InvalidRequestError, match="is no name of a file in") as caught:
+            path_below(tmp_path, name, field="output")
+        assert caught.value.field == "output"

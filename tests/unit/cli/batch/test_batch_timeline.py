@@ -23,6 +23,8 @@ def timeline(tmp_path: Path) -> Path:
     content = otio.schema.Timeline("night", tracks=[track])
     otio.adapters.write_to_file(content, str(tmp_path / "cut.otio"), "otio_json")
     (tmp_path / "s.csv").write_text("start,language\n0,de\n")
+    (tmp_path / "out.csv").write_text("start,language\n0,../../../escaped/de\n")
+    (tmp_path / "s.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHallo\n")
     return tmp_path / "cut.otio"
 
 
@@ -33,6 +35,9 @@ def timeline(tmp_path: Path) -> Path:
         (["--speech", "{clip}.wav"], "give --script FILE, or --speech PATTERN with --language LANGUAGE"),
         (["--script", "s.csv", "--language", "de"], "--language goes without --script"),
         (["--script", "none.csv"], "none.csv: cannot be read: No such file or directory"),
+        (["--script", "out.csv"], "out.csv: line 2: language: '../../../escaped/de' is no language tag, such as de or pt-BR"),
+        (["--script", "../x=s.srt"], "s.srt: line 1: language: '../x' is no language tag"),
+        (["--speech", "{clip}.wav", "--language", "../de"], "--language ../de: language: '../de' is no language tag"),
         (["--script", "s.csv", "--rate", "fast"], "--rate 'fast': give a frame rate, such as 25, 23.976 or 30000/1001"),
         (["--script", "s.csv", "--rate", "1/0"], "--rate '1/0': give a frame rate"),
         (["--script", "s.csv", "--rate", "24"], "the timeline has 25 frames per second, and --rate says 24"),
