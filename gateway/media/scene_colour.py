@@ -6,17 +6,36 @@ picture, and the pixels that the dub has drawn are changed back.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
-from collections.abc import Iterable
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
 import numpy as np
 
-from gateway.media.choices import OcioSettings
+from gateway.media.choices import BUILT_IN, OcioSettings
+from gateway.safe_paths import bounded_bytes
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
+
+_LINEAR_END: Final = 0.0031308
+_SLOPE: Final = 12.92
+_MOST_BYTES: Final = 16 << 20
+"""Largest configuration, bytes."""
+_MOST_ARCHIVE: Final = 256 << 20
+"""Largest LUT, and largest archive of a configuration with its LUTs, bytes."""
+_ARCHIVE: Final = b"PK\x03\x04"
+"""First bytes of an archive (.ocioz)."""
 
 
 class SceneColour(Protocol):
@@ -27,10 +46,6 @@ class SceneColour(Protocol):
 
     def to_scene(self, display: Float32) -> Float32:
         """Return the values of the files, float32 [..., 3] RGB, of a displayed picture, float32 [..., 3] in 0 to 1."""
-
-
-_LINEAR_END: Final = 0.0031308
-_SLOPE: Final = 12.92
 
 
 class LinearRec709:
@@ -51,25 +66,24 @@ class OcioColour:
     """A colour space of an OpenColorIO configuration, shown with a view of a display.
 
     Light that the view cuts off comes back as the brightest light that the view shows.
+
+    A configuration may come from strangers. Its LUTs are regular files of its own folder, its variables have the values that the
+    configuration itself states, and messages do not quote its files.
     """
 
     def __init__(self, settings: OcioSettings) -> None:
         """Read the configuration and prepare both directions.
 
         Raises:
-            InvalidRequestError: OpenColorIO is not installed, the configuration cannot be read, a name is not in it, or the view
-                has no inverse.
+            InvalidRequestError: OpenColorIO is not installed, the configuration cannot be read, a name is not in it, a LUT is
+                missing or outside of its folder, or the view has no inverse.
         """
         ocio = _opencolorio()
-        try:
-            config = ocio.Config.CreateFromFile(settings.config)
-            config.validate()
-        except (ocio.Exception, ocio.ExceptionMissingFile) as problem:
-            raise InvalidRequestError(
-                f"--ocio {settings.config}: {_sentence(problem)}; give the path of a configuration, or a built-in one such as "
-                "ocio://studio-config-latest",
-                field="ocio",
-            ) from problem
+        with _opened(ocio, settings.config) as opened:
+            self._prepare(ocio, opened, settings)
+
+    def _prepare(self, ocio: Any, opened: _Opened, settings: OcioSettings) -> None:
+        config = opened.config
         source = settings.colourspace or "scene_linear"
         if config.getColorSpace(source) is None:  # roles and aliases are found too
             raise _unknown(source, "--input-colourspace", config.getColorSpaceNames())
@@ -81,13 +95,24 @@ class OcioColour:
             raise _unknown(view, "--view", config.getViews(display))
         shown = {"src": source, "display": display, "view": view}
         try:
-            self._forward = config.getProcessor(ocio.DisplayViewTransform(**shown)).getDefaultCPUProcessor()
-            inverse = ocio.DisplayViewTransform(**shown, direction=ocio.TRANSFORM_DIR_INVERSE)
-            self._inverse = config.getProcessor(inverse).getDefaultCPUProcessor()
-        except (ocio.Exception, ocio.ExceptionMissingFile) as problem:
+            forward, inverse = (
+                config.getProcessor(opened.context, ocio.DisplayViewTransform(**shown), direction).getDefaultCPUProcessor()
+                for direction in (ocio.TRANSFORM_DIR_FORWARD, ocio.TRANSFORM_DIR_INVERSE)
+            )
+        except ocio.ExceptionMissingFile as problem:
+            name = re.search(r"'([^']*)'", str(problem))
+            raise _wrong(settings, f"its LUT {name[1][:200]!r} is not there" if name else "a LUT is not there") from problem
+        except (ocio.Exception, UnicodeDecodeError) as problem:
+            if opened.refused:
+                raise _wrong(settings, opened.refused) from problem
+            # The message of OpenColorIO may have lines of the LUT.
             raise InvalidRequestError(
-                f"--view {view!r} of --display {display!r} cannot be used both ways: {_sentence(problem)}", field="view"
+                f"--view {view!r} of --display {display!r} cannot be used both ways: a LUT is damaged, or has no inverse",
+                field="view",
             ) from problem
+        if opened.refused:
+            raise _wrong(settings, opened.refused)
+        self._forward, self._inverse = forward, inverse
         self.name = f"{source}, shown as {display} / {view}"
 
     def to_display(self, scene: Float32) -> Float32:
@@ -104,7 +129,122 @@ def _opencolorio() -> Any:
         import PyOpenColorIO
     except ModuleNotFoundError as problem:
         raise not_installed("opencolorio") from problem
+    # Warnings would print lines of the configuration.
+    PyOpenColorIO.SetLoggingLevel(PyOpenColorIO.LOGGING_LEVEL_NONE)
     return PyOpenColorIO
+
+
+@dataclass(slots=True)
+class _Opened:
+    """An open configuration.
+
+    Attributes:
+        config: the configuration, a `PyOpenColorIO.Config`.
+        context: folder, search paths and variables of the configuration, a `PyOpenColorIO.Context`.
+        refused: why a LUT was not read; empty: every LUT was.
+    """
+
+    config: Any
+    context: Any
+    refused: str = ""
+
+
+@contextmanager
+def _opened(ocio: Any, place: str) -> Iterator[_Opened]:
+    """Give the configuration of a file, or a built-in one, while its LUTs are read.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, or is no configuration.
+    """
+    # A LUT that another configuration has read would come without a question to this configuration's files.
+    ocio.ClearAllCaches()
+    if place.startswith(BUILT_IN):
+        yield _checked(ocio, place, "", lambda: ocio.Config.CreateFromFile(place))
+        return
+    try:
+        content, folder = bounded_bytes(Path(place), _MOST_ARCHIVE), Path(place).resolve().parent
+    except (OSError, ValueError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else None
+        raise _wrong_place(place, f"cannot be read: {reason or problem}") from problem
+    with TemporaryDirectory(prefix="dubstage-ocio-") as scratch:
+        if content.startswith(_ARCHIVE):
+            folder = Path(scratch).resolve()
+            _extract(place, content, folder)
+            content = bounded_bytes(folder / "config.ocio", _MOST_BYTES)
+        if len(content) > _MOST_BYTES:
+            raise _wrong_place(place, f"larger than {_MOST_BYTES >> 20} MiB, the most that is read")
+        found: list[_Opened] = []
+
+        class Files(ocio.PyConfigIOProxy):  # type: ignore[misc]  # OpenColorIO has no types
+            """Answers what OpenColorIO reads: the configuration, and its LUTs."""
+
+            def getConfigData(self) -> str:  # noqa: N802
+                return content.decode("utf-8-sig")
+
+            def getLutData(self, path: str) -> Any:  # noqa: N802
+                try:
+                    data = _lut(Path(path), folder)
+                except (OSError, ValueError) as problem:
+                    # OpenColorIO swallows errors here.
+                    reason = problem.strerror if isinstance(problem, OSError) else None
+                    found[0].refused = f"its LUT {path[:200]!r} is not read: {reason or problem}"
+                    # For an empty answer, OpenColorIO opens the file itself.
+                    data = b"refused"
+                return ocio.vector_of_uint8_t(data or b"empty")
+
+            def getFastLutFileHash(self, path: str) -> str:  # noqa: N802
+                return path
+
+        files = Files()
+        found.append(_checked(ocio, place, str(folder), lambda: ocio.Config.CreateFromConfigIOProxy(files)))
+        yield found[0]
+
+
+def _checked(ocio: Any, place: str, folder: str, read: Callable[[], Any]) -> _Opened:
+    """Return a configuration, whose context has nothing of the environment of this process."""
+    try:
+        config = read()
+        config.validate()
+    except (ocio.Exception, ocio.ExceptionMissingFile, UnicodeDecodeError) as problem:
+        row = re.search(r"line (\d+)", str(problem))
+        raise _wrong_place(place, f"no configuration of OpenColorIO{f' (line {row[1]})' if row else ''}") from problem
+    variables = {name: config.getEnvironmentVarDefault(name) for name in config.getEnvironmentVarNames()}
+    paths = list(config.getSearchPaths())
+    return _Opened(config, ocio.Context(folder, paths, variables, ocio.ENV_ENVIRONMENT_LOAD_PREDEFINED))
+
+
+def _lut(path: Path, folder: Path) -> bytes:
+    """Return the content of a LUT.
+
+    Raises:
+        OSError: the LUT is outside of the folder, missing, not regular, or too large.
+    """
+    if not path.resolve().is_relative_to(folder):
+        raise OSError(errno.EACCES, f"it lies outside of {folder}, the folder of the configuration: copy it there", str(path))
+    return bounded_bytes(path, _MOST_ARCHIVE)
+
+
+def _extract(place: str, content: bytes, folder: Path) -> None:
+    """Write the files of an archive (.ocioz) to a folder. zipfile keeps their names below the folder."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MOST_ARCHIVE:
+                raise _wrong_place(place, f"an archive of more than {_MOST_ARCHIVE >> 20} MiB")
+            archive.getinfo("config.ocio")
+            archive.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, RuntimeError, OSError, EOFError) as problem:
+        raise _wrong_place(place, "no archive of OpenColorIO (.ocioz) with a file config.ocio") from problem
+
+
+def _wrong(settings: OcioSettings, problem: str) -> InvalidRequestError:
+    return _wrong_place(settings.config, problem)
+
+
+def _wrong_place(place: str, problem: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"--ocio {place}: {problem}; give the path of a configuration, or a built-in one such as ocio://studio-config-latest",
+        field="ocio",
+    )
 
 
 def not_installed(package: str) -> InvalidRequestError:
@@ -121,10 +261,6 @@ def _unknown(name: str, option: str, names: Iterable[str]) -> InvalidRequestErro
         f"{option} {name[:80]!r} is not in the configuration; near to it are: {', '.join(near)}",
         field=option.removeprefix("--").replace("-", "_"),
     )
-
-
-def _sentence(problem: Exception) -> str:
-    return " ".join(str(problem).split()).rstrip(".")
 
 
 def _applied(processor: Any, values: Float32) -> Float32:
