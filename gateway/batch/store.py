@@ -49,7 +49,7 @@ from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
-from services.common.files import BLOB_MODE, create_whole, write_whole
+from services.common.files import BLOB_MODE, PARTIAL, create_whole, write_whole
 from services.common.store.backends import open_backend
 
 _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
@@ -60,6 +60,8 @@ _NAMED: Final = 10
 """Most shots that a message names."""
 _RECORDS_AT_ONCE: Final = 500
 """Records of shots that are read at once while one is looked for."""
+_KILLED_NS: Final = 24 * 60 * 60 * 1_000_000_000
+"""Age from which on a half-written file is the file of a killed process, nanoseconds."""
 _SETTLED_NS: Final = 3_000_000_000
 """Age of a change from which on a further change has another time in every file system, nanoseconds."""
 
@@ -257,6 +259,15 @@ class Folder:
             elif paths:
                 # S3 removes a thousand objects with one request, and does not mind missing ones.
                 self._fs.rm([self._full(path) for path in paths])
+
+    def remove_partials(self, path: str) -> None:
+        """Remove half-written files of killed processes, older than a day, from a folder of this machine. Buckets have none."""
+        if not self._local:
+            return
+        with suppress(OSError), os.scandir(self._full(path)) as files:
+            for file in files:
+                if file.name.startswith(PARTIAL) and file.stat().st_mtime_ns < time_ns() - _KILLED_NS:
+                    os.unlink(file.path)
 
     def remove_empty(self, path: str) -> None:
         """Remove a folder that holds no files other than hidden ones. A bucket has no folders."""
@@ -860,6 +871,7 @@ class BatchStore:
             BatchNotFoundError: the batch has no shot of this id.
         """
         self._check_ids(name, [decision.id])
+        self._folder.remove_partials(f"{name}/decisions")
         while True:
             number = max((int(path.split("~")[1]) for path in self._decision_paths(name, decision.id)), default=0) + 1
             numbered = decision.model_copy(update={"number": number, "token": secrets.token_hex(4)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,18 @@ def test_the_last_decision_counts_and_all_are_kept(store: BatchStore) -> None:
     assert store.last_decisions("night") == {"s.1": made[2]}
     assert store.decisions("night", "s") == [], "ids that begin alike are other shots"
     assert BatchStore(store.url).last_decisions("night") == {"s.1": made[2]}
+
+
+def test_files_of_killed_processes_are_removed(store: BatchStore, tmp_path: Path) -> None:
+    """A decision removes what a process that was killed a day ago has left, and nothing that another process may be writing."""
+    store.decide("night", decided())
+    old, new = (tmp_path / "night" / "decisions" / f".partial-{name}" for name in ("old", "new"))
+    for file in (old, new):
+        file.write_text("{")
+    os.utime(old, (0, 0))
+    store.decide("night", decided())
+    assert (old.exists(), new.exists()) == (False, True)
+    assert len(store.decisions("night", "s.1")) == 2
 
 
 def test_decisions_at_once_are_all_kept(store: BatchStore) -> None:

@@ -358,12 +358,12 @@ def test_an_earlier_video_that_is_gone_is_not_told(store: BatchStore, tmp_path: 
     assert store.all_earlier("night", ["s1"]) == {}
 
 
-def test_no_other_file_is_removed_as_an_earlier_video(store: BatchStore, tmp_path: Path) -> None:
+def test_no_other_file_is_removed_as_an_earlier_video(store: BatchStore, folder: Path, tmp_path: Path) -> None:
     """A document of the store names the earlier video of its shot, and no other file."""
     (tmp_path / "other.txt").write_text("another's")
     named = EarlierVideo(place=str(tmp_path / "other.txt"), output=str(tmp_path / "s.mp4"), sha256="1", options={})
-    (Path(store.url) / "night" / "earlier").mkdir(parents=True, exist_ok=True)
-    (Path(store.url) / "night" / "earlier" / "s1.json").write_text(named.model_dump_json())
+    (folder / "earlier").mkdir()
+    (folder / "earlier" / "s1.json").write_text(named.model_dump_json())
     assert store.earlier("night", "s1") is None
     store.remove_earlier("night", ["s1"])
     assert (tmp_path / "other.txt").exists()
