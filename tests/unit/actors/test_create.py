@@ -19,6 +19,7 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.dub.analysis import FootageAnalysis, folder_of
 from gateway.dub.enrol import EnrolledActor
+from gateway.dub.face_choice import ChosenFace
 from gateway.dub.face_records import FaceIndex
 from gateway.dub.live_span import LIVE_SPAN, LiveSpan
 from gateway.dub.records import FACE_RECORD
@@ -88,7 +89,8 @@ def enrol(
         area, centre = np.array([400.0, 100.0], np.float32), np.array([[50.0, 60.0], [200.0, 60.0]], np.float32)
         index = FaceIndex(np.zeros(2, np.int32), two, np.full(2, common_pb2.FRAME_REASON_DUBBED, np.int32), area, centre, (), 3)
         info, rows, workspace = probe(footage), np.array([0, 1, -1]), SimpleNamespace(faces=faces)
-        return SimpleNamespace(info=info, rows=rows, workspace=workspace, index=index, face_id=0, looks=lambda: FREE)
+        chosen = ChosenFace(0, "the largest of 2 faces")
+        return SimpleNamespace(info=info, rows=rows, workspace=workspace, index=index, face_id=0, chosen=chosen, looks=lambda: FREE)
 
     async def run(meanwhile: Callable[[], None]) -> StoredActor:
         async def learn(*_: Any) -> EnrolledActor:
@@ -134,7 +136,7 @@ async def test_longest_stretch_is_kept_for_live(blobs: ArtefactStore, tmp_path: 
 async def test_enrolment_warns_of_several_people(enrol: Enrol) -> None:
     """An enrolment from footage of several people warns of the face that was taken."""
     actor = await enrol(lambda: None)
-    assert any("shows 2 faces, and the largest is taken, face 0" in warning for warning in actor.warnings)
+    assert any("shows 2 faces, and face 0 (at " in warning for warning in actor.warnings)
 
 
 async def test_changing_footage_refused(enrol: Enrol, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
