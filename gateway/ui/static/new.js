@@ -140,7 +140,7 @@ async function findFaces(uri) {
     showFaces(operation.response);
   } catch (problem) {
     if (mine !== search) return;
-    at("faces-state").textContent = "The faces are not known; the largest face is dubbed.";
+    at("faces-state").textContent = "The faces are not known: the face that speaks is dubbed, or the largest.";
     showBar(at("faces-progress"), 1);
     refused(problem);
   }

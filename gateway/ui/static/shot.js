@@ -131,7 +131,7 @@ async function onward() {
   else refused("This is the last shot of the list.");
 }
 
-const faceText = ({ faceId, point, faceRule = "FACE_RULE_LARGEST" }) =>
+const faceText = ({ faceId, point, faceRule = "FACE_RULE_AUTO" }) =>
   point ? `${point.x},${point.y}` : faceId === undefined ? faceRule.replace("FACE_RULE_", "").toLowerCase() : String(faceId);
 
 function faceField(text) {
