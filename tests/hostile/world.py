@@ -32,12 +32,16 @@ SETTLE_S = 240.0
 """Seconds in which an operation ends that was cancelled, on a free machine."""
 BUSY_S = 120.0
 """Seconds for which a call that must succeed is made again while the server has too many calls, on a free machine."""
+REFUSED_STREAM = "RST_STREAM with error code 7"
+"""Text of HTTP/2 about a call that a server has not begun, because the connection has as many as the server takes."""
 GOOD_MEDIA = ("footage.mp4", "other.mp4", "speech.wav")
 """Files of the media folder besides the files of cases."""
 
 
 def retry_after_s(error: grpc.RpcError) -> float | None:
     """Return when a call is to be made again that found no room, seconds; None: the call failed for another reason."""
+    if error.code() is grpc.StatusCode.UNAVAILABLE and REFUSED_STREAM in (error.details() or ""):
+        return 1.0
     status = rpc_status.from_call(error) if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else None
     retry = error_details_pb2.RetryInfo()
     if status is None or not any(detail.Unpack(retry) for detail in status.details):
