@@ -583,6 +583,8 @@ def _face_text(message: pb.BatchRow | pb.ShotOptions) -> str:
             return str(message.face_id)
         case "point":
             return ",".join(_number_text(number) for number in (message.point.x, message.point.y))
+        case "face_rule" if message.face_rule == gateway_pb2.FACE_RULE_UNSPECIFIED:
+            return AUTOMATIC.kind
         case "face_rule":
             return choice_of(gateway_pb2.FaceRule, "FACE_RULE_", message.face_rule, "face_rule")
         case _:

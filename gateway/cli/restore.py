@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.actors.installation import open_installation
+from gateway.backup.archive import read_manifest
 from gateway.backup.restore import restore_backup
 from gateway.cli.app import app
 from gateway.cli.console import say
@@ -30,6 +31,8 @@ def restore(
 
     Persons who were erased after the backup was taken come back: erase them again.
     """
+    # A file that is no backup is refused before the installation makes a database.
+    read_manifest(file)
     # The store belongs to the database that was lost. The backup says which.
     with open_installation(gateway_settings(), claim_artefacts=False) as installation, StepProgress() as progress:
         made = restore_backup(installation, file, bases=base or (), on_blob=progress)

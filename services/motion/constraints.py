@@ -35,8 +35,10 @@ _FAINT: Final = 33.0 * float(np.log(10.0)) / 10.0
 """The sound of a last word decays: a frame that is quieter than the loudest frame of the voice by 33 dB is no longer the word."""
 _NO_PHONE: Final = 0.5
 """Probability of silence in the posteriorgram from which a row holds no phone."""
-_ABOVE_FLOOR: Final = 10.0 * float(np.log(10.0)) / 10.0
-"""Room tone stays within 10 dB of the quietest frame of the last 4 s. Breath is louder, and opens the mouth."""
+_ABOVE_FLOOR: Final = 6.0 * float(np.log(10.0)) / 10.0
+"""Room tone stays within 6 dB of the quietest frame of the last 4 s. Breath is louder, and opens the mouth."""
+_BREATH: Final = 0.1
+"""Speech probability above which a frame without a phone is breath, unless the probability falls after a voice."""
 FAINT: Final = 1
 TONE: Final = 2
 QUIET: Final = 3
@@ -98,7 +100,7 @@ class ConstraintConfig:
     presence_high: float = 0.5
     pause: int = 4
     quiet_pause: int = 4
-    tone_pause: int = 12
+    tone_pause: int = 10
     wait: int = 1
     fall: int = 3
     ends_when_quiet: bool = True
@@ -124,13 +126,15 @@ class QuietFrames:
     """How quiet the frames of one stream are: FAINT frames hold no voice, TONE frames only room tone, QUIET frames are too quiet.
 
     A frame is QUIET without sound, or 55 dB quieter than the voice of the last 4 s. A frame is FAINT if it is 33 dB quieter than
-    that voice, or if the posteriorgram hears no phone. A FAINT frame is TONE within 10 dB of the quietest frame of the last 4 s.
+    that voice, or if the posteriorgram hears no phone. A FAINT frame is TONE within 6 dB of the quietest frame of the last 4 s, if
+    the detector of speech hears no breath.
     """
 
     def __init__(self) -> None:
         """Start before the first frame."""
         self._voice = np.full(LEVEL_PAST, -np.inf, np.float32)
         self._loudness = np.full(LEVEL_PAST, np.inf, np.float32)
+        self._probability = np.ones(1, np.float32)
 
     def push(self, speech_probability: Float32, features: SpeechFeatures) -> UInt8:
         """Return how quiet the next frames are, uint8 [T]: 0, FAINT, TONE or QUIET.
@@ -154,7 +158,10 @@ class QuietFrames:
         # The second least of the four rows: a phone counts from two rows on.
         no_phone = np.sort(features.posteriorgram[..., SILENCE], axis=1)[:, 1] >= _NO_PHONE
         faint = no_phone | (loudness <= loudest - np.float32(_FAINT))
-        tone = faint & (loudness <= floor + np.float32(_ABOVE_FLOOR))
+        probability = np.concatenate([self._probability, speech_probability])
+        self._probability = probability[-1:]
+        calm = (speech_probability <= _BREATH) | (np.diff(probability) <= 0.0)
+        tone = faint & calm & (loudness <= floor + np.float32(_ABOVE_FLOOR))
         return np.select([quiet, tone, faint], [np.uint8(QUIET), np.uint8(TONE), np.uint8(FAINT)], np.uint8(0))
 
 

@@ -139,7 +139,8 @@ function faceField(text) {
     const [x, y] = text.split(",").map(Number);
     return { point: { x, y } };
   }
-  return /^\d+$/.test(text) ? { faceId: text } : { faceRule: `FACE_RULE_${text.toUpperCase()}` };
+  if (/^\d+$/.test(text)) return { faceId: text };
+  return { faceRule: text === "auto" ? "FACE_RULE_UNSPECIFIED" : `FACE_RULE_${text.toUpperCase()}` };
 }
 
 function showOptions() {
