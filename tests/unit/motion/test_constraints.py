@@ -188,7 +188,7 @@ def test_decay_and_breath_are_faint() -> None:
 
 
 def test_breath_is_no_room_tone() -> None:
-    """A faint frame 6 dB above the quietest of the last 4 s is breath, and so is one in which the detector hears a little speech."""
+    """A faint frame 6 dB above the quietest of the last 4 s is breath; so is one in which the detector hears a little speech."""
     features = sound(np.array([2.0, -7.0, -5.7, -5.5, -7.0, -7.0], np.float32))
     features.posteriorgram[1:] = silence(1).posteriorgram[0]
     found = QuietFrames().push(np.array([0.9, 0.3, 0.1, 0.1, 0.05, 0.2], np.float32), features)
