@@ -327,10 +327,14 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 await pause()
 
     async def _send(self, context: Context, error: DubstageError, notice: Notice) -> None:
-        """End the call with an error. Raises grpc.aio.AbortError."""
+        """End the call with an error. Raises grpc.aio.AbortError, or CancelledError if the caller does not take the status."""
         status = rpc_status.to_status(error_status.to_status(error, stage=self._stage))
-        async with asyncio.timeout(_STATUS_S):
-            await context.abort(status.code, status.details, (*status.trailing_metadata, *notice))
+        try:
+            async with asyncio.timeout(_STATUS_S):
+                await context.abort(status.code, status.details, (*status.trailing_metadata, *notice))
+        except TimeoutError:
+            # gRPC would log the traceback of any other exception; the caller who does not read gets nothing either way.
+            raise asyncio.CancelledError from None
 
     def _caller(self, metadata: Mapping[str, str]) -> Caller:
         caller = self._tokens.check(metadata.get(AUTHORIZATION_KEY, ""))
