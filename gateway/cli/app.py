@@ -9,7 +9,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
@@ -239,7 +240,6 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
     Raises:
         WorkCancelledError: the command was interrupted.
     """
-    _send_log_to_stderr()
     interrupted, before = False, signal.getsignal(signal.SIGTERM)
 
     async def main() -> None:
@@ -256,7 +256,8 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
         await job
 
     try:
-        asyncio.run(main())
+        with _log_on_stderr():
+            asyncio.run(main())
     except KeyboardInterrupt:
         interrupted = True
     except asyncio.CancelledError:
@@ -269,8 +270,9 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
         raise WorkCancelledError("interrupted: finished windows are kept; run the same command again to continue")
 
 
-def _send_log_to_stderr() -> None:
-    """Send log lines to stderr, those below the level `warning` only if DUBSTAGE_LOG_LEVEL asks for them: a command reports its
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Send the log lines of a command to stderr, those below the level `warning` only if DUBSTAGE_LOG_LEVEL asks for them: a command reports its
     work in sentences of its own. A log that is set up stays.
     """
     # Commands that log nothing start without these modules.
@@ -279,6 +281,7 @@ def _send_log_to_stderr() -> None:
     from services.common.server.settings import StageSettings, load_settings
 
     if structlog.is_configured():
+        yield
         return
     settings = load_settings(StageSettings, port=0)
     level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
@@ -287,6 +290,10 @@ def _send_log_to_stderr() -> None:
         # `sys.stderr` of the moment: MediaPipe's start replaces it for a while.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
 
 
 def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error

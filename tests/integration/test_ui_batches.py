@@ -148,7 +148,7 @@ def test_a_redo_beside_the_earlier_video(browser: Any, site: Site, night: str) -
         page.wait_for_selector("#again[open]")
         assert (page.input_value("#expressiveness"), page.input_value("#face"), page.is_checked("#adapt")) == (
             "1",
-            "largest",
+            "auto",
             False,
         )
         assert serious(page) == []
