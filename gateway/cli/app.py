@@ -272,8 +272,9 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
-    """Send the log lines of a command to stderr, those below the level `warning` only if DUBSTAGE_LOG_LEVEL asks for them: a command reports its
-    work in sentences of its own. A log that is set up stays.
+    """Send the log lines of a command to stderr, those below `warning` only if DUBSTAGE_LOG_LEVEL asks for them.
+
+    A command reports its work in sentences of its own. A log that is set up stays.
     """
     # Commands that log nothing start without these modules.
     import structlog

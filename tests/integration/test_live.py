@@ -160,7 +160,7 @@ def test_disclosure_record_of_a_stream(
     assert run(["inspect", str(record)]) == 0
     printed = capsys.readouterr().out.splitlines()
     with ActorStore(gateway.settings) as actors:
-        begun = next(entry for entry in actors.audit.newest(50) if entry["event"] == "live.begun")
+        begun = actors.audit.newest(2, event="live.begun")[0]
     for line in (
         "content credentials: valid, signed with a certificate of this installation",
         "action: c2pa.created; The mouth in this film is synthetic.; compositeWithTrainedAlgorithmicMedia",
@@ -186,7 +186,7 @@ def test_command_records_what_the_gateway_discloses(
     verdict = verdict_of(video, anchors=trusted_authorities(load_settings(GatewaySettings)))
     assert verdict.state is ManifestState.TRUSTED
     with ActorStore(gateway.settings) as actors:
-        begun = next(entry for entry in actors.audit.newest(50) if entry["event"] == "live.begun")
+        (begun,) = actors.audit.newest(1, event="live.begun")
     assert verdict.dub is not None
     assert verdict.dub.watermark == begun["details"]["watermark_payload"]
     assert verdict.dub.stream
