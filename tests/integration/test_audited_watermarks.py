@@ -19,6 +19,7 @@ from tests.integration.servers import StartGateway
 from tests.integration.videos import Media, write_short_clip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("on", [True, pytest.param(False, marks=pytest.mark.long)], ids=["on", "off"])
 def test_audit_entry_matches_manifest(
     on: bool, start_gateway: StartGateway, media: Media, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -48,6 +48,7 @@ def test_dub_with_actor(gateway: RunningGateway, actor: str, media: Media) -> No
     assert sum(a != b for a, b in zip(original, dubbed, strict=True)) >= 0.9 * NUM_FRAMES
 
 
+@pytest.mark.long
 def test_every_frame_has_the_label(gateway: RunningGateway, actor: str, media: Media) -> None:
     """A label changes one corner of every frame, and a dub without a label has another job."""
     shown: dict[str, np.ndarray] = {}
@@ -65,6 +66,7 @@ def test_every_frame_has_the_label(gateway: RunningGateway, actor: str, media: M
     assert abs(difference).max() <= 16, "another job has another watermark, and nothing else differs"
 
 
+@pytest.mark.long
 def test_quality_of_the_pictures(gateway: RunningGateway, actor: str, media: Media) -> None:
     """A lower quality gives a smaller file."""
     sizes = []

@@ -87,6 +87,7 @@ def test_erasure_ends_streams_and_operations(
     assert b"box 7" not in (running.data / "actors.sqlite").read_bytes(), "the consent record is overwritten"
 
 
+@pytest.mark.long
 def test_erasure_ends_other_process_dub(
     start_gateway: StartGateway,
     stages: RunningStages,

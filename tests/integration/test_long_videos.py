@@ -260,6 +260,7 @@ def long_speech(media: Media) -> Speech:
     return Speech(once.sample_rate_hz, once.channels, np.array_split(repeated, 37))
 
 
+@pytest.mark.long
 async def test_speech_goes_on(stages: RunningStages, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features and motion of long speech take several calls when calls end early, or break off, and have the same bytes."""
     speech, duration, method = long_speech(media), Fraction(SPEECH_S), method_named("headpose")

@@ -105,6 +105,7 @@ def test_boxes_name_the_face_of_a_line(gateway: RunningGateway, media: Media) ->
     assert caught.value.field == "lines.boxes"
 
 
+@pytest.mark.long
 def test_boxes_name_the_face_of_a_dub(gateway: RunningGateway, media: Media) -> None:
     given = {"footage": "footage.mp4", "speech": "speech.wav", "skip_personalization": True, "codec": "ffv1"}
     with gateway.connect() as connection:

@@ -252,6 +252,7 @@ def test_bank_holds_preceding_frames(videos: Videos) -> None:
     assert order == ["style", "motion", "identity", "coefficients", "bank", "renderer"]
 
 
+@pytest.mark.long
 def test_neural_texture_follows_speech(footage: Path, all_inputs: DubRequest) -> None:
     """A neural texture is learned from the bank and shown with the speech."""
     before, after = pictures_of(footage), pictures_of(all_inputs.output)
@@ -288,6 +289,7 @@ def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, 
     assert caught.value.field == "reference"
 
 
+@pytest.mark.long
 def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
     """An erased actor leaves no texture and cannot be dubbed."""
     before = here.blobs()

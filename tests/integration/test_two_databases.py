@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from services.common.errors import StorageRefusedError
 from tests.forked import run_forked
 from tests.integration.servers import RunningStages
@@ -20,6 +22,7 @@ def dubstage(*arguments: object, data: Path, stages: RunningStages, **settings: 
     return run_forked([str(argument) for argument in arguments], environment, cwd=ROOT, timeout=300)
 
 
+@pytest.mark.long
 def test_other_data_folder_keeps_actors(stages: RunningStages, media: Media, tmp_path: Path) -> None:
     """A dub of the same footage from another data folder destroys no actor."""
     first, second = tmp_path / "first", tmp_path / "second"

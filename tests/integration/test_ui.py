@@ -242,6 +242,7 @@ def test_unplayable_original_leaves_the_dub(site: Site, dub: str, browser: Any) 
         assert page.is_visible("#mouth-after")
 
 
+@pytest.mark.long
 def test_an_original_that_is_gone_is_named(site: Site, browser: Any, media: Media) -> None:
     """A removed upload is said to be one, and footage of the media folder is shown, or said to be gone from that folder."""
     aside = media.root / "ui_aside.mp4"
@@ -282,6 +283,7 @@ def test_errors_have_the_users_names(site: Site, browser: Any, tmp_path: Path) -
             assert not re.search(r"uploads/|Take-3", text), text
 
 
+@pytest.mark.long
 def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> None:
     """The form takes files and options of an earlier dub; the second dub can be put beside the first."""
     with signed_in(browser, site) as tab:

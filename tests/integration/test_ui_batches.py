@@ -177,6 +177,7 @@ def test_a_redo_beside_the_earlier_video(browser: Any, site: Site, night: str) -
         assert tab.problems == []
 
 
+@pytest.mark.long
 def test_two_people_hear_of_each_other(browser: Any, site: Site, night: str) -> None:  # noqa: F811
     with signed_in(browser, site) as first, signed_in(browser, site) as second:
         for tab, name in ((first, "Ada"), (second, "Ben")):

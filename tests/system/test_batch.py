@@ -90,6 +90,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.long
 async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever dies, each shot of a batch is dubbed once."""
     settings = settings_in(tmp_path, watermark=False)
@@ -173,6 +174,7 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     assert {record.id: record for record in await run_local(settings, store, "night", workers=2)} == records
 
 
+@pytest.mark.long
 async def test_worker_recomputes_changed_video(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A worker computes a shot again only if the video is gone or changed."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
@@ -227,6 +229,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".c2pa"}
 
 
+@pytest.mark.long
 async def test_image_sequences(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A row with an image sequence is dubbed once, and again only if a frame is gone or changed."""
     row = plates(carphone, tmp_path)
@@ -260,6 +263,7 @@ async def test_image_sequences(worker_context: WorkerContext, carphone: Path, tm
     assert contents(videos) == {**files, f"b.{FIRST + 7}.dpx": b"somebody else's"}
 
 
+@pytest.mark.long
 async def test_cancelled_image_sequence(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A shot that is cancelled while its frames are written leaves none."""
     store = batch_of(tmp_path, plates(carphone, tmp_path))
@@ -288,6 +292,7 @@ async def test_killed_worker_of_image_sequence(carphone: Path, tmp_path: Path) -
     assert not list((tmp_path / "data").glob("fetched/*/*"))
 
 
+@pytest.mark.long
 async def test_late_folder_removal_spares_twin(
     worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +365,7 @@ async def test_required_consent_stops_shots(carphone: Path, tmp_path: Path) -> N
     assert "consent" in record.error
 
 
+@pytest.mark.long
 async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """Nothing stays of a person who is erased while the video is measured."""
     place = worker_context.installation

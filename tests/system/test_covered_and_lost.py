@@ -119,6 +119,7 @@ def resting(pictures: list[UInt8], lips: list[Float32]) -> list[Microphone]:
     return [microphone(picture, points, centre, 0.72 * width) for picture, points in zip(pictures, lips, strict=True)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", [coming_and_going, pytest.param(resting, marks=pytest.mark.long)])
 def test_mouth_is_dubbed_beside_a_microphone(
     place: Callable[[list[UInt8], list[Float32]], list[Microphone]],
@@ -142,6 +143,7 @@ def test_mouth_is_dubbed_beside_a_microphone(
     assert changed < 0.005 * total
 
 
+@pytest.mark.long
 def test_live_stream_beside_a_microphone(
     tracked: tuple[list[UInt8], list[Float32]], host: StageHost, settings: GatewaySettings, tmp_path: Path
 ) -> None:

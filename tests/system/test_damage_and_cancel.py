@@ -43,6 +43,7 @@ def environment(data: Path) -> dict[str, str]:
     return {**os.environ, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts"), "COLUMNS": "200"}
 
 
+@pytest.mark.long
 def test_damaged_artefact_shows_both_digests(dubstage: Run, carphone: Path, output: Path, tmp_path: Path) -> None:
     """A damaged artefact of an actor is named with both digests."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
@@ -91,6 +92,7 @@ class Withdrawn(OwnBlobs):
             raise ConsentWithdrawnError("the consent was withdrawn", subject="ada")
 
 
+@pytest.mark.long
 def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
     """A video whose consent ends while it is sealed gets no name."""
     footage, videos = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), tmp_path / "videos"
@@ -148,6 +150,7 @@ def test_full_disk_under_output(dubber: Dubber, carphone: Path, output: Path, tm
     assert list(output.parent.iterdir()) == []
 
 
+@pytest.mark.long
 def test_too_little_of_a_face_enrols_nobody(dubstage: Run, carphone: Path, tmp_path: Path) -> None:
     footage = cut(carphone, tmp_path / "blink.mp4", 0, 0.3)
     result = dubstage("actor", "create", "blink", footage)

@@ -46,6 +46,7 @@ def inner(spans: list[list[int]], length: int) -> list[int]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clip", [pytest.param(clip, marks=pytest.mark.long if clip in PLAIN else []) for clip in SPANS])
 def test_face_codes_match_annotations(clip: str, clips, networks: Networks) -> None:
     """Codes, ids and cuts are those that people annotated."""

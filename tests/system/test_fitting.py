@@ -113,6 +113,7 @@ def shake(points: npt.NDArray[np.float64], still: npt.NDArray[np.bool_]) -> floa
     return float(np.sqrt((np.diff(points[..., :2], 2, axis=0)[both] ** 2).sum(-1).mean()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "file",
     [*files_of("dev"), *(pytest.param(file, marks=pytest.mark.long) for file in files_of("test"))],

@@ -69,6 +69,7 @@ def person(clips: Any, dubber: Dubber, settings: GatewaySettings, tmp_path_facto
     return Person(footage, actor, dubber(request))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transfer", [16, 18], ids=["PQ", "HLG"])
 def test_a_person_of_standard_range_speaks_in_hdr(person: Person, dubber: Dubber, tmp_path: Path, transfer: int) -> None:
     """The drawn mouth looks as it does in footage of standard range, and the tags stay."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import av
+import pytest
 
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
@@ -17,6 +18,7 @@ from tests.system.dubbing import UNPERSONALIZED, cut, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
 
+@pytest.mark.long
 def test_report_of_moved_head(carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path) -> None:
     """A moved head has frames face model and motion in its report."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.05)

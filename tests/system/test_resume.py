@@ -117,6 +117,7 @@ def a_lost_bank(folder: Path, store: ArtefactStore) -> None:
     flip(blob)
 
 
+@pytest.mark.long
 def test_resume_with_damaged_records(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
     """A job that resumes gives the same bytes whatever became of its records."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.3)

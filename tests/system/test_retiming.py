@@ -15,6 +15,7 @@ from tests.system.dubbing import SPEECH, Dubber, cut, decoded, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
 
+@pytest.mark.long
 def test_retimed_video_has_speech_length(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The video is as long as the speech and shows the footage in its order."""
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.8)

@@ -163,6 +163,7 @@ def test_mouth_equals_its_single_dub(scenes: Scenes, lines: list[Spoken], kept: 
     assert not np.delete(scenes.changed(single), own, axis=0).any()
 
 
+@pytest.mark.long
 def test_whole_line_equals_plain_dub(scenes: Scenes, tmp_path: Path) -> None:
     """A line as long as the footage gives the bytes of a dub without lines."""
     plain, scene = tmp_path / "plain.mkv", tmp_path / "scene.mkv"
@@ -280,6 +281,7 @@ def test_no_wrong_person_after_a_cut(cut_video: Scenes, tmp_path: Path) -> None:
     assert changed[:, CUT:].sum() == outcome.parts[0].num_dubbed - 10
 
 
+@pytest.mark.long
 def test_overlapping_lines_over_a_cut(cut_video: Scenes, tmp_path: Path) -> None:
     """A mouth is that of its single dub before and after the cut, and the third face keeps every sample."""
     lines = [(start, cut_video.speeches[number], face(number)) for number, start in enumerate(("0.2", "0.44"))]
@@ -320,6 +322,7 @@ def box_in(index: FaceIndex, frame: int, place: int) -> FrameBox:
     return FrameBox(frame, float(left), float(top), float(width), float(height))
 
 
+@pytest.mark.long
 def test_boxes_follow_over_a_cut(cut_video: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
     """One box a shot for each of three people, whose lines have different frames, and no frame with a wrong person."""
     begins, lines = (10, 7, 13), list[Spoken]()

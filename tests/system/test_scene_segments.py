@@ -80,6 +80,7 @@ def request(footage: Path, output: Path, spoken: Sequence[tuple[float, Path, int
     return replace(scene, lines=tuple(lines))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("ending", "codec"), [("mp4", "h264"), pytest.param("mov", "hevc", marks=pytest.mark.long)])
 def test_changed_line_encodes_its_segments(
     footage: Path, speeches: list[Path], dubber: Dubber, tmp_path: Path, ending: str, codec: str

@@ -76,10 +76,10 @@ def assert_mouth_alone(changed: list[npt.NDArray[np.bool_]]) -> None:
 @pytest.mark.parametrize(
     ("name", "bits", "colour"),
     [
-        ("a.%04d.exr", 0, ACES),
+        pytest.param("a.%04d.exr", 0, ACES, marks=pytest.mark.long),
         ("a.%04d.exr", 0, OcioSettings()),
-        ("a.%04d.dpx", 10, OcioSettings()),
-        ("a.%04d.tif", 16, OcioSettings()),
+        pytest.param("a.%04d.dpx", 10, OcioSettings(), marks=pytest.mark.long),
+        pytest.param("a.%04d.tif", 16, OcioSettings(), marks=pytest.mark.long),
     ],
     ids=["exr_aces", "exr_linear", "dpx10", "tif16"],
 )
@@ -104,6 +104,7 @@ def test_dub(name: str, bits: int, colour: OcioSettings, clip: Path, man: Enroll
         assert drawn[150:225].max() <= 2
 
 
+@pytest.mark.long
 def test_commands(
     clip: Path,
     dubstage: Callable[..., subprocess.CompletedProcess[str]],

@@ -131,6 +131,7 @@ LONG = pytest.mark.long
 """`make test` has the hardest cases: noise for a person who talks, and the smile that reads as an open mouth."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "sound",
     [pytest.param(digital_silence, marks=LONG), noise, pytest.param(chords, marks=LONG), pytest.param(recorded_music, marks=LONG)],
@@ -144,6 +145,7 @@ def test_what_is_not_speech_shuts_a_talking_mouth(
     assert_shut(openings(output))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("clip", "begin_s", "end_s"),
     [

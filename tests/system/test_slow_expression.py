@@ -97,6 +97,7 @@ def test_rerun_finds_expression_same_bytes(runs: list[Run]) -> None:
     assert len(first.expression) == round(SECONDS * 25) * EXPRESSION_RECORD.itemsize
 
 
+@pytest.mark.long
 def test_expressiveness_moves_new_mouth(woman: Path, runs: list[Run], dubber: Dubber, tmp_path: Path) -> None:
     """The video's own sound is predicted without the factor. Otherwise the gain of the kept expression would undo the factor."""
     output = tmp_path / "more.mkv"
@@ -138,6 +139,7 @@ def test_lips_widen_without_sound(man_without_sound: Path, dubber: Dubber) -> No
     assert added[-15:].mean() - added[:15].mean() > 0.2 * wider > 0.4
 
 
+@pytest.mark.long
 def test_a_smile_shows_in_silence_on_shut_lips(woman: Path, dubber: Dubber, tmp_path: Path) -> None:
     silence = write_wav(tmp_path / "silence.wav", np.zeros(int(SECONDS * 16000)), 16000)
     seen = mouths(video(dubber, woman, silence, "keep", tmp_path))

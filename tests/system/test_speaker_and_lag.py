@@ -65,6 +65,7 @@ def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path:
     assert changed > 40
 
 
+@pytest.mark.long
 def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """A listener does not learn from the speaker's voice."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
@@ -207,6 +208,7 @@ def test_delayed_sound_reports_lag(punctual_and_late: list[EnrolledActor]) -> No
     assert abs(late - punctual - 5) <= 1
 
 
+@pytest.mark.long
 def test_bank_holds_mouths_of_own_speech(punctual_and_late: list[EnrolledActor], settings: GatewaySettings) -> None:
     """Mouths that are predicted for the person's own speech open when the person's mouth does, whatever the lag of the sound."""
     store = ArtefactStore(settings.artefacts_url)
@@ -216,6 +218,7 @@ def test_bank_holds_mouths_of_own_speech(punctual_and_late: list[EnrolledActor],
         check_open_together(mouth_opening(bank.spoken_mouth), mouth_opening(bank.mouth))
 
 
+@pytest.mark.long
 def test_own_motion_agrees_with_the_picture(
     footages: list[Path], punctual_and_late: list[EnrolledActor], host: StageHost, tmp_path: Path
 ) -> None:

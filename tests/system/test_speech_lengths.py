@@ -58,6 +58,7 @@ def dubbed(footage: Path, dubber: Dubber) -> Iterator[DubOutcome]:
     job.discard()
 
 
+@pytest.mark.long
 def test_longer_speech_is_cut(footage: Path, dubbed: DubOutcome) -> None:
     """Speech longer than the footage is cut and said so."""
     output = dubbed.written.path
@@ -85,6 +86,7 @@ def test_speech_longer_than_video(host: StageHost, tmp_path: Path, rate: int) ->
             assert extent.used_s == min(total, end) / rate
 
 
+@pytest.mark.long
 def test_mouth_rests_after_short_speech(footage: Path, dubbed: DubOutcome, dubber: Dubber, tmp_path: Path) -> None:
     """After shorter speech the mouth rests, and the report says so."""
     speech = write_wav(tmp_path / "short.wav", demo_speech(16000, 1.2), 16000)

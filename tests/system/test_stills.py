@@ -106,6 +106,7 @@ def test_still_shuts_open_lips(spoken: Spoken) -> None:
     assert np.quantile(opening, 0.9) > 5.0, "it opens in between"
 
 
+@pytest.mark.long
 def test_no_frame_shows_a_second_pair_of_nostrils(spoken: Spoken) -> None:
     own, seen = spoken.darkness
     assert max(seen) < own + MARKED

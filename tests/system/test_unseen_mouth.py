@@ -31,6 +31,7 @@ def test_the_mouth_opens_and_shuts(outcome: DubOutcome) -> None:
     assert np.quantile(seen, 0.1) < 1.0
 
 
+@pytest.mark.long
 def test_unseen_mouth_has_no_lag(outcome: DubOutcome) -> None:
     """The sound has no lag because it belongs to no mouth."""
     assert outcome.actor is not None

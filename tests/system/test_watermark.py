@@ -159,6 +159,7 @@ def _encoded(source: Path, target: Path, codec: str, options: dict[str, str], *,
     return target
 
 
+@pytest.mark.long
 def test_watermark_matches_manifest(reader: Reader, video: Path, key: bytes) -> None:
     """The mark of a dub is read and is the one that the manifest names."""
     found = reader.found(video, key)
@@ -266,6 +267,7 @@ def _inspected(
     return code, capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_anybody_reads_the_watermark(
     video: Path,
     again: Path,
@@ -296,6 +298,7 @@ def test_anybody_reads_the_watermark(
     assert [(each["name"], each["state"]) for each in mark["directory"]] == [("A studio", "trusted")]
 
 
+@pytest.mark.long
 def test_forged_watermark_is_refused_by_the_installation(
     host: StageHost,
     video: Path,

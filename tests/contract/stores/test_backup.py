@@ -176,6 +176,7 @@ def test_database_writable_during_backup(place: Installation, tmp_path: Path) ->
     assert len(place.actors.list()) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
 def test_many_rows_in_little_memory(place: Installation, tmp_path: Path) -> None:
     """The rows of years need not fit into the memory."""
