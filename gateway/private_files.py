@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -9,9 +13,51 @@ from typing import Final
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import StorageRefusedError
 from services.common.files import create_whole
+from services.common.locks import try_lock
 
 KEY_MODE: Final = 0o600
 """Permissions of keys and secrets."""
+_SOCKETS: Final = "dubstage-http-"
+_UNLOCKED_S: Final = 60.0
+"""Age from which a folder of sockets without a lock was left by a killed process, seconds. A younger one may be locked soon."""
+
+
+class SocketFolder:
+    """Folder for sockets of this process, which only this user can open. Folders of processes that were killed are removed.
+
+    Attributes:
+        path: the folder, below the folder for temporary files.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+
+    def __init__(self) -> None:
+        for folder in Path(tempfile.gettempdir()).glob(f"{_SOCKETS}*"):
+            _remove_abandoned(folder)
+        self.path = Path(tempfile.mkdtemp(prefix=_SOCKETS))
+        self._handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try_lock(self._handle)
+
+    def remove(self) -> None:
+        """Remove the folder and its sockets."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._handle)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove a folder of sockets that no process has locked. Another user's folder stays."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        facts = os.fstat(handle)
+        old = time.time() - facts.st_mtime > _UNLOCKED_S
+        if facts.st_uid == os.getuid() and old and try_lock(handle):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
 
 
 def data_folder(folder: Path) -> None:

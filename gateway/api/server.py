@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -33,6 +31,7 @@ from gateway.api.tenants import Servicers, Tenants
 from gateway.api.uploads import MediaServicer
 from gateway.api.webhooks import WebhookServicer
 from gateway.live.admission import LiveMetrics
+from gateway.private_files import SocketFolder
 from gateway.settings import GatewaySettings
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from gateway.stages.interface import STAGE_NAMES
@@ -145,9 +144,9 @@ class GatewayServer(StageServer):
         )
         self._http_port = settings.http_port
         # The HTTP server calls this gRPC server over a socket that only this user can open.
-        self._socket_folder = tempfile.mkdtemp(prefix="dubstage-") if settings.http_port else ""
+        self._sockets = SocketFolder() if settings.http_port else None
         tokens = TokenCheck(settings.auth_token_file, process_tokens=process_tokens)
-        self._rest = RestServer(f"unix:{self._socket_folder}/rpc", settings, tokens, proxy) if settings.http_port else None
+        self._rest = RestServer(f"unix:{self._sockets.path}/rpc", settings, tokens, proxy) if self._sockets is not None else None
         self._http_answers = True
         self._watching_http: asyncio.Task[None] | None = None
         unfinished = Gauge("dubstage_operations", "Operations and batches that run here, or wait", registry=self.metrics.registry)
@@ -230,7 +229,8 @@ class GatewayServer(StageServer):
         await super().drain(grace_s)
         if self._rest is not None:
             await self._rest.stop()
-            shutil.rmtree(self._socket_folder, ignore_errors=True)
+        if self._sockets is not None:
+            self._sockets.remove()
         await self._tenants.close_batches()
         await self._stages.close()
         await self._tenants.close()

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 _MOST_BYTES: Final = 4 << 20
 """Largest file of lines that is read, bytes."""
 _Side = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
-FACE: Final = "face takes the number of a face (see `dubstage faces`), speaker, largest, or X,Y in pixels of the line's first frame"
+FACE: Final = (
+    "face takes the number of a face (`dubstage faces`), auto, speaker, largest, or X,Y in pixels of the line's first frame"
+)
 """Expected form of a line's face, for messages."""
 
 
@@ -57,8 +59,8 @@ class LineSpec(BaseModel):
     Attributes:
         start: when the line begins: seconds from the first frame, or a timecode.
         speech: sound file with the speech. The line ends with the speech.
-        face: number of a face, `speaker`, `largest`, or X,Y in pixels of the line's first frame; None: `box`, `boxes` or `actor`
-            says it.
+        face: number of a face, `auto`, `speaker`, `largest`, or X,Y in pixels of the line's first frame; None: `box`, `boxes` or
+            `actor` says it.
         box: left, top, width and height of the face in the line's first frame, pixels.
         boxes: the face from frame to frame: each box counts until the next one.
         actor: enrolled actor who speaks; without `face`, `box` and `boxes`, also the face. None: the person is learned from

@@ -36,7 +36,7 @@ def dub_clip(resolve: Any) -> str:
         raise RuntimeError("no sound file was chosen")
     output = Path(sound).with_name(f"{footage.stem}_{Path(sound).stem}.mov")
     first, frames = clip.GetLeftOffset(), clip.GetDuration()
-    _run(footage, [{"start": first / rate, "speech": str(sound), "face": "largest"}], output)
+    _run(footage, [{"start": first / rate, "speech": str(sound), "face": "auto"}], output)
     pool = project.GetMediaPool()
     videos = pool.ImportMedia([str(output)])
     if not videos or not timeline.AddTrack("video"):

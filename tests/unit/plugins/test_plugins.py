@@ -61,7 +61,7 @@ def test_resolve_puts_dub_on_new_track(tmp_path: Path, command: Path, inclusive:
     assert dub(app) == "plate_de.mov is on track V3"
     words, lines = json.loads(command.read_text())
     assert (words[:2], words[-2:]) == (["dub", str(tmp_path / "plate.mp4")], ["-o", str(output)])
-    assert lines == [{"start": 4.0, "speech": str(tmp_path / "de.wav"), "face": "largest"}]
+    assert lines == [{"start": 4.0, "speech": str(tmp_path / "de.wav"), "face": "auto"}]
     project = app.GetProjectManager().GetCurrentProject()
     project.GetCurrentTimeline().AddTrack.assert_called_once_with("video")
     ((place,),) = project.GetMediaPool().AppendToTimeline.call_args.args
