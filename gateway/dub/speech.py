@@ -217,7 +217,6 @@ class MotionRequest:
     Attributes:
         style: speaking style of the person.
         timeline: frame times of the video.
-        without_style: use the style of the mean speaker (an ablation).
         block: feature frames per message; changes no byte of the answer.
         expressiveness: factor of the mouth's movement.
     """
@@ -226,7 +225,6 @@ class MotionRequest:
     style: common_pb2.ArtefactRef
     timeline: common_pb2.Timeline
     num_frames: int
-    without_style: bool = False
     block: int = FEATURE_BLOCK
     expressiveness: float = 1.0
 
@@ -257,7 +255,6 @@ async def predict_motion(
             style=request.style,
             timeline=request.timeline,
             num_frames=request.num_frames,
-            without_style=request.without_style,
             whole_speech=True,
             expressiveness=request.expressiveness,
         )

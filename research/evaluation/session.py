@@ -351,12 +351,12 @@ class PipelineSession:
         style = actor.single_frame_style if variant == "single_frame" else actor.actor.style
         name = speech.name if speech is not None else ""
         aligned = speech is None and variant in _ALIGNED
-        key = (name, style.sha256, variant == "no_style", aligned)
+        key = (name, style.sha256, aligned)
         if key not in self._motions:
             samples = speech.samples if speech is not None else self._speech
             if aligned:
                 samples = shifted(samples, actor.lag_frames)
-            self._motions[key] = self._host.run(self._predict(samples, style, variant == "no_style"))
+            self._motions[key] = self._host.run(self._predict(samples, style))
         return self._motions[key]
 
     async def _predict_framed(self, samples: Float32, style: common_pb2.ArtefactRef) -> Array:
@@ -388,14 +388,13 @@ class PipelineSession:
             await predict_motion(stages, request, features, motion)
             yield features, motion
 
-    async def _predict(self, samples: Float32, style: common_pb2.ArtefactRef, without_style: bool) -> _Predicted:
+    async def _predict(self, samples: Float32, style: common_pb2.ArtefactRef) -> _Predicted:
         info = self._shot.info
         request = MotionRequest(
             predictor=self._shot.method.motion,
             style=style,
             timeline=timeline_of(info),
             num_frames=info.video.num_frames,
-            without_style=without_style,
         )
         async with self._motion_of(samples, info.video.duration, request) as (features, motion):
             heard: Float32 | None = None

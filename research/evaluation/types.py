@@ -26,7 +26,6 @@ Variant = Literal[
     "full_aligned",
     "full_kept",
     "wrong_audio_kept",
-    "no_style",
     "single_frame",
     "no_detail",
     "as_drawn",
@@ -45,7 +44,6 @@ but for `full_aligned`.
     full_kept     `full` with the slow expression of the real video, as `--expression keep` carries it. It uses the video's mouths
     wrong_audio_kept
                   `full_kept`, driven by foreign speech: how much of the real mouth the expression alone tells
-    no_style      `full` with the mean style of the training speakers in place of the actor's
     single_frame  `full` with the style of a single frame's landmarks in place of the actor's motion
     no_detail     `full` without the fine detail of the person's own frames (services/common/face/mouth_detail.py)
     as_drawn      `full` with colours and insides of mouths as the renderer draws them (gateway/compositing/own_colours.py)

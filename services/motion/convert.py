@@ -59,7 +59,6 @@ class PredictConfig:
         method: name of the predictor.
         timeline: times of the target motion frames.
         num_frames: number of motion frames to answer. 0: as many as the features cover.
-        without_style: use the style of the mean speaker.
         whole_speech: the speech is there as a whole, so answers may wait for later features.
         expressiveness: factor of the mouth's movement, 0.5 to 1.5.
         states: answer states.
@@ -71,7 +70,6 @@ class PredictConfig:
     style: ArtefactRef
     timeline: Timeline
     num_frames: int
-    without_style: bool
     whole_speech: bool = False
     expressiveness: float = 1.0
     states: bool = False
@@ -111,7 +109,6 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
         style,
         timeline,
         num_frames,
-        config.without_style,
         config.whole_speech,
         expressiveness,
         config.states,

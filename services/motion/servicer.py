@@ -127,8 +127,6 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
 
     def _open(self, predictor: Predictor, config: PredictConfig, models: MotionModels) -> MotionStream:
         style = self._load_style(config.style, models)
-        if config.without_style:
-            style = predictor.mean_style(style, models)
         chosen = config.look_ahead_frames
         opener = predictor.open if chosen is None else predictor.open_ahead[chosen]
         of_person = opener(models, style, WHOLE if config.whole_speech else None)

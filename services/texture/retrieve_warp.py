@@ -209,9 +209,6 @@ class WarpStream:
     def _choose(self, frame: TargetFrame) -> Retrieved:
         if self._mode is WarpMode.MEAN_MOUTH:
             return _alone(self._bank.medoid)
-        if self._mode is WarpMode.SINGLE_FRAME:
-            distances = np.abs(self._bank.mouth - frame.mouth).sum(axis=(1, 2))
-            return _alone(int(np.argmin(distances)))
         costs = window_costs(self._bank, np.stack([mouth for mouth, _ in self._past]), frame.pose.rotation)
         if self._mode is WarpMode.RETRIEVAL_ONLY:
             return retrieve(self._bank, costs, 1)

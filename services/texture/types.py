@@ -42,8 +42,6 @@ class WarpMode(Enum):
     """Thin-plate splines that the network corrects."""
     MEAN_MOUTH = "mean_mouth"
     """Always the medoid frame, warped to its own landmarks under the target head pose: a still mouth, a control."""
-    SINGLE_FRAME = "single_frame"
-    """The best single frame, found without a window and warped by its spline: an ablation."""
     LOW_FREQUENCY_ALBEDO = "low_frequency_albedo"
     """No retrieval: the identity's face drawn with its low-frequency albedo."""
     DETAILED_ALBEDO = "detailed_albedo"

@@ -16,7 +16,7 @@ from tests.hostile.lines import OK
 from tests.hostile.world import World
 
 METHODS = ("ugc", "everybody", "headpose", "headpose+ugc")
-VARIANTS = ("mean_mouth", "retrieval", "tps", "warp_network", "full", "full_kept", "no_style", "single_frame", "oracle_full")
+VARIANTS = ("mean_mouth", "retrieval", "tps", "warp_network", "full", "full_kept", "single_frame", "oracle_full")
 """All but wrong_audio and wrong_audio_kept, which render everything ten times."""
 
 

@@ -113,7 +113,6 @@ def predict_motion(
     style: Artefact,
     timeline: Times = FEATURE_RATE,
     num_frames: int = 0,
-    without_style: bool = False,
     whole_speech: bool = False,
     expressiveness: float | None = None,
     look_ahead_frames: int | None = None,
@@ -127,7 +126,6 @@ def predict_motion(
         style: from `encode_style` or `personalize`.
         timeline: of the motion that is wanted.
         num_frames: frames to answer; 0: as many as the features cover.
-        without_style: use the mean speaker's style (ablation of the paper).
         whole_speech: the speech is no live stream: answers may wait for 400 ms of features after a frame, and the mouth opens
             before speech that follows silence.
         expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
@@ -140,7 +138,6 @@ def predict_motion(
         feature_rate=rational(FEATURE_RATE),
         output_timeline=as_timeline(timeline),
         num_frames=num_frames,
-        without_style=without_style,
         whole_speech=whole_speech,
         expressiveness=expressiveness,
         look_ahead_frames=look_ahead_frames,

@@ -24,7 +24,6 @@ def config_to_proto(config: PredictConfig) -> pb.PredictMotionRequest:
             feature_rate=rational_to_proto(MOTION_RATE),
             output_timeline=timeline_to_proto(config.timeline),
             num_frames=config.num_frames,
-            without_style=config.without_style,
             whole_speech=config.whole_speech,
             expressiveness=config.expressiveness,
             look_ahead_frames=config.look_ahead_frames,

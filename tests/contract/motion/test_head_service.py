@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 async def test_headpose_wire_equals_algorithm(stub: MotionServiceAsyncStub, num_frames: int) -> None:
     """Headpose over the wire is the motion of the algorithm."""
     features = with_states(random_features(30), "speech_states")
-    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub, num_frames), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub, num_frames), PAL, 0))
     models = MotionModels()
     usable = np.ones(num_frames, np.bool_)
     style = encode_head_style(Footage(talking(num_frames), usable, head_poses(num_frames)), models)
@@ -67,7 +67,7 @@ async def test_picture_style_ignores_rate(stub: MotionServiceAsyncStub, num: int
 
 async def test_headpose_poses_and_blinks_readable(stub: MotionServiceAsyncStub) -> None:
     """Headpose answers poses and blinks that can be read back."""
-    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130, without_style=False))
+    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130))
     parts = [
         motion_from_proto(reply)
         async for reply in stub.PredictMotion(stream(config, with_states(random_features(30), "speech_states")))
@@ -92,7 +92,7 @@ async def test_headpose_personalises_style_for_ugc(stub: MotionServiceAsyncStub)
         head_poses=to_tensor(head_poses(60)),
     )
     *_, last = [step async for step in stub.Personalize(request)]
-    refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
+    refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5)
     short = with_states(random_features(5), "speech_states")
     for method in ("headpose", "ugc"):
         assert (await predicted(stub, config_to_proto(replace(refined, method=method)), short)).shape == (5, 59, 3)
@@ -139,7 +139,7 @@ async def test_head_poses_change_no_style_of_another_method(stub: MotionServiceA
 
 async def test_headpose_refuses_foreign_style(stub: MotionServiceAsyncStub) -> None:
     """Headpose with a style of another method is refused."""
-    config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, with_states(random_features(9), "speech_states")))))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "head_poses" in says

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 async def test_motion_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:
     """Motion over the wire is the motion of the algorithm."""
     features = random_features(30)
-    config = PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False)
+    config = PredictConfig("ugc", await encoded(stub), PAL, 0)
     models = MotionModels()
     local = MotionStream(UgcPredictor(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
     parts = [local.push(0, features)]
@@ -54,7 +54,7 @@ async def test_motion_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> Non
 
 
 async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionServiceAsyncStub) -> None:
-    config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     call = stub.PredictMotion()
     await call.write(config)
     await call.write(pb.PredictMotionRequest(features=block_to_proto(FeatureBlock(0, random_features(3)))))
@@ -67,7 +67,7 @@ async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionService
 async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:
     """Everybody over the wire is the motion of the algorithm."""
     features = with_states(with_identity_removed(random_features(30)), "speech_states")
-    config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0))
     models = MotionModels()
     local = MotionStream(EverybodyPredictor(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
     parts = [local.push(0, features)]
@@ -85,7 +85,7 @@ async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, he
     """The speech map over the wire is the motion of the algorithm."""
     features = with_states(random_features(30), hearing.feature)
     method, chosen = ("speech_map_live", hearing.ahead) if hearing.live else ("speech_map", None)
-    config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, without_style=False, look_ahead_frames=chosen))
+    config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, look_ahead_frames=chosen))
     models = MotionModels()
     style = encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)
     local = MotionStream(SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, None), PAL)
@@ -101,7 +101,7 @@ async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, he
 async def test_unset_look_ahead_is_the_default(stub: MotionServiceAsyncStub) -> None:
     """Live speech without a chosen look-ahead is answered as with the one that the stage lists."""
     features = with_states(random_features(30), LIVE.feature)
-    config = PredictConfig("speech_map_live", await encoded(stub), PAL, 0, without_style=False)
+    config = PredictConfig("speech_map_live", await encoded(stub), PAL, 0)
     unset, default, other = [
         (await predicted(stub, config_to_proto(replace(config, look_ahead_frames=chosen)), features)).tobytes()
         for chosen in (None, PREDICTORS["speech_map_live"].frames_ahead, 0)
@@ -127,26 +127,17 @@ async def test_everybody_personalises_style_for_ugc(stub: MotionServiceAsyncStub
         usable=to_tensor(np.ones(60, np.bool_)),
     )
     *_, last = [step async for step in stub.Personalize(request)]
-    refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
-    plain = PredictConfig("ugc", await encoded(stub), PAL, 5, without_style=False)
+    refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5)
+    plain = PredictConfig("ugc", await encoded(stub), PAL, 5)
     short = features[:5]
     same = [await predicted(stub, config_to_proto(replace(config, method="ugc")), short) for config in (refined, plain)]
     np.testing.assert_array_equal(*same)
     assert (await predicted(stub, config_to_proto(replace(refined, method="everybody")), short)).shape == (5, 59, 3)
 
 
-async def test_without_style_is_another_motion(stub: MotionServiceAsyncStub) -> None:
-    config = PredictConfig("ugc", await encoded(stub), PAL, 20, without_style=False)
-    features = random_features(20)
-    full = await predicted(stub, config_to_proto(replace(config, method="ugc")), features)
-    plain = await predicted(stub, config_to_proto(replace(config, without_style=True)), features)
-    assert full.shape == plain.shape == (20, 59, 3)
-    assert not np.array_equal(full, plain)
-
-
 async def test_mouth_opens_before_sound(stub: MotionServiceAsyncStub) -> None:
     """In speech that is there as a whole, the mouth opens before the sound."""
-    live = PredictConfig("ugc", await encoded(stub), PAL, 40, without_style=False)
+    live = PredictConfig("ugc", await encoded(stub), PAL, 40)
     features = SpeechFeatures.joined([silence(20), random_features(20)])
     as_it_comes, whole = [
         mouth_opening(await predicted(stub, config_to_proto(config), features))
@@ -195,11 +186,6 @@ async def test_personalise_ends_with_style(stub: MotionServiceAsyncStub) -> None
     steps = [step async for step in stub.Personalize(request)]
     assert [bool(step.style.uri) for step in steps] == [False] * (len(steps) - 1) + [True]
     refined, features = ref_from_proto(steps[-1].style, "style"), random_features(5)
-    own, plain, ablated, control = [
-        await predicted(stub, config_to_proto(PredictConfig("ugc", ref, PAL, 5, without_style=without)), features)
-        for without in (False, True)
-        for ref in (refined, style)
-    ]
+    own, plain = [await predicted(stub, config_to_proto(PredictConfig("ugc", ref, PAL, 5)), features) for ref in (refined, style)]
     assert own.shape == (5, 59, 3)
     assert not np.array_equal(own, plain)
-    np.testing.assert_array_equal(ablated, control)

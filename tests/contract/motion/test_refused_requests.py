@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 async def test_everybody_without_its_features_is_refused_by_name(stub: MotionServiceAsyncStub) -> None:
-    config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "features.identity_removed" in says
@@ -55,7 +55,7 @@ async def test_everybody_without_its_features_is_refused_by_name(stub: MotionSer
 )
 async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
     """A config that cannot be used names its field."""
-    request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
+    request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     if field == "style":
         request.config.ClearField("style")
     elif field == "feature_rate":
@@ -70,7 +70,7 @@ async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: 
 @pytest.mark.parametrize("name", [name for name, row in PREDICTORS.items() if not row.look_ahead_choices])
 async def test_look_ahead_without_choice_refused(stub: MotionServiceAsyncStub, name: str) -> None:
     """A predictor without a choice of look-ahead refuses the field, and the error says why."""
-    config = config_to_proto(PredictConfig(name, await encoded(stub), PAL, 0, without_style=False, look_ahead_frames=1))
+    config = config_to_proto(PredictConfig(name, await encoded(stub), PAL, 0, look_ahead_frames=1))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(3)))))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert f"config.look_ahead_frames: the predictor {name} always hears {PREDICTORS[name].frames_ahead} frames ahead" in says
@@ -79,14 +79,14 @@ async def test_look_ahead_without_choice_refused(stub: MotionServiceAsyncStub, n
 async def test_a_missing_style_is_not_found(stub: MotionServiceAsyncStub) -> None:
     ref = await encoded(stub)
     lost = replace(ref, uri=ref.uri.replace(ref.sha256, "0" * 64).replace(f"/{ref.sha256[:2]}/", "/00/"), sha256="0" * 64)
-    config = config_to_proto(PredictConfig("ugc", lost, PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("ugc", lost, PAL, 0))
     code, _ = await refusal(drained(stub.PredictMotion(stream(config, random_features(3)))))
     assert code == grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("broken", ["nan", "shape", "missing", "range", "order"])
 async def test_broken_features_are_refused(stub: MotionServiceAsyncStub, broken: str) -> None:
-    config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
+    config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     block = block_to_proto(FeatureBlock(5 if broken == "order" else 0, random_features(3)))
     if broken == "nan":
         block.mel.CopyFrom(to_tensor(np.full((3, 4, 80), np.nan, np.float32)))

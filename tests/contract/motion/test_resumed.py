@@ -88,9 +88,7 @@ async def test_another_call_goes_on(stub: MotionServiceAsyncStub, name: str, tim
     request.method = name
     style = ref_from_proto((await stub.EncodeStyle(request)).style, "style")
     for whole_speech in (True, False):
-        config = config_to_proto(
-            PredictConfig(name, style, timeline, 0, without_style=False, whole_speech=whole_speech, expressiveness=1.3)
-        )
+        config = config_to_proto(PredictConfig(name, style, timeline, 0, whole_speech=whole_speech, expressiveness=1.3))
         whole, _ = await answers(stub, config, None)
         parts, state = await answers(stub, config, None, 1)
         calls = 1
@@ -109,7 +107,7 @@ async def test_chosen_look_ahead_goes_on(stub: MotionServiceAsyncStub, ahead: in
     request = head_request(100)
     request.method = name
     style = ref_from_proto((await stub.EncodeStyle(request)).style, "style")
-    config = config_to_proto(PredictConfig(name, style, NTSC, 0, without_style=False, look_ahead_frames=ahead))
+    config = config_to_proto(PredictConfig(name, style, NTSC, 0, look_ahead_frames=ahead))
     whole, _ = await answers(stub, config, None)
     parts, state = await answers(stub, config, None, 1)
     assert state is not None
@@ -119,7 +117,7 @@ async def test_chosen_look_ahead_goes_on(stub: MotionServiceAsyncStub, ahead: in
 
 async def test_states_that_cannot_be_used_say_why(stub: MotionServiceAsyncStub) -> None:
     """Each array of a state is checked."""
-    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), NTSC, 0, without_style=False))
+    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), NTSC, 0))
     _, state = await answers(stub, config, None, 1)
     assert state is not None
 
