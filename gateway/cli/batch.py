@@ -67,7 +67,7 @@ from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
 
 if TYPE_CHECKING:
-    from gateway.batch.kitsu import KitsuTarget
+    from gateway.studio.kitsu import KitsuTarget
 
 SHOWN_MISTAKES: Final = 50
 """Most mistakes of a manifest that are printed."""
@@ -377,7 +377,7 @@ def review_shot(settings: GatewaySettings, store: BatchStore, name: str, shot_id
         BatchNotFoundError: there is no such batch or shot.
         InvalidRequestError: the shot has not ended, or a value is wrong.
     """
-    from gateway.batch.review_export import marker_text
+    from gateway.studio.review_export import marker_text
 
     record = current_record(store, store.facts(name), shot_id)
     decision = store.decide(name, decision_of(record, said, now=present_time()))
@@ -427,7 +427,7 @@ def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> No
         BatchNotFoundError: there is no such batch.
         InvalidRequestError: the format is unknown, needs a package, or cannot hold the decisions; or the file cannot be written.
     """
-    from gateway.batch.review_export import ExportFormat, ReviewedShot, decisions_csv, timeline_text
+    from gateway.studio.review_export import ExportFormat, ReviewedShot, decisions_csv, timeline_text
 
     if kind not in get_args(ExportFormat):
         raise InvalidRequestError(
@@ -480,8 +480,8 @@ def deliver_approved(
         DubstageError: as `deliver` and Registration.
     """
     from gateway.batch.assets import Registration
-    from gateway.batch.delivery import approved_of, assets_of, deliver, references_of, unregistered
     from gateway.provenance.installation import open_sealer
+    from gateway.studio.delivery import approved_of, assets_of, deliver, references_of, unregistered
 
     records = current_records(store, store.facts(name))[0]
     last = store.last_decisions(name)
@@ -529,7 +529,7 @@ def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, targe
         BatchNotFoundError: there is no such batch.
         DubstageError: as `post_batch`.
     """
-    from gateway.batch.kitsu import BatchShot, post_batch
+    from gateway.studio.kitsu import BatchShot, post_batch
 
     records = current_records(store, store.facts(name))[0]
     decided = store.all_decisions(name)
@@ -553,7 +553,7 @@ def statuses_of(texts: Sequence[str]) -> dict[str, str]:
     Raises:
         InvalidRequestError: a text names no state or no status.
     """
-    from gateway.batch.kitsu import STATUSES
+    from gateway.studio.kitsu import STATUSES
 
     found = dict(STATUSES)
     states = sorted({*ENDED, *ReviewState} - {ReviewState.UNDECIDED})
@@ -1077,7 +1077,7 @@ def kitsu(
     ] = None,
 ) -> None:
     """Post what is new about a batch to Kitsu: statuses, decisions and pictures. DUBSTAGE_KITSU_TOKEN holds the access token."""
-    from gateway.batch.kitsu import KitsuTarget
+    from gateway.studio.kitsu import KitsuTarget
 
     token = os.environ.get("DUBSTAGE_KITSU_TOKEN", "")
     if not re.fullmatch(r"[\x21-\x7e]+", token):
@@ -1098,7 +1098,7 @@ def openjd_command(
     ],
 ) -> None:
     """Write a batch as a job bundle of Open Job Description, for AWS Deadline Cloud or `openjd run`: one task for each row."""
-    from gateway.batch.open_job import write_job_bundle
+    from gateway.studio.open_job import write_job_bundle
 
     settings = options.gateway_settings()
     store = open_batches(settings)
@@ -1115,7 +1115,7 @@ def opencue_command(
     cores: Annotated[int, typer.Option(min=1, max=1024, metavar="NUMBER", help="Processor cores of a frame.")] = 2,
 ) -> None:
     """Submit a batch to OpenCue as a job with one frame for each row. CUEBOT_HOSTS names the Cuebot."""
-    from gateway.batch.opencue_job import submit_to_opencue
+    from gateway.studio.opencue_job import submit_to_opencue
 
     settings = options.gateway_settings()
     store = open_batches(settings)

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.batch.changes import current_records
-from gateway.batch.conform import ConformRequest, conform, write_conformed
-from gateway.batch.dubbing_script import check_language, read_script
 from gateway.batch.locations import is_url
 from gateway.batch.manifest import batch_name, shots_by_line
 from gateway.batch.reviews import present
 from gateway.batch.store import BatchStore
-from gateway.batch.timeline import clips_of, exact_rate, track_of
-from gateway.batch.timeline_files import check_output, read_timeline
-from gateway.batch.turnover import CLIPS, TurnoverRequest, plan_turnover, read_clips, write_turnover
 from gateway.cli.console import say, say_result, say_warning
 from gateway.cli.progress import StepProgress
+from gateway.studio.conform import ConformRequest, conform, write_conformed
+from gateway.studio.dubbing_script import check_language, read_script
+from gateway.studio.timeline import clips_of, exact_rate, track_of
+from gateway.studio.timeline_files import check_output, read_timeline
+from gateway.studio.turnover import CLIPS, TurnoverRequest, plan_turnover, read_clips, write_turnover
 from services.common.errors import InvalidRequestError
 
 _SHOWN: Final = 50

@@ -17,7 +17,7 @@ ON_DEMAND = {
     # The plug-in of the asset manager is installed with them.
     "gateway.batch.assets": {"openassetio", "openassetio_mediacreation"},
     # No image has OpenCue's packages: they bring compilers of contracts.
-    "gateway.batch.opencue_job": {"opencue", "outline"},
+    "gateway.studio.opencue_job": {"opencue", "outline"},
     "research.evaluation.perceptual": {"torch"},
     "services.common.geometry.array_module": {"torch"},
     "services.common.geometry.rasterise_pytorch3d": {"torch", "pytorch3d"},

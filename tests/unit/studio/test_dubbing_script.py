@@ -9,8 +9,8 @@ from typing import Any
 import opentimelineio as otio
 import pytest
 
-from gateway.batch.dubbing_script import read_script
-from gateway.batch.timeline import Timeline
+from gateway.studio.dubbing_script import read_script
+from gateway.studio.timeline import Timeline
 from services.common.errors import InvalidRequestError
 
 RATE = Fraction(30000, 1001)

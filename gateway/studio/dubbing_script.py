@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from gateway.batch.reading_process import read_in_process
-from gateway.batch.timeline import Timeline, path_of_url, timecode_frames
 from gateway.consent.record import use_of
+from gateway.studio.reading_process import read_in_process
+from gateway.studio.timeline import Timeline, path_of_url, timecode_frames
 from services.common.errors import InvalidRequestError
 
 COLUMNS: Final = ("start", "language", "id", "speaker", "actor", "face", "speech", "text")

@@ -15,11 +15,11 @@ import numpy as np
 import opentimelineio as otio
 import pytest
 
-from gateway.batch.dubbing_script import ScriptLine
-from gateway.batch.timeline import Clip, Timeline
-from gateway.batch.turnover import TurnoverRequest, plan_turnover, read_clips, write_turnover
 from gateway.media.parts import timecode_of
 from gateway.media.probe import probe
+from gateway.studio.dubbing_script import ScriptLine
+from gateway.studio.timeline import Clip, Timeline
+from gateway.studio.turnover import TurnoverRequest, plan_turnover, read_clips, write_turnover
 from services.common.errors import InvalidRequestError
 from tests.unit.batch.painted import paint_video, painted_numbers, write_speech
 

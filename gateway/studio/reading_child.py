@@ -1,4 +1,4 @@
-"""The process that reads a timeline or a dubbing script: `python -m gateway.batch.reading_child timeline 5 3221225472 60`.
+"""The process that reads a timeline or a dubbing script: `python -m gateway.studio.reading_child timeline 5 3221225472 60`.
 
 The process sets its limits before it loads a library that reads files. The question comes on standard input, and the answer goes to
 standard output, both as JSON.
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.batch.reading_process import OUT_OF_MEMORY, REMEDY
 from gateway.child_process import limit_process
+from gateway.studio.reading_process import OUT_OF_MEMORY, REMEDY
 from services.common.errors import InvalidRequestError
 
 _MOST_ANSWER: Final = 512 << 20
@@ -47,10 +47,10 @@ def main(arguments: list[str]) -> None:
 def _facts(kind: str, handle: int, question: Mapping[str, Any]) -> dict[str, Any]:
     # Imported here: the limits come first.
     if kind == "timeline":
-        from gateway.batch.timeline_files import timeline_facts
+        from gateway.studio.timeline_files import timeline_facts
 
         return timeline_facts(handle, question)
-    from gateway.batch.dubbing_script import script_facts
+    from gateway.studio.dubbing_script import script_facts
 
     return script_facts(handle, question)
 

@@ -18,12 +18,12 @@ import pytest
 
 from gateway.batch.manifest import manifest_or_mistakes
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.timeline import timecode_label
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli.app import run
 from gateway.dub.request import sha256_of
 from gateway.media.parts import sound_length
 from gateway.settings import GatewaySettings
+from gateway.studio.timeline import timecode_label
 from services.common.server.settings import load_settings
 from tests.unit.batch.asset_library import write_library
 from tests.unit.batch.painted import paint_video, painted_numbers, write_speech

@@ -9,7 +9,7 @@ import pytest
 from deadline.client.job_bundle import loader, parameters
 from openjd.model import StepParameterSpaceIterator, create_job, decode_job_template
 
-from gateway.batch.open_job import job_template, write_job_bundle
+from gateway.studio.open_job import job_template, write_job_bundle
 from services.common.errors import InvalidRequestError
 
 

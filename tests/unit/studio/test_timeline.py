@@ -9,8 +9,8 @@ from typing import Any
 import opentimelineio as otio
 import pytest
 
-from gateway.batch.timeline import clips_of, exact_rate, path_of_url, timecode_frames, timecode_label, track_of
-from gateway.batch.timeline_files import read_timeline
+from gateway.studio.timeline import clips_of, exact_rate, path_of_url, timecode_frames, timecode_label, track_of
+from gateway.studio.timeline_files import read_timeline
 from services.common.errors import InvalidRequestError
 from tests.unit.batch.painted import NTSC, clip, time
 

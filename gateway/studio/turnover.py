@@ -27,9 +27,14 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.batch.assets import ResolvedReferences, resolve_references
-from gateway.batch.dubbing_script import ScriptLine
 from gateway.batch.manifest import MOST_ROWS
-from gateway.batch.timeline import (
+from gateway.media.inspection import inspect_video
+from gateway.media.parts import PART_SUFFIX, check_part, reel_of, sound_length, timecode_of, write_part, write_sound_from
+from gateway.media.stills import is_still
+from gateway.media.types import MediaInfo
+from gateway.safe_paths import bounded_bytes, make_folder, path_below
+from gateway.studio.dubbing_script import ScriptLine
+from gateway.studio.timeline import (
     Clip,
     Timeline,
     file_name,
@@ -40,11 +45,6 @@ from gateway.batch.timeline import (
     timecode_frames,
     timecode_label,
 )
-from gateway.media.inspection import inspect_video
-from gateway.media.parts import PART_SUFFIX, check_part, reel_of, sound_length, timecode_of, write_part, write_sound_from
-from gateway.media.stills import is_still
-from gateway.media.types import MediaInfo
-from gateway.safe_paths import bounded_bytes, make_folder, path_below
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.files import write_whole
 

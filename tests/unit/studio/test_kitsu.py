@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.kitsu import STATUSES, BatchShot, keys_of, notes_of
 from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of
 from gateway.batch.types import ShotRecord, ShotSpec
 from gateway.cli.app import run
+from gateway.studio.kitsu import STATUSES, BatchShot, keys_of, notes_of
 from tests.unit.cli.batch.records import done, failed
 
 SPEC = ShotSpec(id="s1", footage="plate.mp4", output="out.mp4")

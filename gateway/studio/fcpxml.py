@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from gateway.batch.timeline import Timeline, exact_rate, noted_in, opentimelineio, rate_text
+from gateway.studio.timeline import Timeline, exact_rate, noted_in, opentimelineio, rate_text
 from services.common.errors import InvalidRequestError
 
 _VERSION: Final = "1.8"

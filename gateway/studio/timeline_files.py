@@ -3,8 +3,8 @@
 | file      | read and written by          |
 |-----------|------------------------------|
 | `.otio`   | OpenTimelineIO               |
-| `.edl`    | `gateway/batch/edl.py`       |
-| `.fcpxml` | `gateway/batch/fcpxml.py`    |
+| `.edl`    | `gateway/studio/edl.py`       |
+| `.fcpxml` | `gateway/studio/fcpxml.py`    |
 | `.aaf`    | otio-aaf-adapter             |
 """
 
@@ -19,9 +19,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.batch import edl, fcpxml
-from gateway.batch.reading_process import read_in_process
-from gateway.batch.timeline import (
+from gateway.studio import edl, fcpxml
+from gateway.studio.reading_process import read_in_process
+from gateway.studio.timeline import (
     DROP_RATES,
     Timeline,
     clips_of,

@@ -11,8 +11,8 @@ from pathlib import Path
 import opentimelineio as otio
 import pytest
 
-from gateway.batch.timeline import clips_of, track_of
-from gateway.batch.timeline_files import read_timeline
+from gateway.studio.timeline import clips_of, track_of
+from gateway.studio.timeline_files import read_timeline
 from services.common.errors import InvalidRequestError
 from tests.unit.batch.painted import clip, time
 

@@ -15,10 +15,10 @@ from typing import Any, Final
 import opentimelineio as otio
 import pytest
 
-from gateway.batch import reading_process
-from gateway.batch.dubbing_script import read_script
-from gateway.batch.timeline import Timeline, clips_of, track_of
-from gateway.batch.timeline_files import read_timeline, write_timeline
+from gateway.studio import reading_process
+from gateway.studio.dubbing_script import read_script
+from gateway.studio.timeline import Timeline, clips_of, track_of
+from gateway.studio.timeline_files import read_timeline, write_timeline
 from services.common.errors import InvalidRequestError
 from tests.unit.batch.painted import clip, time
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from gateway.batch.review_export import marker_text
 from gateway.batch.reviews import Decision
 from gateway.batch.types import ENDED, ShotRecord, ShotSpec
 from gateway.safe_paths import path_below
+from gateway.studio.review_export import marker_text
 from services.common.errors import BackendUnavailableError, InvalidRequestError, UnauthenticatedError
 
 STATUSES: Final[Mapping[str, str]] = {"done": "wfa", "undubbed": "wfa", "approved": "done", "rejected": "retake"}

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import opencue
 import pytest
 
-from gateway.batch.opencue_job import submit_to_opencue
+from gateway.studio.opencue_job import submit_to_opencue
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 from tests.contract.cuebot import running_cuebot
 

@@ -66,7 +66,7 @@ def read_in_process(kind: Kind, path: Path, question: Mapping[str, Any], *, most
 def _answer(kind: Kind, path: Path, handle: int, question: Mapping[str, Any], seconds: int) -> dict[str, Any]:
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "gateway.batch.reading_child", kind, *map(str, (handle, _MEMORY_BYTES, seconds))],
+            [sys.executable, "-P", "-m", "gateway.studio.reading_child", kind, *map(str, (handle, _MEMORY_BYTES, seconds))],
             input=json.dumps(question).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -12,9 +12,9 @@ from typing import Any
 import opentimelineio as otio
 import pytest
 
-from gateway.batch.review_export import COLUMNS, ReviewedShot, decisions_csv, timeline_text
 from gateway.batch.reviews import Decision, Region, ReviewState
 from gateway.batch.types import ShotRecord, ShotState
+from gateway.studio.review_export import COLUMNS, ReviewedShot, decisions_csv, timeline_text
 from services.common.errors import InvalidRequestError
 
 RATES = [Fraction(24), Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001)]

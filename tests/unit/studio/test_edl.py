@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.edl import edl_text
-from gateway.batch.timeline import Timeline, clips_of, track_of
-from gateway.batch.timeline_files import read_timeline
+from gateway.studio.edl import edl_text
+from gateway.studio.timeline import Timeline, clips_of, track_of
+from gateway.studio.timeline_files import read_timeline
 from services.common.errors import InvalidRequestError
 
 DROP, NTSC = Fraction(30000, 1001), Fraction(24000, 1001)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.timeline import Timeline, clips_of, track_of
-from gateway.batch.timeline_files import read_timeline, write_timeline
+from gateway.studio.timeline import Timeline, clips_of, track_of
+from gateway.studio.timeline_files import read_timeline, write_timeline
 from services.common.errors import InvalidRequestError
 
 HEAD = """<?xml version="1.0" encoding="UTF-8"?>

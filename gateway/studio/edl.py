@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
 
-from gateway.batch.timeline import (
+from gateway.studio.timeline import (
     Timeline,
     exact_rate,
     noted_in,
