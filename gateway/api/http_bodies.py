@@ -31,7 +31,10 @@ BODIES_BYTES: Final = 64 << 20
 """Most bytes of all bodies that arrive, or are parsed, at the same time."""
 BODIES_BYTES_OF_CALLER: Final = 32 << 20
 """Most bytes of the bodies of one caller."""
-_PARSED_AT_ONCE: Final = 2
+_PARSED_AT_ONCE: Final = 1
+"""Bodies that are parsed at the same time. The parser is Python: several would only take turns, and the event loop would
+wait for each of them.
+"""
 _SMALL_BYTES: Final = 4 << 10
 """Size of a body that is parsed at once, because a thread would take longer."""
 _MARGIN_BYTES: Final = 4 << 10
@@ -115,8 +118,11 @@ def check_items(given: Mapping[str, Any], message: Descriptor, place: str = "") 
     Raises:
         InvalidRequestError: a list has more items than its contract allows.
     """
-    for field in message.fields:
-        value = given.get(field.json_name, given.get(field.name))
+    fields = _fields_by_spelling(message)
+    for spelling, value in given.items():
+        field = fields.get(spelling)
+        if field is None:
+            continue
         path = f"{place}{field.name}"
         if field.is_repeated and isinstance(value, list):
             bounds = declared(field)
@@ -124,8 +130,13 @@ def check_items(given: Mapping[str, Any], message: Descriptor, place: str = "") 
                 raise InvalidRequestError(f"{path}: {len(value)} items, and there may be {bounds.max_items} at most", field=path)
         if field.message_type is not None:
             for one in value if isinstance(value, list) else (value,):
-                if isinstance(one, dict):
+                if one and isinstance(one, dict):
                     check_items(one, field.message_type, f"{path}.")
+
+
+@functools.cache
+def _fields_by_spelling(message: Descriptor) -> dict[str, FieldDescriptor]:
+    return {spelling: field for field in message.fields for spelling in (field.name, field.json_name)}
 
 
 class Bodies:
