@@ -48,7 +48,7 @@ def test_lines_take_over_the_scene(tmp_path: Path) -> None:
         ({"speech": "a.wav", "face": 0}, "start: is missing: every line has start and speech"),
         ({**GOOD, "start": "soon"}, "start: 'soon' is no time: give seconds (12.48) or a timecode"),
         ({**GOOD, "start": -1}, "start: takes seconds (12.48) or a timecode from the first frame"),
-        ({**GOOD, "face": "left"}, "face: face takes the number of a face (see `dubstage faces`), speaker"),
+        ({**GOOD, "face": "left"}, "face: face takes the number of a face (`dubstage faces`), auto, speaker"),
         ({**GOOD, "face": 1.5}, "face: takes the number of a face"),
         ({**GOOD, "box": [1, 2]}, "box: takes four numbers, [left, top, width, height]"),
         ({**GOOD, "box": [1, 2, 3, 4]}, "give face or box, not both"),
