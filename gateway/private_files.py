@@ -36,13 +36,15 @@ class SocketFolder:
         for folder in Path(tempfile.gettempdir()).glob(f"{_SOCKETS}*"):
             _remove_abandoned(folder)
         self.path = Path(tempfile.mkdtemp(prefix=_SOCKETS))
-        self._handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self._handle: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try_lock(self._handle)
 
     def remove(self) -> None:
-        """Remove the folder and its sockets."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._handle)
+        """Remove the folder and its sockets. Further calls do nothing: a second drain may end first."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(handle)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""What connects dubstage with studios' programs: timelines, deliveries, production trackers and farm managers."""
+"""Timelines, deliveries, production trackers and farm managers: connections with the programs of studios."""

@@ -49,6 +49,15 @@ def test_other_socket_folders_stay(temporary: Path) -> None:
     assert not running.path.exists()
 
 
+def test_socket_folder_removed_once(temporary: Path) -> None:
+    folder = SocketFolder()
+    folder.remove()
+    (temporary / "other").touch()
+    with (temporary / "other").open() as other:
+        folder.remove()
+        other.read()
+
+
 def test_socket_folder_is_private() -> None:
     folder = SocketFolder()
     assert folder.path.stat().st_mode & 0o777 == 0o700
