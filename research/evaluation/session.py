@@ -151,7 +151,7 @@ class PipelineSession:
         self._truth = truth_of(self._shot)
         self._usable = np.array([reason == "" for reason in self._truth.reasons])
         self._speech = own_speech(self._shot.info)
-        self._motions: dict[tuple[str, str, bool, bool], _Predicted] = {}
+        self._motions: dict[tuple[str, str, bool], _Predicted] = {}
 
     async def _opened(self, path: Path, method: str, workspace: Workspace) -> FootageAnalysis:
         """Return the clip, tracked and heard, with its largest face selected."""
