@@ -94,7 +94,7 @@ def settings_page() -> str:
     head = ("variable", "default", "allowed", "meaning")
     parts = [
         "Settings are environment variables. An empty default means that the setting is unset. A wrong value ends the process with",
-        "exit code 10 and a message that names the variable. [Start](../operations/start.md#settings) has rules for several settings.",
+        "exit code 10 and a message that names the variable. Rules for several settings: [start](../operations/start.md#settings).",
         "",
         "## Every server",
         "",
