@@ -245,9 +245,7 @@ def card(network: str, config: Mapping[str, Any], clips: Sequence[ClipRow], prog
     if progress.figures:
         lines += ["Held-out clips, at the kept step:", "", "| figure | value |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in progress.figures.items()] + [""]
-    lines += licence_table(clips)
-    lines += ["Configuration:", "", "```json", json.dumps(config["config"], indent=1), "```", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *licence_table(clips)])
 
 
 def licence_table(clips: Sequence[ClipRow]) -> list[str]:
