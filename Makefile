@@ -130,12 +130,12 @@ images:
 play: $(VENV)/.ready-dev
 	$(BIN)/python -m charts.play $(PLAY_ARGUMENTS)
 
-# A batch of real shots while every server, the database, the blob store and a disk fail once (docs/operations.md): make drill
+# A batch of real shots while every server, the database, the blob store and a disk fail once (docs/operations/load.md): make drill
 # DRILL_ARGUMENTS="clip.mp4 ...". The report is in out/drill.
 drill: setup-dev
 	$(BIN)/python -m tests.drill $(DRILL_ARGUMENTS)
 
-# Live streams of two tenants and a batch at the same time (docs/operations.md): make load LOAD_ARGUMENTS="live clip.mp4". Calls over
+# Live streams of two tenants and a batch at the same time (docs/operations/load.md): make load LOAD_ARGUMENTS="live clip.mp4". Calls over
 # HTTP: make load LOAD_ARGUMENTS="http --minutes 30". The report is in out/load.
 load: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.load $(LOAD_ARGUMENTS)

@@ -375,7 +375,8 @@ class _Calls:
     """The RPCs over the channel to the gRPC server of this process. No other code of HTTP uses the channel.
 
     Args:
-        channel: the channel. Its server takes a number of calls at once: further calls wait, and all of HTTP with them.
+        channel: channel to the gRPC server, which answers a limited number of calls at a time. While further calls wait, all HTTP
+            requests wait.
         settings: settings of the gateway.
     """
 

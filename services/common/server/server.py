@@ -99,13 +99,13 @@ MAX_CONNECTIONS: Final = 32
 MAX_CONNECTIONS_OF_HOST: Final = 8
 """Most connections of one client address at the same time, so that one host cannot take all places."""
 CONNECTION_S: Final = 10.0
-"""Seconds after which a connection is closed, whatever it does. A connection has one request."""
+"""Seconds after which a connection is closed, also during its request. A connection has one request."""
 _POLL_INTERVAL_S: Final = 0.5
 
 
 class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Log nothing: a scrape is no news."""
+        """Log nothing, because scrapes come every few seconds."""
 
 
 class _MetricsServer(ThreadingMixIn, WSGIServer):
