@@ -14,11 +14,14 @@ SELECTION := not long
 CLIPS ?= clips
 TRAINING ?= out/training
 HEARING := posteriorgram id_removal
+# Folder of `make release`.
+RELEASE ?= out/release
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Where `make install` puts the command: $(PREFIX)/bin.
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py')
 
-.PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load hostile clean guard
+.PHONY: setup setup-dev install demo lint format test test-all bench train images release version play drill load hostile clean guard
 
 # What dubs need.
 setup: $(VENV)/.ready
@@ -124,6 +127,22 @@ train: $(VENV)/.ready-dev
 # Settings, such as make images CONTAINER=podman REGISTRY=registry.example/team, are at the top of the script (docs/images.md).
 images:
 	charts/images/build.sh
+
+# The wheels and the chart of the version in pyproject.toml, from a checkout without changes (CONTRIBUTING.md). .github/workflows/release.yml
+# adds the bill of materials, signs and publishes them.
+release: $(VENV)/.ready-dev
+	test -z "$$(git status --porcelain)" || { git status --short; echo "not committed: commit or remove these files" >&2; exit 1; }
+	grep -q "^## \[$(VERSION)\]" CHANGELOG.md || { echo "CHANGELOG.md: write a section [$(VERSION)]" >&2; exit 1; }
+	rm -rf "$(RELEASE)"
+	@# The build hook of the contracts starts the plugins of protoc by name.
+	for folder in protos . research; do \
+	  (cd $$folder && PATH="$(abspath $(BIN)):$$PATH" SOURCE_DATE_EPOCH=$$(git show --no-patch --format=%ct) \
+	    python -m hatchling build --target wheel --directory "$(abspath $(RELEASE))") || exit 1; done
+	$(BIN)/helm package charts/dubstage --destination "$(RELEASE)"
+
+# The version of the suite.
+version:
+	@echo $(VERSION)
 
 # The suite with two gateways as containers, from its own images and its own chart: a dub, and a batch whose gateway is killed. Needs
 # podman and `make images` (docs/images.md).

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import delete, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.orm import Session
 
 from gateway.actors.installation import Installation
@@ -18,19 +17,15 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, AuditRow
 from gateway.audit.protection import SETTINGS_WORK
 from gateway.backup.archive import (
-    BLOB_LIST,
     KEYS,
     BackupManifest,
-    add_rows,
     as_base,
-    blob_digests,
     check_keys,
     keep_keys,
-    kept_tables,
-    member_of,
     members,
     read_manifest,
 )
+from gateway.backup.rows import blobs_of, copy_rows, fitting, kept_tables, rows_of
 from gateway.database.session import Database
 from services.common.errors import InvalidRequestError
 
@@ -72,23 +67,25 @@ def restore_backup(
             field="DUBSTAGE_ARTEFACTS_URL",
         )
     _check_bases(file, manifest, bases)
-    needed = blob_digests(file)
-    database.claim(alone=True)
-    try:
-        _check_empty(database)
-        keys = _keys(file, manifest)
-        for number, _ in enumerate(_blobs([*bases, file], set(needed)), 1):
-            on_blob(CHECK, number, len(needed))
-        check_keys(installation.settings.data_dir, keys)
-        # Before the blobs: no other database may delete them.
-        take_store(installation.artefacts, database, manifest.database)
-        for number, content in enumerate(_blobs([*bases, file], set(needed)), 1):
-            installation.artefacts.put_bytes(content.read())
-            on_blob(RESTORE, number, len(needed))
-        keep_keys(installation.settings.data_dir, keys)
-        _add(database, file, manifest)
-    finally:
-        database.release_claim()
+    with rows_of(file, installation.settings.data_dir) as rows:
+        needed = set(blobs_of(rows))
+        database.claim(alone=True)
+        try:
+            _check_empty(database)
+            keys = _keys(file, manifest)
+            for number, _ in enumerate(_blobs([*bases, file], set(needed)), 1):
+                on_blob(CHECK, number, len(needed))
+            check_keys(installation.settings.data_dir, keys)
+            # Before the blobs: no other database may delete them.
+            take_store(installation.artefacts, database, manifest.database)
+            for number, content in enumerate(_blobs([*bases, file], set(needed)), 1):
+                installation.artefacts.put_bytes(content.read())
+                on_blob(RESTORE, number, len(needed))
+            keep_keys(installation.settings.data_dir, keys)
+            with fitting(file):
+                _insert(database, rows)
+        finally:
+            database.release_claim()
     return manifest
 
 
@@ -149,27 +146,13 @@ def _is_fresh(session: Session) -> bool:
     return session.scalar(select(AuditRow.sequence).where(AuditRow.work != SETTINGS_WORK).limit(1)) is None
 
 
-def _add(database: Database, file: Path, manifest: BackupManifest) -> None:
-    try:
-        # The rows come before the blobs. They are read from the file while they are inserted.
-        with closing(members(file)) as found:
-            rows = {name: lines for name, lines in islice(found, len(manifest.members)) if name not in KEYS and name != BLOB_LIST}
-            _insert(database, rows)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, SQLAlchemyError) as problem:
-        said = " ".join(str(problem).split())[:200]
-        raise InvalidRequestError(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem
-
-
-def _insert(database: Database, rows: Mapping[str, Iterable[bytes]]) -> None:
-    """Insert rows by the name of their member, all or none."""
+def _insert(database: Database, rows: Connection) -> None:
+    """Insert the rows of a backup, all or none."""
     with database.writing() as session:
         connection = session.connection()
         database.use_schema(connection)
         # A chain has one beginning: that of the backup.
         session.execute(delete(AuditRow))
-        left = dict(rows)
         for table in kept_tables():
-            add_rows(connection, table, left.pop(member_of(table), ()))
-        if left:
-            raise ValueError(f"unknown tables {', '.join(sorted(left))}")
+            copy_rows(rows, connection, table)
         AuditLog(database).append(session, AuditEvent(event=EventKind.BACKUP_RESTORED))

@@ -21,11 +21,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, MetaData, create_engine, event, select, text
+from sqlalchemy import Column, Engine, MetaData, String, Table, create_engine, event, select, text
 
 from gateway.actors.installation import Installation, open_installation
 from gateway.actors.store import ActorStore
-from gateway.backup.archive import MANIFEST, read_manifest
+from gateway.backup import restore
+from gateway.backup import rows as backup_rows
+from gateway.backup.archive import MANIFEST
 from gateway.backup.restore import restore_backup
 from gateway.backup.write import write_backup
 from gateway.cli.app import run
@@ -155,6 +157,20 @@ def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, *, last: str = 
     shutil.copytree(upgrades.MIGRATIONS, folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "migrations" / "versions" / "0002_later.py").write_text(LATER.replace("{last}", last))
     monkeypatch.setattr(upgrades, "MIGRATIONS", folder / "migrations")
+
+
+def declare_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let backups see the new column, as the declarations of a later version do."""
+    later = MetaData()
+    for table in Base.metadata.sorted_tables:
+        table.to_metadata(later)
+    later.tables["actors"].append_column(Column("note", String(20), nullable=False, server_default=""))
+
+    def tables() -> list[Table]:
+        return [table for table in later.sorted_tables if table.name not in backup_rows.TRANSIENT]
+
+    for module in (restore, backup_rows):
+        monkeypatch.setattr(module, "kept_tables", tables)
 
 
 # New tables
@@ -368,31 +384,40 @@ def set_revision(file: Path, revision: str) -> None:
     """Write a backup again, with another revision."""
     with tarfile.open(file) as old:
         contents = {member: stream.read() for member in old if (stream := old.extractfile(member)) is not None}
-    (manifest,) = (member for member in contents if member.name == MANIFEST)
-    contents[manifest] = json.dumps({**json.loads(contents[manifest]), "revision": revision}).encode()
+    first = next(iter(contents))
+    assert first.name == MANIFEST
+    contents[first] = json.dumps({**json.loads(contents[first]), "revision": revision}).encode()
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as new:
         for member, content in contents.items():
             member.size = len(content)
             new.addfile(member, io.BytesIO(content))
 
 
+KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")
+
+
 @every_database
-def test_a_backup_is_restored(settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path) -> None:
+def test_a_backup_of_an_earlier_revision_is_upgraded(
+    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = settings_of(settings, tenant)
     before = back_up(own, geometry, tmp_path / "backup.tar")
-    assert read_manifest(tmp_path / "backup.tar").revision == upgrades.head()
+    add_migration(tmp_path, monkeypatch)
+    declare_note(monkeypatch)
     with open_installation(own, claim_artefacts=False) as place:
         restore_backup(place, tmp_path / "backup.tar")
-        assert OperationStore(place.actors.database).add("dub", b"").number == 2, "new rows get new numbers"
         assert place.actors.get("ann").consent == CONSENT
+        assert OperationStore(place.actors.database).add("dub", b"").number == 2
     after = rows_of(own)
+    assert [row.pop("note") for row in after["actors"]] == ["of ann", "of bob"]
     after["operations"].pop()
-    kept = ("actors", "enrolments", "lineage", "operations", "audit_people")
-    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert [row.pop("priority") for row in after["operations"]] == ["low"]
+    assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
+    assert not [path for path in own.data_dir.iterdir() if path.name.startswith("tmp")]
 
 
 @pytest.mark.parametrize("revision", ["0002", "", "../0001"])
-def test_a_backup_of_another_revision_is_refused(
+def test_a_backup_of_a_later_revision_is_refused(
     settings: GatewaySettings, geometry: ActorGeometry, tmp_path: Path, revision: str
 ) -> None:
     back_up(settings, geometry, tmp_path / "backup.tar")

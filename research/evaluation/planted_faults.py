@@ -1,4 +1,4 @@
-"""`python -m research.bench.faults VIDEO...`: which planted faults of a mouth the figures of an evaluation see.
+"""`python -m research.evaluation.planted_faults VIDEO...`: which planted faults of a mouth the figures of an evaluation see.
 
 Faults of five strengths are planted in one half of each real video. The other half is the person's own video, with which the
 figures compare. Both halves take both parts. Faults are drawn on render boxes with the landmarks of the real video. Prints a table
@@ -249,7 +249,7 @@ async def _main(paths: Sequence[Path]) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m research.bench.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m research.evaluation.planted_faults", description=__doc__)
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     asyncio.run(_main(parser.parse_args().videos))
 

@@ -1,4 +1,4 @@
-"""`python -m research.bench.faces CLIPS`: how surely mean face embeddings tell people apart.
+"""`python -m research.face.embedding_distances CLIPS`: how surely mean face embeddings tell people apart.
 
 The folder CLIPS has videos and a catalogue.csv.
 Each video is measured as `dubstage consent subject` measures a video. Prints distances of videos of one person and of two people,
