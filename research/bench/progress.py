@@ -181,12 +181,13 @@ def judged(recordings: Sequence[Recording], work: Path) -> bool:
         recordings: recorded dubs in their order: the jobs of every round.
         work: empty folder for the paces of this machine.
     """
-    rows = []
+    rows, errors = [], []
     for one in recordings:
         worst, within = compared(looks_of(one, steps_of(one.job), StepPaces(work, one.job.method)), one.wall_s)
         rows.append({"job": f"{one.job}", "seconds": one.wall_s, "load": one.load, "worst error": worst, "within": within})
+        errors.append(worst)
     print(table(rows))
-    return all(float(row["worst error"]) <= ALLOWED for row in rows[-len(JOBS) :])
+    return all(error <= ALLOWED for error in errors[-len(JOBS) :])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
