@@ -15,6 +15,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
+from gateway.api.http_callers import MOST_WRONG, WRONG_EVERY_S
 from gateway.api.rest import ROUTES
 from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.door import (
@@ -444,15 +445,17 @@ def wrong_tokens(seed: int) -> Act:
             return Outcome("OK", "", () if answer.status == 200 else (fault,))
 
         outcomes = [right(visitor.address, "before the wrong ones")]
-        statuses = []
+        statuses, begun = [], time.monotonic()
         for number in range(WRONG_TOKENS):
             wrong = own.choice((f"wrong-{number}", visitor.token[:-1], visitor.token + "0", visitor.token.upper(), " ", "x" * 9000))
             answer = _tried(door, visitor, own, wrong)
             statuses.append(answer.status)
             outcomes.append(_answered(world, answer, allowed=(400, 401, 429)))
+        tried_at = time.monotonic()
         outcomes.append(right(visitor.address, "that was right before, behind wrong ones"))
         outcomes.append(right(visitor.other_address, "from another address, behind wrong ones"))
-        if 429 not in statuses:
+        # A slow machine sends fewer tokens than the address may send again meanwhile.
+        if 429 not in statuses and statuses.count(401) - (tried_at - begun) / WRONG_EVERY_S > MOST_WRONG:
             outcomes.append(Outcome("OK", "", (Fault("code", f"{WRONG_TOKENS} wrong tokens are all looked at: {statuses}"),)))
         return worst(outcomes)
 
