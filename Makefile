@@ -14,11 +14,14 @@ SELECTION := not long
 CLIPS ?= clips
 TRAINING ?= out/training
 HEARING := posteriorgram id_removal
+# Folder of `make release`.
+RELEASE ?= out/release
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Where `make install` puts the command: $(PREFIX)/bin.
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py')
 
-.PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load hostile clean guard
+.PHONY: setup setup-dev install demo lint format test test-all bench train images release version play drill load hostile clean guard
 
 # What dubs need.
 setup: $(VENV)/.ready
@@ -85,8 +88,7 @@ lint: $(VENV)/.ready-dev
 
 # After `buf breaking`: the contracts of today are those that later changes must not break.
 guard: lint
-	$(BIN)/buf build protos/gen/dubstage/contracts.binpb -o protos/v1.binpb.gz --exclude-source-info --config buf.yaml --path dubstage \
-	  --exclude-path dubstage/gateway/v1alpha1
+	$(BIN)/buf build protos/gen/dubstage/contracts.binpb -o protos/v1.binpb.gz --exclude-source-info --config buf.yaml --path dubstage
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
@@ -126,17 +128,33 @@ train: $(VENV)/.ready-dev
 images:
 	charts/images/build.sh
 
+# The wheels and the chart of the version in pyproject.toml, from a checkout without changes (CONTRIBUTING.md). .github/workflows/release.yml
+# adds the bill of materials, signs and publishes them.
+release: $(VENV)/.ready-dev
+	test -z "$$(git status --porcelain)" || { git status --short; echo "not committed: commit or remove these files" >&2; exit 1; }
+	grep -q "^## \[$(VERSION)\]" CHANGELOG.md || { echo "CHANGELOG.md: write a section [$(VERSION)]" >&2; exit 1; }
+	rm -rf "$(RELEASE)"
+	@# The build hook of the contracts starts the plugins of protoc by name.
+	for folder in protos . research; do \
+	  (cd $$folder && PATH="$(abspath $(BIN)):$$PATH" SOURCE_DATE_EPOCH=$$(git show --no-patch --format=%ct) \
+	    python -m hatchling build --target wheel --directory "$(abspath $(RELEASE))") || exit 1; done
+	$(BIN)/helm package charts/dubstage --destination "$(RELEASE)"
+
+# The version of the suite.
+version:
+	@echo $(VERSION)
+
 # The suite with two gateways as containers, from its own images and its own chart: a dub, and a batch whose gateway is killed. Needs
 # podman and `make images` (docs/images.md).
 play: $(VENV)/.ready-dev
 	$(BIN)/python -m charts.play $(PLAY_ARGUMENTS)
 
-# A batch of real shots while every server, the database, the blob store and a disk fail once (docs/operations.md): make drill
+# A batch of real shots while every server, the database, the blob store and a disk fail once (docs/operations/load.md): make drill
 # DRILL_ARGUMENTS="clip.mp4 ...". The report is in out/drill.
 drill: setup-dev
 	$(BIN)/python -m tests.drill $(DRILL_ARGUMENTS)
 
-# Live streams of two tenants and a batch at the same time (docs/operations.md): make load LOAD_ARGUMENTS="live clip.mp4". Calls over
+# Live streams of two tenants and a batch at the same time (docs/operations/load.md): make load LOAD_ARGUMENTS="live clip.mp4". Calls over
 # HTTP: make load LOAD_ARGUMENTS="http --minutes 30". The report is in out/load.
 load: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.load $(LOAD_ARGUMENTS)

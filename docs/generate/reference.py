@@ -94,7 +94,7 @@ def settings_page() -> str:
     head = ("variable", "default", "allowed", "meaning")
     parts = [
         "Settings are environment variables. An empty default means that the setting is unset. A wrong value ends the process with",
-        "exit code 10 and a message that names the variable. [Operations](../operations.md) explains how settings work together.",
+        "exit code 10 and a message that names the variable. Rules for several settings: [start](../operations/start.md#settings).",
         "",
         "## Every server",
         "",
@@ -220,9 +220,9 @@ def _enums(
 
 
 def contracts_page() -> str:
-    """Return the page of the contracts: services, RPCs, messages and fields of every .proto file that is not deprecated."""
+    """Return the page of the contracts: services, RPCs, messages and fields of every .proto file."""
     image = descriptor_pb2.FileDescriptorSet.FromString(_IMAGE.read_bytes())
-    files = [file for file in image.file if file.name.startswith("dubstage/") and not file.options.deprecated]
+    files = [file for file in image.file if file.name.startswith("dubstage/")]
     head = [
         "The sources are in [protos/dubstage](../../protos/dubstage).",
         "A server refuses a value outside of its range with INVALID_ARGUMENT.",
@@ -316,7 +316,7 @@ def report_page() -> str:
         other = re.match(r"as in (\w+)", text)
         rows.append((f"`{column}`", documented[other[1]][column] if other else text))
     head = [
-        "Columns of `shots.csv`, and keys of a shot in `shots.json`, of [`dubstage batch report`](../batch.md#report). `format` in "
+        "Columns of `shots.csv`, and keys of a shot in `shots.json`, of [`dubstage batch report`](../batch.md). `format` in "
         "`shots.json` counts up if a name must change. In the CSV, unknown values (None) are empty, lists are joined by ` | `, "
         "and counts are written as `DUBBED=80; NO_FACE=20`.",
         "",

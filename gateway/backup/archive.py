@@ -1,10 +1,9 @@
-"""The file of a backup: a tar with a manifest first, then the rows of the tables, the keys and the blobs.
+"""The file of a backup: a tar with a manifest first, then the rows, the keys and the blobs.
 
     manifest.json        format, version, time, URL of the artefact store, number of blobs, SHA-256 of rows and keys
-    tables/NAME.jsonl    one row a line
-    receipt.key          key that signs receipts of erasures, if there is one
+    database.sqlite      rows of all tables, an SQLite database
+    signing.pem          key that signs receipts and audit logs, if there is one
     provenance.pem       key and certificates that the installation made to sign videos, if there are any
-    blobs.txt            of an incremental backup: digests of all blobs that the rows name, in the file and in its bases
     blobs/SHA256         bytes of a blob; the name is their digest
 
 Every member can be checked with what the file itself says. An incremental backup has all rows and keys, and the blobs that earlier
@@ -13,37 +12,29 @@ backups of the installation, its bases, do not have.
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import tarfile
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, select, text
 
-from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow
-from gateway.database.upgrades import FIRST, head, revisions
-from gateway.operations.store import LeaseRow, OperationRow
+from gateway.database.upgrades import head, revisions
 from gateway.private_files import KEY_MODE, key_file_error
 from gateway.provenance.credential import KEY_FILE
 from gateway.signatures import KEY_FILE as SIGNING
-from gateway.webhooks.store import DeliveryRow
 from services.common.errors import InvalidRequestError
 from services.common.files import create_whole, sha256_of
 
 FORMAT: Final = 1
-INCREMENTAL: Final = 2
-"""Layout of an incremental backup, which versions that only know layout 1 refuse."""
+"""Layout of the file."""
 MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 _BLOBS: Final = "blobs/"
-BLOB_LIST: Final = "blobs.txt"
+DATABASE: Final = "database.sqlite"
 _MODE: Final = 0o600
 # A damaged or hostile header can make tarfile raise any of these.
 _UNREADABLE: Final = (tarfile.TarError, OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError)
@@ -75,8 +66,8 @@ class BackupManifest:
         blobs: number of blobs in the file.
         blob_bytes: size of the blobs in the file, bytes.
         members: SHA-256 of each member that is neither the manifest nor a blob, by name.
-        database: id of the database, which the artefact store carries; empty: an earlier version wrote the backup.
-        revision: revision of the tables that the rows come from. Backups of earlier versions do not say, and are of the first one.
+        database: id of the database, which the artefact store carries.
+        revision: revision of the tables that the rows come from.
         bases: earlier backups that have the other blobs, the oldest one first; empty: the backup is a full one.
     """
 
@@ -88,8 +79,8 @@ class BackupManifest:
     blobs: int
     blob_bytes: int
     members: dict[str, str]
-    database: str = ""
-    revision: str = FIRST
+    database: str
+    revision: str
     bases: tuple[BaseBackup, ...] = ()
 
 
@@ -142,32 +133,6 @@ def as_base(file: Path) -> BaseBackup:
         return BaseBackup(sha256=sha256_of(_content(file, archive, first)), created_at=manifest.created_at)
 
 
-def blob_digests(file: Path) -> set[str]:
-    """Return the SHA-256 of all blobs that the rows of a backup name, in the file and in its bases.
-
-    Only names are read, not the blobs of a full backup.
-
-    Raises:
-        InvalidRequestError: the file is no backup, is damaged, or ends too early.
-    """
-    manifest = read_manifest(file)
-    if manifest.bases:
-        # The list comes before the blobs.
-        with closing(members(file)) as found:
-            for name, content in islice(found, len(manifest.members)):
-                if name == BLOB_LIST:
-                    return set(content.read().decode().split())
-        raise _damaged(file, f"{BLOB_LIST} is missing")
-    digests: set[str] = set()
-    with opened(file) as archive:
-        while (member := _next(file, archive)) is not None:
-            if member.name.startswith(_BLOBS):
-                digests.add(member.name.removeprefix(_BLOBS))
-    if len(digests) != manifest.blobs:
-        raise _damaged(file, f"{manifest.blobs - len(digests)} blobs are missing")
-    return digests
-
-
 def members(file: Path) -> Generator[tuple[str, IO[bytes]], None, None]:
     """Yield name and content of every member behind the manifest, checked: the rows and the keys first, then the blobs.
 
@@ -212,9 +177,9 @@ def _manifest(file: Path, archive: tarfile.TarFile) -> BackupManifest:
         raise InvalidRequestError(f"{file} is no backup of dubstage: the first member is not {MANIFEST}", field="file")
     try:
         fields = json.loads(_content(file, archive, member).read())
-        if fields["format"] not in (FORMAT, INCREMENTAL):
+        if fields["format"] != FORMAT:
             raise InvalidRequestError(
-                f"{file} has layout {fields['format']!r}, and this version of dubstage reads layouts {FORMAT} and {INCREMENTAL}: "
+                f"{file} has layout {fields['format']!r}, and this version of dubstage reads layout {FORMAT}: "
                 f"restore it with the version {fields.get('dubstage')!r} that wrote it",
                 field="file",
             )
@@ -224,8 +189,8 @@ def _manifest(file: Path, archive: tarfile.TarFile) -> BackupManifest:
         raise _damaged(file, f"{MANIFEST} is not readable ({said})") from problem
     if manifest.revision not in revisions():
         raise InvalidRequestError(
-            f"{file} has tables of revision {manifest.revision[:32]!r}, and this version of dubstage knows revisions up to "
-            f"{head()}: restore it with the version {manifest.dubstage!r} that wrote it, or with a later one",
+            f"{file} has tables of revision {manifest.revision[:32]!r}, and this version of dubstage has revision {head()}: "
+            f"restore it with the version {manifest.dubstage!r} that wrote it, then upgrade the installation",
             field="file",
         )
     return manifest
@@ -253,7 +218,6 @@ def _damaged(file: Path, found: str) -> InvalidRequestError:
 
 
 KEYS: Final = {
-    "receipt.key": "signed the receipts of earlier versions",
     SIGNING: "signs receipts and audit logs",
     KEY_FILE: "signs videos",
 }
@@ -314,85 +278,3 @@ def _key_content(file: Path) -> bytes | None:
         return file.read_bytes() if file.exists() else None
     except OSError as problem:
         raise key_file_error(file, problem) from problem
-
-
-TRANSIENT: Final = frozenset(
-    table.__tablename__ for table in (JobFolderRow, JobBlobRow, JobRow, LeaseRow, DeliveryRow, InstallationRow)
-)
-"""Tables about the folders of running jobs, the gateways that run them, and the database itself. A backup leaves them out, because
-it holds none of these. The id of the database is in the manifest."""
-_ROWS_AT_ONCE: Final = 500
-_ACTOR: Final = "actor_id"
-
-assert OperationRow.__tablename__ in Base.metadata.tables  # the import declares the table
-
-
-def kept_tables() -> list[Table]:
-    """Return the tables of a backup. A table comes behind those that it refers to."""
-    return [table for table in Base.metadata.sorted_tables if table.name not in TRANSIENT]
-
-
-def member_of(table: Table) -> str:
-    """Return the name of the member that holds the rows of a table."""
-    return f"tables/{table.name}.jsonl"
-
-
-def lines_of(connection: Connection, table: Table, without: frozenset[str]) -> Iterator[bytes]:
-    """Yield the rows of a table, one line of JSON each, in the order of the primary key. Few rows are in memory at a time.
-
-    Args:
-        connection: connection to the database.
-        without: ids of actors whose rows are left out.
-    """
-    query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)
-    for found in connection.execute(query):
-        row = found._asdict()
-        if row.get(_ACTOR) not in without:
-            yield json.dumps({name: _plain(value) for name, value in row.items()}).encode() + b"\n"
-
-
-def add_rows(connection: Connection, table: Table, lines: Iterable[bytes]) -> None:
-    """Insert the rows that `lines_of` yielded.
-
-    Raises:
-        AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError: the lines are no rows of this table.
-    """
-    for part in _parts(_rows(table, lines)):
-        connection.execute(insert(table), part)
-    counter = next((column for column in table.primary_key.columns if isinstance(column.type, Integer)), None)
-    if counter is not None and connection.dialect.name == "postgresql":
-        # The server's counter does not see numbers that were given.
-        connection.execute(
-            select(func.setval(func.pg_get_serial_sequence(table.name, counter.name), func.max(counter))).where(
-                text(f"EXISTS (SELECT 1 FROM {table.name})")
-            )
-        )
-
-
-def _rows(table: Table, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        row = json.loads(line)
-        unknown = set(row) - set(table.columns.keys())
-        if unknown:
-            raise ValueError(f"table {table.name} has no column {', '.join(sorted(unknown))}")
-        yield {name: _value(table, name, value) for name, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    return {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
-
-
-def _value(table: Table, name: str, value: Any) -> Any:
-    is_bytes = isinstance(table.columns[name].type, LargeBinary) and value is not None
-    return base64.b64decode(value["base64"], validate=True) if is_bytes else value
-
-
-def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == _ROWS_AT_ONCE:
-            yield part
-            part = []
-    if part:
-        yield part

@@ -1,88 +1,40 @@
-"""Backup of an installation to one file: the rows of one moment, however long they take to read."""
+"""Backup of an installation to one file."""
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
 import secrets
-import sqlite3
 import stat
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import Connection, StaticPool, create_engine, select
+from sqlalchemy import select
 
 from gateway.actors.installation import Installation
 from gateway.actors.receipts import now
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.backup.archive import (
-    BLOB_LIST,
+    DATABASE,
     FORMAT,
-    INCREMENTAL,
     ArchiveWriter,
     BackupManifest,
     BaseBackup,
     as_base,
-    blob_digests,
-    kept_tables,
     keys_in,
-    lines_of,
-    member_of,
     read_manifest,
 )
-from gateway.database import sqlite, upgrades
-from gateway.database.session import Database
-from gateway.database.tables import ActorRow, LineageRow
+from gateway.backup.rows import blobs_of, moment, rows_in_file, rows_of
+from gateway.database import upgrades
+from gateway.database.tables import ActorRow
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError
 from services.common.files import sha256_of, translating_full_disk
 from services.common.locks import try_lock
-from services.common.store.artefacts import ArtefactRef
-
-
-@contextmanager
-def moment(database: Database, folder: Path) -> Iterator[Connection]:
-    """Give a connection that sees the rows of one moment, whatever is written meanwhile.
-
-    PostgreSQL keeps old rows for as long as a transaction sees them. SQLite's file cannot be written while it is read, and the rows
-    of years take longer to read than a writer waits. So the connection reads a copy of that file.
-
-    Args:
-        folder: where the copy lies, without a name. A process that is killed leaves nothing.
-
-    Raises:
-        OSError: no space is left for the copy.
-    """
-    with database.domain_errors():
-        if database.shared:
-            options = database.engine.connect().execution_options(isolation_level="REPEATABLE READ")
-            with options as connection, connection.begin():
-                yield connection
-            return
-        with closing(sqlite.nameless(folder)) as copy:
-            with database.engine.connect() as connection:
-                _fill(copy, connection)
-            engine = create_engine("sqlite://", creator=lambda: copy, poolclass=StaticPool)
-            with engine.connect() as connection:
-                yield connection
-
-
-def _fill(copy: sqlite3.Connection, source: Connection) -> None:
-    original = source.connection.driver_connection
-    assert isinstance(original, sqlite3.Connection)
-    try:
-        original.backup(copy)
-    except sqlite3.Error as problem:
-        if sqlite.is_full(problem):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from problem
-        raise
-
 
 STEP: Final = "copying blobs"
 """Name of the pass that copies blobs."""
@@ -128,19 +80,16 @@ def write_backup(
             upgrades.check_revision(connection.scalar(select(upgrades.RECORD.c.version_num)) or "", database.where)
             known = set(connection.scalars(select(ActorRow.actor_id)))
             _check_known(without, known)
-            members: dict[str, IO[bytes]] = {
-                member_of(table): files.enter_context(_on_disk(lines_of(connection, table, without), file.parent))
-                for table in kept_tables()
-            }
-            refs = _blobs(connection, without)
+            rows = files.enter_context(rows_in_file(connection, file.parent, without))
+            refs = list(blobs_of(connection, without).values())
+        members = {DATABASE: rows}
         if base is not None:
-            digests = (f"{ref.sha256}\n".encode() for ref in refs)
-            members[BLOB_LIST] = files.enter_context(_on_disk(digests, file.parent))
-            held = blob_digests(base)
+            with rows_of(base, file.parent) as held_rows:
+                held = blobs_of(held_rows)
             refs = [ref for ref in refs if ref.sha256 not in held]
         members |= {name: io.BytesIO(key) for name, key in keys_in(installation.settings.data_dir).items()}
         manifest = BackupManifest(
-            format=FORMAT if base is None else INCREMENTAL,
+            format=FORMAT,
             dubstage=version("dubstage-suite"),
             created_at=now(),
             artefacts_url=installation.artefacts.url,
@@ -174,7 +123,7 @@ def _bases(installation: Installation, base: Path, file: Path) -> tuple[BaseBack
     manifest = read_manifest(base)
     if (manifest.database, manifest.artefacts_url) != (installation.actors.database.id, installation.artefacts.url):
         raise InvalidRequestError(
-            f"{base} is a backup of another installation, or of an earlier version: give a backup of the database "
+            f"{base} is a backup of another installation: give a backup of the database "
             f"{installation.actors.database.where} and the artefact store {installation.artefacts.url}",
             field="base",
         )
@@ -191,29 +140,9 @@ def _check_known(without: frozenset[str], known: set[str]) -> None:
         raise InvalidRequestError(f"there is no actor {named} to leave out: `dubstage actor list` shows all", field="without")
 
 
-def _on_disk(lines: Iterable[bytes], folder: Path) -> IO[bytes]:
-    """Return an open file without a name that holds the lines: the rows of years need not fit into the memory."""
-    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the caller closes the file
-    try:
-        file.writelines(lines)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
 def _digest(content: IO[bytes]) -> str:
     content.seek(0)
     return sha256_of(content)
-
-
-def _blobs(connection: Connection, without: frozenset[str]) -> Sequence[ArtefactRef]:
-    """Return the blobs of all actors, each once, in the order of their digests."""
-    rows = connection.execute(
-        select(LineageRow.sha256, LineageRow.uri, LineageRow.size_bytes, LineageRow.actor_id).order_by(LineageRow.sha256)
-    )
-    found = {row.sha256: ArtefactRef(row.uri, row.sha256, row.size_bytes) for row in rows if row.actor_id not in without}
-    return list(found.values())
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class RowQueue:
         self._changed = asyncio.Condition()
 
     async def next(self) -> int | None:
-        """Draw a row, after a wait if all rows are drawn or must rest; None: all rows have ended."""
+        """Return the next row to dub; None: all rows have ended. Wait while every row is dubbed now or waits for its next try."""
         loop = asyncio.get_running_loop()
         async with self._changed:
             while self._waiting or self._drawn:

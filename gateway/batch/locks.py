@@ -53,7 +53,7 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
         try:
             yield
         finally:
-            # If the store does not answer, the lock stays, and harms nobody.
+            # If the store does not answer, the lock file stays. The next lock of the batch uses it again.
             with suppress(DubstageError):
                 if store.find(name) is None:
                     _remove(folder)

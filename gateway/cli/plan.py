@@ -262,7 +262,7 @@ def plan(
     """Say what a dub of VIDEO takes. Without VIDEO, say how many replicas of each stage a load needs.
 
     A dub: frames, time, memory and disk, by a few pictures of VIDEO and the earlier dubs of this machine. A load: live streams, and
-    hours of video a night, by processor time per frame on one kind of machine without a GPU (docs/operations.md).
+    hours of video a night, by processor time per frame on one kind of machine without a GPU (docs/operations/load.md).
     """
     if video is not None:
         from gateway.dub.lines import lines_of, read_lines

@@ -39,8 +39,8 @@ def serve(
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C. `all` runs the gateway and one process per stage.
 
-    Settings are environment variables with the prefix DUBSTAGE_ (docs/operations.md). Clients of the gateway name videos by paths
-    in the folder DUBSTAGE_MEDIA_DIR; without this setting they cannot name videos. `all` reads the port of each server from
+    Settings are environment variables with the prefix DUBSTAGE_ (docs/operations/start.md). Clients of the gateway name videos by
+    paths in the folder DUBSTAGE_MEDIA_DIR; without this setting they cannot name videos. `all` reads the port of each server from
     DUBSTAGE_AUDIO_PORT, DUBSTAGE_FACE_PORT and so on. DUBSTAGE_METRICS_PORT and DUBSTAGE_HEALTH_PORT are the ports of the first
     server; each further server gets the next number.
     """

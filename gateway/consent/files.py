@@ -107,7 +107,7 @@ class _FieldTwiceError(ValueError):
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON. Of two fields with one name, other readers of the file may take the other one."""
+    """Return a JSON object, and refuse two fields with the same name: programs differ in which of the two they read."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -81,23 +82,38 @@ def changing_tables(connection: Connection) -> Iterator[None]:
         driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
 
 
-def nameless(folder: Path) -> sqlite3.Connection:
-    """Return a connection to an empty database in a file that only this connection can reach.
+def nameless(folder: Path, content: IO[bytes] | None = None) -> tuple[sqlite3.Connection, IO[bytes]]:
+    """Return a connection to a database in a file without a name, and the file. The caller closes both.
 
     Args:
         folder: folder whose disk holds the file. A process that is killed leaves nothing there.
+        content: the database; None: the database is empty.
+
+    Raises:
+        sqlite3.Error: the content is no database.
+        OSError: no space is left.
     """
     handle, name = tempfile.mkstemp(dir=folder)
-    os.close(handle)
+    file = os.fdopen(handle, "w+b")
     try:
+        if content is not None:
+            shutil.copyfileobj(content, file)
+            file.flush()
         # The threads of the caller use the connection one after the other.
         made = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
-        # Neither a journal, which needs a name beside the file, nor the wait for the disk.
-        made.execute("PRAGMA journal_mode = OFF")
-        made.execute("PRAGMA synchronous = OFF")
+        try:
+            # Neither a journal, which needs a name beside the file, nor the wait for the disk.
+            made.execute("PRAGMA journal_mode = OFF")
+            made.execute("PRAGMA synchronous = OFF")
+        except BaseException:
+            made.close()
+            raise
+    except BaseException:
+        file.close()
+        raise
     finally:
         os.unlink(name)
-    return made
+    return made, file
 
 
 def hold(file: Path) -> int | None:

@@ -146,11 +146,11 @@ class FootageFrames:
         self._span, self._geometry = span, geometry
         self._source = _Source(info)
         self._count = num_shown(span, info)
-        # Files without a name: a process that is killed leaves nothing of the person.
+        # The file has no name, so that a killed process leaves no pictures of the person.
         self._file = tempfile.TemporaryFile(buffering=0) if self._count > MAX_DECODED else None  # noqa: SIM115
         self._codec = _LosslessCodec()
-        # By the place in the span: where the file has the frame, and the decoded frames. Of a long span, the decoded frames are
-        # those that no stream has shown yet.
+        # Keys are positions in the span. `_kept` has the bytes of the file that hold a frame, `_decoded` the decoded frames (in a
+        # long span: only frames that no stream has shown yet).
         self._kept: dict[int, range] = {}
         self._decoded: OrderedDict[int, FootageFrame] = OrderedDict()
         self._begun: set[int] = set()

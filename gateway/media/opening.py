@@ -1,7 +1,7 @@
 """Opens media files and decodes their streams, within bounds and with errors that name a remedy.
 
-Bounds of footage and speech are far beyond what is filmed, but too small to fill a disk or a memory. docs/operations.md states the
-bounds for users.
+Bounds of footage and speech are far beyond what is filmed, but too small to fill a disk or a memory.
+docs/operations/media.md states the bounds for users.
 
 Only formats are read whose demuxers open no other file. Playlists (HLS, DASH, concat, SDP, image sequences, ...) name other files
 or addresses. With such a file, a caller of the API could read files that the caller may not read.

@@ -129,9 +129,7 @@ class OperationRunner:
     ) -> None:
         self._store = store
         lease = lease_s if shared else None
-        self._queue = OperationQueue(
-            store.database, lease_s=lease, kinds=store.kinds, audit_of=store.audit_of, convert=store.convert
-        )
+        self._queue = OperationQueue(store.database, lease_s=lease, kinds=store.kinds, audit_of=store.audit_of)
         self._running = Execution(store, self._queue, handlers, abandon=abandon, rewrite=rewrite, on_change=self._something_changed)
         self._slots = slots or Slots(max_concurrent)
         self._max_queued = max_queued
@@ -370,14 +368,14 @@ class OperationRunner:
             await asyncio.wait({self._looking}, timeout=_LAST_LOOK_S)
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        async with self._turn:  # a submission that is being stored begins first, and counts as interrupted
+        async with self._turn:  # an operation whose submission is being stored begins first, and is then interrupted
             await self._running.close()
         self._slots.leave(self._filled)
 
     async def _in_turn(self, section: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do a section while this runner has the turn. A section that has begun ends, also if its caller leaves.
+        """Run a section while this runner has the turn. A section that has begun runs to its end, even if its caller is cancelled.
 
-        Otherwise the thread would store a lease, and nobody would begin the operation.
+        If the section stopped earlier, its thread would still store the lease of an operation that this runner never begins.
         """
         await self._turn.acquire()
         task = asyncio.create_task(section())

@@ -2,7 +2,7 @@
 
 PSNR, SSIM and sharpness do not see these faults. Each figure here compares the frames of a dub with the person's own video. All
 pictures are render boxes (docs/coordinates.md) in the head pose of the video that is dubbed, so a dub and its video have one pixel
-grid. research/bench/faults.py plants faults of five strengths and counts which of them each figure sees.
+grid. research/evaluation/planted_faults.py plants faults of five strengths and counts which of them each figure sees.
 
 Every measured brightness is divided by the luma of the cheeks in the video that is dubbed, and multiplied by SKIN_LIGHT. So the
 exposure of the video changes no figure.

@@ -9,38 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from research.bench.runs import DUBSTAGE, CommandFailedError, default_clip, make_footage
+from research.bench.runs import DUBSTAGE, default_clip, make_footage, measure, read_json, work_folder
 
 SHOTS: Final = 8
 SHOT_S: Final = 5.0
-WANTED: Final = 0.85
+LEAST_SHARE: Final = 0.85
 """Least throughput of N workers, as a part of N times that of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkersRun:
-    """One batch.
-
-    Attributes:
-        workers: number of workers, and of cores.
-        seconds: from the beginning of the first shot to the end of the last one.
-    """
-
-    workers: int
-    seconds: float
-
-
-def dub_batch(folder: Path, shots: Sequence[Path], *, workers: int) -> WorkersRun:
-    """Dub shots with as many workers as cores.
+def dub_batch(folder: Path, shots: Sequence[Path], *, workers: int) -> float:
+    """Dub shots with as many workers as cores; return the seconds from the beginning of the first shot to the end of the last.
 
     Args:
         folder: empty folder for videos and records.
@@ -56,24 +40,16 @@ def dub_batch(folder: Path, shots: Sequence[Path], *, workers: int) -> WorkersRu
     cores = sorted(os.sched_getaffinity(0))[:workers]
     # Each shot computes in one thread, so that the cores are what the workers share.
     environment = {**os.environ, "XDG_DATA_HOME": str(folder / "data"), "DUBSTAGE_COMPUTE_THREADS": "1"}
-    _command(["batch", "submit", str(manifest), "--workers", str(workers)], environment, cores)
-    _command(["batch", "report", "night", str(folder / "report")], environment, cores)
-    records = json.loads((folder / "report" / "shots.json").read_text(encoding="utf-8"))["shots"]
+    pinned = ["taskset", "--cpu-list", ",".join(map(str, cores)), *DUBSTAGE, "batch"]
+    measure([*pinned, "submit", str(manifest), "--workers", str(workers)], folder / "submit.log", environment)
+    measure([*pinned, "report", "night", str(folder / "report")], folder / "report.log", environment)
+    records = read_json(folder / "report" / "shots.json")["shots"]
     began, ended = ([datetime.fromisoformat(record[name]) for record in records] for name in ("begun_at", "ended_at"))
-    return WorkersRun(workers, (max(ended) - min(began)).total_seconds())
-
-
-def _command(arguments: Sequence[str], environment: dict[str, str], cores: Sequence[int]) -> None:
-    command = [*DUBSTAGE, *arguments]
-    done = subprocess.run(
-        ["taskset", "--cpu-list", ",".join(map(str, cores)), *command], env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise CommandFailedError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stderr.strip()[-800:]}")
+    return (max(ended) - min(began)).total_seconds()
 
 
 def main() -> int:
-    """Parse the command line, measure, and print; 1 if N workers have less than WANTED times N of the throughput of one."""
+    """Parse the command line, measure, and print; 1 if N workers have less than LEAST_SHARE times N of the throughput of one."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.batch_workers", description=__doc__)
     parser.add_argument("--clip", type=Path, default=None, help="footage with one face, and sound")
     parser.add_argument("--shots", type=int, default=SHOTS, help="number of shots")
@@ -82,20 +58,19 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="N, workers of the second batch")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="dubstage-bench-") as work:
-        shots = [Path(work) / f"shot{number}.mp4" for number in range(options.shots)]
+    with work_folder(None) as work:
+        shots = [work / f"shot{number}.mp4" for number in range(options.shots)]
         for number, shot in enumerate(shots):
             make_footage(options.clip or default_clip(), None, options.seconds + number / 25.0, shot)
-        runs = []
+        seconds = []
         for workers in (1, options.workers):
-            folder = Path(work) / f"{workers}"
+            folder = work / f"{workers}"
             folder.mkdir()
-            runs.append(dub_batch(folder, shots, workers=workers))
-    one, many = runs
-    share = one.seconds / many.seconds / many.workers
-    print(f"{options.shots} shots: one worker {one.seconds:.1f} s, {many.workers} workers {many.seconds:.1f} s")
-    print(f"{share:.2f} of {many.workers} times the throughput of one worker")
-    return 0 if share >= WANTED else 1
+            seconds.append(dub_batch(folder, shots, workers=workers))
+    share = seconds[0] / seconds[1] / options.workers
+    print(f"{options.shots} shots: one worker {seconds[0]:.1f} s, {options.workers} workers {seconds[1]:.1f} s")
+    print(f"{share:.2f} of {options.workers} times the throughput of one worker")
+    return 0 if share >= LEAST_SHARE else 1
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""Times of the parts of dubstage, one after the other: `python -m research.bench.components ACTOR VIDEO OUT`."""
+"""The parts of dubstage, one after the other: `python -m research.bench.components ACTOR VIDEO [--out FILE]`.
+
+Each stage of a dub, a live stream, the renderer's network, every renderer with its features, fine detail, and the fitting of the
+face model. The actor was enrolled from the video.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,58 +18,15 @@ from gateway.actors.store import ActorStore
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stages
-from gateway.stages.timing import StageTime
-from research.bench.actors import ActorTimes, measure_actors
-from research.bench.fitting import FittingTimes, measure_fitting
-from research.bench.frame_choice import FrameChoiceTime, measure_frame_choice
-from research.bench.live import LiveTimes, measure_live
-from research.bench.rasteriser import RasteriserTime, measure_rasteriser
-from research.bench.renderer import ModelTime, NetworkTime, measure_models, measure_renderer
+from research.bench.fitting import measure_fitting
+from research.bench.live import measure_live
+from research.bench.renderer import measure_detail, measure_models, measure_renderer
+from research.bench.runs import rows_of, table, write_json
 from research.bench.stages import measure_stages
 
 
-@dataclass(frozen=True, slots=True)
-class ComponentTimes:
-    """Times of the parts.
-
-    Attributes:
-        stages: each stage of a dub, one after the other.
-        live: a live stream.
-        renderer: the network of one renderer on all backends.
-        models: every renderer with its features.
-        actors: batches with frames of many actors.
-        fitting: fitting of the face model.
-        frame_choice: choice of footage frames for ten minutes of speech.
-        rasteriser: the rasteriser.
-    """
-
-    stages: tuple[StageTime, ...]
-    live: LiveTimes
-    renderer: tuple[NetworkTime, ...]
-    models: tuple[ModelTime, ...]
-    actors: tuple[ActorTimes, ...]
-    fitting: FittingTimes
-    frame_choice: tuple[FrameChoiceTime, ...]
-    rasteriser: tuple[RasteriserTime, ...]
-
-
-def read_components(path: Path) -> ComponentTimes:
-    """Return the times that `main` wrote."""
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return ComponentTimes(
-        stages=tuple(StageTime(**row) for row in document["stages"]),
-        live=LiveTimes(**document["live"]),
-        renderer=tuple(NetworkTime(**row) for row in document["renderer"]),
-        models=tuple(ModelTime(**row) for row in document["models"]),
-        actors=tuple(ActorTimes(**row) for row in document["actors"]),
-        fitting=FittingTimes(**document["fitting"]),
-        frame_choice=tuple(FrameChoiceTime(**row) for row in document["frame_choice"]),
-        rasteriser=tuple(RasteriserTime(**row) for row in document["rasteriser"]),
-    )
-
-
-async def measure_components(actor_id: str, video: Path) -> ComponentTimes:
-    """Measure all parts, with an enrolled actor and the video that the actor was enrolled from."""
+async def measure_components(actor_id: str, video: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each part by its name."""
     settings = GatewaySettings()
     speech = SoundReader(video).speech()
     samples = np.concatenate(list(speech.chunks))
@@ -75,27 +35,37 @@ async def measure_components(actor_id: str, video: Path) -> ComponentTimes:
         async with open_stages(settings) as stages:
             times = await measure_stages(stages, actor, video, Path(folder), settings.compute_threads)
             live = await measure_live(stages, actors, actor_id, samples, speech.sample_rate_hz, settings)
-    return ComponentTimes(
-        stages=times,
-        live=live,
-        renderer=measure_renderer(),
-        models=measure_models(),
-        actors=measure_actors(),
-        fitting=measure_fitting(video),
-        frame_choice=measure_frame_choice(),
-        rasteriser=measure_rasteriser(),
-    )
+    return {
+        "stages": [
+            {
+                "stage": one.name,
+                "frames": one.frames,
+                "ms_per_frame": one.ms_per_frame,
+                "cpu_ms_per_frame": 1000.0 * one.cpu_s / one.frames,
+            }
+            for one in times
+            if one.frames
+        ],
+        "live": rows_of(live),
+        "renderer_network": rows_of(measure_renderer()),
+        "renderer_models": rows_of(measure_models()),
+        "detail": rows_of(measure_detail()),
+        "fitting": rows_of(measure_fitting(video)),
+    }
 
 
 def main() -> None:
-    """Measure all parts, and write the times as JSON."""
+    """Measure all parts and print them, or write them as JSON."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.components", description=__doc__)
     parser.add_argument("actor")
     parser.add_argument("video", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     result = asyncio.run(measure_components(options.actor, options.video))
-    options.out.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    for name, rows in result.items():
+        print(f"{name}\n\n{table(rows)}\n")
+    if options.out is not None:
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The render stage under concurrent streams, in its process and on Triton: `python -m research.bench.concurrency OUT`, a JSON file.
+"""The render stage under concurrent streams, in its process and on Triton: `python -m research.bench.concurrency [--out FILE]`.
 
 Each backend runs in a server process of its own with the same network and the same threads. N streams keep WINDOW frames underway
 each, without a pause, so the stage is under full load. Meanwhile another process checks the stage's health. Clients, stage and the
@@ -9,32 +9,36 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import grpc
 import grpc.aio
 import numpy as np
 import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dubstage.render.v1 import render_pb2 as pb
 from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
-from research.bench.health import health_while
+from research.bench.runs import rows_of, table, write_json
 from services.common.errors import BackendUnavailableError
 from services.common.face.crops import BOX_SIZE
+from services.render.backends.base import Device
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
-from services.render.types import RenderFrame
+from services.render.types import Precision, RenderFrame
 
 if TYPE_CHECKING:
     from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
@@ -48,9 +52,11 @@ ON_TRITON: Final = "triton"
 SHARED_MEMORY: Final = "triton, shared memory"
 
 _SECONDS: Final = 6.0
+_TRITON_BATCH: Final = 16
 _SETTLE_S: Final = 0.5
 _START_S: Final = 60.0
-_COLUMNS: Final = (("p50 ms", 9), ("p95 ms", 9), ("p99 ms", 9), ("health p50", 12), ("health p99", 12), ("CPU ms a frame", 16))
+_HEALTH_PAUSE_S: Final = 0.01
+_HEALTH_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +92,22 @@ class _Answers:
     took: list[float] = field(default_factory=list)
 
 
-def measure_concurrency(work: Path, seconds: float = _SECONDS) -> tuple[ConcurrentTimes, ...]:
+def measure_concurrency(work: Path, seconds: float = _SECONDS, device: Device = "cpu") -> tuple[ConcurrentTimes, ...]:
     """Measure all backends, or only the backend in the process if no tritonserver is installed.
 
     Args:
         work: folder for logs and the model repository.
         seconds: measured time of each row, seconds.
+        device: device of the network.
     """
     at_once = os.cpu_count() or 1
-    rows = _rows(IN_PROCESS, work, {"DUBSTAGE_WORKER_THREADS": str(at_once)}, seconds)
-    write_repository(work / "models", WEIGHTS_FOLDER, RepositorySpec(instances=at_once))
+    rows = _rows(IN_PROCESS, work, {"DUBSTAGE_WORKER_THREADS": str(min(8, at_once)), **settings_of(device)}, seconds)
+    spec = RepositorySpec(instances=at_once)
+    if device == "cuda":
+        spec = RepositorySpec(device=device, precision=Precision.FLOAT32, max_batch_size=_TRITON_BATCH)
+    write_repository(work / "models", WEIGHTS_FOLDER, spec)
     try:
-        triton = TritonProcess(work / "models", work / "triton.log")
+        triton = TritonProcess(work / "models", work / "triton.log", start_timeout_s=_START_S)
     except BackendUnavailableError as error:
         print(error.message, file=sys.stderr)
         return rows
@@ -108,8 +118,17 @@ def measure_concurrency(work: Path, seconds: float = _SECONDS) -> tuple[Concurre
                 "DUBSTAGE_TRITON_URL": triton.url,
                 "DUBSTAGE_TRITON_SHARED_MEMORY": shared_memory,
             }
+            if device == "cuda":
+                environment["DUBSTAGE_PRECISION"] = "float32"
             rows += _rows(name, work, environment, seconds, [triton.pid])
     return rows
+
+
+def settings_of(device: Device) -> dict[str, str]:
+    """Return the settings of a render stage that computes on a device in its own process."""
+    if device == "cpu":
+        return {}
+    return {"DUBSTAGE_DEVICE": device, "DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": "float32"}
 
 
 def _rows(
@@ -165,7 +184,7 @@ async def under_load(name: str, address: str, streams: int, seconds: float, proc
             group.create_task(_stream(address, seed, stop, answers))
         await asyncio.sleep(_SETTLE_S)
         begin, cpu_s = time.perf_counter(), _cpu_s(processes)
-        health = await health_while(address, seconds)
+        health = await _health_while(address, seconds)
         cpu_s, end = _cpu_s(processes) - cpu_s, time.perf_counter()
         stop.set()
     took = [1000.0 * duration for at, duration in zip(answers.at, answers.took, strict=True) if begin <= at <= end]
@@ -231,35 +250,46 @@ def _percentile(values: Sequence[float], percent: float) -> float:
     return float(np.percentile(values, percent)) if values else 0.0
 
 
-def lines_of_concurrency(rows: Sequence[ConcurrentTimes]) -> list[str]:
-    """Return a table for the terminal, one line per row."""
-    if not rows:
-        return []
-    head = f"{'render stage':<24}{'streams':>8}{'frames/s':>10}"
-    head += "".join(f"{column:>{width}}" for column, width in _COLUMNS)
-    return [head] + [
-        f"{row.backend:<24}{row.streams:>8}{row.frames_per_second:>10.1f}{row.p50_ms:>9.1f}{row.p95_ms:>9.1f}{row.p99_ms:>9.1f}"
-        f"{row.health_p50_ms:>12.1f}{row.health_p99_ms:>12.1f}{row.cpu_ms_per_frame:>16.1f}"
-        for row in rows
-    ]
+def check_health(address: str, seconds: float) -> list[float]:
+    """Check the health of a server for some seconds, one check after the other; return the milliseconds of each check.
+
+    Raises:
+        RuntimeError: an answer was not SERVING, or there is no server.
+    """
+    took: list[float] = []
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)  # connects
+            end = time.perf_counter() + seconds
+            while (begun := time.perf_counter()) < end:
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
+                took.append(1000.0 * (time.perf_counter() - begun))
+                if answer.status != health_pb2.HealthCheckResponse.SERVING:
+                    raise RuntimeError(f"health of {address} is {answer.status}")
+                time.sleep(_HEALTH_PAUSE_S)
+        except grpc.RpcError as error:
+            raise RuntimeError(f"health of {address}: {error}") from None
+    return took
 
 
-def read_concurrency(path: Path) -> tuple[ConcurrentTimes, ...]:
-    """Read the rows that `main` wrote."""
-    return tuple(ConcurrentTimes(**row) for row in json.loads(path.read_text(encoding="utf-8")))
+async def _health_while(address: str, seconds: float) -> list[float]:
+    """Check in a process of its own, as a kubelet does: the work of the clients in this interpreter must not count."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return await asyncio.get_running_loop().run_in_executor(process, check_health, address, seconds)
 
 
 def main() -> None:
     """Run the command line: measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.concurrency", description=__doc__)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="measured time of each row, seconds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dubstage-bench-") as work:
-        rows = measure_concurrency(Path(work), options.seconds)
-    print("\n".join(lines_of_concurrency(rows)))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+        rows = rows_of(measure_concurrency(Path(work), options.seconds))
+    print(table(rows))
+    if options.out is not None:
+        write_json(options.out, {"render_concurrency": rows})
 
 
 if __name__ == "__main__":

@@ -13,18 +13,16 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from fractions import Fraction
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from threading import Event, Thread
 from typing import Final
 
 import av
 
 from gateway.dub.costs import PaceFile
-from research.bench.runs import DUBSTAGE, default_clip, measure, tell, work_folder
+from research.bench.runs import DUBSTAGE, default_clip, measure, rows_of, tell, work_folder, write_json
+from tests.system.dubbing import first_seconds
 
 ALLOWED: Final = 0.25
 """Most by which estimated and measured values may differ, as a part of the measured value."""
@@ -34,7 +32,6 @@ CLIPS: Final = (
     "video/vr_face5.mp4",
     "grid/more/s7_bbal2p.mp4",
 )
-_LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,20 +54,6 @@ class ClipResult:
     memory_bytes: int
     estimated_disk_bytes: int
     disk_bytes: int
-
-
-def write_beginning(clip: Path, seconds: float, video: Path) -> None:
-    """Write the first seconds of a clip as H.264 without sound, in the size and the rate of the clip."""
-    with av.open(str(clip)) as source, av.open(str(video), "w") as target:
-        pictures = source.streams.video[0]
-        rate = pictures.average_rate or Fraction(25)
-        stream = target.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = pictures.width // 2 * 2, pictures.height // 2 * 2, "yuv420p"
-        for index, frame in enumerate(islice(source.decode(video=0), round(seconds * rate))):
-            picture = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
-            picture.pts, picture.time_base = index, 1 / rate
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
 
 
 def bytes_below(folder: Path) -> int:
@@ -98,27 +81,15 @@ def run(clip: Path, speech: Path, seconds: float, work: Path, more: Sequence[str
         CommandFailedError: the dub failed.
         subprocess.CalledProcessError: the plan failed.
     """
-    data, video = work / "data", work / "footage.mp4"
+    data, video = work / "data", work / clip.name
     data.mkdir(parents=True)
     environment = {**os.environ, "DUBSTAGE_DATA_DIR": str(data)}
-    write_beginning(clip, seconds, video)
+    first_seconds(clip, video, seconds)
     asked = [str(video), "--audio", str(speech), "-o", str(data / "dub.mp4"), *more]
     planned = subprocess.run([*DUBSTAGE, "plan", *asked, "--json"], env=environment, check=True, capture_output=True)
     estimate = json.loads(planned.stdout)
-    before, most, over = bytes_below(data), 0, Event()
-
-    def look() -> None:
-        nonlocal most
-        while not over.wait(_LOOK_S):
-            most = max(most, bytes_below(data))
-
-    looking = Thread(target=look)
-    looking.start()
-    try:
-        dubbed = measure([*DUBSTAGE, "dub", *asked], work / "dub.log", environment)
-    finally:
-        over.set()
-        looking.join()
+    before, sizes = bytes_below(data), [0]
+    dubbed = measure([*DUBSTAGE, "dub", *asked], work / "dub.log", environment, lambda: sizes.append(bytes_below(data)))
     # The dub has stored its processor time over the estimate of the figures alone.
     ratio = PaceFile(data).read().processor
     with av.open(str(data / "dub.mp4")) as written:
@@ -132,7 +103,7 @@ def run(clip: Path, speech: Path, seconds: float, work: Path, more: Sequence[str
         estimated_bytes=estimate["memory_bytes"],
         memory_bytes=int(dubbed.peak_memory_mib * 2**20),
         estimated_disk_bytes=estimate["disk_bytes"],
-        disk_bytes=most - before,
+        disk_bytes=max(sizes) - before,
     )
 
 
@@ -165,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results.append(run(options.clips / name, options.speech, options.seconds, work / str(number), more))
             tell(f"{results[-1]}")
             if options.out is not None:
-                options.out.write_text(json.dumps([asdict(one) for one in results], indent=1))
+                write_json(options.out, rows_of(results))
     found = errors_of(results)
     for subject, errors in found.items():
         print(f"{subject}: {100 * min(errors):+.0f} % to {100 * max(errors):+.0f} %")

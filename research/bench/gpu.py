@@ -1,44 +1,35 @@
 """The renderers on a GPU: `python -m research.bench.gpu OUT`, in less than ten minutes and without a network.
 
-Writes OUT/gpu.json and OUT/gpu.md: whether the GPU draws what the processor draws, frames a second by batch and by number of
+Writes OUT/gpu.json and OUT/gpu.md: whether the GPU draws what the processor draws, frames per second by batch and by number of
 actors, the render stage under concurrent streams, the same behind Triton where `.triton` holds a server, and a whole dub with a
 personalisation on the processor and on the GPU. `--device cpu` runs everything on the processor, to try the bench.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import json
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
-import tritonclient.grpc as tritongrpc
 
-from research.bench.actors import batch_of, frames_of
-from research.bench.concurrency import STREAMS, ConcurrentTimes, lines_of_concurrency, render_stage, under_load
+from research.bench.concurrency import ConcurrentTimes, measure_concurrency, settings_of
 from research.bench.progress import Job, record, seconds_of_steps
-from research.bench.runs import default_clip, footage_parser, make_footage, tell
-from research.bench.triton_actors import TritonActors, lines_of_triton_actors, measure_model
+from research.bench.renderer import batch_of, frames_of
+from research.bench.runs import default_clip, footage_parser, machine, make_footage, rows_of, table, tell, work_folder, write_json
 from services.common.methods import DEFAULT_METHOD, METHODS
-from services.render.backends.base import Backend, Device, TritonOptions
+from services.render.backends.base import Backend, Device
 from services.render.backends.model_files import WEIGHTS_FOLDER, ModelFile
 from services.render.streams import load_models, make_backend
-from services.render.triton.launch import TritonProcess
-from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision
 
 BATCHES: Final = (1, 4, 16, 64)
@@ -50,7 +41,6 @@ _ACTORS: Final = 16
 _SECONDS: Final = 1.0
 _LOAD_S: Final = 3.0
 _DUB_SECONDS: Final = 10.0
-_TRITON_BATCH: Final = 16
 _PART_S: Final = 240.0
 
 
@@ -121,38 +111,22 @@ class DubTimes:
 
 @dataclass(kw_only=True, slots=True)
 class Report:
-    """Everything that was measured; `failures` says what could not be."""
+    """Everything that was measured: rows of each part by its name; `failures` says what could not be measured."""
 
     machine: dict[str, str]
     device: Device
-    parity: list[Parity] = field(default_factory=list)
-    throughput: list[Throughput] = field(default_factory=list)
-    streams: list[ConcurrentTimes] = field(default_factory=list)
-    triton: list[TritonActors] = field(default_factory=list)
-    dubs: list[DubTimes] = field(default_factory=list)
+    rows: dict[str, list[Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what computed the figures: GPU, driver, processors, ONNX Runtime."""
-    known = {
-        "processor": platform.processor() or platform.machine(),
-        "processors": str(os.cpu_count()),
-        "python": platform.python_version(),
-        "onnxruntime": ort.__version__,
-        "providers": ", ".join(ort.get_available_providers()),
-    }
-    answer = _nvidia_smi("name,driver_version,memory.total")
-    return {"gpu": answer or "none", **known}
-
-
-def _nvidia_smi(columns: str) -> str:
+    """Return what computed the figures: GPU and driver, processors, ONNX Runtime."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits"]
     try:
-        command = ["nvidia-smi", f"--query-gpu={columns}", "--format=csv,noheader,nounits"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        gpu = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
+        gpu = "none"
+    return {**machine(), "gpu": gpu, "onnxruntime": ort.__version__, "providers": ", ".join(ort.get_available_providers())}
 
 
 def _backend(device: Device) -> tuple[Backend, dict[str, ModelFile]]:
@@ -224,56 +198,8 @@ def _frames_per_second(backend: Backend, name: str, inputs: dict[str, Any], batc
 
 
 def measure_streams(device: Device, work: Path) -> list[ConcurrentTimes]:
-    """Measure the render stage, a process of its own, under concurrent streams."""
-    environment = {
-        "DUBSTAGE_DEVICE": device,
-        "DUBSTAGE_BACKEND": "onnxruntime",
-        "DUBSTAGE_PRECISION": "float32",
-        "DUBSTAGE_WORKER_THREADS": str(min(8, os.cpu_count() or 1)),
-    }
-    with render_stage(work, environment) as (address, stage):
-        return [asyncio.run(under_load(f"in the process, {device}", address, streams, _LOAD_S, [stage])) for streams in STREAMS]
-
-
-@contextmanager
-def _triton(device: Device, work: Path) -> Iterator[TritonProcess]:
-    spec = RepositorySpec(device=device, precision=Precision.FLOAT32, max_batch_size=_TRITON_BATCH)
-    write_repository(work / "models", WEIGHTS_FOLDER, spec)
-    with TritonProcess(work / "models", work / "triton.log", start_timeout_s=60.0) as server:
-        yield server
-
-
-def measure_triton(device: Device, work: Path) -> list[TritonActors]:
-    """Measure the default renderer on a Triton of this machine: batches of one and of many actors."""
-    with _triton(device, work) as server:
-        options = TritonOptions(
-            url=server.url, timeout_s=60.0, start_timeout_s=60.0, heal_attempts=1, heal_wait_s=1.0, max_in_flight=64, max_frames=4
-        )
-        backend = make_backend(device=device, backend="triton", precision=Precision.FLOAT32, num_threads=1, triton=options)
-        try:
-            models = load_models(WEIGHTS_FOLDER, backend).files
-            client = tritongrpc.InferenceServerClient(server.url)
-            served = METHODS[DEFAULT_METHOD].renderer.name
-            return [measure_model(backend, client, models[served], streams, 3) for streams in (_ACTORS, 4 * _ACTORS)]
-        finally:
-            backend.close()  # type: ignore[attr-defined]  # a TritonBackend
-
-
-def measure_streams_at_triton(device: Device, work: Path) -> list[ConcurrentTimes]:
-    """Measure the render stage in front of a Triton of this machine, with and without shared memory."""
-    rows = []
-    with _triton(device, work) as server:
-        for memory in ("false", "true"):
-            environment = {
-                "DUBSTAGE_BACKEND": "triton",
-                "DUBSTAGE_PRECISION": "float32",
-                "DUBSTAGE_TRITON_URL": server.url,
-                "DUBSTAGE_TRITON_SHARED_MEMORY": memory,
-            }
-            name = f"triton, {device}" + (", shared" if memory == "true" else "")
-            with render_stage(work, environment) as (address, stage):
-                rows += [asyncio.run(under_load(name, address, streams, _LOAD_S, [stage, server.pid])) for streams in STREAMS]
-    return rows
+    """Measure the render stage, a process of its own, under concurrent streams, alone and in front of a Triton of this machine."""
+    return list(measure_concurrency(work, _LOAD_S, device))
 
 
 def measure_dub(method: str, device: Device, video: Path, work: Path) -> list[DubTimes]:
@@ -282,7 +208,7 @@ def measure_dub(method: str, device: Device, video: Path, work: Path) -> list[Du
         "DUBSTAGE_DEVICE": device,
         "DUBSTAGE_PERSONALIZE_DEVICE": device,
         "XDG_DATA_HOME": str(work / f"data-{method}-{device}"),
-        **({"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": "float32"} if device == "cuda" else {}),
+        **settings_of(device),
     }
     folder = work / f"{method}-{device}"
     folder.mkdir()
@@ -301,40 +227,15 @@ def measure_dub(method: str, device: Device, video: Path, work: Path) -> list[Du
 
 def page(report: Report) -> str:
     """Return the figures as a page in Markdown."""
-    machine = report.machine
+    of = report.machine
     lines = [
         "# Renderers on a GPU",
-        "",
-        f"GPU: {machine['gpu']}; {machine['processors']} processors, ONNX Runtime {machine['onnxruntime']}; {report.device}.",
-        "",
-        "| network | mean difference | largest | same bytes again | alone as in a batch |",
-        "|---|---|---|---|---|",
-        *(f"| {row.model} | {row.mean:.4f} | {row.largest:.3f} | {row.repeats} | {row.alone} |" for row in report.parity),
-        "",
-        f"Differences to the processor, grey levels. Allowed: {PARITY_MEAN} in the mean, {PARITY_MAX} at one pixel.",
-        "",
-        "| network | batch | threads | frames/s, one actor | frames/s, many actors |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {row.model} | {row.batch} | {row.threads} | {row.one:.0f} | {'-' if row.many is None else f'{row.many:.0f}'} |"
-            for row in report.throughput
-        ),
-        "",
-        "```",
-        *lines_of_concurrency(report.streams),
-        *lines_of_triton_actors(report.triton),
-        "```",
-        "",
-        "| method | device | dub, s | personalisation, s | drawing, s | processor, s |",
-        "|---|---|---|---|---|---|",
-        *(
-            f"| {row.method} | {row.device} | {row.wall_s:.1f} | {row.personalize_s:.1f} | {row.dub_s:.1f} | {row.cpu_s:.0f} |"
-            for row in report.dubs
-        ),
-        "",
+        f"GPU: {of['gpu']}; {of['processors']} processors, ONNX Runtime {of['onnxruntime']}; {report.device}.",
+        f"Differences to the processor in grey levels. Allowed: {PARITY_MEAN} in the mean, {PARITY_MAX} at one pixel.",
+        *(f"## {name}\n\n{table(rows_of(rows))}" for name, rows in report.rows.items()),
         *(f"- **{name} failed**: {why}" for name, why in report.failures.items()),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(lines) + "\n"
 
 
 def measure(device: Device, out: Path, *, footage: Path | None, speech: Path | None, methods: Sequence[str]) -> Report:
@@ -345,7 +246,7 @@ def measure(device: Device, out: Path, *, footage: Path | None, speech: Path | N
     report = Report(machine=describe_machine(), device=device)
     out.mkdir(parents=True, exist_ok=True)
 
-    def part(name: str, work: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
+    def part(name: str, work: Callable[..., list[Any]], *arguments: Any, of: str = "") -> list[Any]:
         tell(name)
         rows: list[Any] = []
         try:
@@ -354,30 +255,22 @@ def measure(device: Device, out: Path, *, footage: Path | None, speech: Path | N
         except Exception as problem:
             report.failures[name] = f"{type(problem).__name__}: {problem}"[:400]
         tell("\n".join(map(str, rows)) or report.failures.get(name, ""))
+        report.rows.setdefault(of or name, []).extend(rows)
+        write_json(out / "gpu.json", asdict(report))
+        (out / "gpu.md").write_text(page(report), encoding="utf-8")
         return rows
 
-    def write() -> None:
-        (out / "gpu.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
-        (out / "gpu.md").write_text(page(report), encoding="utf-8")
-
-    with tempfile.TemporaryDirectory(prefix="dubstage-bench-") as folder:
-        work = Path(folder)
-        first, second = (part(name, measure_parity, device) for name in ("parity", "parity again"))
-        again = {row.model: row.sha256 for row in second}
-        report.parity = [replace(row, repeats=row.sha256 == again.get(row.model)) for row in first]
-        write()
-        report.throughput = part("throughput", measure_throughput, device)
-        write()
-        report.streams = part("streams", measure_streams, device, work)
-        write()
-        report.triton = part("triton", measure_triton, device, work)
-        report.streams += part("streams at triton", measure_streams_at_triton, device, work)
-        write()
+    with work_folder(None) as work:
+        part("parity", measure_parity, device)
+        again = {row.model: row.sha256 for row in part("parity again", measure_parity, device)}
+        report.rows["parity"] = [replace(row, repeats=row.sha256 == again.get(row.model)) for row in report.rows["parity"]]
+        del report.rows["parity again"]
+        part("throughput", measure_throughput, device)
+        part("streams", measure_streams, device, work)
         video = work / "footage.mp4"
         make_footage(footage or default_clip(), speech, _DUB_SECONDS, video)
         for method, where in (*((method, device) for method in methods), (methods[0], "cpu")):
-            report.dubs += part(f"dub {method} {where}", measure_dub, method, where, video, work)
-            write()
+            part(f"dub {method} {where}", measure_dub, method, where, video, work, of="dubs")
     return report
 
 
@@ -390,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     report = measure(options.device, options.out, footage=options.clip, speech=options.speech, methods=options.methods)
     print((options.out / "gpu.md").read_text(encoding="utf-8"))
-    return 0 if not report.failures and all(row.holds for row in report.parity) else 1
+    return 0 if not report.failures and all(row.holds for row in report.rows["parity"]) else 1
 
 
 if __name__ == "__main__":

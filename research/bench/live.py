@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +13,7 @@ from gateway.live.client import PacedSpeech
 from gateway.live.streams import LiveStreams
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
+from research.bench.runs import Stopwatch
 from services.common.store.artefacts import ArtefactStore
 
 SPOKEN_SECONDS: Final = 4.0
@@ -65,14 +65,13 @@ async def measure_live(
         return [1000.0 * speech.latency_s(frame.index) async for frame in frames]
 
     spoken = await stream(PacedSpeech(samples[: int(SPOKEN_SECONDS * rate)], rate))
-    wall, cpu = time.perf_counter(), time.process_time()
-    count = len(await stream(PacedSpeech(samples, rate, in_real_time=False)))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    with Stopwatch() as watch:
+        count = len(await stream(PacedSpeech(samples, rate, in_real_time=False)))
     return LiveTimes(
         first_frame_ms=spoken[0],
         median_ms=float(np.median(spoken)),
         late_ms=float(np.percentile(spoken, 95)),
-        sustained_ms=1000.0 * wall / count,
-        sustained_cpu_ms=1000.0 * cpu / count,
+        sustained_ms=1000.0 * watch.wall_s / count,
+        sustained_cpu_ms=1000.0 * watch.cpu_s / count,
         frames=count,
     )

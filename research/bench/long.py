@@ -7,18 +7,13 @@ looked at.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import psutil
 
 from research.bench.runs import (
     DUBSTAGE,
@@ -28,9 +23,11 @@ from research.bench.runs import (
     footage_parser,
     make_footage,
     measure,
+    rows_of,
+    table,
     tell,
-    tree_memory_mib,
     work_folder,
+    write_json,
 )
 from services.common.methods import DEFAULT_METHOD
 
@@ -73,11 +70,6 @@ class LongResult:
         """Time per frame at the end beyond that at the beginning, as a part."""
         return self.last_ms / self.first_ms - 1.0
 
-    @property
-    def good(self) -> bool:
-        """Whether memory was flat and speed was constant."""
-        return self.memory_growth <= ALLOWED and abs(self.slowdown) <= ALLOWED
-
 
 def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path) -> LongResult:
     """Measure in a folder that holds nothing else.
@@ -102,15 +94,24 @@ def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path
     tell(f"footage: {clip.name}, {frames} frames, {height} pixels high; the actor is enrolled")
     minute_peak = measure(_dub(minute), work / "minute.log", environment).peak_memory_mib
     tell(f"a minute takes {minute_peak:.0f} MiB")
-    watched = _Watched(_dub(video), work / "long.log", environment, work / "data" / "dubstage" / "jobs")
-    watched.run()
-    first, last = _ends(watched.windows)
+    windows: list[tuple[float, int]] = []
+
+    def note_windows() -> None:
+        if windows and time.monotonic() - windows[-1][0] < _LOOK_S:
+            return
+        # The journal has one file for each finished window of 32 frames.
+        done = sum(1 for _ in (work / "data" / "dubstage" / "jobs").glob("*/journal/*"))
+        if done and (not windows or done > windows[-1][1]):
+            windows.append((time.monotonic(), done))
+
+    long = measure(_dub(video), work / "long.log", environment, note_windows)
+    first, last = _ends(windows)
     return LongResult(
         seconds=seconds,
         frames=frames,
-        wall_s=watched.wall_s,
+        wall_s=long.wall_s,
         minute_peak_mib=minute_peak,
-        long_peak_mib=watched.peak_mib,
+        long_peak_mib=long.peak_memory_mib,
         first_ms=first,
         last_ms=last,
     )
@@ -118,39 +119,6 @@ def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path
 
 def _dub(video: Path) -> list[str]:
     return [*DUBSTAGE, "dub", str(video), "--actor", ACTOR, "-o", str(video.with_name(f"{video.stem}_dub.mp4"))]
-
-
-class _Watched:
-    """A dub, the memory of its process tree, and the number of windows in its journal at each look."""
-
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], jobs: Path) -> None:
-        self._command, self._log, self._environment, self._jobs = command, log, environment, jobs
-        self.peak_mib = self.wall_s = 0.0
-        self.windows: list[tuple[float, int]] = []
-
-    def run(self) -> None:
-        """Run the command to its end.
-
-        Raises:
-            CommandFailedError: the command failed.
-        """
-        began = time.monotonic()
-        with self._log.open("wb") as output:
-            process = subprocess.Popen(
-                self._command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=dict(self._environment)
-            )
-            while process.poll() is None:
-                with suppress(psutil.NoSuchProcess):
-                    self.peak_mib = max(self.peak_mib, tree_memory_mib(psutil.Process(process.pid)))
-                # The journal has one file for each finished window of 32 frames.
-                done = sum(1 for _ in self._jobs.glob("*/journal/*"))
-                if done and (not self.windows or done > self.windows[-1][1]):
-                    self.windows.append((time.monotonic() - began, done))
-                time.sleep(_LOOK_S)
-        self.wall_s = time.monotonic() - began
-        if process.returncode:
-            end = self._log.read_text(encoding="utf-8", errors="replace").strip()[-800:]
-            raise CommandFailedError(f"{' '.join(self._command)} ended with code {process.returncode}:\n{end}")
 
 
 def _ends(windows: Sequence[tuple[float, int]]) -> tuple[float, float]:
@@ -183,14 +151,10 @@ def main() -> int:
     except (CommandFailedError, ValueError, FileNotFoundError) as problem:
         tell(f"bench failed: {problem}")
         return 1
-    print(f"{result.frames} frames in {result.wall_s:.0f} s")
-    print(
-        f"peak memory {result.minute_peak_mib:.0f} MiB for a minute, {result.long_peak_mib:.0f} MiB ({result.memory_growth:+.1%})"
-    )
-    print(f"{result.first_ms:.1f} ms per frame at the beginning, {result.last_ms:.1f} ms at the end ({result.slowdown:+.1%})")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-    return 0 if result.good else 1
+    print(table(rows_of(result)))
+    print(f"memory {result.memory_growth:+.1%}, time per frame at the end {result.slowdown:+.1%}")
+    write_json(options.out, rows_of(result))
+    return 0 if result.memory_growth <= ALLOWED and abs(result.slowdown) <= ALLOWED else 1
 
 
 if __name__ == "__main__":

@@ -3,32 +3,30 @@
 A clip is looped to videos of several lengths and sizes. Each video is dubbed as `dubstage dub` does, in a process of its own, with
 other options each time. Every report of the dub is recorded with its time. At every hundredth of the real time, the estimated time
 left is compared with the time that was really left. Each dub corrects the estimates of later dubs, as on a user's machine.
-`--rounds 2` repeats the dubs, and only the last round is judged. `--replay FILE` estimates recorded dubs again, with the present
-costs. Other work on the machine changes its speed, which nothing can foresee. So each dub is judged by its processor time too.
+`--rounds 2` repeats the dubs, and only the last round is judged. Other work on the machine changes its speed, which nothing can
+foresee: the load is printed beside the errors.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.convert import dub_request_from
 from gateway.api.in_process import LocalFiles, dub
 from gateway.api.progress import dub_steps
-from gateway.dub.costs import figures
 from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
-from research.bench.runs import default_clip, footage_parser, make_footage, tell, work_folder
+from research.bench.runs import default_clip, footage_parser, make_footage, rows_of, table, tell, work_folder, write_json
 from services.common.methods import DEFAULT_METHOD, METHODS
 
 ALLOWED: Final = 0.25
@@ -64,15 +62,15 @@ class Recording:
 
     Attributes:
         frames, megapixels: frames of the footage, and million pixels of a frame.
-        reports: seconds, processor seconds, step, finished and all parts of every report.
+        reports: seconds, step, finished and all parts of every report.
         wall_s, cpu_s: wall-clock and processor seconds of the dub.
-        load: mean of the machine's load during the dub: processes that run or wait for a processor, those of the dub with them.
+        load: mean of the last minute: processes that run or wait for a processor, those of the dub with them.
     """
 
     job: Job
     frames: int
     megapixels: float
-    reports: Sequence[tuple[float, float, str, int, int]] = field(repr=False)
+    reports: Sequence[tuple[float, str, int, int]] = field(repr=False)
     wall_s: float
     cpu_s: float
     load: float
@@ -93,39 +91,30 @@ def steps_of(job: Job) -> Sequence[StepCost]:
 
 def record(job: Job, video: Path, work: Path, name: str) -> Recording:
     """Dub a video and record the reports."""
-    reports: list[tuple[float, float, str, int, int]] = []
-    loads: list[tuple[float, float]] = []
+    reports: list[tuple[float, str, int, int]] = []
     sizes: list[tuple[int, float]] = []
 
     def note(step: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        reports.append((now, time.process_time(), step, done, total))
-        if not loads or now - loads[-1][0] >= 1.0:
-            loads.append((now, os.getloadavg()[0]))
+        reports.append((time.monotonic(), step, done, total))
 
     def footage(frames: int, megapixels: float) -> None:
         sizes.append((frames, megapixels))
 
+    cpu_s = time.process_time()
     dub(message_of(job, video, work / f"{name}.mp4"), work / f"{name}-report" if job.report else None, note, footage)
-    end, end_cpu = time.monotonic(), time.process_time()
+    end = time.monotonic()
     # The first report says that the stages are being opened.
-    start, start_cpu, *_ = reports[1]
+    start, *_ = reports[1]
     (frames, megapixels) = sizes[-1]
     return Recording(
         job=job,
         frames=frames,
         megapixels=megapixels,
-        reports=[(at - start, cpu - start_cpu, step, done, total) for at, cpu, step, done, total in reports[1:]],
+        reports=[(at - start, step, done, total) for at, step, done, total in reports[1:]],
         wall_s=end - start,
-        cpu_s=end_cpu - start_cpu,
-        load=sum(load for _, load in loads) / len(loads),
+        cpu_s=time.process_time() - cpu_s,
+        load=os.getloadavg()[0],
     )
-
-
-def at_constant_speed(recording: Recording) -> Recording:
-    """Return the recording as of a machine without other work: processor seconds, over the processors that a dub keeps busy."""
-    reports = [(cpu / figures().processors, cpu, step, done, total) for _, cpu, step, done, total in recording.reports]
-    return replace(recording, reports=reports, wall_s=recording.cpu_s / figures().processors)
 
 
 def looks_of(recording: Recording, steps: Sequence[StepCost], paces: StepPaces) -> list[tuple[float, float | None]]:
@@ -138,7 +127,7 @@ def looks_of(recording: Recording, steps: Sequence[StepCost], paces: StepPaces) 
     whole = WholeProgress(steps, paces=paces.of(steps), clock=lambda: now)
     whole.footage(recording.frames, recording.megapixels)
     looks: list[tuple[float, float | None]] = []
-    for at, _, step, done, total in recording.reports:
+    for at, step, done, total in recording.reports:
         now = at
         looks.append((at, whole.report(step, done, total).remaining_s))
     now = recording.wall_s
@@ -149,7 +138,7 @@ def looks_of(recording: Recording, steps: Sequence[StepCost], paces: StepPaces) 
 def seconds_of_steps(recording: Recording) -> dict[str, float]:
     """Return the seconds from the first report of each step to the first report of the next step."""
     begun: dict[str, float] = {}
-    for at, _, step, _, _ in recording.reports:
+    for at, step, _, _ in recording.reports:
         begun.setdefault(step, at)
     edges = [*begun.values(), recording.wall_s]
     return {step: after - before for step, (before, after) in zip(begun, pairwise(edges), strict=True)}
@@ -185,34 +174,20 @@ JOBS: Final = (
 """Short and long, small and large, with and without what a dub can leave out, and every method."""
 
 
-def read_recordings(file: Path) -> list[Recording]:
-    """Return the recordings of a file that `--out` wrote."""
-    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return [Recording(**{**row, "job": Job(**row["job"])}) for row in rows]
-
-
 def judged(recordings: Sequence[Recording], work: Path) -> bool:
-    """Print the errors of each dub, by wall-clock and by processor time. Return whether those of the last round are within ALLOWED.
+    """Print the errors of each dub. Return whether those of the last round are within ALLOWED.
 
     Args:
         recordings: recorded dubs in their order: the jobs of every round.
         work: empty folder for the paces of this machine.
     """
-    fits = True
-    for folder in ("wall", "processor"):
-        (work / folder).mkdir()
-    for number, one in enumerate(recordings):
-        steps = steps_of(one.job)
-        worst, within = compared(looks_of(one, steps, StepPaces(work / "wall", one.job.method)), one.wall_s)
-        quiet = at_constant_speed(one)
-        quiet_looks = looks_of(quiet, steps, StepPaces(work / "processor", one.job.method))
-        quiet_worst, quiet_within = compared(quiet_looks, quiet.wall_s)
-        print(
-            f"{one.job}: {one.wall_s:.0f} s, load {one.load:.1f}, worst {worst:.2f}, within {within:.2f}; "
-            f"by processor time worst {quiet_worst:.2f}, within {quiet_within:.2f}"
-        )
-        fits = fits and (worst <= ALLOWED or number < len(recordings) - len(JOBS))
-    return fits
+    rows, errors = [], []
+    for one in recordings:
+        worst, within = compared(looks_of(one, steps_of(one.job), StepPaces(work, one.job.method)), one.wall_s)
+        rows.append({"job": f"{one.job}", "seconds": one.wall_s, "load": one.load, "worst error": worst, "within": within})
+        errors.append(worst)
+    print(table(rows))
+    return all(error <= ALLOWED for error in errors[-len(JOBS) :])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -220,13 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = footage_parser("python -m research.bench.progress", __doc__)
     parser.add_argument("--rounds", type=int, default=1, help="times that the ten dubs run")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the recordings")
-    parser.add_argument("--replay", type=Path, default=None, help="file that --out wrote: estimate these dubs, and run none")
     parser.add_argument("--work", type=Path, default=None, help="folder for videos; without it, a folder that is removed")
     options = parser.parse_args(arguments)
     recordings: list[Recording] = []
     with work_folder(options.work) as work:
-        if options.replay is not None:
-            return 0 if judged(read_recordings(options.replay), work) else 1
         for number, job in enumerate(JOBS * options.rounds):
             # Each dub learns the person anew.
             os.environ["XDG_DATA_HOME"] = str(work / f"data-{number}")
@@ -237,8 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 recordings.append(process.submit(record, job, video, work, str(number)).result())
             tell(f"{job}: {recordings[-1].wall_s:.0f} s")
             if options.out is not None:
-                options.out.write_text(json.dumps([asdict(one) for one in recordings]), encoding="utf-8")
-        return 0 if judged(recordings, work) else 1
+                write_json(options.out, rows_of(recordings))
+        paces = work / "paces"
+        paces.mkdir()
+        return 0 if judged(recordings, paces) else 1
 
 
 if __name__ == "__main__":

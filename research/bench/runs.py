@@ -1,27 +1,31 @@
-"""Measured runs of a user's commands: footage of a given length, one method from end to end, time and memory of a process."""
+"""What every benchmark shares: footage of a given length, a measured command, a stopwatch, and one printer of tables."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, files
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import av
 import numpy as np
 import psutil
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 HEIGHT: Final = 720
 _SHAPE: Final = Fraction(16, 9)
@@ -156,8 +160,19 @@ def tree_memory_mib(process: psutil.Process) -> float:
     return total / 2**20
 
 
-def measure(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> MeasuredCommand:
+def measure(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    on_sample: Callable[[], object] = lambda: None,
+) -> MeasuredCommand:
     """Run a command to its end; what it prints goes to `log`.
+
+    Args:
+        command: program and arguments.
+        log: file for the output.
+        environment: environment of the command; None: that of this process.
+        on_sample: called 20 times a second while the command runs.
 
     Raises:
         CommandFailedError: it ended with another code than 0; the message holds the end of the log.
@@ -174,6 +189,7 @@ def measure(command: Sequence[str], log: Path, environment: Mapping[str, str] | 
                 break
             with contextlib.suppress(psutil.NoSuchProcess):
                 peak = max(peak, tree_memory_mib(psutil.Process(process.pid)))
+            on_sample()
             time.sleep(_SAMPLE_S)
     wall = time.perf_counter() - started
     if process.returncode != 0:
@@ -183,32 +199,79 @@ def measure(command: Sequence[str], log: Path, environment: Mapping[str, str] | 
     return MeasuredCommand(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
+class Stopwatch:
+    """Adds up wall and processor time of this process over the blocks that run inside `with`: right only for what runs alone."""
+
+    def __init__(self) -> None:
+        self.wall_s = self.cpu_s = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall_s += time.perf_counter() - self._wall
+        self.cpu_s += time.process_time() - self._cpu
+
+
+def best_cpu_ms(work: Callable[[], object], runs: int) -> float:
+    """Return the least processor time of a call, milliseconds. A first call is not counted: it compiles and fills caches."""
+    work()
+    watches = [Stopwatch() for _ in range(runs)]
+    for watch in watches:
+        with watch:
+            work()
+    return 1000.0 * min(watch.cpu_s for watch in watches)
+
+
+def machine() -> dict[str, str]:
+    """Return the machine that the figures are of."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {"processor": [*names, platform.processor()][0], "processors": str(os.cpu_count()), "python": platform.python_version()}
+
+
+def rows_of(found: DataclassInstance | Sequence[DataclassInstance]) -> list[dict[str, Any]]:
+    """Return results as rows of plain values for `table` and for JSON files."""
+    return [asdict(one) for one in (found if isinstance(found, Sequence) else [found])]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as a table in Markdown, with a column for each key of the first row, and numbers to four digits."""
+
+    def line(cells: Iterable[object]) -> str:
+        return f"| {' | '.join(f'{cell:.4g}' if isinstance(cell, float) else str(cell) for cell in cells)} |"
+
+    if not rows:
+        return ""
+    return "\n".join([line(rows[0]), line("---" for _ in rows[0]), *(line(row.values()) for row in rows)])
+
+
 DUBSTAGE: Final = (sys.executable, "-m", "gateway.cli")
 
 
 @dataclass(frozen=True, slots=True)
 class MethodTime:
-    """One row.
+    """One method on one video, with an actor that was enrolled from the same video.
 
     Attributes:
-        frames: of the video that was written.
-        end_to_end_s: decode to mux, actor enrolled before, models loaded.
-        cpu_s: processor time over the same span.
-        personalize_s: enrolling and personalising the actor from the same video, the whole command.
-        peak_memory_mib: of the dub's process tree.
+        method: name of the method.
+        frames: frames of the video that was written.
+        frames_per_second: frames per second of wall time, decode to mux, models loaded.
+        cpu_ms_per_frame: processor time of the same span per frame, milliseconds.
+        command_s: time of the whole command, start of Python and report included, seconds.
+        personalize_s: time of the command that enrols and personalises the actor, seconds.
+        peak_memory_mib: peak memory of the dub's process tree, MiB.
     """
 
     method: str
     frames: int
-    end_to_end_s: float
-    cpu_s: float
+    frames_per_second: float
+    cpu_ms_per_frame: float
+    command_s: float
     personalize_s: float
     peak_memory_mib: float
-
-    @property
-    def frames_per_second(self) -> float:
-        """End to end."""
-        return self.frames / self.end_to_end_s if self.end_to_end_s > 0.0 else 0.0
 
 
 def measure_method(method: str, actor: str, video: Path, work: Path, environment: Mapping[str, str]) -> MethodTime:
@@ -228,26 +291,17 @@ def measure_method(method: str, actor: str, video: Path, work: Path, environment
     report = work / f"{actor}_report"
     dub = [*DUBSTAGE, "dub", str(video), "--actor", actor, "-o", str(work / f"{actor}.mp4"), "--report", str(report)]
     dubbed = measure(dub, work / f"{actor}_dub.log", environment)
-    document = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    times = document["times"]
+    document = read_json(report / "report.json")
+    frames, times = int(document["frames"]), document["times"]
     return MethodTime(
         method,
-        frames=int(document["frames"]),
-        end_to_end_s=float(times["end_to_end_s"]),
-        cpu_s=float(times["cpu_s"]),
+        frames=frames,
+        frames_per_second=frames / times["end_to_end_s"],
+        cpu_ms_per_frame=1000.0 * times["cpu_s"] / frames,
+        command_s=dubbed.wall_s,
         personalize_s=enrolled.wall_s,
         peak_memory_mib=dubbed.peak_memory_mib,
     )
-
-
-def lines_of_methods(rows: tuple[MethodTime, ...]) -> list[str]:
-    """One line a method for the terminal."""
-    return [
-        f"method {row.method}: {row.frames_per_second:.1f} frames a second end to end "
-        f"({1000.0 * row.cpu_s / max(1, row.frames):.1f} ms CPU a frame, at most {row.peak_memory_mib:.0f} MiB), "
-        f"personalised in {row.personalize_s:.1f} s"
-        for row in rows
-    ]
 
 
 @contextmanager
@@ -271,6 +325,17 @@ def footage_parser(prog: str, description: str | None) -> ArgumentParser:
     parser.add_argument("--clip", type=Path, default=None, help="footage with one face")
     parser.add_argument("--speech", type=Path, default=None, help="speech of the videos; without it, the clip's own")
     return parser
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write a JSON file, and the folder that holds the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def tell(text: str) -> None:

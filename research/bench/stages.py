@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +33,7 @@ from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.media.writer import VideoWriter
 from gateway.stages.interface import Stages
 from gateway.stages.timing import CallLabel, StageClock, StageTime, TimedStages
+from research.bench.runs import Stopwatch
 from services.common.face.native_pictures import native_scale
 from services.common.methods import method_named
 
@@ -53,20 +53,21 @@ class _Meter:
 
     @contextmanager
     def measure(self, name: str, frames: int) -> Iterator[None]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.clock.add(name, wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu, frames=frames)
+        with Stopwatch() as watch:
+            yield
+        self.clock.add(name, wall_s=watch.wall_s, cpu_s=watch.cpu_s, frames=frames)
 
 
 class _MeteredStages(TimedStages):
     """Counts processor time too."""
 
     async def _stream(self, label: CallLabel, replies: AsyncIterator[T]) -> AsyncIterator[T]:
-        wall, cpu, frames = time.perf_counter(), time.process_time(), 0
-        async for reply in replies:
-            frames += label.frames_in(reply) if label.frames_in is not None else 0
-            yield reply
-        self._clock.add(label.name, wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu, frames=frames)
+        frames = 0
+        with Stopwatch() as watch:
+            async for reply in replies:
+                frames += label.frames_in(reply) if label.frames_in is not None else 0
+                yield reply
+        self._clock.add(label.name, wall_s=watch.wall_s, cpu_s=watch.cpu_s, frames=frames)
 
 
 async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder: Path, threads: int) -> tuple[StageTime, ...]:

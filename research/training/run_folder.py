@@ -243,11 +243,17 @@ def card(network: str, config: Mapping[str, Any], clips: Sequence[ClipRow], prog
     }
     lines = [f"# {network}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items() if value), ""]
     if progress.figures:
-        lines += ["Held-out clips, at the kept step:", "", "| figure | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in progress.figures.items()] + [""]
-    lines += licence_table(clips)
-    lines += ["Configuration:", "", "```json", json.dumps(config["config"], indent=1), "```", ""]
-    return "\n".join(lines)
+        lines += ["Held-out clips, at the kept step:", "", *_figure_lines(progress.figures), ""]
+    return "\n".join([*lines, *licence_table(clips)])
+
+
+def _figure_lines(figures: Mapping[str, float]) -> list[str]:
+    """Return a line for the figures of each group of clips: `known r_opening` is the figure r_opening of the group known."""
+    groups: dict[str, list[str]] = {}
+    for name, value in figures.items():
+        group, _, figure = name.rpartition(" ")
+        groups.setdefault(group, []).append(f"{figure} {value:.4g}")
+    return [f"- {group + ': ' if group else ''}{', '.join(items)}" for group, items in groups.items()]
 
 
 def licence_table(clips: Sequence[ClipRow]) -> list[str]:

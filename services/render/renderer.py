@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window(Generic[T]):
-    """One frame and what its neighbours were prepared to.
+    """One frame with the prepared inputs (`FrameRenderer.prepare`) of this frame and of its neighbours.
 
     Attributes:
-        now: what the frame was prepared to.
-        items: of frames t - frames_before to t + frames_after, oldest first; `now` stands at place frames_before.
+        now: prepared input of the frame.
+        items: prepared inputs of frames t - frames_before to t + frames_after, oldest first; `now` is items[frames_before].
     """
 
     frame: RenderFrame

@@ -14,7 +14,17 @@ import typer.main
 from gateway.cli.app import app, register_commands
 from tests.charts.rendering import CASES, ROOT, Object, render
 
-GUIDES = ("kubernetes.md", "troubleshooting.md", "operations.md", "quickstart.md", "consent.md")
+GUIDES = (
+    "kubernetes.md",
+    "troubleshooting.md",
+    "operations/start.md",
+    "operations/storage.md",
+    "operations/people.md",
+    "operations/load.md",
+    "operations/backup.md",
+    "quickstart.md",
+    "consent.md",
+)
 
 
 def guide(name: str) -> str:

@@ -108,7 +108,7 @@ def queries() -> Iterator[str]:
 
 def levels() -> list[str]:
     """The queries of the service levels."""
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operations" / "observing.md").read_text(encoding="utf-8")
     return [query.replace("\\|", "|") for query in LEVELS.findall(page[page.index("## Service levels") :])]
 
 
@@ -147,7 +147,7 @@ def test_alerts_cover_documented_failures() -> None:
         "DubstageSlow",
         "DubstageModelHealed",
     }
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operations" / "observing.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in names)
 
 

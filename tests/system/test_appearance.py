@@ -11,7 +11,7 @@ import pytest
 
 from gateway.reports.appearance import OwnMouth, mouth_appearance, skin_light
 from gateway.stages.opening import StageHost
-from research.bench.faults import FAULTS, MouthClip, detections, mouths_of_video
+from research.evaluation.planted_faults import FAULTS, MouthClip, detections, mouths_of_video
 from tests.system.dubbing import cut
 
 SEEN = {

@@ -114,7 +114,7 @@ def _compiled(descriptor: Any, prefix: str, *, prefix_is_list: bool = False) -> 
         if field.is_repeated and bounds.max_items:
             steps.append(_check_count(field.name, path, bounds.max_items))
         if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
-            # Who reads a list says which of its elements lacks a field.
+            # Required fields of list elements are checked by the code that reads the list, because its error names the element.
             inner = _compiled(field.message_type, f"{path}.", prefix_is_list=prefix_is_list or field.is_repeated)
             steps.append(_check_messages(field.name, inner) if field.is_repeated else _check_message(field.name, inner))
         elif field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:

@@ -30,7 +30,6 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from services.common.errors import InvalidRequestError
 from services.common.server.auth import TokenCheck
 from services.common.server.call_messages import receive_limit
-from services.common.server.former import former_names
 from services.common.server.health import MAX_REQUEST_BYTES, HealthInterceptor, HealthServicer
 from services.common.server.interceptor import ChassisInterceptor, Observer
 from services.common.server.limits import Admission, FirstMessages, WorkerPool
@@ -100,13 +99,13 @@ MAX_CONNECTIONS: Final = 32
 MAX_CONNECTIONS_OF_HOST: Final = 8
 """Most connections of one client address at the same time, so that one host cannot take all places."""
 CONNECTION_S: Final = 10.0
-"""Seconds after which a connection is closed, whatever it does. A connection has one request."""
+"""Seconds after which a connection is closed, also during its request. A connection has one request."""
 _POLL_INTERVAL_S: Final = 0.5
 
 
 class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Log nothing: a scrape is no news."""
+        """Log nothing, because scrapes come every few seconds."""
 
 
 class _MetricsServer(ThreadingMixIn, WSGIServer):
@@ -245,8 +244,8 @@ class StageServer:
         self.port = 0
         """Port of the server; 0 before `start()`."""
         self._settings = settings
-        self._services = (*services, *former_names(tuple(services)))
-        """Names that health knows. Callers of the former contracts ask for the former names."""
+        self._services = tuple(services)
+        """Names that health knows."""
         self._warm_up = warm_up
         self._workers = tuple(workers)
         self._is_serving = is_serving

@@ -170,10 +170,10 @@ async def test_stop_closes_metrics_connections(echo: Any, free_port: int) -> Non
         await eventually(lambda: not handlers() - before)
 
 
-async def test_every_metric_is_in_the_operations_guide(echo: Any, pool: WorkerPool, free_port: int) -> None:
+async def test_every_metric_is_documented(echo: Any, pool: WorkerPool, free_port: int) -> None:
     server = await echo.serve(answer, workers=[pool], metrics_port=free_port)
     await echo.connect(server).call("Unary")
-    guide = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[3] / "docs" / "operations" / "observing.md").read_text(encoding="utf-8")
     names = {family.name for family in server.metrics.registry.collect() if family.name.startswith("dubstage_")}
     assert len(names) > 8
     assert [name for name in sorted(names) if f"`{name}`" not in guide and f"`{name}_total`" not in guide] == []

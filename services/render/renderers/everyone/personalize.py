@@ -1,14 +1,12 @@
 """Personalisation of `everyone`: the person's neural texture, and an offset of the style vector (Sec. 3.5).
 
 The paper trains a new texture from random numbers and the whole network beside it, and mixes in training data of other people at
-a ratio of one to one, so that the network stays general. Here the network stays as it is: one loaded model serves all actors, and
-nothing can be forgotten. So no data of other people is needed, and none comes with dubstage. The texture begins with the person's
-frames, brought back to the texture (`first_texture`).
+a ratio of one to one, so that the network stays general. Here personalisation does not change the network, so that one loaded model
+serves all actors, and no data of other people is needed.
 
-The first texture has frames, brought back to the texture, in the first three channels, and small noise in the other channels.
-
-The paper begins with random textures. Random RGB would have to be learned from nothing for every new person, where a few frames
-give RGB at once. Texels that no frame shows get the colours of their surroundings (Gortler et al. 1996, "pull-push").
+The first texture (`first_texture`) has the person's frames, mapped to texture coordinates, in the first three channels, and small
+noise in the other channels. The paper begins with random textures; a few frames give the RGB of a new person at once. Texels that
+no frame shows get the colours of their surroundings (Gortler et al. 1996, "pull-push").
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ def test_parity_of_processor_with_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(gpu, "_PARITY_FRAMES", 2)
     rows = gpu.measure_parity("cpu")
     assert all(row.mean == row.largest == 0.0 and row.alone and row.holds for row in rows)
-    page = gpu.page(gpu.Report(machine=gpu.describe_machine(), device="cpu", parity=rows, failures={"triton": "no server"}))
-    assert all(f"| {row.model} | 0.0000 | 0.000 |" in page for row in rows)
+    page = gpu.page(
+        gpu.Report(machine=gpu.describe_machine(), device="cpu", rows={"parity": rows}, failures={"triton": "no server"})
+    )
+    assert all(f"| {row.model} | 0 | 0 |" in page for row in rows)
     assert "**triton failed**: no server" in page
