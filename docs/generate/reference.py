@@ -220,9 +220,9 @@ def _enums(
 
 
 def contracts_page() -> str:
-    """Return the page of the contracts: services, RPCs, messages and fields of every .proto file that is not deprecated."""
+    """Return the page of the contracts: services, RPCs, messages and fields of every .proto file."""
     image = descriptor_pb2.FileDescriptorSet.FromString(_IMAGE.read_bytes())
-    files = [file for file in image.file if file.name.startswith("dubstage/") and not file.options.deprecated]
+    files = [file for file in image.file if file.name.startswith("dubstage/")]
     head = [
         "The sources are in [protos/dubstage](../../protos/dubstage).",
         "A server refuses a value outside of its range with INVALID_ARGUMENT.",

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import hmac
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,8 +17,6 @@ FORMAT: Final = "dubstage erasure receipt 2"
 _CONTEXT: Final = b"dubstage erasure receipt v2\n"
 """First bytes of what is signed, so that no signature of another kind of text is a signature of a receipt."""
 _FIELDS: Final = frozenset({"format", "actor_id", "erased_at", "erased", "kept", "looked_at", "out_of_reach", "key", "signature"})
-_OLD_FIELDS: Final = frozenset({"actor_id", "erased_sha256", "kept_sha256", "erased_at", "signature"})
-"""Fields of the receipts of earlier versions, which an HMAC signs."""
 _MOST_PARTS: Final = 100_000
 """Most lists, objects and fields of a receipt, so that a file of empty lists does not fill the memory."""
 
@@ -31,10 +26,6 @@ Digests = Mapping[str, Collection[str]]
 
 class ReceiptRefusedError(Exception):
     """A receipt does not verify. The text says why."""
-
-
-class OldReceiptError(ReceiptRefusedError):
-    """The receipt was made by an older version, with a secret key that only the installation has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +46,7 @@ class ErasureReceipt:
     """Receipt of an erasure.
 
     Attributes:
-        document: what the receipt says, JSON. Earlier versions made documents with fewer fields.
+        document: what the receipt says, JSON.
     """
 
     document: Mapping[str, Any]
@@ -82,12 +73,12 @@ class ErasureReceipt:
 
     @property
     def key(self) -> str:
-        """Id of the key that signed the receipt; empty: an earlier version made the receipt."""
-        return str(self.document.get("key", ""))
+        """Id of the key that signed the receipt."""
+        return str(self.document["key"])
 
     @property
     def signature(self) -> str:
-        """Ed25519 signature, Base64; of an earlier version, HMAC-SHA256, hexadecimal."""
+        """Ed25519 signature, Base64."""
         return str(self.document["signature"])
 
     def to_json(self) -> str:
@@ -96,7 +87,7 @@ class ErasureReceipt:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the receipt that `to_json` wrote, of this version or an earlier one."""
+        """Return the receipt that `to_json` wrote."""
         return cls(plain_json(text.encode()))
 
 
@@ -132,18 +123,14 @@ def signed(
     return ErasureReceipt({**body, "signature": key.sign(_CONTEXT + canonical(body))})
 
 
-def verified(
-    content: bytes, key_of: Callable[[str], Ed25519PublicKey], old_key: Callable[[], bytes | None] = lambda: None
-) -> ErasureReceipt:
+def verified(content: bytes, key_of: Callable[[str], Ed25519PublicKey]) -> ErasureReceipt:
     """Return the receipt of a file, which is as the installation signed it.
 
     Args:
         content: bytes of the file. Spaces and line breaks between the words of the JSON do not count.
         key_of: returns the trusted public key for the id that the receipt names.
-        old_key: returns the secret key of the receipts of earlier versions; None: this is not the installation that has the key.
 
     Raises:
-        OldReceiptError: an earlier version made the receipt, and there is no old key.
         ReceiptRefusedError: the receipt was changed, cut or forged, or another key signed it.
     """
     try:
@@ -153,8 +140,6 @@ def verified(
         canonical(found)
     except (ValueError, RecursionError):
         raise ReceiptRefusedError("the file is no JSON: the receipt was cut or changed") from None
-    if isinstance(found, dict) and found.keys() == _OLD_FIELDS:
-        return _verified_old(found, old_key())
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.keys() != _FIELDS:
         raise ReceiptRefusedError("the file is no whole receipt of an erasure: fields are missing, or too many")
     asked = found["key"] if isinstance(found["key"], str) else ""
@@ -167,23 +152,8 @@ def verified(
     return ErasureReceipt(found)
 
 
-def _verified_old(found: dict[str, Any], key: bytes | None) -> ErasureReceipt:
-    if key is None:
-        raise OldReceiptError("the receipt was made by an older version: only the installation itself can check it")
-    # Earlier versions signed a text with spaces.
-    body = {name: value for name, value in found.items() if name != "signature"}
-    expected = hmac.new(key, json.dumps(body, sort_keys=True).encode(), hashlib.sha256).hexdigest()
-    signature = found["signature"]
-    if not isinstance(signature, str) or not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
-        raise ReceiptRefusedError("the signature does not fit the receipt: the receipt was changed or forged")
-    return ErasureReceipt(found)
-
-
 def _flat(document: Mapping[str, Any], field: str) -> tuple[str, ...]:
-    kinds = document.get(field)
-    if kinds is None:
-        return tuple(document.get(f"{field}_sha256", ()))
-    return tuple(sorted({digest for digests in kinds.values() for digest in digests}))
+    return tuple(sorted({digest for digests in document[field].values() for digest in digests}))
 
 
 def now() -> str:

@@ -109,14 +109,14 @@ def take_store(artefacts: ArtefactStore, database: Database, former: str) -> Non
     Args:
         artefacts: the store.
         database: the restored database.
-        former: id of the database that the backup was written from; empty: the backup does not say.
+        former: id of the database that the backup was written from.
 
     Raises:
         StorageRefusedError: a database that is neither of the two is the owner, or the store cannot be used.
         BackendUnavailableError: the store does not answer.
     """
     owner = owner_of(artefacts)
-    if owner is None or not former or owner.database != former:
+    if owner is None or owner.database != former:
         claim_store(artefacts, database)
     else:
         artefacts.set_owner(_mark(database), replace=True)
@@ -338,7 +338,7 @@ class ActorStore:
         Raises:
             ActorError: there is no actor of this id.
             ConsentRefusedError: the consent does not hold any more: the person may not be shown.
-            ArtefactNotFoundError: the actor has no picture, because an earlier dubstage enrolled the person, or the blob is gone.
+            ArtefactNotFoundError: the actor has no picture, or the blob is gone.
             ArtefactCorruptError: the blob is damaged.
         """
         with self._database.reading() as session:
@@ -347,9 +347,7 @@ class ActorStore:
             self.consents.check_within(session, [], actor_id=actor_id)
             ref = artefacts_of(session, actor_id).get(PICTURE)
         if ref is None:
-            raise ArtefactNotFoundError(
-                f"actor {actor_id} has no picture: an earlier dubstage enrolled the person", resource=actor_id
-            )
+            raise ArtefactNotFoundError(f"actor {actor_id} has no picture", resource=actor_id)
         return self._artefacts.get_bytes(ref, max_bytes=MOST_PICTURE_BYTES)
 
     def list(self, *, after: str = "", limit: int = 100) -> Sequence[ActorSummary]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.audit.entries import AuditEvent, EventKind
@@ -78,7 +78,7 @@ def already_enrolled(actor_id: str) -> InvalidRequestError:
 ENROLMENT: Final = "enrolment"
 """Kind of the blob that holds what was learned of a person."""
 PICTURE: Final = "picture"
-"""Kind of the blob that holds a small picture of a person, JPEG. People whom an earlier version enrolled have none."""
+"""Kind of the blob that holds a small picture of a person, JPEG."""
 SUPERSEDED: Final = "superseded"
 """First word of the kinds of blobs that an enrolment made and replaced. Nothing uses these blobs. They are counted, so that an
 erasure deletes them.
@@ -286,33 +286,12 @@ def created_by(actor: StoredActor, operation: str) -> AuditEvent:
 def find_holders(session: Session, digest: str) -> tuple[str, ...]:
     """Return the ids of the actors whose consent record has a digest (`digest_of`), sorted.
 
-    Actors of earlier versions have no digest in the database: the first call reads their records and stores their digests. Damaged
-    records are skipped.
-
     Args:
-        session: a transaction that may change something.
+        session: session of the database.
         digest: SHA-256 of the record, hexadecimal.
     """
-    unknown = select(ActorRow.actor_id, ActorRow.consent).where(ActorRow.consent_sha256.is_(None)).order_by(ActorRow.actor_id)
-    after = ""
-    while rows := session.execute(unknown.where(ActorRow.actor_id > after).limit(_AT_ONCE)).all():
-        found = [(actor_id, _digest_in(consent)) for actor_id, consent in rows]
-        known = [{"actor_id": actor_id, "consent_sha256": one} for actor_id, one in found if one is not None]
-        if known:
-            session.execute(update(ActorRow), known)
-        after = rows[-1].actor_id
     mine = select(ActorRow.actor_id).where(ActorRow.consent_sha256 == digest).order_by(ActorRow.actor_id)
     return tuple(session.scalars(mine))
-
-
-def _digest_in(consent: object) -> str | None:
-    """Return the digest of a stored consent record; empty: there is none; None: the record is damaged."""
-    if consent is None:
-        return ""
-    try:
-        return digest_of(Consent.model_validate(consent))
-    except ValidationError:
-        return None
 
 
 def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor_id: str) -> EnrolledActor:
@@ -355,8 +334,7 @@ def summaries_of(
         rows: the actors' rows.
         artefacts: the artefact store.
         where: name of the database in error texts.
-        read_blob: read what was learned of the actor, to see whether it can be used. If False, what was learned is read only of
-            actors that an earlier version enrolled: no row holds their figures.
+        read_blob: read what was learned of the actor, to see whether it can be used.
     """
     ids = [row.actor_id for row in rows]
     refs = artefacts_of_all(session, ids)

@@ -8,17 +8,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import empty_pb2
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.convert import consent_from
-from gateway.api.former import former_progress, former_type, from_former, to_former
 from gateway.api.resources import time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
@@ -26,7 +25,7 @@ from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
 from gateway.consent.record import digest_of
 from gateway.operations.runner import OperationRunner
-from gateway.operations.store import FORMER, V1, OperationRecord, RequestIdentity
+from gateway.operations.store import NO_REQUEST_ID, OperationRecord, RequestIdentity
 from gateway.provenance.claim import VideoWatermark
 from gateway.stages.interface import STAGE_NAMES
 from gateway.tenants.long_calls import LongCalls
@@ -75,12 +74,11 @@ DEFAULT_PAGE: Final = 100
 
 def stored_request(record: OperationRecord) -> Message:
     """Return the request that began an operation."""
-    return _REQUEST[record.kind].FromString(in_v1(record).request)
+    return _REQUEST[record.kind].FromString(record.request)
 
 
 def operation_message(record: OperationRecord) -> operations_pb2.Operation:
-    """Return the message of an operation, in the contract that began it."""
-    record = in_v1(record)
+    """Return the message of an operation."""
     message = operations_pb2.Operation(name=record.name, done=record.done)
     progress = pb.OperationProgress.FromString(record.metadata)
     if record.done:
@@ -90,14 +88,9 @@ def operation_message(record: OperationRecord) -> operations_pb2.Operation:
         progress.dub.CopyFrom(_without_consents(pb.CreateDubRequest.FromString(record.request)))
     if (created := time_message(record.created_at)) is not None:
         progress.create_time.CopyFrom(created)
-    metadata: Message = progress
-    response = _RESPONSE[record.kind].FromString(record.response) if record.response is not None else None
-    if record.contract == FORMER:
-        metadata = former_progress(record.kind, progress)
-        response = to_former(response) if response is not None else None
-    message.metadata.Pack(metadata)
-    if response is not None:
-        message.response.Pack(response)
+    message.metadata.Pack(progress)
+    if record.response is not None:
+        message.response.Pack(_RESPONSE[record.kind].FromString(record.response))
     if record.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(record.error))
     return message
@@ -120,31 +113,6 @@ def _without_consents(request: pb.CreateDubRequest) -> pb.CreateDubRequest:
     return request
 
 
-def in_v1(record: OperationRecord) -> OperationRecord:
-    """Return an operation with the messages of v1: of an earlier dubstage, whose callers speak the former contract, converted.
-
-    A message that cannot be read becomes an empty one.
-    """
-    if record.contract:
-        return record
-
-    def converted(kind: type[Message], data: bytes) -> bytes:
-        try:
-            return from_former(former_type(kind).FromString(data)).SerializeToString()
-        except (DecodeError, InvalidRequestError):
-            return b""
-
-    return replace(
-        record,
-        contract=FORMER,
-        request=converted(_REQUEST[record.kind], record.request) if record.kind in _REQUEST else record.request,
-        metadata=pb.OperationProgress(fraction=float(record.done and record.error is None)).SerializeToString(),
-        response=converted(_RESPONSE[record.kind], record.response)
-        if record.response is not None and record.kind in _RESPONSE
-        else record.response,
-    )
-
-
 def request_identity(request: Message) -> RequestIdentity:
     """Return by what a request of the current caller is known when the request comes again.
 
@@ -154,11 +122,9 @@ def request_identity(request: Message) -> RequestIdentity:
     Raises:
         InvalidRequestError: the id is no UUID.
     """
-    call = call_context.current_call()
-    contract = FORMER if call is not None and call.former else V1
     text: str = request.request_id  # type: ignore[attr-defined]  # the requests that create something
     if not text:
-        return RequestIdentity(contract)
+        return NO_REQUEST_ID
     if not _UUID.fullmatch(text):
         raise InvalidRequestError(
             f"request_id: {text[:40]!r} is no UUID: give 32 hexadecimal digits with hyphens, such as "
@@ -166,7 +132,7 @@ def request_identity(request: Message) -> RequestIdentity:
             field="request_id",
         )
     data = request.DESCRIPTOR.full_name.encode() + request.SerializeToString(deterministic=True)
-    return RequestIdentity(contract, text.lower(), hashlib.sha256(data).hexdigest())
+    return RequestIdentity(text.lower(), hashlib.sha256(data).hexdigest())
 
 
 def page_size_from(page_size: int) -> int:

@@ -51,7 +51,6 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dubstage.client.errors import status_of
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
-from gateway.api import former
 from gateway.api.http_bodies import Bodies, check_items, limits_of
 from gateway.api.http_callers import HttpCallers, Shares
 from gateway.api.http_connections import Connections, connection_class
@@ -67,7 +66,6 @@ from gateway.webhooks.addresses import networks_of
 from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server import error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
-from services.common.server.former import DEPRECATION, is_former
 
 SERVED: Final[tuple[ServiceDescriptor, ...]] = tuple(
     service
@@ -175,8 +173,6 @@ def routes_of(services: Iterable[ServiceDescriptor]) -> tuple[HttpRoute, ...]:
 
 
 ROUTES: Final = routes_of(SERVED)
-FORMER_ROUTES: Final = routes_of(former.SERVED)
-"""Routes of the former contract, which the OpenAPI document leaves out. Answers have the header `Deprecation`."""
 
 
 def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]], body: bytes) -> Message:
@@ -585,13 +581,10 @@ class RestApplication:
         path = request.url.path
         if refusal := self._sessions.refusal(request):
             return _plain(403, "PERMISSION_DENIED", refusal)
-        matching = {route.verb: route for route in (*ROUTES, *FORMER_ROUTES) if route.pattern.fullmatch(path)}
+        matching = {route.verb: route for route in ROUTES if route.pattern.fullmatch(path)}
         route = matching.get(request.method)
         if route is not None:
-            response = await self._answer(route, request)
-            if is_former(route.method.containing_service.full_name):
-                response.headers.append(*DEPRECATION)
-            return response
+            return await self._answer(route, request)
         text = f"there is no {request.method} {path[:200]}: /openapi.json lists the routes"
         if matching:
             return _plain(405, "UNIMPLEMENTED", text, {"Allow": ", ".join(matching)})

@@ -24,7 +24,6 @@ from gateway.api.actors import ActorServicer
 from gateway.api.batch_service import BatchServicer
 from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.dubs import DubServicer
-from gateway.api.former import former_services
 from gateway.api.operations import OperationsServicer, num_calling
 from gateway.api.rest import SERVED, RestServer
 from gateway.api.tenants import Servicers, Tenants
@@ -55,7 +54,7 @@ _log = structlog.stdlib.get_logger("dubstage.gateway")
 
 
 def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
-    """Add ActorService, DubService, BatchService, MediaService, WebhookService and Operations to a server, in both contracts.
+    """Add ActorService, DubService, BatchService, MediaService, WebhookService and Operations to a server.
 
     Args:
         tenants: the tenants of this process.
@@ -72,14 +71,6 @@ def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
     media_pb2_grpc.add_MediaServiceServicer_to_server(media, server)
     webhook_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
     operations_pb2_grpc.add_OperationsServicer_to_server(operations, server)
-    named = {
-        "ActorService": actors,
-        "DubService": dubs,
-        "BatchService": batches,
-        "MediaService": media,
-        "WebhookService": webhooks,
-    }
-    server.add_generic_rpc_handlers(tuple(former_services(named)))
 
 
 class _ByTenant:

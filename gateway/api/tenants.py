@@ -22,7 +22,7 @@ from gateway.api.batches import Batches, BatchViews
 from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
 from gateway.api.dubs import DubHandler, DubServicer, FaceHandler
 from gateway.api.errors import with_names
-from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of, in_v1, stages_of
+from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of, stages_of
 from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
@@ -189,10 +189,7 @@ class Tenant:
         context, stages = self.installation.context, shared.stages
         record_settings(context.actors.database, settings)
         kinds = (DUB, ACTOR, FACES)
-        operations = OperationStore(
-            context.actors.database, kinds=kinds, audit_of=audit_event_of, on_end=write_event, convert=in_v1
-        )
-        operations.convert_the_old()
+        operations = OperationStore(context.actors.database, kinds=kinds, audit_of=audit_event_of, on_end=write_event)
         self._runner = runner = runner_of(settings, context, stages, shared.jobs, operations)
         live = LiveStreams(
             stages,

@@ -16,13 +16,12 @@ from dubstage.gateway.v1 import webhook_pb2_grpc
 from gateway.api.batch_service import batch_message, shown_shot
 from gateway.api.batches import BATCH, CLUSTER_BATCH, REVIEW, BatchViews, ReviewOrder, outputs_of
 from gateway.api.errors import ErrorRewriter
-from gateway.api.former import to_former
 from gateway.api.operations import listed_message, page_number_from, page_size_from, request_identity
 from gateway.api.resources import BATCHES, WEBHOOKS, id_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
-from gateway.operations.store import FORMER, OperationRecord, OperationRow, OperationStore
+from gateway.operations.store import OperationRecord, OperationRow, OperationStore
 from gateway.settings import GatewaySettings
 from gateway.webhooks.addresses import checked_target, networks_of
 from gateway.webhooks.sender import DataOf, WebhookSender
@@ -77,8 +76,7 @@ def data_of(operations: OperationStore, views: BatchViews, for_caller: Callable[
             view = views.view(delivery.subject)
         except (OperationNotFoundError, BatchNotFoundError):
             return None
-        batch = batch_message(view.facts, view.progress, [for_caller(note) for note in view.notes])
-        return json_format.MessageToDict(to_former(batch) if delivery.webhook.contract == FORMER else batch)
+        return json_format.MessageToDict(batch_message(view.facts, view.progress, [for_caller(note) for note in view.notes]))
 
     return data
 
@@ -147,10 +145,7 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         if pb.WEBHOOK_EVENT_UNSPECIFIED in request.events:
             raise InvalidRequestError("events: name events, or leave the field empty for all", field="events")
         await checked_target(request.url, self._networks)
-        events = [_TYPE_OF[number] for number in request.events]
-        if not events:
-            # The former contract has no reviews.
-            events = [event for event in EventType if identity.contract != FORMER or event is not EventType.SHOT_REVIEWED]
+        events = [_TYPE_OF[number] for number in request.events] or list(EventType)
         webhook, new = await in_thread(self._store.create, request.url, events, identity)
         if new:
             await self._record(EventKind.WEBHOOK_CREATED, webhook.webhook_id)

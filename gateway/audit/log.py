@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy import BigInteger, ColumnElement, Index, Integer, Select, String, Text, delete, func, or_, select
+from sqlalchemy import BigInteger, Index, Integer, String, Text, delete, func, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.audit.entries import (
@@ -45,8 +45,8 @@ class AuditRow(Base):
     """SHA-256 of the line, which the next entry holds."""
     work: Mapped[str] = mapped_column(String(160), index=True)
     """Name of the work that the entry is about, so that the end of the work finds its beginning; empty: none."""
-    face: Mapped[str | None] = mapped_column(String(32))
-    """Random name of the person whose face the entry is about; empty: no person; NULL: an earlier version wrote the entry."""
+    face: Mapped[str] = mapped_column(String(32))
+    """Random name of the person whose face the entry is about; empty: no person."""
 
 
 class AuditPersonRow(Base):
@@ -162,7 +162,7 @@ class AuditLog:
         return found[::-1]
 
     def counts(self, event: EventKind, actor_ids: Sequence[str]) -> dict[str, int]:
-        """Return the number of entries of one event by actor. Entries that versions before the index of faces wrote do not count.
+        """Return the number of entries of one event by actor.
 
         Args:
             event: what the entries record.
@@ -230,7 +230,7 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
     entry = plain_json(row.line.encode())
     if row.work != _work_column(entry["work"]):
         raise ChainBrokenError(number, "the row names other work than its line: it was changed in the database")
-    if row.face is not None and row.face != _face_column(entry["face"]):
+    if row.face != _face_column(entry["face"]):
         raise ChainBrokenError(number, "the row names another face than its line: it was changed in the database")
     return found
 
@@ -258,17 +258,12 @@ def _page_before(session: Session, before: int | None, limit: int, alias: str) -
         limit: most rows.
         alias: only entries about the person of this name in the log; empty: all.
     """
-
-    def newest(*conditions: ColumnElement[bool]) -> Select[AuditRow]:
-        earlier = () if before is None else (AuditRow.sequence < before,)
-        return select(AuditRow).where(*earlier, *conditions).order_by(AuditRow.sequence.desc()).limit(limit)
-
-    if not alias:
-        return session.scalars(newest()).all()
-    # Two queries: each is answered by the index. Quotes inside of values are escaped, so that only the key looks like this.
-    indexed = session.scalars(newest(AuditRow.face == alias)).all()
-    searched = session.scalars(newest(AuditRow.face.is_(None), AuditRow.line.contains(f'"face":"{alias}"', autoescape=True))).all()
-    return sorted([*indexed, *searched], key=lambda row: -row.sequence)[:limit]
+    query = select(AuditRow).order_by(AuditRow.sequence.desc()).limit(limit)
+    if before is not None:
+        query = query.where(AuditRow.sequence < before)
+    if alias:
+        query = query.where(AuditRow.face == alias)
+    return session.scalars(query).all()
 
 
 def _alias(session: Session, actor_id: str) -> str | None:

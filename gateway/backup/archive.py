@@ -2,7 +2,7 @@
 
     manifest.json        format, version, time, URL of the artefact store, number of blobs, SHA-256 of rows and keys
     tables/NAME.jsonl    one row a line
-    receipt.key          key that signs receipts of erasures, if there is one
+    signing.pem          key that signs receipts and audit logs, if there is one
     provenance.pem       key and certificates that the installation made to sign videos, if there are any
     blobs.txt            of an incremental backup: digests of all blobs that the rows name, in the file and in its bases
     blobs/SHA256         bytes of a blob; the name is their digest
@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, select, text
 
 from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow
-from gateway.database.upgrades import FIRST, head, revisions
+from gateway.database.upgrades import head
 from gateway.operations.store import LeaseRow, OperationRow
 from gateway.private_files import KEY_MODE, key_file_error
 from gateway.provenance.credential import KEY_FILE
@@ -38,8 +38,6 @@ from services.common.errors import InvalidRequestError
 from services.common.files import create_whole, sha256_of
 
 FORMAT: Final = 1
-INCREMENTAL: Final = 2
-"""Layout of an incremental backup, which versions that only know layout 1 refuse."""
 MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 _BLOBS: Final = "blobs/"
@@ -75,8 +73,8 @@ class BackupManifest:
         blobs: number of blobs in the file.
         blob_bytes: size of the blobs in the file, bytes.
         members: SHA-256 of each member that is neither the manifest nor a blob, by name.
-        database: id of the database, which the artefact store carries; empty: an earlier version wrote the backup.
-        revision: revision of the tables that the rows come from. Backups of earlier versions do not say, and are of the first one.
+        database: id of the database, which the artefact store carries.
+        revision: revision of the tables that the rows come from.
         bases: earlier backups that have the other blobs, the oldest one first; empty: the backup is a full one.
     """
 
@@ -88,8 +86,8 @@ class BackupManifest:
     blobs: int
     blob_bytes: int
     members: dict[str, str]
-    database: str = ""
-    revision: str = FIRST
+    database: str
+    revision: str
     bases: tuple[BaseBackup, ...] = ()
 
 
@@ -212,20 +210,20 @@ def _manifest(file: Path, archive: tarfile.TarFile) -> BackupManifest:
         raise InvalidRequestError(f"{file} is no backup of dubstage: the first member is not {MANIFEST}", field="file")
     try:
         fields = json.loads(_content(file, archive, member).read())
-        if fields["format"] not in (FORMAT, INCREMENTAL):
+        if fields["format"] != FORMAT:
             raise InvalidRequestError(
-                f"{file} has layout {fields['format']!r}, and this version of dubstage reads layouts {FORMAT} and {INCREMENTAL}: "
-                f"restore it with the version {fields.get('dubstage')!r} that wrote it",
+                f"{file} has layout {fields['format']!r}, and this version of dubstage reads layout {FORMAT}: restore it with the "
+                f"version {fields.get('dubstage')!r} that wrote it",
                 field="file",
             )
         manifest = TypeAdapter(BackupManifest).validate_python(fields)
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise _damaged(file, f"{MANIFEST} is not readable ({said})") from problem
-    if manifest.revision not in revisions():
+    if manifest.revision != head():
         raise InvalidRequestError(
-            f"{file} has tables of revision {manifest.revision[:32]!r}, and this version of dubstage knows revisions up to "
-            f"{head()}: restore it with the version {manifest.dubstage!r} that wrote it, or with a later one",
+            f"{file} has tables of revision {manifest.revision[:32]!r}, and this version of dubstage has revision {head()}: "
+            f"restore it with the version {manifest.dubstage!r} that wrote it, then upgrade the installation",
             field="file",
         )
     return manifest
@@ -253,7 +251,6 @@ def _damaged(file: Path, found: str) -> InvalidRequestError:
 
 
 KEYS: Final = {
-    "receipt.key": "signed the receipts of earlier versions",
     SIGNING: "signs receipts and audit logs",
     KEY_FILE: "signs videos",
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import Connection, MetaData, StaticPool, Table, create_engine, delete, select
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy import delete, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from gateway.actors.installation import Installation
@@ -27,14 +27,12 @@ from gateway.backup.archive import (
     check_keys,
     keep_keys,
     kept_tables,
-    lines_of,
     member_of,
     members,
     read_manifest,
 )
-from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
-from services.common.errors import InvalidRequestError, StorageFullError
+from services.common.errors import InvalidRequestError
 
 CHECK: Final = "checking"
 RESTORE: Final = "restoring blobs"
@@ -88,7 +86,7 @@ def restore_backup(
             installation.artefacts.put_bytes(content.read())
             on_blob(RESTORE, number, len(needed))
         keep_keys(installation.settings.data_dir, keys)
-        _add(database, file, manifest, installation.settings.data_dir)
+        _add(database, file, manifest)
     finally:
         database.release_claim()
     return manifest
@@ -108,7 +106,7 @@ def _check_bases(file: Path, manifest: BackupManifest, bases: Sequence[Path]) ->
 
 
 def _keys(file: Path, manifest: BackupManifest) -> dict[str, bytes]:
-    """Return the keys of a backup by name. An older backup may lack a key."""
+    """Return the keys of a backup by name."""
     # The keys come before the blobs.
     with closing(members(file)) as found:
         return {name: content.read() for name, content in islice(found, len(manifest.members)) if name in KEYS}
@@ -151,16 +149,12 @@ def _is_fresh(session: Session) -> bool:
     return session.scalar(select(AuditRow.sequence).where(AuditRow.work != SETTINGS_WORK).limit(1)) is None
 
 
-def _add(database: Database, file: Path, manifest: BackupManifest, folder: Path) -> None:
+def _add(database: Database, file: Path, manifest: BackupManifest) -> None:
     try:
         # The rows come before the blobs. They are read from the file while they are inserted.
         with closing(members(file)) as found:
             rows = {name: lines for name, lines in islice(found, len(manifest.members)) if name not in KEYS and name != BLOB_LIST}
-            if manifest.revision == upgrades.head():
-                _insert(database, rows)
-            else:
-                with _upgraded(rows, manifest.revision, folder) as old:
-                    _insert(database, {member_of(table): lines_of(old, table, frozenset()) for table in kept_tables()})
+            _insert(database, rows)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, SQLAlchemyError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise InvalidRequestError(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem
@@ -173,43 +167,9 @@ def _insert(database: Database, rows: Mapping[str, Iterable[bytes]]) -> None:
         database.use_schema(connection)
         # A chain has one beginning: that of the backup.
         session.execute(delete(AuditRow))
-        _add_all(connection, kept_tables(), rows)
+        left = dict(rows)
+        for table in kept_tables():
+            add_rows(connection, table, left.pop(member_of(table), ()))
+        if left:
+            raise ValueError(f"unknown tables {', '.join(sorted(left))}")
         AuditLog(database).append(session, AuditEvent(event=EventKind.BACKUP_RESTORED))
-
-
-def _add_all(connection: Connection, tables: Iterable[Table], rows: Mapping[str, Iterable[bytes]]) -> None:
-    left = dict(rows)
-    for table in tables:
-        add_rows(connection, table, left.pop(member_of(table), ()))
-    if left:
-        raise ValueError(f"unknown tables {', '.join(sorted(left))}")
-
-
-@contextmanager
-def _upgraded(rows: Mapping[str, IO[bytes]], revision: str, folder: Path) -> Iterator[Connection]:
-    """Give a connection to an SQLite database that holds rows of an earlier revision, upgraded to the revision of today.
-
-    Args:
-        rows: rows by the name of their member.
-        revision: revision of these tables.
-        folder: folder whose disk holds the database while the block runs.
-
-    Raises:
-        StorageFullError: no space is left for the database.
-    """
-    with closing(sqlite.nameless(folder)) as driver:
-        engine = create_engine("sqlite://", creator=lambda: driver, poolclass=StaticPool)
-        try:
-            with upgrades.ONE_AT_A_TIME, engine.begin() as connection:
-                upgrades.upgrade(connection, "of the backup", to=revision)
-                tables = MetaData()
-                tables.reflect(connection)
-                _add_all(connection, tables.sorted_tables, rows)
-                upgrades.upgrade(connection, "of the backup")
-        except OperationalError as problem:
-            if isinstance(problem.orig, Exception) and sqlite.is_full(problem.orig):
-                message = f"no space left in {folder} for a copy of the backup's rows: free some space on that disk"
-                raise StorageFullError(message, subject=str(folder)) from problem
-            raise
-        with engine.connect() as connection:
-            yield connection

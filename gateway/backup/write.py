@@ -25,7 +25,6 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.backup.archive import (
     BLOB_LIST,
     FORMAT,
-    INCREMENTAL,
     ArchiveWriter,
     BackupManifest,
     BaseBackup,
@@ -140,7 +139,7 @@ def write_backup(
             refs = [ref for ref in refs if ref.sha256 not in held]
         members |= {name: io.BytesIO(key) for name, key in keys_in(installation.settings.data_dir).items()}
         manifest = BackupManifest(
-            format=FORMAT if base is None else INCREMENTAL,
+            format=FORMAT,
             dubstage=version("dubstage-suite"),
             created_at=now(),
             artefacts_url=installation.artefacts.url,
@@ -174,7 +173,7 @@ def _bases(installation: Installation, base: Path, file: Path) -> tuple[BaseBack
     manifest = read_manifest(base)
     if (manifest.database, manifest.artefacts_url) != (installation.actors.database.id, installation.artefacts.url):
         raise InvalidRequestError(
-            f"{base} is a backup of another installation, or of an earlier version: give a backup of the database "
+            f"{base} is a backup of another installation: give a backup of the database "
             f"{installation.actors.database.where} and the artefact store {installation.artefacts.url}",
             field="base",
         )

@@ -32,7 +32,7 @@ def upgrade() -> None:
     found = False
     for database in open_all(settings):
         found = True
-        say_result(f"{database.where} ({database.tenant}): {database.opened_revision or 'no revision'} -> {head()}")
+        say_result(f"{database.where} ({database.tenant}): {database.opened_revision or 'new'} -> {head()}")
     if not found:
         raise InvalidRequestError(
             f"there is no database in {settings.data_dir}: set DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL",

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.actors.receipts import ErasureReceipt, ReceiptRefusedError, verified
 from gateway.cli import options
@@ -23,8 +22,6 @@ EXIT_REFUSED: Final = 3
 """Exit code if the receipt does not verify."""
 _MOST_BYTES: Final = 64 << 20
 """Largest receipt that is read, bytes. A digest takes 67 bytes of a receipt."""
-_OLD_KEY: Final = "receipt.key"
-"""File of the secret key of the receipts of earlier versions."""
 
 
 @commands.command("verify")
@@ -41,13 +38,8 @@ def verify(
 ) -> None:
     """Check the signature of a receipt. The exit code is 3 if the receipt was changed, cut or forged, or another key signed it."""
     content = _content(file)
-
-    def key_of(asked: str) -> Ed25519PublicKey:
-        # Receipts of earlier versions name no key, so that the installation needs none to check them.
-        return trusted_key(key)(asked)
-
     try:
-        receipt = verified(content, key_of, _old_key if key is None else lambda: None)
+        receipt = verified(content, trusted_key(key))
     except ReceiptRefusedError as problem:
         say_error(f"{file}: {problem}")
         raise typer.Exit(EXIT_REFUSED) from None
@@ -75,14 +67,12 @@ def public_key(
 
 def lines(receipt: ErasureReceipt) -> list[str]:
     """Return what a person reads of a receipt, one fact per line."""
-    found = [f"signed with the key {receipt.key}"] if receipt.key else ["made by an older version, and checked with receipt.key"]
+    found = [f"signed with the key {receipt.key}"]
     for field, word in (("erased", "erased"), ("kept", "kept, because other work uses it")):
-        kinds = receipt.document.get(field, {})
+        kinds = receipt.document[field]
         found += [f"{word}: {len(digests)} of the kind {kind}" for kind, digests in kinds.items()]
-    found += [
-        f"looked through: {one['place']} ({one['looked_at']}): nothing is left" for one in receipt.document.get("looked_at", ())
-    ]
-    found += [f"out of reach: {place}" for place in receipt.document.get("out_of_reach", ())]
+    found += [f"looked through: {one['place']} ({one['looked_at']}): nothing is left" for one in receipt.document["looked_at"]]
+    found += [f"out of reach: {place}" for place in receipt.document["out_of_reach"]]
     return found
 
 
@@ -91,10 +81,3 @@ def _content(file: Path) -> bytes:
         return bounded_bytes(file, _MOST_BYTES)
     except OSError as problem:
         raise InvalidRequestError(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
-
-
-def _old_key() -> bytes | None:
-    try:
-        return bounded_bytes(options.gateway_settings().data_dir / _OLD_KEY, _MOST_BYTES)
-    except OSError:
-        return None

@@ -333,8 +333,7 @@ class Database:
             raise InvalidRequestError(f"a gateway works with the database {self.where}: end every gateway first", field=FIELD)
         if self.shared:
             raise InvalidRequestError(
-                f"`dubstage actor erase` works with the database {self.where}, or a gateway of an earlier version does: start this "
-                "gateway when that process has ended",
+                f"`dubstage actor erase` works with the database {self.where}: start this gateway when that process has ended",
                 field=FIELD,
             )
         raise InvalidRequestError(

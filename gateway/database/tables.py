@@ -78,12 +78,12 @@ class ActorRow(Base):
     footage_sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[str] = mapped_column(String(32))
     enrolment_sha256: Mapped[str] = mapped_column(String(64), index=True)
-    consent_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
-    """Digest of the consent record; empty: there is none; NULL: an earlier version enrolled the person (`find_holders`)."""
+    consent_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    """Digest of the consent record; empty: there is none."""
 
 
 class EnrolmentRow(Base):
-    """Figures of an actor's enrolment, so that a list of actors reads no blob. Actors of earlier versions have no such row."""
+    """Figures of an actor's enrolment, so that a list of actors reads no blob."""
 
     __tablename__ = "enrolments"
 

@@ -18,8 +18,6 @@ from services.common.errors import StorageRefusedError
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 """Folder of Alembic's environment."""
-FIRST: Final = "0001"
-"""Revision of the tables of earlier versions of dubstage, which recorded no revision."""
 RECORD: Final = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 """Table with one row, the revision of the other tables. Alembic creates and writes this table."""
 ONE_AT_A_TIME: Final = threading.Lock()
@@ -38,7 +36,7 @@ def head() -> str:
 
 
 def revision_of(connection: Connection) -> str:
-    """Return the revision of a database; empty: the database is new, or a version of dubstage without revisions made the tables."""
+    """Return the revision of a database; empty: the database is new."""
     if not inspect(connection).has_table(RECORD.name):
         return ""
     return connection.scalar(select(RECORD.c.version_num)) or ""
@@ -63,7 +61,7 @@ def check_revision(revision: str, where: str) -> None:
         )
 
 
-def upgrade(connection: Connection, where: str, *, to: str | None = None) -> str:
+def upgrade(connection: Connection, where: str) -> str:
     """Upgrade the tables, and return the revision that they had before; empty: none.
 
     The caller holds ONE_AT_A_TIME, and begins and ends the transaction. No other process changes tables meanwhile.
@@ -71,15 +69,13 @@ def upgrade(connection: Connection, where: str, *, to: str | None = None) -> str
     Args:
         connection: connection with a transaction. Names without a schema reach the tables (`Database.use_schema`).
         where: name of the database for error texts.
-        to: revision to upgrade to; None: the newest.
 
     Raises:
         StorageRefusedError: a later version of dubstage made the tables. Nothing was changed.
     """
     before = revision_of(connection)
     check_revision(before, where)
-    target = to or head()
-    if before != target:
+    if before != head():
         # Alembic's own lines name its plugins and its implementation.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from alembic import command
@@ -89,5 +85,5 @@ def upgrade(connection: Connection, where: str, *, to: str | None = None) -> str
         # Config replaces %(name)s in values.
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
-        command.upgrade(config, target)
+        command.upgrade(config, head())
     return before

@@ -21,13 +21,11 @@ from gateway.database.session import Database
 from gateway.operations.store import (
     NO_REQUEST_ID,
     AuditOf,
-    Convert,
     LeaseRow,
     OperationRecord,
     OperationRow,
     RequestIdentity,
     begun_by,
-    convert_row,
     count_unfinished,
     new_row,
     of_kinds,
@@ -85,7 +83,7 @@ class OperationQueue:
         database: database of the operations.
         lease_s: see the attribute.
         kinds: kinds of the operations of this queue; None: all.
-        audit_of, convert: as for `OperationStore`.
+        audit_of: as for `OperationStore`.
     """
 
     def __init__(
@@ -95,9 +93,7 @@ class OperationQueue:
         lease_s: float | None = LEASE_S,
         kinds: Collection[str] | None = None,
         audit_of: AuditOf = lambda record: None,
-        convert: Convert = lambda record: record,
     ) -> None:
-        self._convert = convert
         self._database = database
         self._kinds = kinds
         self._audit_of = audit_of
@@ -188,7 +184,6 @@ class OperationQueue:
         with self._database.writing() as session:
             taken = []
             for row, lease in session.execute(query).all():
-                convert_row(row, self._convert)
                 taken.append(LeasedOperation(record_of(row), lease.begun))
                 lease.owner, lease.begun = self.owner, True
                 lease.until = self._end()

@@ -129,9 +129,7 @@ class OperationRunner:
     ) -> None:
         self._store = store
         lease = lease_s if shared else None
-        self._queue = OperationQueue(
-            store.database, lease_s=lease, kinds=store.kinds, audit_of=store.audit_of, convert=store.convert
-        )
+        self._queue = OperationQueue(store.database, lease_s=lease, kinds=store.kinds, audit_of=store.audit_of)
         self._running = Execution(store, self._queue, handlers, abandon=abandon, rewrite=rewrite, on_change=self._something_changed)
         self._slots = slots or Slots(max_concurrent)
         self._max_queued = max_queued

@@ -21,8 +21,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
-    literal,
     select,
     true,
     update,
@@ -35,10 +33,6 @@ from gateway.database.session import Database
 from gateway.database.tables import Base, JobFolderRow
 from services.common.errors import OperationNotFoundError, RequestIdReusedError, WorkCancelledError
 
-V1: Final = "v1"
-"""The contract."""
-FORMER: Final = "v1alpha1"
-"""The contract before, which callers may speak for one release."""
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
 
 
@@ -58,8 +52,6 @@ class OperationRow(Base):
     metadata_bytes: Mapped[bytes] = mapped_column(LargeBinary)
     response: Mapped[bytes | None] = mapped_column(LargeBinary)
     error: Mapped[bytes | None] = mapped_column(LargeBinary)
-    contract: Mapped[str] = mapped_column(String(16), server_default="")
-    """Version of the contract in which callers see the operation; empty: the messages are still those of an earlier dubstage."""
     request_id: Mapped[str | None] = mapped_column(String(36), index=True, unique=True)
     request_sha256: Mapped[str | None] = mapped_column(String(64))
 
@@ -96,7 +88,6 @@ class OperationRecord:
         metadata: serialised progress message, the last one.
         response: serialised result; None: the operation has not succeeded.
         error: serialised google.rpc.Status; None: the operation neither failed nor was cancelled.
-        contract: version of the contract in which callers see the operation. The stored messages are those of v1.
     """
 
     number: int
@@ -110,7 +101,6 @@ class OperationRecord:
     metadata: bytes = b""
     response: bytes | None = None
     error: bytes | None = None
-    contract: str = V1
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +108,10 @@ class RequestIdentity:
     """Facts by which a request that creates something is known when the request comes again.
 
     Attributes:
-        contract: version of the contract that the caller speaks.
         request_id: id by which a request is known that comes again; empty: none.
         sha256: SHA-256 of the request.
     """
 
-    contract: str = V1
     request_id: str = ""
     sha256: str = ""
 
@@ -140,13 +128,10 @@ class RequestIdentity:
 
 
 NO_REQUEST_ID: Final = RequestIdentity()
-"""Identity of a request of v1 without an id: such a request is new each time it comes."""
+"""Identity of a request without an id: such a request is new each time it comes."""
 
 AuditOf = Callable[[OperationRecord], AuditEvent | None]
 """Returns what the audit log records of an operation that has begun or ended; None: nothing."""
-
-Convert = Callable[[OperationRecord], OperationRecord]
-"""Returns an operation that an earlier dubstage stored with the messages of v1, and with the contract that its callers speak."""
 
 OnEnd = Callable[[Session, OperationRecord], None]
 """Called in the transaction that stores how an operation ended: what the function writes is kept with the end, or not at all."""
@@ -167,14 +152,12 @@ class OperationStore:
         database: database of the actors.
         kinds: kinds of the operations that this store and its queue see; None: all.
         audit_of: see `AuditOf`. The entries are written with the operations.
-        convert: see `Convert`. Gateways of the earlier dubstage may still store operations during an upgrade.
 
     Args:
         database: database of the actors.
         kinds: kinds of the operations that this store and its queue see; None: all.
         audit_of: see the attribute.
         on_end: see `OnEnd`.
-        convert: see the attribute.
     """
 
     def __init__(
@@ -184,15 +167,12 @@ class OperationStore:
         kinds: Collection[str] | None = None,
         audit_of: AuditOf = lambda record: None,
         on_end: OnEnd = tell_nobody,
-        convert: Convert = lambda record: record,
     ) -> None:
-        self.convert = convert
         self.database = database
         self.kinds = kinds
         self.audit_of = audit_of
         self._on_end = on_end
         self._audit = AuditLog(database)
-        self._lease_the_old()
 
     def add(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
         """Store a new operation that waits for a gateway, and return its record."""
@@ -239,18 +219,6 @@ class OperationStore:
         """
         with self.database.reading() as session:
             return begun_by(session, identity)
-
-    def convert_the_old(self) -> None:
-        """Store the messages of operations of an earlier dubstage as those of v1."""
-        old = select(OperationRow).where(OperationRow.contract == "", of_kinds(self.kinds)).limit(AT_ONCE)
-        while True:
-            with self.database.reading() as session:
-                if session.scalar(old.limit(1)) is None:
-                    return
-            with self.database.writing() as session:
-                self.database.one_by_one(session)
-                for row in session.scalars(old):
-                    convert_row(row, self.convert)
 
     def list(
         self, *, after: int = 0, limit: int = 100, done: bool | None = None, kind: str = "", newest: bool = False
@@ -330,7 +298,7 @@ class OperationStore:
             return session.scalar(query.limit(1)) is not None
 
     def succeeded_requests(self, kind: str, limit: int) -> Sequence[bytes]:
-        """Return the requests of operations of a kind that succeeded, messages of v1, the newest first.
+        """Return the requests of operations of a kind that succeeded, the newest first.
 
         Args:
             kind: kind of the operations.
@@ -339,7 +307,7 @@ class OperationStore:
         # The results of long videos are large, and are not read.
         query = (
             select(OperationRow.request)
-            .where(OperationRow.kind == kind, OperationRow.response.is_not(None), OperationRow.contract != "")
+            .where(OperationRow.kind == kind, OperationRow.response.is_not(None))
             .order_by(OperationRow.number.desc())
             .limit(limit)
         )
@@ -356,19 +324,6 @@ class OperationStore:
         """Forget all operations that concern a person."""
         with self.database.writing() as session:
             session.execute(delete(OperationRow).where(OperationRow.actor_id == actor_id))
-
-    def _lease_the_old(self) -> None:
-        """Give a lease that nobody holds to the operations that an earlier version, without leases, left unfinished."""
-        leased = select(LeaseRow.number).where(LeaseRow.number == OperationRow.number)
-        old = select(OperationRow.number, literal(""), literal(0.0), literal(True), literal(False)).where(
-            OperationRow.done.is_(False), ~leased.exists()
-        )
-        with self.database.reading() as session:
-            if session.execute(old.limit(1)).first() is None:
-                return
-        with self.database.writing() as session:
-            self.database.one_by_one(session)
-            session.execute(insert(LeaseRow).from_select(["number", "owner", "until", "begun", "cancel"], old))
 
 
 def of_kinds(kinds: Collection[str] | None) -> ColumnElement[bool]:
@@ -402,7 +357,6 @@ def new_row(kind: str, request: bytes, *, actor_id: str, output: str, identity: 
         request=request,
         done=False,
         metadata_bytes=b"",
-        contract=identity.contract,
         request_id=identity.request_id or None,
         request_sha256=identity.sha256 or None,
     )
@@ -422,15 +376,7 @@ def record_of(row: OperationRow) -> OperationRecord:
         metadata=row.metadata_bytes,
         response=row.response,
         error=row.error,
-        contract=row.contract,
     )
-
-
-def convert_row(row: OperationRow, convert: Convert) -> None:
-    """Give the row of an operation of an earlier dubstage the messages of v1. Other rows stay."""
-    if not row.contract:
-        made = convert(record_of(row))
-        row.request, row.metadata_bytes, row.response, row.contract = made.request, made.metadata, made.response, made.contract
 
 
 def taken_over(name: str) -> WorkCancelledError:

@@ -35,7 +35,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.database.session import Database
 from gateway.database.tables import Base
-from gateway.operations.store import FORMER, NO_REQUEST_ID, V1, OperationRecord, RequestIdentity
+from gateway.operations.store import NO_REQUEST_ID, OperationRecord, RequestIdentity
 from services.common.errors import InvalidRequestError, OverloadedError, WebhookNotFoundError
 
 MOST_WEBHOOKS: Final = 16
@@ -67,8 +67,6 @@ class WebhookRow(Base):
     """Kinds of events, with commas between them."""
     created_at: Mapped[str] = mapped_column(String(32))
     disabled: Mapped[bool]
-    contract: Mapped[str] = mapped_column(String(16), server_default=FORMER)
-    """Version of the contract that the receiver knows."""
     request_id: Mapped[str | None] = mapped_column(String(36), index=True, unique=True)
     request_sha256: Mapped[str | None] = mapped_column(String(64))
 
@@ -106,7 +104,6 @@ class Webhook:
         events: kinds of events that are sent.
         created_at: time of the registration, RFC 3339, UTC.
         disabled: whether the receiver has answered 410 Gone.
-        contract: version of the contract that the receiver knows.
     """
 
     webhook_id: str
@@ -115,7 +112,6 @@ class Webhook:
     events: tuple[EventType, ...]
     created_at: str
     disabled: bool
-    contract: str = V1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +155,6 @@ def _webhook(row: WebhookRow) -> Webhook:
         events=tuple(EventType(name) for name in row.events.split(",")),
         created_at=row.created_at,
         disabled=row.disabled,
-        contract=row.contract,
     )
 
 
@@ -229,7 +224,6 @@ class WebhookStore:
             events=",".join(sorted(set(events))),
             created_at=_now(),
             disabled=False,
-            contract=identity.contract,
             request_id=identity.request_id or None,
             request_sha256=identity.sha256 or None,
         )

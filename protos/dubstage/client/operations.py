@@ -33,7 +33,7 @@ class OperationState:
     Attributes:
         name: for `get_operation`, `cancel_operation` and `delete_operation`.
         done: whether the operation has ended.
-        progress: how far the operation is. Empty for an operation that a caller of the former contract began.
+        progress: how far the operation is.
         error: why the operation failed; None if it has not failed.
     """
 

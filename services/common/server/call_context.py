@@ -121,8 +121,6 @@ class Call:
     stage: str
     rpc: str
     """Full method name without the leading slash, such as `dubstage.render.v1.RenderService/Render`."""
-    former: bool = False
-    """Whether the caller speaks the former contract."""
     job_id: str = ""
     """Printable ASCII, as all metadata. The same holds for `shot_id`."""
     shot_id: str = ""

@@ -26,7 +26,6 @@ from services.common.server import call_context, error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
 from services.common.server.call_context import TENANT_KEY, Caller, named_by, set_current_caller
 from services.common.server.call_messages import RequestStream, decoder, encoder
-from services.common.server.former import DEPRECATION, current_call, current_name, is_former
 from services.common.server.health import HEALTH, Context, Handler, HealthInterceptor
 from services.common.server.limits import Admission, FirstMessages
 from services.common.server.telemetry import Metrics
@@ -141,10 +140,6 @@ _DRAINED_AT_ONCE = 4
 _PAUSED_AT_ONCE = 64
 
 
-Notice = tuple[tuple[str, str], ...]
-"""Entries of the trailing metadata of an answer."""
-
-
 class ChassisInterceptor(grpc.aio.ServerInterceptor):
     """Error mapping, log line, metrics, trace, token, deadline and back-pressure for all four kinds of handlers.
 
@@ -202,13 +197,9 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         and however long the request takes.
         """
         handler = await continuation(handler_call_details)
-        notice = (DEPRECATION,) if is_former(str(handler_call_details.method)) else ()
-        if handler is None and notice:
-            handler = await continuation(current_call(handler_call_details))
         if handler is None:
             return None
-        # A former call has the limits, metrics and log lines of the method in v1.
-        method = current_name(str(handler_call_details.method))
+        method = str(handler_call_details.method)
         if method.startswith(HEALTH):
             return self._health.of_calls(handler)
         encode = encoder(handler.response_serializer, self._max_message_bytes)
@@ -216,13 +207,13 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         streams = handler.request_streaming
         if handler.response_streaming:
             behaviour = handler.stream_stream if streams else handler.unary_stream
-            return grpc.stream_stream_rpc_method_handler(self._streaming(behaviour, method, encode, streams, notice), *codec)
+            return grpc.stream_stream_rpc_method_handler(self._streaming(behaviour, method, encode, streams), *codec)
         behaviour = handler.stream_unary if streams else handler.unary_unary
-        return grpc.stream_unary_rpc_method_handler(self._unary(behaviour, method, encode, streams, notice), *codec)
+        return grpc.stream_unary_rpc_method_handler(self._unary(behaviour, method, encode, streams), *codec)
 
-    def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool, notice: Notice) -> Any:
+    def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool) -> Any:
         async def answer(_: object, context: Context) -> Any:
-            async with self._call(method, context, streams, notice) as (call, requests):
+            async with self._call(method, context, streams) as (call, requests):
                 response = await behaviour(requests if streams else await requests.only(), context)
                 # The answer is encoded inside the call: an answer that is too large is an error like any other.
                 data = encode(response)
@@ -231,11 +222,11 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool, notice: Notice) -> Any:
+    def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool) -> Any:
         # This is a coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's place is
         # free at once. A generator would stay suspended.
         async def answer(_: object, context: Context) -> None:
-            async with self._call(method, context, streams, notice) as (call, requests):
+            async with self._call(method, context, streams) as (call, requests):
                 responses = behaviour(requests if streams else await requests.only(), context)
                 if not hasattr(responses, "__aiter__"):
                     await responses
@@ -250,17 +241,12 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     @asynccontextmanager
-    async def _call(
-        self, method: str, context: Context, streams: bool, notice: Notice
-    ) -> AsyncIterator[tuple[call_context.Call, RequestStream]]:
-        if notice:
-            context.set_trailing_metadata(notice)
+    async def _call(self, method: str, context: Context, streams: bool) -> AsyncIterator[tuple[call_context.Call, RequestStream]]:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         allowed_s = self._allowed_s(context)
         call = call_context.Call(
             stage=self._stage,
             rpc=method.removeprefix("/"),
-            former=bool(notice),
             job_id=_identifier(metadata, call_context.JOB_ID_KEY),
             shot_id=_identifier(metadata, call_context.SHOT_ID_KEY),
             deadline=time.monotonic() + allowed_s,
@@ -296,7 +282,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     _uncancel()
                     if streams:
                         await self._await_pause(requests, admitted)
-                    await self._send(context, call.failure, notice)
+                    await self._send(context, call.failure)
                 # The caller, the caller's deadline or the server's shutdown ended the call: gRPC itself answers.
                 remaining = context.time_remaining()
                 outcome.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
@@ -312,7 +298,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 if unimplemented:
                     await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the {self._stage} stage has no {call.rpc}")
                 assert outcome.error is not None
-                await self._send(context, outcome.error, notice)
+                await self._send(context, outcome.error)
 
     async def _await_pause(self, requests: RequestStream, admitted: bool) -> None:
         """Give the caller of a failed call time to come to a pause, so that the error reaches the caller.
@@ -326,12 +312,12 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
             async with slots:
                 await pause()
 
-    async def _send(self, context: Context, error: DubstageError, notice: Notice) -> None:
+    async def _send(self, context: Context, error: DubstageError) -> None:
         """End the call with an error. Raises grpc.aio.AbortError, or CancelledError if the caller does not take the status."""
         status = rpc_status.to_status(error_status.to_status(error, stage=self._stage))
         try:
             async with asyncio.timeout(_STATUS_S):
-                await context.abort(status.code, status.details, (*status.trailing_metadata, *notice))
+                await context.abort(status.code, status.details, status.trailing_metadata)
         except TimeoutError:
             # gRPC would log the traceback of any other exception; the caller who does not read gets nothing either way.
             raise asyncio.CancelledError from None

@@ -30,7 +30,6 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from services.common.errors import InvalidRequestError
 from services.common.server.auth import TokenCheck
 from services.common.server.call_messages import receive_limit
-from services.common.server.former import former_names
 from services.common.server.health import MAX_REQUEST_BYTES, HealthInterceptor, HealthServicer
 from services.common.server.interceptor import ChassisInterceptor, Observer
 from services.common.server.limits import Admission, FirstMessages, WorkerPool
@@ -245,8 +244,8 @@ class StageServer:
         self.port = 0
         """Port of the server; 0 before `start()`."""
         self._settings = settings
-        self._services = (*services, *former_names(tuple(services)))
-        """Names that health knows. Callers of the former contracts ask for the former names."""
+        self._services = tuple(services)
+        """Names that health knows."""
         self._warm_up = warm_up
         self._workers = tuple(workers)
         self._is_serving = is_serving

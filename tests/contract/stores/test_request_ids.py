@@ -12,11 +12,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 import pytest
-from sqlalchemy import update
 
 from gateway.database.session import Database
-from gateway.operations.leases import OperationQueue, SubmittedOperation
-from gateway.operations.store import FORMER, OperationRecord, OperationRow, OperationStore, RequestIdentity
+from gateway.operations.leases import SubmittedOperation
+from gateway.operations.store import OperationRecord, OperationStore, RequestIdentity
 from gateway.webhooks.store import EventType, WebhookStore
 from services.common.errors import InvalidRequestError, RequestIdReusedError
 from tests.contract.stores.test_leases import databases, gateway, queue_on, saying, url
@@ -44,7 +43,7 @@ def at_once(work: Callable[[int], T], number: int = 8) -> list[T]:
 
 def test_same_request_is_one_operation(databases: Callable[[], Database]) -> None:
     """A request that comes eight times at once at two gateways begins one operation."""
-    queues, how = [queue_on(databases()) for _ in range(2)], asked(contract=FORMER)
+    queues, how = [queue_on(databases()) for _ in range(2)], asked()
 
     def submit(index: int) -> SubmittedOperation:
         return queues[index % 2].submit("work", b"q", actor_id="", output="a.mp4", busy=(), free=1, most_waiting=1, identity=how)
@@ -54,7 +53,6 @@ def test_same_request_is_one_operation(databases: Callable[[], Database]) -> Non
     assert sorted(one.known for one in found) == [False] + [True] * 7
     store = OperationStore(databases())
     (record,) = store.list()
-    assert record.contract == FORMER
     assert store.begun_by(how) == record
     with pytest.raises(RequestIdReusedError, match=how.request_id):
         store.begun_by(replace(how, sha256="0" * 64))
@@ -98,20 +96,3 @@ def test_same_webhook_is_one(databases: Callable[[], Database]) -> None:
     assert [new for _, new in made].count(True) == 1
     with pytest.raises(RequestIdReusedError):
         stores[0].created_by(replace(how, sha256="0" * 64))
-
-
-def test_former_rows_are_converted(databases: Callable[[], Database]) -> None:
-    """An operation that a gateway of the version before stores is converted when a gateway takes it."""
-    first = databases()
-    store = OperationStore(first)
-    store.add("work", b"old")
-    with first.writing() as session:
-        session.execute(update(OperationRow).values(contract=""))
-
-    def convert(record: OperationRecord) -> OperationRecord:
-        return replace(record, request=b"new", contract=FORMER)
-
-    queue = OperationQueue(databases(), convert=convert)
-    ((taken,), _) = queue.take(9, busy=())
-    assert (taken.record.request, taken.record.contract) == (b"new", FORMER)
-    assert store.list() == [taken.record]

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
 
 from gateway.actors.consents import Consents
 from gateway.actors.ledger import JobLedger
@@ -15,7 +14,6 @@ from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.consent.keys import signed
 from gateway.consent.record import ConsentUse, digest_of
-from gateway.database.tables import ActorRow
 from gateway.settings import GatewaySettings
 from services.common.errors import (
     ConsentMissingError,
@@ -165,20 +163,6 @@ def test_withdrawal_names_actors_and_time(
     actors.erase("ann")
     with ActorStore(settings) as again, pytest.raises(ConsentWithdrawnError, match=re.escape(done.withdrawn_at)):
         again.consents.check(record(), NIGHT, "ann")
-
-
-def test_withdrawal_finds_actors_of_earlier_versions(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
-    """Rows of an earlier version hold no digest. The first withdrawal reads their records, and the next one reads none."""
-    for name, consent in (("ann", record()), ("bob", record(subject="Bob")), ("eve", None), ("odd", record())):
-        actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=consent)
-    with actors.database.writing() as session:
-        session.execute(update(ActorRow).values(consent_sha256=None))
-        session.execute(update(ActorRow).where(ActorRow.actor_id == "odd").values(consent={"subject": 3}))
-    assert actors.consents.withdraw(digest_of(record(subject="Bob"))).actor_ids == ("bob",)
-    assert actors.consents.withdraw(digest_of(record())).actor_ids == ("ann",)
-    with actors.database.reading() as session:
-        digests = {row.actor_id: row.consent_sha256 for row in session.scalars(select(ActorRow))}
-    assert digests == {"ann": digest_of(record()), "bob": digest_of(record(subject="Bob")), "eve": "", "odd": None}
 
 
 def test_withdrawn_record_stops_enrolment(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:

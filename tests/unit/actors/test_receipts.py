@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.actors.receipts import ErasureReceipt, OldReceiptError, ReceiptRefusedError, SweptPlace, signed, verified
+from gateway.actors.receipts import ErasureReceipt, ReceiptRefusedError, SweptPlace, signed, verified
 from gateway.signatures import InstallationKey, installation_key
 
 BANK, STATE = "b" * 64, "5" * 64
@@ -84,17 +82,3 @@ def test_a_forged_receipt_names_another_key(receipt: ErasureReceipt, key: Instal
     lie = {**forged.document, "key": key.id}
     with pytest.raises(ReceiptRefusedError, match="changed or forged"):
         checked(json.dumps(lie).encode(), key)
-
-
-def test_earlier_receipts_need_their_installation(key: InstallationKey) -> None:
-    """Receipts of earlier versions are checked by their installation alone."""
-    body = {"actor_id": "ann", "erased_sha256": [BANK], "kept_sha256": [], "erased_at": "2026-01-01T00:00:00+00:00"}
-    secret = b"\x07" * 32
-    signature = hmac.new(secret, json.dumps(body, sort_keys=True).encode(), hashlib.sha256).hexdigest()
-    content = json.dumps({**body, "signature": signature}).encode()
-    assert ErasureReceipt.from_json(content.decode()).erased_sha256 == (BANK,)
-    with pytest.raises(OldReceiptError, match="made by an older version: only the installation itself can check it"):
-        checked(content, key)
-    assert verified(content, lambda _: key.public, lambda: secret).actor_id == "ann"
-    with pytest.raises(ReceiptRefusedError, match="changed or forged"):
-        verified(content, lambda _: key.public, lambda: b"\x08" * 32)

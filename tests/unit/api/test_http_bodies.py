@@ -10,13 +10,13 @@ from google.protobuf import json_format
 
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2, webhook_pb2
 from gateway.api.http_bodies import MOST_BYTES, MOST_VALUES, check_items, check_values, limits_of
-from gateway.api.rest import FORMER_ROUTES, ROUTES
+from gateway.api.rest import ROUTES
 from services.common.errors import InvalidRequestError
 
 
 def test_every_route_has_limits() -> None:
     """No request has more than a parser takes without holding others."""
-    for route in (*ROUTES, *FORMER_ROUTES):
+    for route in ROUTES:
         limits = limits_of(route.method.input_type)
         assert 4096 < limits.num_bytes <= MOST_BYTES
         assert 20_000 < limits.num_values <= MOST_VALUES

@@ -1,8 +1,4 @@
-"""Tables of the first version that records revisions.
-
-Installations of earlier versions have tables without a revision, and may lack some tables and indices. This migration creates
-what is missing, and changes nothing else.
-"""
+"""Tables of the first version."""
 
 from __future__ import annotations
 
@@ -14,13 +10,14 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
     Text,
-    inspect,
+    UniqueConstraint,
 )
 
 revision = "0001"
@@ -44,7 +41,8 @@ Table(
     Column("consent", JSON),
     Column("footage_sha256", String(64), nullable=False),
     Column("created_at", String(32), nullable=False),
-    Column("enrolment_sha256", String(64), nullable=False),
+    Column("enrolment_sha256", String(64), nullable=False, index=True),
+    Column("consent_sha256", String(64), nullable=False, index=True),
 )
 Table(
     "enrolments",
@@ -57,10 +55,11 @@ Table(
     "lineage",
     _TABLES,
     Column("actor_id", _ACTOR_ID, ForeignKey("actors.actor_id"), primary_key=True),
-    Column("sha256", String(64), primary_key=True, index=True),
+    Column("sha256", String(64), primary_key=True),
     Column("kind", String(32), nullable=False),
     Column("uri", String(4096), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    Index("ix_lineage_sha256_size_bytes", "sha256", "size_bytes"),
 )
 Table(
     "job_folders",
@@ -111,6 +110,8 @@ Table(
     Column("metadata_bytes", LargeBinary, nullable=False),
     Column("response", LargeBinary),
     Column("error", LargeBinary),
+    Column("request_id", String(36), index=True, unique=True),
+    Column("request_sha256", String(64)),
 )
 Table(
     "operation_leases",
@@ -128,6 +129,8 @@ Table(
     Column("line", Text, nullable=False),
     Column("digest", String(64), nullable=False),
     Column("work", String(160), nullable=False, index=True),
+    Column("face", String(32), nullable=False),
+    Index("ix_audit_log_face_sequence", "face", "sequence"),
 )
 Table(
     "audit_people",
@@ -135,15 +138,37 @@ Table(
     Column("actor_id", String(63), primary_key=True),
     Column("alias", String(32), nullable=False, index=True),
 )
+Table(
+    "webhooks",
+    _TABLES,
+    Column("webhook_id", String(64), primary_key=True),
+    Column("url", String(2000), nullable=False),
+    Column("secret", String(80), nullable=False),
+    Column("events", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("request_id", String(36), index=True, unique=True),
+    Column("request_sha256", String(64)),
+)
+Table(
+    "webhook_deliveries",
+    _TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("webhook_id", String(64), ForeignKey("webhooks.webhook_id", ondelete="CASCADE"), nullable=False),
+    Column("operation", Integer, ForeignKey("operations.number", ondelete="CASCADE"), nullable=False, index=True),
+    Column("event_id", String(80), nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("subject", String(160), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("due", Double, nullable=False, index=True),
+    Column("owner", String(80), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", String(300), nullable=False),
+    Column("dead", Boolean, nullable=False),
+    UniqueConstraint("webhook_id", "operation", name="uq_webhook_deliveries_event"),
+)
 
 
 def upgrade() -> None:
-    """Create the tables and indices that do not exist yet."""
-    connection = op.get_bind()
-    _TABLES.create_all(connection)
-    # `create_all` creates the indices of new tables only.
-    existing = {index["name"] for found in inspect(connection).get_multi_indexes().values() for index in found}
-    for table in _TABLES.sorted_tables:
-        for index in sorted(table.indexes, key=lambda one: str(one.name)):
-            if index.name not in existing:
-                index.create(connection)
+    """Create the tables."""
+    _TABLES.create_all(op.get_bind(), checkfirst=False)
