@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.batch.delivery import delivered_name
-from gateway.batch.locations import is_url, local_path
 from gateway.batch.review_export import ReviewedShot, decision_marker
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.timeline import Clip, Timeline, clips_of, opentimelineio, rate_text, same_name
 from gateway.batch.timeline_files import write_timeline
 from gateway.batch.turnover import DubbedClip, DubbedClips
 from gateway.batch.types import WRITTEN, ShotRecord
+from gateway.media.locations import is_url, local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.safe_paths import path_below
 from services.common.errors import InvalidRequestError

@@ -11,7 +11,6 @@ from typing import Any, Final
 from gateway.batch.changes import current_records
 from gateway.batch.conform import ConformRequest, conform, write_conformed
 from gateway.batch.dubbing_script import check_language, read_script
-from gateway.batch.locations import is_url
 from gateway.batch.manifest import batch_name, shots_by_line
 from gateway.batch.reviews import present
 from gateway.batch.store import BatchStore
@@ -20,6 +19,7 @@ from gateway.batch.timeline_files import check_output, read_timeline
 from gateway.batch.turnover import CLIPS, TurnoverRequest, plan_turnover, read_clips, write_turnover
 from gateway.cli.console import say, say_result, say_warning
 from gateway.cli.progress import StepProgress
+from gateway.media.locations import is_url
 from services.common.errors import InvalidRequestError
 
 _SHOWN: Final = 50

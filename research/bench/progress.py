@@ -21,11 +21,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api.convert import dub_request_from
-from gateway.api.in_process import LocalFiles, dub
+from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.api.in_process import dub
 from gateway.api.progress import dub_steps
 from gateway.dub.costs import figures
+from gateway.dub.spec import LocalFiles, request_from
 from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
 from research.bench.runs import default_clip, footage_parser, make_footage, tell, work_folder
@@ -78,16 +78,14 @@ class Recording:
     load: float
 
 
-def message_of(job: Job, video: Path, output: Path) -> pb.CreateDubRequest:
-    """Return the request of a dub."""
-    return pb.CreateDubRequest(
-        footage_uri=str(video), output_uri=str(output), method=job.method, skip_personalization=not job.personalize
-    )
+def spec_of(job: Job, video: Path, output: Path) -> DubSpec:
+    """Return the spec of a dub."""
+    return DubSpec(footage_uri=str(video), output_uri=str(output), method=job.method, skip_personalization=not job.personalize)
 
 
 def steps_of(job: Job) -> Sequence[StepCost]:
     """Return the steps of a dub with their present costs."""
-    request = dub_request_from(message_of(job, Path("footage.mp4"), Path("dub.mp4")), LocalFiles(), None, threads=1)
+    request = request_from(spec_of(job, Path("footage.mp4"), Path("dub.mp4")), LocalFiles(), threads=1)
     return dub_steps(request, report=job.report)
 
 
@@ -106,7 +104,7 @@ def record(job: Job, video: Path, work: Path, name: str) -> Recording:
     def footage(frames: int, megapixels: float) -> None:
         sizes.append((frames, megapixels))
 
-    dub(message_of(job, video, work / f"{name}.mp4"), work / f"{name}-report" if job.report else None, note, footage)
+    dub(spec_of(job, video, work / f"{name}.mp4"), work / f"{name}-report" if job.report else None, note, footage)
     end, end_cpu = time.monotonic(), time.process_time()
     # The first report says that the stages are being opened.
     start, start_cpu, *_ = reports[1]

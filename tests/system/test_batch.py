@@ -33,6 +33,7 @@ from services.common.server.settings import load_settings
 from tests.file_limit import files_of_at_most
 from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
+from tests.unit.batch.rows import changed_shot, shot_of_row
 
 
 def settings_in(folder: Path, **more: Any) -> GatewaySettings:
@@ -41,7 +42,7 @@ def settings_in(folder: Path, **more: Any) -> GatewaySettings:
 
 def shot(shot_id: str, footage: Path, folder: Path, **more: Any) -> ShotSpec:
     output = folder / "videos" / f"{shot_id}.mp4"
-    return ShotSpec(id=shot_id, footage=str(footage), speech=str(SPEECH), output=str(output), personalize=False, **more)
+    return shot_of_row(id=shot_id, footage=str(footage), speech=str(SPEECH), output=str(output), personalize=False, **more)
 
 
 def batch_of(folder: Path, *shots: ShotSpec) -> BatchStore:
@@ -63,7 +64,7 @@ def nobody(path: Path) -> Path:
 
 async def dubbed_plainly(dubber: Dubber, worker_context: WorkerContext, row: ShotSpec, output: Path) -> str:
     """Digest of the video that a dub without a batch writes, without the manifest."""
-    async with shot_request(worker_context, row.model_copy(update={"output": str(output)})) as request:
+    async with shot_request(worker_context, changed_shot(row, output=str(output))) as request:
         await asyncio.to_thread(dubber, request, sealer=await worker_context.sealer())
     return media_sha256(output)
 
@@ -221,7 +222,7 @@ def plates(carphone: Path, folder: Path) -> ShotSpec:
     """A shot of 25 frames."""
     (folder / "plates").mkdir()
     footage = write_sequence(carphone, folder / "plates" / "a.%04d.dpx", 25, bits=10)
-    return shot("one", footage, folder).model_copy(update={"output": str(folder / "videos" / "b.%04d.dpx")})
+    return changed_shot(shot("one", footage, folder), output=str(folder / "videos" / "b.%04d.dpx"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
