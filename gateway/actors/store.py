@@ -185,7 +185,6 @@ class ActorStore:
         self.data_dir = settings.data_dir
         shared = beside.database if beside is not None else None
         self._artefacts = ArtefactStore(settings.artefacts_url)
-        # Before the database is made: see `default_artefacts_url`.
         self._artefacts.make_folder()
         self._database = Database(
             settings.database_url,

@@ -359,7 +359,7 @@ def _summary_of(
     consent, damage = None, ""
     try:
         consent = consent_of(row, where)
-        if read_blob or figures is None:
+        if read_blob:
             enrolled = enrolled_of(artefacts, refs, row.actor_id)
             num_frames, lag_frames = enrolled.num_frames, enrolled.lag_frames
     except DubstageError as problem:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from opentelemetry import trace
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.actors.installation import Installation
@@ -45,7 +45,7 @@ from services.common.errors import BackendUnavailableError, BatchNotFoundError, 
 BATCH: Final = "batch"
 """Kind of the operations behind batches."""
 CLUSTER_BATCH: Final = "cluster_batch"
-"""Kind of the operations behind batches that a cluster dubs. Earlier gateways, which would dub these batches, do not take them."""
+"""Kind of the operations behind batches that a cluster dubs."""
 REVIEW: Final = "review"
 """Kind of the operations that stand for decisions about shots: their events refer to them."""
 MOST_BATCHES: Final = 256
@@ -68,11 +68,8 @@ class BatchOrder(BaseModel):
         check_videos: dub shots anew that are done and whose video is gone or was changed.
     """
 
-    # Stored requests name the field `check_films`.
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
-
     name: str
-    check_videos: bool = Field(alias="check_films")
+    check_videos: bool
 
 
 class ReviewOrder(BaseModel):

@@ -107,7 +107,7 @@ async def finish_of(
         figures["still_share"] = still_share(clip, features["speech_probability"][: len(clip.usable)] >= SPOKEN_FROM)
     if footage is not None and tracked.poses:
         figures |= await asyncio.to_thread(_skin, video, footage, tracked)
-    return ShotFinish(version=2, **{name: round(value, 4) for name, value in figures.items() if math.isfinite(value)})
+    return ShotFinish(**{name: round(value, 4) for name, value in figures.items() if math.isfinite(value)})
 
 
 def _sync(lag: SoundLag) -> dict[str, float]:

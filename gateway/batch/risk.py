@@ -91,8 +91,6 @@ def figures_of(record: ShotRecord) -> dict[str, float]:
     found: dict[str, float | None] = {"r_opening": record.r_opening}
     for group in (record.motion, record.appearance, record.finish):
         found |= vars(group) if group is not None else {}
-    if record.finish is not None and record.finish.version == 1:
-        found["seam"] = None  # another figure than the one that is scaled
     if record.frames:
         found["undubbed_share"] = 1.0 - record.frames_dubbed / record.frames
     return {name: value for name, value in found.items() if value is not None and name in SCALES}

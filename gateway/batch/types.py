@@ -131,17 +131,15 @@ class ShotFinish(_Strict):
     """Finished video compared with its own sound and with the footage (gateway/batch/finished.py). None: not measured.
 
     Attributes:
-        version: version of the figures. Records of version 1 do not have it.
         lateness_ms: how much later than the sound the mouth moves, milliseconds; negative: earlier.
         sync_confidence: how sure the lateness is, 0 and more. Low: sound and mouth may not belong together.
         sync_distance: distance of mouth and sound at the best lateness, 0 to 2.
         still_share: share of the frames of speech in which the mouth stands still.
         seam: edge that the dub has added to the skin about the mouth and that stays all the time, share of the brightness of the
-            skin. In version 1 the steepest edge of the mean over time, which good dubs have too.
+            skin.
         flicker: change of the brightness of the skin about the mouth from frame to frame that the dub has added, as a share of it.
     """
 
-    version: Literal[1, 2] = 1
     lateness_ms: float | None = None
     sync_confidence: float | None = None
     sync_distance: float | None = None

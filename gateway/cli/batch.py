@@ -455,7 +455,7 @@ def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> No
 
 
 def _rate_of(record: ShotRecord) -> Fraction | None:
-    """Return the frame rate of a shot's video; None: there is no video. Records of an earlier dubstage do not have it."""
+    """Return the frame rate of a shot's video; None: there is no video."""
     if not record.output_sha256:
         return None
     from gateway.batch.quality import frame_rate_of

@@ -131,7 +131,6 @@ def check_database(settings: GatewaySettings) -> str:
     """
     data_folder(settings.data_dir)
     store = ArtefactStore(settings.artefacts_url)
-    # Before the database is made: see `default_artefacts_url`.
     store.make_folder()
     database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant)
     try:

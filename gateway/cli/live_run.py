@@ -102,7 +102,7 @@ class LiveVideo:
     async def of_gateway(self, settings: GatewaySettings, sound: PacedSpeech, actor_id: str, config: ClientConfig) -> Recording:
         """Return the video of an actor that a running gateway shows.
 
-        The manifest names models and watermark as the gateway's disclosure record does. Earlier versions send none.
+        The manifest names models and watermark as the gateway's disclosure record does.
 
         Raises:
             InvalidRequestError: the place cannot be written, or the certificate of the settings cannot be used.

@@ -254,7 +254,7 @@ class Consent(BaseModel):
 def canonical_form(consent: Consent) -> bytes:
     """Return the bytes that a signature signs: a line with the version of the form, then the record without its signature.
 
-    Records without a subject have version 1, as in all earlier versions of dubstage. Records with a subject have version 2.
+    Records without a subject have version 1. Records with a subject have version 2.
 
     The record is JSON in the canonical form of RFC 8785: keys in alphabetical order, no spaces, UTF-8. Texts have no spaces at
     their ends, and instants are in UTC. Equal records have equal bytes, whatever the layout of their files.

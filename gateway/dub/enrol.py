@@ -309,8 +309,7 @@ class EnrolledActor:
         lag_confidence: EstimateLagResponse.confidence.
         sync_distance: EstimateLagResponse.distance.
         lag_doubt: why the lag is not applied (SoundLag.doubt); empty: the lag is applied, or nothing was measured.
-        speaking: how the person moves the mouth in the footage, which dubs are compared with; None: the mouth never moves, or an
-            earlier version enrolled the person.
+        speaking: how the person moves the mouth in the footage, which dubs are compared with; None: the mouth never moves.
     """
 
     style: common_pb2.ArtefactRef
@@ -545,20 +544,12 @@ def _actor(stored: NamedArrays) -> EnrolledActor:
         renderer_trained=bool(metadata["renderer_trained"]),
         identity=_ref(metadata["identity"]) if metadata["identity"] else None,
         lag_frames=int(metadata["lag_frames"]) if metadata["lag_frames"] else None,
-        # Enrolments of earlier versions measured whole frames.
-        lag_fraction=float(metadata.get("lag_fraction", "0")),
+        lag_fraction=float(metadata["lag_fraction"]),
         lag_confidence=float(metadata["lag_confidence"]),
         sync_distance=float(metadata["sync_distance"]),
-        # Enrolments of earlier versions applied every lag.
-        lag_doubt=metadata.get("lag_doubt", ""),
-        # Enrolments of earlier versions did not measure the person's motion.
-        speaking=_speaking(json.loads(metadata["speaking"])) if metadata.get("speaking") else None,
+        lag_doubt=metadata["lag_doubt"],
+        speaking=SpeakingMotion(**json.loads(metadata["speaking"])) if metadata["speaking"] else None,
     )
-
-
-def _speaking(stored: dict[str, float]) -> SpeakingMotion:
-    # Enrolments of earlier versions also stored when the mouth moves, `vowel_ms` and `closure_ms`.
-    return SpeakingMotion(**{each.name: stored[each.name] for each in fields(SpeakingMotion)})
 
 
 def _array(stored: NamedArrays, name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> Array:

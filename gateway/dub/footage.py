@@ -175,7 +175,7 @@ async def tracked_answers(
                 async for reply in replies:
                     if resumes and not reply.resumed:
                         point.begin_anew()
-                        raise BackendUnavailableError("the face stage is of an earlier version, which does not go on from states")
+                        raise BackendUnavailableError("the face stage began anew and did not go on from its state")
                     for frame in reply.frames:
                         yield frame
                     if reply.HasField("state"):

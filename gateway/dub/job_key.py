@@ -69,12 +69,12 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
 
 
 def _label(request: DubRequest) -> dict[str, object]:
-    """Return the visible label of a dub. A dub without a label has the key of an earlier version."""
+    """Return the visible label of a dub. None: the key leaves the label out."""
     return {"label": [request.label.text, request.label.position]} if request.label is not None else {}
 
 
 def _channel(request: DubRequest) -> dict[str, object]:
-    """Return the channel of the voice. A dub in which the sound decides has the key of an earlier version."""
+    """Return the channel of the voice. None: the sound decides, and the key leaves the channel out."""
     return {"audio_channel": request.audio_channel} if request.audio_channel is not None else {}
 
 

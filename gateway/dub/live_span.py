@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from services.common.face.crops import BOX_SIZE, HeadPose, head_to_box
 from services.common.wire.timeline import MOTION_RATE
 
 LIVE_SPAN: Final = "live_span"
-"""Kind of the blob that holds an actor's LiveSpan. People whom an earlier version enrolled have none."""
+"""Kind of the blob that holds an actor's LiveSpan."""
 MAX_FRAMES: Final = 3000
 """Most frames of a span: two minutes at MOTION_RATE. Played forwards and backwards, the footage repeats after four."""
 MIN_FRAMES: Final = 5
@@ -80,11 +80,8 @@ class LiveSpan:
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Array]) -> LiveSpan:
         """Return the span that `arrays` gave."""
-        span = cls(**{name: arrays[name] for name in _ARRAYS}, colours=FaceColours(arrays["colours"]))
-        if "covered" not in arrays:  # an enrolment of an earlier version
-            return span
-        covered = np.frombuffer(zlib.decompress(arrays["covered"].tobytes()), np.uint8)
-        return replace(span, covered=covered.reshape(-1, _COVER_BYTES))
+        covered = np.frombuffer(zlib.decompress(arrays["covered"].tobytes()), np.uint8).reshape(-1, _COVER_BYTES)
+        return cls(**{name: arrays[name] for name in _ARRAYS}, colours=FaceColours(arrays["colours"]), covered=covered)
 
 
 def _pixels(bits: UInt8) -> Bool | None:

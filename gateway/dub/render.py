@@ -142,7 +142,7 @@ class _InsideChoice:
         """Decide the frames that are left. A call that comes near the deadline is ended, and the next call goes on.
 
         Raises:
-            BackendUnavailableError: a texture stage of an earlier version does not go on. The next attempt begins anew.
+            BackendUnavailableError: the texture stage began anew and did not go on. The next attempt begins anew too.
             DubstageError: from the texture stage.
         """
         before = -1
@@ -157,7 +157,7 @@ class _InsideChoice:
             async for reply in replies:
                 if self.found and reply.frame_index <= self.found[-1][0]:
                     self.found.clear()
-                    raise BackendUnavailableError("the texture stage is of an earlier version, which begins paths anew")
+                    raise BackendUnavailableError("the texture stage began anew and did not go on from the frames that were sent")
                 self.found.append((reply.frame_index, reply.bank_frame_index))
                 self._on_frames(len(self.found))
                 if time_of_call.nearly_over:

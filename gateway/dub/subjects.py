@@ -122,7 +122,7 @@ def face_like(faces: Mapping[int, Face], actor: Face, actor_id: str) -> ChosenFa
 def _own_is_compared(request: DubRequest) -> bool:
     """Return whether the footage is compared with the actor's own record.
 
-    An own record without a subject, of an earlier version, holds for the actor: the actor's row of the database binds it. So the
+    An own record without a subject holds for the actor: the actor's row of the database binds it. So the
     footage must show the actor, in an installation that requires records.
     """
     return request.own_consent is not None and (request.consent_required or request.own_consent.names_subject)

@@ -120,8 +120,6 @@ async def remote_live_frames(
 
 
 def _colour_of(reply: pb.LiveResponse) -> ColourTags:
-    """Return the colour tags of a frame. A gateway of an earlier version sends none: they are unspecified."""
-    if not reply.HasField("colour"):
-        return ColourTags()
+    """Return the colour tags of a frame."""
     tags = reply.colour
     return ColourTags(tags.matrix, tags.range, tags.primaries, tags.transfer)

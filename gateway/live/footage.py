@@ -16,13 +16,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from gateway.actors.stored import StoredActor
-from gateway.dub.live_span import LIVE_SPAN, LiveSpan, longest_span
-from gateway.dub.records import FACE_RECORD
+from gateway.dub.live_span import LIVE_SPAN, LiveSpan
 from gateway.live.frames import BLOCK, FootageFrame, FootageFrames, MovedFrame
 from gateway.live.recording import recorded_colour
 from gateway.media.inspection import inspect_video
 from gateway.media.pixels import ColourTags
-from gateway.media.types import VideoInfo
 from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
 from services.common.array_types import Float32, UInt8
 from services.common.errors import ActorNotReadyError
@@ -167,7 +165,7 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
                 "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides, or enrol from smaller footage",
                 subject=actor.actor_id,
             )
-        span = _span_of(actor, artefacts, info.video)
+        span = _span_of(actor, artefacts)
         if span is None:
             raise ActorNotReadyError(
                 f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id
@@ -177,15 +175,10 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
     return LiveFootage(span, frames, recorded_colour(info.video))
 
 
-def _span_of(actor: StoredActor, artefacts: ArtefactStore, video: VideoInfo) -> LiveSpan | None:
-    """Return the span that the enrolment chose. Enrolments of earlier versions kept only the face records of the first frames."""
-    if LIVE_SPAN in actor.artefacts:
-        return LiveSpan.of_arrays(artefacts.get_arrays(actor.artefacts[LIVE_SPAN]).arrays)
-    stored = artefacts.get_arrays(actor.artefacts["faces"])
-    faces = np.zeros(len(stored["frame"]), FACE_RECORD)
-    for name in stored.arrays:
-        faces[name] = stored[name]
-    return longest_span(faces["frame"], faces["reason"], video, lambda places: faces[places])
+def _span_of(actor: StoredActor, artefacts: ArtefactStore) -> LiveSpan | None:
+    """Return the span that the enrolment chose; None: the footage has none."""
+    ref = actor.artefacts.get(LIVE_SPAN)
+    return LiveSpan.of_arrays(artefacts.get_arrays(ref).arrays) if ref is not None else None
 
 
 CACHED_FOOTAGES: Final = 2

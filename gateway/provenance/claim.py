@@ -77,8 +77,8 @@ class DubFacts(_Facts):
         sources: files that the video was made of.
         consent_sha256: digests of the consent records: `person`, `reference`, and `actor` for the actor's own record if another
             record came with the request.
-        job: key of the job that made the video, SHA-256, hexadecimal; empty: the video was made by an earlier version, or recorded
-            from a gateway's live stream.
+        job: key of the job that made the video, SHA-256, hexadecimal; empty: the video was recorded from a
+            gateway's live stream.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the video has no watermark.
         scene: whether the video is a scene, whose watermark is bound only to the job.
         stream: whether the video is a live stream or the recording of one, whose watermark is bound only to the job.

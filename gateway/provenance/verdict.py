@@ -309,12 +309,10 @@ def standing_of(finding: Finding, key: bytes | None, verdict: Verdict) -> Standi
 def _belong(finding: Finding, key: bytes | None, facts: DubFacts) -> bool:
     """Return whether a mark belongs to what a manifest says.
 
-    Marks of version 1 are bound to nothing but the digits. Of a mark of another installation, only the digits can be compared.
+    Of a mark of another installation, only the digits can be compared.
     """
     if str(finding.payload) != facts.watermark:
         return False
     if key is None or not finding.own:
         return True
-    if not facts.job:
-        return finding.version == 1
     return finding.payload == Payload.of_video(key, facts.statement, public=finding.version == PUBLIC)

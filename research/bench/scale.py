@@ -319,7 +319,7 @@ def ended_record(shot: ShotSpec, row: int) -> ShotRecord:
         r_opening=share,
         motion=ShotMotion(silence_opening=0.1, opening_spread=0.9, width_spread=0.8, fastest_step=1.0),
         appearance=ShotAppearance(tint_alarms=share, nostril_alarms=0.0, low_contrast=0.0, popping=1.0, face_distance=0.2),
-        finish=ShotFinish(version=2, lateness_ms=8.0, sync_confidence=2.0, still_share=0.0, seam=0.001, flicker=0.001),
+        finish=ShotFinish(lateness_ms=8.0, sync_confidence=2.0, still_share=0.0, seam=0.001, flicker=0.001),
         frame_rate="25/1",
     )
 

@@ -15,21 +15,20 @@ from services.common.face.landmarks import mouth_opening, shut_lips
 from services.motion.basis import LandmarkBasis
 
 STYLE_FORMAT: Final = "dubstage.motion.style/3"
-_LATE_FORMAT: Final = "dubstage.motion.style/2"
 """Format of styles whose corrections learned mouths that come 40 ms late."""
 MIN_FRAMES: Final = 25
 """Fewest usable frames that a style is measured from: one second."""
 WIDEST_OPENING: Final = "widest_opening"
-"""Name of a style's array float32 [1]: the opening, crop pixels, that 99 % of the person's usable frames stay under. Styles that
-were encoded before this array existed, and styles of people who are never seen with an open mouth, lack the array.
+"""Name of a style's array float32 [1]: the opening, crop pixels, that 99 % of the person's usable frames stay under. Styles of
+people who are never seen with an open mouth lack the array.
 """
 _WIDEST_SHARE: Final = 0.99
 FASTEST_STEP: Final = "fastest_step"
 """Name of a style's array float32 [1]: the person's largest change of the opening within a frame of 40 ms, crop pixels, see
-fastest_step. The styles that lack WIDEST_OPENING lack this array, and styles that were encoded before this array existed."""
+fastest_step. The styles that lack WIDEST_OPENING lack this array."""
 RESTING_MOUTH: Final = "resting_mouth"
 """Name of a style's array float32 [59, 3]: the mouth that a person has at rest, head space, see resting_mouth. The styles that lack
-WIDEST_OPENING lack this array, and styles that were encoded before this array existed: there, the shut mouth takes the place."""
+WIDEST_OPENING lack this array: there, the shut mouth takes the place."""
 _LEAST_STEP: Final = 0.5
 """Seconds of footage may not show the person's fastest jaw: a step counts as at least this share of the widest opening."""
 _LARGEST: Final = 1e7
@@ -111,13 +110,10 @@ class Style:
         Raises:
             InvalidRequestError: the artefact is no style, or an array is missing, has another shape or holds numbers out of range.
         """
-        if metadata.get("format") == _LATE_FORMAT:
-            raise InvalidRequestError(
-                f"{field}: the person was enrolled with an earlier version, whose mouths came 40 ms late: enrol the person again",
-                field=field,
-            )
         if metadata.get("format") != STYLE_FORMAT:
-            raise InvalidRequestError(f"{field}: the artefact is not a speaking style", field=field)
+            raise InvalidRequestError(
+                f"{field}: the artefact is not a speaking style of the format {STYLE_FORMAT}: enrol the person again", field=field
+            )
         for name, shape in {**expected, **added}.items():
             found = arrays.get(name)
             if found is None or found.shape != shape or found.dtype.kind != "f" or not (np.abs(found) <= _LARGEST).all():

@@ -66,7 +66,7 @@ class Place:
         return of_footage(*(self.media / video for video in videos))
 
     def give(self, consent: Consent | None) -> None:
-        """Write a record into the row of the actor `man`, as an earlier version or an earlier day may have left it."""
+        """Write a record into the row of the actor `man`, as an earlier day may have left it."""
         database = Database("", self.running.data)
         with database.writing() as session:
             fields, digest = (consent.fields(), digest_of(consent)) if consent is not None else (None, "")
@@ -231,7 +231,7 @@ def test_other_record_refused_for_actor(place: Place) -> None:
 
 
 def test_earlier_actor_keeps_row_record(place: Place) -> None:
-    """An actor of an earlier version keeps working with the record in the row of the actor."""
+    """An actor keeps working with a record without a subject in the row of the actor."""
     old = mine()
     refused = place.refusal(lambda to: client.enrol(to, **person("another", old, MAN)))
     assert refused.reason == "CONSENT_WITHOUT_SUBJECT"

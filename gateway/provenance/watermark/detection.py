@@ -5,9 +5,8 @@
 subtracted, and the rest is whitened over the cells and in time, with the covariances that it has itself. The response is the
 correlation with the course of one chip in time: a matched filter in coloured noise, which weights every cell by its reliability.
 
-2. Search for the time of the video: all shifts between the chips of a key and the responses of a face. Version 1 of the watermark
-has the same chips in every video of a word, so one Fourier transform compares all shifts. In versions 2 and 3, the picture decides
-about the signs too (pattern.py), and each step is compared with the chips of each time.
+2. Search for the time of the video: all shifts between the chips of a key and the responses of a face. The picture decides about
+the signs too (pattern.py), so each step is compared with the chips of each time.
 
 3. Probability that a video without the watermark looks as if it had one, which decides what counts as found.
 
@@ -202,44 +201,8 @@ class ShiftedBits:
     total: float
 
 
-class Search:
-    """Search for the chips of one key in videos of version 1."""
-
-    def __init__(self, spreading: Spreading) -> None:
-        carries = (spreading.bit == np.arange(WORD_BITS)[:, None, None]).astype(np.float64)
-        self._signed = np.conj(np.fft.rfft(carries * spreading.sign, axis=1))
-        self._carries = np.conj(np.fft.rfft(carries, axis=1))
-
-    def best_shift(self, parts: Sequence[ResponseSpan]) -> ShiftedBits:
-        """Return the shift with the largest sum of squared bits.
-
-        Under a wrong key, the signs of all chips are random. Every bit is a sum of numbers with random signs, divided by the root
-        of the sum of their squares, so the variance of the bit is 1, whatever the video shows.
-
-        Args:
-            parts: responses of a face, one part or more.
-        """
-        folded = np.zeros((SHIFTS, CELLS))
-        for part in parts:
-            np.add.at(folded, (part.first + np.arange(len(part.responses))) % SHIFTS, part.responses)
-        return max((self._best_turn(folded, phase) for phase in range(STEPS_PER_CHIP)), key=lambda found: found.total)
-
-    def compared(self, part: ResponseSpan, shift: int) -> Float64:
-        """Return what is compared with the chips of a word at a shift, float64 [steps, CELLS]."""
-        del shift
-        return part.responses
-
-    def _best_turn(self, folded: Float64, phase: int) -> ShiftedBits:
-        chips = folded[phase::STEPS_PER_CHIP]
-        energy = _over_turns(self._carries, chips**2)
-        bits = _over_turns(self._signed, chips) / np.sqrt(np.maximum(energy, 1e-30))
-        totals = (bits**2).sum(0)
-        turn = int(np.argmax(totals))
-        return ShiftedBits(phase + STEPS_PER_CHIP * turn, bits[:, turn], float(totals[turn]))
-
-
 class ContentSearch:
-    """Search for the chips of one key in videos of versions 2 and 3."""
+    """Search for the chips of one key."""
 
     def __init__(self, spreading: Spreading, content: ContentSigns) -> None:
         self._content = content
@@ -247,10 +210,11 @@ class ContentSearch:
         self._signed = self._carries * spreading.sign[:, :, None]
 
     def best_shift(self, parts: Sequence[ResponseSpan]) -> ShiftedBits:
-        """Return the shift with the largest sum of squared bits, as `Search.best_shift`.
+        """Return the shift with the largest sum of squared bits.
 
-        A response counts as much as the signs of the picture are sure. These do not depend on the signs of the chips, so the
-        variance of a bit under a wrong key is 1 here too.
+        Under a wrong key, the signs of all chips are random. Every bit is a sum of numbers with random signs, divided by the root
+        of the sum of their squares, so the variance of the bit is 1, whatever the video shows. A response counts as much as the
+        signs of the picture are sure. These do not depend on the signs of the chips.
 
         Args:
             parts: responses of a face, one part or more.
@@ -284,17 +248,6 @@ def chip_steps(part: ResponseSpan, shift: int) -> Int64:
     return np.asarray((steps - shift) // STEPS_PER_CHIP % PERIOD, np.int64)
 
 
-def _over_turns(of_chip: Array, chips: Float64) -> Float64:
-    """Return the sum over k and c of of_chip[b, k, c] * chips[(k + turn) % PERIOD, c], float64 [64, PERIOD] by bit and turn.
-
-    Args:
-        of_chip: complex128 [64, PERIOD / 2 + 1, CELLS], conjugate Fourier transform in k.
-        chips: float64 [PERIOD, CELLS].
-    """
-    spectrum = np.einsum("bfc,fc->bf", of_chip, np.fft.rfft(chips, axis=0))
-    return np.asarray(np.fft.irfft(spectrum, n=PERIOD, axis=1), np.float64)
-
-
 FALSE_ALARM_LOG10: Final = -6.0
 """A mark is found if a video without the mark shows as much with a probability below 10^-6."""
 CONFIRMED_LOG10: Final = -4.0
@@ -319,8 +272,8 @@ class Finding:
         log10_chance: decimal logarithm of the probability that a face without the mark shows as much.
         soft: float64 [64], the bits of the word in standard deviations; above 0: 1.
         payload: what the mark says after error correction.
-        version: version of the watermark, 1 to 3; 0: it was not read right. A mark of version 1 or 2 was read right if the payload
-            names the key, one of version 3 also if READ_BITS bits or more agree or log10_chance is below READ_LOG10.
+        version: version of the watermark, PUBLIC or SECRET; 0: it was not read right. A mark was read right if the payload names
+            the key, a public mark also if READ_BITS bits or more agree or log10_chance is below READ_LOG10.
         own: whether the payload names the key. False without a key.
         agreeing: how many of the 64 bits were read right before error correction, if the payload is right.
         spans: [begin, end) in seconds of the video, where the mark is.
@@ -363,12 +316,12 @@ class Detector:
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key
         self._spreadings = {PUBLIC: public_spreading()}
-        self._searches: dict[int, Search | ContentSearch] = {PUBLIC: ContentSearch(public_spreading(), public_content())}
+        self._searches = {PUBLIC: ContentSearch(public_spreading(), public_content())}
         if key is not None:
             secret = Spreading.of_key(key)
             self._content = ContentSigns.of_key(key)
-            self._spreadings |= {1: secret, SECRET: secret}
-            self._searches |= {1: Search(secret), SECRET: ContentSearch(secret, self._content)}
+            self._spreadings[SECRET] = secret
+            self._searches[SECRET] = ContentSearch(secret, self._content)
 
     def find(self, parts: Sequence[ResponseSpan], *, trials: int = 1) -> Finding | None:
         """Return the likeliest mark in one face; None: there are no parts.
@@ -418,9 +371,7 @@ class Detector:
         return math.log10(0.5 * math.erfc(min(sigma, 37.0) / math.sqrt(2.0)))
 
 
-def _spans(
-    parts: Sequence[ResponseSpan], search: Search | ContentSearch, shift: int, chips: Float64
-) -> tuple[tuple[float, float], ...]:
+def _spans(parts: Sequence[ResponseSpan], search: ContentSearch, shift: int, chips: Float64) -> tuple[tuple[float, float], ...]:
     """Return where the responses follow chips, float64 [PERIOD, CELLS], 1, -1 or 0; seconds [begin, end) in order."""
     spans: list[tuple[float, float]] = []
     for part in parts:

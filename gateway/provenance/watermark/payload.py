@@ -96,7 +96,7 @@ PUBLIC: Final = 3
 """Version of the watermarks that anybody can read."""
 SECRET: Final = 2
 """Version of the watermarks that only the installation can read."""
-_INVERTED: Final = {PUBLIC: 0x555, SECRET: 0xFFF, 1: 0x000}
+_INVERTED: Final = {PUBLIC: 0x555, SECRET: 0xFFF}
 """Bits of the name of an installation that each version of the watermark inverts."""
 _KEY_PURPOSE: Final = b"dubstage watermark key 1"
 _NAME_PURPOSE: Final = b"dubstage watermark installation 1"
@@ -109,7 +109,7 @@ class Payload:
 
     Attributes:
         installation: 12 bits that follow from the key and from the version of the watermark: a check that the mark was read right.
-        video: 24 bits of the keyed digest of what the manifest says of the dub; in version 1, of the job's digest.
+        video: 24 bits of the keyed digest of what the manifest says of the dub.
     """
 
     installation: int
@@ -138,7 +138,7 @@ class Payload:
         return encoded(self.installation << _VIDEO_BITS | self.video)
 
     def version(self, key: bytes) -> int:
-        """Return the version of the watermark, 1 to 3; 0: the payload does not name this key."""
+        """Return the version of the watermark, PUBLIC or SECRET; 0: the payload does not name this key."""
         return next((version for version in _INVERTED if self.installation == installation_of(key, version)), 0)
 
     @property

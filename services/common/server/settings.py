@@ -45,17 +45,11 @@ def default_data_dir() -> Path:
 def default_artefacts_url(data_dir: Path | None = None) -> str:
     """Return the store of artefacts if DUBSTAGE_ARTEFACTS_URL names none: a folder in the data folder.
 
-    Earlier versions kept the artefacts of every data folder in the default data folder. A data folder of such a version has a
-    database and no folder of artefacts, and keeps that place.
-
     Args:
         data_dir: the data folder; None: the one that the environment names, so that stages on this machine find the same store.
     """
-    default = default_data_dir()
-    folder = (data_dir or Path(os.environ.get(f"{PREFIX}DATA_DIR") or default)).absolute()
-    own, before = folder / _ARTEFACTS, default / _ARTEFACTS
-    is_earlier = (folder / DATABASE_FILE).exists() and not own.exists() and before.exists()
-    return str(before if is_earlier else own)
+    folder = data_dir or Path(os.environ.get(f"{PREFIX}DATA_DIR") or default_data_dir())
+    return str(folder.absolute() / _ARTEFACTS)
 
 
 class StageSettings(BaseSettings):

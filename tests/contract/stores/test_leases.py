@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from google.rpc import status_pb2
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -243,18 +243,6 @@ def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Da
     submit(second, free=0, most_waiting=1)
     with pytest.raises(OverloadedError, match="as many as the gateway takes"):
         submit(first, free=0, most_waiting=1)
-
-
-def test_earlier_versions_operations_are_taken(databases: Callable[[], Database]) -> None:
-    """Operations of an earlier version are taken by the next gateway."""
-    first = queue_on(databases())
-    left, ended = submit(first), submit(first)
-    OperationStore(databases()).finish(ended, owner=first.owner)
-    database = databases()
-    with database.writing() as session:
-        session.execute(delete(LeaseRow))
-    second = queue_on(database)
-    assert [one.record.name for one in second.take(9, busy=())[0]] == [left.name]
 
 
 # Gateways

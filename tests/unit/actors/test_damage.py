@@ -153,21 +153,6 @@ def test_damaged_enrolment_hides_no_other(file: Path, settings: GatewaySettings,
         opened.erase("ann")
 
 
-def test_earlier_versions_actor_is_listed(file: Path, settings: GatewaySettings) -> None:
-    """An actor of an earlier version is listed with its figures."""
-    with sqlite3.connect(file) as connection:
-        connection.execute("DELETE FROM enrolments WHERE actor_id = 'ann'")
-    connection.close()
-    with ActorStore(settings) as opened:
-        ann, bob = opened.list()
-        assert (ann.num_frames, ann.lag_frames) == (bob.num_frames, bob.lag_frames) == (100, -2)
-        _, blob = enrolment(opened, "ann")
-        blob.write_bytes(b"not what it was")
-        ann, bob = opened.list()
-        assert (ann.num_frames, bob.num_frames) == (None, 100)
-        assert "is damaged" in ann.damage
-
-
 def test_an_actor_whose_lineage_is_gone_is_damaged(file: Path, settings: GatewaySettings) -> None:
     with sqlite3.connect(file) as connection:
         connection.execute("DELETE FROM lineage WHERE actor_id = 'ann'")

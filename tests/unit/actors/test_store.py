@@ -161,7 +161,7 @@ def test_second_database_refused_with_remedies(
 
 def test_unowned_store_is_adopted(blobs: ArtefactStore, settings: GatewaySettings, elsewhere: GatewaySettings) -> None:
     """A store without an owner is adopted with what lies there."""
-    bank = blobs.put_bytes(b"of stages that run without a database, or of an earlier version")
+    bank = blobs.put_bytes(b"of stages that run without a database, or of another time")
     with ActorStore(settings) as actors:
         owner = owner_of(blobs)
         assert owner is not None
@@ -267,24 +267,3 @@ def test_artefacts_follow_data_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert _places(monkeypatch, home, artefacts_url=store) == (str(store), str(store))
     monkeypatch.chdir(tmp_path)
     assert _places(monkeypatch, home, data_dir=Path("data")) == (own, own)
-
-
-def test_earlier_data_folder_keeps_artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data folder of an earlier version keeps its artefacts in the home folder."""
-    home, data = tmp_path / "home", tmp_path / "data"
-    before, own = str(home / "dubstage" / "artefacts"), str(data / "artefacts")
-    # An earlier version, with DUBSTAGE_DATA_DIR alone.
-    with ActorStore(GatewaySettings(data_dir=data, artefacts_url=before)):
-        pass
-    for _ in range(2):
-        assert _places(monkeypatch, home, data_dir=data) == (before, before)
-        with ActorStore(load_settings(GatewaySettings)):
-            pass
-    # This version makes the folder of the artefacts before the database.
-    newer = tmp_path / "newer"
-    assert _places(monkeypatch, home, data_dir=newer) == (str(newer / "artefacts"), str(newer / "artefacts"))
-    with ActorStore(load_settings(GatewaySettings), claim_artefacts=False):
-        pass
-    assert _places(monkeypatch, home, data_dir=newer) == (str(newer / "artefacts"), str(newer / "artefacts"))
-    (tmp_path / "data" / "artefacts").mkdir()
-    assert _places(monkeypatch, home, data_dir=data) == (own, own)

@@ -247,15 +247,3 @@ def test_newest_entries_by_actor_and_event(log: AuditLog, ann: str, tmp_path: Pa
     assert [entry["actor_id"] for entry in log.newest(9, actor_id="ann")] == ["ann"] * 4
     assert [entry["work"] for entry in log.newest(2, actor_id="ann", event="dub")] == ["dubs/1", "dubs/2"]
     assert log.newest(9, actor_id="ben\0") == []
-
-
-def test_entries_of_an_earlier_version_are_found_by_actor(log: AuditLog, actors: ActorStore, ann: str) -> None:
-    """Rows of an earlier version name no face. Their lines do."""
-    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_id=ann))
-    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/2"))
-    with actors.database.writing() as session:
-        session.execute(update(AuditRow).values(face=None))
-    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/3", actor_id=ann))
-    assert [entry["work"] for entry in log.newest(9, actor_id=ann)] == ["", "dubs/1", "dubs/3"]
-    assert [entry["work"] for entry in log.newest(2, actor_id=ann)] == ["dubs/1", "dubs/3"]
-    assert log.verify().sequence == 4

@@ -17,7 +17,7 @@ GOOD = ShotRecord(
     r_opening=0.95,
     motion=ShotMotion(opening_spread=0.9, width_spread=0.9, fastest_step=0.95),
     appearance=ShotAppearance(tint_alarms=0.0, popping=0.9, face_distance=0.05),
-    finish=ShotFinish(version=2, lateness_ms=0.0, sync_confidence=0.7, still_share=0.0, seam=0.0015, flicker=0.003),
+    finish=ShotFinish(lateness_ms=0.0, sync_confidence=0.7, still_share=0.0, seam=0.0015, flicker=0.003),
 )
 
 
@@ -40,13 +40,6 @@ def test_parts_grow_with_the_distance(name: str) -> None:
         parts = [scale.part(scale.best + share * (edge - scale.best)) for share in (0, 0.5, 1, 1.5, 2, 9)]
         assert (parts[0], round(parts[2], 9), parts[4:]) == (0, 0.1, pytest.approx([1, 1]))
         assert parts == sorted(parts)
-
-
-def test_seam_of_version_1_is_not_compared() -> None:
-    """Records of an earlier version are read, and their seam, another figure, does not make all their shots risky."""
-    old = ShotFinish.model_validate({"lateness_ms": 0.0, "seam": 0.02})
-    assert old.version == 1
-    assert risk_of(changed(finish=old)) == risk_of(changed(finish=ShotFinish(version=2, lateness_ms=0.0)))
 
 
 def test_good_shots_have_little_risk() -> None:

@@ -124,15 +124,6 @@ def test_covers_are_stored_and_read(tmp_path: Path) -> None:
     assert (free.colours.table != behind.colours.table).any()
 
 
-def test_spans_of_earlier_versions_have_no_covers() -> None:
-    """Enrolments of earlier versions stored no covers: their faces are shown as if they were free."""
-    one = np.ones(1)
-    span = LiveSpan(np.zeros(1, np.int64), one, np.eye(3)[None], np.zeros((1, 3)), np.zeros((1, 59, 3), np.float32), COLOURS)
-    stored = span.arrays()
-    del stored["covered"]
-    assert LiveSpan.of_arrays(stored).cover(0) is None
-
-
 def test_no_stretch_no_span(tmp_path: Path) -> None:
     records = faces(12, lost=(3, 7, 11))
     info = inspect_video(make_clip(tmp_path / "clip.mp4"))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -126,20 +125,6 @@ def test_an_actor_comes_back_as_it_was() -> None:
     assert actor.lag_fraction == 0.25
     assert actor.pose.tolist() == [0, 1, 2, 3, 4, 5]
     assert actor.speaking == SPEAKING
-
-
-def test_earlier_times_of_mouths_ignored() -> None:
-    """An actor of an earlier version, which stored when the mouth moves, is read without these times."""
-    stored = json.dumps(asdict(SPEAKING) | {"vowel_ms": 12.5, "closure_ms": float("nan")})
-    assert actor_from_arrays(stored_actor(speaking=stored)).speaking == SPEAKING
-
-
-def test_earlier_actor_whole_frame_lag() -> None:
-    """An actor of an earlier version has no motion of its own and a lag of whole frames."""
-    stored = stored_actor()
-    old = {name: text for name, text in stored.metadata.items() if name not in {"speaking", "lag_fraction"}}
-    actor = actor_from_arrays(NamedArrays(stored.arrays, old))
-    assert (actor.speaking, actor.lag_frames, actor.lag_fraction) == (None, -2, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_jobs_are_listed_with_what_they_wrote_down(jobs: Path, blobs: ArtefactSt
 
 
 def test_damaged_folder_is_listed(jobs: Path) -> None:
-    """A folder of an earlier version or with damaged notes is listed too."""
+    """A folder with damaged notes is listed too."""
     folder = jobs / f"{5:032x}"
     (folder / "journal").mkdir(parents=True)
     (folder / "job.json").write_text("{")

@@ -39,14 +39,6 @@ def test_an_artefact_that_is_no_style_is_refused(style: Style, models: MotionMod
     assert caught.value.field == "config.style"
 
 
-def test_late_styles_name_the_remedy(style: Style, models: MotionModels) -> None:
-    """A style whose correction learned late mouths is refused, and the message says to enrol again."""
-    late = {"format": "dubstage.motion.style/2"}
-    with pytest.raises(InvalidRequestError, match="40 ms late: enrol the person again") as caught:
-        Style.from_arrays(style.arrays(), late, expected=models.style_shapes, added={}, field="config.style")
-    assert caught.value.field == "config.style"
-
-
 def test_a_personalised_style_survives_its_artefact(style: Style, models: MotionModels) -> None:
     shape = added_style_shapes(["landmark_correction"], models)["landmark_correction"]
     refined = style.adding(landmark_correction=np.random.default_rng(0).normal(size=shape).astype(np.float32))

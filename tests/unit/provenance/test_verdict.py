@@ -9,7 +9,6 @@ import random
 import resource
 import signal
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from gateway.provenance.library import UNKNOWN, LibraryError, sign
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
 from gateway.provenance.watermark.detection import Finding
-from gateway.provenance.watermark.payload import PUBLIC, SECRET, Payload, installation_of, watermark_key
+from gateway.provenance.watermark.payload import PUBLIC, SECRET, Payload, watermark_key
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of, write_video
 
@@ -293,16 +292,6 @@ def test_footage_mark_is_not_copied() -> None:
     assert (
         standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, OTHER, VIDEO, valid=False)) is Standing.ANOTHER_VIDEO
     )
-
-
-def test_earlier_mark_version() -> None:
-    """A mark of an earlier version belongs to a trusted manifest with its digits and is a clue without."""
-    payload = Payload(installation_of(KEY, 1), 0xC0FFEE)
-    early = DubFacts.model_validate({**VIDEO.model_dump(exclude={"job"}), "watermark": str(payload)})
-    mark = replace(mark_of(early), version=payload.version(KEY))
-    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, early)) is Standing.THIS_VIDEO
-    assert standing_of(mark, KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
-    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, VIDEO)) is Standing.ANOTHER_VIDEO
 
 
 def test_unconfirmed_mark_is_refused() -> None:

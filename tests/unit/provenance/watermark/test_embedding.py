@@ -139,7 +139,6 @@ def test_payload_tells_version() -> None:
     """A payload tells its version to the key that it names."""
     assert (PAYLOAD.version(KEY), SECRET_PAYLOAD.version(KEY)) == (PUBLIC, SECRET)
     assert PAYLOAD.video == SECRET_PAYLOAD.video
-    assert Payload(installation_of(KEY, 1), 0xC0FFEE).version(KEY) == 1
     assert PAYLOAD.version(OTHER_KEY) == 0
 
 
