@@ -158,24 +158,23 @@ class Engine:
             lines.append(replace(line, dub=dub))
         return replace(request, method=wanted, lines=tuple(lines))
 
-    @asynccontextmanager
     async def frames(
         self,
         footage: Path,
         output: Path,
-        settings: SequenceSettings | None,
+        settings: SequenceSettings,
         folder: Path,
         on_progress: OnProgress,
         *,
         inputs: Sequence[Path] = (),
         overwrite: bool = False,
-    ) -> AsyncIterator[SequenceDub | None]:
-        """Yield the image sequence of a dub, whose pictures were read as a video; None: the footage is a video.
+    ) -> SequenceDub:
+        """Return the image sequence of a dub, whose pictures were read as a video.
 
         Args:
             footage: pattern of the frames.
             output: pattern of the frames to write.
-            settings: what the spec says about the sequence (`sequence_of`); None: the footage is a video.
+            settings: what the spec says about the sequence (`sequence_of`).
             folder: empty folder for the videos of the sequence.
             on_progress: called with every frame.
             inputs: other files that the dub reads, which no frame may replace.
@@ -184,15 +183,12 @@ class Engine:
         Raises:
             DubstageError: the sequence cannot be read, or the frames cannot be written.
         """
-        if settings is None:
-            yield None
-            return
         found = await in_thread(
             lambda: SequenceDub(footage, output, settings, folder, inputs=inputs, overwrite=overwrite, is_signed=is_signed)
         )
         await in_thread(lambda: self.sealer().check_place(found.listing, overwrite=overwrite))
         await frame_by_frame(partial(found.read, threads=self.threads), partial(on_progress, "read frames"))
-        yield found
+        return found
 
     def dub(
         self,

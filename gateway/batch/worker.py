@@ -183,8 +183,7 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
             Path(path) for field, place in shot.inputs.items() if field != "footage" and (path := local_path(place)) is not None
         ]
         footage = Path(local_path(shot.dub.footage_uri) or shot.dub.footage_uri)
-        frames = context.engine.frames(footage, output, settings, folder, on_progress, inputs=read)
-        yield await stack.enter_async_context(frames)
+        yield await context.engine.frames(footage, output, settings, folder, on_progress, inputs=read)
 
 
 @asynccontextmanager

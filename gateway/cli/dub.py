@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.dub.outcome import DubOutcome
     from gateway.dub.request import DubRequest
     from gateway.dub.spec import LocalFiles
+    from gateway.media.sequences import SequenceDub
     from gateway.settings import GatewaySettings
 
 
@@ -110,11 +111,12 @@ async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, r
     async with AsyncExitStack() as stack:
         installation = stack.enter_context(open_installation(settings))
         engine = Engine.of(installation)
-        scratch = stack.enter_context(closing(ScratchFolders(settings.data_dir)))
-        folder = stack.enter_context(scratch.folder())
-        with StepProgress() as reading:
-            opened = engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
-            frames = await stack.enter_async_context(opened)
+        frames: SequenceDub | None = None
+        if sequence is not None:
+            scratch = stack.enter_context(closing(ScratchFolders(settings.data_dir)))
+            folder = stack.enter_context(scratch.folder())
+            with StepProgress() as reading:
+                frames = await engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
         with in_words(file):
             request = await asyncio.to_thread(
                 partial(engine.checked_request, spec, files, line_name=line_name(file), frames=frames)

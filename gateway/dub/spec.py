@@ -47,6 +47,7 @@ _OF_LINES: Final = ("lines", "expressiveness")
 
 Refusal = RequestError | ActorError | ConsentRefusedError
 """Errors that a spec can be refused with, without its files."""
+_REFUSALS: Final = (RequestError, ActorError, ConsentRefusedError)
 
 
 class DubFiles(Protocol):
@@ -170,7 +171,7 @@ def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], s
     for field, check in checks:
         try:
             check()
-        except Refusal as error:
+        except _REFUSALS as error:
             yield field_of(error, field), error
     if spec.lines:
         yield from _problems_of_scene(spec, method_of_actor)
@@ -194,7 +195,7 @@ def _problems_of_scene(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec 
                     raise InvalidRequestError(
                         f"actor {actor_of(line)} is enrolled for {found}, and the scene is dubbed with {wanted}", field="actor"
                     )
-        except Refusal as error:
+        except _REFUSALS as error:
             named = field_of(error, "actor")
             yield named if named == "method" else f"lines[{place}].{named}", error
     try:

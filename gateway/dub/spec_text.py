@@ -149,8 +149,8 @@ def options_of(spec: pb.DubSpec) -> pb.ShotOptions:
         if field.containing_oneof is not None and field.containing_oneof.name == "face":
             continue
         value = getattr(spec, field.name)
-        has_default = field.name in DEFAULTS and (not value or (field.has_presence and not spec.HasField(field.name)))  # type: ignore[arg-type]
-        setattr(found, field.name, DEFAULTS[field.name] if has_default else value)
+        # A number of DubSpec that is not given is 0 here too.
+        setattr(found, field.name, value or DEFAULTS.get(field.name, value))
     if (named := spec.WhichOneof("face")) in pb.ShotOptions.DESCRIPTOR.fields_by_name and named is not None:
         if named == "point":
             found.point.CopyFrom(spec.point)
@@ -164,7 +164,7 @@ def is_sequence_spec(spec: pb.DubSpec) -> bool:
     return spec.footage_uri.lower().endswith(SUFFIXES) and is_sequence(Path(local_path(spec.footage_uri) or spec.footage_uri))
 
 
-class WrongField(ValueError):  # noqa: N818 - a mistake in a text, not an error of the program
+class WrongFieldError(ValueError):
     """A value that a field does not take. The text says what was expected.
 
     Attributes:
@@ -215,22 +215,22 @@ def spec_from(row: Mapping[str, Any]) -> pb.DubSpec:
     return plain(spec)
 
 
-def fill(spec: pb.DubSpec, row: Mapping[str, Any]) -> list[WrongField]:
+def fill(spec: pb.DubSpec, row: Mapping[str, Any]) -> list[WrongFieldError]:
     """Set fields of a spec by the words of a row, and return the mistakes."""
     mistakes = []
     for word, value in row.items():
         field = ROW.get(word)
         try:
             if field is None:
-                raise WrongField(f"is no field of a row; there are: {', '.join(ROW)}", word[:80])
+                raise WrongFieldError(f"is no field of a row; there are: {', '.join(ROW)}", word[:80])
             if value is not None:
                 _set(spec, word, field, value)
-        except WrongField as wrong:
-            mistakes.append(wrong if wrong.field else WrongField(str(wrong), word))
+        except WrongFieldError as wrong:
+            mistakes.append(wrong if wrong.field else WrongFieldError(str(wrong), word))
     return mistakes
 
 
-def options_from(row: Mapping[str, Any]) -> tuple[pb.ShotOptions, list[WrongField]]:
+def options_from(row: Mapping[str, Any]) -> tuple[pb.ShotOptions, list[WrongFieldError]]:
     """Return the options of a shot that the words of a row name, and the mistakes. None stands for the value of no field."""
     from gateway.dub.face_choice import AUTOMATIC, parse_face
 
@@ -243,7 +243,7 @@ def options_from(row: Mapping[str, Any]) -> tuple[pb.ShotOptions, list[WrongFiel
             setattr(options, field, getattr(spec, field))
         else:
             known = ", ".join(_words(pb.ShotOptions.DESCRIPTOR))
-            mistakes = [WrongField(f"cannot be changed in a batch; these options can: {known}", word[:80])]
+            mistakes = [WrongFieldError(f"cannot be changed in a batch; these options can: {known}", word[:80])]
     return options, mistakes
 
 
@@ -316,7 +316,7 @@ def _utf8(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise WrongField(f"{text!r} has a part that is no text in UTF-8: rename the folder or the file") from None
+        raise WrongFieldError(f"{text!r} has a part that is no text in UTF-8: rename the folder or the file") from None
     return text
 
 
@@ -332,8 +332,8 @@ def _number(value: Any, bounds: Any) -> Any:
     return value
 
 
-def _wrong(said: str, value: Any) -> WrongField:
-    return WrongField(f"{said}, not {json.dumps(value, default=str)[:80]}")
+def _wrong(said: str, value: Any) -> WrongFieldError:
+    return WrongFieldError(f"{said}, not {json.dumps(value, default=str)[:80]}")
 
 
 def _read_actor(message: Any, value: Any) -> None:
@@ -353,7 +353,7 @@ def _read_face(message: Any, value: Any) -> None:
     try:
         _choose(message, parse_face(str(value)))
     except InvalidRequestError as error:
-        raise WrongField(f"{FACE}, not {value!r}" if is_line else error.message) from None
+        raise WrongFieldError(f"{FACE}, not {value!r}" if is_line else error.message) from None
 
 
 def _choose(message: Any, choice: FaceChoice) -> None:
@@ -390,7 +390,7 @@ def _read_boxes(message: Any, value: Any) -> None:
         box = message.boxes.add(frame_index=each["frame"])
         try:
             _read_sides(box.box, each["box"])
-        except WrongField:
+        except WrongFieldError:
             raise expected from None
 
 
@@ -418,7 +418,7 @@ def _record_reader(name: str) -> Callable[[Any, Any], None]:
             getattr(message, name).CopyFrom(consent_message(Consent.model_validate(value)))
         except ValidationError as problem:
             field, said = field_and_reason(problem)
-            raise WrongField(f"{field}: {said}") from None
+            raise WrongFieldError(f"{field}: {said}") from None
 
     return read
 
@@ -433,13 +433,13 @@ def _read_lines(message: Any, value: Any) -> None:
     if not isinstance(value, list):
         raise _wrong("takes a list of lines, or the path of a JSON file with the list", value)
     if len(value) > MOST_LINES:
-        raise WrongField(f"takes at most {MOST_LINES} lines, not {len(value)}")
+        raise WrongFieldError(f"takes at most {MOST_LINES} lines, not {len(value)}")
     for number, line in enumerate(value):
         try:
             message.lines.append(line if isinstance(line, pb.LineSpec) else line_from(line))
-        except WrongField as wrong:
+        except WrongFieldError as wrong:
             place = f"lines[{number}]"
-            raise WrongField(str(wrong), f"{place}.{wrong.field}" if wrong.field else place) from None
+            raise WrongFieldError(str(wrong), f"{place}.{wrong.field}" if wrong.field else place) from None
 
 
 _READERS: Final[Mapping[str, Callable[[Any, Any], None]]] = {
@@ -460,29 +460,29 @@ def line_from(row: Any) -> pb.LineSpec:
     """Return a line of a scene.
 
     Raises:
-        WrongField: a field is missing, unknown or wrong.
+        WrongFieldError: a field is missing, unknown or wrong.
     """
     if not isinstance(row, dict):
-        raise WrongField("a line is a JSON object")
+        raise WrongFieldError("a line is a JSON object")
     line = pb.LineSpec()
     for word in ("start", "speech"):
         if row.get(word) is None:
-            raise WrongField("is missing: every line has start and speech", word)
+            raise WrongFieldError("is missing: every line has start and speech", word)
     for word, value in row.items():
         if word not in LINE:
-            raise WrongField(f"is no field of a line; there are: {', '.join(LINE)}", word[:80])
+            raise WrongFieldError(f"is no field of a line; there are: {', '.join(LINE)}", word[:80])
         if value is None:
             continue
         try:
             _set(line, word, LINE[word], value)
-        except WrongField as wrong:
+        except WrongFieldError as wrong:
             said = str(wrong) if word not in _EXPECTED or word == "face" else f"{_EXPECTED[word]}, not {json.dumps(value)[:80]}"
-            raise WrongField(said, word) from None
+            raise WrongFieldError(said, word) from None
     given = [word for word in ("face", "box", "boxes") if row.get(word) is not None]
     if len(given) > 1:
-        raise WrongField(f"give {given[0]} or {given[1]}, not both")
+        raise WrongFieldError(f"give {given[0]} or {given[1]}, not both")
     if not given and not line.actor:
-        raise WrongField("give face, box, boxes or actor: who speaks the line")
+        raise WrongFieldError("give face, box, boxes or actor: who speaks the line")
     return line
 
 
@@ -514,7 +514,7 @@ def read_lines(file: Path) -> list[pb.LineSpec]:
     for number, row in enumerate(found):
         try:
             lines.append(line_from(row))
-        except WrongField as wrong:
+        except WrongFieldError as wrong:
             said = f"{wrong.field}: {wrong}" if wrong.field else str(wrong)
             raise InvalidRequestError(f"{line_name(str(file))(number)}: {said}", field="lines") from None
     return lines

@@ -244,7 +244,7 @@ async def test_image_sequences(worker_context: WorkerContext, carphone: Path, tm
     assert verdict_of(listing).state is ManifestState.VALID
     files = contents(videos)
     assert set(files) == {"b.sha256", "b.wav", *(f"b.{FIRST + frame}.dpx" for frame in range(25))}
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
     assert await run_shot(worker_context, store, "night", 0) == first
 
     (videos / f"b.{FIRST + 7}.dpx").unlink()
@@ -276,7 +276,7 @@ async def test_cancelled_image_sequence(worker_context: WorkerContext, carphone:
 
     assert (await run_shot(worker_context, store, "night", 0, on_progress=cancel)).state is ShotState.CANCELLED
     assert list((tmp_path / "videos").iterdir()) == []
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
 
 
 @pytest.mark.long
@@ -325,7 +325,7 @@ async def test_late_folder_removal_spares_twin(
     assert (twin.state, twin.error, twin.exit_code) == (ShotState.DONE, "", 0)
     assert twin.r_opening is not None
     await late
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
 
 
 async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
         await worker_context.stages(),
         place.actors,
         place.artefacts,
-        worker_context.jobs,
+        worker_context.engine.jobs,
         on_progress=lambda *_: None,
     )
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
@@ -397,7 +397,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     assert "ada" in record.error
     assert store.thumbnail("night", "one") is None
     assert list((tmp_path / "videos").iterdir()) == []
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
 
 
 async def test_cancel_during_measurement_leaves_nothing(
@@ -416,4 +416,4 @@ async def test_cancel_during_measurement_leaves_nothing(
     record = await run_shot(worker_context, store, "night", 0, on_progress=cancel)
     assert (record.state, exit_code_of(record), record.has_thumbnail) == (ShotState.CANCELLED, 0, False)
     assert list((tmp_path / "videos").iterdir()) == []
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []

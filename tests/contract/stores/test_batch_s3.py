@@ -13,8 +13,8 @@ from s3fs import S3FileSystem
 
 from gateway.batch import index
 from gateway.batch.index import BatchIndex
-from gateway.batch.manifest import consent_at, file_mistakes, manifest_or_mistakes, read_manifest
-from gateway.batch.media import delivered, digest_of, fetched, input_problem
+from gateway.batch.manifest import file_mistakes, manifest_or_mistakes, read_manifest
+from gateway.batch.media import consent_at, delivered, digest_of, fetched, input_problem
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of

@@ -172,7 +172,7 @@ async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: Bat
     monkeypatch.setattr(store, "record", changed_meanwhile)
     monkeypatch.setattr(ShotDub, "run", run)
     done = await run_shot(bench, store, "night", 0)
-    assert [shot.expressiveness for shot in dubbed] == [1.2]
+    assert [shot.dub.expressiveness for shot in dubbed] == [1.2]
     assert (done.options, BatchStore(store.url).record("night", "a").options) == ({"expressiveness": 1.2}, {"expressiveness": 1.2})
 
 
