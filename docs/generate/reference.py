@@ -33,7 +33,19 @@ FOLDER: Final = CHECKOUT / "docs" / "reference"
 _MADE: Final = "`python -m docs.generate.reference` writes this page."
 _IMAGE: Final = CHECKOUT / "protos" / "gen" / "dubstage" / "contracts.binpb"
 _CLIENT: Final = CHECKOUT / "protos" / "dubstage" / "client"
-_CLIENT_MODULES: Final = ("gateway", "batch", "files", "webhook", "operations", "audio", "face", "motion", "texture", "render")
+_CLIENT_MODULES: Final = (
+    "dub",
+    "gateway",
+    "batch",
+    "files",
+    "webhook",
+    "operations",
+    "audio",
+    "face",
+    "motion",
+    "texture",
+    "render",
+)
 _PATHS: Final[dict[Callable[..., object], str]] = {
     default_data_dir: "`~/.local/share/dubstage`, or `$XDG_DATA_HOME/dubstage` if `XDG_DATA_HOME` is set",
     default_artefacts_url: "the folder `artefacts` in the data folder",

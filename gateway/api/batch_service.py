@@ -13,28 +13,15 @@ from typing import Any, Final, Literal
 
 from google.protobuf import empty_pb2
 
-from dubstage.client.arrays import number_of, rational
-from dubstage.client.names import face_fields
+from dubstage.client.arrays import rational
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
+from dubstage.gateway.v1.dub_pb2 import LineSpec
 from gateway.api.batches import Batches, BatchView, BatchViews, no_shot
 from gateway.api.context import TenantContext
-from gateway.api.convert import box_sides, consent_from, within
 from gateway.api.operations import page_size_from, request_identity
-from gateway.api.resources import (
-    BATCHES,
-    actor_id_of,
-    choice_of,
-    codec_of,
-    duration_message,
-    expression_of,
-    id_of,
-    label_position_of,
-    optional_duration,
-    seconds_of,
-    time_message,
-)
+from gateway.api.resources import BATCHES, duration_message, id_of, optional_duration, seconds_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.batch.index import ListedShot
 from gateway.batch.manifest import ActorLookup, Mistake, batch_name, in_order, lines_at, row_mistakes, shot_of, shots_by_line
@@ -43,9 +30,19 @@ from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_repo
 from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import BatchFacts, Manifest, Quality, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
-from gateway.dub.face_choice import AUTOMATIC
-from gateway.dub.lines import LineSpec
+from gateway.batch.types import (
+    BatchFacts,
+    Manifest,
+    Quality,
+    ShotFinish,
+    ShotMotion,
+    ShotRecord,
+    ShotSpec,
+    ShotState,
+    manifest_of,
+    options_in,
+)
+from gateway.dub.spec_text import LINE, ROW, options_of, plain
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from services.common.errors import InvalidRequestError
@@ -186,48 +183,15 @@ def shown_shot(views: BatchViews, batch: str, shot_id: str, for_caller: ForCalle
     store, _ = views.store(batch)
     message, record, shot = shots_of_rows(store, view, [row], for_caller)[0]
     message.quality.CopyFrom(_quality_message(shot.quality))
-    message.options.CopyFrom(_options_message(shot.with_options(store.options(batch, row))))
+    message.options.CopyFrom(options_of(shot.with_options(options_in(store.options(batch, row))).dub))
     if (earlier := store.earlier(batch, shot_id)) is not None:
-        options = _options_message(store.shots(batch, [row])[0].with_options(earlier.options))
+        options = options_of(store.shots(batch, [row])[0].with_options(options_in(earlier.options)).dub)
         message.earlier.CopyFrom(
             pb.EarlierVideo(output_uri=for_caller(earlier.place), output_sha256=earlier.sha256, options=options)
         )
     message.reviews.extend(map(_review_message, store.decisions(batch, shot_id)))
     message.risk_reasons.extend(map(for_caller, reasons_of(record)))
     return message
-
-
-def _options_message(shot: ShotSpec) -> pb.ShotOptions:
-    """Return the options that a person can change."""
-    return pb.ShotOptions(
-        method=shot.method or "",
-        **face_fields("" if shot.face == AUTOMATIC.kind else shot.face),
-        fit=number_of(gateway_pb2.Fit, "FIT_", shot.fit),
-        expression=number_of(gateway_pb2.Expression, "EXPRESSION_", shot.expression or 0),
-        expressiveness=shot.expressiveness,
-        skip_personalization=not shot.personalize,
-        seed=shot.seed,
-    )
-
-
-def _options_from(message: pb.ShotOptions) -> dict[str, Any]:
-    """Return the fields of a shot that a message changes.
-
-    Raises:
-        InvalidRequestError: a value is wrong.
-    """
-    found: dict[str, Any] = {name: getattr(message, name) for name in ("expressiveness", "seed") if message.HasField(name)}
-    if message.HasField("method"):
-        found["method"] = message.method or None
-    if face := _face_text(message):
-        found["face"] = face
-    if message.HasField("fit"):
-        found["fit"] = _fit(message.fit)
-    if message.HasField("expression"):
-        found["expression"] = expression_of(message.expression) or None
-    if message.HasField("skip_personalization"):
-        found["personalize"] = not message.skip_personalization
-    return found
 
 
 def shots_of_rows(
@@ -251,7 +215,7 @@ def shots_of_rows(
     for row, shot, record, spec in zip(rows, listed, records, specs, strict=True):
         review = decisions.get(shot.decision)
         message = shot_message(name, row, record, for_caller, review if review is not None and review.belongs_to(record) else None)
-        message.footage_uri = for_caller(spec.footage)
+        message.footage_uri = for_caller(spec.dub.footage_uri)
         found.append((message, record, spec))
     return found
 
@@ -392,22 +356,6 @@ def _ended_share(progress: Progress) -> float:
     return ended / (ended + left) if ended else 0.0
 
 
-_TEXTS: Final = {
-    "shot_id": "id",
-    "footage_uri": "footage",
-    "output_uri": "output",
-    "speech_uri": "speech",
-    "consent_uri": "consent",
-    "method": "method",
-    "project": "project",
-    "language": "language",
-    "label": "label",
-    "encode_quality": "encode_quality",
-}
-"""Fields of BatchRow -> fields of a shot. An empty text is a field that is not given."""
-_FIELDS: Final = {name: field for field, name in _TEXTS.items()}
-
-
 class RowReader:
     """Checks the rows of requests.
 
@@ -470,13 +418,23 @@ class RowReader:
         return shots_by_line(content.removeprefix(b"\xef\xbb\xbf"), shown_name="manifest", read=read)
 
     def _mistake_for_caller(self, mistake: Mistake, *, of_rows: bool) -> Mistake:
-        first, dot, rest = mistake.field.partition(".")
-        named = {**_FIELDS, "personalize": "skip_personalization"}.get(first, first) if of_rows else first
-        if of_rows and first.startswith("lines["):
-            rest = {"speech": "speech_uri"}.get(rest, rest)
-        return replace(
-            mistake, field=f"{named}{dot}{rest.removesuffix('_ms') if of_rows else rest}", text=self._names.for_caller(mistake.text)
-        )
+        field = _field_of_row(mistake.field) if of_rows else mistake.field
+        return replace(mistake, field=field, text=self._names.for_caller(mistake.text))
+
+
+def _field_of_row(word: str) -> str:
+    """Return the field of BatchRow, or of its DubSpec, for a field of a manifest's row."""
+    first, dot, rest = word.partition(".")
+    if word == "id":
+        return "shot_id"
+    if first in ("quality", "row"):
+        return word.removesuffix("_ms")
+    known = rest if dot else first
+    if known in ("consent", "reference_consent"):
+        known = f"{known}_uri"
+    elif known not in ("face", "start"):  # fields that a oneof holds
+        known = (LINE if dot else ROW).get(known, known)
+    return f"{first}.{known}" if dot else known
 
 
 def rows_error(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequestError:
@@ -502,97 +460,15 @@ def _of_rows(rows: Sequence[pb.BatchRow]) -> tuple[dict[int, ShotSpec], list[Mis
     shots: dict[int, ShotSpec] = {}
     mistakes: list[Mistake] = []
     for line, message in enumerate(rows, 1):
-        try:
-            fields = _fields_of(message)
-        except InvalidRequestError as error:
-            mistakes.append(Mistake(line, error.field, error.message.removeprefix(f"{error.field}: ")))
-            continue
-        shot, wrong = shot_of(line, fields)
-        mistakes += wrong
-        if shot is not None:
-            shots[line] = shot
-    return shots, mistakes
-
-
-def _fit(number: int) -> str | int:
-    """Return the name of a Fit. A number that the contract does not have stays a number, which no row takes."""
-    if number not in gateway_pb2.Fit.values():
-        return number
-    return gateway_pb2.Fit.Name(number or gateway_pb2.FIT_CUT).removeprefix("FIT_").lower()  # type: ignore[arg-type]
-
-
-def _fields_of(message: pb.BatchRow) -> dict[str, Any]:
-    """Return the fields of a manifest's row that a message stands for."""
-    row: dict[str, Any] = {name: text for field, name in _TEXTS.items() if (text := getattr(message, field))}
-    chosen = {
-        "actor": actor_id_of(message.actor, "actor"),
-        "face": _face_text(message),
-        "expression": expression_of(message.expression),
-        "codec": codec_of(message.codec),
-        "label_position": label_position_of(message.label_position),
-    }
-    row |= {name: text for name, text in chosen.items() if text}
-    row |= {"fit": _fit(message.fit), "keep_audio": message.keep_audio, "seed": message.seed}
-    row["personalize"] = not message.skip_personalization
-    if message.HasField("expressiveness"):
-        row["expressiveness"] = message.expressiveness
-    if message.HasField("quality"):
         limits = {field.name: value for field, value in message.quality.ListFields()}
         if (shift := limits.pop("max_shift", None)) is not None:
             limits["max_shift_ms"] = 1000 * seconds_of(shift)
-        row["quality"] = limits
-    if message.lines:
-        row["lines"] = []
-        for place, line in enumerate(message.lines):
-            with within(f"lines[{place}]"):
-                row["lines"].append(_line_fields(line))
-    return row
-
-
-def _line_fields(line: gateway_pb2.DubLine) -> dict[str, Any]:
-    """Return the fields of a manifest's line that a message stands for. A field that is not given is not there."""
-    fields: dict[str, Any] = {"speech": line.speech_uri, "actor": actor_id_of(line.actor, "actor"), "language": line.language}
-    row = {name: text for name, text in fields.items() if text}
-    if line.HasField("start_time"):
-        # As text, so that no digit is lost.
-        row["start"] = f"{line.start_time.seconds}.{line.start_time.nanos:09d}"
-    elif line.HasField("start_timecode"):
-        row["start"] = line.start_timecode
-    match line.WhichOneof("who"):
-        case "face_id":
-            row["face"] = line.face_id
-        case "box":
-            row["box"] = list(box_sides(line.box))
-        case "face_rule":
-            row["face"] = gateway_pb2.FaceRule.Name(line.face_rule).removeprefix("FACE_RULE_").lower()
-        case _:
-            pass
-    if line.boxes:
-        row["boxes"] = [{"frame": each.frame_index, "box": list(box_sides(each.box))} for each in line.boxes]
-    if line.HasField("consent"):
-        row["consent"] = consent_from(line.consent)
-    if line.HasField("expressiveness"):
-        row["expressiveness"] = line.expressiveness
-    return row
-
-
-def _face_text(message: pb.BatchRow | pb.ShotOptions) -> str:
-    """Return the face of a row as a manifest's row names it; empty: the row names none."""
-    match message.WhichOneof("face"):
-        case "face_id":
-            return str(message.face_id)
-        case "point":
-            return ",".join(_number_text(number) for number in (message.point.x, message.point.y))
-        case "face_rule" if message.face_rule == gateway_pb2.FACE_RULE_UNSPECIFIED:
-            return AUTOMATIC.kind
-        case "face_rule":
-            return choice_of(gateway_pb2.FaceRule, "FACE_RULE_", message.face_rule, "face_rule")
-        case _:
-            return ""
-
-
-def _number_text(number: float) -> str:
-    return str(int(number)) if number == int(number) else f"{number:.9f}".rstrip("0")
+        named = {"footage": message.dub.footage_uri, "output": message.dub.output_uri}
+        shot, wrong = shot_of(line, {"id": message.shot_id or None, "quality": limits, **{k: v or None for k, v in named.items()}})
+        mistakes += wrong
+        if shot is not None:
+            shots[line] = replace(shot, dub=plain(message.dub))
+    return shots, mistakes
 
 
 PIECE_BYTES: Final = 256 << 10
@@ -748,10 +624,8 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
 
     async def RetryBatch(self, request: pb.RetryBatchRequest, context: Any) -> pb.Batch:  # noqa: N802
         """Let shots begin anew: those that are named or rejected, or all that failed or were cancelled."""
-        with within("options"):
-            options = _options_from(request.options)
         name, ids = batch_id_from(request.name), list(request.shot_ids)
-        return self._message(await self._batches.retry(name, ids, rejected=request.rejected, options=options))
+        return self._message(await self._batches.retry(name, ids, rejected=request.rejected, options=request.options))
 
     async def DeleteBatch(self, request: pb.DeleteBatchRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
         """Remove a batch whose shots have all ended."""

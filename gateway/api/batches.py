@@ -10,17 +10,17 @@ import asyncio
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from opentelemetry import trace
 from pydantic import BaseModel
 
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.actors.installation import Installation
 from gateway.api.context import ProcessContext, TenantContext
 from gateway.api.resources import BATCHES
@@ -121,7 +121,7 @@ class BatchHandler:
         self._slots = context.quota.shots(shared.shots)
         self._stack = AsyncExitStack()
         installation = Installation(settings, context.actors, context.artefacts)
-        self.worker_context = WorkerContext(installation, context.jobs, self._stack, shared.stages.serving)
+        self.worker_context = WorkerContext(installation, self._stack, shared.stages.serving)
 
     async def __call__(self, operation: BegunOperation) -> bytes:
         """Dub the shots of a batch until all have ended; the response is empty."""
@@ -511,7 +511,7 @@ class Batches:
         await in_thread(self._reviews.add_ended, REVIEW, ReviewOrder(batch=name, decision=decision).model_dump_json().encode())
 
     async def retry(
-        self, name: str, ids: Sequence[str], *, rejected: bool = False, options: Mapping[str, Any] = MappingProxyType({})
+        self, name: str, ids: Sequence[str], *, rejected: bool = False, options: ShotOptions = changes.NO_OPTIONS
     ) -> BatchView:
         """Let shots of a batch begin anew; without ids, all that failed or were cancelled.
 
@@ -519,7 +519,7 @@ class Batches:
             name: name of the batch.
             ids: shots that are named.
             rejected: the shots whose present videos are rejected too. If there are none and no shot is named, nothing begins.
-            options: other options for the one named shot, by field of ShotSpec.
+            options: other options for the one named shot.
 
         Raises:
             BatchNotFoundError: there is no such batch or shot.

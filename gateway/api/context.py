@@ -16,23 +16,18 @@ from typing import Self
 
 import structlog
 
-from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.actors.installation import scene_with_actors
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.actors.stored import check_actor_id
-from gateway.api.convert import dub_request_from
 from gateway.api.errors import ErrorRewriter
-from gateway.api.media import Media, RequestMedia
+from gateway.api.media import Media
 from gateway.api.operations import ACTOR, DUB, FACES
-from gateway.api.resources import actor_id_of
-from gateway.batch.locations import is_url
 from gateway.database.session import Database
 from gateway.database.upgrades import head
-from gateway.dub.request import DubRequest
 from gateway.dub.workspace import delete_unused, remove_job, remove_partial_video
+from gateway.engine import Engine
 from gateway.housekeeping import open_jobs_folder
 from gateway.live.admission import LiveAdmission
+from gateway.media.locations import is_url
 from gateway.operations.execution import BegunOperation, Handler
 from gateway.operations.runner import Slots
 from gateway.operations.store import OperationRecord, unfinished_in
@@ -187,28 +182,16 @@ class TenantContext:
     sealer: Sealer
     quota: TenantQuota
 
-    async def dub_request(self, message: pb.CreateDubRequest, media: RequestMedia) -> DubRequest:
-        """Return the dub that a message asks for.
-
-        Args:
-            media: files of the message.
-
-        Raises:
-            ConsentRefusedError: a consent record does not allow the dub, or is missing and the installation requires one.
-            InvalidRequestError: a field cannot be used.
-            ActorError: there is no such actor.
-        """
-        actor_id = actor_id_of(message.actor, "actor")
-        actor = await asyncio.to_thread(self.actors.get, check_actor_id(actor_id, "actor")) if actor_id else None
-        # Lines with 10,000 boxes each take seconds.
-        request = await asyncio.to_thread(dub_request_from, message, media, actor, threads=self.threads)
-        if request.lines:
-            return await asyncio.to_thread(scene_with_actors, request, self.actors, message.method or None)
-        return await asyncio.to_thread(
-            self.actors.consents.checked_dub,
-            request,
-            subject=actor_id or message.footage_uri,
-            reference=message.reference_uri,
+    @property
+    def engine(self) -> Engine:
+        """Engine that dubs for the tenant."""
+        return Engine(
+            actors=self.actors,
+            artefacts=self.artefacts,
+            jobs=self.jobs,
+            threads=self.threads,
+            max_job_bytes=self.max_job_bytes,
+            sealer=lambda: self.sealer,
         )
 
     async def abandon(self, record: OperationRecord) -> None:

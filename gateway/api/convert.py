@@ -2,96 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
-from pydantic import ValidationError
 
 from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_image
 from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1 import dub_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.consents import Withdrawal
 from gateway.actors.create import EnrolRequest
 from gateway.actors.receipts import ErasureReceipt
-from gateway.actors.stored import ActorSummary, StoredActor, check_actor_id, check_enrolled_for
+from gateway.actors.stored import ActorSummary, check_actor_id
 from gateway.api.media import RequestMedia
-from gateway.api.resources import (
-    actor_id_of,
-    actor_name,
-    codec_of,
-    duration_message,
-    expression_of,
-    label_position_of,
-    seconds_of,
-    time_message,
-)
-from gateway.consent.files import NEEDED, field_and_reason
-from gateway.consent.record import Consent, ConsentUse, use_of
-from gateway.dub.choices import EnrolOptions, Fit, expression_named, fit_named
+from gateway.api.resources import actor_id_of, actor_name, duration_message, seconds_of, time_message
+from gateway.consent.messages import consent_from, consent_message
+from gateway.consent.record import ConsentUse, use_of
 from gateway.dub.estimate import DubEstimate
-from gateway.dub.face_boxes import FrameBox, checked_boxes
-from gateway.dub.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.face_list import FaceList, ListedFace
 from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import (
-    DubLine,
-    DubRequest,
-    check_mix,
-    check_reference,
-    check_scene,
-    wants_own_timeline,
-)
-from gateway.dub.timecode import VideoTime, parse_time
+from gateway.dub.request import DubRequest
+from gateway.dub.spec import enrol_options, face_of, within
+from gateway.dub.spec_text import name_of
 from gateway.live.session import LiveFrame, LiveMouth, first_sample
 from gateway.live.streams import Disclosing
-from gateway.media.choices import DUCK_DB
-from gateway.media.encoders import check_target, crf_of
+from gateway.media.encoders import check_target
 from gateway.media.label import label_of
-from gateway.media.mix import SoundMix
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequestError, MessageTooLargeError
 from services.common.methods import DEFAULT_METHOD, method_named
-
-
-def consent_from(message: pb.ConsentRecord) -> Consent:
-    """Return a consent record.
-
-    Raises:
-        InvalidRequestError: a field is missing or wrong; the message names the field.
-    """
-    values: dict[str, object] = {field: getattr(message, field) for field in NEEDED}
-    # What a message does not have is empty in it. A record does not have such a field at all.
-    values |= {field: list(names) for field in ("projects", "languages", "footage_sha256") if (names := getattr(message, field))}
-    values |= {field: text for field in ("valid_from", "valid_until", "actor") if (text := getattr(message, field))}
-    if message.HasField("signature"):
-        values["signature"] = {field: getattr(message.signature, field) for field in ("algorithm", "key", "value")}
-    if message.HasField("face"):
-        values["face"] = {field: getattr(message.face, field) for field in ("network", "embedding")}
-    try:
-        return Consent.model_validate(values)
-    except ValidationError as problem:
-        field, said = field_and_reason(problem)
-        raise InvalidRequestError(f"consent.{field}: {said}", field=f"consent.{field}") from None
-
-
-def consent_message(consent: Consent) -> pb.ConsentRecord:
-    """Return the message of a consent record."""
-    fields = consent.fields()
-    signature, face = fields.pop("signature", None), fields.pop("face", None)
-    return pb.ConsentRecord(
-        **fields,
-        signature=pb.ConsentSignature(**signature) if signature is not None else None,
-        face=pb.ConsentFace(**face) if face is not None else None,
-    )
 
 
 def withdrawal_message(withdrawal: Withdrawal) -> pb.RevokeConsentResponse:
@@ -120,95 +63,12 @@ def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, t
         footage=media.source(message.footage_uri, "footage_uri"),
         more_footage=tuple(media.source(uri, f"more_footage_uris[{place}]") for place, uri in enumerate(message.more_footage_uris)),
         method=method_named(message.method or DEFAULT_METHOD).name,
-        face=face_from(message),
+        face=face_of(message),
         consent=consent_from(message.consent) if message.HasField("consent") else None,
         project=use_of(message.project, None).project,
-        options=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
+        options=enrol_options(skip=message.skip_personalization, seed=message.seed),
         threads=threads,
     )
-
-
-def enrol_options_from(*, skip: bool, seed: int) -> EnrolOptions:
-    """Return which parts of an enrolment are done.
-
-    Args:
-        skip: leave out both personalisations.
-        seed: random seed of the personalisations.
-
-    Raises:
-        InvalidRequestError: the seed is negative.
-    """
-    if seed < 0:
-        raise InvalidRequestError(f"seed: {seed} is negative", field="seed")
-    return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
-
-
-def fit_from(number: int) -> Fit:
-    """Return the fit of a Fit of the contract.
-
-    Raises:
-        InvalidRequestError: there is no such fit.
-    """
-    if number not in pb.Fit.values():
-        raise InvalidRequestError(f"fit: there is no Fit {number}", field="fit")
-    return fit_named(pb.Fit.Name(number).removeprefix("FIT_").lower() if number else "")  # type: ignore[arg-type]
-
-
-def mix_from(message: pb.CreateDubRequest, file: Path | None) -> SoundMix | None:
-    """Return the music and effects of a dub; None: the request names no file."""
-    if file is None:
-        return None
-    return SoundMix(file=file, level_db=message.mix_level_db, duck_db=message.duck_db if message.HasField("duck_db") else DUCK_DB)
-
-
-def face_from(message: pb.CreateActorRequest | pb.CreateDubRequest) -> FaceChoice:
-    """Return the face to enrol or to dub; a request without a choice means the choice `auto`.
-
-    Raises:
-        InvalidRequestError: the request names a rule that chooses no face, or boxes that cannot be used.
-    """
-    named = message.WhichOneof("face")
-    if isinstance(message, pb.CreateDubRequest) and message.boxes:
-        return _boxes_of(message, named)
-    return _face_of(message, named) or AUTOMATIC
-
-
-def box_sides(box: pb.FaceBox) -> tuple[float, float, float, float]:
-    """Return left, top, width and height of a box."""
-    return box.left, box.top, box.width, box.height
-
-
-def _boxes_of(message: pb.CreateDubRequest | pb.DubLine, named: str | None) -> FaceChoice:
-    """Return the face that boxes of a request follow.
-
-    Args:
-        named: other field that names a face; None: none is set.
-
-    Raises:
-        InvalidRequestError: the request also names a face otherwise, or boxes do not ascend or have no area.
-    """
-    if named:
-        raise InvalidRequestError(f"boxes: give {named} or boxes, not both", field="boxes")
-    boxes = [FrameBox(each.frame_index, *box_sides(each.box)) for each in message.boxes]
-    return FaceChoice("boxes", boxes=checked_boxes(boxes))
-
-
-def _face_of(message: Any, kind: str | None) -> FaceChoice | None:
-    """Return the face that a field of a request chooses; None: no field is set."""
-    match kind:
-        case "face_id":
-            return FaceChoice("id", face_id=message.face_id)
-        case "point":
-            return FaceChoice("point", point=(message.point.x, message.point.y))
-        case "box":
-            return FaceChoice("box", box=box_sides(message.box))
-        case "face_rule":
-            rules = {pb.FACE_RULE_LARGEST: "largest", pb.FACE_RULE_SPEAKER: "speaker"}
-            if message.face_rule not in rules:
-                raise InvalidRequestError("face_rule: give FACE_RULE_LARGEST or FACE_RULE_SPEAKER", field="face_rule")
-            return FaceChoice(rules[message.face_rule])
-        case _:
-            return None
 
 
 def actor_message(actor: ActorSummary, num_dubs: int = 0) -> pb.Actor:
@@ -254,136 +114,6 @@ def receipt_message(receipt: ErasureReceipt, public_key: str) -> pb.EraseActorRe
         key_sha256=receipt.key,
         public_key=public_key,
     )
-
-
-class DubFiles(Protocol):
-    """Files of this machine for the names in a request (RequestMedia)."""
-
-    def source(self, uri: str, field: str, /) -> Path:
-        """Return the file that the request reads."""
-
-    def output(self, uri: str, field: str, /) -> Path:
-        """Return the file that the request writes."""
-
-
-def dub_request_from(message: pb.CreateDubRequest, media: DubFiles, actor: StoredActor | None, *, threads: int) -> DubRequest:
-    """Return the dub that CreateDub asks for.
-
-    Args:
-        message: the request.
-        media: files of the request.
-        actor: the actor that the request names; None: the request names none.
-        threads: threads of decoder and encoder.
-
-    Raises:
-        InvalidRequestError: a field cannot be used.
-    """
-    footage = media.source(message.footage_uri, "footage_uri")
-    speech = media.source(message.speech_uri, "speech_uri") if message.speech_uri else None
-    output = media.output(message.output_uri, "output_uri")
-    reference = media.source(message.reference_uri, "reference_uri") if message.reference_uri else None
-    method = method_named(message.method or (actor.method if actor is not None else DEFAULT_METHOD))
-    if actor is not None:
-        check_enrolled_for(actor, method.name)
-    expression = expression_named(expression_of(message.expression))
-    fit = fit_from(message.fit)
-    wants_own_timeline(method, fit=fit, keep_audio=message.keep_audio, expression=expression, boxes=bool(message.boxes))
-    check_reference(method, reference)
-    mix = media.source(message.mix_uri, "mix_uri") if message.mix_uri else None
-    check_mix(mix, keep_audio=message.keep_audio)
-    if message.HasField("reference_consent") and reference is None:
-        raise InvalidRequestError("reference_consent: the request names no reference_uri", field="reference_consent")
-    dub = DubRequest(
-        footage=footage,
-        speech=speech,
-        output=output,
-        method=method.name,
-        face=face_from(message),
-        actor=actor.enrolled if actor is not None else None,
-        actor_record=actor.record if actor is not None else None,
-        consent=consent_from(message.consent) if message.HasField("consent") else None,
-        reference=reference,
-        reference_consent=consent_from(message.reference_consent) if message.HasField("reference_consent") else None,
-        use=use_of(message.project, message.language),
-        mix=mix_from(message, mix),
-        keep_audio=message.keep_audio,
-        label=label_of(message.label, label_position_of(message.label_position)),
-        codec=codec_of(message.codec) or None,
-        crf=crf_of(message.encode_quality, codec_of(message.codec) or None),
-        enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
-        threads=threads,
-        fit=fit,
-        expression=expression,
-        expressiveness=message.expressiveness if message.HasField("expressiveness") else 1.0,
-        overwrite=message.overwrite,
-    )
-    scene = replace(dub, lines=lines_from(message, dub, media))
-    check_scene(scene, actor_id_of(message.actor, "actor"))
-    return scene
-
-
-def lines_from(message: pb.CreateDubRequest, dub: DubRequest, media: DubFiles) -> tuple[DubLine, ...]:
-    """Return the lines of a scene, without what the store says of their actors.
-
-    Args:
-        message: the request.
-        dub: the dub of the request, without lines.
-        media: files of the request.
-
-    Raises:
-        InvalidRequestError: a field cannot be used. The error names the field, such as `lines[2].speech_uri`.
-    """
-    return tuple(_line_from(line, f"lines[{place}]", dub, media) for place, line in enumerate(message.lines))
-
-
-def _line_from(line: pb.DubLine, place: str, dub: DubRequest, media: DubFiles) -> DubLine:
-    with within(place):
-        speech = media.source(line.speech_uri, "speech_uri")
-        if not line.WhichOneof("start"):
-            raise InvalidRequestError("start: give start_time or start_timecode", field="start")
-        if line.HasField("start_time"):
-            start = VideoTime(_seconds_from(line.start_time, "start_time"))
-        else:
-            start = parse_time(line.start_timecode)
-        actor_id = actor_id_of(line.actor, "actor")
-        if actor_id:
-            check_actor_id(actor_id, "actor")
-        use = use_of(dub.use.project, line.language) if line.language else dub.use
-        own = replace(
-            dub,
-            speech=speech,
-            face=_face_of_line(line),
-            consent=consent_from(line.consent) if line.HasField("consent") else dub.consent,
-            use=use,
-            expressiveness=line.expressiveness if line.HasField("expressiveness") else dub.expressiveness,
-        )
-    return DubLine(name=place, start=start, actor_id=actor_id, dub=own)
-
-
-def _face_of_line(line: pb.DubLine) -> FaceChoice:
-    chosen = _face_of(line, named := line.WhichOneof("who"))
-    if line.boxes:
-        return _boxes_of(line, named)
-    if chosen is None and not line.actor:
-        raise InvalidRequestError("who: give face_id, box, face_rule, boxes or actor: who speaks the line", field="who")
-    return chosen or FaceChoice("actor")
-
-
-def _seconds_from(time: Duration, field: str) -> Fraction:
-    seconds = time.seconds + Fraction(time.nanos, 1_000_000_000)
-    if seconds < 0:
-        raise InvalidRequestError(f"{field}: {float(seconds):g} s is before the first frame", field=field)
-    return seconds
-
-
-@contextmanager
-def within(place: str) -> Iterator[None]:
-    """Let errors name the line, where a check is shared with requests that have the same field elsewhere."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        said = error.message if error.message.startswith(f"{error.field}:") else f"{error.field}: {error.message}"
-        raise InvalidRequestError(f"{place}.{said}", field=f"{place}.{error.field}") from None
 
 
 def check_dub(request: DubRequest) -> None:
@@ -435,7 +165,7 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
         mouths=[
             pb.MouthSample(
                 frame_index=mouth.frame,
-                box=pb.FaceBox(**dict(zip(("left", "top", "width", "height"), mouth.box, strict=True))),
+                box=dub_pb2.FaceBox(**dict(zip(("left", "top", "width", "height"), mouth.box, strict=True))),
                 opening=mouth.opening,
             )
             for mouth in outcome.mouths
@@ -489,7 +219,7 @@ def _face_message(face: ListedFace, *, pictures: bool) -> pb.DetectedFace:
         num_frames=face.num_frames,
         num_usable_frames=face.num_usable,
         frame_index=face.frame,
-        box=pb.FaceBox(left=left, top=top, width=width, height=height),
+        box=dub_pb2.FaceBox(left=left, top=top, width=width, height=height),
         picture=face.jpeg() if pictures else b"",
         speaking=[
             pb.SpeakingSpan(
@@ -552,10 +282,10 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
         )
     if config.channels not in LIVE_CHANNELS:
         raise InvalidRequestError(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
-    with _within_config():
+    with within("config"):
         actor_id = check_actor_id(actor_id_of(config.actor, "actor") or "", "actor")
         use = use_of(config.project, config.language)
-        label = label_of(config.label, label_position_of(config.label_position))
+        label = label_of(config.label, name_of(dub_pb2.LabelPosition, config.label_position, "label_position"))
     max_late_s = seconds_of(config.max_lateness) if config.HasField("max_lateness") else None
     if max_late_s is not None and not LEAST_LATE_S <= max_late_s <= MOST_LATE_S:
         raise InvalidRequestError(
@@ -574,15 +304,6 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
         LiveMouth(expressiveness, config.look_ahead_frames if config.HasField("look_ahead_frames") else None),
         Disclosing(label, config.disclose),
     )
-
-
-@contextmanager
-def _within_config() -> Iterator[None]:
-    """Let errors name the field of the config, where a check is shared with requests that have the same field elsewhere."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        raise InvalidRequestError(f"config.{error.message}", field=f"config.{error.field}") from None
 
 
 class LiveAudioReader:

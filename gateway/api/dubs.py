@@ -14,8 +14,7 @@ from google.longrunning import operations_pb2
 from dubstage.audio.v1 import audio_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2_grpc
-from gateway.actors.ledger import JobLedger
-from gateway.actors.watch import dub_while_allowed
+from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.api.context import TenantContext
 from gateway.api.convert import (
     LiveAudioReader,
@@ -28,10 +27,12 @@ from gateway.api.convert import (
 )
 from gateway.api.operations import DUB, FACES, operation_message, request_identity
 from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
+from gateway.async_utilities import in_thread
 from gateway.dub.estimate import estimate_dub
 from gateway.dub.face_list import list_faces
-from gateway.dub.job import DubJob
+from gateway.dub.spec import mouths_of, with_records
 from gateway.dub.workspace import Workspace
+from gateway.engine import Dub
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_in_child
 from gateway.operations.execution import BegunOperation
@@ -57,64 +58,48 @@ class DubHandler:
 
     async def __call__(self, operation: BegunOperation) -> bytes:
         """Dub a video; return the serialised DubResult. A resumed operation goes on after its finished windows."""
-        message = pb.CreateDubRequest.FromString(operation.record.request)
+        spec = pb.CreateDubRequest.FromString(operation.record.request).dub
         context = self._context
         async with context.media.opened() as media:
-            request = await context.dub_request(message, media)
-            first, *more = request.actor_ids or ("",)
-            ledger = JobLedger(
-                context.actors, first, operation.record.name, more_actors=more, consents=request.consents, confirm=operation.confirm
-            )
+            # Lines with 10,000 boxes each take seconds.
+            request = await in_thread(context.engine.request, spec, media)
             paces = StepPaces(context.jobs.parent, request.method)
             report = OperationReporter(operation, dub_steps(request), paces=paces, count=context.quota.counting())
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
-            dub = DubJob(
+            dub = context.engine.dub(
                 request,
                 self._stages(),
-                context.artefacts,
-                context.jobs,
-                ledger,
-                max_bytes=context.max_job_bytes,
-                sealer=context.sealer,
                 operation=operation.record.name,
                 takes_over=operation.resumed,
+                confirm=operation.confirm,
+                on_footage=report.footage,
             )
-            dub.on_footage = report.footage
-            async with self._alone(message):
+            async with self._alone(spec):
                 # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
                 # An erasure cancels the operation.
-                outcome = await dub_while_allowed(dub, ledger.check if request.lines else ledger.check_consent, report)
-                video_sha256 = await asyncio.to_thread(media_sha256, request.output)
-                await media.deliver(report, overwrite=message.overwrite, confirm=lambda: _may_still_be_shown(operation, ledger))
-                await asyncio.to_thread(report.learn)
-                # The folder of a scene stays until it expires, so that a line can be changed.
-                if not request.lines:
-                    await asyncio.to_thread(dub.discard)
-        if operation.resumed and not request.lines:
+                outcome = await dub.run(report, check=dub.check if request.lines else dub.check_consent)
+                video_sha256 = await in_thread(media_sha256, request.output)
+                await media.deliver(report, overwrite=spec.overwrite, confirm=lambda: _may_still_be_shown(operation, dub))
+                await in_thread(report.learn)
+                if not dub.is_kept:
+                    await dub.discard()
+        if operation.resumed and not dub.is_kept:
             await context.forget_others(operation.record)
-        result = result_message(message.output_uri, request, outcome)
+        result = result_message(spec.output_uri, request, outcome)
         result.media_sha256 = video_sha256
         result.warnings[:] = [context.names.for_caller(media.for_caller(warning)) for warning in result.warnings]
         result.undubbed = context.names.for_caller(media.for_caller(result.undubbed))
         return result.SerializeToString()
 
-    def _alone(self, message: pb.CreateDubRequest) -> asyncio.Lock:
+    def _alone(self, spec: DubSpec) -> asyncio.Lock:
         """Return the lock of a dub. The same dub to two outputs has one job folder, so the two run one after the other."""
-        same = pb.CreateDubRequest()
-        same.CopyFrom(message)
-        # `pad` may be `cut`. Neither the sound nor the encoder changes the mouths.
-        for field in (
-            *("output_uri", "overwrite", "consent", "reference_consent", "project", "language"),
-            *("fit", "mix_uri", "mix_level_db", "duck_db", "keep_audio", "codec", "encode_quality", "request_id"),
-        ):
-            same.ClearField(field)
-        return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
+        return self._running.setdefault(mouths_of(spec).SerializeToString(deterministic=True), asyncio.Lock())
 
 
-def _may_still_be_shown(operation: BegunOperation, ledger: JobLedger) -> None:
+def _may_still_be_shown(operation: BegunOperation, dub: Dub) -> None:
     """Check before a video leaves this machine that the operation is still this gateway's, and that the consent holds."""
     operation.confirm()
-    ledger.check_consent()
+    dub.check_consent()
 
 
 class FaceHandler:
@@ -172,10 +157,13 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         return operation_message(await self._runner.once(identity, partial(self._begin, request, identity)))
 
     async def _begin(self, request: pb.CreateDubRequest, identity: RequestIdentity) -> OperationRecord:
+        spec = request.dub
         async with self._context.media.opened() as media:
-            dub = await self._context.dub_request(request, media)
-            await asyncio.to_thread(check_dub, dub)
-            await asyncio.to_thread(media.check, overwrite=request.overwrite)
+            # The operation has the records that were checked, whatever becomes of their files.
+            spec.CopyFrom(await in_thread(with_records, spec, media))
+            dub = await in_thread(self._context.engine.request, spec, media)
+            await in_thread(check_dub, dub)
+            await in_thread(partial(media.check, overwrite=spec.overwrite))
         quota = self._context.quota
         quota.check_frames()
         await quota.check_storage()
@@ -194,8 +182,8 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         """Say what a dub would take."""
         own = self._context
         async with own.media.opened() as media:
-            dub = await own.dub_request(request.dub, media)
-            await asyncio.to_thread(media.check, overwrite=request.dub.overwrite)
+            dub = await in_thread(own.engine.request, request.dub, media)
+            await in_thread(partial(media.check, overwrite=request.dub.overwrite))
             await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes, confirm=lambda: None)
             return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import services
+from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.api.resources import ACTORS, BATCHES, WEBHOOKS
 from gateway.settings import GatewaySettings
 from services.common.errors import ActorNotFoundError, BatchNotFoundError, DubstageError, WebhookNotFoundError
@@ -42,6 +43,9 @@ _FIELDS_OF: Final = {
     "ListShots": {**_OF_BATCHES, "name": "parent"},
 }
 """Names of fields by RPC."""
+_OF_DUBS: Final = ("CreateDub", "EstimateDub")
+"""RPCs whose requests have a DubSpec in their field `dub`."""
+_DUB_FIELDS: Final = frozenset({"face", "start", *DubSpec.DESCRIPTOR.fields_by_name})
 _TEXTS: Final = ("message", "field", "subject", "resource")
 
 _FIELD_OF_OPTION: Final = {
@@ -140,11 +144,12 @@ class ErrorRewriter:
         """Return a text without the server's folders, and without the words of the command line."""
         return in_contract_words(self._pattern.sub(self._name, text))
 
-    def rewrite(self, error: DubstageError, *, fields: Mapping[str, str] = FIELDS) -> DubstageError:
+    def rewrite(self, error: DubstageError, *, fields: Mapping[str, str] = FIELDS, in_dub: bool = False) -> DubstageError:
         """Rewrite the texts of an error, and return the same error.
 
         Args:
             fields: names of fields in the gateway -> names of the same fields for the caller.
+            in_dub: whether the fields of a DubSpec stand in the field `dub` of the request.
         """
         for name in _TEXTS:
             text = getattr(error, name, "")
@@ -157,6 +162,9 @@ class ErrorRewriter:
             if error.message.startswith(f"{field}: "):
                 error.message = fields[field] + error.message.removeprefix(field)
                 error.args = (error.message,)
+        field = getattr(error, "field", "")
+        if in_dub and re.split(r"[.\[]", field)[0] in _DUB_FIELDS:
+            error.field = f"dub.{field}"  # type: ignore[attr-defined]  # errors that have a field
         collection = _COLLECTION_OF.get(type(error))
         if collection is not None:
             error.resource = resource_of(collection, error.resource)  # type: ignore[attr-defined]  # errors that have a resource
@@ -186,7 +194,8 @@ class _Renamed:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._servicer, name)
-        rewrite = functools.partial(self._names.rewrite, fields=_FIELDS_OF.get(name, {}))
+        fields = _FIELDS_OF.get(name, {})
+        rewrite = functools.partial(self._names.rewrite, fields=fields, in_dub=name in _OF_DUBS)
         return _streaming(method, rewrite) if inspect.isasyncgenfunction(method) else _unary(method, rewrite)
 
 

@@ -15,10 +15,10 @@ from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from gateway.async_utilities import in_thread
-from gateway.batch.locations import copy_name, is_url, url_problem
 from gateway.batch.media import check_replaceable, fetched, input_problem, upload
 from gateway.dub.progress import OnProgress
 from gateway.dub.workspace import ScratchFolders
+from gateway.media.locations import copy_name, is_url, url_problem
 from gateway.media.sequence_names import is_sequence
 from gateway.provenance.binding import SIDECAR
 from gateway.safe_paths import confine
@@ -26,6 +26,8 @@ from gateway.settings import TENANTS_FOLDER, GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 
 _LONGEST_URI: Final = 4096
+_LARGEST_RECORD: Final = 1 << 20
+"""Largest consent record that is copied, bytes."""
 _LONGEST_NAME: Final = 255
 _LONGEST_PATH: Final = 4000
 """Most bytes of a whole path, less than the 4095 of the system: partial videos have longer names in the same folder."""
@@ -304,6 +306,20 @@ class RequestMedia:
         copy = self._copy(place, field)
         self._outputs[copy] = place
         return copy
+
+    def record(self, uri: str, field: str) -> Path:
+        """Return the file of a consent record. An object is copied at once. Blocks.
+
+        Raises:
+            InvalidRequestError: as `MediaLocations.source`, or the object is larger than a record.
+            ArtefactNotFoundError, StorageRefusedError, BackendUnavailableError: as `gateway.batch.media.fetched`.
+        """
+        place = self._places.source(uri, field)
+        if not is_url(place):
+            return Path(place)
+        copy = self._copy(place, field)
+        self._sources[copy] = (place, field)
+        return fetched(place, copy.parent, field=field, max_bytes=_LARGEST_RECORD)
 
     def place_of(self, output: Path) -> str:
         """Return the URL that a file is uploaded to, or the path of a file that stays."""

@@ -17,13 +17,14 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api.convert import consent_from
 from gateway.api.resources import time_message
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
+from gateway.consent.messages import consent_from
 from gateway.consent.record import digest_of
+from gateway.dub.spec import records_of, without_records
 from gateway.operations.runner import OperationRunner
 from gateway.operations.store import NO_REQUEST_ID, OperationRecord, RequestIdentity
 from gateway.provenance.claim import VideoWatermark
@@ -85,7 +86,7 @@ def operation_message(record: OperationRecord) -> operations_pb2.Operation:
         progress.ClearField("remaining")
         progress.fraction = 1.0 if record.error is None else progress.fraction
     if record.kind == DUB:
-        progress.dub.CopyFrom(_without_consents(pb.CreateDubRequest.FromString(record.request)))
+        progress.dub.CopyFrom(without_records(pb.CreateDubRequest.FromString(record.request).dub))
     if (created := time_message(record.created_at)) is not None:
         progress.create_time.CopyFrom(created)
     message.metadata.Pack(progress)
@@ -104,13 +105,6 @@ def listed_message(record: OperationRecord) -> operations_pb2.Operation:
         del result.spans[:], result.mouths[:]
         message.response.Pack(result)
     return message
-
-
-def _without_consents(request: pb.CreateDubRequest) -> pb.CreateDubRequest:
-    for holder in (request, *request.lines):
-        holder.ClearField("consent")
-    request.ClearField("reference_consent")
-    return request
 
 
 def request_identity(request: Message) -> RequestIdentity:
@@ -293,24 +287,20 @@ def audit_event_of(record: OperationRecord) -> AuditEvent | None:
 
 
 def _begun(record: OperationRecord) -> AuditEvent:
-    consents = []
-    message: pb.CreateDubRequest | pb.CreateActorRequest
     if record.kind == DUB:
-        message = pb.CreateDubRequest.FromString(record.request)
-        if message.HasField("reference_consent"):
-            consents.append(message.reference_consent)
-        consents += [line.consent for line in message.lines if line.HasField("consent")]
+        dub = pb.CreateDubRequest.FromString(record.request).dub
+        method, records, own_record = dub.method, records_of(dub), True
     else:
         message = pb.CreateActorRequest.FromString(record.request)
-    if message.HasField("consent"):
-        consents.append(message.consent)
+        records = [message.consent] if message.HasField("consent") else []
+        method, own_record = message.method, not records
     return AuditEvent(
         event=_BEGUN[record.kind],
         work=record.name,
         actor_id=record.actor_id,
-        own_record=record.kind == DUB or not message.HasField("consent"),
-        consents=tuple(digest_of(consent_from(consent)) for consent in consents),
-        details={"method": message.method} if message.method else {},
+        own_record=own_record,
+        consents=tuple(digest_of(consent_from(consent)) for consent in records),
+        details={"method": method} if method else {},
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dubstage.gateway.v1 import gateway_pb2 as pb
 from services.common.errors import InvalidRequestError
 
 ACTORS: Final = "actors"
@@ -74,41 +73,3 @@ def optional_duration(seconds: float | None) -> Duration | None:
 def seconds_of(duration: Duration) -> float:
     """Return the seconds of a Duration."""
     return duration.seconds + duration.nanos / 1e9
-
-
-def choice_of(enum: Any, prefix: str, number: int, field: str) -> str:
-    """Return the name of an enum's value without its prefix, in lower case; empty: unspecified.
-
-    Raises:
-        InvalidRequestError: the enum has no such number.
-    """
-    if number not in enum.values():
-        raise InvalidRequestError(f"{field}: there is no {enum.DESCRIPTOR.name} {number}", field=field)
-    return str(enum.Name(number)).removeprefix(prefix).lower() if number else ""
-
-
-def codec_of(number: int) -> str:
-    """Return the name of a VideoCodec, such as `h264`; empty: unspecified.
-
-    Raises:
-        InvalidRequestError: there is no such codec.
-    """
-    return choice_of(pb.VideoCodec, "VIDEO_CODEC_", number, "codec")
-
-
-def expression_of(number: int) -> str:
-    """Return the name of an Expression, such as `keep`; empty: unspecified.
-
-    Raises:
-        InvalidRequestError: there is no such choice.
-    """
-    return choice_of(pb.Expression, "EXPRESSION_", number, "expression")
-
-
-def label_position_of(number: int) -> str:
-    """Return the name of a LabelPosition, such as `top-left`; empty: unspecified.
-
-    Raises:
-        InvalidRequestError: there is no such corner.
-    """
-    return choice_of(pb.LabelPosition, "LABEL_POSITION_", number, "label_position").replace("_", "-")

@@ -176,7 +176,9 @@ class TenantUploads:
 
     def _was_dubbed(self, path: Path) -> bool:
         """Return whether a file is the footage of an operation that succeeded."""
-        for uri in {CreateDubRequest.FromString(one).footage_uri for one in self._operations.succeeded_requests(DUB, _MOST_DUBS)}:
+        for uri in {
+            CreateDubRequest.FromString(one).dub.footage_uri for one in self._operations.succeeded_requests(DUB, _MOST_DUBS)
+        }:
             # Objects of a bucket, and files that are gone, are not sent.
             with suppress(InvalidRequestError):
                 if self.files.source(uri, "") == path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from gateway.batch.locations import has_unknown_protocol, protocol_of
+from gateway.media.locations import has_unknown_protocol, protocol_of
 from gateway.media.sequence_names import NUMBER, is_sequence
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
 

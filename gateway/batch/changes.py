@@ -11,22 +11,26 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.audit.entries import AuditEvent, EventKind, batch_work
 from gateway.batch.index import BatchIndex, ListedShot
 from gateway.batch.locks import WORKERS_FOLDER, batch_lock
 from gateway.batch.records import unix_time
 from gateway.batch.reviews import Decision
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import CHANGEABLE, ENDED, TO_RETRY, BatchFacts, Manifest, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, Manifest, ShotRecord, ShotSpec, ShotState
+from gateway.dub.spec_text import CHANGEABLE, option_words
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
 
 if TYPE_CHECKING:
     from gateway.batch.kubernetes.engine import Submitted
     from gateway.batch.manifest import MethodOf
+
+NO_OPTIONS: Final = ShotOptions()
+"""Options of a retry that changes none."""
 
 
 def batch_event(
@@ -36,7 +40,7 @@ def batch_event(
     *,
     rows: int = 0,
     manifest_sha256: str = "",
-    options: Mapping[str, Any] = MappingProxyType({}),
+    options: ShotOptions = NO_OPTIONS,
 ) -> AuditEvent:
     """Return the entry for a change of a batch.
 
@@ -53,9 +57,9 @@ def batch_event(
         details["rows"] = rows
     if manifest_sha256:
         details["manifest_sha256"] = manifest_sha256
-    if options:
+    if options.ListFields():
         # The log has no numbers with fractions.
-        details |= {"shot": ids[0], **{field: str(value) for field, value in options.items()}}
+        details |= {"shot": ids[0], **option_words(options)}
     return AuditEvent(event=event, work=batch_work(name), details=details)
 
 
@@ -64,7 +68,7 @@ def record_change(
     change: Literal["cancelled", "retried", "removed", "delivered", "posted"],
     name: str,
     ids: Sequence[str] = (),
-    options: Mapping[str, Any] = MappingProxyType({}),
+    options: ShotOptions = NO_OPTIONS,
 ) -> None:
     """Write the entry for a command that changes a batch.
 
@@ -226,42 +230,32 @@ def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
     return list(ids)
 
 
-def check_options(
-    store: BatchStore, name: str, ids: Sequence[str], options: Mapping[str, Any], method_of: MethodOf
-) -> Mapping[str, Any]:
+def check_options(store: BatchStore, name: str, ids: Sequence[str], options: ShotOptions, method_of: MethodOf) -> ShotOptions:
     """Return options for the one shot that a retry names, after the checks of a manifest's row.
 
     Args:
         store: store of batches.
         name: name of the batch.
         ids: shots that the retry names.
-        options: values by field of ShotSpec; none: nothing is checked.
+        options: the options; empty: nothing is checked.
         method_of: as `manifest_or_mistakes` takes it.
 
     Raises:
         BatchNotFoundError: there is no such batch or shot.
-        InvalidRequestError: options are given for no shot or several, an option cannot be changed or has a wrong value, or the shot
-            has not ended. The message names the field.
+        InvalidRequestError: options are given for no shot or several, an option has a wrong value, or the shot has not ended. The
+            message names the field.
     """
-    if not options:
+    if not options.ListFields():
         return options
     if len(ids) != 1:
         raise InvalidRequestError(f"options: name the one shot that takes them, not {len(ids) or 'all'}", field="options")
-    if fixed := [field for field in options if field not in CHANGEABLE]:
-        raise InvalidRequestError(
-            f"{fixed[0][:80]}: cannot be changed in a batch; these options can: {', '.join(CHANGEABLE)}",
-            field=f"options.{fixed[0][:80]}",
-        )
     shot, record = store.shot(name, store.row_of(name, ids[0])), current_record(store, store.facts(name), ids[0])
     if record.state not in ENDED:
         raise InvalidRequestError(f"shot {shot.id} is {record.state}: wait until it has ended, or cancel it first", field="id")
     # Imported here: commands that show a batch check no rows.
-    from gateway.batch.manifest import option_mistakes, shot_of
+    from gateway.batch.manifest import option_mistakes
 
-    changed, mistakes = shot_of(1, {**dict(shot), **options})
-    if changed is not None:
-        mistakes = option_mistakes({1: changed}, method_of)
-    if mistakes:
+    if mistakes := option_mistakes({1: shot.with_options(options)}, method_of):
         wrong = mistakes[0]
         field = f"options.{wrong.field}" if wrong.field in CHANGEABLE else wrong.field
         raise InvalidRequestError(f"{wrong.field}: {wrong.text}", field=field, reasons=[wrong.reason])
@@ -273,7 +267,7 @@ def begin_anew(
     store: BatchStore,
     name: str,
     ids: Sequence[str],
-    options: Mapping[str, Any] = MappingProxyType({}),
+    options: ShotOptions = NO_OPTIONS,
 ) -> list[str]:
     """Let shots of a batch wait again, and return their ids; without ids, all in TO_RETRY. Their videos are kept.
 
@@ -292,7 +286,7 @@ def begin_anew(
     # A submission that runs now has its list of shots, and would not see that some begin anew.
     with batch_lock(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
         store.keep_videos(name, chosen)
-        if options:
+        if options.ListFields():
             # The options come first: the worker that finds the new record reads them.
             store.set_options(name, chosen[0], options)
         store.reset(name, chosen)
@@ -333,7 +327,7 @@ def retry_in_cluster(
     store: BatchStore,
     name: str,
     ids: Sequence[str],
-    options: Mapping[str, Any] = MappingProxyType({}),
+    options: ShotOptions = NO_OPTIONS,
     *,
     workers: int = 0,
 ) -> Submitted:
@@ -352,7 +346,7 @@ def retry_in_cluster(
 
     engine = open_engine_of(store.facts(name))
     store.keep_videos(name, to_retry(store, name, ids))
-    if options:
+    if options.ListFields():
         store.set_options(name, ids[0], options)
     return engine.retry(store, name, tuple(ids), workers=workers)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.async_utilities import in_thread
-from gateway.batch.locations import local_path
 from gateway.batch.store import BatchStore
+from gateway.media.locations import local_path
 from gateway.private_files import data_folder
 from gateway.safe_paths import path_below
 from gateway.settings import GatewaySettings

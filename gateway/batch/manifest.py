@@ -3,9 +3,9 @@
     {"defaults": {"fit": "loop", "quality": {"min_dubbed_share": 0.9}}}
     {"id": "sc010_sh020", "footage": "plates/sc010_sh020.mov", "speech": "de/sc010_sh020.wav", "output": "out/sc010_sh020.mov"}
 
-The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows with the fields
-of `ShotSpec`. `lines` is a list of lines, or the path of a JSON file with the list. Paths are relative to the folder of the
-manifest, those in a file of lines to the folder of that file. Files to read may be entity references
+The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows: `id`, `quality`, and
+the words of a dub (gateway/dub/spec_text.py). `lines` is a list of lines, or the path of a JSON file with the list. Paths are
+relative to the folder of the manifest, those in a file of lines to the folder of that file. Files to read may be entity references
 (gateway/batch/assets.py). Empty lines are skipped.
 
 Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Kubernetes writes the indexes of an Indexed Job.
@@ -21,28 +21,26 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Strict, TypeAdapter, ValidationError
 
+from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
 from gateway.batch.assets import resolve_references
-from gateway.batch.locations import is_url, local_path
-from gateway.batch.media import fetched, footage_problem, input_problem, output_problem
+from gateway.batch.media import consent_at, fetched, footage_problem, input_problem, output_problem
 from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, manifest_of
-from gateway.consent.files import read_consent
+from gateway.consent.messages import consent_from
 from gateway.consent.record import Consent, canonical_form, use_of
-from gateway.dub.face_choice import parse_face
-from gateway.dub.lines import LineSpec, fault_of, lines_of, read_lines
-from gateway.dub.request import DubRequest, check_footage, check_line, check_overlaps, check_scene, wants_own_timeline
-from gateway.dub.sequences import check_sequence_options, sequence_settings
-from gateway.media.choices import CODECS, OcioSettings
-from gateway.media.encoders import check_target, crf_of
+from gateway.dub.request import check_footage, check_line, check_overlaps
+from gateway.dub.spec import LocalFiles, Refusal, colour_of, method_of, problems, request_from, without_records
+from gateway.dub.spec_text import actor_of, fill, line_name, plain, read_lines, word_of
+from gateway.media.choices import OcioSettings
 from gateway.media.inspection import inspect_video
-from gateway.media.label import label_of
+from gateway.media.locations import is_url, local_path
 from gateway.media.scene_colour import OcioColour
-from gateway.media.sequences import SequenceSettings, check_output_pattern
 from gateway.media.stills import is_still
 from services.common.errors import (
     ActorError,
@@ -53,37 +51,14 @@ from services.common.errors import (
     MediaUnsupportedError,
     RequestError,
 )
-from services.common.methods import DEFAULT_METHOD, combined, method_named
+from services.common.methods import combined, method_named
 
 if TYPE_CHECKING:
     from gateway.actors.store import ActorStore
     from gateway.actors.stored import ActorSummary
 
 _LARGEST: Final = 1 << 20
-"""Largest file that is copied from a URL, bytes."""
-
-
-def consent_at(place: str) -> Consent:
-    """Return the consent record at a place. Blocks.
-
-    Args:
-        place: absolute path or URL.
-
-    Raises:
-        InvalidRequestError: there is no such file, or the file is no consent record. The message names the place.
-        ArtefactNotFoundError: no file lies at the URL.
-        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
-    """
-    path = local_path(place)
-    if path is not None:
-        return read_consent(Path(path))
-    with tempfile.TemporaryDirectory() as folder:
-        copy = fetched(place, Path(folder), field="consent", max_bytes=_LARGEST)
-        try:
-            return read_consent(copy)
-        except InvalidRequestError as error:
-            raise InvalidRequestError(error.message.replace(str(copy), place), field=error.field) from error.__cause__
-
+"""Largest file of lines that is copied from a URL, bytes."""
 
 _THREADS: Final = 32
 """Folders and files that are looked at at once: with a network drive, the time goes by in waiting."""
@@ -174,7 +149,12 @@ def option_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None) -
         shots: shots by line.
         method_of: looks the actors up; None: actors are not looked up.
     """
-    found = [Mistake(line, *wrong) for line, shot in shots.items() for wrong in _contradictions(shot, method_of or _method)]
+    look = method_of or _method
+    found = [
+        Mistake(line, *_refusal_parts(error, field))
+        for line, shot in shots.items()
+        for field, error in problems(shot.dub, partial(look, shot))
+    ]
     # `ActorLookup` checks project and language again, with the consent record.
     return list(dict.fromkeys(found))
 
@@ -244,15 +224,16 @@ def file_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     wanted = [(line, field, place) for line, shot in shots.items() for field, place in shot.places.items()]
     distinct = list(dict.fromkeys((_check_of(field), place) for _, field, place in wanted))
     with ThreadPoolExecutor(_THREADS) as threads:
-        problems = dict(zip(distinct, threads.map(_checked, distinct), strict=True))
-    return [Mistake(line, field, text) for line, field, place in wanted if (text := problems[_check_of(field), place])]
+        said = dict(zip(distinct, threads.map(_checked, distinct), strict=True))
+    return [Mistake(line, field, text) for line, field, place in wanted if (text := said[_check_of(field), place])]
 
 
 _FileCheck = Callable[[str], str]
 
 
 def _check_of(field: str) -> _FileCheck:
-    checks = {"footage": footage_problem, "consent": _consent_problem, "output": output_problem}
+    records = dict.fromkeys(("consent", "reference_consent"), _consent_problem)
+    checks = {"footage": footage_problem, "output": output_problem, **records}
     return checks.get(field.rpartition(".")[2], input_problem)
 
 
@@ -279,7 +260,7 @@ def scene_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     scenes = {
         line: shot
         for line, shot in shots.items()
-        if shot.lines and not shot.is_sequence and not any(map(is_url, shot.places.values()))
+        if shot.dub.lines and not shot.is_sequence and not any(map(is_url, shot.places.values()))
     }
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(_scene_mistakes, scenes, scenes.values())
@@ -287,141 +268,39 @@ def scene_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
 
 
 def _scene_mistakes(number: int, shot: ShotSpec) -> list[Mistake]:
-    dub = DubRequest(footage=Path(shot.footage), speech=None, output=Path(shot.output), method=DEFAULT_METHOD)
-    lines = lines_of([line.model_copy(update={"consent": None}) for line in shot.lines], dub)
+    spec = without_records(shot.dub)
+    dub = request_from(spec, LocalFiles(), threads=1, line_name=line_name())
     try:
         info = inspect_video(dub.footage)
     except MediaUnsupportedError as problem:
         return [Mistake(number, "footage", problem.message)]
     if is_still(info):
-        return [Mistake(number, "footage", f"{shot.footage} is a single picture, and a scene needs a video")]
+        return [Mistake(number, "footage", f"{spec.footage_uri} is a single picture, and a scene needs a video")]
     mistakes, frames = [], {}
-    for place, line in enumerate(lines):
+    for place, line in enumerate(dub.lines):
         try:
             frames[place] = check_line(line, info)
         except (InvalidRequestError, MediaUnsupportedError) as problem:
             field = {"lines.start": "start", "lines.boxes": "boxes"}.get(problem.field, "speech")
             mistakes.append(Mistake(number, f"lines[{place}].{field}", problem.message.removeprefix(f"{line.name}: ")))
     try:
-        faces = [line.face if isinstance(line.face, int) else None for line in shot.lines]
-        check_overlaps([lines[place] for place in frames], list(frames.values()), [faces[place] for place in frames])
+        faces = [line.face_id if line.HasField("face_id") else None for line in spec.lines]
+        check_overlaps([dub.lines[place] for place in frames], list(frames.values()), [faces[place] for place in frames])
     except InvalidRequestError as problem:
         mistakes.append(Mistake(number, "lines", problem.message))
     return mistakes
 
 
 def _method(shot: ShotSpec, line: LineSpec | None = None) -> str:
-    return shot.method or DEFAULT_METHOD
+    return method_of(shot.dub)
 
 
-def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, str, str]]:
-    """Yield field, text and reason of what is wrong with a shot by itself."""
-    for field, place in shot.places.items():
-        # A folder of the manifest's own path may have such a name, and a batch is stored as UTF-8.
-        if not _is_utf8(place):
-            yield field, f"{place!r} has a folder whose name is no text in UTF-8: rename the folder", ""
-    checks: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("face", lambda: parse_face(shot.face)),
-        ("footage", lambda: sequence_of(shot)),
-        ("output", lambda: _check_video(shot)),
-        ("label", lambda: label_of(shot.label, shot.label_position)),
-        ("encode_quality", lambda: crf_of(shot.encode_quality, shot.codec if shot.codec in CODECS else None)),
-        ("language", lambda: use_of(shot.project or "", shot.language)),
-        ("actor", lambda: _check_options(shot, method_of)),
-    )
-    for field, check in checks if not shot.lines else checks[:-1]:
-        try:
-            check()
-        except _REFUSALS as error:
-            yield _refusal_parts(error, field)
-    if shot.lines:
-        yield from _contradictions_of_scene(shot, method_of)
-
-
-def _check_video(shot: ShotSpec) -> None:
-    if not shot.is_sequence:
-        check_target(Path(shot.output), shot.codec)
-
-
-def sequence_of(shot: ShotSpec) -> SequenceSettings | None:
-    """Return what a row says about its image sequence; None: the footage is a video.
-
-    Raises:
-        InvalidRequestError: a field is wrong, or is not for such footage.
-    """
-    sound = local_path(shot.footage_sound) if shot.footage_sound is not None else None
-    footage = Path(local_path(shot.footage) or shot.footage)
-    found = sequence_settings(footage, rate=shot.rate, sound=Path(sound) if sound is not None else None, colour=shot.colour)
-    if found is None:
-        return None
-    for field in ("footage", "output", "footage_sound", "ocio"):
-        if is_url(shot.places.get(field, "")):
-            raise InvalidRequestError(
-                f"{shot.places[field][:200]!r} is a URL, and image sequences, their sound and their colour configurations are read "
-                "from folders: give a path",
-                field=field,
-            )
-    check_sequence_options(fit=shot.fit, method=shot.method, codec=shot.codec, encode_quality=shot.encode_quality)
-    check_output_pattern(Path(local_path(shot.output) or shot.output), footage)
-    return found
-
-
-_REFUSALS: Final = (RequestError, ActorError, ConsentRefusedError)
-
-
-def _refusal_parts(error: RequestError | ActorError | ConsentRefusedError, field: str) -> tuple[str, str, str]:
-    """Return field, text and reason of a refusal, whose field is `field` if the error names none of a row."""
-    named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefusedError) else ""
-    reason = "" if isinstance(error, RequestError) else error.reason
-    known = named if named in {**ShotSpec.model_fields, **LineSpec.model_fields} else field
-    return known, error.message.removeprefix(f"{named}: "), reason
-
-
-def _contradictions_of_scene(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, str, str]]:
-    """Yield field, text and reason of what is wrong with the lines of a shot, and with options that a scene does not take."""
-    wanted = shot.method
-    for place, line in enumerate(shot.lines):
-        try:
-            _ = line.time, line.choice, use_of("", line.language)
-            found = method_of(shot, line)
-            if line.actor is not None:
-                wanted = wanted or found
-                if combined(wanted) != found:
-                    raise InvalidRequestError(
-                        f"actor {line.actor} is enrolled for {found}, and the scene is dubbed with {wanted}", field="actor"
-                    )
-        except _REFUSALS as error:
-            named, text, reason = _refusal_parts(error, "actor")
-            yield named if named == "method" else f"lines[{place}].{named}", text, reason
-    try:
-        dub = DubRequest(
-            footage=Path(shot.footage),
-            speech=Path(shot.speech) if shot.speech is not None else None,
-            output=Path(shot.output),
-            method=combined(wanted or DEFAULT_METHOD),
-            face=parse_face(shot.face),
-            fit=shot.fit,
-        )
-        check_scene(replace(dub, lines=lines_of([shot.lines[0].model_copy(update=_PLAIN_LINE)], dub)), shot.actor or "")
-    except RequestError as error:
-        yield _refusal_parts(error, "lines")
-
-
-_PLAIN_LINE: Final = {"start": 0.0, "face": 0, "box": None, "boxes": None, "consent": None, "language": None}
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_options(shot: ShotSpec, method_of: MethodOf) -> None:
-    if shot.method is not None:
-        method_named(shot.method)
-    wants_own_timeline(method_named(method_of(shot, None)), fit=shot.fit, keep_audio=shot.keep_audio, expression=shot.expression)
+def _refusal_parts(error: Refusal, field: str) -> tuple[str, str, str]:
+    """Return field, text and reason of a refusal as a row names the field."""
+    word = word_of(field)
+    named = error.field if isinstance(error, RequestError) else ""
+    said = error.message.removeprefix(f"{named}: ").removeprefix(f"{word}: ")
+    return word, said, "" if isinstance(error, RequestError) else error.reason
 
 
 MOST_ROWS: Final = 100_000
@@ -430,6 +309,7 @@ _OF_ONE_ROW: Final = ("id", "output")
 """Fields that differ in every row, so that they have no default."""
 _STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
 """Values of the fields that every row has, to check the defaults alone."""
+_SHOT_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _ID: Final = "takes at most 63 letters, digits, dots, hyphens and underscores, and begins and ends with a letter or a digit"
 
 
@@ -464,12 +344,13 @@ def lines_at(place: str) -> list[LineSpec]:
 def _in_folder_of(place: str, line: LineSpec) -> LineSpec:
     """Return a line of the file at a place, with the names that the manifest could have written."""
     folder = place.rpartition("/")[0]
-    update = {
-        field: f"{folder}/{name}"
-        for field in ("speech", "consent")
-        if folder and isinstance(name := getattr(line, field), str) and not is_url(name) and not name.startswith(("/", "file://"))
-    }
-    return line.model_copy(update=update)
+    found = LineSpec()
+    found.CopyFrom(line)
+    for field in ("speech_uri", "consent_uri"):
+        name = getattr(line, field)
+        if folder and name and not is_url(name) and not name.startswith(("/", "file://")):
+            setattr(found, field, f"{folder}/{name}")
+    return found
 
 
 class _LinesReader:
@@ -490,7 +371,7 @@ class _LinesReader:
             return row
         if place not in self._known:
             self._known[place] = tuple(_in_folder_of(place, line) for line in self._read(place))
-        return {**row, "lines": self._known[place]}
+        return {**row, "lines": list(self._known[place])}
 
 
 def shots_by_line(content: bytes, *, shown_name: str, read: ReadLines) -> tuple[dict[int, ShotSpec], list[Mistake]]:
@@ -590,36 +471,64 @@ def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mis
 
     Args:
         number: line of the row, for the mistakes.
-        row: fields of `Shot`.
+        row: `id`, `quality`, and the words of a dub.
     """
+    mistakes = [
+        Mistake(number, field, "is missing: every row has one") for field in ("id", "footage", "output") if row.get(field) is None
+    ]
+    shot_id, limits = row.get("id"), row.get("quality")
+    if shot_id is not None and not (isinstance(shot_id, str) and _SHOT_ID.fullmatch(shot_id)):
+        mistakes.append(Mistake(number, "id", f"{_ID}, not {json.dumps(shot_id)[:80]}"))
+    quality = Quality()
     try:
-        return ShotSpec.model_validate(row), []
+        quality = _QUALITY.validate_python(limits if limits is not None else {})
     except ValidationError as problem:
-        return None, [Mistake(number, *_field_and_text(error)) for error in problem.errors(include_url=False)]
+        mistakes += [Mistake(number, *_field_and_text(error)) for error in problem.errors(include_url=False)]
+    dub = DubSpec()
+    wrong = fill(dub, {word: value for word, value in row.items() if word not in ("id", "quality")})
+    mistakes += [Mistake(number, each.field, _with_own_words(str(each))) for each in wrong]
+    return (None, mistakes) if mistakes else (ShotSpec(shot_id or "", plain(dub), quality), [])
+
+
+def _with_own_words(text: str) -> str:
+    """Return what is wrong with a word of a row. A row has words that no dub has."""
+    return text.replace("there are: footage,", "there are: id, footage,") + (", quality" if "no field of a row" in text else "")
+
+
+_QUALITY: Final = TypeAdapter(Annotated[Quality, Strict()])
 
 
 def _field_and_text(error: Any) -> tuple[str, str]:
-    """Return field and text of an error of pydantic."""
-    first, *where = error["loc"]
-    if first == "lines" and where:
-        number, *inside = where
-        named, said = fault_of(error, inside)
-        return f"lines[{number}].{named}" if named else f"lines[{number}]", said
-    if first == "lines" and error["type"] == "tuple_type":
-        return "lines", f"takes a list of lines, or the path of a JSON file with the list, not {json.dumps(error['input'])[:80]}"
-    field = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "missing":
-        return field, "is missing: every row has one"
+    """Return field and text of an error of pydantic about thresholds."""
+    field = ".".join(str(part) for part in ("quality", *error["loc"]))
     if error["type"] == "extra_forbidden":
-        known = ", ".join(Quality.model_fields if "." in field else ShotSpec.model_fields)
-        return field[:80], f"is no field of a row; there are: {known}"
-    said = _ID if error["type"] == "string_pattern_mismatch" else error["msg"].replace("Input should be", "takes")
-    return field, f"{said}, not {json.dumps(error['input'])[:80]}"
+        return field[:80], f"is no field of a row; there are: {', '.join(Quality.model_fields)}"
+    return field, f"{error['msg'].replace('Input should be', 'takes')}, not {json.dumps(error['input'])[:80]}"
 
 
-def with_absolute_paths(shot: ShotSpec, folder: str) -> ShotSpec:
-    """Return a shot whose relative paths begin at a folder."""
-    return shot.with_places({field: _absolute(place, folder) for field, place in shot.places.items()})
+def _with_absolute_paths(shots: Mapping[int, ShotSpec], folder: str) -> tuple[dict[int, ShotSpec], list[Mistake]]:
+    """Return shots whose relative paths begin at a folder, and the paths that no row can hold."""
+    placed: dict[int, ShotSpec] = {}
+    mistakes = []
+    for line, shot in shots.items():
+        places = {field: _absolute(place, folder) for field, place in shot.places.items()}
+        # A folder of the manifest's own path may have such a name, and a batch is stored as UTF-8.
+        wrong = [field for field, place in places.items() if not _is_utf8(place)]
+        mistakes += [
+            Mistake(line, field, f"{places[field]!r} has a folder whose name is no text in UTF-8: rename the folder")
+            for field in wrong
+        ]
+        if not wrong:
+            placed[line] = shot.with_places(places)
+    return placed, mistakes
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _absolute(place: str, folder: str) -> str:
@@ -710,7 +619,8 @@ def manifest_or_mistakes(
     folder = os.path.dirname(os.path.abspath(path))
     shots, mistakes = shots_by_line(_content(path), shown_name=str(path), read=lambda place: lines_at(_absolute(place, folder)))
     shots, unresolved = _with_locations(shots)
-    shots = {line: with_absolute_paths(shot, folder) for line, shot in shots.items()}
+    shots, unnamed = _with_absolute_paths(shots, folder)
+    unresolved += unnamed
     reported = {(mistake.line, mistake.field) for mistake in unresolved}
     further = row_mistakes(shots, method_of, check_files=check_files)
     mistakes += [*unresolved, *(mistake for mistake in further if (mistake.line, mistake.field) not in reported)]
@@ -762,17 +672,18 @@ def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, c
     return mistakes + scene_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
 
 
-def _picture_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf) -> Iterator[Mistake]:
+def _picture_mistakes(shots: Mapping[int, ShotSpec], look: MethodOf) -> Iterator[Mistake]:
     """Yield the shots whose footage is a single picture and whose method needs a video. Only files of this machine are read.
 
     Files are told by their names: a batch may have 100,000 videos, and only the worker opens them.
     """
     for line, shot in shots.items():
-        kind = mimetypes.guess_type(shot.footage, strict=False)[0] or ""
-        if not kind.startswith("image/") or shot.is_sequence or shot.lines or is_url(shot.footage):
+        footage = shot.dub.footage_uri
+        kind = mimetypes.guess_type(footage, strict=False)[0] or ""
+        if not kind.startswith("image/") or shot.is_sequence or shot.dub.lines or is_url(footage):
             continue
         try:
-            check_footage(method_named(method_of(shot, None)), Path(shot.footage), inspect_video(Path(shot.footage)))
+            check_footage(method_named(look(shot, None)), Path(footage), inspect_video(Path(footage)))
         except MediaUnsupportedError as problem:
             yield Mistake(line, "footage", problem.message)
         except InvalidRequestError as problem:
@@ -783,15 +694,16 @@ def _colour_mistakes(shots: Mapping[int, ShotSpec]) -> Iterator[Mistake]:
     """Yield what is wrong with the colour of image sequences. Each configuration is read once."""
     known: dict[OcioSettings, InvalidRequestError | None] = {}
     for line, shot in shots.items():
-        if not shot.ocio:
+        if not shot.dub.sequence.ocio:
             continue
-        if shot.colour not in known:
+        colour = colour_of(shot.dub)
+        if colour not in known:
             try:
-                OcioColour(shot.colour)
-                known[shot.colour] = None
+                OcioColour(colour)
+                known[colour] = None
             except InvalidRequestError as problem:
-                known[shot.colour] = problem
-        if (wrong := known[shot.colour]) is not None:
+                known[colour] = problem
+        if (wrong := known[colour]) is not None:
             yield Mistake(line, wrong.field, wrong.message)
 
 
@@ -861,27 +773,23 @@ class ActorLookup:
             InvalidRequestError: the actor was enrolled for another method, or project or language are not allowed.
             StorageRefusedError, BackendUnavailableError: the store of a record's URL refuses, or does not answer.
         """
-        actor_id, language = shot.actor, shot.language
-        consent: str | Consent | None = shot.consent
-        if line is not None:
-            actor_id, consent, language = line.actor, line.consent or consent, line.language or language
-        actor = self._actor(actor_id) if actor_id is not None else None
-        self._check_consent(shot, consent, language, actor)
+        part = shot.dub if line is None else line
+        actor_id, language = actor_of(part), part.language or shot.dub.language
+        actor = self._actor(actor_id) if actor_id else None
+        self._check_consent(shot, _record_of(part) or _record_of(shot.dub), language, actor)
         if actor is None:
-            return shot.method or DEFAULT_METHOD
-        if shot.method is not None and combined(shot.method) != actor.method:
+            return method_of(shot.dub)
+        if shot.dub.method and combined(shot.dub.method) != actor.method:
             raise InvalidRequestError(
-                f"actor {actor.actor_id} is enrolled for {actor.method}, not for {shot.method}: leave method out, or enrol the "
-                f"person for {shot.method} under another id",
+                f"actor {actor.actor_id} is enrolled for {actor.method}, not for {shot.dub.method}: leave method out, or enrol the "
+                f"person for {shot.dub.method} under another id",
                 field="method",
             )
         return actor.method
 
-    def _check_consent(
-        self, shot: ShotSpec, consent: str | Consent | None, language: str | None, actor: ActorSummary | None
-    ) -> None:
+    def _check_consent(self, shot: ShotSpec, consent: str | Consent | None, language: str, actor: ActorSummary | None) -> None:
         record = canonical_form(consent) if isinstance(consent, Consent) else consent
-        asked = (record, actor.actor_id if actor is not None else None, shot.project, language)
+        asked = (record, actor.actor_id if actor is not None else None, shot.dub.project, language)
         if asked not in self._asked:
             try:
                 self._ask(shot, consent, language, actor)
@@ -892,8 +800,8 @@ class ActorLookup:
         if answer is not None:
             raise answer
 
-    def _ask(self, shot: ShotSpec, consent: str | Consent | None, language: str | None, actor: ActorSummary | None) -> None:
-        use = use_of(shot.project or "", language or "")
+    def _ask(self, shot: ShotSpec, consent: str | Consent | None, language: str, actor: ActorSummary | None) -> None:
+        use = use_of(shot.dub.project, language)
         consents = self._actors.consents
         record = _readable(consent) if isinstance(consent, str) else consent
         if consent is None or record is not None:
@@ -919,3 +827,8 @@ def _readable(place: str) -> Consent | None:
         return consent_at(place)
     except (InvalidRequestError, ArtefactNotFoundError):
         return None
+
+
+def _record_of(part: DubSpec | LineSpec) -> str | Consent | None:
+    """Return the consent record of a dub or a line, or the place of its file; None: there is none."""
+    return consent_from(part.consent) if part.HasField("consent") else part.consent_uri or None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from gateway.batch.locations import copy_name, is_url, local_path, protocol_of, url_problem
+from gateway.consent.files import read_consent
+from gateway.consent.record import Consent
 from gateway.dub.request import sha256_of
+from gateway.media.locations import copy_name, is_url, local_path, protocol_of, url_problem
 from gateway.media.output import existing_file
 from gateway.media.sequence_names import is_sequence
 from gateway.media.sequences import sequence_files
@@ -35,6 +38,8 @@ _DIGEST: Final = "dubstage-sha256"
 """Name of the S3 metadata that holds a video's digest. An object with it was written by dubstage."""
 _GONE: Final = frozenset({404, 410})
 """Status codes of HTTP for a file that does not exist."""
+_LARGEST_RECORD: Final = 1 << 20
+"""Largest consent record that is copied from a URL, bytes."""
 _PIECE_BYTES: Final = 8 << 20
 PATIENCE_S: Final = 300.0
 """Seconds that a copy may take besides those that its bytes may take."""
@@ -152,6 +157,28 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Co
     finally:
         partial.unlink(missing_ok=True)
     return copy
+
+
+def consent_at(place: str) -> Consent:
+    """Return the consent record at a place. Blocks.
+
+    Args:
+        place: absolute path or URL.
+
+    Raises:
+        InvalidRequestError: there is no such file, or the file is no consent record. The message names the place.
+        ArtefactNotFoundError: no file lies at the URL.
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
+    """
+    path = local_path(place)
+    if path is not None:
+        return read_consent(Path(path))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = fetched(place, Path(folder), field="consent", max_bytes=_LARGEST_RECORD)
+        try:
+            return read_consent(copy)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(error.message.replace(str(copy), place), field=error.field) from error.__cause__
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from gateway.batch.records import progress_of
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.types import ENDED, BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.dub.spec_text import actor_of, speaker_of, start_text
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
 from gateway.reports.pages import ReasonCount, render_page, shares_of
 from gateway.safe_paths import path_below
@@ -189,7 +190,7 @@ def row_of(index: int, shot: ShotSpec, record: ShotRecord, decision: Decision | 
         reviewed_at=decision.decided_at if decision is not None else "",
         note=decision.note if decision is not None else "",
         assignee=decision.assignee if decision is not None else "",
-        method=record.method or shot.method or "",
+        method=record.method or shot.dub.method,
         r_opening=_rounded(record.r_opening),
         **(record.motion or ShotMotion()).model_dump(),
         **(record.appearance or ShotAppearance()).model_dump(),
@@ -206,10 +207,10 @@ def row_of(index: int, shot: ShotSpec, record: ShotRecord, decision: Decision | 
         ended_at=record.ended_at,
         exit_code=record.exit_code,
         error=record.error,
-        footage=shot.footage,
-        speech=shot.speech,
-        actor=shot.actor,
-        lines=tuple(f"{line.start} {line.who} {line.speech}" for line in shot.lines),
+        footage=shot.dub.footage_uri,
+        speech=shot.dub.speech_uri or None,
+        actor=actor_of(shot.dub) or None,
+        lines=tuple(f"{start_text(line)} {speaker_of(line)} {line.speech_uri}" for line in shot.dub.lines),
         output=record.output or shot.output,
         output_sha256=record.output_sha256,
         thumbnail=thumbnail,

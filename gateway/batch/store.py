@@ -30,10 +30,9 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gateway.batch.locations import local_path
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.batch.reviews import Decision
 from gateway.batch.types import (
-    CHANGEABLE,
     ENDED,
     WRITTEN,
     BatchFacts,
@@ -43,8 +42,11 @@ from gateway.batch.types import (
     ShotRecord,
     ShotSpec,
     ShotState,
+    options_in,
     shots_of,
 )
+from gateway.dub.spec_text import to_json
+from gateway.media.locations import local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
@@ -593,7 +595,7 @@ class BatchStore:
                 self._options[path] = (entries[path], self._changed(shots[paths[path]], path, content))
             for path, row in paths.items():
                 if (known := self._options.get(path)) is not None:
-                    shots[row] = shots[row].with_options(known[1])
+                    shots[row] = shots[row].with_options(options_in(known[1]))
         return shots
 
     def ids(self, name: str) -> tuple[str, ...]:
@@ -612,23 +614,24 @@ class BatchStore:
     def shot(self, name: str, row: int) -> ShotSpec:
         """Return the shot of a row, with the options that were changed."""
         shot = self.shots(name, [row])[0]
-        return shot.with_options(self._options_of(name, shot))
+        return shot.with_options(options_in(self._options_of(name, shot)))
 
     def options(self, name: str, row: int) -> dict[str, Any]:
-        """Return the options of the shot of a row that were changed since the batch was submitted."""
+        """Return the options of the shot of a row that were changed since the batch was submitted (ShotOptions as JSON)."""
         return self._options_of(name, self.shots(name, [row])[0])
 
-    def set_options(self, name: str, shot_id: str, options: Mapping[str, Any]) -> None:
+    def set_options(self, name: str, shot_id: str, options: ShotOptions) -> None:
         """Change options of a shot, which hold for its next dub. Options that were changed before and are not given stay.
 
         Args:
-            options: checked values by field of ShotSpec (`gateway.batch.changes.check_options`).
+            options: checked options (`gateway.batch.changes.check_options`).
 
         Raises:
             BatchNotFoundError: the batch has no shot of this id.
         """
-        every = {**self.options(name, self.row_of(name, shot_id)), **options}
-        self._folder.write(options_path(name, shot_id), f"{json.dumps(every, indent=1, sort_keys=True)}\n".encode("ascii"))
+        every = options_in(self.options(name, self.row_of(name, shot_id)))
+        every.MergeFrom(options)
+        self._folder.write(options_path(name, shot_id), f"{json.dumps(to_json(every), indent=1, sort_keys=True)}\n".encode("ascii"))
 
     def shots(self, name: str, rows: Sequence[int]) -> list[ShotSpec]:
         """Return the shots of rows as they were submitted. Only these rows are read."""
@@ -637,7 +640,7 @@ class BatchStore:
         spans = self._rows_of(name).spans
         try:
             texts = self._folder.read_spans(manifest_path(name), [spans[row] for row in rows]) if rows else []
-            return [ShotSpec.model_validate_json(text) for text in texts]
+            return [shot for text in texts for shot in shots_of(text)]
         except FileNotFoundError:
             raise self._missing(name) from None
         except ValueError:
@@ -668,7 +671,7 @@ class BatchStore:
         The rows are searched as `has_written` says.
         """
         for name, shots in self._shots_that_name(place):
-            ids = [shot.id for shot in shots if shot.footage == place]
+            ids = [shot.id for shot in shots if shot.dub.footage_uri == place]
             for begin in range(0, len(ids), _RECORDS_AT_ONCE):
                 part = ids[begin : begin + _RECORDS_AT_ONCE]
                 if any(record.state in WRITTEN for record in self.stored_records(name, part)) or self.all_earlier(name, part):
@@ -953,9 +956,9 @@ class BatchStore:
         """Return the changed options of a shot from the content of their file."""
         try:
             found = json.loads(content)
-            if not isinstance(found, dict) or not found.keys() <= set(CHANGEABLE):
+            if not isinstance(found, dict):
                 raise ValueError("the file is no object of options")
-            shot.with_options(found)
+            options_in(found)
         except ValueError as problem:
             raise damaged(self._folder.place(path), problem) from problem
         return found
@@ -1016,7 +1019,7 @@ class _Rows:
 def _rows_in(content: bytes) -> _Rows:
     rows, spans, begin = {}, [], 0
     for number, line in enumerate(content.splitlines(keepends=True)):
-        rows[str(json.loads(line)["id"])] = number
+        rows[str(json.loads(line)["shot_id"])] = number
         spans.append((begin, begin + len(line)))
         begin += len(line)
     return _Rows(rows, spans)

@@ -6,18 +6,18 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.batch.locations import local_path
-from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, MOST_LINES, Fit
-from gateway.dub.lines import LineSpec
-from gateway.media.choices import BUILT_IN, LabelPosition, OcioSettings
-from gateway.media.sequence_names import SUFFIXES, is_sequence, listing_file, sound_file
+from dubstage.gateway.v1.dub_pb2 import DubSpec, ShotOptions
+from gateway.dub.spec_text import actor_of, from_json, is_sequence_spec, to_json, with_options
+from gateway.media.choices import BUILT_IN
+from gateway.media.locations import local_path
+from gateway.media.sequence_names import is_sequence, listing_file, sound_file
 
 if TYPE_CHECKING:
     from gateway.reports.appearance import AppearanceMetrics
@@ -30,8 +30,6 @@ ShotId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z
 """Id of a shot, unique in its batch: at most 63 letters, digits, dots, hyphens and underscores."""
 BatchName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """Name of a batch: at most 40 small letters, digits and hyphens, so that names of Kubernetes can be made from it."""
-Location = Annotated[str, Field(min_length=1, max_length=4096)]
-"""Path of a file, or URL of a file that fsspec can open, such as s3://BUCKET/KEY."""
 
 
 class _Strict(BaseModel):
@@ -155,90 +153,29 @@ def _frames_of(pattern: Path) -> str:
     return str(sound_file(pattern).with_suffix(pattern.suffix))
 
 
-def _text_of_number(value: object) -> object:
-    return str(value) if type(value) is int else value
-
-
-class ShotSpec(_Strict):
+@dataclass(frozen=True, slots=True)
+class ShotSpec:
     """One row of a manifest: one video to dub.
-
-    The options mean what they mean for `dubstage dub`. Paths are absolute after the manifest was read.
 
     Attributes:
         id: id of the shot.
-        footage: video of the person, or a picture for methods that take one; or the pattern of an image sequence.
-        speech: sound file with the new speech; None: the sound of the footage.
-        output: video to write; of an image sequence, the pattern of the frames to write.
-        actor: enrolled actor; None: the shot learns the person from its footage.
-        consent: JSON file with the consent record; None: that of the actor, or none.
-        project: project that the video belongs to, which the consent record must cover; None: none is named.
-        language: language of the new speech (BCP 47), which the consent record must cover; None: none is named.
-        method: method, or MOTION+RENDERER of two methods; None: the method of the actor, or the default method.
-        face: face to dub, as `--face` takes it.
-        fit: length of the video where the speech is longer or shorter than the footage.
-        expression: what becomes of the slow expression; None: the method decides.
-        expressiveness: factor of the mouth's movement; 1: as the person speaks.
-        keep_audio: the video keeps the sound of the footage.
-        label: text that every frame shows; None: none.
-        label_position: corner of the label; None: bottom-right.
-        codec: video codec; None: chosen by the container.
-        encode_quality: quality of the pictures (gateway.media.encoders.crf_of), a name or a whole number; empty: high.
-        rate: frames per second of an image sequence, such as 24 or 24000/1001; empty: the headers state the rate.
-        footage_sound: sound file of an image sequence; None: there is none.
-        ocio: OpenColorIO configuration of an image sequence: a file, or the name of a built-in one; None: none.
-        input_colourspace, display, view: as gateway.media.scene_colour.OcioSettings.
-        personalize: the networks are adapted to the person.
-        seed: random seed of the adaptation.
+        dub: the dub. Paths are absolute after the manifest was read.
         quality: thresholds of the quality gate.
-        lines: lines of a scene, each with its own speech, face and actor; empty: the shot is of one person.
     """
 
-    # The rows of a manifest are JSON: a text is no number.
-    model_config = ConfigDict(strict=True)
-
-    id: ShotId
-    footage: Location
-    output: Location
-    speech: Location | None = None
-    actor: str | None = Field(None, max_length=63)
-    consent: Location | None = None
-    project: str | None = Field(None, max_length=200)
-    language: str | None = Field(None, max_length=80)
-    method: str | None = Field(None, max_length=80)
-    face: str = Field("auto", max_length=80)
-    fit: Fit = "cut"
-    expression: Literal["keep", "neutral"] | None = None
-    expressiveness: float = Field(1.0, ge=LEAST_EXPRESSIVENESS, le=MOST_EXPRESSIVENESS)
-    keep_audio: bool = False
-    label: str | None = Field(None, max_length=240)
-    label_position: LabelPosition | None = None
-    codec: str | None = Field(None, max_length=32)
-    encode_quality: Annotated[str, Field(max_length=32), BeforeValidator(_text_of_number)] = ""
-    rate: Annotated[str, Field(max_length=40), BeforeValidator(_text_of_number)] = ""
-    footage_sound: Location | None = None
-    ocio: Location | None = None
-    input_colourspace: str = Field("", max_length=200)
-    display: str = Field("", max_length=200)
-    view: str = Field("", max_length=200)
-    personalize: bool = True
-    seed: int = Field(0, ge=0, le=2147483647)
+    id: str
+    dub: DubSpec
     quality: Quality = Quality()
-    lines: Annotated[tuple[LineSpec, ...], Field(strict=False, max_length=MOST_LINES)] = ()
 
     @property
     def is_sequence(self) -> bool:
         """Whether the footage is an image sequence."""
-        return self.footage.lower().endswith(SUFFIXES) and is_sequence(Path(local_path(self.footage) or self.footage))
+        return is_sequence_spec(self.dub)
 
     @property
-    def colour(self) -> OcioSettings:
-        """Colour of an image sequence."""
-        return OcioSettings(
-            config=(local_path(self.ocio) or self.ocio) if self.ocio is not None else "",
-            colourspace=self.input_colourspace,
-            display=self.display,
-            view=self.view,
-        )
+    def output(self) -> str:
+        """Path or URL of the video to write; of an image sequence, the pattern of the frames to write."""
+        return self.dub.output_uri
 
     @property
     def result(self) -> str:
@@ -257,19 +194,22 @@ class ShotSpec(_Strict):
     @property
     def read(self) -> dict[str, str]:
         """Path or URL of each file that the shot reads, by its field. The frames of a sequence count as one file."""
-        frames = {"footage": _frames_of(Path(local_path(self.footage) or self.footage))} if self.is_sequence else {}
+        footage = self.dub.footage_uri
+        frames = {"footage": _frames_of(Path(local_path(footage) or footage))} if self.is_sequence else {}
         return {**self.inputs, **frames}
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Path or URL of each file that the shot reads, by its field, such as `speech` or `lines[0].speech`."""
-        named = {"footage": self.footage, "speech": self.speech, "consent": self.consent, "footage_sound": self.footage_sound}
+        """Path or URL of each file that the shot reads, by its field of a row, such as `speech` or `lines[0].speech`."""
+        found = dict(_named_files(self.dub, ""))
+        found.pop("output", None)
+        for number, line in enumerate(self.dub.lines):
+            found |= _named_files(line, f"lines[{number}].")
+        sequence = self.dub.sequence
+        found |= {"footage_sound": sequence.sound_uri} if sequence.sound_uri else {}
         # Other configurations are built into OpenColorIO.
-        named["ocio"] = None if self.ocio is None or self.ocio.startswith(BUILT_IN) else self.ocio
-        for number, line in enumerate(self.lines):
-            named[f"lines[{number}].speech"] = line.speech
-            named[f"lines[{number}].consent"] = line.consent if isinstance(line.consent, str) else None
-        return {field: place for field, place in named.items() if place is not None}
+        found |= {"ocio": sequence.ocio} if sequence.ocio and not sequence.ocio.startswith(BUILT_IN) else {}
+        return found
 
     @property
     def places(self) -> dict[str, str]:
@@ -279,20 +219,19 @@ class ShotSpec(_Strict):
     @property
     def actor_ids(self) -> tuple[str, ...]:
         """Ids of the enrolled actors of the shot, each once."""
-        named = (self.actor, *(line.actor for line in self.lines))
-        return tuple(dict.fromkeys(actor for actor in named if actor is not None))
+        return tuple(dict.fromkeys(actor_of(part) for part in (self.dub, *self.dub.lines) if part.actor))
 
     def revises(self, other: ShotSpec) -> bool:
         """Return whether two shots are equal, or two scenes that differ only in their lines."""
-        return bool(self.lines) == bool(other.lines) and self.model_copy(update={"lines": other.lines}) == other
+        if bool(self.dub.lines) != bool(other.dub.lines):
+            return False
+        mine, others = _copy(self.dub), _copy(other.dub)
+        del mine.lines[:], others.lines[:]
+        return replace(self, dub=mine) == replace(other, dub=others)
 
-    def with_options(self, options: Mapping[str, Any]) -> ShotSpec:
-        """Return the shot with other values of fields.
-
-        Raises:
-            ValidationError: a field is unknown, or has a wrong value.
-        """
-        return ShotSpec.model_validate({**dict(self), **options}) if options else self
+    def with_options(self, options: ShotOptions) -> ShotSpec:
+        """Return the shot with other values of the fields that options name."""
+        return replace(self, dub=with_options(self.dub, options))
 
     def with_places(self, places: Mapping[str, str]) -> ShotSpec:
         """Return the shot with other files.
@@ -300,12 +239,49 @@ class ShotSpec(_Strict):
         Args:
             places: path or URL by field, as `places` names the fields. Files of other fields stay.
         """
-        own = {field: place for field, place in places.items() if "." not in field}
-        lines = []
-        for number, line in enumerate(self.lines):
-            found = {name: places.get(f"lines[{number}].{name}") for name in ("speech", "consent")}
-            lines.append(line.model_copy(update={name: place for name, place in found.items() if place is not None}))
-        return self.model_copy(update={**own, "lines": tuple(lines)})
+        dub = _copy(self.dub)
+        for field, place in places.items():
+            number, dot, word = field.rpartition(".")
+            holder: Any = dub.lines[int(number[len("lines[") : -1])] if dot else dub
+            if field == "ocio":
+                dub.sequence.ocio = place
+            elif field == "footage_sound":
+                dub.sequence.sound_uri = place
+            else:
+                setattr(holder, f"{word}_uri", place)
+        return replace(self, dub=dub)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shot as values of JSON, with the fields of BatchRow. Equal shots have equal values."""
+        found: dict[str, Any] = {"shot_id": self.id, "dub": to_json(self.dub)}
+        if limits := self.quality.model_dump(mode="json", exclude_none=True):
+            found["quality"] = limits
+        return found
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> ShotSpec:
+        """Return the shot that `to_json` returned.
+
+        Raises:
+            ValueError: the values are no shot.
+        """
+        if not isinstance(found, dict) or not isinstance(found.get("dub"), dict):
+            raise ValueError("no shot of a batch")
+        dub = from_json(DubSpec(), found["dub"])
+        return ShotSpec(str(found["shot_id"]), dub, Quality.model_validate(found.get("quality", {})))
+
+
+def _copy(spec: DubSpec) -> DubSpec:
+    found = DubSpec()
+    found.CopyFrom(spec)
+    return found
+
+
+def _named_files(message: Any, place: str) -> dict[str, str]:
+    """Return the files in the fields `..._uri` of a spec or a line, by the words of a row behind the place."""
+    return {
+        f"{place}{field.name.removesuffix('_uri')}": value for field, value in message.ListFields() if field.name.endswith("_uri")
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,8 +305,7 @@ def manifest_of(name: str, shots: Iterable[ShotSpec]) -> Manifest:
     """Return the manifest of checked shots."""
     shots = tuple(shots)
     # Without the defaults, so that a new option of a later version does not make every batch another one.
-    rows = (shot.model_dump(mode="json", exclude_defaults=True) for shot in shots)
-    content = "".join(f"{json.dumps(row, sort_keys=True, separators=(',', ':'))}\n" for row in rows).encode("ascii")
+    content = "".join(f"{json.dumps(shot.to_json(), sort_keys=True, separators=(',', ':'))}\n" for shot in shots).encode("ascii")
     return Manifest(name, shots, content, hashlib.sha256(content).hexdigest())
 
 
@@ -340,11 +315,17 @@ def shots_of(content: bytes) -> tuple[ShotSpec, ...]:
     Raises:
         ValueError: the text is damaged.
     """
-    return tuple(ShotSpec.model_validate_json(line) for line in content.splitlines())
+    return tuple(ShotSpec.from_json(json.loads(line)) for line in content.splitlines())
 
 
-CHANGEABLE: Final = ("method", "face", "fit", "expression", "expressiveness", "personalize", "seed")
-"""Options of a shot that a person can change before the shot is dubbed again."""
+def options_in(found: Mapping[str, Any]) -> ShotOptions:
+    """Return the options of a shot that are stored as JSON.
+
+    Raises:
+        ValueError: the values are no options.
+    """
+    options: ShotOptions = from_json(ShotOptions(), found)
+    return options
 
 
 class ShotState(StrEnum):
@@ -393,7 +374,7 @@ class ShotRecord(_Strict):
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
         error: message of the error of the last attempt; empty: none.
         has_thumbnail: whether `shots/ID.jpg` holds a picture of the video.
-        options: options of the last attempt that were changed since the batch was submitted.
+        options: options of the last attempt that were changed since the batch was submitted (ShotOptions as JSON).
     """
 
     id: ShotId
@@ -434,7 +415,7 @@ class EarlierVideo(_Strict):
         place: path of the video now.
         output: path of the shot's video, where the earlier video was.
         sha256: digest of the earlier video.
-        options: options of that dub that were changed since the batch was submitted.
+        options: options of that dub that were changed since the batch was submitted (ShotOptions as JSON).
     """
 
     place: str

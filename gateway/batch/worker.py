@@ -13,22 +13,18 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-import structlog
-
-from gateway.actors.installation import Installation, open_installation, prepared_request
-from gateway.actors.ledger import JobLedger
-from gateway.actors.watch import FORBIDDEN, dub_while_allowed, while_allowed
+from dubstage.gateway.v1 import dub_pb2 as pb
+from gateway.actors.installation import Installation, open_installation
+from gateway.actors.watch import FORBIDDEN, while_allowed
 from gateway.async_utilities import entered_in_threads, in_thread
-from gateway.batch.locations import local_path
 from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock, shot_lock
-from gateway.batch.manifest import sequence_of
 from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
@@ -44,24 +40,16 @@ from gateway.batch.records import (
     present_time,
 )
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSpec, ShotState
-from gateway.consent.files import read_consent
-from gateway.consent.record import use_of
-from gateway.dub.choices import EnrolOptions
-from gateway.dub.face_choice import parse_face
-from gateway.dub.job import DubJob
-from gateway.dub.lines import lines_of
-from gateway.dub.outcome import DubOutcome
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSpec, ShotState, options_in
 from gateway.dub.progress import OnProgress
-from gateway.dub.request import DubRequest, refuse_input, sha256_of
-from gateway.dub.sequences import frame_by_frame, is_signed, with_files
+from gateway.dub.request import DubRequest
+from gateway.dub.spec import mouths_of, sequence_of
+from gateway.dub.spec_text import in_words, line_name
 from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
+from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
-from gateway.media.encoders import crf_of
-from gateway.media.label import label_of
+from gateway.media.locations import local_path
 from gateway.media.sequences import SequenceDub, sequence_fault
-from gateway.provenance.binding import sidecar_of
-from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stages
@@ -74,7 +62,6 @@ from services.common.errors import (
     StorageRefusedError,
     WorkCancelledError,
 )
-from services.common.methods import DEFAULT_METHOD, combined
 
 
 class WorkerContext:
@@ -82,24 +69,22 @@ class WorkerContext:
 
     Attributes:
         installation: the open stores, with the settings.
-        jobs: folder of all jobs.
+        engine: dubs the shots.
 
     Args:
         installation: see the attribute.
-        jobs: see the attribute.
         stack: closes what the context opens.
         serving: returns stages that are open already, as soon as they serve; None: the context opens stages of its own.
     """
 
     def __init__(
-        self, installation: Installation, jobs: Path, stack: AsyncExitStack, serving: Callable[[], Awaitable[Stages]] | None = None
+        self, installation: Installation, stack: AsyncExitStack, serving: Callable[[], Awaitable[Stages]] | None = None
     ) -> None:
         self.installation = installation
-        self.jobs = jobs
+        self.engine = Engine.of(installation)
         self._stack = stack
         self._serving = serving
         self._opened: Stages | None = None
-        self._sealer: Sealer | None = None
         self._opening = asyncio.Lock()
         self._scratch = ScratchFolders(installation.settings.data_dir)
         stack.callback(self._scratch.close)
@@ -125,16 +110,6 @@ class WorkerContext:
                 await self._opened.wait_until_serving(limit_s)
             return self._opened
 
-    async def sealer(self) -> Sealer:
-        """Return what signs the videos. The first call reads the key.
-
-        Raises:
-            DubstageError: the key cannot be used.
-        """
-        if self._sealer is None:
-            self._sealer = await in_thread(self.installation.sealer)
-        return self._sealer
-
     def shot_lock(self, shot_url: str) -> AbstractAsyncContextManager[None]:
         """Wait until no other worker of this machine has a shot, and keep the shot inside the block. See `locks.shot_lock`."""
         return shot_lock(self.settings.data_dir, shot_url)
@@ -153,14 +128,40 @@ async def open_worker_context(settings: GatewaySettings) -> AsyncIterator[Worker
     Raises:
         DubstageError: the data folder, the database or the artefact store cannot be used.
     """
-    jobs = await asyncio.to_thread(open_jobs_folder, settings.data_dir)
+    await asyncio.to_thread(open_jobs_folder, settings.data_dir)
     with open_installation(settings) as installation:
         async with AsyncExitStack() as stack:
-            yield WorkerContext(installation, jobs, stack)
-        await in_thread(expire, settings, installation.actors, installation.artefacts, jobs)
+            context = WorkerContext(installation, stack)
+            yield context
+        await in_thread(expire, settings, installation.actors, installation.artefacts, context.engine.jobs)
 
 
 T = TypeVar("T")
+
+
+class ShotFiles:
+    """Files of this machine for the places of a shot.
+
+    Args:
+        files: file by the place that the shot reads.
+        output: file that the shot writes.
+    """
+
+    def __init__(self, files: Mapping[str, Path], output: Path) -> None:
+        self._files = files
+        self._output = output
+
+    def source(self, uri: str, field: str) -> Path:
+        """Return the file that is read."""
+        return self._files[uri]
+
+    def output(self, uri: str, field: str) -> Path:
+        """Return the file that is written."""
+        return self._output
+
+    def record(self, uri: str, field: str) -> Path:
+        """Return the file of a consent record."""
+        return self._files[uri]
 
 
 @asynccontextmanager
@@ -170,7 +171,8 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
     Raises:
         DubstageError: as `dubstage dub` for the same options.
     """
-    settings = await in_thread(sequence_of, shot)
+    with in_words():
+        settings = await in_thread(sequence_of, shot.dub)
     if settings is None:
         yield None
         return
@@ -180,12 +182,8 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
         read = [
             Path(path) for field, place in shot.inputs.items() if field != "footage" and (path := local_path(place)) is not None
         ]
-        footage = Path(local_path(shot.footage) or shot.footage)
-        frames = await in_thread(lambda: SequenceDub(footage, output, settings, folder, inputs=read, is_signed=is_signed))
-        sealer = await context.sealer()
-        await in_thread(lambda: sealer.check_place(frames.listing, overwrite=False))
-        await frame_by_frame(partial(frames.read, threads=context.settings.compute_threads), partial(on_progress, "read frames"))
-        yield frames
+        footage = Path(local_path(shot.dub.footage_uri) or shot.dub.footage_uri)
+        yield await context.engine.frames(footage, output, settings, folder, on_progress, inputs=read)
 
 
 @asynccontextmanager
@@ -206,43 +204,19 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
     async with AsyncExitStack() as stack:
         folder = await stack.enter_async_context(entered_in_threads(context.scratch_folder()))
         limit = context.settings.max_job_bytes
-
-        files = {
-            field: await in_thread(fetched, place, folder, max_bytes=limit, field=field) for field, place in shot.inputs.items()
-        }
+        files: dict[str, Path] = {}
+        for field, place in shot.inputs.items():
+            if place not in files and not (frames is not None and field == "footage"):
+                files[place] = await in_thread(fetched, place, folder, max_bytes=limit, field=field)
         if frames is None:
             output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
         else:
-            output, files["footage"] = frames.dubbed, frames.video
-        for field, file in files.items():
-            if field.endswith("consent"):
-                refuse_input(output, file, "a consent record")
-        consent = files.get("consent")
-        request = DubRequest(
-            footage=files["footage"],
-            speech=files.get("speech"),
-            output=output,
-            method=combined(shot.method or DEFAULT_METHOD),
-            face=parse_face(shot.face),
-            consent=await in_thread(read_consent, consent) if consent is not None else None,
-            use=use_of(shot.project or "", shot.language or ""),
-            fit=shot.fit,
-            expression=shot.expression,
-            expressiveness=shot.expressiveness,
-            keep_audio=shot.keep_audio,
-            label=label_of(shot.label, shot.label_position),
-            codec=shot.codec,
-            crf=crf_of(shot.encode_quality, shot.codec),
-            enrol=EnrolOptions(personalize_renderer=shot.personalize, personalize_motion=shot.personalize, seed=shot.seed),
-            # The bytes of the video depend on this number, so that it is the same however many workers share the cores.
-            threads=context.settings.compute_threads,
-        )
-        if shot.lines:
-            here = shot.with_places({field: str(file) for field, file in files.items()})
-            request = replace(request, lines=await in_thread(lines_of, here.lines, request))
-        if frames is not None:
-            request = with_files(request, frames.video, frames.dubbed)
-        yield await prepared_request(request, context.installation, shot.actor, request.method if shot.method is not None else None)
+            output, files[shot.dub.footage_uri] = frames.dubbed, frames.video
+        with in_words():
+            request = await in_thread(
+                partial(context.engine.checked_request, shot.dub, ShotFiles(files, output), line_name=line_name(), frames=frames)
+            )
+        yield request
 
 
 async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
@@ -277,28 +251,15 @@ def same_job_key(shot: ShotSpec, request: DubRequest) -> str:
     Other shots may have the same digest, because the sizes of the files stand for their contents. Such shots wait in vain, and
     nothing is wrong with their videos.
     """
-    if request.lines:
-        # Scenes of one footage share a folder, whatever their lines.
-        size = os.path.getsize(request.footage)
-        scene = ["scene", size, request.method, request.keeps_expression, shot.personalize, shot.seed]
-        return hashlib.sha256(repr(scene).encode()).hexdigest()[:24]
-    request = replace(request, fit="cut") if request.fit == "pad" else request  # `pad` may be `cut`
+    mouths = mouths_of(shot.dub, of_lines=False)
+    mouths.method = request.method
+    mouths.expression = pb.EXPRESSION_KEEP if request.keeps_expression else pb.EXPRESSION_NEUTRAL
     files = [request.footage, *([request.speech] if request.speech is not None else [])]
-    mouths = [
-        *(os.path.getsize(file) for file in files),
-        request.method,
-        shot.actor,
-        shot.face,
-        "cut" if shot.fit == "pad" else shot.fit,
-        request.keeps_expression,
-        request.expressiveness,
-        shot.personalize,
-        shot.seed,
-    ]
-    return hashlib.sha256(repr(mouths).encode()).hexdigest()[:24]
-
-
-_log = structlog.stdlib.get_logger("dubstage.batch")
+    for field in ("footage_uri", "speech_uri", "reference_uri"):
+        mouths.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
+    fit = "cut" if request.fit == "pad" else request.fit  # `pad` may be `cut`
+    sizes = [os.path.getsize(file) for file in files]
+    return hashlib.sha256(repr((fit, sizes)).encode() + mouths.SerializeToString(deterministic=True)).hexdigest()[:24]
 
 
 class ShotDub:
@@ -330,10 +291,7 @@ class ShotDub:
         self._shot = shot
         self._on_progress = on_progress
         self._confirm = confirm
-        self._job: DubJob | None = None
-        self._ledger: JobLedger | None = None
-        self._video_there = False
-        self._frames: SequenceDub | None = None
+        self._dub: Dub | None = None
 
     async def run(self) -> VideoMetrics:
         """Dub the shot, and return the figures of the video. The job's folder stays until `discard`.
@@ -348,53 +306,33 @@ class ShotDub:
     async def _once(self) -> VideoMetrics:
         context = self._context
         async with (
-            shot_frames(context, self._shot, self._on_progress) as self._frames,
-            shot_request(context, self._shot, self._frames) as request,
+            shot_frames(context, self._shot, self._on_progress) as frames,
+            shot_request(context, self._shot, frames) as request,
             same_job_lock(context, self._shot, request),
         ):
-            stages, installation = await context.stages(), context.installation
-            first, *more = request.actor_ids or ("",)
-            ledger = JobLedger(installation.actors, first, more_actors=more, consents=request.consents, confirm=self._confirm)
-            sealer = await context.sealer()
-            job = DubJob(
-                request,
-                stages,
-                installation.artefacts,
-                context.jobs,
-                ledger,
-                max_bytes=context.settings.max_job_bytes,
-                sealer=sealer,
-            )
-            self._job, self._ledger = job, ledger
+            stages = await context.stages()
+            await in_thread(context.engine.sealer)
             # The folder stays locked until the video is measured: a worker that removes the same folder comes later.
-            with job:
-                return await self._dubbed(request, job, stages, ledger)
+            with context.engine.dub(request, stages, frames=frames, confirm=self._confirm) as dub:
+                self._dub = dub
+                return await self._dubbed(request, dub, stages)
 
-    async def _dubbed(self, request: DubRequest, job: DubJob, stages: Stages, ledger: JobLedger) -> VideoMetrics:
+    async def _dubbed(self, request: DubRequest, dub: Dub, stages: Stages) -> VideoMetrics:
         """Dub the shot, and return the figures of the video, which are measured while the job's folder is open."""
-        async with ledger.recorded(request.method, batch=self._batch, row=self._row) as record:
-            outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
-            self._video_there = True
+        async with dub.recorded(batch=self._batch, row=self._row) as record:
+            outcome = await dub.run(self._on_progress)
             await record.video(request.output, outcome.watermark)
             self._on_progress("measure", 0, 1)
             try:
                 # A video whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
-                made = await measured_while_allowed(request, outcome, job.workspace, stages, ledger.check)
-                if self._frames is not None:
-                    made = replace(made, output_sha256=await self._frames_written(self._frames, outcome, ledger))
+                made = await measured_while_allowed(request, outcome, dub.workspace, stages, dub.check)
+                if digest := await dub.write_frames(outcome, self._on_progress):
+                    made = replace(made, output_sha256=digest)
                 return made
             except FORBIDDEN:
                 # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
                 await self.withdraw()
                 raise
-
-    async def _frames_written(self, frames: SequenceDub, outcome: DubOutcome, ledger: JobLedger) -> str:
-        """Write the frames of an image sequence, and return the digest of their list."""
-        sealer = await self._context.sealer()
-        seal = sealer.seal(outcome.claim, frames.listing) if outcome.claim is not None else None
-        work = partial(frames.write, seal=seal, confirm=ledger.confirm)
-        await while_allowed(ledger.check, frame_by_frame(work, partial(self._on_progress, "write frames")))
-        return await in_thread(sha256_of, frames.listing)
 
     def check(self) -> None:
         """Check that the person may be shown. Blocks.
@@ -403,33 +341,18 @@ class ShotDub:
             ActorError: the actor was erased meanwhile.
             ConsentRefusedError: the consent has ended.
         """
-        if self._ledger is not None:
-            self._ledger.check()
+        if self._dub is not None:
+            self._dub.check()
 
     async def withdraw(self) -> None:
         """Remove the video, if this run has written it, and what the dub keeps for another run."""
-        if self._job is not None and self._video_there:
-            await in_thread(self._job.remove_video)
-        if self._frames is not None and self._frames.is_written:
-            await in_thread(self._remove_frames, self._frames)
-        await self.discard()
-
-    def _remove_frames(self, frames: SequenceDub) -> None:
-        """Remove the frames and the manifest of their list. What cannot be removed is logged."""
-        try:
-            sidecar_of(frames.listing).unlink(missing_ok=True)
-            frames.remove()
-        except OSError as problem:
-            _log.warning("frames_not_removed", shot=self._shot.id, problem=problem.strerror or str(problem))
+        if self._dub is not None:
+            await self._dub.withdraw()
 
     async def discard(self) -> None:
         """Remove what the dub keeps for another run. The video stays. Errors go to the log."""
-        if self._job is None:
-            return
-        try:
-            await in_thread(self._job.discard)
-        except (DubstageError, OSError) as problem:
-            _log.warning("job_not_removed", shot=self._shot.id, problem=str(problem))
+        if self._dub is not None:
+            await self._dub.discard_or_log()
 
 
 LOOK_S: Final = 2.0
@@ -546,7 +469,7 @@ class _Attempt:
             return await self._end(record, died(record, "it left the shot running", present_time()))
         # Changed options are written before the record that lets the shot begin anew, so they are read after the record.
         options = await in_thread(self._store.options, self._name, self._row)
-        self._shot = self._shot.with_options(options)
+        self._shot = self._shot.with_options(options_in(options))
         self._dub = self._dub_of(self._shot)
         record = begun(record, self._worker, self._shot.result, present_time()).model_copy(update={"options": options})
         try:
@@ -597,7 +520,7 @@ class _Attempt:
         record = await self._put(record.model_copy(update={"look": (*record.look, *reasons_to_look(self._shot.quality, record))}))
         # Until the record is stored, a worker that takes the shot over can go on from the job's folder. The folder of a scene stays
         # until it expires, so that a line can be changed. The folder of a pod ends with the pod.
-        kept = bool(self._shot.lines) and (await in_thread(self._store.facts, self._name)).engine != "kubernetes"
+        kept = bool(self._shot.dub.lines) and (await in_thread(self._store.facts, self._name)).engine != "kubernetes"
         if not kept:
             await self._dub.discard()
         return record

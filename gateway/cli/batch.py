@@ -11,18 +11,19 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
 
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.batch.changes import (
+    NO_OPTIONS,
     begin_anew,
     cancel,
     check_options,
@@ -37,11 +38,10 @@ from gateway.batch.changes import (
     revise,
 )
 from gateway.batch.index import BatchIndex, ListedShot, decisions_of
-from gateway.batch.locations import local_path
 from gateway.batch.records import present_time
 from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import CHANGEABLE, ENDED, WRITTEN, BatchFacts, Manifest, ShotRecord, ShotState
+from gateway.batch.types import ENDED, WRITTEN, BatchFacts, Manifest, ShotRecord, ShotState
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.batch_watch import (
@@ -62,6 +62,8 @@ from gateway.cli.batch_watch import (
 )
 from gateway.cli.console import say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
+from gateway.dub.spec_text import CHANGEABLE, options_from
+from gateway.media.locations import local_path
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
@@ -289,7 +291,7 @@ def retry_shots(
     workers: int,
     stages: str | None = None,
     *,
-    changed: Mapping[str, Any] = MappingProxyType({}),
+    changed: ShotOptions = NO_OPTIONS,
 ) -> int:
     """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all that failed or were cancelled.
 
@@ -299,7 +301,7 @@ def retry_shots(
         store: store of batches.
         workers: shots at the same time; 0: the engine decides.
         stages: host of running stages that the user gave, for workers of this machine.
-        changed: other options for the one shot that is named, by field of ShotSpec.
+        changed: other options for the one shot that is named.
 
     Returns:
         The exit code.
@@ -313,7 +315,7 @@ def retry_shots(
     if facts.engine == "gateway":
         raise InvalidRequestError(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
     check_engine_options(EngineOptions(facts.engine, workers, stages))
-    if changed:
+    if changed.ListFields():
         from gateway.actors.store import ActorStore
         from gateway.batch.manifest import ActorLookup
 
@@ -350,7 +352,7 @@ def changed_options(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         field, equals, value = text.partition("=")
         if not equals or field in found:
-            wrong = f"{field} is given twice" if equals else "give OPTION=VALUE, such as expressiveness=1.2"
+            wrong = f"{field} is given twice" if equals else "give OPTION=VALUE, such as seed=3"
             raise InvalidRequestError(f"--set {text[:80]!r}: {wrong}", field="set")
         try:
             # The face 3 is a text in a manifest.
@@ -989,7 +991,9 @@ def retry(
     ] = None,
 ) -> None:
     """Dub shots of a batch again: those named or rejected, or all that failed or were cancelled."""
-    changed = changed_options(other or [])
+    changed, wrong = options_from(changed_options(other or []))
+    if wrong:
+        raise InvalidRequestError(f"{wrong[0].field}: {wrong[0]}", field=f"options.{wrong[0].field}")
     settings = options.gateway_settings(stages)
     store = open_batches(settings)
     chosen = rejected_shots(store, name, ids or []) if rejected else ids or []

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.batch.changes import current_records
-from gateway.batch.locations import is_url
 from gateway.batch.manifest import batch_name, shots_by_line
 from gateway.batch.reviews import present
 from gateway.batch.store import BatchStore
 from gateway.cli.console import say, say_result, say_warning
 from gateway.cli.progress import StepProgress
+from gateway.media.locations import is_url
 from gateway.studio.conform import ConformRequest, conform, write_conformed
 from gateway.studio.dubbing_script import check_language, read_script
 from gateway.studio.timeline import clips_of, exact_rate, track_of

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from contextlib import AsyncExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +20,7 @@ from gateway.cli.app import app, run_async
 from gateway.cli.console import printable, say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import sound_against_picture
-from gateway.dub.choices import EXPRESSIONS, FITS, expression_named, fit_named
+from gateway.dub.choices import EXPRESSIONS, FITS
 from gateway.media.choices import (
     CODECS,
     DUCK_DB,
@@ -30,13 +29,15 @@ from gateway.media.choices import (
     MOST_LEVEL_DB,
     QUALITIES,
 )
-from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
+from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError
 from services.common.methods import DEFAULT_METHOD, combined
 
 if TYPE_CHECKING:
+    from dubstage.gateway.v1.dub_pb2 import DubSpec
     from gateway.dub.outcome import DubOutcome
     from gateway.dub.request import DubRequest
-    from gateway.media.sequences import SequenceDub, SequenceSettings
+    from gateway.dub.spec import LocalFiles
+    from gateway.media.sequences import SequenceDub
     from gateway.settings import GatewaySettings
 
 
@@ -81,77 +82,64 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report:
         raise typer.Exit(UNDUBBED_EXIT_CODE)
 
 
-async def run_dub(
-    settings: GatewaySettings,
-    request: DubRequest,
-    actor_id: str | None,
-    method: str | None,
-    report: Path | None,
-    sequence: SequenceSettings | None = None,
-) -> None:
+async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, report: Path | None, lines: Path | None) -> None:
     """Dub the footage, write the report, and print the result.
 
     Args:
-        request: the dub request of the command line.
-        actor_id: actor to dub; None: the dub learns the person from the footage.
-        method: method that the command line names; None: the method that the actor was enrolled for.
+        spec: the dub of the command line.
+        files: files of the names in the spec.
         report: folder of the report; None: no report is written.
-        sequence: what the command line says about the image sequence that is dubbed; None: the footage is a video.
+        lines: file of the lines of a scene, for messages; None: there is none.
 
     Raises:
         DubstageError: the request was refused, or the dub failed.
     """
-    from gateway.actors.installation import open_installation, prepared_request
-    from gateway.api.in_process import finished_dub
+    from gateway.actors.installation import open_installation
     from gateway.api.progress import dub_steps
-    from gateway.dub.sequences import frame_by_frame, is_signed, with_files
+    from gateway.dub.spec import sequence_of
+    from gateway.dub.spec_text import in_words, line_name
     from gateway.dub.workspace import ScratchFolders
-    from gateway.media.sequences import SequenceDub
+    from gateway.engine import Engine, finished_dub, remove_old_jobs
     from gateway.operations.step_paces import StepPaces
 
-    asked = request
-    with ExitStack() as stack:
+    file = str(lines) if lines is not None else ""
+    footage, output = files.source(spec.footage_uri, "footage_uri"), files.output(spec.output_uri, "output_uri")
+    spoken = [files.source(line.speech_uri, f"lines[{place}]") for place, line in enumerate(spec.lines)]
+    spoken += [files.source(spec.speech_uri, "speech_uri")] if spec.speech_uri else []
+    with in_words(file):
+        sequence = sequence_of(spec)
+    async with AsyncExitStack() as stack:
+        installation = stack.enter_context(open_installation(settings))
+        engine = Engine.of(installation)
         frames: SequenceDub | None = None
         if sequence is not None:
             scratch = stack.enter_context(closing(ScratchFolders(settings.data_dir)))
             folder = stack.enter_context(scratch.folder())
-            spoken = [part.speech for part in request.parts if part.speech is not None]
-            frames = await asyncio.to_thread(
-                SequenceDub,
-                request.footage,
-                request.output,
-                sequence,
-                folder,
-                inputs=spoken,
-                overwrite=request.overwrite,
-                is_signed=is_signed,
+            with StepProgress() as reading:
+                frames = await engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
+        with in_words(file):
+            request = await asyncio.to_thread(
+                partial(engine.checked_request, spec, files, line_name=line_name(file), frames=frames)
             )
-            with StepProgress() as progress:
-                await frame_by_frame(partial(frames.read, threads=request.threads), partial(progress, "read frames"))
-            request = with_files(request, frames.video, frames.dubbed)
-        installation = stack.enter_context(open_installation(settings))
-        if frames is not None:
-            (await asyncio.to_thread(installation.sealer)).check_place(frames.listing, overwrite=request.overwrite)
-        request = await prepared_request(request, installation, actor_id, method)
         steps, paces = dub_steps(request, report=report is not None), StepPaces(settings.data_dir, request.method)
         with StepProgress(steps, paces=paces) as progress:
             progress.begin("starting the stages")
-            async with finished_dub(request, installation, progress, progress.footage) as done:
-                if frames is not None:
-                    sealer = await asyncio.to_thread(installation.sealer)
-                    seal = sealer.seal(done.outcome.claim, frames.listing) if done.outcome.claim is not None else None
-                    await frame_by_frame(partial(frames.write, seal=seal), partial(progress, "write frames"))
+            async with (
+                installation.stages() as stages,
+                finished_dub(engine, request, stages, progress, progress.footage, frames=frames) as done,
+            ):
                 if report is not None:
                     from gateway.reports.dub_report import write_outcome_report
 
                     try:
                         await write_outcome_report(
-                            request, done.outcome, done.workspace, done.stages, installation.artefacts, report, on_progress=progress
+                            request, done.outcome, done.workspace, stages, installation.artefacts, report, on_progress=progress
                         )
                     except DubstageError:
-                        say(f"the video was written to {asked.output}, but the report was not written")
+                        say(f"the video was written to {output}, but the report was not written")
                         raise
-    show_outcome(request, done.outcome, asked.output, report)
+        await remove_old_jobs(installation, engine)
+    show_outcome(request, done.outcome, output, report)
 
 
 class _DubCommand(TyperCommand):
@@ -307,59 +295,57 @@ def dub(
     view: options.View = "",
 ) -> None:
     """Give VIDEO new speech and write the video."""
-    from gateway.dub.face_choice import parse_face
-    from gateway.dub.lines import lines_of, read_lines
-    from gateway.dub.request import DubRequest, refuse_input
-    from gateway.dub.sequences import check_sequence_options, sequence_settings
-    from gateway.media.choices import OcioSettings
-    from gateway.media.encoders import crf_of
-    from gateway.media.label import label_of
-    from gateway.media.mix import SoundMix
+    from gateway.dub.request import refuse_input
+    from gateway.dub.spec import LocalFiles
+    from gateway.dub.spec_text import read_lines, spec_from
     from gateway.reports.folder import check_report_folder
 
     settings = options.gateway_settings(stages)
-    colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
-    sequence = sequence_settings(video, rate=rate, sound=footage_sound, colour=colour)
-    if sequence is not None:
-        check_sequence_options(fit=fit, method=method, codec=codec, encode_quality=quality)
-    if codec is not None and codec not in CODECS:
-        raise InvalidRequestError(f"--codec {codec!r} is unknown; there are: {', '.join(CODECS)}", field="codec")
-    if reference_consent is not None and reference is None:
-        raise InvalidRequestError("--reference-consent is given without --reference FILE", field="reference_consent")
-    request = DubRequest(
-        footage=video,
-        speech=audio,
-        audio_channel=audio_channel,
-        output=output,
-        method=combined(method or DEFAULT_METHOD, motion, renderer),
-        face=parse_face(face),
-        consent=options.consent_record(consent),
-        reference=reference,
-        reference_consent=options.consent_record(reference_consent),
-        use=options.consent_use(project, language),
-        fit=fit_named(fit),
-        expression=expression_named(expression),
-        expressiveness=expressiveness,
-        mix=SoundMix(file=mix, level_db=mix_level, duck_db=duck) if mix is not None else None,
-        keep_audio=keep_audio,
-        label=label_of(label, label_position),
-        codec=codec,
-        crf=crf_of(quality, codec),
-        enrol=options.enrol_options(personalize=personalize, seed=seed),
-        threads=settings.compute_threads,
-        overwrite=overwrite,
+    files = LocalFiles(str(lines.parent) if lines is not None else "")
+    named = None if method is None and motion is None and renderer is None else combined(method or DEFAULT_METHOD, motion, renderer)
+    spec = spec_from(
+        {
+            "footage": files.name(video),
+            "output": files.name(output),
+            "speech": files.name(audio),
+            "audio_channel": audio_channel,
+            "actor": actor,
+            "consent": files.name(consent),
+            "project": project,
+            "language": language,
+            "method": named,
+            "face": face,
+            "lines": read_lines(lines) if lines is not None else None,
+            "fit": fit or None,
+            "expression": expression or None,
+            "expressiveness": expressiveness,
+            "reference": files.name(reference),
+            "reference_consent": files.name(reference_consent),
+            "mix": files.name(mix),
+            "mix_level_db": mix_level,
+            "duck_db": duck,
+            "keep_audio": keep_audio,
+            "label": label,
+            "label_position": label_position or None,
+            "codec": codec,
+            "encode_quality": quality,
+            "personalize": personalize,
+            "seed": seed,
+            "overwrite": overwrite,
+            "rate": rate,
+            "footage_sound": files.name(footage_sound),
+            "ocio": ocio,
+            "input_colourspace": input_colourspace,
+            "display": display,
+            "view": view,
+        }
     )
     if lines is not None:
         refuse_input(output, lines, "the file of the lines")
-        request = replace(request, lines=lines_of(read_lines(lines), request, file=str(lines), folder=str(lines.parent)))
-    records = [file for file in (consent, reference_consent) if file is not None]
-    for record in records:
-        refuse_input(output, record, "a consent record")
     if reference is not None:
         refuse_input(output, reference, "the reference")
     if report is not None:
-        spoken = [line.dub.speech for line in request.lines]
-        files = (video, audio, lines, mix, reference, *spoken, *records, output)
-        check_report_folder(report, [file for file in files if file is not None])
-    chosen = None if method is None and motion is None and renderer is None else request.method
-    run_async(run_dub(settings, request, actor, chosen, report, sequence))
+        spoken = [Path(lines.parent, line.speech_uri) for line in spec.lines] if lines is not None else []
+        read = (video, audio, lines, mix, reference, consent, reference_consent, *spoken, output)
+        check_report_folder(report, [file for file in read if file is not None])
+    run_async(run_dub(settings, spec, files, report, lines))

@@ -5,10 +5,12 @@ Replicas follow from processor time per frame, by arithmetic: nothing is measure
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,12 +21,13 @@ from rich.table import Table
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say, say_table
-from gateway.dub.choices import FITS, fit_named
+from gateway.dub.choices import FITS
 from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, METHODS, combined
 
 if TYPE_CHECKING:
-    from gateway.dub.request import DubRequest
+    from dubstage.gateway.v1.dub_pb2 import DubSpec
+    from gateway.dub.spec import LocalFiles
     from gateway.settings import GatewaySettings
 
 FIGURES: Final = Path(__file__).with_name("figures.toml")
@@ -182,25 +185,30 @@ def read_figures(file: Path) -> Figures:
         raise InvalidRequestError(f"{file} is no readable TOML file: {problem}", field="figures") from problem
 
 
-async def _say_estimate(
-    settings: GatewaySettings, request: DubRequest, actor_id: str | None, method: str | None, *, as_json: bool
-) -> None:
+async def _say_estimate(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, lines: str, *, as_json: bool) -> None:
     """Estimate a dub and print the estimate.
+
+    Args:
+        spec: the dub.
+        files: files of the names in the spec.
+        lines: file of the lines of a scene, for messages; empty: there is none.
 
     Raises:
         DubstageError: the dub would be refused, or a file cannot be read.
     """
     # Modules of dubs are imported for estimates of dubs: a plan of replicas needs none of them.
-    from gateway.actors.installation import open_installation, prepared_request
+    from gateway.actors.installation import open_installation
     from gateway.dub.disk import shown_bytes
     from gateway.dub.estimate import estimate_dub
-    from gateway.housekeeping import open_jobs_folder
+    from gateway.dub.spec_text import in_words, line_name
+    from gateway.engine import Engine
 
-    jobs = open_jobs_folder(settings.data_dir)
     with open_installation(settings) as installation:
-        prepared = await prepared_request(request, installation, actor_id, method)
+        engine = Engine.of(installation)
+        with in_words(lines):
+            request = await asyncio.to_thread(partial(engine.checked_request, spec, files, line_name=line_name(lines)))
         async with installation.stages() as stages:
-            estimate = await estimate_dub(prepared, stages, jobs)
+            estimate = await estimate_dub(request, stages, engine.jobs)
     if as_json:
         out.print_json(json.dumps(asdict(estimate)))
         return
@@ -265,22 +273,26 @@ def plan(
     hours of video a night, by processor time per frame on one kind of machine without a GPU (docs/operations/load.md).
     """
     if video is not None:
-        from gateway.dub.lines import lines_of, read_lines
-        from gateway.dub.request import DubRequest
+        from gateway.dub.spec import LocalFiles
+        from gateway.dub.spec_text import read_lines, spec_from
 
-        request = DubRequest(
-            footage=video,
-            speech=audio,
-            output=output,
-            method=combined(method),
-            fit=fit_named(fit),
-            enrol=options.enrol_options(personalize=personalize, seed=0),
-            overwrite=True,
+        files = LocalFiles(str(lines.parent) if lines is not None else "")
+        chosen = None if (actor is not None or lines is not None) and method == DEFAULT_METHOD else combined(method)
+        spec = spec_from(
+            {
+                "footage": files.name(video),
+                "speech": files.name(audio),
+                "output": files.name(output),
+                "actor": actor,
+                "method": chosen,
+                "lines": read_lines(lines) if lines is not None else None,
+                "fit": fit or None,
+                "personalize": personalize,
+                "overwrite": True,
+            }
         )
-        if lines is not None:
-            request = replace(request, lines=lines_of(read_lines(lines), request, file=str(lines), folder=str(lines.parent)))
-        chosen = None if (actor is not None or lines is not None) and method == DEFAULT_METHOD else request.method
-        run_async(_say_estimate(options.gateway_settings(stages), request, actor, chosen, as_json=as_json))
+        named = str(lines) if lines is not None else ""
+        run_async(_say_estimate(options.gateway_settings(stages), spec, files, named, as_json=as_json))
         return
     load = PlannedLoad(
         live_streams=live,

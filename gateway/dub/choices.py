@@ -17,8 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from services.common.errors import InvalidRequestError
-
 Fit = Literal["cut", "pad", "loop", "bounce", "retime", "slow"]
 FITS: Final[tuple[Fit, ...]] = get_args(Fit)
 Expression = Literal["keep", "neutral"]
@@ -31,6 +29,9 @@ MOST_LINES: Final = 200
 """Most lines of a scene."""
 MOST_BOXES: Final = 10_000
 """Most boxes of one line's face."""
+
+EXPECTED_TIME: Final = "seconds (12.48) or a timecode from the first frame (00:00:12:12, 00:00:12.480)"
+"""Expected form of the begin of a line, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,27 +49,3 @@ class EnrolOptions:
     renderer_steps: int = 0
     personalize_motion: bool = True
     seed: int = 0
-
-
-def fit_named(name: str) -> Fit:
-    """Return the fit of a name; an empty name means `cut`.
-
-    Raises:
-        InvalidRequestError: there is no such fit.
-    """
-    found = next((fit for fit in FITS if fit == (name or "cut")), None)
-    if found is None:
-        raise InvalidRequestError(f"no fit {name[:80]!r}; there are: {', '.join(FITS)}", field="fit")
-    return found
-
-
-def expression_named(name: str) -> Expression | None:
-    """Return what a dub does with the slow expression of the footage; None: the name is empty, so the method decides.
-
-    Raises:
-        InvalidRequestError: there is no such choice.
-    """
-    found = next((expression for expression in EXPRESSIONS if expression == name), None)
-    if found is None and name:
-        raise InvalidRequestError(f"no expression {name[:80]!r}; there are: {', '.join(EXPRESSIONS)}", field="expression")
-    return found

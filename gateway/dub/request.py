@@ -17,7 +17,7 @@ import numpy as np
 
 from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
-from gateway.dub.choices import MOST_LINES, EnrolOptions, Expression, Fit
+from gateway.dub.choices import EnrolOptions, Expression, Fit
 from gateway.dub.face_boxes import check_inside
 from gateway.dub.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.scene_sound import SceneSound, SpokenLine
@@ -162,7 +162,7 @@ class DubLine:
     """One line of a scene.
 
     Attributes:
-        name: what messages call the line, such as `lines.json, line 3`.
+        name: what messages call the line, such as `lines.json: line 3`.
         start: when the line begins. The line begins with the nearest frame, and ends with its speech.
         actor_id: enrolled actor who speaks the line; empty: the person is learned from the footage.
         dub: the dub of this line alone, of the scene's footage and with the scene's options.
@@ -172,32 +172,6 @@ class DubLine:
     start: VideoTime
     actor_id: str = ""
     dub: DubRequest
-
-
-def check_scene(request: DubRequest, actor_id: str = "") -> None:
-    """Check that a request with lines has no option that only a dub of one person takes.
-
-    Args:
-        actor_id: actor of the whole request; empty: none.
-
-    Raises:
-        InvalidRequestError: an option contradicts the lines, or there are too many lines.
-    """
-    if len(request.lines) > MOST_LINES:
-        raise InvalidRequestError(f"{len(request.lines)} lines, and a scene has at most {MOST_LINES}", field="lines")
-    wrong = {
-        "speech": request.speech is not None,
-        "face": request.face != AUTOMATIC,
-        "actor": bool(actor_id),
-        "reference": request.reference is not None,
-        "fit": request.fit != "cut",
-        "method": method_named(request.method).own_timeline,
-    }
-    for field, given in wrong.items():
-        if given and request.lines:
-            what = f"method {request.method}" if field == "method" else field
-            why = "each line names its own" if field in {"speech", "face", "actor"} else "a scene has the frames of its footage"
-            raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
 
 
 def is_synthetic(request: DubRequest, *, dubbed: bool) -> bool:
@@ -231,9 +205,9 @@ def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:
         )
 
 
-def check_reference(method: Method, reference: Path | None) -> None:
-    """Raise InvalidRequestError if there is a reference, and the method's renderer takes none."""
-    if reference is not None and not method.renderer.reference:
+def check_reference(method: Method, given: bool) -> None:
+    """Raise InvalidRequestError if a reference is given, and the method's renderer takes none."""
+    if given and not method.renderer.reference:
         able = ", ".join(name for name, row in METHODS.items() if row.renderer.reference)
         raise InvalidRequestError(
             f"method {method.name} takes no reference picture: its renderer {method.renderer.name} shows the actor as in the "
@@ -250,7 +224,7 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     """
     method = method_named(request.method)
     check_footage(method, request.footage, info)
-    check_reference(method, request.reference)
+    check_reference(method, request.reference is not None)
     check_inside(request.face.boxes, info.video)
     return wants_own_timeline(
         method,
@@ -352,9 +326,9 @@ def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSo
     return mixed(speech, sound_file(request.mix.file).speech(), request.mix, duration)
 
 
-def check_mix(mix: Path | None, *, keep_audio: bool) -> None:
+def check_mix(given: bool, *, keep_audio: bool) -> None:
     """Raise InvalidRequestError if music and effects are given for a video that keeps the sound of the footage."""
-    if mix is not None and keep_audio:
+    if given and keep_audio:
         raise InvalidRequestError("the video keeps the sound of the footage: leave --mix or --keep-audio out", field="mix")
 
 
@@ -512,7 +486,6 @@ def check_request(request: DubRequest) -> None:
         DubstageError: as `DubJob.run`, for errors that can be found without decoding the footage.
     """
     info = inspect_video(request.footage)
-    check_scene(request)
     for line in request.lines:
         check_line(line, info)
     check_output(request, info, output_speech(request, info))
@@ -528,7 +501,7 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
     """
     video = info
     if request.mix is not None:
-        check_mix(request.mix.file, keep_audio=request.keep_audio)
+        check_mix(True, keep_audio=request.keep_audio)
         refuse_input(request.output, request.mix.file, "the music and effects")
         inspect_sound(request.mix.file)
         SoundReader(request.mix.file).check_sound()

@@ -9,11 +9,10 @@ from typing import Final
 
 import numpy as np
 
+from gateway.dub.choices import EXPECTED_TIME
 from gateway.media.types import VideoInfo
 from services.common.errors import InvalidRequestError
 
-EXPECTED: Final = "seconds (12.48) or a timecode from the first frame (00:00:12:12, 00:00:12.480)"
-"""Expected form of a time, for messages."""
 _FRAMES: Final = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)([:;])(\d{1,3})", re.ASCII)
 _CLOCK: Final = re.compile(r"(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d(?:\.\d{1,9})?)", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,7}(?:\.\d{1,9})?", re.ASCII)
@@ -87,4 +86,4 @@ def parse_time(text: str) -> VideoTime:
         return VideoTime(Fraction(3600 * hours + 60 * minutes + seconds), int(found[5]), found[4] == ";")
     if found := _CLOCK.fullmatch(text):
         return VideoTime(3600 * int(found[1] or 0) + 60 * int(found[2]) + Fraction(found[3]))
-    raise InvalidRequestError(f"{text[:80]!r} is no time: give {EXPECTED}", field="start")
+    raise InvalidRequestError(f"{text[:80]!r} is no time: give {EXPECTED_TIME}", field="start")

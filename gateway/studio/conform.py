@@ -14,9 +14,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.batch.locations import is_url, local_path
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.types import WRITTEN, ShotRecord
+from gateway.media.locations import is_url, local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.safe_paths import path_below
 from gateway.studio.delivery import delivered_name

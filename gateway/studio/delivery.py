@@ -21,11 +21,12 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gateway.batch.assets import AssetFile, resolve_references
-from gateway.batch.locations import is_url, local_path
 from gateway.batch.media import fetched, folder_error
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.types import WRITTEN, ShotRecord, ShotSpec
 from gateway.dub.request import sha256_of
+from gateway.dub.spec_text import actor_of
+from gateway.media.locations import is_url, local_path
 from gateway.media.mp4 import boxes_of, copy_with_padding
 from gateway.media.output import OutputFile, commit_with
 from gateway.media.sequence_names import LISTING_SUFFIX
@@ -150,7 +151,7 @@ def references_of(shots: Sequence[Approved], specs: Mapping[str, ShotSpec], patt
     shots_by_reference: dict[str, str] = {}
     for shot in shots:
         spec = specs[shot.record.id]
-        fields = {"id": spec.id, "project": spec.project, "language": spec.language, "actor": spec.actor}
+        fields = {"id": spec.id, "project": spec.dub.project, "language": spec.dub.language, "actor": actor_of(spec.dub)}
 
         def value(name: re.Match[str], fields: Mapping[str, str | None] = fields, shot_id: str = spec.id) -> str:
             if name[1] not in fields:

@@ -97,7 +97,8 @@ def keys_of(spec: ShotSpec) -> list[str]:
     Rows of a timeline are called NUMBER_CLIP_LANGUAGE.
     """
     whole = _key(spec.id)
-    plain = whole.removesuffix(f"-{_key(spec.language)}") if spec.language else whole
+    language = spec.dub.language
+    plain = whole.removesuffix(f"-{_key(language)}") if language else whole
     return list(dict.fromkeys(one for key in (whole, plain) for one in (key, re.sub(r"^\d{4,}-", "", key))))
 
 

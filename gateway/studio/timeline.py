@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlparse
 
-from gateway.batch.locations import has_unknown_protocol
+from gateway.media.locations import has_unknown_protocol
 from services.common.errors import InvalidRequestError
 
 if TYPE_CHECKING:

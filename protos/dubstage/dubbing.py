@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, Unpack
 
 from google.protobuf.message import Message
 
 from dubstage.client import Connection, DubstageCallError, TlsFiles, connect, files, gateway
-from dubstage.client.names import step_name
+from dubstage.client.dub import DubOptions, dub_spec
+from dubstage.client.names import explaining_names, step_name
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from dubstage.gateway.v1.dub_pb2 import DubSpec
 
 ADDRESS_VARIABLE: Final = "DUBSTAGE_GATEWAY"
 """Environment variable with the HOST:PORT of the gateway that `dub` calls."""
@@ -27,36 +29,6 @@ _SIDECAR: Final = ".c2pa"
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step, and the finished and all frames or parts of the step."""
-
-
-class DubOptions(TypedDict, total=False):
-    """Options of a dub: those of `dubstage.client.gateway.dub`, which says what each means."""
-
-    method: str
-    actor_id: str
-    face: str | pb.FaceBox
-    keep_audio: bool
-    codec: str
-    consent: gateway.Consent | None
-    skip_personalization: bool
-    seed: int
-    fit: str | int
-    overwrite: bool
-    reference: str
-    reference_consent: gateway.Consent | None
-    expression: str
-    project: str
-    language: str
-    expressiveness: float | None
-    mix: str
-    mix_level_db: float
-    duck_db: float | None
-    lines: Sequence[gateway.Line]
-    boxes: Sequence[pb.FrameBox]
-    label: str
-    label_position: str | int
-    encode_quality: str
-    request_id: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +60,7 @@ class DubbedVideo:
     report: Path | None = None
 
 
+@explaining_names
 def dub(
     footage: str | os.PathLike[str],
     speech: str | os.PathLike[str] | None,
@@ -99,6 +72,7 @@ def dub(
     transfer: bool = False,
     report: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    request_id: str = "",
     **options: Unpack[DubOptions],
 ) -> DubbedVideo:
     """Give a video new speech, and wait for the result. Ctrl-C and errors of `progress` cancel the dub.
@@ -118,6 +92,7 @@ def dub(
             copies are deleted. An existing `output` is replaced. Without a gateway, nothing is sent.
         report: folder that gets an HTML report. A gateway writes none.
         progress: called with every frame and step.
+        request_id: UUID by which a gateway knows a request that comes again; empty: one is made.
         options: see DubOptions.
 
     Raises:
@@ -125,14 +100,15 @@ def dub(
         OSError: a file cannot be read for the transfer, or the video cannot be written.
         TypeError: there is no such option.
     """
-    named = {"footage": os.fspath(footage), "speech": os.fspath(speech) if speech is not None else "", "output": os.fspath(output)}
+    output = os.fspath(output)
+    options = {**options, "speech": os.fspath(speech) if speech is not None else ""}
     try:
-        request = gateway.dub.request(**named, **options)
+        spec = dub_spec(footage=os.fspath(footage), output=output, **options)
     except ValueError as problem:  # no such name of an enum
         raise DubstageCallError(str(problem), code="INVALID_ARGUMENT", reason="INVALID_REQUEST") from None
     where = os.environ.get(ADDRESS_VARIABLE, "") if address is None else address
     if not where:
-        result, page = _suite().dub(request, Path(report) if report is not None else None, progress or _no_progress)
+        result, page = _suite().dub(spec, Path(report) if report is not None else None, progress or _no_progress)
         return _video(result, page)
     if report is not None:
         raise DubstageCallError(
@@ -140,11 +116,11 @@ def dub(
         )
     with connect(where, token=token, tls=tls) as connection:
         if not transfer:
-            return _video(_at_gateway(request, connection, progress or _no_progress))
-        with _transferred(request, connection, progress or _no_progress) as fetch:
-            video = _video(_at_gateway(request, connection, progress or _no_progress))
+            return _video(_at_gateway(spec, connection, progress or _no_progress, request_id))
+        with _transferred(spec, connection, progress or _no_progress) as fetch:
+            video = _video(_at_gateway(spec, connection, progress or _no_progress, request_id))
             fetch()
-        return replace(video, output=named["output"])
+        return replace(video, output=output)
 
 
 def _suite() -> Any:
@@ -165,11 +141,11 @@ def _suite() -> Any:
     return importlib.import_module(_SUITE)
 
 
-def _at_gateway(request: pb.CreateDubRequest, connection: Connection, progress: Progress) -> pb.DubResult:
+def _at_gateway(spec: DubSpec, connection: Connection, progress: Progress, request_id: str) -> pb.DubResult:
     def on_progress(message: pb.OperationProgress) -> None:
         progress(step_name(message.step), message.done, message.total)
 
-    operation = gateway.dub.begin(connection, request)
+    operation = gateway.dub.begin(connection, pb.CreateDubRequest(dub=spec, request_id=request_id))
     try:
         return operation.wait(on_progress=on_progress)
     except DubstageCallError:
@@ -180,13 +156,13 @@ def _at_gateway(request: pb.CreateDubRequest, connection: Connection, progress: 
 
 
 @contextmanager
-def _transferred(request: pb.CreateDubRequest, connection: Connection, progress: Progress) -> Iterator[Callable[[], None]]:
-    """Upload the files that a request names, and let the request name the uploads. Yield a function that downloads the video.
+def _transferred(spec: DubSpec, connection: Connection, progress: Progress) -> Iterator[Callable[[], None]]:
+    """Upload the files that a dub names, and let the dub name the uploads. Yield a function that downloads the video.
 
     At the end, the gateway's copies are deleted. Copies of a client that dies expire.
     """
     # No other call has files of these names.
-    prefix, sent, target = secrets.token_hex(8), list[str](), Path(request.output_uri)
+    prefix, sent, target = secrets.token_hex(8), list[str](), Path(spec.output_uri)
 
     def upload(place: str) -> str:
         name = f"{prefix}-{len(sent)}{Path(place).suffix}"
@@ -194,19 +170,19 @@ def _transferred(request: pb.CreateDubRequest, connection: Connection, progress:
         return files.upload(connection, place, name=name, progress=lambda done, total: progress("upload", done, total)).name
 
     def fetch() -> None:
-        files.download(connection, request.output_uri, target, progress=lambda done, total: progress("download", done, total))
+        files.download(connection, spec.output_uri, target, progress=lambda done, total: progress("download", done, total))
         try:
-            files.download(connection, request.output_uri + _SIDECAR, target.with_name(target.name + _SIDECAR))
+            files.download(connection, spec.output_uri + _SIDECAR, target.with_name(target.name + _SIDECAR))
         except DubstageCallError as error:
             if error.code != "NOT_FOUND":
                 raise
 
     try:
-        request.output_uri = ""
-        _rename_files(request, upload)
+        spec.output_uri = ""
+        _rename_files(spec, upload)
         video = f"{prefix}-video{target.suffix}"
         sent += [video, video + _SIDECAR]
-        request.output_uri = f"uploads/{video}"
+        spec.output_uri = f"uploads/{video}"
         yield fetch
     finally:
         for name in sent:

@@ -20,10 +20,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
-from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api.convert import dub_request_from
-from gateway.api.in_process import LocalFiles, dub
+from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.api.in_process import dub
 from gateway.api.progress import dub_steps
+from gateway.dub.spec import LocalFiles, request_from
 from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
 from research.bench.runs import default_clip, footage_parser, make_footage, rows_of, table, tell, work_folder, write_json
@@ -76,16 +76,14 @@ class Recording:
     load: float
 
 
-def message_of(job: Job, video: Path, output: Path) -> pb.CreateDubRequest:
-    """Return the request of a dub."""
-    return pb.CreateDubRequest(
-        footage_uri=str(video), output_uri=str(output), method=job.method, skip_personalization=not job.personalize
-    )
+def spec_of(job: Job, video: Path, output: Path) -> DubSpec:
+    """Return the spec of a dub."""
+    return DubSpec(footage_uri=str(video), output_uri=str(output), method=job.method, skip_personalization=not job.personalize)
 
 
 def steps_of(job: Job) -> Sequence[StepCost]:
     """Return the steps of a dub with their present costs."""
-    request = dub_request_from(message_of(job, Path("footage.mp4"), Path("dub.mp4")), LocalFiles(), None, threads=1)
+    request = request_from(spec_of(job, Path("footage.mp4"), Path("dub.mp4")), LocalFiles(), threads=1)
     return dub_steps(request, report=job.report)
 
 
@@ -101,7 +99,7 @@ def record(job: Job, video: Path, work: Path, name: str) -> Recording:
         sizes.append((frames, megapixels))
 
     cpu_s = time.process_time()
-    dub(message_of(job, video, work / f"{name}.mp4"), work / f"{name}-report" if job.report else None, note, footage)
+    dub(spec_of(job, video, work / f"{name}.mp4"), work / f"{name}-report" if job.report else None, note, footage)
     end = time.monotonic()
     # The first report says that the stages are being opened.
     start, *_ = reports[1]

@@ -30,6 +30,7 @@ import numpy as np
 from sqlalchemy import Connection, insert, select
 
 from dubstage.common.v1 import common_pb2
+from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import ENROLMENT, PICTURE
 from gateway.audit.entries import START, AuditEvent, EventKind, digest_of_line, line_of
@@ -246,12 +247,14 @@ def rows_of_batch(size: int) -> list[ShotSpec]:
     """Return rows as a timeline gives."""
     return [
         ShotSpec(
-            id=f"sc{row // 50:04d}_sh{row:06d}",
-            footage=f"/plates/reel_{row % 7}/sh{row:06d}.mov",
-            speech=f"/de/sh{row:06d}.wav",
-            output=f"/out/sh{row:06d}.mov",
-            actor=f"actor-{row % 40}",
-            method="ugc",
+            f"sc{row // 50:04d}_sh{row:06d}",
+            DubSpec(
+                footage_uri=f"/plates/reel_{row % 7}/sh{row:06d}.mov",
+                speech_uri=f"/de/sh{row:06d}.wav",
+                output_uri=f"/out/sh{row:06d}.mov",
+                actor=f"actors/actor-{row % 40}",
+                method="ugc",
+            ),
         )
         for row in range(size)
     ]

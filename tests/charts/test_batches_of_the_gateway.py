@@ -14,10 +14,11 @@ import pytest
 from gateway.batch.kubernetes.cluster import SERVICE_ACCOUNT, connect
 from gateway.batch.kubernetes.engine import KubernetesEngine
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec, manifest_of
+from gateway.batch.types import manifest_of
 from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render, template
 from tests.charts.test_security import Authority
 from tests.contract.kubernetes.job_api import Handler, JobApi
+from tests.unit.batch.rows import shot_of_row
 
 STORE = "gateway.settings.batches_url=s3://videos/batches"
 SHARED = "gateway.media.accessMode=ReadWriteMany"
@@ -175,7 +176,7 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
 
     store = BatchStore(gateway["DUBSTAGE_BATCHES_URL"])
     media = gateway["DUBSTAGE_MEDIA_DIR"]
-    store.create(manifest_of("night", [ShotSpec(id="sh1", footage=f"{media}/a.mp4", output=f"{media}/b.mp4")]), "kubernetes")
+    store.create(manifest_of("night", [shot_of_row(id="sh1", footage=f"{media}/a.mp4", output=f"{media}/b.mp4")]), "kubernetes")
     sent = KubernetesEngine(connect(account=account, read_s=60)).submit(
         store, "night", config_map=gateway["DUBSTAGE_BATCH_CONFIG_MAP"]
     )

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from dubstage.client import gateway
-from dubstage.gateway.v1 import gateway_pb2
+from dubstage.gateway.v1 import consent_pb2
 from tests.charts.rendering import CHART, NAMESPACE, helm, render, values_of
 
 
@@ -89,7 +89,7 @@ def test_dub_script_matches_client(notes: dict[str, str]) -> None:
         assert called >= {"dub", "wait"}
         known = {
             "dub": set(inspect.signature(gateway.dub.request).parameters),
-            "dict": set(gateway_pb2.ConsentRecord.DESCRIPTOR.fields_by_name),
+            "dict": set(consent_pb2.ConsentRecord.DESCRIPTOR.fields_by_name),
         }
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):

@@ -10,6 +10,7 @@ import grpc
 
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1.batch_pb2_grpc import BatchServiceStub
+from dubstage.gateway.v1.dub_pb2 import DubSpec
 from tests.drill.shots import Cut
 
 T = TypeVar("T")
@@ -31,10 +32,12 @@ class Batches:
         rows = [
             pb.BatchRow(
                 shot_id=cut.id,
-                footage_uri=cut.footage,
-                output_uri=f"{name}/{cut.id}.mp4",
-                method=cut.method,
-                skip_personalization=True,
+                dub=DubSpec(
+                    footage_uri=cut.footage,
+                    output_uri=f"{name}/{cut.id}.mp4",
+                    method=cut.method,
+                    skip_personalization=True,
+                ),
             )
             for cut in cuts
         ]

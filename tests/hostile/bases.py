@@ -19,7 +19,7 @@ from dubstage.audio.v1 import audio_pb2
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
-from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
+from dubstage.gateway.v1 import batch_pb2, consent_pb2, dub_pb2, gateway_pb2, media_pb2, webhook_pb2
 from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
@@ -65,7 +65,7 @@ BATCH = "hostile"
 RATE_HZ = 16000
 PAL = common_pb2.Rational(num=25, den=1)
 PAL_TIMES = common_pb2.Timeline(frame_rate=PAL)
-PERSON = gateway_pb2.ConsentRecord(subject="driver", granted_by="driver", scope="tests", date="2026-01-31", reference="box 7")
+PERSON = consent_pb2.ConsentRecord(subject="driver", granted_by="driver", scope="tests", date="2026-01-31", reference="box 7")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
         "gateway.Live": [
             _live(),
-            _live(label="AI dubbed", label_position=gateway_pb2.LABEL_POSITION_TOP_LEFT, disclose=True),
+            _live(label="AI dubbed", label_position=dub_pb2.LABEL_POSITION_TOP_LEFT, disclose=True),
         ],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
         "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(name=f"batches/{BATCH}")]],
@@ -251,10 +251,7 @@ def _batch() -> batch_pb2.SubmitBatchRequest:
     shots = [
         batch_pb2.BatchRow(
             shot_id=shot,
-            footage_uri="footage.mp4",
-            speech_uri="speech.wav",
-            output_uri=video,
-            skip_personalization=True,
+            dub=dub_pb2.DubSpec(footage_uri="footage.mp4", speech_uri="speech.wav", output_uri=video, skip_personalization=True),
             quality=batch_pb2.BatchQuality(min_dubbed_share=0.5, max_warnings=1),
         )
         for shot, video in zip(("one", "two"), BATCH_VIDEOS, strict=True)
@@ -276,28 +273,28 @@ def dubbing(**fields: Any) -> gateway_pb2.CreateDubRequest:
         "actor": f"actors/{ACTOR}",
         **fields,
     }
-    return gateway_pb2.CreateDubRequest(**given)
+    return gateway_pb2.CreateDubRequest(dub=dub_pb2.DubSpec(**given))
 
 
 def _scene() -> gateway_pb2.CreateDubRequest:
     lines = [
-        gateway_pb2.DubLine(start_time=Duration(nanos=40_000_000), speech_uri="speech.wav", actor=f"actors/{ACTOR}", face_id=0),
-        gateway_pb2.DubLine(
+        dub_pb2.LineSpec(start_time=Duration(nanos=40_000_000), speech_uri="speech.wav", actor=f"actors/{ACTOR}", face_id=0),
+        dub_pb2.LineSpec(
             start_timecode="00:00:01:00",
             speech_uri="speech.wav",
-            box=gateway_pb2.FaceBox(left=10, top=10, width=100, height=100),
+            box=dub_pb2.FaceBox(left=10, top=10, width=100, height=100),
             expressiveness=0.8,
         ),
-        gateway_pb2.DubLine(
+        dub_pb2.LineSpec(
             start_time=Duration(seconds=2),
             speech_uri="speech.wav",
             boxes=[
-                gateway_pb2.FrameBox(frame_index=frame, box=gateway_pb2.FaceBox(left=10, top=10, width=100, height=100))
+                dub_pb2.FrameBox(frame_index=frame, box=dub_pb2.FaceBox(left=10, top=10, width=100, height=100))
                 for frame in (50, 60)
             ],
         ),
     ]
-    return gateway_pb2.CreateDubRequest(footage_uri="footage.mp4", output_uri="scene.mp4", lines=lines)
+    return gateway_pb2.CreateDubRequest(dub=dub_pb2.DubSpec(footage_uri="footage.mp4", output_uri="scene.mp4", lines=lines))
 
 
 def _neural_actor() -> dict[str, np.ndarray]:

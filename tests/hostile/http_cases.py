@@ -235,7 +235,7 @@ def events(number: int, seed: int) -> Act:
         own, door = Random(seed), world.door
         output = f"case-{visitor.mark}.mp4"
         fields = {"footageUri": "footage.mp4", "speechUri": "speech.wav", "outputUri": output, "skipPersonalization": True}
-        name = door.call(visitor, "POST", "/v1/dubs", fields)["name"]
+        name = door.call(visitor, "POST", "/v1/dubs", {"dub": fields})["name"]
         outcomes = []
         try:
             with ExitStack() as stack:

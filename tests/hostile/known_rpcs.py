@@ -10,7 +10,7 @@ import numpy as np
 
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1 import common_pb2
-from dubstage.gateway.v1 import gateway_pb2
+from dubstage.gateway.v1 import dub_pb2
 from tests.hostile.bases import every_rpc
 from tests.hostile.case import REFUSED, Case, Outcome
 from tests.hostile.rpcs import UNCALLED, Changed, changed_case, send
@@ -232,7 +232,7 @@ LABELS = (
 def _labels() -> list[Case]:
     """Labels of live streams and dubs, and their corners."""
     live = "gateway.Live"
-    placed = gateway_pb2.LABEL_POSITION_TOP_RIGHT
+    placed = dub_pb2.LABEL_POSITION_TOP_RIGHT
     return [
         *(_refused(live, "config.label", text, base=1) for text in LABELS),
         *(_refused("gateway.CreateDub", "label", text) for text in LABELS),

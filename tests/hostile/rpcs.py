@@ -168,7 +168,7 @@ def own_names(messages: Sequence[Message]) -> None:
     """Give what a request would make a name of its own: cases that run at once make different things."""
     for message in messages:
         if isinstance(message, gateway_pb2.CreateDubRequest):
-            message.output_uri = f"case-dub-{next(_numbers)}.mp4"
+            message.dub.output_uri = f"case-dub-{next(_numbers)}.mp4"
         elif isinstance(message, gateway_pb2.CreateActorRequest):
             message.actor_id = f"new-{next(_numbers)}"
         elif isinstance(message, batch_pb2.SubmitBatchRequest):

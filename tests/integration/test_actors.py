@@ -18,11 +18,12 @@ from dubstage.client import gateway as client
 from dubstage.client.names import resource_id
 from gateway.actors.receipts import verified
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec, manifest_of
+from gateway.batch.types import manifest_of
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.test_rest import Caller, free_port
 from tests.integration.videos import OTHER
+from tests.unit.batch.rows import shot_of_row
 
 
 def test_erasure_removes_and_signs(start_gateway: StartGateway, actor: str, stages: RunningStages) -> None:
@@ -36,7 +37,9 @@ def test_erasure_removes_and_signs(start_gateway: StartGateway, actor: str, stag
         assert {resource_id(item.name) for item in client.list_actors(connection)} == {"erased"}
         client.dub(connection, **dubbing("of_erased.mp4", actor_id="erased", footage=OTHER)).wait(timeout_s=300)
         batches = BatchStore(str(running.data / "batches"))
-        batches.create(manifest_of("night", [ShotSpec(id="s1", footage="/plate.mp4", output="/out.mp4", actor="erased")]), "farm")
+        batches.create(
+            manifest_of("night", [shot_of_row(id="s1", footage="/plate.mp4", output="/out.mp4", actor="erased")]), "farm"
+        )
         batches.put_thumbnail("night", "s1", b"picture of the person")
         receipt = client.erase_actor(connection, "erased")
         assert batches.thumbnail("night", "s1") is None

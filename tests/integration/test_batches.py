@@ -17,7 +17,7 @@ from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id, step_name
 from dubstage.gateway.v1 import batch_pb2 as pb
-from dubstage.gateway.v1 import gateway_pb2
+from dubstage.gateway.v1 import consent_pb2
 from gateway.batch import worker
 from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import STAGE_NAMES
@@ -167,7 +167,7 @@ def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos
         assert error.field == "batch_id"
 
         report = b"".join(piece.data for piece in batch.report(connection, "scenes", file="json"))
-        assert json.loads(report)["shots"][0]["lines"] == ["0.100000000 spoken short.wav", "0.800000000 0 short.wav"]
+        assert json.loads(report)["shots"][0]["lines"] == ["0.1 spoken short.wav", "0.8 0 short.wav"]
         jobs = list((running.data / "jobs").iterdir())
         assert len(jobs) == 1, "the scenes of one video share a folder, which stays"
         client.erase_actor(connection, "spoken")
@@ -182,7 +182,7 @@ def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos
         ([line(0.0), line(99.0)], "rows[0].lines[1].start"),
         ([line(0.0, "../speech.wav")], "rows[0].lines[0].speech_uri"),
         ([line(0.0, actor_id="missing")], "rows[0].lines[0].actor"),
-        ([line(0.0, consent=gateway_pb2.ConsentRecord(subject="x"))], "rows[0].lines[0].consent.granted_by"),
+        ([line(0.0, consent=consent_pb2.ConsentRecord(subject="x"))], "rows[0].lines[0].consent.granted_by"),
         ([line(0.0), line(0.2)], "rows[0].lines"),
         ([{"speech_uri": "speech.wav", "face_id": 0}], "rows[0].lines[0].start"),
     ],
@@ -308,8 +308,8 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
         assert not batch.submit(connection, "wrong", rows=rows[:1], validate_only=True).mistakes
         wide = row("wide", "footage.mp4", expressiveness=1.5)
         assert not batch.submit(connection, "wrong", rows=[wide], validate_only=True).mistakes
-        wide.expressiveness = 1.6
-        assert refused(batch.submit, connection, "wrong", rows=[wide]).field == "rows.expressiveness"
+        wide.dub.expressiveness = 1.6
+        assert refused(batch.submit, connection, "wrong", rows=[wide]).field == "rows.dub.expressiveness"
         assert "no batch" in refused(batch.get, connection, "wrong").message
     assert not (videos.root / "never.mp4").exists()
 

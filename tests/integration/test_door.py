@@ -14,7 +14,7 @@ from google.longrunning import operations_pb2
 
 from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
-from dubstage.gateway.v1 import gateway_pb2 as pb
+from dubstage.gateway.v1 import consent_pb2
 from gateway.provenance.binding import media_sha256
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, StartGateway
@@ -76,9 +76,9 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
         ({"label_position": "top-left"}, "label_position", "without a label"),
         ({"label": "AI", "label_position": 9}, "label_position", "LabelPosition"),
         ({"seed": -1}, "seed", "-1"),
-        ({"consent": pb.ConsentRecord(**CONSENT, date="0000-01-01")}, "consent.date", "0000-01-01"),
-        ({"consent": pb.ConsentRecord(**CONSENT, date="2999-01-01")}, "consent.date", "future"),
-        ({"consent": pb.ConsentRecord(subject="driver")}, "consent.granted_by", "required"),
+        ({"consent": consent_pb2.ConsentRecord(**CONSENT, date="0000-01-01")}, "consent.date", "0000-01-01"),
+        ({"consent": consent_pb2.ConsentRecord(**CONSENT, date="2999-01-01")}, "consent.date", "future"),
+        ({"consent": consent_pb2.ConsentRecord(subject="driver")}, "consent.granted_by", "required"),
     ],
 )
 def test_impossible_dub_refused_at_once(
@@ -88,7 +88,7 @@ def test_impossible_dub_refused_at_once(
     before = sorted(path.name for path in inputs.iterdir())
     with gateway.connect() as connection:
         error = refused(client.dub, connection, dubbing("door.mp4", **fields))
-    assert (error.code, error.reason, error.field) == ("INVALID_ARGUMENT", "INVALID_REQUEST", field)
+    assert (error.code, error.reason, error.field.removeprefix("dub.")) == ("INVALID_ARGUMENT", "INVALID_REQUEST", field)
     assert words in error.message
     assert str(inputs) not in error.message
     assert sorted(path.name for path in inputs.iterdir()) == before
@@ -115,7 +115,7 @@ def test_impossible_enrolment_refused_at_once(gateway: RunningGateway, fields: d
     """An enrolment that cannot be is refused at the door."""
     with gateway.connect() as connection:
         error = refused(client.enrol, connection, enrolment("new") | fields)
-    assert (error.reason, error.field) == ("INVALID_REQUEST", field)
+    assert (error.reason, error.field.removeprefix("dub.")) == ("INVALID_REQUEST", field)
 
 
 def test_only_own_videos_overwritten(start_gateway: StartGateway, inputs: Path) -> None:

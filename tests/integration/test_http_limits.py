@@ -146,7 +146,8 @@ def test_whole_downloads_free_calls(door: Door) -> None:
 def test_clients_that_leave_end_calls(door: Door) -> None:
     """Events, and a call that waits, end in the gateway when the client is gone."""
     rpc = "gateway.v1.BatchService/WatchBatch"
-    row = {"shotId": "a", "footageUri": OTHER, "speechUri": "speech.wav", "outputUri": "left.mp4", "skipPersonalization": True}
+    dub = {"footageUri": OTHER, "speechUri": "speech.wav", "outputUri": "left.mp4", "skipPersonalization": True}
+    row = {"shotId": "a", "dub": dub}
     assert door.call("POST", "/v1/batches", {"batchId": "left", "rows": [row]})[0] == 200
     with ExitStack() as stack:
         watching = [stack.enter_context(door.connected()) for _ in range(10)]
@@ -387,7 +388,7 @@ def test_events_of_one_tenant_are_bounded(
     start_gateway(http_port=port, auth_token_file=tokens)
     call, other = Caller(port, token=TOKEN), Caller(port, token=OTHER_TOKEN)
     dub = {"footageUri": long_footage, "speechUri": "speech.wav", "outputUri": "events.mp4", "skipPersonalization": True}
-    _, begun = call("POST", "/v1/dubs", dub)
+    _, begun = call("POST", "/v1/dubs", {"dub": dub})
     with ExitStack() as stack:
 
         def watch() -> int:

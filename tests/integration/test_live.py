@@ -15,6 +15,7 @@ from dubstage.audio.v1 import audio_pb2
 from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id
+from dubstage.gateway.v1 import dub_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
@@ -361,7 +362,7 @@ def test_second_stream_waits_for_place(
         ([config("driver", look_ahead_frames=-1)], "config.look_ahead_frames"),
         ([config("driver", look_ahead_frames=4)], "config.look_ahead_frames"),
         ([config("driver", label="由AI配音")], "config.label"),
-        ([config("driver", position=pb.LABEL_POSITION_TOP_LEFT)], "config.label_position"),
+        ([config("driver", position=dub_pb2.LABEL_POSITION_TOP_LEFT)], "config.label_position"),
         ([config("driver", label="AI dubbed", position=9)], "config.label_position"),
         ([config("driver"), config("driver")], "audio"),
         ([config("driver"), sound(7, np.zeros(640, np.float32))], "audio.first_sample"),

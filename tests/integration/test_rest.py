@@ -91,7 +91,7 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     *_, last, end = call.events(f"/v1/{begun['name']}")
     assert (last[1]["done"], last[1]["response"]["name"], end) == (True, "actors/over-http", ("end", {}))
 
-    status, begun = call("POST", "/v1/dubs", {**DUB, "outputUri": "over_http.mp4", "actor": "actors/over-http"})
+    status, begun = call("POST", "/v1/dubs", {"dub": {**DUB, "outputUri": "over_http.mp4", "actor": "actors/over-http"}})
     assert status == 200
     events = list(call.events(f"/v1/{begun['name']}"))
     assert all(event["name"] == begun["name"] for _, event in events[:-1])
@@ -115,12 +115,10 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
     _, call = start_rest()
     row = {
         "shotId": "one",
-        "footageUri": OTHER,
-        "speechUri": "speech.wav",
-        "outputUri": "row.mp4",
-        "skipPersonalization": True,
+        "dub": {"footageUri": OTHER, "speechUri": "speech.wav", "outputUri": "row.mp4", "skipPersonalization": True},
     }
-    status, mistakes = call("POST", "/v1/batches", {"batchId": "night", "rows": [{**row, "method": "none"}], "validateOnly": True})
+    wrong = {**row, "dub": {**row["dub"], "method": "none"}}
+    status, mistakes = call("POST", "/v1/batches", {"batchId": "night", "rows": [wrong], "validateOnly": True})
     assert (status, [mistake["field"] for mistake in mistakes["mistakes"]]) == (200, ["method"])
     assert call("POST", "/v1/batches", {"batchId": "night", "rows": [row]})[0] == 200
     *_, last, end = call.events("/v1/batches/night:watch")
@@ -148,9 +146,9 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
 @pytest.mark.parametrize(
     ("verb", "path", "body", "status", "code", "field"),
     [
-        ("POST", "/v1/dubs", {**DUB, "outputUri": "../x.mp4"}, 400, "INVALID_ARGUMENT", "output_uri"),
+        ("POST", "/v1/dubs", {"dub": {**DUB, "outputUri": "../x.mp4"}}, 400, "INVALID_ARGUMENT", "dub.output_uri"),
         ("POST", "/v1/dubs", {"nothing": 1}, 400, "INVALID_ARGUMENT", "nothing"),
-        ("POST", "/v1/dubs", {**DUB, "seed": -1}, 400, "INVALID_ARGUMENT", "seed"),
+        ("POST", "/v1/dubs", {"dub": {**DUB, "seed": -1}}, 400, "INVALID_ARGUMENT", "dub.seed"),
         ("POST", "/v1/dubs", b"{", 400, "INVALID_ARGUMENT", "body"),
         ("POST", "/v1/dubs", b"[]", 400, "INVALID_ARGUMENT", "body"),
         ("POST", "/v1/dubs?seed=1", {}, 400, "INVALID_ARGUMENT", "seed"),
@@ -179,7 +177,7 @@ def rest_gateway(gateway_factory: StartGateway, loop_thread: Any) -> Iterator[Ca
 
 
 def test_too_large_body_is_refused(rest_gateway: Caller) -> None:
-    status, answer = rest_gateway("POST", "/v1/dubs", {**DUB, "outputUri": "x" * (1 << 20)})
+    status, answer = rest_gateway("POST", "/v1/dubs", {"dub": {**DUB, "outputUri": "x" * (1 << 20)}})
     assert (status, answer["error"]["details"][0]["reason"]) == (413, "MESSAGE_TOO_LARGE")
 
 
@@ -190,7 +188,7 @@ def test_published_document_is_openapi(rest_gateway: Caller) -> None:
     validate(document)
     listed = {(verb.upper(), found["operationId"]) for path in document["paths"].values() for verb, found in path.items()}
     assert listed == {(route.verb, route.method.name) for route in rest.ROUTES}
-    dub = document["components"]["schemas"]["dubstage.gateway.v1.CreateDubRequest"]["properties"]
+    dub = document["components"]["schemas"]["dubstage.gateway.v1.DubSpec"]["properties"]
     assert dub["expressiveness"] | {"description": ""} == {
         "type": "number", "format": "double", "minimum": 0.5, "maximum": 1.5, "description": ""
     }  # fmt: skip
@@ -200,7 +198,7 @@ def test_published_document_is_openapi(rest_gateway: Caller) -> None:
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}])
 def test_other_pages_are_refused(rest_gateway: Caller, headers: dict[str, str]) -> None:
     """A page of another site in the user's browser may start nothing, and read nothing by a name of its own."""
-    status, answer = rest_gateway("POST", "/v1/dubs", {**DUB, "outputUri": "evil.mp4"}, **headers)
+    status, answer = rest_gateway("POST", "/v1/dubs", {"dub": {**DUB, "outputUri": "evil.mp4"}}, **headers)
     assert (status, answer["error"]["status"]) == (403, "PERMISSION_DENIED")
 
 
@@ -235,7 +233,7 @@ def test_tokens_and_tls(start_rest: Any, media: Media, certificate: Certificate,
     assert call("GET", "/v1/actors")[0] == 200
     status, answer = call("GET", "/v1/actors", Authorization="Bearer wrong")
     assert (status, answer["error"]["details"][0]["reason"]) == (401, "UNAUTHENTICATED")
-    status, begun = call("POST", "/v1/dubs", {**DUB, "footageUri": "no_video.mp4", "outputUri": "no_video_out.mp4"})
+    status, begun = call("POST", "/v1/dubs", {"dub": {**DUB, "footageUri": "no_video.mp4", "outputUri": "no_video_out.mp4"}})
     assert status == 200
     other = {"Authorization": "Bearer another-token-of-some-length"}
     assert call("GET", f"/v1/{begun['name']}", **other)[0] == 404
@@ -244,7 +242,7 @@ def test_tokens_and_tls(start_rest: Any, media: Media, certificate: Certificate,
 def test_drain_ends_a_stream(start_rest: Any, stop_gateway: Any, media: Media, long_footage: str) -> None:
     """A gateway that stops ends the events of a dub that still runs."""
     running, call = start_rest()
-    _, begun = call("POST", "/v1/dubs", {**DUB, "footageUri": long_footage, "outputUri": "drained.mp4"})
+    _, begun = call("POST", "/v1/dubs", {"dub": {**DUB, "footageUri": long_footage, "outputUri": "drained.mp4"}})
     events: list[tuple[str, Any]] = []
     reading = threading.Thread(target=lambda: events.extend(call.events(f"/v1/{begun['name']}")))
     reading.start()

@@ -12,7 +12,7 @@ import pytest
 from dubstage.client import DubstageCallError, batch, files, webhook
 from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import batch_pb2 as pb
-from dubstage.gateway.v1 import gateway_pb2
+from dubstage.gateway.v1 import dub_pb2
 from gateway.actors.store import ActorStore
 from gateway.batch.store import open_batches
 from gateway.dub.request import sha256_of
@@ -104,7 +104,7 @@ def one_shot_is_dubbed_with_other_options(running: RunningGateway, folder: Path)
         before = batch.review(connection, "reviewed", "b", state="rejected")
         assert (before.options.expressiveness, before.options.fit, before.options.skip_personalization) == (
             1.0,
-            gateway_pb2.FIT_CUT,
+            dub_pb2.FIT_CUT,
             True,
         )
         with pytest.raises(DubstageCallError, match="expression") as caught:

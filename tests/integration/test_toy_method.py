@@ -24,7 +24,7 @@ import soundfile
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.actors.create import EnrolRequest, create_actor
-from gateway.actors.installation import open_installation, prepared_request
+from gateway.actors.installation import open_installation
 from gateway.dub import analysis
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.frame_plan import RENDERED
@@ -33,6 +33,9 @@ from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest
+from gateway.dub.spec import LocalFiles
+from gateway.dub.spec_text import spec_from
+from gateway.engine import Engine
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Float64, UInt8
@@ -312,8 +315,9 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
         receipt = place.actors.erase("ann")
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
         assert here.blobs() == before
+        spec = spec_from({"footage": str(video), "output": str(tmp_path / "refused.mkv"), "actor": "ann"})
         with pytest.raises(ActorError, match="no actor 'ann'"):
-            here.host.run(prepared_request(replace(all_inputs, output=tmp_path / "refused.mkv"), place, "ann", None))
+            Engine.of(place).request(spec, LocalFiles())
         # Nor can a dub that holds the erased artefacts go on.
         dub = replace(all_inputs, output=tmp_path / "refused.mkv", actor=actor.enrolled)
         with pytest.raises(ArtefactNotFoundError):

@@ -83,7 +83,7 @@ def test_markup_in_addresses_stays_text(door: Door) -> None:
 def test_paths_outside_are_refused(door: Door, place: str) -> None:
     """Neither the rows of a batch nor a download name a file outside; the refusal names the field."""
     for field in ("footageUri", "speechUri", "outputUri", "consentUri"):
-        row = {"shotId": "a", "footageUri": MARKUP, "outputUri": "outside.mp4", field: place}
+        row = {"shotId": "a", "dub": {"footageUri": MARKUP, "outputUri": "outside.mp4", field: place}}
         status, refusal = door.call("POST", "/v1/batches", {"batchId": "outside", "rows": [row]})
         fields = [one["field"] for detail in refusal["error"]["details"] for one in detail.get("fieldViolations", ())]
         wanted = re.sub("([A-Z])", lambda found: f"_{found[1].lower()}", field)

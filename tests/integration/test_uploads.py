@@ -263,7 +263,7 @@ def test_dub_over_http_alone(place: Place, media: Media) -> None:
         status, found = call("PUT", f"/v1/uploads/{name}", data, **{"Repr-Digest": digest_of(data)})
         assert (status, found["name"], found["complete"]) == (200, f"uploads/{name}", True)
     dub = {"footageUri": "uploads/shot.mp4", "speechUri": "uploads/speech.wav", "outputUri": "dubbed.mp4"}
-    status, begun = call("POST", "/v1/dubs", {**dub, "skipPersonalization": True})
+    status, begun = call("POST", "/v1/dubs", {"dub": {**dub, "skipPersonalization": True}})
     assert status == 200
     status, answer = call("DELETE", "/v1/uploads/shot.mp4")
     assert (status, answer["error"]["details"][0]["reason"]) == (400, "FILE_IN_USE")

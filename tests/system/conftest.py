@@ -74,7 +74,7 @@ async def worker_context(
         GatewaySettings, data_dir=tmp_path / "data", artefacts_url=settings.artefacts_url, **getattr(request, "param", {})
     )
     async with open_worker_context(own) as opened, AsyncExitStack() as stack:
-        yield WorkerContext(opened.installation, opened.jobs, stack, serving)
+        yield WorkerContext(opened.installation, stack, serving)
 
 
 @pytest.fixture

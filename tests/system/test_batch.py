@@ -33,6 +33,7 @@ from services.common.server.settings import load_settings
 from tests.file_limit import files_of_at_most
 from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
+from tests.unit.batch.rows import changed_shot, shot_of_row
 
 
 def settings_in(folder: Path, **more: Any) -> GatewaySettings:
@@ -41,7 +42,7 @@ def settings_in(folder: Path, **more: Any) -> GatewaySettings:
 
 def shot(shot_id: str, footage: Path, folder: Path, **more: Any) -> ShotSpec:
     output = folder / "videos" / f"{shot_id}.mp4"
-    return ShotSpec(id=shot_id, footage=str(footage), speech=str(SPEECH), output=str(output), personalize=False, **more)
+    return shot_of_row(id=shot_id, footage=str(footage), speech=str(SPEECH), output=str(output), personalize=False, **more)
 
 
 def batch_of(folder: Path, *shots: ShotSpec) -> BatchStore:
@@ -63,7 +64,7 @@ def nobody(path: Path) -> Path:
 
 async def dubbed_plainly(dubber: Dubber, worker_context: WorkerContext, row: ShotSpec, output: Path) -> str:
     """Digest of the video that a dub without a batch writes, without the manifest."""
-    async with shot_request(worker_context, row.model_copy(update={"output": str(output)})) as request:
+    async with shot_request(worker_context, changed_shot(row, output=str(output))) as request:
         await asyncio.to_thread(dubber, request, sealer=await worker_context.sealer())
     return media_sha256(output)
 
@@ -221,7 +222,7 @@ def plates(carphone: Path, folder: Path) -> ShotSpec:
     """A shot of 25 frames."""
     (folder / "plates").mkdir()
     footage = write_sequence(carphone, folder / "plates" / "a.%04d.dpx", 25, bits=10)
-    return shot("one", footage, folder).model_copy(update={"output": str(folder / "videos" / "b.%04d.dpx")})
+    return changed_shot(shot("one", footage, folder), output=str(folder / "videos" / "b.%04d.dpx"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -243,7 +244,7 @@ async def test_image_sequences(worker_context: WorkerContext, carphone: Path, tm
     assert verdict_of(listing).state is ManifestState.VALID
     files = contents(videos)
     assert set(files) == {"b.sha256", "b.wav", *(f"b.{FIRST + frame}.dpx" for frame in range(25))}
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
     assert await run_shot(worker_context, store, "night", 0) == first
 
     (videos / f"b.{FIRST + 7}.dpx").unlink()
@@ -275,7 +276,7 @@ async def test_cancelled_image_sequence(worker_context: WorkerContext, carphone:
 
     assert (await run_shot(worker_context, store, "night", 0, on_progress=cancel)).state is ShotState.CANCELLED
     assert list((tmp_path / "videos").iterdir()) == []
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
 
 
 @pytest.mark.long
@@ -324,7 +325,7 @@ async def test_late_folder_removal_spares_twin(
     assert (twin.state, twin.error, twin.exit_code) == (ShotState.DONE, "", 0)
     assert twin.r_opening is not None
     await late
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
 
 
 async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
@@ -375,7 +376,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
         await worker_context.stages(),
         place.actors,
         place.artefacts,
-        worker_context.jobs,
+        worker_context.engine.jobs,
         on_progress=lambda *_: None,
     )
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
@@ -396,7 +397,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     assert "ada" in record.error
     assert store.thumbnail("night", "one") is None
     assert list((tmp_path / "videos").iterdir()) == []
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
 
 
 async def test_cancel_during_measurement_leaves_nothing(
@@ -415,4 +416,4 @@ async def test_cancel_during_measurement_leaves_nothing(
     record = await run_shot(worker_context, store, "night", 0, on_progress=cancel)
     assert (record.state, exit_code_of(record), record.has_thumbnail) == (ShotState.CANCELLED, 0, False)
     assert list((tmp_path / "videos").iterdir()) == []
-    assert list(worker_context.jobs.iterdir()) == []
+    assert list(worker_context.engine.jobs.iterdir()) == []

@@ -397,7 +397,7 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
         await run_in_process(
             worker_context, store, "night", slots=idle, workers=1, confirm=lambda: None, check_videos=True, pause_s=0.0
         )
-        (folder,) = worker_context.jobs.iterdir()
+        (folder,) = worker_context.engine.jobs.iterdir()
         (record,) = store.records("night")
         return record, len(list(Journal(folder / JOURNAL, worker_context.installation.artefacts).refs()))
 

@@ -25,10 +25,10 @@ from gateway.batch.kubernetes.jobs import (
     waiting_notes,
 )
 from gateway.batch.kubernetes.settings import JobSettings, Object, read_settings
-from gateway.batch.locations import is_url
 from gateway.batch.records import present_time
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
+from gateway.media.locations import is_url
 from services.common.errors import ClusterRefusedError, DubstageError, InvalidRequestError
 
 _DATABASE: Final = "DUBSTAGE_DATABASE_URL"

@@ -199,27 +199,21 @@ at("consent-file").addEventListener("change", async (event) => {
 });
 
 const output = random(10);
-/** Return the request of CreateDub. Names are those of the contract. */
+/** Controls whose names are fields of DubSpec. */
+const controls = [...at("options").querySelectorAll("[name]")];
+const valueOf = (control) =>
+  control.type === "checkbox" ? control.checked : control.type === "range" ? Number(control.value) : control.value.trim();
+/** Return the DubSpec of the form. Names are those of the contract. */
 function request() {
-  const value = (id) => at(id).value.trim();
-  const own = at("method").selectedOptions[0].dataset.own === "1";
   const made = {
     footageUri: chosen.footage,
     speechUri: chosen.speech,
     outputUri: `${plainName(chosen.footageName)[0].slice(0, 80)}-dub-${output}.mp4`,
-    method: value("method"),
-    actor: value("actor"),
-    expression: value("expression"),
-    expressiveness: Number(value("expressiveness")),
-    codec: value("codec"),
-    encodeQuality: value("encode-quality"),
-    language: value("language"),
-    project: value("project"),
-    keepAudio: at("keep-sound").checked,
+    ...Object.fromEntries(controls.map((control) => [control.name, valueOf(control)])),
   };
   // Methods that move the head write videos as long as the speech, and refuse a fit.
-  if (!own) made.fit = value("fit");
-  if (at("quick").checked && !made.actor) made.skipPersonalization = true;
+  if (at("method").selectedOptions[0].dataset.own === "1") delete made.fit;
+  if (made.actor) delete made.skipPersonalization;
   if (chosen.face !== null) made.faceId = chosen.face;
   if (chosen.consent) made.consent = chosen.consent;
   return made;
@@ -267,10 +261,14 @@ async function estimate() {
   }
 }
 
-for (const field of form.querySelectorAll("select, #language, #project, #keep-sound, #quick, #expressiveness")) field.addEventListener("change", plan);
-at("expressiveness").addEventListener("input", (event) => {
-  at("expressiveness-value").textContent = Number(event.target.value).toFixed(2).replace(/0$/, "");
-});
+for (const control of controls) {
+  control.addEventListener("change", plan);
+  if (control.type === "range") {
+    control.addEventListener("input", () => {
+      at(`${control.id}-value`).textContent = Number(control.value).toFixed(2).replace(/0$/, "");
+    });
+  }
+}
 at("method").addEventListener("change", () => {
   at("fit").disabled = at("method").selectedOptions[0].dataset.own === "1";
 });
@@ -282,7 +280,7 @@ const requestId = hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-4$3-
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   during(at("create"), async () => {
-    const operation = await api("POST", "/v1/dubs", { ...request(), requestId });
+    const operation = await api("POST", "/v1/dubs", { dub: request(), requestId });
     location.assign(`/ui/dubs/${lastPart(operation.name)}`);
     await new Promise(() => {});
   });
@@ -294,31 +292,18 @@ const actorOption = (actor) => element("option", { value: actor.name }, `${actor
 async function startFrom(id) {
   const earlier = dubOf(await api("GET", `/v1/operations/${encodeURIComponent(id)}`))?.request;
   if (!earlier) return;
-  const set = (field, value) => {
-    const { options } = at(field);
-    if (value !== undefined && (!options || [...options].some((option) => option.value === value))) at(field).value = value;
-  };
   if (earlier.actor && ![...at("actor").options].some((option) => option.value === earlier.actor)) {
     // Behind the listed people, or erased since.
     const actor = await api("GET", `/v1/${earlier.actor}`).catch(() => null);
     if (actor) at("actor").append(actorOption(actor));
   }
-  for (const [field, value] of [
-    ["method", earlier.method],
-    ["actor", earlier.actor],
-    ["fit", earlier.fit === "FIT_UNSPECIFIED" ? "FIT_CUT" : earlier.fit],
-    ["expression", earlier.expression],
-    ["codec", earlier.codec],
-    ["encode-quality", earlier.encodeQuality],
-    ["language", earlier.language],
-    ["project", earlier.project],
-    ["expressiveness", earlier.expressiveness ?? 1],
-  ]) {
-    set(field, value);
+  for (const control of controls) {
+    const value = earlier[control.name];
+    if (control.type === "checkbox") control.checked = value ?? false;
+    // A control without an option of this value keeps its first one.
+    else if (value !== undefined && (!control.options || [...control.options].some((option) => option.value === value))) control.value = value;
+    control.dispatchEvent(new Event("input"));
   }
-  at("expressiveness").dispatchEvent(new Event("input"));
-  at("keep-sound").checked = earlier.keepAudio ?? false;
-  at("quick").checked = earlier.skipPersonalization ?? false;
   at("options").open = true;
   for (const [kind, uri] of [["footage", earlier.footageUri], ["speech", earlier.speechUri]]) {
     if (!uri) continue;

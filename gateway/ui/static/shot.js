@@ -140,7 +140,7 @@ function faceField(text) {
     return { point: { x, y } };
   }
   if (/^\d+$/.test(text)) return { faceId: text };
-  return { faceRule: text === "auto" ? "FACE_RULE_UNSPECIFIED" : `FACE_RULE_${text.toUpperCase()}` };
+  return { faceRule: `FACE_RULE_${text.toUpperCase()}` };
 }
 
 function showOptions() {

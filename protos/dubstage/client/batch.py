@@ -9,15 +9,14 @@ with connect("localhost:50050") as connection:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 from dubstage.client import rpcs
-from dubstage.client.arrays import number_of
 from dubstage.client.calls import download_call, paged_call, unary_call
-from dubstage.client.gateway import Line, line_message
-from dubstage.client.names import explaining_names, face_fields, resource_name
+from dubstage.client.dub import DubOptions, dub_spec, option_fields
+from dubstage.client.names import explaining_names, resource_name
 from dubstage.gateway.v1 import batch_pb2 as pb
-from dubstage.gateway.v1 import gateway_pb2
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 
 __all__ = [
     "cancel",
@@ -43,29 +42,7 @@ Review = Literal["undecided", "approved", "rejected", "assigned"]
 
 @explaining_names
 def row(
-    shot_id: str,
-    *,
-    footage: str,
-    output: str,
-    speech: str = "",
-    actor_id: str = "",
-    consent: str = "",
-    method: str = "",
-    face: str = "",
-    fit: str | int = 0,
-    expression: str = "",
-    keep_audio: bool = False,
-    codec: str = "",
-    skip_personalization: bool = False,
-    seed: int = 0,
-    quality: pb.BatchQuality | None = None,
-    project: str = "",
-    language: str = "",
-    expressiveness: float | None = None,
-    lines: Sequence[Line] = (),
-    label: str = "",
-    label_position: str | int = 0,
-    encode_quality: str = "",
+    shot_id: str, *, footage: str, output: str, quality: pb.BatchQuality | None = None, **options: Unpack[DubOptions]
 ) -> pb.BatchRow:
     """Return one shot of a batch.
 
@@ -73,49 +50,10 @@ def row(
         shot_id: letters, digits, dots, hyphens and underscores; unique in the batch.
         footage: file below the gateway's media folder (a relative path, or a file:// url), or an s3:// url below the gateway's url.
         output: file to write, named like `footage`, unique in the batch; the suffix chooses the container.
-        speech: file with the new speech, named like `footage`; empty: the footage's own sound.
-        actor_id: an enrolled person; empty: the shot learns the person from its footage.
-        consent: JSON file with the consent record, named like `footage`. It narrows the actor's record. Empty: the actor's alone.
-        method: name of the method; empty: the actor's, or the gateway's default.
-        face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: the
-            speaker where the sound tells for certain, otherwise the largest.
-        fit: as for `gateway.dub`.
-        expression: "keep" or "neutral"; empty: the method decides.
-        keep_audio: keep the footage's sound.
-        codec: as for `gateway.dub`.
-        skip_personalization: if no actor is given: leave the networks as they are.
-        seed: random seed for personalisation.
         quality: thresholds that mark the finished shot for a person.
-        project: project that the video belongs to, which the consent record must cover.
-        language: language of the new speech (BCP 47), which the consent record must cover.
-        expressiveness: factor of the mouth's movement, as for `gateway.dub`.
-        lines: lines of a scene, as for `gateway.dub`.
-        label, label_position, encode_quality: as for `gateway.dub`.
+        options: as for `gateway.dub`, see `dubstage.client.dub.DubOptions`.
     """
-    return pb.BatchRow(
-        shot_id=shot_id,
-        footage_uri=footage,
-        speech_uri=speech,
-        output_uri=output,
-        actor=resource_name("actors", actor_id),
-        consent_uri=consent,
-        method=method,
-        **face_fields(face),
-        fit=number_of(gateway_pb2.Fit, "FIT_", fit or 0),
-        expression=number_of(gateway_pb2.Expression, "EXPRESSION_", expression or 0),
-        keep_audio=keep_audio,
-        codec=number_of(gateway_pb2.VideoCodec, "VIDEO_CODEC_", codec or 0),
-        skip_personalization=skip_personalization,
-        seed=seed,
-        quality=quality,
-        project=project,
-        language=language,
-        expressiveness=expressiveness,
-        lines=[line_message(line) for line in lines],
-        label=label,
-        label_position=number_of(gateway_pb2.LabelPosition, "LABEL_POSITION_", label_position or 0),
-        encode_quality=encode_quality,
-    )
+    return pb.BatchRow(shot_id=shot_id, dub=dub_spec(footage=footage, output=output, **options), quality=quality)
 
 
 @unary_call(rpcs.gateway.SUBMIT_BATCH, lambda reply: reply)
@@ -270,7 +208,7 @@ def cancel(batch_id: str, *, shot_ids: Sequence[str] = ()) -> pb.CancelBatchRequ
 
 @unary_call(rpcs.gateway.RETRY_BATCH, lambda reply: reply)
 def retry(
-    batch_id: str, *, shot_ids: Sequence[str] = (), rejected: bool = False, options: pb.ShotOptions | None = None
+    batch_id: str, *, shot_ids: Sequence[str] = (), rejected: bool = False, options: ShotOptions | None = None
 ) -> pb.RetryBatchRequest:
     """Begin shots anew, or all that failed, were cancelled or have no dubbed frame, and return the Batch.
 
@@ -284,36 +222,16 @@ def retry(
 
 
 @explaining_names
-def shot_options(
-    *,
-    method: str | None = None,
-    face: str = "",
-    fit: str | int | None = None,
-    expression: str | int | None = None,
-    expressiveness: float | None = None,
-    skip_personalization: bool | None = None,
-    seed: int | None = None,
-) -> pb.ShotOptions:
-    """Return options of a shot for `retry`. None, and an empty face, leave the option of the shot as it is.
+def shot_options(**options: Unpack[DubOptions]) -> ShotOptions:
+    """Return options of a shot for `retry`. Options that are not given, and an empty face, stay as they are.
+
+    Raises:
+        ValueError: an option cannot change between two dubs of a shot.
 
     Args:
-        method: name of the method; empty: the actor's, or the gateway's default.
-        face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame.
-        fit: as for `gateway.dub`.
-        expression: "keep" or "neutral"; 0: the method decides.
-        expressiveness: factor of the mouth's movement.
-        skip_personalization: if the shot has no actor: leave the networks as they are.
-        seed: random seed for personalisation.
+        options: as for `gateway.dub`. An empty method is the actor's, or the gateway's default. The expression 0 is the method's.
     """
-    return pb.ShotOptions(
-        method=method,
-        **face_fields(face),
-        fit=None if fit is None else number_of(gateway_pb2.Fit, "FIT_", fit),
-        expression=None if expression is None else number_of(gateway_pb2.Expression, "EXPRESSION_", expression),
-        expressiveness=expressiveness,
-        skip_personalization=skip_personalization,
-        seed=seed,
-    )
+    return ShotOptions(**option_fields(**options))
 
 
 @unary_call(rpcs.gateway.DELETE_BATCH, lambda reply: None)

@@ -7,15 +7,16 @@ with connect("localhost:50050") as connection:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 from google.protobuf.duration_pb2 import Duration
 
 from dubstage.client import rpcs
 from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image, number_of
 from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
+from dubstage.client.dub import Consent, DubOptions, Line, consent_record, dub_spec
 from dubstage.client.names import explaining_names, face_fields, resource_name
 from dubstage.client.operations import (
     DUB,
@@ -33,6 +34,7 @@ from dubstage.client.operations import (
 )
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from dubstage.gateway.v1.dub_pb2 import DubSpec, FaceBox, LabelPosition
 
 __all__ = [
     "DUB",
@@ -40,6 +42,7 @@ __all__ = [
     "FACES",
     "AsyncOperation",
     "Consent",
+    "DubOptions",
     "Line",
     "LiveFrame",
     "Operation",
@@ -48,6 +51,7 @@ __all__ = [
     "delete_operation",
     "detect_faces",
     "dub",
+    "dub_spec",
     "enrol",
     "erase_actor",
     "estimate",
@@ -61,17 +65,6 @@ __all__ = [
     "revoke_consent",
     "wait_operation",
 ]
-
-Consent = pb.ConsentRecord | Mapping[str, Any]
-"""A consent record, or its fields as in its JSON file: subject, granted_by, scope, date (ISO 8601), reference and, if the record
-has them, projects, languages, valid_from, valid_until, actor, footage_sha256, face (network, embedding) and signature.
-"""
-
-
-Line = pb.DubLine | Mapping[str, Any]
-"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, box, face_rule, boxes or
-actor_id, language, consent and expressiveness.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +84,6 @@ class LiveFrame:
     disclosure: pb.LiveDisclosure | None = None
 
 
-def _consent(consent: Consent | None) -> pb.ConsentRecord | None:
-    return pb.ConsentRecord(**consent) if isinstance(consent, Mapping) else consent
-
-
-def line_message(line: Line) -> pb.DubLine:
-    """Return a line of a scene as a message."""
-    if not isinstance(line, Mapping):
-        return line
-    fields = dict(line)
-    if actor_id := fields.pop("actor_id", ""):
-        fields["actor"] = resource_name("actors", str(actor_id))
-    return pb.DubLine(**fields)
-
-
 def _frame(reply: pb.LiveResponse) -> tuple[LiveFrame]:
     silent = reply.reason == common_pb2.FRAME_REASON_SILENT
     disclosure = reply.disclosure if reply.HasField("disclosure") else None
@@ -122,7 +101,7 @@ def enrol(
     footage: str,
     actor_id: str = "",
     method: str = "",
-    face: str | pb.FaceBox = "",
+    face: str | FaceBox = "",
     consent: Consent | None = None,
     skip_personalization: bool = False,
     seed: int = 0,
@@ -150,7 +129,7 @@ def enrol(
         footage_uri=footage,
         method=method,
         **face_fields(face),
-        consent=_consent(consent),
+        consent=consent_record(consent),
         skip_personalization=skip_personalization,
         seed=seed,
         project=project,
@@ -161,117 +140,24 @@ def enrol(
 
 @operation_call(rpcs.gateway.CREATE_DUB, DUB)
 @explaining_names
-def dub(
-    *,
-    footage: str,
-    output: str,
-    speech: str = "",
-    method: str = "",
-    actor_id: str = "",
-    face: str | pb.FaceBox = "",
-    keep_audio: bool = False,
-    codec: str = "",
-    consent: Consent | None = None,
-    skip_personalization: bool = False,
-    seed: int = 0,
-    fit: str | int = 0,
-    overwrite: bool = False,
-    reference: str = "",
-    reference_consent: Consent | None = None,
-    expression: str = "",
-    project: str = "",
-    language: str = "",
-    expressiveness: float | None = None,
-    mix: str = "",
-    mix_level_db: float = 0.0,
-    duck_db: float | None = None,
-    lines: Sequence[Line] = (),
-    boxes: Sequence[pb.FrameBox] = (),
-    label: str = "",
-    label_position: str | int = 0,
-    encode_quality: str = "",
-    request_id: str = "",
-) -> pb.CreateDubRequest:
+def dub(*, footage: str, output: str, request_id: str = "", **options: Unpack[DubOptions]) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
     Args:
         footage: file below the gateway's media folder: a relative path, or a file:// url.
         output: file to write, named like `footage`; the suffix chooses the container. The file appears whole, or not at all.
-        speech: file with the new speech, named like `footage`; empty: the footage's own sound.
-        method: name of the method; empty: the gateway's default.
-        actor_id: an enrolled person; empty: an actor that ends with the dub.
-        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: the
-            speaker where the sound tells for certain, otherwise the largest.
-        keep_audio: keep the footage's sound.
-        codec: "h264", "hevc", "ffv1", "prores", "mpeg2video", "dnxhr" or "av1"; empty: container and footage decide.
-        consent: that the person agreed to be dubbed; with an actor who has a record, both must allow the video. None: the actor's
-            record.
-        skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.
-        seed: random seed for personalisation.
-        fit: length of the video where the speech is longer or shorter than the footage: name of a Fit without its prefix, in lower
-            case, such as "loop", or its number; 0 or empty: cut.
-        overwrite: replace any file at `output`; without this, only a video that dubstage wrote is replaced.
-        reference: picture or video, named like `footage`, whose first usable face gives the video its lip colour, make-up and
-            beard, for methods whose renderer takes a reference; empty: the person's own appearance.
-        reference_consent: that the person in `reference` agreed.
-        expression: "keep" or "neutral": whether the video keeps the slow expression (a smile, tension) of the person in the
-            footage;
-            empty: keep, and neutral for videos with a timeline of their own.
-        project: project of the video; a consent record that names projects must name this one.
-        language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
-        expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
-            Lips that p, b, m or silence shut stay shut.
-        mix: sound file, named like `footage`, with the music and effects of the footage and no dialogue, which lies under the new
-            speech; empty: the speech alone.
-        mix_level_db: gain of the music and effects, decibels, -60 to 12.
-        duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
-        lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
-        boxes: the face from frame to frame, in place of `face`: each box counts until the next one.
-        label: text that every frame shows, such as "AI dubbed", 60 characters at most; empty: none.
-        label_position: corner of the label: "top-left", "top-right", "bottom-left" or "bottom-right", or its number; 0 or empty:
-            bottom-right.
-        encode_quality: quality of the pictures in H.264, HEVC and AV1: "visually-lossless", "high", "small", or a crf of H.264
-            from "0" (best) to "51"; empty: high.
         request_id: UUID by which the gateway knows a request that comes again; empty: one is made.
+        options: see `dubstage.client.dub.DubOptions`.
     """
-    return pb.CreateDubRequest(
-        footage_uri=footage,
-        speech_uri=speech,
-        output_uri=output,
-        method=method,
-        actor=resource_name("actors", actor_id),
-        **face_fields(face),
-        keep_audio=keep_audio,
-        codec=number_of(pb.VideoCodec, "VIDEO_CODEC_", codec or 0),
-        consent=_consent(consent),
-        skip_personalization=skip_personalization,
-        seed=seed,
-        fit=number_of(pb.Fit, "FIT_", fit or 0),
-        overwrite=overwrite,
-        reference_uri=reference,
-        reference_consent=_consent(reference_consent),
-        expression=number_of(pb.Expression, "EXPRESSION_", expression or 0),
-        project=project,
-        language=language,
-        expressiveness=expressiveness,
-        mix_uri=mix,
-        mix_level_db=mix_level_db,
-        duck_db=duck_db,
-        lines=[line_message(line) for line in lines],
-        boxes=boxes,
-        label=label,
-        label_position=number_of(pb.LabelPosition, "LABEL_POSITION_", label_position or 0),
-        encode_quality=encode_quality,
-        request_id=request_id,
-    )
+    return pb.CreateDubRequest(dub=dub_spec(footage=footage, output=output, **options), request_id=request_id)
 
 
 @unary_call(rpcs.gateway.ESTIMATE_DUB, lambda reply: reply)
-def estimate(dub: pb.CreateDubRequest) -> pb.EstimateDubRequest:
+def estimate(dub: DubSpec) -> pb.EstimateDubRequest:
     """Return an EstimateDubResponse: frames, seconds, memory and disk of a dub that is not begun.
 
     Args:
-        dub: the request, such as `dub.request(footage="shot.mp4", output="dubbed.mp4")` makes.
+        dub: the dub, such as `dub_spec(footage="shot.mp4", output="dubbed.mp4")` makes.
     """
     return pb.EstimateDubRequest(dub=dub)
 
@@ -394,7 +280,7 @@ def live(
         first_frame=first_frame,
         expressiveness=expressiveness,
         label=label,
-        label_position=number_of(pb.LabelPosition, "LABEL_POSITION_", label_position or 0),
+        label_position=number_of(LabelPosition, "LABEL_POSITION_", label_position or 0),
         disclose=disclose,
         look_ahead_frames=look_ahead_frames,
     )

@@ -8,10 +8,11 @@ import re
 import uuid
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, get_args, get_type_hints
 
 from google.protobuf.message import Message
 
+from dubstage.gateway.v1 import dub_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 
 M = TypeVar("M", bound=Message)
@@ -37,7 +38,7 @@ def resource_id(name: str) -> str:
 
 def explaining_names(build: Callable[P, T]) -> Callable[P, T]:
     """Return a function that answers an argument of another name with a TypeError which says what the argument is called."""
-    known = inspect.signature(build).parameters
+    known = _arguments(build)
 
     @wraps(build)
     def explained(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -51,7 +52,19 @@ def explaining_names(build: Callable[P, T]) -> Callable[P, T]:
     return explained
 
 
-def face_fields(face: str | pb.FaceBox) -> dict[str, Any]:
+def _arguments(build: Callable[..., Any]) -> list[str]:
+    """Return the names of a function's arguments, with those of the TypedDict of its keyword arguments."""
+    names: list[str] = []
+    for name, argument in inspect.signature(build).parameters.items():
+        if argument.kind is inspect.Parameter.VAR_KEYWORD:
+            (options,) = get_args(get_type_hints(build)[name])
+            names += options.__annotations__
+        else:
+            names.append(name)
+    return names
+
+
+def face_fields(face: str | dub_pb2.FaceBox) -> dict[str, Any]:
     """Return the fields of a request that choose a face.
 
     Args:
@@ -60,16 +73,16 @@ def face_fields(face: str | pb.FaceBox) -> dict[str, Any]:
     Raises:
         ValueError: the text is none of these.
     """
-    if isinstance(face, pb.FaceBox):
+    if isinstance(face, dub_pb2.FaceBox):
         return {"box": face}
     if not face:
         return {}
     if face in ("largest", "speaker"):
-        return {"face_rule": pb.FaceRule.Value(f"FACE_RULE_{face.upper()}")}
+        return {"face_rule": dub_pb2.FaceRule.Value(f"FACE_RULE_{face.upper()}")}
     if face.isascii() and face.isdecimal() and len(face) < 10:
         return {"face_id": int(face)}
     if point := _POINT.fullmatch(face):
-        return {"point": pb.FacePoint(x=float(point[1]), y=float(point[2]))}
+        return {"point": dub_pb2.FacePoint(x=float(point[1]), y=float(point[2]))}
     raise ValueError(f"face takes largest, speaker, the number of a face (such as 0) or X,Y (such as 320,180), not {face[:80]!r}")
 
 

@@ -152,10 +152,12 @@ def test_shots_and_manifest_of_footage(carphone: Path, tmp_path: Path) -> None:
     shots, mistakes = shots_by_line((tmp_path / MANIFEST).read_bytes(), shown_name=MANIFEST, read=lines_at)
     assert mistakes == []
     assert [shot.output for shot in shots.values()] == videos
-    assert {(shot.speech, shot.method, shot.personalize) for shot in shots.values()} == {("speech.wav", DEFAULT_METHOD, False)}
+    assert {(shot.dub.speech_uri, shot.dub.method, shot.dub.skip_personalization) for shot in shots.values()} == {
+        ("speech.wav", DEFAULT_METHOD, True)
+    }
     pictures = []
     for shot in shots.values():
-        with av.open(str(tmp_path / shot.footage)) as video:
+        with av.open(str(tmp_path / shot.dub.footage_uri)) as video:
             frames = [frame.to_ndarray(format="gray").astype(float) for frame in video.decode(video=0)]
             assert len(frames) in (89, 90)
             pictures.append(frames[0])

@@ -49,7 +49,8 @@ func dub() error {
 
 	// A repeated call with the same RequestId is the same dub.
 	request := &gatewaypb.CreateDubRequest{
-		FootageUri: footage.Name, SpeechUri: speech.Name, OutputUri: "uploads/go.mp4", RequestId: uuid.NewString(),
+		Dub:       &gatewaypb.DubSpec{FootageUri: footage.Name, SpeechUri: speech.Name, OutputUri: "uploads/go.mp4"},
+		RequestId: uuid.NewString(),
 	}
 	operation, err := gatewaypb.NewDubServiceClient(connection).CreateDub(ctx, request)
 	operations := longrunningpb.NewOperationsClient(connection)

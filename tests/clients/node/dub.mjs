@@ -22,7 +22,8 @@ const [footage, speech] = await Promise.all(
 );
 
 // A repeated call with the same requestId is the same dub.
-const request = { footageUri: footage.name, speechUri: speech.name, outputUri: "uploads/node.mp4", requestId: randomUUID() };
+const dub = { footageUri: footage.name, speechUri: speech.name, outputUri: "uploads/node.mp4" };
+const request = { dub, requestId: randomUUID() };
 let operation = await dubs.createDub(request);
 while (!operation.done) {
   operation = await operations.waitOperation({ name: operation.name, timeout: { seconds: 2n } });

@@ -15,6 +15,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec, manifest_of
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi, serve
 from tests.kubernetes_objects import schemas_read_once
+from tests.unit.batch.rows import shot_of_row
 
 NAME = "night-1"
 QUICK = Timing(watch_s=1, first_s=0.02, longest_s=0.1, patience_s=60)
@@ -56,7 +57,7 @@ def config_map(store: BatchStore, **changed: Any) -> dict[str, Any]:
 def shots(number: int) -> list[ShotSpec]:
     """Rows whose files pods can open."""
     return [
-        ShotSpec(id=f"sh{row:05}", footage=f"s3://plates/{row}.mov", speech=f"s3://de/{row}.wav", output=f"s3://out/{row}.mov")
+        shot_of_row(id=f"sh{row:05}", footage=f"s3://plates/{row}.mov", speech=f"s3://de/{row}.wav", output=f"s3://out/{row}.mov")
         for row in range(number)
     ]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from opentelemetry import trace
 
+from dubstage.client import batch
 from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.api.batch_service import BatchServicer
 from gateway.api.batches import CLUSTER_BATCH, Batches, outputs_of
@@ -38,7 +39,7 @@ def request_of_three(api: JobApi, store: BatchStore, tmp_path: Path) -> pb.Submi
     (plates / "a.mp4").write_bytes(b"no video")
     mount = {"name": "plates", "mountPath": str(plates)}
     api.put("configmaps", config_map(store, volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}]))
-    rows = [pb.BatchRow(shot_id=f"sh{row}", footage_uri="a.mp4", output_uri=f"out{row}.mp4") for row in range(3)]
+    rows = [batch.row(f"sh{row}", footage="a.mp4", output=f"out{row}.mp4") for row in range(3)]
     return pb.SubmitBatchRequest(batch_id="shots", rows=rows, engine=pb.BATCH_ENGINE_KUBERNETES, workers=2)
 
 

@@ -13,11 +13,11 @@ from s3fs import S3FileSystem
 
 from gateway.batch import index
 from gateway.batch.index import BatchIndex
-from gateway.batch.manifest import consent_at, file_mistakes, manifest_or_mistakes, read_manifest
-from gateway.batch.media import delivered, digest_of, fetched, input_problem
+from gateway.batch.manifest import file_mistakes, manifest_or_mistakes, read_manifest
+from gateway.batch.media import consent_at, delivered, digest_of, fetched, input_problem
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.provenance.binding import sidecar_of
 from services.common.errors import (
     ArtefactCorruptError,
@@ -29,9 +29,10 @@ from services.common.errors import (
 )
 from tests.contract.ports import free_port
 from tests.contract.stores.s3_servers import BUCKET, S3Server, answering
+from tests.unit.batch.rows import shot_of_row
 
 Aws = Callable[..., None]
-SHOTS = [ShotSpec(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(12)]
+SHOTS = [shot_of_row(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(12)]
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_bucket_consent_records_checked(url: str, s3: S3Server) -> None:
     with pytest.raises(ArtefactNotFoundError):
         consent_at(f"{url}/none.json")
     shots = {
-        line: ShotSpec(id=name, footage=f"{url}/good.json", output=f"/tmp/{name}.mp4", consent=f"{url}/{name}.json")
+        line: shot_of_row(id=name, footage=f"{url}/good.json", output=f"/tmp/{name}.mp4", consent=f"{url}/{name}.json")
         for line, name in enumerate(("good", "bad", "none"), start=1)
     }
     assert [(mistake.line, mistake.field) for mistake in file_mistakes(shots)] == [(2, "consent"), (3, "consent")]
@@ -249,4 +250,4 @@ def test_manifest_urls_are_checked(url: str, s3: S3Server, tmp_path: Path) -> No
     )
     assert input_problem(f"{url}/a.mp4") == ""
     path.write_text(f"{json.dumps(rows[0])}\n")
-    assert read_manifest(path).shots[0].footage == f"{url}/a.mp4"
+    assert read_manifest(path).shots[0].dub.footage_uri == f"{url}/a.mp4"

@@ -16,7 +16,7 @@ from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch.changes import BatchPictures
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec, manifest_of
+from gateway.batch.types import manifest_of
 from gateway.dub.journal import Journal
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
@@ -26,6 +26,7 @@ from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.contract.stores.s3_servers import BUCKET, S3Server
 from tests.unit.actors.installation import CONSENT, geometry, learned
+from tests.unit.batch.rows import shot_of_row
 
 __all__ = ["geometry"]
 
@@ -72,7 +73,7 @@ def job(actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, geometry:
     Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref)).record("first", {"box": np.full(64, 1, np.uint8)})
     (folder / "faces.bin").write_bytes(b"faces of ann")
     OperationStore(actors.database).add("dub", b"dub of ann", actor_id="ann")
-    shots = [ShotSpec(id=f"s{name}", footage="/plate.mp4", output=f"/{name}.mp4", actor=name) for name in ("ann", "bob")]
+    shots = [shot_of_row(id=f"s{name}", footage="/plate.mp4", output=f"/{name}.mp4", actor=name) for name in ("ann", "bob")]
     batches.create(manifest_of("night", shots), "farm")
     for name in ("ann", "bob"):
         batches.put_thumbnail("night", f"s{name}", f"picture of {name}".encode())
@@ -166,6 +167,7 @@ import sys
 from pathlib import Path
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
+from tests.unit.batch.rows import shot_of_row
 from gateway.database.session import Database
 
 log = AuditLog(Database(sys.argv[1], Path(sys.argv[2])))

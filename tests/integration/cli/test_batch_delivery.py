@@ -15,7 +15,7 @@ import pytest
 from gateway.actors.store import ActorStore
 from gateway.batch.assets import resolve_references
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.cli.app import run
 from gateway.dub.request import sha256_of
 from gateway.media.sequence_names import is_sequence
@@ -29,6 +29,7 @@ from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.frame_files import FIRST, write_sequence
 from tests.integration.provenance.conftest import carphone
 from tests.unit.batch.asset_library import write_publisher
+from tests.unit.batch.rows import shot_of_row
 from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import claim_of, write_video
 
@@ -44,8 +45,10 @@ def store(carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ba
     settings = load_settings(GatewaySettings)
     sealer = open_sealer(settings)
     store = open_batches(settings)
-    shots = [ShotSpec(id=name, footage=str(carphone), output=f"{tmp_path}/out/{name}{suffix}") for name, suffix in SUFFIXES.items()]
-    store.create(manifest_of("night", [*shots, ShotSpec(id="f", footage="/no.mp4", output="/no/f.mp4")]), "local")
+    shots = [
+        shot_of_row(id=name, footage=str(carphone), output=f"{tmp_path}/out/{name}{suffix}") for name, suffix in SUFFIXES.items()
+    ]
+    store.create(manifest_of("night", [*shots, shot_of_row(id="f", footage="/no.mp4", output="/no/f.mp4")]), "local")
     (tmp_path / "out").mkdir()
     for shot in shots:
         video = write_video(Path(shot.output), carphone, sealer)

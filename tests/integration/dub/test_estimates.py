@@ -28,15 +28,15 @@ def test_estimate_is_the_dub(gateway: RunningGateway, media: Media, actor: str) 
     with gateway.connect() as connection:
         for fit, frames in (("cut", NUM_FRAMES), ("loop", 38), ("pad", NUM_FRAMES)):
             request = client.dub.request(**dubbing("estimated.mp4", actor_id=actor, fit=fit))
-            found = client.estimate(connection, request)
+            found = client.estimate(connection, request.dub)
             assert (found.num_frames, found.num_rendered) == (frames, frames)
             assert seconds(found.processor_duration) > seconds(found.wall_duration) > 0
             assert found.memory_bytes > 500e6
             assert found.disk_bytes > frames * 200_000
-        learned = client.estimate(connection, client.dub.request(**dubbing("estimated.mp4") | {"skip_personalization": False}))
+        learned = client.estimate(connection, client.dub.request(**dubbing("estimated.mp4") | {"skip_personalization": False}).dub)
         assert seconds(learned.processor_duration) > seconds(found.processor_duration) + 10
         with pytest.raises(DubstageCallError, match="seed") as caught:
-            client.estimate(connection, client.dub.request(**dubbing("estimated.mp4", seed=-1)))
+            client.estimate(connection, client.dub.request(**dubbing("estimated.mp4", seed=-1)).dub)
         assert caught.value.reason == "INVALID_REQUEST"
     assert not (media.root / "estimated.mp4").exists()
 
@@ -46,7 +46,7 @@ def test_single_picture_is_estimated(gateway: RunningGateway, media: Media, astr
     shutil.copyfile(astronaut, media.root / "estimated.png")
     with gateway.connect() as connection:
         request = client.dub.request(**dubbing("estimated.mp4", footage="estimated.png", method="headpose"))
-        found = client.estimate(connection, request)
+        found = client.estimate(connection, request.dub)
     assert found.num_rendered == found.num_frames > 0
 
 
@@ -56,9 +56,9 @@ def test_dubs_correct_estimates(start_gateway: StartGateway, media: Media, long_
     running = start_gateway()
     with running.connect() as connection:
         request = client.dub.request(**dubbing("paced.mp4", footage=long_footage))
-        before = client.estimate(connection, request)
+        before = client.estimate(connection, request.dub)
         client.dub.begin(connection, request).wait(timeout_s=600)
-        after = client.estimate(connection, request)
+        after = client.estimate(connection, request.dub)
     pace = PaceFile(running.data).read()
     assert (before.num_dubs, after.num_dubs, pace.num_dubs) == (0, 1, 1)
     assert seconds(after.wall_duration) == pytest.approx(seconds(before.wall_duration) * pace.wall)

@@ -152,7 +152,7 @@ def finish(store: BatchStore, manifest: Path, *, leave: str = "") -> None:
             store.put(found.name, ShotRecord(id=shot.id, state=ShotState.FAILED, exit_code=10, error="no face"))
             continue
         Path(shot.output).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(shot.footage, shot.output)
+        shutil.copy(shot.dub.footage_uri, shot.output)
         record = ShotRecord(
             id=shot.id,
             state=ShotState.DONE,
@@ -388,7 +388,7 @@ def test_speech_by_clip_without_a_script(store: BatchStore, media_of: Callable[[
     found = manifest_or_mistakes(folder / "night.jsonl")
     assert not isinstance(found, tuple), found
     assert [shot.id for shot in found.shots] == ["0001_sh0001_de", "0003_sh0003_de", "0003_sh0003_fr"]
-    assert {shot.project for shot in found.shots} == {"show"}
+    assert {shot.dub.project for shot in found.shots} == {"show"}
     store.create(found, "local")
     before = [part.read_bytes() for part in sorted((folder / "parts").iterdir())]
     assert command(*made, *options) == 0

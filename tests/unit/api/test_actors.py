@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dubstage.gateway.v1 import consent_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api.convert import consent_from, consent_message, enrol_request_from
+from gateway.api.convert import enrol_request_from
 from gateway.api.media import MediaFolder, MediaLocations, RequestMedia
 from gateway.consent.keys import signed
+from gateway.consent.messages import consent_from, consent_message
 from gateway.consent.record import digest_of
 from gateway.media.takes import MAX_TAKES
 from services.common.errors import InvalidRequestError
@@ -39,7 +41,7 @@ WHOLE = {
 @pytest.mark.parametrize("fields", [{}, *({name: value} for name, value in WHOLE.items()), WHOLE])
 def test_a_record_comes_through_a_message_unchanged(fields: dict[str, object]) -> None:
     for consent in (record(**fields), signed(record(**fields), STUDIO)):
-        copy = consent_from(pb.ConsentRecord.FromString(consent_message(consent).SerializeToString()))
+        copy = consent_from(consent_pb2.ConsentRecord.FromString(consent_message(consent).SerializeToString()))
         assert copy == consent
         assert digest_of(copy) == digest_of(consent)
 
@@ -55,7 +57,7 @@ def test_a_record_comes_through_a_message_unchanged(fields: dict[str, object]) -
 def test_wrong_subject_names_field(wrong: dict[str, object], field: str) -> None:
     """A wrong subject is refused by field and without its value."""
     message = consent_message(record())
-    message.MergeFrom(pb.ConsentRecord(**wrong))  # type: ignore[arg-type]
+    message.MergeFrom(consent_pb2.ConsentRecord(**wrong))  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError) as caught:
         consent_from(message)
     assert caught.value.field == field

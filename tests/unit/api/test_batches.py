@@ -10,12 +10,13 @@ import pytest
 from gateway.api.batches import Batches
 from gateway.api.context import OpenedStages, ProcessContext, TenantStorage
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.operations.runner import OperationRunner
 from gateway.settings import GatewaySettings
 from gateway.tenants.limits import Limits
 from services.common.errors import BackendUnavailableError, BatchNotFoundError
 from services.common.server.settings import load_settings
+from tests.unit.batch.rows import shot_of_row
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def installation(settings: GatewaySettings) -> Iterator[TenantStorage]:
 def store(settings: GatewaySettings) -> BatchStore:
     """Store with a batch of one shot, which failed."""
     found = open_batches(settings)
-    found.create(manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/video.mp4")]), "gateway")
+    found.create(manifest_of("night", [shot_of_row(id="a", footage="/plate.mp4", output="/video.mp4")]), "gateway")
     found.put("night", ShotRecord(id="a", state=ShotState.FAILED, exit_code=10))
     return found
 

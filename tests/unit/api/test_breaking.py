@@ -27,7 +27,7 @@ def test_contracts_break_nothing(tmp_path: Path) -> None:
     image = descriptor_pb2.FileDescriptorSet.FromString(IMAGE.read_bytes())
     (file,) = (file for file in image.file if file.name == "dubstage/gateway/v1/gateway.proto")
     messages = {message.name: message for message in file.message_type}
-    del messages["CreateDubRequest"].field[3]
+    del messages["CreateDubRequest"].field[1]
     messages["Actor"].field[0].type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
     broken = tmp_path / "broken.binpb"
     broken.write_bytes(image.SerializeToString())

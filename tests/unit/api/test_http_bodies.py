@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from dubstage.gateway.v1 import batch_pb2, gateway_pb2, webhook_pb2
+from dubstage.gateway.v1 import batch_pb2, dub_pb2, gateway_pb2, webhook_pb2
 from gateway.api.http_bodies import MOST_BYTES, MOST_VALUES, check_items, check_values, limits_of
 from gateway.api.rest import ROUTES
 from services.common.errors import InvalidRequestError
@@ -35,8 +35,8 @@ def test_largest_requests_fit() -> None:
     request = webhook_pb2.CreateWebhookRequest(
         url=url, events=[webhook_pb2.WEBHOOK_EVENT_OPERATION_FAILED] * 16, request_id="a" * 36
     )
-    boxes = [gateway_pb2.FrameBox(frame_index=number, box={"left": 0.25, "top": 0.5, "width": 0.125}) for number in range(10_000)]
-    for message in (request, gateway_pb2.CreateDubRequest(boxes=boxes)):
+    boxes = [dub_pb2.FrameBox(frame_index=number, box={"left": 0.25, "top": 0.5, "width": 0.125}) for number in range(10_000)]
+    for message in (request, gateway_pb2.CreateDubRequest(dub={"boxes": boxes})):
         body = json.dumps(json_format.MessageToDict(message), indent=4).encode()
         limits = limits_of(message.DESCRIPTOR)
         assert len(body) <= limits.num_bytes

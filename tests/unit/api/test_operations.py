@@ -9,9 +9,9 @@ import pytest
 from dubstage.gateway.v1 import gateway_pb2
 from gateway.actors.store import ActorStore
 from gateway.api.batches import BATCH
-from gateway.api.convert import consent_message
 from gateway.api.operations import ACTOR, DUB, FACES, ListFilter, audit_event_of, list_filter_from, num_calling
 from gateway.audit.entries import EventKind
+from gateway.consent.messages import consent_message
 from gateway.consent.record import digest_of
 from gateway.operations.store import OperationRecord
 from services.common.errors import InvalidRequestError
@@ -28,7 +28,9 @@ OTHER = CONSENT.model_copy(update={"subject": "Bob"})
 def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     """A dub with a reference is recorded with the records of both people."""
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
-    request = gateway_pb2.CreateDubRequest(actor="actors/ann", reference_consent=consent_message(OTHER)).SerializeToString()
+    request = gateway_pb2.CreateDubRequest(
+        dub={"actor": "actors/ann", "reference_consent": consent_message(OTHER)}
+    ).SerializeToString()
     record = OperationRecord(
         number=1, name="operations/1", kind=DUB, actor_id="ann", output="", created_at="2026-02-01T00:00:00Z", request=request
     )

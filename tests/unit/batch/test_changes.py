@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.audit.entries import EventKind
 from gateway.batch.changes import EARLIER, PICTURE, BatchPictures, batch_event, begin_anew, check_options, expire_batches
 from gateway.batch.locks import batch_lock
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
+from gateway.dub.spec_text import options_from
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, InvalidRequestError
 from services.common.server.settings import load_settings
+from tests.unit.batch.rows import shot_of_row
 
 
 def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
@@ -26,7 +29,8 @@ def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
     actors = {"s1": "ann", "s2": "bob", "s3": None, "s4": "ann"}
     for name in ("monday", "tuesday"):
         shots = [
-            ShotSpec(id=shot, footage="/plate.mp4", output=f"/out/{name}-{shot}.mp4", actor=actor) for shot, actor in actors.items()
+            shot_of_row(id=shot, footage="/plate.mp4", output=f"/out/{name}-{shot}.mp4", actor=actor)
+            for shot, actor in actors.items()
         ]
         store.create(manifest_of(name, shots), "local")
         for shot in ("s1", "s2", "s3"):
@@ -46,7 +50,9 @@ def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
 
 def test_earlier_videos_are_kept_by_a_retry_and_go_with_the_person(tmp_path: Path) -> None:
     store = BatchStore(str(tmp_path / "batches"))
-    shots = [ShotSpec(id=name, footage="/plate.mp4", output=str(tmp_path / f"{name}.mp4"), actor=name) for name in ("ann", "bob")]
+    shots = [
+        shot_of_row(id=name, footage="/plate.mp4", output=str(tmp_path / f"{name}.mp4"), actor=name) for name in ("ann", "bob")
+    ]
     store.create(manifest_of("night", shots), "gateway")
     for shot in shots:
         Path(shot.output).write_text(shot.id)
@@ -66,7 +72,7 @@ def test_earlier_videos_are_kept_by_a_retry_and_go_with_the_person(tmp_path: Pat
 def test_pictures_of_scenes_are_of_all_actors(tmp_path: Path) -> None:
     store = BatchStore(str(tmp_path))
     lines = [{"start": 0, "speech": "/a.wav", "actor": actor} for actor in ("ann", "bob")]
-    shot = ShotSpec.model_validate({"id": "s1", "footage": "/plate.mp4", "output": "/out.mp4", "lines": lines})
+    shot = shot_of_row(id="s1", footage="/plate.mp4", output="/out.mp4", lines=lines)
     store.create(manifest_of("night", [shot]), "local")
     store.put_thumbnail("night", "s1", b"jpeg")
     assert BatchPictures(store).left("bob") == (1, ["picture of shot s1 of batch night"])
@@ -77,8 +83,8 @@ def night(tmp_path: Path) -> BatchStore:
     """A batch of a shot that is done, a shot that waits, and a scene that is done."""
     store = BatchStore(str(tmp_path / "batches"))
     lines = [{"start": 0, "speech": "/a.wav", "face": 0}]
-    scene = ShotSpec.model_validate({"id": "scene", "footage": "/plate.mp4", "output": "/scene.mp4", "lines": lines})
-    plain = [ShotSpec(id=name, footage="/plate.mp4", output=f"/{name}.mp4", expressiveness=0.8) for name in ("done", "waits")]
+    scene = shot_of_row(id="scene", footage="/plate.mp4", output="/scene.mp4", lines=lines)
+    plain = [shot_of_row(id=name, footage="/plate.mp4", output=f"/{name}.mp4", expressiveness=0.8) for name in ("done", "waits")]
     store.create(manifest_of("night", [*plain, scene]), "gateway")
     for name in ("done", "scene"):
         store.put("night", ShotRecord(id=name, state=ShotState.DONE))
@@ -88,12 +94,7 @@ def night(tmp_path: Path) -> BatchStore:
 REFUSED = [
     ([], {"seed": 1}, "options", "name the one shot that takes them, not all"),
     (["done", "waits"], {"seed": 1}, "options", "not 2"),
-    (["done"], {"output": "/x.mp4"}, "options.output", "output: cannot be changed in a batch; these options can: method, face"),
-    (["done"], {"sparkle": 1}, "options.sparkle", "sparkle: cannot be changed"),
-    (["done"], {"expressiveness": 9}, "options.expressiveness", "expressiveness: takes less than or equal to 1.5, not 9"),
-    (["done"], {"expressiveness": "1"}, "options.expressiveness", 'expressiveness: takes a valid number, not "1"'),
     (["done"], {"method": "unheard"}, "options.method", "unheard"),
-    (["done"], {"face": "left"}, "options.face", "left"),
     (["done"], {"fit": "loop", "expression": "keep"}, "options.expression", "expression"),
     (["scene"], {"face": "1"}, "options.face", "face"),
     (["waits"], {"seed": 1}, "id", "shot waits is waiting: wait until it has ended"),
@@ -103,23 +104,39 @@ REFUSED = [
 @pytest.mark.parametrize(("ids", "options", "field", "said"), REFUSED)
 def test_wrong_options_are_refused(night: BatchStore, ids: list[str], options: dict[str, object], field: str, said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said) as caught:
-        check_options(night, "night", ids, options, lambda shot, _: shot.method or "ugc")
+        check_options(night, "night", ids, options_from(options)[0], lambda shot, _: shot.dub.method or "ugc")
     assert caught.value.field == field
     assert night.options("night", 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "said"),
+    [
+        ({"output": "/x.mp4"}, "output", "cannot be changed in a batch; these options can: method, face"),
+        ({"sparkle": 1}, "sparkle", "cannot be changed"),
+        ({"expressiveness": 9}, "expressiveness", "takes less than or equal to 1.5, not 9"),
+        ({"expressiveness": "1"}, "expressiveness", 'takes a valid number, not "1"'),
+        ({"face": "left"}, "face", "left"),
+    ],
+)
+def test_words_of_other_options_are_refused(row: dict[str, object], field: str, said: str) -> None:
+    (wrong,) = options_from(row)[1]
+    assert wrong.field == field
+    assert said in str(wrong)
 
 
 def test_options_of_a_redo(night: BatchStore, tmp_path: Path) -> None:
     """A shot, and a scene, begin anew with other options, which the audit log names."""
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data")
     for name, options in {"done": {"expressiveness": 1.2, "expression": None}, "scene": {"seed": 4}}.items():
-        checked = check_options(night, "night", [name], options, lambda shot, _: shot.method or "ugc")
+        checked = check_options(night, "night", [name], options_from(options)[0], lambda shot, _: shot.dub.method or "ugc")
         assert begin_anew(settings, night, "night", [name], checked) == [name]
         assert night.record("night", name) == ShotRecord(id=name)
     assert (night.shot("night", 0).expressiveness, night.shot("night", 2).seed) == (1.2, 4)
-    event = batch_event(EventKind.BATCH_RETRIED, "night", ["done"], options={"expressiveness": 1.2, "seed": 4})
+    event = batch_event(EventKind.BATCH_RETRIED, "night", ["done"], options=ShotOptions(expressiveness=1.2, seed=4))
     assert event.details == {"shots": 1, "shot": "done", "expressiveness": "1.2", "seed": "4"}
     with pytest.raises(BatchNotFoundError, match="no shot 'none'"):
-        check_options(night, "night", ["none"], {"seed": 4}, lambda shot, _: shot.method or "ugc")
+        check_options(night, "night", ["none"], ShotOptions(seed=4), lambda shot, _: shot.dub.method or "ugc")
 
 
 def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:
@@ -156,7 +173,7 @@ def batch(
 ) -> None:
     """A batch that was made so many days ago, with the age of each shot's end (None: it runs), and shots cancelled early."""
     shots = [
-        ShotSpec(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(len(ended) + cancelled)
+        shot_of_row(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(len(ended) + cancelled)
     ]
     facts = store.create(manifest_of(name, shots), "local")
     Path(store.url.removeprefix("file://"), name, "batch.json").write_text(
@@ -180,7 +197,7 @@ def test_batches_expire_after_last_shot(settings: GatewaySettings, store: BatchS
     batch(store, "retried", made=50, ended=[49, 2])
     batch(store, "running", made=50, ended=[49, None])
     batch(store, "young", made=20, ended=[19, 19])
-    store.create(manifest_of("waiting", [ShotSpec(id="s1", footage="/plate.mp4", output="/out/w.mp4")]), "local")
+    store.create(manifest_of("waiting", [shot_of_row(id="s1", footage="/plate.mp4", output="/out/w.mp4")]), "local")
     assert expire_batches(settings, never) == ["old", "old-and-cancelled"]
     assert store.names() == ["retried", "running", "waiting", "young"]
     assert sorted(path.name for path in (settings.data_dir / "batches").iterdir()) == store.names(), "no folder is left"

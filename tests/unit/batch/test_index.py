@@ -14,10 +14,11 @@ from gateway.batch.records import progress_from, progress_of
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import risk_of
 from gateway.batch.store import BatchStore, Entry, Folder
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError
+from tests.unit.batch.rows import shot_of_row
 
-SHOTS = tuple(ShotSpec(id=f"s{row}", footage="/in/a.mp4", output=f"/out/{row}.mp4") for row in range(6))
+SHOTS = tuple(shot_of_row(id=f"s{row}", footage="/in/a.mp4", output=f"/out/{row}.mp4") for row in range(6))
 TIME = "2026-11-26T10:00:00.000Z"
 
 

@@ -11,14 +11,15 @@ import pytest
 from gateway.batch import locks
 from gateway.batch.locks import batch_lock, folder_lock, shot_lock
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotSpec, manifest_of
+from gateway.batch.types import manifest_of
 from gateway.dub import workspace
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
+from tests.unit.batch.rows import shot_of_row
 
-NIGHT = manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/out/a.mp4")])
+NIGHT = manifest_of("night", [shot_of_row(id="a", footage="/plate.mp4", output="/out/a.mp4")])
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dubstage.gateway.v1.dub_pb2 import FIT_LOOP, DubSpec, LineSpec
 from gateway.batch import manifest as batch_manifest
 from gateway.batch.manifest import batch_name, format_rows, manifest_or_mistakes, parse_rows, read_manifest
 from gateway.batch.types import Quality, ShotSpec, manifest_of, shots_of
-from gateway.dub.lines import LineSpec
 from services.common.errors import ActorNotReadyError, InvalidRequestError
 
 Write = Callable[..., Path]
@@ -61,15 +61,12 @@ def test_rows_take_defaults_and_paths(write: Write, tmp_path: Path) -> None:
     manifest = read_manifest(path)
     assert manifest.name == "night-12-reel-e"
     first, second = manifest.shots
-    assert first == ShotSpec(
-        id="a",
-        footage=f"{tmp_path}/plate.mp4",
-        speech=f"{tmp_path}/de/a.wav",
-        output=f"{tmp_path}/out/a.mp4",
-        fit="loop",
-        quality=Quality(max_warnings=2),
+    dub = DubSpec(
+        footage_uri=f"{tmp_path}/plate.mp4", speech_uri=f"{tmp_path}/de/a.wav", output_uri=f"{tmp_path}/out/a.mp4", fit=FIT_LOOP
     )
-    assert (second.fit, second.footage, second.consent) == ("cut", f"{tmp_path}/plate.mp4", f"{tmp_path}/consent.json")
+    assert first == ShotSpec("a", dub, Quality(max_warnings=2))
+    assert not second.dub.fit
+    assert (second.dub.footage_uri, second.dub.consent_uri) == (f"{tmp_path}/plate.mp4", f"{tmp_path}/consent.json")
 
 
 def test_the_digest_is_that_of_the_wanted_videos(write: Write) -> None:
@@ -129,7 +126,7 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "7: row: a row is one JSON object",
         "8: face: face takes auto, largest, speaker",
         "9: method: no method 'magic'; there are:",
-        "10: codec: unknown codec vp9",
+        '10: codec: takes one of h264, hevc, ffv1, prores, mpeg2video, dnxhr, av1, not "vp9"',
         "11: keep_audio: the video gets a timeline of its own",
         "12: output: ",
         "13: output: ",
@@ -251,23 +248,23 @@ def test_actor_decides_method(write: Write) -> None:
     """Actors are looked up and their method decides what goes together."""
 
     def method_of(shot: ShotSpec, line: LineSpec | None = None) -> str:
-        if shot.actor == "nobody":
+        if shot.dub.actor == "actors/nobody":
             raise ActorNotReadyError("no actor 'nobody'")
-        return "headpose" if shot.actor else shot.method or "ugc"
+        return "headpose" if shot.dub.actor else shot.dub.method or "ugc"
 
     path = write(row("a", actor="nobody"), row("b", actor="ann"), row("c", actor="ann", keep_audio=True))
     assert mistakes(path, method_of=method_of) == [
         "1: actor: no actor 'nobody'",
         "3: keep_audio: the video gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
     ]
-    assert read_manifest(write(row("a", actor="nobody"))).shots[0].actor == "nobody"
+    assert read_manifest(write(row("a", actor="nobody"))).shots[0].actor_ids == ("nobody",)
 
 
 def test_remote_files_are_not_checked(write: Write) -> None:
     """Files are left alone if only workers reach them."""
     path = write(row("a", footage="/nfs/of/the/farm/a.mp4", output="/nfs/of/the/farm/out/a.mp4"))
     assert mistakes(path) == ["1: footage: no such file /nfs/of/the/farm/a.mp4"]
-    assert read_manifest(path, check_files=False).shots[0].footage == "/nfs/of/the/farm/a.mp4"
+    assert read_manifest(path, check_files=False).shots[0].dub.footage_uri == "/nfs/of/the/farm/a.mp4"
 
 
 @pytest.fixture
@@ -288,12 +285,12 @@ def test_image_sequences(write: Write, plates: Path, tmp_path: Path) -> None:
     colour = {"ocio": "ocio://studio-config-latest", "input_colourspace": "ACEScg"}
     path = write(sequence("a", rate=24), sequence("b", footage="plates/a.1001-1002#.exr", footage_sound="de/a.wav", **colour))
     first, second = read_manifest(path).shots
-    assert (first.rate, first.is_sequence, first.output) == ("24", True, f"{tmp_path}/out/a.%04d.exr")
+    assert (first.dub.sequence.rate, first.is_sequence, first.output) == ("24", True, f"{tmp_path}/out/a.%04d.exr")
     assert (first.result, first.written) == (
         f"{tmp_path}/out/a.sha256",
         (f"{tmp_path}/out/a.sha256", f"{tmp_path}/out/a.wav", f"{tmp_path}/out/a.exr"),
     )
-    assert (second.footage_sound, second.colour.config) == (f"{tmp_path}/de/a.wav", "ocio://studio-config-latest")
+    assert (second.dub.sequence.sound_uri, second.dub.sequence.ocio) == (f"{tmp_path}/de/a.wav", "ocio://studio-config-latest")
     assert not read_manifest(write(row("a"))).shots[0].is_sequence
 
 
@@ -495,9 +492,9 @@ def test_lines_stand_in_row_or_file(write: Write, tmp_path: Path) -> None:
 )
 def test_mistake_of_a_line_is_told(write: Write, tmp_path: Path, fields: dict[str, Any], said: str) -> None:
     def method_of(shot: ShotSpec, line: LineSpec | None = None) -> str:
-        if line is not None and line.actor == "nobody":
+        if line is not None and line.actor == "actors/nobody":
             raise ActorNotReadyError("no actor 'nobody'")
-        return "headpose" if line is not None and line.actor == "ben" else shot.method or "ugc"
+        return "headpose" if line is not None and line.actor == "actors/ben" else shot.dub.method or "ugc"
 
     first = mistakes(write(row(**fields)), method_of=method_of)[0]
     assert first.startswith(f"1: {said.format(tmp_path)}")

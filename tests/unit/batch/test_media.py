@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.locations import copy_name, is_url, local_path
 from gateway.batch.media import delivered, digest_of, fetched, input_problem, output_problem
+from gateway.media.locations import copy_name, is_url, local_path
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError, StorageFullError
 from tests.file_limit import files_of_at_most
 

@@ -23,6 +23,7 @@ from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
 from services.common.errors import BackendUnavailableError, InvalidRequestError
+from tests.unit.batch.rows import shot_of_row
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference" / "report.md"
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)> </script></style>{{ 7 * 7 }} javascript:alert(3)"""
@@ -30,9 +31,7 @@ JPEG = b"\xff\xd8 a picture \xff\xd9"
 
 
 def shot(number: int, **more: object) -> ShotSpec:
-    return ShotSpec.model_validate(
-        {"id": f"sh{number:03d}", "footage": f"/in/{number}.mov", "output": f"/out/{number}.mov", **more}
-    )
+    return shot_of_row(**{"id": f"sh{number:03d}", "footage": f"/in/{number}.mov", "output": f"/out/{number}.mov", **more})
 
 
 def done(number: int, **more: object) -> ShotRecord:
@@ -391,7 +390,7 @@ def test_a_picture_that_was_lost_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_thousand_shots_are_written_in_seconds(tmp_path: Path) -> None:
-    shots = [ShotSpec(id=f"sh{number}", footage=f"/in/{number}", output=f"/out/{number}") for number in range(1000)]
+    shots = [shot_of_row(id=f"sh{number}", footage=f"/in/{number}", output=f"/out/{number}") for number in range(1000)]
     records = [done(number, id=f"sh{number}", output=f"/out/{number}", has_thumbnail=number % 10 == 0) for number in range(1000)]
     begin = time.thread_time()
     page = written(tmp_path / "report", shots, records)

@@ -11,12 +11,13 @@ import pytest
 
 from gateway.batch.reviews import MOST_NOTE, Decision, Region, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError
+from tests.unit.batch.rows import shot_of_row
 
 NOW = "2026-01-02T03:04:05.678Z"
 DONE = ShotRecord(id="s.1", state=ShotState.DONE, frames=50, output_sha256="ab" * 32, ended_at=NOW)
-SHOTS = [ShotSpec(id=name, footage="/plate.mp4", output=f"/out/{name}.mp4") for name in ("s", "s.1", "s.10")]
+SHOTS = [shot_of_row(id=name, footage="/plate.mp4", output=f"/out/{name}.mp4") for name in ("s", "s.1", "s.10")]
 
 
 @pytest.fixture

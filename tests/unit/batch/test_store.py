@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from dubstage.gateway.v1.dub_pb2 import EXPRESSION_NEUTRAL, ShotOptions
 from gateway.batch.store import BatchStore, Folder, open_batches
 from gateway.batch.types import EarlierVideo, Manifest, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings
+from tests.unit.batch.rows import changed_shot, shot_of_row
 
-SHOTS = [ShotSpec(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
+SHOTS = [shot_of_row(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
 NIGHT = manifest_of("night", SHOTS)
 
 
@@ -232,12 +234,12 @@ def test_interrupted_removal_is_completed(store: BatchStore, folder: Path) -> No
 
 def scene(*starts: float, **more: Any) -> ShotSpec:
     lines = [{"start": start, "speech": "/a.wav", "face": 0} for start in starts]
-    return ShotSpec.model_validate({"id": "a", "footage": "/plate.mp4", "output": "/a.mp4", "lines": lines, **more})
+    return shot_of_row(**{"id": "a", "footage": "/plate.mp4", "output": "/a.mp4", "lines": lines, **more})
 
 
 def test_changed_lines_begin_anew(tmp_path: Path) -> None:
     """Shots whose lines are unchanged stay done. Other changes of done shots, and shots that have not ended, are refused."""
-    plain = ShotSpec(id="b", footage="/plate.mp4", output="/b.mp4")
+    plain = shot_of_row(id="b", footage="/plate.mp4", output="/b.mp4")
     store = BatchStore(str(tmp_path))
     before = store.create(manifest_of("night", [scene(1, 5), plain]), "local")
     changed = manifest_of("night", [scene(1, 6), plain])
@@ -259,12 +261,12 @@ def test_changed_lines_begin_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", [ShotState.WAITING, ShotState.FAILED, ShotState.CANCELLED, ShotState.UNDUBBED])
 def test_rows_that_are_not_done_may_change(tmp_path: Path, state: ShotState) -> None:
     """A changed row begins anew if its shot is not done, and nothing runs. Done shots stay."""
-    done, other = (ShotSpec(id=name, footage="/plate.mp4", output=f"/{name}.mp4") for name in "ab")
+    done, other = (shot_of_row(id=name, footage="/plate.mp4", output=f"/{name}.mp4") for name in "ab")
     store = BatchStore(str(tmp_path))
     store.create(manifest_of("night", [done, other]), "local")
     store.put("night", ShotRecord(id="a", state=ShotState.DONE))
     store.put("night", ShotRecord(id="b", state=ShotState.RUNNING))
-    changed = manifest_of("night", [done, other.model_copy(update={"method": "headpose"})])
+    changed = manifest_of("night", [done, changed_shot(other, method="headpose")])
     with pytest.raises(InvalidRequestError, match="has other rows, and 1 of its shots are running: wait, or cancel"):
         store.revise(changed)
     store.put("night", ShotRecord(id="b", state=state))
@@ -277,8 +279,8 @@ def test_rows_that_are_not_done_may_change(tmp_path: Path, state: ShotState) -> 
 
 def test_waiting_rows_of_a_cluster_stay(tmp_path: Path) -> None:
     """A pod may begin a waiting shot at any time, so that its row cannot be changed."""
-    plain = ShotSpec(id="a", footage="/plate.mp4", output="/a.mp4")
-    store, changed = BatchStore(str(tmp_path)), manifest_of("night", [plain.model_copy(update={"seed": 1})])
+    plain = shot_of_row(id="a", footage="/plate.mp4", output="/a.mp4")
+    store, changed = BatchStore(str(tmp_path)), manifest_of("night", [changed_shot(plain, seed=1)])
     store.create(manifest_of("night", [plain]), "kubernetes")
     with pytest.raises(InvalidRequestError, match="has other rows, and 1 of its shots are running"):
         store.revise(changed)
@@ -290,15 +292,15 @@ def test_changed_options_hold_everywhere(store: BatchStore, folder: Path) -> Non
     """Changed options reach stores that have read the batch before, stay when others change, and leave the manifest as it was."""
     other = BatchStore(store.url)
     assert other.manifest("night") == SHOTS
-    store.set_options("night", "s2", {"expressiveness": 1.2})
-    store.set_options("night", "s2", {"expression": "neutral", "seed": 3})
-    changed = {"expressiveness": 1.2, "expression": "neutral", "seed": 3}
-    assert other.options("night", 2) == changed
-    assert other.shot("night", 2) == other.manifest("night")[2] == SHOTS[2].model_copy(update=changed)
+    store.set_options("night", "s2", ShotOptions(expressiveness=1.2))
+    store.set_options("night", "s2", ShotOptions(expression=EXPRESSION_NEUTRAL, seed=3))
+    assert other.options("night", 2) == {"expressiveness": 1.2, "expression": "EXPRESSION_NEUTRAL", "seed": 3}
+    changed = changed_shot(SHOTS[2], expressiveness=1.2, expression="neutral", seed=3)
+    assert other.shot("night", 2) == other.manifest("night")[2] == changed
     assert [shot for row, shot in enumerate(other.manifest("night")) if row != 2] == [*SHOTS[:2], *SHOTS[3:]]
     assert store.create(NIGHT, "local").manifest_sha256 == NIGHT.sha256, "the same rows go on with the batch"
     with pytest.raises(BatchNotFoundError, match="no shot 's9'"):
-        store.set_options("night", "s9", {})
+        store.set_options("night", "s9", ShotOptions())
     store.remove("night")
     assert not folder.exists()
 
@@ -306,7 +308,7 @@ def test_changed_options_hold_everywhere(store: BatchStore, folder: Path) -> Non
 def test_the_video_before_a_retry_stays_until_the_next_one(store: BatchStore, tmp_path: Path) -> None:
     """The earlier video keeps its content when the shot's video is replaced, may be downloaded, and goes with the batch."""
     video, earlier = tmp_path / "s.mp4", tmp_path / ".earlier-s.mp4"
-    shots = [ShotSpec(id="a", footage="/plate.mp4", output=str(video)), SHOTS[1]]
+    shots = [shot_of_row(id="a", footage="/plate.mp4", output=str(video)), SHOTS[1]]
     store.create(manifest_of("redo", shots), "local")
     for number in (1, 2, 3):
         done = ShotRecord(id="a", state=ShotState.DONE, output=str(video), output_sha256=f"{number}", options={"seed": number})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.batch import locks, worker
 from gateway.batch.records import CANCELLED, VideoMetrics
 from gateway.batch.store import BatchStore
@@ -27,6 +28,7 @@ from services.common.errors import (
     WorkCancelledError,
 )
 from services.common.server.settings import load_settings
+from tests.unit.batch.rows import shot_of_row
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def store(tmp_path: Path) -> BatchStore:
     """A batch of one shot whose footage is no video."""
     (tmp_path / "plate.mp4").write_bytes(b"no video")
     found = BatchStore(str(tmp_path / "batches"))
-    shot = ShotSpec(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "video.mp4"))
+    shot = shot_of_row(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "video.mp4"))
     found.create(manifest_of("night", [shot]), "gateway")
     return found
 
@@ -160,7 +162,7 @@ async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: Bat
     def changed_meanwhile(name: str, shot_id: str) -> ShotRecord:
         found = record(name, shot_id)
         if not dubbed:
-            store.set_options(name, shot_id, {"expressiveness": 1.2})
+            store.set_options(name, shot_id, ShotOptions(expressiveness=1.2))
         return found
 
     async def run(dub: ShotDub) -> VideoMetrics:
@@ -170,7 +172,7 @@ async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: Bat
     monkeypatch.setattr(store, "record", changed_meanwhile)
     monkeypatch.setattr(ShotDub, "run", run)
     done = await run_shot(bench, store, "night", 0)
-    assert [shot.expressiveness for shot in dubbed] == [1.2]
+    assert [shot.dub.expressiveness for shot in dubbed] == [1.2]
     assert (done.options, BatchStore(store.url).record("night", "a").options) == ({"expressiveness": 1.2}, {"expressiveness": 1.2})
 
 

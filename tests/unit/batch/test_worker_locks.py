@@ -15,10 +15,11 @@ from gateway.dub.workspace import Workspace
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
+from tests.unit.batch.rows import shot_of_row
 
 
 def row(**more: Any) -> ShotSpec:
-    return ShotSpec.model_validate({"id": "a", "footage": "/f.mp4", "output": "/o.mp4", **more})
+    return shot_of_row(**{"id": "a", "footage": "/f.mp4", "output": "/o.mp4", **more})
 
 
 @pytest.fixture(autouse=True)

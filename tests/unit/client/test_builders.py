@@ -23,9 +23,10 @@ from dubstage.client import (
     to_image,
     to_tensor,
 )
+from dubstage.client.dub import DubOptions
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
-from dubstage.gateway.v1 import gateway_pb2
+from dubstage.gateway.v1 import consent_pb2, dub_pb2, gateway_pb2
 from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
@@ -256,30 +257,32 @@ def test_gateway_requests() -> None:
     assert enrolment == gateway_pb2.CreateActorRequest(
         actor_id="ann",
         footage_uri="video.mp4",
-        consent=gateway_pb2.ConsentRecord(subject="Ann", scope="this video"),
+        consent=consent_pb2.ConsentRecord(subject="Ann", scope="this video"),
         skip_personalization=True,
     )
     dub = gateway.dub.request(footage="video.mp4", speech="speech.wav", output="out.mp4", fit="bounce", codec="prores")
     assert dub == gateway_pb2.CreateDubRequest(
-        footage_uri="video.mp4",
-        speech_uri="speech.wav",
-        output_uri="out.mp4",
-        fit=gateway_pb2.FIT_BOUNCE,
-        codec=gateway_pb2.VIDEO_CODEC_PRORES,
+        dub=dub_pb2.DubSpec(
+            footage_uri="video.mp4",
+            speech_uri="speech.wav",
+            output_uri="out.mp4",
+            fit=dub_pb2.FIT_BOUNCE,
+            codec=dub_pb2.VIDEO_CODEC_PRORES,
+        )
     )
-    assert not dub.HasField("expressiveness")
-    assert gateway.dub.request(footage="video.mp4", output="out.mp4", expressiveness=0.5).expressiveness == 0.5
+    assert not dub.dub.HasField("expressiveness")
+    assert gateway.dub.request(footage="video.mp4", output="out.mp4", expressiveness=0.5).dub.expressiveness == 0.5
     for made_of in (
         gateway.dub.request(footage="video.mp4", output="out.mp4", label="AI", label_position="top-left"),
         batch.row("a", footage="video.mp4", output="out.mp4", label="AI", label_position="top-left"),
     ):
-        assert (made_of.label, made_of.label_position) == ("AI", gateway_pb2.LABEL_POSITION_TOP_LEFT)
+        assert (made_of.dub.label, made_of.dub.label_position) == ("AI", dub_pb2.LABEL_POSITION_TOP_LEFT)
     for made_of in (
         gateway.dub.request(footage="video.mp4", output="out.mp4", encode_quality="small"),
         batch.row("a", footage="video.mp4", output="out.mp4", encode_quality="small"),
     ):
-        assert made_of.encode_quality == "small"
-    assert batch.row("a", footage="video.mp4", output="out.mp4", expressiveness=1.5).expressiveness == 1.5
+        assert made_of.dub.encode_quality == "small"
+    assert batch.row("a", footage="video.mp4", output="out.mp4", expressiveness=1.5).dub.expressiveness == 1.5
     assert gateway.live.requests(actor_id="ann", sample_rate_hz=16000, expressiveness=1.5).config.config.expressiveness == 1.5
     assert motion.predict_motion.requests(method="toy", style=REF, expressiveness=1.5).config.config.expressiveness == 1.5
     for ahead in (0, 3):
@@ -300,7 +303,7 @@ DUB_FILES = {
     "mix_uri": "mix",
     "actor": "actor_id",
 }
-"""Fields of CreateDubRequest -> arguments of `gateway.dub` with other names."""
+"""Fields of DubSpec -> options of a dub with other names."""
 
 
 FACE_FIELDS = {"face_id", "point", "box", "face_rule"}
@@ -309,11 +312,11 @@ FACE_FIELDS = {"face_id", "point", "box", "face_rule"}
 
 def test_faces_and_names() -> None:
     """A face is one of four fields, and names of resources may be given with their collection."""
-    box = gateway_pb2.FaceBox(left=1, top=2, width=3, height=4)
+    box = dub_pb2.FaceBox(left=1, top=2, width=3, height=4)
     wanted = {
         "3": {"face_id": 3},
-        "320, 180.5": {"point": gateway_pb2.FacePoint(x=320, y=180.5)},
-        "speaker": {"face_rule": gateway_pb2.FACE_RULE_SPEAKER},
+        "320, 180.5": {"point": dub_pb2.FacePoint(x=320, y=180.5)},
+        "speaker": {"face_rule": dub_pb2.FACE_RULE_SPEAKER},
     }
     for text, fields in wanted.items():
         assert gateway.enrol.request(footage="video.mp4", face=text) == gateway_pb2.CreateActorRequest(
@@ -327,19 +330,18 @@ def test_faces_and_names() -> None:
         == gateway.get_actor.request("actors/ann")
         == gateway_pb2.GetActorRequest(name="actors/ann")
     )
-    line = gateway.dub.request(footage="a", output="b", lines=[{"speech_uri": "c", "actor_id": "ann"}]).lines[0]
-    assert line == gateway_pb2.DubLine(speech_uri="c", actor="actors/ann")
+    line = gateway.dub.request(footage="a", output="b", lines=[{"speech_uri": "c", "actor_id": "ann"}]).dub.lines[0]
+    assert line == dub_pb2.LineSpec(speech_uri="c", actor="actors/ann")
 
 
 def test_builders_cover_every_field() -> None:
-    """Every field of a dub and an enrolment can be said."""
-    for call, message, renamed in (
-        (gateway.dub, gateway_pb2.CreateDubRequest, DUB_FILES),
-        (gateway.enrol, gateway_pb2.CreateActorRequest, {"footage_uri": "footage", "more_footage_uris": "more_footage"}),
-    ):
-        fields = {renamed.get(field.name, field.name) for field in message.DESCRIPTOR.fields} - FACE_FIELDS | {"face"}
-        names = set(call.request.__annotations__) - {"return"}  # type: ignore[attr-defined]
-        assert names == fields
+    """Every field of a dub and an enrolment can be said. Consent files are said as consent, and servers dub no image sequences."""
+    left_out = {"consent_uri", "reference_consent_uri", "sequence"}
+    spec = {DUB_FILES.get(field.name, field.name) for field in dub_pb2.DubSpec.DESCRIPTOR.fields} - FACE_FIELDS - left_out
+    assert spec | {"face"} == {"footage", "output", *DubOptions.__annotations__}
+    fields = {field.name for field in gateway_pb2.CreateActorRequest.DESCRIPTOR.fields} - FACE_FIELDS
+    fields = {field.removesuffix("_uri").replace("_uris", "") for field in fields} | {"face"}
+    assert set(gateway.enrol.request.__annotations__) - {"return"} == fields  # type: ignore[attr-defined]
 
 
 def test_times_and_poses() -> None:

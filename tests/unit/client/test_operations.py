@@ -17,10 +17,11 @@ from dubstage.client import Connection, DubstageCallError, connect, connect_aio,
 from dubstage.client.names import step_name
 from dubstage.client.operation_steps import Ask, Patience, Pause, begin_steps, wait_steps
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from dubstage.gateway.v1.dub_pb2 import DubSpec
 from tests.unit.client.fake_server import Answer, FakeServer, refuse
 
 NAME = "operations/1"
-REQUEST = pb.CreateDubRequest(footage_uri="video.mp4")
+REQUEST = pb.CreateDubRequest(dub=DubSpec(footage_uri="video.mp4"))
 
 
 def away(**fields: Any) -> DubstageCallError:
@@ -161,7 +162,7 @@ def test_wait_reports_progress(server: FakeServer, connection: Connection) -> No
     begun = server.received[0]
     assert uuid.UUID(begun.request_id).version == 4
     begun.ClearField("request_id")
-    assert begun == pb.CreateDubRequest(footage_uri="video.mp4", output_uri="dubbed.mp4", seed=4)
+    assert begun == pb.CreateDubRequest(dub=DubSpec(footage_uri="video.mp4", output_uri="dubbed.mp4", seed=4))
 
 
 async def test_the_same_for_asyncio(server: FakeServer) -> None:

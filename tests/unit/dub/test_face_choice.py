@@ -9,8 +9,7 @@ import pytest
 
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api.convert import face_from
-from gateway.batch.types import ShotSpec
+from dubstage.gateway.v1.dub_pb2 import FACE_RULE_LARGEST, DubSpec
 from gateway.dub.face_choice import (
     AUTOMATIC,
     ChosenFace,
@@ -24,7 +23,9 @@ from gateway.dub.face_choice import (
 from gateway.dub.face_records import FaceIndex
 from gateway.dub.motion_clip import SoundLag
 from gateway.dub.request import DubRequest
+from gateway.dub.spec import face_of
 from services.common.errors import InvalidRequestError
+from tests.unit.batch.rows import changed_shot, shot_of_row
 
 DUBBED = common_pb2.FRAME_REASON_DUBBED
 
@@ -177,9 +178,9 @@ async def test_choices_say_why(two_faces: FaceIndex) -> None:
 
 def test_requests_without_a_face_take_the_automatic_choice() -> None:
     """CreateDub, CreateActor, batch rows and dubs of the command line have one default. Explicit choices stay."""
-    assert face_from(pb.CreateDubRequest()) == face_from(pb.CreateActorRequest()) == AUTOMATIC
-    assert face_from(pb.CreateDubRequest(face_rule=pb.FACE_RULE_LARGEST)) == FaceChoice("largest")
-    row = ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")
-    assert parse_face(row.face) == AUTOMATIC
-    assert parse_face(row.model_copy(update={"face": "largest"}).face) == FaceChoice("largest")
+    assert face_of(DubSpec()) == face_of(pb.CreateActorRequest()) == AUTOMATIC
+    assert face_of(DubSpec(face_rule=FACE_RULE_LARGEST)) == FaceChoice("largest")
+    row = shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")
+    assert face_of(row.dub) == AUTOMATIC
+    assert face_of(changed_shot(row, face="largest").dub) == FaceChoice("largest")
     assert DubRequest(footage=Path("a.mp4"), speech=None, output=Path("b.mp4"), method="ugc").face == AUTOMATIC

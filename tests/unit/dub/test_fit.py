@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dub.choices import FITS, Fit, fit_named
+from dubstage.gateway.v1 import dub_pb2
+from gateway.dub.choices import FITS, Fit
 from gateway.dub.fit import cuts_of, shown_frames
+from gateway.dub.spec_text import names_of, spec_from
 from gateway.media.probe import probe
 from services.common.errors import InvalidRequestError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
@@ -60,7 +62,8 @@ def test_shots_begin_where_footage_begins_anew() -> None:
 
 
 def test_names() -> None:
-    assert [fit_named(name) for name in ("", *FITS)] == ["cut", *FITS]
-    with pytest.raises(InvalidRequestError, match="no fit 'stretch'; there are: cut, pad, loop, bounce, retime, slow") as caught:
-        fit_named("stretch")
+    """The contract has the fits of commands, and commands refuse others with those there are."""
+    assert tuple(names_of(dub_pb2.Fit.DESCRIPTOR).values()) == ("", *FITS)
+    with pytest.raises(InvalidRequestError, match="fit takes one of cut, pad, loop, bounce, retime, slow, not") as caught:
+        spec_from({"fit": "stretch"})
     assert caught.value.field == "fit"

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.dub.face_boxes import FrameBox
 from gateway.dub.face_choice import FaceChoice
-from gateway.dub.lines import lines_of, read_lines
-from gateway.dub.request import DubRequest, check_overlaps, check_scene
+from gateway.dub.request import DubLine, check_overlaps
+from gateway.dub.spec import LocalFiles, request_from
+from gateway.dub.spec_text import in_words, line_name, read_lines, spec_from
 from services.common.errors import InvalidRequestError
 
-SCENE = DubRequest(footage=Path("video.mp4"), speech=None, output=Path("out.mp4"), method="ugc", expressiveness=0.9)
+SCENE: dict[str, Any] = {"footage": "video.mp4", "output": "out.mp4", "method": "ugc", "expressiveness": 0.9}
 GOOD: dict[str, Any] = {"start": 1.5, "speech": "a.wav", "face": 0}
 BOXED: dict[str, Any] = {"start": 1.5, "speech": "a.wav"}
 AT_0: dict[str, Any] = {"frame": 0, "box": [0, 0, 9, 9]}
@@ -26,13 +28,18 @@ def written(folder: Path, content: object) -> Path:
     return file
 
 
+def lines_in(file: Path, **more: Any) -> tuple[DubLine, ...]:
+    """Return the lines of a file, as `dubstage dub` reads them."""
+    spec: DubSpec = spec_from({**SCENE, "lines": read_lines(file), **more})
+    with in_words(str(file)):
+        return request_from(spec, LocalFiles(str(file.parent)), threads=1, line_name=line_name(file.name)).lines
+
+
 def test_lines_take_over_the_scene(tmp_path: Path) -> None:
     rows = [GOOD, {"start": "00:00:02:10", "speech": "/b.wav", "actor": "ben", "language": "de", "expressiveness": 1.2}]
     rows += [{**GOOD, "face": "speaker"}, {"start": 0, "speech": "c.wav", "box": [1, 2, 30, 40]}]
     rows += [{"start": 0, "speech": "c.wav", "boxes": [{"frame": 3, "box": [1, 2, 30, 40.5]}]}]
-    first, second, third, fourth, fifth = lines_of(
-        read_lines(written(tmp_path, rows)), SCENE, file="lines.json", folder=str(tmp_path)
-    )
+    first, second, third, fourth, fifth = lines_in(written(tmp_path, rows))
     assert (first.dub.speech, first.dub.face, first.dub.expressiveness) == (tmp_path / "a.wav", FaceChoice("id", face_id=0), 0.9)
     assert (second.dub.speech, second.dub.face, second.actor_id) == (Path("/b.wav"), FaceChoice("actor"), "ben")
     assert (second.dub.use.language, second.dub.expressiveness) == ("de", 1.2)
@@ -56,11 +63,11 @@ def test_lines_take_over_the_scene(tmp_path: Path) -> None:
         ({**BOXED, "boxes": []}, "boxes: takes 1 to 10000 boxes, such as"),
         ({**BOXED, "boxes": [AT_0] * 10_001}, "boxes: takes 1 to 10000 boxes, such as"),
         ({**BOXED, "boxes": [{"frame": 0.5, "box": [0, 0, 9, 9]}]}, "boxes: takes 1 to 10000 boxes, such as"),
-        ({**BOXED, "boxes": [{"frame": 2, "box": [0, 0, 9, 9]}, AT_0]}, "face: boxes[1]: frame 0 follows frame 2"),
-        ({**BOXED, "boxes": [{"frame": 0, "box": [9, 9, 0, 9]}]}, "face: boxes[0]: a box needs a width and a height above 0"),
+        ({**BOXED, "boxes": [{"frame": 2, "box": [0, 0, 9, 9]}, AT_0]}, "boxes: boxes[1]: frame 0 follows frame 2"),
+        ({**BOXED, "boxes": [{"frame": 0, "box": [9, 9, 0, 9]}]}, "boxes: boxes[0]: a box needs a width and a height above 0"),
         ({"start": 1, "speech": "a.wav"}, "give face, box, boxes or actor: who speaks the line"),
         ({**GOOD, "spech": "b.wav"}, "spech: is no field of a line; there are: start, speech, face"),
-        ({**GOOD, "expressiveness": 3}, "expressiveness: takes a number from 0.5 to 1.5, not 3"),
+        ({**GOOD, "expressiveness": 3}, "expressiveness: takes less than or equal to 1.5, not 3"),
         ({**GOOD, "language": "not a language"}, "language: "),
         ({**GOOD, "consent": "none.json"}, "consent: "),
         ("a.wav", "a line is a JSON object"),
@@ -69,7 +76,7 @@ def test_lines_take_over_the_scene(tmp_path: Path) -> None:
 def test_mistakes_name_line_and_field(tmp_path: Path, row: object, said: str) -> None:
     file = written(tmp_path, [GOOD, row])
     with pytest.raises(InvalidRequestError) as caught:
-        lines_of(read_lines(file), SCENE, file=str(file), folder=str(tmp_path))
+        lines_in(file)
     assert caught.value.message.startswith(f"{file}: line 2: {said}")
 
 
@@ -83,23 +90,23 @@ def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"speech": Path("x.wav")}, "takes no speech: each line names its own"),
-        ({"face": FaceChoice("id", face_id=1)}, "takes no face: each line names its own"),
+        ({"speech": "x.wav"}, "takes no speech: each line names its own"),
+        ({"face": "1"}, "takes no face: each line names its own"),
+        ({"actor": "ada"}, "takes no actor: each line names its own"),
         ({"fit": "loop"}, "takes no fit: a scene has the frames of its footage"),
         ({"method": "headpose"}, "takes no method headpose"),
     ],
 )
 def test_options_of_one_person_are_refused(tmp_path: Path, more: dict[str, Any], said: str) -> None:
-    lines = lines_of(read_lines(written(tmp_path, [GOOD])), SCENE)
-    check_scene(DubRequest(footage=SCENE.footage, speech=None, output=SCENE.output, method="ugc", lines=lines))
-    given = {"footage": SCENE.footage, "speech": None, "output": SCENE.output, "method": "ugc", **more}
+    file = written(tmp_path, [GOOD])
+    assert len(lines_in(file, face="auto", fit="cut")) == 1
     with pytest.raises(InvalidRequestError, match=said):
-        check_scene(DubRequest(**given, lines=lines))
+        lines_in(file, **more)
 
 
 def test_overlaps_of_one_face_are_refused(tmp_path: Path) -> None:
     """Lines of different faces may overlap. Lines of one face may follow each other without a gap."""
-    lines = lines_of(read_lines(written(tmp_path, [GOOD] * 3)), SCENE, file="lines.json")
+    lines = lines_in(written(tmp_path, [GOOD] * 3))
     check_overlaps(lines, [range(10), range(5, 12), range(10, 20)], [0, 1, 0])
     with pytest.raises(InvalidRequestError) as caught:
         check_overlaps(lines, [range(8, 20), range(30, 40), range(10)], [0, 0, 0])

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dubstage.gateway.v1 import batch_pb2, gateway_pb2
+from dubstage.gateway.v1 import dub_pb2, gateway_pb2
 from dubstage.motion.v1 import motion_pb2
-from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Expression, Fit, expression_named
+from gateway.dub.choices import EXPRESSIONS, LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Expression, Fit
 from gateway.dub.outcome import about_channels, about_pictures
 from gateway.dub.request import (
     DubRequest,
@@ -26,6 +26,7 @@ from gateway.dub.request import (
     sha256_of,
     wants_own_timeline,
 )
+from gateway.dub.spec_text import names_of, spec_from
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
@@ -117,9 +118,9 @@ def test_own_timeline_cannot_keep_expression(method: str, fit: Fit) -> None:
 
 def test_unknown_expression_lists_values() -> None:
     """An unknown expression is refused with those there are."""
-    assert [expression_named(name) for name in ("", "keep", "neutral")] == [None, "keep", "neutral"]
+    assert tuple(names_of(dub_pb2.Expression.DESCRIPTOR).values()) == ("", *EXPRESSIONS)
     with pytest.raises(InvalidRequestError, match="keep, neutral") as caught:
-        expression_named("smile")
+        spec_from({"expression": "smile"})
     assert caught.value.field == "expression"
 
 
@@ -134,9 +135,10 @@ def test_look_ahead_range_in_contracts() -> None:
 def test_expressiveness_range_in_contracts() -> None:
     """The contracts declare the same range of the expressiveness."""
     for message in (
-        gateway_pb2.CreateDubRequest,
+        dub_pb2.DubSpec,
+        dub_pb2.LineSpec,
+        dub_pb2.ShotOptions,
         gateway_pb2.LiveConfig,
-        batch_pb2.BatchRow,
         motion_pb2.PredictMotionConfig,
     ):
         bounds = declared(message.DESCRIPTOR.fields_by_name["expressiveness"])

@@ -10,13 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api.convert import check_dub, dub_request_from
+from dubstage.gateway.v1.consent_pb2 import ConsentRecord
+from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.api.convert import check_dub
 from gateway.api.media import MediaFolder
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
 from gateway.dub.request import DubRequest, check_reference, consents
+from gateway.dub.spec import request_from
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, combined, method_named
 from tests.unit.cli.test_commands import CONSENT, VIDEO
@@ -49,13 +51,13 @@ def record(tmp_path: Path) -> Path:
 def test_renderer_decides_on_reference(picture: Path) -> None:
     """The renderer decides whether a method takes a reference."""
     for motion in METHODS:
-        check_reference(method_named(combined(motion, renderer=TAKES)), picture)
-        check_reference(method_named(combined(motion, renderer=TAKES_NONE)), None)
+        check_reference(method_named(combined(motion, renderer=TAKES)), True)
+        check_reference(method_named(combined(motion, renderer=TAKES_NONE)), False)
         name = combined(motion, renderer=TAKES_NONE)
         with pytest.raises(
             InvalidRequestError, match=rf"method {name.replace('+', '.')} takes no reference.*{TAKES_NONE}.*: {TAKES}"
         ):
-            check_reference(method_named(name), picture)
+            check_reference(method_named(name), True)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +111,8 @@ def test_video_and_report_name_both_consents(picture: Path, tmp_path: Path) -> N
     assert both.index("consent of Ann") < both.index("appearance of another picture: consent of Bob")
 
 
-def message(**fields: object) -> pb.CreateDubRequest:
-    return pb.CreateDubRequest(footage_uri="video.mp4", output_uri="out.mkv", **fields)  # type: ignore[arg-type]
+def spec(**fields: object) -> DubSpec:
+    return DubSpec(footage_uri="video.mp4", output_uri="out.mkv", **fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -120,12 +122,12 @@ def media(tmp_path: Path, picture: Path) -> MediaFolder:
 
 
 def test_the_interface_takes_a_reference_with_its_consent(media: MediaFolder, picture: Path) -> None:
-    record = pb.ConsentRecord(**CONSENT)
-    request = dub_request_from(message(method=TAKES, reference_uri="look.png", reference_consent=record), media, None, threads=1)
+    record = ConsentRecord(**CONSENT)
+    request = request_from(spec(method=TAKES, reference_uri="look.png", reference_consent=record), media, threads=1)
     assert request.reference == picture
     assert request.reference_consent is not None
     assert request.reference_consent.subject == CONSENT["subject"]
-    assert dub_request_from(message(method=TAKES), media, None, threads=1).reference is None
+    assert request_from(spec(method=TAKES), media, threads=1).reference is None
     with pytest.raises(InvalidRequestError, match="is the reference itself"):
         check_dub(replace(request, output=picture, overwrite=True))
 
@@ -136,10 +138,10 @@ def test_the_interface_takes_a_reference_with_its_consent(media: MediaFolder, pi
         ({"method": TAKES_NONE, "reference_uri": "look.png"}, "reference"),
         ({"method": TAKES, "reference_uri": "none.png"}, "reference_uri"),
         ({"method": TAKES, "reference_uri": "../look.png"}, "reference_uri"),
-        ({"method": TAKES, "reference_consent": pb.ConsentRecord(**CONSENT)}, "reference_consent"),
+        ({"method": TAKES, "reference_consent": ConsentRecord(**CONSENT)}, "reference_consent"),
     ],
 )
 def test_the_interface_refuses_with_the_field(fields: dict[str, object], field: str, media: MediaFolder) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        dub_request_from(message(**fields), media, None, threads=1)
+        request_from(spec(**fields), media, threads=1)
     assert caught.value.field == field

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of
-from gateway.batch.types import ShotRecord, ShotSpec
+from gateway.batch.types import ShotRecord
 from gateway.cli.app import run
 from gateway.studio.kitsu import STATUSES, BatchShot, keys_of, notes_of
+from tests.unit.batch.rows import changed_shot, shot_of_row
 from tests.unit.cli.batch.records import done, failed
 
-SPEC = ShotSpec(id="s1", footage="plate.mp4", output="out.mp4")
+SPEC = shot_of_row(id="s1", footage="plate.mp4", output="out.mp4")
 
 
 def decided(record: ShotRecord, state: ReviewState, note: str = "") -> Decision:
@@ -52,7 +53,7 @@ def test_states_without_status_are_silent() -> None:
     ],
 )
 def test_names_of_a_row(row: str, keys: list[str]) -> None:
-    assert keys_of(SPEC.model_copy(update={"id": row, "language": "pt-BR"})) == keys
+    assert keys_of(changed_shot(SPEC, id=row, language="pt-BR")) == keys
 
 
 def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

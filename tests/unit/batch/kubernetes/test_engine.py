@@ -10,6 +10,7 @@ from gateway.batch.kubernetes.engine import check_reach
 from gateway.batch.kubernetes.settings import JobSettings
 from gateway.batch.types import ShotSpec
 from services.common.errors import InvalidRequestError
+from tests.unit.batch.rows import shot_of_row
 
 STORE = "s3://videos/batches"
 
@@ -21,7 +22,7 @@ def settings(**changed: Any) -> JobSettings:
 
 
 def shot(**changed: Any) -> ShotSpec:
-    return ShotSpec.model_validate({"id": "sh010", "footage": "s3://plates/a.mov", "output": "s3://out/a.mov", **changed})
+    return shot_of_row(**{"id": "sh010", "footage": "s3://plates/a.mov", "output": "s3://out/a.mov", **changed})
 
 
 def test_urls_can_be_opened_anywhere() -> None:

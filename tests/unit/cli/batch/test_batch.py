@@ -11,10 +11,11 @@ from gateway.actors.store import ActorStore
 from gateway.batch.locks import batch_lock
 from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ShotRecord, ShotSpec, ShotState, manifest_of
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
+from tests.unit.batch.rows import shot_of_row
 from tests.unit.cli.batch.records import Printed, done, failed
 
 
@@ -151,7 +152,7 @@ def test_retry_with_other_options(store: BatchStore, printed: Printed, tmp_path:
     for given, said in {
         "sparkle=1": "sparkle: cannot be changed in a batch",
         "expressiveness=9": "expressiveness: takes",
-        "expressiveness": "give OPTION=VALUE, such as expressiveness=1.2",
+        "expressiveness": "give OPTION=VALUE, such as seed=3",
     }.items():
         assert run(["batch", "retry", "night", "s1", "--set", given]) == 10
         assert said in printed()[1]
@@ -213,7 +214,7 @@ def test_ended_batch_removed_videos_stay(store: BatchStore, printed: Printed, tm
 
 
 def test_a_batch_of_this_machine_leaves_no_folder(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
-    store.create(manifest_of("here", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
+    store.create(manifest_of("here", [shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
     assert run(["batch", "cancel", "here"]) == 0
     with batch_lock(load_settings(GatewaySettings), store, "here"):
         assert run(["batch", "remove", "here"]) == 10
@@ -229,8 +230,8 @@ def test_audit_log_records_retries(store: BatchStore, tmp_path: Path) -> None:
         with ActorStore(load_settings(GatewaySettings)) as actors:
             return [entry["details"] for entry in actors.audit.newest(100) if entry["event"] == "batch.retried"]
 
-    store.create(manifest_of("theirs", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
-    store.create(manifest_of("here", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
+    store.create(manifest_of("theirs", [shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
+    store.create(manifest_of("here", [shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
     store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, worker="node7:99"))
     for arguments in (["night", "s9"], ["night", "s1"], ["none"], ["theirs"], ["here", "b"]):
         assert run(["batch", "retry", *arguments]) == 10
@@ -261,7 +262,7 @@ def test_cancelled_batch_removed_by_force(store: BatchStore, printed: Printed) -
 
 def test_gateway_batch_retried_by_gateway(store: BatchStore, printed: Printed) -> None:
     """A batch of the gateways is retried by a gateway."""
-    store.create(manifest_of("theirs", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
+    store.create(manifest_of("theirs", [shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
     assert run(["batch", "cancel", "theirs"]) == 0
     assert run(["batch", "retry", "theirs"]) == 10
     assert "RetryBatch" in printed()[1]

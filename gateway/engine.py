@@ -1,0 +1,394 @@
+"""The one engine of dubs: opens, holds, runs, watches, seals and discards a dub, from files or from frames of image sequences.
+
+Operations of CreateDub, `dubstage dub`, `dubstage.dub` in a process and workers of batches call it. It stands above `gateway.dub`,
+because actors, consent records, the audit log and old jobs are above the passes (layers in pyproject.toml).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.actors.installation import Installation
+from gateway.actors.ledger import JobLedger
+from gateway.actors.store import ActorStore
+from gateway.actors.stored import check_actor_id, check_enrolled_for
+from gateway.actors.watch import dub_while_allowed, while_allowed
+from gateway.async_utilities import in_thread
+from gateway.audit.work import WorkRecord
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.progress import OnFootage, OnProgress
+from gateway.dub.request import DubRequest, check_request, naming, sha256_of
+from gateway.dub.sequences import frame_by_frame, is_signed, with_files
+from gateway.dub.spec import DubFiles, method_of, request_from, within
+from gateway.dub.spec_text import actor_of
+from gateway.dub.workspace import Workspace
+from gateway.housekeeping import expire, open_jobs_folder
+from gateway.media.sequences import SequenceDub, SequenceSettings
+from gateway.provenance.binding import sidecar_of
+from gateway.provenance.seal import Sealer
+from gateway.stages.interface import Stages
+from services.common.errors import DubstageError
+from services.common.store.artefacts import ArtefactStore
+
+_log = structlog.stdlib.get_logger("dubstage.jobs")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """Stores and limits that dubs work with.
+
+    Attributes:
+        actors: the enrolled people, their consent records and the audit log.
+        artefacts: the store that the stages share.
+        jobs: folder of all jobs.
+        threads: threads of decoders and encoders. The bytes of a video depend on this number.
+        max_job_bytes: most bytes of one job's folder.
+        sealer: returns what signs videos and marks mouths. The first call reads the key, and blocks.
+    """
+
+    actors: ActorStore
+    artefacts: ArtefactStore
+    jobs: Path
+    threads: int
+    max_job_bytes: int
+    sealer: Callable[[], Sealer]
+
+    @classmethod
+    def of(cls, installation: Installation) -> Self:
+        """Return the engine of the stores of a command or a worker. Blocks.
+
+        Raises:
+            DubstageError: the data folder cannot be used.
+        """
+        settings = installation.settings
+        return cls(
+            actors=installation.actors,
+            artefacts=installation.artefacts,
+            jobs=open_jobs_folder(settings.data_dir),
+            threads=settings.compute_threads,
+            max_job_bytes=settings.max_job_bytes,
+            sealer=cache(installation.sealer),
+        )
+
+    def request(
+        self,
+        spec: DubSpec,
+        files: DubFiles,
+        *,
+        line_name: Callable[[int], str] = "lines[{}]".format,
+        frames: SequenceDub | None = None,
+    ) -> DubRequest:
+        """Return the request of a spec, with the method, the enrolments and what the store says of the actors. Blocks.
+
+        Args:
+            spec: the dub.
+            files: finds the files that the spec names.
+            line_name: as for `request_from`.
+            frames: the opened image sequence of the spec, whose video is dubbed; None: the footage is a video.
+
+        Raises:
+            ActorError: there is no such actor.
+            ConsentRefusedError: a consent record does not allow the dub, or is missing and the installation requires one.
+            InvalidRequestError: a field cannot be used, or an actor was enrolled for another method.
+        """
+        actor_id = actor_of(spec)
+        actor = self.actors.get(check_actor_id(actor_id, "actor")) if actor_id and not spec.lines else None
+        if actor is not None:
+            check_enrolled_for(actor, method_of(spec, actor.method))
+        request = request_from(
+            spec, files, threads=self.threads, method=actor.method if actor is not None else "", line_name=line_name
+        )
+        if frames is not None:
+            request = with_files(request, frames.video, frames.dubbed)
+        if request.lines:
+            return self._scene(request, spec.method)
+        if actor is not None:
+            request = replace(request, actor=actor.enrolled, actor_record=actor.record)
+        return self.actors.consents.checked_dub(request, subject=actor_id or spec.footage_uri, reference=spec.reference_uri)
+
+    def checked_request(
+        self,
+        spec: DubSpec,
+        files: DubFiles,
+        *,
+        line_name: Callable[[int], str] = "lines[{}]".format,
+        frames: SequenceDub | None = None,
+    ) -> DubRequest:
+        """Return the request of a spec as `request`, after the checks of its files, which lie on this machine. Blocks.
+
+        Raises:
+            DubstageError: as `request` and `check_request`.
+        """
+        request = self.request(spec, files, line_name=line_name, frames=frames)
+        check_request(request)
+        return request
+
+    def _scene(self, request: DubRequest, method: str) -> DubRequest:
+        """Return a scene with the method, the enrolments and what the store says of the actors of its lines.
+
+        Args:
+            method: method that the spec names; empty: the method that the first actor was enrolled for, otherwise the request's.
+        """
+        for place, line in enumerate(request.lines):
+            if line.actor_id:
+                with within(f"lines[{place}]"):
+                    check_actor_id(line.actor_id, "actor")
+        ids = dict.fromkeys(line.actor_id for line in request.lines if line.actor_id)
+        found = {actor_id: self.actors.get(actor_id) for actor_id in ids}
+        wanted = request.method if method else next((actor.method for actor in found.values()), request.method)
+        lines = []
+        for line in request.lines:
+            dub = replace(line.dub, method=wanted)
+            if line.actor_id:
+                actor = found[line.actor_id]
+                with naming(line):
+                    check_enrolled_for(actor, wanted)
+                dub = replace(dub, actor=actor.enrolled, actor_record=actor.record)
+            dub = self.actors.consents.checked_dub(dub, subject=line.actor_id or line.name, reference="")
+            lines.append(replace(line, dub=dub))
+        return replace(request, method=wanted, lines=tuple(lines))
+
+    async def frames(
+        self,
+        footage: Path,
+        output: Path,
+        settings: SequenceSettings,
+        folder: Path,
+        on_progress: OnProgress,
+        *,
+        inputs: Sequence[Path] = (),
+        overwrite: bool = False,
+    ) -> SequenceDub:
+        """Return the image sequence of a dub, whose pictures were read as a video.
+
+        Args:
+            footage: pattern of the frames.
+            output: pattern of the frames to write.
+            settings: what the spec says about the sequence (`sequence_of`).
+            folder: empty folder for the videos of the sequence.
+            on_progress: called with every frame.
+            inputs: other files that the dub reads, which no frame may replace.
+            overwrite: replace frames that dubstage did not write.
+
+        Raises:
+            DubstageError: the sequence cannot be read, or the frames cannot be written.
+        """
+        found = await in_thread(
+            lambda: SequenceDub(footage, output, settings, folder, inputs=inputs, overwrite=overwrite, is_signed=is_signed)
+        )
+        await in_thread(lambda: self.sealer().check_place(found.listing, overwrite=overwrite))
+        await frame_by_frame(partial(found.read, threads=self.threads), partial(on_progress, "read frames"))
+        return found
+
+    def dub(
+        self,
+        request: DubRequest,
+        stages: Stages,
+        *,
+        frames: SequenceDub | None = None,
+        operation: str = "",
+        takes_over: bool = False,
+        confirm: Callable[[], None] = lambda: None,
+        on_footage: OnFootage = lambda frames, megapixels: None,
+    ) -> Dub:
+        """Return the dub of a request, which has not begun. Blocks if `sealer` was not called before.
+
+        Args:
+            request: the prepared request.
+            stages: the open stages.
+            frames: the image sequence whose video is dubbed; None: the footage is a video.
+            operation: name of the gateway's operation that does the dub; empty: none.
+            takes_over: as for DubJob.
+            confirm: raises WorkCancelledError if another process does the work now; blocks.
+            on_footage: called with the number of frames of the footage, and the million pixels of a frame.
+        """
+        first, *more = request.actor_ids or ("",)
+        ledger = JobLedger(self.actors, first, operation, more_actors=more, consents=request.consents, confirm=confirm)
+        job = DubJob(
+            request,
+            stages,
+            self.artefacts,
+            self.jobs,
+            ledger,
+            max_bytes=self.max_job_bytes,
+            sealer=self.sealer(),
+            operation=operation,
+            takes_over=takes_over,
+        )
+        job.on_footage = on_footage
+        return Dub(request, job, ledger, self.sealer(), frames)
+
+
+class Dub:
+    """One dub. Inside a `with` block, its folder stays open and locked after `run`, so that a report can read the records.
+
+    Args:
+        request: the prepared request.
+        job: its job.
+        ledger: counts the blobs of the job, and knows whether the job may go on.
+        sealer: signs frames of image sequences.
+        frames: the image sequence whose video is dubbed; None: the footage is a video.
+    """
+
+    def __init__(self, request: DubRequest, job: DubJob, ledger: JobLedger, sealer: Sealer, frames: SequenceDub | None) -> None:
+        self._request = request
+        self._job = job
+        self._ledger = ledger
+        self._sealer = sealer
+        self._frames = frames
+        self._video_there = False
+
+    def __enter__(self) -> Self:
+        self._job.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._job.__exit__(kind, error, trace)
+
+    @property
+    def workspace(self) -> Workspace:
+        """The open folder of the job, after `run` and inside a `with` block."""
+        return self._job.workspace
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the folder stays behind a finished dub until it expires: that of a scene, so that a line can be changed."""
+        return bool(self._request.lines)
+
+    async def run(self, on_progress: OnProgress, *, check: Callable[[], None] | None = None) -> DubOutcome:
+        """Dub as long as consent and actors allow it, and return the outcome. If the dub may not go on, nothing of it is kept.
+
+        Args:
+            on_progress: called with every frame and step.
+            check: looks whether the dub may go on; None: `check`.
+
+        Raises:
+            ActorError: the actor was erased.
+            ConsentRefusedError: the consent has ended.
+            DubstageError: as `DubJob.run`.
+        """
+        outcome = await dub_while_allowed(self._job, check or self.check, on_progress)
+        self._video_there = True
+        return outcome
+
+    async def write_frames(self, outcome: DubOutcome, on_progress: OnProgress) -> str:
+        """Write the frames of the image sequence and their signed list. Return the digest of the list; empty: a video was dubbed.
+
+        Raises:
+            DubstageError: the frames cannot be written, or the dub may not go on.
+        """
+        frames = self._frames
+        if frames is None:
+            return ""
+        seal = self._sealer.seal(outcome.claim, frames.listing) if outcome.claim is not None else None
+        work = partial(frames.write, seal=seal, confirm=self._ledger.confirm)
+        await while_allowed(self.check, frame_by_frame(work, partial(on_progress, "write frames")))
+        return await in_thread(sha256_of, frames.listing)
+
+    def recorded(self, *, batch: str = "", row: int = 0) -> AbstractAsyncContextManager[WorkRecord]:
+        """Record the beginning and the end of the dub, which is no operation, in the audit log (`JobLedger.recorded`)."""
+        return self._ledger.recorded(self._request.method, batch=batch, row=row)
+
+    def check(self) -> None:
+        """Check that the dub may go on: consent and actors. Blocks. Raises as `JobLedger.check`."""
+        self._ledger.check()
+
+    def check_consent(self) -> None:
+        """Check that the consent still holds. Blocks. Raises as `JobLedger.check_consent`."""
+        self._ledger.check_consent()
+
+    async def discard(self) -> None:
+        """Remove what the dub keeps for another run. The video stays."""
+        await in_thread(self._job.discard)
+
+    async def discard_or_log(self) -> None:
+        """Remove what the dub keeps for another run. Errors go to the log."""
+        try:
+            await self.discard()
+        except (DubstageError, OSError) as problem:
+            _log.warning("job_not_removed", folder=str(self._job.folder), problem=str(problem))
+
+    async def withdraw(self) -> None:
+        """Remove the video or the frames that this run has written, and what the dub keeps for another run. Errors are logged."""
+        if self._video_there:
+            await in_thread(self._job.remove_video)
+        if self._frames is not None and self._frames.is_written:
+            await in_thread(_remove_frames, self._frames)
+        await self.discard_or_log()
+
+
+def _remove_frames(frames: SequenceDub) -> None:
+    """Remove the frames and the manifest of their list. What cannot be removed is logged."""
+    try:
+        sidecar_of(frames.listing).unlink(missing_ok=True)
+        frames.remove()
+    except OSError as problem:
+        _log.warning("frames_not_removed", problem=problem.strerror or str(problem))
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedDub:
+    """A dub whose video is written, with what a report needs.
+
+    Attributes:
+        outcome: result of the dub.
+        workspace: the open folder of the job, which has the records.
+        stages: the open stages.
+    """
+
+    outcome: DubOutcome
+    workspace: Workspace
+    stages: Stages
+
+
+@asynccontextmanager
+async def finished_dub(
+    engine: Engine,
+    request: DubRequest,
+    stages: Stages,
+    on_progress: OnProgress,
+    on_footage: OnFootage = lambda frames, megapixels: None,
+    *,
+    frames: SequenceDub | None = None,
+) -> AsyncIterator[FinishedDub]:
+    """Dub for a command, and keep the folder of the job open inside the block. Then the folder of a dub without lines is removed.
+
+    Args:
+        engine: the stores.
+        request: the checked request.
+        stages: the open stages.
+        on_progress: called with every frame and step.
+        on_footage: called with the number of frames of the footage, and the million pixels of a frame.
+        frames: the image sequence whose video is dubbed; None: the footage is a video.
+
+    Raises:
+        DubstageError: the dub failed.
+    """
+    await in_thread(engine.sealer)
+    with engine.dub(request, stages, frames=frames, on_footage=on_footage) as dub:
+        async with dub.recorded() as record:
+            outcome = await dub.run(on_progress)
+            await record.video(request.output, outcome.watermark)
+        try:
+            await dub.write_frames(outcome, on_progress)
+            yield FinishedDub(outcome, dub.workspace, stages)
+        finally:
+            # The video is finished, so the job folder is not needed again, even if a report fails.
+            if not dub.is_kept:
+                await dub.discard()
+
+
+async def remove_old_jobs(installation: Installation, engine: Engine) -> None:
+    """Remove old jobs after a dub. The video is done, whatever becomes of old jobs. The next dub tries again."""
+    with suppress(DubstageError, OSError):
+        await in_thread(expire, installation.settings, installation.actors, installation.artefacts, engine.jobs)

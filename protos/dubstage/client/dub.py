@@ -1,0 +1,155 @@
+"""Options of a dub, the same for `dubstage.dub`, `gateway.dub` and rows of batches, and the DubSpec that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypedDict, Unpack
+
+from dubstage.client.arrays import number_of
+from dubstage.client.names import face_fields, resource_name
+from dubstage.gateway.v1 import consent_pb2
+from dubstage.gateway.v1 import dub_pb2 as pb
+
+Consent = consent_pb2.ConsentRecord | Mapping[str, Any]
+"""A consent record, or its fields as in its JSON file: subject, granted_by, scope, date (ISO 8601), reference and, if the record
+has them, projects, languages, valid_from, valid_until, actor, footage_sha256, face (network, embedding) and signature.
+"""
+Line = pb.LineSpec | Mapping[str, Any]
+"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, point, box, face_rule, boxes
+or actor_id, language, consent and expressiveness.
+"""
+
+
+class DubOptions(TypedDict, total=False):
+    """Options of a dub. Options that are not given have no effect.
+
+    speech: file with the new speech, named like the footage; empty: the footage's own sound.
+    audio_channel: channel of the speech that is the voice, from 1; 0: the sound decides.
+    method: name of the method; empty: the actor's, or the gateway's default.
+    actor_id: an enrolled person; empty: an actor that ends with the dub.
+    face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: the speaker
+        where the sound tells for certain, otherwise the largest.
+    boxes: the face from frame to frame, in place of `face`: each box counts until the next one.
+    lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
+    consent: that the person agreed to be dubbed: a record, or the name of its JSON file; with an actor who has a record, both
+        must allow the video. None: the actor's record.
+    project: project of the video; a consent record that names projects must name this one.
+    language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
+    fit: length of the video where the speech is longer or shorter than the footage: name of a Fit without its prefix, in lower
+        case, such as "loop", or its number; 0 or empty: cut.
+    expression: "keep" or "neutral": whether the video keeps the slow expression (a smile, tension) of the person in the footage;
+        empty: keep, and neutral for videos with a timeline of their own.
+    expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks. Lips
+        that p, b, m or silence shut stay shut.
+    reference: picture or video, named like the footage, whose first usable face gives the video its lip colour, make-up and
+        beard, for methods whose renderer takes a reference; empty: the person's own appearance.
+    reference_consent: that the person in `reference` agreed, as `consent`.
+    mix: sound file, named like the footage, with the music and effects of the footage and no dialogue, which lies under the new
+        speech; empty: the speech alone.
+    mix_level_db: gain of the music and effects, decibels, -60 to 12.
+    duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
+    keep_audio: keep the footage's sound.
+    label: text that every frame shows, such as "AI dubbed", 60 characters at most; empty: none.
+    label_position: corner of the label: "top-left", "top-right", "bottom-left" or "bottom-right", or its number; 0 or empty:
+        bottom-right.
+    codec: "h264", "hevc", "ffv1", "prores", "mpeg2video", "dnxhr" or "av1"; empty: container and footage decide.
+    encode_quality: quality of the pictures in H.264, HEVC and AV1: "visually-lossless", "high", "small", or a crf of H.264 from
+        "0" (best) to "51"; empty: high.
+    skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.
+    seed: random seed for personalisation.
+    overwrite: replace any file at the output; without this, only a video that dubstage wrote is replaced.
+    """
+
+    speech: str
+    audio_channel: int
+    method: str
+    actor_id: str
+    face: str | pb.FaceBox
+    boxes: Sequence[pb.FrameBox]
+    lines: Sequence[Line]
+    consent: Consent | str | None
+    project: str
+    language: str
+    fit: str | int
+    expression: str | int
+    expressiveness: float | None
+    reference: str
+    reference_consent: Consent | str | None
+    mix: str
+    mix_level_db: float
+    duck_db: float | None
+    keep_audio: bool
+    label: str
+    label_position: str | int
+    codec: str | int
+    encode_quality: str
+    skip_personalization: bool
+    seed: int
+    overwrite: bool
+
+
+def consent_record(consent: Consent | None) -> consent_pb2.ConsentRecord | None:
+    """Return a consent record as a message; None for None."""
+    return consent_pb2.ConsentRecord(**consent) if isinstance(consent, Mapping) else consent
+
+
+def line_message(line: Line) -> pb.LineSpec:
+    """Return a line of a scene as a message."""
+    if not isinstance(line, Mapping):
+        return line
+    fields = dict(line)
+    if actor_id := fields.pop("actor_id", ""):
+        fields["actor"] = resource_name("actors", str(actor_id))
+    return pb.LineSpec(**fields)
+
+
+def _record(name: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda given: {f"{name}_uri": given} if isinstance(given, str) else {name: consent_record(given)}
+
+
+def _file(name: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda given: {f"{name}_uri": given}
+
+
+_FIELDS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
+    **{name: _file(name) for name in ("footage", "output", "speech", "reference", "mix")},
+    **{name: _record(name) for name in ("consent", "reference_consent")},
+    "actor_id": lambda given: {"actor": resource_name("actors", given)},
+    "face": face_fields,
+    "lines": lambda given: {"lines": [line_message(line) for line in given]},
+}
+"""Options -> fields of DubSpec, where an option is not the field of its name."""
+_ENUMS: Final = {"fit": pb.Fit, "expression": pb.Expression, "label_position": pb.LabelPosition, "codec": pb.VideoCodec}
+
+
+def option_fields(**options: Any) -> dict[str, Any]:
+    """Return the fields of a message of dub.proto that options stand for. None stands for an option that is not given.
+
+    Raises:
+        ValueError: an option has a name that its enum does not have, or a wrong face.
+    """
+    fields: dict[str, Any] = {}
+    for name, given in options.items():
+        if given is None:
+            continue
+        if name in _ENUMS:
+            kind = _ENUMS[name]
+            prefix = kind.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
+            fields[name] = number_of(kind, prefix, given or 0)
+        else:
+            fields |= _FIELDS[name](given) if name in _FIELDS else {name: given}
+    return fields
+
+
+def dub_spec(*, footage: str, output: str, **options: Unpack[DubOptions]) -> pb.DubSpec:
+    """Return a dub.
+
+    Args:
+        footage: file below the gateway's media folder: a relative path, or a file:// url.
+        output: file to write, named like `footage`; the suffix chooses the container. The file appears whole, or not at all.
+        options: see DubOptions.
+
+    Raises:
+        ValueError: an option has a name that its enum does not have, or a wrong face.
+    """
+    return pb.DubSpec(**option_fields(footage=footage, output=output, **options))

@@ -1,0 +1,27 @@
+"""Shots of rows, as manifests write them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gateway.batch.manifest import shot_of
+from gateway.batch.types import ShotSpec
+from gateway.dub.spec_text import fill, plain
+
+
+def shot_of_row(**row: Any) -> ShotSpec:
+    """Return the shot of a row."""
+    shot, mistakes = shot_of(1, row)
+    assert shot is not None, mistakes
+    return shot
+
+
+def changed_shot(shot: ShotSpec, **row: Any) -> ShotSpec:
+    """Return a shot with other values of the fields of its row."""
+    shot_id = row.pop("id", shot.id)
+    dub = type(shot.dub)()
+    dub.CopyFrom(shot.dub)
+    mistakes = fill(dub, row)
+    assert not mistakes, mistakes
+    return replace(shot, id=shot_id, dub=plain(dub))
