@@ -1,0 +1,33 @@
+"""Mutants that no test can tell from the product, with the reason. The sample leaves them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.mutants.mutations import Mutant
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """A mutant, named by what it changes.
+
+    Attributes:
+        path: file, relative to the checkout.
+        code: the line, without the spaces around.
+        before: the changed expression, as `ast.unparse` writes it.
+        after: what it became.
+        reason: why no test can tell.
+    """
+
+    path: str
+    code: str
+    before: str
+    after: str
+    reason: str
+
+    def names(self, mutant: Mutant) -> bool:
+        """Return whether this is the mutant."""
+        return (self.path, self.code, self.before, self.after) == (mutant.path, mutant.code, mutant.before, mutant.after)
+
+
+EQUIVALENT: tuple[Equivalent, ...] = ()
