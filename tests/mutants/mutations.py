@@ -26,6 +26,10 @@ _SMALL = 10
 """Integers below this count or index something and grow by one. All other numbers double: a deadline of 901 s is no mistake."""
 
 
+_GUARDS = frozenset({"strict", "frozen", "slots", "repr", "kw_only"})
+"""Arguments that guard against mistakes of programmers, such as zip's `strict`: the program does the same without them."""
+
+
 @dataclass(frozen=True, order=True)
 class Mutant:
     """A source file with one change.
@@ -97,7 +101,9 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _is_for_tools(node: ast.AST) -> bool:
-    """Return whether a statement is not for the program: imports for type checkers, and what runs as a script."""
+    """Return whether a part is not for the program: imports for type checkers, what runs as a script, and guards."""
+    if isinstance(node, ast.keyword):
+        return node.arg in _GUARDS
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from functools import cache
 from itertools import takewhile
@@ -11,7 +12,7 @@ from tests.unit.architecture.module_graph import ROOT, import_statements
 
 MOST_FILES = 5
 _FURTHEST = 2
-"""Tests that import a module are near, and tests that import what imports the module. Other tests of the module's folder follow."""
+"""Tests that import a module are near, and tests that import what imports the module. Tests that name the module follow."""
 _FOLDERS = ("unit", "contract", "integration")
 """Folders of tests, the nearest first. Tests of whole dubs take too long for one mutant."""
 
@@ -20,7 +21,8 @@ def nearest_tests(path: str) -> list[str]:
     """Return at most MOST_FILES files of tests of a file of the product, the nearest first.
 
     A unit test with the path of the module comes first. The others come in the order of their distance in imports, then of the
-    words that their names share with the module's, then of their kind, then of the folders that they share with the module.
+    folders and of the words in their names that they share with the module, then of their kind. Tests that reach a module by a
+    command or a server import nothing of it, and only name it.
     """
     return [str(test.relative_to(ROOT)) for test in sorted(_distances(path), key=lambda test: _rank(path, test))][:MOST_FILES]
 
@@ -31,7 +33,7 @@ def _rank(path: str, test: Path) -> tuple[object, ...]:
     is_mirror = kind == "unit" and folders == module_folders and name == f"test_{module}"
     shared_words = len(set(name.split("_")) & set(module.split("_")))
     shared_folders = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(folders, module_folders, strict=False)))
-    return not is_mirror, _distances(path)[test], -shared_words, _FOLDERS.index(kind), -shared_folders, str(test)
+    return not is_mirror, _distances(path)[test], -shared_folders, -shared_words, _FOLDERS.index(kind), str(test)
 
 
 @cache
@@ -44,8 +46,14 @@ def _distances(path: str) -> dict[Path, int]:
         distances.update(dict.fromkeys(edge, distance))
     tests = {ROOT / "tests" / folder for folder in _FOLDERS}
     found = {file: n for file, n in distances.items() if file.name.startswith("test_") and tests & set(file.parents)}
-    same_folder = {file for folder in tests for file in folder.joinpath(*Path(path).parts[1:-1]).glob("test_*.py")}
-    return dict.fromkeys(same_folder, _FURTHEST + 1) | found
+    word = re.compile(rf"\b{Path(path).stem}\b")
+    naming = {file for folder in tests for file in folder.rglob("test_*.py") if word.search(_text(file))}
+    return dict.fromkeys(naming, _FURTHEST + 1) | found
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 @cache

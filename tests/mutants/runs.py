@@ -141,13 +141,17 @@ class Checkout:
         if not child:
             self._run_and_exit(tests, answer)
         ended = False
-        while not ended and time.monotonic() < deadline:
-            time.sleep(0.05)
-            ended = os.waitpid(child, os.WNOHANG) != (0, 0)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+        try:
+            while not ended and time.monotonic() < deadline:
+                time.sleep(0.05)
+                ended = os.waitpid(child, os.WNOHANG) != (0, 0)
+        finally:
+            # With all processes that the tests have started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            if not ended:
+                os.waitpid(child, 0)
         if not ended:
-            os.waitpid(child, 0)
             return _Run(timed_out=True)
         # Without an answer the process has crashed.
         return _Run(failed=json.loads(answer.read_text()) if answer.exists() else tests[0])
