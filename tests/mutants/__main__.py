@@ -7,6 +7,7 @@ and has one command of tests for all files.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 import random
 from collections import defaultdict
 from collections.abc import Iterator

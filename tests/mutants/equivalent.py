@@ -30,4 +30,12 @@ class Equivalent:
         return (self.path, self.code, self.before, self.after) == (mutant.path, mutant.code, mutant.before, mutant.after)
 
 
-EQUIVALENT: tuple[Equivalent, ...] = ()
+EQUIVALENT = (
+    Equivalent(
+        "services/common/server/server.py",
+        "late = [request for request, (_, end) in self._open.items() if now > end]",
+        "now > end",
+        "now >= end",
+        "two readings of a clock that counts nanoseconds are never equal",
+    ),
+)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -113,7 +113,7 @@ class Checkout:
         return Outcome(mutant, result, by, tests, time.monotonic() - began)
 
     @contextlib.contextmanager
-    def _replaced(self, mutant: Mutant):
+    def _replaced(self, mutant: Mutant) -> Iterator[None]:
         path = self._root / mutant.path
         # The sources of a second have one time, and Python would take the compiled module of the other one.
         compiled = Path(importlib.util.cache_from_source(str(path)))
