@@ -32,6 +32,20 @@ class Equivalent:
 
 EQUIVALENT = (
     Equivalent(
+        "gateway/media/pictures.py",
+        "if place < 0:",
+        "place < 0",
+        "place <= 0",
+        "a JPEG picture begins with another marker than the one that is sought, so the place is never 0",
+    ),
+    Equivalent(
+        "services/common/face/loaders/files.py",
+        'return np.asarray(np.einsum("ij,vjk->vik", turn, basis, optimize=True), np.float32)',
+        "True",
+        "False",
+        "it chooses the order of the products, and changes their last bits at most",
+    ),
+    Equivalent(
         "services/common/server/server.py",
         "late = [request for request, (_, end) in self._open.items() if now > end]",
         "now > end",
