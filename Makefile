@@ -21,7 +21,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py')
 
-.PHONY: setup setup-dev install demo lint format test test-all bench train images release version play drill load hostile clean guard
+.PHONY: setup setup-dev install demo lint format test test-all flaky mutants bench train images release version play drill load hostile clean guard
 
 # What dubs need.
 setup: $(VENV)/.ready
@@ -103,11 +103,21 @@ test: $(VENV)/.ready-dev
 	$(BIN)/python -m compileall -q services gateway research protos
 	$(BIN)/python -m pytest -m "$(SELECTION)" --numprocesses $(TEST_PROCESSES) --durations=30 $(TESTS)
 
-# All tests: trainings, all pairs of methods, all versions of Kubernetes and Helm, and all 10,000 hostile cases against real servers and
-# the command line (docs/hostile.md).
+# All tests: trainings, all pairs of methods, all versions of Kubernetes and Helm, the tests that wait for time ten times, and all 10,000
+# hostile cases against real servers and the command line (docs/hostile.md).
 test-all: SELECTION :=
 test-all: test
+	$(BIN)/python -m tests.timing
 	$(BIN)/python -m tests.hostile
+
+# The tests that wait for time, processes and connections, ten times beside a busy processor: make flaky FLAKY_ARGUMENTS="--rounds 3".
+flaky: $(VENV)/.ready-dev
+	$(BIN)/python -m tests.timing $(FLAKY_ARGUMENTS)
+
+# Whether the nearest tests notice small changes of the product: make mutants MUTANTS_ARGUMENTS="--count 40 --seed 3". The report is in
+# out/mutants.
+mutants: $(VENV)/.ready-dev
+	$(BIN)/python -m tests.mutants $(MUTANTS_ARGUMENTS)
 
 bench: setup-dev
 	$(BIN)/python -m research.bench --out out/bench.json

@@ -5,7 +5,6 @@ import json
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from gateway.api import http_bodies, http_connections, rest
+from tests.integration.client_calls import until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_access import Certificate, certificate  # noqa: F401  # a fixture
 from tests.integration.videos import NUM_FRAMES, OTHER, Media
@@ -246,7 +246,7 @@ def test_drain_ends_a_stream(start_rest: Any, stop_gateway: Any, media: Media, l
     events: list[tuple[str, Any]] = []
     reading = threading.Thread(target=lambda: events.extend(call.events(f"/v1/{begun['name']}")))
     reading.start()
-    time.sleep(2.0)
+    until(lambda: bool(events))
     stop_gateway(running)
     reading.join(timeout=30)
     assert not reading.is_alive()

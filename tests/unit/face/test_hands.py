@@ -48,3 +48,21 @@ def test_face_behind_a_hand(clips: Any, network: HandNetwork) -> None:
     beside = HeadPose(length / 90.0, np.eye(3), np.array([*hand[9] - [0.0, 4.0 * length], 0.0]))
     hands, share = hands_before(network, picture, to_frame(head_template(), beside), beside)
     assert (len(hands), share) == (0, 0.0)
+
+
+def test_hand_beside_the_face_is_left_out() -> None:
+    """Of two hands near a face, the one that covers none of the face is left out, and the other is where the network saw it."""
+    pose = HeadPose(1.5, np.eye(3), np.array([200.0, 150.0, 0.0]))
+    landmarks = to_frame(head_template(), pose)
+    spread = np.random.default_rng(0).uniform(-1.0, 1.0, (21, 2))
+
+    def network(patch: UInt8) -> Any:
+        side = len(patch)
+        return np.array([0.05 * side * (1.0 + spread), side * (0.55 + 0.05 * spread)], np.float32)
+
+    fake: Any = network
+    hands, share = hands_before(fake, np.zeros((300, 400, 3), np.uint8), landmarks, pose)
+    assert len(hands) == 1
+    assert 0.05 < share < 0.9
+    assert (landmarks[:, :2].min(axis=0) < hands[0].mean(axis=0)).all()
+    assert (hands[0].mean(axis=0) < landmarks[:, :2].max(axis=0)).all()

@@ -131,6 +131,9 @@ async def test_an_error_comes_after_the_items_before_it() -> None:
     assert [await anext(ahead), await anext(ahead)] == [0, 1]
     with pytest.raises(ValueError, match="broken"):
         await anext(ahead)
+    # The error is told once.
+    with pytest.raises(StopAsyncIteration):
+        await anext(ahead)
 
 
 async def test_cancelled_wait_awaits_thread() -> None:

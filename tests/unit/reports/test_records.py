@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,19 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.dub.face_records import cut_box
+from gateway.dub.face_records import FaceIndex, cut_box
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, pose_of
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
+from gateway.reports import records as reports_records
+from gateway.reports.appearance import appearance_metrics, clothing_moved, mouth_appearance, skin_light
 from gateway.reports.pictures import cut_around
-from gateway.reports.records import OutputPictures, motion_of
-from services.common.face.crops import CROP_SIZE, crop_from_frame
+from gateway.reports.records import FacePictures, OutputPictures, TrackedOutput, appearance_of, motion_of, track_output
+from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, box_from_frame, crop_from_frame, invert
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.common.face.sampling import sample_patch
 from services.common.wire.mouth_curves import SpeakingMotion, speaking_motion
 from tests.unit.motion.synthesised import mouths
+from tests.unit.reports.test_appearance import faces, meshes
 
 FPS = 50
 
@@ -164,3 +168,78 @@ def test_a_pass_reads_no_further_than_it_must(carphone: Path, tmp_path: Path) ->
             stopped.stop()
         assert len(taken) == 1
         assert stopped.whole == {}
+
+
+async def test_face_nearest_to_box_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the faces in the frame of a box, the one about the middle of the box is followed through the video."""
+    centres = np.array([[130, 70], [70, 70], [130, 10], [190, 70], [130, 130], [120, 70], [130, 60]], np.float32)
+    count = len(centres)
+
+    async def track_footage(stages: Any, video: Any, workspace: Workspace, *, threads: int, on_frame: Any) -> FaceIndex:
+        # Each face in frames 1 and 2, and in frame 0 a face about the middle of the box that is not there later.
+        found = np.zeros(1 + 2 * count, FACE_RECORD)
+        found["frame"] = [0, *[1] * count, *[2] * count]
+        found["face_id"] = [9, *range(count), *range(count)]
+        found["landmarks"] = found["face_id"][:, None, None]
+        found["scale"], found["rotation"] = 1.0, np.eye(3)
+        workspace.faces.append(found)
+        workspace.faces.sync()
+        centre = np.concatenate([centres[:1], centres, centres])
+        area = np.ones(len(found), np.float32)
+        return FaceIndex(found["frame"], found["face_id"], found["reason"], area, centre, (), num_frames=4)
+
+    monkeypatch.setattr(reports_records, "track_footage", track_footage)
+    video: Any = SimpleNamespace(video=SimpleNamespace(num_frames=4, pts=np.arange(4), time_base=Fraction(1, 25)))
+    stages: Any = None
+    found, nobody, undubbed = await track_output(stages, video, [(2, (100, 40, 60, 60)), (3, (100, 40, 60, 60)), None])
+    assert undubbed is None
+    assert found is not None
+    assert nobody is not None
+    np.testing.assert_array_equal(found.landmarks[:, 0, 0], [np.nan, 0.0, 0.0, np.nan])
+    assert np.isnan(nobody.landmarks).all()
+
+
+async def test_appearance_of_the_lines_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of a line compare its own frames, and leave out those that are not rendered."""
+    count, first, left_out = 40, 7, 5
+    openings = (6.0 + 3.0 * np.sin(np.arange(count))).astype(np.float32)
+    video, dub, points = faces(openings), faces(openings, seed=1, teeth=(90, 120, 200)), meshes(openings)
+    pose = HeadPose(1.1, np.eye(3), np.array([90.0, 70.0, 0.0]))
+    in_frame = np.stack([apply_affine(invert(box_from_frame(pose)), mesh) for mesh in points])
+    workspace = Workspace(tmp_path / "job")
+    records = np.zeros(first + count, FACE_RECORD)
+    records["scale"], records["rotation"], records["translation"] = pose.scale, pose.rotation, pose.translation
+    records["landmarks"][first:, :, :2], records["pixels"][first:] = in_frame, video
+    workspace.faces.append(records)
+    workspace.faces.sync()
+    rendered = np.ones(first + count, np.bool_)
+    rendered[first + left_out] = False
+    file = SimpleNamespace(path=Path("plate.mp4"))
+    plan = SimpleNamespace(rendered=lambda: rendered, row=np.arange(first + count))
+    outcome: Any = SimpleNamespace(plan=plan, video=file, info=file)
+    # The tracked face of the dub lies a little lower.
+    tracked = TrackedOutput(np.zeros(0, np.float32), records["landmarks"] + np.array([0.0, 1.0, 0.0], np.float32))
+    dub[left_out] = 0
+    pictures = FacePictures(range(first, first + count), dub, video_faces=[video[0]], dub_faces=[dub[0]])
+    done: list[int] = []
+
+    async def face_distance(stages: Any, own: Any, drawn: Any) -> float:
+        return 0.25
+
+    monkeypatch.setattr(reports_records, "face_distance", face_distance)
+    stages: Any = None
+    with workspace:
+        found = await appearance_of(stages, pictures, outcome, workspace, tracked, done.append)
+    lower = in_frame + np.array([0.0, 1.0], np.float32)
+    points, in_dub = (np.stack([apply_affine(box_from_frame(pose), mesh) for mesh in each]) for each in (in_frame, lower))
+    video[left_out], points[left_out], in_dub[left_out] = 0, np.nan, np.nan
+    light = skin_light(video, points)
+    own, drawn = mouth_appearance(video, points, light), mouth_appearance(dub, in_dub, light)
+    expected = appearance_metrics(own, drawn, clothing_moved(video, dub, points), 0.25)
+    assert found is not None
+    assert vars_of(found) == pytest.approx(vars_of(expected), rel=1e-3, nan_ok=True)
+    assert done == [count]
+
+
+def vars_of(metrics: Any) -> dict[str, float]:
+    return {field.name: getattr(metrics, field.name) for field in fields(metrics)}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import gazu
 import pytest
 
 from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of
 from gateway.batch.types import ShotRecord
 from gateway.cli.app import run
-from gateway.studio.kitsu import STATUSES, BatchShot, keys_of, notes_of
+from gateway.studio.kitsu import STATUSES, BatchShot, KitsuTarget, keys_of, notes_of, post_batch
 from tests.unit.batch.rows import changed_shot, shot_of_row
 from tests.unit.cli.batch.records import done, failed
 
@@ -88,3 +90,114 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
         assert f"--status {wrong!r}: give STATE=SHORT-NAME" in shown
     monkeypatch.setitem(sys.modules, "gazu", None)
     assert "pip install 'dubstage-suite[kitsu]'" in post("http://127.0.0.1:9")[1]
+
+
+class Kitsu:
+    """A project with the shots SH010 of two sequences, SH020, and a canceled one, in place of gazu's calls of a server."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.comments: dict[str, list[dict[str, Any]]] = {}
+        self.tasks: list[dict[str, Any]] = []
+        sequences = [{"id": "q1", "name": "SC010", "parent_id": "e1"}, {"id": "q2", "name": "SC020", "parent_id": "e1"}]
+        shots = [("h1", "SH010", "q1"), ("h2", "SH010", "q2"), ("h3", "SH020", "q1"), ("h4", "SH030", "q1")]
+        answers: dict[Any, dict[str, Any]] = {
+            gazu.project: {"all_open_projects": [{"id": "p", "name": "Night"}]},
+            gazu.shot: {
+                "all_episodes_for_project": [{"id": "e1", "name": "E01", "parent_id": None}],
+                "all_sequences_for_project": sequences,
+                "all_shots_for_project": [
+                    {"id": one, "name": name, "parent_id": parent, "canceled": one == "h4"} for one, name, parent in shots
+                ],
+            },
+            gazu.task: {
+                "all_task_statuses_for_project": [{"id": f"id of {short}", "short_name": short} for short in STATUSES.values()],
+                "all_task_types_for_project": [
+                    {"id": "t0", "name": "Dubbing", "for_entity": "Asset"},
+                    {"id": "t1", "name": "Dubbing", "for_entity": "Shot"},
+                ],
+            },
+        }
+        for module, functions in answers.items():
+            for name, answer in functions.items():
+                monkeypatch.setattr(module, name, lambda *_, answer=answer, client: answer)
+        for name in ("all_tasks_for_task_type", "new_task", "all_comments_for_task", "add_comment", "add_preview"):
+            monkeypatch.setattr(gazu.task, name, getattr(self, name))
+
+    def all_tasks_for_task_type(self, project: Any, task_type: Any, *, client: Any) -> list[dict[str, Any]]:
+        assert task_type["id"] == "t1"
+        return self.tasks
+
+    def new_task(self, shot: Any, task_type: Any, *, client: Any) -> dict[str, Any]:
+        made = {"id": shot["id"], "entity_id": shot["id"], "task_status_id": "id of todo"}
+        self.tasks.append(made)
+        return made
+
+    def all_comments_for_task(self, task: Any, *, client: Any) -> list[dict[str, Any]]:
+        return self.comments.setdefault(task["id"], [])
+
+    def add_comment(self, task: Any, status: dict[str, str], text: str, *, client: Any) -> dict[str, Any]:
+        made: dict[str, Any] = {"text": text, "status": status["id"], "previews": []}
+        self.comments[task["id"]].append(made)
+        return made
+
+    def add_preview(self, task: Any, comment: dict[str, Any], path: str, *, client: Any) -> None:
+        comment["previews"].append(Path(path).read_bytes())
+
+    def said(self) -> dict[str, list[tuple[str, str, list[bytes]]]]:
+        """Status, first line and pictures of the comments of each shot."""
+        return {
+            shot: [(one["status"].removeprefix("id of "), one["text"].splitlines()[0], one["previews"]) for one in comments]
+            for shot, comments in self.comments.items()
+        }
+
+
+@pytest.fixture
+def kitsu(monkeypatch: pytest.MonkeyPatch) -> Kitsu:
+    return Kitsu(monkeypatch)
+
+
+def posted(*shots: BatchShot) -> tuple[dict[str, str], list[str]]:
+    """Shots that were left out, and the shots of the new comments."""
+    new: list[str] = []
+    target = KitsuTarget(url="http://127.0.0.1:9/api", token="a.b.c", project="night", task_type="dubbing", statuses=STATUSES)
+    left_out = post_batch(target, "night", shots, lambda row: None if row == "sc010_sh020" else row.encode(), new.append)
+    return left_out, new
+
+
+def shot(row: str, *decisions: Decision, **facts: Any) -> BatchShot:
+    return BatchShot(SPEC.model_copy(update={"id": row}), done(1, id=row, **facts), decisions)
+
+
+def test_comment_and_picture_once(kitsu: Kitsu) -> None:
+    """A shot has the comment of its state and one picture, also if the first run ended before the picture."""
+    first, second = shot("sc010_sh010", output_sha256="a" * 64), shot("sc010_sh020", output_sha256="b" * 64)
+    assert posted(first, second) == ({}, ["sc010_sh010", "sc010_sh020"])
+    text = "90 of 100 frames dubbed"
+    assert kitsu.said() == {"h1": [("wfa", text, [b"sc010_sh010"])], "h3": [("wfa", text, [])]}
+    kitsu.comments["h1"][0]["previews"].clear()
+    for _ in range(2):
+        assert posted(first, second) == ({}, [])
+        assert kitsu.said() == {"h1": [("wfa", text, [b"sc010_sh010"])], "h3": [("wfa", text, [])]}
+    assert len(kitsu.tasks) == 2
+
+
+def test_decision_has_no_picture(kitsu: Kitsu) -> None:
+    """A decision comes with its status and without a picture. A state without a status keeps the task's."""
+    video = shot("sc010_sh010", output_sha256="a" * 64)
+    rejected = decided(video.record, ReviewState.REJECTED, "late")
+    assigned = decision_of(video.record, Verdict(state=ReviewState.ASSIGNED, assignee="Bob"), now="2026-11-21T22:00:00.000Z")
+    assert posted(BatchShot(video.spec, video.record, [rejected, assigned])) == ({}, ["sc010_sh010"] * 3)
+    assert [(status, len(previews)) for status, _, previews in kitsu.said()["h1"]] == [("wfa", 1), ("retake", 0), ("retake", 0)]
+
+
+def test_names_need_one_shot(kitsu: Kitsu) -> None:
+    """A name of no shot, of a canceled one or of two shots is left out, and the sequence tells two shots apart."""
+    rows = ["sc099_sh010", "sc010_sh030", "sh010", "e01_sc020_sh010"]
+    left_out, new = posted(*(shot(row, output_sha256="a" * 64) for row in rows))
+    assert left_out == {
+        "sc099_sh010": "Kitsu has no shot of this name",
+        "sc010_sh030": "Kitsu has no shot of this name",
+        "sh010": "Kitsu has 2 shots of this name",
+    }
+    assert new == ["e01_sc020_sh010"]
+    assert kitsu.said().keys() == {"h2"}

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageFullError
-from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, check_ref
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -65,6 +66,21 @@ def test_changing_file_leaves_no_blob(store: ArtefactStore, tmp_path: Path, monk
             store.put_file(clip)
     assert list(store.stored()) == []
     assert store.get_bytes(store.put_file(clip)) == clip.read_bytes()
+
+
+def test_references_of_wrong_form_are_named(store: ArtefactStore) -> None:
+    """The longest uri is well-formed, a longer one, a wrong digest and a negative size are not. The error names the field."""
+    ref = ArtefactRef("u" * 2048, "0" * 64, 0)
+    check_ref(ref)
+    for wrong, field in (
+        (replace(ref, uri="u" * 2049), "uri"),
+        (replace(ref, sha256="0" * 63), "sha256"),
+        (replace(ref, sha256="F" * 64), "sha256"),
+        (replace(ref, size_bytes=-1), "size_bytes"),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            check_ref(wrong, "clip")
+        assert caught.value.field == f"clip.{field}"
 
 
 def test_exists_and_delete(store: ArtefactStore) -> None:

@@ -64,6 +64,8 @@ SAPPHIRE_RAPIDS = f"{ZEN_4} avx512_fp16 amx_bf16 amx_tile amx_int8"
         ("x86_64", ZEN_4, Processor.AVX512_VNNI),
         ("x86_64", SKYLAKE, Processor.AVX2),
         ("x86_64", HASWELL, Processor.AVX2),
+        ("x86_64", "avx2 fma", Processor.AVX2),
+        ("x86_64", HASWELL.replace("fma", ""), Processor.X86),
         ("x86_64", "sse sse2 ssse3", Processor.X86),
         ("AMD64", "", Processor.X86),
         ("aarch64", "", Processor.ARM),

@@ -6,8 +6,17 @@ import torch
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import sample
-from services.render.renderers.everyone.personalize import first_texture, gathered, sampled
-from tests.unit.render.renderers.everyone.person import surface
+from services.render.renderers.everyone.personalize import (
+    actor_windows,
+    bank_texture,
+    first_texture,
+    gathered,
+    pair_of,
+    sampled,
+    stacked,
+    textured_windows,
+)
+from tests.unit.render.renderers.everyone.person import speaking, surface
 
 
 def test_first_texture_has_no_zero(bank: MouthBank) -> None:
@@ -56,3 +65,17 @@ def test_gathered_features_are_those_of_grid_sample() -> None:
     weights = torch.rand(expected.shape, generator=source)
     gradients = [torch.autograd.grad((features * weights).sum(), texture)[0] for features in (expected, found)]
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0.0, atol=1e-5)
+
+
+def test_learning_inputs_are_those_of_serving(bank: MouthBank) -> None:
+    """A texture that learns gives the network the pictures that serving makes of the texture's bytes."""
+    windows = actor_windows(speaking(bank), surface(), 2, 0)
+    # Other light than the footage's, which the frames then get.
+    texture = np.clip(bank_texture(bank, surface(), 0).astype(int) - 30, 1, 255).astype(np.uint8)
+    learned = torch.from_numpy(texture).permute(2, 0, 1).float() / 255.0
+    seen = textured_windows(stacked(windows), [learned, learned], generator=torch.Generator().manual_seed(0))
+    for pictures, window in zip(seen.pictures, windows, strict=True):
+        served = pair_of(window, texture).picture
+        difference = np.abs(pictures.permute(1, 2, 0).numpy() * 255.0 - served)
+        assert difference.mean() < 2.0
+        assert np.percentile(difference, 99.0) < 10.0
