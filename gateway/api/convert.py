@@ -285,7 +285,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     with within("config"):
         actor_id = check_actor_id(actor_id_of(config.actor, "actor") or "", "actor")
         use = use_of(config.project, config.language)
-        label = label_of(config.label, name_of(dub_pb2.LabelPosition, config.label_position, "label_position"))
+        label = label_of(config.label, name_of(dub_pb2.LabelPosition.DESCRIPTOR, config.label_position, "label_position"))
     max_late_s = seconds_of(config.max_lateness) if config.HasField("max_lateness") else None
     if max_late_s is not None and not LEAST_LATE_S <= max_late_s <= MOST_LATE_S:
         raise InvalidRequestError(

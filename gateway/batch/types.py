@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dubstage.gateway.v1.dub_pb2 import DubSpec, ShotOptions
+from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec, ShotOptions
 from gateway.dub.spec_text import actor_of, from_json, is_sequence_spec, to_json, with_options
 from gateway.media.choices import BUILT_IN
 from gateway.media.locations import local_path
@@ -217,9 +217,13 @@ class ShotSpec:
         return {**self.inputs, "output": self.output}
 
     @property
+    def _faces(self) -> tuple[DubSpec | LineSpec, ...]:
+        return (self.dub, *self.dub.lines)
+
+    @property
     def actor_ids(self) -> tuple[str, ...]:
         """Ids of the enrolled actors of the shot, each once."""
-        return tuple(dict.fromkeys(actor_of(part) for part in (self.dub, *self.dub.lines) if part.actor))
+        return tuple(dict.fromkeys(actor_of(part) for part in self._faces if part.actor))
 
     def revises(self, other: ShotSpec) -> bool:
         """Return whether two shots are equal, or two scenes that differ only in their lines."""

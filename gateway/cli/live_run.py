@@ -16,9 +16,9 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.actors.installation import open_installation
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
-from gateway.api.convert import consent_from
 from gateway.api.resources import actor_name
 from gateway.cli.console import say, say_result
+from gateway.consent.messages import consent_from
 from gateway.consent.record import ConsentUse, consent_line
 from gateway.live.client import PacedSpeech, remote_live_frames
 from gateway.live.recording import (

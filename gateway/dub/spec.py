@@ -134,7 +134,7 @@ def request_from(
         reference=reference,
         reference_consent=_consent(spec, "reference_consent", files, output),
         use=_use(spec),
-        mix=SoundMix(mix, spec.mix_level_db, spec.duck_db if spec.HasField("duck_db") else DUCK_DB) if mix is not None else None,
+        mix=_mix(spec, mix),
         keep_audio=spec.keep_audio,
         label=_label(spec),
         codec=_codec(spec),
@@ -312,7 +312,7 @@ def _face(message: Any) -> FaceChoice | None:
                 raise InvalidRequestError(
                     "face_rule: give FACE_RULE_LARGEST, FACE_RULE_SPEAKER or FACE_RULE_AUTO", field="face_rule"
                 )
-            return FaceChoice(name_of(pb.FaceRule, message.face_rule, "face_rule"))
+            return FaceChoice(name_of(pb.FaceRule.DESCRIPTOR, message.face_rule, "face_rule"))
         case _:
             return None
 
@@ -489,24 +489,31 @@ def _consent(holder: Any, name: str, files: DubFiles, output: Path, place: str =
         return read_consent(file)
 
 
+def _mix(spec: pb.DubSpec, file: Path | None) -> SoundMix | None:
+    if file is None:
+        return None
+    duck_db = spec.duck_db if spec.HasField("duck_db") else DUCK_DB
+    return SoundMix(file=file, level_db=spec.mix_level_db, duck_db=duck_db)
+
+
 def _use(spec: pb.DubSpec) -> ConsentUse:
     return use_of(spec.project, spec.language)
 
 
 def _fit(spec: pb.DubSpec) -> Fit:
-    return name_of(pb.Fit, spec.fit, "fit") or "cut"  # type: ignore[return-value]  # the names of the enum are those of Fit
+    return name_of(pb.Fit.DESCRIPTOR, spec.fit, "fit") or "cut"  # type: ignore[return-value]
 
 
 def _expression(spec: pb.DubSpec) -> Expression | None:
-    return name_of(pb.Expression, spec.expression, "expression") or None  # type: ignore[return-value]  # as those of Expression
+    return name_of(pb.Expression.DESCRIPTOR, spec.expression, "expression") or None  # type: ignore[return-value]
 
 
 def _codec(spec: pb.DubSpec) -> str | None:
-    return name_of(pb.VideoCodec, spec.codec, "codec") or None
+    return name_of(pb.VideoCodec.DESCRIPTOR, spec.codec, "codec") or None
 
 
 def _label(spec: pb.DubSpec) -> Label | None:
-    return label_of(spec.label, name_of(pb.LabelPosition, spec.label_position, "label_position"))
+    return label_of(spec.label, name_of(pb.LabelPosition.DESCRIPTOR, spec.label_position, "label_position"))
 
 
 def _crf(spec: pb.DubSpec) -> int | None:

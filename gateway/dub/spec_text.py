@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 from pydantic import ValidationError
 
@@ -90,15 +89,15 @@ def sides_of(box: pb.FaceBox) -> tuple[float, float, float, float]:
     return box.left, box.top, box.width, box.height
 
 
-def name_of(kind: EnumTypeWrapper[Any], number: int, field: str) -> str:
+def name_of(kind: EnumDescriptor, number: int, field: str) -> str:
     """Return the name of an enum's value as commands write it, such as `top-left`; empty: unspecified.
 
     Raises:
         InvalidRequestError: the enum has no such number.
     """
-    found = names_of(kind.DESCRIPTOR).get(number)
+    found = names_of(kind).get(number)
     if found is None:
-        raise InvalidRequestError(f"{field}: there is no {kind.DESCRIPTOR.name} {number}", field=field)
+        raise InvalidRequestError(f"{field}: there is no {kind.name} {number}", field=field)
     return found
 
 
@@ -560,7 +559,7 @@ def speaker_of(line: pb.LineSpec) -> str:
         case "point":
             return f"{line.point.x:g},{line.point.y:g}"
         case "face_rule":
-            return name_of(pb.FaceRule, line.face_rule, "face_rule")
+            return name_of(pb.FaceRule.DESCRIPTOR, line.face_rule, "face_rule")
         case _:
             return "boxes" if line.boxes else "box"
 

@@ -137,7 +137,7 @@ def post_batch(
             if len(found) != 1:
                 left_out[row] = f"Kitsu has {len(found) or 'no'} shot{'s' if found else ''} of this name"
                 continue
-            task_type = kitsu.task_type(shot.spec.language or "")
+            task_type = kitsu.task_type(shot.spec.dub.language or "")
             if (other := rows.setdefault((found[0]["id"], task_type["id"]), row)) != row:
                 raise InvalidRequestError(
                     f"--task-type: the rows {other} and {row} have the same task: give a task type for each language, such as "

@@ -113,11 +113,8 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
 def test_batch_over_http(start_rest: Any, media: Media) -> None:
     """A batch is submitted, watched and removed over HTTP."""
     _, call = start_rest()
-    row = {
-        "shotId": "one",
-        "dub": {"footageUri": OTHER, "speechUri": "speech.wav", "outputUri": "row.mp4", "skipPersonalization": True},
-    }
-    wrong = {**row, "dub": {**row["dub"], "method": "none"}}
+    dub = {"footageUri": OTHER, "speechUri": "speech.wav", "outputUri": "row.mp4", "skipPersonalization": True}
+    row, wrong = {"shotId": "one", "dub": dub}, {"shotId": "one", "dub": {**dub, "method": "none"}}
     status, mistakes = call("POST", "/v1/batches", {"batchId": "night", "rows": [wrong], "validateOnly": True})
     assert (status, [mistake["field"] for mistake in mistakes["mistakes"]]) == (200, ["method"])
     assert call("POST", "/v1/batches", {"batchId": "night", "rows": [row]})[0] == 200

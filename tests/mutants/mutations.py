@@ -126,7 +126,7 @@ def _changed(node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         case ast.Constant(value=bool()):
             yield "boolean", ast.Constant(not node.value)
         case ast.Constant(value=0):
-            yield "constant", ast.Constant(type(node.value)(1))
+            yield "constant", ast.Constant(1.0 if isinstance(node.value, float) else 1)
         case ast.Constant(value=int() | float()):
             is_small = isinstance(node.value, int) and node.value < _SMALL
             yield "constant", ast.Constant(node.value + 1 if is_small else node.value * 2)

@@ -65,7 +65,7 @@ def nobody(path: Path) -> Path:
 async def dubbed_plainly(dubber: Dubber, worker_context: WorkerContext, row: ShotSpec, output: Path) -> str:
     """Digest of the video that a dub without a batch writes, without the manifest."""
     async with shot_request(worker_context, changed_shot(row, output=str(output))) as request:
-        await asyncio.to_thread(dubber, request, sealer=await worker_context.sealer())
+        await asyncio.to_thread(dubber, request, sealer=worker_context.engine.sealer())
     return media_sha256(output)
 
 

@@ -151,7 +151,12 @@ def enrol_at_once(place: Installation, name: str) -> None:
     with database.writing() as session:
         if not database.shared:
             session.execute(text("PRAGMA busy_timeout = 0"))
-        created = {"created_at": "2026-11-23T00:00:00+00:00", "footage_sha256": "0" * 64, "enrolment_sha256": style.sha256}
+        created = {
+            "created_at": "2026-11-23T00:00:00+00:00",
+            "footage_sha256": "0" * 64,
+            "enrolment_sha256": style.sha256,
+            "consent_sha256": "",
+        }
         session.add(ActorRow(actor_id=name, method="hetero", consent=None, **created))
         session.flush()
         session.add(LineageRow(actor_id=name, sha256=style.sha256, kind="style", uri=style.uri, size_bytes=style.size_bytes))

@@ -97,7 +97,9 @@ def test_concurrent_ids_are_unique(actors: ActorStore, blobs: ArtefactStore, geo
 def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
     def fail() -> None:
         with actors.database.writing() as session:
-            session.add(ActorRow(actor_id="ann", method="ugc", footage_sha256="", created_at="", enrolment_sha256=""))
+            session.add(
+                ActorRow(actor_id="ann", method="ugc", footage_sha256="", created_at="", enrolment_sha256="", consent_sha256="")
+            )
             session.flush()
             raise ZeroDivisionError
 

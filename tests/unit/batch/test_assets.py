@@ -65,9 +65,9 @@ def test_every_file_to_read_may_be_a_reference(library: Library, tmp_path: Path)
     path = manifest(tmp_path, {"defaults": {"consent": "bal:///ann"}}, *rows)
     first, second, third = read_manifest(path, check_files=False).shots
     plate, sound = str(tmp_path / "my plate%.mov"), str(tmp_path / "de.wav")
-    assert (first.footage, first.speech, first.consent) == (plate, sound, str(tmp_path / "ann.json"))
-    assert (second.footage, second.lines[0].speech) == (plate, sound)
-    assert (third.footage, third.lines[0].speech) == (plate, sound)
+    assert (first.dub.footage_uri, first.dub.speech_uri, first.dub.consent_uri) == (plate, sound, str(tmp_path / "ann.json"))
+    assert (second.dub.footage_uri, second.dub.lines[0].speech_uri) == (plate, sound)
+    assert (third.dub.footage_uri, third.dub.lines[0].speech_uri) == (plate, sound)
     plain = row("a", footage="my plate%.mov", speech="de.wav", consent="ann.json")
     again = read_manifest(manifest(tmp_path, plain))
     assert again.sha256 == read_manifest(manifest(tmp_path, {"defaults": {"consent": "bal:///ann"}}, rows[0])).sha256

@@ -132,7 +132,7 @@ def test_options_of_a_redo(night: BatchStore, tmp_path: Path) -> None:
         checked = check_options(night, "night", [name], options_from(options)[0], lambda shot, _: shot.dub.method or "ugc")
         assert begin_anew(settings, night, "night", [name], checked) == [name]
         assert night.record("night", name) == ShotRecord(id=name)
-    assert (night.shot("night", 0).expressiveness, night.shot("night", 2).seed) == (1.2, 4)
+    assert (night.shot("night", 0).dub.expressiveness, night.shot("night", 2).dub.seed) == (1.2, 4)
     event = batch_event(EventKind.BATCH_RETRIED, "night", ["done"], options=ShotOptions(expressiveness=1.2, seed=4))
     assert event.details == {"shots": 1, "shot": "done", "expressiveness": "1.2", "seed": "4"}
     with pytest.raises(BatchNotFoundError, match="no shot 'none'"):

@@ -25,7 +25,7 @@ def test_import_loads_no_library() -> None:
 
 
 def test_options_of_create_dub() -> None:
-    assert gateway.DubOptions is dubbing.DubOptions
+    assert gateway.DubOptions is dubstage.DubOptions
     with pytest.raises(TypeError, match="'metod'"):
         gateway.dub.request(footage="video.mp4", output="out.mp4", metod="ugc")  # type: ignore[call-arg]
 

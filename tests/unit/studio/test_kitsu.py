@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def posted(*shots: BatchShot) -> tuple[dict[str, str], list[str]]:
 
 
 def shot(row: str, *decisions: Decision, **facts: Any) -> BatchShot:
-    return BatchShot(SPEC.model_copy(update={"id": row}), done(1, id=row, **facts), decisions)
+    return BatchShot(replace(SPEC, id=row), done(1, id=row, **facts), decisions)
 
 
 def test_comment_and_picture_once(kitsu: Kitsu) -> None:

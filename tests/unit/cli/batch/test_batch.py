@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dubstage.gateway.v1.dub_pb2 import Expression
 from gateway.actors.store import ActorStore
 from gateway.batch.locks import batch_lock
 from gateway.batch.manifest import read_manifest
@@ -164,8 +165,9 @@ def test_retry_with_other_options(store: BatchStore, printed: Printed, tmp_path:
     assert run(["batch", "retry", "night", "s1", *(part for one in changes for part in ("--set", one))]) == 0
     assert printed()[0] == "1\n"
     assert store.record("night", "s1") == ShotRecord(id="s1")
-    shot = store.shot("night", 1)
-    assert (shot.expressiveness, shot.expression, shot.face, shot.personalize) == (1.2, "neutral", "3", False)
+    dub = store.shot("night", 1).dub
+    assert (dub.expressiveness, dub.expression, dub.face_id) == (1.2, Expression.EXPRESSION_NEUTRAL, 3)
+    assert dub.skip_personalization
     with ActorStore(load_settings(GatewaySettings), claim_artefacts=False) as actors:
         (entry,) = [one for one in actors.audit.newest(9) if one["event"] == "batch.retried"]
     assert entry["details"] == {

@@ -160,8 +160,7 @@ def test_card_tells_training_facts() -> None:
         "| steps | 40 |",
         "| kept step | 30, chosen by score 0.5000 |",
         "| seed | 5 |",
-        "| error | 0.25 |",
-        ' "width": 3',
+        "- error 0.25",
     ):
         assert line in text.splitlines()
 
