@@ -20,7 +20,7 @@ from gateway.async_utilities import cancel_all
 from gateway.consent.subject import Face
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.coefficients import TrackedPerson
-from gateway.dub.composite import TrackedVideo
+from gateway.dub.face_records import TrackedVideo
 from gateway.dub.enrol import EnrolledActor, Enrolment, OnArtefact, unnoted
 from gateway.dub.face_boxes import follow_boxes
 from gateway.dub.face_choice import ChosenFace, FaceChoice, check_one_face, choose_face, main_faces

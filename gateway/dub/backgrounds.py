@@ -27,7 +27,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import close, in_thread
 from gateway.dub.analysis import FootageAnalysis
-from gateway.dub.composite import TrackedVideo
+from gateway.dub.face_records import TrackedVideo
 from gateway.dub.disk import job_folder
 from gateway.dub.face_records import cut_box, read_index
 from gateway.dub.frame_plan import SILENT_BELOW

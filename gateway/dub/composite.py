@@ -14,9 +14,9 @@ import numpy.typing as npt
 from gateway.async_utilities import in_thread
 from gateway.compositing.detail import box_with_detail, luma_under_box
 from gateway.compositing.planes import composite
-from gateway.dub.face_records import FaceIndex
+from gateway.dub.face_records import TrackedVideo
 from gateway.dub.frame_plan import FramePlan
-from gateway.dub.records import RecordFile, pose_of
+from gateway.dub.records import pose_of
 from gateway.dub.segments import SEGMENT_FRAMES, KeptSegment, SegmentStore, segments_of
 from gateway.dub.windows import RenderedMouth, RenderedWindow
 from gateway.media.reader import VideoReader
@@ -93,17 +93,14 @@ class _Sink:
 
 
 @dataclass(frozen=True, slots=True)
-class TrackedVideo:
-    """A video that is dubbed in place: the footage, or a background video.
+class VideoCompositor:
+    """Writes a video with the rendered mouths of its faces.
 
     Attributes:
-        index: where the records of its faces are.
-        faces: FACE_RECORDs of its faces.
+        video: the footage, or a background video.
     """
 
-    info: MediaInfo
-    index: FaceIndex
-    faces: RecordFile
+    video: TrackedVideo
 
     async def write(
         self,
@@ -130,9 +127,9 @@ class TrackedVideo:
             MediaUnsupportedError: the footage breaks off.
             StorageFullError: the disk is full; nothing of the output is left.
         """
-        facts = VideoFacts(np.zeros(self.info.video.num_frames, np.int32))
-        marks = FaceMarks(self, mark) if mark is not None else None
-        with VideoReader(self.info, threads=threads) as reader:
+        facts = VideoFacts(np.zeros(self.video.info.video.num_frames, np.int32))
+        marks = FaceMarks(self.video, mark) if mark is not None else None
+        with VideoReader(self.video.info, threads=threads) as reader:
             frames = iter(reader)
             async for span, parts in windows:
                 await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
@@ -160,8 +157,8 @@ class TrackedVideo:
             MediaUnsupportedError: the footage breaks off.
             StorageFullError: the disk is full; nothing of the output is left.
         """
-        facts = VideoFacts(np.zeros(self.info.video.num_frames, np.int32))
-        segments = segments_of(self.info.video.num_frames)
+        facts = VideoFacts(np.zeros(self.video.info.video.num_frames, np.int32))
+        segments = segments_of(self.video.info.video.num_frames)
         missing = await in_thread(lambda: [frames for frames in segments if store.find(frames) is None])
         left = deque(segments)
 
@@ -172,11 +169,11 @@ class TrackedVideo:
         marks: FaceMarks | None = None
         frames: Iterator[DecodedFrame] = iter(())
         decoded = -1
-        with VideoReader(self.info, threads=threads) as reader:
+        with VideoReader(self.video.info, threads=threads) as reader:
             async for span, parts in windows(missing):
                 if span.start % SEGMENT_FRAMES == 0:
                     await in_thread(take_until, span.start)
-                    marks = FaceMarks(self, mark, span.start) if mark is not None else None
+                    marks = FaceMarks(self.video, mark, span.start) if mark is not None else None
                     if decoded != span.start:
                         frames = reader.frames_from(span.start, _end_of_run(missing, span.start))
                 await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
@@ -184,8 +181,8 @@ class TrackedVideo:
                 if span.stop == left[0].stop:
                     await in_thread(self._keep, writer, left.popleft(), facts, store)
                 on_progress(span.stop)
-            await in_thread(take_until, self.info.video.num_frames)
-        on_progress(self.info.video.num_frames)
+            await in_thread(take_until, self.video.info.video.num_frames)
+        on_progress(self.video.info.video.num_frames)
         return facts
 
     def _write_window(
@@ -211,13 +208,13 @@ class TrackedVideo:
             for plan, window, place in shown[index]:
                 with clock.measure("composite", 1):
                     row = int(plan.row[index])
-                    (record,) = self.faces.read(row, row + 1)
+                    (record,) = self.video.faces.read(row, row + 1)
                     mouth = window.mouth(place, float(plan.strength[index]))
                     own = marks.of_frame(index, record) if marks is not None else None
                     # A second face is composited over a copy of what the first face has changed.
                     footage = frame.planes if planes is None else tuple(plane.copy() for plane in planes)
                     into = writer.writable(frame) if planes is None else planes
-                    planes, area = composite_frame(frame, self.info, pose_of(record), mouth, mark=own, planes=footage, into=into)
+                    planes, area = composite_frame(frame, self.video.info, pose_of(record), mouth, mark=own, planes=footage, into=into)
                     facts.mask_area_px[index] += area
             with clock.measure("encode", 1):
                 writer.write(frame, planes)

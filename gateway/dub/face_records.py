@@ -20,6 +20,7 @@ from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
 from gateway.dub.shot_looks import MEASURED, ShotLooks, explains
+from gateway.media.types import MediaInfo
 from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, region_around_box
@@ -128,6 +129,20 @@ class FaceIndex:
         (mine,) = np.nonzero(self.face_id == face_id)
         rows[self.frame[mine]] = mine
         return rows
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedVideo:
+    """A video that is dubbed in place, and its faces: the footage, or a background video.
+
+    Attributes:
+        index: where the records of its faces are.
+        faces: FACE_RECORDs of its faces.
+    """
+
+    info: MediaInfo
+    index: FaceIndex
+    faces: RecordFile
 
 
 def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceIndex:

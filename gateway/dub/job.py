@@ -24,7 +24,7 @@ import structlog
 from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis, extract_speech, folder_of, gather_both
 from gateway.dub.claim import video_claim, video_watermark
-from gateway.dub.composite import TrackedVideo
+from gateway.dub.face_records import TrackedVideo
 from gateway.dub.costs import DubWork, PaceFile
 from gateway.dub.disk import MAX_JOB_BYTES
 from gateway.dub.disk_needs import check_disks, records_need, video_need, windows_need

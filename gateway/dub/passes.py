@@ -16,7 +16,8 @@ from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
-from gateway.dub.composite import TrackedVideo, VideoFacts
+from gateway.dub.composite import VideoCompositor, VideoFacts
+from gateway.dub.face_records import TrackedVideo
 from gateway.dub.convert import timeline_of
 from gateway.dub.disk_needs import check_disks, segments_need, video_need, windows_need
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
@@ -306,6 +307,7 @@ class DubPasses:
             for place, (part, scale) in enumerate(zip(dubbed, scales, strict=True))
         ]
         done = progress.written
+        compositor = VideoCompositor(video)
         with writer:
             threads = self.request.threads
             if writer.segmented:
@@ -320,12 +322,12 @@ class DubPasses:
                     mark=mark,
                 )
                 windows = partial(rendered_windows, mouths, total)
-                facts = await video.write_segments(
+                facts = await compositor.write_segments(
                     writer, windows, segments, threads=threads, clock=clock, on_progress=done, mark=mark
                 )
             else:
                 windows_of_all = rendered_windows(mouths, total)
-                facts = await video.write(writer, windows_of_all, threads=threads, clock=clock, on_progress=done, mark=mark)
+                facts = await compositor.write(writer, windows_of_all, threads=threads, clock=clock, on_progress=done, mark=mark)
             await in_thread(self.ledger.confirm)
             await in_thread(writer.finish, self.ledger.confirm)
         return facts
