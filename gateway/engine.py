@@ -24,14 +24,14 @@ from gateway.actors.stored import check_actor_id, check_enrolled_for
 from gateway.actors.watch import dub_while_allowed, while_allowed
 from gateway.async_utilities import in_thread
 from gateway.audit.work import WorkRecord
-from gateway.dub.job import DubJob
-from gateway.dub.outcome import DubOutcome
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.progress import OnFootage, OnProgress
-from gateway.dub.request import DubRequest, check_request, naming, sha256_of
-from gateway.dub.sequences import frame_by_frame, is_signed, with_files
-from gateway.dub.spec import DubFiles, method_of, request_from, within
-from gateway.dub.spec_text import actor_of
-from gateway.dub.workspace import Workspace
+from gateway.dub.request.dub_request import DubRequest, check_request, naming, sha256_of
+from gateway.dub.request.sequences import frame_by_frame, is_signed, with_files
+from gateway.dub.request.spec import DubFiles, method_of, request_from, within
+from gateway.dub.request.spec_text import actor_of
+from gateway.dub.state.workspace import Workspace
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.sequences import SequenceDub, SequenceSettings
 from gateway.provenance.binding import sidecar_of

@@ -23,10 +23,10 @@ import structlog
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.async_utilities import in_thread
-from gateway.dub.disk import job_folder
-from gateway.dub.journal import journalled
-from gateway.dub.records import read_note
-from gateway.dub.workspace import FACTS, JOBS, JOURNAL, RemovalReport, folder_bytes, is_running, remove_job
+from gateway.dub.state.disk import job_folder
+from gateway.dub.state.journal import journalled
+from gateway.dub.state.records import read_note
+from gateway.dub.state.workspace import FACTS, JOBS, JOURNAL, RemovalReport, folder_bytes, is_running, remove_job
 from gateway.private_files import data_folder, folder_error
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError

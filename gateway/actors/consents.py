@@ -32,7 +32,7 @@ from services.common.errors import (
 )
 
 if TYPE_CHECKING:
-    from gateway.dub.request import DubRequest
+    from gateway.dub.request.dub_request import DubRequest
 
 _AT_ONCE: Final = 500
 """Most digests of one query: databases limit the length of a list."""

@@ -22,20 +22,20 @@ from gateway.actors.watch import while_allowed
 from gateway.async_utilities import in_stoppable_thread, in_thread
 from gateway.consent.record import Consent, ConsentUse
 from gateway.consent.subject import Shown, check_shown
-from gateway.dub.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
+from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice, about_faces
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.disk import MAX_JOB_BYTES, job_folder
-from gateway.dub.enrol import EnrolledActor
-from gateway.dub.face_choice import AUTOMATIC, FaceChoice, about_faces
-from gateway.dub.face_list import clearest_picture
-from gateway.dub.job_key import enrolment_key
-from gateway.dub.journal import MOST_TRIES, artefact_lost_error
-from gateway.dub.live_span import LIVE_SPAN, longest_span
-from gateway.dub.outcome import about_mouth, about_voice
+from gateway.dub.job.key import enrolment_key
+from gateway.dub.job.outcome import about_mouth, about_voice
+from gateway.dub.learn.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
+from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.learn.face_list import clearest_picture
+from gateway.dub.learn.live_span import LIVE_SPAN, longest_span
 from gateway.dub.progress import OnFootage, OnProgress
-from gateway.dub.records import FACE_RECORD
-from gateway.dub.request import check_footage, sha256_of
-from gateway.dub.workspace import Workspace, delete_unused, open_workspace
+from gateway.dub.request.dub_request import check_footage, sha256_of
+from gateway.dub.state.disk import MAX_JOB_BYTES, job_folder
+from gateway.dub.state.journal import MOST_TRIES, artefact_lost_error
+from gateway.dub.state.records import FACE_RECORD
+from gateway.dub.state.workspace import Workspace, delete_unused, open_workspace
 from gateway.media.inspection import inspect_in_child
 from gateway.media.stills import is_still
 from gateway.media.takes import TAKES_SUFFIX, Take, check_number_of_takes, join_takes, takes_in_order

@@ -33,8 +33,8 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, AuditPersonRow
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
-from gateway.dub.journal import journalled
-from gateway.dub.workspace import JOBS, JOURNAL, is_running, lock_folder
+from gateway.dub.state.journal import journalled
+from gateway.dub.state.workspace import JOBS, JOURNAL, is_running, lock_folder
 from gateway.operations.store import OperationRow
 from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key

@@ -51,7 +51,7 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 if TYPE_CHECKING:
     from gateway.actors.erasure import Erasures
-    from gateway.dub.enrol import EnrolledActor
+    from gateway.dub.learn.enrol import EnrolledActor
 
 _TRIES: Final = 5
 """Most looks at a store that another process marks at the same time."""

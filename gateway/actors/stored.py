@@ -28,8 +28,8 @@ from services.common.errors import (
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 if TYPE_CHECKING:
-    from gateway.dub.enrol import EnrolledActor
-    from gateway.dub.request import ActorRecord
+    from gateway.dub.learn.enrol import EnrolledActor
+    from gateway.dub.request.dub_request import ActorRecord
 
 _AT_ONCE: Final = 500
 """Most actors of one query."""
@@ -112,7 +112,7 @@ class StoredActor:
     @property
     def record(self) -> ActorRecord:
         """Facts of the actor that the consent checks of a dub need."""
-        from gateway.dub.request import ActorRecord
+        from gateway.dub.request.dub_request import ActorRecord
 
         return ActorRecord(
             actor_id=self.actor_id,
@@ -192,7 +192,7 @@ def lineage_of(
         more: further blobs of the actor, by kind.
         superseded: all blobs that the enrolment made. A blob that no other kind names gets a kind that begins with SUPERSEDED.
     """
-    from gateway.dub.enrol import actor_arrays, actor_refs
+    from gateway.dub.learn.enrol import actor_arrays, actor_refs
     from services.common.wire.convert import ref_from_proto
 
     refs = {kind: ref_from_proto(message, kind) for kind, message in actor_refs(enrolled).items()}
@@ -301,7 +301,7 @@ def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor
         ArtefactCorruptError, ArtefactNotFoundError: the blob is damaged or gone.
         DubstageError: the artefact store cannot be used.
     """
-    from gateway.dub.enrol import actor_from_arrays
+    from gateway.dub.learn.enrol import actor_from_arrays
 
     remedy = f"erase the actor (`dubstage actor erase {actor_id}`) and enrol it again"
     try:

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from gateway.actors.receipts import SweptPlace
 from gateway.audit.log import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
-from gateway.dub.journal import journalled
-from gateway.dub.workspace import ASIDE, JOBS, JOURNAL, remove_left_copies
+from gateway.dub.state.journal import journalled
+from gateway.dub.state.workspace import ASIDE, JOBS, JOURNAL, remove_left_copies
 from services.common.errors import StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from gateway.async_utilities import in_thread
-from gateway.dub.job import DubJob
-from gateway.dub.outcome import DubOutcome
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.progress import OnProgress
 from services.common.errors import ActorError, ConsentRefusedError, TransientError
 

@@ -42,7 +42,7 @@ from gateway.batch.types import (
     manifest_of,
     options_in,
 )
-from gateway.dub.spec_text import LINE, ROW, options_of, plain
+from gateway.dub.request.spec_text import LINE, ROW, options_of, plain
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from services.common.errors import InvalidRequestError

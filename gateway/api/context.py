@@ -23,7 +23,7 @@ from gateway.api.media import Media
 from gateway.api.operations import ACTOR, DUB, FACES
 from gateway.database.session import Database
 from gateway.database.upgrades import head
-from gateway.dub.workspace import delete_unused, remove_job, remove_partial_video
+from gateway.dub.state.workspace import delete_unused, remove_job, remove_partial_video
 from gateway.engine import Engine
 from gateway.housekeeping import open_jobs_folder
 from gateway.live.admission import LiveAdmission

@@ -20,12 +20,12 @@ from gateway.api.media import RequestMedia
 from gateway.api.resources import actor_id_of, actor_name, duration_message, seconds_of, time_message
 from gateway.consent.messages import consent_from, consent_message
 from gateway.consent.record import ConsentUse, use_of
-from gateway.dub.estimate import DubEstimate
-from gateway.dub.face_list import FaceList, ListedFace
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubRequest
-from gateway.dub.spec import enrol_options, face_of, within
-from gateway.dub.spec_text import name_of
+from gateway.dub.job.estimate import DubEstimate
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.learn.face_list import FaceList, ListedFace
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.request.spec import enrol_options, face_of, within
+from gateway.dub.request.spec_text import name_of
 from gateway.live.session import LiveFrame, LiveMouth, first_sample
 from gateway.live.streams import Disclosing
 from gateway.media.encoders import check_target

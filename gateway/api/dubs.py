@@ -28,10 +28,10 @@ from gateway.api.convert import (
 from gateway.api.operations import DUB, FACES, operation_message, request_identity
 from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
 from gateway.async_utilities import in_thread
-from gateway.dub.estimate import estimate_dub
-from gateway.dub.face_list import list_faces
-from gateway.dub.spec import mouths_of, with_records
-from gateway.dub.workspace import Workspace
+from gateway.dub.job.estimate import estimate_dub
+from gateway.dub.learn.face_list import list_faces
+from gateway.dub.request.spec import mouths_of, with_records
+from gateway.dub.state.workspace import Workspace
 from gateway.engine import Dub
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_in_child

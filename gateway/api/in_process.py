@@ -13,7 +13,7 @@ from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.actors.installation import open_installation
 from gateway.api.convert import result_message
 from gateway.dub.progress import OnFootage, OnProgress
-from gateway.dub.spec import LocalFiles
+from gateway.dub.request.spec import LocalFiles
 from gateway.engine import Engine, finished_dub, remove_old_jobs
 from gateway.provenance.binding import media_sha256
 from gateway.reports.folder import check_report_folder

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from gateway.async_utilities import in_thread
 from gateway.batch.media import check_replaceable, fetched, input_problem, upload
 from gateway.dub.progress import OnProgress
-from gateway.dub.workspace import ScratchFolders
+from gateway.dub.state.workspace import ScratchFolders
 from gateway.media.locations import copy_name, is_url, url_problem
 from gateway.media.sequence_names import is_sequence
 from gateway.provenance.binding import SIDECAR

@@ -24,7 +24,7 @@ from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
 from gateway.consent.messages import consent_from
 from gateway.consent.record import digest_of
-from gateway.dub.spec import records_of, without_records
+from gateway.dub.request.spec import records_of, without_records
 from gateway.operations.runner import OperationRunner
 from gateway.operations.store import NO_REQUEST_ID, OperationRecord, RequestIdentity
 from gateway.provenance.claim import VideoWatermark

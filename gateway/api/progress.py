@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.resources import optional_duration
-from gateway.dub.costs import figures
 from gateway.dub.progress import OnProgress
-from gateway.dub.request import DubRequest, wants_own_timeline
+from gateway.dub.request.dub_request import DubRequest, wants_own_timeline
+from gateway.dub.state.costs import figures
 from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
 from services.common.methods import Method, method_named

@@ -21,7 +21,7 @@ from gateway.batch.records import unix_time
 from gateway.batch.reviews import Decision
 from gateway.batch.store import BatchStore, Engine, open_batches
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, Manifest, ShotRecord, ShotSpec, ShotState
-from gateway.dub.spec_text import CHANGEABLE, option_words
+from gateway.dub.request.spec_text import CHANGEABLE, option_words
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
 

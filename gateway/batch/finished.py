@@ -26,10 +26,10 @@ import cv2
 import numpy as np
 
 from gateway.batch.types import ShotFinish
-from gateway.dub.face_records import cut_box
-from gateway.dub.motion_clip import MotionClip, SoundLag, frame_seconds, measured_lag, on_motion_grid
-from gateway.dub.speech import extract_features, motion_frames_for
-from gateway.dub.workspace import Workspace
+from gateway.dub.analyse.face_records import cut_box
+from gateway.dub.analyse.motion_clip import MotionClip, SoundLag, frame_seconds, measured_lag, on_motion_grid
+from gateway.dub.sound.speech import extract_features, motion_frames_for
+from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader, Speech

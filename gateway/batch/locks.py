@@ -33,7 +33,7 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
         InvalidRequestError: another process runs the batch.
     """
     # Imported here, as below: commands that show a batch hold no lock, and need no library of media.
-    from gateway.dub.workspace import lock_folder
+    from gateway.dub.state.workspace import lock_folder
 
     data_folder(settings.data_dir)
     place = local_path(store.url)
@@ -63,7 +63,7 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
 
 def _remove(folder: Path) -> None:
     """Remove the lock that this process holds, and its folder. A process that opened the lock before makes a new lock."""
-    from gateway.dub.workspace import LOCK
+    from gateway.dub.state.workspace import LOCK
 
     # Another process may have made the batch, or its lock, again: then the folder is not empty, and stays.
     with suppress(OSError):
@@ -123,7 +123,7 @@ async def _locked(place: Path) -> int:
         InvalidRequestError: another worker has the lock.
         OSError: the folder cannot be made.
     """
-    from gateway.dub.workspace import lock_folder
+    from gateway.dub.state.workspace import lock_folder
 
     held: list[int] = []
     try:

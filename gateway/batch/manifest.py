@@ -4,8 +4,8 @@
     {"id": "sc010_sh020", "footage": "plates/sc010_sh020.mov", "speech": "de/sc010_sh020.wav", "output": "out/sc010_sh020.mov"}
 
 The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows: `id`, `quality`, and
-the words of a dub (gateway/dub/spec_text.py). `lines` is a list of lines, or the path of a JSON file with the list. Paths are
-relative to the folder of the manifest, those in a file of lines to the folder of that file. Files to read may be entity references
+the words of a dub (gateway/dub/request/spec_text.py). `lines` is a list of lines, or the path of a JSON file with the list. Paths
+are relative to the folder of the manifest, those in a file of lines to the folder of that file. Files may be entity references
 (gateway/batch/assets.py). Empty lines are skipped.
 
 Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Kubernetes writes the indexes of an Indexed Job.
@@ -34,9 +34,9 @@ from gateway.batch.media import consent_at, fetched, footage_problem, input_prob
 from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, manifest_of
 from gateway.consent.messages import consent_from
 from gateway.consent.record import Consent, canonical_form, use_of
-from gateway.dub.request import check_footage, check_line, check_overlaps
-from gateway.dub.spec import LocalFiles, Refusal, colour_of, method_of, problems, request_from, without_records
-from gateway.dub.spec_text import actor_of, fill, line_name, plain, read_lines, word_of
+from gateway.dub.request.dub_request import check_footage, check_line, check_overlaps
+from gateway.dub.request.spec import LocalFiles, Refusal, colour_of, method_of, problems, request_from, without_records
+from gateway.dub.request.spec_text import actor_of, fill, line_name, plain, read_lines, word_of
 from gateway.media.choices import OcioSettings
 from gateway.media.inspection import inspect_video
 from gateway.media.locations import is_url, local_path

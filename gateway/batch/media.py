@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent
-from gateway.dub.request import sha256_of
+from gateway.dub.request.dub_request import sha256_of
 from gateway.media.locations import copy_name, is_url, local_path, protocol_of, url_problem
 from gateway.media.output import existing_file
 from gateway.media.sequence_names import is_sequence

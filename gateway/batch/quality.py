@@ -17,9 +17,9 @@ from gateway.async_utilities import in_thread
 from gateway.batch.finished import finish_of
 from gateway.batch.records import VideoMetrics
 from gateway.batch.types import Quality, ShotAppearance, ShotFinish, ShotMotion, ShotRecord
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubRequest, sha256_of
-from gateway.dub.workspace import Workspace
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.request.dub_request import DubRequest, sha256_of
+from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo

@@ -26,7 +26,7 @@ from gateway.batch.records import progress_of
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.types import ENDED, BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotSpec, ShotState
-from gateway.dub.spec_text import actor_of, speaker_of, start_text
+from gateway.dub.request.spec_text import actor_of, speaker_of, start_text
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
 from gateway.reports.pages import ReasonCount, render_page, shares_of
 from gateway.safe_paths import path_below

@@ -45,7 +45,7 @@ from gateway.batch.types import (
     options_in,
     shots_of,
 )
-from gateway.dub.spec_text import to_json
+from gateway.dub.request.spec_text import to_json
 from gateway.media.locations import local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec, ShotOptions
-from gateway.dub.spec_text import actor_of, from_json, is_sequence_spec, to_json, with_options
+from gateway.dub.request.spec_text import actor_of, from_json, is_sequence_spec, to_json, with_options
 from gateway.media.choices import BUILT_IN
 from gateway.media.locations import local_path
 from gateway.media.sequence_names import is_sequence, listing_file, sound_file

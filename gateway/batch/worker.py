@@ -42,10 +42,10 @@ from gateway.batch.records import (
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSpec, ShotState, options_in
 from gateway.dub.progress import OnProgress
-from gateway.dub.request import DubRequest
-from gateway.dub.spec import mouths_of, sequence_of
-from gateway.dub.spec_text import in_words, line_name
-from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.request.spec import mouths_of, sequence_of
+from gateway.dub.request.spec_text import in_words, line_name
+from gateway.dub.state.workspace import ALREADY_RUNNING, ScratchFolders
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.locations import local_path

@@ -118,7 +118,7 @@ def create(
 ) -> None:
     """Enrol a person from one or several VIDEO files as ACTOR."""
     from gateway.actors.create import EnrolRequest
-    from gateway.dub.face_choice import parse_face
+    from gateway.dub.analyse.face_choice import parse_face
 
     settings = options.gateway_settings(stages)
     request = EnrolRequest(

@@ -62,7 +62,7 @@ from gateway.cli.batch_watch import (
 )
 from gateway.cli.console import say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
-from gateway.dub.spec_text import CHANGEABLE, options_from
+from gateway.dub.request.spec_text import CHANGEABLE, options_from
 from gateway.media.locations import local_path
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError

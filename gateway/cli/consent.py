@@ -22,8 +22,8 @@ from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.keys import check_signature, read_keys, read_private_key, signed
 from gateway.consent.record import Consent, canonical_form, check_scope, check_time, consent_line, digest_of, embedding_text, use_of
 from gateway.consent.subject import ENOUGH_FRAMES
-from gateway.dub.face_choice import parse_face
-from gateway.dub.subjects import face_of_videos
+from gateway.dub.analyse.face_choice import parse_face
+from gateway.dub.learn.subjects import face_of_videos
 from gateway.stages.opening import open_stage, open_stages
 from services.common.errors import ConsentUnsignedError, InvalidRequestError
 

@@ -34,9 +34,9 @@ from services.common.methods import DEFAULT_METHOD, combined
 
 if TYPE_CHECKING:
     from dubstage.gateway.v1.dub_pb2 import DubSpec
-    from gateway.dub.outcome import DubOutcome
-    from gateway.dub.request import DubRequest
-    from gateway.dub.spec import LocalFiles
+    from gateway.dub.job.outcome import DubOutcome
+    from gateway.dub.request.dub_request import DubRequest
+    from gateway.dub.request.spec import LocalFiles
     from gateway.media.sequences import SequenceDub
     from gateway.settings import GatewaySettings
 
@@ -53,7 +53,7 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report:
     Raises:
         typer.Exit: no frame is dubbed, so that the command ends with an exit code of its own.
     """
-    from gateway.dub.request import consents
+    from gateway.dub.request.dub_request import consents
 
     for warning in outcome.warnings:
         say_warning(warning)
@@ -96,9 +96,9 @@ async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, r
     """
     from gateway.actors.installation import open_installation
     from gateway.api.progress import dub_steps
-    from gateway.dub.spec import sequence_of
-    from gateway.dub.spec_text import in_words, line_name
-    from gateway.dub.workspace import ScratchFolders
+    from gateway.dub.request.spec import sequence_of
+    from gateway.dub.request.spec_text import in_words, line_name
+    from gateway.dub.state.workspace import ScratchFolders
     from gateway.engine import Engine, finished_dub, remove_old_jobs
     from gateway.operations.step_paces import StepPaces
 
@@ -295,9 +295,9 @@ def dub(
     view: options.View = "",
 ) -> None:
     """Give VIDEO new speech and write the video."""
-    from gateway.dub.request import refuse_input
-    from gateway.dub.spec import LocalFiles
-    from gateway.dub.spec_text import read_lines, spec_from
+    from gateway.dub.request.dub_request import refuse_input
+    from gateway.dub.request.spec import LocalFiles
+    from gateway.dub.request.spec_text import read_lines, spec_from
     from gateway.reports.folder import check_report_folder
 
     settings = options.gateway_settings(stages)

@@ -15,8 +15,8 @@ from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import check_new_file, say, say_table, say_warning, write_new_file
 from gateway.cli.progress import StepProgress
-from gateway.dub.face_list import FaceList, ListedFace, list_faces
-from gateway.dub.workspace import ScratchFolders, Workspace
+from gateway.dub.learn.face_list import FaceList, ListedFace, list_faces
+from gateway.dub.state.workspace import ScratchFolders, Workspace
 from gateway.media.inspection import inspect_in_child
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stages

@@ -12,7 +12,7 @@ from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.console import say_result
 from gateway.cli.progress import StepProgress
-from gateway.dub.sequences import frame_by_frame, sequence_settings
+from gateway.dub.request.sequences import frame_by_frame, sequence_settings
 from gateway.media.choices import OcioSettings
 from gateway.media.sequence_names import is_sequence
 from gateway.media.sequences import FramesOutput, SequenceSettings, colour_of, open_sequence, write_frames, write_video

@@ -16,7 +16,7 @@ from gateway.cli.app import app
 from gateway.cli.console import out, printable, say, say_result
 from gateway.cli.options import gateway_settings
 from gateway.cli.progress import StepProgress
-from gateway.dub.watermark_reading import find_watermark
+from gateway.dub.analyse.watermark_reading import find_watermark
 from gateway.media.inspection import inspect_video
 from gateway.media.types import MediaInfo
 from gateway.provenance.claim import DubFacts

@@ -14,7 +14,7 @@ from gateway.cli.app import command_group
 from gateway.cli.console import out, say, say_result
 from gateway.cli.options import gateway_settings
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
-from gateway.dub.workspace import AT_ONCE, JOBS, RemovalReport
+from gateway.dub.state.workspace import AT_ONCE, JOBS, RemovalReport
 from gateway.housekeeping import (
     DAY_S,
     LEAST_BLOB_AGE_S,

@@ -27,7 +27,7 @@ from services.common.methods import DEFAULT_METHOD, METHODS, combined
 
 if TYPE_CHECKING:
     from dubstage.gateway.v1.dub_pb2 import DubSpec
-    from gateway.dub.spec import LocalFiles
+    from gateway.dub.request.spec import LocalFiles
     from gateway.settings import GatewaySettings
 
 FIGURES: Final = Path(__file__).with_name("figures.toml")
@@ -198,9 +198,9 @@ async def _say_estimate(settings: GatewaySettings, spec: DubSpec, files: LocalFi
     """
     # Modules of dubs are imported for estimates of dubs: a plan of replicas needs none of them.
     from gateway.actors.installation import open_installation
-    from gateway.dub.disk import shown_bytes
-    from gateway.dub.estimate import estimate_dub
-    from gateway.dub.spec_text import in_words, line_name
+    from gateway.dub.job.estimate import estimate_dub
+    from gateway.dub.request.spec_text import in_words, line_name
+    from gateway.dub.state.disk import shown_bytes
     from gateway.engine import Engine
 
     with open_installation(settings) as installation:
@@ -273,8 +273,8 @@ def plan(
     hours of video a night, by processor time per frame on one kind of machine without a GPU (docs/operations/load.md).
     """
     if video is not None:
-        from gateway.dub.spec import LocalFiles
-        from gateway.dub.spec_text import read_lines, spec_from
+        from gateway.dub.request.spec import LocalFiles
+        from gateway.dub.request.spec_text import read_lines, spec_from
 
         files = LocalFiles(str(lines.parent) if lines is not None else "")
         chosen = None if (actor is not None or lines is not None) and method == DEFAULT_METHOD else combined(method)

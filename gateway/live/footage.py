@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from gateway.actors.stored import StoredActor
-from gateway.dub.live_span import LIVE_SPAN, LiveSpan
+from gateway.dub.learn.live_span import LIVE_SPAN, LiveSpan
 from gateway.live.frames import BLOCK, FootageFrame, FootageFrames, MovedFrame
 from gateway.live.recording import recorded_colour
 from gateway.media.inspection import inspect_video
@@ -131,7 +131,7 @@ class StreamMarks:
 
 
 def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_bytes: int) -> LiveFootage:
-    """Return the longest unbroken stretch of usable frames of an actor's footage (gateway.dub.live_span). No frame is decoded yet.
+    """Return the longest unbroken stretch of usable frames of an actor's footage (gateway.dub.learn.live_span). Decodes no frame.
 
     Args:
         max_picture_bytes: largest size of a picture.

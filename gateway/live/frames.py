@@ -27,9 +27,9 @@ from av.video.codeccontext import VideoCodecContext
 from gateway.compositing.blend import blend_box, paste_box, without_cover
 from gateway.compositing.detail import box_with_detail, skin_under
 from gateway.compositing.jaw import JawMove, move_jaw, warp_footage
-from gateway.dub.face_records import cut_box
-from gateway.dub.live_span import LiveSpan
-from gateway.dub.native_boxes import native_luma
+from gateway.dub.analyse.face_records import cut_box
+from gateway.dub.learn.live_span import LiveSpan
+from gateway.dub.state.native_boxes import native_luma
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
 from services.common.array_types import Bool, Float32, UInt8

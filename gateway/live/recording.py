@@ -17,7 +17,7 @@ import soxr
 
 from gateway.actors.stored import StoredActor
 from gateway.consent.record import Consent, consent_line, digest_of
-from gateway.dub.claim import model_facts
+from gateway.dub.request.claim import model_facts
 from gateway.media.encoders import WriteSettings, container_format, encoder_options
 from gateway.media.mp4 import BUFFER_BYTES
 from gateway.media.output import MARK, OutputFile, check_place, commit_with, output_error

@@ -29,8 +29,8 @@ from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import ReadAhead, close
 from gateway.compositing.own_colours import with_own_colours
-from gateway.dub.frame_plan import SILENT_BELOW, at_rest
-from gateway.dub.windows import BOX, window_config
+from gateway.dub.analyse.frame_plan import SILENT_BELOW, at_rest
+from gateway.dub.render.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.footage import LiveFootage, StreamMarks
 from gateway.live.frames import MovedFrame

@@ -20,7 +20,7 @@ from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.work import recorded, watermark_details
 from gateway.consent.record import ConsentUse
-from gateway.dub.claim import video_watermark
+from gateway.dub.request.claim import video_watermark
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
 from gateway.live.recording import stream_mark, streamed_actor

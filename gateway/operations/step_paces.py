@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from gateway.dub.records import read_note, write_note
+from gateway.dub.state.records import read_note, write_note
 from gateway.operations.progress import StepCost, WholeProgress
 from services.common.errors import DubstageError
 

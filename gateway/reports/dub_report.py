@@ -21,10 +21,10 @@ import numpy as np
 
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.convert import reason_name
-from gateway.dub.outcome import DubOutcome
+from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.progress import OnProgress
-from gateway.dub.request import DubRequest, consents, what_is_synthetic
-from gateway.dub.workspace import Workspace
+from gateway.dub.request.dub_request import DubRequest, consents, what_is_synthetic
+from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.reports.appearance import AppearanceMetrics

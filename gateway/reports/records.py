@@ -18,15 +18,15 @@ from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import in_stoppable_thread
 from gateway.consent.record import EMBEDDING_SIZE
-from gateway.dub.analysis import gather_both, track_footage
-from gateway.dub.face_records import FaceIndex
-from gateway.dub.footage import cut_from
-from gateway.dub.motion_clip import TRACKED_MOTION, frame_seconds, tracked_motion
-from gateway.dub.outcome import DubOutcome, LineRecords
-from gateway.dub.records import RecordFile, RecordSpan, pose_of
-from gateway.dub.request import DubRequest
-from gateway.dub.slow_expression import target_mouths
-from gateway.dub.workspace import Workspace
+from gateway.dub.analyse.face_records import FaceIndex
+from gateway.dub.analyse.footage import cut_from
+from gateway.dub.analyse.motion_clip import TRACKED_MOTION, frame_seconds, tracked_motion
+from gateway.dub.job.outcome import DubOutcome, LineRecords
+from gateway.dub.learn.analysis import gather_both, track_footage
+from gateway.dub.learn.slow_expression import target_mouths
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.records import RecordFile, RecordSpan, pose_of
+from gateway.dub.state.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.reports.appearance import (

@@ -24,8 +24,8 @@ from gateway.batch.assets import AssetFile, resolve_references
 from gateway.batch.media import fetched, folder_error
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.types import WRITTEN, ShotRecord, ShotSpec
-from gateway.dub.request import sha256_of
-from gateway.dub.spec_text import actor_of
+from gateway.dub.request.dub_request import sha256_of
+from gateway.dub.request.spec_text import actor_of
 from gateway.media.locations import is_url, local_path
 from gateway.media.mp4 import boxes_of, copy_with_padding
 from gateway.media.output import OutputFile, commit_with

@@ -20,7 +20,7 @@ from typing import Final
 
 import av
 
-from gateway.dub.costs import PaceFile
+from gateway.dub.state.costs import PaceFile
 from research.bench.runs import DUBSTAGE, default_clip, measure, rows_of, tell, work_folder, write_json
 from tests.system.dubbing import first_seconds
 

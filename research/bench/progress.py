@@ -23,7 +23,7 @@ from typing import Final
 from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.api.in_process import dub
 from gateway.api.progress import dub_steps
-from gateway.dub.spec import LocalFiles, request_from
+from gateway.dub.request.spec import LocalFiles, request_from
 from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
 from research.bench.runs import default_clip, footage_parser, make_footage, rows_of, table, tell, work_folder, write_json

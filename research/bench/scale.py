@@ -45,7 +45,7 @@ from gateway.batch.store import BatchStore, json_of, record_path
 from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.consent.record import Consent, digest_of
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
-from gateway.dub.enrol import EnrolledActor
+from gateway.dub.learn.enrol import EnrolledActor
 from gateway.settings import GatewaySettings
 from gateway.tenants.register import stored_bytes
 from research.bench.runs import Stopwatch, rows_of, table, tell, write_json

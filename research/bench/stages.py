@@ -17,14 +17,14 @@ from dubstage.client import rpcs
 from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
-from gateway.dub.composite import composite_frame
+from gateway.dub.analyse.face_records import cut_box, face_records
+from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.convert import timeline_of
-from gateway.dub.face_records import cut_box, face_records
-from gateway.dub.motion_clip import frame_seconds
-from gateway.dub.records import mouth_in_box, pose_of
-from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, render_window, window_config
-from gateway.dub.workspace import Workspace
+from gateway.dub.render.composite import composite_frame
+from gateway.dub.render.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, render_window, window_config
+from gateway.dub.sound.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.state.records import mouth_in_box, pose_of
+from gateway.dub.state.workspace import Workspace
 from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb

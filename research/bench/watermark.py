@@ -28,12 +28,12 @@ import numpy as np
 from av.filter import Graph
 
 from gateway.cli.options import gateway_settings
+from gateway.dub.analyse.face_records import face_records
+from gateway.dub.analyse.footage import tracked_frames
+from gateway.dub.analyse.watermark_reading import likeliest, responses_of_faces
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.face_records import face_records
-from gateway.dub.footage import tracked_frames
-from gateway.dub.job import DubJob
-from gateway.dub.request import DubRequest
-from gateway.dub.watermark_reading import likeliest, responses_of_faces
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.inspection import inspect_video
 from gateway.media.probe import probe
 from gateway.provenance.installation import open_sealer

@@ -24,11 +24,11 @@ import soxr
 from gateway.compositing.detail import box_with_detail
 from gateway.compositing.jaw import warp_footage
 from gateway.compositing.planes import picture_at, weight_at
-from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.analyse.frame_plan import DUBBED
 from gateway.dub.convert import reason_name
-from gateway.dub.frame_plan import DUBBED
-from gateway.dub.native_boxes import native_luma, scale_of
-from gateway.dub.records import pose_of
+from gateway.dub.learn.analysis import FootageAnalysis
+from gateway.dub.state.native_boxes import native_luma, scale_of
+from gateway.dub.state.records import pose_of
 from gateway.media.inspection import inspect_video
 from gateway.media.pixels import deinterlaced_luma
 from gateway.media.reader import VideoReader, to_rgb

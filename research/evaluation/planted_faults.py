@@ -18,9 +18,9 @@ from typing import Final
 import cv2
 import numpy as np
 
-from gateway.dub.analysis import track_footage
-from gateway.dub.records import pose_of
-from gateway.dub.workspace import Workspace
+from gateway.dub.learn.analysis import track_footage
+from gateway.dub.state.records import pose_of
+from gateway.dub.state.workspace import Workspace
 from gateway.media.inspection import inspect_video
 from gateway.reports.appearance import (
     OPEN_PX,

@@ -23,8 +23,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
-from gateway.dub.job_key import PIPELINE_VERSION
-from gateway.dub.request import sha256_of
+from gateway.dub.job.key import PIPELINE_VERSION
+from gateway.dub.request.dub_request import sha256_of
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for, weights_of
 from research.evaluation.targets import check_targets, cost_means, head_means, variant_means

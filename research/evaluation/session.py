@@ -15,21 +15,21 @@ from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.common.v1 import common_pb2
 from dubstage.texture.v1 import texture_pb2
-from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.analyse.face_choice import FaceChoice
+from gateway.dub.analyse.motion_clip import MotionClip
+from gateway.dub.analyse.shot_looks import ShotLooks
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.composite import composite_frame
 from gateway.dub.convert import timeline_of
-from gateway.dub.enrol import EnrolledActor, encode_style
-from gateway.dub.face_choice import FaceChoice
-from gateway.dub.motion_clip import MotionClip
+from gateway.dub.learn.analysis import FootageAnalysis
+from gateway.dub.learn.enrol import EnrolledActor, encode_style
+from gateway.dub.learn.slow_expression import footage_mouths, slow_expression, with_slow_expression
 from gateway.dub.progress import OnProgress
-from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
-from gateway.dub.render import VideoInputs, runs_of
-from gateway.dub.shot_looks import ShotLooks
-from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
-from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
-from gateway.dub.workspace import Workspace
+from gateway.dub.render.all_windows import VideoInputs, runs_of
+from gateway.dub.render.composite import composite_frame
+from gateway.dub.render.windows import RenderedWindow, WindowConfig, window_config
+from gateway.dub.sound.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.state.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
+from gateway.dub.state.workspace import Workspace
 from gateway.media.background import blank_picture
 from gateway.media.reader import VideoReader, plane_views, to_rgb
 from gateway.media.sound import Speech as Sound

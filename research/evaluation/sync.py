@@ -16,8 +16,8 @@ from dubstage.client import motion as motion_client
 from dubstage.client import rpcs, to_image
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
-from gateway.dub.records import FEATURE_RECORD, RecordFile
-from gateway.dub.speech import extract_features, feature_block, motion_frames_for
+from gateway.dub.sound.speech import extract_features, feature_block, motion_frames_for
+from gateway.dub.state.records import FEATURE_RECORD, RecordFile
 from gateway.media import sound
 from gateway.reports.records import face_distance
 from gateway.stages.opening import StageHost

@@ -22,8 +22,8 @@ from typing import Final
 import numpy as np
 
 from gateway.consent.subject import OTHER_FROM, SAME_BELOW
-from gateway.dub.face_records import FaceMeans, embed_every
-from gateway.dub.footage import tracked_frames
+from gateway.dub.analyse.face_records import FaceMeans, embed_every
+from gateway.dub.analyse.footage import tracked_frames
 from gateway.media.inspection import inspect_video
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages

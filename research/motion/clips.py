@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gateway.dub.motion_clip import MotionClip, moved_later
+from gateway.dub.analyse.motion_clip import MotionClip, moved_later
 from research.training.trainset import CACHE_BYTES, BoundedCache, ClipRow, TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequestError

@@ -12,7 +12,7 @@ the filters are fitted on the others.
 
 * Lags of -8 to 8 frames are put into clips of four seconds and more, and measured.
 * Pieces of clips get their own voice, and voices of other speakers. The strength of a lag is the confidence times the root of the
-  number of usable frames; the gateway applies a lag by its strength (gateway/dub/motion_clip.py).
+  number of usable frames; the gateway applies a lag by its strength (gateway/dub/analyse/motion_clip.py).
 """
 
 from __future__ import annotations

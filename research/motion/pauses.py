@@ -23,8 +23,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.dub.frame_plan import REST_SHARE
-from gateway.dub.slow_expression import FootageMouths, SlowExpression, slow_expression, with_slow_expression
+from gateway.dub.analyse.frame_plan import REST_SHARE
+from gateway.dub.learn.slow_expression import FootageMouths, SlowExpression, slow_expression, with_slow_expression
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage

@@ -26,10 +26,10 @@ from dubstage.client import audio as audio_client
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
-from gateway.dub.face_choice import FaceChoice, choose_face
-from gateway.dub.face_records import read_index
-from gateway.dub.footage import analyse_footage
-from gateway.dub.records import FACE_RECORD, RecordFile
+from gateway.dub.analyse.face_choice import FaceChoice, choose_face
+from gateway.dub.analyse.face_records import read_index
+from gateway.dub.analyse.footage import analyse_footage
+from gateway.dub.state.records import FACE_RECORD, RecordFile
 from gateway.media.inspection import inspect_video
 from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo

@@ -23,8 +23,8 @@ from gateway.consent.record import Consent, ConsentFace, digest_of, embedding_te
 from gateway.consent.subject import Face
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow
-from gateway.dub.face_choice import FaceChoice
-from gateway.dub.subjects import face_of_videos
+from gateway.dub.analyse.face_choice import FaceChoice
+from gateway.dub.learn.subjects import face_of_videos
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
 from tests.integration.client_calls import dubbing, enrolment

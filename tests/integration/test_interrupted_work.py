@@ -21,22 +21,22 @@ from dubstage.client import gateway as client
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.texture.v1 import texture_pb2
+from gateway.dub.analyse.face_records import read_index
+from gateway.dub.analyse.footage import analyse_footage
+from gateway.dub.analyse.frame_plan import make_plan
+from gateway.dub.analyse.motion_clip import clip_of, enrolment_rows, frame_seconds
+from gateway.dub.analyse.shot_looks import ShotLooks
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.coefficients import TrackedPerson
 from gateway.dub.convert import timeline_of
-from gateway.dub.enrol import Enrolment
-from gateway.dub.face_records import read_index
-from gateway.dub.footage import analyse_footage
-from gateway.dub.frame_plan import make_plan
-from gateway.dub.job import DubJob
-from gateway.dub.motion_clip import clip_of, enrolment_rows, frame_seconds
-from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.dub.render import VideoInputs
-from gateway.dub.request import DubRequest
-from gateway.dub.shot_looks import ShotLooks
-from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.dub.windows import window_config
-from gateway.dub.workspace import Workspace
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.learn.coefficients import TrackedPerson
+from gateway.dub.learn.enrol import Enrolment
+from gateway.dub.render.all_windows import VideoInputs
+from gateway.dub.render.windows import window_config
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.sound.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.state.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings

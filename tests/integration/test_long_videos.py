@@ -23,14 +23,15 @@ from dubstage.client.rpcs import Rpc
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1.motion_pb2 import EncodeStyleRequest
 from gateway.cli.serve import MODULES
-from gateway.dub import footage, render, tracking_point
-from gateway.dub.analysis import track_footage
-from gateway.dub.face_records import FaceIndex, FaceMeans, faces_note
-from gateway.dub.footage import AHEAD, analyse_footage
-from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.dub.tracking_point import TrackingCheckpoint
-from gateway.dub.workspace import CHECKPOINT, Workspace
+from gateway.dub.analyse import footage, tracking_point
+from gateway.dub.analyse.face_records import FaceIndex, FaceMeans, faces_note
+from gateway.dub.analyse.footage import AHEAD, analyse_footage
+from gateway.dub.analyse.tracking_point import TrackingCheckpoint
+from gateway.dub.learn.analysis import track_footage
+from gateway.dub.render import all_windows
+from gateway.dub.sound.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.state.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.state.workspace import CHECKPOINT, Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader, Speech
 from gateway.provenance.binding import media_sha256
@@ -357,7 +358,7 @@ def test_video_outlasts_deadline(
     stop_gateway(first)
     monkeypatch.setattr(calls, "NEARLY_OVER", 0.25)
     # On a machine with other work, four windows at once would take longer than six seconds.
-    monkeypatch.setattr(render, "WINDOWS_AHEAD", 0)
+    monkeypatch.setattr(all_windows, "WINDOWS_AHEAD", 0)
     # The watermark is of the gateway's key, which lies in its data folder.
     second = start_gateway(stage_deadline_s=DEADLINE_S, data_dir=first.data)
     assert dubbed(second, media, "parts.mp4", video, actor_id="driver") == expected

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.dub.reference import CHOICE_FRAMES, ReferenceFace, find_reference
+from gateway.dub.learn.reference import CHOICE_FRAMES, ReferenceFace, find_reference
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.stages.local import LocalStages, compose_stages

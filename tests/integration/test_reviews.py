@@ -15,7 +15,7 @@ from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import dub_pb2
 from gateway.actors.store import ActorStore
 from gateway.batch.store import open_batches
-from gateway.dub.request import sha256_of
+from gateway.dub.request.dub_request import sha256_of
 from tests.integration.client_calls import until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_webhooks import Receiver, receiving

@@ -25,16 +25,16 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation
-from gateway.dub import analysis
+from gateway.dub.analyse.frame_plan import RENDERED
+from gateway.dub.analyse.motion_clip import MIN_ENROLMENT_FRAMES
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.frame_plan import RENDERED
-from gateway.dub.job import DubJob
-from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES
-from gateway.dub.outcome import DubOutcome
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.learn import analysis
 from gateway.dub.progress import OnProgress
-from gateway.dub.request import DubRequest
-from gateway.dub.spec import LocalFiles
-from gateway.dub.spec_text import spec_from
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.request.spec import LocalFiles
+from gateway.dub.request.spec_text import spec_from
 from gateway.engine import Engine
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost

@@ -17,7 +17,7 @@ import pytest
 from dubstage.client import batch
 from gateway.batch.finished import measure_finished, skin_beside_lips
 from gateway.batch.store import open_batches
-from gateway.dub.request import sha256_of
+from gateway.dub.request.dub_request import sha256_of
 from gateway.media.probe import probe
 from gateway.reports.appearance import filled
 from gateway.reports.records import TrackedOutput, track_main_face

@@ -11,9 +11,9 @@ import av
 import cv2
 import numpy as np
 
-from gateway.dub.face_records import face_records
-from gateway.dub.footage import tracked_frames
-from gateway.dub.records import pose_of
+from gateway.dub.analyse.face_records import face_records
+from gateway.dub.analyse.footage import tracked_frames
+from gateway.dub.state.records import pose_of
 from gateway.media.probe import probe
 from gateway.provenance.watermark.detection import STEPS_PER_CHIP, ResponseSpan
 from gateway.provenance.watermark.embedding import MarkedFace

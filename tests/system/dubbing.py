@@ -20,10 +20,10 @@ from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.job import DubJob
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.records import FACE_RECORD
-from gateway.dub.request import DubRequest
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.records import FACE_RECORD
 from gateway.live.client import PacedSpeech
 from gateway.live.streams import LiveStreams
 from gateway.media.probe import probe

@@ -6,9 +6,9 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.workspace import Workspace
+from gateway.dub.learn.analysis import FootageAnalysis
+from gateway.dub.state.workspace import Workspace
 from gateway.stages.opening import StageHost
 from research.evaluation.clip import check_clip
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip

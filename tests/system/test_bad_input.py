@@ -15,8 +15,8 @@ import pytest
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.job import DubJob
-from gateway.dub.request import DubRequest
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.request.dub_request import DubRequest
 from gateway.settings import GatewaySettings
 from services.common.errors import NoUsableFootageError, StorageFullError
 from services.common.server.settings import load_settings

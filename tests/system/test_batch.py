@@ -23,7 +23,7 @@ from gateway.batch.local import WorkerProcess, run_local
 from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request
-from gateway.dub.job import DubJob
+from gateway.dub.job.dub_job import DubJob
 from gateway.media.sequences import sequence_fault
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of

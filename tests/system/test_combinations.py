@@ -16,10 +16,10 @@ import pytest
 from skimage.data import astronaut
 
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.enrol import EnrolledActor
-from gateway.dub.job import DubJob
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubRequest
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.stages.opening import StageHost
 from services.common.methods import METHODS, combined, method_named

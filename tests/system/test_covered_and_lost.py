@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
-from gateway.dub.live_span import LIVE_SPAN, LiveSpan
-from gateway.dub.request import DubRequest
+from gateway.dub.learn.live_span import LIVE_SPAN, LiveSpan
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader

@@ -19,10 +19,10 @@ import av
 import numpy as np
 import pytest
 
-from gateway.dub.face_choice import FaceChoice
-from gateway.dub.job import DubJob
-from gateway.dub.journal import OwnBlobs
-from gateway.dub.request import DubRequest
+from gateway.dub.analyse.face_choice import FaceChoice
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.journal import OwnBlobs
 from gateway.media.probe import probe
 from services.common.errors import ConsentWithdrawnError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactStore

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.dub.request import DubRequest
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from tests.system.dubbing import SPEECH, Dubber, first_seconds, frame_seconds
 

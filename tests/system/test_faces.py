@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gateway.api.operations import FACES, stages_of
-from gateway.dub.face_list import FaceList, list_faces
-from gateway.dub.workspace import Workspace
+from gateway.dub.learn.face_list import FaceList, list_faces
+from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.stages.interface import stage_of

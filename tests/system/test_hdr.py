@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from gateway.actors.store import ActorStore
-from gateway.dub.enrol import EnrolledActor
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubRequest
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.pixels import ColourTags, colour_model, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, from_rgb, to_rgb

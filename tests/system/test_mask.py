@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from gateway.compositing.planes import PlaneMask, composite
-from gateway.dub.composite import coded_from_box
-from gateway.dub.records import pose_of
-from gateway.dub.request import DubRequest
+from gateway.dub.render.composite import coded_from_box
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.records import pose_of
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo

@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import pytest
 
-from gateway.dub.job import DubJob
-from gateway.dub.request import DubRequest
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.request.dub_request import DubRequest
 from gateway.reports.dub_report import COLUMNS, FITTED, write_outcome_report
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost

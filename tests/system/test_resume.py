@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.dub.job import DubJob
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubRequest
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.request.dub_request import DubRequest
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings

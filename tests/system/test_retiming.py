@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.dub.request import DubRequest
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from services.common.errors import InvalidRequestError
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, write_wav

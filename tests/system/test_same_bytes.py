@@ -15,10 +15,10 @@ from skimage.data import astronaut
 
 from dubstage.client.rpcs import Rpc
 from gateway.dub.choices import EnrolOptions, Fit
-from gateway.dub.job import DubJob
-from gateway.dub.request import DubRequest
-from gateway.dub.speech import FEATURE_BLOCK
-from gateway.dub.windows import WINDOW_FRAMES
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.render.windows import WINDOW_FRAMES
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.sound.speech import FEATURE_BLOCK
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.local import compose_stages

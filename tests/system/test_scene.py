@@ -21,16 +21,16 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.batch.worker import WorkerContext
 from gateway.consent.record import Consent, embedding_text
-from gateway.dub.analysis import FootageAnalysis
-from gateway.dub.face_boxes import FrameBox
-from gateway.dub.face_choice import FaceChoice
-from gateway.dub.face_records import FaceIndex
-from gateway.dub.job import DubJob
-from gateway.dub.journal import Journal
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubLine, DubRequest
-from gateway.dub.timecode import parse_time
-from gateway.dub.workspace import JOURNAL, Workspace
+from gateway.dub.analyse.face_boxes import FrameBox
+from gateway.dub.analyse.face_choice import FaceChoice
+from gateway.dub.analyse.face_records import FaceIndex
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.learn.analysis import FootageAnalysis
+from gateway.dub.request.dub_request import DubLine, DubRequest
+from gateway.dub.sound.timecode import parse_time
+from gateway.dub.state.journal import Journal
+from gateway.dub.state.workspace import JOURNAL, Workspace
 from gateway.media.inspection import inspect_video
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader

@@ -11,13 +11,13 @@ import av
 import numpy as np
 import pytest
 
-from gateway.dub import composite, segments
-from gateway.dub.face_choice import FaceChoice
-from gateway.dub.job import DubJob
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubLine, DubRequest
-from gateway.dub.timecode import parse_time
-from gateway.dub.windows import WINDOW_FRAMES
+from gateway.dub.analyse.face_choice import FaceChoice
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.render import composite, segments
+from gateway.dub.render.windows import WINDOW_FRAMES
+from gateway.dub.request.dub_request import DubLine, DubRequest
+from gateway.dub.sound.timecode import parse_time
 from gateway.media.sound import SoundReader
 from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 
 from gateway.cli.app import run
-from gateway.dub.enrol import EnrolledActor
-from gateway.dub.job import DubJob
-from gateway.dub.request import DubRequest
-from gateway.dub.sequences import with_files
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.request.sequences import with_files
 from gateway.media.choices import OcioSettings
 from gateway.media.sequences import SequenceDub, SequenceSettings, parse_rate
 from gateway.provenance.verdict import ManifestState, verdict_of

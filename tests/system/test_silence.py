@@ -12,10 +12,10 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
+from gateway.dub.analyse.frame_plan import SILENT
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.enrol import EnrolledActor
-from gateway.dub.frame_plan import SILENT
-from gateway.dub.request import DubRequest
+from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader

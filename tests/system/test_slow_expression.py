@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gateway.dub.choices import Expression
-from gateway.dub.job import DubJob
-from gateway.dub.records import EXPRESSION_RECORD, MOTION_RECORD
-from gateway.dub.request import DubRequest
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.records import EXPRESSION_RECORD, MOTION_RECORD
 from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256, track, write_wav

@@ -16,15 +16,15 @@ import pytest
 import soundfile
 
 from gateway.actors.store import ActorStore
-from gateway.dub.analysis import FootageAnalysis
-from gateway.dub.enrol import EnrolledActor
-from gateway.dub.face_choice import AUTOMATIC, ChosenFace, FaceChoice, parse_face
-from gateway.dub.motion_clip import MotionClip, SoundLag, clip_of, credible_lag, enrolment_rows, measured_lag
-from gateway.dub.records import FEATURE_RECORD, RecordFile
-from gateway.dub.request import DubRequest
-from gateway.dub.slow_expression import own_motion
-from gateway.dub.speech import extract_features
-from gateway.dub.workspace import Workspace
+from gateway.dub.analyse.face_choice import AUTOMATIC, ChosenFace, FaceChoice, parse_face
+from gateway.dub.analyse.motion_clip import MotionClip, SoundLag, clip_of, credible_lag, enrolment_rows, measured_lag
+from gateway.dub.learn.analysis import FootageAnalysis
+from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.learn.slow_expression import own_motion
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.sound.speech import extract_features
+from gateway.dub.state.records import FEATURE_RECORD, RecordFile
+from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pytest
 from av.audio.resampler import AudioResampler
 
-from gateway.dub.frame_plan import DUBBED, SILENT
-from gateway.dub.job import DubJob
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.records import FEATURE_RECORD, RecordFile
-from gateway.dub.request import DubRequest
-from gateway.dub.speech import extract_features, motion_frames_for
+from gateway.dub.analyse.frame_plan import DUBBED, SILENT
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.sound.speech import extract_features, motion_frames_for
+from gateway.dub.state.records import FEATURE_RECORD, RecordFile
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.stages.opening import StageHost

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from gateway.dub.request import DubRequest
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.mouth_metrics import CLOSED_OPENING_PX, closures

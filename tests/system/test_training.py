@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.request import DubRequest
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.dub.outcome import DubOutcome
-from gateway.dub.request import DubRequest
+from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.request.dub_request import DubRequest
 from services.common.face.landmarks import mouth_opening
 from tests.system.dubbing import SPEECH, Dubber, cut, track
 

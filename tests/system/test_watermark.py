@@ -18,9 +18,9 @@ import pytest
 
 from gateway.cli.app import run
 from gateway.cli.inspect import EXIT_UNKNOWN
-from gateway.dub.job import DubJob
-from gateway.dub.request import DubRequest
-from gateway.dub.watermark_reading import likeliest, responses_of_faces
+from gateway.dub.analyse.watermark_reading import likeliest, responses_of_faces
+from gateway.dub.job.dub_job import DubJob
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.installation import open_sealer, own_watermark_key

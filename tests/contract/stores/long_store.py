@@ -9,7 +9,7 @@ from sqlalchemy import Engine, LargeBinary, bindparam, text
 from gateway.actors.store import ActorStore
 from gateway.consent.record import Consent, ConsentUse
 from gateway.database.session import Database
-from gateway.dub.enrol import EnrolledActor
+from gateway.dub.learn.enrol import EnrolledActor
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationStore
 from services.common.store.artefacts import ArtefactStore

@@ -17,7 +17,7 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch.changes import BatchPictures
 from gateway.batch.store import BatchStore
 from gateway.batch.types import manifest_of
-from gateway.dub.journal import Journal
+from gateway.dub.state.journal import Journal
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.signatures import installation_key

@@ -13,8 +13,8 @@ import pytest
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub import workspace
-from gateway.dub.workspace import remove_locked
+from gateway.dub.state import workspace
+from gateway.dub.state.workspace import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -156,7 +156,7 @@ import os, sys
 from pathlib import Path
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub.workspace import remove_locked
+from gateway.dub.state.workspace import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactStore
 

@@ -22,8 +22,8 @@ from gateway.actors.store import ActorStore
 from gateway.api.server import GatewayServer
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, JobRow
-from gateway.dub.journal import Journal
-from gateway.dub.workspace import Workspace
+from gateway.dub.state.journal import Journal
+from gateway.dub.state.workspace import Workspace
 from gateway.housekeeping import open_jobs_folder, remove_unknown
 from gateway.operations.execution import BegunOperation
 from gateway.operations.runner import OperationRunner

@@ -17,7 +17,7 @@ from gateway.batch.assets import resolve_references
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.cli.app import run
-from gateway.dub.request import sha256_of
+from gateway.dub.request.dub_request import sha256_of
 from gateway.media.sequence_names import is_sequence
 from gateway.media.sequences import SequenceDub, SequenceSettings
 from gateway.provenance.binding import sidecar_of

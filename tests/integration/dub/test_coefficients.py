@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.dub import coefficients
-from gateway.dub.coefficients import fitted_expressions
-from gateway.dub.enrol import fit_identity
-from gateway.dub.footage import analyse_footage
-from gateway.dub.records import FACE_RECORD, RecordFile
+from gateway.dub.analyse.footage import analyse_footage
+from gateway.dub.learn import coefficients
+from gateway.dub.learn.coefficients import fitted_expressions
+from gateway.dub.learn.enrol import fit_identity
+from gateway.dub.state.records import FACE_RECORD, RecordFile
 from gateway.media.probe import probe
 from gateway.stages import calls
 from gateway.stages.local import LocalStages, compose_stages

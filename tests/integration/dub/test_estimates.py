@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.cli.app import run
-from gateway.dub.costs import PaceFile
+from gateway.dub.state.costs import PaceFile
 from tests.integration.client_calls import dubbing
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import NUM_FRAMES, Media

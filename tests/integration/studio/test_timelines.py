@@ -20,7 +20,7 @@ from gateway.batch.manifest import manifest_or_mistakes
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli.app import run
-from gateway.dub.request import sha256_of
+from gateway.dub.request.dub_request import sha256_of
 from gateway.media.parts import sound_length
 from gateway.settings import GatewaySettings
 from gateway.studio.timeline import timecode_label

@@ -11,7 +11,7 @@ import pytest
 from dubstage.common.v1 import common_pb2
 from gateway.actors.store import ActorStore
 from gateway.consent.record import Consent
-from gateway.dub.enrol import EnrolledActor
+from gateway.dub.learn.enrol import EnrolledActor
 from gateway.settings import GatewaySettings
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA

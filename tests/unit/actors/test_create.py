@@ -17,12 +17,12 @@ from gateway.actors import create
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
-from gateway.dub.analysis import FootageAnalysis, folder_of
-from gateway.dub.enrol import EnrolledActor
-from gateway.dub.face_choice import ChosenFace
-from gateway.dub.face_records import FaceIndex
-from gateway.dub.live_span import LIVE_SPAN, LiveSpan
-from gateway.dub.records import FACE_RECORD
+from gateway.dub.analyse.face_choice import ChosenFace
+from gateway.dub.analyse.face_records import FaceIndex
+from gateway.dub.learn.analysis import FootageAnalysis, folder_of
+from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.learn.live_span import LIVE_SPAN, LiveSpan
+from gateway.dub.state.records import FACE_RECORD
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.stages.opening import ListedModels

@@ -21,8 +21,8 @@ from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
-from gateway.dub.journal import Journal
-from gateway.dub.workspace import ASIDE, lock_folder
+from gateway.dub.state.journal import Journal
+from gateway.dub.state.workspace import ASIDE, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from services.common.errors import ActorError, ActorNotReadyError, InvalidRequestError, OverloadedError, WorkCancelledError

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub.journal import Journal
-from gateway.dub.workspace import JOURNAL, delete_unused, remove_job
+from gateway.dub.state.journal import Journal
+from gateway.dub.state.workspace import JOURNAL, delete_unused, remove_job
 from services.common.errors import BackendUnavailableError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, settings

@@ -14,7 +14,7 @@ import pytest
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore, owner_of
 from gateway.actors.stored import check_actor_id
-from gateway.dub.journal import Journal
+from gateway.dub.state.journal import Journal
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
 from services.common.errors import ActorError, InvalidRequestError, StorageRefusedError

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.batch.manifest import shot_of
 from gateway.batch.types import ShotSpec
-from gateway.dub.spec_text import fill, plain
+from gateway.dub.request.spec_text import fill, plain
 
 
 def shot_of_row(**row: Any) -> ShotSpec:

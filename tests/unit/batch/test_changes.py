@@ -16,7 +16,7 @@ from gateway.batch.changes import EARLIER, PICTURE, BatchPictures, batch_event, 
 from gateway.batch.locks import batch_lock
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
-from gateway.dub.spec_text import options_from
+from gateway.dub.request.spec_text import options_from
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, InvalidRequestError
 from services.common.server.settings import load_settings

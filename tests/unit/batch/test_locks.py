@@ -12,8 +12,8 @@ from gateway.batch import locks
 from gateway.batch.locks import batch_lock, folder_lock, shot_lock
 from gateway.batch.store import BatchStore
 from gateway.batch.types import manifest_of
-from gateway.dub import workspace
-from gateway.dub.workspace import lock_folder
+from gateway.dub.state import workspace
+from gateway.dub.state.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings

@@ -17,8 +17,8 @@ from gateway.batch.records import CANCELLED, VideoMetrics
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.batch.worker import ShotDub, WorkerContext, open_worker_context, run_shot
-from gateway.dub import workspace
-from gateway.dub.workspace import lock_folder
+from gateway.dub.state import workspace
+from gateway.dub.state.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import (
     ActorNotReadyError,

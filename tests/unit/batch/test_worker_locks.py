@@ -10,8 +10,8 @@ import pytest
 from gateway.batch import locks, worker
 from gateway.batch.types import ShotSpec
 from gateway.batch.worker import open_worker_context, retried_while_running, same_job_key, same_job_lock
-from gateway.dub.request import DubRequest
-from gateway.dub.workspace import Workspace
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.workspace import Workspace
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings

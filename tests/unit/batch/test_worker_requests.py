@@ -14,11 +14,11 @@ import pytest
 from gateway.batch.types import ShotSpec
 from gateway.batch.worker import WorkerContext, open_worker_context, shot_request
 from gateway.consent.record import digest_of
-from gateway.dub import workspace as aside_module
+from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.face_choice import FaceChoice
-from gateway.dub.request import DubRequest
-from gateway.dub.workspace import is_running
+from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state import workspace as aside_module
+from gateway.dub.state.workspace import is_running
 from gateway.media.label import Label
 from gateway.settings import GatewaySettings
 from services.common.errors import (

@@ -209,7 +209,7 @@ def test_unexpected_error_names_details(
     def break_down(_: object) -> None:
         raise ZeroDivisionError("[/] \udcff")
 
-    monkeypatch.setattr("gateway.dub.face_choice.parse_face", break_down)
+    monkeypatch.setattr("gateway.dub.analyse.face_choice.parse_face", break_down)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert run(["dub", "in.mp4", "-o", "out.mp4"]) == 12
     (details,) = tmp_path.glob("dubstage-error-*.txt")

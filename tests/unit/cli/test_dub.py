@@ -13,8 +13,8 @@ import typer
 from dubstage.common.v1 import common_pb2
 from gateway.cli.dub import show_outcome
 from gateway.cli.values import sound_against_picture
-from gateway.dub.frame_plan import FramePlan
-from gateway.dub.request import DubRequest
+from gateway.dub.analyse.frame_plan import FramePlan
+from gateway.dub.request.dub_request import DubRequest
 
 REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("video.mp4"), method="ugc")
 

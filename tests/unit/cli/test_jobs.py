@@ -14,8 +14,8 @@ import pytest
 
 from gateway.cli.app import run
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
-from gateway.dub.journal import Journal
-from gateway.dub.workspace import Workspace
+from gateway.dub.state.journal import Journal
+from gateway.dub.state.workspace import Workspace
 from services.common.errors import InvalidRequestError
 from services.common.store.artefacts import ArtefactStore
 

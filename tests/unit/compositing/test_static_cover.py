@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.compositing.static_cover import StaticCover, find_static_cover
-from gateway.dub.face_records import cut_box
+from gateway.dub.analyse.face_records import cut_box
 from services.common.array_types import UInt8
 from services.common.face.crops import HeadPose, box_from_frame, head_template, head_to_box, invert
 from services.common.face.landmarks import MOUTH_AREA

@@ -16,8 +16,8 @@ import pytest
 from gateway import housekeeping
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub.journal import Journal
-from gateway.dub.workspace import RemovalReport, Workspace, is_running, lock_folder, remove_job
+from gateway.dub.state.journal import Journal
+from gateway.dub.state.workspace import RemovalReport, Workspace, is_running, lock_folder, remove_job
 from gateway.housekeeping import (
     JobFolder,
     JobLimits,

@@ -17,8 +17,8 @@ from gateway.api.media import MediaFolder
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
-from gateway.dub.request import DubRequest, check_reference, consents
-from gateway.dub.spec import request_from
+from gateway.dub.request.dub_request import DubRequest, check_reference, consents
+from gateway.dub.request.spec import request_from
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, combined, method_named
 from tests.unit.cli.test_commands import CONSENT, VIDEO

@@ -16,8 +16,8 @@ import pytest
 
 from dubstage.common.v1 import common_pb2
 from gateway.actors.stored import StoredActor
-from gateway.dub.live_span import MIN_FRAMES
-from gateway.dub.records import FACE_RECORD
+from gateway.dub.learn.live_span import MIN_FRAMES
+from gateway.dub.state.records import FACE_RECORD
 from gateway.live import footage
 from gateway.live.footage import MARKED_FRAMES, FootageCache, LiveFootage, StreamMarks, load_live_footage
 from gateway.media.reader import VideoReader

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from gateway.compositing.movable import FaceColours
-from gateway.dub.face_records import cut_box
-from gateway.dub.live_span import LiveSpan
-from gateway.dub.native_boxes import native_luma
+from gateway.dub.analyse.face_records import cut_box
+from gateway.dub.learn.live_span import LiveSpan
+from gateway.dub.state.native_boxes import native_luma
 from gateway.live import frames as live_frames
 from gateway.live.footage import LiveFootage
 from gateway.live.frames import BLOCK, MAX_DECODED, FootageFrames, num_shown

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.dub.face_records import FaceIndex, cut_box
-from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, pose_of
-from gateway.dub.workspace import Workspace
+from gateway.dub.analyse.face_records import FaceIndex, cut_box
+from gateway.dub.state.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, pose_of
+from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo

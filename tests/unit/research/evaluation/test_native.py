@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.dub.native_boxes import native_luma
+from gateway.dub.state.native_boxes import native_luma
 from research.evaluation.clip import FootagePatch, finished_box, footage_patch
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_detail import NO_DETAIL, detail_of

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
-from gateway.dub.records import FACE_RECORD, RecordFile
+from gateway.dub.state.records import FACE_RECORD, RecordFile
 from research.trainset import clip as video_module
 from research.trainset.clip import LargestFace, face_width, on_grid, tracked
 from services.common.errors import StorageFullError

@@ -1,0 +1,484 @@
+"""One dub, from files to a file: the order of the passes, the job's folder, and the result.
+
+After the footage is tracked and the features of the speech are extracted, the passes are: person, background, mouths, video
+(passes.py). A scene has these passes for each of its lines (scene.py), and one video.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from gateway.async_utilities import in_thread
+from gateway.dub.analyse.face_records import TrackedVideo
+from gateway.dub.analyse.frame_plan import FramePlan, joined_plan
+from gateway.dub.job.key import file_digests, job_key
+from gateway.dub.job.outcome import (
+    DubOutcome,
+    PartOutcome,
+    about_channels,
+    about_damage,
+    about_left_out,
+    about_mouth,
+    about_no_frame,
+    about_pictures,
+    about_redone,
+    about_scale,
+    about_silence,
+    about_speech,
+    about_voice,
+    line_reasons,
+)
+from gateway.dub.job.passes import DubPart, DubPasses
+from gateway.dub.job.scene import SceneLines
+from gateway.dub.learn.analysis import FootageAnalysis, extract_speech, folder_of, gather_both
+from gateway.dub.learn.reference import ReferenceFace, find_reference
+from gateway.dub.learn.slow_expression import target_mouths
+from gateway.dub.learn.subjects import compares_people, finds_actors
+from gateway.dub.progress import OnFootage, OnProgress
+from gateway.dub.render.mouth_samples import mouth_samples
+from gateway.dub.request.claim import video_claim, video_watermark
+from gateway.dub.request.dub_request import (
+    DubLine,
+    DubRequest,
+    check_line,
+    check_output,
+    fitted,
+    has_own_timeline,
+    open_writer,
+    output_speech,
+    sound_of,
+)
+from gateway.dub.sound.speech import SpeechExtent, motion_frames_for, speech_duration
+from gateway.dub.state.costs import DubWork, PaceFile
+from gateway.dub.state.disk import MAX_JOB_BYTES
+from gateway.dub.state.disk_needs import check_disks, records_need, video_need, windows_need
+from gateway.dub.state.journal import BlobLedger, Journal, OwnBlobs
+from gateway.dub.state.native_boxes import scale_of
+from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
+from gateway.media.background import own_timeline
+from gateway.media.inspection import inspect_in_child
+from gateway.media.sound import Speech
+from gateway.media.stills import is_still
+from gateway.media.types import MediaInfo
+from gateway.provenance.binding import sidecar_of
+from gateway.provenance.claim import Claim
+from gateway.provenance.seal import Sealer, VideoSeal
+from gateway.provenance.watermark.embedding import Mark
+from gateway.safe_paths import remove_file
+from gateway.stages.interface import Stages
+from gateway.stages.opening import models_for
+from gateway.stages.remote import RemoteStages
+from gateway.stages.timing import StageClock, StageTimes, TimedStages
+from services.common.errors import ActorError, InvalidRequestError, MediaUnsupportedError, NoUsableFootageError, RequestError
+from services.common.methods import method_named
+from services.common.store.artefacts import ArtefactStore
+
+_log = structlog.stdlib.get_logger("dubstage.jobs")
+
+
+class DubJob:
+    """A dub in a folder of its own. A run of the same request continues an interrupted run, and gives the same bytes.
+
+    Inside a `with` block of the job, the folder stays open and locked after `run`, so that a report can read the records. No other
+    process works in the folder or removes the folder until the block ends.
+
+    Args:
+        ledger: counts the blobs of the job; None: no other job shares them.
+        max_bytes: most bytes of the job's folder.
+        sealer: signs the video and marks the dubbed mouths; None: the video gets no manifest and no watermark.
+        operation: name of the gateway's operation that does the job; empty: none.
+        takes_over: whether another gateway may have begun the operation. An unfinished output of that gateway is removed, even if
+            that gateway is paused and still holds the file.
+
+    Attributes:
+        on_footage: called with the number of frames of the footage, and the million pixels of a frame, before they are read.
+    """
+
+    def __init__(
+        self,
+        request: DubRequest,
+        stages: Stages,
+        store: ArtefactStore,
+        jobs: Path,
+        ledger: BlobLedger | None = None,
+        *,
+        max_bytes: int = MAX_JOB_BYTES,
+        sealer: Sealer | None = None,
+        operation: str = "",
+        takes_over: bool = False,
+    ) -> None:
+        self._request = request
+        self.on_footage: OnFootage = lambda frames, megapixels: None
+        self._ledger = ledger if ledger is not None else OwnBlobs()
+        self._clock = StageClock()
+        self._untimed = stages
+        self._stages: Stages = TimedStages(stages, self._clock)
+        self._store = store
+        self._jobs = jobs
+        self._max_bytes = max_bytes
+        self._sealer = sealer
+        self._operation = operation
+        self._takes_over = takes_over
+        self._folder: Path | None = None
+        self._keeps_open = False
+        self._open: Workspace | None = None
+        self._analysed = False
+
+    def __enter__(self) -> Self:
+        self._keeps_open = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._keeps_open = False
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    async def run(self, on_progress: OnProgress) -> DubOutcome:
+        """Dub, and return the result. The job's folder stays until `discard`, so that a report can read it.
+
+        A run that fails leaves the folder, so that the next run continues. A run that fails before any pass is finished, or because
+        of the request itself, leaves nothing.
+
+        Args:
+            on_progress: called with every frame and step.
+
+        Raises:
+            DubstageError: the input cannot be used, or a stage failed. No output is left; finished windows stay in the journal.
+        """
+        # 1. Open: the request's files, the job's folder, and free space.
+        request = self._request
+        began, used = time.perf_counter(), time.process_time()
+        method = method_named(request.method)
+        info = await inspect_in_child(request.footage)
+        lines = await asyncio.to_thread(lambda: [check_line(line, info) for line in request.lines])
+        if lines and is_still(info):
+            raise InvalidRequestError(f"{request.footage} is a single picture, and a scene needs a video", field="footage")
+        speech = await asyncio.to_thread(output_speech, request, info, lines)
+        self._request = request = await asyncio.to_thread(fitted, request, info, speech)
+        has_background = has_own_timeline(request, info)
+        encoder = await asyncio.to_thread(check_output, request, info, speech)
+        if self._sealer is not None:
+            self._sealer.check_place(request.output, overwrite=request.overwrite)
+        models = await models_for(self._stages, method)
+        digests = await file_digests(request)
+        key = job_key(request, method, models, digests, self._stages.face_model)
+        compared = any(compares_people(part) for part in request.parts) or finds_actors(request)
+        place = folder_of(self._jobs, key)
+        fresh = not place.exists()
+        async with self._workspace(place) as workspace:
+            folder = workspace.folder
+            journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
+            analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
+            info = analysis.info
+            reference = await self._reference(workspace, on_progress, embed=compared)
+            duration = await asyncio.to_thread(video_duration, info, speech) if has_background else info.video.duration
+            await asyncio.to_thread(
+                self._check_disks, workspace, journal, info, duration, encoder.codec, has_background=has_background
+            )
+            passes = DubPasses(
+                request=request,
+                analysis=analysis,
+                journal=journal,
+                key=key,
+                store=self._store,
+                ledger=self._ledger,
+                on_progress=on_progress,
+                digests=digests,
+                reference=reference,
+            )
+            # 2. Analyse: faces of every frame, and features of the speech. 3. Enrol the people, predict the mouths, and choose the
+            # frames that show them.
+            video, parts = await self._parts(passes, lines, speech, duration, embed=compared, has_background=has_background)
+            plan = joined_plan([part.plan for part in parts])
+            self._analysed = True
+            # 4. Claim: contents of the video's manifest and watermark.
+            claim: Claim | None = None
+            seal: VideoSeal | None = None
+            mark: Mark | None = None
+            dubbed = bool(plan.rendered().any())
+            if self._sealer is not None:
+                claim = video_claim(request, video.info, plan, models, digests, key)
+                mark = self._sealer.mark(claim)
+                claim = replace(claim, watermark=video_watermark(mark, dubbed=dubbed).payload)
+                seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
+            # 5. Render windows, composite and encode.
+            sound = await asyncio.to_thread(sound_of, request, speech, video.info.video.duration)
+            writer = await asyncio.to_thread(
+                open_writer, request, video.info, sound.sound, dubbed=dubbed, takes_over=self._takes_over, seal=seal
+            )
+            computed, reused = journal.computed, journal.reused
+            facts = await passes.write(video, parts, writer, self._clock, mark)
+            learning_s = sum(part.person.seconds for part in parts)
+            times = StageTimes(
+                stages=self._clock.stages(),
+                frames=video.info.video.num_frames,
+                end_to_end_s=time.perf_counter() - began - learning_s,
+                personalize_s=learning_s,
+                cpu_s=time.process_time() - used,
+            )
+            mouths = await asyncio.to_thread(mouth_samples, plan, video.faces, None if lines else partial(target_mouths, workspace))
+            if fresh and not lines:
+                await asyncio.to_thread(self._store_pace, info, video, plan, times, has_background=has_background)
+        return DubOutcome(
+            written=writer.report,
+            info=info,
+            video=video.info,
+            plan=plan,
+            actor=parts[0].person.actor,
+            face_id=parts[0].person.face_id,
+            parts=tuple(_outcome_of(part, line) for part, line in zip_longest(parts, request.lines)),
+            facts=facts,
+            windows_computed=journal.computed - computed,
+            windows_reused=journal.reused - reused,
+            times=times,
+            watermark=video_watermark(mark, dubbed=dubbed),
+            mouths=mouths,
+            undubbed=about_no_frame(plan, parts[0].person.unlearned),
+            claim=claim,
+            warnings=[
+                *about_pictures(info),
+                *await asyncio.to_thread(about_channels, request, info),
+                *(about_left_out(info) if has_background else ()),
+                *_about_parts(parts, request.lines, info, has_background=has_background),
+                *about_scale(sound.scale_db),
+                *about_damage(facts),
+                *about_redone(workspace, journal),
+                *(seal.warnings if seal is not None else ()),
+            ],
+        )
+
+    async def _parts(
+        self, passes: DubPasses, lines: Sequence[range], speech: Speech, duration: Fraction, *, embed: bool, has_background: bool
+    ) -> tuple[TrackedVideo, list[DubPart]]:
+        """Return the video that is dubbed in place, and the faces that are dubbed in it.
+
+        Args:
+            lines: frames of the lines of a scene; empty: the dub is of one person.
+            speech: the new speech of a dub without lines.
+            duration: length of the video, seconds.
+            embed: whether embeddings of the faces are computed, by which people are compared.
+            has_background: whether a background video is dubbed, because the video has a timeline of its own.
+        """
+        analysis = passes.analysis
+        self.on_footage(*analysis.info.video.size)
+
+        def tracked(done: int) -> None:
+            passes.on_progress("track", done, analysis.info.video.num_frames)
+
+        if lines:
+            await gather_both(analysis.track(tracked, embed=embed), self._extract_own_sound(analysis))
+            video, parts = analysis.video, await SceneLines(passes).parts(lines)
+        else:
+            _, extent = await gather_both(analysis.track(tracked, embed=embed), self._extract_sounds(analysis, speech, duration))
+            person = await passes.person()
+            video = await passes.background(person, duration) if has_background else await passes.in_place(person)
+            parts = [passes.part(video, person, extent)]
+        for part in parts:
+            if (chosen := part.person.chosen) is not None:
+                _log.info("face_chosen", job=analysis.workspace.folder.name, face=chosen.face_id, why=chosen.why)
+        return video, parts
+
+    async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
+        """Extract the features of the new speech, then the features of the footage's own sound, beside tracking.
+
+        Tracking leaves the processor time for both.
+
+        Args:
+            speech: the new speech.
+            duration: length of the video, seconds.
+        """
+        extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features)
+        await self._extract_own_sound(analysis)
+        return extent
+
+    async def _extract_own_sound(self, analysis: FootageAnalysis) -> None:
+        """Extract the features of the footage's own sound if a later pass may need these."""
+        request = self._request
+        if analysis.info.audio and (request.actor is None or request.keeps_expression):
+            # A pass that needs a sound that cannot be read raises the error.
+            with suppress(MediaUnsupportedError):
+                await analysis.extract_sound()
+                if request.keeps_expression:
+                    await analysis.extract_sound(whole=True)
+
+    def _check_disks(
+        self, workspace: Workspace, journal: Journal, info: MediaInfo, duration: Fraction, codec: str, *, has_background: bool
+    ) -> None:
+        """Check that there is room for all that the dub will write.
+
+        Args:
+            journal: finished steps of the job.
+            duration: length of the video, seconds.
+            has_background: whether a background video is dubbed, because the video has a timeline of its own.
+
+        Raises:
+            StorageFullError: a file system has too little free space.
+        """
+        request, video = self._request, info.video
+        if has_background:
+            video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
+        records = records_need(
+            workspace.folder,
+            info.video.num_frames,
+            motion_frames_for(duration),
+            own_sound=bool(info.audio),
+            keeps_expression=request.keeps_expression,
+            background=video if has_background else None,
+            used=workspace.allowance.used,
+        )
+        needs = [records, video_need(request.output, codec, video)]
+        if self._store.folder is not None:
+            stored = sum(ref.size_bytes for ref in journal.refs())
+            needs.append(windows_need(self._store.folder, video.num_frames, 0, stored))
+        check_disks(request.footage, needs)
+
+    def _store_pace(
+        self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes, *, has_background: bool
+    ) -> None:
+        """Store the time of a dub that no earlier run began, for later estimates. Blocks."""
+        request, rows = self._request, plan.row[plan.rendered()]
+        work = DubWork(
+            method=request.method,
+            pixels=info.video.width * info.video.height,
+            footage_frames=info.video.num_frames,
+            frames=plan.num_frames,
+            rendered=len(rows),
+            scale=scale_of(video.faces, rows),
+            own_timeline=has_background,
+            personalized=int(request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion)),
+        )
+        PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
+
+    async def _reference(self, workspace: Workspace, on_progress: OnProgress, *, embed: bool) -> ReferenceFace | None:
+        """Return the face whose appearance the video takes; None: the request names no reference."""
+        request = self._request
+        if request.reference is None:
+            return None
+        on_progress("reference", 0, 1)
+        return await find_reference(self._stages, request.reference, workspace.folder, threads=request.threads, embed=embed)
+
+    @property
+    def folder(self) -> Path | None:
+        """The job's folder; None before `run`."""
+        return self._folder
+
+    @property
+    def workspace(self) -> Workspace:
+        """The job's open folder, after `run` and inside a `with` block of the job."""
+        if self._open is None:
+            raise RuntimeError("the job has not run inside a `with` block of the job")
+        return self._open
+
+    def discard(self) -> None:
+        """Remove the job's folder, and those of its artefacts that no other job and no actor uses.
+
+        If another job works in the folder meanwhile, the folder is that job's, and stays.
+        """
+        if self._open is not None:
+            remove_locked(self._open.folder, self._ledger, self._store)
+        elif self._folder is not None:
+            remove_job(self._folder, self._ledger, self._store)
+
+    def remove_video(self) -> None:
+        """Remove the video, and the manifest that lies beside it. Blocks. What cannot be removed is logged."""
+        for file in (self._request.output, sidecar_of(self._request.output)):
+            try:
+                remove_file(file)
+            except OSError as problem:
+                _log.warning("video_not_removed", video=str(file), problem=problem.strerror or str(problem))
+
+    @asynccontextmanager
+    async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
+        """Open the job's folder. If the work in the folder fails and no other run can continue from there, remove the folder."""
+        with ExitStack() as stack:
+            workspace = stack.enter_context(open_workspace(folder, self._operation, max_bytes=self._max_bytes))
+            self._folder = folder = workspace.folder
+            try:
+                await in_thread(self._ledger.begin, folder)
+                await in_thread(workspace.describe, self._facts())
+                yield workspace
+            except BaseException as problem:
+                # The same request fails the same way again, so no later run will use what was found until now. A scene with other
+                # lines will.
+                of_request = isinstance(problem, RequestError | NoUsableFootageError)
+                hopeless = of_request and not self._analysed and not self._request.lines
+                if hopeless or isinstance(problem, ActorError) or not workspace.resumable():
+                    await in_thread(remove_locked, folder, self._ledger, self._store)
+                raise
+            if self._keeps_open:
+                self._open = workspace
+                stack.pop_all()
+
+    def _facts(self) -> dict[str, object]:
+        """Return what `dubstage jobs` shows of the job."""
+        request = self._request
+        return {
+            "kind": "scene" if request.lines else "dub",
+            "footage": request.footage.name,
+            "speech": request.speech.name if request.speech is not None else "",
+            "method": request.method,
+            "actor": self._ledger.actor_id,
+        }
+
+
+def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
+    chosen = part.person.chosen
+    return PartOutcome(
+        name=line.name if line is not None else "",
+        frames=part.frames,
+        num_dubbed=int(part.plan.rendered().sum()),
+        face_id=part.person.face_id,
+        why=chosen.why if chosen is not None else "the footage shows no face",
+        actor_id=part.request.actor_record.actor_id if part.request.actor_record is not None else "",
+        plan=part.plan if line is not None else None,
+        actor=part.person.actor if line is not None else None,
+        records=part.records,
+    )
+
+
+def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: MediaInfo, *, has_background: bool) -> list[str]:
+    """Return the warnings about all faces of a dub."""
+    warnings: list[str] = []
+    people: set[tuple[int | None, int]] = set()
+    for part, line in zip_longest(parts, lines):
+        who = (part.person.face_id, id(part.person.actor))
+        warnings += _about_part(part, line, info, has_background=has_background, known=who in people)
+        people.add(who)
+    return warnings
+
+
+def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_background: bool, known: bool) -> list[str]:
+    """Return the warnings about one face of a dub. Warnings about a line begin with the name of the line.
+
+    Args:
+        known: whether an earlier line has the warnings about this person.
+    """
+    person = part.person
+    if line is None:
+        speech = [] if has_background else [*about_speech(part.extent, info), *about_mouth(person.actor)]
+        return [*speech, *person.warnings, *about_voice(person.actor), *about_silence(part.plan)]
+    cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
+    undubbed = [] if part.plan.rendered().any() else [f"no frame is dubbed: {person.unlearned or line_reasons(part.plan)}"]
+    of_person = [] if known else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
+    warnings = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
+    return [f"{line.name}: {warning}" for warning in warnings]
+
+
+def video_duration(info: MediaInfo, speech: Speech) -> Fraction:
+    """Return the length of a video that is as long as the speech, seconds: a whole number of frames."""
+    rate = own_timeline(info, 1).video.average_rate
+    return math.ceil(speech_duration(speech) * rate) / rate

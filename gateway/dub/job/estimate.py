@@ -1,0 +1,199 @@
+"""Frames, time, memory and disk of a dub before it runs, from a few pictures of the footage and measured costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from dubstage.client import face as face_client
+from dubstage.client import rpcs
+from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
+from gateway.async_utilities import close
+from gateway.dub.analyse.footage import MAX_TRACKED_SIDE
+from gateway.dub.job.dub_job import video_duration
+from gateway.dub.request.dub_request import DubRequest, check_line, check_output, fitted, has_own_timeline, output_speech
+from gateway.dub.sound.speech import motion_frames_for
+from gateway.dub.state.costs import DubWork, PaceFile, figures
+from gateway.dub.state.disk_needs import records_need, segments_need, video_need, windows_need
+from gateway.media.background import own_timeline
+from gateway.media.inspection import inspect_in_child
+from gateway.media.opening import open_input, video_stream
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.stills import is_still
+from gateway.media.types import MediaInfo
+from gateway.stages.calls import until_done
+from gateway.stages.interface import Stages
+from services.common.array_types import UInt8
+from services.common.errors import MediaUnsupportedError
+from services.common.face.native_pictures import native_scale
+
+_SAMPLES: Final = 12
+"""Pictures of the footage that are looked at, evenly spread."""
+_BANK_FRAMES: Final = 300
+"""Most frames of a person that an enrolment stores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DubEstimate:
+    """Estimated costs of a dub.
+
+    Attributes:
+        num_frames: frames of the video; exact.
+        num_rendered: frames with a usable face and, of a scene, with a line, by a few pictures of the footage.
+        processor_s: processor seconds of all threads, with the stages.
+        wall_s: wall-clock seconds on two processors or more.
+        memory_bytes: largest memory of a process that runs the stages too.
+        disk_bytes: files of the job, artefacts and video at their largest.
+        num_dubs: earlier dubs of this machine that correct the times; 0: the figures are of another machine.
+    """
+
+    num_frames: int
+    num_rendered: int
+    processor_s: float
+    wall_s: float
+    memory_bytes: int
+    disk_bytes: int
+    num_dubs: int
+
+
+async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEstimate:
+    """Return what a dub will take. The face stage looks at a few pictures; all else is read from the headers of the files.
+
+    Args:
+        request: the prepared request.
+        stages: the open stages.
+        jobs: folder of all jobs. Times of earlier dubs lie in the data folder above.
+
+    Raises:
+        DubstageError: the request cannot be met, a file cannot be read, or the face stage failed.
+    """
+    info = await inspect_in_child(request.footage)
+    has_own_timeline(request, info)
+    lines = await asyncio.to_thread(lambda: [check_line(line, info) for line in request.lines])
+    speech = await asyncio.to_thread(output_speech, request, info, lines)
+    request = await asyncio.to_thread(fitted, request, info, speech)
+    own = has_own_timeline(request, info)
+    choice = await asyncio.to_thread(check_output, request, info, speech)
+    duration = await asyncio.to_thread(video_duration, info, speech) if own else info.video.duration
+    video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video if own else info.video
+    share, scale = await sampled_face(stages, info)
+    spoken = set().union(*lines) if lines else range(video.num_frames)
+    rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
+    options = request.enrol
+    learns = rendered > 0 and not is_still(info) and (options.personalize_renderer or options.personalize_motion)
+    # Lines that name their faces in one way are of one person.
+    strangers = {part.face for part in request.parts if part.actor is None}
+    work = DubWork(
+        method=request.method,
+        pixels=video.width * video.height,
+        footage_frames=info.video.num_frames,
+        frames=video.num_frames,
+        rendered=mouths,
+        scale=scale,
+        own_timeline=own,
+        personalized=len(strangers) if learns else 0,
+    )
+    records = records_need(
+        jobs,
+        round(share * info.video.num_frames),
+        motion_frames_for(duration),
+        own_sound=bool(info.audio),
+        keeps_expression=request.keeps_expression,
+        background=video if own else None,
+        used=0,
+    )
+    needs = [records, windows_need(jobs, mouths, scale, 0), video_need(request.output, choice.codec, video)]
+    if lines and choice.has_segments:
+        needs.append(segments_need(jobs, choice.codec, video))
+    bank = len(strangers) * min(round(share * info.video.num_frames), _BANK_FRAMES)
+    pace = await asyncio.to_thread(PaceFile(jobs.parent).read)
+    return DubEstimate(
+        num_frames=video.num_frames,
+        num_rendered=rendered,
+        processor_s=work.processor_s * pace.processor,
+        wall_s=work.wall_s * pace.wall,
+        memory_bytes=work.memory_bytes,
+        disk_bytes=sum(need.num_bytes for need in needs) + int(bank * figures().bank_frame_kb * 1000),
+        num_dubs=pace.num_dubs,
+    )
+
+
+async def sampled_face(stages: Stages, info: MediaInfo) -> tuple[float, int]:
+    """Return the share of frames with a usable face, 0 to 1, and the native pixels per box pixel of the largest face, 1 to 4.
+
+    Raises:
+        MediaUnsupportedError: no picture of the footage can be decoded.
+        DubstageError: from the face stage.
+    """
+    pictures = await asyncio.to_thread(_pictures, info)
+    return await until_done(lambda: _seen_face(stages, pictures))
+
+
+async def _seen_face(stages: Stages, pictures: list[tuple[float, UInt8]]) -> tuple[float, int]:
+    scales: deque[float] = deque()
+
+    async def requests() -> AsyncIterator[face_pb2.TrackRequest]:
+        made = face_client.track.requests(smoothing_half_width=0)
+        yield made.config
+        for _, small in pictures:
+            yield made.item(small)
+
+    seen = usable = 0
+    replies = stages.stream(rpcs.face.TRACK, requests())
+    try:
+        async for reply in replies:
+            for frame in reply.frames:
+                factor = pictures[seen][0]
+                seen += 1
+                found = [face.pose.scale * factor for face in frame.faces if face.reason == common_pb2.FRAME_REASON_DUBBED]
+                usable += bool(found)
+                scales.extend([max(found)] if found else [])
+    finally:
+        await close(replies)
+    return usable / max(1, seen), native_scale(float(np.median(scales))) if scales else 1
+
+
+def _pictures(info: MediaInfo) -> list[tuple[float, UInt8]]:
+    """Return pictures of the footage, upright RGB as the tracker takes them, each with its frame's pixels per pixel. Blocks.
+
+    A picture is the first one after a key frame near its place, so that a long video need not be decoded.
+    """
+    found = [_reduced(rgb) for rgb in _sampled(info)]
+    if not found:
+        raise MediaUnsupportedError(f"{info.path}: no picture can be decoded", field="video")
+    return found
+
+
+def _reduced(rgb: UInt8) -> tuple[float, UInt8]:
+    """Return the pixels of a picture per pixel of the picture that the tracker takes, and the latter."""
+    factor = 1
+    while max(rgb.shape[:2]) > MAX_TRACKED_SIDE * factor:
+        factor *= 2
+    size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if factor > 1 else rgb
+    return rgb.shape[1] / size[0], np.ascontiguousarray(small, np.uint8)
+
+
+def _sampled(info: MediaInfo) -> Iterator[UInt8]:
+    """Yield pictures of the footage, upright RGB, in their own size."""
+    video = info.video
+    if is_still(info):
+        with VideoReader(info) as reader:
+            yield from (to_rgb(frame) for frame in reader)
+        return
+    with open_input(info.path, only="picture") as container:
+        stream = video_stream(container, info.path)
+        for place in range(_SAMPLES):
+            at = video.pts[min(video.num_frames - 1, (2 * place + 1) * video.num_frames // (2 * _SAMPLES))]
+            container.seek(int(at), stream=stream)
+            picture = next(iter(container.decode(stream)), None)
+            if picture is not None:
+                yield video.orientation.upright(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))

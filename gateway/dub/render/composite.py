@@ -1,0 +1,301 @@
+"""Last pass: decode the video once more, put the rendered mouth of each frame into the frame's own planes, and encode once."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gateway.async_utilities import in_thread
+from gateway.compositing.detail import box_with_detail, luma_under_box
+from gateway.compositing.planes import composite
+from gateway.dub.analyse.face_records import TrackedVideo
+from gateway.dub.analyse.frame_plan import FramePlan
+from gateway.dub.render.segments import SEGMENT_FRAMES, KeptSegment, SegmentStore, segments_of
+from gateway.dub.render.windows import RenderedMouth, RenderedWindow
+from gateway.dub.state.records import pose_of
+from gateway.media.reader import VideoReader
+from gateway.media.types import DecodedFrame, MediaInfo, Plane
+from gateway.media.writer import VideoWriter
+from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
+from gateway.stages.timing import StageClock
+from services.common.array_types import Float64, Int64
+from services.common.errors import ArtefactCorruptError
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
+from services.common.face.native_pictures import native_affine
+
+
+def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
+    """Return the affine map from box pixels to coded luma samples, float64 [2, 3]."""
+    upright_from_box = invert(box_from_frame(pose))
+    coded = info.video.orientation.coded_from_upright
+    return np.column_stack([coded[:, :2] @ upright_from_box[:, :2], coded[:, :2] @ upright_from_box[:, 2] + coded[:, 2]])
+
+
+def composite_frame(
+    frame: DecodedFrame,
+    info: MediaInfo,
+    pose: HeadPose,
+    mouth: RenderedMouth,
+    *,
+    mark: FrameMark | None = None,
+    planes: tuple[Plane, ...] | None = None,
+    into: tuple[Plane, ...] | None = None,
+) -> tuple[tuple[Plane, ...], int]:
+    """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
+
+    Args:
+        mark: watermark of the frame; None: the video gets none.
+        planes: planes of the frame with the mouths of other faces; None: the planes as they were decoded.
+        into: copy of these planes, which is changed and returned; None: a new copy.
+    """
+    video, side = info.video, len(mouth.detail)
+    planes = frame.planes if planes is None else planes
+    box, mask, coded = mouth.box, mouth.mask, coded_from_box(info, pose)
+    shift = mouth.shift * np.float32(mouth.strength)
+    if side:
+        native = invert(native_affine(invert(coded), side // BOX_SIZE))
+        shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR) * np.float32(side // BOX_SIZE)
+        own = luma_under_box(planes[0], video.pixel.bits, video.colour_model, native, side)
+        box, coded = box_with_detail(box, mouth.detail, mask, mouth.skin, own), native
+        mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+    soft = mask.astype(np.float32) * (mouth.strength / 255.0)
+    light = mark.luma(len(box)) if mark is not None else None
+    result = composite(planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light, into=into)
+    return result.planes, result.mask.area_px
+
+
+@dataclass(slots=True)
+class VideoFacts:
+    """Facts of the video that the last pass gathers.
+
+    Attributes:
+        mask_area_px: int32 [T], mask area of every frame of the video, luma samples; 0: the frame is not rendered.
+        damaged: frames of the footage of which the decoder had to fill in a part.
+    """
+
+    mask_area_px: npt.NDArray[np.int32]
+    damaged: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    """Video, times and facts that the last pass writes."""
+
+    writer: VideoWriter
+    clock: StageClock
+    facts: VideoFacts
+
+
+@dataclass(frozen=True, slots=True)
+class VideoCompositor:
+    """Writes a video with the rendered mouths of its faces.
+
+    Attributes:
+        video: the footage, or a background video.
+    """
+
+    video: TrackedVideo
+
+    async def write(
+        self,
+        writer: VideoWriter,
+        windows: AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]],
+        *,
+        threads: int,
+        clock: StageClock,
+        on_progress: Callable[[int], None],
+        mark: Mark | None = None,
+    ) -> VideoFacts:
+        """Write every frame of the video with the rendered mouths.
+
+        Args:
+            writer: gets the frames.
+            windows: spans of frames in order, which cover all frames. Each has the rendered windows in the span, with the plan that
+                each window belongs to.
+            threads: threads of the decoder.
+            clock: counts the time of decoding, compositing and encoding.
+            on_progress: called with the number of written frames.
+            mark: watermark of the dubbed mouths; None: they get none.
+
+        Raises:
+            MediaUnsupportedError: the footage breaks off.
+            StorageFullError: the disk is full; nothing of the output is left.
+        """
+        facts = VideoFacts(np.zeros(self.video.info.video.num_frames, np.int32))
+        marks = FaceMarks(self.video, mark) if mark is not None else None
+        with VideoReader(self.video.info, threads=threads) as reader:
+            frames = iter(reader)
+            async for span, parts in windows:
+                await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
+                on_progress(span.stop)
+        return facts
+
+    async def write_segments(
+        self,
+        writer: VideoWriter,
+        windows: Callable[[Sequence[range]], AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]]],
+        store: SegmentStore,
+        *,
+        threads: int,
+        clock: StageClock,
+        on_progress: Callable[[int], None],
+        mark: Mark | None = None,
+    ) -> VideoFacts:
+        """Write every frame of the video with the rendered mouths, in segments. Segments that the store has are taken from there.
+
+        Args:
+            windows: returns the windows of some segments, as `write` takes those of all frames.
+            store: segments of earlier runs; gets the others.
+
+        Raises:
+            MediaUnsupportedError: the footage breaks off.
+            StorageFullError: the disk is full; nothing of the output is left.
+        """
+        facts = VideoFacts(np.zeros(self.video.info.video.num_frames, np.int32))
+        segments = segments_of(self.video.info.video.num_frames)
+        missing = await in_thread(lambda: [frames for frames in segments if store.find(frames) is None])
+        left = deque(segments)
+
+        def take_until(stop: int) -> None:
+            while left and left[0].start < stop:
+                self._take(writer, left.popleft(), store, facts)
+
+        marks: FaceMarks | None = None
+        frames: Iterator[DecodedFrame] = iter(())
+        decoded = -1
+        with VideoReader(self.video.info, threads=threads) as reader:
+            async for span, parts in windows(missing):
+                if span.start % SEGMENT_FRAMES == 0:
+                    await in_thread(take_until, span.start)
+                    marks = FaceMarks(self.video, mark, span.start) if mark is not None else None
+                    if decoded != span.start:
+                        frames = reader.frames_from(span.start, _end_of_run(missing, span.start))
+                await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
+                decoded = span.stop
+                if span.stop == left[0].stop:
+                    await in_thread(self._keep, writer, left.popleft(), facts, store)
+                on_progress(span.stop)
+            await in_thread(take_until, self.video.info.video.num_frames)
+        on_progress(self.video.info.video.num_frames)
+        return facts
+
+    def _write_window(
+        self,
+        sink: _Sink,
+        frames: Iterator[DecodedFrame],
+        span: range,
+        parts: Sequence[tuple[FramePlan, RenderedWindow]],
+        marks: FaceMarks | None,
+    ) -> None:
+        """Write the frames of a window."""
+        writer, clock, facts = sink.writer, sink.clock, sink.facts
+        shown: defaultdict[int, list[tuple[FramePlan, RenderedWindow, int]]] = defaultdict(list)
+        for plan, window in parts:
+            for place, index in enumerate(window.frame.tolist()):
+                shown[index].append((plan, window, place))
+        for index in span:
+            with clock.measure("decode", 1):
+                frame = next(frames)
+            if frame.damaged:
+                facts.damaged.append(index)
+            planes: tuple[Plane, ...] | None = None
+            for plan, window, place in shown[index]:
+                with clock.measure("composite", 1):
+                    row = int(plan.row[index])
+                    (record,) = self.video.faces.read(row, row + 1)
+                    mouth = window.mouth(place, float(plan.strength[index]))
+                    own = marks.of_frame(index, record) if marks is not None else None
+                    # A second face is composited over a copy of what the first face has changed.
+                    footage = frame.planes if planes is None else tuple(plane.copy() for plane in planes)
+                    into = writer.writable(frame) if planes is None else planes
+                    planes, area = composite_frame(
+                        frame, self.video.info, pose_of(record), mouth, mark=own, planes=footage, into=into
+                    )
+                    facts.mask_area_px[index] += area
+            with clock.measure("encode", 1):
+                writer.write(frame, planes)
+
+    def _take(self, writer: VideoWriter, frames: range, store: SegmentStore, facts: VideoFacts) -> None:
+        """Write a segment of an earlier run.
+
+        Raises:
+            ArtefactCorruptError: the segment has gone since the run began.
+        """
+        kept = store.find(frames)
+        if kept is None:
+            raise ArtefactCorruptError("a finished segment of the video is gone: start the dub again", resource=store.job)
+        writer.take(kept.packets, kept.changed)
+        facts.mask_area_px[frames.start : frames.stop] = kept.mask_area_px
+        facts.damaged.extend(kept.damaged.tolist())
+
+    def _keep(self, writer: VideoWriter, frames: range, facts: VideoFacts, store: SegmentStore) -> None:
+        """End a segment, and keep the segment for later runs."""
+        packets, changed = writer.end_segment()
+        damaged = [frame for frame in facts.damaged if frame in frames]
+        area = facts.mask_area_px[frames.start : frames.stop]
+        store.record(frames, KeptSegment(packets, area, np.array(damaged, np.int64), changed))
+
+
+def _end_of_run(segments: Sequence[range], start: int) -> int:
+    """Return the end of the unbroken run of segments that begins with a frame."""
+    for frames in segments:
+        start = frames.stop if frames.start == start else start
+    return start
+
+
+_WARM_S: Final = 5.0
+"""Seconds before a segment from which the marks of its faces follow: longer than what a mark remembers."""
+
+
+class FaceMarks:
+    """The marks of the faces of a video, or of one segment.
+
+    The marks of a segment follow from all frames of a face in the segment and shortly before, whether they are dubbed or not. So
+    the segment has the same marks, whatever is dubbed elsewhere.
+
+    Args:
+        video: the video that is dubbed.
+        mark: the mark.
+        begin: first frame of the segment; None: the video is not written in segments, and the marks follow from the dubbed frames.
+    """
+
+    def __init__(self, video: TrackedVideo, mark: Mark, begin: int | None = None) -> None:
+        self._video, self._mark, self._begin = video, mark, begin
+        self._marked: dict[int, MarkedFace] = {}
+        self._rows: dict[int, Int64] = {}
+        self._next: dict[int, int] = {}
+
+    def of_frame(self, frame: int, record: Any) -> FrameMark:
+        """Return the mark of a frame. Frames are asked for in their order.
+
+        Args:
+            record: FACE_RECORD of the face in the frame.
+        """
+        face_id = int(record["face_id"])
+        if face_id not in self._marked:
+            self._marked[face_id] = MarkedFace(self._mark)
+            if self._begin is not None:
+                self._rows[face_id] = self._video.index.rows_of(face_id)
+                self._next[face_id] = self._first(self._begin)
+        if self._begin is not None:
+            for earlier in range(self._next[face_id], frame):
+                row = int(self._rows[face_id][earlier])
+                if row >= 0:
+                    self._step(face_id, earlier, self._video.faces.read(row, row + 1)[0])
+            self._next[face_id] = frame + 1
+        return self._step(face_id, frame, record)
+
+    def _first(self, begin: int) -> int:
+        video = self._video.info.video
+        return int(np.searchsorted(video.pts, int(video.pts[begin]) - int(_WARM_S / video.time_base)))
+
+    def _step(self, face_id: int, frame: int, record: Any) -> FrameMark:
+        video = self._video.info.video
+        seconds = float((int(video.pts[frame]) - int(video.pts[0])) * video.time_base)
+        return self._marked[face_id].of_frame(seconds, record["pixels"], float(record["scale"]))

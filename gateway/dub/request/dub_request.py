@@ -1,0 +1,529 @@
+"""Request for a dub, and the checks of the request and of its files before any computation."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dubstage.texture.v1 import texture_pb2
+from gateway.consent.record import Consent, ConsentUse, consent_line
+from gateway.dub.analyse.face_boxes import check_inside
+from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
+from gateway.dub.choices import EnrolOptions, Expression, Fit
+from gateway.dub.sound.scene_sound import SceneSound, SpokenLine
+from gateway.dub.sound.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
+from gateway.dub.sound.timecode import VideoTime
+from gateway.media.background import own_timeline
+from gateway.media.choices import QUALITIES
+from gateway.media.encoders import EncoderChoice, WriteSettings, check_graded
+from gateway.media.inspection import inspect_sound, inspect_video
+from gateway.media.label import Label
+from gateway.media.mix import MixedSound, SoundMix, mixed
+from gateway.media.output import MARK, check_place
+from gateway.media.sound import SoundReader, Speech, sound_file
+from gateway.media.stills import check_opaque, is_still, still_video_info
+from gateway.media.types import MediaInfo
+from gateway.media.writer import VideoSigner, VideoWriter
+from gateway.provenance.claim import SYNTHETIC
+from gateway.safe_paths import open_media_file
+from services.common.array_types import Int64
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
+from services.common.methods import METHODS, Method, method_named
+from services.common.store.artefacts import ArtefactRef
+
+if TYPE_CHECKING:
+    from gateway.dub.learn.enrol import EnrolledActor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActorRecord:
+    """Facts that the store holds of the actor of a dub, for the consent checks.
+
+    Attributes:
+        consent: the actor's own consent record; None: there is none.
+        footage_sha256: digest of the footage that the actor was enrolled from.
+        faces: face records of the stored footage; None: the actor was enrolled without.
+        footage: the stored footage; None: the actor was enrolled without.
+    """
+
+    actor_id: str
+    consent: Consent | None
+    footage_sha256: str
+    faces: ArtefactRef | None
+    footage: ArtefactRef | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DubRequest:
+    """Request for a dub.
+
+    Attributes:
+        footage: video file, or a picture for methods that take one.
+        speech: sound file; None: the sound of the footage.
+        audio_channel: number of the channel of the speech that is the voice, from 1; None: the sound decides (media/voice.py).
+        method: name of the method (services.common.methods).
+        actor: enrolled actor; None: the person is learned from this footage.
+        actor_record: what the store says of the actor; None: the person is learned from this footage.
+        consent: consent record that comes with the request. It narrows the actor's own record. None: none comes.
+        consent_required: whether the installation requires consent records.
+        reference: picture or video of the person whose appearance the video takes; None: the actor's own appearance.
+        reference_consent: consent record of the person in `reference`; None: there is none.
+        use: project and language, which the consent records must cover.
+        mix: music and effects under the new speech; None: only the speech.
+        keep_audio: the output keeps the sound of the footage.
+        label: visible label of every frame of a video with synthetic pictures; None: there is none.
+        codec: video codec of the output; None: chosen by the container.
+        crf: quality of the pictures (gateway.media.encoders.QUALITIES); None: the default of the writer.
+        enrol: which parts of the enrolment from this footage are done.
+        warp: how the texture stage warps.
+        threads: threads of decoder and encoder.
+        feature_block: feature frames per message to the motion stage; changes no byte of the result.
+        fit: length of the video where the speech is longer or shorter than the footage (fit.py).
+        expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for videos with their own timeline.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
+            1: as the person speaks.
+        overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
+        lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
+    """
+
+    footage: Path
+    speech: Path | None
+    output: Path
+    method: str
+    audio_channel: int | None = None
+    face: FaceChoice = AUTOMATIC
+    actor: EnrolledActor | None = None
+    actor_record: ActorRecord | None = None
+    consent: Consent | None = None
+    consent_required: bool = False
+    reference: Path | None = None
+    reference_consent: Consent | None = None
+    use: ConsentUse = ConsentUse()
+    mix: SoundMix | None = None
+    keep_audio: bool = False
+    label: Label | None = None
+    codec: str | None = None
+    crf: int | None = None
+    enrol: EnrolOptions = EnrolOptions()
+    warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
+    threads: int = 2
+    feature_block: int = FEATURE_BLOCK
+    fit: Fit = "cut"
+    expression: Expression | None = None
+    expressiveness: float = 1.0
+    overwrite: bool = False
+    lines: tuple[DubLine, ...] = ()
+
+    @property
+    def consents(self) -> tuple[Consent | None, ...]:
+        """The records that must all allow the dub."""
+        if self.lines:
+            return tuple(record for line in self.lines for record in line.dub.consents)
+        return self.consent, self.own_consent, self.reference_consent
+
+    @property
+    def parts(self) -> tuple[DubRequest, ...]:
+        """The dubs of single people that this dub consists of: the dubs of the lines, or the dub itself."""
+        return tuple(line.dub for line in self.lines) or (self,)
+
+    @property
+    def actor_ids(self) -> tuple[str, ...]:
+        """Ids of the enrolled actors of the dub, each once."""
+        return tuple(dict.fromkeys(part.actor_record.actor_id for part in self.parts if part.actor_record is not None))
+
+    @property
+    def own_consent(self) -> Consent | None:
+        """The actor's own record; None: there is none."""
+        return self.actor_record.consent if self.actor_record is not None else None
+
+    @property
+    def named_consent(self) -> Consent | None:
+        """The record of the person that the video names: that of the request, otherwise the actor's own; None: there is none."""
+        return self.consent or self.own_consent
+
+    @property
+    def keeps_expression(self) -> bool:
+        """Whether the video keeps the slow expression of the footage. Only a video with the frames of the footage can."""
+        return self.expression != "neutral" and self.fit == "cut" and not method_named(self.method).own_timeline
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DubLine:
+    """One line of a scene.
+
+    Attributes:
+        name: what messages call the line, such as `lines.json: line 3`.
+        start: when the line begins. The line begins with the nearest frame, and ends with its speech.
+        actor_id: enrolled actor who speaks the line; empty: the person is learned from the footage.
+        dub: the dub of this line alone, of the scene's footage and with the scene's options.
+    """
+
+    name: str
+    start: VideoTime
+    actor_id: str = ""
+    dub: DubRequest
+
+
+def is_synthetic(request: DubRequest, *, dubbed: bool) -> bool:
+    """Return whether any picture of a video is synthetic.
+
+    Args:
+        dubbed: whether the mouth of any frame is rendered.
+    """
+    return dubbed or method_named(request.method).motion.moves_head
+
+
+def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
+    """Return the sentence that says which parts of a video are synthetic, without its full stop.
+
+    Args:
+        dubbed: whether the mouth of any frame is rendered.
+    """
+    if method_named(request.method).motion.moves_head:
+        what = "The mouth and the motion of the head in this film are" if dubbed else "The motion of the head in this film is"
+        return f"{what} synthetic"
+    return "The mouth in this film is synthetic" if dubbed else "No mouth in this film is synthetic"
+
+
+def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:
+    """Raise InvalidRequestError if the footage is a single picture and the method needs a video."""
+    if is_still(info) and not method.takes_still:
+        able = ", ".join(name for name, row in METHODS.items() if row.takes_still)
+        raise InvalidRequestError(
+            f"{footage} is a single picture, and method {method.name} needs a video; methods that take a picture: {able}",
+            field="method",
+        )
+
+
+def check_reference(method: Method, given: bool) -> None:
+    """Raise InvalidRequestError if a reference is given, and the method's renderer takes none."""
+    if given and not method.renderer.reference:
+        able = ", ".join(name for name, row in METHODS.items() if row.renderer.reference)
+        raise InvalidRequestError(
+            f"method {method.name} takes no reference picture: its renderer {method.renderer.name} shows the actor as in the "
+            f"footage; renderers that take a reference: {able or 'none'}",
+            field="reference",
+        )
+
+
+def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
+    """Return whether the video gets its own timeline, so that its frames are not those of the footage one by one.
+
+    Raises:
+        InvalidRequestError: parts of the request contradict each other.
+    """
+    method = method_named(request.method)
+    check_footage(method, request.footage, info)
+    check_reference(method, request.reference is not None)
+    check_inside(request.face.boxes, info.video)
+    return wants_own_timeline(
+        method,
+        fit=request.fit,
+        keep_audio=request.keep_audio,
+        expression=request.expression,
+        boxes=bool(request.face.boxes),
+    )
+
+
+def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:
+    """Return the request with the fit `cut` in place of `pad` if the speech is not longer than the footage. Reads the speech then.
+
+    Raises:
+        InvalidRequestError: parts of the request contradict each other, or the speech has no samples.
+        MediaUnsupportedError: the speech cannot be read.
+    """
+    if request.fit != "pad" or request.lines or not has_own_timeline(request, info):
+        return request
+    longer = speech_duration(speech) > info.video.duration + Fraction(1, UNHEARD_PER_S)
+    return request if longer else replace(request, fit="cut")
+
+
+def wants_own_timeline(
+    method: Method, *, fit: Fit, keep_audio: bool, expression: Expression | None = None, boxes: bool = False
+) -> bool:
+    """Return whether the video gets its own timeline, without reading the footage.
+
+    Raises:
+        InvalidRequestError: the options contradict each other.
+    """
+    if fit != "cut" and method.own_timeline:
+        raise InvalidRequestError(
+            f"videos of method {method.name} are always as long as the speech: leave --fit {fit} out", field="fit"
+        )
+    own = fit != "cut" or method.own_timeline
+    if own and keep_audio:
+        raise InvalidRequestError(
+            "the video gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
+            field="keep_audio",
+        )
+    if own and expression == "keep":
+        raise InvalidRequestError(
+            "the video gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
+            "--expression keep out",
+            field="expression",
+        )
+    if own and boxes:
+        raise InvalidRequestError(
+            "the video gets a timeline of its own, so boxes of frames do not fit it: give the number of the face", field="boxes"
+        )
+    return own
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal.
+
+    Raises:
+        MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
+    """
+    with open_media_file(path, field="video") as handle, open(handle, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
+    """Return the speech of a dub: the sound file of the request, or the sound of the footage.
+
+    Raises:
+        InvalidRequestError: the request has no sound file, and the footage has no sound; or the sound has no such channel.
+        MediaUnsupportedError: the sound cannot be read, or has no samples.
+    """
+    channel = None if request.audio_channel is None else request.audio_channel - 1
+    if request.speech is not None:
+        inspect_sound(request.speech)
+        return sound_file(request.speech).speech(channel)
+    if not info.audio:
+        unread = any(stream.kind == "audio" for stream in info.others)
+        have = "sound in a codec that cannot be decoded here only" if unread else "no sound to dub to"
+        raise InvalidRequestError(f"{info.path} has {have}: give new speech with --audio FILE", field="audio")
+    own = SoundReader(info.path, origin=info.video.start)
+    own.check_sound()
+    return own.speech(channel)
+
+
+def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSound:
+    """Return the sound of a video: the speech, with the music and effects of the request under it. Blocks.
+
+    Args:
+        speech: the speech, or the sound of the scene (`output_speech`).
+        duration: length of the video, seconds.
+
+    Raises:
+        MediaUnsupportedError: the speech, or the music and effects, cannot be read.
+    """
+    if request.mix is None:
+        return MixedSound(speech, 0.0)
+    if isinstance(speech.chunks, SceneSound):
+        return speech.chunks.with_mix(request.mix)
+    return mixed(speech, sound_file(request.mix.file).speech(), request.mix, duration)
+
+
+def check_mix(given: bool, *, keep_audio: bool) -> None:
+    """Raise InvalidRequestError if music and effects are given for a video that keeps the sound of the footage."""
+    if given and keep_audio:
+        raise InvalidRequestError("the video keeps the sound of the footage: leave --mix or --keep-audio out", field="mix")
+
+
+def check_line(line: DubLine, info: MediaInfo) -> range:
+    """Return the frames of a line: from the frame nearest to its start to the end of its speech, or of the footage. Blocks.
+
+    Raises:
+        InvalidRequestError, MediaUnsupportedError: the line begins after the end of the footage, the speech cannot be used, or a
+            box is not in the footage. The message names the line.
+    """
+    with naming(line):
+        video = info.video
+        check_inside(line.dub.face.boxes, video)
+        first = line.start.frame_in(video)
+        length = speech_duration(open_speech(line.dub, info))
+        ends = math.ceil((int(video.pts[first]) * video.time_base + length) / video.time_base)
+        return range(first, max(first + 1, int(np.searchsorted(video.pts, ends))))
+
+
+def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Sequence[int | None]) -> None:
+    """Check that no two lines of one face are spoken in the same frame.
+
+    Raises:
+        InvalidRequestError: two lines of a face overlap. The message names both.
+    """
+    ordered = sorted(range(len(lines)), key=lambda number: (frames[number].start, number))
+    last: dict[int, int] = {}
+    for number in ordered:
+        face = faces[number]
+        if face is None:
+            continue
+        before = last.get(face)
+        if before is not None and frames[number].start < frames[before].stop:
+            raise InvalidRequestError(
+                f"{lines[before].name} and {lines[number].name} overlap, and both are of face {face}: the first is spoken in the "
+                f"frames {frames[before].start} to {frames[before].stop - 1}, the second begins with frame {frames[number].start}. "
+                "Begin the second later, or name another face",
+                field="lines",
+            )
+        last[face] = number
+
+
+def check_shared_faces(lines: Sequence[DubLine], frames: Sequence[range], rows: Sequence[Int64 | None]) -> None:
+    """Check that no face is spoken by two lines in one frame, where boxes follow faces over several tracks.
+
+    Args:
+        rows: face record of each line in each frame, int64 [T], -1: none; None: the footage shows no face.
+
+    Raises:
+        InvalidRequestError: two lines take the same face of a frame. The message names both, and the frame.
+    """
+    for one, other in combinations(range(len(lines)), 2):
+        first, stop = max(frames[one].start, frames[other].start), min(frames[one].stop, frames[other].stop)
+        mine, theirs = rows[one], rows[other]
+        if first >= stop or mine is None or theirs is None:
+            continue
+        (same,) = np.nonzero((mine[first:stop] == theirs[first:stop]) & (mine[first:stop] >= 0))
+        if len(same):
+            raise InvalidRequestError(
+                f"{lines[one].name} and {lines[other].name} overlap, and both are of one face in frame {first + same[0]}. Begin "
+                "the second later, or give other boxes",
+                field="lines",
+            )
+
+
+@contextmanager
+def naming(line: DubLine) -> Iterator[None]:
+    """Let errors name a line."""
+    try:
+        yield
+    except (InvalidRequestError, MediaUnsupportedError) as error:
+        raise type(error)(f"{line.name}: {error.message}", field=f"lines.{error.field}") from error
+
+
+def output_speech(request: DubRequest, info: MediaInfo, frames: Sequence[range] | None = None) -> Speech:
+    """Return the sound of a dub's video, unless the dub keeps the sound of the footage: the new speech, or the sound of the scene.
+
+    Args:
+        info: the footage.
+        frames: frames of the lines; None: the places of the lines are not known yet, and the sound serves only for checks.
+
+    Raises:
+        InvalidRequestError, MediaUnsupportedError: as `open_speech`.
+    """
+    if not request.lines:
+        return open_speech(request, info)
+    places = frames if frames is not None else [range(1)] * len(request.lines)
+    spoken = []
+    for line, place in zip(request.lines, places, strict=True):
+        with naming(line):
+            begin = (int(info.video.pts[place.start]) - int(info.video.pts[0])) * info.video.time_base
+            spoken.append(SpokenLine(begin, open_speech(line.dub, info)))
+    return SceneSound.of(info, spoken).speech()
+
+
+def open_writer(
+    request: DubRequest,
+    video: MediaInfo,
+    speech: Speech,
+    *,
+    dubbed: bool = True,
+    takes_over: bool = False,
+    seal: VideoSigner | None = None,
+) -> VideoWriter:
+    """Return the writer of a dub's output. The output is checked and not begun.
+
+    Args:
+        video: video that is dubbed in place.
+        dubbed: whether the mouth of any frame is rendered, for the mark in the output.
+        takes_over: whether the unfinished file of a process that did this dub before is removed, even if the process holds it.
+        seal: signs the video; None: the video gets no manifest.
+
+    Raises:
+        InvalidRequestError, MediaUnsupportedError: the output cannot be written as requested.
+    """
+    brings_sound = request.speech is not None or request.mix is not None or bool(request.lines)
+    for line in request.lines:
+        check_place(request.output, footage=request.footage, speech=line.dub.speech, overwrite=request.overwrite)
+    new_sound = (brings_sound or video.path != request.footage or not video.audio) and not request.keep_audio
+    return VideoWriter(
+        request.output,
+        video,
+        speech=speech if new_sound else None,
+        settings=WriteSettings(
+            codec=request.codec,
+            crf=QUALITIES["high"] if request.crf is None else request.crf,
+            keep_audio=request.keep_audio,
+            marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
+            label=request.label if is_synthetic(request, dubbed=dubbed) else None,
+            source_type=SYNTHETIC if is_synthetic(request, dubbed=dubbed) else "",
+            threads=request.threads,
+            overwrite=request.overwrite,
+            takes_over=takes_over,
+        ),
+        speech_file=request.speech,
+        seal=seal,
+        segmented=bool(request.lines),
+    )
+
+
+def consents(request: DubRequest) -> str:
+    """Return one line about the consent of the people who are dubbed and, if there is one, of the person in the reference."""
+    if request.lines:
+        return "; ".join(dict.fromkeys(consent_line(line.dub.named_consent) for line in request.lines))
+    line = consent_line(request.named_consent)
+    if request.reference is None:
+        return line
+    return f"{line}; appearance of another picture: {consent_line(request.reference_consent)}"
+
+
+def check_request(request: DubRequest) -> None:
+    """Check the files of a request before any stage is started.
+
+    Raises:
+        DubstageError: as `DubJob.run`, for errors that can be found without decoding the footage.
+    """
+    info = inspect_video(request.footage)
+    for line in request.lines:
+        check_line(line, info)
+    check_output(request, info, output_speech(request, info))
+    if request.reference is not None:
+        inspect_video(request.reference)
+
+
+def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> EncoderChoice:
+    """Check the output of a dub, and return how the video will be encoded.
+
+    Raises:
+        InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`.
+    """
+    video = info
+    if request.mix is not None:
+        check_mix(True, keep_audio=request.keep_audio)
+        refuse_input(request.output, request.mix.file, "the music and effects")
+        inspect_sound(request.mix.file)
+        SoundReader(request.mix.file).check_sound()
+    request = fitted(request, info, speech)
+    if has_own_timeline(request, info):
+        if is_still(info):
+            check_opaque(info)
+        # Two frames, because a video of one frame has no rate.
+        video = own_timeline(still_video_info(info) if is_still(info) else info, 2)
+    choice = open_writer(request, video, speech).choice
+    if request.crf is not None:
+        check_graded(choice.codec)
+    return choice
+
+
+def refuse_input(output: Path, file: Path, what: str) -> None:
+    """Raise InvalidRequestError if the output is an input file, also through links.
+
+    Args:
+        file: the input file.
+        what: what the input file is, for the message.
+    """
+    # os.path raises no error for an impossible name. Such a name is reported later, when the place of the output is checked.
+    if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
+        raise InvalidRequestError(f"--output {output} is {what}; choose another output file", field="output")

@@ -1,0 +1,529 @@
+"""The one reader and checker of a DubSpec: from a message that says what a dub is to a checked DubRequest.
+
+Commands, rows of manifests (spec_text.py), RPCs, the Python client and workers of batches make a DubSpec. Errors name the fields of
+DubSpec, such as `lines[2].speech_uri`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from dubstage.gateway.v1 import dub_pb2 as pb
+from dubstage.gateway.v1.consent_pb2 import ConsentRecord
+from gateway.consent.files import read_consent
+from gateway.consent.messages import consent_from, consent_message
+from gateway.consent.record import Consent, ConsentUse, use_of
+from gateway.dub.analyse.face_boxes import FrameBox, checked_boxes
+from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
+from gateway.dub.choices import MOST_LINES, EnrolOptions, Expression, Fit
+from gateway.dub.request.dub_request import DubLine, DubRequest, check_mix, check_reference, refuse_input, wants_own_timeline
+from gateway.dub.request.sequences import check_sequence_options, sequence_settings
+from gateway.dub.request.spec_text import DEFAULTS, actor_of, is_sequence_spec, name_of, sides_of
+from gateway.dub.sound.timecode import VideoTime, parse_time
+from gateway.media.choices import BUILT_IN, DUCK_DB, OcioSettings
+from gateway.media.encoders import check_target, crf_of
+from gateway.media.label import Label, label_of
+from gateway.media.locations import is_url, local_path
+from gateway.media.mix import SoundMix
+from gateway.media.sequences import SequenceSettings, check_output_pattern
+from services.common.errors import ActorError, ConsentRefusedError, InvalidRequestError, RequestError
+from services.common.methods import DEFAULT_METHOD, combined, method_named
+
+_NOT_OF_MOUTHS: Final = (
+    *("output_uri", "overwrite", "consent", "consent_uri", "reference_consent", "reference_consent_uri", "project", "language"),
+    *("fit", "mix_uri", "mix_level_db", "duck_db", "keep_audio", "codec", "encode_quality", "label", "label_position"),
+)
+"""Fields that change no mouth. `fit`: `pad` may be `cut`."""
+
+_SEQUENCE_FIELDS: Final = ("footage_sound", "rate", "ocio", "input_colourspace", "display", "view")
+"""Fields of image sequences, as checks name them."""
+_OF_LINES: Final = ("lines", "expressiveness")
+"""Fields of a scene that its lines take over."""
+
+Refusal = RequestError | ActorError | ConsentRefusedError
+"""Errors that a spec can be refused with, without its files."""
+_REFUSALS: Final = (RequestError, ActorError, ConsentRefusedError)
+
+
+class DubFiles(Protocol):
+    """Files of this machine for the names in a spec. Each method raises InvalidRequestError with `field` for a wrong name."""
+
+    def source(self, uri: str, field: str, /) -> Path:
+        """Return the file that the dub reads."""
+
+    def output(self, uri: str, field: str, /) -> Path:
+        """Return the file that the dub writes."""
+
+    def record(self, uri: str, field: str, /) -> Path:
+        """Return the file of a consent record, which is read at once."""
+
+
+class LocalFiles:
+    """Files of this machine for names that are paths, as the caller writes them.
+
+    Args:
+        folder: folder that the relative paths of lines begin at; empty: the working folder.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        self._folder = folder
+        self._named: dict[str, Path] = {}
+
+    def name(self, path: Path | None) -> str | None:
+        """Return the name of a path in a spec; None for None. A spec has texts, and a path may have bytes that are no text."""
+        if path is None:
+            return None
+        name = str(path).encode(errors="surrogateescape").decode(errors="replace")
+        self._named[name] = path
+        return name
+
+    def source(self, uri: str, field: str) -> Path:
+        """Return the path of a file that is read."""
+        return Path(self._folder, uri) if field.startswith("lines[") else self._named.get(uri, Path(uri))
+
+    def output(self, uri: str, field: str) -> Path:
+        """Return the path of a file that is written."""
+        return self._named.get(uri, Path(uri))
+
+    def record(self, uri: str, field: str) -> Path:
+        """Return the path of a consent record."""
+        return self.source(uri, field)
+
+
+def request_from(
+    spec: pb.DubSpec,
+    files: DubFiles,
+    *,
+    threads: int,
+    method: str = "",
+    line_name: Callable[[int], str] = "lines[{}]".format,
+) -> DubRequest:
+    """Return the checked request of a spec, without what the store of actors says. Blocks: reads consent records.
+
+    Args:
+        spec: the dub. Its actor, and those of its lines, are looked up by the caller.
+        files: finds the files that the spec names.
+        threads: threads of decoder and encoder.
+        method: method of the actor, which dubs if the spec names none; empty: there is no actor.
+        line_name: returns what warnings call a line of a scene, by its number from 0.
+
+    Raises:
+        InvalidRequestError: a field cannot be used.
+        ArtefactNotFoundError, StorageRefusedError, BackendUnavailableError: from `files`.
+    """
+    footage = files.source(spec.footage_uri, "footage_uri")
+    speech = _source(spec, "speech_uri", files)
+    output = files.output(spec.output_uri, "output_uri")
+    reference = _source(spec, "reference_uri", files)
+    mix = _source(spec, "mix_uri", files)
+    dubs_with = method_of(spec, method)
+    check_options(spec, dubs_with)
+    dub = DubRequest(
+        footage=footage,
+        speech=speech,
+        audio_channel=spec.audio_channel or None,
+        output=output,
+        method=dubs_with,
+        face=face_of(spec),
+        consent=_consent(spec, "consent", files, output),
+        reference=reference,
+        reference_consent=_consent(spec, "reference_consent", files, output),
+        use=_use(spec),
+        mix=_mix(spec, mix),
+        keep_audio=spec.keep_audio,
+        label=_label(spec),
+        codec=_codec(spec),
+        crf=_crf(spec),
+        enrol=_enrol(spec),
+        threads=threads,
+        fit=_fit(spec),
+        expression=_expression(spec),
+        expressiveness=spec.expressiveness if spec.HasField("expressiveness") else DEFAULTS["expressiveness"],
+        overwrite=spec.overwrite,
+    )
+    check_scene(spec, dubs_with)
+    return replace(dub, lines=tuple(_line(line, place, dub, files, line_name) for place, line in enumerate(spec.lines)))
+
+
+def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], str]) -> Iterator[tuple[str, Refusal]]:
+    """Yield what is wrong with a spec by itself, without its files, each with a field.
+
+    Args:
+        spec: the dub.
+        method_of_actor: looks up the actor of the dub or of a line, checks the consent, and returns the method that dubs. Raises
+            one of Refusal.
+    """
+    checks: list[tuple[str, Callable[[], object]]] = [
+        ("face", lambda: face_of(spec)),
+        ("footage_uri", lambda: sequence_of(spec)),
+        ("output_uri", lambda: _check_video(spec)),
+        ("label", lambda: _label(spec)),
+        ("encode_quality", lambda: _crf(spec)),
+        ("language", lambda: _use(spec)),
+    ]
+    if not spec.lines:
+        checks.append(("actor", lambda: _check_method(spec, method_of_actor)))
+    for field, check in checks:
+        try:
+            check()
+        except _REFUSALS as error:
+            yield field_of(error, field), error
+    if spec.lines:
+        yield from _problems_of_scene(spec, method_of_actor)
+
+
+def _check_method(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], str]) -> None:
+    if spec.method:
+        method_named(spec.method)
+    check_options(spec, method_of_actor(None))
+
+
+def _problems_of_scene(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], str]) -> Iterator[tuple[str, Refusal]]:
+    wanted = spec.method
+    for place, line in enumerate(spec.lines):
+        try:
+            _ = _start(line), _speech(line), face_of_line(line), use_of("", line.language)
+            found = method_of_actor(line)
+            if line.actor:
+                wanted = wanted or found
+                if combined(wanted) != found:
+                    raise InvalidRequestError(
+                        f"actor {actor_of(line)} is enrolled for {found}, and the scene is dubbed with {wanted}", field="actor"
+                    )
+        except _REFUSALS as error:
+            named = field_of(error, "actor")
+            yield named if named == "method" else f"lines[{place}].{named}", error
+    try:
+        check_scene(spec, combined(wanted or DEFAULT_METHOD))
+    except RequestError as error:
+        yield field_of(error, "lines"), error
+
+
+_FIELDS: Final = frozenset(
+    {"face", "start", *_SEQUENCE_FIELDS, *pb.DubSpec.DESCRIPTOR.fields_by_name, *pb.LineSpec.DESCRIPTOR.fields_by_name}
+)
+
+
+def field_of(error: Refusal, field: str) -> str:
+    """Return the field of a spec that an error is about; `field`: the error names none."""
+    named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefusedError) else ""
+    if named.partition(".")[0] in _FIELDS:
+        return named
+    return f"{named}_uri" if f"{named}_uri" in _FIELDS else field
+
+
+def check_options(spec: pb.DubSpec, method: str) -> None:
+    """Check the options that a method does not take, or that contradict each other.
+
+    Args:
+        method: method that dubs.
+
+    Raises:
+        InvalidRequestError: an option contradicts the method or another option.
+    """
+    row = method_named(method)
+    wants_own_timeline(row, fit=_fit(spec), keep_audio=spec.keep_audio, expression=_expression(spec), boxes=bool(spec.boxes))
+    check_reference(row, bool(spec.reference_uri))
+    check_mix(bool(spec.mix_uri), keep_audio=spec.keep_audio)
+    if spec.WhichOneof("reference_consent_record") and not spec.reference_uri:
+        raise InvalidRequestError("--reference-consent is given without --reference FILE", field="reference_consent")
+
+
+def check_scene(spec: pb.DubSpec, method: str) -> None:
+    """Check that a spec with lines has no option that only a dub of one person takes.
+
+    Args:
+        method: method that dubs.
+
+    Raises:
+        InvalidRequestError: an option contradicts the lines, or there are too many lines.
+    """
+    if len(spec.lines) > MOST_LINES:
+        raise InvalidRequestError(f"{len(spec.lines)} lines, and a scene has at most {MOST_LINES}", field="lines")
+    wrong = {
+        "speech_uri": bool(spec.speech_uri),
+        "face": face_of(spec) != AUTOMATIC,
+        "actor": bool(spec.actor),
+        "reference_uri": bool(spec.reference_uri),
+        "fit": _fit(spec) != "cut",
+        "method": method_named(method).own_timeline,
+    }
+    for field, given in wrong.items():
+        if given and spec.lines:
+            word = field.removesuffix("_uri")
+            what = f"method {method}" if field == "method" else word
+            why = "each line names its own" if word in {"speech", "face", "actor"} else "a scene has the frames of its footage"
+            raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
+
+
+def method_of(spec: pb.DubSpec, method: str = "") -> str:
+    """Return the method that dubs a spec.
+
+    Args:
+        method: method of the actor; empty: there is no actor.
+
+    Raises:
+        InvalidRequestError: there is no such method.
+    """
+    return combined(spec.method or method or DEFAULT_METHOD)
+
+
+def face_of(message: Any) -> FaceChoice:
+    """Return the face of a DubSpec or a CreateActorRequest; without a choice, AUTOMATIC.
+
+    Raises:
+        InvalidRequestError: the message names a rule that chooses no face, or boxes that cannot be used.
+    """
+    return _face(message) or AUTOMATIC
+
+
+def face_of_line(line: pb.LineSpec) -> FaceChoice:
+    """Return the face of a line.
+
+    Raises:
+        InvalidRequestError: the line names neither a face nor an actor, or boxes that cannot be used.
+    """
+    found = _face(line)
+    if found is None and not line.actor:
+        raise InvalidRequestError("face: give face_id, point, box, face_rule, boxes or actor: who speaks the line", field="face")
+    return found or FaceChoice("actor")
+
+
+def _face(message: Any) -> FaceChoice | None:
+    named = message.WhichOneof("face")
+    if "boxes" in message.DESCRIPTOR.fields_by_name and message.boxes:
+        if named:
+            raise InvalidRequestError(f"boxes: give {named} or boxes, not both", field="boxes")
+        return FaceChoice("boxes", boxes=checked_boxes([FrameBox(each.frame_index, *sides_of(each.box)) for each in message.boxes]))
+    match named:
+        case "face_id":
+            return FaceChoice("id", face_id=message.face_id)
+        case "point":
+            return FaceChoice("point", point=(message.point.x, message.point.y))
+        case "box":
+            return FaceChoice("box", box=sides_of(message.box))
+        case "face_rule":
+            if not message.face_rule:
+                raise InvalidRequestError(
+                    "face_rule: give FACE_RULE_LARGEST, FACE_RULE_SPEAKER or FACE_RULE_AUTO", field="face_rule"
+                )
+            return FaceChoice(name_of(pb.FaceRule.DESCRIPTOR, message.face_rule, "face_rule"))
+        case _:
+            return None
+
+
+def enrol_options(*, skip: bool, seed: int) -> EnrolOptions:
+    """Return which parts of an enrolment are done.
+
+    Args:
+        skip: leave out both personalisations.
+        seed: random seed of the personalisations.
+
+    Raises:
+        InvalidRequestError: the seed is negative.
+    """
+    if seed < 0:
+        raise InvalidRequestError(f"seed: {seed} is negative", field="seed")
+    return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
+
+
+def sequence_of(spec: pb.DubSpec) -> SequenceSettings | None:
+    """Return what a spec says about its image sequence; None: the footage is a video.
+
+    Raises:
+        InvalidRequestError: a field is wrong, or is not for such footage.
+    """
+    given = spec.sequence
+    footage = Path(local_path(spec.footage_uri) or spec.footage_uri)
+    found = sequence_settings(
+        footage,
+        rate=given.rate,
+        sound=Path(local_path(given.sound_uri) or given.sound_uri) if given.sound_uri else None,
+        colour=colour_of(spec),
+    )
+    if found is None:
+        return None
+    places = {"footage_uri": spec.footage_uri, "output_uri": spec.output_uri, "footage_sound": given.sound_uri}
+    if not given.ocio.startswith(BUILT_IN):
+        places["ocio"] = given.ocio
+    for field, place in places.items():
+        if is_url(place):
+            raise InvalidRequestError(
+                f"{place[:200]!r} is a URL, and image sequences, their sound and their colour configurations are read "
+                "from folders: give a path",
+                field=field,
+            )
+    check_sequence_options(fit=_fit(spec), method=spec.method or None, codec=_codec(spec), encode_quality=spec.encode_quality)
+    check_output_pattern(Path(local_path(spec.output_uri) or spec.output_uri), footage)
+    return found
+
+
+def colour_of(spec: pb.DubSpec) -> OcioSettings:
+    """Return the colour of the image sequence of a spec."""
+    given = spec.sequence
+    config = given.ocio if given.ocio.startswith(BUILT_IN) else local_path(given.ocio) or given.ocio
+    return OcioSettings(config=config, colourspace=given.input_colourspace, display=given.display, view=given.view)
+
+
+def mouths_of(spec: pb.DubSpec, *, of_lines: bool = True) -> pb.DubSpec:
+    """Return a spec with the fields alone that change the mouths of a dub. Dubs with equal mouths share a job folder.
+
+    Args:
+        of_lines: whether the lines of a scene count. False: scenes of one footage share a folder, whatever their lines.
+    """
+    found = pb.DubSpec()
+    found.CopyFrom(spec)
+    for field in _NOT_OF_MOUTHS if of_lines or not spec.lines else (*_NOT_OF_MOUTHS, *_OF_LINES):
+        found.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
+    return found
+
+
+def without_records(spec: pb.DubSpec) -> pb.DubSpec:
+    """Return a spec without consent records."""
+    found = pb.DubSpec()
+    found.CopyFrom(spec)
+    for holder in (found, *found.lines):
+        holder.ClearField("consent_record")
+    found.ClearField("reference_consent_record")
+    return found
+
+
+def with_records(spec: pb.DubSpec, files: DubFiles) -> pb.DubSpec:
+    """Return a spec with the consent records themselves in place of the names of their files. Blocks.
+
+    Raises:
+        InvalidRequestError: a file holds no consent record.
+    """
+    found = pb.DubSpec()
+    found.CopyFrom(spec)
+    holders: Sequence[tuple[Any, str, str]] = [
+        (found, "consent", "consent_uri"),
+        (found, "reference_consent", "reference_consent_uri"),
+        *((line, "consent", f"lines[{place}].consent_uri") for place, line in enumerate(found.lines)),
+    ]
+    for holder, name, field in holders:
+        if uri := getattr(holder, f"{name}_uri"):
+            getattr(holder, name).CopyFrom(consent_message(read_consent(files.record(uri, field))))
+    return found
+
+
+def records_of(spec: pb.DubSpec) -> list[ConsentRecord]:
+    """Return the consent records that a spec holds, the reference's first, the dub's own last."""
+    found = [spec.reference_consent] if spec.HasField("reference_consent") else []
+    found += [line.consent for line in spec.lines if line.HasField("consent")]
+    return [*found, spec.consent] if spec.HasField("consent") else found
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """Let errors name the place of a field, where a check is shared with requests that have the same field elsewhere."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        said = error.message if error.message.startswith(f"{error.field}:") else f"{error.field}: {error.message}"
+        raise InvalidRequestError(f"{place}.{said}", field=f"{place}.{error.field}") from error.__cause__
+
+
+def _line(line: pb.LineSpec, place: int, dub: DubRequest, files: DubFiles, line_name: Callable[[int], str]) -> DubLine:
+    here = f"lines[{place}]"
+    with within(here):
+        _speech(line)
+    speech = files.source(line.speech_uri, f"{here}.speech_uri")
+    consent = _consent(line, "consent", files, dub.output, here) or dub.consent
+    with within(here):
+        start = _start(line)
+        face = face_of_line(line)
+        actor_id = actor_of(line)
+        use = use_of(dub.use.project, line.language) if line.language else dub.use
+        own = replace(
+            dub,
+            speech=speech,
+            face=face,
+            consent=consent,
+            use=use,
+            expressiveness=line.expressiveness if line.HasField("expressiveness") else dub.expressiveness,
+            lines=(),
+        )
+    return DubLine(name=line_name(place), start=start, actor_id=actor_id, dub=own)
+
+
+def _start(line: pb.LineSpec) -> VideoTime:
+    if not line.WhichOneof("start"):
+        raise InvalidRequestError("start: give start_time or start_timecode", field="start_time")
+    if line.HasField("start_timecode"):
+        return parse_time(line.start_timecode)
+    seconds = line.start_time.seconds + Fraction(line.start_time.nanos, 1_000_000_000)
+    if seconds < 0:
+        raise InvalidRequestError(f"start_time: {float(seconds):g} s is before the first frame", field="start_time")
+    return VideoTime(seconds)
+
+
+def _speech(line: pb.LineSpec) -> str:
+    if not line.speech_uri:
+        raise InvalidRequestError("speech_uri: is missing: every line has start and speech", field="speech_uri")
+    return line.speech_uri
+
+
+def _source(spec: pb.DubSpec, field: str, files: DubFiles) -> Path | None:
+    uri = getattr(spec, field)
+    return files.source(uri, field) if uri else None
+
+
+def _consent(holder: Any, name: str, files: DubFiles, output: Path, place: str = "") -> Consent | None:
+    """Return a consent record of a spec or, with its place, of a line; None: there is none."""
+    naming = within(place) if place else nullcontext()
+    if holder.HasField(name):
+        with naming:
+            return consent_from(getattr(holder, name))
+    uri = getattr(holder, f"{name}_uri")
+    if not uri:
+        return None
+    file = files.record(uri, f"{place}.{name}_uri" if place else f"{name}_uri")
+    refuse_input(output, file, "a consent record")
+    with naming:
+        return read_consent(file)
+
+
+def _mix(spec: pb.DubSpec, file: Path | None) -> SoundMix | None:
+    if file is None:
+        return None
+    duck_db = spec.duck_db if spec.HasField("duck_db") else DUCK_DB
+    return SoundMix(file=file, level_db=spec.mix_level_db, duck_db=duck_db)
+
+
+def _use(spec: pb.DubSpec) -> ConsentUse:
+    return use_of(spec.project, spec.language)
+
+
+def _fit(spec: pb.DubSpec) -> Fit:
+    return name_of(pb.Fit.DESCRIPTOR, spec.fit, "fit") or "cut"  # type: ignore[return-value]
+
+
+def _expression(spec: pb.DubSpec) -> Expression | None:
+    return name_of(pb.Expression.DESCRIPTOR, spec.expression, "expression") or None  # type: ignore[return-value]
+
+
+def _codec(spec: pb.DubSpec) -> str | None:
+    return name_of(pb.VideoCodec.DESCRIPTOR, spec.codec, "codec") or None
+
+
+def _label(spec: pb.DubSpec) -> Label | None:
+    return label_of(spec.label, name_of(pb.LabelPosition.DESCRIPTOR, spec.label_position, "label_position"))
+
+
+def _crf(spec: pb.DubSpec) -> int | None:
+    return crf_of(spec.encode_quality, _codec(spec))
+
+
+def _enrol(spec: pb.DubSpec) -> EnrolOptions:
+    return enrol_options(skip=spec.skip_personalization, seed=spec.seed)
+
+
+def _check_video(spec: pb.DubSpec) -> None:
+    if not is_sequence_spec(spec):
+        check_target(Path(spec.output_uri), _codec(spec))

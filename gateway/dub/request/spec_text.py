@@ -1,0 +1,616 @@
+"""Dubs as people write them: rows of manifests, lines of scenes and options of commands, read into the messages of dub.proto.
+
+A row is a JSON object with the fields of DubSpec under the words of the command line: `footage` for `footage_uri`, `face` for the
+fields that name a face, `personalize` for the contrary of `skip_personalization`. A file of lines is a list of such objects:
+
+[
+  {"start": "00:00:01:12", "speech": "de/ada_1.wav", "face": 0, "language": "de"},
+  {"start": 4.2, "speech": "de/ben_1.wav", "actor": "ben"}
+]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+from pydantic import ValidationError
+
+from dubstage.gateway.v1 import dub_pb2 as pb
+from gateway.consent.files import field_and_reason
+from gateway.consent.messages import consent_message
+from gateway.consent.record import Consent
+from gateway.dub.choices import EXPECTED_TIME, MOST_BOXES, MOST_LINES
+from gateway.media.choices import DUCK_DB
+from gateway.media.locations import local_path
+from gateway.media.sequence_names import SUFFIXES, is_sequence
+from gateway.safe_paths import bounded_bytes
+from services.common.errors import InvalidRequestError
+from services.common.server.bounds import declared
+
+if TYPE_CHECKING:
+    from gateway.dub.analyse.face_choice import FaceChoice
+
+ACTORS: Final = "actors/"
+"""Begin of the name of an actor."""
+DEFAULTS: Final[Mapping[str, Any]] = {"fit": pb.FIT_CUT, "expressiveness": 1.0, "face_rule": pb.FACE_RULE_AUTO, "duck_db": DUCK_DB}
+"""Values that mean the same as a field that is not given."""
+_MOST_BYTES: Final = 4 << 20
+"""Largest file of lines that is read, bytes."""
+_MOST_SECONDS: Final = 1e6
+_MOST_PIXELS: Final = 100_000
+_MOST_NUMBER: Final = 999_999_999
+"""Largest number of a face or of a frame."""
+_LONGEST_START: Final = 40
+_LONGEST_FACE: Final = 80
+FACE: Final = (
+    "face takes the number of a face (`dubstage faces`), auto, speaker, largest, or X,Y in pixels of the line's first frame"
+)
+"""Expected form of a line's face, for messages."""
+
+_WORDS: Final = {
+    **{f"{word}_uri": word for word in ("footage", "output", "speech", "reference", "mix", "consent", "reference_consent")},
+    **dict.fromkeys(("face_id", "point", "face_rule"), "face"),
+    **dict.fromkeys(("start_time", "start_timecode"), "start"),
+    "skip_personalization": "personalize",
+    "sound_uri": "footage_sound",
+}
+"""Fields of dub.proto -> words of rows and commands. A field that is not here has its own name."""
+_EXPECTED: Final = {
+    "start": f"takes {EXPECTED_TIME}",
+    "face": FACE.removeprefix("face "),
+    "box": "takes four numbers, [left, top, width, height], in pixels of the line's first frame",
+    "boxes": f'takes 1 to {MOST_BOXES} boxes, such as {{"frame": 0, "box": [left, top, width, height]}}',
+    "consent": "takes the path of a JSON file, or a consent record",
+}
+"""Expected form of a line's fields, for messages."""
+
+
+def actor_of(spec: pb.DubSpec | pb.LineSpec) -> str:
+    """Return the id of the actor of a dub or a line; empty: none is named.
+
+    Raises:
+        InvalidRequestError: the text is no name of an actor.
+    """
+    found = spec.actor.removeprefix(ACTORS)
+    if spec.actor and (found == spec.actor or not found or "/" in found):
+        raise InvalidRequestError(f"actor: {spec.actor[:80]!r} is not the name of a resource: give actors/ID", field="actor")
+    return found
+
+
+def sides_of(box: pb.FaceBox) -> tuple[float, float, float, float]:
+    """Return left, top, width and height of a box, pixels."""
+    return box.left, box.top, box.width, box.height
+
+
+def name_of(kind: EnumDescriptor, number: int, field: str) -> str:
+    """Return the name of an enum's value as commands write it, such as `top-left`; empty: unspecified.
+
+    Raises:
+        InvalidRequestError: the enum has no such number.
+    """
+    found = names_of(kind).get(number)
+    if found is None:
+        raise InvalidRequestError(f"{field}: there is no {kind.name} {number}", field=field)
+    return found
+
+
+_known_names: dict[str, dict[int, str]] = {}
+
+
+def names_of(kind: EnumDescriptor) -> Mapping[int, str]:
+    """Return the names of an enum's values as commands write them, by number. The unspecified value has an empty name."""
+    if kind.full_name not in _known_names:
+        prefix = kind.values_by_number[0].name.removesuffix("UNSPECIFIED")
+        names = {value.number: value.name.removeprefix(prefix).lower().replace("_", "-") for value in kind.values}
+        _known_names[kind.full_name] = names | {0: ""}
+    return _known_names[kind.full_name]
+
+
+def plain(spec: pb.DubSpec) -> pb.DubSpec:
+    """Return a spec without the fields whose values mean the same as no value, so that equal dubs have equal specs."""
+    found = pb.DubSpec()
+    found.CopyFrom(spec)
+    for field, value in DEFAULTS.items():
+        if getattr(found, field) == value:
+            found.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
+    if not found.sequence.ListFields():
+        found.ClearField("sequence")
+    return found
+
+
+def with_options(spec: pb.DubSpec, options: pb.ShotOptions) -> pb.DubSpec:
+    """Return a spec with other values of the fields that a shot's options name."""
+    found = pb.DubSpec()
+    found.CopyFrom(spec)
+    if options.WhichOneof("face"):
+        del found.boxes[:]
+    for field, value in options.ListFields():
+        if field.message_type is not None:
+            getattr(found, field.name).CopyFrom(value)
+        else:
+            setattr(found, field.name, value)
+    if options.WhichOneof("face") == "face_rule" and not options.face_rule:
+        found.face_rule = pb.FACE_RULE_AUTO
+    return plain(found)
+
+
+def options_of(spec: pb.DubSpec) -> pb.ShotOptions:
+    """Return the options of a spec that can change between two dubs, all of them given."""
+    found = pb.ShotOptions()
+    for field in pb.ShotOptions.DESCRIPTOR.fields:
+        if field.containing_oneof is not None and field.containing_oneof.name == "face":
+            continue
+        value = getattr(spec, field.name)
+        # A number of DubSpec that is not given is 0 here too.
+        setattr(found, field.name, value or DEFAULTS.get(field.name, value))
+    if (named := spec.WhichOneof("face")) in pb.ShotOptions.DESCRIPTOR.fields_by_name and named is not None:
+        if named == "point":
+            found.point.CopyFrom(spec.point)
+        else:
+            setattr(found, named, getattr(spec, named))
+    return found
+
+
+def is_sequence_spec(spec: pb.DubSpec) -> bool:
+    """Return whether the footage of a spec is an image sequence."""
+    return spec.footage_uri.lower().endswith(SUFFIXES) and is_sequence(Path(local_path(spec.footage_uri) or spec.footage_uri))
+
+
+class WrongFieldError(ValueError):
+    """A value that a field does not take. The text says what was expected.
+
+    Attributes:
+        field: word of the field; empty: the object as a whole.
+    """
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
+
+
+def word_of(field: str) -> str:
+    """Return the field of a row or a command for a field of a spec, such as `lines[0].speech` for `lines[0].speech_uri`."""
+    place, dot, name = field.rpartition(".")
+    first = name.partition(".")[0]
+    return f"{'' if place == 'sequence' else place + dot}{_WORDS.get(first, first)}"
+
+
+def _words(kind: Descriptor) -> dict[str, str]:
+    """Return the fields of a message by the words of rows, in the order of the contract."""
+    found: dict[str, str] = {}
+    for field in kind.fields:
+        if field.name == "sequence":
+            found |= {word: f"sequence.{name}" for word, name in _words(pb.ImageSequence.DESCRIPTOR).items()}
+        else:
+            found.setdefault(_WORDS.get(field.name, field.name), field.name)
+    return found
+
+
+ROW: Final[Mapping[str, str]] = _words(pb.DubSpec.DESCRIPTOR)
+"""Words of a row -> fields of DubSpec."""
+LINE: Final[Mapping[str, str]] = _words(pb.LineSpec.DESCRIPTOR)
+"""Words of a line -> fields of LineSpec."""
+_TEXT_OR_NUMBER: Final = ("encode_quality", "rate")
+"""Texts that may be written as whole numbers."""
+
+
+def spec_from(row: Mapping[str, Any]) -> pb.DubSpec:
+    """Return the spec of a row or of the options of a command. None stands for a field that is not given.
+
+    Raises:
+        InvalidRequestError: a field has a wrong value. The message names the field.
+    """
+    spec = pb.DubSpec()
+    for wrong in fill(spec, row):
+        said = str(wrong) if str(wrong).startswith(wrong.field) else f"{wrong.field} {wrong}"
+        raise InvalidRequestError(said, field=wrong.field)
+    return plain(spec)
+
+
+def fill(spec: pb.DubSpec, row: Mapping[str, Any]) -> list[WrongFieldError]:
+    """Set fields of a spec by the words of a row, and return the mistakes."""
+    mistakes = []
+    for word, value in row.items():
+        field = ROW.get(word)
+        try:
+            if field is None:
+                raise WrongFieldError(f"is no field of a row; there are: {', '.join(ROW)}", word[:80])
+            if value is not None:
+                _set(spec, word, field, value)
+        except WrongFieldError as wrong:
+            mistakes.append(wrong if wrong.field else WrongFieldError(str(wrong), word))
+    return mistakes
+
+
+def options_from(row: Mapping[str, Any]) -> tuple[pb.ShotOptions, list[WrongFieldError]]:
+    """Return the options of a shot that the words of a row name, and the mistakes. None stands for the value of no field."""
+    from gateway.dub.analyse.face_choice import AUTOMATIC, parse_face
+
+    spec, options = pb.DubSpec(), pb.ShotOptions()
+    mistakes = fill(spec, row)
+    for word in row:
+        if word == "face":
+            _choose(options, parse_face(str(row["face"])) if not mistakes else AUTOMATIC)
+        elif (field := ROW.get(word)) in pb.ShotOptions.DESCRIPTOR.fields_by_name and field is not None:
+            setattr(options, field, getattr(spec, field))
+        else:
+            known = ", ".join(_words(pb.ShotOptions.DESCRIPTOR))
+            mistakes = [WrongFieldError(f"cannot be changed in a batch; these options can: {known}", word[:80])]
+    return options, mistakes
+
+
+CHANGEABLE: Final = tuple(_words(pb.ShotOptions.DESCRIPTOR))
+"""Words of the options of a shot that can change before the shot is dubbed again."""
+
+
+def option_words(options: pb.ShotOptions) -> dict[str, str]:
+    """Return the options of a shot as a person reads them, by the words of rows."""
+    found = {}
+    for field, value in options.ListFields():
+        if field.enum_type is not None:
+            text = names_of(field.enum_type)[value]
+        elif field.name == "point":
+            text = f"{value.x:g},{value.y:g}"
+        else:
+            text = str(not value) if field.name == "skip_personalization" else str(value)
+        found[word_of(field.name)] = text
+    return found
+
+
+def _set(message: Any, word: str, field: str, value: Any) -> None:
+    """Set the field of a message that a word of a row names."""
+    read = _READERS.get(word)
+    if read is not None:
+        read(message, value)
+        return
+    if field.startswith("sequence."):
+        message, field = message.sequence, field.removeprefix("sequence.")
+    setattr(message, field, _scalar(message.DESCRIPTOR.fields_by_name[field], value))
+
+
+def _scalar(field: FieldDescriptor, value: Any) -> Any:
+    """Return the value of a field that is no message."""
+    bounds = declared(field)
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_STRING:
+            return _text(field, value, bounds)
+        case FieldDescriptor.CPPTYPE_BOOL:
+            if not isinstance(value, bool):
+                raise _wrong("takes a valid boolean", value)
+            return value
+        case FieldDescriptor.CPPTYPE_ENUM:
+            assert field.enum_type is not None
+            known = {name: number for number, name in names_of(field.enum_type).items() if name}
+            if value not in known:
+                raise _wrong(f"takes one of {', '.join(known)}", value)
+            return known[value]
+        case FieldDescriptor.CPPTYPE_DOUBLE:
+            return _number(value, bounds)
+        case _:
+            if type(value) is not int:
+                raise _wrong("takes a valid integer", value)
+            return _number(value, bounds)
+
+
+def _text(field: FieldDescriptor, value: Any, bounds: Any) -> str:
+    text = str(value) if field.name in _TEXT_OR_NUMBER and type(value) is int else value
+    if not isinstance(text, str):
+        raise _wrong("takes a valid string", value)
+    if bounds is not None and len(text.encode(errors="replace")) > bounds.max_bytes:
+        raise _wrong(f"takes at most {bounds.max_bytes} bytes", value)
+    if not text and field.name.endswith("_uri"):
+        raise _wrong("takes at least 1 character", value)
+    return _utf8(text)
+
+
+def _utf8(text: str) -> str:
+    """Return a text that a message can hold. Names of files that are no UTF-8 are refused."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise WrongFieldError(f"{text!r} has a part that is no text in UTF-8: rename the folder or the file") from None
+    return text
+
+
+def _number(value: Any, bounds: Any) -> Any:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise _wrong("takes a valid number", value)
+    if bounds is not None and value > bounds.max:
+        raise _wrong(
+            f"takes less than or equal to {bounds.max:g}" if bounds.max < 1e6 else f"takes at most {bounds.max:.0f}", value
+        )
+    if bounds is not None and value < bounds.min:
+        raise _wrong(f"takes greater than or equal to {bounds.min:g}", value)
+    return value
+
+
+def _wrong(said: str, value: Any) -> WrongFieldError:
+    return WrongFieldError(f"{said}, not {json.dumps(value, default=str)[:80]}")
+
+
+def _read_actor(message: Any, value: Any) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= 63:
+        raise _wrong("takes 1 to 63 characters", value)
+    message.actor = value if value.startswith(ACTORS) else f"{ACTORS}{value}"
+
+
+def _read_face(message: Any, value: Any) -> None:
+    from gateway.dub.analyse.face_choice import parse_face
+
+    if isinstance(value, str) and len(value) > _LONGEST_FACE:
+        raise _wrong(f"takes at most {_LONGEST_FACE} characters", value)
+    is_line = isinstance(message, pb.LineSpec)
+    if not isinstance(value, str) and not (is_line and type(value) is int and 0 <= value <= _MOST_NUMBER):
+        raise _wrong(_EXPECTED["face"] if is_line else "takes a valid string", value)
+    try:
+        _choose(message, parse_face(str(value)))
+    except InvalidRequestError as error:
+        raise WrongFieldError(f"{FACE}, not {value!r}" if is_line else error.message) from None
+
+
+def _choose(message: Any, choice: FaceChoice) -> None:
+    """Set the face of a message to a choice that a text can name."""
+    match choice.kind:
+        case "id":
+            message.face_id = choice.face_id
+        case "point":
+            message.point.x, message.point.y = choice.point
+        case _:
+            message.face_rule = pb.FaceRule.Value(f"FACE_RULE_{choice.kind.upper()}")
+
+
+def _read_box(message: Any, value: Any) -> None:
+    _read_sides(message.box, value)
+
+
+def _read_sides(box: pb.FaceBox, value: Any) -> None:
+    sides = value if isinstance(value, list) else []
+    if len(sides) != 4 or not all(type(side) in (int, float) and 0 <= side <= _MOST_PIXELS for side in sides):
+        raise _wrong(_EXPECTED["box"], value)
+    box.left, box.top, box.width, box.height = sides
+
+
+def _read_boxes(message: Any, value: Any) -> None:
+    expected = _wrong(_EXPECTED["boxes"], value)
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_BOXES:
+        raise expected
+    for each in value:
+        if not isinstance(each, dict) or each.keys() != {"frame", "box"}:
+            raise expected
+        if type(each["frame"]) is not int or not 0 <= each["frame"] <= _MOST_NUMBER:
+            raise expected
+        box = message.boxes.add(frame_index=each["frame"])
+        try:
+            _read_sides(box.box, each["box"])
+        except WrongFieldError:
+            raise expected from None
+
+
+def _read_start(message: Any, value: Any) -> None:
+    if isinstance(value, str) and len(value) <= _LONGEST_START:
+        message.start_timecode = value
+    elif type(value) in (int, float) and 0 <= value <= _MOST_SECONDS:
+        whole, micros = divmod(round(value * 1e6), 1_000_000)
+        message.start_time.seconds, message.start_time.nanos = whole, 1000 * micros
+        message.start_time.SetInParent()
+    else:
+        raise _wrong(_EXPECTED["start"], value)
+
+
+def _record_reader(name: str) -> Callable[[Any, Any], None]:
+    """Return what reads a consent record, or the path of its file, into a field and into the field with `_uri` behind its name."""
+
+    def read(message: Any, value: Any) -> None:
+        if isinstance(value, str) and value:
+            setattr(message, f"{name}_uri", _scalar(message.DESCRIPTOR.fields_by_name[f"{name}_uri"], value))
+            return
+        if not isinstance(value, dict):
+            raise _wrong(_EXPECTED["consent"], value)
+        try:
+            getattr(message, name).CopyFrom(consent_message(Consent.model_validate(value)))
+        except ValidationError as problem:
+            field, said = field_and_reason(problem)
+            raise WrongFieldError(f"{field}: {said}") from None
+
+    return read
+
+
+def _read_personalize(message: Any, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _wrong("takes a valid boolean", value)
+    message.skip_personalization = not value
+
+
+def _read_lines(message: Any, value: Any) -> None:
+    if not isinstance(value, list):
+        raise _wrong("takes a list of lines, or the path of a JSON file with the list", value)
+    if len(value) > MOST_LINES:
+        raise WrongFieldError(f"takes at most {MOST_LINES} lines, not {len(value)}")
+    for number, line in enumerate(value):
+        try:
+            message.lines.append(line if isinstance(line, pb.LineSpec) else line_from(line))
+        except WrongFieldError as wrong:
+            place = f"lines[{number}]"
+            raise WrongFieldError(str(wrong), f"{place}.{wrong.field}" if wrong.field else place) from None
+
+
+_READERS: Final[Mapping[str, Callable[[Any, Any], None]]] = {
+    "actor": _read_actor,
+    "face": _read_face,
+    "box": _read_box,
+    "boxes": _read_boxes,
+    "start": _read_start,
+    "consent": _record_reader("consent"),
+    "reference_consent": _record_reader("reference_consent"),
+    "personalize": _read_personalize,
+    "lines": _read_lines,
+}
+"""Readers of the words whose value is not that of one field."""
+
+
+def line_from(row: Any) -> pb.LineSpec:
+    """Return a line of a scene.
+
+    Raises:
+        WrongFieldError: a field is missing, unknown or wrong.
+    """
+    if not isinstance(row, dict):
+        raise WrongFieldError("a line is a JSON object")
+    line = pb.LineSpec()
+    for word in ("start", "speech"):
+        if row.get(word) is None:
+            raise WrongFieldError("is missing: every line has start and speech", word)
+    for word, value in row.items():
+        if word not in LINE:
+            raise WrongFieldError(f"is no field of a line; there are: {', '.join(LINE)}", word[:80])
+        if value is None:
+            continue
+        try:
+            _set(line, word, LINE[word], value)
+        except WrongFieldError as wrong:
+            said = str(wrong) if word not in _EXPECTED or word == "face" else f"{_EXPECTED[word]}, not {json.dumps(value)[:80]}"
+            raise WrongFieldError(said, word) from None
+    given = [word for word in ("face", "box", "boxes") if row.get(word) is not None]
+    if len(given) > 1:
+        raise WrongFieldError(f"give {given[0]} or {given[1]}, not both")
+    if not given and not line.actor:
+        raise WrongFieldError("give face, box, boxes or actor: who speaks the line")
+    return line
+
+
+def read_lines(file: Path) -> list[pb.LineSpec]:
+    """Read the lines of a JSON file.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, is not a JSON list of lines, or has no line. The message names the file, the
+            line and the field.
+    """
+    try:
+        found = json.loads(bounded_bytes(file, _MOST_BYTES).decode("utf-8-sig"))
+    except OSError as problem:
+        raise InvalidRequestError(f"{file}: cannot be read: {problem.strerror or problem}", field="lines") from problem
+    except json.JSONDecodeError as problem:
+        raise InvalidRequestError(
+            f"{file}: not JSON (row {problem.lineno}, column {problem.colno}: {problem.msg}); the file is a list of lines",
+            field="lines",
+        ) from problem
+    except (ValueError, RecursionError) as problem:
+        raise InvalidRequestError(f"{file}: no JSON list of lines of at most {_MOST_BYTES >> 20} MiB", field="lines") from problem
+    if not isinstance(found, list) or not 0 < len(found) <= MOST_LINES:
+        raise InvalidRequestError(
+            f"{file}: a JSON list of 1 to {MOST_LINES} lines was expected, such as "
+            '[{"start": 1.5, "speech": "a.wav", "face": 0}]',
+            field="lines",
+        )
+    lines = []
+    for number, row in enumerate(found):
+        try:
+            lines.append(line_from(row))
+        except WrongFieldError as wrong:
+            said = f"{wrong.field}: {wrong}" if wrong.field else str(wrong)
+            raise InvalidRequestError(f"{line_name(str(file))(number)}: {said}", field="lines") from None
+    return lines
+
+
+def line_name(file: str = "") -> Callable[[int], str]:
+    """Return what messages call a line, by its number from 0.
+
+    Args:
+        file: name of the file of the lines; empty: the lines came with a row.
+    """
+    return lambda number: f"{file}: line {number + 1}" if file else f"line {number + 1}"
+
+
+@contextmanager
+def in_words(file: str = "") -> Iterator[None]:
+    """Let errors of a spec have the words of rows and commands, and the name of the file of the lines.
+
+    Args:
+        file: as for `line_name`.
+    """
+    try:
+        yield
+    except InvalidRequestError as error:
+        word, message = word_of(error.field), error.message
+        place, dot, inner = error.field.partition(".")
+        if place.startswith("lines[") and dot:
+            name = line_name(file)(int(place[len("lines[") : -1]))
+            said = message.removeprefix(f"{error.field}: ")
+            word, message = f"lines.{word_of(inner)}", f"{name}: {word_of(inner)}: {said}"
+        else:
+            message = f"{word}: {message.removeprefix(f'{error.field}: ')}" if message.startswith(f"{error.field}: ") else message
+        raise InvalidRequestError(message, field=word) from error.__cause__
+
+
+def speaker_of(line: pb.LineSpec) -> str:
+    """Return a text that names the speaker of a line: the actor, the face as a row names it, `box` or `boxes`."""
+    match line.WhichOneof("face"):
+        case _ if line.actor:
+            return actor_of(line)
+        case "face_id":
+            return str(line.face_id)
+        case "point":
+            return f"{line.point.x:g},{line.point.y:g}"
+        case "face_rule":
+            return name_of(pb.FaceRule.DESCRIPTOR, line.face_rule, "face_rule")
+        case _:
+            return "boxes" if line.boxes else "box"
+
+
+def start_text(line: pb.LineSpec) -> str:
+    """Return when a line begins: a timecode, or seconds."""
+    return line.start_timecode or f"{line.start_time.seconds + line.start_time.nanos / 1e9:g}"
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """Return the given fields of a message as values of JSON: messages as objects, names of enums, and numbers."""
+    found: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            found[field.name] = [to_json(item) for item in value] if field.is_repeated else to_json(value)
+        elif field.enum_type is not None:
+            found[field.name] = field.enum_type.values_by_number[value].name
+        else:
+            found[field.name] = list(value) if field.is_repeated else value
+    return found
+
+
+def from_json(message: Any, fields: Mapping[str, Any]) -> Any:
+    """Set the fields of a message from what `to_json` returned, and return the message.
+
+    Raises:
+        ValueError: a field is unknown or has a wrong value.
+    """
+    known = message.DESCRIPTOR.fields_by_name
+    for name, value in fields.items():
+        if name not in known:
+            raise ValueError(f"{message.DESCRIPTOR.name} has no field {name[:80]!r}")
+        field = known[name]
+        try:
+            if field.message_type is not None:
+                for inner, target in _targets(message, field, value):
+                    from_json(target, inner)
+            elif field.enum_type is not None:
+                setattr(message, name, field.enum_type.values_by_name[value].number)
+            elif field.is_repeated:
+                getattr(message, name).extend(value)
+            else:
+                setattr(message, name, value)
+        except (TypeError, KeyError, AttributeError) as problem:
+            raise ValueError(f"{name}: {problem}") from None
+    return message
+
+
+def _targets(message: Any, field: FieldDescriptor, value: Any) -> Iterable[tuple[Any, Any]]:
+    if field.is_repeated:
+        return [(inner, getattr(message, field.name).add()) for inner in value]
+    target = getattr(message, field.name)
+    target.SetInParent()
+    return [(value, target)]

@@ -1,0 +1,476 @@
+"""The folder of one job: its record files and its finished passes.
+
+Folders for copies of media that come from a URL, or go to one. What a killed process leaves is removed by the next.
+
+Removal of a job: its folder, and its blobs that no actor and no other job uses.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from gateway.dub.state.disk import MAX_JOB_BYTES, Allowance, job_folder
+from gateway.dub.state.journal import BlobLedger, journalled, step_key
+from gateway.dub.state.native_boxes import KeptLuma
+from gateway.dub.state.records import (
+    EXPRESSION_RECORD,
+    FACE_RECORD,
+    FEATURE_RECORD,
+    MOTION_RECORD,
+    Checksum,
+    RecordFile,
+    read_note,
+    write_note,
+)
+from gateway.media.output import remove_leftovers
+from gateway.provenance.binding import sidecar_of
+from services.common.errors import InvalidRequestError
+from services.common.locks import try_lock
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+
+JOBS: Final = "jobs"
+"""Folder of the data folder that holds the folders of all jobs."""
+LOCK: Final = "lock"
+"""File that is locked by the process that works in a job's folder."""
+FACTS: Final = "job.json"
+"""File that describes the job: kind, footage, speech, method, actor."""
+ALREADY_RUNNING: Final = "the very same job is running already: wait for it"
+"""Message of the error if another job works in the folder."""
+_NOTE: Final = ".done"
+_LOCK_TRIES: Final = 5
+_ASKED_TRIES: Final = 500
+"""Tries while other processes only ask for the lock: on a busy machine, such a process may be stopped between two steps."""
+_LOCK_WAIT_S: Final = 0.02
+CHECKPOINT: Final = "faces.part"
+"""File that tells how far the footage is tracked (gateway.dub.analyse.tracking_point)."""
+JOURNAL: Final = "journal"
+"""Folder of finished steps (gateway.dub.state.journal)."""
+
+_log = structlog.stdlib.get_logger("dubstage.jobs")
+
+
+class Workspace:
+    """Record files of a job. One process at a time works in a folder. The lock is released when the process ends, for any reason.
+
+    Attributes:
+        folder: the job's folder.
+        faces: FACE_RECORDs of the footage.
+        speech: FEATURE_RECORDs of the new speech.
+        sound: FEATURE_RECORDs of the footage's own sound.
+        motion: MOTION_RECORDs of the new speech.
+        expression: EXPRESSION_RECORDs of the footage, if the dub keeps the expression.
+        backgrounds: FACE_RECORDs of the background video, if the dub has its own timeline.
+        luma: luma around the faces of the footage, if this process has tracked the footage.
+        allowance: disk space of all records.
+        redone: warnings for the user about damaged files of an earlier run.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_JOB_BYTES) -> None:
+        """Open the folder, or create it, and remove files that a killed run did not finish writing.
+
+        Raises:
+            InvalidRequestError: another job works in the folder.
+            StorageFullError: no space is left.
+        """
+        self.folder = folder
+        self.redone: list[str] = []
+        self.allowance = Allowance(folder, max_bytes)
+        with job_folder(folder), ExitStack() as files:
+            files.callback(os.close, lock_folder(folder))
+            _sweep(folder)
+
+            self._further: dict[str, RecordFile] = {}
+
+            def records(name: str, dtype: Any) -> RecordFile:
+                return files.enter_context(RecordFile(folder / name, dtype, self.allowance))
+
+            self.faces = records("faces.bin", FACE_RECORD)
+            self.speech = records("speech.bin", FEATURE_RECORD)
+            self.sound = records("sound.bin", FEATURE_RECORD)
+            self.motion = records("motion.bin", MOTION_RECORD)
+            self.expression = records("expression.bin", EXPRESSION_RECORD)
+            self.backgrounds = records("backgrounds.bin", FACE_RECORD)
+            self.luma = KeptLuma(folder)
+            files.callback(self.luma.close)
+            self._files = files.pop_all()
+
+    def further(self, name: str, dtype: Any) -> RecordFile:
+        """Return the record file of a name, which stays open as long as the folder.
+
+        Args:
+            name: name of the file.
+            dtype: dtype of the records; the same in every call.
+        """
+        if name not in self._further:
+            with job_folder(self.folder):
+                self._further[name] = self._files.enter_context(RecordFile(self.folder / name, dtype, self.allowance))
+        return self._further[name]
+
+    @contextmanager
+    def passing(self, name: str, dtype: Any) -> Iterator[RecordFile]:
+        """Open a file of records, which is removed when the context ends.
+
+        The name of the file is hidden. If the run is killed, the next run removes hidden files when it opens the workspace.
+        """
+        path = self.folder / f".{name}"
+        try:
+            with RecordFile(path, dtype, self.allowance) as records:
+                try:
+                    yield records
+                finally:
+                    records.clear()
+        finally:
+            path.unlink(missing_ok=True)
+
+    def finished(self, name: str, *files: RecordFile | Path) -> dict[str, Any] | None:
+        """Return the note of a finished pass; None: the pass has to be done.
+
+        A pass does not count as finished if its note is damaged, or if a file does not match its checksum in the note.
+
+        Args:
+            files: files of the pass that the caller will read.
+        """
+        path = self.folder / f"{name}{_NOTE}"
+        found = read_note(path)
+        match found:
+            case {"said": dict(said), "files": dict(checksums)}:
+                damaged = [file for file in files if _checksum_of(file) != Checksum.parsed(checksums.get(_path(file).name))]
+                if not damaged:
+                    return said
+                what = ", ".join(_path(file).name for file in damaged)
+            case _:
+                if not path.exists():
+                    return None
+                what = path.name
+        self.redo(name, what)
+        return None
+
+    def redo(self, name: str, what: str) -> None:
+        """Forget that a pass is finished, and warn the user that its file `what` cannot be used."""
+        (self.folder / f"{name}{_NOTE}").unlink(missing_ok=True)
+        _log.warning("job_records_damaged", job=self.folder.name, done_anew=name, damaged=what)
+        self.redone.append(f"what an earlier run left of this job was damaged ({what}): it was made anew")
+
+    def finish(self, name: str, said: Mapping[str, Any], *files: RecordFile | Path) -> None:
+        """Mark a pass as finished, so that a restart does not do the pass again.
+
+        Args:
+            said: note, JSON values that `finished` returns.
+            files: files of the pass, synced to the disk.
+        """
+        checksums: dict[str, list[object]] = {}
+        for file in files:
+            checksum = file.checksum() if isinstance(file, RecordFile) else Checksum.of(file)
+            assert checksum is not None, f"{file} is not there"
+            checksums[_path(file).name] = [checksum.size_bytes, checksum.blake2b]
+        write_note(self.folder / f"{name}{_NOTE}", {"said": dict(said), "files": checksums})
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write the description of the job and its starting time, for `dubstage jobs`."""
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_note(self.folder / FACTS, {**facts, "started": started})
+
+    def resumable(self) -> bool:
+        """Return whether another run could continue from here: there is a finished pass, a checkpoint or a journalled step."""
+        journal = self.folder / JOURNAL
+        found = any(self.folder.glob(f"*{_NOTE}")) or (self.folder / CHECKPOINT).exists()
+        return found or (journal.is_dir() and any(journal.iterdir()))
+
+    def close(self) -> None:
+        """Close all files, even if one of them cannot be written to its end. The files stay."""
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_workspace(folder: Path, operation: str = "", *, max_bytes: int = MAX_JOB_BYTES) -> Workspace:
+    """Open a job's folder, or a second folder for a gateway's operation while another process works in the job's folder.
+
+    The other process does the same job for another operation, or it is a paused gateway that has lost this operation.
+
+    Args:
+        folder: the job's folder.
+        operation: name of the gateway's operation; empty: none, the job has one folder.
+        max_bytes: most bytes of the folder.
+
+    Raises:
+        InvalidRequestError: another job works in the folder.
+        StorageFullError: no space is left.
+    """
+    try:
+        return Workspace(folder, max_bytes=max_bytes)
+    except InvalidRequestError:
+        if not operation or not is_running(folder):
+            raise
+    second = step_key("second folder", job=folder.name, operation=operation)
+    return Workspace(folder.with_name(second[: len(folder.name)]), max_bytes=max_bytes)
+
+
+def lock_folder(folder: Path, *, make: bool = True) -> int:
+    """Lock a job's folder, and return the descriptor of the lock. Closing the descriptor releases the lock.
+
+    Args:
+        folder: the job's folder.
+        make: create a missing folder. A caller that removes a job gives False, because the job may just have ended.
+
+    Raises:
+        InvalidRequestError: another process, or another job of this one, works in the folder.
+        FileNotFoundError: the folder is missing, and `make` is False.
+        OSError: the folder cannot be created.
+    """
+    tries = 0
+    while True:
+        if make:
+            _make(folder)
+        try:
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            if not make:
+                raise
+            # Another process removed the folder after this process created it.
+            continue
+        locked = try_lock(handle)
+        if locked is None or (locked and _still_there(handle, folder / LOCK)):
+            return handle
+        works = not locked and not try_lock(handle, shared=True)
+        os.close(handle)
+        if not locked:
+            # A process that only asks for the lock, as `is_running` does, holds a shared lock until it closes the handle.
+            tries += 1
+            if tries >= (_LOCK_TRIES if works else _ASKED_TRIES):
+                raise InvalidRequestError(ALREADY_RUNNING, field="footage")
+            time.sleep(_LOCK_WAIT_S)
+
+
+def _make(folder: Path) -> None:
+    """Create a job's folder, unless the folder is there.
+
+    Raises:
+        OSError: the folder cannot be created, or a file is in its place.
+    """
+    for left in reversed(range(_LOCK_TRIES)):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            # `mkdir` looks twice. Another process may remove the folder in between.
+            if not left:
+                raise
+        else:
+            return
+
+
+def is_running(folder: Path) -> bool:
+    """Return whether a process works in a job's folder and holds its lock.
+
+    No lock file is created, because a new file would keep a folder that another process is removing.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        return try_lock(handle, shared=True) is False
+    finally:
+        os.close(handle)
+
+
+def _still_there(handle: int, path: Path) -> bool:
+    # A process that removes a folder holds the folder's lock, so the new lock may belong to a removed folder.
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove files that a killed run did not finish writing: hidden files and decoded frames."""
+    for part in (folder, folder / JOURNAL):
+        for left in (*part.glob(".*"), *part.glob("*.frames")):
+            if left.is_file() or left.is_symlink():
+                left.unlink(missing_ok=True)
+
+
+def _path(file: RecordFile | Path) -> Path:
+    return file.path if isinstance(file, RecordFile) else file
+
+
+def _checksum_of(file: RecordFile | Path) -> Checksum | None:
+    return file.checksum_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)
+
+
+ASIDE: Final = "fetched"
+"""Name of the folder below the data folder."""
+
+
+class ScratchFolders:
+    """Folders for copies, below a folder that this process holds until `close`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._root = data_dir / ASIDE
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._own: Path | None = None
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Make an empty folder, and remove the folder at the end. Blocks."""
+        with self._lock:
+            if self._own is None:
+                self._own = _own_folder(self._root, self._stack)
+        folder = Path(tempfile.mkdtemp(dir=self._own))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove all folders of this process. Blocks."""
+        with self._lock:
+            self._own = None
+            self._stack.close()
+
+
+def _own_folder(root: Path, stack: ExitStack) -> Path:
+    """Make a locked folder below `root`, and remove the folders that dead processes left. The stack removes the folder."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_left(root)
+    folder = root / f"{os.getpid()}-{os.urandom(4).hex()}"
+    handle = lock_folder(folder)
+    stack.callback(os.close, handle)
+    stack.callback(shutil.rmtree, folder, True)
+    return folder
+
+
+def remove_left_copies(data_dir: Path) -> None:
+    """Remove the copies of media that killed processes left below a data folder. Blocks."""
+    root = data_dir / ASIDE
+    if root.is_dir():
+        _remove_left(root)
+
+
+def _remove_left(root: Path) -> None:
+    for left in root.iterdir():
+        if left.is_symlink() or is_running(left):
+            continue
+        # The removal holds the lock: another process may have made the folder just now, and be about to lock it.
+        with suppress(InvalidRequestError, OSError):
+            handle = lock_folder(left, make=False)
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(handle)
+
+
+AT_ONCE: Final = 10
+"""Blobs that are deleted while no other job counts blobs. Other jobs wait that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalReport:
+    """Space that a removal freed.
+
+    Attributes:
+        folder_bytes: bytes of the deleted files of jobs.
+        blobs: number of deleted blobs.
+        blob_bytes: bytes of the deleted blobs.
+    """
+
+    folder_bytes: int = 0
+    blobs: int = 0
+    blob_bytes: int = 0
+
+    def __add__(self, other: RemovalReport) -> RemovalReport:
+        return RemovalReport(self.folder_bytes + other.folder_bytes, self.blobs + other.blobs, self.blob_bytes + other.blob_bytes)
+
+
+def remove_job(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> RemovalReport | None:
+    """Remove a job, and return what was freed.
+
+    Returns:
+        What was freed; None: the job is running or does not exist, and nothing was removed.
+    """
+    try:
+        handle = lock_folder(folder, make=False)
+    except (InvalidRequestError, FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return remove_locked(folder, ledger, store)
+    finally:
+        os.close(handle)
+
+
+def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> RemovalReport:
+    """Remove a job whose folder the caller has locked, and return what was freed."""
+    # Blobs are deleted first. If the store fails, the job still counts the rest, and the next try deletes them.
+    found = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
+    freed = folder_bytes(folder)
+    # A thread of the cancelled job counted further blobs meanwhile, or another job that used the same blob ended.
+    late = delete_unused(folder, ledger.release(folder, ()), ledger, store)
+    # The lock goes last. Another job could lock a new file in its place, and would work in a folder that is being removed.
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    sizes = [ref.size_bytes for ref, deleted in (*found.items(), *late.items()) if deleted]
+    return RemovalReport(freed, len(sizes), sum(sizes))
+
+
+def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger, store: ArtefactStore) -> dict[ArtefactRef, bool]:
+    """Delete the blobs that nothing but the job of this folder uses.
+
+    Returns:
+        The blobs that nothing else uses, and whether each was deleted: a blob that is gone or in another store was not.
+    """
+    found: dict[ArtefactRef, bool] = {}
+    distinct = list(dict.fromkeys(refs))
+    for begin in range(0, len(distinct), AT_ONCE):
+        with ledger.unused(folder, distinct[begin : begin + AT_ONCE]) as unused:
+            for ref in unused:
+                found[ref] = _delete(ref, folder, store)
+    return found
+
+
+def _delete(ref: ArtefactRef, folder: Path, store: ArtefactStore) -> bool:
+    try:
+        return store.delete(ref)
+    except InvalidRequestError as problem:
+        # The blob was stored before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
+        _log.warning("blob_of_another_store_kept", job=folder.name, problem=problem.message)
+        return False
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    size = 0
+    for part, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += os.lstat(os.path.join(part, name)).st_size
+            except FileNotFoundError:
+                continue
+    return size
+
+
+def remove_partial_video(output: Path) -> None:
+    """Remove what a process that was killed has left of a video beside the video's place, and of the manifest in its sidecar."""
+    for file in (output, sidecar_of(output)):
+        with suppress(OSError):
+            remove_leftovers(file)

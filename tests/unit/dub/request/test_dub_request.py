@@ -1,0 +1,180 @@
+"""
+
+Tests of a video's comment: that its mouth is synthetic, but only where it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from dubstage.gateway.v1 import dub_pb2, gateway_pb2
+from dubstage.motion.v1 import motion_pb2
+from gateway.dub.choices import EXPRESSIONS, LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Expression, Fit
+from gateway.dub.job.outcome import about_channels, about_pictures
+from gateway.dub.request.dub_request import (
+    DubRequest,
+    check_output,
+    open_speech,
+    open_writer,
+    sha256_of,
+    wants_own_timeline,
+)
+from gateway.dub.request.spec_text import names_of, spec_from
+from gateway.media.output import is_marked
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.types import COVER, OtherStream
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
+from services.common.methods import LIVE_LOOK_AHEAD_CHOICES, method_named
+from services.common.server.bounds import declared
+from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
+
+
+@pytest.mark.parametrize(
+    ("method", "dubbed", "words"),
+    [
+        ("ugc", True, "The mouth in this film is synthetic (made with dubstage); "),
+        ("ugc", False, "No mouth in this film is synthetic (made with dubstage); "),
+        ("headpose", True, "The mouth and the motion of the head in this film are synthetic (made with dubstage); "),
+        ("headpose", False, "The motion of the head in this film is synthetic (made with dubstage); "),
+    ],
+)
+def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bool, words: str) -> None:
+    footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
+    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mp4", method=method)
+    info = probe(footage)
+    with open_writer(request, info, open_speech(request, info), dubbed=dubbed) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame)
+    with av.open(str(request.output)) as video:
+        assert video.metadata["comment"].startswith(words)
+        assert is_marked(dict(video.metadata))
+
+
+def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "file").startswith("ba7816bf")
+    with pytest.raises(MediaUnsupportedError, match="is a folder"):
+        sha256_of(tmp_path)
+
+
+@pytest.mark.parametrize(("method", "still"), [("ugc", False), ("headpose", False), ("headpose", True)])
+def test_own_timeline_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
+    """A video with its own timeline can be an MXF."""
+    footage, speech = tmp_path / "footage.png", make_sound(tmp_path / "speech.wav", tone(16000, 1600), 16000)
+    if still:
+        assert cv2.imwrite(str(footage), np.full((120, 100, 3), 90, np.uint8))
+    else:
+        footage = make_clip(tmp_path / "clip.mp4")
+    request = DubRequest(
+        footage=footage, speech=speech, output=tmp_path / "out.mxf", method=method, fit="retime" if method == "ugc" else "cut"
+    )
+    info = probe(footage)
+    check_output(request, info, open_speech(request, info))
+
+
+def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
+    """A video with its own timeline is no MXF at a rate that MXF lacks."""
+    footage = make_clip(tmp_path / "clip.mp4", Clip(pts=range(0, 12 * 800, 800), sound_rate=16000))
+    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="ugc", fit="retime")
+    info = probe(footage)
+    with pytest.raises(MediaUnsupportedError, match="mpeg2video cannot run at 16 frames a second"):
+        check_output(request, info, open_speech(request, info))
+
+
+@pytest.mark.parametrize(
+    ("method", "fit", "expression", "kept"),
+    [
+        ("ugc", "cut", None, True),
+        ("hetero", "cut", "keep", True),
+        ("ugc", "cut", "neutral", False),
+        ("ugc", "loop", None, False),
+        ("headpose", "cut", None, False),
+        ("headpose+ugc", "cut", None, False),
+    ],
+)
+def test_same_frames_keep_expression(method: str, fit: Fit, expression: Expression | None, kept: bool) -> None:
+    """Videos with the frames of the footage keep its expression."""
+    video = Path("video.mp4")
+    request = DubRequest(footage=video, speech=None, output=video, method=method, fit=fit, expression=expression)
+    assert request.keeps_expression is kept
+
+
+@pytest.mark.parametrize(("method", "fit"), [("headpose", "cut"), ("ugc", "pad")])
+def test_own_timeline_cannot_keep_expression(method: str, fit: Fit) -> None:
+    """A video with its own timeline cannot keep the expression."""
+    assert wants_own_timeline(method_named(method), fit=fit, keep_audio=False, expression="neutral")
+    with pytest.raises(InvalidRequestError, match="timeline") as caught:
+        wants_own_timeline(method_named(method), fit=fit, keep_audio=False, expression="keep")
+    assert caught.value.field == "expression"
+
+
+def test_unknown_expression_lists_values() -> None:
+    """An unknown expression is refused with those there are."""
+    assert tuple(names_of(dub_pb2.Expression.DESCRIPTOR).values()) == ("", *EXPRESSIONS)
+    with pytest.raises(InvalidRequestError, match="keep, neutral") as caught:
+        spec_from({"expression": "smile"})
+    assert caught.value.field == "expression"
+
+
+def test_look_ahead_range_in_contracts() -> None:
+    """The contracts allow the look-aheads of the table."""
+    for message in (gateway_pb2.LiveConfig, motion_pb2.PredictMotionConfig):
+        bounds = declared(message.DESCRIPTOR.fields_by_name["look_ahead_frames"])
+        assert bounds is not None
+        assert (bounds.min, bounds.max) == (min(LIVE_LOOK_AHEAD_CHOICES), max(LIVE_LOOK_AHEAD_CHOICES))
+
+
+def test_expressiveness_range_in_contracts() -> None:
+    """The contracts declare the same range of the expressiveness."""
+    for message in (
+        dub_pb2.DubSpec,
+        dub_pb2.LineSpec,
+        dub_pb2.ShotOptions,
+        gateway_pb2.LiveConfig,
+        motion_pb2.PredictMotionConfig,
+    ):
+        bounds = declared(message.DESCRIPTOR.fields_by_name["expressiveness"])
+        assert bounds is not None
+        assert (bounds.min, bounds.max, bounds.zero_ok) == (LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, False)
+
+
+def test_channel_of_the_voice(tmp_path: Path) -> None:
+    """The user is told which channels are the voice, unless the user chooses one."""
+    wave = tone(16000, 16000)
+    sound = make_sound(tmp_path / "speech.wav", np.concatenate([wave, -wave], axis=1), 16000)
+    footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
+    request, info = DubRequest(footage=footage, speech=sound, output=tmp_path / "out.mp4", method="ugc"), probe(footage)
+    (said,) = about_channels(request, info)
+    assert "channel 1 is taken as the voice, and the video keeps all channels" in said
+    chosen = replace(request, audio_channel=2)
+    assert open_speech(chosen, info).channels == 1
+    assert about_channels(chosen, info) == []
+    assert about_channels(replace(request, speech=None), info) == []
+    with pytest.raises(InvalidRequestError, match="has channel 1 only, and channel 2 was asked for"):
+        open_speech(replace(chosen, speech=None), info)
+
+
+def test_speech_of_video_begins_with_picture(tmp_path: Path) -> None:
+    """Speech from a video whose sound begins later than its picture begins with silence."""
+    clip = Clip(codec="libx264", pts=tuple(range(0, 50 * 512, 512)), sound_rate=16000, sound_start_s=Fraction(1, 2))
+    video = make_clip(tmp_path / "speech.mkv", clip)
+    request = DubRequest(footage=video, speech=video, output=tmp_path / "out.mp4", method="ugc")
+    samples = np.concatenate(list(open_speech(request, probe(video)).chunks))
+    assert np.abs(samples[:7000]).max() < 1e-3
+    assert np.abs(samples[9000:12000]).max() > 0.4
+
+
+def test_other_video_tracks_are_named(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip()))
+    assert about_pictures(info) == []
+    several = replace(info, others=(OtherStream(3, "video", "h264", {}), OtherStream(4, COVER, "mjpeg", {})))
+    (said,) = about_pictures(several)
+    assert said.startswith("the footage has 2 video tracks (streams 0, 3 of the file): stream 0 is dubbed")

@@ -1,0 +1,113 @@
+"""Tests of the file of a scene's lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.dub.analyse.face_boxes import FrameBox
+from gateway.dub.analyse.face_choice import FaceChoice
+from gateway.dub.request.dub_request import DubLine, check_overlaps
+from gateway.dub.request.spec import LocalFiles, request_from
+from gateway.dub.request.spec_text import in_words, line_name, read_lines, spec_from
+from services.common.errors import InvalidRequestError
+
+SCENE: dict[str, Any] = {"footage": "video.mp4", "output": "out.mp4", "method": "ugc", "expressiveness": 0.9}
+GOOD: dict[str, Any] = {"start": 1.5, "speech": "a.wav", "face": 0}
+BOXED: dict[str, Any] = {"start": 1.5, "speech": "a.wav"}
+AT_0: dict[str, Any] = {"frame": 0, "box": [0, 0, 9, 9]}
+
+
+def written(folder: Path, content: object) -> Path:
+    file = folder / "lines.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return file
+
+
+def lines_in(file: Path, **more: Any) -> tuple[DubLine, ...]:
+    """Return the lines of a file, as `dubstage dub` reads them."""
+    spec: DubSpec = spec_from({**SCENE, "lines": read_lines(file), **more})
+    with in_words(str(file)):
+        return request_from(spec, LocalFiles(str(file.parent)), threads=1, line_name=line_name(file.name)).lines
+
+
+def test_lines_take_over_the_scene(tmp_path: Path) -> None:
+    rows = [GOOD, {"start": "00:00:02:10", "speech": "/b.wav", "actor": "ben", "language": "de", "expressiveness": 1.2}]
+    rows += [{**GOOD, "face": "speaker"}, {"start": 0, "speech": "c.wav", "box": [1, 2, 30, 40]}]
+    rows += [{"start": 0, "speech": "c.wav", "boxes": [{"frame": 3, "box": [1, 2, 30, 40.5]}]}]
+    first, second, third, fourth, fifth = lines_in(written(tmp_path, rows))
+    assert (first.dub.speech, first.dub.face, first.dub.expressiveness) == (tmp_path / "a.wav", FaceChoice("id", face_id=0), 0.9)
+    assert (second.dub.speech, second.dub.face, second.actor_id) == (Path("/b.wav"), FaceChoice("actor"), "ben")
+    assert (second.dub.use.language, second.dub.expressiveness) == ("de", 1.2)
+    assert third.dub.face == FaceChoice("speaker")
+    assert fourth.dub.face == FaceChoice("box", box=(1.0, 2.0, 30.0, 40.0))
+    assert fifth.dub.face == FaceChoice("boxes", boxes=(FrameBox(3, 1.0, 2.0, 30.0, 40.5),))
+    assert [line.name for line in (first, fourth)] == ["lines.json: line 1", "lines.json: line 4"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"speech": "a.wav", "face": 0}, "start: is missing: every line has start and speech"),
+        ({**GOOD, "start": "soon"}, "start: 'soon' is no time: give seconds (12.48) or a timecode"),
+        ({**GOOD, "start": -1}, "start: takes seconds (12.48) or a timecode from the first frame"),
+        ({**GOOD, "face": "left"}, "face: face takes the number of a face (`dubstage faces`), auto, speaker"),
+        ({**GOOD, "face": 1.5}, "face: takes the number of a face"),
+        ({**GOOD, "box": [1, 2]}, "box: takes four numbers, [left, top, width, height]"),
+        ({**GOOD, "box": [1, 2, 3, 4]}, "give face or box, not both"),
+        ({**GOOD, "boxes": [AT_0]}, "give face or boxes, not both"),
+        ({**BOXED, "boxes": []}, "boxes: takes 1 to 10000 boxes, such as"),
+        ({**BOXED, "boxes": [AT_0] * 10_001}, "boxes: takes 1 to 10000 boxes, such as"),
+        ({**BOXED, "boxes": [{"frame": 0.5, "box": [0, 0, 9, 9]}]}, "boxes: takes 1 to 10000 boxes, such as"),
+        ({**BOXED, "boxes": [{"frame": 2, "box": [0, 0, 9, 9]}, AT_0]}, "boxes: boxes[1]: frame 0 follows frame 2"),
+        ({**BOXED, "boxes": [{"frame": 0, "box": [9, 9, 0, 9]}]}, "boxes: boxes[0]: a box needs a width and a height above 0"),
+        ({"start": 1, "speech": "a.wav"}, "give face, box, boxes or actor: who speaks the line"),
+        ({**GOOD, "spech": "b.wav"}, "spech: is no field of a line; there are: start, speech, face"),
+        ({**GOOD, "expressiveness": 3}, "expressiveness: takes less than or equal to 1.5, not 3"),
+        ({**GOOD, "language": "not a language"}, "language: "),
+        ({**GOOD, "consent": "none.json"}, "consent: "),
+        ("a.wav", "a line is a JSON object"),
+    ],
+)
+def test_mistakes_name_line_and_field(tmp_path: Path, row: object, said: str) -> None:
+    file = written(tmp_path, [GOOD, row])
+    with pytest.raises(InvalidRequestError) as caught:
+        lines_in(file)
+    assert caught.value.message.startswith(f"{file}: line 2: {said}")
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", "[" * 9000, [GOOD] * 201])
+def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
+    with pytest.raises(InvalidRequestError, match=r"lines\.json: ") as caught:
+        read_lines(written(tmp_path, content))
+    assert caught.value.field == "lines"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"speech": "x.wav"}, "takes no speech: each line names its own"),
+        ({"face": "1"}, "takes no face: each line names its own"),
+        ({"actor": "ada"}, "takes no actor: each line names its own"),
+        ({"fit": "loop"}, "takes no fit: a scene has the frames of its footage"),
+        ({"method": "headpose"}, "takes no method headpose"),
+    ],
+)
+def test_options_of_one_person_are_refused(tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    file = written(tmp_path, [GOOD])
+    assert len(lines_in(file, face="auto", fit="cut")) == 1
+    with pytest.raises(InvalidRequestError, match=said):
+        lines_in(file, **more)
+
+
+def test_overlaps_of_one_face_are_refused(tmp_path: Path) -> None:
+    """Lines of different faces may overlap. Lines of one face may follow each other without a gap."""
+    lines = lines_in(written(tmp_path, [GOOD] * 3))
+    check_overlaps(lines, [range(10), range(5, 12), range(10, 20)], [0, 1, 0])
+    with pytest.raises(InvalidRequestError) as caught:
+        check_overlaps(lines, [range(8, 20), range(30, 40), range(10)], [0, 0, 0])
+    assert caught.value.message.startswith("lines.json: line 3 and lines.json: line 1 overlap, and both are of face 0")

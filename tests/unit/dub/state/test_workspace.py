@@ -1,0 +1,163 @@
+"""Which folder a job works in while another process works in the job's folder.
+
+Removal of a job that shares no artefacts: nothing that the job made stays.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.dub.state import workspace
+from gateway.dub.state.journal import Journal, OwnBlobs
+from gateway.dub.state.records import RecordFile
+from gateway.dub.state.workspace import JOURNAL, LOCK, is_running, lock_folder, open_workspace, remove_job
+from services.common.errors import InvalidRequestError, StorageFullError
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
+
+KEY = "0123456789abcdef" * 2
+OPERATION = "operations/" + "ab" * 16
+
+
+def test_busy_folder_uses_second(tmp_path: Path) -> None:
+    """An operation works in a second folder while another process works in the first."""
+    folder = tmp_path / KEY
+    with open_workspace(folder, OPERATION) as alone:
+        assert alone.folder == folder
+        with open_workspace(folder, OPERATION) as second:
+            # The name is that of a job, so that `dubstage jobs list` shows the folder.
+            assert second.folder.parent == tmp_path
+            assert len(second.folder.name) == len(KEY)
+            assert second.folder != folder
+        with open_workspace(folder, OPERATION.replace("ab", "cd")) as third:
+            assert third.folder not in (folder, second.folder)
+    with open_workspace(folder, OPERATION) as again:
+        assert again.folder == folder
+
+
+def test_command_line_job_has_folder(tmp_path: Path) -> None:
+    """A job of the command line has one folder."""
+    lock_folder(tmp_path / KEY)
+    with pytest.raises(InvalidRequestError, match="the very same job is running already"):
+        open_workspace(tmp_path / KEY)
+
+
+def test_lock_query_is_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that only asks for the lock is not taken for one that works."""
+    os.close(lock_folder(tmp_path / KEY))
+    asking = os.open(tmp_path / KEY / LOCK, os.O_RDWR)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    assert not is_running(tmp_path / KEY)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        """The machine is busy: the other process goes on after 0.4 s."""
+        waits.append(seconds)
+        if sum(waits) > 0.4:
+            fcntl.flock(asking, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(workspace, "time", SimpleNamespace(sleep=wait))
+    os.close(lock_folder(tmp_path / KEY))
+    os.close(asking)
+    assert sum(waits) > 0.4
+
+
+def test_vanished_folder_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that vanishes between two looks is made again."""
+    make, refused = os.mkdir, [1]
+
+    def removed_meanwhile(path: Path, *given: int) -> None:
+        if refused:
+            raise FileExistsError(refused.pop(), "File exists", str(path))
+        make(path, *given)
+
+    monkeypatch.setattr(os, "mkdir", removed_meanwhile)
+    os.close(lock_folder(tmp_path / "job"))
+    assert (tmp_path / "job" / LOCK).is_file()
+
+
+def test_file_instead_of_job_folder(tmp_path: Path) -> None:
+    """A file in the place of a job's folder is an error."""
+    (tmp_path / "job").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        lock_folder(tmp_path / "job")
+
+
+def test_full_disk_for_record_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room for a record file is full and the job can be tried again."""
+    opened: list[RecordFile] = []
+
+    def open_until_full(path: Path, *given: Any) -> RecordFile:
+        if path.name == "motion.bin":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        opened.append(RecordFile(path, *given))
+        return opened[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workspace, "RecordFile", open_until_full)
+        with pytest.raises(StorageFullError, match="no space left for the job's records"):
+            open_workspace(tmp_path / KEY)
+    assert opened
+    assert all(file._file.closed for file in opened)
+    open_workspace(tmp_path / KEY).close()
+
+
+STEPS = 150
+
+
+def test_lock_is_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that locks the folder while another job removes the folder finds nothing there, and loses nothing."""
+    folder = tmp_path / KEY
+    os.close(lock_folder(folder))
+    (folder / JOURNAL).mkdir()
+    for name in ("a", f"{JOURNAL}/step", "z"):
+        (folder / name).write_bytes(b"some")
+    real, left, handles = shutil.rmtree, list[list[str]](), list[int]()
+
+    def rmtree(path: Path, **options: Any) -> None:
+        if path != folder:
+            real(path, **options)
+            return
+        left.append(sorted(file.name for file in folder.iterdir()))
+        (folder / LOCK).unlink()
+        handles.append(lock_folder(folder))
+        # As rmtree ends that has removed all that it knew of: the new lock keeps the folder.
+        with pytest.raises(OSError, match="not empty"):
+            folder.rmdir()
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    remove_job(folder, OwnBlobs(), ArtefactStore(tmp_path / "artefacts"))
+    assert left == [[LOCK]]
+    assert is_running(folder)
+    os.close(handles[0])
+
+
+def test_all_steps_and_artefacts_deleted(tmp_path: Path) -> None:
+    """All steps of a long job are deleted and the artefact whose entry is missing."""
+    store, ledger, made = ArtefactStore(tmp_path / "store"), OwnBlobs(), list[ArtefactRef]()
+    folder = tmp_path / "job"
+
+    def hold(ref: ArtefactRef) -> bool:
+        made.append(ref)
+        return ledger.hold(folder, ref)
+
+    journal = Journal(folder / JOURNAL, store, hold)
+    for step in range(STEPS):
+        journal.record(f"step{step}", {"value": np.array([step])})
+    (folder / JOURNAL / f"step{STEPS - 1}").unlink()  # The process stored the artefact, and the disk refused the entry.
+    assert all(store.exists(ref) for ref in made)
+
+    freed = remove_job(folder, ledger, store)
+
+    assert freed is not None
+    assert freed.blobs == STEPS
+    assert not any(store.exists(ref) for ref in made)
+    assert not folder.exists()
