@@ -13,6 +13,8 @@ SECRET_KEY: Final = r"^[-._a-zA-Z0-9]+$"
 RESOURCE: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"
 DURATION: Final = r"^([0-9]+(h|m|s))+$"
 CRON_DURATION: Final = r"^[0-9]+(ms|s|m|h)$"
+ANY: Final[Schema] = {"type": "object"}
+PEERS: Final = "NetworkPolicyPeers"
 
 
 def closed(properties: Schema, description: str = "") -> Schema:
@@ -64,10 +66,6 @@ def quantity(description: str) -> Schema:
 def secret(description: str, **keys: str) -> Schema:
     """Return the schema of a Secret: its name, and keys in the Secret."""
     return closed({"name": text(description, OBJECT_NAME), **{key: text(what, SECRET_KEY) for key, what in keys.items()}})
-
-
-ANY: Final[Schema] = {"type": "object"}
-PEERS: Final = "NetworkPolicyPeers"
 
 
 def image() -> Schema:

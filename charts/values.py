@@ -61,6 +61,63 @@ TENANT_LIMITS: Final[Schema] = closed(
 GATEWAY: Final = ("replicas", "autoscaling")
 """Values that have different rules for the gateway."""
 _NOT_OF_THE_GATEWAY: Final = ("autoscaling", "strategy", "models", "replicas", "service")
+_S3: Final = closed(
+    {
+        "url": text("url of the store, such as s3://bucket/prefix", r"^(s3://[^/]+.*)?$"),
+        "endpoint": text("endpoint of a store that is not Amazon's", r"^(https?://.+)?$"),
+        "region": text("region of the bucket"),
+        "credentialsSecret": secret(
+            "Secret with the credentials; empty: the identity of the pods",
+            accessKeyIdKey="key of the access key id in the Secret",
+            secretAccessKeyKey="key of the secret access key in the Secret",
+        ),
+    }
+)
+_NO_CLAIM: Final = {"properties": {"existingClaim": {"maxLength": 0}}}
+_PROFILE: Final = closed(
+    {
+        **placement({**ANY, "description": "affinity of the pods"}),
+        "extraEnv": many("environment variables of this profile", ANY),
+    }
+)
+_IMAGE: Final[Schema] = image()
+BATCH: Final[Schema] = closed(
+    {
+        "enabled": flag(
+            "whether the release has what `dubstage batch --engine kubernetes` needs; needs PostgreSQL in gateway.database"
+        ),
+        "url": text(
+            "store of batches for workers and people who submit, such as s3://bucket/batches; empty: gateway.settings.batches_url",
+            r"^(([a-z0-9]+:/)?/.+)?$",
+        ),
+        "image": _IMAGE,
+        "stages": word(
+            "own: each worker computes in its own process; release: the stages of this release compute", "own", "release"
+        ),
+        "parallelism": whole("pods of one batch at the same time, if the batch does not say how many", 1, 10_000),
+        "shotSeconds": whole("longest time of one attempt of one shot", 1, 2_592_000),
+        "graceSeconds": whole("time that a worker has to end", 0, 7200),
+        "ttlSeconds": whole("time after which the cluster removes a Job that has ended", 0, 31_536_000),
+        "scratchSize": quantity("largest size of the temporary files of one worker"),
+        "queue": text("LocalQueue of Kueue that starts the Jobs; empty: the Jobs start at once", OBJECT_NAME),
+        "profiles": {
+            "type": "object",
+            "description": "kinds of pods by name: `dubstage batch submit --profile NAME`",
+            "minProperties": 1,
+            "additionalProperties": _PROFILE,
+        },
+        "podLabels": labels("additional labels of the workers"),
+        "podAnnotations": labels("annotations of the workers"),
+        "serviceAccount": closed(
+            {"annotations": labels("annotations of the workers' service account, such as the role of a cloud")}
+        ),
+        "subjects": many("users, groups and service accounts that may submit batches (subjects of the RoleBinding)", ANY),
+        "networkPolicy": closed({"egress": many(f"further egress rules of the workers ({PEERS})", ANY)}),
+        "extraEnv": many("additional environment variables", ANY),
+        "extraVolumes": many("volumes that all workers mount, such as the one of the footage", ANY),
+        "extraVolumeMounts": many("mounts of these volumes", ANY),
+    }
+)
 
 
 def component_properties(name: str) -> Schema:
@@ -256,21 +313,6 @@ def _egress(what: str) -> Schema:
     )
 
 
-_S3: Final = closed(
-    {
-        "url": text("url of the store, such as s3://bucket/prefix", r"^(s3://[^/]+.*)?$"),
-        "endpoint": text("endpoint of a store that is not Amazon's", r"^(https?://.+)?$"),
-        "region": text("region of the bucket"),
-        "credentialsSecret": secret(
-            "Secret with the credentials; empty: the identity of the pods",
-            accessKeyIdKey="key of the access key id in the Secret",
-            secretAccessKeyKey="key of the secret access key in the Secret",
-        ),
-    }
-)
-
-_NO_CLAIM: Final = {"properties": {"existingClaim": {"maxLength": 0}}}
-
 GLOBAL: Final[Schema] = {
     "nameOverride": text("prefix of object names; empty: the name of the release", DNS_LABEL),
     "clusterDomain": text("domain of the cluster's DNS"),
@@ -397,53 +439,7 @@ GLOBAL: Final[Schema] = {
 }
 
 
-_PROFILE: Final = closed(
-    {
-        **placement({**ANY, "description": "affinity of the pods"}),
-        "extraEnv": many("environment variables of this profile", ANY),
-    }
-)
-
-_IMAGE: Final[Schema] = image()
 _IMAGE["properties"]["repository"] = text(
     "name of the image after global.image.registry; empty: gateway with stages release, suite with stages own",
     r"^([a-z0-9]([-a-z0-9._/]*[a-z0-9])?)?$",
-)
-
-BATCH: Final[Schema] = closed(
-    {
-        "enabled": flag(
-            "whether the release has what `dubstage batch --engine kubernetes` needs; needs PostgreSQL in gateway.database"
-        ),
-        "url": text(
-            "store of batches for workers and people who submit, such as s3://bucket/batches; empty: gateway.settings.batches_url",
-            r"^(([a-z0-9]+:/)?/.+)?$",
-        ),
-        "image": _IMAGE,
-        "stages": word(
-            "own: each worker computes in its own process; release: the stages of this release compute", "own", "release"
-        ),
-        "parallelism": whole("pods of one batch at the same time, if the batch does not say how many", 1, 10_000),
-        "shotSeconds": whole("longest time of one attempt of one shot", 1, 2_592_000),
-        "graceSeconds": whole("time that a worker has to end", 0, 7200),
-        "ttlSeconds": whole("time after which the cluster removes a Job that has ended", 0, 31_536_000),
-        "scratchSize": quantity("largest size of the temporary files of one worker"),
-        "queue": text("LocalQueue of Kueue that starts the Jobs; empty: the Jobs start at once", OBJECT_NAME),
-        "profiles": {
-            "type": "object",
-            "description": "kinds of pods by name: `dubstage batch submit --profile NAME`",
-            "minProperties": 1,
-            "additionalProperties": _PROFILE,
-        },
-        "podLabels": labels("additional labels of the workers"),
-        "podAnnotations": labels("annotations of the workers"),
-        "serviceAccount": closed(
-            {"annotations": labels("annotations of the workers' service account, such as the role of a cloud")}
-        ),
-        "subjects": many("users, groups and service accounts that may submit batches (subjects of the RoleBinding)", ANY),
-        "networkPolicy": closed({"egress": many(f"further egress rules of the workers ({PEERS})", ANY)}),
-        "extraEnv": many("additional environment variables", ANY),
-        "extraVolumes": many("volumes that all workers mount, such as the one of the footage", ANY),
-        "extraVolumeMounts": many("mounts of these volumes", ANY),
-    }
 )

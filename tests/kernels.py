@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
+_wanted = os.environ.get("OPENBLAS_CORETYPE")
 
 
 def _folder() -> Path:
@@ -37,7 +38,6 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-_wanted = os.environ.get("OPENBLAS_CORETYPE")
 
 import services  # noqa: E402, F401  # sets the variables that BLAS reads
 

@@ -34,6 +34,11 @@ from tests.contract.stores.postgres_servers import running_postgres
 SECRET: Final = "play-database"
 """Secret with the key `url`, which values.yaml names."""
 DATABASE: Final = "play"
+LEAST_SHOTS: Final = 3
+VALUES: Final = Path(__file__).with_name("values.yaml")
+TRITON_VALUES: Final = Path(__file__).with_name("values-triton.yaml")
+KEY: Final = "/data/gateway/provenance.pem"
+"""Key of the gateways that videos are signed with, in the containers."""
 
 
 @contextmanager
@@ -49,13 +54,6 @@ def database_url(given: str) -> Iterator[str]:
     with running_postgres() as server:
         server.execute(f"CREATE DATABASE {DATABASE}")
         yield server.url(DATABASE)
-
-
-LEAST_SHOTS: Final = 3
-VALUES: Final = Path(__file__).with_name("values.yaml")
-TRITON_VALUES: Final = Path(__file__).with_name("values-triton.yaml")
-KEY: Final = "/data/gateway/provenance.pem"
-"""Key of the gateways that videos are signed with, in the containers."""
 
 
 def prepare(folder: Path) -> dict[str, Path]:

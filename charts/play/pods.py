@@ -15,6 +15,17 @@ from typing import Any, Final
 
 import yaml
 
+Document = dict[str, Any]
+PORTS: Final = ("DUBSTAGE_PORT", "DUBSTAGE_METRICS_PORT", "DUBSTAGE_HEALTH_PORT")
+"""Variables with the ports that a server of ours opens."""
+STEP: Final = 100
+"""Offset that is added to the ports of each further replica."""
+PLAYED: Final = ("ConfigMap", "Secret", "Deployment")
+"""Kinds that podman makes something of. Services, autoscaling, disruption budgets, network policies, claims, accounts and what
+belongs to operators need a cluster."""
+SHARED_MEMORY: Final = "/dev/shm"
+PATIENCE_S: Final = 300.0
+
 
 class Log:
     """Prints lines with the seconds since the beginning, and writes them to a file. Threads may share it.
@@ -183,14 +194,6 @@ class Podman:
         return done.stdout + done.stderr
 
 
-Document = dict[str, Any]
-
-PORTS: Final = ("DUBSTAGE_PORT", "DUBSTAGE_METRICS_PORT", "DUBSTAGE_HEALTH_PORT")
-"""Variables with the ports that a server of ours opens."""
-STEP: Final = 100
-"""Offset that is added to the ports of each further replica."""
-
-
 def split_replicas(deployment: Document, changes: list[str]) -> list[Document]:
     """Return a Deployment with one replica for each replica. The first keeps its name, the second is NAME-2, and so on.
 
@@ -238,12 +241,6 @@ def _move_ports(deployment: Document, by: int) -> str:
         for port in container.get("ports", []):
             port["containerPort"] += by
     return f", with {', '.join(moved)}" if moved else ""
-
-
-PLAYED: Final = ("ConfigMap", "Secret", "Deployment")
-"""Kinds that podman makes something of. Services, autoscaling, disruption budgets, network policies, claims, accounts and what
-belongs to operators need a cluster."""
-SHARED_MEMORY: Final = "/dev/shm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,9 +431,6 @@ def servers(documents: Sequence[Document], component: str) -> list[Server]:
                     raise ValueError(f"{name}/{component} has no DUBSTAGE_PORT")
                 found.append(Server(name, component, f"127.0.0.1:{ports[-1]}"))
     return found
-
-
-PATIENCE_S: Final = 300.0
 
 
 def wait_for_probes(podman: Podman, documents: Sequence[Document], log: Log) -> None:

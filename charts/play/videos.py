@@ -22,6 +22,11 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.credential import KEY_FILE
 
+SHOT_S: Final = 3.0
+"""Length of a shot, seconds."""
+MANIFEST: Final = "shots.jsonl"
+CHECKOUT: Final = Path(__file__).parents[2]
+
 
 def dub_by_api(address: str, media: Path, footage: str, speech: str, method: str, *, personalize: bool, log: Log) -> Path:
     """Dub a clip of the media folder, and return the video.
@@ -54,11 +59,6 @@ def dub_by_api(address: str, media: Path, footage: str, speech: str, method: str
     seconds = time.monotonic() - begun
     log(f"dub: {result.num_dubbed} of {result.num_frames} frames in {seconds:.1f} s, media sha256 {media_sha256(footage_file)}")
     return footage_file
-
-
-SHOT_S: Final = 3.0
-"""Length of a shot, seconds."""
-MANIFEST: Final = "shots.jsonl"
 
 
 def write_shots(footage: Path, speech: Path, count: int, method: str, folder: Path) -> list[str]:
@@ -104,9 +104,6 @@ def _cut(footage: Path, target: Path, begin_s: float) -> None:
                 frame.time_base, frame.pts = 1 / rate, round((frame.time - begin_s) * rate)
                 writer.mux(pictures.encode(frame))
         writer.mux(pictures.encode(None))
-
-
-CHECKOUT: Final = Path(__file__).parents[2]
 
 
 class LocalInstallation:

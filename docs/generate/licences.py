@@ -27,6 +27,11 @@ from footage whose pixels the catalogue excludes (`train_motion`).
 """
 _GRID: Final = "CC BY 4.0 (GRID corpus, Cooke et al. 2006, doi 10.5281/zenodo.3625687; licence read second-hand)"
 _FILMED: Final = "Apache-2.0 (filmed by contracted models, says the publisher)"
+PRETRAINED: Final = (
+    ("speech_encoder", "Whisper tiny.en, OpenAI", "weights MIT", "680,000 hours of sound from the web; OpenAI names no sources"),
+    ("silero_vad", "Silero VAD 6.2.3, Silero Team", "weights MIT", "not stated"),
+)
+"""Network, origin, licence, and what is known of the data of the networks that others trained."""
 
 
 class LearnedSource(NamedTuple):
@@ -65,13 +70,6 @@ def _earlier() -> Iterator[LearnedSource]:
 
 EARLIER: Final = tuple(_earlier())
 """Networks of earlier trainers, which wrote no card."""
-
-
-PRETRAINED: Final = (
-    ("speech_encoder", "Whisper tiny.en, OpenAI", "weights MIT", "680,000 hours of sound from the web; OpenAI names no sources"),
-    ("silero_vad", "Silero VAD 6.2.3, Silero Team", "weights MIT", "not stated"),
-)
-"""Network, origin, licence, and what is known of the data of the networks that others trained."""
 
 
 def read_card(path: Path) -> list[LearnedSource]:

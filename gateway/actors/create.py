@@ -50,6 +50,10 @@ from services.common.wire.convert import ref_from_proto
 
 _BYTES_PER_PIXEL: Final = 0.1
 """About how much of the disk a pixel of the joined video takes."""
+OnBlob = Callable[[ArtefactRef], Awaitable[bool]]
+"""Awaited with each artefact as enrolment creates it."""
+KEPT_FRAMES: Final = 300
+"""Face records that are kept: consent checks find the person by them."""
 
 
 def digests_of_files(files: Sequence[Path]) -> list[str]:
@@ -105,12 +109,6 @@ def _size(takes: Sequence[Take]) -> int:
     sizes = [take.info.video.orientation.upright_size for take in takes]
     pixels = max(width for width, _ in sizes) * max(height for _, height in sizes)
     return int(sum(take.num_frames for take in takes) * pixels * _BYTES_PER_PIXEL)
-
-
-OnBlob = Callable[[ArtefactRef], Awaitable[bool]]
-"""Awaited with each artefact as enrolment creates it."""
-KEPT_FRAMES: Final = 300
-"""Face records that are kept: consent checks find the person by them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

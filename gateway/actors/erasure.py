@@ -48,6 +48,14 @@ JOB_FILE: Final = "job file"
 _BLOBS_AT_ONCE: Final = 50
 
 _log = structlog.stdlib.get_logger("dubstage.erasures")
+JOB_SECONDS: Final = 30.0
+"""Most seconds that an erasure waits for jobs of other processes to notice the erasure of their actor."""
+GATEWAY_SECONDS: Final = 90.0
+"""Most seconds that the command line waits for the gateway to erase."""
+_LOOK_S: Final = 0.1
+_CLAIM_EVERY_S: Final = 2.0
+_KEPT_FOR: Final = datetime.timedelta(hours=1)
+"""How long the answer to an erasure is kept for the process that asked. A killed process never fetches its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,16 +213,6 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if handle is not None:
         os.close(handle)
-
-
-JOB_SECONDS: Final = 30.0
-"""Most seconds that an erasure waits for jobs of other processes to notice the erasure of their actor."""
-GATEWAY_SECONDS: Final = 90.0
-"""Most seconds that the command line waits for the gateway to erase."""
-_LOOK_S: Final = 0.1
-_CLAIM_EVERY_S: Final = 2.0
-_KEPT_FOR: Final = datetime.timedelta(hours=1)
-"""How long the answer to an erasure is kept for the process that asked. A killed process never fetches its answer."""
 
 
 class Erasures:

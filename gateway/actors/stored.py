@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 _AT_ONCE: Final = 500
 """Most actors of one query."""
 _ALLOWED: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+ENROLMENT: Final = "enrolment"
+"""Kind of the blob that holds what was learned of a person."""
+PICTURE: Final = "picture"
+"""Kind of the blob that holds a small picture of a person, JPEG."""
+SUPERSEDED: Final = "superseded"
+"""First word of the kinds of blobs that an enrolment made and replaced. Nothing uses these blobs. They are counted, so that an
+erasure deletes them.
+"""
 
 
 def is_actor_id(text: str) -> bool:
@@ -73,16 +81,6 @@ def already_enrolled(actor_id: str) -> InvalidRequestError:
         f"there is an actor {actor_id!r} already: erase it first (`dubstage actor erase {actor_id}`), or choose another id",
         field="actor_id",
     )
-
-
-ENROLMENT: Final = "enrolment"
-"""Kind of the blob that holds what was learned of a person."""
-PICTURE: Final = "picture"
-"""Kind of the blob that holds a small picture of a person, JPEG."""
-SUPERSEDED: Final = "superseded"
-"""First word of the kinds of blobs that an enrolment made and replaced. Nothing uses these blobs. They are counted, so that an
-erasure deletes them.
-"""
 
 
 @dataclass(frozen=True, slots=True)

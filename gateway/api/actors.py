@@ -37,6 +37,12 @@ from services.common.errors import ActorError, DubstageError, InvalidRequestErro
 from services.common.methods import method_named
 from services.common.server import error_status
 
+LOOK_S: Final = 0.5
+"""Seconds between two looks for erasures that other processes asked for."""
+STREAMS_S: Final = 2 * LOOK_S
+"""Seconds after which the live streams of all gateways have ended: each gateway has looked for erasures."""
+_log = structlog.stdlib.get_logger("dubstage.erasures")
+
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentHandler:
@@ -86,14 +92,6 @@ class EnrolmentHandler:
         if actor is None or actor.footage_sha256 != joined_digest(await asyncio.to_thread(digests_of_files, request.files)):
             return None
         return actor
-
-
-LOOK_S: Final = 0.5
-"""Seconds between two looks for erasures that other processes asked for."""
-STREAMS_S: Final = 2 * LOOK_S
-"""Seconds after which the live streams of all gateways have ended: each gateway has looked for erasures."""
-
-_log = structlog.stdlib.get_logger("dubstage.erasures")
 
 
 class ActorEraser:

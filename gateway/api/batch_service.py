@@ -74,6 +74,12 @@ _REVIEWS: Final = {
     ReviewState.ASSIGNED: pb.REVIEW_STATE_ASSIGNED,
 }
 _DECISIONS: Final = {number: state for state, number in _REVIEWS.items()}
+PIECE_BYTES: Final = 256 << 10
+"""Most bytes of one piece."""
+MOST_REPORTS: Final = 2
+"""Most reports that one gateway writes at once for a tenant. Further calls wait."""
+MOST_MISTAKES: Final = 10_000
+"""Most mistakes of one answer."""
 
 
 def batch_message(
@@ -471,10 +477,6 @@ def _of_rows(rows: Sequence[pb.BatchRow]) -> tuple[dict[int, ShotSpec], list[Mis
     return shots, mistakes
 
 
-PIECE_BYTES: Final = 256 << 10
-"""Most bytes of one piece."""
-
-
 def write_files(store: BatchStore, facts: BatchFacts, wanted: int, for_caller: ForCaller, folder: Path) -> None:
     """Write the files of a report. Blocks.
 
@@ -518,12 +520,6 @@ async def pieces(folder: Path) -> AsyncGenerator[pb.GetReportResponse, None]:
                 data = await in_thread(file.read, PIECE_BYTES)
                 if not data:
                     break
-
-
-MOST_REPORTS: Final = 2
-"""Most reports that one gateway writes at once for a tenant. Further calls wait."""
-MOST_MISTAKES: Final = 10_000
-"""Most mistakes of one answer."""
 
 
 class BatchServicer(batch_pb2_grpc.BatchServiceServicer):

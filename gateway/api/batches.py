@@ -58,6 +58,12 @@ CLUSTER_EVERY: Final = 3
 """The cluster is asked at each look of this number: it may have given up shots without a record."""
 LOOK_S: Final = 0.5
 """Seconds between two looks whether an earlier operation of the same batch has ended."""
+_KEPT_STORES: Final = 4
+WATCH_S: Final = 2.0
+"""Seconds between two looks at a batch that is watched."""
+_LOOK_S: Final = 0.2
+_END_S: Final = 10.0
+"""Seconds that a removal, or a change of lines, waits for the operation of a batch whose shots have ended."""
 
 
 class BatchOrder(BaseModel):
@@ -214,9 +220,6 @@ class ClusterBatchHandler:
         )
 
 
-_KEPT_STORES: Final = 4
-
-
 @dataclass(frozen=True, slots=True)
 class BatchView:
     """A batch at one moment.
@@ -323,13 +326,6 @@ def no_shot(batch: str, shot_id: str) -> BatchNotFoundError:
     """Return the error for a shot that a batch does not have."""
     resource = f"{BATCHES}/{batch}/shots/{shot_id}"
     return BatchNotFoundError(f"batch {batch} has no shot {shot_id[:80]!r}: see ListShots", resource=resource)
-
-
-WATCH_S: Final = 2.0
-"""Seconds between two looks at a batch that is watched."""
-_LOOK_S: Final = 0.2
-_END_S: Final = 10.0
-"""Seconds that a removal, or a change of lines, waits for the operation of a batch whose shots have ended."""
 
 
 class Batches:

@@ -48,6 +48,8 @@ from services.common.errors import InvalidRequestError, ModelNotReadyError
 from services.common.locks import open_locked
 from services.common.store.artefacts import ArtefactStore
 
+_log = structlog.stdlib.get_logger("dubstage.operations")
+
 
 class OpenedStages:
     """The stages of one gateway process.
@@ -151,9 +153,6 @@ class ProcessContext:
             long_calls=LongCalls(settings.max_concurrent_rpcs),
             limits=Limits(settings.tenant_limits_file),
         )
-
-
-_log = structlog.stdlib.get_logger("dubstage.operations")
 
 
 @dataclass(frozen=True, slots=True)

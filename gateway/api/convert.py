@@ -36,6 +36,17 @@ from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequestError, MessageTooLargeError
 from services.common.methods import DEFAULT_METHOD, method_named
 
+LIVE_RATES_HZ: Final = range(8_000, 192_001)
+"""Sample rates of the sound of a live stream."""
+LIVE_CHANNELS: Final = range(1, 9)
+"""Numbers of channels of the sound of a live stream."""
+LEAST_LATE_S: Final = 0.3
+"""Least lateness, seconds, for which a stream may ask that frames are left out: the time within which frames come."""
+MOST_LATE_S: Final = 60.0
+"""Most lateness that a stream may ask for, seconds."""
+MAX_LIVE_SECONDS_A_MESSAGE: Final = 10
+"""Most seconds of sound in one message."""
+
 
 def withdrawal_message(withdrawal: Withdrawal) -> pb.RevokeConsentResponse:
     """Return the message of a withdrawal."""
@@ -228,18 +239,6 @@ def _face_message(face: ListedFace, *, pictures: bool) -> pb.DetectedFace:
             for span in face.speaks
         ],
     )
-
-
-LIVE_RATES_HZ: Final = range(8_000, 192_001)
-"""Sample rates of the sound of a live stream."""
-LIVE_CHANNELS: Final = range(1, 9)
-"""Numbers of channels of the sound of a live stream."""
-LEAST_LATE_S: Final = 0.3
-"""Least lateness, seconds, for which a stream may ask that frames are left out: the time within which frames come."""
-MOST_LATE_S: Final = 60.0
-"""Most lateness that a stream may ask for, seconds."""
-MAX_LIVE_SECONDS_A_MESSAGE: Final = 10
-"""Most seconds of sound in one message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,14 @@ _RPC_OF_COMMAND: Final = {
 _COMMAND: Final = re.compile(rf"`dubstage ({'|'.join(_RPC_OF_COMMAND)})[^`]*`")
 _QUOTED: Final = re.compile(r"(`[^`]*`)")
 _OPTION: Final = re.compile(r"--([a-z][a-z-]*)(?: (?:[A-Z]+(?:,[A-Z]+)*\b|(?<=face )speaker))?")
+_COLLECTION_OF: Final[Mapping[type[DubstageError], str]] = {
+    ActorNotFoundError: ACTORS,
+    BatchNotFoundError: BATCHES,
+    WebhookNotFoundError: WEBHOOKS,
+}
+"""Errors that name a resource by its id."""
+Rewrite = Callable[[DubstageError], DubstageError]
+"""Rewrites an error, and returns the same error."""
 
 
 def in_contract_words(text: str) -> str:
@@ -87,24 +95,12 @@ def in_contract_words(text: str) -> str:
     return "".join(part if part.startswith("`") else _OPTION.sub(option, part) for part in parts)
 
 
-_COLLECTION_OF: Final[Mapping[type[DubstageError], str]] = {
-    ActorNotFoundError: ACTORS,
-    BatchNotFoundError: BATCHES,
-    WebhookNotFoundError: WEBHOOKS,
-}
-"""Errors that name a resource by its id."""
-
-
 def resource_of(collection: str, resource: str) -> str:
     """Return the name of a resource that an error names by its id, or a shot by BATCH/SHOT."""
     if not resource or resource.startswith(f"{collection}/"):
         return resource
     first, slash, shot = resource.partition("/")
     return f"{collection}/{first}/shots/{shot}" if slash else f"{collection}/{first}"
-
-
-Rewrite = Callable[[DubstageError], DubstageError]
-"""Rewrites an error, and returns the same error."""
 
 
 class ErrorRewriter:

@@ -25,6 +25,7 @@ _IPV6_SUBSCRIBER: Final = 64
 _BEARER: Final = "bearer "
 
 Value = TypeVar("Value")
+Key = TypeVar("Key")
 
 
 def host_key(host: str) -> str:
@@ -137,9 +138,6 @@ class HttpCallers:
     def _wrong_of(self, host: str) -> float:
         wrong, at = self._wrong.get(host, (0.0, 0.0))
         return max(0.0, wrong - (self._clock() - at) / WRONG_EVERY_S) if wrong else 0.0
-
-
-Key = TypeVar("Key")
 
 
 def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value) -> None:

@@ -33,6 +33,9 @@ _LONGEST_PATH: Final = 4000
 """Most bytes of a whole path, less than the 4095 of the system: partial videos have longer names in the same folder."""
 _WINDOWS: Final = re.compile(r"^[A-Za-z]:[\\/]|\\")
 """Matches paths with a drive or a backslash."""
+_OUTSIDE: Final = frozenset({"", ".", "..", TENANTS_FOLDER})
+"""Parts of a path that a store may take for another folder, and the folder of other tenants."""
+_TEXTS: Final = ("message", "subject", "resource")
 
 
 class MediaFolder:
@@ -147,10 +150,6 @@ def _local_path(uri: str, field: str) -> str:
     return path
 
 
-_OUTSIDE: Final = frozenset({"", ".", "..", TENANTS_FOLDER})
-"""Parts of a path that a store may take for another folder, and the folder of other tenants."""
-
-
 class MediaLocations:
     """Files of the media folder, and objects below a URL.
 
@@ -216,9 +215,6 @@ class MediaLocations:
 
 def _is_url(place: str) -> bool:
     return ("://" in place or "::" in place) and not place.startswith("file://")
-
-
-_TEXTS: Final = ("message", "subject", "resource")
 
 
 class Media:

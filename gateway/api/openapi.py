@@ -74,6 +74,17 @@ _ERROR: Final[dict[str, Any]] = {
     },
     "required": ["error"],
 }
+_DIGEST: Final = "SHA-256 of the whole file, `sha-256=:BASE64:` (RFC 9530)."
+_PICTURE_RESPONSE: Final[dict[str, Any]] = {"description": "The picture.", "content": {"image/jpeg": {}}}
+"""Answer of an RPC that gives a file in one message: pictures of people are the only such files."""
+_FILE_RESPONSES: Final[dict[str, Any]] = {
+    number: {
+        "description": text,
+        "headers": {"Repr-Digest": {"description": _DIGEST, "schema": {"type": "string"}}},
+        "content": {"application/octet-stream": {}},
+    }
+    for number, text in (("200", "The file."), ("206", "The range of the file."))
+} | {"416": {"description": "The file has none of these bytes."}}
 
 
 class DescribedRoute(Protocol):
@@ -211,19 +222,6 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
 def _in_path(field: FieldDescriptor | None, schemas: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a variable in a path; None: the variable is a part of a field."""
     return {"type": "string"} if field is None else _field(field, schemas, described=False)
-
-
-_DIGEST: Final = "SHA-256 of the whole file, `sha-256=:BASE64:` (RFC 9530)."
-_PICTURE_RESPONSE: Final[dict[str, Any]] = {"description": "The picture.", "content": {"image/jpeg": {}}}
-"""Answer of an RPC that gives a file in one message: pictures of people are the only such files."""
-_FILE_RESPONSES: Final[dict[str, Any]] = {
-    number: {
-        "description": text,
-        "headers": {"Repr-Digest": {"description": _DIGEST, "schema": {"type": "string"}}},
-        "content": {"application/octet-stream": {}},
-    }
-    for number, text in (("200", "The file."), ("206", "The range of the file."))
-} | {"416": {"description": "The file has none of these bytes."}}
 
 
 def _upload_headers() -> list[dict[str, Any]]:

@@ -40,6 +40,27 @@ ACTOR: Final = "actor"
 """Kind of the operations of CreateActor."""
 FACES: Final = "faces"
 """Kind of the operations of DetectFaces."""
+_REQUEST: Final[dict[str, type[Message]]] = {
+    DUB: pb.CreateDubRequest,
+    ACTOR: pb.CreateActorRequest,
+    FACES: pb.DetectFacesRequest,
+}
+_RESPONSE: Final[dict[str, type[Message]]] = {DUB: pb.DubResult, ACTOR: pb.Actor, FACES: pb.DetectFacesResponse}
+MAX_PAGE: Final = 1000
+"""Most entries of one page."""
+DEFAULT_PAGE: Final = 100
+"""Entries of a page if the request names no size."""
+_CONDITIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "done=true": {"done": True},
+    "done=false": {"done": False},
+    **{f"kind={kind}": {"kind": kind} for kind in _REQUEST},
+    "order=newest": {"newest": True},
+}
+LONGEST_WAIT_S: Final = 3600.0
+"""Most seconds that one WaitOperation waits."""
+_BEGUN: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_BEGUN, ACTOR: EventKind.ENROLMENT_BEGUN}
+_FAILED: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_FAILED, ACTOR: EventKind.ENROLMENT_FAILED}
+_CANCELLED: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_CANCELLED, ACTOR: EventKind.ENROLMENT_CANCELLED}
 
 
 def stages_of(kind: str) -> tuple[str, ...]:
@@ -58,19 +79,6 @@ def num_calling(stage: str, unfinished: Mapping[str, int]) -> int:
         unfinished: number of operations and batches that run or wait, by kind.
     """
     return sum(number for kind, number in unfinished.items() if stage in stages_of(kind))
-
-
-_REQUEST: Final[dict[str, type[Message]]] = {
-    DUB: pb.CreateDubRequest,
-    ACTOR: pb.CreateActorRequest,
-    FACES: pb.DetectFacesRequest,
-}
-_RESPONSE: Final[dict[str, type[Message]]] = {DUB: pb.DubResult, ACTOR: pb.Actor, FACES: pb.DetectFacesResponse}
-
-MAX_PAGE: Final = 1000
-"""Most entries of one page."""
-DEFAULT_PAGE: Final = 100
-"""Entries of a page if the request names no size."""
 
 
 def stored_request(record: OperationRecord) -> Message:
@@ -166,14 +174,6 @@ class ListFilter:
     newest: bool = False
 
 
-_CONDITIONS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "done=true": {"done": True},
-    "done=false": {"done": False},
-    **{f"kind={kind}": {"kind": kind} for kind in _REQUEST},
-    "order=newest": {"newest": True},
-}
-
-
 def list_filter_from(text: str) -> ListFilter:
     """Return what the filter of a list says: conditions with AND between them, such as `done=true AND kind=dub AND order=newest`.
 
@@ -191,10 +191,6 @@ def list_filter_from(text: str) -> ListFilter:
             )
         found |= known
     return ListFilter(**found)
-
-
-LONGEST_WAIT_S: Final = 3600.0
-"""Most seconds that one WaitOperation waits."""
 
 
 class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc]  # the base class has no types
@@ -256,11 +252,6 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         allowed_s = LONGEST_WAIT_S if remaining_s is None else remaining_s - min(0.5, remaining_s / 10)
         with self._long_calls.place():
             return operation_message(await self._runner.wait(request.name, max(0.0, min(asked_s, allowed_s))))
-
-
-_BEGUN: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_BEGUN, ACTOR: EventKind.ENROLMENT_BEGUN}
-_FAILED: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_FAILED, ACTOR: EventKind.ENROLMENT_FAILED}
-_CANCELLED: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_CANCELLED, ACTOR: EventKind.ENROLMENT_CANCELLED}
 
 
 def audit_event_of(record: OperationRecord) -> AuditEvent | None:

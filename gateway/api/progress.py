@@ -23,6 +23,13 @@ _PREFIX: Final = "OPERATION_STEP_"
 _TRACK: Final = StepCost("track", frame_ms=12.2, megapixel_ms=12.8)
 _EXPRESSION: Final = (StepCost("own motion", frame_ms=0.4), StepCost("expression", frame_ms=0.7))
 """Steps before the motion of a video that keeps the frames of the footage."""
+FACE_STEPS: Final[Sequence[StepCost]] = (
+    StepCost("fetch", fixed_s=0.5),
+    _TRACK,
+    StepCost("speakers", fixed_s=2.0),
+    StepCost("pictures", fixed_s=0.5),
+)
+"""Steps of DetectFaces."""
 
 
 def step_number(name: str) -> pb.OperationStep.ValueType:
@@ -90,15 +97,6 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
         StepCost("upload", fixed_s=0.1),
         *([StepCost("report", frame_ms=18.0, megapixel_ms=19.5, counts_frames=False)] if report else []),
     )
-
-
-FACE_STEPS: Final[Sequence[StepCost]] = (
-    StepCost("fetch", fixed_s=0.5),
-    _TRACK,
-    StepCost("speakers", fixed_s=2.0),
-    StepCost("pictures", fixed_s=0.5),
-)
-"""Steps of DetectFaces."""
 
 
 class OperationReporter:

@@ -120,6 +120,11 @@ _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger("dubstage.rest")
+_VARIABLE: Final = re.compile(r"\{(\w+)(?:=([^}]*))?\}")
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_DIGEST: Final = re.compile(r"sha-256=:([^:]*):", re.IGNORECASE)
+_Kind = Literal["unary_unary", "unary_stream", "stream_unary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +148,6 @@ class HttpRoute:
     takes_file: bool
     gives_file: bool
     method: MethodDescriptor
-
-
-_VARIABLE: Final = re.compile(r"\{(\w+)(?:=([^}]*))?\}")
 
 
 def _pattern_of(template: str) -> re.Pattern[str]:
@@ -245,11 +247,6 @@ def _field_in(problem: str) -> str:
     """Return the name of the field in an error text of protobuf's JSON parser; `body` if the text names no field."""
     found = re.search(r'no field named "(?P<unknown>[^"]{1,80})"|parse (?P<wrong>\w+) field', problem)
     return (found["unknown"] or found["wrong"]) if found else "body"
-
-
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
-_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-_DIGEST: Final = re.compile(r"sha-256=:([^:]*):", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,9 +363,6 @@ def _failure(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     return (
         known if known is not None else status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name)
     )
-
-
-_Kind = Literal["unary_unary", "unary_stream", "stream_unary"]
 
 
 class _Calls:

@@ -42,6 +42,10 @@ from gateway.webhooks.store import WebhookStore
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT, current_caller
 
+LOOK_S: Final = 5.0
+"""Seconds between two looks for tenants that other gateways serve: if such a gateway dies, this one goes on with its work."""
+_log = structlog.stdlib.get_logger("dubstage.tenants")
+
 
 async def expire_hourly(settings: GatewaySettings, context: TenantContext, batches: BatchViews, uploads: TenantUploads) -> None:
     """Remove old jobs, finished operations, finished batches and uploads, now and once per hour, until cancelled.
@@ -256,12 +260,6 @@ class Tenant:
     async def close(self) -> None:
         """Close the database, and let other gateways use the data folder. The stages are closed."""
         await asyncio.to_thread(self.installation.close)
-
-
-LOOK_S: Final = 5.0
-"""Seconds between two looks for tenants that other gateways serve: if such a gateway dies, this one goes on with its work."""
-
-_log = structlog.stdlib.get_logger("dubstage.tenants")
 
 
 class Tenants:

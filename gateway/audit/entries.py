@@ -19,6 +19,8 @@ FIELDS: Final = frozenset({"sequence", "previous", "time", "event", "by", "work"
 """Keys of every entry."""
 MOST_CHARACTERS: Final = 200
 """Most characters of a detail. Longer texts are cut."""
+MOST_BYTES: Final = 64 << 10
+"""Longest line that is read, bytes."""
 
 
 class EventKind(StrEnum):
@@ -124,10 +126,6 @@ def entry_from(line: str) -> dict[str, Any] | None:
 def digest_of_line(line: bytes) -> str:
     """Return the SHA-256 of a line without its line break, hexadecimal."""
     return hashlib.sha256(line).hexdigest()
-
-
-MOST_BYTES: Final = 64 << 10
-"""Longest line that is read, bytes."""
 
 
 class ChainBrokenError(Exception):

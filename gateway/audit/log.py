@@ -30,6 +30,15 @@ from gateway.database.tables import ActorRow, Base
 from gateway.signatures import plain_json
 from services.common.server.call_context import current_caller
 
+_AT_ONCE: Final = 1000
+_MOST_WORK: Final = 160
+"""Characters of the column with the name of the work."""
+_MOST_FACE: Final = 32
+"""Characters of the column with the face."""
+_DAMAGE: Final = "the entry was changed: `dubstage audit verify` checks the log"
+BEGINNINGS: Final = (EventKind.DUB_BEGUN, EventKind.ENROLMENT_BEGUN, EventKind.LIVE_BEGUN, EventKind.BATCH_SUBMITTED)
+"""Entries that tell who asked for a piece of work."""
+
 
 class AuditRow(Base):
     """One entry. Rows are added and never changed."""
@@ -56,16 +65,6 @@ class AuditPersonRow(Base):
 
     actor_id: Mapped[str] = mapped_column(String(63), primary_key=True)
     alias: Mapped[str] = mapped_column(String(32), index=True)
-
-
-_AT_ONCE: Final = 1000
-_MOST_WORK: Final = 160
-"""Characters of the column with the name of the work."""
-_MOST_FACE: Final = 32
-"""Characters of the column with the face."""
-_DAMAGE: Final = "the entry was changed: `dubstage audit verify` checks the log"
-BEGINNINGS: Final = (EventKind.DUB_BEGUN, EventKind.ENROLMENT_BEGUN, EventKind.LIVE_BEGUN, EventKind.BATCH_SUBMITTED)
-"""Entries that tell who asked for a piece of work."""
 
 
 class AuditLog:

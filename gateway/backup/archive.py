@@ -38,6 +38,11 @@ DATABASE: Final = "database.sqlite"
 _MODE: Final = 0o600
 # A damaged or hostile header can make tarfile raise any of these.
 _UNREADABLE: Final = (tarfile.TarError, OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError)
+KEYS: Final = {
+    SIGNING: "signs receipts and audit logs",
+    KEY_FILE: "signs videos",
+}
+"""Files in the data folder, and what each key does. A backup has a member of the same name for each file that exists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,13 +220,6 @@ def _content(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> I
 
 def _damaged(file: Path, found: str) -> InvalidRequestError:
     return InvalidRequestError(f"the backup {file} is damaged: {found}: take another backup", field="file")
-
-
-KEYS: Final = {
-    SIGNING: "signs receipts and audit logs",
-    KEY_FILE: "signs videos",
-}
-"""Files in the data folder, and what each key does. A backup has a member of the same name for each file that exists."""
 
 
 def keys_in(folder: Path) -> dict[str, bytes]:

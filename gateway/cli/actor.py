@@ -25,6 +25,8 @@ from services.common.methods import DEFAULT_METHOD, combined, method_named
 if TYPE_CHECKING:
     from gateway.actors.create import EnrolRequest
 
+commands = command_group("actor", "Enrol people and manage enrolled people.")
+
 
 async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     """Enrol a person, and print the number of frames, the consent record and the id.
@@ -83,9 +85,6 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
     if save is not None:
         write_new_file(save, f"{receipt.to_json()}\n".encode())
         say(f"saved as {save}; `dubstage receipt verify {save}` checks it")
-
-
-commands = command_group("actor", "Enrol people and manage enrolled people.")
 
 
 @commands.command("create")

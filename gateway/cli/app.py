@@ -70,6 +70,8 @@ _EXTRA: Final = re.compile(r"""([\w.-]+)[^;]*;.*extra == ['"]([\w-]+)['"]""")
 """A requirement of an extra in the metadata of a distribution: name of the package, name of the extra."""
 _LAST_EXTRAS: Final = ("test", "all")
 """Extras of developers, which no message recommends if another extra has the package."""
+_USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
+"""Base class of the errors for a wrong option, a missing argument and an unknown command."""
 
 
 class _SubCommands(TyperGroup):
@@ -115,10 +117,6 @@ def command_group(name: str, purpose: str) -> typer.Typer:
     group = typer.Typer(cls=_SubCommands, no_args_is_help=True, help=purpose)
     app.add_typer(group, name=name)
     return group
-
-
-_USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
-"""Base class of the errors for a wrong option, a missing argument and an unknown command."""
 
 
 def _show_version(wanted: bool) -> None:

@@ -73,6 +73,34 @@ if TYPE_CHECKING:
 
 SHOWN_MISTAKES: Final = 50
 """Most mistakes of a manifest that are printed."""
+ENGINES: Final[tuple[Engine, ...]] = ("local", "kubernetes", "farm")
+"""Engines that the command serves. Batches of the engine `gateway` are submitted to a gateway."""
+INDEX_VARIABLES: Final = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")
+"""Variables of the environment that hold the index of a worker: of a Kubernetes Job, and of a Slurm array."""
+_NAME: Final = re.compile(r"[a-z0-9-]+")
+commands = command_group("batch", "Dub the shots of a manifest: each once, whatever dies meanwhile.")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the batch (`dubstage batch list`).")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of the shots.")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=10_000,
+        metavar="NUMBER",
+        help="Shots at the same time: worker processes, or pods. 0: as many as the cores allow, or as the cluster's settings say.",
+    ),
+]
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE", help="Frames per second, such as 25 or 23.976. EDLs need it, because they do not name their rate."
+    ),
+]
+VideoTrack = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Video track, by name or by number from the lowest. Default: the only one that has clips."),
+]
+Batch = Annotated[str, typer.Argument(metavar="SHOTS|NAME", help="Manifest of the batch, or name of a batch that was submitted.")]
 
 
 def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *, check: bool) -> Manifest:
@@ -142,10 +170,6 @@ async def _show_progress(index: BatchIndex, progress: BatchProgress) -> None:
         with suppress(DubstageError):
             progress.update(progress_in(await asyncio.to_thread(index.shots)))
         await asyncio.sleep(POLL_SECONDS)
-
-
-ENGINES: Final[tuple[Engine, ...]] = ("local", "kubernetes", "farm")
-"""Engines that the command serves. Batches of the engine `gateway` are submitted to a gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -584,11 +608,6 @@ def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, for
     say_result(f"batch {name} is removed; its videos stay")
 
 
-INDEX_VARIABLES: Final = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")
-"""Variables of the environment that hold the index of a worker: of a Kubernetes Job, and of a Slurm array."""
-_NAME: Final = re.compile(r"[a-z0-9-]+")
-
-
 def index_of(index: int | None, variable: str | None) -> int:
     """Return the index of the worker: `index`, else from the variable of the environment, else from one of `INDEX_VARIABLES`.
 
@@ -683,21 +702,6 @@ def _show_result(record: ShotRecord) -> int:
     else:
         say_error(f"{record.id}: {record.error}")
     return exit_code_of(record)
-
-
-commands = command_group("batch", "Dub the shots of a manifest: each once, whatever dies meanwhile.")
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the batch (`dubstage batch list`).")]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of the shots.")]
-Workers = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        max=10_000,
-        metavar="NUMBER",
-        help="Shots at the same time: worker processes, or pods. 0: as many as the cores allow, or as the cluster's settings say.",
-    ),
-]
 
 
 @commands.command("submit")
@@ -830,18 +834,6 @@ def decisions(
 ) -> None:
     """Write the decisions about the shots of a batch to a file."""
     write_decisions(open_batches(options.gateway_settings()), name, kind, output)
-
-
-Rate = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RATE", help="Frames per second, such as 25 or 23.976. EDLs need it, because they do not name their rate."
-    ),
-]
-VideoTrack = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Video track, by name or by number from the lowest. Default: the only one that has clips."),
-]
 
 
 @commands.command("from-timeline")
@@ -1089,9 +1081,6 @@ def kitsu(
     settings = options.gateway_settings()
     target = KitsuTarget(url=url, token=token, project=project, task_type=task_type, statuses=statuses_of(status or []))
     post_to_kitsu(settings, open_batches(settings), name, target)
-
-
-Batch = Annotated[str, typer.Argument(metavar="SHOTS|NAME", help="Manifest of the batch, or name of a batch that was submitted.")]
 
 
 @commands.command("openjd")

@@ -42,6 +42,14 @@ _SHOWN_FAILURES: Final = 10
 """Most failed shots whose errors are printed at the end of a run."""
 _BY_URGENCY: Final = (*(kind.exit_code for kind in (UnexpectedError, PreconditionError, RequestError)), UNDUBBED_EXIT_CODE)
 """Exit codes of shots that failed or have no dubbed frame. A batch with several such shots ends with the first of these."""
+SHOWN_SHOTS: Final = 500
+"""Most shots that a command lists, unless the user gives a number."""
+ORDERS: Final = ("row", "risk", "name")
+"""Orders of a list of shots."""
+POLL_SECONDS: Final = 3.0
+"""Seconds between two looks at the records of a batch."""
+PATIENCE_S: Final = 900.0
+"""Seconds without an answer of the store of batches after which a watch gives up."""
 
 
 def states_named(names: Sequence[str]) -> frozenset[str]:
@@ -75,10 +83,6 @@ def show_batches(store: BatchStore) -> None:
         )
 
 
-SHOWN_SHOTS: Final = 500
-"""Most shots that a command lists, unless the user gives a number."""
-
-
 def show_status(store: BatchStore, name: str, states: frozenset[str], limit: int) -> None:
     """Print a table of the shots of a batch, and the counts. Only the records that are new to the index, or shown, are read.
 
@@ -105,10 +109,6 @@ def show_status(store: BatchStore, name: str, states: frozenset[str], limit: int
 def _say_hidden(number: int) -> None:
     if number > 0:
         say(f"{number} more shots are not shown: choose shots by their state, or give --limit NUMBER")
-
-
-ORDERS: Final = ("row", "risk", "name")
-"""Orders of a list of shots."""
 
 
 def reviews_named(names: Sequence[str]) -> frozenset[str]:
@@ -260,12 +260,6 @@ def _cells(record: ShotRecord) -> tuple[str, ...]:
         f"{record.seconds:.0f} s" if record.seconds else "",
         printable(what or (record.worker if record.state is ShotState.RUNNING else "")),
     )
-
-
-POLL_SECONDS: Final = 3.0
-"""Seconds between two looks at the records of a batch."""
-PATIENCE_S: Final = 900.0
-"""Seconds without an answer of the store of batches after which a watch gives up."""
 
 
 class BatchProgress:

@@ -19,6 +19,11 @@ from services.common.files import create_whole
 
 _JOINERS: Final = "\u200c\u200d"
 """Zero-width joiners. Persian, Indic scripts and emoji need these characters, and a terminal shows them safely."""
+# Markup is off, so that a name such as `[red]video.mp4` is printed unchanged. Coloured text is a `Text`.
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+_WIDE: Final = 4096
+"""Width of a table without a terminal, characters."""
 
 
 def printable(text: str) -> str:
@@ -38,15 +43,6 @@ def _shown(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # Python's character for a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
-
-
-# Markup is off, so that a name such as `[red]video.mp4` is printed unchanged. Coloured text is a `Text`.
-out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-
-_WIDE: Final = 4096
-"""Width of a table without a terminal, characters."""
 
 
 def say(message: str) -> None:

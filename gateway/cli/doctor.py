@@ -62,6 +62,27 @@ from services.common.store.exported_networks import cards_in, networks_in
 
 _DIGITS = 12
 """Digits of a key's id that are shown."""
+M = TypeVar("M")
+REACH_SECONDS = 5.0
+_SERVICES = {
+    "audio": (audio_pb2, "AudioService"),
+    "face": (face_pb2, "FaceService"),
+    "motion": (motion_pb2, "MotionService"),
+    "texture": (texture_pb2, "TextureService"),
+    "render": (render_pb2, "RenderService"),
+}
+READ_ARTEFACTS = ("motion", "texture", "render")
+"""Stages that read artefacts of other stages. The check gives only these stages an artefact to read."""
+_NO_ARRAYS = "artefact"
+"""Field of the error about an artefact that was read and does not hold the target arrays."""
+NETWORK_STAGES: Final = ("audio", "motion", "texture", "render")
+"""Stages that serve networks from a folder of weights."""
+_SERVES_WHAT_IS_THERE: Final = "render"
+"""Stage that serves the networks of its folder, whichever they are. The other stages need all their networks."""
+Check = Callable[[], str]
+PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av")
+STAGE_PACKAGES = ("onnxruntime", "openvino", "torch", "mediapipe")
+"""Packages that only a process with stages in it needs. The image of the gateway does not have them."""
 
 
 def check_signing_key(settings: GatewaySettings) -> str:
@@ -87,22 +108,7 @@ def check_signing_key(settings: GatewaySettings) -> str:
     return f"{own}, {file}"
 
 
-M = TypeVar("M")
-
-REACH_SECONDS = 5.0
-_SERVICES = {
-    "audio": (audio_pb2, "AudioService"),
-    "face": (face_pb2, "FaceService"),
-    "motion": (motion_pb2, "MotionService"),
-    "texture": (texture_pb2, "TextureService"),
-    "render": (render_pb2, "RenderService"),
-}
-READ_ARTEFACTS = ("motion", "texture", "render")
-"""Stages that read artefacts of other stages. The check gives only these stages an artefact to read."""
-
 """Digits of a digest that are shown."""
-_NO_ARRAYS = "artefact"
-"""Field of the error about an artefact that was read and does not hold the target arrays."""
 
 
 def check_store(url: str) -> str:
@@ -352,12 +358,6 @@ async def _drained(replies: AsyncIterator[object]) -> None:
         pass
 
 
-NETWORK_STAGES: Final = ("audio", "motion", "texture", "render")
-"""Stages that serve networks from a folder of weights."""
-_SERVES_WHAT_IS_THERE: Final = "render"
-"""Stage that serves the networks of its folder, whichever they are. The other stages need all their networks."""
-
-
 class NetworkRow(NamedTuple):
     """A line of the report: a name, and what was found."""
 
@@ -398,12 +398,6 @@ def network_rows(stage: str) -> list[NetworkRow]:
 
 def _shipped(stage: str) -> Path:
     return Path(str(importlib.import_module(f"services.{stage}").__file__)).with_name("weights")
-
-
-Check = Callable[[], str]
-PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av")
-STAGE_PACKAGES = ("onnxruntime", "openvino", "torch", "mediapipe")
-"""Packages that only a process with stages in it needs. The image of the gateway does not have them."""
 
 
 @app.command("doctor")

@@ -47,6 +47,22 @@ _WHY_A_CLUE: Final = {
     ManifestState.INVALID: "the manifest is not valid",
     ManifestState.NONE: "no manifest vouches for the mark, and marks can be copied from video to video",
 }
+EXIT_INVALID: Final = 3
+EXIT_NONE: Final = 4
+EXIT_UNKNOWN: Final = 5
+_EXITS: Final = {
+    ManifestState.TRUSTED: 0,
+    ManifestState.INVALID: EXIT_INVALID,
+    ManifestState.NONE: EXIT_NONE,
+    ManifestState.VALID: EXIT_UNKNOWN,
+}
+_HEADS: Final = {
+    ManifestState.TRUSTED: "valid, and the signer is trusted",
+    ManifestState.VALID: "valid, but the signer is unknown: neither this installation nor a trusted authority",
+    ManifestState.INVALID: "NOT VALID",
+    ManifestState.NONE: "none",
+}
+_OWN: Final = "valid, signed with a certificate of this installation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,24 +192,6 @@ def _chance(found: Finding) -> str:
     if found.log10_chance > -1.0:
         return f"{100 * 10**found.log10_chance:.0f} % of videos without it look so"
     return f"1 of 10^{-found.log10_chance:.0f} videos without it looks so"
-
-
-EXIT_INVALID: Final = 3
-EXIT_NONE: Final = 4
-EXIT_UNKNOWN: Final = 5
-_EXITS: Final = {
-    ManifestState.TRUSTED: 0,
-    ManifestState.INVALID: EXIT_INVALID,
-    ManifestState.NONE: EXIT_NONE,
-    ManifestState.VALID: EXIT_UNKNOWN,
-}
-_HEADS: Final = {
-    ManifestState.TRUSTED: "valid, and the signer is trusted",
-    ManifestState.VALID: "valid, but the signer is unknown: neither this installation nor a trusted authority",
-    ManifestState.INVALID: "NOT VALID",
-    ManifestState.NONE: "none",
-}
-_OWN: Final = "valid, signed with a certificate of this installation"
 
 
 @app.command("inspect")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS: Final = 10.0
 """Seconds between two lines if stderr is not a terminal."""
+_WHOLE: Final = "all steps"
 
 
 class StepProgress:
@@ -62,9 +63,6 @@ class StepProgress:
         if self._whole is not None:
             state = self._whole.report(step, done, total)
             self._shown.whole(state.fraction, state.remaining_s)
-
-
-_WHOLE: Final = "all steps"
 
 
 class _Bars:

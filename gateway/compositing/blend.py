@@ -42,6 +42,16 @@ _FIELD_LIMIT: Final = 16.0
 _OUTLIER: Final = 4.0
 """Robust standard deviations from the median difference of the ring beyond which a pixel is left out."""
 _MAD_TO_SIGMA: Final = 1.4826
+_LEVELS: Final = 4
+"""Number of pyramid levels. The coarsest level blends over about 2^4 box pixels."""
+SUPPORT_FEATHER_PX: Final = 4.0
+"""Width of the rim in which the blend gives way to the footage, box pixels."""
+_FULL: Final = 255
+_MOUTH: Final = (slice(44, None), slice(34, 126))
+"""Rows and columns of the render box with lips, chin and the skin that moves with them, where footage and render may differ. The
+cheeks beside them are the same skin in both pictures, so their colours are matched under the whole mask: a narrow rim of the mask
+alone would say little of the light on a cheek, and the cheek would flicker.
+"""
 
 
 def match_colour(rendered: Picture, original: Picture, inner: Float32, outer: Float32) -> Float32:
@@ -98,18 +108,6 @@ def _smooth_field(inside: Float32, ring: Bool) -> Float32:
     known = np.clip(total / np.float32(_KNOWN_SHARE), 0.0, 1.0)
     field = np.clip(field * known, -_FIELD_LIMIT, _FIELD_LIMIT)
     return np.asarray(cv2.resize(field, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-_LEVELS: Final = 4
-"""Number of pyramid levels. The coarsest level blends over about 2^4 box pixels."""
-SUPPORT_FEATHER_PX: Final = 4.0
-"""Width of the rim in which the blend gives way to the footage, box pixels."""
-_FULL: Final = 255
-_MOUTH: Final = (slice(44, None), slice(34, 126))
-"""Rows and columns of the render box with lips, chin and the skin that moves with them, where footage and render may differ. The
-cheeks beside them are the same skin in both pictures, so their colours are matched under the whole mask: a narrow rim of the mask
-alone would say little of the light on a cheek, and the cheek would flicker.
-"""
 
 
 def blend_box(rendered: UInt8, original: UInt8, mask: UInt8) -> UInt8:

@@ -46,6 +46,18 @@ _EDGE: Final = np.array([(x, y) for y in _STEPS for x in _STEPS if x in _STEPS[[
 _SIDEWAYS: Final = np.array([_SIDE_PX, 0.0], np.float32)
 _PIXELS: Final = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), axis=-1).astype(np.float32)
 _RIM: Final = np.clip((BOX_SIZE - 1 - _PIXELS[..., 1]) / _RIM_PX, 0.0, 1.0)
+_YIELDING: Final = 0.8
+"""Largest shift of the neck, as a share of the distance to the nearest pixel that keeps its samples. From 1 on, the neck folds."""
+_EDGE_PX: Final = 1.5
+"""Distance from pixels that keep their samples within which nothing of the neck changes: interpolation reaches beyond a pixel."""
+_FADE_PX: Final = 2.0
+"""Distance over which the rendered box fades towards pixels that keep their samples."""
+_CHIN: Final = np.ones((11, 11), np.uint8)
+"""The face reaches a few pixels beyond the tracked jaw."""
+_CHIN_FADE: Final = (5, 5)
+_FULL: Final = np.uint8(255)
+_RIM_OF_FACE: Final = np.ones((5, 5), np.uint8)
+"""The pixels at the edge of the face show a part of the face. They move with the face, or an outline of the filmed chin stays."""
 
 
 def jaw_shift(filmed: Float32, target: Float32, mask: UInt8) -> Float32:
@@ -91,20 +103,6 @@ def warp_footage(box: UInt8, shift: Float32) -> UInt8:
         shift: float32 [160, 160, 2], from `move_jaw`.
     """
     return warp(box, _PIXELS + shift)
-
-
-_YIELDING: Final = 0.8
-"""Largest shift of the neck, as a share of the distance to the nearest pixel that keeps its samples. From 1 on, the neck folds."""
-_EDGE_PX: Final = 1.5
-"""Distance from pixels that keep their samples within which nothing of the neck changes: interpolation reaches beyond a pixel."""
-_FADE_PX: Final = 2.0
-"""Distance over which the rendered box fades towards pixels that keep their samples."""
-_CHIN: Final = np.ones((11, 11), np.uint8)
-"""The face reaches a few pixels beyond the tracked jaw."""
-_CHIN_FADE: Final = (5, 5)
-_FULL: Final = np.uint8(255)
-_RIM_OF_FACE: Final = np.ones((5, 5), np.uint8)
-"""The pixels at the edge of the face show a part of the face. They move with the face, or an outline of the filmed chin stays."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

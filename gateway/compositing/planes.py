@@ -29,6 +29,8 @@ from services.common.errors import ContractBrokenError
 
 _SHARP_FROM: Final = 0.6
 """Scale below which a picture is smoothed before resampling, against aliasing."""
+_LEAST_ALPHA: Final = 1.0 / 512
+"""Smallest weight. Smaller weights change nothing in 8 bits; they are set to 0 so that the support of the mask is sharp."""
 
 
 def picture_at(picture: Float32, mapping: Float64, shape: tuple[int, ...]) -> Float32:
@@ -63,10 +65,6 @@ def weight_at(weight: Float32, mapping: Float64, shape: tuple[int, ...]) -> Floa
 def _warped(picture: Float32, mapping: Float64, shape: tuple[int, ...], method: int, border: int) -> Float32:
     size = (int(shape[1]), int(shape[0]))
     return np.asarray(cv2.warpAffine(picture, mapping, size, flags=method, borderMode=border, borderValue=0.0), np.float32)
-
-
-_LEAST_ALPHA: Final = 1.0 / 512
-"""Smallest weight. Smaller weights change nothing in 8 bits; they are set to 0 so that the support of the mask is sharp."""
 
 
 @dataclass(frozen=True, slots=True)

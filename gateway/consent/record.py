@@ -49,6 +49,7 @@ _JOINERS: Final = "\u200c\u200d"
 """Zero-width joiners: names in Persian and Indic scripts are written with them."""
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", re.ASCII)
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}")
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def _plain(text: str) -> str:
@@ -155,7 +156,6 @@ ProjectName = Annotated[str, _Plain, Field(min_length=1, max_length=200)]
 """Name of a project."""
 LanguageTag = Annotated[str, AfterValidator(_language)]
 """Tag of a language (BCP 47), such as `de` or `pt-BR`."""
-_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ConsentSignature(BaseModel):

@@ -32,6 +32,14 @@ from services.common.wire.timeline import MOTION_RATE
 
 MOST_DETAIL: Final = 2
 """Most pixels of fine detail per box pixel: faces up to 405 px wide. More takes longer than a live frame has."""
+MARKED_FRAMES: Final = 250
+"""Frames of a stream whose marks follow from each other, and from those of _WARM_FRAMES before: 10 s."""
+_WARM_FRAMES: Final = 125
+"""Frames before: five seconds are longer than what a mark remembers."""
+CACHED_FOOTAGES: Final = 2
+"""Actors whose footage is kept for their next stream."""
+MESSAGE_MARGIN: Final = 64 << 10
+"""Most bytes of a message without its picture. A disclosure record has 4 kB, besides a chain of certificates and a time stamp."""
 
 
 class LiveFootage:
@@ -87,12 +95,6 @@ class LiveFootage:
     def box(self, index: int) -> UInt8:
         """Return the footage's own render box of a frame of the stream, uint8 [160, 160, 3], RGB. Blocks and raises as `frame`."""
         return self._frames.box(self.at(index))
-
-
-MARKED_FRAMES: Final = 250
-"""Frames of a stream whose marks follow from each other, and from those of _WARM_FRAMES before: 10 s."""
-_WARM_FRAMES: Final = 125
-"""Frames before: five seconds are longer than what a mark remembers."""
 
 
 class StreamMarks:
@@ -179,12 +181,6 @@ def _span_of(actor: StoredActor, artefacts: ArtefactStore) -> LiveSpan | None:
     """Return the span that the enrolment chose; None: the footage has none."""
     ref = actor.artefacts.get(LIVE_SPAN)
     return LiveSpan.of_arrays(artefacts.get_arrays(ref).arrays) if ref is not None else None
-
-
-CACHED_FOOTAGES: Final = 2
-"""Actors whose footage is kept for their next stream."""
-MESSAGE_MARGIN: Final = 64 << 10
-"""Most bytes of a message without its picture. A disclosure record has 4 kB, besides a chain of certificates and a time stamp."""
 
 
 class FootageCache:

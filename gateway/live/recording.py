@@ -38,6 +38,13 @@ from services.common.methods import method_named
 from services.common.wire.timeline import MOTION_RATE
 
 _SYNTHETIC: Final = "The mouth in this film is synthetic"
+CODEC: Final = "libx264"
+_SOUND_CODEC: Final = "aac"
+_SOUND_RATE_HZ: Final = 48_000
+"""Rate of the sound if the codec does not have the rate of the speech."""
+_PIXEL: Final = pixel_format("yuv420p")
+_ENDINGS: Final = (".mp4", ".m4v", ".mov", ".mkv")
+"""File extensions of containers that hold H.264 and AAC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +127,6 @@ def stream_mark(actor: StoredActor, sealer: Sealer) -> Mark | None:
 def stream_job(actor: StoredActor) -> str:
     """Return the digest that the watermark of an actor's streams is bound to: the digest of the enrolment, hexadecimal."""
     return actor.artefacts["enrolment"].sha256
-
-
-CODEC: Final = "libx264"
-_SOUND_CODEC: Final = "aac"
-_SOUND_RATE_HZ: Final = 48_000
-"""Rate of the sound if the codec does not have the rate of the speech."""
-_PIXEL: Final = pixel_format("yuv420p")
-_ENDINGS: Final = (".mp4", ".m4v", ".mov", ".mkv")
-"""File extensions of containers that hold H.264 and AAC."""
 
 
 def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> None:

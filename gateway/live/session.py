@@ -52,6 +52,14 @@ MAX_PENDING_FRAMES: Final = 6
 Each stage computes one frame, and one or two wait for it. Requests to the texture stage are small: flow control of the connection
 alone would let hundreds of frames wait there.
 """
+CONTEXT_FRAMES: Final = 25
+"""Frames of sound before the first frame of a stream that goes on where another one broke: the stages hear what came before."""
+WAITING_S: Final = 10.0
+"""Most seconds of sound that wait in this process for the stages. Further sound stays with its sender."""
+_CHUNKS: Final = 1000
+T = TypeVar("T")
+LOOKAHEAD: Final = 2
+"""Replies of a stage that may wait for the next stage: enough that all stages work at the same time, too few to add delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +267,6 @@ class StageChain:
         self._places.release()
 
 
-CONTEXT_FRAMES: Final = 25
-"""Frames of sound before the first frame of a stream that goes on where another one broke: the stages hear what came before."""
-WAITING_S: Final = 10.0
-"""Most seconds of sound that wait in this process for the stages. Further sound stays with its sender."""
-_CHUNKS: Final = 1000
-
-
 def first_frame_of_sound(first_frame: int) -> int:
     """Return the frame at which the sound of a stream begins whose first frame is `first_frame`."""
     return max(0, first_frame - CONTEXT_FRAMES)
@@ -355,12 +356,6 @@ class SoundArrivals:
 
     def _samples(self, chunk: audio_pb2.AudioChunk) -> int:
         return len(chunk.pcm_f32) // (4 * self._channels)
-
-
-T = TypeVar("T")
-
-LOOKAHEAD: Final = 2
-"""Replies of a stage that may wait for the next stage: enough that all stages work at the same time, too few to add delay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,9 @@ from services.common.methods import method_named
 from services.common.server.call_context import current_caller
 from services.common.store.artefacts import ArtefactStore
 
+LOOK_S: Final = 0.25
+"""Seconds between two looks whether the consent for a stream still holds."""
+
 
 async def allowed_actor(actors: ActorStore, stages: Stages, actor_id: str, use: ConsentUse) -> StoredActor:
     """Return the actor of a stream, who may be shown now.
@@ -62,10 +65,6 @@ def _begun(actor: StoredActor, mark: Mark | None) -> AuditEvent:
     work = f"live/{secrets.token_hex(16)}"
     details = {"method": actor.method} | watermark_details(video_watermark(mark, dubbed=True))
     return AuditEvent(event=EventKind.LIVE_BEGUN, work=work, actor_id=actor.actor_id, details=details)
-
-
-LOOK_S: Final = 0.25
-"""Seconds between two looks whether the consent for a stream still holds."""
 
 
 @dataclass(eq=False, slots=True)

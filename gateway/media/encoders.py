@@ -45,6 +45,40 @@ from services.common.server.resources import cpu_flags
 _GRADED: Final = ("h264", "hevc", "av1")
 """Codecs whose quality a user chooses."""
 _LARGEST_CRF: Final = 51
+_SMALLEST_DNXHR: Final = (256, 120)
+"""Least width and height of DNxHR, pixels."""
+_SMALLEST_AV1: Final = 64
+"""Least width and height that SVT-AV1 takes, pixels."""
+_AV1_CRF: Final = 1.5
+"""Factor from the crf of H.264 (0 to 51) to that of SVT-AV1 (0 to 63) of the same quality."""
+_AV1_PRESET: Final = "8"
+_LARGE_PIXELS: Final = 2560 * 1600
+"""Most pixels of a frame that x264 encodes with _X264."""
+_X264_PRESET: Final = "superfast"
+_X264: Final = ("mbtree=1", "rc-lookahead=10", "subme=2")
+"""Parameters beside the preset. At the same crf, x264 takes .61 to .79 of the processor time of the preset `veryfast`. Five clips
+of 640 x 360 to 1920 x 1080 have 2 % less size to 3 % more, and .2 dB less to .1 dB more PSNR; a dub of 24 s has 5 % more size."""
+_LARGE_X264: Final = ("mbtree=1", "rc-lookahead=5")
+"""Parameters for larger frames. At 3840 x 2160 and the same crf, they take .57 to .70 of veryfast's processor time and 80 MB less
+memory. Noisy footage has the same size and .2 dB less PSNR. Clean footage has 10 % less size and 50.5 in place of 52.7 dB, as
+1920 x 1080 has with veryfast."""
+_HEVC_PRESET: Final = "superfast"
+"""In three quarters of veryfast's time, with the same PSNR and smaller files (10 bits, 720p)."""
+_WITHOUT_ROTATION: Final = (".mxf", ".nut")
+"""Containers that hold no rotation."""
+_WITHOUT_ASPECT: Final = {"ffv1": (".mkv", ".nut"), "prores": (".mkv",), "av1": (".mkv",), "dnxhr": (".mxf",)}
+"""Containers that get no pixel aspect, by codec: the codec has none, and PyAV gives the container none."""
+_WITHOUT_FIELDS: Final = ("hevc", "av1", "dnxhr")
+"""Codecs of progressive frames only. x265 has fields, which FFmpeg does not give to the encoder."""
+_MPEG2_ASPECTS: Final = (Fraction(4, 3), Fraction(16, 9), Fraction(221, 100))
+"""Aspects of the whole picture that MPEG-2 names, beside square pixels."""
+_PRORES_MATRIX: Final = {5: 6}
+"""Matrix of BT.601 that ProRes names, by the equal one that it does not name (ITU-T H.273, table 4)."""
+_PRORES_TRANSFER: Final = {6: 1, 14: 1, 15: 1}
+"""Transfer characteristics that ProRes names, by equal ones that it does not name (ITU-T H.273, table 3)."""
+_MPEG2_RATES: Final = {
+    Fraction(n, d) for n, d in ((24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1))
+}
 
 
 def crf_of(quality: str, codec: str | None = None) -> int | None:
@@ -123,40 +157,6 @@ _CONTAINERS: Final = {
     ".mkv": _Container("matroska", ("h264", "hevc", "ffv1", "prores", "av1"), "aac", "flac"),
     ".nut": _Container("nut", ("ffv1", "h264", "hevc"), "pcm_s16le", "pcm_s16le"),
     ".mxf": _Container("mxf", ("mpeg2video", "prores", "h264", "dnxhr"), "pcm_s16le", "pcm_s24le"),
-}
-_SMALLEST_DNXHR: Final = (256, 120)
-"""Least width and height of DNxHR, pixels."""
-_SMALLEST_AV1: Final = 64
-"""Least width and height that SVT-AV1 takes, pixels."""
-_AV1_CRF: Final = 1.5
-"""Factor from the crf of H.264 (0 to 51) to that of SVT-AV1 (0 to 63) of the same quality."""
-_AV1_PRESET: Final = "8"
-_LARGE_PIXELS: Final = 2560 * 1600
-"""Most pixels of a frame that x264 encodes with _X264."""
-_X264_PRESET: Final = "superfast"
-_X264: Final = ("mbtree=1", "rc-lookahead=10", "subme=2")
-"""Parameters beside the preset. At the same crf, x264 takes .61 to .79 of the processor time of the preset `veryfast`. Five clips
-of 640 x 360 to 1920 x 1080 have 2 % less size to 3 % more, and .2 dB less to .1 dB more PSNR; a dub of 24 s has 5 % more size."""
-_LARGE_X264: Final = ("mbtree=1", "rc-lookahead=5")
-"""Parameters for larger frames. At 3840 x 2160 and the same crf, they take .57 to .70 of veryfast's processor time and 80 MB less
-memory. Noisy footage has the same size and .2 dB less PSNR. Clean footage has 10 % less size and 50.5 in place of 52.7 dB, as
-1920 x 1080 has with veryfast."""
-_HEVC_PRESET: Final = "superfast"
-"""In three quarters of veryfast's time, with the same PSNR and smaller files (10 bits, 720p)."""
-_WITHOUT_ROTATION: Final = (".mxf", ".nut")
-"""Containers that hold no rotation."""
-_WITHOUT_ASPECT: Final = {"ffv1": (".mkv", ".nut"), "prores": (".mkv",), "av1": (".mkv",), "dnxhr": (".mxf",)}
-"""Containers that get no pixel aspect, by codec: the codec has none, and PyAV gives the container none."""
-_WITHOUT_FIELDS: Final = ("hevc", "av1", "dnxhr")
-"""Codecs of progressive frames only. x265 has fields, which FFmpeg does not give to the encoder."""
-_MPEG2_ASPECTS: Final = (Fraction(4, 3), Fraction(16, 9), Fraction(221, 100))
-"""Aspects of the whole picture that MPEG-2 names, beside square pixels."""
-_PRORES_MATRIX: Final = {5: 6}
-"""Matrix of BT.601 that ProRes names, by the equal one that it does not name (ITU-T H.273, table 4)."""
-_PRORES_TRANSFER: Final = {6: 1, 14: 1, 15: 1}
-"""Transfer characteristics that ProRes names, by equal ones that it does not name (ITU-T H.273, table 3)."""
-_MPEG2_RATES: Final = {
-    Fraction(n, d) for n, d in ((24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1))
 }
 
 

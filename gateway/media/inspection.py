@@ -31,6 +31,9 @@ _REMEMBERED: Final = 8
 _SETTLED_S: Final = 1.0
 _OUT_OF_MEMORY: Final = 12
 """Exit status of a child that reached its bound of memory."""
+_answers: Final[OrderedDict[tuple[object, ...], bytes]] = OrderedDict()
+"""Answers about the last files: a dub asks when it is submitted, and again when its turn comes."""
+_remembering: Final = threading.Lock()
 
 
 def inspect_video(path: Path) -> MediaInfo:
@@ -69,11 +72,6 @@ async def inspect_in_child(path: Path) -> MediaInfo:
     """
     inspection = _Inspection("video", path, "video")
     return media_from(*await in_stoppable_thread(inspection.answer, inspection.cancel), path)
-
-
-_answers: Final[OrderedDict[tuple[object, ...], bytes]] = OrderedDict()
-"""Answers about the last files: a dub asks when it is submitted, and again when its turn comes."""
-_remembering: Final = threading.Lock()
 
 
 def _content(handle: int) -> tuple[int, ...] | None:

@@ -24,6 +24,15 @@ _HOLDS_OFFSETS: Final = {b"trak", b"mdia", b"minf", b"stbl"}
 _OFFSETS: Final = {b"stco": ">u4", b"co64": ">u8"}
 _MOST_BOXES: Final = 10_000
 _PIECE: Final = 1 << 20
+Only = Literal["picture", "sound"]
+"""Tracks of a file that a reader reads."""
+_LONG_INDEX: Final = 1 << 20
+"""Length of an index from which on tracks are hidden, bytes. Fifteen minutes of picture and sound have as much."""
+_FREE: Final = b"free"
+_HIDDEN: Final = {"picture": b"soun", "sound": b"vide"}
+BUFFER_BYTES: Final = 1 << 20
+"""FFmpeg's buffer before each write, bytes."""
+_MARK: Final = b"room for a manifest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +178,6 @@ def _box(head: bytes, start: int, end: int) -> Box | None:
     return Box(kind, start, body, stop) if body <= stop <= end else None
 
 
-Only = Literal["picture", "sound"]
-"""Tracks of a file that a reader reads."""
-
-_LONG_INDEX: Final = 1 << 20
-"""Length of an index from which on tracks are hidden, bytes. Fifteen minutes of picture and sound have as much."""
-_FREE: Final = b"free"
-_HIDDEN: Final = {"picture": b"soun", "sound": b"vide"}
-
-
 class TrackView(io.RawIOBase):
     """The bytes of a file, with the kinds of some boxes replaced by `free`. Reads are independent of other readers of the file."""
 
@@ -252,10 +252,6 @@ def _handler(file: IO[bytes], track: Box) -> bytes:
                 if box.kind == b"hdlr" and box.end - box.body >= 12:
                     return read_at(file, box.body + 8, 4)
     return b""
-
-
-BUFFER_BYTES: Final = 1 << 20
-"""FFmpeg's buffer before each write, bytes."""
 
 
 class PaddedFile:
@@ -354,9 +350,6 @@ def copy_with_padding(old: IO[bytes], new: IO[bytes], padding: int, *, in_place_
 
 def _header(padding: int) -> bytes:
     return padding.to_bytes(4, "big") + b"free" + _MARK
-
-
-_MARK: Final = b"room for a manifest"
 
 
 def _is_padding(file: IO[bytes], box: Box) -> bool:

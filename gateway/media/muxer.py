@@ -52,15 +52,22 @@ _TECHNICAL: Final = {
     "material_package_umid", "file_package_umid", "reel_umid", "modification_date",
 }  # fmt: skip
 """Names of tags that describe the old file, and not the video."""
+_MOST_UNTIMED: Final = 16
+"""Most pictures of a stream that are decoded before the first one is shown (H.264, HEVC)."""
+_HEAD: Final = struct.Struct("<qqqIII?")
+_LARGEST_FILE: Final = 1 << 30
+_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+_AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_BIT_RATE_PER_CHANNEL: Final = 128_000
+_PIECE: Final = 4096
+_MOST_TICKS: Final = 1 << 31
+_QSCALE_2: Final = 2 * 118
+"""FFmpeg's quality number for quantiser 2, MPEG-2 at its best useful quality."""
 
 
 def carried_tags(tags: dict[str, str]) -> dict[str, str]:
     """Return the tags of a file or stream that belong to the video, without tags that a muxer wrote about its own file."""
     return {key: value for key, value in tags.items() if key.lower() not in _TECHNICAL and not key.startswith("_STATISTICS")}
-
-
-_MOST_UNTIMED: Final = 16
-"""Most pictures of a stream that are decoded before the first one is shown (H.264, HEVC)."""
 
 
 class CarriedStreams:
@@ -236,10 +243,6 @@ def _mxf_sound(stream: Stream) -> bool:
     )
 
 
-_HEAD: Final = struct.Struct("<qqqIII?")
-_LARGEST_FILE: Final = 1 << 30
-
-
 class PacketSpool:
     """Packets of one video stream, which are read in the order in which they were put in.
 
@@ -314,12 +317,6 @@ class EncodedSegment:
     def reordering(self) -> int:
         """Frames that have to be decoded ahead of their turn."""
         return int((np.arange(len(self.pts)) - np.argsort(np.argsort(self.pts))).max(initial=0))
-
-
-_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
-_AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-_BIT_RATE_PER_CHANNEL: Final = 128_000
-_PIECE: Final = 4096
 
 
 class SpeechTrack:
@@ -421,11 +418,6 @@ def _output_rate(codec: str, rate: int, container: str) -> int:
     if codec == "aac":
         return min(_AAC_RATES, key=lambda known: (known < rate, abs(known - rate)))
     return rate
-
-
-_MOST_TICKS: Final = 1 << 31
-_QSCALE_2: Final = 2 * 118
-"""FFmpeg's quality number for quantiser 2, MPEG-2 at its best useful quality."""
 
 
 def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:

@@ -93,6 +93,10 @@ _PLAYLISTS: Final = (
     (b"<smil", "a playlist (SMIL)"),
 )
 _HOLDS_TRACKS: Final = {b"moov", b"trak", b"mdia", b"minf", b"dinf"}
+_LARGE_INDEX: Final = 50_000
+"""Number of entries from which on an index is large. Twelve minutes of picture and sound have as many."""
+_VIEW_BUFFER: Final = 256 << 10
+"""Bytes that FFmpeg reads of a view at once. FFmpeg reads files itself, with its own buffer."""
 
 
 def playlist_kind(handle: int) -> str | None:
@@ -123,12 +127,6 @@ def _names_a_file(dref: bytes) -> bool:
             return True
         place += length
     return False
-
-
-_LARGE_INDEX: Final = 50_000
-"""Number of entries from which on an index is large. Twelve minutes of picture and sound have as many."""
-_VIEW_BUFFER: Final = 256 << 10
-"""Bytes that FFmpeg reads of a view at once. FFmpeg reads files itself, with its own buffer."""
 
 
 @contextmanager

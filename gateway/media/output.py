@@ -26,15 +26,17 @@ from services.common.files import FULL_DISK
 from services.common.locks import try_lock, unlock
 
 MARK: Final = "made with dubstage"
+_LONGEST_NAME: Final = 255
+"""Most bytes of a file's name, on every usual file system."""
+_PARTIAL: Final = re.compile(r"\.dubstage-([0-9a-f]{16})-[0-9a-f]{16}\.partial")
+_OLD_S: Final = 24 * 3600
+_PATIENCE_S: Final = 5.0
+"""Most seconds to wait for another process that looks through the folder."""
 
 
 def is_marked(tags: Mapping[str, str]) -> bool:
     """Return whether a file's tags say that dubstage wrote the file."""
     return any(key.lower() == "comment" and MARK in value for key, value in tags.items())
-
-
-_LONGEST_NAME: Final = 255
-"""Most bytes of a file's name, on every usual file system."""
 
 
 def check_place(
@@ -131,12 +133,6 @@ def _same(output: Path, source: Path) -> bool:
 
 def _refused(problem: str) -> InvalidRequestError:
     return InvalidRequestError(problem, field="output")
-
-
-_PARTIAL: Final = re.compile(r"\.dubstage-([0-9a-f]{16})-[0-9a-f]{16}\.partial")
-_OLD_S: Final = 24 * 3600
-_PATIENCE_S: Final = 5.0
-"""Most seconds to wait for another process that looks through the folder."""
 
 
 class OutputFile:

@@ -55,6 +55,31 @@ _SUBSAMPLING: Final = {"444": (1, 1), "422": (2, 1), "420": (2, 2), "411": (4, 1
 _PLANAR_YUV: Final = re.compile(r"^yuv(a|j)?(444|422|420|411|440)p(9|10|12|14|16)?(le)?$")
 _PLANAR_RGB: Final = re.compile(r"^gbr(a)?p(9|10|12|14|16)?(le)?$")
 _GREY: Final = re.compile(r"^gray(9|10|12|14|16)?(le)?$")
+_FINE: Final = 16
+"""Steps of a level of standard range on the way back."""
+_WHITE_CD_M2: Final = 203.0
+_PEAK_CD_M2: Final = 1000.0
+"""Luminance that is shown as white: the nominal peak of HLG."""
+_WHITE_SHARE: Final = 0.88
+"""Share of standard range up to reference white."""
+_BT709_FROM_BT2020: Final = np.array([[1.6605, -0.5877, -0.0728], [-0.1246, 1.1330, -0.0084], [-0.0182, -0.1006, 1.1188]])
+_PQ, _HLG = 16, 18
+"""Transfer characteristics (ITU-T H.273, table 3)."""
+_LUMA_WEIGHTS: Final = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+"""Kr and Kb by matrix coefficients (ITU-T H.273, table 4)."""
+_SWSCALE: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+_STEP: Final = 6
+"""Smallest difference between neighbouring lines of a comb, of 255."""
+_PATCH: Final = 9
+"""Side of the square, samples, in which combs are counted: single fine structures are no combs."""
+_SHARE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,18 +239,6 @@ class HdrCurve:
         return np.asarray(self.levels_back[np.clip(np.rint(fine), 0, 255 * _FINE).astype(np.int16)], np.float32)
 
 
-_FINE: Final = 16
-"""Steps of a level of standard range on the way back."""
-_WHITE_CD_M2: Final = 203.0
-_PEAK_CD_M2: Final = 1000.0
-"""Luminance that is shown as white: the nominal peak of HLG."""
-_WHITE_SHARE: Final = 0.88
-"""Share of standard range up to reference white."""
-_BT709_FROM_BT2020: Final = np.array([[1.6605, -0.5877, -0.0728], [-0.1246, 1.1330, -0.0084], [-0.0182, -0.1006, 1.1188]])
-_PQ, _HLG = 16, 18
-"""Transfer characteristics (ITU-T H.273, table 3)."""
-
-
 def _pq_light(signal: Float64) -> Float64:
     """Return the luminance of a PQ signal of 0 to 1, cd/m2 (SMPTE ST 2084)."""
     m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
@@ -254,18 +267,6 @@ def _hdr_curve(tags: ColourTags) -> HdrCurve | None:
     rising = int(np.searchsorted(levels, levels[-1])) + 1
     back = np.interp(np.arange(255 * _FINE + 1) / _FINE, levels[:rising], np.arange(float(rising)))
     return HdrCurve(levels, back.astype(np.float32), _BT709_FROM_BT2020 if tags.primaries in (2, 9) else np.eye(3))
-
-
-_LUMA_WEIGHTS: Final = {
-    1: (0.2126, 0.0722),
-    4: (0.30, 0.11),
-    5: (0.299, 0.114),
-    6: (0.299, 0.114),
-    7: (0.212, 0.087),
-    9: (0.2627, 0.0593),
-}
-"""Kr and Kb by matrix coefficients (ITU-T H.273, table 4)."""
-_SWSCALE: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 
 
 def effective_matrix(tags: ColourTags, width: int, height: int) -> int:
@@ -317,13 +318,6 @@ def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) 
         full,
         _hdr_curve(tags),
     )
-
-
-_STEP: Final = 6
-"""Smallest difference between neighbouring lines of a comb, of 255."""
-_PATCH: Final = 9
-"""Side of the square, samples, in which combs are counted: single fine structures are no combs."""
-_SHARE: Final = 0.3
 
 
 def deinterlaced_luma(luma: UInt8) -> UInt8:

@@ -47,6 +47,24 @@ _QUARTER_TURNS: Final[tuple[tuple[int, ...] | None, ...]] = (
     (0, _ONE, 0, -_ONE, 0, 0, 0, 0, 1 << 30),
 )
 """Display matrices by quarter turns, counter-clockwise."""
+_MASTERING_SCALES: Final = (*(50_000,) * 8, *(10_000,) * 2)
+_MOST_IN_SEI: Final = (*(50_000,) * 8, *(2**32 - 1,) * 2)
+_MOST_LIGHT: Final = 2**16 - 1
+_UNKEPT: Final = {
+    Type.DOVI_METADATA: "the metadata of Dolby Vision",
+    Type.DOVI_RPU_BUFFER: "the metadata of Dolby Vision",
+    Type.DYNAMIC_HDR_PLUS: "the metadata of HDR10+",
+    Type.DYNAMIC_HDR_VIVID: "the metadata of HDR Vivid",
+    Type.AFD: "the active format description",
+    Type.STEREO3D: "the arrangement of the two pictures of stereo 3D",
+    Type.SPHERICAL: "the projection of the spherical picture",
+}
+_PICTURE_TICK: Final = Fraction(1, 25)
+"""Time that the frame of a picture file is shown, seconds."""
+_SHORTFALL_S = Fraction(1, 2)
+"""A stream that ends this many seconds before the end that its header promises was cut short."""
+_LONGEST_FRAME_S = 10
+"""A last frame that would be shown for more seconds is an artefact of an edit list."""
 
 
 def side_data(picture: av.VideoFrame, kind: Type) -> bytes | None:
@@ -89,20 +107,6 @@ def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     return None if found is None else tuple(int(value) for value in np.frombuffer(found, "<i4"))
 
 
-_MASTERING_SCALES: Final = (*(50_000,) * 8, *(10_000,) * 2)
-_MOST_IN_SEI: Final = (*(50_000,) * 8, *(2**32 - 1,) * 2)
-_MOST_LIGHT: Final = 2**16 - 1
-_UNKEPT: Final = {
-    Type.DOVI_METADATA: "the metadata of Dolby Vision",
-    Type.DOVI_RPU_BUFFER: "the metadata of Dolby Vision",
-    Type.DYNAMIC_HDR_PLUS: "the metadata of HDR10+",
-    Type.DYNAMIC_HDR_VIVID: "the metadata of HDR Vivid",
-    Type.AFD: "the active format description",
-    Type.STEREO3D: "the arrangement of the two pictures of stereo 3D",
-    Type.SPHERICAL: "the projection of the spherical picture",
-}
-
-
 def hdr_metadata(picture: av.VideoFrame) -> HdrMetadata:
     """Return the HDR metadata of a picture. What is damaged or stated in part only is left out."""
     try:
@@ -135,14 +139,6 @@ def _light(data: bytes) -> tuple[int, ...] | None:
     """Return MaxCLL and MaxFALL of FFmpeg's AVContentLightMetadata."""
     found = tuple(np.frombuffer(data[:8], "<u4").tolist())
     return found if len(found) == 2 and any(found) and max(found) <= _MOST_LIGHT else None
-
-
-_PICTURE_TICK: Final = Fraction(1, 25)
-"""Time that the frame of a picture file is shown, seconds."""
-_SHORTFALL_S = Fraction(1, 2)
-"""A stream that ends this many seconds before the end that its header promises was cut short."""
-_LONGEST_FRAME_S = 10
-"""A last frame that would be shown for more seconds is an artefact of an edit list."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,10 @@ from services.common.errors import MediaUnsupportedError
 
 _SETTLING_S: Final = 1.0
 """Least seconds from the key frame that decoding begins with to the first frame that counts: some streams take time to recover."""
+_AROUND: Final = 16
+"""Samples around a region that the colours at its edge depend on; more than the filters of the chroma need."""
+_GRID: Final = 64
+"""Regions begin and end on this grid, samples: whole chroma samples, and lines whose memory is aligned as in the whole picture."""
 
 
 class VideoReader:
@@ -210,12 +214,6 @@ def to_rgb(frame: DecodedFrame) -> UInt8:
     Pixel (x, y) of the result shows coded luma sample `frame.video.orientation.coded_from_upright @ [x, y, 1]`.
     """
     return frame.video.orientation.upright(_coded_rgb(frame.picture, frame.video))
-
-
-_AROUND: Final = 16
-"""Samples around a region that the colours at its edge depend on; more than the filters of the chroma need."""
-_GRID: Final = 64
-"""Regions begin and end on this grid, samples: whole chroma samples, and lines whose memory is aligned as in the whole picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,15 +11,13 @@ SUFFIXES: Final = (".exr", ".dpx", ".tif", ".tiff", ".png")
 """Endings of the files of a sequence."""
 NUMBER: Final = re.compile(r"%0?(\d*)d|#+|@+")
 """Place of the frame number in a pattern."""
+LISTING_SUFFIX: Final = ".sha256"
+"""Ending of the list of the files of a dubbed sequence."""
 
 
 def is_sequence(path: Path) -> bool:
     """Return whether a path is the pattern of an image sequence, such as `shot.%04d.exr`. A file of this very name is a file."""
     return path.suffix.lower() in SUFFIXES and NUMBER.search(path.name) is not None and not os.path.exists(path)
-
-
-LISTING_SUFFIX: Final = ".sha256"
-"""Ending of the list of the files of a dubbed sequence."""
 
 
 def listing_file(pattern: Path) -> Path:

@@ -76,6 +76,8 @@ _DPX_NAME: Final = range(36, 136)
 """Bytes of a DPX file that hold its name (SMPTE ST 268-1)."""
 _NOT_DISPLAYED: Final = ("Printing density", "Logarithmic", "Linear")
 """Transfer characteristics in DPX headers whose code values no display shows as they are."""
+_EXACT_RATES: Final = tuple(Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 120))
+_FACTS: Final = ("the display window is", "the bits per sample are", "the channels are", "the shape of the pixels is")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +153,6 @@ def open_sequence(pattern: Path, rate: Fraction | None = None) -> FrameSequence:
     return FrameSequence(
         pattern, tuple(files), tuple(numbers), width, height, first.bits, first.pixel_aspect, known, first.transfer, first.timecode
     )
-
-
-_EXACT_RATES: Final = tuple(Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 120))
 
 
 def parse_rate(text: str) -> Fraction:
@@ -428,9 +427,6 @@ def colour_of(sequence: FrameSequence, settings: OcioSettings) -> SceneColour | 
             field="ocio",
         )
     return None
-
-
-_FACTS: Final = ("the display window is", "the bits per sample are", "the channels are", "the shape of the pixels is")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ from services.common.errors import InvalidRequestError, MediaUnsupportedError
 _JITTER_S: Final = Fraction(1, 50)
 """Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
 _INTEGER_SCALE: Final = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
+_RESAMPLED_AT_ONCE: Final = 16_384
+"""Most samples of a channel that the resampler takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +288,6 @@ def _float_samples(frame: av.AudioFrame, packed: av.AudioResampler) -> Float32:
     if name in _INTEGER_SCALE:
         return np.asarray(array / np.float64(_INTEGER_SCALE[name]), np.float32)
     return np.ascontiguousarray(array, dtype=np.float32)
-
-
-_RESAMPLED_AT_ONCE: Final = 16_384
-"""Most samples of a channel that the resampler takes at a time."""
 
 
 def resampled(chunks: Iterable[Float32], from_hz: int, to_hz: int, channels: int) -> Iterator[Float32]:

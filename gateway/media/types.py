@@ -21,6 +21,12 @@ from services.common.array_types import Float64, Int64, UInt8
 
 SQUARE_TOLERANCE: Final = Fraction(8, 100)
 """Sample aspects within this of 1 are taken as square: resampling would cost more than the stretch does."""
+Plane = UInt8 | npt.NDArray[np.uint16]
+FieldOrder = Literal["progressive", "top", "bottom"]
+"""How a frame is shown: at once, or as two fields, the top or the bottom one first."""
+COVER: Final = "cover picture"
+PICTURE: Final = "picture"
+"""Container of picture files that gateway.media.pictures opens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +129,6 @@ def orientation(width: int, height: int, sample_aspect: Fraction | None, display
     return Orientation(width, height, turns, mirrored, aspect, display_matrix)
 
 
-Plane = UInt8 | npt.NDArray[np.uint16]
-
-
 @dataclass(frozen=True, slots=True)
 class HdrMetadata:
     """The display that a video was graded on (SMPTE ST 2086), and the light of the video (CTA-861.3).
@@ -138,10 +141,6 @@ class HdrMetadata:
 
     mastering: tuple[int, ...] | None = None
     light: tuple[int, ...] | None = None
-
-
-FieldOrder = Literal["progressive", "top", "bottom"]
-"""How a frame is shown: at once, or as two fields, the top or the bottom one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +255,6 @@ class AudioInfo:
     layout: str
     start: Fraction
     metadata: Mapping[str, str]
-
-
-COVER: Final = "cover picture"
-PICTURE: Final = "picture"
-"""Container of picture files that gateway.media.pictures opens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,17 @@ from services.common.server.call_context import acting_for
 
 Report = Callable[[bytes], None]
 """Called with progress, a serialised metadata message."""
+Abandon = Callable[[OperationRecord], Awaitable[None]]
+"""Removes what a cancelled operation has left in this process and in earlier ones. Called for waiting operations too."""
+_log = structlog.stdlib.get_logger("dubstage.operations")
+Rewrite = Callable[[DubstageError], DubstageError]
+"""Turns an error into the error that callers may see."""
+DATABASE_SECONDS: Final = 600.0
+"""Most seconds that an ended operation waits for a shared database that cannot be written. Then a gateway does the work again."""
+WRITE_AGAIN_S: Final = 5.0
+"""Seconds before a further try to store an end, if the database does not say when to try again."""
+PROGRESS_S: Final = 2.0
+"""Least seconds between two writes of one operation's progress for other gateways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +63,6 @@ class BegunOperation:
 
 Handler = Callable[[BegunOperation], Awaitable[bytes]]
 """Does the work and returns the serialised response. The call is cancelled with the operation, and when the process ends."""
-
-Abandon = Callable[[OperationRecord], Awaitable[None]]
-"""Removes what a cancelled operation has left in this process and in earlier ones. Called for waiting operations too."""
 
 
 async def leave_nothing(record: OperationRecord) -> None:
@@ -127,12 +135,6 @@ class ActiveOperation:
         self.stop()
 
 
-_log = structlog.stdlib.get_logger("dubstage.operations")
-
-Rewrite = Callable[[DubstageError], DubstageError]
-"""Turns an error into the error that callers may see."""
-
-
 def error_of(error: BaseException | None, *, cancelled: bool, name: str, job_id: str, rewrite: Rewrite) -> bytes:
     """Return the serialised google.rpc.Status of an operation that failed or was cancelled, and log the error.
 
@@ -156,16 +158,6 @@ def error_of(error: BaseException | None, *, cancelled: bool, name: str, job_id:
         else:
             _log.info("operation_failed", operation=name, job_id=job_id, reason=found.reason, message=found.message)
     return bytes(error_status.to_status(rewrite(found), stage="gateway").SerializeToString())
-
-
-DATABASE_SECONDS: Final = 600.0
-"""Most seconds that an ended operation waits for a shared database that cannot be written. Then a gateway does the work again."""
-
-WRITE_AGAIN_S: Final = 5.0
-"""Seconds before a further try to store an end, if the database does not say when to try again."""
-
-PROGRESS_S: Final = 2.0
-"""Least seconds between two writes of one operation's progress for other gateways."""
 
 
 class Execution:

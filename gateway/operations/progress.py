@@ -13,6 +13,12 @@ _GUESSED_FRAMES: Final = 250
 """Frames of an operation while the size of the footage is not known."""
 _GUESSED_MEGAPIXELS: Final = 0.5
 """Million pixels of a frame while the size of the footage is not known."""
+_SHOWN_S: Final = 2.0
+"""Least seconds of work that say something about the rest."""
+_SHOWN_SHARE: Final = 0.02
+"""Least finished share that says something about the rest."""
+_UNENDED: Final = 0.999
+"""Largest share of work that has not ended."""
 
 
 class _Trust(NamedTuple):
@@ -33,12 +39,6 @@ _OTHER_MACHINE: Final = _Trust(recent_s=25.0, usual_s=2.0, own_s=10.0)
 """Costs of another machine."""
 _THIS_MACHINE: Final = _Trust(recent_s=60.0, usual_s=20.0, own_s=20.0)
 """Costs with measured paces of this machine."""
-_SHOWN_S: Final = 2.0
-"""Least seconds of work that say something about the rest."""
-_SHOWN_SHARE: Final = 0.02
-"""Least finished share that says something about the rest."""
-_UNENDED: Final = 0.999
-"""Largest share of work that has not ended."""
 
 
 @dataclass(frozen=True, slots=True)

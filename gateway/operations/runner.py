@@ -24,6 +24,15 @@ from gateway.operations.leases import LEASE_S, Admit, LeasedOperation, Operation
 from gateway.operations.store import NO_REQUEST_ID, OperationRecord, OperationStore, RequestIdentity
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, OverloadedError
 
+CANCEL_SECONDS: Final = 60.0
+"""Most seconds that an erasure waits for the cancelled work on a person to stop."""
+BEAT_S: Final = 1.0
+"""Seconds between two renewals of leases, and between two looks for operations that wait. With short leases: a fifth of a lease."""
+_MOST_AT_ONCE: Final = 100
+_LAST_LOOK_S: Final = 5.0
+T = TypeVar("T")
+_log = structlog.stdlib.get_logger("dubstage.operations")
+
 
 @dataclass(eq=False, slots=True)
 class _User:
@@ -83,20 +92,6 @@ class Slots:
         """
         for user in sorted(self._users, key=lambda one: (one.running(), one.served)):
             user.wake()
-
-
-CANCEL_SECONDS: Final = 60.0
-"""Most seconds that an erasure waits for the cancelled work on a person to stop."""
-
-BEAT_S: Final = 1.0
-"""Seconds between two renewals of leases, and between two looks for operations that wait. With short leases: a fifth of a lease."""
-
-_MOST_AT_ONCE: Final = 100
-_LAST_LOOK_S: Final = 5.0
-
-T = TypeVar("T")
-
-_log = structlog.stdlib.get_logger("dubstage.operations")
 
 
 class OperationRunner:

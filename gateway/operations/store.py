@@ -34,6 +34,9 @@ from gateway.database.tables import Base, JobFolderRow
 from services.common.errors import OperationNotFoundError, RequestIdReusedError, WorkCancelledError
 
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
+AT_ONCE: Final = 500
+"""Most operations that one transaction deletes, so that other processes need not wait for the database."""
+_log = structlog.stdlib.get_logger("dubstage.operations")
 
 
 class OperationRow(Base):
@@ -139,10 +142,6 @@ OnEnd = Callable[[Session, OperationRecord], None]
 
 def tell_nobody(session: Session, record: OperationRecord) -> None:
     """Do nothing: the `OnEnd` of operations that nothing follows."""
-
-
-AT_ONCE: Final = 500
-"""Most operations that one transaction deletes, so that other processes need not wait for the database."""
 
 
 class OperationStore:
@@ -394,9 +393,6 @@ def unfinished_in(database: Database, kinds: Collection[str]) -> int:
     """Return what `count_unfinished` returns, for a database. Blocks."""
     with database.reading() as session:
         return count_unfinished(session, kinds)
-
-
-_log = structlog.stdlib.get_logger("dubstage.operations")
 
 
 def expire_operations(database: Database, *, max_age_days: float, max_finished: int) -> int:

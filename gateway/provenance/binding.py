@@ -26,6 +26,20 @@ from services.common.errors import InvalidRequestError
 
 MANIFEST_ID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """Id of the `uuid` box of a C2PA manifest. Source: C2PA specification 2.2, A.5.1."""
+_LEFT_OUT: Final = (b"ftyp", b"mfra")
+"""Boxes that the digest of a video leaves out, besides the manifest, as the specification demands."""
+_PURPOSE: Final = bytes(4) + b"manifest\0" + bytes(8)
+"""Version and flags, what the box holds, and where further boxes of the kind begin: there are none."""
+_JUMBF: Final = b"jumb"
+_HEAD: Final = 8 + len(MANIFEST_ID) + len(_PURPOSE)
+SIDECAR: Final = ".c2pa"
+"""Ending that the name of a sidecar has more than the name of the video."""
+_MAGIC: Final = b"jumb"
+"""Bytes 4 to 8 of every sidecar."""
+LARGEST_SIDECAR: Final = 64 << 20
+"""Largest sidecar that is read, bytes."""
+_EMBEDDED: Final = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime"}
+_ALSO_READ: Final = {".m4a": "audio/mp4", ".wav": "audio/wav", ".webp": "image/webp", ".flac": "audio/flac"}
 
 
 def media_sha256(path: Path) -> str:
@@ -77,14 +91,6 @@ def _index_before(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[byte
         return moved_index(file, index, gaps)
     except OverflowError:  # the places are no places of this video
         return pieces_of(file, index.start, index.end)
-
-
-_LEFT_OUT: Final = (b"ftyp", b"mfra")
-"""Boxes that the digest of a video leaves out, besides the manifest, as the specification demands."""
-_PURPOSE: Final = bytes(4) + b"manifest\0" + bytes(8)
-"""Version and flags, what the box holds, and where further boxes of the kind begin: there are none."""
-_JUMBF: Final = b"jumb"
-_HEAD: Final = 8 + len(MANIFEST_ID) + len(_PURPOSE)
 
 
 def embedded_binding(video: BinaryIO) -> dict[str, Any]:
@@ -152,16 +158,6 @@ def _exclusion(path: str, data: list[dict[str, Any]] | None = None) -> dict[str,
 
 def _assertion(label: str, digest: bytes, **more: Any) -> dict[str, Any]:
     return {"label": label, "data": {"name": "jumbf manifest", "alg": "sha256", "hash": list(digest), **more}}
-
-
-SIDECAR: Final = ".c2pa"
-"""Ending that the name of a sidecar has more than the name of the video."""
-_MAGIC: Final = b"jumb"
-"""Bytes 4 to 8 of every sidecar."""
-LARGEST_SIDECAR: Final = 64 << 20
-"""Largest sidecar that is read, bytes."""
-_EMBEDDED: Final = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime"}
-_ALSO_READ: Final = {".m4a": "audio/mp4", ".wav": "audio/wav", ".webp": "image/webp", ".flac": "audio/flac"}
 
 
 def embedded_type(video: Path) -> str | None:

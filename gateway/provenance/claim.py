@@ -24,6 +24,16 @@ DECISION_LABEL: Final = "dubstage.decision"
 """Label of the assertion about a decision."""
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Frame = Annotated[int, Field(ge=0, le=1 << 53)]
+GENERATOR: Final = "dubstage"
+SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""Digital source type of videos with synthetic pictures: IPTC's term."""
+_RELATIONSHIPS: Final[dict[Role, str]] = {
+    "footage": "parentOf",
+    "speech": "inputTo",
+    "reference": "inputTo",
+    "mix": "inputTo",
+    "reviewed": "parentOf",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,18 +149,6 @@ class DecisionFacts(_Facts):
     decided_at: Annotated[str, Field(max_length=40)]
     note: Annotated[str, Field(max_length=4000)]
     video_sha256: _Digest
-
-
-GENERATOR: Final = "dubstage"
-SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-"""Digital source type of videos with synthetic pictures: IPTC's term."""
-_RELATIONSHIPS: Final[dict[Role, str]] = {
-    "footage": "parentOf",
-    "speech": "inputTo",
-    "reference": "inputTo",
-    "mix": "inputTo",
-    "reviewed": "parentOf",
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ from gateway.safe_paths import setting_bytes
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 
+WATERMARK_SETTING: Final = "DUBSTAGE_WATERMARK_KEY_FILE"
+_SECRET_BYTES: Final = 32
+_MOST_BYTES: Final = 1 << 20
+
 
 def check_credential(credential: Credential) -> None:
     """Sign a few bytes in this process, since no file of a stranger is read, and read the manifest back.
@@ -43,11 +47,6 @@ def check_credential(credential: Credential) -> None:
     reasons = [fault.get("explanation") or fault["code"] for fault in faults if fault["code"] != "signingCredential.untrusted"]
     if reasons:
         raise LibraryError("; ".join(reasons))
-
-
-WATERMARK_SETTING: Final = "DUBSTAGE_WATERMARK_KEY_FILE"
-_SECRET_BYTES: Final = 32
-_MOST_BYTES: Final = 1 << 20
 
 
 def open_sealer(settings: GatewaySettings) -> Sealer:

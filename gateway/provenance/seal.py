@@ -50,6 +50,13 @@ from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 TIME_STAMP_SETTING: Final = "DUBSTAGE_PROVENANCE_TIME_STAMP_URL"
 _BASE_S: Final = 300.0
+SIGNING_ERRORS: Final = (LibraryError, SignerError, ValueError, OverflowError)
+"""Errors that signing raises, besides errors of the system and of dubstage."""
+_log = structlog.stdlib.get_logger("dubstage.provenance")
+_SMALLEST_PADDING: Final = 16 << 10
+"""Padding for the parts of a manifest whose size does not depend on the video, bytes."""
+_TIME_STAMP_PADDING: Final = 16 << 10
+"""Padding for the answer of a time stamp authority, bytes. A larger answer costs a copy of the video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +186,6 @@ def _unanswered(status: int, time_stamp_limit_s: float) -> str:
     return f"its answer does not fit into {LARGEST_ANSWER >> 20} MB; the process that read the answer ended with status {status}"
 
 
-SIGNING_ERRORS: Final = (LibraryError, SignerError, ValueError, OverflowError)
-"""Errors that signing raises, besides errors of the system and of dubstage."""
-
-
 def signing_error(problem: Exception, video: Path | str, time_stamp_url: str) -> BackendUnavailableError | InvalidRequestError:
     """Return the error for a video that was not signed.
 
@@ -238,13 +241,6 @@ def manifest_bytes_of(path: Path) -> int:
     with open_media_file(path, field="footage") as handle, open(handle, "rb", closefd=False) as file:
         inside = sum(box.end - box.start for box in manifest_boxes(file))
     return inside + len(read_sidecar(sidecar_of(path)))
-
-
-_log = structlog.stdlib.get_logger("dubstage.provenance")
-_SMALLEST_PADDING: Final = 16 << 10
-"""Padding for the parts of a manifest whose size does not depend on the video, bytes."""
-_TIME_STAMP_PADDING: Final = 16 << 10
-"""Padding for the answer of a time stamp authority, bytes. A larger answer costs a copy of the video."""
 
 
 @dataclass(frozen=True, slots=True)

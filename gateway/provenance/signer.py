@@ -17,6 +17,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Final
 
+SIGNER_SETTING: Final = "DUBSTAGE_PROVENANCE_SIGNER_COMMAND"
+LIMIT_S: Final = 30.0
+"""Longest wait for a signature, seconds."""
+_LARGEST_ANSWER: Final = 16 << 10
+_LAST_S: Final = 1.0
+"""Seconds that a command without an answer has to end."""
+_LAST_WORDS: Final = 300
+"""Bytes of what the command says about an error that are reported."""
+_NUMBER_BYTES: Final = {"es256": 32, "es384": 48, "es512": 66}
+"""Size of each of the two numbers of an ECDSA signature in a manifest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -33,18 +44,6 @@ class Credential:
     key: bytes = field(repr=False)
     algorithm: str
     command: tuple[str, ...] = ()
-
-
-SIGNER_SETTING: Final = "DUBSTAGE_PROVENANCE_SIGNER_COMMAND"
-LIMIT_S: Final = 30.0
-"""Longest wait for a signature, seconds."""
-_LARGEST_ANSWER: Final = 16 << 10
-_LAST_S: Final = 1.0
-"""Seconds that a command without an answer has to end."""
-_LAST_WORDS: Final = 300
-"""Bytes of what the command says about an error that are reported."""
-_NUMBER_BYTES: Final = {"es256": 32, "es384": 48, "es512": 66}
-"""Size of each of the two numbers of an ECDSA signature in a manifest."""
 
 
 class SignerError(Exception):

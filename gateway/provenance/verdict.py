@@ -26,6 +26,18 @@ from gateway.safe_paths import open_media_file
 from services.common.errors import InvalidRequestError
 
 _BASE_S: Final = 60.0
+_UNTRUSTED: Final = "signingCredential.untrusted"
+_TIME_TRUSTED: Final = "timeStamp.trusted"
+_WORDS: Final = {
+    "assertion.bmffHash.mismatch": "the video was changed after it was signed",
+    "assertion.dataHash.mismatch": "the file was changed after it was signed",
+    "assertion.boxesHash.mismatch": "the file was changed after it was signed",
+    "assertion.hashedURI.mismatch": "the manifest was changed after it was signed",
+    "claimSignature.mismatch": "the signature does not fit the manifest",
+    "signingCredential.expired": "the signer's certificate was not valid at the time of the signature, or no trusted authority "
+    "vouches for that time",
+}
+_Facts = TypeVar("_Facts", DubFacts, DecisionFacts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +80,6 @@ def read_credentials(video: int, media_type: str | None, *, sidecar: bytes = b""
     if "refused" in answer:
         raise LibraryError(answer["refused"])
     return FoundManifest(answer["report"], answer["place"])
-
-
-_UNTRUSTED: Final = "signingCredential.untrusted"
-_TIME_TRUSTED: Final = "timeStamp.trusted"
-_WORDS: Final = {
-    "assertion.bmffHash.mismatch": "the video was changed after it was signed",
-    "assertion.dataHash.mismatch": "the file was changed after it was signed",
-    "assertion.boxesHash.mismatch": "the file was changed after it was signed",
-    "assertion.hashedURI.mismatch": "the manifest was changed after it was signed",
-    "claimSignature.mismatch": "the signature does not fit the manifest",
-    "signingCredential.expired": "the signer's certificate was not valid at the time of the signature, or no trusted authority "
-    "vouches for that time",
-}
 
 
 class ManifestState(StrEnum):
@@ -209,9 +208,6 @@ def _verdict(video: Path, report: dict[str, Any], place: str, digest: str) -> Ve
         dub=_said(active, DUB_LABEL, DubFacts) if decision is None else _reviewed_dub(ingredients),
         decision=decision,
     )
-
-
-_Facts = TypeVar("_Facts", DubFacts, DecisionFacts)
 
 
 def _said(manifest: dict[str, Any], label: str, kind: type[_Facts]) -> _Facts | None:

@@ -68,6 +68,22 @@ _GRID: Final = (6, 5)
 _SCALES: Final = 3
 _CELLS: Final = 3 * _GRID[0] * _GRID[1]
 NUM_FEATURES: Final = (2 + _SCALES) * _CELLS
+CLOTHING_MOVED_PX: Final = 1.0
+"""Movement from which on clothing counts as moved, box pixels."""
+CLOTHING_SHARE: Final = 0.15
+"""Share of the clothing's textured pixels that must move before the frame alarms."""
+MIN_CLOTHING_PX: Final = 60
+"""Fewest textured pixels of clothing in a frame that is measured."""
+_OTHER_HUE: Final = 0.06
+"""Least distance of the chromaticities (r, g, b) / (r + g + b) of clothing and cheeks."""
+_SHADE_OFFSETS: Final = (0.0, 14.0, 28.0)
+"""8-bit levels that are added to a place before its chromaticity is compared: a camera makes skin in the shade more saturated."""
+_DARKER_THAN_SHADE: Final = 0.22
+"""Luma below which a place is no skin in the shade, as a share of the luma of the cheeks."""
+_TEXTURE: Final = 400.0
+"""Least mean squared Sobel gradient of a pixel whose movement can be measured."""
+_CHANGED: Final = 2
+"""Least mean difference of the luma around a pixel that moved, levels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,24 +331,6 @@ class OwnMouth:
 
 def _beyond(known: Array, beyond: Bool) -> Float32:
     return np.where(np.isfinite(known), beyond.astype(np.float32), np.float32(np.nan))
-
-
-CLOTHING_MOVED_PX: Final = 1.0
-"""Movement from which on clothing counts as moved, box pixels."""
-CLOTHING_SHARE: Final = 0.15
-"""Share of the clothing's textured pixels that must move before the frame alarms."""
-MIN_CLOTHING_PX: Final = 60
-"""Fewest textured pixels of clothing in a frame that is measured."""
-_OTHER_HUE: Final = 0.06
-"""Least distance of the chromaticities (r, g, b) / (r + g + b) of clothing and cheeks."""
-_SHADE_OFFSETS: Final = (0.0, 14.0, 28.0)
-"""8-bit levels that are added to a place before its chromaticity is compared: a camera makes skin in the shade more saturated."""
-_DARKER_THAN_SHADE: Final = 0.22
-"""Luma below which a place is no skin in the shade, as a share of the luma of the cheeks."""
-_TEXTURE: Final = 400.0
-"""Least mean squared Sobel gradient of a pixel whose movement can be measured."""
-_CHANGED: Final = 2
-"""Least mean difference of the luma around a pixel that moved, levels."""
 
 
 def clothing_moved(video: UInt8, dub: UInt8, points: Float32) -> Float32:

@@ -69,6 +69,34 @@ from services.common.wire.mouth_curves import MotionMetrics
 
 COLUMNS = ("frame", "mesh", "low-frequency albedo", "detailed albedo", "drawn alone")
 """Pictures of a row (services/common/face/drawing.py)."""
+SIDE_BY_SIDE: Final = "side_by_side.mp4"
+"""Name of the video of the footage and the dub beside each other, in the folder of a report."""
+FRAME_COLUMNS: Final = 4
+MOTION_NAMES: Final = {
+    "silence_opening": "largest opening in silence, share of the person's range (0 is at rest)",
+    "opening_spread": "spread of the opening over the person's own (1 is the person's own)",
+    "width_spread": "spread of the lip width over the person's own (1 is the person's own)",
+    "fastest_step": "fastest change of the opening over the person's own (at most 1)",
+    "vowel_shift_ms": "ms by which the mouth is later than real people's at open vowels (0 is on time)",
+    "closure_shift_ms": "ms by which the lips are later than real people's at p, b, m (0 is on time)",
+}
+"""Names of MotionMetrics on the page."""
+APPEARANCE_NAMES: Final = {
+    "tint_alarms": "share of open mouths whose teeth have another colour than the person's own (0)",
+    "nostril_alarms": "share of frames with a dark place between nose and lip (0)",
+    "low_contrast": "share of open mouths with a dull inside, beyond the person's own share (0)",
+    "popping": "change of the inside from frame to frame over the person's own (1)",
+    "seam_sharpness": "sharpness of the line between shut lips over the person's own (1)",
+    "lip_jump": "largest jump of the lips' brightness over the person's own (at most 1)",
+    "clothing_moved": "share of frames in which clothing beside the jaw moves (0)",
+    "mouth_distance": "kernel distance of the mouths, to rank methods on one video (0)",
+    "face_distance": "distance of the face embeddings from the video (under 0.43 is the same person)",
+}
+"""Names of AppearanceMetrics on the page."""
+PAIRS: Final = 8
+FITTED: Final = 3
+"""Number of frames on which the face model is shown."""
+FRAME_HEIGHT: Final = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,32 +130,6 @@ def fitting_sheet(identity: FaceIdentity, frames: Sequence[TrackedPicture]) -> U
             for frame, pose, expression in zip(frames, head_poses_of(camera), fitted.expression, strict=True)
         ]
     )
-
-
-SIDE_BY_SIDE: Final = "side_by_side.mp4"
-"""Name of the video of the footage and the dub beside each other, in the folder of a report."""
-FRAME_COLUMNS: Final = 4
-MOTION_NAMES: Final = {
-    "silence_opening": "largest opening in silence, share of the person's range (0 is at rest)",
-    "opening_spread": "spread of the opening over the person's own (1 is the person's own)",
-    "width_spread": "spread of the lip width over the person's own (1 is the person's own)",
-    "fastest_step": "fastest change of the opening over the person's own (at most 1)",
-    "vowel_shift_ms": "ms by which the mouth is later than real people's at open vowels (0 is on time)",
-    "closure_shift_ms": "ms by which the lips are later than real people's at p, b, m (0 is on time)",
-}
-"""Names of MotionMetrics on the page."""
-APPEARANCE_NAMES: Final = {
-    "tint_alarms": "share of open mouths whose teeth have another colour than the person's own (0)",
-    "nostril_alarms": "share of frames with a dark place between nose and lip (0)",
-    "low_contrast": "share of open mouths with a dull inside, beyond the person's own share (0)",
-    "popping": "change of the inside from frame to frame over the person's own (1)",
-    "seam_sharpness": "sharpness of the line between shut lips over the person's own (1)",
-    "lip_jump": "largest jump of the lips' brightness over the person's own (at most 1)",
-    "clothing_moved": "share of frames in which clothing beside the jaw moves (0)",
-    "mouth_distance": "kernel distance of the mouths, to rank methods on one video (0)",
-    "face_distance": "distance of the face embeddings from the video (under 0.43 is the same person)",
-}
-"""Names of AppearanceMetrics on the page."""
 
 
 def mean_mask_share(report: DubReport) -> float:
@@ -264,12 +266,6 @@ def _line_values(line: LineReport, number: int, folder: Path, frame_rate: Fracti
         files["mouths"] = f"line_{number}_mouths.jpg"
         write_picture(folder / files["mouths"], before_after_sheet(line.pairs))
     return {"report": line, "counts": counts_of(line.reasons), "obeyed": _r_opening(line), "tables": _tables(line), "files": files}
-
-
-PAIRS: Final = 8
-FITTED: Final = 3
-"""Number of frames on which the face model is shown."""
-FRAME_HEIGHT: Final = 240
 
 
 async def write_outcome_report(

@@ -41,6 +41,22 @@ _STYLE: Final[dict[Any, Any]] = {
     "legend.frameon": False,
     "path.simplify": True,
 }
+DUBBED: Final = "DUBBED"
+RENDERED: Final = frozenset({DUBBED, "SILENT"})
+"""Reasons of frames whose mouth is rendered. In silent frames, the mouth is shut or at the person's rest."""
+_COLOURS: Final = {
+    DUBBED: "#2f9e6e",
+    "NO_FACE": "#9aa3ad",
+    "TARGET_NOT_PRESENT": "#6b7785",
+    "LOW_CONFIDENCE": "#e0a13a",
+    "PROFILE_VIEW": "#8f6fd0",
+    "OCCLUDED_MOUTH": "#d0573f",
+    "SILENT": "#4a90d9",
+    "FACE_TOO_SMALL": "#b98a5e",
+    "OUT_OF_FRAME": "#c25b97",
+}
+_OTHER: Final = "#444c56"
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +110,6 @@ def plot_head_motion(path: Path, motions: Mapping[str, npt.NDArray[np.floating]]
         panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(motions), borderaxespad=0.2)
         panels[-1].set_xlabel("seconds")
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
-
-
-DUBBED: Final = "DUBBED"
-RENDERED: Final = frozenset({DUBBED, "SILENT"})
-"""Reasons of frames whose mouth is rendered. In silent frames, the mouth is shut or at the person's rest."""
-_COLOURS: Final = {
-    DUBBED: "#2f9e6e",
-    "NO_FACE": "#9aa3ad",
-    "TARGET_NOT_PRESENT": "#6b7785",
-    "LOW_CONFIDENCE": "#e0a13a",
-    "PROFILE_VIEW": "#8f6fd0",
-    "OCCLUDED_MOUTH": "#d0573f",
-    "SILENT": "#4a90d9",
-    "FACE_TOO_SMALL": "#b98a5e",
-    "OUT_OF_FRAME": "#c25b97",
-}
-_OTHER: Final = "#444c56"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +171,6 @@ def shares_of(counted: Mapping[str, int]) -> tuple[ReasonCount, ...]:
         ReasonCount(reason, counted[reason], 100.0 * counted[reason] / total if total else 0.0, _COLOURS.get(reason, _OTHER))
         for reason in order
     )
-
-
-_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -21,6 +21,10 @@ from services.common.array_types import Float32, UInt8
 
 _GAP: Final = 4
 _QUALITY: Final = 92
+_AUDIO_BLOCK: Final = 1024
+MOST_FRAMES: Final = 750
+"""Most frames of curves, video and tracking, so that the report of a long video stays small."""
+VIDEO_HEIGHT: Final = 360
 
 
 def write_picture(path: Path, picture: UInt8) -> None:
@@ -68,9 +72,6 @@ def reduced(picture: UInt8, height: int) -> UInt8:
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-_AUDIO_BLOCK: Final = 1024
-
-
 def beside(left: UInt8, right: UInt8) -> UInt8:
     """Return two pictures of one height next to each other: uint8 [H, W, 3] each -> [H, 2 W, 3]."""
     return np.concatenate([left, right], axis=1)
@@ -109,11 +110,6 @@ def write_side_by_side(path: Path, video: SideBySide) -> int:
                 container.mux(sound.encode(heard))
             container.mux(sound.encode(None))
     return frames
-
-
-MOST_FRAMES: Final = 750
-"""Most frames of curves, video and tracking, so that the report of a long video stays small."""
-VIDEO_HEIGHT: Final = 360
 
 
 def cut_around(picture: UInt8, box: tuple[int, int, int, int]) -> UInt8:

@@ -64,6 +64,10 @@ _PHONE_FRAMES: Final = 7500
 """Frames of the motion grid whose phones are looked for, five minutes: memory does not grow with the video."""
 Box = tuple[int, int, int, int]
 """Left, top, width and height, pixels."""
+_APPEARANCE_FRAMES: Final = 125
+"""Frames whose appearance is measured at once: memory does not grow with the video."""
+_FACES: Final = 8
+"""Faces that are compared by their embeddings."""
 
 
 def video_face_records(outcome: DubOutcome, workspace: Workspace) -> RecordFile:
@@ -265,12 +269,6 @@ def _tracked_rows(rows: Int64, workspace: Workspace, total: int) -> TrackedOutpu
             good.append(int(rows[place]))
     moved = tracked_motion(workspace.faces, good) if good else np.empty(0, TRACKED_MOTION)
     return TrackedOutput(opening, landmarks, moved, poses)
-
-
-_APPEARANCE_FRAMES: Final = 125
-"""Frames whose appearance is measured at once: memory does not grow with the video."""
-_FACES: Final = 8
-"""Faces that are compared by their embeddings."""
 
 
 @dataclass(frozen=True, slots=True)

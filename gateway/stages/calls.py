@@ -28,6 +28,11 @@ T = TypeVar("T")
 
 JOB_POLICY: Final = RetryPolicy(max_attempts=8, initial_backoff_s=0.2, overload_patience_s=600.0)
 """Retries for about 18 s: a stage that restarts is found again, and a stage that stays away is an error within half a minute."""
+NEARLY_OVER: Final = 0.75
+"""Share of the deadline after which a call that can go on in another call is ended."""
+R = TypeVar("R", ExtractFeaturesResponse, PredictMotionResponse)
+_FIELDS_OF_STATES: Final = ("config.resume", "chunk.first_sample", "features.first_frame")
+"""Fields that a stage refuses if it does not take a state, or knows no states."""
 
 
 async def until_done(work: Callable[[], Awaitable[T]], *, progress: Callable[[], int] | None = None) -> T:
@@ -59,10 +64,6 @@ async def all_replies(call: Callable[[], AsyncIterator[T]]) -> list[T]:
     return await until_done(work)
 
 
-NEARLY_OVER: Final = 0.75
-"""Share of the deadline after which a call that can go on in another call is ended."""
-
-
 class CallTime:
     """Time since the beginning of a call.
 
@@ -92,9 +93,6 @@ class CallPoint:
 
     state: common_pb2.StreamState | None = None
     begin: int = 0
-
-
-R = TypeVar("R", ExtractFeaturesResponse, PredictMotionResponse)
 
 
 async def continued(
@@ -135,7 +133,3 @@ async def continued(
                     raise
                 point.state, point.begin = None, 0
                 raise BackendUnavailableError(f"the stage is of another version: {problem.message}") from problem
-
-
-_FIELDS_OF_STATES: Final = ("config.resume", "chunk.first_sample", "features.first_frame")
-"""Fields that a stage refuses if it does not take a state, or knows no states."""

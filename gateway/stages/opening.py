@@ -42,6 +42,9 @@ _OF_NETWORK: Final = frozenset({"version", "sha256", "backend", "precision", "nu
 _log = structlog.stdlib.get_logger("dubstage.gateway")
 
 Model = motion_pb2.Model | render_pb2.Model
+VARIABLE: Final = "DUBSTAGE_FACE_MODEL"
+CONNECT_SECONDS = 10.0
+T = TypeVar("T")
 
 
 class ListedModels(NamedTuple):
@@ -170,9 +173,6 @@ def _settings(stage: str) -> Any:
     return load_settings(kind)
 
 
-VARIABLE: Final = "DUBSTAGE_FACE_MODEL"
-
-
 async def check_face_model(stages: Stages) -> None:
     """Ask the face stage to load the face model, by a stream that ends before its first frame. An empty name needs no check.
 
@@ -196,9 +196,6 @@ async def check_face_model(stages: Stages) -> None:
         raise ModelNotFoundError(f"{VARIABLE}: {problem.message}", resource=stages.face_model) from None
     except InvalidRequestError as problem:
         raise InvalidRequestError(f"{VARIABLE}: {problem.message}", field=VARIABLE) from None
-
-
-CONNECT_SECONDS = 10.0
 
 
 @asynccontextmanager
@@ -238,9 +235,6 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         check_methods(*await listed_models(remote))
         await check_face_model(remote)
         yield remote
-
-
-T = TypeVar("T")
 
 
 class StageHost:

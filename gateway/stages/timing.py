@@ -16,6 +16,10 @@ from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.async_utilities import close
 from gateway.stages.interface import Stages
 
+T = TypeVar("T")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
@@ -107,11 +111,6 @@ class StageClock:
         """Return the times, in the order in which stages first reported."""
         with self._lock:
             return tuple(StageTime(name, s.wall_s, s.cpu_s, s.frames) for name, s in self._sums.items())
-
-
-T = TypeVar("T")
-Q = TypeVar("Q", bound=Message)
-R = TypeVar("R", bound=Message)
 
 
 class CallLabel(NamedTuple):

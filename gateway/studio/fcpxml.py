@@ -28,6 +28,8 @@ _OTHERS: Final = {
 }
 _GAP_START: Final = Fraction(3600)
 """Time at which Final Cut begins the own time of gaps, seconds."""
+_Placed = tuple[Fraction, Fraction, ElementTree.Element]
+"""Begin and end on the timeline, seconds from 0 of its timecodes, and the element."""
 
 
 class _Document:
@@ -130,10 +132,6 @@ class _Document:
     def own_start(self, element: ElementTree.Element) -> Fraction:
         """Return the begin of the time in which an element places the clips that are connected to it, seconds."""
         return self.start_of(element, self._asset(element) if element.tag in ("asset-clip", "video") else None)
-
-
-_Placed = tuple[Fraction, Fraction, ElementTree.Element]
-"""Begin and end on the timeline, seconds from 0 of its timecodes, and the element."""
 
 
 def read_fcpxml(content: bytes, shown_name: str) -> Any:

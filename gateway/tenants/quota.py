@@ -26,6 +26,13 @@ from services.common.errors import (
 )
 
 MINUTE_S: Final = 60
+LOOK_S: Final = 1.0
+"""Seconds between two looks whether a shot that waits may begin."""
+_RETRY_S: Final = 5.0
+_STORAGE_RETRY_S: Final = 60.0
+_STORAGE_QUICK_S: Final = 0.1
+_STORAGE_SHARE: Final = 20.0
+"""If the database takes longer than _STORAGE_QUICK_S to say how much is stored, the answer serves _STORAGE_SHARE times as long."""
 
 
 class FrameMeter:
@@ -129,15 +136,6 @@ class FairSlots:
             self._held[chosen.tenant] += 1
             self._got[chosen.tenant] = next(self._numbers)
             chosen.turn.set_result(None)
-
-
-LOOK_S: Final = 1.0
-"""Seconds between two looks whether a shot that waits may begin."""
-_RETRY_S: Final = 5.0
-_STORAGE_RETRY_S: Final = 60.0
-_STORAGE_QUICK_S: Final = 0.1
-_STORAGE_SHARE: Final = 20.0
-"""If the database takes longer than _STORAGE_QUICK_S to say how much is stored, the answer serves _STORAGE_SHARE times as long."""
 
 
 class TenantQuota:

@@ -36,6 +36,18 @@ from services.common.wire.phones import PHONE_INDEX, SILENCE
 FRAME_SHIFT_ROWS: Final = 1
 _FLITE_TO_ARPABET: Final = {"ax": "AH", "axr": "ER", "hv": "HH", "pau": "SIL"}
 _FILLERS: Final = {"<sil>", "<s>", "</s>", "[NOISE]", "[SPEECH]", "(NULL)"}
+WORD_PROBABILITY: Final = 0.7
+"""Least posterior of a recognised word. Words with a lower posterior count only where free phone recognition agrees."""
+MIN_KEPT: Final = 0.3
+"""Least share of known rows. If a method knows a smaller share, the next, weaker method labels the clip."""
+MAX_ALIGNED_S: Final = 60.0
+"""Longest recording that is aligned as a whole. In longer ones the search loses its way, and its memory grows."""
+_PIECE_ROWS: Final = (20 * ROWS_PER_SECOND, 30 * ROWS_PER_SECOND)
+"""Shortest and longest piece for recognition. A piece ends at the quietest moment between the two."""
+_SILENT_WORDS: Final = frozenset({"", "sil", "sp", "spn", "<sil>"})
+Origin = Literal["aligned", "recognised", "allphone", "network"]
+_CLIPS_AT_ONCE: Final = 1000
+"""Clips that are handed to the processes together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,19 +194,6 @@ def rows_of(words: tuple[WordRows, ...], rows: int) -> npt.NDArray[np.uint8]:
     return labels
 
 
-WORD_PROBABILITY: Final = 0.7
-"""Least posterior of a recognised word. Words with a lower posterior count only where free phone recognition agrees."""
-MIN_KEPT: Final = 0.3
-"""Least share of known rows. If a method knows a smaller share, the next, weaker method labels the clip."""
-MAX_ALIGNED_S: Final = 60.0
-"""Longest recording that is aligned as a whole. In longer ones the search loses its way, and its memory grows."""
-_PIECE_ROWS: Final = (20 * ROWS_PER_SECOND, 30 * ROWS_PER_SECOND)
-"""Shortest and longest piece for recognition. A piece ends at the quietest moment between the two."""
-_SILENT_WORDS: Final = frozenset({"", "sil", "sp", "spn", "<sil>"})
-
-Origin = Literal["aligned", "recognised", "allphone", "network"]
-
-
 class PhoneLabels(NamedTuple):
     """Labels of a recording of R rows.
 
@@ -321,10 +320,6 @@ def _by_recognition(sphinx: Sphinx, samples: Float32, heard: npt.NDArray[np.uint
 
 def _kept(labels: npt.NDArray[np.uint8]) -> float:
     return float((labels != IGNORED).mean())
-
-
-_CLIPS_AT_ONCE: Final = 1000
-"""Clips that are handed to the processes together."""
 
 
 def prepare_phones(folder: Path, _clips: Path, processes: int, progress: Callable[[int, int], None]) -> Mapping[str, str]:

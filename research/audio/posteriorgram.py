@@ -40,6 +40,17 @@ from services.common.wire.phones import NUM_PHONES, SILENCE
 
 _ROWS_PER_STEP: Final = 2
 """Two 10 ms rows make one LSTM step: half the recurrence for the same context."""
+_MU: Final = 255.0
+ANSWERED: Final = slice(PAST_ROWS, PAST_ROWS + ROWS_PER_VIDEO_FRAME)
+"""Rows of a window that the network answers in serving."""
+_GATES_OF_ONNX: Final = (0, 2, 3, 1)
+"""ONNX keeps the gates of an LSTM in the order input, output, forget, cell; PyTorch: input, forget, cell, output."""
+_LEAST_ROWS: Final = ROWS_PER_SECOND // 2
+_NO_SPEECH_ROWS: Final = 300
+_SCALE_WINDOWS: Final = 512
+"""Windows from which the scale of the features is measured."""
+_CACHE_BYTES: Final = 256 << 20
+"""Memory that each worker process keeps of recordings: two hours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,9 +126,6 @@ class ServedPpg(nn.Module):
         """Return [N, 58, 20] float32 -> [N, 4, 40] float32, rows sum to 1."""
         log_probabilities: Tensor = self.network(cepstra)
         return log_probabilities[:, PAST_ROWS : PAST_ROWS + ROWS_PER_VIDEO_FRAME].exp()
-
-
-_MU: Final = 255.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,10 +248,6 @@ def _in_a_room(samples: Float32, random: np.random.Generator) -> Float32:
     return np.asarray(scipy.signal.fftconvolve(samples, tail)[: len(samples)], dtype=np.float32)
 
 
-ANSWERED: Final = slice(PAST_ROWS, PAST_ROWS + ROWS_PER_VIDEO_FRAME)
-"""Rows of a window that the network answers in serving."""
-
-
 class Windows(NamedTuple):
     """Training or evaluation examples.
 
@@ -349,10 +353,6 @@ def feature_scale(windows: Windows) -> Tensor:
     return torch.from_numpy((1.0 / np.maximum(deviation, 1e-3)).astype(np.float32))
 
 
-_GATES_OF_ONNX: Final = (0, 2, 3, 1)
-"""ONNX keeps the gates of an LSTM in the order input, output, forget, cell; PyTorch: input, forget, cell, output."""
-
-
 def load_exported(network: PpgNetwork, path: Path) -> None:
     """Load the weights of an exported network.
 
@@ -394,14 +394,6 @@ def load_exported(network: PpgNetwork, path: Path) -> None:
 def _in_torch_order(values: Float32) -> Float32:
     gates = np.split(values, 4)
     return np.concatenate([gates[place] for place in _GATES_OF_ONNX])
-
-
-_LEAST_ROWS: Final = ROWS_PER_SECOND // 2
-_NO_SPEECH_ROWS: Final = 300
-_SCALE_WINDOWS: Final = 512
-"""Windows from which the scale of the features is measured."""
-_CACHE_BYTES: Final = 256 << 20
-"""Memory that each worker process keeps of recordings: two hours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,6 +41,27 @@ from services.common.files import write_whole
 
 _LOUDEST_BELOW: Final = 8.0
 """Decades of power below the window's loudest band to which the log mel is cut."""
+TINY_EN: Final = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+"""SHA-256 of the file with tiny.en that the committed network was converted from (docs/models/speech_encoder.md)."""
+_MEMBER: Final = "model.bin"
+_TYPES: Final = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+_BLOCK_PARTS: Final = {
+    "attention_norm": "self_attention/layer_norm",
+    "mixed": "self_attention/linear_0",
+    "joined": "self_attention/linear_1",
+    "feed_norm": "ffn/layer_norm",
+    "wide": "ffn/linear_0",
+    "narrow": "ffn/linear_1",
+}
+"""Layers of a block, and their names in the file."""
+_NORMS: Final = frozenset({"attention_norm", "feed_norm"})
+_PARTS: Final = ("weight", "bias")
+_OPSET: Final = 17
+_SMALLEST: Final = 4096
+"""Numbers from which a tensor of weights is stored as int8."""
+_LEVELS: Final = 127
+LEAST_COSINE: Final = 0.99
+LARGEST_ROUNDING: Final = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,22 +163,6 @@ class SpeechEncoder(nn.Module):
         return torch.cat([project(x) for project, x in zip(self.every_projection(), self.states(log_mel), strict=True)], dim=-1)
 
 
-TINY_EN: Final = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-"""SHA-256 of the file with tiny.en that the committed network was converted from (docs/models/speech_encoder.md)."""
-_MEMBER: Final = "model.bin"
-_TYPES: Final = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
-_BLOCK_PARTS: Final = {
-    "attention_norm": "self_attention/layer_norm",
-    "mixed": "self_attention/linear_0",
-    "joined": "self_attention/linear_1",
-    "feed_norm": "ffn/layer_norm",
-    "wide": "ffn/linear_0",
-    "narrow": "ffn/linear_1",
-}
-"""Layers of a block, and their names in the file."""
-_NORMS: Final = frozenset({"attention_norm", "feed_norm"})
-
-
 def read_variables(file: Path, sha256: str = TINY_EN) -> dict[str, Array]:
     """Return the variables of a model by name.
 
@@ -243,15 +248,6 @@ def encoder_of(variables: Mapping[str, Array], config: EncoderConfig) -> SpeechE
     return network.eval()
 
 
-_PARTS: Final = ("weight", "bias")
-
-
-_OPSET: Final = 17
-_SMALLEST: Final = 4096
-"""Numbers from which a tensor of weights is stored as int8."""
-_LEVELS: Final = 127
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
     """Differences of the converted network from PyTorch, over windows of speech.
@@ -263,10 +259,6 @@ class Parity:
 
     cosine: float
     rounding: float
-
-
-LEAST_COSINE: Final = 0.99
-LARGEST_ROUNDING: Final = 2e-3
 
 
 class ServedEncoder(nn.Module):

@@ -36,6 +36,7 @@ LAST_SHARE: Final = 0.9
 """Estimates are compared from the first to the last of these shares of the real time: later, a second is a large part."""
 _LOOK_SHARE: Final = 0.01
 """Least share of the real time between two compared estimates."""
+_OTHERS: Final = [name for name in METHODS if name != DEFAULT_METHOD]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,6 @@ def compared(looks: Sequence[tuple[float, float | None]], wall_s: float) -> tupl
     return max(errors, default=1.0), sum(error <= ALLOWED for error in errors) / max(1, len(errors))
 
 
-_OTHERS: Final = [name for name in METHODS if name != DEFAULT_METHOD]
 JOBS: Final = (
     Job(10, 720),
     Job(30, 360, personalize=False),

@@ -32,6 +32,8 @@ _SHAPE: Final = Fraction(16, 9)
 SAMPLE_RATE_HZ: Final = 48_000
 _AUDIO_BLOCK: Final = 1024
 _PREFERRED: Final = "video/hp_31.mp4"
+_SAMPLE_S: Final = 0.05
+DUBSTAGE: Final = (sys.executable, "-m", "gateway.cli")
 
 
 def default_clip() -> Path:
@@ -125,9 +127,6 @@ def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path, hei
                 heard += _AUDIO_BLOCK
         container.mux(audio.encode(None))
     return frames
-
-
-_SAMPLE_S: Final = 0.05
 
 
 class CommandFailedError(Exception):
@@ -246,9 +245,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     return "\n".join([line(rows[0]), line("---" for _ in rows[0]), *(line(row.values()) for row in rows)])
-
-
-DUBSTAGE: Final = (sys.executable, "-m", "gateway.cli")
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,15 @@ from services.common.methods import DEFAULT_METHOD, METHODS
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import first_seconds
 
+_HALF: Final = ("scale", "trunc(iw/4)*2:trunc(ih/4)*2")
+_CRF_28: Final = (("crf", "28"),)
+AS_WRITTEN: Final = "as written"
+"""Row of the dub itself."""
+_SIDE: Final = 80
+"""Pixels of the render boxes that are kept, half of the box's: the search uses 40 and 20."""
+VARIANTS: Final = tuple(itertools.product((False, True), repeat=2))
+"""Whether a video is mirrored, and whether it is backwards."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recoding:
@@ -83,8 +92,6 @@ class Recoding:
     ending: str = "mp4"
 
 
-_HALF: Final = ("scale", "trunc(iw/4)*2:trunc(ih/4)*2")
-_CRF_28: Final = (("crf", "28"),)
 RECODINGS: Final = {
     "H.264 crf 28": Recoding(options=_CRF_28),
     "half scale": Recoding((_HALF,)),
@@ -178,8 +185,6 @@ async def open_studio(settings: GatewaySettings) -> AsyncIterator[Studio]:
             yield Studio(stages, Path(folder), open_sealer(own), own.compute_threads)
 
 
-AS_WRITTEN: Final = "as written"
-"""Row of the dub itself."""
 NAMES: Final = (AS_WRITTEN, *RECODINGS)
 
 
@@ -283,12 +288,6 @@ def rows_of_recodings(rows: Sequence[RecodingRow]) -> list[dict[str, object]]:
             confirmed = sum(row.log10_forged < CONFIRMED_LOG10 for row in mine)
             lines.append({"recoding": name, "dubs": len(mine), "bits right": share, "read": read, "confirmed": confirmed})
     return lines
-
-
-_SIDE: Final = 80
-"""Pixels of the render boxes that are kept, half of the box's: the search uses 40 and 20."""
-VARIANTS: Final = tuple(itertools.product((False, True), repeat=2))
-"""Whether a video is mirrored, and whether it is backwards."""
 
 
 @dataclass(frozen=True, slots=True)

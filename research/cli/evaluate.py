@@ -24,6 +24,7 @@ from services.common.methods import DEFAULT_METHOD, combined
 WIDTH: Final = 80
 """Least width of a table in characters. A narrower terminal wraps the lines."""
 _GAP: Final = 2
+MOST_WRONG_SPEECHES: Final = 1000
 
 
 def score_lines(rows: Sequence[str], columns: Mapping[str, Mapping[str, float]], width: int = WIDTH) -> Iterator[str]:
@@ -104,9 +105,6 @@ def save_evaluation_report(results: Sequence[ClipResult], method: str, folder: P
     from research.evaluation.report import EvaluationReport, write_evaluation_report
 
     return write_evaluation_report(EvaluationReport(title="Self-re-enactment", method=method, clips=results), folder)
-
-
-MOST_WRONG_SPEECHES: Final = 1000
 
 
 @app.command("evaluate")

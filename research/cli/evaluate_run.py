@@ -42,6 +42,8 @@ from research.evaluation.table import TableRun, check_table_place, labels_of, ov
 from research.evaluation.types import ClipResult, Variant
 from services.common.errors import DubstageError, InvalidRequestError
 
+_SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
+
 
 def clips_of(paths: Sequence[Path], splits: str) -> list[Path]:
     """Return the clips that paths name; with splits (names separated by commas), a folder stands for its videos of these splits.
@@ -66,9 +68,6 @@ def check_places(
         check_report_folder(report, [*inputs, *([json_file] if json_file is not None else [])])
     if strips is not None:
         check_strips_folder(strips, overwrite=overwrite)
-
-
-_SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

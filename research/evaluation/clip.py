@@ -56,6 +56,11 @@ _MARGIN_PX: Final = 4
 """Pixels around the mouth box that the blur of the finest band sees."""
 _AROUND_COMBS_PX: Final = 8
 _SUBPIXEL_BITS: Final = 4
+SPEECH_RATE_HZ: Final = 16000
+LAG_FRAME_SAMPLES: Final = SPEECH_RATE_HZ // 25
+SILENCE_S: Final = 1.2
+"""Seconds of silence before and after framed speech: longer than the mouth needs to come to rest."""
+CATALOGUE: Final = "catalogue.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +196,6 @@ def insert_box(crop: UInt8, box: UInt8, mask: UInt8, shift: Float32) -> UInt8:
     return result
 
 
-SPEECH_RATE_HZ: Final = 16000
-LAG_FRAME_SAMPLES: Final = SPEECH_RATE_HZ // 25
-SILENCE_S: Final = 1.2
-"""Seconds of silence before and after framed speech: longer than the mouth needs to come to rest."""
-
-
 def check_clip(path: Path) -> MediaInfo:
     """Return the description of a clip, which has to be a video with sound.
 
@@ -235,9 +234,6 @@ def shifted(samples: Float32, lag_frames: float) -> Float32:
 def framed_speech(samples: Float32) -> Float32:
     """Return speech with SILENCE_S of digital silence before and after it."""
     return np.pad(samples, round(SILENCE_S * SPEECH_RATE_HZ))
-
-
-CATALOGUE: Final = "catalogue.csv"
 
 
 def chosen_clips(paths: Sequence[Path], splits: Collection[str]) -> list[Path]:

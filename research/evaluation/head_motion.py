@@ -35,6 +35,16 @@ from services.common.store.tensor_bytes import decode_arrays
 AXES: Final = ("pitch", "yaw", "roll")
 CONTROL_SEED: Final = 0
 _VECTOR_SIZE: Final = 6
+HEAD_ROWS: Final = ("output", "predicted", "still", "shuffled")
+"""Head motions that are scored against the real motion.
+
+    output     motion that the video shows: poses of the chosen backgrounds
+    predicted  motion that the motion stage predicted
+    still      control: the mean pose of the enrolment part in every frame
+    shuffled   control: the poses of the enrolment part in random order
+"""
+HEAD_FIGURES: Final = ("hs", "hs_own_range", "hs_velocity", "hs_velocity_own_range")
+"""HS of angles and of angular velocities, normalised by the range of the binning and by the real motion's own range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +205,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-HEAD_ROWS: Final = ("output", "predicted", "still", "shuffled")
-"""Head motions that are scored against the real motion.
-
-    output     motion that the video shows: poses of the chosen backgrounds
-    predicted  motion that the motion stage predicted
-    still      control: the mean pose of the enrolment part in every frame
-    shuffled   control: the poses of the enrolment part in random order
-"""
-HEAD_FIGURES: Final = ("hs", "hs_own_range", "hs_velocity", "hs_velocity_own_range")
-"""HS of angles and of angular velocities, normalised by the range of the binning and by the real motion's own range."""
 
 
 def score_heads(motions: Sequence[HeadMotion], frame_rate: float, first_frame: int) -> HeadMotionResult:

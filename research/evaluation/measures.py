@@ -54,6 +54,34 @@ _SIGMA: Final = 1.5
 _C1: Final = (0.01 * 255.0) ** 2
 _C2: Final = (0.03 * 255.0) ** 2
 _MS_WEIGHTS: Final = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+NUM_EXPRESSION: Final = 24
+"""Number of coefficients that are fitted and compared: the first ones of the default model, which methods predict.
+The paper has 29."""
+MIN_NEUTRAL_FRAMES: Final = 5
+"""Fewest tracked frames from which a neutral face is measured."""
+_MESH_POINTS: Final = 468
+PICTURE_COLUMNS: Final = (
+    "face_psnr_db",
+    "face_ssim",
+    "face_ms_ssim",
+    "mouth_psnr_db",
+    "mouth_ssim",
+    "photometric_error",
+)
+EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
+"""Columns of the errors of expression coefficients and of the landmarks that follow from them."""
+CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
+"""Columns of a whole run, which join_pieces makes from its curves (services/common/wire/mouth_curves.py)."""
+APPEARANCE_COLUMNS: Final = (
+    "tint_alarms",
+    "nostril_alarms",
+    "clothing_moved",
+    *(f"{of}_{what}" for what in ("dull", "change", "seam", "lip_step") for of in ("truth", "result")),
+)
+"""Columns of what eyes see of the mouth (gateway/reports/appearance.py)."""
+PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
+"""Columns whose means are metrics of the papers."""
+_ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))
 
 
 def mouth_box(crops: UInt8) -> UInt8:
@@ -193,15 +221,6 @@ def finite_mean(values: Float64) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-NUM_EXPRESSION: Final = 24
-"""Number of coefficients that are fitted and compared: the first ones of the default model, which methods predict.
-The paper has 29."""
-MIN_NEUTRAL_FRAMES: Final = 5
-"""Fewest tracked frames from which a neutral face is measured."""
-
-_MESH_POINTS: Final = 468
-
-
 @dataclass(frozen=True, slots=True)
 class FittedFrames:
     """Expression of T tracked frames of one person; NaN rows where no face was tracked.
@@ -277,30 +296,6 @@ def _cameras(landmarks: Float32) -> tuple[Int64, WeakPerspective]:
     """Return the rows that are tracked, and their head poses."""
     (known,) = np.nonzero(np.isfinite(landmarks[:, 0, 0]))
     return known.astype(np.int64), weak_perspective_of([fit_head_pose(mesh) for mesh in landmarks[known]])
-
-
-PICTURE_COLUMNS: Final = (
-    "face_psnr_db",
-    "face_ssim",
-    "face_ms_ssim",
-    "mouth_psnr_db",
-    "mouth_ssim",
-    "photometric_error",
-)
-EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
-"""Columns of the errors of expression coefficients and of the landmarks that follow from them."""
-CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
-"""Columns of a whole run, which join_pieces makes from its curves (services/common/wire/mouth_curves.py)."""
-APPEARANCE_COLUMNS: Final = (
-    "tint_alarms",
-    "nostril_alarms",
-    "clothing_moved",
-    *(f"{of}_{what}" for what in ("dull", "change", "seam", "lip_step") for of in ("truth", "result")),
-)
-"""Columns of what eyes see of the mouth (gateway/reports/appearance.py)."""
-PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
-"""Columns whose means are metrics of the papers."""
-_ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,18 @@ from services.common.server.settings import load_settings
 
 Fault = Callable[[UInt8, Float32, float], UInt8]
 """boxes uint8 [T, 160, 160, 3] RGB, landmarks float32 [T, 478, 2] (box pixels, no NaN), strength -> boxes with the fault."""
+SEEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "gold teeth (b*)": ("tint_alarms",),
+    "grey veil (opacity)": ("tint_alarms", "low_contrast"),
+    "second nostrils (darkness)": ("nostril_alarms",),
+    "blurred inside (px)": ("low_contrast",),
+    "popping (share)": ("popping",),
+    "clothing moved (px)": ("clothing_moved",),
+    "soft seam (px)": ("seam_sharpness",),
+    "lighter lips (share)": ("lip_jump",),
+}
+"""Figures that are printed for each fault."""
+MOST_FRAMES: Final = 200
 
 
 def _soft(mask: Bool, sigma: float = 1.0) -> Float32:
@@ -164,19 +176,6 @@ class MouthClip:
         return MouthClip(self.boxes[frames], self.points[frames])
 
 
-SEEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
-    "gold teeth (b*)": ("tint_alarms",),
-    "grey veil (opacity)": ("tint_alarms", "low_contrast"),
-    "second nostrils (darkness)": ("nostril_alarms",),
-    "blurred inside (px)": ("low_contrast",),
-    "popping (share)": ("popping",),
-    "clothing moved (px)": ("clothing_moved",),
-    "soft seam (px)": ("seam_sharpness",),
-    "lighter lips (share)": ("lip_jump",),
-}
-"""Figures that are printed for each fault."""
-
-
 def detections(clip: MouthClip) -> dict[tuple[str, str], list[list[float]]]:
     """Return the figures of both halves of a video against the other half.
 
@@ -220,9 +219,6 @@ def table(videos: Sequence[MouthClip]) -> Iterator[str]:
         strengths = ", ".join(f"{strength:g}" for strength in FAULTS[fault][1])
         by_strength = " ".join(f"{value:.2f}" for value in known[:, 1:].mean(axis=0))
         yield f"| {fault}: {strengths} | `{name}` | {known[:, 0].mean():.2f}, {worst:.2f} | {by_strength} |"
-
-
-MOST_FRAMES: Final = 200
 
 
 async def mouths_of_video(stages: Stages, path: Path) -> MouthClip:

@@ -73,6 +73,23 @@ from services.common.wire.mouth_curves import MOTION_FRAME_S, rest_and_range, si
 
 FACE_FRAMES: Final = 8
 """Frames of a piece whose faces are compared with the truth's."""
+_STATUS: Final = Path("/proc/self/status")
+_CLEAR: Final = Path("/proc/self/clear_refs")
+_RESET_PEAK: Final = "5"
+_KIB: Final = 1024.0
+SHORT_CLIP_S: Final = 17
+"""Clips under this length, seconds, have two folds, because ten seconds of enrolment would leave too little to test on."""
+ENROL_SHARE: Final = Fraction(3, 5)
+ENROL_S: Final = 10
+TEST_SHARE: Final = Fraction(1, 5)
+"""Share of a clip, at its end, that is tested on if the seconds of enrolment are given."""
+MIN_FRAMES: Final = 10
+"""Fewest frames of each part."""
+MIN_WRONG_SPEECHES: Final = 10
+NEAREST_SHIFT: Final = 11_200
+"""Smallest circular shift, samples: 0.7 s, because a lag is searched within 0.6 s of the true alignment."""
+Progress = Callable[[str, int, int], None]
+"""Called with the current variant, the number of finished frames, and the number of all frames, counted per variant and speech."""
 
 
 def sample_frames(test: FrameRange, count: int) -> tuple[int, ...]:
@@ -124,12 +141,6 @@ class SampleCollector:
         if not self._left or not self._right:
             return np.zeros((0, CROP_SIZE, 2 * CROP_SIZE, 3), np.uint8)
         return np.concatenate([np.concatenate(self._left), np.concatenate(self._right)], axis=2)
-
-
-_STATUS: Final = Path("/proc/self/status")
-_CLEAR: Final = Path("/proc/self/clear_refs")
-_RESET_PEAK: Final = "5"
-_KIB: Final = 1024.0
 
 
 class _ProcessCost(NamedTuple):
@@ -228,19 +239,6 @@ def _peak_mib() -> float:
     except OSError:
         return float("nan")
     return int(found[1]) / _KIB if found else float("nan")
-
-
-SHORT_CLIP_S: Final = 17
-"""Clips under this length, seconds, have two folds, because ten seconds of enrolment would leave too little to test on."""
-ENROL_SHARE: Final = Fraction(3, 5)
-ENROL_S: Final = 10
-TEST_SHARE: Final = Fraction(1, 5)
-"""Share of a clip, at its end, that is tested on if the seconds of enrolment are given."""
-MIN_FRAMES: Final = 10
-"""Fewest frames of each part."""
-MIN_WRONG_SPEECHES: Final = 10
-NEAREST_SHIFT: Final = 11_200
-"""Smallest circular shift, samples: 0.7 s, because a lag is searched within 0.6 s of the true alignment."""
 
 
 def folds_of(
@@ -350,10 +348,6 @@ class EvaluationSettings:
     enrol_seconds: float | None = None
     only_fold: int | None = None
     strips: bool = False
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with the current variant, the number of finished frames, and the number of all frames, counted per variant and speech."""
 
 
 def pieces_of(frames: FrameRange, length: int) -> Iterator[FrameRange]:

@@ -34,6 +34,9 @@ from services.common.files import PARTIAL, write_whole
 from services.common.methods import METHODS, method_named
 
 _FOLDER: Final = Path(__file__).parent
+_DIGITS = 5
+SHARED_STAGES: Final = ("audio", "texture")
+"""Stages whose networks all methods use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,9 +194,6 @@ def file_errors_named(path: Path, field: str) -> Iterator[None]:
         ) from problem
 
 
-_DIGITS = 5
-
-
 def _number(value: float) -> float | None:
     """Return a rounded number; None for NaN, which JSON does not have: the metric could not be measured."""
     return round(float(value), _DIGITS) if math.isfinite(value) else None
@@ -300,10 +300,6 @@ def _holds_results(path: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and {"method", "clips"} <= set(document)
-
-
-SHARED_STAGES: Final = ("audio", "texture")
-"""Stages whose networks all methods use."""
 
 
 async def networks_of(stages: Stages, name: str) -> str:

@@ -30,6 +30,9 @@ from services.common.methods import LAG_FEATURES
 from services.common.wire.convert import from_tensor, rational_to_proto
 from services.common.wire.timeline import MOTION_RATE
 
+_SPEECH_RATE_HZ: Final = 16_000
+_RATE: Final = float(MOTION_RATE)
+
 
 class StageRetrack:
     """Face tracker for crops: the face stage without smoothing."""
@@ -83,10 +86,6 @@ class StageFaceDistance:
             DubstageError: from the face stage.
         """
         return self._host.run(face_distance(self._host.stages, truth, result))
-
-
-_SPEECH_RATE_HZ: Final = 16_000
-_RATE: Final = float(MOTION_RATE)
 
 
 def mouths_on_grid(landmarks: Float32, seconds: Float64) -> tuple[int, Float32, Bool]:

@@ -89,6 +89,7 @@ _GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Picture and mouth", (*METRICS, *_ALIGNED, *_AGAINST_M, *CONTROLS)),
     ("Figures of the papers, and cost", (*_PAPER, *COSTS)),
 )
+ENDING: Final = ".md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +244,6 @@ def _apart(value: float | None, reference: float | None) -> float | None:
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 5) for name, value in values.items() if math.isfinite(value)}
-
-
-ENDING: Final = ".md"
 
 
 class TableRun:

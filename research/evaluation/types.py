@@ -94,6 +94,13 @@ METRICS: Final[tuple[str, ...]] = (
 
 MEDIANS: Final = frozenset({"delay_ms"})
 """Metrics whose median over clips is shown, because one clip with words that fit badly may be far off. Of others, the mean is."""
+Retrack = Callable[[UInt8], Float32]
+"""Face tracker for crops: uint8 [T, 256, 256, 3], consecutive frames, to landmarks float32 [T, 478, 3] in crop pixels, NaN where no
+face is found. Truth and result are both tracked, so that both have the same noise."""
+FaceDistance = Callable[[UInt8, UInt8], float]
+"""Distance of the mean face embeddings of truth and result: crops uint8 [T, 256, 256, 3] each; NaN: no face is found."""
+COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib", "actor_mib")
+"""Cost of a method on one clip."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -287,16 +294,9 @@ class SelfReenactment(Protocol[Handle]):
         ...
 
 
-Retrack = Callable[[UInt8], Float32]
-"""Face tracker for crops: uint8 [T, 256, 256, 3], consecutive frames, to landmarks float32 [T, 478, 3] in crop pixels, NaN where no
-face is found. Truth and result are both tracked, so that both have the same noise."""
-
 SyncDistance = Callable[[Float32, FrameRange, EvaluatedSpeech | None], float]
 """Distance of mouth and sound by a sync network. Arguments: tracked landmarks float32 [T, 478, 3] (crop pixels, NaN rows where not
 tracked), the frames of the landmarks, and the foreign speech or None."""
-
-FaceDistance = Callable[[UInt8, UInt8], float]
-"""Distance of the mean face embeddings of truth and result: crops uint8 [T, 256, 256, 3] each; NaN: no face is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,10 +358,6 @@ class FoldResult:
     fold: Fold
     lag_frames: float
     lag_doubt: str = ""
-
-
-COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib", "actor_mib")
-"""Cost of a method on one clip."""
 
 
 @dataclass(frozen=True, slots=True)

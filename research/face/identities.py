@@ -36,6 +36,14 @@ from services.face.fitting.model import model_landmarks
 from services.face.types import Reason, TrackedFace
 
 CLIPS_A_PERSON: Final = 4
+FOOTAGE: Final = "footage"
+"""Metadata of an identity: `Person.footage` of the person when the identity was fitted."""
+FRAMES_A_PERSON: Final = 32
+ENROLMENT_SHARE: Final = 0.6
+"""Share of a held-out clip's usable frames, from its beginning, that identities may be fitted to. Checks draw the rest."""
+MAX_ENROLMENT: Final = 300
+"""Most usable frames of a held-out clip that identities may be fitted to."""
+_NAMES: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmarks", "usable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +83,6 @@ def people_of(rows: Sequence[ClipRow]) -> list[IdentityPerson]:
 def identity_paths(folder: Path, person: IdentityPerson) -> tuple[Path, Path]:
     """Return the paths of a person's identity from many frames, and from one, in a training set."""
     return identity_path(folder, person.name, still=False), identity_path(folder, person.name, still=True)
-
-
-FOOTAGE: Final = "footage"
-"""Metadata of an identity: `Person.footage` of the person when the identity was fitted."""
-FRAMES_A_PERSON: Final = 32
-ENROLMENT_SHARE: Final = 0.6
-"""Share of a held-out clip's usable frames, from its beginning, that identities may be fitted to. Checks draw the rest."""
-MAX_ENROLMENT: Final = 300
-"""Most usable frames of a held-out clip that identities may be fitted to."""
-_NAMES: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmarks", "usable")
 
 
 def fit_person(data: TrainSet, clips: Path, person: IdentityPerson) -> str:

@@ -55,6 +55,20 @@ LEAST_SEEN: Final = 0.3
 LEAST_SHADING: Final = 0.25
 
 Track = tuple[Path, npt.NDArray[np.intp], tuple[HeadPose, ...]]
+MESH_LICENCE: Final = "Mesh connectivity: MediaPipe face mesh, (c) The MediaPipe Authors, Apache-2.0."
+MAX_YAW_DEGREES: Final = 30.0
+MAX_FRAMES_A_SPEAKER: Final = 6000
+MAX_FRAMES: Final = 50_000
+"""Most frames of all speakers together that are held, 6 kB each."""
+MAX_READ_FRAMES: Final = 40_000
+"""About the most frames of one speaker that are read."""
+DEPTH_WEIGHT: Final = 0.5
+"""Weight of z in the principal components: the tracker's depth is the least certain."""
+ERROR_COUNTS: Final = (8, 16, 29, 64)
+"""Numbers of expression coefficients for which the report has landmark errors."""
+LEAST_SPEAKERS: Final = 2
+BALANCE: Final = 0.35
+"""Exponent of a speaker's number of frames in the speaker's weight for expressions: one speaker may have most of the frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +187,6 @@ def separate_light(colours: Float64, normals: Float64, weights: Float64, mirror:
     return np.clip(albedo, 0.0, 1.0)
 
 
-MESH_LICENCE: Final = "Mesh connectivity: MediaPipe face mesh, (c) The MediaPipe Authors, Apache-2.0."
-MAX_YAW_DEGREES: Final = 30.0
-MAX_FRAMES_A_SPEAKER: Final = 6000
-MAX_FRAMES: Final = 50_000
-"""Most frames of all speakers together that are held, 6 kB each."""
-MAX_READ_FRAMES: Final = 40_000
-"""About the most frames of one speaker that are read."""
-
-
 @dataclass(frozen=True, slots=True)
 class SpeakerShapes:
     """Shapes of one speaker in one split.
@@ -263,12 +268,6 @@ def licence_of(rows: Sequence[ClipRow]) -> str:
     return f"Learned in dubstage from {', '.join(sources)}. {MESH_LICENCE}"
 
 
-DEPTH_WEIGHT: Final = 0.5
-"""Weight of z in the principal components: the tracker's depth is the least certain."""
-ERROR_COUNTS: Final = (8, 16, 29, 64)
-"""Numbers of expression coefficients for which the report has landmark errors."""
-
-
 @dataclass(frozen=True, slots=True)
 class Basis:
     """Principal components.
@@ -313,11 +312,6 @@ def landmark_errors(model: MorphableModel, shapes: Float32) -> dict[str, list[fl
         errors["basis"].append(float(fitted.error.mean()))
         errors["own_shape"].append(float(better.error.mean()))
     return errors
-
-
-LEAST_SPEAKERS: Final = 2
-BALANCE: Final = 0.35
-"""Exponent of a speaker's number of frames in the speaker's weight for expressions: one speaker may have most of the frames."""
 
 
 def mirrored(shapes: npt.NDArray[np.floating], mirror: npt.NDArray[np.int32]) -> Float64:

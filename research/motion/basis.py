@@ -38,6 +38,9 @@ STYLE_BASIS: Final = "style_basis"
 """Key of a run's metadata with the digest of the landmark basis of the style."""
 SHARED_CONSTANTS: Final = "motion_constants.safetensors"
 """File of the stage's weights that holds the landmark basis of the style."""
+SHAPE_FILE: Final = "expression.safetensors"
+"""File of the training set with the shape of the coefficients."""
+_METADATA: Final = {"format": f"dubstage.expression/{FORMAT_VERSION}"}
 
 
 def basis_of(clips: Clips, num_coefficients: int) -> LandmarkBasis:
@@ -170,11 +173,6 @@ class ExpressionSpace:
             "num_expression": str(self.num_expression),
             STYLE_BASIS: basis_digest(self.mouth),
         }
-
-
-SHAPE_FILE: Final = "expression.safetensors"
-"""File of the training set with the shape of the coefficients."""
-_METADATA: Final = {"format": f"dubstage.expression/{FORMAT_VERSION}"}
 
 
 def prepare_expression(folder: Path, _clips: Path, processes: int, progress: Callable[[int, int], None]) -> Mapping[str, str]:

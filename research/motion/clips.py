@@ -25,6 +25,15 @@ from services.motion.features import LOOK_ALIKE, content_rows, sync_rows
 from services.motion.lag import LAG_STATES, MIN_FRAMES, LagModel, peak_fraction
 from services.motion.types import MAX_LAG, NUM_PHONES, Footage, SpeechFeatures
 
+MIN_USABLE: Final = 0.8
+"""Clips with a smaller share of usable frames are left out."""
+MIN_USABLE_FRAMES: Final = MIN_FRAMES + 6
+"""Fewest usable frames of a clip: a lag can still be estimated (lag.MIN_FRAMES) after a check of the sync network cut off six."""
+LENGTH_TOLERANCE: Final = 2
+"""Largest difference of the lengths of a clip's track and of its sound, frames."""
+_TRACK: Final = ("mouth_landmarks", "usable", "rotation", "translation", "scale")
+_SPEECH: Final = ("posteriorgram", "mel", "speech_probability")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContentAugmentation:
@@ -118,16 +127,6 @@ def tensors(arrays: Iterable[Float32 | Tensor], device: torch.device) -> Iterato
     """Yield arrays as tensors on a device."""
     for array in arrays:
         yield torch.as_tensor(array).to(device)
-
-
-MIN_USABLE: Final = 0.8
-"""Clips with a smaller share of usable frames are left out."""
-MIN_USABLE_FRAMES: Final = MIN_FRAMES + 6
-"""Fewest usable frames of a clip: a lag can still be estimated (lag.MIN_FRAMES) after a check of the sync network cut off six."""
-LENGTH_TOLERANCE: Final = 2
-"""Largest difference of the lengths of a clip's track and of its sound, frames."""
-_TRACK: Final = ("mouth_landmarks", "usable", "rotation", "translation", "scale")
-_SPEECH: Final = ("posteriorgram", "mel", "speech_probability")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ OFF = ConstraintConfig(
 
 Ablation = Callable[[Style, MotionModels], Style]
 """Function that changes an encoded style."""
+AS_FILMED: Final = ("opening_correlation", "lip_distance_ratio", "delay_ms")
+"""Figures that a report also has at the true time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +157,6 @@ def evaluate(
             print(f"{variant.name:12s} {group:6s}", json.dumps(line), flush=True)
         report[f"{variant.name}/milliseconds_a_frame"] = round(1e3 * served.seconds / max(1, served.frames), 3)
     return report
-
-
-AS_FILMED: Final = ("opening_correlation", "lip_distance_ratio", "delay_ms")
-"""Figures that a report also has at the true time."""
 
 
 def _means(results: Sequence[ClipScores]) -> dict[str, Any]:

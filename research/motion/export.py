@@ -40,6 +40,11 @@ from services.motion.types import ROWS_PER_FRAME
 _OPSET: Final = 17
 _LENGTH: Final = 64
 """Length of dynamic axes in examples."""
+SHARED_NETWORKS: Final = ("style_encoder", "motion", "sync_audio", "sync_mouth")
+"""Networks that belong to the shared constants, in the order of the version's digest."""
+SHARED_SHEET: Final = "export.json"
+TOLERANCE: Final = 2e-4
+PARITY_RUNS: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -284,13 +289,6 @@ def export_expression(
         difference = measure_parity(network, path, spec, spec.examples())
         admit(spec.name, difference, spec)
         return opened.deliver(delivery, [path], {"parity": difference, "spec": asdict(spec)})
-
-
-SHARED_NETWORKS: Final = ("style_encoder", "motion", "sync_audio", "sync_mouth")
-"""Networks that belong to the shared constants, in the order of the version's digest."""
-SHARED_SHEET: Final = "export.json"
-TOLERANCE: Final = 2e-4
-PARITY_RUNS: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

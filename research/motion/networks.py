@@ -26,6 +26,7 @@ SYNC: Final = TrainableNetwork(
     open=SyncTraining,
     export=export_sync,
 )
+PREPARATIONS: Final[tuple[Preparation, ...]] = (EXPRESSION,)
 
 
 def _of_predictors() -> Iterator[TrainableNetwork]:
@@ -40,4 +41,3 @@ def _of_predictors() -> Iterator[TrainableNetwork]:
 
 
 NETWORKS: Final[tuple[TrainableNetwork, ...]] = (SYNC, *_of_predictors())
-PREPARATIONS: Final[tuple[Preparation, ...]] = (EXPRESSION,)

@@ -44,6 +44,25 @@ from services.motion.stream import MotionStream
 from services.motion.style import MIN_FRAMES, Style, StyleCode, StyleNetwork, encode_style
 from services.motion.types import Motion, SpeechFeatures
 
+LONG_CLIP_FRAMES = 425
+"""Clips of at least 17 s are enrolled on their first 10 s, shorter clips in two folds of 60 and 40 %."""
+SHORT_CLIP_FRAMES = 100
+_NUM_WRONG = 10
+Predict = Callable[[SpeechFeatures, Style], Float32]
+"""Function from features of T frames and a style to mouths float32 [T, 59, 3]."""
+AroundPhones = tuple[Float64, Float64]
+"""True and predicted opening about phones, float64 [E, W] each."""
+Groups = dict[str, Clips]
+"""Held-out clips by group: of the split `val` the groups `known` (speakers of the training) and `new` (other speakers), then one
+group for each further split, such as `dev`. Further groups are only shown, never selected on."""
+Scores = dict[str, dict[str, float]]
+"""Group of clips -> name of a score -> mean over the clips of the group."""
+SELECTED_ON: Final = ("known", "new")
+"""Groups that the best step is selected on."""
+MAX_CLIPS: Final = 24
+"""Most clips of a group in a check."""
+_MIN_TEST_FRAMES: Final = 10
+
 
 @dataclass(frozen=True, slots=True)
 class MotionScores:
@@ -166,15 +185,6 @@ class ServedPredictor:
         return mouths
 
 
-LONG_CLIP_FRAMES = 425
-"""Clips of at least 17 s are enrolled on their first 10 s, shorter clips in two folds of 60 and 40 %."""
-SHORT_CLIP_FRAMES = 100
-_NUM_WRONG = 10
-
-Predict = Callable[[SpeechFeatures, Style], Float32]
-"""Function from features of T frames and a style to mouths float32 [T, 59, 3]."""
-
-
 @dataclass(frozen=True, slots=True)
 class ClipFold:
     """Enrolment and test part of a clip, as slices of its frames."""
@@ -198,10 +208,6 @@ def folds(num_frames: int) -> list[ClipFold]:
         return [ClipFold(slice(0, 250), slice(250, num_frames))]
     cut, back = int(num_frames * 0.6), int(num_frames * 0.4)
     return [ClipFold(slice(0, cut), slice(cut, num_frames)), ClipFold(slice(back, num_frames), slice(0, back))]
-
-
-AroundPhones = tuple[Float64, Float64]
-"""True and predicted opening about phones, float64 [E, W] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,19 +364,6 @@ def mean_scores(scores: list[MotionScores], *, by_frames: bool = True) -> Motion
         counted = each.name in {"frames", "closure_hits", "closure_events"}
         values[each.name] = int(column.sum()) if counted else float((column * weights).sum() / weights.sum())
     return MotionScores(**values)  # type: ignore[arg-type]
-
-
-Groups = dict[str, Clips]
-"""Held-out clips by group: of the split `val` the groups `known` (speakers of the training) and `new` (other speakers), then one
-group for each further split, such as `dev`. Further groups are only shown, never selected on."""
-Scores = dict[str, dict[str, float]]
-"""Group of clips -> name of a score -> mean over the clips of the group."""
-
-SELECTED_ON: Final = ("known", "new")
-"""Groups that the best step is selected on."""
-MAX_CLIPS: Final = 24
-"""Most clips of a group in a check."""
-_MIN_TEST_FRAMES: Final = 10
 
 
 class NoStyleCode:

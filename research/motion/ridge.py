@@ -21,6 +21,10 @@ CENTRE: Final = 2
 """Frames from the predicted frame back to the frame about which a filter hears most."""
 REACH: Final = 3.0
 """Frames from there to the frames at which the penalty is four times the least penalty."""
+STRENGTH: Final = 0.3
+"""Strength of the ridge, in units of the mean variance of an input."""
+SPEAKER_EXPONENT: Final = 0.45
+"""A speaker with m frames counts m to this power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +124,6 @@ def distance_penalty(window: int, past: int, scale: float) -> Float64:
     """
     distance = np.abs(np.arange(window) - past + CENTRE) / REACH
     return np.asarray(scale * (1.0 + distance**2) ** 2)
-
-
-STRENGTH: Final = 0.3
-"""Strength of the ridge, in units of the mean variance of an input."""
-SPEAKER_EXPONENT: Final = 0.45
-"""A speaker with m frames counts m to this power."""
 
 
 def mouth_target(clip: TrainingClip, basis: LandmarkBasis) -> Float32:

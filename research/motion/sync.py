@@ -35,6 +35,12 @@ from services.motion.features import ARTICULATIONS, NUM_SYNC
 from services.motion.lag import embeddings, similarities_at_lags, standardised
 from services.motion.types import MAX_LAG, ROWS_PER_FRAME, SpeechFeatures
 
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+MAX_CHECKED: Final = 24
+"""Most held-out clips in a check."""
+PREFIX: Final = "sync_"
+"""Prefix of the arrays of the sync network's basis."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncConfig:
@@ -123,9 +129,6 @@ def lag_scores(audio: Tensor, mouth: Tensor, usable: Tensor, max_lag: int) -> Te
         weight = usable[:, begin:end]
         scores.append((pairs * weight).sum(1) / weight.sum(1).clamp(min=1.0))
     return torch.stack(scores, dim=1)
-
-
-ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -292,12 +295,6 @@ def recovery(clips: Clips, basis: LandmarkBasis, model: TorchSync) -> RecoveryRa
             again, _ = lag(clip.features[sound], clip.mouth_landmarks[picture], clip.usable[picture])
             hits.append(abs(again - (found + shift)) <= 1 and abs(found) <= 3)
     return RecoveryRate(float(np.mean(hits)), float(np.mean(own)), float(np.mean(foreign)))
-
-
-MAX_CHECKED: Final = 24
-"""Most held-out clips in a check."""
-PREFIX: Final = "sync_"
-"""Prefix of the arrays of the sync network's basis."""
 
 
 def contrastive_loss(audio: Tensor, mouth: Tensor, usable: Tensor, scale: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encod
 BEST: Final = "best.safetensors"
 """File of a run with the network of the kept step: its parameters as `network.NAME`, beside the constants."""
 _PREFIX: Final = "network."
+BatchT = TypeVar("BatchT")
+DrawnT_co = TypeVar("DrawnT_co", covariant=True)
 
 
 def write_best(folder: Path, network: nn.Module, arrays: Mapping[str, Array], **metadata: str) -> None:
@@ -108,10 +110,6 @@ def origin_of(run: Path, name: str, card: Path) -> dict[str, Any]:
     shutil.copyfile(run / CARD, card)
     digests = {each: hashlib.sha256((run / each).read_bytes()).hexdigest() for each in (BEST, CARD)}
     return {"config": config, "card": card.name, "run": digests}
-
-
-BatchT = TypeVar("BatchT")
-DrawnT_co = TypeVar("DrawnT_co", covariant=True)
 
 
 class Config(Protocol):

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
 _CALIBRATION_STATE_SPREAD: Final = 0.03
 """Standard deviation of the actors' states that the network is calibrated with."""
+_SMALL_TENSOR: Final = 512
+_STATE_SPREAD: Final = 0.1
+"""Standard deviation of random numbers in inputs that are no pictures, such as an actor's state."""
+_FILE: Final = "calibration.npy"
 
 
 def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration: UInt8) -> None:
@@ -110,11 +114,6 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
-
-
-_SMALL_TENSOR: Final = 512
-_STATE_SPREAD: Final = 0.1
-"""Standard deviation of random numbers in inputs that are no pictures, such as an actor's state."""
 
 
 class ServedNetwork(nn.Module):
@@ -377,9 +376,6 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
         part.doc_string = ""
         del part.metadata_props[:]
     return model
-
-
-_FILE: Final = "calibration.npy"
 
 
 def write_calibration(run: Path, pictures: UInt8) -> None:

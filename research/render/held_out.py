@@ -28,6 +28,12 @@ MOUTH_BOX: Final = (104, 80)
 _C1: Final = (0.01 * 255) ** 2
 _C2: Final = (0.03 * 255) ** 2
 _WINDOW_SIGMA: Final = 1.5
+_ENROLMENT_SHARE: Final = 0.6
+_MAX_BANK_FRAMES: Final = 300
+Draw = Callable[[Sequence[Pair]], Float32]
+"""Returns drawn faces, float32 [N, 160, 160, 3], grey levels, for pairs."""
+Faces = list[UInt8]
+"""Drawn faces, uint8 [160, 160, 3] each, one per pair of a clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +107,6 @@ def _ssim(got: npt.NDArray[np.float64], want: npt.NDArray[np.float64]) -> float:
     numerator = (2 * mean_got * mean_want + _C1) * (2 * covariance + _C2)
     denominator = (mean_got**2 + mean_want**2 + _C1) * (variance_got + variance_want + _C2)
     return float((numerator / denominator).mean())
-
-
-_ENROLMENT_SHARE: Final = 0.6
-_MAX_BANK_FRAMES: Final = 300
-
-Draw = Callable[[Sequence[Pair]], Float32]
-"""Returns drawn faces, float32 [N, 160, 160, 3], grey levels, for pairs."""
 
 
 class Clip(NamedTuple):
@@ -240,10 +239,6 @@ def draw_sheet(path: Path, columns: Sequence[Sequence[UInt8]]) -> None:
     sheet = np.hstack([np.vstack(list(column)) for column in columns])
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-
-
-Faces = list[UInt8]
-"""Drawn faces, uint8 [160, 160, 3] each, one per pair of a clip."""
 
 
 class DrawnClip(NamedTuple):

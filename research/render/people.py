@@ -40,6 +40,9 @@ _FRAME_BYTES: Final = 90_000
 _POOL: Final = 1 << 31
 """Last number of the seeds of pools, so that no pool has the seed of a batch."""
 _TRACK: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmarks", "boxes")
+_REMEDY: Final = "`dubstage trainset` fits the identities of the people, from the clips that the set was made of"
+_WIDE_SHARE: Final = 0.5
+_WIDE: Final = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,9 +251,6 @@ class People:
         return TrainingPerson(self.clips[number].name, self._banks[self.parts(number, step)], number)
 
 
-_REMEDY: Final = "`dubstage trainset` fits the identities of the people, from the clips that the set was made of"
-
-
 class IdentifiedRows(NamedTuple):
     """Clips of the people who have an identity.
 
@@ -343,10 +343,6 @@ class BatchSource(ABC, Generic[SomeBatch_co]):
 
     def _rng(self, step: int, index: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, step, index))
-
-
-_WIDE_SHARE: Final = 0.5
-_WIDE: Final = 0.3
 
 
 def random_row(bank: MouthBank, rng: np.random.Generator) -> int:

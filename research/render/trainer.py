@@ -35,6 +35,15 @@ from services.render.networks.weights import to_tensor
 from services.render.pairs import BASE, Pair
 
 RecipeT = TypeVar("RecipeT", bound="Recipe")
+CHECK_FRAMES: Final = 10
+"""Frames that a check draws of each clip."""
+_SHOWN: Final = 4
+"""Frames of each clip on a contact sheet."""
+_FULL_RATE_FAN_IN: Final = 216
+"""Fan-in up to which a convolution has the full learning rate: that of the last layer, 24 channels of 3 x 3."""
+_GRADIENT_NORM: Final = 5.0
+NetworkT = TypeVar("NetworkT", bound=UNetTrunk)
+BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,12 +111,6 @@ def for_a_gpu(recipe: RecipeT, **own: Any) -> RecipeT:
         "check_clips": 16,
     }
     return replace(recipe, **(shared | own))
-
-
-CHECK_FRAMES: Final = 10
-"""Frames that a check draws of each clip."""
-_SHOWN: Final = 4
-"""Frames of each clip on a contact sheet."""
 
 
 def check_rows(data: TrainSet, count: int, *, without: Collection[str] = ()) -> list[ClipRow]:
@@ -183,11 +186,6 @@ class HeldOutClips:
         return [(row, clip, measure(clip, base_pictures).psnr_db) for row, clip in clips]
 
 
-_FULL_RATE_FAN_IN: Final = 216
-"""Fan-in up to which a convolution has the full learning rate: that of the last layer, 24 channels of 3 x 3."""
-_GRADIENT_NORM: Final = 5.0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
     """Pictures that one pass has drawn.
@@ -199,8 +197,6 @@ class Drawn:
     made: ComposedPictures
 
 
-NetworkT = TypeVar("NetworkT", bound=UNetTrunk)
-BatchT = TypeVar("BatchT")
 DrawnT = TypeVar("DrawnT", bound=Drawn)
 
 

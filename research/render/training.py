@@ -43,6 +43,13 @@ from services.render.types import PersonalizeProgress
 _PLAN: Final = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512))
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
+PERCEPTUAL: Final = "perceptual"
+"""Name of the perceptual network."""
+STAGE: Final = "render"
+PERSONALISED: Final = "personalised"
+"""Title of the row that shows a renderer as served to its actor."""
+Rows = Mapping[str, Callable[[], DrawnClip]]
+"""Ways to draw a clip by title. Each is drawn when called."""
 
 
 class VggFeatures(nn.Module):
@@ -108,11 +115,6 @@ def load_vgg(path: Path) -> VggFeatures:
         raise InvalidRequestError(f"{path} is not VGG-19: {wrong[0]} has shape {shape}", field="vgg_file")
     network.load_state_dict({name: state[name] for name in expected})
     return network.eval().requires_grad_(False)
-
-
-PERCEPTUAL: Final = "perceptual"
-"""Name of the perceptual network."""
-STAGE: Final = "render"
 
 
 def renderer_network(
@@ -187,14 +189,6 @@ def training_people(opening: Opening) -> People:
     recipe: Recipe = opening.config
     clips = person_clips(opening.data.of("train", pixels=True))
     return People(opening.data, clips, recipe.people, seed=recipe.loop.seed)
-
-
-PERSONALISED: Final = "personalised"
-"""Title of the row that shows a renderer as served to its actor."""
-
-
-Rows = Mapping[str, Callable[[], DrawnClip]]
-"""Ways to draw a clip by title. Each is drawn when called."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

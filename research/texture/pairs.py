@@ -29,6 +29,16 @@ BANK_FRAMES: Final = 375
 _GAP: Final = 1000
 """Distance of the first frames of two parts in a bank. Larger than a part, so no window crosses from one part into another."""
 _NAMES: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmarks", "usable")
+CHAIN: Final = 13
+"""Frames of a sequence: 5 of past and 8 that are answered."""
+_MIN_DISTANCE: Final = 40
+_BEST: Final = 10
+_TRIES: Final = 50
+"""Banks that are tried for one pair before the footage counts as unusable."""
+_POOL: Final = 1 << 31
+"""Stands in the seeds of pools in the place of the step. No training has as many steps."""
+_FRAME_BYTES: Final = 6_400
+"""Memory of one frame of a bank without textures, with all that the search adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +135,6 @@ def _parts(row: ClipRow) -> list[ClipPart]:
 
 def _usable(part: ClipPart) -> float:
     return part.row.usable_frames * (part.end - part.begin) / part.row.frames
-
-
-CHAIN: Final = 13
-"""Frames of a sequence: 5 of past and 8 that are answered."""
-_MIN_DISTANCE: Final = 40
-_BEST: Final = 10
-_TRIES: Final = 50
-"""Banks that are tried for one pair before the footage counts as unusable."""
-_POOL: Final = 1 << 31
-"""Stands in the seeds of pools in the place of the step. No training has as many steps."""
-_FRAME_BYTES: Final = 6_400
-"""Memory of one frame of a bank without textures, with all that the search adds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,6 +45,12 @@ from services.texture.temporal_warp import MAX_WINDOWS, NETWORK_FILE, TemporalWa
 _MOVABLE = NUM_CONTROL_POINTS - len(BORDER_POINTS)
 _DISPLACEMENT_SCALE = 4.0
 _SHAPE_SCALE = BOX_SIZE / 4
+STEP: Final = 16.0
+_MEASURED: Final = NUM_MOUTH_AREA + NUM_ANCHORS
+_SIDE: Final = BOX_SIZE // int(STEP) + 1
+RUN_FILE: Final = "temporal_warp.safetensors"
+"""File of the run with the weights of the best step."""
+_HELD_OUT_BATCH: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,11 +98,6 @@ class TemporalWarp(nn.Module):
         bent: Tensor = self.perceptron(known).unflatten(1, (_MOVABLE, 2))
         moved = filtered.transpose(1, 2) + bent
         return torch.cat([moved, torch.zeros_like(moved[:, : len(BORDER_POINTS)])], dim=1)
-
-
-STEP: Final = 16.0
-_MEASURED: Final = NUM_MOUTH_AREA + NUM_ANCHORS
-_SIDE: Final = BOX_SIZE // int(STEP) + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,11 +182,6 @@ def _radial(points: Tensor, centres: Tensor) -> Tensor:
     down = points[..., :, None, 1] - centres[..., None, :, 1]
     squared = across**2 + down**2
     return 0.5 * squared * torch.log(squared.clamp(min=1e-12))
-
-
-RUN_FILE: Final = "temporal_warp.safetensors"
-"""File of the run with the weights of the best step."""
-_HELD_OUT_BATCH: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

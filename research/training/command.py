@@ -31,6 +31,7 @@ ConfigT = TypeVar("ConfigT")
 DEFAULT: Final = "default"
 """Name of the preset with the sizes of the committed network."""
 _PRESET_KEY: Final = "preset"
+P = ParamSpec("P")
 
 
 def configuration(presets: Mapping[str, ConfigT], wanted: str, *, table: str = "") -> ConfigT:
@@ -105,9 +106,6 @@ def _merged(base: object, given: Mapping[str, Any], source: str, place: str) -> 
         else:
             values[name] = value
     return {name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value for name, value in values.items()}
-
-
-P = ParamSpec("P")
 
 
 def data_parser(description: str | None) -> argparse.ArgumentParser:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from research.training.device import Device
 from research.training.trainset import ClipRow
 
+BatchT = TypeVar("BatchT")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopSettings:
@@ -43,9 +45,6 @@ class LoopSettings:
     workers: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=1)] = 1
     bfloat16: bool = False
-
-
-BatchT = TypeVar("BatchT")
 
 
 class Stateful(Protocol):

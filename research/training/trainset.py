@@ -56,6 +56,10 @@ Part = Literal["track", "sound", "speech", "phones", "expression"]
     expression  coefficients float32 [T, E] in units of the person's spread. SET/expression.safetensors has `shape` float32 [P, E]:
             the pixels by which a coefficient of one typical spread moves the P mouth coordinates.
 """
+CACHE_BYTES: Final = 1 << 30
+"""Memory that a trainer keeps of the clips that it has read, by default."""
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
 
 
 def shard_name(number: int) -> str:
@@ -182,13 +186,6 @@ def speaker_hours(rows: Iterable[ClipRow]) -> dict[str, float]:
     for row in rows:
         seconds[row.speaker] = seconds.get(row.speaker, 0.0) + row.seconds
     return {speaker: round(total / 3600, 4) for speaker, total in seconds.items()}
-
-
-CACHE_BYTES: Final = 1 << 30
-"""Memory that a trainer keeps of the clips that it has read, by default."""
-
-KeyT = TypeVar("KeyT", bound=Hashable)
-ValueT = TypeVar("ValueT")
 
 
 class BoundedCache(Generic[KeyT, ValueT]):

@@ -58,6 +58,20 @@ R = TypeVar("R", bound=Message)
 
 _NETWORKS: Final = {"audio": "*.onnx", "motion": "lag.safetensors"}
 """Models that make parts of a training set: patterns of file names in the stage's folder of weights."""
+_HELD_OUT_SHARE: Final = 0.15
+_FEWEST_SPEAKERS: Final = 3
+_KINDS: Final[tuple[tuple[str, Callable[[ClipRow], bool]], ...]] = (
+    ("pixels to learn from", lambda row: row.has_face and row.has_pixels),
+    ("a face", lambda row: row.has_face),
+    ("sound", lambda _: True),
+)
+"""Requirements of trainings on clips, from the rarest kind to the most common."""
+Say = Callable[[str], None]
+"""Called with a line for the user."""
+_MANIFEST_EVERY_S: Final = 60.0
+"""Seconds between two manifests while clips are made: what the manifest of a killed build lacks at most."""
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, and the numbers of clips done and of all clips."""
 
 
 class StagesOnDemand:
@@ -124,16 +138,6 @@ def networks_digest(stage: str) -> str:
     for path in files:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-_HELD_OUT_SHARE: Final = 0.15
-_FEWEST_SPEAKERS: Final = 3
-_KINDS: Final[tuple[tuple[str, Callable[[ClipRow], bool]], ...]] = (
-    ("pixels to learn from", lambda row: row.has_face and row.has_pixels),
-    ("a face", lambda row: row.has_face),
-    ("sound", lambda _: True),
-)
-"""Requirements of trainings on clips, from the rarest kind to the most common."""
 
 
 def held_out(speakers: Collection[str], *, spared: Collection[str] = ()) -> set[str]:
@@ -267,12 +271,6 @@ def _rows_of_clip(entry: ClipEntry, record: ClipRecord, split: str, phones: Mapp
         )
         for piece in record.pieces
     ]
-
-
-Say = Callable[[str], None]
-"""Called with a line for the user."""
-_MANIFEST_EVERY_S: Final = 60.0
-"""Seconds between two manifests while clips are made: what the manifest of a killed build lacks at most."""
 
 
 class FinishedClips:
@@ -444,10 +442,6 @@ async def _made(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | 
     except Exception as problem:
         where = traceback.extract_tb(problem.__traceback__)[-1]
         return Refusal(task.file, f"this should not happen ({where.name}): {type(problem).__name__}: {problem}")
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, and the numbers of clips done and of all clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

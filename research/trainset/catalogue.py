@@ -22,6 +22,17 @@ from services.common.errors import InvalidRequestError
 
 SPEAKER: Final = "speaker"
 _OF_EVERY_PATH: Final = frozenset({"folder", "stem"})
+CATALOGUE: Final = "catalogue.csv"
+TRAIN, VALIDATION = "train", "val"
+BY_SPEAKER: Final = ""
+"""Split of clips for which nothing states a split."""
+_WITHOUT_PIXELS: Final = "train_motion"
+"""Use of clips that teach sound and landmarks, but not pixels."""
+VIDEOS: Final = frozenset({".mp4", ".mov", ".mkv", ".mpg", ".mpeg", ".mxf", ".avi", ".webm", ".m4v", ".ts"})
+RECORDINGS: Final = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"})
+_COLUMNS: Final = frozenset({"file", "use", "speaker", "licence", "transcript"})
+_MAX_NAME_BYTES: Final = 180
+"""Longest name of a clip in a training set. A file system takes 255 bytes, and endings are added."""
 
 
 def _regex_with(*groups: str) -> AfterValidator:
@@ -229,19 +240,6 @@ def _regex(pattern: str) -> str:
         meanings.get(part) or (part.replace("[!", "[^") if part.startswith("[") and part.endswith("]") else re.escape(part))
         for part in parts
     )
-
-
-CATALOGUE: Final = "catalogue.csv"
-TRAIN, VALIDATION = "train", "val"
-BY_SPEAKER: Final = ""
-"""Split of clips for which nothing states a split."""
-_WITHOUT_PIXELS: Final = "train_motion"
-"""Use of clips that teach sound and landmarks, but not pixels."""
-VIDEOS: Final = frozenset({".mp4", ".mov", ".mkv", ".mpg", ".mpeg", ".mxf", ".avi", ".webm", ".m4v", ".ts"})
-RECORDINGS: Final = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"})
-_COLUMNS: Final = frozenset({"file", "use", "speaker", "licence", "transcript"})
-_MAX_NAME_BYTES: Final = 180
-"""Longest name of a clip in a training set. A file system takes 255 bytes, and endings are added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

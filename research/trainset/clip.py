@@ -62,6 +62,22 @@ LONGEST_GAP_S: Final = 2.5 * _STEP_S
 """Grid frames between two readings further apart than this are not interpolated."""
 _EARS: Final = (234, 454)
 """Landmarks in front of both ears: their distance is the width of the face."""
+SAMPLE_RATE_HZ: Final = 16_000
+SAMPLES_A_FRAME: Final = int(SAMPLE_RATE_HZ / MOTION_RATE)
+PIECE_FRAMES: Final = int(60 * MOTION_RATE)
+"""Longest piece of a video or recording that becomes a clip, grid frames: a minute. The pictures of a minute take 115 MB, and a
+forced alignment of more loses its way."""
+FULL_SCALE: Final = 32767
+_CHUNK: Final = 1 << 16
+Int16 = npt.NDArray[np.int16]
+LEAST_CONFIDENCE: Final = 0.25
+"""Least confidence of a clip whose lag counts (docs/models/lag.md)."""
+LONG_FRAMES: Final = 200
+"""Usable frames from which a confident clip's own lag counts: eight seconds."""
+FEWEST_LAST_FRAMES: Final = 25
+"""Fewest frames of the last of several pieces. A shorter rest is left out."""
+LEAST_USABLE: Final = 0.5
+"""Least share of frames with a usable mouth. A piece with fewer is left out: it is damaged, or shows another person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +154,6 @@ def face_width(track: GridTrack) -> float:
     template = head_template()
     width = math.dist(template[_EARS[0]].tolist(), template[_EARS[1]].tolist())
     return round(float(np.median(track.scale[track.usable])) * width, 1)
-
-
-SAMPLE_RATE_HZ: Final = 16_000
-SAMPLES_A_FRAME: Final = int(SAMPLE_RATE_HZ / MOTION_RATE)
-PIECE_FRAMES: Final = int(60 * MOTION_RATE)
-"""Longest piece of a video or recording that becomes a clip, grid frames: a minute. The pictures of a minute take 115 MB, and a
-forced alignment of more loses its way."""
-FULL_SCALE: Final = 32767
-_CHUNK: Final = 1 << 16
-
-Int16 = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +247,6 @@ async def extract_features(stages: Stages, samples: Int16) -> ClipFeatures:
     )
 
 
-LEAST_CONFIDENCE: Final = 0.25
-"""Least confidence of a clip whose lag counts (docs/models/lag.md)."""
-LONG_FRAMES: Final = 200
-"""Usable frames from which a confident clip's own lag counts: eight seconds."""
-
-
 @dataclass(frozen=True, slots=True)
 class ClipLag:
     """Answer of EstimateLag for one clip, frames of 40 ms; confidence -1: not measured."""
@@ -299,10 +298,6 @@ def lags_by_clip(rows: Iterable[ClipRow]) -> dict[str, int]:
 
 def _stands_alone(row: ClipRow) -> bool:
     return row.lag_confidence >= LEAST_CONFIDENCE and row.usable_frames >= LONG_FRAMES
-
-
-FEWEST_LAST_FRAMES: Final = 25
-"""Fewest frames of the last of several pieces. A shorter rest is left out."""
 
 
 class LargestFace:
@@ -362,10 +357,6 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
             yield LargestFace(faces, index.rows_of(chosen.face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
     finally:
         working.unlink(missing_ok=True)
-
-
-LEAST_USABLE: Final = 0.5
-"""Least share of frames with a usable mouth. A piece with fewer is left out: it is damaged, or shows another person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

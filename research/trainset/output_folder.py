@@ -35,6 +35,11 @@ from services.common.files import translating_full_disk, write_whole
 from services.common.locks import locked_folder
 from services.common.store.tensor_bytes import encode_arrays
 
+MADE_HERE: Final[tuple[Part, ...]] = ("track", "sound", "speech")
+PREPARED: Final[tuple[Part, ...]] = ("phones", "expression")
+_ENDING: Final = ".clip.json"
+_WORKING: Final = ".working"
+
 
 class DamagedFileError(Exception):
     """A file of the set cannot be read."""
@@ -91,11 +96,6 @@ class ClipFiles:
                 return str((file.metadata() or {}).get("origin", ""))
         except (OSError, SafetensorError):
             return ""
-
-
-MADE_HERE: Final[tuple[Part, ...]] = ("track", "sound", "speech")
-PREPARED: Final[tuple[Part, ...]] = ("phones", "expression")
-_ENDING: Final = ".clip.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,9 +199,6 @@ def forget(folder: Path, name: str, record: ClipRecord, speaker: str) -> None:
     if record.has_face:
         for still in (False, True):
             identity_path(folder, speaker, still=still).unlink(missing_ok=True)
-
-
-_WORKING: Final = ".working"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,13 @@ _ALWAYS: Final = frozenset({SPEECH_PROBABILITY.name})
 """Kinds that are part of every answer and have no number in the contract."""
 _KINDS: Final = {pb.FeatureKind.Value(f"FEATURE_KIND_{name.upper()}"): name for name in KINDS if name not in _ALWAYS}
 _FLOAT_BYTES: Final = 4
+_LAYOUT: Final = 1
+_COLUMNS: Final = {
+    "stream": StateColumn(np.int64, (2,), 0, 1 << 30),
+    "voice.hidden": StateColumn(np.float32, STATE_SHAPE, -1.0, 1.0),
+    "voice.cell": StateColumn(np.float32, STATE_SHAPE, -1e6, 1e6),
+}
+"""Arrays of a state. `stream`: second of the state, and next frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +68,6 @@ def extractor_from_proto(request: pb.ExtractFeaturesRequest, models: AudioModels
         num_frames=num_frames_from_proto(config.num_frames, timeline, "config.num_frames"),
         resume=_state_from_proto(config.resume, timeline) if config.HasField("resume") else None,
     )
-
-
-_LAYOUT: Final = 1
-_COLUMNS: Final = {
-    "stream": StateColumn(np.int64, (2,), 0, 1 << 30),
-    "voice.hidden": StateColumn(np.float32, STATE_SHAPE, -1.0, 1.0),
-    "voice.cell": StateColumn(np.float32, STATE_SHAPE, -1e6, 1e6),
-}
-"""Arrays of a state. `stream`: second of the state, and next frame."""
 
 
 def _state_from_proto(message: common_pb2.StreamState, timeline: Timeline) -> ExtractorState:

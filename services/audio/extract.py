@@ -39,6 +39,8 @@ _ZERO_CROSSINGS: Final = 18
 _KAISER_BETA: Final = 7.0
 _PASSBAND: Final = 0.95
 """Cut-off as a share of the lower of both Nyquist frequencies; the rest is the transition band."""
+_SLICE_S: Final = 1
+"""Longest slice in which pushed sound is worked on, seconds, so that the size of a push does not set the memory."""
 
 
 class MonoResampler:
@@ -216,10 +218,6 @@ class ExtractorState(NamedTuple):
 
     voice: VoiceState
     next_frame: int
-
-
-_SLICE_S: Final = 1
-"""Longest slice in which pushed sound is worked on, seconds, so that the size of a push does not set the memory."""
 
 
 class FeatureExtractor:

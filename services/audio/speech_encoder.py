@@ -43,6 +43,11 @@ _FFT_POINTS: Final = 400
 _FLOOR: Final = 1e-10
 SILENCE: Final = -10.0
 """L of digital silence."""
+NUM_STATES: Final = 192
+"""Numbers of a state: 96 of block 2, then 96 of block 3, each the projection on the principal components of speech."""
+STATE_ROWS: Final = 2
+"""Rows of the acoustic grid that one state covers."""
+MODEL_FILE: Final = "speech_encoder.onnx"
 
 
 @functools.cache
@@ -57,13 +62,6 @@ def log_mel(samples: Float32) -> Float32:
     """Return L of the windows that start every 160 samples: float32 [S] -> float32 [rows, 80]."""
     bands = band_powers(power_spectra(samples, _FFT_POINTS), _filters())
     return np.log10(np.maximum(bands, _FLOOR)).astype(np.float32)
-
-
-NUM_STATES: Final = 192
-"""Numbers of a state: 96 of block 2, then 96 of block 3, each the projection on the principal components of speech."""
-STATE_ROWS: Final = 2
-"""Rows of the acoustic grid that one state covers."""
-MODEL_FILE: Final = "speech_encoder.onnx"
 
 
 @dataclass(frozen=True, slots=True)

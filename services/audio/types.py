@@ -29,6 +29,8 @@ NUM_MELS: Final = 80
 NUM_CEPSTRA: Final = 20
 MFCC_WIDTH: Final = 2 * NUM_CEPSTRA
 """20 cepstra, then their 20 deltas."""
+_MAX_WINDOWS: Final = 64
+"""Windows in one run of a network. The number bounds memory; more windows bring no speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,6 @@ class FeatureKind:
     frame_shape: tuple[int, ...]
     load: Callable[[Path, int], FeatureModel]
     of_frame: Callable[[Float32], Float32] = unchanged
-
-
-_MAX_WINDOWS: Final = 64
-"""Windows in one run of a network. The number bounds memory; more windows bring no speed."""
 
 
 def run_windows(session: onnxruntime.InferenceSession, output: str, windows: Float32) -> Float32:

@@ -17,6 +17,11 @@ from services.common.errors import DubstageError, InvalidRequestError, StorageFu
 
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers. For the user, a quota or a file size limit is a full disk."""
+PARTIAL: Final = ".partial-"
+"""Beginning of the name of a file that is still being written."""
+BLOB_MODE: Final = 0o640
+"""Permissions of files in stores, whatever the umask."""
+_COPY_BYTES: Final = 1 << 20
 
 
 @contextmanager
@@ -36,13 +41,6 @@ def translating_full_disk(message: str, subject: Path) -> Iterator[None]:
         if problem.errno not in FULL_DISK:
             raise
         raise StorageFullError(message, subject=str(subject)) from problem
-
-
-PARTIAL: Final = ".partial-"
-"""Beginning of the name of a file that is still being written."""
-BLOB_MODE: Final = 0o640
-"""Permissions of files in stores, whatever the umask."""
-_COPY_BYTES: Final = 1 << 20
 
 
 def time_of(facts: Mapping[str, Any]) -> float | None:

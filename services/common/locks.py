@@ -17,6 +17,10 @@ from typing import Final
 from services.common.errors import InvalidRequestError
 from services.common.files import folder_not_writable, make_folder
 
+_LOCK: Final = ".lock"
+_held: Final[set[int]] = set()
+"""Descriptors of the locks of folders that this process holds."""
+
 
 def try_lock(handle: int, *, shared: bool = False) -> bool | None:
     """Lock an open file, without waiting, and return whether the handle has the lock.
@@ -63,11 +67,6 @@ def open_locked(path: Path, *, shared: bool = False, mode: int = 0o600) -> int |
         os.close(handle)
         return None
     return handle
-
-
-_LOCK: Final = ".lock"
-_held: Final[set[int]] = set()
-"""Descriptors of the locks of folders that this process holds."""
 
 
 @contextmanager

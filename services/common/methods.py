@@ -25,6 +25,11 @@ LIVE_LOOK_AHEAD_CHOICES: Final = (0, 1, 2, 3)
 by 40 ms."""
 LIVE_LOOK_AHEAD: Final = 1
 """Frames of live speech after a frame that the predictor hears if the caller makes no choice."""
+_STATES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
+_STATES_LIVE: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE)
+_REMOVED: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED)
+DEFAULT_METHOD: Final = "ugc"
+"""Method of commands and API requests that name none."""
 
 
 class TextureInput(StrEnum):
@@ -241,10 +246,6 @@ def _hears(motion: PredictorSpec) -> str:
     return f"needs {motion.look_ahead_ms} ms of speech after a frame"
 
 
-_STATES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
-_STATES_LIVE: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE)
-_REMOVED: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED)
-
 PREDICTORS: Final[dict[str, PredictorSpec]] = {
     row.name: row
     for row in (
@@ -327,9 +328,6 @@ METHODS: Final[dict[str, Method]] = {
     )
 }
 """Methods by the name that users write: name, motion predictor, renderer."""
-
-DEFAULT_METHOD: Final = "ugc"
-"""Method of commands and API requests that name none."""
 
 
 def method_named(name: str) -> Method:

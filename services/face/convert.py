@@ -59,6 +59,12 @@ MAX_SIDE: Final = 16_384
 MAX_PEOPLE: Final = 4096
 """Most people of a stream whose state is answered."""
 _LEAST_SIDE: Final = 1e-3
+_LAYOUT: Final = 1
+"""Number of the layout of tracker states. A change of what the tracker keeps between frames increments it."""
+_MOST_INDEX: Final = 1 << 53
+_MOST_COLOUR: Final = 1e4
+_MOST_COEFFICIENT: Final = 1e4
+_NUM_VIEW: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +144,6 @@ def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
     return (
         None if not config.morphable_model and identity is None else FitOrder(config.morphable_model, identity, config.fit_colours)
     )
-
-
-_LAYOUT: Final = 1
-"""Number of the layout of tracker states. A change of what the tracker keeps between frames increments it."""
-_MOST_INDEX: Final = 1 << 53
-_MOST_COLOUR: Final = 1e4
-_MOST_COEFFICIENT: Final = 1e4
-_NUM_VIEW: Final = 4
 
 
 def state_columns(half_width: int, fitted: StreamSizes | None) -> dict[str, StateColumn]:

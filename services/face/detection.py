@@ -101,6 +101,20 @@ _LANDMARK_BYTES: Final = 17
 
 
 _STDERR_LOCK: Final = threading.Lock()
+_WORKING_SIDE: Final = 384
+"""Long side to which pictures are shrunk first. The networks take 128 and 192 pixels."""
+_SHORT_RANGE_SCORE: Final = 0.5
+_FULL_RANGE_SCORE: Final = 0.6
+_SAME_FACE_OVERLAP: Final = 0.3
+_CONFIRM_SCORE: Final = 0.6
+_CONFIRM_OVERLAP: Final = 0.4
+_CONFIRM_MARGIN: Final = 2.2
+_CONFIRM_SIDE: Final = 192
+ROI_MARGIN: Final = 1.5
+"""Side of the patch divided by the long side of the face's bounding box, as in the network's training."""
+_SETTLED: Final = 0.08
+"""Share of a region's side by which the region may move before the face is measured again."""
+_HEAD = head_template().astype(np.float64)
 
 
 @contextmanager
@@ -268,17 +282,6 @@ class DetectorNetwork:
         self._graph.close()
 
 
-_WORKING_SIDE: Final = 384
-"""Long side to which pictures are shrunk first. The networks take 128 and 192 pixels."""
-_SHORT_RANGE_SCORE: Final = 0.5
-_FULL_RANGE_SCORE: Final = 0.6
-_SAME_FACE_OVERLAP: Final = 0.3
-_CONFIRM_SCORE: Final = 0.6
-_CONFIRM_OVERLAP: Final = 0.4
-_CONFIRM_MARGIN: Final = 2.2
-_CONFIRM_SIDE: Final = 192
-
-
 @dataclass(frozen=True, slots=True)
 class Detection:
     """Detected face.
@@ -361,14 +364,6 @@ def _in_pixels(raw: RawDetection, width: int, height: int) -> Detection:
     left, top, box_width, box_height = raw.box
     box = (left * width - 0.5, top * height - 0.5, box_width * width, box_height * height)
     return Detection(box, raw.keypoints * np.array([width, height]) - 0.5, raw.score)
-
-
-ROI_MARGIN: Final = 1.5
-"""Side of the patch divided by the long side of the face's bounding box, as in the network's training."""
-_SETTLED: Final = 0.08
-"""Share of a region's side by which the region may move before the face is measured again."""
-
-_HEAD = head_template().astype(np.float64)
 
 
 class FaceRegion(NamedTuple):

@@ -33,6 +33,38 @@ from services.face.types import Reason
 
 _PATCH: Final = 64
 """Side of the small face crop, pixels. Colours are means over about 4 x 4 crop pixels."""
+_HEAD: Final = head_template().astype(np.float64)
+_TOLERANCE: Final = np.array([25.0, 2.5, 2.5])
+"""Tolerated differences of L, a and b, 8-bit units. Shadows change the lightness, and hardly the hue."""
+_SPREAD: Final = 3.0
+_FREE_TURN_DEGREES: Final = 4.0
+_TURN_DEGREES: Final = 40.0
+_RATE: Final = 0.02
+_RATE_COVERED: Final = 0.004
+_LEARN_BELOW: Final = 0.08
+_LIGHT_OUTLIER: Final = 8.0
+_SLOPE_PRIOR: Final = 2.0
+MIN_SCALE: Final = 0.24
+"""Smallest scale, frame pixels per crop pixel: a face 44 pixels wide, a mouth 17 pixels wide."""
+MIN_CONFIDENCE: Final = 0.99
+MAX_YAW_DEGREES: Final = 30.0
+"""Largest turn of the fitted pose, degrees. The mesh underrates depth: a turn of about 40 degrees measures 30, a full profile
+58."""
+MAX_PITCH_DEGREES: Final = 40.0
+MIN_SEEN: Final = 0.91
+"""Smallest share of the mouth area in the picture. Close-ups may cut the tip of the chin. With less of the jaw the mesh guesses."""
+COVER_BEGINS: Final = 0.13
+"""Share of the lower face that must look foreign for a cover. Talking faces stayed under 0.1."""
+COVER_ENDS: Final = 0.055
+"""Share below which a cover ends. In hindsight, a cover begins where the share passed this value."""
+_BRIDGE_FRAMES: Final = 2
+"""Longest gap, in frames, between frames that cannot be dubbed, that is left undubbed too, so that the mouth does not flicker."""
+_LEAST_EYE_PX: Final = 1e-3
+_OPEN_EYE: Final = 0.26
+_SHUT_EYE: Final = 0.10
+"""Lid distance over eye width of open and shut eyes."""
+_FRONTAL_DEGREES: Final = 10.0
+_PROFILE_DEGREES: Final = 50.0
 
 
 def _vertices() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -52,7 +84,6 @@ def _vertices() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
 
 
 LOWER, UPPER = _vertices()
-_HEAD: Final = head_template().astype(np.float64)
 _DISTANCES: Final = np.linalg.norm(_HEAD[LOWER, None, :2] - _HEAD[None, LOWER, :2], axis=-1)
 _NEIGHBOURS: Final = np.argsort(_DISTANCES, axis=1, kind="stable")[:, :7]
 _SPACING: Final = np.sort(_DISTANCES, axis=1)[:, 1:5].mean(axis=1)
@@ -60,17 +91,6 @@ _AREAS: Final = _SPACING**2 / (_SPACING**2).sum()
 """Share of the lower face per vertex: vertices lie dense on the lips and far apart on the cheeks."""
 _ACROSS_LOWER: Final = _HEAD[LOWER, 0] / _HEAD[454, 0]
 _ACROSS_UPPER: Final = _HEAD[UPPER, 0] / _HEAD[454, 0]
-
-_TOLERANCE: Final = np.array([25.0, 2.5, 2.5])
-"""Tolerated differences of L, a and b, 8-bit units. Shadows change the lightness, and hardly the hue."""
-_SPREAD: Final = 3.0
-_FREE_TURN_DEGREES: Final = 4.0
-_TURN_DEGREES: Final = 40.0
-_RATE: Final = 0.02
-_RATE_COVERED: Final = 0.004
-_LEARN_BELOW: Final = 0.08
-_LIGHT_OUTLIER: Final = 8.0
-_SLOPE_PRIOR: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,29 +196,6 @@ def _light_change(upper: Float64) -> Float64:
     weights = (1.0 / (1.0 + (rest / _LIGHT_OUTLIER) ** 2)).mean(axis=1)
     slope = (weights * _ACROSS_UPPER) @ rest / (weights @ _ACROSS_UPPER**2 + _SLOPE_PRIOR)
     return np.asarray(constant + _ACROSS_LOWER[:, None] * slope)
-
-
-MIN_SCALE: Final = 0.24
-"""Smallest scale, frame pixels per crop pixel: a face 44 pixels wide, a mouth 17 pixels wide."""
-MIN_CONFIDENCE: Final = 0.99
-MAX_YAW_DEGREES: Final = 30.0
-"""Largest turn of the fitted pose, degrees. The mesh underrates depth: a turn of about 40 degrees measures 30, a full profile
-58."""
-MAX_PITCH_DEGREES: Final = 40.0
-MIN_SEEN: Final = 0.91
-"""Smallest share of the mouth area in the picture. Close-ups may cut the tip of the chin. With less of the jaw the mesh guesses."""
-COVER_BEGINS: Final = 0.13
-"""Share of the lower face that must look foreign for a cover. Talking faces stayed under 0.1."""
-COVER_ENDS: Final = 0.055
-"""Share below which a cover ends. In hindsight, a cover begins where the share passed this value."""
-_BRIDGE_FRAMES: Final = 2
-"""Longest gap, in frames, between frames that cannot be dubbed, that is left undubbed too, so that the mouth does not flicker."""
-_LEAST_EYE_PX: Final = 1e-3
-_OPEN_EYE: Final = 0.26
-_SHUT_EYE: Final = 0.10
-"""Lid distance over eye width of open and shut eyes."""
-_FRONTAL_DEGREES: Final = 10.0
-_PROFILE_DEGREES: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True)

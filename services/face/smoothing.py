@@ -35,6 +35,16 @@ THRESHOLD_PX: Final = 1.2
 """Threshold d_th, crop pixels. A larger movement from frame to frame is never smoothed."""
 STRENGTH: Final = 1.5
 """Strength s of the smoothing, 1 / crop pixel."""
+SHAPE_NOISE: Final = 0.13
+"""Standard deviation of a lip or jaw point's noise in head space, crop pixels; measured on people who hold still."""
+ROTATION_NOISE: Final = 0.002
+"""Standard deviation of the noise of the rotation matrix' entries."""
+SCALE_NOISE: Final = 0.001
+"""Standard deviation of the noise of the logarithm of the scale."""
+POSITION_NOISE: Final = 0.15
+"""Standard deviation of the noise of the translation, crop pixels."""
+_CAUTION: Final = 2.0
+"""Largest energy that counts as noise, as a multiple of the noise's energy."""
 
 
 def movement(points: npt.NDArray[np.floating]) -> Float64:
@@ -71,18 +81,6 @@ def window_weights(
         both = min(weights[centre - step + 1] * link[centre - step], weights[centre + step - 1] * link[centre + step - 1])
         weights[centre - step] = weights[centre + step] = both
     return np.asarray(weights / weights.sum())
-
-
-SHAPE_NOISE: Final = 0.13
-"""Standard deviation of a lip or jaw point's noise in head space, crop pixels; measured on people who hold still."""
-ROTATION_NOISE: Final = 0.002
-"""Standard deviation of the noise of the rotation matrix' entries."""
-SCALE_NOISE: Final = 0.001
-"""Standard deviation of the noise of the logarithm of the scale."""
-POSITION_NOISE: Final = 0.15
-"""Standard deviation of the noise of the translation, crop pixels."""
-_CAUTION: Final = 2.0
-"""Largest energy that counts as noise, as a multiple of the noise's energy."""
 
 
 def _groups() -> tuple[npt.NDArray[np.intp], ...]:

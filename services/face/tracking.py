@@ -81,6 +81,45 @@ SMALL_PICTURE: Final = (_SIZE[1], _SIZE[0], 3)
 """Shape of the small picture that frames are compared by."""
 COLOUR_CLASSES: Final = (_BLOCKS[0] * _BLOCKS[1], 64)
 """Shape of the shares of the colour classes in each block."""
+NETWORK: Final = "dlib_face_recognition_resnet_model_v1"
+"""Name of the network. Embeddings of another network cannot be compared with those of this one."""
+WEIGHTS: Final = Path(__file__).with_name("weights") / "face_embedding.onnx.gz"
+INPUT: Final = "crops"
+"""Name of the network's input, uint8 [N, 150, 150, 3], RGB."""
+OUTPUT: Final = "embeddings"
+"""Name of the network's output, float32 [N, 128]."""
+SIDE: Final = 150
+"""Side of the network's picture, pixels."""
+EMBEDDING_SIZE: Final = 128
+_EYES_TO_MOUTH: Final = 0.45
+"""Mean distance between the centre of an eye and the middle of the mouth, as a share of SIDE."""
+_CENTRE: Final = (0.5, 0.43)
+"""Where the centre of both eyes and the mouth lies in the picture, as a share of SIDE."""
+_POINTS: Final = np.array(sorted(set(range(468)) - set(LIPS_OUTER + LIPS_INNER + JAW)), dtype=np.intp)
+NUM_SHAPE_POINTS: Final = len(_POINTS)
+"""Points of a person's mean shape."""
+_FACE_WIDTH_PX: Final = 185.0
+_MEMORY_FRAMES: Final = 50
+"""Number of last readings that the mean shape follows, about."""
+_LIKELY: Final = 3.0
+"""Largest shape distance, crop pixels, of the same person who comes back in the same shot at any place."""
+_POSSIBLE: Final = 6.0
+"""Largest shape distance, crop pixels, of the same person who comes back in the same shot near the place of the loss."""
+_CERTAIN: Final = 1.8
+"""Largest shape distance of the same person after a cut at any place. `_LIKELY` holds for the same place."""
+_NEAR: Final = 1.2
+"""Distance in face widths up to which places are near."""
+_SIZE_RATIO: Final = 2.0
+_KEEP: Final = 0.5
+"""Confidence of the mesh network below which a followed face is lost."""
+_ENTER: Final = 0.9
+"""Confidence of the mesh network above which a new face is followed."""
+_SAME_FACE: Final = 0.4
+"""Overlap of boxes above which two readings are of one face."""
+_LOOK_EVERY: Final = 5
+"""Frames between two searches for further faces while at least one face is followed."""
+_LOOK_FAR_EVERY: Final = 25
+_REASONS: Final = tuple(Reason)
 
 
 class ShotDetector:
@@ -135,23 +174,6 @@ def _describe(picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int16], np
     return small.astype(np.int16), (counts / (width * height)).astype(np.float32)
 
 
-NETWORK: Final = "dlib_face_recognition_resnet_model_v1"
-"""Name of the network. Embeddings of another network cannot be compared with those of this one."""
-WEIGHTS: Final = Path(__file__).with_name("weights") / "face_embedding.onnx.gz"
-INPUT: Final = "crops"
-"""Name of the network's input, uint8 [N, 150, 150, 3], RGB."""
-OUTPUT: Final = "embeddings"
-"""Name of the network's output, float32 [N, 128]."""
-SIDE: Final = 150
-"""Side of the network's picture, pixels."""
-EMBEDDING_SIZE: Final = 128
-
-_EYES_TO_MOUTH: Final = 0.45
-"""Mean distance between the centre of an eye and the middle of the mouth, as a share of SIDE."""
-_CENTRE: Final = (0.5, 0.43)
-"""Where the centre of both eyes and the mouth lies in the picture, as a share of SIDE."""
-
-
 class EmbeddingNetwork:
     """The network on ONNX Runtime. It has no state: any thread may use it.
 
@@ -191,23 +213,6 @@ def aligned_crop(picture: UInt8, landmarks: Float32, pose: HeadPose) -> UInt8:
     linear = scale * np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
     affine = np.column_stack([linear, np.array(_CENTRE) * SIDE - linear @ (right + left + mouth) / 3])
     return sample_patch(picture, affine, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-
-
-_POINTS: Final = np.array(sorted(set(range(468)) - set(LIPS_OUTER + LIPS_INNER + JAW)), dtype=np.intp)
-NUM_SHAPE_POINTS: Final = len(_POINTS)
-"""Points of a person's mean shape."""
-_FACE_WIDTH_PX: Final = 185.0
-_MEMORY_FRAMES: Final = 50
-"""Number of last readings that the mean shape follows, about."""
-_LIKELY: Final = 3.0
-"""Largest shape distance, crop pixels, of the same person who comes back in the same shot at any place."""
-_POSSIBLE: Final = 6.0
-"""Largest shape distance, crop pixels, of the same person who comes back in the same shot near the place of the loss."""
-_CERTAIN: Final = 1.8
-"""Largest shape distance of the same person after a cut at any place. `_LIKELY` holds for the same place."""
-_NEAR: Final = 1.2
-"""Distance in face widths up to which places are near."""
-_SIZE_RATIO: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -291,17 +296,6 @@ def _shape(face: RawFace) -> npt.NDArray[np.float64]:
     return face.head_landmarks[_POINTS, :2].astype(np.float64)
 
 
-_KEEP: Final = 0.5
-"""Confidence of the mesh network below which a followed face is lost."""
-_ENTER: Final = 0.9
-"""Confidence of the mesh network above which a new face is followed."""
-_SAME_FACE: Final = 0.4
-"""Overlap of boxes above which two readings are of one face."""
-_LOOK_EVERY: Final = 5
-"""Frames between two searches for further faces while at least one face is followed."""
-_LOOK_FAR_EVERY: Final = 25
-
-
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """Reading of a face, kept until its frame is finished."""
@@ -359,9 +353,6 @@ class TrackerState:
     next_frame: int
     size: tuple[int, int]
     arrays: Mapping[str, Array]
-
-
-_REASONS: Final = tuple(Reason)
 
 
 def _numbers_of_view(reading: _Reading) -> tuple[float, float, float, float]:

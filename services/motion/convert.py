@@ -49,6 +49,15 @@ MAX_FOOTAGE_FRAMES: Final = 90_000
 """Most frames of footage at 25 frames per second: an hour. Footage at a lower rate is filled up to 25 frames per second."""
 MAX_FEATURE: Final = 1e3
 """Largest magnitude of a log-mel power or of a cepstrum. Sound of any loudness stays within 100."""
+_LAYOUT: Final = 1
+_MOST_KEPT: Final = 16
+_KEPT: Final = {
+    "stream": StateColumn(np.int64, (2,), 0, 1 << 40),
+    "kept.mouth": StateColumn(np.float32, ("kept", NUM_POINTS, 3), -MAX_HEAD_PX, MAX_HEAD_PX, most=_MOST_KEPT),
+    "kept.numbers": StateColumn(np.float64, ("kept", 2), 0.0, 1.001, most=_MOST_KEPT),
+}
+_LARGEST: Final = 1e9
+"""Largest magnitude of a number of a recurrent state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +124,6 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
         config.resume if config.HasField("resume") else None,
         config.look_ahead_frames if config.HasField("look_ahead_frames") else None,
     )
-
-
-_LAYOUT: Final = 1
-_MOST_KEPT: Final = 16
-_KEPT: Final = {
-    "stream": StateColumn(np.int64, (2,), 0, 1 << 40),
-    "kept.mouth": StateColumn(np.float32, ("kept", NUM_POINTS, 3), -MAX_HEAD_PX, MAX_HEAD_PX, most=_MOST_KEPT),
-    "kept.numbers": StateColumn(np.float64, ("kept", 2), 0.0, 1.001, most=_MOST_KEPT),
-}
-_LARGEST: Final = 1e9
-"""Largest magnitude of a number of a recurrent state."""
 
 
 def state_from_proto(message: common_pb2.StreamState, new: Mapping[str, Array], *, moves_head: bool) -> dict[str, Array]:

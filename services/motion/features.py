@@ -62,6 +62,11 @@ BILABIAL: Final = 1
 
 _LOG_FLOOR: Final = float(np.log(1e-6))
 """Log-mel power of digital silence (the floor of the audio stage's spectrum)."""
+_CENTRES: Final = np.array([-4.0, -2.25, -0.75, 0.75, 2.25])[:, None]
+_WIDTHS: Final = np.array([1.5, 0.8, 0.7, 0.7, 0.8])[:, None]
+"""Centres of the means in frames from the predicted frame, and standard deviations in frames."""
+_ENERGY_SCALE: Final = np.float32(0.5)
+NUM_POOLED: Final = len(_CENTRES) * (len(ARTICULATIONS) + len(BANDS)) + 1
 
 
 def _articulation_matrix() -> Float32:
@@ -164,13 +169,6 @@ def silence(num_frames: int) -> SpeechFeatures:
     posteriorgram[..., SILENCE] = 1.0
     mel = np.full((num_frames, ROWS_PER_FRAME, NUM_MELS), _LOG_FLOOR, np.float32)
     return SpeechFeatures(posteriorgram, mel, np.zeros(num_frames, np.float32))
-
-
-_CENTRES: Final = np.array([-4.0, -2.25, -0.75, 0.75, 2.25])[:, None]
-_WIDTHS: Final = np.array([1.5, 0.8, 0.7, 0.7, 0.8])[:, None]
-"""Centres of the means in frames from the predicted frame, and standard deviations in frames."""
-_ENERGY_SCALE: Final = np.float32(0.5)
-NUM_POOLED: Final = len(_CENTRES) * (len(ARTICULATIONS) + len(BANDS)) + 1
 
 
 def pooled_speech(window: Float32, past: int) -> Float32:

@@ -39,6 +39,9 @@ gain, and their pictures are as close to the video as without (docs/models/motio
 """
 LARGEST_OPENING: Final = 1.25
 """No predicted mouth opens wider than this times the person's widest opening (style.WIDEST_OPENING)."""
+RESUME_PAST: Final = 160
+"""Frames of features before a grid frame that tell all but the recurrent state: networks hear at most 32 frames back, and the
+energies of each of these frames are measured against ENERGY_PAST frames."""
 
 
 def amplified(mouth: Float32, style: Style) -> Float32:
@@ -109,11 +112,6 @@ def motion_of_windows(
         check_not_cancelled()
         mouths.append(mouth_of(inputs[frame : frame + length], float(voiced[frame])))
     return Motion(first, np.stack(mouths), speaking)
-
-
-RESUME_PAST: Final = 160
-"""Frames of features before a grid frame that tell all but the recurrent state: networks hear at most 32 frames back, and the
-energies of each of these frames are measured against ENERGY_PAST frames."""
 
 
 def resume_from(next_frame: int) -> int:

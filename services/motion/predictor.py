@@ -39,6 +39,10 @@ MAX_FRAMES: Final = 250
 MIN_FRAMES: Final = 50
 """Fewest usable frames that a personalisation takes (2 s), unless the predictor says another number."""
 NUM_BLOCKS: Final = 5
+Open = Callable[[MotionModels, Style, ConstraintConfig | None], PersonPredictor]
+"""Function that opens a predictor for one person, see Predictor.open."""
+Shape = Callable[[MotionModels], tuple[int, ...]]
+"""Shape of an array of the style artefact. Takes the models, because sizes depend on the exported network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +129,6 @@ def predict_in_blocks(
         yield StyleStep(len(found), len(frames) + 1, 1.0, None)
     predicted, pooled = zip(*found, strict=True)
     return PredictionErrors(target - np.array(predicted, np.float64), np.array(pooled, np.float64))
-
-
-Open = Callable[[MotionModels, Style, ConstraintConfig | None], PersonPredictor]
-"""Function that opens a predictor for one person, see Predictor.open."""
-Shape = Callable[[MotionModels], tuple[int, ...]]
-"""Shape of an array of the style artefact. Takes the models, because sizes depend on the exported network."""
 
 
 def encode_mouths(footage: Footage, models: MotionModels) -> Style:

@@ -55,6 +55,14 @@ ARRAYS: Final = ("weight", "bias", "closed_weight", "closed_bias")
 
 _ANSWER_SCALE: Final = np.float32(0.5)
 """Factor of the map's answer beside the states that a correction hears: a ridge punishes a factor of a small number more."""
+LIVE_STATES: Final = "speech_states_live"
+"""Tensor of AudioFeatureBlock with the states of live speech."""
+_VOICE_ACTIVITY: Final = f"{LIVE_STATES}.voice_activity."
+"""Beginning of the names of the arrays of VoiceActivity in the file."""
+VOICE_ACTIVITY_PAST: Final = 3
+"""Frames before a frame that VoiceActivity hears."""
+_SPEECH_FROM, _SPEECH_AT = 0.8, 0.95
+"""P(speech) up to which a frame counts as no speech, and from which a frame counts as sure speech."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,21 +93,11 @@ class Hearing:
 
 
 FILES: Final = Hearing(feature=STATES, past=STATES_PAST, ahead=STATES_AHEAD)
-LIVE_STATES: Final = "speech_states_live"
-"""Tensor of AudioFeatureBlock with the states of live speech."""
 LIVE_HEARINGS: Final = {ahead: Hearing(feature=LIVE_STATES, past=4, ahead=ahead, live=True) for ahead in LIVE_LOOK_AHEAD_CHOICES}
 """Inputs of the maps of live speech by their look-ahead."""
 LIVE: Final = LIVE_HEARINGS[LIVE_LOOK_AHEAD]
 """Input of the map of a live stream whose caller chooses no look-ahead."""
 HEARINGS: Final = (FILES, *LIVE_HEARINGS.values())
-
-
-_VOICE_ACTIVITY: Final = f"{LIVE_STATES}.voice_activity."
-"""Beginning of the names of the arrays of VoiceActivity in the file."""
-VOICE_ACTIVITY_PAST: Final = 3
-"""Frames before a frame that VoiceActivity hears."""
-_SPEECH_FROM, _SPEECH_AT = 0.8, 0.95
-"""P(speech) up to which a frame counts as no speech, and from which a frame counts as sure speech."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,11 @@ from services.common.wire.timeline import MOTION_RATE, Timeline, catmull_rom
 from services.motion.person_predictor import PersonPredictor, resume_from
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
+MAX_FRAMES_AT_ONCE: Final = 250
+"""Most frames of one answer: 10 s of motion at 25 frames per second."""
+STATE_EVERY: Final = 100
+"""Grid frames from one state to the next: 4 s."""
+
 
 @dataclass(frozen=True, slots=True)
 class GridPosition:
@@ -39,14 +44,6 @@ def grid_position(seconds: Fraction) -> GridPosition:
     at = seconds * MOTION_RATE
     index = at.numerator // at.denominator
     return GridPosition(index, at - index)
-
-
-MAX_FRAMES_AT_ONCE: Final = 250
-"""Most frames of one answer: 10 s of motion at 25 frames per second."""
-
-
-STATE_EVERY: Final = 100
-"""Grid frames from one state to the next: 4 s."""
 
 
 class StreamPoint(NamedTuple):

@@ -35,6 +35,19 @@ _ROBUST_LEVELS: Final = 8.0
 _PRIOR_WEIGHT: Final = 0.05
 _NOISE_LEVELS: Final = 1.0
 _MAX_OFFSET_LEVELS: Final = 60.0
+# The upper border of the outer lips with both corners, and the jaw line. What is inside the mouth and the lower lip move freely.
+_FRAME_POINTS: Final = np.r_[0:11, NUM_LIPS:NUM_MOUTH_AREA]
+_STIFFNESS_PX: Final = 8.0
+NUM_KEPT: Final = 24
+"""Key pictures that a state holds."""
+NUM_KEYS: Final = 3
+"""Key pictures that a network is shown of a frame."""
+_OPENING_COST: Final = 0.5
+_NUM_EXCHANGES: Final = 5
+_MIDDLE: Final = 128.0
+_PICTURES_SIZE: Final = NUM_KEPT * BOX_SIZE * BOX_SIZE * 3
+STATE_SIZE: Final = _PICTURES_SIZE + NUM_KEPT * NUM_MOUTH_AREA * 2
+"""Numbers that key pictures take at the end of an actor's state."""
 
 
 def match_colour(texture: UInt8, background: UInt8, mask: UInt8, known: Bool | None = None) -> UInt8:
@@ -78,21 +91,6 @@ def match_colour(texture: UInt8, background: UInt8, mask: UInt8, known: Bool | N
     offset = np.clip(offset, -_MAX_OFFSET_LEVELS, _MAX_OFFSET_LEVELS).astype(np.float32)
     smooth = cv2.resize(offset, (size, size), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.add(texture, smooth, dtype=cv2.CV_8U), dtype=np.uint8)
-
-
-# The upper border of the outer lips with both corners, and the jaw line. What is inside the mouth and the lower lip move freely.
-_FRAME_POINTS: Final = np.r_[0:11, NUM_LIPS:NUM_MOUTH_AREA]
-_STIFFNESS_PX: Final = 8.0
-NUM_KEPT: Final = 24
-"""Key pictures that a state holds."""
-NUM_KEYS: Final = 3
-"""Key pictures that a network is shown of a frame."""
-_OPENING_COST: Final = 0.5
-_NUM_EXCHANGES: Final = 5
-_MIDDLE: Final = 128.0
-_PICTURES_SIZE: Final = NUM_KEPT * BOX_SIZE * BOX_SIZE * 3
-STATE_SIZE: Final = _PICTURES_SIZE + NUM_KEPT * NUM_MOUTH_AREA * 2
-"""Numbers that key pictures take at the end of an actor's state."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,6 +40,13 @@ _WIDTHS: Final = (32, 64, 96, 128)
 _SLOPE: Final = 0.2
 _DETAIL_PX: Final = 5
 _DETAIL_GAIN: Final = 8.0
+Features = Callable[[Tensor], Sequence[Tensor]]
+"""Returns features of several scales for pictures, float [B, 3, H, W] in [0, 1]."""
+DISCRIMINATOR_ROWS: Final = slice(24, 136)
+DISCRIMINATOR_COLUMNS: Final = slice(16, 144)
+"""Rows and columns of the part of the box that discriminators and perceptual features see: 128 x 112 px round mouth and chin."""
+_LIP_WEIGHT: Final = 2.0
+_LIP_SPREAD_PX: Final = 13
 
 
 class PatchDiscriminator(nn.Module):
@@ -76,17 +83,6 @@ def load_discriminator(path: Path) -> PatchDiscriminator:
         ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: PatchDiscriminator(int(config["in_channels"]))).train().requires_grad_(True)
-
-
-Features = Callable[[Tensor], Sequence[Tensor]]
-"""Returns features of several scales for pictures, float [B, 3, H, W] in [0, 1]."""
-
-DISCRIMINATOR_ROWS: Final = slice(24, 136)
-DISCRIMINATOR_COLUMNS: Final = slice(16, 144)
-"""Rows and columns of the part of the box that discriminators and perceptual features see: 128 x 112 px round mouth and chin."""
-
-_LIP_WEIGHT: Final = 2.0
-_LIP_SPREAD_PX: Final = 13
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

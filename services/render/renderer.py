@@ -21,6 +21,8 @@ from services.render.backends.model_files import ModelFile
 from services.render.types import PersonalizeProgress, RenderFrame
 
 T = TypeVar("T")
+_NOTCH: Final = np.array([1, -10, 45, -120, 210, 772, 210, -120, 45, -10, 1], np.float32) / np.float32(1024)
+"""1 - sin(w / 2)^10 at the frequency w: 0 at two pixels, .76 at three, .97 at four, and flat below."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,10 +85,6 @@ class FrameWindow(Generic[T]):
         places = range(at - self._before, at + self._after + 1)
         frame, now = self._run[at]
         return Window(frame, now, tuple(self._run[min(max(place, 0), last)][1] for place in places))
-
-
-_NOTCH: Final = np.array([1, -10, 45, -120, 210, 772, 210, -120, 45, -10, 1], np.float32) / np.float32(1024)
-"""1 - sin(w / 2)^10 at the frequency w: 0 at two pixels, .76 at three, .97 at four, and flat below."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -43,6 +43,25 @@ SPREAD_SHARE: Final = 0.3
 _SMOOTHING_FRAMES: Final = 1.5
 _NOISE_OF_MEDIAN: Final = 1.4826 / np.sqrt(6.0)
 """Standard deviation of white noise divided by the median absolute second difference."""
+Int8 = npt.NDArray[np.int8]
+MAX_FRAMES: Final = 20_000
+"""Largest number of footage frames, and of output frames, of one request: 13 minutes at 25/1."""
+MIN_SPAN: Final = 25
+"""Smallest number of usable frames in a row, in one shot: a second."""
+MAX_SPEED: Final = 1.25
+"""Largest number of footage frames per output frame."""
+REPEAT_COST: Final = 0.25
+REVERSAL_COST: Final = 0.1
+SPEED_COST: Final = 3.0
+"""Cost of a reversal per unit of the head's speed at the reversal, spreads per frame."""
+MAX_SPANS: Final = 16
+"""Largest number of spans that are searched. The longest spans are searched."""
+_LENGTH_SHARE: Final = 0.5
+# A head in the target direction a little beside the target place is a good background. A head in another direction is not.
+_WEIGHT: Final = np.array([1.0, 1.0, 1.0, 0.15, 0.15, 0.15])
+_SMALLEST_SPREAD: Final = np.array([*np.radians([1.0, 1.0, 1.0]), 2.0, 2.0, 0.01])
+"""Smallest spread, radians, crop pixels and share of the scale: smaller spreads are the tracker's noise."""
+_GAP: Final = int(MAX_SPEED * MAX_DISTANCE)
 
 
 def keyframes_of(angles: Float64) -> Int64:
@@ -114,28 +133,6 @@ def _filled(frames: Int64) -> Int64:
         parts = -(-int(end - begin) // MAX_DISTANCE)
         pieces.append(begin + (np.arange(1, parts + 1) * int(end - begin)) // parts)
     return np.concatenate(pieces)
-
-
-Int8 = npt.NDArray[np.int8]
-
-MAX_FRAMES: Final = 20_000
-"""Largest number of footage frames, and of output frames, of one request: 13 minutes at 25/1."""
-MIN_SPAN: Final = 25
-"""Smallest number of usable frames in a row, in one shot: a second."""
-MAX_SPEED: Final = 1.25
-"""Largest number of footage frames per output frame."""
-REPEAT_COST: Final = 0.25
-REVERSAL_COST: Final = 0.1
-SPEED_COST: Final = 3.0
-"""Cost of a reversal per unit of the head's speed at the reversal, spreads per frame."""
-MAX_SPANS: Final = 16
-"""Largest number of spans that are searched. The longest spans are searched."""
-_LENGTH_SHARE: Final = 0.5
-# A head in the target direction a little beside the target place is a good background. A head in another direction is not.
-_WEIGHT: Final = np.array([1.0, 1.0, 1.0, 0.15, 0.15, 0.15])
-_SMALLEST_SPREAD: Final = np.array([*np.radians([1.0, 1.0, 1.0]), 2.0, 2.0, 0.01])
-"""Smallest spread, radians, crop pixels and share of the scale: smaller spreads are the tracker's noise."""
-_GAP: Final = int(MAX_SPEED * MAX_DISTANCE)
 
 
 class Backgrounds(NamedTuple):

@@ -37,6 +37,21 @@ from services.texture.types import (
     check_order,
 )
 
+_LARGEST_PROBABILITY: Final = 1.001
+_BOX: Final = (BOX_SIZE, BOX_SIZE)
+MAX_UV_SIDE: Final = 3 * BOX_SIZE
+"""Largest side of a UV map, pixels. An answer of this size takes 15 MB."""
+MIN_PORTRAIT_SIDE: Final = 64
+MAX_PORTRAIT_SIDE: Final = 8192
+"""Largest side of a portrait, pixels. A side below MIN_PORTRAIT_SIDE holds no face that can be dubbed."""
+_OUTSIDE_SHARE: Final = 1.0
+"""Share of the portrait's sides by which landmarks may lie outside, as those of a cut-off chin or forehead."""
+_WITHOUT_SPLINE: Final = ALBEDO_MODES | {WarpMode.RETRIEVAL_ONLY}
+_MODES: Final = {
+    pb.WARP_MODE_UNSPECIFIED: WarpMode.TEMPORAL_WARP_NETWORK,
+    **{pb.WarpMode.Value(f"WARP_MODE_{mode.name}"): mode for mode in WarpMode},
+}
+
 
 def target_mouth_from_proto(frame: pb.TargetFrame, field: str) -> TargetFrame:
     """Return a target frame.
@@ -58,10 +73,6 @@ def target_mouth_from_proto(frame: pb.TargetFrame, field: str) -> TargetFrame:
 def _mouth_from_proto(message: common_pb2.Tensor, field: str) -> Float32:
     found: Float32 = from_tensor(message, field, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
     return found
-
-
-_LARGEST_PROBABILITY: Final = 1.001
-_BOX: Final = (BOX_SIZE, BOX_SIZE)
 
 
 def max_frames_from_proto(request: pb.BuildBankRequest) -> int:
@@ -167,10 +178,6 @@ def backgrounds_to_proto(backgrounds: Backgrounds) -> pb.MatchBackgroundsRespons
     return pb.MatchBackgroundsResponse(frame_indices=backgrounds.frame_indices.tolist(), keyframes=backgrounds.keyframes.tolist())
 
 
-MAX_UV_SIDE: Final = 3 * BOX_SIZE
-"""Largest side of a UV map, pixels. An answer of this size takes 15 MB."""
-
-
 def texture_config_from_proto(request: pb.SampleNeuralTextureRequest) -> TextureConfig:
     """Return the wish of a SampleNeuralTexture stream's first message.
 
@@ -207,13 +214,6 @@ def texture_frame_from_proto(request: pb.SampleNeuralTextureRequest) -> UvFrame 
 def sampled_to_proto(sampled: SampledFrame) -> pb.SampleNeuralTextureResponse:
     """Return the answer for one frame."""
     return pb.SampleNeuralTextureResponse(frame_index=sampled.frame_index, features=to_tensor(sampled.features))
-
-
-MIN_PORTRAIT_SIDE: Final = 64
-MAX_PORTRAIT_SIDE: Final = 8192
-"""Largest side of a portrait, pixels. A side below MIN_PORTRAIT_SIDE holds no face that can be dubbed."""
-_OUTSIDE_SHARE: Final = 1.0
-"""Share of the portrait's sides by which landmarks may lie outside, as those of a cut-off chin or forehead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +280,6 @@ def turned_to_proto(frame_index: int, turned: TurnedPortrait) -> pb.RotatePortra
     return pb.RotatePortraitResponse(
         frame_index=frame_index, picture=to_image(turned.picture), landmarks=to_tensor(turned.landmarks)
     )
-
-
-_WITHOUT_SPLINE: Final = ALBEDO_MODES | {WarpMode.RETRIEVAL_ONLY}
-_MODES: Final = {
-    pb.WARP_MODE_UNSPECIFIED: WarpMode.TEMPORAL_WARP_NETWORK,
-    **{pb.WarpMode.Value(f"WARP_MODE_{mode.name}"): mode for mode in WarpMode},
-}
 
 
 @dataclass(frozen=True, slots=True)

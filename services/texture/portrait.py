@@ -59,6 +59,35 @@ MAX_SLOPE: Final = 2.3
 """Largest slope, pixels of depth per pixel. A steeper flank would fold over in a turn."""
 _SMOOTH_PX: Final = 2.5
 _RIDGE: Final = 0.3
+UPPER_LIDS: Final = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (362, 398, 384, 385, 386, 387, 388, 466, 263))
+LOWER_LIDS: Final = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (362, 382, 381, 380, 374, 373, 390, 249, 263))
+"""Lid margins of both eyes, corner to corner, from smaller to larger x."""
+BROWS: Final = ((46, 53, 52, 65, 55), (285, 295, 282, 283, 276))
+"""Lower borders of both brows, from smaller to larger x."""
+_FOLD: Final = 0.75
+"""Place where the skin begins to move, as a share of the way from the lid's margin to the brow."""
+_LOWER_SHARE: Final = 0.12
+"""Share of the way between the margins that the lower lid moves."""
+_COVER: Final = 0.15
+"""Share of the eye's height by which the shut lid reaches over the lower margin: landmarks lie a little inside the eye's white."""
+_CHEEK: Final = 1.2
+"""Place where the skin ends to move, heights of the eye below the lower margin."""
+_BISECTIONS: Final = 16
+_TINY: Final = 1e-9
+_Number = TypeVar("_Number", np.uint8, np.float32)
+EXACT_TURN_DEGREES: Final = 12.0
+MAX_TURN_DEGREES: Final = 18.0
+DEPTH_GAIN: Final = 1.4
+"""Depth of the picture's surface divided by the depth of the mesh. A turned picture shows no new side of the nose and no new
+shadow,
+so its head looks less turned: tracked again, the heads of six portraits had turned by .69 of the target yaw and .67 of the pitch
+with the mesh's own depth, and by .92 and .89 with this factor (means)."""
+_ITERATIONS: Final = 16
+_EYE_MARGIN_PX: Final = 2.0
+_FINER: Final = 3
+_HUGE_EYE: Final = 1 << 21
+"""Largest number of numbers in the map of an eye, two per pixel: a thousand pixels square."""
+_SEAM_PX: Final = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,23 +207,6 @@ def _ease(share: npt.NDArray[np.floating]) -> Float64:
     """Return 0 to 1 without slope at either end."""
     x = np.clip(np.asarray(share, np.float64), 0.0, 1.0)
     return np.asarray(x * x * (3.0 - 2.0 * x), np.float64)
-
-
-UPPER_LIDS: Final = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (362, 398, 384, 385, 386, 387, 388, 466, 263))
-LOWER_LIDS: Final = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (362, 382, 381, 380, 374, 373, 390, 249, 263))
-"""Lid margins of both eyes, corner to corner, from smaller to larger x."""
-BROWS: Final = ((46, 53, 52, 65, 55), (285, 295, 282, 283, 276))
-"""Lower borders of both brows, from smaller to larger x."""
-_FOLD: Final = 0.75
-"""Place where the skin begins to move, as a share of the way from the lid's margin to the brow."""
-_LOWER_SHARE: Final = 0.12
-"""Share of the way between the margins that the lower lid moves."""
-_COVER: Final = 0.15
-"""Share of the eye's height by which the shut lid reaches over the lower margin: landmarks lie a little inside the eye's white."""
-_CHEEK: Final = 1.2
-"""Place where the skin ends to move, heights of the eye below the lower margin."""
-_BISECTIONS: Final = 16
-_TINY: Final = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,23 +342,6 @@ def _inverse(function: Callable[[Float64], Float64], values: Float64, low: Float
         end = np.where(beyond, middle, end)
         begin = np.where(beyond, begin, middle)
     return 0.5 * (begin + end)
-
-
-_Number = TypeVar("_Number", np.uint8, np.float32)
-
-EXACT_TURN_DEGREES: Final = 12.0
-MAX_TURN_DEGREES: Final = 18.0
-DEPTH_GAIN: Final = 1.4
-"""Depth of the picture's surface divided by the depth of the mesh. A turned picture shows no new side of the nose and no new
-shadow,
-so its head looks less turned: tracked again, the heads of six portraits had turned by .69 of the target yaw and .67 of the pitch
-with the mesh's own depth, and by .92 and .89 with this factor (means)."""
-_ITERATIONS: Final = 16
-_EYE_MARGIN_PX: Final = 2.0
-_FINER: Final = 3
-_HUGE_EYE: Final = 1 << 21
-"""Largest number of numbers in the map of an eye, two per pixel: a thousand pixels square."""
-_SEAM_PX: Final = 0.5
 
 
 class PortraitRotation:

@@ -9,6 +9,7 @@ Schema = dict[str, Any]
 STRING: Schema = {"type": "string", "minLength": 1}
 LABELS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 DURATION: Schema = {"type": "string", "pattern": r"^([0-9]+(ms|s|m|h))+$"}
+GATEWAY_DURATION: Schema = {"type": "string", "pattern": r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"}
 
 
 def closed(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
@@ -84,7 +85,6 @@ SCALED_OBJECT = closed(
 
 PARENT = closed(("name",), group=STRING, kind=STRING, namespace=STRING, name=STRING, sectionName=STRING, port={"type": "integer"})
 BACKENDS = listed(closed(("name", "port"), name=STRING, port={"type": "integer", "minimum": 1, "maximum": 65535}))
-GATEWAY_DURATION: Schema = {"type": "string", "pattern": r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"}
 
 
 def route(**rule: Schema) -> Schema:

@@ -18,6 +18,14 @@ from dubstage.client import gateway
 from dubstage.gateway.v1 import consent_pb2
 from tests.charts.rendering import CHART, NAMESPACE, helm, render, values_of
 
+COMMAND = re.compile(r" *(POD=|kubectl |helm |export |dubstage batch)")
+"""Begin of a block of shell commands. A block ends at an empty line."""
+RECORD_CALLS = """
+kubectl() { :; }; helm() { :; }; dubstage() { :; }
+python() { cat > "$SCRIPT"; }
+"""
+"""Functions of a shell in place of the commands of the notes; `python` keeps its script."""
+
 
 @pytest.fixture(scope="module")
 def notes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -37,15 +45,6 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         result = helm("template", "dubstage", str(chart), "--namespace", NAMESPACE, *given, *only)
         found[case] = str(yaml.safe_load(result.stdout)["text"])
     return found
-
-
-COMMAND = re.compile(r" *(POD=|kubectl |helm |export |dubstage batch)")
-"""Begin of a block of shell commands. A block ends at an empty line."""
-RECORD_CALLS = """
-kubectl() { :; }; helm() { :; }; dubstage() { :; }
-python() { cat > "$SCRIPT"; }
-"""
-"""Functions of a shell in place of the commands of the notes; `python` keeps its script."""
 
 
 def test_blocks_can_be_pasted(notes: dict[str, str], tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tests.kubernetes_objects import RESTRICTED, schemas_read_once
 KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 """Supported versions. `make test` validates with the first and the last."""
 every_case = pytest.mark.parametrize("case", CASES)
+TWO_GATEWAYS = ("gateway.replicas=2", "gateway.media.accessMode=ReadWriteMany")
 
 
 @pytest.mark.parametrize("case", ["default", "production-gpu", "keda", "everything", "folders"])
@@ -170,9 +171,6 @@ def test_rolling_update_strategies(case: str) -> None:
         assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     gateway = rendered.deployment("gateway")["spec"]
     assert (gateway["strategy"], gateway["replicas"]) == ({"type": "Recreate"}, 1)
-
-
-TWO_GATEWAYS = ("gateway.replicas=2", "gateway.media.accessMode=ReadWriteMany")
 
 
 def test_several_gateways_roll_over_and_spread_over_nodes() -> None:

@@ -11,6 +11,13 @@ from dubstage.gateway.v1 import gateway_pb2
 from tests.charts.rendering import CASES, COMPONENTS, KEEP_ARTEFACTS, STAGES, Object, pod_spec, render
 
 QUEUE = "dubstage_queue_to_compute_ratio"
+SEVERAL = (
+    "gateway.autoscaling.maxReplicas=3",
+    "gateway.database.url=postgresql+psycopg://dubstage@db/dubstage",
+    "global.artefacts.volume.accessMode=ReadWriteMany",
+    "gateway.data.accessMode=ReadWriteMany",
+    "gateway.media.accessMode=ReadWriteMany",
+)
 
 
 def test_replicas_are_written_only_where_nothing_scales_them() -> None:
@@ -51,15 +58,6 @@ def test_keda_scales_to_zero() -> None:
             promql_parser.parse(query)
             # Without a pod there is no series: the query must be 0 then, not empty.
             assert query.endswith("or vector(0)")
-
-
-SEVERAL = (
-    "gateway.autoscaling.maxReplicas=3",
-    "gateway.database.url=postgresql+psycopg://dubstage@db/dubstage",
-    "global.artefacts.volume.accessMode=ReadWriteMany",
-    "gateway.data.accessMode=ReadWriteMany",
-    "gateway.media.accessMode=ReadWriteMany",
-)
 
 
 def test_gateways_scale_on_their_places() -> None:

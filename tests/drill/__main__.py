@@ -29,6 +29,11 @@ _STRIKES = 0.75
 """Part of the undisturbed time over which the faults are spread, so that the last fault strikes before the batch ends."""
 console = Console(soft_wrap=True, highlight=False)
 QUIET, DRILL = "quiet", "drill"
+_OPTIONS = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
 
 
 class Striker(threading.Thread):
@@ -75,13 +80,6 @@ def main(
     page = write_report(outcome, output)
     console.print(f"{'passed' if outcome.good else 'FAILED'}: {page}")
     sys.exit(0 if outcome.good else 1)
-
-
-_OPTIONS = [
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.lb_policy_name", "round_robin"),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-]
 
 
 def _dubbed(batches: Batches, name: str, cuts: list[Cut], outcome: Outcome, striker: Striker | None) -> float:

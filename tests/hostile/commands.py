@@ -90,6 +90,13 @@ ANSWERS = TOLD | {"exit 1", "exit 20"}
 
 CHECKED = frozenset({"exit 3", "exit 4"})
 """`inspect`, `audit verify` and `receipt verify` of what was changed, and `inspect` of what is not signed."""
+LINES: tuple[Sequence[str], ...] = (
+    ["doctor"], ["actor", "list"], ["actor", "show", "ann"], ["actor", "erase", "ann"], ["dub", "text.mp4", "-o", "x.mp4"],
+    ["jobs", "list"], ["serve", "nothing"], ["--version"], ["trainset", "--help"], ["evaluate", "--help"],
+    ["live", "ann", "--audio", "text.mp4", "-o", "x.mp4"], ["audit", "list"], ["audit", "verify"], ["audit", "export", "log.jsonl"],
+    ["receipt", "key"], ["receipt", "verify", "text.mp4"], ["inspect", "text.mp4"],
+)  # fmt: skip
+OUTPUTS = ("x.mp4", "x.mov", "x.mkv", "x.avi", "x.wav", "x", "x.txt", "x.m3u8", "x.png", ".mp4", "sub/x.mp4", *NAMES)
 
 
 def run(
@@ -150,14 +157,6 @@ def option_case(rng: Random) -> Case:
 
     said = " ".join(f"{option} {value!r:.40}" for option, value in given)
     return Case("command", f"{command} {footage} {said}", act, allowed=ANSWERS | CHECKED)
-
-
-LINES: tuple[Sequence[str], ...] = (
-    ["doctor"], ["actor", "list"], ["actor", "show", "ann"], ["actor", "erase", "ann"], ["dub", "text.mp4", "-o", "x.mp4"],
-    ["jobs", "list"], ["serve", "nothing"], ["--version"], ["trainset", "--help"], ["evaluate", "--help"],
-    ["live", "ann", "--audio", "text.mp4", "-o", "x.mp4"], ["audit", "list"], ["audit", "verify"], ["audit", "export", "log.jsonl"],
-    ["receipt", "key"], ["receipt", "verify", "text.mp4"], ["inspect", "text.mp4"],
-)  # fmt: skip
 
 
 def setting_case(rng: Random) -> Case:
@@ -234,9 +233,6 @@ def consent_file(path: Path, kind: str, rng: Random) -> Path:
             data = CONSENTS[kind](rng)
             path.write_bytes(data if isinstance(data, bytes) else data.encode(errors="surrogatepass"))
     return path
-
-
-OUTPUTS = ("x.mp4", "x.mov", "x.mkv", "x.avi", "x.wav", "x", "x.txt", "x.m3u8", "x.png", ".mp4", "sub/x.mp4", *NAMES)
 
 
 def output_case(rng: Random) -> Case:

@@ -41,6 +41,31 @@ _MOST_SENT: Final = 2 << 20
 """Most bytes of one body that a case sends."""
 
 Act = Callable[[World, Visitor], Outcome]
+_TYPES: Final = (
+    "application/json",
+    "application/xml",
+    "multipart/form-data; boundary=x",
+    "application/x-www-form-urlencoded",
+    "text/plain; charset=utf-16",
+    "application/grpc",
+    "/",
+)
+_NAMES: Final = (
+    *("Authorization", "Cookie", "Host", "Origin", "Referer", "Sec-Fetch-Site", "Range", "If-Range", "Content-Range", "Accept"),
+    *("Repr-Digest", "X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Email", "Content-Type", "Expect", "Content-Length"),
+    *("Transfer-Encoding", "Connection", "Upgrade", "TE", "Forwarded", "X-HTTP-Method-Override", "grpc-timeout", ":authority", ""),
+)
+_VALUES: Final = (
+    b"\xe9", b"Bearer \xe9", b"Bearer a\tb", b"Bearer ", b"Basic Og==", b"[", b"http://[", b"bytes=-", b"sha-256=:\xff:",
+    b"\xed\xa0\x80", b"%", b"%00", b"," * 900, b"a" * 20_000, b"\x01\x02", b"a\x00b", b"gzip, chunked", b"chunked", b"-1", b"1, 2",
+    b"h2c", b"websocket", b"100-continue", b"text/event-stream", b"null", b"localhost:0", b"evil.example", b"\x7f", b"a\rb",
+)  # fmt: skip
+_TARGETS: Final = (
+    "/%00", "/v1/%2e%2e/%2e%2e/etc/passwd", "/v1/actors/" + "a" * 20_000, "//v1/actors", "http://evil.example/v1/actors", "*",
+    "/v1/operations?pageSize=1&pageSize=2", "/v1/operations?pageSize=99999999999999999999", "/v1/operations?" + "a=1&" * 4000,
+    "/v1/actors?%ff=%fe", "/v1/files/..%2f..%2fetc%2fpasswd", "/ui/static/../../session.py", "/ui/static/%2e%2e/%2e%2e/session.py",
+    "/ui/sign-in?next=//evil.example", "/v1/actors#x", "/v1/actors;a=b", "/v1/\u00e9", "",
+)  # fmt: skip
 
 
 def http_act(name: str, act: Act, *, allowed: frozenset[str] = ANSWERED_HTTP) -> Case:
@@ -121,17 +146,6 @@ def hostile_body(rng: Random) -> tuple[str, bytes]:
         case _:
             body = b"{" + b",".join(b'"%d":{}' % number for number in range(size // 8)) + b"}"
     return name, body
-
-
-_TYPES: Final = (
-    "application/json",
-    "application/xml",
-    "multipart/form-data; boundary=x",
-    "application/x-www-form-urlencoded",
-    "text/plain; charset=utf-16",
-    "application/grpc",
-    "/",
-)
 
 
 def body_case(rng: Random) -> Case:
@@ -476,23 +490,6 @@ def _tried(door: Door, visitor: Visitor, rng: Random, token: str) -> Answer:
 
 
 # Headers
-
-_NAMES: Final = (
-    *("Authorization", "Cookie", "Host", "Origin", "Referer", "Sec-Fetch-Site", "Range", "If-Range", "Content-Range", "Accept"),
-    *("Repr-Digest", "X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Email", "Content-Type", "Expect", "Content-Length"),
-    *("Transfer-Encoding", "Connection", "Upgrade", "TE", "Forwarded", "X-HTTP-Method-Override", "grpc-timeout", ":authority", ""),
-)
-_VALUES: Final = (
-    b"\xe9", b"Bearer \xe9", b"Bearer a\tb", b"Bearer ", b"Basic Og==", b"[", b"http://[", b"bytes=-", b"sha-256=:\xff:",
-    b"\xed\xa0\x80", b"%", b"%00", b"," * 900, b"a" * 20_000, b"\x01\x02", b"a\x00b", b"gzip, chunked", b"chunked", b"-1", b"1, 2",
-    b"h2c", b"websocket", b"100-continue", b"text/event-stream", b"null", b"localhost:0", b"evil.example", b"\x7f", b"a\rb",
-)  # fmt: skip
-_TARGETS: Final = (
-    "/%00", "/v1/%2e%2e/%2e%2e/etc/passwd", "/v1/actors/" + "a" * 20_000, "//v1/actors", "http://evil.example/v1/actors", "*",
-    "/v1/operations?pageSize=1&pageSize=2", "/v1/operations?pageSize=99999999999999999999", "/v1/operations?" + "a=1&" * 4000,
-    "/v1/actors?%ff=%fe", "/v1/files/..%2f..%2fetc%2fpasswd", "/ui/static/../../session.py", "/ui/static/%2e%2e/%2e%2e/session.py",
-    "/ui/sign-in?next=//evil.example", "/v1/actors#x", "/v1/actors;a=b", "/v1/\u00e9", "",
-)  # fmt: skip
 
 
 def header_case(rng: Random) -> Case:

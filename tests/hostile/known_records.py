@@ -30,6 +30,8 @@ from tests.hostile.world import World
 VERIFY = (["receipt", "verify"], ["audit", "verify"])
 NOT_SOUND = CHANGED | WRONG
 Put = Callable[[Path], object]
+NO_FILES = ("huge", "an empty folder", "a pipe", "an endless device", "a loop of links")
+_DIFFERENT = ("of another installation", "a folder of other keys")
 
 
 def _records() -> list[Case]:
@@ -89,8 +91,6 @@ KEYS: dict[str, Put] = {
     "a link to nowhere": lambda file: file.symlink_to("nowhere"),
 }
 """Keys to check with, or files in the place of a key of the installation."""
-NO_FILES = ("huge", "an empty folder", "a pipe", "an endless device", "a loop of links")
-_DIFFERENT = ("of another installation", "a folder of other keys")
 
 
 def _keys() -> list[Case]:

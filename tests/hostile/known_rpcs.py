@@ -39,6 +39,20 @@ URIS = (
     "http://127.0.0.1:9/x.mp4",
     "../video.mp4",
 )
+LABELS = (
+    "x" * 61,
+    "ü" * 121,
+    "y" * 100_000,
+    " ",
+    "x\ny",
+    "x\x1b[31m",
+    "\u202ex",
+    "\u200b",
+    "\u0301" * 60,
+    "由AI配音",
+    "\u05d0\u05d9",
+)
+"""Texts that are no label."""
 
 
 def _set(path: str, value: Any, index: int = 0) -> Changed:
@@ -211,22 +225,6 @@ def _dubs() -> list[Case]:
         _refused("gateway.ListActors", "page_token", "[x", says=""),
         _refused("Operations.ListOperations", "page_size", -1),
     ]
-
-
-LABELS = (
-    "x" * 61,
-    "ü" * 121,
-    "y" * 100_000,
-    " ",
-    "x\ny",
-    "x\x1b[31m",
-    "\u202ex",
-    "\u200b",
-    "\u0301" * 60,
-    "由AI配音",
-    "\u05d0\u05d9",
-)
-"""Texts that are no label."""
 
 
 def _labels() -> list[Case]:

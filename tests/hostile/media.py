@@ -22,6 +22,52 @@ SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".wav", ".png", ".txt", ".m3u8", ".s
 
 Recipe = Callable[[MediaShelf, Path, Random], Path]
 """Makes a hostile file in a folder."""
+PLAYLISTS = {
+    "m3u8": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.2,\n{name}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{name}'\nduration 0.2\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns={name}\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 15004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S"><Period>'
+    '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{name}</BaseURL></Representation>'
+    "</AdaptationSet></Period></MPD>",
+    "imf": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016"><Id>{name}</Id></CompositionPlaylist>',
+    "vobsub": "# VobSub index file, v7\nid: en, index: 0\ntimestamp: 00:00:00:000, filepos: 000000000\n# {name}\n",
+    "webpage": '<html><img src="{name}"></html>',
+    "ffmetadata": ";FFMETADATA1\ntitle={name}\n",
+    "m3u": "{name}\n",
+    "tedcaptions": '{{"captions":[{{"content":"{name}","startTime":0}}]}}',
+}
+PIXELS = {
+    "ffv1": ("yuva444p12le", "gray16le", "rgb48le", "yuv410p", "gbrp16le", "yuv440p", "gray", "bgra", "yuva420p"),
+    "png": ("rgba", "ya8", "rgba64be"),
+    "prores_ks": ("yuva444p10le",),
+    "mjpeg": ("yuvj420p",),
+    "rawvideo": ("pal8", "monob", "uyvy422", "rgb565le", "nv12", "xyz12le"),
+}
+"""Pixel formats by codec."""
+SIZES = ((1, 1), (2, 2), (16, 2), (3, 5), (16384, 2), (2, 4096), (64, 1))
+SOUNDS: dict[str, dict[str, float]] = {
+    "nan": {"fill": float("nan")},
+    "inf": {"fill": float("inf")},
+    "loud": {"fill": 3e38},
+    "24 channels": {"channels": 24},
+    "200 channels": {"channels": 200},
+    "0 channels": {"channels": 0},
+    "1 Hz": {"rate": 1, "samples": 3},
+    "0 Hz": {"rate": 0},
+    "768 kHz": {"rate": 768_000},
+    "4 GHz": {"rate": 4_000_000_000},
+    "no sample": {"samples": 0},
+    "one sample": {"samples": 1},
+    "4 GB claimed": {"claimed": 0xFFFFFFF0},
+    "8 bits": {"bits": 8},
+}  # type: ignore[dict-item]
+NAMES = (
+    "x" * 251 + ".mp4", "file:colon.mp4", "http:x.mp4", "concat:a|b.mp4", "pipe:0.mp4", "data:x.mp4", "cache:x.mp4", "-dash.mp4",
+    "--help", "new\nline.mp4", "%03d.mp4", "%s.mp4", "[bold]x[red].mp4", "[x].mp4", "[red]", "a b.mp4", "ü\u202e.mp4", "~",
+    "it's.mp4", 'a"b.mp4', "*.mp4", "a?.mp4", "trailing.mp4 ", ".mp4", "..mp4", "nosuffix", "UPPER.MP4", "a\\b.mp4", "$HOME.mp4",
+    "a\x1b[31m.mp4", "a#b?c=d.mp4",
+)  # fmt: skip
+"""Strange names of files."""
 
 
 def bytes_changed(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
@@ -61,22 +107,6 @@ def playlist(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
     path = folder / f"list{rng.choice(SUFFIXES)}"
     path.write_text(text)
     return path
-
-
-PLAYLISTS = {
-    "m3u8": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.2,\n{name}\n#EXT-X-ENDLIST\n",
-    "concat": "ffconcat version 1.0\nfile '{name}'\nduration 0.2\n",
-    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns={name}\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 15004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
-    "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S"><Period>'
-    '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{name}</BaseURL></Representation>'
-    "</AdaptationSet></Period></MPD>",
-    "imf": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016"><Id>{name}</Id></CompositionPlaylist>',
-    "vobsub": "# VobSub index file, v7\nid: en, index: 0\ntimestamp: 00:00:00:000, filepos: 000000000\n# {name}\n",
-    "webpage": '<html><img src="{name}"></html>',
-    "ffmetadata": ";FFMETADATA1\ntitle={name}\n",
-    "m3u": "{name}\n",
-    "tedcaptions": '{{"captions":[{{"content":"{name}","startTime":0}}]}}',
-}
 
 
 def lying_header(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
@@ -150,17 +180,6 @@ def jumping_times(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
     return path
 
 
-PIXELS = {
-    "ffv1": ("yuva444p12le", "gray16le", "rgb48le", "yuv410p", "gbrp16le", "yuv440p", "gray", "bgra", "yuva420p"),
-    "png": ("rgba", "ya8", "rgba64be"),
-    "prores_ks": ("yuva444p10le",),
-    "mjpeg": ("yuvj420p",),
-    "rawvideo": ("pal8", "monob", "uyvy422", "rgb565le", "nv12", "xyz12le"),
-}
-"""Pixel formats by codec."""
-SIZES = ((1, 1), (2, 2), (16, 2), (3, 5), (16384, 2), (2, 4096), (64, 1))
-
-
 def odd_picture(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
     """Unusual pixel formats and sizes."""
     codec, pixel = rng.choice([(codec, pixel) for codec, pixels in PIXELS.items() for pixel in pixels])
@@ -210,24 +229,6 @@ def wav(
     )
 
 
-SOUNDS: dict[str, dict[str, float]] = {
-    "nan": {"fill": float("nan")},
-    "inf": {"fill": float("inf")},
-    "loud": {"fill": 3e38},
-    "24 channels": {"channels": 24},
-    "200 channels": {"channels": 200},
-    "0 channels": {"channels": 0},
-    "1 Hz": {"rate": 1, "samples": 3},
-    "0 Hz": {"rate": 0},
-    "768 kHz": {"rate": 768_000},
-    "4 GHz": {"rate": 4_000_000_000},
-    "no sample": {"samples": 0},
-    "one sample": {"samples": 1},
-    "4 GB claimed": {"claimed": 0xFFFFFFF0},
-    "8 bits": {"bits": 8},
-}  # type: ignore[dict-item]
-
-
 def special_file(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
     """A FIFO, a folder, a device, links that lead nowhere or round in circles."""
     kind = rng.choice(("fifo", "folder", "null", "zero", "full", "loop", "dangling", "empty", "proc", "tty"))
@@ -248,15 +249,6 @@ def special_file(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
         case _:
             path.touch()
     return path
-
-
-NAMES = (
-    "x" * 251 + ".mp4", "file:colon.mp4", "http:x.mp4", "concat:a|b.mp4", "pipe:0.mp4", "data:x.mp4", "cache:x.mp4", "-dash.mp4",
-    "--help", "new\nline.mp4", "%03d.mp4", "%s.mp4", "[bold]x[red].mp4", "[x].mp4", "[red]", "a b.mp4", "ü\u202e.mp4", "~",
-    "it's.mp4", 'a"b.mp4', "*.mp4", "a?.mp4", "trailing.mp4 ", ".mp4", "..mp4", "nosuffix", "UPPER.MP4", "a\\b.mp4", "$HOME.mp4",
-    "a\x1b[31m.mp4", "a#b?c=d.mp4",
-)  # fmt: skip
-"""Strange names of files."""
 
 
 def odd_name(shelf: MediaShelf, folder: Path, rng: Random) -> Path:

@@ -31,6 +31,8 @@ AUDIT_LINES: Sequence[Sequence[str]] = (
 )
 RECEIPT_FIELDS = ("format", "actor_id", "erased_at", "erased", "kept", "looked_at", "out_of_reach", "key", "signature")
 FORMAT = "dubstage erasure receipt 2"
+PLACES = ("a pipe", "a folder", "a loop of links", "missing", "an endless device")
+"""Paths that are no file with a record."""
 
 
 def good_receipt(folder: Path) -> Path:
@@ -90,8 +92,6 @@ RECORDS: dict[str, Callable[[Random], str | bytes]] = {
     "a line without an end": lambda rng: '{"event":"' + "x" * 1_000_000,
 }
 """Receipts and exported logs that are none, or hardly one. Each is given to both commands."""
-PLACES = ("a pipe", "a folder", "a loop of links", "missing", "an endless device")
-"""Paths that are no file with a record."""
 
 
 def hostile_record(path: Path, kind: str, rng: Random) -> Path:

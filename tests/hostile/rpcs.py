@@ -44,6 +44,8 @@ GRPCS_SERVICES = ("/grpc.health.", "/grpc.reflection.")
 CANCEL_BATCH = "/dubstage.gateway.v1.BatchService/CancelBatch"
 PLACES = (str(__file__).rpartition("/tests/")[0] + "/", "/site-packages/")
 """Text of the server's own files: in no answer."""
+_numbers = itertools.count()
+Changed = Callable[[list[Message]], None]
 
 
 def send(
@@ -161,9 +163,6 @@ def allowed_of(name: str) -> frozenset[str]:
     return ANSWERED | {"UNIMPLEMENTED"} if name == "ServerReflection.ServerReflectionInfo" else ANSWERED
 
 
-_numbers = itertools.count()
-
-
 def own_names(messages: Sequence[Message]) -> None:
     """Give what a request would make a name of its own: cases that run at once make different things."""
     for message in messages:
@@ -175,9 +174,6 @@ def own_names(messages: Sequence[Message]) -> None:
             message.batch_id = f"batch-{next(_numbers)}"
         elif isinstance(message, media_pb2.UploadFileRequest) and message.name:
             message.name = f"uploads/case-{next(_numbers)}.bin"
-
-
-Changed = Callable[[list[Message]], None]
 
 
 def changed(world: World, name: str, change: Changed, base: int = 0) -> list[bytes]:

@@ -26,6 +26,12 @@ AFTERWARDS_S = 180.0
 GRPC_FRAME_LIMIT = 64 << 20
 
 Abuse = Callable[[World, Rpc, list[bytes], Random], Outcome]
+NOISE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64,
+    b"\0" * 4096,
+)
 
 
 def then_serves(world: World, name: str, outcome: Outcome) -> Outcome:
@@ -181,12 +187,6 @@ def raw_bytes(world: World, server: str, data: bytes) -> Outcome:
 
 STREAM_ABUSES: Sequence[Abuse] = (given_up, given_up, half_open, never_read, too_large, one_byte_messages)
 UNARY_ABUSES: Sequence[Abuse] = (given_up, too_large)
-NOISE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64,
-    b"\0" * 4096,
-)
 
 
 def stream_case(rng: Random, rpcs: Sequence[str]) -> Case:

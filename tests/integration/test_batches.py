@@ -29,6 +29,8 @@ DAMAGED = "damaged.mp4"
 THIRD = "third.mp4"
 MINE = "mine.mp4"
 NOT_FOUND = ("NOT_FOUND", "BATCH_NOT_FOUND")
+NIGHT = (("a", MINE), ("bad", DAMAGED), ("b", OTHER), ("c", THIRD))
+LABEL: dict[str, Any] = {"label": "AI dubbed", "label_position": "bottom-left"}
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +73,6 @@ def refused(call: Any, *args: Any, **fields: Any) -> DubstageCallError:
     with pytest.raises(DubstageCallError) as caught:
         call(*args, **fields)
     return caught.value
-
-
-NIGHT = (("a", MINE), ("bad", DAMAGED), ("b", OTHER), ("c", THIRD))
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +122,6 @@ def line(start_s: float, speech: str = "speech.wav", **more: Any) -> dict[str, A
         **({"face_id": 0} if "actor_id" not in more else {}),
         **more,
     }
-
-
-LABEL: dict[str, Any] = {"label": "AI dubbed", "label_position": "bottom-left"}
 
 
 def scene_row(shot_id: str, *lines: dict[str, Any], **more: Any) -> pb.BatchRow:

@@ -22,6 +22,28 @@ from services.common.errors import BackendUnavailableError, InvalidRequestError,
 from services.common.server.process import server_of
 from tests.integration.servers import RunningStages
 
+WITHOUT_STAGES = """
+import importlib.metadata, sys
+PACKAGES = {"onnxruntime", "openvino", "torch", "mediapipe"}
+MODULES = {f"services.{stage}" for stage in ("audio", "face", "motion", "texture", "render")}
+found = importlib.metadata.Distribution.from_name.__func__
+
+@classmethod
+def from_name(cls, name):
+    if name in PACKAGES:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(cls, name)
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in PACKAGES | MODULES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+importlib.metadata.Distribution.from_name = from_name
+sys.meta_path.insert(0, Absent())
+"""
+"""Start of a Python that has what the image of the gateway has."""
+
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stages: RunningStages) -> pytest.MonkeyPatch:
@@ -82,29 +104,6 @@ async def test_doctor_checks_the_token(tmp_path: Path) -> None:
         for changes in ({}, {"stages_token_file": wrong}):
             with pytest.raises(InvalidRequestError, match=r"does not accept this gateway: .*set DUBSTAGE_STAGES_TOKEN_FILE"):
                 await check_stage(GatewaySettings(**common, **changes), "audio")
-
-
-WITHOUT_STAGES = """
-import importlib.metadata, sys
-PACKAGES = {"onnxruntime", "openvino", "torch", "mediapipe"}
-MODULES = {f"services.{stage}" for stage in ("audio", "face", "motion", "texture", "render")}
-found = importlib.metadata.Distribution.from_name.__func__
-
-@classmethod
-def from_name(cls, name):
-    if name in PACKAGES:
-        raise importlib.metadata.PackageNotFoundError(name)
-    return found(cls, name)
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name in PACKAGES | MODULES:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-importlib.metadata.Distribution.from_name = from_name
-sys.meta_path.insert(0, Absent())
-"""
-"""Start of a Python that has what the image of the gateway has."""
 
 
 def test_local_stages_need_no_store(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,6 +35,24 @@ TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"
 FILE = "large_download.bin"
 SIZE = 3_000_000
 MOST_STALL_S = 2.0
+MIB = 1 << 20
+LONGEST = 15 * MIB
+HEADERS = (
+    *("Authorization", "Cookie", "Host", "Origin", "Referer", "Sec-Fetch-Site", "Range", "If-Range", "Content-Range", "Accept"),
+    *("Repr-Digest", "X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Email", "Content-Type", "Expect", "Content-Length"),
+)
+VALUES = (
+    b"\xe9",
+    b"Bearer \xe9",
+    b"Bearer a\tb",
+    b"[",
+    b"http://[",
+    b"bytes=-",
+    b"sha-256=:\xff:",
+    b"\xed\xa0\x80",
+    b"%",
+    b"," * 900,
+)
 
 
 @dataclass(frozen=True)
@@ -214,10 +232,6 @@ def stall(loop: LoopThread) -> Iterator[Callable[[], float]]:
         yield lambda: worst
     finally:
         task.cancel()
-
-
-MIB = 1 << 20
-LONGEST = 15 * MIB
 
 
 def filled(begin: bytes, item: bytes, end: bytes, size: int = LONGEST) -> bytes:
@@ -422,24 +436,6 @@ def test_wrong_tokens_are_slowed_down(door: Door) -> None:
             assert response.status == 429, path
     assert door.call("GET", "/v1/actors")[0] == 200
     until(lambda: door.other("GET", "/v1/actors")[0] == 200, seconds=60)
-
-
-HEADERS = (
-    *("Authorization", "Cookie", "Host", "Origin", "Referer", "Sec-Fetch-Site", "Range", "If-Range", "Content-Range", "Accept"),
-    *("Repr-Digest", "X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Email", "Content-Type", "Expect", "Content-Length"),
-)
-VALUES = (
-    b"\xe9",
-    b"Bearer \xe9",
-    b"Bearer a\tb",
-    b"[",
-    b"http://[",
-    b"bytes=-",
-    b"sha-256=:\xff:",
-    b"\xed\xa0\x80",
-    b"%",
-    b"," * 900,
-)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ EVERY = 25
 """Frames between two states of the tracker, where a test says so: half of the usual number."""
 FRAMES = 2 * NUM_FRAMES
 """Frames of a video of three states and a part."""
+SPEECH_S = 40
 
 
 @pytest.fixture(scope="module")
@@ -248,9 +249,6 @@ async def test_other_stage_version_begins_anew(
         monkeypatch.setattr(RemoteStages, "stream", lambda self, rpc, requests: stream(self, rpc, other(requests)))
         assert await records(connected, media.footage, tmp_path / "again") == expected
     assert broken.begun == 3
-
-
-SPEECH_S = 40
 
 
 def long_speech(media: Media) -> Speech:

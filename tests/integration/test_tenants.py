@@ -28,6 +28,22 @@ TOKENS = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234", "default":
 ANNA, NIGHT = "anna", "night"
 VIDEO = "video.mp4"
 UPLOAD = "upload.bin"
+LISTS: dict[str, Callable[[Connection], list[Any]]] = {
+    "ActorService.ListActors": lambda to: list(client.list_actors(to)),
+    "MediaService.ListUploads": lambda to: list(files.list_uploads(to)),
+    "BatchService.ListBatches": lambda to: list(batch.list_batches(to)),
+    "WebhookService.ListWebhooks": webhook.list_webhooks,
+    "Operations.ListOperations": lambda to: list(client.list_operations(to)),
+}
+"""RPCs that list things of a tenant."""
+MAKES = {
+    "ActorService.CreateActor",
+    "DubService.DetectFaces",
+    "MediaService.UploadFile",
+    "MediaService.SignUpload",
+    "WebhookService.CreateWebhook",
+}
+"""RPCs that name nothing of another tenant, and make a thing."""
 
 
 @dataclass(frozen=True)
@@ -135,22 +151,6 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
     "Operations.DeleteOperation": lambda to, things: client.delete_operation(to, things.operation),
 }
 """RPCs that name a thing of a tenant."""
-LISTS: dict[str, Callable[[Connection], list[Any]]] = {
-    "ActorService.ListActors": lambda to: list(client.list_actors(to)),
-    "MediaService.ListUploads": lambda to: list(files.list_uploads(to)),
-    "BatchService.ListBatches": lambda to: list(batch.list_batches(to)),
-    "WebhookService.ListWebhooks": webhook.list_webhooks,
-    "Operations.ListOperations": lambda to: list(client.list_operations(to)),
-}
-"""RPCs that list things of a tenant."""
-MAKES = {
-    "ActorService.CreateActor",
-    "DubService.DetectFaces",
-    "MediaService.UploadFile",
-    "MediaService.SignUpload",
-    "WebhookService.CreateWebhook",
-}
-"""RPCs that name nothing of another tenant, and make a thing."""
 
 
 def test_every_rpc_has_tenant_case() -> None:

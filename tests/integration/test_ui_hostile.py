@@ -22,6 +22,7 @@ from tests.integration.videos import Media
 TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"
 MARKUP = "<img src=x onerror=document.title='owned'>.mp4"
 IDLE_S = 2.0
+SHOT = "/v1/batches/hostile/shots/shot"
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,6 @@ def door(gateway_factory: StartGateway, loop_thread: Any, media: Media, tmp_path
         assert ended.progress.num_failed == 1
     yield Door(running, Caller(port, token=TOKEN), Caller(port, token=OTHER_TOKEN))
     loop_thread.run(running.server.drain(grace_s=0))
-
-
-SHOT = "/v1/batches/hostile/shots/shot"
 
 
 def test_markup_in_addresses_stays_text(door: Door) -> None:

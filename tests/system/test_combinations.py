@@ -42,6 +42,7 @@ SHORT_S = 0.5
 
 ALWAYS = {*LEARNED, ("headpose", "everyone")}
 """Pairs that `make test` dubs: those that learn the person, and one whose actor two other pairs have learned."""
+STILLS = tuple(pair for pair in PAIRS if pair[0] != pair[1] and method_named(combined(pair[0], *pair)).takes_still)
 
 
 def chosen(pairs: tuple[Pair, ...], always: Container[Pair]) -> list[Any]:
@@ -146,9 +147,6 @@ def test_a_pair_dubs_every_frame(motion: str, renderer: str, dubs: Dubs) -> None
 def test_each_part_learned_the_person_once() -> None:
     for part in (0, 1):
         assert sorted(pair[part] for pair in LEARNED) == sorted(METHODS)
-
-
-STILLS = tuple(pair for pair in PAIRS if pair[0] != pair[1] and method_named(combined(pair[0], *pair)).takes_still)
 
 
 @pytest.mark.parametrize(("motion", "renderer"), chosen(STILLS, STILLS[:1]))

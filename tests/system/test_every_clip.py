@@ -17,6 +17,10 @@ CLIPS = Path(os.environ.get("DUBSTAGE_CLIPS", Path(__file__).parents[2].parent /
 
 MOST_S = 1.3
 """The beginning of a longer clip is dubbed. Later parts of some clips (silence, cuts, an empty picture) have tests of their own."""
+ALWAYS = ("vr_face1", "d10_50fps_no_audio")
+"""Clips that `make test` dubs: a variable frame rate, and 50 frames/s without sound. All encodings and turned frames go through
+decoder, compositing and encoder in test_media_exactness. Covered and lost faces, several speakers, late sound and silence have
+tests of their own."""
 
 
 def rows() -> list[dict[str, str]]:
@@ -26,12 +30,6 @@ def rows() -> list[dict[str, str]]:
             return [row for row in csv.DictReader(file) if row["file"].startswith(("video/", "derived/"))]
     except FileNotFoundError:
         return [{"file": "video/hp_31.mp4", "seconds": "0", "audio": "", "expected": ""}]
-
-
-ALWAYS = ("vr_face1", "d10_50fps_no_audio")
-"""Clips that `make test` dubs: a variable frame rate, and 50 frames/s without sound. All encodings and turned frames go through
-decoder, compositing and encoder in test_media_exactness. Covered and lost faces, several speakers, late sound and silence have
-tests of their own."""
 
 
 @pytest.mark.parametrize(

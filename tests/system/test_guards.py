@@ -26,6 +26,14 @@ SETTINGS: Final = EvaluationSettings(
 )
 ADAPTED_A_LITTLE: Final = EnrolOptions(renderer_steps=12)
 """A tenth of the usual steps: enough to fail if the adaptation makes a picture worse."""
+FACE5: Final = ("video/vr_face5.mp4", 0)
+"""A clip, and which of its folds."""
+CLOSE: Final = ("people/dev_7.mp4", 1)
+"""A close shot of a man with stubble."""
+STREAMED: Final = "ugc streamed"
+"""The method `ugc` with its predictor of live streams, measured on a file."""
+ALWAYS: Final = {("ugc", FACE5)}
+"""Guards that `make test` runs: the default method. The others run when networks change."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,6 @@ class Figures:
 
 MARGINS: Final = Figures(correlation=0.12, lmd_ratio=0.08, psnr_gain_db=0.4, sharpness=0.15, native_sharpness=0.2)
 """How much worse a figure may get. Processors of another kind change figures by less than a tenth of this."""
-FACE5: Final = ("video/vr_face5.mp4", 0)
-"""A clip, and which of its folds."""
-CLOSE: Final = ("people/dev_7.mp4", 1)
-"""A close shot of a man with stubble."""
-STREAMED: Final = "ugc streamed"
-"""The method `ugc` with its predictor of live streams, measured on a file."""
 FIGURES: Final[dict[tuple[str, tuple[str, int]], Figures]] = {
     ("ugc", FACE5): Figures(0.78, 0.76, 2.25, 0.89, 1.11),
     ("ugc", CLOSE): Figures(0.87, 0.70, 1.16, 1.10, 1.51),
@@ -56,9 +58,6 @@ FIGURES: Final[dict[tuple[str, tuple[str, int]], Figures]] = {
     ("hetero", FACE5): Figures(0.74, 0.79, 1.29, 0.84, 1.13),
     ("everyone", FACE5): Figures(0.74, 0.77, 2.10, 0.95, 1.12),
 }
-
-ALWAYS: Final = {("ugc", FACE5)}
-"""Guards that `make test` runs: the default method. The others run when networks change."""
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,10 @@ JAW_DROP_PX = 24.0
 """Crop pixels: how far below the jaw of a frame the mask may reach, which is that of the person's mouth at its widest."""
 ROOM_PX = 6.0
 """Crop pixels all around, because the mask is made from a person's mean anchors: cheeks rise in a smile."""
+NEAR_FACE_PX = 12.0
+"""Crop pixels around the filmed jaw that the chin of another mouth may cover."""
+SKIN_CR = 131
+"""Red difference under which a sample of this clip is not skin: skin has 140 and more, jacket and turtleneck at most 129."""
 
 
 def mask_of(geometry: ActorGeometry, record: Any, frame: DecodedFrame, info: MediaInfo, strength: float) -> PlaneMask:
@@ -96,12 +100,6 @@ def test_samples_outside_mask_unchanged(
                 inside = reach.of_plane(number, before.shape)
                 np.testing.assert_array_equal(before[~inside], after[~inside])
             assert (frame.planes[0] != dubbed[0])[luma].mean() > 0.2
-
-
-NEAR_FACE_PX = 12.0
-"""Crop pixels around the filmed jaw that the chin of another mouth may cover."""
-SKIN_CR = 131
-"""Red difference under which a sample of this clip is not skin: skin has 140 and more, jacket and turtleneck at most 129."""
 
 
 def test_clothing_keeps_its_samples(clips: Any, dubber: Dubber, tmp_path: Path) -> None:

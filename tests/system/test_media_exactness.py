@@ -49,6 +49,21 @@ except StorageFullError as problem:
 # Not ru_maxrss, which begins at the size of the process that forked.
 print("peak", re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
+LOSSLESS = [
+    pytest.param("video/vr_face5.mp4", "yuv420p", marks=pytest.mark.long),  # as vr_face1, at a constant rate
+    ("derived/d01_rotation_metadata_portrait.mp4", "yuv420p"),
+    ("derived/d02_hevc10bit_23976.mp4", "yuv420p10le"),
+    ("derived/d03_prores422lt_2997.mov", "yuv422p10le"),
+    ("derived/d04_mpeg2_422_720p25.mxf", "yuv422p"),
+    ("video/vr_face1.mp4", "yuv420p"),
+]
+DEFAULTS = [
+    ("derived/d02_hevc10bit_23976.mp4", ".mp4", "hevc", "yuv420p10le"),
+    ("derived/d03_prores422lt_2997.mov", ".mov", "prores", "yuv422p10le"),
+    ("derived/d04_mpeg2_422_720p25.mxf", ".mxf", "mpeg2video", "yuv422p"),
+    ("video/vr_face1.mp4", ".mp4", "h264", "yuv420p"),
+    ("video/fr_short_hamilton_clip.mp4", ".mp4", "h264", "yuv420p"),
+]
 
 
 def _part(clips: Any, folder: Path, name: str) -> Path:
@@ -86,16 +101,6 @@ def _dub(info: MediaInfo, output: Path, **settings: Any) -> WriteReport:
     return writer.report
 
 
-LOSSLESS = [
-    pytest.param("video/vr_face5.mp4", "yuv420p", marks=pytest.mark.long),  # as vr_face1, at a constant rate
-    ("derived/d01_rotation_metadata_portrait.mp4", "yuv420p"),
-    ("derived/d02_hevc10bit_23976.mp4", "yuv420p10le"),
-    ("derived/d03_prores422lt_2997.mov", "yuv422p10le"),
-    ("derived/d04_mpeg2_422_720p25.mxf", "yuv422p"),
-    ("video/vr_face1.mp4", "yuv420p"),
-]
-
-
 @pytest.mark.parametrize(("name", "pixel_format"), LOSSLESS)
 def test_samples_outside_mask_bit_equal(clips: Any, tmp_path: Path, name: str, pixel_format: str) -> None:
     """Samples outside the mask are bit equal and times exact."""
@@ -115,15 +120,6 @@ def test_samples_outside_mask_bit_equal(clips: Any, tmp_path: Path, name: str, p
                 if expected:
                     np.testing.assert_array_equal(expected.planes[number], b)
                     assert (a != b)[mask].mean() > 0.5
-
-
-DEFAULTS = [
-    ("derived/d02_hevc10bit_23976.mp4", ".mp4", "hevc", "yuv420p10le"),
-    ("derived/d03_prores422lt_2997.mov", ".mov", "prores", "yuv422p10le"),
-    ("derived/d04_mpeg2_422_720p25.mxf", ".mxf", "mpeg2video", "yuv422p"),
-    ("video/vr_face1.mp4", ".mp4", "h264", "yuv420p"),
-    ("video/fr_short_hamilton_clip.mp4", ".mp4", "h264", "yuv420p"),
-]
 
 
 @pytest.mark.parametrize(("name", "suffix", "codec", "pixel_format"), DEFAULTS)

@@ -35,6 +35,9 @@ FOOTAGE_S, SPEECH_S = 1.2, 1.4
 """Seconds of footage and of speech: a window and a part of one."""
 LONG_S = 2.8
 """Seconds with more rows of features than one block of a stream has (FEATURE_BLOCK), and with two windows and a part of one."""
+ALWAYS = ("ugc",)
+"""Case that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test
+of chunks."""
 
 
 @asynccontextmanager
@@ -121,11 +124,6 @@ CASES = {
     "hetero": Case("hetero", EnrolOptions(renderer_steps=2)),
     "everyone": Case("everyone", EnrolOptions(renderer_steps=2)),
 }
-
-
-ALWAYS = ("ugc",)
-"""Case that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test
-of chunks."""
 
 
 @pytest.mark.parametrize(

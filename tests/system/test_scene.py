@@ -45,6 +45,11 @@ LINE_S = 0.8
 """Length of each speech: 20 frames."""
 Spoken = tuple[str, Path, FaceChoice]
 """Start, speech and face of a line."""
+FRAMES = (range(5, 25), range(13, 33), range(20, 40))
+CUT = 20
+"""First frame in which the people of `cut_video` stand elsewhere."""
+PLACES = ([0, 1, 2], [2, 0, 1])
+"""Person in each place, before and after the cut."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +129,6 @@ def lines(scenes: Scenes) -> list[Spoken]:
     """Each line overlaps the next one."""
     first, second, third, _ = scenes.speeches
     return [("0.2", first, face(0)), ("0.52", second, face(1)), ("00:00:00:20", third, face(2))]
-
-
-FRAMES = (range(5, 25), range(13, 33), range(20, 40))
 
 
 @pytest.fixture(scope="module")
@@ -241,12 +243,6 @@ def test_command_takes_a_file_of_lines(
     assert all((report / name).is_file() and name in page for name in ("line_1_opening.svg", "line_1_mouths.jpg"))
     plan = forked_dubstage("plan", scenes.footage, "--lines", file, "--json", "--no-personalize")
     assert json.loads(plan.stdout)["num_rendered"] == 20
-
-
-CUT = 20
-"""First frame in which the people of `cut_video` stand elsewhere."""
-PLACES = ([0, 1, 2], [2, 0, 1])
-"""Person in each place, before and after the cut."""
 
 
 @pytest.fixture(scope="module")

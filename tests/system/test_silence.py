@@ -43,6 +43,10 @@ SMILE = 0.15
 """Excess of the tracker's reading on shut lips with the footage's smile, crop pixels: 1.39 instead of .80 on the woman below."""
 PERSONALIZED = EnrolOptions(renderer_steps=8)
 """All that an enrolment does. Whether a mouth is shut hangs little on the number of steps: it reads as much after the usual 120."""
+LONG = pytest.mark.long
+"""`make test` has the hardest cases: noise for a person who talks, and the smile that reads as an open mouth."""
+BREAKS_OFF = 54
+"""Frame in the middle of a loud vowel of the demo's speech."""
 
 
 def moved(picture: npt.NDArray[np.uint8], seed: int) -> list[npt.NDArray[np.uint8]]:
@@ -127,10 +131,6 @@ def talk(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("talk") / "footage.mp4", 0, SECONDS)
 
 
-LONG = pytest.mark.long
-"""`make test` has the hardest cases: noise for a person who talks, and the smile that reads as an open mouth."""
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     "sound",
@@ -181,10 +181,6 @@ def test_muted_span_shuts_mouth(clips: Any, dubber: Dubber, tmp_path: Path) -> N
     assert set(outcome.plan.reason[muted]) == {SILENT}
     assert_shut(opening[muted])
     assert np.median(opening[: round(25 * 1.4)]) > 5
-
-
-BREAKS_OFF = 54
-"""Frame in the middle of a loud vowel of the demo's speech."""
 
 
 @pytest.mark.parametrize("clip", ["video/vr_face5.mp4", pytest.param("people/dev_3.mp4", marks=LONG)])

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _POINT: Final = re.compile(r" *[0-9]{1,6}(\.[0-9]{0,9})? *, *[0-9]{1,6}(\.[0-9]{0,9})? *")
 """Two numbers without signs, exponents, NaN or infinities."""
+_RULES: Final = ("auto", "largest", "speaker")
+"""Kinds of choices that name no face."""
+_MAIN_SHARE: Final = 0.05
+"""Least presence of a main face, as a share of the presence of the largest face."""
+_NAMED_FACES: Final = 6
+"""Most further faces that a warning describes."""
+MeasureLag = Callable[[int], Awaitable["SoundLag"]]
+"""Returns the lag of the footage's sound against the mouth of a face. The frames are None if the lag cannot be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,6 @@ class FaceChoice:
 
 AUTOMATIC: Final = FaceChoice("auto")
 """The choice of a request that names no face."""
-_RULES: Final = ("auto", "largest", "speaker")
-"""Kinds of choices that name no face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +88,6 @@ def parse_face(text: str) -> FaceChoice:
         f"320,180), not {text[:80]!r}",
         field="face",
     )
-
-
-_MAIN_SHARE: Final = 0.05
-"""Least presence of a main face, as a share of the presence of the largest face."""
-_NAMED_FACES: Final = 6
-"""Most further faces that a warning describes."""
-
-MeasureLag = Callable[[int], Awaitable["SoundLag"]]
-"""Returns the lag of the footage's sound against the mouth of a face. The frames are None if the lag cannot be measured."""
 
 
 async def choose_face(index: FaceIndex, choice: FaceChoice, measure_lag: MeasureLag | None, *, first: int = 0) -> ChosenFace | None:

@@ -29,6 +29,20 @@ from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
 from services.common.wire.convert import from_tensor
 
+_COMES_AND_GOES: Final = 12
+"""Frames in which something comes before a face and goes again."""
+_MOST_COVERED: Final = 0.6
+"""Largest share of the mouth that may look covered in a frame whose mouth is replaced. A mouth half of which is covered looks .5
+to .58 covered."""
+_SHORTEST: Final = 5
+"""Frames of the shortest stretch of replaced mouths between frames that pass through. Shorter ones would only fade in and out."""
+_WANTED: Final = 32
+"""Embeddings of a face that shows in the whole video, about: videos have more frames between two embeddings the longer they are."""
+_MOST_BETWEEN: Final = 25
+"""Most frames of a face from one embedding to the next, so that a face that shows for seconds only has several."""
+_MOST_WINDOWS: Final = 512
+"""Most windows of a face. With more, two windows become one: windows of two hours have 20 s at most."""
+
 
 def face_records(frame: face_pb2.FrameFaces, cut: Callable[[HeadPose], UInt8], scale: float) -> npt.NDArray[np.void]:
     """Return the FACE_RECORDs of a frame.
@@ -73,10 +87,6 @@ def region_of_box(pose: HeadPose) -> tuple[int, int, int, int]:
     """Return the left, top, right and bottom edge of the pixels that `cut_box` reads; the edges may lie outside of the frame."""
     # The low-pass filter of a face that is larger than in the box reads further pixels.
     return region_around_box(pose, 8.0 * max(1.0, pose.scale) + 8.0)
-
-
-_COMES_AND_GOES: Final = 12
-"""Frames in which something comes before a face and goes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +191,6 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
     return _with_covers(faces, index)
 
 
-_MOST_COVERED: Final = 0.6
-"""Largest share of the mouth that may look covered in a frame whose mouth is replaced. A mouth half of which is covered looks .5
-to .58 covered."""
-_SHORTEST: Final = 5
-"""Frames of the shortest stretch of replaced mouths between frames that pass through. Shorter ones would only fade in and out."""
-
-
 def _with_covers(faces: RecordFile, index: FaceIndex) -> FaceIndex:
     """Return the index with the reasons of faces behind static things, and with the records of partly covered mouths."""
     reason = index.reason.copy()
@@ -253,19 +256,9 @@ def _check_index(table: Float64, shot_cuts: object, num_frames: int) -> None:
         raise ContractBrokenError("face records out of order, or a face twice in one frame")
 
 
-_WANTED: Final = 32
-"""Embeddings of a face that shows in the whole video, about: videos have more frames between two embeddings the longer they are."""
-_MOST_BETWEEN: Final = 25
-"""Most frames of a face from one embedding to the next, so that a face that shows for seconds only has several."""
-
-
 def embed_every(num_frames: int) -> int:
     """Return how many frames of a face lie between two embeddings in a video."""
     return min(max(num_frames // _WANTED, 1), _MOST_BETWEEN)
-
-
-_MOST_WINDOWS: Final = 512
-"""Most windows of a face. With more, two windows become one: windows of two hours have 20 s at most."""
 
 
 @dataclass(slots=True)

@@ -40,6 +40,9 @@ _AHEAD_BYTES: Final = 32 << 20
 
 OnProgress = Callable[[int], None]
 OnFace = Callable[[face_pb2.FaceTrack], None]
+STATE_EVERY: Final = 50
+"""Frames from one state of the tracker to the next: most frames that are tracked again when a call breaks off. A state takes a
+twentieth of the time of a frame, and 70 kB for a face."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,11 +137,6 @@ async def analyse_footage(
     await track_all(stages, info, threads, record, embed_every=embed_every, point=point)
     faces.sync()
     return shot_cuts
-
-
-STATE_EVERY: Final = 50
-"""Frames from one state of the tracker to the next: most frames that are tracked again when a call breaks off. A state takes a
-twentieth of the time of a frame, and 70 kB for a face."""
 
 
 async def tracked_answers(

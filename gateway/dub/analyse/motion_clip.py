@@ -49,6 +49,16 @@ TRACKED_MOTION: Final = np.dtype(
 """Record of the tracked motion of a face in one frame: index of the frame, head-pose vector, mouth-area and upper landmarks in head
 space."""
 _READ_ROWS: Final = 256
+_LEAST_CONFIDENCE: Final = 0.25
+"""Least confidence of a lag that is applied."""
+_LEAST_STRENGTH: Final = 3.0
+"""Least strength of a lag that is applied. docs/models/lag.md has the shares of own and of foreign voices that reach it."""
+MOST_FRAMES: Final = 900
+"""Most frames of a bank that is made from more than ten seconds: 36 s at 25 frames per second. More frames gain little, and cost
+time in every frame of a dub."""
+STRETCH_FRAMES: Final = 50
+"""Neighbours that are chosen together. Retrieval finds no window in the first five frames of a span. Short stretches also hold
+mostly rare mouths, and the ordinary mouths are missed. The texture stage gives each stretch one exposure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +236,6 @@ def moved_later(clip: MotionClip, fraction: float) -> MotionClip:
     )
 
 
-_LEAST_CONFIDENCE: Final = 0.25
-"""Least confidence of a lag that is applied."""
-_LEAST_STRENGTH: Final = 3.0
-"""Least strength of a lag that is applied. docs/models/lag.md has the shares of own and of foreign voices that reach it."""
-
-
 @dataclass(frozen=True, slots=True)
 class SoundLag:
     """Lag of the footage's sound against the mouth of one face.
@@ -305,14 +309,6 @@ def credible_lag(lag: SoundLag, others: Mapping[int, SoundLag]) -> SoundLag:
     else:
         return lag
     return replace(lag, frames=None, doubt=f"{why}; the lag that fits best, {lag.frames:+d} frames of 40 ms, is not applied")
-
-
-MOST_FRAMES: Final = 900
-"""Most frames of a bank that is made from more than ten seconds: 36 s at 25 frames per second. More frames gain little, and cost
-time in every frame of a dub."""
-STRETCH_FRAMES: Final = 50
-"""Neighbours that are chosen together. Retrieval finds no window in the first five frames of a span. Short stretches also hold
-mostly rare mouths, and the ordinary mouths are missed. The texture stage gives each stretch one exposure."""
 
 
 class BankRows(NamedTuple):

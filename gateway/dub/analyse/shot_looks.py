@@ -32,6 +32,7 @@ _CLEAR_FRAMES: Final = 75
 """Frames of the mouth that are kept at least, if there are as many."""
 _NEAREST: Final = 3
 """Parts of a shot, the nearest ones, whose static things are compared with a frame."""
+T = TypeVar("T")
 
 
 class ShotLooks:
@@ -212,9 +213,6 @@ def explains(static: Cover, record: Any) -> bool:
     if record["reason"] == common_pb2.FRAME_REASON_DUBBED:
         return True
     return static.face_share >= float(record["covered_share"]) and not len(hands_of(record))
-
-
-T = TypeVar("T")
 
 
 def _keep(learned: dict[int, T], shot: int, what: T) -> None:

@@ -55,6 +55,12 @@ from services.common.wire.timeline import MOTION_RATE
 
 T = TypeVar("T")
 U = TypeVar("U")
+_COMPARED_ROWS: Final = 1500
+"""Most records of each other face that are compared with the sound: a minute tells a voice, and a record takes 90 kB to read."""
+_SPEAKER_S: Final = 2.4
+"""Seconds that tell who speaks (docs/models/lag.md: 60 frames)."""
+SOUND_SECONDS = 420
+"""Seconds of the footage's own sound, from its beginning, that lag and enrolment use at most."""
 
 
 async def gather_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
@@ -141,14 +147,6 @@ async def extract_speech(
 def folder_of(jobs: Path, key: str) -> Path:
     """Return the workspace folder of the job with this key."""
     return jobs / key[:32]
-
-
-_COMPARED_ROWS: Final = 1500
-"""Most records of each other face that are compared with the sound: a minute tells a voice, and a record takes 90 kB to read."""
-_SPEAKER_S: Final = 2.4
-"""Seconds that tell who speaks (docs/models/lag.md: 60 frames)."""
-SOUND_SECONDS = 420
-"""Seconds of the footage's own sound, from its beginning, that lag and enrolment use at most."""
 
 
 class FootageAnalysis:

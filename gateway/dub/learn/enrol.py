@@ -50,6 +50,20 @@ from services.common.wire.convert import pose_to_proto, timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
 from services.common.wire.timeline import MOTION_RATE, Timeline
 
+IDENTITY_FRAMES: Final = 48
+"""Most frames that an identity is fitted on, evenly spread. More frames cost time and improve nothing."""
+_PAIRS_SHARE: Final = 0.2
+"""Time in which the stage makes pairs of pictures before the first step, as a share of the time of all steps."""
+OnArtefact = Callable[[common_pb2.ArtefactRef], Awaitable[bool]]
+"""Awaited with each artefact as enrolment creates it, so that the caller can erase artefacts of an enrolment that later fails."""
+_SHAPES: Final = {
+    "mean_mouth": (NUM_MOUTH_AREA, 3),
+    "closed_mouth": (NUM_MOUTH_AREA, 3),
+    "jaw_envelope": (len(JAW), 3),
+    "anchors": (len(ANCHORS), 3),
+}
+"""Shapes of the arrays of the geometry, float32."""
+
 
 async def build_bank(
     stages: Stages, person: TrackedPerson, on_step: OnProgress, extras: BankExtras = BankExtras()
@@ -91,10 +105,6 @@ async def build_bank(
 
     reply = await until_done(lambda: stages.upload(rpcs.texture.BUILD_BANK, requests()))
     return reply.bank, geometry_from_proto(reply.geometry)
-
-
-IDENTITY_FRAMES: Final = 48
-"""Most frames that an identity is fitted on, evenly spread. More frames cost time and improve nothing."""
 
 
 async def fit_identity(
@@ -256,10 +266,6 @@ async def spoken_mouths(
     return np.asarray(found["mouth"], np.float32)
 
 
-_PAIRS_SHARE: Final = 0.2
-"""Time in which the stage makes pairs of pictures before the first step, as a share of the time of all steps."""
-
-
 async def personalize_renderer(
     stages: Stages, request: render_pb2.PersonalizeRequest, on_step: OnProgress
 ) -> tuple[common_pb2.ArtefactRef, bool]:
@@ -279,10 +285,6 @@ async def personalize_renderer(
         raise ContractBrokenError("the render stage ended its personalisation without an artefact")
 
     return await until_done(adapt)
-
-
-OnArtefact = Callable[[common_pb2.ArtefactRef], Awaitable[bool]]
-"""Awaited with each artefact as enrolment creates it, so that the caller can erase artefacts of an enrolment that later fails."""
 
 
 async def unnoted(_: common_pb2.ArtefactRef) -> bool:
@@ -483,15 +485,6 @@ class Enrolment:
         renderer, trained = await personalize_renderer(self.stages, request, self.on_step)
         await self._count(renderer)
         return replace(actor, renderer=renderer, renderer_trained=trained)
-
-
-_SHAPES: Final = {
-    "mean_mouth": (NUM_MOUTH_AREA, 3),
-    "closed_mouth": (NUM_MOUTH_AREA, 3),
-    "jaw_envelope": (len(JAW), 3),
-    "anchors": (len(ANCHORS), 3),
-}
-"""Shapes of the arrays of the geometry, float32."""
 
 
 def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, Array], dict[str, str]]:

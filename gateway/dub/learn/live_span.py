@@ -32,6 +32,7 @@ _TOGETHER: Final = 250
 """Face records that are read at once, 19 MB of render boxes."""
 _COVER_BYTES: Final = BOX_SIZE * BOX_SIZE // 8
 _NO_COVER: Final = np.zeros(_COVER_BYTES, np.uint8)
+_ARRAYS: Final = ("frames", "scale", "rotation", "translation", "mouths")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +88,6 @@ class LiveSpan:
 def _pixels(bits: UInt8) -> Bool | None:
     """Return the pixels of a cover, bool [160, 160], from their bits, uint8 [3200]; None: no bit is set."""
     return np.unpackbits(bits).reshape(BOX_SIZE, BOX_SIZE).astype(np.bool_) if bits.any() else None
-
-
-_ARRAYS: Final = ("frames", "scale", "rotation", "translation", "mouths")
 
 
 def unbroken_spans(frames: Int64, reasons: Array, shot_cuts: Sequence[int] = ()) -> list[Int64]:

@@ -48,6 +48,12 @@ _TURN_COST_PER_DEGREE: Final = 0.2
 _SMOOTHING: Final = 30.0
 """Regularisation of the spline, box pixels squared. The control points are missed by .3 to .6 px. A video needs more, against
 flicker."""
+MAX_FRAMES: Final = 250
+"""Most frames of a reference video that are searched for a face."""
+_EMBED_EVERY: Final = 5
+"""Frames of a face in a reference video from one embedding to the next."""
+CHOICE_FRAMES: Final = 50
+"""Frames of a reference video, from the first usable face on, of which the best one is taken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,14 +99,6 @@ def reference_face(record: Any) -> ReferenceFace:
         mouth=mouth,
         cost=abs(float(mouth_opening(mouth)) - _TALKING_PX) + _TURN_COST_PER_DEGREE * turn,
     )
-
-
-MAX_FRAMES: Final = 250
-"""Most frames of a reference video that are searched for a face."""
-_EMBED_EVERY: Final = 5
-"""Frames of a face in a reference video from one embedding to the next."""
-CHOICE_FRAMES: Final = 50
-"""Frames of a reference video, from the first usable face on, of which the best one is taken."""
 
 
 async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: int, embed: bool = False) -> ReferenceFace:

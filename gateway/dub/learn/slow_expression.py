@@ -63,6 +63,11 @@ _CALM_PX: Final = 1.0
 _ENOUGH: Final = 0.5
 """Share of the weights around a frame that usable frames of the frame's shot must have. With less, the expression fades, because an
 average of a few frames would be their own mouths and not their expression. At a shot cut the share is one half."""
+_READ_ROWS = 512
+_BLOCK: Final = 512
+"""Frames whose expression is computed at once."""
+_READ: Final = 64
+"""Face records that are read at once: 5 MB, most of it pixels that are not needed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +179,6 @@ def _shut(mouths: Float32) -> Float32:
     return np.stack([shut_lips(mouth) for mouth in mouths]) if len(mouths) else np.empty_like(mouths)
 
 
-_READ_ROWS = 512
-
-
 @asynccontextmanager
 async def own_motion(
     analysis: FootageAnalysis, style: common_pb2.ArtefactRef, on_step: OnProgress
@@ -238,12 +240,6 @@ def _speaks(motion: RecordFile) -> bool:
     """Return whether anybody is heard in any frame."""
     parts = (motion.read(begin, begin + _READ_ROWS) for begin in range(0, motion.num_rows, _READ_ROWS))
     return any(bool((part["speech_probability"] >= SILENT_BELOW).any()) for part in parts)
-
-
-_BLOCK: Final = 512
-"""Frames whose expression is computed at once."""
-_READ: Final = 64
-"""Face records that are read at once: 5 MB, most of it pixels that are not needed here."""
 
 
 async def find_expression(

@@ -29,6 +29,9 @@ from services.common.errors import ArtefactCorruptError
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
 from services.common.face.native_pictures import native_affine
 
+_WARM_S: Final = 5.0
+"""Seconds before a segment from which the marks of its faces follow: longer than what a mark remembers."""
+
 
 def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
     """Return the affine map from box pixels to coded luma samples, float64 [2, 3]."""
@@ -247,10 +250,6 @@ def _end_of_run(segments: Sequence[range], start: int) -> int:
     for frames in segments:
         start = frames.stop if frames.start == start else start
     return start
-
-
-_WARM_S: Final = 5.0
-"""Seconds before a segment from which the marks of its faces follow: longer than what a mark remembers."""
 
 
 class FaceMarks:

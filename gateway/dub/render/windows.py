@@ -38,6 +38,18 @@ from services.common.face.mouth_detail import with_fitting_interior
 from services.common.methods import Method, RendererSpec, TextureInput
 from services.common.wire.convert import from_image, pose_to_proto
 
+TEXTURE_CONTEXT_FRAMES: Final = 5
+"""Frames before a window that the texture stage sees, so that it retrieves the first frames of a window like any other frame."""
+FEWEST_COLOURED: Final = 25
+"""Fewest frames of an enrolment whose bank gives mouths their colours. The bank of a still has one mouth: its teeth would shine
+through shut lips."""
+WINDOW_FRAMES: Final = 32
+"""Frames per window. A job that dies loses at most the windows in work."""
+SHIFT_STEPS: Final = 64
+"""Steps per box pixel in which windows hold how the footage is moved."""
+BOX: Final = (BOX_SIZE, BOX_SIZE)
+"""Width and height of a render box, pixels."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RenderedMouth:
@@ -173,10 +185,6 @@ class FrameSpan:
         )
 
 
-TEXTURE_CONTEXT_FRAMES: Final = 5
-"""Frames before a window that the texture stage sees, so that it retrieves the first frames of a window like any other frame."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowConfig:
     """Inputs and settings that all windows of one actor are rendered with.
@@ -244,11 +252,6 @@ class WindowConfig:
     def frames_after(self) -> int:
         """Frames after a window that any stage sees."""
         return self.renderer.frames_after if self.renderer is not None else 0
-
-
-FEWEST_COLOURED: Final = 25
-"""Fewest frames of an enrolment whose bank gives mouths their colours. The bank of a still has one mouth: its teeth would shine
-through shut lips."""
 
 
 def window_config(
@@ -455,14 +458,6 @@ def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Se
         if config.texture is not TextureInput.WARPED and not config.gives_inside:
             row[:] = with_fitting_interior(row, box, texture.landmarks)
     return details
-
-
-WINDOW_FRAMES: Final = 32
-"""Frames per window. A job that dies loses at most the windows in work."""
-SHIFT_STEPS: Final = 64
-"""Steps per box pixel in which windows hold how the footage is moved."""
-BOX: Final = (BOX_SIZE, BOX_SIZE)
-"""Width and height of a render box, pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

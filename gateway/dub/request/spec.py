@@ -48,6 +48,9 @@ _OF_LINES: Final = ("lines", "expressiveness")
 Refusal = RequestError | ActorError | ConsentRefusedError
 """Errors that a spec can be refused with, without its files."""
 _REFUSALS: Final = (RequestError, ActorError, ConsentRefusedError)
+_FIELDS: Final = frozenset(
+    {"face", "start", *_SEQUENCE_FIELDS, *pb.DubSpec.DESCRIPTOR.fields_by_name, *pb.LineSpec.DESCRIPTOR.fields_by_name}
+)
 
 
 class DubFiles(Protocol):
@@ -202,11 +205,6 @@ def _problems_of_scene(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec 
         check_scene(spec, combined(wanted or DEFAULT_METHOD))
     except RequestError as error:
         yield field_of(error, "lines"), error
-
-
-_FIELDS: Final = frozenset(
-    {"face", "start", *_SEQUENCE_FIELDS, *pb.DubSpec.DESCRIPTOR.fields_by_name, *pb.LineSpec.DESCRIPTOR.fields_by_name}
-)
 
 
 def field_of(error: Refusal, field: str) -> str:

@@ -70,6 +70,9 @@ _EXPECTED: Final = {
     "consent": "takes the path of a JSON file, or a consent record",
 }
 """Expected form of a line's fields, for messages."""
+_known_names: dict[str, dict[int, str]] = {}
+_TEXT_OR_NUMBER: Final = ("encode_quality", "rate")
+"""Texts that may be written as whole numbers."""
 
 
 def actor_of(spec: pb.DubSpec | pb.LineSpec) -> str:
@@ -99,9 +102,6 @@ def name_of(kind: EnumDescriptor, number: int, field: str) -> str:
     if found is None:
         raise InvalidRequestError(f"{field}: there is no {kind.name} {number}", field=field)
     return found
-
-
-_known_names: dict[str, dict[int, str]] = {}
 
 
 def names_of(kind: EnumDescriptor) -> Mapping[int, str]:
@@ -197,8 +197,6 @@ ROW: Final[Mapping[str, str]] = _words(pb.DubSpec.DESCRIPTOR)
 """Words of a row -> fields of DubSpec."""
 LINE: Final[Mapping[str, str]] = _words(pb.LineSpec.DESCRIPTOR)
 """Words of a line -> fields of LineSpec."""
-_TEXT_OR_NUMBER: Final = ("encode_quality", "rate")
-"""Texts that may be written as whole numbers."""
 
 
 def spec_from(row: Mapping[str, Any]) -> pb.DubSpec:

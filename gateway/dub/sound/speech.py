@@ -48,6 +48,11 @@ _LAST_AHEAD: Final = 11
 """Frames after the end of a video that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
 UNHEARD_PER_S: Final = 25
 """Speech may be 1 / UNHEARD_PER_S seconds longer than its video before the user is warned that the speech is cut."""
+ROWS_PER_FRAME: Final = 4
+"""Rows of the posteriorgram per frame of the motion grid: one row per 10 ms."""
+SPEECH_ROWS: Final = SPEECH_SHAPE[0]
+"""Rows of the speech features of one frame: 200 ms."""
+_ROWS_PER_S: Final = 100
 
 
 def motion_frames_for(duration: Fraction) -> int:
@@ -294,13 +299,6 @@ def motion_records(frames: Iterable[motion_pb2.MotionFrame]) -> npt.NDArray[np.v
 
 def _next_chunk(chunks: Iterator[Float32]) -> Float32 | None:
     return next(chunks, None)
-
-
-ROWS_PER_FRAME: Final = 4
-"""Rows of the posteriorgram per frame of the motion grid: one row per 10 ms."""
-SPEECH_ROWS: Final = SPEECH_SHAPE[0]
-"""Rows of the speech features of one frame: 200 ms."""
-_ROWS_PER_S: Final = 100
 
 
 @dataclass(frozen=True, slots=True)

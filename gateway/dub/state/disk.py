@@ -11,6 +11,13 @@ from typing import Final
 from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.files import translating_full_disk
 
+MAX_JOB_BYTES: Final = 200 << 30
+"""Default for the most bytes in a job's folder."""
+KEPT_FREE_BYTES: Final = 256 << 20
+"""Bytes that a job leaves free on its disk, for the database, the output and other programs. On a small disk: a twentieth."""
+_LOOK_EVERY: Final = 64 << 20
+"""Bytes between two checks of the free space."""
+
 
 def job_folder(folder: Path) -> AbstractContextManager[None]:
     """Translate errors of a full disk, for code that writes to a job's folder.
@@ -21,14 +28,6 @@ def job_folder(folder: Path) -> AbstractContextManager[None]:
     return translating_full_disk(
         f"no space left for the job's records in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere", folder
     )
-
-
-MAX_JOB_BYTES: Final = 200 << 30
-"""Default for the most bytes in a job's folder."""
-KEPT_FREE_BYTES: Final = 256 << 20
-"""Bytes that a job leaves free on its disk, for the database, the output and other programs. On a small disk: a twentieth."""
-_LOOK_EVERY: Final = 64 << 20
-"""Bytes between two checks of the free space."""
 
 
 @dataclass(slots=True)

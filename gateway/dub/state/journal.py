@@ -31,6 +31,10 @@ _NEWEST: Final = 64
 
 MOST_TRIES: Final = 5
 """Most times that a job makes an artefact that is gone when it is counted. Jobs that end at the same moment cost one try each."""
+T = TypeVar("T")
+_MOST_BYTES: Final = 64 << 10
+"""Longest entry that is read, bytes."""
+_log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 def artefact_lost_error() -> BackendUnavailableError:
@@ -114,14 +118,6 @@ class OwnBlobs:
 
     def confirm(self) -> None:
         """See BlobLedger."""
-
-
-T = TypeVar("T")
-
-_MOST_BYTES: Final = 64 << 10
-"""Longest entry that is read, bytes."""
-
-_log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 def step_key(kind: str, **depends_on: object) -> str:

@@ -28,6 +28,11 @@ from services.common.face.mouth_detail import grey
 from services.common.face.native_pictures import native_affine, native_scale
 from services.common.face.sampling import sample_patch
 
+_SAMPLES: Final = 48
+"""Most records that the scale of a face is measured on, evenly spread."""
+_MARGIN: Final = 16
+"""Pixels of the frame around the render box that are looked at for combs."""
+
 
 def record_frames(reader: VideoReader, faces: RecordFile, rows: Sequence[int]) -> Iterator[tuple[Any, DecodedFrame]]:
     """Yield each face record with its frame.
@@ -49,12 +54,6 @@ def record_frames(reader: VideoReader, faces: RecordFile, rows: Sequence[int]) -
         if row is None:
             return
         (record,) = faces.read_rows([row])
-
-
-_SAMPLES: Final = 48
-"""Most records that the scale of a face is measured on, evenly spread."""
-_MARGIN: Final = 16
-"""Pixels of the frame around the render box that are looked at for combs."""
 
 
 def scale_of(faces: RecordFile, rows: Sequence[int] | Int64) -> int:

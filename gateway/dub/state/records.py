@@ -32,6 +32,49 @@ LAYOUT: Final = 2
 _MOST_BYTES: Final = 64 << 20
 """Longest note that is read, bytes: shot cuts of about eight million frames."""
 _PIECE: Final = 1 << 20
+FACE_RECORD = np.dtype(
+    [
+        ("frame", "<i8"),
+        ("face_id", "<i4"),
+        ("reason", "<i4"),
+        ("confidence", "<f4"),
+        ("visibility", "<f4"),
+        ("covered_share", "<f4"),
+        ("blink", "<f4"),
+        ("box", "<f4", (4,)),
+        ("scale", "<f8"),
+        ("rotation", "<f8", (3, 3)),
+        ("translation", "<f8", (3,)),
+        ("mouth", "<f4", (NUM_MOUTH_AREA, 3)),
+        ("landmarks", "<f4", (NUM_LANDMARKS, 3)),
+        ("hands", "<f4", (MAX_HANDS, NUM_HAND_LANDMARKS, 2)),
+        ("pixels", "u1", (BOX_SIZE, BOX_SIZE, 3)),
+    ]
+)
+"""One face of one frame: the FaceTrack message and the render box, uint8 RGB. Hands are in box pixels; NaN: no hand."""
+MOTION_RECORD = np.dtype(
+    [
+        ("mouth", "<f4", (NUM_MOUTH_AREA, 3)),
+        ("speech_probability", "<f4"),
+        ("pose", "<f8", (POSE_SIZE,)),
+        ("blink", "<f4"),
+    ]
+)
+"""Motion of one video frame: the mouth in head space, the head-pose vector, and how far the eyes are shut (0 to 1). If the method
+does not move the head, the pose is NaN."""
+EXPRESSION_RECORD = np.dtype([("offset", "<f4", (NUM_MOUTH_AREA, 3)), ("gain", "<f4"), ("still", "<f4")])
+"""Slow expression of one video frame (slow_expression.py): offset of the mouth in head space, gain of its opening, and the opening
+up to which nothing is scaled."""
+FEATURE_RECORD = np.dtype(
+    [
+        ("mel", "<f4", (4, 80)),
+        ("posteriorgram", "<f4", (4, 40)),
+        ("identity_removed", "<f4", (4, 20)),
+        ("speech_states", "<f4", (192,)),
+        ("speech_probability", "<f4"),
+    ]
+)
+"""Audio features of one frame of the motion grid; zeros for kinds that were not extracted."""
 
 
 def new_digest() -> hashlib.blake2b:
@@ -112,54 +155,6 @@ def _digest_of(note: Mapping[str, Any]) -> str:
     digest = new_digest()
     digest.update(json.dumps(dict(note), sort_keys=True, separators=(",", ":")).encode())
     return digest.hexdigest()
-
-
-FACE_RECORD = np.dtype(
-    [
-        ("frame", "<i8"),
-        ("face_id", "<i4"),
-        ("reason", "<i4"),
-        ("confidence", "<f4"),
-        ("visibility", "<f4"),
-        ("covered_share", "<f4"),
-        ("blink", "<f4"),
-        ("box", "<f4", (4,)),
-        ("scale", "<f8"),
-        ("rotation", "<f8", (3, 3)),
-        ("translation", "<f8", (3,)),
-        ("mouth", "<f4", (NUM_MOUTH_AREA, 3)),
-        ("landmarks", "<f4", (NUM_LANDMARKS, 3)),
-        ("hands", "<f4", (MAX_HANDS, NUM_HAND_LANDMARKS, 2)),
-        ("pixels", "u1", (BOX_SIZE, BOX_SIZE, 3)),
-    ]
-)
-"""One face of one frame: the FaceTrack message and the render box, uint8 RGB. Hands are in box pixels; NaN: no hand."""
-
-MOTION_RECORD = np.dtype(
-    [
-        ("mouth", "<f4", (NUM_MOUTH_AREA, 3)),
-        ("speech_probability", "<f4"),
-        ("pose", "<f8", (POSE_SIZE,)),
-        ("blink", "<f4"),
-    ]
-)
-"""Motion of one video frame: the mouth in head space, the head-pose vector, and how far the eyes are shut (0 to 1). If the method
-does not move the head, the pose is NaN."""
-
-EXPRESSION_RECORD = np.dtype([("offset", "<f4", (NUM_MOUTH_AREA, 3)), ("gain", "<f4"), ("still", "<f4")])
-"""Slow expression of one video frame (slow_expression.py): offset of the mouth in head space, gain of its opening, and the opening
-up to which nothing is scaled."""
-
-FEATURE_RECORD = np.dtype(
-    [
-        ("mel", "<f4", (4, 80)),
-        ("posteriorgram", "<f4", (4, 40)),
-        ("identity_removed", "<f4", (4, 20)),
-        ("speech_states", "<f4", (192,)),
-        ("speech_probability", "<f4"),
-    ]
-)
-"""Audio features of one frame of the motion grid; zeros for kinds that were not extracted."""
 
 
 class RecordFile:

@@ -60,6 +60,10 @@ JOURNAL: Final = "journal"
 """Folder of finished steps (gateway.dub.state.journal)."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
+ASIDE: Final = "fetched"
+"""Name of the folder below the data folder."""
+AT_ONCE: Final = 10
+"""Blobs that are deleted while no other job counts blobs. Other jobs wait that long."""
 
 
 class Workspace:
@@ -315,10 +319,6 @@ def _checksum_of(file: RecordFile | Path) -> Checksum | None:
     return file.checksum_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)
 
 
-ASIDE: Final = "fetched"
-"""Name of the folder below the data folder."""
-
-
 class ScratchFolders:
     """Folders for copies, below a folder that this process holds until `close`."""
 
@@ -374,10 +374,6 @@ def _remove_left(root: Path) -> None:
             handle = lock_folder(left, make=False)
             shutil.rmtree(left, ignore_errors=True)
             os.close(handle)
-
-
-AT_ONCE: Final = 10
-"""Blobs that are deleted while no other job counts blobs. Other jobs wait that long."""
 
 
 @dataclass(frozen=True, slots=True)

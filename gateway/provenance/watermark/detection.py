@@ -42,6 +42,41 @@ from gateway.provenance.watermark.payload import PUBLIC, SECRET, WORD_BITS, Payl
 from services.common.array_types import Array, Float32, Float64, Int64, UInt8
 from services.common.face.crops import BOX_SIZE
 
+STEPS_PER_CHIP: Final = 5
+"""Steps of the time grid per chip: 25 steps per second."""
+STEP_S: Final = CHIP_S / STEPS_PER_CHIP
+BLOCK: Final = 250
+"""Most steps of a block, whose covariances are measured together."""
+LEAST_BLOCK: Final = 25
+_SIDE: Final = 40
+"""Pixels of the render box in which the luma is projected onto the grid."""
+_SLOW_S: Final = 0.6
+"""Deviation of the Gaussian in time that takes the slow part, seconds."""
+_CELL_FLOOR: Final = 0.05
+"""Added to the variances of the cells, of their mean: the covariance is measured on few steps."""
+_TIME_FLOOR: Final = 0.1
+_MEMORY_S: Final = 3.0
+"""Time after which the correlation in time is taken as 0, seconds."""
+_DOWN, _ACROSS = bumps(_SIDE)
+SHIFTS: Final = PERIOD * STEPS_PER_CHIP
+"""Number of shifts that are tried: the steps of one period of the signs."""
+_BLOCK: Final = 4096
+"""Steps that are compared together, so that long videos take little memory."""
+FALSE_ALARM_LOG10: Final = -6.0
+"""A mark is found if a video without the mark shows as much with a probability below 10^-6."""
+CONFIRMED_LOG10: Final = -4.0
+"""A public mark is confirmed if the chips of the secret fit by chance with a probability below 10^-4: by 3.7 standard deviations.
+
+The chips of a genuine mark that is just found fit by about 4.6 standard deviations.
+"""
+READ_BITS: Final = 60
+"""Bits that are right before error correction in a public mark that was read. Of random words, 0.3 % are as near to a code word."""
+READ_LOG10: Final = -10.0
+"""A public mark with more wrong bits was read if the probability is below 10^-10: then the decoder errs in about 1 of 40 marks."""
+_SPAN_STEPS: Final = 50
+"""Steps of the window in which spans are looked for: 2 s."""
+_SPAN_SIGMA: Final = 4.0
+
 
 def log10_tail(total: float, terms: int) -> float:
     """Return the decimal logarithm of the probability that the sum of squares of `terms` normal numbers is `total` or more.
@@ -60,23 +95,6 @@ def log10_tail(total: float, terms: int) -> float:
     return min(0.0, (summed - half) / math.log(10.0))
 
 
-STEPS_PER_CHIP: Final = 5
-"""Steps of the time grid per chip: 25 steps per second."""
-STEP_S: Final = CHIP_S / STEPS_PER_CHIP
-BLOCK: Final = 250
-"""Most steps of a block, whose covariances are measured together."""
-LEAST_BLOCK: Final = 25
-_SIDE: Final = 40
-"""Pixels of the render box in which the luma is projected onto the grid."""
-_SLOW_S: Final = 0.6
-"""Deviation of the Gaussian in time that takes the slow part, seconds."""
-_CELL_FLOOR: Final = 0.05
-"""Added to the variances of the cells, of their mean: the covariance is measured on few steps."""
-_TIME_FLOOR: Final = 0.1
-_MEMORY_S: Final = 3.0
-"""Time after which the correlation in time is taken as 0, seconds."""
-
-
 def _lower_face() -> Float64:
     """Return where the masks of dubs lie, float64 [40, 40], 0 to 1: the upper edge is straight, the lower edge half an ellipse."""
     pixel = (np.arange(_SIDE) + 0.5) * (BOX_SIZE / _SIDE) - 0.5
@@ -85,7 +103,6 @@ def _lower_face() -> Float64:
     return np.asarray(np.clip((1.0 - radius) * 10.0, 0.0, 1.0) * np.clip((down - 26.0) / 6.0, 0.0, 1.0), np.float64)
 
 
-_DOWN, _ACROSS = bumps(_SIDE)
 _WEIGHT: Final = _lower_face()
 _TEMPLATES: Final = np.einsum("yx,yi,xj->yxij", _WEIGHT, _DOWN, _ACROSS).reshape(_SIDE * _SIDE, CELLS)
 _GRAM: Final = _TEMPLATES.T @ _TEMPLATES
@@ -165,12 +182,6 @@ def seen_spans(seconds: Float64, starts: Sequence[int]) -> list[slice]:
     ]
 
 
-SHIFTS: Final = PERIOD * STEPS_PER_CHIP
-"""Number of shifts that are tried: the steps of one period of the signs."""
-_BLOCK: Final = 4096
-"""Steps that are compared together, so that long videos take little memory."""
-
-
 @dataclass(frozen=True, slots=True)
 class ResponseSpan:
     """Responses of a face that is seen without a gap.
@@ -246,22 +257,6 @@ def chip_steps(part: ResponseSpan, shift: int) -> Int64:
     """Return the number of the step of chips that each row of a part is compared with, int64 [steps], 0 to PERIOD - 1."""
     steps = part.first + np.arange(len(part.responses))
     return np.asarray((steps - shift) // STEPS_PER_CHIP % PERIOD, np.int64)
-
-
-FALSE_ALARM_LOG10: Final = -6.0
-"""A mark is found if a video without the mark shows as much with a probability below 10^-6."""
-CONFIRMED_LOG10: Final = -4.0
-"""A public mark is confirmed if the chips of the secret fit by chance with a probability below 10^-4: by 3.7 standard deviations.
-
-The chips of a genuine mark that is just found fit by about 4.6 standard deviations.
-"""
-READ_BITS: Final = 60
-"""Bits that are right before error correction in a public mark that was read. Of random words, 0.3 % are as near to a code word."""
-READ_LOG10: Final = -10.0
-"""A public mark with more wrong bits was read if the probability is below 10^-10: then the decoder errs in about 1 of 40 marks."""
-_SPAN_STEPS: Final = 50
-"""Steps of the window in which spans are looked for: 2 s."""
-_SPAN_SIGMA: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)

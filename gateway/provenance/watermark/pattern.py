@@ -46,6 +46,31 @@ AMPLITUDE: Final = 3.2
 """Largest change of a luma sample at full strength, of 255."""
 _DY: Final = (BOTTOM - TOP) / ROWS
 _DX: Final = (RIGHT - LEFT) / COLUMNS
+CELLS: Final = ROWS * COLUMNS
+_CHIPS: Final = PERIOD * CELLS
+PUBLIC_KEY: Final = hashlib.sha256(b"dubstage public watermark 3").digest()
+"""Key of the marks that anybody can read. The key of every installation: it is no secret."""
+CONFIRMING: Final = 16
+"""Chips of a step of a public mark that only the installation can write."""
+_GROUP: Final = 4
+"""Steps in which the chips of all bits of a public mark are equally many."""
+FACTORS: Final = 3
+"""Signs that the sign of a chip is multiplied by. With more of them, two people agree less, and so does a video with its copies."""
+_PATTERNS: Final = 256
+_SIDE: Final = 20
+"""Pixels of the picture that is multiplied with the patterns."""
+PIXELS: Final = _SIDE * _SIDE
+_SMOOTH: Final = 1.5
+"""Deviation of the Gaussian that smooths the patterns, pixels: 12 pixels of the render box."""
+_LOCAL: Final = 5.0
+"""Deviation of the Gaussian whose mean is subtracted from the patterns, pixels: light that changes slowly over the face is left
+out."""
+_LENGTH: Final = 4096.0
+"""Root of the sum of the squares of a pattern."""
+_MEMORY_S: Final = 0.5
+"""Time constant of the mean of the last moments, seconds."""
+_SURE: Final = 0.2
+"""Numbers above this part of their deviation count as sure. The sign of a smaller number may be another one after re-encoding."""
 
 
 def bump(place: Array) -> Float64:
@@ -59,10 +84,6 @@ def bumps(side: int) -> tuple[Float64, Float64]:
     down = (pixel[:, None] - TOP) / _DY - 0.5 - np.arange(ROWS)
     across = (pixel[:, None] - LEFT) / _DX - 0.5 - np.arange(COLUMNS)
     return bump(down), bump(across)
-
-
-CELLS: Final = ROWS * COLUMNS
-_CHIPS: Final = PERIOD * CELLS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,14 +114,6 @@ class Spreading:
             word: uint8 [64] of 0 and 1.
         """
         return np.where(self.bit < 0, 0.0, self.sign * (2.0 * word - 1.0)[self.bit])
-
-
-PUBLIC_KEY: Final = hashlib.sha256(b"dubstage public watermark 3").digest()
-"""Key of the marks that anybody can read. The key of every installation: it is no secret."""
-CONFIRMING: Final = 16
-"""Chips of a step of a public mark that only the installation can write."""
-_GROUP: Final = 4
-"""Steps in which the chips of all bits of a public mark are equally many."""
 
 
 @cache
@@ -134,25 +147,6 @@ def _signs(key: bytes, purpose: bytes) -> Float64:
 def noise(key: bytes, purpose: bytes, count: int) -> UInt8:
     """Return random numbers that follow from a key, uint8 [count]."""
     return np.frombuffer(hashlib.shake_256(key + purpose).digest(count), np.uint8)
-
-
-FACTORS: Final = 3
-"""Signs that the sign of a chip is multiplied by. With more of them, two people agree less, and so does a video with its copies."""
-_PATTERNS: Final = 256
-_SIDE: Final = 20
-"""Pixels of the picture that is multiplied with the patterns."""
-PIXELS: Final = _SIDE * _SIDE
-_SMOOTH: Final = 1.5
-"""Deviation of the Gaussian that smooths the patterns, pixels: 12 pixels of the render box."""
-_LOCAL: Final = 5.0
-"""Deviation of the Gaussian whose mean is subtracted from the patterns, pixels: light that changes slowly over the face is left
-out."""
-_LENGTH: Final = 4096.0
-"""Root of the sum of the squares of a pattern."""
-_MEMORY_S: Final = 0.5
-"""Time constant of the mean of the last moments, seconds."""
-_SURE: Final = 0.2
-"""Numbers above this part of their deviation count as sure. The sign of a smaller number may be another one after re-encoding."""
 
 
 def _around_the_jaw() -> Float64:

@@ -26,6 +26,17 @@ WORD_BITS: Final = 64
 MESSAGE_BITS: Final = 36
 _GENERATOR: Final = 0o1033500423
 """Generator polynomial of the BCH code [63, 36], which corrects 5 errors; the highest bit is the coefficient of x^27."""
+_VIDEO_BITS: Final = 24
+_INSTALLATION_BITS: Final = MESSAGE_BITS - _VIDEO_BITS
+PUBLIC: Final = 3
+"""Version of the watermarks that anybody can read."""
+SECRET: Final = 2
+"""Version of the watermarks that only the installation can read."""
+_INVERTED: Final = {PUBLIC: 0x555, SECRET: 0xFFF}
+"""Bits of the name of an installation that each version of the watermark inverts."""
+_KEY_PURPOSE: Final = b"dubstage watermark key 1"
+_NAME_PURPOSE: Final = b"dubstage watermark installation 1"
+_VIDEO_PURPOSE: Final = b"dubstage watermark film 2"
 
 
 def _generator_matrix() -> UInt8:
@@ -88,19 +99,6 @@ def decoded(soft: Float64) -> tuple[int, UInt8]:
     words = np.asarray(tried.astype(np.int64) @ rows % 2, np.uint8)
     best = words[int(np.argmax((2.0 * words - 1.0) @ soft))]
     return int("".join(map(str, best[:MESSAGE_BITS].tolist())), 2), best
-
-
-_VIDEO_BITS: Final = 24
-_INSTALLATION_BITS: Final = MESSAGE_BITS - _VIDEO_BITS
-PUBLIC: Final = 3
-"""Version of the watermarks that anybody can read."""
-SECRET: Final = 2
-"""Version of the watermarks that only the installation can read."""
-_INVERTED: Final = {PUBLIC: 0x555, SECRET: 0xFFF}
-"""Bits of the name of an installation that each version of the watermark inverts."""
-_KEY_PURPOSE: Final = b"dubstage watermark key 1"
-_NAME_PURPOSE: Final = b"dubstage watermark installation 1"
-_VIDEO_PURPOSE: Final = b"dubstage watermark film 2"
 
 
 @dataclass(frozen=True, slots=True)

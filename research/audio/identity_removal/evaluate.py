@@ -43,6 +43,12 @@ SEGMENT_ROWS: Final = 200
 """Rows of a segment for a speaker's classifier: two seconds."""
 CONTEXT: Final = 9
 """Rows that the classifier of a row takes: the row and four rows on either side."""
+SPEAKER_CLASSIFIERS: Final = ("row linear", "row mlp", "segment linear", "segment mlp", "segment network")
+PHONE_CLASSIFIERS: Final = ("row linear", "row mlp")
+_MAX_ROWS: Final = 6000
+"""Largest number of rows per speaker and half: one minute."""
+_MAX_SPEAKERS: Final = 200
+_PHONE_ROWS: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +196,6 @@ def row_accuracy(fitted: FittedClassifier, examples: Sequence[Labelled]) -> floa
         right += int((fitted.scores(example.features).argmax(axis=1) == example.classes)[seen].sum())
         known += int(seen.sum())
     return right / max(known, 1)
-
-
-SPEAKER_CLASSIFIERS: Final = ("row linear", "row mlp", "segment linear", "segment mlp", "segment network")
-PHONE_CLASSIFIERS: Final = ("row linear", "row mlp")
-_MAX_ROWS: Final = 6000
-"""Largest number of rows per speaker and half: one minute."""
-_MAX_SPEAKERS: Final = 200
-_PHONE_ROWS: Final = 120
 
 
 class Excerpt(NamedTuple):

@@ -60,6 +60,23 @@ DELAY_STEPS: Final = 1
 
 TEMPERATURE: Final = 1.0
 """Temperature of the softmax through which a choice is learned."""
+PAST_FRAMES: Final = 20
+"""Frames before the frame itself that a second of sound covers: 0.8 s."""
+WINDOW_FRAMES: Final = 25
+"""Number of frames in a second of sound: PAST_FRAMES, the frame itself, and four later frames."""
+WARM_ROWS: Final = 28
+"""Number of rows at the start of a segment that count in no loss, because the LSTM has heard too little."""
+_SEGMENT_ROWS: Final = WARM_ROWS + WINDOW_FRAMES * ROWS_PER_VIDEO_FRAME + DELAY_STEPS * ROWS_PER_STEP
+_BEFORE_FRAMES: Final = WARM_ROWS // ROWS_PER_VIDEO_FRAME + PAST_FRAMES
+"""Frames of a segment before the frame whose expression is predicted."""
+_CACHE_BYTES: Final = 64 << 20
+_MAX_TRIES: Final = 1000
+_NUM_CRITICS: Final = 2
+_WEIGHT_DECAY: Final = 1e-3
+_LAST_SHARE: Final = 0.05
+"""Learning rate of the last step as a share of the largest."""
+_CHECK_ROWS: Final = 12 * ROWS_PER_SECOND
+_CHECK_SEGMENTS: Final = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,19 +157,6 @@ class ServedIdRemoval(nn.Module):
         """Return [N, 64, 20] float32 -> [N, 4, 20] float32."""
         removed: Tensor = self.network(cepstra)
         return removed[:, IDENTITY_PAST_ROWS : IDENTITY_PAST_ROWS + ROWS_PER_VIDEO_FRAME]
-
-
-PAST_FRAMES: Final = 20
-"""Frames before the frame itself that a second of sound covers: 0.8 s."""
-WINDOW_FRAMES: Final = 25
-"""Number of frames in a second of sound: PAST_FRAMES, the frame itself, and four later frames."""
-WARM_ROWS: Final = 28
-"""Number of rows at the start of a segment that count in no loss, because the LSTM has heard too little."""
-_SEGMENT_ROWS: Final = WARM_ROWS + WINDOW_FRAMES * ROWS_PER_VIDEO_FRAME + DELAY_STEPS * ROWS_PER_STEP
-_BEFORE_FRAMES: Final = WARM_ROWS // ROWS_PER_VIDEO_FRAME + PAST_FRAMES
-"""Frames of a segment before the frame whose expression is predicted."""
-_CACHE_BYTES: Final = 64 << 20
-_MAX_TRIES: Final = 1000
 
 
 class _Face(NamedTuple):
@@ -318,14 +322,6 @@ def confusion_loss(logits: SpeakerLogits) -> Tensor:
     """Return Eq. 2, L_norm = - sum_c 1/N log p(c | x'), mean over the views, minus the smallest possible value log N."""
     parts = [-torch.log_softmax(scores, dim=-1).mean(dim=-1).mean() for scores in logits]
     return torch.stack(parts).mean() - float(np.log(logits.pooled.shape[-1]))
-
-
-_NUM_CRITICS: Final = 2
-_WEIGHT_DECAY: Final = 1e-3
-_LAST_SHARE: Final = 0.05
-"""Learning rate of the last step as a share of the largest."""
-_CHECK_ROWS: Final = 12 * ROWS_PER_SECOND
-_CHECK_SEGMENTS: Final = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,6 +51,15 @@ from services.motion.predictors.everybody.predictor import (
 from services.motion.style import Style
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+_QUIET: Final = 0.02
+"""Speech probability below which a frame is silent."""
+CPU: Final = torch.device("cpu")
+BUILT_ON: Final = "ugc_motion"
+"""Network whose landmark basis the training uses."""
+NAME: Final = "everybody_motion"
+"""Name of the network on the command line."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EverybodyLossWeights:
@@ -100,11 +109,6 @@ CONFIGS: Final = {
         statistics_clips=2000,
     ),
 }
-
-
-ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
-_QUIET: Final = 0.02
-"""Speech probability below which a frame is silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +256,6 @@ class EverybodySampler:
         return EverybodyWindows(*(np.stack(part) for part in (windows, expressions, spreads)))
 
 
-CPU: Final = torch.device("cpu")
-
-
 class EverybodyLosses(NamedTuple):
     """Parts of the loss, scalars."""
 
@@ -317,10 +318,6 @@ def filter_alone(network: EverybodyNetwork) -> nn.Module:
     return nn.Sequential(nn.Flatten(1), network.filter)
 
 
-BUILT_ON: Final = "ugc_motion"
-"""Network whose landmark basis the training uses."""
-
-
 class EverybodyTraining(PredictorTraining[EverybodyWindows[Float32]]):
     """Training of the Audio-to-Expression network (Everybody's Talkin', Sec. 3.2.2)."""
 
@@ -366,10 +363,6 @@ class EverybodyTraining(PredictorTraining[EverybodyWindows[Float32]]):
     def _scores_of(self, network: nn.Module) -> Scores:
         predictor = TorchEverybody(network, self._space, self._silence)
         return scores_by_group(self.groups, self._space.mouth, NoStyleCode(), predictor)
-
-
-NAME: Final = "everybody_motion"
-"""Name of the network on the command line."""
 
 
 def export(run: Path, out: Path) -> list[Path]:

@@ -97,6 +97,22 @@ from services.render.renderers.everybody.renderer import WINDOW_CHANNELS, WINDOW
 _CANDIDATES: Final = (12, 60, 200)
 _FAR_FRAMES: Final = 12
 _GREY_SHARE: Final = 0.04
+_SLOPE: Final = 0.2
+_RELU_LEVELS: Final = 2
+"""How many of the lowest levels end in a ReLU. All levels above end in a LeakyReLU."""
+_FLOW_REACH: Final = cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST
+PATCH: Final = (96, 64)
+"""Width and height of the patches round the mouth's centre."""
+_OUTERMOST: Final = (0, 5, 10, 15)
+"""Places among the outer lips' points: right corner, top, left corner, bottom."""
+_DETAIL_SIGMA: Final = 2.5
+_FEATHER_SIGMA: Final = 1.0
+_MIN_AREA_PX: Final = 120
+_MIN_OVERLAP: Final = 0.5
+_NAME = "everybody"
+SPEC: Final = RendererExportSpec(
+    name="everybody", weights=WEIGHTS, load=load, inputs=picture_and_state(WINDOW_CHANNELS), extra_state=KEYS_STATE_SIZE
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,11 +153,6 @@ class EverybodyWindowSource(BatchSource[EverybodyWindowBatch]):
         pair = window_pair(bank, view, self._noise, int(rng.integers(1 << 31)))
         parts = (pair.picture, pair.target, np.dstack(list(boxes[:-1])))
         return tuple(part[:, ::-1] for part in parts) if mirror else parts
-
-
-_SLOPE: Final = 0.2
-_RELU_LEVELS: Final = 2
-"""How many of the lowest levels end in a ReLU. All levels above end in a LeakyReLU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -284,9 +295,6 @@ CONFIGS: Final = {
 }
 
 
-_FLOW_REACH: Final = cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST
-
-
 def deflickered(drawn: Float32, warped_before: Float32, moved_px: float) -> Float32:
     """Return O_t of Eq. 7: float32 [H, W, C].
 
@@ -317,16 +325,6 @@ def warped_by_flow(before: Float32, from_picture: UInt8, to_picture: UInt8) -> F
     rows, columns = np.mgrid[: new.shape[0], : new.shape[1]].astype(np.float32)
     moved = cv2.remap(before, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, dtype=np.float32)
-
-
-PATCH: Final = (96, 64)
-"""Width and height of the patches round the mouth's centre."""
-_OUTERMOST: Final = (0, 5, 10, 15)
-"""Places among the outer lips' points: right corner, top, left corner, bottom."""
-_DETAIL_SIGMA: Final = 2.5
-_FEATHER_SIGMA: Final = 1.0
-_MIN_AREA_PX: Final = 120
-_MIN_OVERLAP: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -412,9 +410,6 @@ def _to_patch(points: Float32) -> npt.NDArray[np.float64]:
 def _patch(picture: UInt8, points: Float32) -> UInt8:
     moved = cv2.warpAffine(picture, _to_patch(points), PATCH, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, dtype=np.uint8)
-
-
-_NAME = "everybody"
 
 
 def deflicker_clip(clip: HeldOut, faces: Faces) -> Faces:
@@ -532,11 +527,6 @@ class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, EverybodyWindo
     def write(self, folder: Path) -> None:
         """Write `everybody.safetensors`."""
         save_weights(folder / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())
-
-
-SPEC: Final = RendererExportSpec(
-    name="everybody", weights=WEIGHTS, load=load, inputs=picture_and_state(WINDOW_CHANNELS), extra_state=KEYS_STATE_SIZE
-)
 
 
 def _open(opening: Opening) -> EverybodyTrainer:

@@ -34,6 +34,17 @@ from services.render.renderers.everyone.network import WEIGHTS, EveryoneNetwork,
 from services.render.renderers.everyone.personalize import TextureRecipe, TextureSearch, actor_windows, bank_texture
 from services.render.renderers.everyone.renderer import reference_row
 
+FRAMES: Final = (10, 50, 100, 0)
+"""Numbers of frames of an actor; 0: all frames of the first part of the clip."""
+PRIOR_STEPS: Final = (14, 35, 70)
+"""Steps after which the adaptation of the prior is measured. 70 is the renderer's own number."""
+TIMES_AS_MANY: Final = 5
+"""Steps without the prior for each step with the prior, by the paper's claim."""
+_DRAWN: Final = 24
+_NETWORK_RATE: Final = 1e-3
+"""Learning rate of a network without a prior: the rate of the training of the prior."""
+_SEED: Final = 0
+
 
 @torch.no_grad()
 def drawn_face(network: EveryoneNetwork, picture: UInt8, style: Float32) -> UInt8:
@@ -45,18 +56,6 @@ def drawn_face(network: EveryoneNetwork, picture: UInt8, style: Float32) -> UInt
     """
     made = network(to_tensor(picture[None]), torch.from_numpy(style)[None])[0].permute(1, 2, 0).numpy() * 255.0
     return np.asarray(np.clip(np.rint(picture[..., BASE] + made), 0, 255), np.uint8)
-
-
-FRAMES: Final = (10, 50, 100, 0)
-"""Numbers of frames of an actor; 0: all frames of the first part of the clip."""
-PRIOR_STEPS: Final = (14, 35, 70)
-"""Steps after which the adaptation of the prior is measured. 70 is the renderer's own number."""
-TIMES_AS_MANY: Final = 5
-"""Steps without the prior for each step with the prior, by the paper's claim."""
-_DRAWN: Final = 24
-_NETWORK_RATE: Final = 1e-3
-"""Learning rate of a network without a prior: the rate of the training of the prior."""
-_SEED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,15 @@ from services.motion.style import Style, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
 _WINDOW: Final = FILTER_PAST + 1 + FILTER_AHEAD
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+HEARD: Final = FILTER_PAST + WINDOW + FILTER_AHEAD
+"""Frames of speech of a span: a window, and what the filter hears around the window."""
+MARGIN: Final = 2 * HEARD
+"""Frames of silence around a clip, from which stretches may be drawn."""
+BUILT_ON: Final = "ugc_motion"
+"""Network whose landmark basis the training uses."""
+NAME: Final = "everyone_motion"
+"""Name of the network on the command line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,13 +210,6 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, heard:
         closed_opening=float(low),
         alone=np.pad(alone(clip, fitted, heard), ((margin, margin), (0, 0))),
     )
-
-
-ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
-HEARD: Final = FILTER_PAST + WINDOW + FILTER_AHEAD
-"""Frames of speech of a span: a window, and what the filter hears around the window."""
-MARGIN: Final = 2 * HEARD
-"""Frames of silence around a clip, from which stretches may be drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -363,10 +365,6 @@ class TorchEveryone:
         return expressed(np.asarray(coefficients * spread, np.float32), self._space.expression, style)
 
 
-BUILT_ON: Final = "ugc_motion"
-"""Network whose landmark basis the training uses."""
-
-
 class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
     """Training of the audio-to-expression network (the paper's Sec. 3.6)."""
 
@@ -417,10 +415,6 @@ class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
     def facts(self) -> Mapping[str, str]:
         """Return the morphable model and the digest of the landmark basis."""
         return self._space.facts()
-
-
-NAME: Final = "everyone_motion"
-"""Name of the network on the command line."""
 
 
 def _network(sizes: Mapping[str, Any]) -> EveryoneNetwork:

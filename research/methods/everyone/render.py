@@ -70,6 +70,16 @@ from services.render.renderers.everyone.personalize import (
 )
 from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, REFERENCE_SIZE, WINDOW_FRAMES, reference_row, unpacked
 
+_SILENT_SHARE: Final = 0.15
+_GREY_SHARE: Final = 0.04
+_FRESH_SHARE: Final = 0.25
+_GREY: Final = 128
+_SPEECH_CACHE_BYTES: Final = 1 << 28
+_NAME = "everyone"
+SPEC: Final = RendererExportSpec(
+    name="everyone", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=REFERENCE_SIZE
+)
+
 
 def read_speech(data: TrainSet, parts: Sequence[ClipSpan]) -> Float32:
     """Return the speech around the frames that `research.render.people.read_bank` reads: float32 [F, 20, 40].
@@ -101,13 +111,6 @@ def surface_of(drawing: IdentityDrawing) -> NeuralSurface:
 def read_surface(data: TrainSet, speaker: str) -> NeuralSurface:
     """Return the surface of a person of a training set. Errors: see research.render.people.read_drawing."""
     return surface_of(read_drawing(data, speaker))
-
-
-_SILENT_SHARE: Final = 0.15
-_GREY_SHARE: Final = 0.04
-_FRESH_SHARE: Final = 0.25
-_GREY: Final = 128
-_SPEECH_CACHE_BYTES: Final = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -451,9 +454,6 @@ def open_everyone(opening: Opening) -> EveryoneTrainer:
     return EveryoneTrainer(recipe, trainer_inputs(opening, source, open_perceptual(opening), read_held_out, without=without))
 
 
-_NAME = "everyone"
-
-
 def reenact(task: Reenactment) -> Rows:
     """Return the ways to draw a clip by title.
 
@@ -498,11 +498,6 @@ def reenact(task: Reenactment) -> Rows:
         "texture alone": lambda: texture_alone(personalised()[1]),
         "no offset of W": lambda: drawn(np.zeros_like(first_style), personalised()[1]),
     }
-
-
-SPEC: Final = RendererExportSpec(
-    name="everyone", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=REFERENCE_SIZE
-)
 
 
 NETWORK: Final[TrainableNetwork] = renderer_network(

@@ -30,6 +30,10 @@ from services.common.face.crops import BOX_SIZE
 from services.render.networks.weights import save_weights, to_tensor
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbedding, IdentityEmbeddingConfig
 
+_CHECK_PEOPLE: Final = 12
+_CHECK_CLIPS: Final = 2
+_CHECK_FRAMES: Final = 600
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -109,11 +113,6 @@ def verify(network: nn.Module, people: Sequence[TrainingPerson], *, pictures: in
         float(alike[same].mean()),
         float(alike[~same].mean()),
     )
-
-
-_CHECK_PEOPLE: Final = 12
-_CHECK_CLIPS: Final = 2
-_CHECK_FRAMES: Final = 600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

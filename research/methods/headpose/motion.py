@@ -77,6 +77,34 @@ from services.motion.predictors.headpose.predictor import (
 from services.motion.style import Style, measure_mouth
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
 
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+_SPREAD_CLIPS: Final = 32
+"""Most clips of a speaker on which the spread of the speaker's poses is measured."""
+LEAST_SPREAD: Final = 1e-6
+"""Least spread, so that a head that never moves can be divided by it."""
+SEED: Final = 3
+_COMPONENTS: Final = 12
+"""Number of principal components of the content, of which the drives are mixtures."""
+_EXPONENT: Final = 0.4
+_FREE_SPEECH_FRAMES: Final = 250
+"""Clips of at least this length are free speech. Shorter clips are read sentences, whose speakers hold still."""
+_CALM: Final = 0.15
+"""Largest pace of the general speaker: the small quick nods of read sentences would look nervous at the spread of free speech."""
+Poses = Callable[[SpeechFeatures], Float32]
+"""The head poses that the trained network itself answers for a whole clip, float32 [T, 6]."""
+POSE_AXES: Final = ("r_pitch", "r_yaw", "r_roll")
+_RADIUS: Final = 0.5
+HEARD: Final = {"mfcc": (False, True), "phones": (True, False), "both": (True, True)}
+"""Ablation: whether the network hears content rows (phones and energies), and whether the network hears cepstra."""
+BUILT_ON: Final = "ugc_motion"
+"""Network whose landmark basis the training uses."""
+POSE_SHARE: Final = 0.25
+"""Weight of r of head poses in the number to select on; the mouth has the weight 1."""
+NAME: Final = "headpose_motion"
+"""Name of the network on the command line."""
+_SMALL: Final = 256
+"""Arrays with fewer numbers stay float32."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadposeLossWeights:
@@ -126,13 +154,6 @@ CONFIGS: Final = {
         statistics_clips=2000,
     ),
 }
-
-
-ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
-_SPREAD_CLIPS: Final = 32
-"""Most clips of a speaker on which the spread of the speaker's poses is measured."""
-LEAST_SPREAD: Final = 1e-6
-"""Least spread, so that a head that never moves can be divided by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,20 +360,6 @@ def headpose_loss(expression: Tensor, pose: Tensor, batch: HeadposeBatch[Tensor]
     return HeadposeLosses(total, expression_error, pose_error, pose_step, expression_step)
 
 
-SEED: Final = 3
-_COMPONENTS: Final = 12
-"""Number of principal components of the content, of which the drives are mixtures."""
-_EXPONENT: Final = 0.4
-_FREE_SPEECH_FRAMES: Final = 250
-"""Clips of at least this length are free speech. Shorter clips are read sentences, whose speakers hold still."""
-
-_CALM: Final = 0.15
-"""Largest pace of the general speaker: the small quick nods of read sentences would look nervous at the spread of free speech."""
-
-Poses = Callable[[SpeechFeatures], Float32]
-"""The head poses that the trained network itself answers for a whole clip, float32 [T, 6]."""
-
-
 def headpose_constants(clips: Clips, mouth: LandmarkBasis, poses: Poses) -> dict[str, Float32]:
     """Return the arrays of the constants' file by name, see HeadposeModel and RhythmConstants.
 
@@ -454,10 +461,6 @@ def _rhythm(clips: Clips, poses: Poses) -> RhythmConstants:
     return RhythmConstants(pose_mean, pose_scale, float(loudness_mean), float(loudness_scale), centre, projection, lags / total)
 
 
-POSE_AXES: Final = ("r_pitch", "r_yaw", "r_roll")
-_RADIUS: Final = 0.5
-
-
 def audio_pose_correlation(clip: TrainingClip) -> float:
     """Return the correlation of Appendix A: MFCC distances and pose distances of frames with near MFCC, |s - s'| <= .5 |s|.
 
@@ -481,10 +484,6 @@ def angle_correlation(poses: Float64, clip: TrainingClip, part: slice) -> dict[s
     """
     seen = clip.usable[part]
     return {name: pearson(poses[part, axis][seen], clip.poses[part, axis][seen]) for axis, name in enumerate(POSE_AXES)}
-
-
-HEARD: Final = {"mfcc": (False, True), "phones": (True, False), "both": (True, True)}
-"""Ablation: whether the network hears content rows (phones and energies), and whether the network hears cepstra."""
 
 
 def heard_channels(heard: str) -> Bool:
@@ -534,12 +533,6 @@ def pose_correlation(predictor: TorchHeadpose, clips: Iterable[TrainingClip]) ->
 def mean_pose_correlation(scores: Mapping[str, Mapping[str, float]]) -> float:
     """Return the mean r of poses over axes and groups of clips, from scores that hold `pose_correlation`."""
     return fmean(score[axis] for score in scores.values() for axis in POSE_AXES)
-
-
-BUILT_ON: Final = "ugc_motion"
-"""Network whose landmark basis the training uses."""
-POSE_SHARE: Final = 0.25
-"""Weight of r of head poses in the number to select on; the mouth has the weight 1."""
 
 
 class HeadposeTraining(PredictorTraining[HeadposeBatch[Float32]]):
@@ -599,12 +592,6 @@ class HeadposeTraining(PredictorTraining[HeadposeBatch[Float32]]):
     def _predictor(self) -> TorchHeadpose:
         assert isinstance(self.average, HeadposeNetwork)
         return TorchHeadpose(self.average, self._space, self._channels)
-
-
-NAME: Final = "headpose_motion"
-"""Name of the network on the command line."""
-_SMALL: Final = 256
-"""Arrays with fewer numbers stay float32."""
 
 
 def spec_of(config: HeadposeConfig) -> MotionExportSpec:

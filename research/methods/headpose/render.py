@@ -100,6 +100,17 @@ from services.render.renderers.headpose.renderer import (
     with_detail,
 )
 
+_DRAWINGS_KEPT: Final = 64
+_CANDIDATES: Final = (12, 60, 200)
+_FAR_FRAMES: Final = 12
+_GREY_SHARE: Final = 0.04
+_STILL_SHARE: Final = 0.3
+_DETAILED_SHARE: Final = 0.5
+_NAME = "headpose"
+SPEC: Final = RendererExportSpec(
+    name="headpose", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=KEYS_STATE_SIZE
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawings:
@@ -122,14 +133,6 @@ def read_drawings(data: TrainSet, speaker: str) -> Drawings:
     """
     models = MorphableModels()
     return Drawings(*(read_drawing(data, speaker, still=still, models=models) for still in (False, True)))
-
-
-_DRAWINGS_KEPT: Final = 64
-_CANDIDATES: Final = (12, 60, 200)
-_FAR_FRAMES: Final = 12
-_GREY_SHARE: Final = 0.04
-_STILL_SHARE: Final = 0.3
-_DETAILED_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -461,9 +464,6 @@ def attention_of(network: HeadposeNetwork, pair: Pair, actor: Float32) -> UInt8:
     return np.repeat(levels, 3, axis=2)
 
 
-_NAME = "headpose"
-
-
 class Actors:
     """Actors of one clip, and the clip's pairs for them.
 
@@ -536,11 +536,6 @@ def reenact(task: Reenactment) -> Rows:
         "no memory": lambda: ablated(mean),
         "no identity feature": lambda: ablated(torch.zeros_like(mean)),
     }
-
-
-SPEC: Final = RendererExportSpec(
-    name="headpose", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=KEYS_STATE_SIZE
-)
 
 
 def _embedding_files(run: Path) -> Sequence[str]:

@@ -64,6 +64,19 @@ from services.motion.speech_states import STATES
 from services.motion.style import Style, encode_style
 from services.motion.types import NUM_POINTS, SpeechFeatures
 
+PoseOf = Callable[[TrainingClip], Float32]
+"""Function that returns the mean pose landmarks of a clip, float32 [99, 3]."""
+BASIS_NETWORK: Final = "ugc_motion"
+"""Network whose run brings the landmark basis of the style."""
+_MEAN_CLIPS: Final = 200
+"""Most clips that the mean speaker is measured on."""
+NAME: Final = "hetero_motion"
+"""Name of the network on the command line."""
+SHEET: Final = "hetero"
+"""Name of the sheet and of the card's copy, without endings."""
+_TOLERANCE: Final = 2e-4
+_PARITY_RUNS: Final = 16
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeteroLossWeights(LandmarkLossWeights):
@@ -148,10 +161,6 @@ CONFIGS: Final = {
 }
 
 
-PoseOf = Callable[[TrainingClip], Float32]
-"""Function that returns the mean pose landmarks of a clip, float32 [99, 3]."""
-
-
 class TorchHetero:
     """The generator in PyTorch as protocol.Predict, all frames of a clip at once.
 
@@ -199,12 +208,6 @@ class TorchHetero:
             name: summary([evaluate_clip(clip, self.encode, self, control=False) for clip in members])
             for name, members in groups.items()
         }
-
-
-BASIS_NETWORK: Final = "ugc_motion"
-"""Network whose run brings the landmark basis of the style."""
-_MEAN_CLIPS: Final = 200
-"""Most clips that the mean speaker is measured on."""
 
 
 class HeteroTraining(PredictorTraining[HeteroBatch[Float32]]):
@@ -284,14 +287,6 @@ def _mean_over_speakers(clips: Clips, measure: Callable[[TrainingClip], Array]) 
     groups = clips.by_speaker().values()
     means = [np.mean([measure(clip) for clip in group[:5]], axis=0) for group in groups]
     return np.asarray(np.mean(means, axis=0), np.float32)
-
-
-NAME: Final = "hetero_motion"
-"""Name of the network on the command line."""
-SHEET: Final = "hetero"
-"""Name of the sheet and of the card's copy, without endings."""
-_TOLERANCE: Final = 2e-4
-_PARITY_RUNS: Final = 16
 
 
 def specs(config: HeteroConfig) -> tuple[MotionExportSpec, MotionExportSpec]:

@@ -51,6 +51,15 @@ from services.render.renderers.hetero.network import WEIGHTS, HeteroConfig, Hete
 from services.render.renderers.hetero.personalize import CompositeView, composite_pair, personalize_hetero, rows_around
 from services.render.renderers.hetero.renderer import NUM_CHANNELS, STATE_SIZE, choose_references, unpacked
 
+_FAR_FRAMES: Final = 12
+_MADE_UP_SHARE: Final = 0.5
+_MAKE_UP_SPREAD: Final = 0.3
+_SOFT_EDGE_PX: Final = 1.5
+_NAME: Final = "hetero"
+SPEC: Final = RendererExportSpec(
+    name="hetero", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_CHANNELS), extra_state=STATE_SIZE
+)
+
 
 class DiscriminatorOutputs(NamedTuple):
     """Outputs of a discriminator for pictures.
@@ -89,12 +98,6 @@ def feature_matching_loss(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Te
     """
     pairs = zip(drawn, real, strict=True)
     return torch.stack([(got - want).abs().mean() / want.abs().mean().clamp_min(1e-3) for got, want in pairs]).mean()
-
-
-_FAR_FRAMES: Final = 12
-_MADE_UP_SHARE: Final = 0.5
-_MAKE_UP_SPREAD: Final = 0.3
-_SOFT_EDGE_PX: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -305,9 +308,6 @@ class HeteroTrainer(Trainer[HeteroRecipe, HeteroNetwork, CompositeBatch, Drawn])
         save_weights(folder / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())
 
 
-_NAME: Final = "hetero"
-
-
 def reenact(task: Reenactment) -> Rows:
     """Return the ways to draw a clip by title."""
     bank = read_composites(task.clip, 2).bank
@@ -325,11 +325,6 @@ def reenact(task: Reenactment) -> Rows:
         "prior": lambda: drawn(train=False),
         PERSONALISED: lambda: drawn(train=True),
     }
-
-
-SPEC: Final = RendererExportSpec(
-    name="hetero", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_CHANNELS), extra_state=STATE_SIZE
-)
 
 
 def _open(opening: Opening) -> HeteroTrainer:

@@ -37,6 +37,12 @@ from services.motion.speech_states import STATES, STATES_AHEAD, STATES_PAST, nei
 from services.motion.style import measure_mouth
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME, SpeechFeatures
 
+PAD: Final = WINDOW
+"""Frames of silence before and after a clip, so that windows reach over the ends as in a stream."""
+LABEL_SHARE: Final = 0.5
+"""Share of a known phone label in the target of a row; the audio stage's posteriorgram has the rest."""
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpectrumNoise:
@@ -179,12 +185,6 @@ def _neighbours(content: Float32, config: TeacherConfig) -> Float32:
     padded = np.pad(rows, ((config.past, config.ahead), (0, 0)), mode="edge")
     width = config.past + 1 + config.ahead
     return np.concatenate([padded[step : step + len(rows)] for step in range(width)], axis=1)
-
-
-PAD: Final = WINDOW
-"""Frames of silence before and after a clip, so that windows reach over the ends as in a stream."""
-LABEL_SHARE: Final = 0.5
-"""Share of a known phone label in the target of a row; the audio stage's posteriorgram has the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,9 +335,6 @@ def _padded(mel: Float32, value: float) -> Float32:
 def _framed(values: np.ndarray) -> np.ndarray:
     """Return values of T frames with PAD frames of zeros at both ends."""
     return np.pad(values, [(PAD, PAD), *[(0, 0)] * (values.ndim - 1)])
-
-
-ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

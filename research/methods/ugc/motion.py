@@ -63,6 +63,14 @@ from services.motion.predictors.ugc.predictor import WINDOW, WINDOW_AHEAD, WINDO
 from services.motion.style import Style, StyleCode, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+CODE_NOISE: Final = 0.1
+"""Standard deviation of the noise on style codes in training."""
+_CODE_CLIPS: Final = 200
+"""Most clips that the mean speaker's style code is measured on."""
+NAME = "ugc_motion"
+"""Name of the network on the command line."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PriorConfig:
@@ -120,9 +128,6 @@ def _targets(clip: TrainingClip, basis: LandmarkBasis) -> Float32:
     mouths = clip.mouth_landmarks[clip.usable]
     mouth = measure_mouth(mouths, basis)
     return np.asarray(basis.project(mouths - mouth.rest_mouth) / mouth.spread, np.float32)
-
-
-ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -334,12 +339,6 @@ def typical_code(predictor: TorchUgc, clips: Clips, basis: LandmarkBasis) -> Flo
     return np.asarray(np.mean(codes, axis=0), np.float32)
 
 
-CODE_NOISE: Final = 0.1
-"""Standard deviation of the noise on style codes in training."""
-_CODE_CLIPS: Final = 200
-"""Most clips that the mean speaker's style code is measured on."""
-
-
 class UgcTraining(PredictorTraining[UgcMotionBatch[Float32]]):
     """Training of the style translation network (UGC paper, Sec. III-A)."""
 
@@ -379,10 +378,6 @@ class UgcTraining(PredictorTraining[UgcMotionBatch[Float32]]):
     def _predictor(self) -> TorchUgc:
         assert isinstance(self.average, UgcNetwork)
         return TorchUgc(self.average, self._basis)
-
-
-NAME = "ugc_motion"
-"""Name of the network on the command line."""
 
 
 class _EmittedFrame(nn.Module):

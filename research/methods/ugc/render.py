@@ -49,6 +49,13 @@ from services.render.renderers.ugc.personalize import choose_sources, make_pair,
 from services.render.renderers.ugc.renderer import NUM_PICTURE_CHANNELS
 
 _CANDIDATES: Final = (4, 30, 150)
+_BLENDED: Final = 3
+FRAME_DISCRIMINATOR: Final = "frame_discriminator.safetensors"
+"""Name of the file with the discriminator of frames, which personalisation needs."""
+SEQUENCE_FRAMES: Final = 6
+"""Frames that the discriminator of sequences sees at once (paper, Sec. III-C)."""
+_NAME = "ugc"
+SPEC: Final = RendererExportSpec(name="ugc", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_PICTURE_CHANNELS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,9 +130,6 @@ def _starts(bank: MouthBank, length: int) -> list[int]:
     return starts or list(range(last))
 
 
-_BLENDED: Final = 3
-
-
 def read_textured(clip: Clip, num_frames: int) -> HeldOut:
     """Return a clip with pairs whose texture is warped from the bank to the frame's own landmarks.
 
@@ -170,12 +174,6 @@ CONFIGS: Final = {
         network=UgcConfig(widths=(64, 128, 256, 512), depths=(2, 2, 2, 4)),
     ),
 }
-
-
-FRAME_DISCRIMINATOR: Final = "frame_discriminator.safetensors"
-"""Name of the file with the discriminator of frames, which personalisation needs."""
-SEQUENCE_FRAMES: Final = 6
-"""Frames that the discriminator of sequences sees at once (paper, Sec. III-C)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,9 +243,6 @@ def _sequence(pictures: Tensor, drawn: UgcDrawn) -> Tensor:
     return torch.flatten(pictures[None, : drawn.num_sequence], 1, 2)
 
 
-_NAME = "ugc"
-
-
 def reenact(task: Reenactment) -> Rows:
     """Return the ways to draw a clip by title."""
     clip = read_textured(task.clip, 0).first(task.frames)
@@ -262,9 +257,6 @@ def reenact(task: Reenactment) -> Rows:
         return DrawnClip(clip, task.draw(_NAME, state, clip.pairs))
 
     return {"texture": lambda: base_faces(clip), "prior": prior, PERSONALISED: personalised}
-
-
-SPEC: Final = RendererExportSpec(name="ugc", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_PICTURE_CHANNELS))
 
 
 def _open(opening: Opening) -> UgcTrainer:

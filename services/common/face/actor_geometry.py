@@ -28,6 +28,10 @@ ANCHORS: Final[tuple[int, ...]] = NOSE_BASE + CHEEKS
 """Mesh points around the mouth area that speech moves little. They pin the warp and close the mask at the top."""
 _MASK_ANCHORS: Final = (98, 2, 327, 205, 425, 187, 411)
 _FEATHER_PX: Final = 7.0
+CLOSED_SHARE: Final = 0.25
+"""The neutral shape is the mean of this share of the frames with open eyes: the frames with the smallest mouth opening."""
+BLINKING_SHARE: Final = 0.25
+"""Share of all frames that is left out: the frames with the narrowest eyes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,6 @@ def lower_face_mask(geometry: ActorGeometry, pose: HeadPose) -> npt.NDArray[np.u
     hard[:, [0, -1]] = 0
     depth = cv2.distanceTransform(hard, cv2.DIST_L2, 5)
     return np.asarray(np.round(np.clip(depth / _FEATHER_PX, 0.0, 1.0) * 255.0), dtype=np.uint8)
-
-
-CLOSED_SHARE: Final = 0.25
-"""The neutral shape is the mean of this share of the frames with open eyes: the frames with the smallest mouth opening."""
-BLINKING_SHARE: Final = 0.25
-"""Share of all frames that is left out: the frames with the narrowest eyes."""
 
 
 def neutral_shape(shapes: npt.NDArray[np.floating]) -> Float32:

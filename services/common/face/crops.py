@@ -56,6 +56,14 @@ MAX_BOX_PX: Final = 1e5
 """Largest coordinate of a landmark in render-box pixels."""
 
 _TEMPLATE_FILE = Path(__file__).with_name("head_template.npy")
+_MIN_SPREAD_PX: Final = 1e-3
+_MIN_BREADTH: Final = 1e-2
+POSE_NUMBERS: Final = 13
+"""Numbers of a head pose: scale, rotation by rows, translation."""
+POSE_SIZE: Final = 6
+"""Numbers per vector."""
+_MAX_ANGLE: Final = 10.0
+"""Largest angle, radians. Euler angles lie within pi; unwrapped angles can lie a little beyond."""
 
 
 def head_template() -> Float32:
@@ -63,8 +71,6 @@ def head_template() -> Float32:
     return np.asarray(np.load(_TEMPLATE_FILE), dtype=np.float32)
 
 
-_MIN_SPREAD_PX: Final = 1e-3
-_MIN_BREADTH: Final = 1e-2
 _STABLE_HEAD = head_template()[list(STABLE)].astype(np.float64)
 
 
@@ -213,10 +219,6 @@ def weak_perspective_of(poses: Sequence[HeadPose]) -> WeakPerspective:
     )
 
 
-POSE_NUMBERS: Final = 13
-"""Numbers of a head pose: scale, rotation by rows, translation."""
-
-
 def numbers_of_poses(poses: Sequence[HeadPose]) -> Float64:
     """Return head poses as float64 [N, 13]: scale, rotation by rows, translation."""
     numbers = [(pose.scale, *pose.rotation.ravel(), *pose.translation) for pose in poses]
@@ -239,12 +241,6 @@ def head_poses_of(camera: WeakPerspective) -> list[HeadPose]:
 
 def _numpy(value: Any) -> Any:
     return value if isinstance(value, np.ndarray | float) else value.detach().cpu().numpy()
-
-
-POSE_SIZE: Final = 6
-"""Numbers per vector."""
-_MAX_ANGLE: Final = 10.0
-"""Largest angle, radians. Euler angles lie within pi; unwrapped angles can lie a little beyond."""
 
 
 def check_pose_vectors(vectors: Float64, field: str) -> None:

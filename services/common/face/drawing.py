@@ -39,6 +39,17 @@ from services.common.geometry.rasterise import Backend, UvMap, interpolate, rast
 
 HOLES: Final = ("mouth_interior",)
 """Regions that close a model's mesh where a face shows no skin. They are neither drawn nor fitted to colours."""
+_GREEN: Final = (0, 255, 0)
+_SUBPIXEL_BITS: Final = 4
+RIDGE_PX2: Final = 0.1
+"""Pull of the expression towards rest, squared head-space pixels per squared standard deviation."""
+DEPTH_WEIGHT: Final = 0.3
+"""Weight of a landmark's depth, which is the tracker's least certain number."""
+_MIN_RIGID: Final = 6
+_MIN_MOUTH_POINTS: Final = 8
+_FIELD: Final = "identity"
+_BOX: Final = (BOX_SIZE, BOX_SIZE)
+_SHIFT: Final = 4
 
 
 class FacePicture(NamedTuple):
@@ -161,10 +172,6 @@ def _fragments(mesh: FaceMesh, points: Floating, camera: Camera, size: tuple[int
     )
 
 
-_GREEN: Final = (0, 255, 0)
-_SUBPIXEL_BITS: Final = 4
-
-
 def camera_in_crop(pose: HeadPose, affine: npt.NDArray[np.float64]) -> WeakPerspective:
     """Return the camera of one frame for a picture that a similarity [2, 3] made of the frame."""
     size = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
@@ -210,15 +217,6 @@ def _with_mesh(crop: UInt8, points: npt.NDArray[np.floating], mesh: FaceMesh) ->
     corners = np.rint((2.0 * points[:, :2] + 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
     cv2.polylines(large, list(corners[mesh.triangles]), True, _GREEN, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
     return np.asarray(cv2.resize(large, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-RIDGE_PX2: Final = 0.1
-"""Pull of the expression towards rest, squared head-space pixels per squared standard deviation."""
-DEPTH_WEIGHT: Final = 0.3
-"""Weight of a landmark's depth, which is the tracker's least certain number."""
-_MIN_RIGID: Final = 6
-_MIN_MOUTH_POINTS: Final = 8
-_FIELD: Final = "identity"
 
 
 class ExpressionFit:
@@ -296,9 +294,6 @@ def _in_head_space(neutral: Float64, model: MorphableModel) -> Float64:
     return np.asarray(similarity(rigid.of(neutral), head_template()[rigid.mediapipe].astype(np.float64)).apply(neutral), np.float64)
 
 
-_BOX: Final = (BOX_SIZE, BOX_SIZE)
-
-
 class IdentityDrawing:
     """Draws one person. Immutable after construction: threads may share the object.
 
@@ -374,9 +369,6 @@ class IdentityDrawing:
         picture = np.rint(face.picture).astype(np.uint8)
         picture[face.covered & ~picture.any(axis=-1)] = 1
         return picture
-
-
-_SHIFT: Final = 4
 
 
 def lip_pictures(box_landmarks: Float32, size: int = BOX_SIZE) -> UInt8:

@@ -83,6 +83,32 @@ FACE_OVAL: Final[tuple[int, ...]] = (
 )  # fmt: skip
 
 _POSITION = {index: position for position, index in enumerate(MOUTH_AREA)}
+UPPER_CONTOUR: Final[tuple[int, ...]] = (234, 127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356, 454)
+"""From the subject's right ear over the forehead to the left ear."""
+BROWS: Final[tuple[int, ...]] = (
+    70, 63, 105, 66, 107, 46, 53, 52, 65, 55,  # right: upper border, lower border
+    300, 293, 334, 296, 336, 276, 283, 282, 295, 285,
+)  # fmt: skip
+EYES: Final[tuple[int, ...]] = (
+    33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246,  # right: lower lid, upper lid
+    263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466,
+)  # fmt: skip
+NOSE: Final[tuple[int, ...]] = (
+    168, 6, 197, 195, 5, 4, 1, 19, 94, 2,  # root, bridge, tip, base
+    98, 97, 326, 327,  # base of the wings
+    64, 48, 115, 294, 278, 344,  # wings
+    193, 196, 3, 51, 45, 417, 419, 248, 281, 275,  # sides of the bridge
+)  # fmt: skip
+UPPER: Final[tuple[int, ...]] = UPPER_CONTOUR + BROWS + EYES + NOSE
+"""The pose landmarks: vertices of the mesh in the order of the layout."""
+NUM_UPPER: Final = len(UPPER)
+_RIGHT_END, _LEFT_END = JAW[17:]
+JAW_LINE: Final[tuple[int, ...]] = (_RIGHT_END, *JAW[:17], _LEFT_END)
+"""The nineteen jaw points in the order of the contour, from the subject's right ear over the chin to the left ear."""
+NUM_DENSE_LIPS: Final = 2 * NUM_LIPS
+NUM_DENSE_JAW: Final = 2 * len(JAW) - 1
+NUM_LOWER: Final = NUM_DENSE_LIPS + NUM_DENSE_JAW
+NUM_LAYOUT: Final = NUM_UPPER + NUM_LOWER
 
 
 def mouth_area_positions(indices: tuple[int, ...]) -> npt.NDArray[np.intp]:
@@ -167,36 +193,6 @@ def part_lips(mouth_landmarks: npt.NDArray[np.float32], gaps: npt.NDArray[np.flo
     height = jaw[:, 1] - jaw[:, 1].min()
     parted[NUM_LIPS:] += _LOWER_LIP_SHARE * gaps[len(gaps) // 2] * (height / max(float(height.max()), 1e-6))[:, None]
     return parted
-
-
-UPPER_CONTOUR: Final[tuple[int, ...]] = (234, 127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356, 454)
-"""From the subject's right ear over the forehead to the left ear."""
-BROWS: Final[tuple[int, ...]] = (
-    70, 63, 105, 66, 107, 46, 53, 52, 65, 55,  # right: upper border, lower border
-    300, 293, 334, 296, 336, 276, 283, 282, 295, 285,
-)  # fmt: skip
-EYES: Final[tuple[int, ...]] = (
-    33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246,  # right: lower lid, upper lid
-    263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466,
-)  # fmt: skip
-NOSE: Final[tuple[int, ...]] = (
-    168, 6, 197, 195, 5, 4, 1, 19, 94, 2,  # root, bridge, tip, base
-    98, 97, 326, 327,  # base of the wings
-    64, 48, 115, 294, 278, 344,  # wings
-    193, 196, 3, 51, 45, 417, 419, 248, 281, 275,  # sides of the bridge
-)  # fmt: skip
-UPPER: Final[tuple[int, ...]] = UPPER_CONTOUR + BROWS + EYES + NOSE
-"""The pose landmarks: vertices of the mesh in the order of the layout."""
-NUM_UPPER: Final = len(UPPER)
-
-_RIGHT_END, _LEFT_END = JAW[17:]
-JAW_LINE: Final[tuple[int, ...]] = (_RIGHT_END, *JAW[:17], _LEFT_END)
-"""The nineteen jaw points in the order of the contour, from the subject's right ear over the chin to the left ear."""
-
-NUM_DENSE_LIPS: Final = 2 * NUM_LIPS
-NUM_DENSE_JAW: Final = 2 * len(JAW) - 1
-NUM_LOWER: Final = NUM_DENSE_LIPS + NUM_DENSE_JAW
-NUM_LAYOUT: Final = NUM_UPPER + NUM_LOWER
 
 
 def pose_landmarks(landmarks: Float32) -> Float32:

@@ -50,6 +50,23 @@ HEIGHT_PX: Final = 30.0
 """Height of a patch, head-space pixels."""
 _REACH: Final = (10.0, 16.0)
 """How far a patch reaches behind its own lip and from the lip into the mouth, head-space pixels."""
+TEXTURE_SIZE: Final = 256
+"""Side of a neural texture, texels."""
+NUM_CHANNELS: Final = 16
+"""Features of a texel. The first three resemble RGB."""
+TEXTURE_SHAPE: Final = (TEXTURE_SIZE, TEXTURE_SIZE, NUM_CHANNELS)
+ARRAY_NAME: Final = "neural_texture"
+"""Name of the texture among the arrays of an actor's artefact."""
+ACTOR_FORMAT: Final = "dubstage.render_actor/1"
+"""Metadata `format` of the artefact that a renderer's personalisation stores."""
+FACE_ROWS: Final = 208
+"""Rows of the texture that show the face. The rows below show the inside of the mouth."""
+_TOP_PX: Final = -60.0
+"""Upper end of the textured face on the mean head, head-space pixels. Masks of the lower face begin at about -41. A nod brings the
+tip of the nose into the mask."""
+_MARGIN: Final = 1.0 / TEXTURE_SIZE
+"""Distance of the surface from the border of its part of the texture: bilinear sampling never mixes two parts."""
+_NO_FACE: Final = -1.0
 
 
 def _strip(first: int) -> Int32:
@@ -113,26 +130,6 @@ def _landmarks(model: MorphableModel, numbers: tuple[int, ...]) -> LandmarkSet:
             field="identity",
         )
     return known.select([row_of[number] for number in numbers])
-
-
-TEXTURE_SIZE: Final = 256
-"""Side of a neural texture, texels."""
-NUM_CHANNELS: Final = 16
-"""Features of a texel. The first three resemble RGB."""
-TEXTURE_SHAPE: Final = (TEXTURE_SIZE, TEXTURE_SIZE, NUM_CHANNELS)
-ARRAY_NAME: Final = "neural_texture"
-"""Name of the texture among the arrays of an actor's artefact."""
-ACTOR_FORMAT: Final = "dubstage.render_actor/1"
-"""Metadata `format` of the artefact that a renderer's personalisation stores."""
-
-FACE_ROWS: Final = 208
-"""Rows of the texture that show the face. The rows below show the inside of the mouth."""
-_TOP_PX: Final = -60.0
-"""Upper end of the textured face on the mean head, head-space pixels. Masks of the lower face begin at about -41. A nod brings the
-tip of the nose into the mask."""
-_MARGIN: Final = 1.0 / TEXTURE_SIZE
-"""Distance of the surface from the border of its part of the texture: bilinear sampling never mixes two parts."""
-_NO_FACE: Final = -1.0
 
 
 def sample(texture: UInt8, uv: Float32) -> Float32:

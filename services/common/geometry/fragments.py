@@ -12,6 +12,8 @@ from services.common.array_types import Float32, Float64, Floating, Int32
 Cull = Literal["none", "back"]
 
 _GRID: Final = float(1 << 24)
+DEPTH_TOLERANCE = 0.01
+"""Largest distance of a visible vertex behind the z-buffer, as a share of the mesh's depth range: depth varies within a pixel."""
 
 
 class Fragments(NamedTuple):
@@ -40,10 +42,6 @@ def on_grid(vertices: Floating) -> Float64:
     """
     scaled = np.asarray(vertices, dtype=np.float64) * _GRID
     return np.ascontiguousarray(np.rint(scaled) / _GRID)
-
-
-DEPTH_TOLERANCE = 0.01
-"""Largest distance of a visible vertex behind the z-buffer, as a share of the mesh's depth range: depth varies within a pixel."""
 
 
 def visible_vertices(

@@ -34,6 +34,14 @@ from services.common.array_types import Float32, Float64, Int32, Int64, UInt8
 _FOLDER_VARIABLE: Final = "NUMBA_CACHE_DIR"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+MAX_COORDINATE: Final = float(1 << 28)
+"""Largest sum of a triangle's absolute coordinates, pixels.
+
+With 24 binary places, differences of coordinates are exact in float64.
+"""
+_NEAR_ZERO: Final = 1e-8
+_SPLIT: Final = 134217729.0  # 2**27 + 1: splits a float64's digits into two halves
+_LONGEST_WALK: Final = 64
 
 
 def kernel(function: _Function) -> _Function:
@@ -64,15 +72,6 @@ def _folder() -> str:
 
 
 config.CACHE_DIR = _folder()  # type: ignore[attr-defined]
-
-
-MAX_COORDINATE: Final = float(1 << 28)
-"""Largest sum of a triangle's absolute coordinates, pixels.
-
-With 24 binary places, differences of coordinates are exact in float64.
-"""
-_NEAR_ZERO: Final = 1e-8
-_SPLIT: Final = 134217729.0  # 2**27 + 1: splits a float64's digits into two halves
 
 
 @kernel
@@ -258,9 +257,6 @@ def interpolate_pixels(index: Int32, weights: Float64, corners: Int32, attribute
             result[pixel, channel] = (
                 weight0 * attributes[a, channel] + weight1 * attributes[b, channel] + weight2 * attributes[c, channel]
             )
-
-
-_LONGEST_WALK: Final = 64
 
 
 @kernel

@@ -30,6 +30,9 @@ from services.common.errors import InvalidRequestError
 from services.common.geometry.array_module import Array, constant, gather
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 
+FORMAT: Final = "dubstage-morphable-model-1"
+WEIGHTS: Final = Path(__file__).with_name("weights") / "mediapipe_468.safetensors"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LandmarkSet:
@@ -87,9 +90,6 @@ class LandmarkSet:
     def of_basis(self, basis: npt.NDArray[np.floating]) -> Float32:
         """Return a basis at the landmarks: [V, 3, K] to float32 [N, 3, K]."""
         return np.asarray(np.einsum("nvdk,nv->ndk", basis[self.vertices], self.weights), np.float32)
-
-
-FORMAT: Final = "dubstage-morphable-model-1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,9 +334,6 @@ def _combine(basis: Float32, coefficients: Array) -> Array:
     """Return the product of basis [V, 3, K] and coefficients [..., K], [..., V, 3]."""
     flat = constant(basis.reshape(3 * len(basis), basis.shape[-1]), coefficients)
     return (coefficients @ flat.T).reshape(*coefficients.shape[:-1], basis.shape[0], 3)
-
-
-WEIGHTS: Final = Path(__file__).with_name("weights") / "mediapipe_468.safetensors"
 
 
 @cache

@@ -44,6 +44,7 @@ _FOREIGN: Final[Mapping[str, bounds_pb2.Bounds]] = {
     "google.protobuf.Duration.nanos": bounds_pb2.Bounds(min=-999_999_999, max=999_999_999),
 }
 """Bounds of fields whose contracts are not dubstage's."""
+_checks: dict[type[Message], Check] = {}
 
 
 def declared(field: FieldDescriptor) -> bounds_pb2.Bounds | None:
@@ -73,9 +74,6 @@ def check_bounds(message: Message, *, num_bytes: int | None = None) -> None:
     if check is None:
         check = _checks[kind] = _compiled(kind.DESCRIPTOR, "")
     check(message, num_bytes)
-
-
-_checks: dict[type[Message], Check] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ TENANT_KEY: Final = "dubstage-tenant"
 """Metadata entry in which a gateway names to a stage the tenant that it works for."""
 
 _TENANT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?")
+JOB_ID_KEY = "dubstage-job-id"
+SHOT_ID_KEY = "dubstage-shot-id"
+_lock = threading.Lock()
+_current: ContextVar[Call | None] = ContextVar("dubstage_call", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +112,6 @@ def acting_for(tenant: str, fingerprint: str = "") -> Iterator[None]:
         yield
     finally:
         _current_caller.reset(before)
-
-
-JOB_ID_KEY = "dubstage-job-id"
-SHOT_ID_KEY = "dubstage-shot-id"
 
 
 @dataclass(slots=True, eq=False)
@@ -215,10 +215,6 @@ class Call:
             self.active_at = time.monotonic()
             if self.offered_at is not None:
                 self.offered_at = self.active_at
-
-
-_lock = threading.Lock()
-_current: ContextVar[Call | None] = ContextVar("dubstage_call", default=None)
 
 
 def current_call() -> Call | None:

@@ -20,6 +20,10 @@ _MARGIN_BYTES: Final = 1 << 20
 _LARGEST: Final = (1 << 31) - 1
 _LARGE_BYTES: Final = 64 << 10
 """Size above which the only request of a call is checked in a thread, bytes."""
+Request = TypeVar("Request")
+# Seconds for which further requests of a failed call are read: altogether, and for each request.
+_DRAIN_S = 1.0
+_NEXT_REQUEST_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +114,6 @@ def _too_large(what: str, num_bytes: int, most: int) -> MessageTooLargeError:
         f"{what} of {mebibytes(num_bytes)} is too large: a message may have {mebibytes(most)}; send less in one message, or set "
         "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides"
     )
-
-
-Request = TypeVar("Request")
-
-# Seconds for which further requests of a failed call are read: altogether, and for each request.
-_DRAIN_S = 1.0
-_NEXT_REQUEST_S = 0.3
 
 
 async def config_message(requests: AsyncIterator[Request]) -> Request:

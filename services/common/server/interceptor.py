@@ -38,6 +38,16 @@ _CALLERS_CODES = frozenset(
 _LOADS_CODES = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"})
 
 _log = structlog.stdlib.get_logger("dubstage.rpc")
+_REFLECTION = "/grpc.reflection."
+_MAX_IDENTIFIER_CHARACTERS = 128
+# Seconds that a status may take to leave. It waits behind earlier answers where the caller reads nothing.
+_STATUS_S = 5.0
+# Calls of reflection that run and that wait at the same time. Reflection works also while the stage warms up.
+_REFLECTIONS = (4, 12)
+# Failed calls that are heard out at the same time: each may bring a largest message more.
+_DRAINED_AT_ONCE = 4
+# Calls that were refused by their headers, and get the error after a pause, at the same time.
+_PAUSED_AT_ONCE = 64
 
 
 class Outcome:
@@ -130,18 +140,6 @@ def _log_line(call: call_context.Call, outcome: Outcome, duration_s: float, span
         fields |= error_status.log_fields(outcome.error)
     level = "info" if outcome.code in _CALLERS_CODES else "warning" if outcome.code in _LOADS_CODES else "error"
     getattr(_log, level)("rpc_finished", **fields)
-
-
-_REFLECTION = "/grpc.reflection."
-_MAX_IDENTIFIER_CHARACTERS = 128
-# Seconds that a status may take to leave. It waits behind earlier answers where the caller reads nothing.
-_STATUS_S = 5.0
-# Calls of reflection that run and that wait at the same time. Reflection works also while the stage warms up.
-_REFLECTIONS = (4, 12)
-# Failed calls that are heard out at the same time: each may bring a largest message more.
-_DRAINED_AT_ONCE = 4
-# Calls that were refused by their headers, and get the error after a pause, at the same time.
-_PAUSED_AT_ONCE = 64
 
 
 class ChassisInterceptor(grpc.aio.ServerInterceptor):

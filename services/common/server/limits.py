@@ -24,6 +24,8 @@ WINDOW_SECONDS: Final = 60.0
 LEAST_COMPUTED_SECONDS: Final = 1.0
 """Smallest divisor of a ratio, so that a few milliseconds of work in a quiet minute are no load."""
 _SAMPLE_SECONDS: Final = 1.0
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ResourceUse(NamedTuple):
@@ -121,10 +123,6 @@ class Load:
             self._history.append((now, self._total))
         while len(self._history) > 1 and self._history[1][0] <= now - WINDOW_SECONDS:
             self._history.popleft()
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Admission:

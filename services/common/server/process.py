@@ -30,6 +30,7 @@ each step of a call while another thread parses or computes.
 """
 
 _log = structlog.stdlib.get_logger("dubstage.server")
+Settings = TypeVar("Settings", bound=StageSettings)
 
 
 async def serve(server: StageServer, settings: StageSettings) -> None:
@@ -120,9 +121,6 @@ def _announce(server: StageServer, ready_file: Path | None) -> None:
     # The stage goes on when its parent has closed stdout.
     with contextlib.suppress(BrokenPipeError):
         print(f"dubstage {server.stage} listening on {server.address}", flush=True)
-
-
-Settings = TypeVar("Settings", bound=StageSettings)
 
 
 @dataclass(frozen=True, slots=True)

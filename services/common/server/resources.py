@@ -11,6 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+_STATM: Final = "/proc/self/statm"
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_ALLOCATOR: Final = (
+    ("MALLOC_ARENA_MAX", -8, 2),
+    ("MALLOC_TRIM_THRESHOLD_", -1, 64 << 20),
+    ("MALLOC_MMAP_THRESHOLD_", -3, 32 << 20),
+)
+"""Parameters of glibc's allocator: environment variable, number for `mallopt`, and value."""
+
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
@@ -35,16 +44,6 @@ def computes_bfloat16(flags: frozenset[str]) -> bool:
         flags: instruction sets by Linux's names.
     """
     return not flags.isdisjoint({"avx512_bf16", "amx_bf16"})
-
-
-_STATM: Final = "/proc/self/statm"
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_ALLOCATOR: Final = (
-    ("MALLOC_ARENA_MAX", -8, 2),
-    ("MALLOC_TRIM_THRESHOLD_", -1, 64 << 20),
-    ("MALLOC_MMAP_THRESHOLD_", -3, 32 << 20),
-)
-"""Parameters of glibc's allocator: environment variable, number for `mallopt`, and value."""
 
 
 def tune_allocator() -> None:

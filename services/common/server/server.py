@@ -64,6 +64,26 @@ _MAX_HEALTH_STREAMS: Final = 64
 """Calls of one connection of the plain port at the same time. A kubelet has one."""
 _FURTHER_STREAMS: Final = 128
 """Calls of one connection beyond those that run and wait: health, and calls that are refused. More calls wait in the client."""
+MAX_CONNECTIONS: Final = 32
+"""Most connections at the same time, each with a thread. A further connection is closed."""
+MAX_CONNECTIONS_OF_HOST: Final = 8
+"""Most connections of one client address at the same time, so that one host cannot take all places."""
+CONNECTION_S: Final = 10.0
+"""Seconds after which a connection is closed, also during its request. A connection has one request."""
+_POLL_INTERVAL_S: Final = 0.5
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+# The last responses and statuses get these seconds to leave.
+_FLUSH_S = 0.5
+# The server asks at this interval, in seconds, whether the stage serves.
+_WATCH_S = 0.5
+LIVENESS = "liveness"
+"""Health name that is SERVING from the start on. It says that the event loop runs, not that the stage serves."""
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+_log = structlog.stdlib.get_logger("dubstage.server")
+Register = Callable[[grpc.aio.Server], None]
+"""Adds a stage's servicers: `lambda server: add_RenderServiceServicer_to_server(servicer, server)`."""
 
 
 def bracketed(host: str) -> str:
@@ -92,15 +112,6 @@ def health_options() -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", _MAX_HEALTH_STREAMS),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ]
-
-
-MAX_CONNECTIONS: Final = 32
-"""Most connections at the same time, each with a thread. A further connection is closed."""
-MAX_CONNECTIONS_OF_HOST: Final = 8
-"""Most connections of one client address at the same time, so that one host cannot take all places."""
-CONNECTION_S: Final = 10.0
-"""Seconds after which a connection is closed, also during its request. A connection has one request."""
-_POLL_INTERVAL_S: Final = 0.5
 
 
 class _Handler(WSGIRequestHandler):
@@ -179,23 +190,6 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> Callable
         thread.join()
 
     return stop
-
-
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-# The last responses and statuses get these seconds to leave.
-_FLUSH_S = 0.5
-# The server asks at this interval, in seconds, whether the stage serves.
-_WATCH_S = 0.5
-LIVENESS = "liveness"
-"""Health name that is SERVING from the start on. It says that the event loop runs, not that the stage serves."""
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
-
-_log = structlog.stdlib.get_logger("dubstage.server")
-
-Register = Callable[[grpc.aio.Server], None]
-"""Adds a stage's servicers: `lambda server: add_RenderServiceServicer_to_server(servicer, server)`."""
 
 
 class StageServer:

@@ -22,6 +22,7 @@ DEFAULT_PORTS = {"gateway": 50050, "audio": 50051, "face": 50052, "motion": 5005
 
 LARGE_MESSAGE_BYTES = 32 << 20
 """Largest message of the stages that take 4K pictures (25 MB) or the motion of six minutes (30 MB), and of their callers."""
+S = TypeVar("S", bound=BaseSettings)
 
 
 def _readable_folder(folder: Path) -> Path:
@@ -118,9 +119,6 @@ class StageSettings(BaseSettings):
         if self.default_deadline_s > self.max_deadline_s:
             raise ValueError("default_deadline_s is over max_deadline_s")
         return self
-
-
-S = TypeVar("S", bound=BaseSettings)
 
 
 def load_settings(kind: type[S], **overrides: object) -> S:

@@ -24,6 +24,7 @@ CARD_ENDING: Final = ".card.md"
 """NAME.card.md beside NAME.onnx is the card of the training run that the network came from."""
 _RUN_CARD: Final = "CARD.md"
 _RUN_CONFIG: Final = "config.json"
+REMEDY: Final = "export the network into this folder again (`dubstage export`), or copy the file from its source again"
 
 
 def write_exported_network(
@@ -79,9 +80,6 @@ def copy_card(run: Path, network: Path) -> Path | None:
 def card_of(network: Path) -> Path:
     """Return the path of the card that belongs to an ONNX file. There may be no such file."""
     return network.with_name(f"{network.stem}{CARD_ENDING}")
-
-
-REMEDY: Final = "export the network into this folder again (`dubstage export`), or copy the file from its source again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ from services.common.store.artefacts import ArtefactRef, check_ref
 from services.common.wire.timeline import MAX_FRAMES, Timeline, check_rate, check_span, check_times
 
 _MAX_LENGTH: Final = 1 << 31
+_ROTATION_TOLERANCE: Final = 1e-3
+_OTHER_SCALE: Final = 10.0
+"""Largest factor between the scale of a pose and the scale of its landmarks. Smoothing makes a few per cent."""
 
 
 def from_tensor(
@@ -130,9 +133,6 @@ def ref_to_proto(ref: ArtefactRef) -> common_pb2.ArtefactRef:
     return common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
 
 
-_ROTATION_TOLERANCE: Final = 1e-3
-
-
 def pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
     """Return a head pose.
 
@@ -168,10 +168,6 @@ def pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
 def pose_to_proto(pose: HeadPose) -> common_pb2.HeadPose:
     """Return a head pose as a message."""
     return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel().tolist(), translation=pose.translation.tolist())
-
-
-_OTHER_SCALE: Final = 10.0
-"""Largest factor between the scale of a pose and the scale of its landmarks. Smoothing makes a few per cent."""
 
 
 def face_from_proto(points: common_pb2.Tensor, place: common_pb2.HeadPose, field: str) -> tuple[Float32, HeadPose]:

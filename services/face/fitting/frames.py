@@ -39,6 +39,13 @@ often."""
 FRAME_BYTES: Final = CROP_SIZE * CROP_SIZE * 3 + NUM_LANDMARKS * 3 * 4
 """Memory of one held frame, bytes."""
 _MOST_TURNED_DEGREES: Final = 45.0
+AnyCamera: TypeAlias = WeakPerspective | Perspective
+MIN_RIGID: Final = 8
+"""Least number of landmarks that speech does not move. With at least so many, first poses are fitted only to these landmarks."""
+_BLOCK: Final = 64
+_POSE: Final = 7
+_ROBUST_PX: Final = 4.0
+_DAMPING: Final = 1e-6
 
 
 class PlacedFace(NamedTuple):
@@ -99,16 +106,6 @@ def placed_face(picture: UInt8, landmarks: Float32, pose: HeadPose) -> PlacedFac
 
 def _placed(picture: UInt8, face: TrackedFace) -> PlacedFace:
     return placed_face(picture, face.landmarks, fit_head_pose(face.landmarks))
-
-
-AnyCamera: TypeAlias = WeakPerspective | Perspective
-
-MIN_RIGID: Final = 8
-"""Least number of landmarks that speech does not move. With at least so many, first poses are fitted only to these landmarks."""
-_BLOCK: Final = 64
-_POSE: Final = 7
-_ROBUST_PX: Final = 4.0
-_DAMPING: Final = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

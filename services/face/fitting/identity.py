@@ -39,6 +39,14 @@ from services.face.types import TrackedFace
 
 _LEAST_WEIGHT: Final = 0.02
 """Least weight, frame pixels per texel: below this value a slanted surface shows only the blur of the outline."""
+TEXTURE_SIZE: Final = 256
+_MOST_FRAMES: Final = 7
+_DEGREES_A_PIXEL: Final = 4.0
+"""Rotation of the head, degrees, that counts as much as one crop pixel of expression."""
+_DARKEST: Final = 0.15
+KEY_FRAMES: Final = 12
+"""Number of frames whose colours are fitted."""
+_NO_FACE: Final = "frame.face.landmarks: no face fits to the landmarks of these frames: send them as Track answered them"
 
 
 class Texture(NamedTuple):
@@ -181,13 +189,6 @@ def _twice_area(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])
 
 
-TEXTURE_SIZE: Final = 256
-_MOST_FRAMES: Final = 7
-_DEGREES_A_PIXEL: Final = 4.0
-"""Rotation of the head, degrees, that counts as much as one crop pixel of expression."""
-_DARKEST: Final = 0.15
-
-
 class DetailedAlbedo(NamedTuple):
     """Albedo texture. Attributes: texture uint8 [S, S, 3], 0..255 for albedo 0..1; seen uint8 [S, S], 0 for texels filled in."""
 
@@ -230,11 +231,6 @@ def detailed_albedo(
     return DetailedAlbedo(
         np.clip(np.rint(fill(merged)), 0, 255).astype(np.uint8), np.where(merged.weight > 0.0, 255, 0).astype(np.uint8)
     )
-
-
-KEY_FRAMES: Final = 12
-"""Number of frames whose colours are fitted."""
-_NO_FACE: Final = "frame.face.landmarks: no face fits to the landmarks of these frames: send them as Track answered them"
 
 
 class IdentityFitter:

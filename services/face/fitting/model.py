@@ -26,6 +26,13 @@ CONTOUR_WEIGHT: Final = 0.3
 _MESH_POINTS: Final = 468
 _FEWEST: Final = 20
 _LEAST_FACING: Final = 0.15
+_MOST_POINTS: Final = 2400
+_NOT_SKIN: Final = ("mouth_interior", "eyes")
+_STEP: Final = 0.05
+_LEAST_FACING_OF_COLOURS: Final = 0.25
+_Y1: Final = np.sqrt(3.0 / (4.0 * np.pi))
+_Y2: Final = 0.5 * np.sqrt(15.0 / np.pi)
+_Y20: Final = 0.25 * np.sqrt(5.0 / np.pi)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +139,6 @@ class FittableModels:
             if name not in self._made:
                 self._made[name] = model_landmarks(model, name)
             return self._made[name]
-
-
-_MOST_POINTS: Final = 2400
-_NOT_SKIN: Final = ("mouth_interior", "eyes")
-_STEP: Final = 0.05
-_LEAST_FACING_OF_COLOURS: Final = 0.25
-_Y1: Final = np.sqrt(3.0 / (4.0 * np.pi))
-_Y2: Final = 0.5 * np.sqrt(15.0 / np.pi)
-_Y20: Final = 0.25 * np.sqrt(5.0 / np.pi)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,6 +41,13 @@ _MEAN_DECAY: Final = 0.9
 _SQUARE_DECAY: Final = 0.99
 """Decay of the mean square. The usual .999 averages over more steps than a fit has."""
 _FLOOR: Final = 1e-8
+SHARED_FRAMES: Final = 8
+"""Number of frames of stage 2."""
+_SEED: Final = 0
+_SIZES: Final = {"expression": 0.05, "turn": 0.002, "scale": 0.002, "place": 0.1, "light": 0.02, "albedo": 0.05}
+"""First step sizes of Adam, in the units of FrameUnknowns."""
+_LIGHT_RIDGE: Final = 0.02
+_FIELD: Final = "config.fit_colours"
 
 
 class Adam:
@@ -69,14 +76,6 @@ class Adam:
             mean, square = mean / (1.0 - _MEAN_DECAY**self._done), square / (1.0 - _SQUARE_DECAY**self._done)
             change[name] = -self._sizes[name] * share * mean / (np.sqrt(square) + _FLOOR)
         return change
-
-
-SHARED_FRAMES: Final = 8
-"""Number of frames of stage 2."""
-_SEED: Final = 0
-_SIZES: Final = {"expression": 0.05, "turn": 0.002, "scale": 0.002, "place": 0.1, "light": 0.02, "albedo": 0.05}
-"""First step sizes of Adam, in the units of FrameUnknowns."""
-_LIGHT_RIDGE: Final = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -338,9 +337,6 @@ def fit_shared_colours(
         landmark_error=np.array([frame.land for frame in frames], np.float32),
         photometric_error=np.array([frame.photo for frame in frames], np.float32),
     )
-
-
-_FIELD: Final = "config.fit_colours"
 
 
 @dataclass(frozen=True, slots=True)

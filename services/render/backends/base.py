@@ -26,6 +26,10 @@ from services.render.types import Precision
 
 _X86: Final = frozenset({"x86_64", "amd64"})
 _ARM: Final = frozenset({"aarch64", "arm64"})
+Device = Literal["cpu", "cuda"]
+BackendName = Literal["onnxruntime", "openvino", "triton"]
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+_MOST_CHARACTERS: Final = 500
 
 
 class Processor(StrEnum):
@@ -63,10 +67,6 @@ def processor_of(machine: str, flags: frozenset[str]) -> Processor:
     if machine.lower() not in _X86:
         return Processor.OTHER
     return next((kind for kind, needed in _NEEDED if needed <= flags), Processor.X86)
-
-
-Device = Literal["cpu", "cuda"]
-BackendName = Literal["onnxruntime", "openvino", "triton"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +151,6 @@ def default_choice(device: Device) -> BackendChoice:
 def this_processor() -> Processor:
     """Return the kind of this machine's processor."""
     return processor_of(platform.machine(), cpu_flags())
-
-
-Arrays = Mapping[str, npt.NDArray[np.generic]]
-_MOST_CHARACTERS: Final = 500
 
 
 class Backend(Protocol):

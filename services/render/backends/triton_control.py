@@ -32,6 +32,19 @@ from services.render.backends.base import Arrays, TritonOptions, error_summary
 from services.render.backends.model_files import ModelFile
 from services.render.triton.repository import DIGEST
 
+PREFIX: Final = "dubstage-render-"
+"""Prefix of the names of regions, in /dev/shm and at the server."""
+_FOLDER: Final = Path("/dev/shm")
+_ALIGNMENT: Final = 64
+_MESSAGE_BYTES: Final = 2**31 - 1
+_LIVE_TIMEOUT_S: Final = 1.0
+_ANSWER_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.1
+_NO_ANSWER: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN")
+"""Statuses of a call that the server did not answer. Any other status of a load is the server's answer about this one model."""
+IN_USE: Final = "currently in use"
+"""Part of Triton's message about shared memory that an inference holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -139,12 +152,6 @@ def translated(error: InferenceServerException) -> Exception:
     return CurableError(message, cure)
 
 
-PREFIX: Final = "dubstage-render-"
-"""Prefix of the names of regions, in /dev/shm and at the server."""
-_FOLDER: Final = Path("/dev/shm")
-_ALIGNMENT: Final = 64
-
-
 class SharedRegion:
     """File in /dev/shm that this process maps, and that a server maps after the file was registered there.
 
@@ -218,16 +225,6 @@ def remove_abandoned() -> None:
 def is_present(name: str) -> bool:
     """Return whether a region of this name lies in /dev/shm."""
     return (_FOLDER / name).exists()
-
-
-_MESSAGE_BYTES: Final = 2**31 - 1
-_LIVE_TIMEOUT_S: Final = 1.0
-_ANSWER_TIMEOUT_S: Final = 5.0
-_POLL_S: Final = 0.1
-_NO_ANSWER: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN")
-"""Statuses of a call that the server did not answer. Any other status of a load is the server's answer about this one model."""
-IN_USE: Final = "currently in use"
-"""Part of Triton's message about shared memory that an inference holds."""
 
 
 def new_client(url: str) -> Any:

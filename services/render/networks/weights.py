@@ -18,6 +18,8 @@ from services.common.errors import ModelNotFoundError
 from services.common.files import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def to_tensor(pictures: UInt8, device: torch.device | None = None) -> torch.Tensor:
     """Return pictures as float32 [B, C, H, W] in [0, 1], channels last in memory.
@@ -28,9 +30,6 @@ def to_tensor(pictures: UInt8, device: torch.device | None = None) -> torch.Tens
     """
     # The bytes go to the device, where they become floats: a quarter of the copying.
     return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float().div_(255.0)
-
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

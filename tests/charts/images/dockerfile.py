@@ -12,6 +12,10 @@ STAGES = ("audio", "face", "motion", "texture", "render")
 SERVICES = (*STAGES, "gateway")
 TABLE = (*SERVICES, "suite")
 """Images of charts/images/services.txt; `suite` holds all services."""
+SERVICE = ROOT / "charts/images/Dockerfile"
+TRITON = ROOT / "services/render/triton/Dockerfile"
+TRITON_CUDA = TRITON.with_name("Dockerfile.cuda")
+ALL = [SERVICE, TRITON, TRITON_CUDA]
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,6 @@ class Dockerfile:
 
     def target(self, name: str) -> BuildStage:
         return next(stage for stage in self.stages if stage.name == name)
-
-
-SERVICE = ROOT / "charts/images/Dockerfile"
-TRITON = ROOT / "services/render/triton/Dockerfile"
-TRITON_CUDA = TRITON.with_name("Dockerfile.cuda")
-ALL = [SERVICE, TRITON, TRITON_CUDA]
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,17 @@ KINDS = [pb.FEATURE_KIND_MEL, pb.FEATURE_KIND_MFCC, pb.FEATURE_KIND_POSTERIORGRA
 PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))
 HUGE = 4611686018427387904
 MEBIBYTE = 1 << 20
+SOUNDS = {
+    "largest": np.full(4000, 1e6),
+    "least": np.full(4000, -1e6),
+    "alternating": np.where(np.arange(4000) % 2, 1e6, -1e6),
+    "denormal": np.full(4000, 1e-45),
+    "silence": np.zeros(4000),
+    "click": np.eye(1, 4000, 2000)[0] * 1e6,
+    "beyond": np.full(4000, 3.4e38),
+    "NaN": np.where(np.arange(4000) == 2000, np.nan, 0.0),
+    "infinity": np.full(4000, -np.inf),
+}
 
 
 @pytest_asyncio.fixture
@@ -90,19 +101,6 @@ async def test_work_without_end_is_refused_at_the_door(stub: AudioServiceAsyncSt
             await answers(stub, [config(**fields), chunk(np.zeros(16000))])
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, fields
         assert next(iter(fields)) in (caught.value.details() or "")
-
-
-SOUNDS = {
-    "largest": np.full(4000, 1e6),
-    "least": np.full(4000, -1e6),
-    "alternating": np.where(np.arange(4000) % 2, 1e6, -1e6),
-    "denormal": np.full(4000, 1e-45),
-    "silence": np.zeros(4000),
-    "click": np.eye(1, 4000, 2000)[0] * 1e6,
-    "beyond": np.full(4000, 3.4e38),
-    "NaN": np.where(np.arange(4000) == 2000, np.nan, 0.0),
-    "infinity": np.full(4000, -np.inf),
-}
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FRAMES = 420
 NTSC = Timeline(rate=Fraction(30000, 1001))
+NTSC_ALWAYS = ("ugc", "headpose")
+"""Predictors of a mouth and of a moving head that `make test` runs at 30000/1001 frames/s too."""
 
 
 def speech() -> SpeechFeatures:
@@ -66,10 +68,6 @@ async def answers(
             if not states:
                 return found, reply
     return found, None
-
-
-NTSC_ALWAYS = ("ugc", "headpose")
-"""Predictors of a mouth and of a moving head that `make test` runs at 30000/1001 frames/s too."""
 
 
 @pytest.mark.parametrize(

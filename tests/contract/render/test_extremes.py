@@ -38,6 +38,16 @@ POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "no numbers": lambda points: points * np.float32(np.nan),
 }
 REFUSED = {"beyond", "the largest float", "no numbers"}
+ANY_BANK: list[tuple[str, Callable[[np.ndarray], np.ndarray], bool]] = [
+    ("mouth", lambda array: array * 0, True),
+    ("mouth", lambda array: np.where(array > 0, MAX_HEAD_PX, -MAX_HEAD_PX).astype(np.float32), True),
+    ("anchors", lambda array: array * 0 + np.float32(MAX_HEAD_PX), True),
+    ("boxes", lambda array: array * 0, True),
+    ("frame_index", lambda array: array * 2**50, True),
+    ("rotation", lambda array: array @ np.diag([-1.0, 1.0, -1.0]), True),
+    ("mouth", lambda array: array + np.float32(np.nan), False),
+    ("rotation", lambda array: array * 3e38, False),
+]
 
 
 async def answers(stub: RenderServiceAsyncStub, messages: list[pb.RenderRequest]) -> list[pb.RenderResponse]:
@@ -95,18 +105,6 @@ async def test_more_steps_than_a_day_holds_are_refused(
     with pytest.raises(grpc.aio.AioRpcError, match="num_steps") as caught:
         await personalized(stub, pb.PersonalizeRequest(model="ugc", bank=ref, num_steps=num_steps))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-ANY_BANK: list[tuple[str, Callable[[np.ndarray], np.ndarray], bool]] = [
-    ("mouth", lambda array: array * 0, True),
-    ("mouth", lambda array: np.where(array > 0, MAX_HEAD_PX, -MAX_HEAD_PX).astype(np.float32), True),
-    ("anchors", lambda array: array * 0 + np.float32(MAX_HEAD_PX), True),
-    ("boxes", lambda array: array * 0, True),
-    ("frame_index", lambda array: array * 2**50, True),
-    ("rotation", lambda array: array @ np.diag([-1.0, 1.0, -1.0]), True),
-    ("mouth", lambda array: array + np.float32(np.nan), False),
-    ("rotation", lambda array: array * 3e38, False),
-]
 
 
 async def test_an_actor_of_any_bank_is_finite(stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank) -> None:

@@ -41,6 +41,17 @@ if TYPE_CHECKING:
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SLOW = """
+
+class SlowModel(TritonPythonModel):
+    def execute(self, requests):
+        import time
+        time.sleep(0.1)
+        return super().execute(requests)
+
+
+TritonPythonModel = SlowModel
+"""
 
 
 @pytest.fixture
@@ -239,19 +250,6 @@ async def test_missing_triton_stops_start(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="no Triton answers"):
         async with server_of("render", settings, compose(settings)):
             pass
-
-
-SLOW = """
-
-class SlowModel(TritonPythonModel):
-    def execute(self, requests):
-        import time
-        time.sleep(0.1)
-        return super().execute(requests)
-
-
-TritonPythonModel = SlowModel
-"""
 
 
 async def test_waiting_at_triton_is_load(

@@ -20,6 +20,7 @@ TIMEOUT_S = 60
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 # Watches of one connection. The plain port has at most 64.
 WATCHES = 32
+both_ports = pytest.mark.parametrize("port", ["calls", "plain"])
 
 
 @dataclass
@@ -79,9 +80,6 @@ async def leave(stub: Any, call: Any) -> None:
     call.cancel()
     # On the same connection, the server reads the end of the watch first.
     await stub.Check(request(), timeout=TIMEOUT_S)
-
-
-both_ports = pytest.mark.parametrize("port", ["calls", "plain"])
 
 
 @both_ports

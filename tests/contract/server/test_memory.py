@@ -18,50 +18,6 @@ from tests.contract.server.helpers import ONCE, eventually, outlasted, process_o
 
 MIB = 1 << 20
 KINDS = ["Unary", "Download", "Upload", "Stream"]
-
-
-@pytest.fixture
-def pool() -> Iterator[WorkerPool]:
-    pool = WorkerPool(num_threads=2, max_queued=8, name="compute")
-    yield pool
-    pool.shutdown()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_memory_limit_per_call(echo: Any, kind: str) -> None:
-    """A call that collects more than its limit learns what it collected and how much."""
-
-    async def collect(message: bytes) -> bytes:
-        call_context.charge(MIB)
-        call_context.charge(3 * MIB // 2)
-        return message
-
-    client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB))
-    with pytest.raises(errors.CallTooLargeError) as caught:
-        await client.call(kind, policy=ONCE)
-    assert "would take 2.5 MiB of memory, and one call may hold 2.0 MiB" in caught.value.message
-    assert "DUBSTAGE_MAX_CALL_MEMORY_BYTES" in caught.value.message
-    assert not caught.value.retryable
-
-
-async def test_memory_not_charged_twice(echo: Any, pool: WorkerPool) -> None:
-    """Memory that one call collected is not charged to the next call."""
-
-    async def collect(message: bytes) -> bytes:
-        await pool.run(call_context.charge, MIB)
-        return message
-
-    client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB, workers=[pool]))
-    for _ in range(4):
-        await client.call("Unary", policy=ONCE)
-    with pytest.raises(errors.CallTooLargeError):
-        await client.call("Upload", times=3, policy=ONCE)
-
-
-def test_outside_of_a_call_nothing_is_charged() -> None:
-    call_context.charge(1 << 60)
-
-
 # The server is a process of its own: the process of the tests is large, and its memory changes for reasons of other tests.
 STAGE = """
 import asyncio, sys, threading, time
@@ -105,6 +61,48 @@ def build(settings):
 
 raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
 """
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    pool = WorkerPool(num_threads=2, max_queued=8, name="compute")
+    yield pool
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_memory_limit_per_call(echo: Any, kind: str) -> None:
+    """A call that collects more than its limit learns what it collected and how much."""
+
+    async def collect(message: bytes) -> bytes:
+        call_context.charge(MIB)
+        call_context.charge(3 * MIB // 2)
+        return message
+
+    client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB))
+    with pytest.raises(errors.CallTooLargeError) as caught:
+        await client.call(kind, policy=ONCE)
+    assert "would take 2.5 MiB of memory, and one call may hold 2.0 MiB" in caught.value.message
+    assert "DUBSTAGE_MAX_CALL_MEMORY_BYTES" in caught.value.message
+    assert not caught.value.retryable
+
+
+async def test_memory_not_charged_twice(echo: Any, pool: WorkerPool) -> None:
+    """Memory that one call collected is not charged to the next call."""
+
+    async def collect(message: bytes) -> bytes:
+        await pool.run(call_context.charge, MIB)
+        return message
+
+    client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB, workers=[pool]))
+    for _ in range(4):
+        await client.call("Unary", policy=ONCE)
+    with pytest.raises(errors.CallTooLargeError):
+        await client.call("Upload", times=3, policy=ONCE)
+
+
+def test_outside_of_a_call_nothing_is_charged() -> None:
+    call_context.charge(1 << 60)
 
 
 @pytest.mark.skipif(resident_bytes() is None, reason="the platform does not say how much memory a process has")

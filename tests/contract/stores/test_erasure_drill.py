@@ -29,6 +29,18 @@ from tests.unit.actors.installation import CONSENT, geometry, learned
 from tests.unit.batch.rows import shot_of_row
 
 __all__ = ["geometry"]
+_APPEND = """
+import sys
+from pathlib import Path
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.audit.log import AuditLog
+from tests.unit.batch.rows import shot_of_row
+from gateway.database.session import Database
+
+log = AuditLog(Database(sys.argv[1], Path(sys.argv[2])))
+for number in range(40):
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"{sys.argv[3]}/{number}"))
+"""
 
 
 @pytest.fixture(params=["sqlite and a folder", "postgresql and s3"])
@@ -160,20 +172,6 @@ def test_equal_files_of_other_jobs(actors: ActorStore, batches: BatchStore, sett
     receipt = actors.erasures.erase_or_ask("ann", [BatchPictures(batches)])
     assert len(receipt.document["kept"]["file of other work"]) == 1
     assert (other / "faces.bin").exists()
-
-
-_APPEND = """
-import sys
-from pathlib import Path
-from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.log import AuditLog
-from tests.unit.batch.rows import shot_of_row
-from gateway.database.session import Database
-
-log = AuditLog(Database(sys.argv[1], Path(sys.argv[2])))
-for number in range(40):
-    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"{sys.argv[3]}/{number}"))
-"""
 
 
 def test_concurrent_gateways_write_one_chain(actors: ActorStore, settings: GatewaySettings) -> None:

@@ -23,6 +23,51 @@ from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, lea
 __all__ = ["actors", "blobs", "geometry", "settings"]
 
 WAITING_S = 0.3
+COUNTS = """
+import sys
+from pathlib import Path
+from gateway.actors.store import ActorStore
+from gateway.settings import GatewaySettings
+from services.common.store.artefacts import ArtefactRef
+
+folder, url, uri, sha256, size = Path(sys.argv[1]), *sys.argv[2:6]
+settings = GatewaySettings(data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), database_url=url)
+with ActorStore(settings) as actors:
+    print("begins", flush=True)
+    print(actors.jobs.hold(folder / "job", ArtefactRef(uri, sha256, int(size))))
+"""
+"""A process that counts one blob for the job in the folder `job`, and prints whether the blob is there."""
+JOBS = """
+import os, sys
+from pathlib import Path
+from gateway.actors.ledger import JobLedger
+from gateway.actors.store import ActorStore
+from gateway.dub.state.workspace import remove_locked
+from gateway.settings import GatewaySettings
+from services.common.store.artefacts import ArtefactStore
+
+folder, url, name, rounds = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+settings = GatewaySettings(data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), database_url=url)
+store, again = ArtefactStore(settings.artefacts_url), 0
+with ActorStore(settings) as actors:
+    for number in range(rounds):
+        job = folder / "jobs" / f"{name}-{number}"
+        job.mkdir(parents=True)
+        ledger = JobLedger(actors)
+        ledger.begin(job)
+        held = []
+        for content in (b"bank", b"style", f"window {number % 3}".encode()):
+            ref = store.put_bytes(content)
+            while not ledger.hold(job, ref):
+                again += 1
+                ref = store.put_bytes(content)
+            held.append(ref)
+            lost = [one.sha256 for one in held if not store.exists(one)]
+            assert not lost, (name, number, lost)
+        remove_locked(job, ledger, store)
+print("again", again)
+"""
+"""A process whose jobs make the blobs of other jobs again and again, and look whether each counted blob is there."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -95,22 +140,6 @@ def test_job_that_begins_and_ends_beside_another_leaves_no_blob(
     assert not list(blobs.stored())
 
 
-COUNTS = """
-import sys
-from pathlib import Path
-from gateway.actors.store import ActorStore
-from gateway.settings import GatewaySettings
-from services.common.store.artefacts import ArtefactRef
-
-folder, url, uri, sha256, size = Path(sys.argv[1]), *sys.argv[2:6]
-settings = GatewaySettings(data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), database_url=url)
-with ActorStore(settings) as actors:
-    print("begins", flush=True)
-    print(actors.jobs.hold(folder / "job", ArtefactRef(uri, sha256, int(size))))
-"""
-"""A process that counts one blob for the job in the folder `job`, and prints whether the blob is there."""
-
-
 def test_other_process_waits_for_erasure(
     actors: ActorStore,
     blobs: ArtefactStore,
@@ -149,39 +178,6 @@ def test_other_process_waits_for_erasure(
             said = counting.stdout.read().split()
     assert said[-1] == "False", "the job stores the blob again"
     assert not blobs.exists(bank)
-
-
-JOBS = """
-import os, sys
-from pathlib import Path
-from gateway.actors.ledger import JobLedger
-from gateway.actors.store import ActorStore
-from gateway.dub.state.workspace import remove_locked
-from gateway.settings import GatewaySettings
-from services.common.store.artefacts import ArtefactStore
-
-folder, url, name, rounds = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-settings = GatewaySettings(data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), database_url=url)
-store, again = ArtefactStore(settings.artefacts_url), 0
-with ActorStore(settings) as actors:
-    for number in range(rounds):
-        job = folder / "jobs" / f"{name}-{number}"
-        job.mkdir(parents=True)
-        ledger = JobLedger(actors)
-        ledger.begin(job)
-        held = []
-        for content in (b"bank", b"style", f"window {number % 3}".encode()):
-            ref = store.put_bytes(content)
-            while not ledger.hold(job, ref):
-                again += 1
-                ref = store.put_bytes(content)
-            held.append(ref)
-            lost = [one.sha256 for one in held if not store.exists(one)]
-            assert not lost, (name, number, lost)
-        remove_locked(job, ledger, store)
-print("again", again)
-"""
-"""A process whose jobs make the blobs of other jobs again and again, and look whether each counted blob is there."""
 
 
 @pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)

@@ -63,13 +63,6 @@ def upgrade() -> None:
         batch.add_column(Column("priority", String(8), nullable=False, server_default="low"))
     {last}
 '''
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
-
-
 every_database = pytest.mark.parametrize(
     ("database_url", "tenant"),
     [
@@ -81,6 +74,12 @@ every_database = pytest.mark.parametrize(
     indirect=["database_url"],
 )
 """Each kind of database once, with the default tenant and with another. The other combinations are `long`."""
+KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
 
 
 def opened(settings: GatewaySettings) -> Database:
@@ -391,9 +390,6 @@ def set_revision(file: Path, revision: str) -> None:
         for member, content in contents.items():
             member.size = len(content)
             new.addfile(member, io.BytesIO(content))
-
-
-KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")
 
 
 @every_database

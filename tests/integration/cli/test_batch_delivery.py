@@ -36,6 +36,7 @@ from tests.unit.provenance.signed_videos import claim_of, write_video
 __all__ = ["aws", "carphone", "s3"]
 
 SUFFIXES = {"a": ".mp4", "b": ".mkv", "c": ".mov", "d": ".mp4", "e": ".mp4"}
+Library = Callable[[], dict[str, list[dict[str, Any]]]]
 
 
 @pytest.fixture
@@ -219,9 +220,6 @@ def test_videos_of_a_bucket(
     for name in ("a", "b"):
         assert streams(folder / f"{name}{SUFFIXES[name]}") == streams(tmp_path / "out" / f"{name}{SUFFIXES[name]}")
         assert verdict_of(folder / f"{name}{SUFFIXES[name]}").state is ManifestState.VALID
-
-
-Library = Callable[[], dict[str, list[dict[str, Any]]]]
 
 
 @pytest.fixture

@@ -38,6 +38,23 @@ SIGNER = """
     sys.stdout.buffer.write(signature)
 """
 """A program that signs as key management services do: ECDSA in DER."""
+FAULTS = {
+    "access to the key is denied": (
+        "import sys\nsys.exit('AccessDenied: not your key')",
+        "ended with status 1: AccessDenied: not your key",
+    ),
+    "another key signs": (
+        """
+        import sys
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        sys.stdout.buffer.write(Ed25519PrivateKey.generate().sign(sys.stdin.buffer.read()))
+        """,
+        r"the answer of 64 bytes is no signature \(ed25519\) by the certificate's key",
+    ),
+    "text in place of a signature": ("import sys\nsys.stdin.read()\nprint('signed')", "the answer of 7 bytes is no signature"),
+    "an answer without end": ("import sys\nwhile True: sys.stdout.buffer.write(bytes(65536))", "is no signature"),
+    "the command reads nothing": ("", "no signature came"),
+}
 
 
 def command_of(folder: Path, source: str, *arguments: Path) -> str:
@@ -83,25 +100,6 @@ def test_the_watermark_follows_from_its_own_file(tmp_path: Path) -> None:
         InvalidRequestError, match=r"DUBSTAGE_WATERMARK_KEY_FILE: .*secret has 31 bytes; give a file of at least 32"
     ):
         open_sealer(settings)
-
-
-FAULTS = {
-    "access to the key is denied": (
-        "import sys\nsys.exit('AccessDenied: not your key')",
-        "ended with status 1: AccessDenied: not your key",
-    ),
-    "another key signs": (
-        """
-        import sys
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        sys.stdout.buffer.write(Ed25519PrivateKey.generate().sign(sys.stdin.buffer.read()))
-        """,
-        r"the answer of 64 bytes is no signature \(ed25519\) by the certificate's key",
-    ),
-    "text in place of a signature": ("import sys\nsys.stdin.read()\nprint('signed')", "the answer of 7 bytes is no signature"),
-    "an answer without end": ("import sys\nwhile True: sys.stdout.buffer.write(bytes(65536))", "is no signature"),
-    "the command reads nothing": ("", "no signature came"),
-}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

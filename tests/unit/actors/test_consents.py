@@ -33,6 +33,15 @@ from tests.unit.consent.records import STRANGER, STUDIO, allowed, faults, in_day
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
 NIGHT = ConsentUse("night", "de")
+OWN_FAULTS = {
+    "expired": {"valid_until": in_days(-2)},
+    "too early": {"valid_from": in_days(2)},
+    "other project": {"projects": ["day"]},
+    "other language": {"languages": ["fr"]},
+    "other actor": {"actor": "eve"},
+    "withdrawn": {"reference": "withdrawn"},
+}
+"""Reasons that let an actor's own record refuse work for the project `night` in German with the actor `ann`."""
 
 
 def rules(actors: ActorStore, settings: GatewaySettings, **more: object) -> Consents:
@@ -65,17 +74,6 @@ def test_plain_record_without_requirement(actors: ActorStore, settings: GatewayS
         found = faults()[name]
         with pytest.raises(ConsentRefusedError):
             lax.check(found.record, NIGHT, "ann")
-
-
-OWN_FAULTS = {
-    "expired": {"valid_until": in_days(-2)},
-    "too early": {"valid_from": in_days(2)},
-    "other project": {"projects": ["day"]},
-    "other language": {"languages": ["fr"]},
-    "other actor": {"actor": "eve"},
-    "withdrawn": {"reference": "withdrawn"},
-}
-"""Reasons that let an actor's own record refuse work for the project `night` in German with the actor `ann`."""
 
 
 @pytest.mark.parametrize("required", ["false", "true", "signed"])

@@ -33,6 +33,10 @@ from tests.unit.actors.installation import actors, blobs, database_url, geometry
 from tests.unit.media.made_footage import make_clip
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
+FREE = SimpleNamespace(covers=lambda faces: [None] * len(faces))
+"""Looks of a face that nothing covers."""
+Enrol = Callable[[Callable[[], None]], Awaitable[StoredActor]]
+"""Enrols ann from `clip.mp4`, and calls a function while the person is learned."""
 
 
 @pytest.fixture(autouse=True)
@@ -67,12 +71,6 @@ async def test_enrolments_for_two_methods_share_no_folder(
             await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
     first, second, third = folders
     assert first == third != second
-
-
-FREE = SimpleNamespace(covers=lambda faces: [None] * len(faces))
-"""Looks of a face that nothing covers."""
-Enrol = Callable[[Callable[[], None]], Awaitable[StoredActor]]
-"""Enrols ann from `clip.mp4`, and calls a function while the person is learned."""
 
 
 @pytest.fixture

@@ -25,6 +25,26 @@ from services.face.settings import FaceSettings
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
+RACE = """
+import sys, time
+from pathlib import Path
+from gateway.actors.store import ActorStore
+from gateway.settings import GatewaySettings
+from services.common.errors import StorageRefusedError
+
+name = sys.argv[2]
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    settings = GatewaySettings(data_dir=folder / name, artefacts_url=str(folder / "artefacts"))
+    (folder / f"{name}.ready").touch()
+    while len(list(folder.glob("*.ready"))) < 2:
+        time.sleep(0.001)
+    try:
+        ActorStore(settings).close()
+        print("owner")
+    except StorageRefusedError:
+        print("refused")
+"""
+"""A process that opens one new store after the other, each at the same moment as another process."""
 
 
 def test_an_actor_is_read_as_it_was_kept(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
@@ -208,28 +228,6 @@ def test_tenants_have_own_stores(settings: GatewaySettings, elsewhere: GatewaySe
         ActorStore(settings_of(elsewhere, "acme"))
     # Callers of a tenant see the error, and must not learn of other places of the server.
     assert "actors.sqlite, since" not in caught.value.message
-
-
-RACE = """
-import sys, time
-from pathlib import Path
-from gateway.actors.store import ActorStore
-from gateway.settings import GatewaySettings
-from services.common.errors import StorageRefusedError
-
-name = sys.argv[2]
-for folder in sorted(Path(sys.argv[1]).iterdir()):
-    settings = GatewaySettings(data_dir=folder / name, artefacts_url=str(folder / "artefacts"))
-    (folder / f"{name}.ready").touch()
-    while len(list(folder.glob("*.ready"))) < 2:
-        time.sleep(0.001)
-    try:
-        ActorStore(settings).close()
-        print("owner")
-    except StorageRefusedError:
-        print("refused")
-"""
-"""A process that opens one new store after the other, each at the same moment as another process."""
 
 
 def test_one_process_owns_new_store(tmp_path: Path) -> None:

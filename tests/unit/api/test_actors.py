@@ -17,16 +17,6 @@ from gateway.media.takes import MAX_TAKES
 from services.common.errors import InvalidRequestError
 from tests.unit.consent.records import STUDIO, face, record
 
-
-def test_too_many_files_refused_early(tmp_path: Path) -> None:
-    """Too many files of footage are refused before any is looked at."""
-    media = RequestMedia(MediaLocations(MediaFolder(tmp_path), ""), lambda: tmp_path)
-    message = pb.CreateActorRequest(actor_id="ann", footage_uri="none.mp4", more_footage_uris=["none.mp4"] * MAX_TAKES)
-    with pytest.raises(InvalidRequestError, match=f"{MAX_TAKES + 1} files of footage were given; at most {MAX_TAKES}") as caught:
-        enrol_request_from(message, media, threads=1)
-    assert caught.value.field == "footage"
-
-
 WHOLE = {
     "projects": ["night"],
     "languages": ["de"],
@@ -36,6 +26,15 @@ WHOLE = {
     "footage_sha256": ["0" * 64, "1" * 64],
     "face": face(),
 }
+
+
+def test_too_many_files_refused_early(tmp_path: Path) -> None:
+    """Too many files of footage are refused before any is looked at."""
+    media = RequestMedia(MediaLocations(MediaFolder(tmp_path), ""), lambda: tmp_path)
+    message = pb.CreateActorRequest(actor_id="ann", footage_uri="none.mp4", more_footage_uris=["none.mp4"] * MAX_TAKES)
+    with pytest.raises(InvalidRequestError, match=f"{MAX_TAKES + 1} files of footage were given; at most {MAX_TAKES}") as caught:
+        enrol_request_from(message, media, threads=1)
+    assert caught.value.field == "footage"
 
 
 @pytest.mark.parametrize("fields", [{}, *({name: value} for name, value in WHOLE.items()), WHOLE])

@@ -13,6 +13,8 @@ from gateway.media.probe import probe
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import make_clip
 
+URL = "s3://videos/day"
+
 
 @pytest.fixture
 def media(tmp_path: Path) -> MediaFolder:
@@ -78,9 +80,6 @@ def test_what_is_exchanged_after_the_check_leads_nowhere(tmp_path: Path, media: 
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         OutputFile(output)
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["clip.mp4"]
-
-
-URL = "s3://videos/day"
 
 
 @pytest.fixture

@@ -23,24 +23,6 @@ from tests.unit.actors.installation import CONSENT, actors, blobs, database_url,
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
 OTHER = CONSENT.model_copy(update={"subject": "Bob"})
-
-
-def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
-    """A dub with a reference is recorded with the records of both people."""
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
-    request = gateway_pb2.CreateDubRequest(
-        dub={"actor": "actors/ann", "reference_consent": consent_message(OTHER)}
-    ).SerializeToString()
-    record = OperationRecord(
-        number=1, name="operations/1", kind=DUB, actor_id="ann", output="", created_at="2026-02-01T00:00:00Z", request=request
-    )
-    event = audit_event_of(record)
-    assert event is not None
-    actors.audit.record(event)
-    *_, entry = (json.loads(row.line) for row in actors.audit.lines())
-    assert sorted(entry["consents"]) == sorted([digest_of(CONSENT), digest_of(OTHER)])
-
-
 READS = {
     "DubService.EstimateDub",
     "ActorService.GetActor",
@@ -98,6 +80,22 @@ OF_COMMANDS = {
     EventKind.BACKUP_RESTORED,
     EventKind.SETTINGS,
 }
+
+
+def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """A dub with a reference is recorded with the records of both people."""
+    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+    request = gateway_pb2.CreateDubRequest(
+        dub={"actor": "actors/ann", "reference_consent": consent_message(OTHER)}
+    ).SerializeToString()
+    record = OperationRecord(
+        number=1, name="operations/1", kind=DUB, actor_id="ann", output="", created_at="2026-02-01T00:00:00Z", request=request
+    )
+    event = audit_event_of(record)
+    assert event is not None
+    actors.audit.record(event)
+    *_, entry = (json.loads(row.line) for row in actors.audit.lines())
+    assert sorted(entry["consents"]) == sorted([digest_of(CONSENT), digest_of(OTHER)])
 
 
 def test_every_rpc_of_the_contracts_is_classified() -> None:

@@ -15,6 +15,13 @@ from services.common.errors import InvalidRequestError
 from services.common.wire.phones import PHONE_INDEX
 from services.common.wire.timeline import Timeline
 
+LOOK_AHEAD_SAMPLES = 960
+"""16 kHz samples after a frame's last row within which all its features are known: 60 ms."""
+STATES = frozenset({"speech_states", "speech_states_live"})
+"""Kinds with another look-ahead; tests/unit/audio/speech_encoder has their tests."""
+PAL = Timeline(rate=Fraction(25))
+NTSC = Timeline(rate=Fraction(30000, 1001))
+
 
 def converted(samples: Float32, rate_hz: int, channels: int, cut: int) -> Float32:
     resampler = MonoResampler(rate_hz, channels)
@@ -111,14 +118,6 @@ def test_rate_or_channels_out_of_range(rate_hz: int, channels: int, says: str) -
     """A rate or channels out of range are reported with the range."""
     with pytest.raises(InvalidRequestError, match=says):
         MonoResampler(rate_hz, channels)
-
-
-LOOK_AHEAD_SAMPLES = 960
-"""16 kHz samples after a frame's last row within which all its features are known: 60 ms."""
-STATES = frozenset({"speech_states", "speech_states_live"})
-"""Kinds with another look-ahead; tests/unit/audio/speech_encoder has their tests."""
-PAL = Timeline(rate=Fraction(25))
-NTSC = Timeline(rate=Fraction(30000, 1001))
 
 
 def streamed(

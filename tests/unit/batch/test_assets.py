@@ -21,6 +21,20 @@ pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this ma
 
 NAME = "the asset manager Basic Asset Library 📖"
 Library = Callable[..., Path]
+FAILING = """
+from openassetio.pluginSystem import PythonPluginSystemManagerPlugin
+from openassetio_manager_bal.BasicAssetLibraryInterface import BasicAssetLibraryInterface
+
+
+class Library(BasicAssetLibraryInterface):
+    def resolve(self, *_):
+        raise ConnectionError("the asset server does not answer")
+
+
+class openassetioPlugin(PythonPluginSystemManagerPlugin):
+    identifier = staticmethod(lambda: "org.example.offline")
+    interface = staticmethod(Library)
+"""
 
 
 @pytest.fixture
@@ -172,22 +186,6 @@ def test_a_manager_that_cannot_be_used_is_named(library: Library, tmp_path: Path
     monkeypatch.setenv("OPENASSETIO_DEFAULT_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(InvalidRequestError, match="file does not exist"):
         resolve_references(["bal:///plate"])
-
-
-FAILING = """
-from openassetio.pluginSystem import PythonPluginSystemManagerPlugin
-from openassetio_manager_bal.BasicAssetLibraryInterface import BasicAssetLibraryInterface
-
-
-class Library(BasicAssetLibraryInterface):
-    def resolve(self, *_):
-        raise ConnectionError("the asset server does not answer")
-
-
-class openassetioPlugin(PythonPluginSystemManagerPlugin):
-    identifier = staticmethod(lambda: "org.example.offline")
-    interface = staticmethod(Library)
-"""
 
 
 @pytest.fixture

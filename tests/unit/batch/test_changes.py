@@ -22,6 +22,16 @@ from services.common.errors import BatchNotFoundError, InvalidRequestError
 from services.common.server.settings import load_settings
 from tests.unit.batch.rows import shot_of_row
 
+REFUSED = [
+    ([], {"seed": 1}, "options", "name the one shot that takes them, not all"),
+    (["done", "waits"], {"seed": 1}, "options", "not 2"),
+    (["done"], {"method": "unheard"}, "options.method", "unheard"),
+    (["done"], {"fit": "loop", "expression": "keep"}, "options.expression", "expression"),
+    (["scene"], {"face": "1"}, "options.face", "face"),
+    (["waits"], {"seed": 1}, "id", "shot waits is waiting: wait until it has ended"),
+]
+DAY_S = 86400
+
 
 def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
     """Pictures of an erased person leave every batch and others stay."""
@@ -91,16 +101,6 @@ def night(tmp_path: Path) -> BatchStore:
     return store
 
 
-REFUSED = [
-    ([], {"seed": 1}, "options", "name the one shot that takes them, not all"),
-    (["done", "waits"], {"seed": 1}, "options", "not 2"),
-    (["done"], {"method": "unheard"}, "options.method", "unheard"),
-    (["done"], {"fit": "loop", "expression": "keep"}, "options.expression", "expression"),
-    (["scene"], {"face": "1"}, "options.face", "face"),
-    (["waits"], {"seed": 1}, "id", "shot waits is waiting: wait until it has ended"),
-]
-
-
 @pytest.mark.parametrize(("ids", "options", "field", "said"), REFUSED)
 def test_wrong_options_are_refused(night: BatchStore, ids: list[str], options: dict[str, object], field: str, said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said) as caught:
@@ -143,9 +143,6 @@ def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:
     pictures = BatchPictures(BatchStore(str(tmp_path / "none")))
     assert pictures.forget("ann") == {PICTURE: set()}
     assert pictures.left("ann") == (0, [])
-
-
-DAY_S = 86400
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from services.common.errors import ActorNotReadyError, InvalidRequestError
 
 Write = Callable[..., Path]
 CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
+LINE: dict[str, Any] = {"start": 1.5, "speech": "de/a.wav", "face": 0}
 
 
 @pytest.fixture
@@ -444,9 +445,6 @@ def test_absent_rows_refused_before_counting(text: str) -> None:
     with pytest.raises(InvalidRequestError, match="a batch has at most the rows 0 to 99999"):
         parse_rows(text)
     assert parse_rows("99998-99999") == (99998, 99999)
-
-
-LINE: dict[str, Any] = {"start": 1.5, "speech": "de/a.wav", "face": 0}
 
 
 def test_lines_stand_in_row_or_file(write: Write, tmp_path: Path) -> None:

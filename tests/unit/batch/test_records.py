@@ -16,6 +16,20 @@ from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
 from gateway.batch.worker import exit_code_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError
 
+NOW = "2026-05-01T10:00:00.000Z"
+LATER = "2026-05-01T10:01:00.000Z"
+AGAIN = Failure("the stage does not answer", 20, retryable=True)
+MADE = VideoMetrics(
+    frames=30,
+    frames_by_reason={"DUBBED": 20, "SILENT": 10},
+    frames_dubbed=30,
+    output_sha256="ab" * 32,
+    method="ugc",
+    r_opening=0.9,
+    warnings=("short",),
+    thumbnail=b"jpeg",
+)
+
 
 def told(error: Exception) -> Failure:
     try:
@@ -58,21 +72,6 @@ def test_full_disk_is_retryable(details: Path) -> None:
     failure = told(OSError(errno.ENOSPC, "No space left on device", "/videos/a.mp4"))
     assert (failure.exit_code, failure.retryable) == (20, True)
     assert failure.message.startswith("/videos/a.mp4: No space left on device; ")
-
-
-NOW = "2026-05-01T10:00:00.000Z"
-LATER = "2026-05-01T10:01:00.000Z"
-AGAIN = Failure("the stage does not answer", 20, retryable=True)
-MADE = VideoMetrics(
-    frames=30,
-    frames_by_reason={"DUBBED": 20, "SILENT": 10},
-    frames_dubbed=30,
-    output_sha256="ab" * 32,
-    method="ugc",
-    r_opening=0.9,
-    warnings=("short",),
-    thumbnail=b"jpeg",
-)
 
 
 def begun_again(record: ShotRecord) -> ShotRecord:

@@ -30,6 +30,27 @@ from services.common.errors import (
 from services.common.server.settings import load_settings
 from tests.unit.batch.rows import shot_of_row
 
+VIDEO = b"video"
+MADE = VideoMetrics(
+    frames=2,
+    frames_by_reason={"DUBBED": 2},
+    frames_dubbed=2,
+    output_sha256=hashlib.sha256(VIDEO).hexdigest(),
+    method="ugc",
+    r_opening=None,
+    warnings=(),
+    thumbnail=b"",
+)
+DONE = ShotRecord(id="a", state=ShotState.DONE, attempts=1, worker="other:1", begun_at="2026-11-21T20:00:00.000Z", exit_code=0)
+LOST = WorkCancelledError("another gateway has the batch")
+OTHERS = [
+    DONE,
+    DONE.model_copy(update={"state": ShotState.RUNNING, "attempts": 2, "exit_code": None}),
+    ShotRecord(id="a"),
+    DONE.model_copy(update={"state": ShotState.FAILED, "exit_code": 11, "error": "no actor"}),
+]
+"""Records that somebody else may store while an attempt goes on: another machine, or a person who resets the shot."""
+
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
@@ -58,20 +79,6 @@ class Confirm:
         answer = self.answers.pop(0) if self.answers else None
         if answer is not None:
             raise answer
-
-
-VIDEO = b"video"
-MADE = VideoMetrics(
-    frames=2,
-    frames_by_reason={"DUBBED": 2},
-    frames_dubbed=2,
-    output_sha256=hashlib.sha256(VIDEO).hexdigest(),
-    method="ugc",
-    r_opening=None,
-    warnings=(),
-    thumbnail=b"",
-)
-DONE = ShotRecord(id="a", state=ShotState.DONE, attempts=1, worker="other:1", begun_at="2026-11-21T20:00:00.000Z", exit_code=0)
 
 
 class Dubs:
@@ -107,9 +114,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - a thread counts
             await asyncio.sleep(0.01)
-
-
-LOST = WorkCancelledError("another gateway has the batch")
 
 
 async def test_lost_shot_before_start(bench: WorkerContext, store: BatchStore) -> None:
@@ -181,15 +185,6 @@ async def test_database_outage_costs_no_attempt(bench: WorkerContext, store: Bat
     monkeypatch.setattr(worker, "_TRIES_S", (0.02,))
     record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailableError("the database restarts")))
     assert (record.state, record.attempts, record.exit_code) == (ShotState.FAILED, 1, 10)
-
-
-OTHERS = [
-    DONE,
-    DONE.model_copy(update={"state": ShotState.RUNNING, "attempts": 2, "exit_code": None}),
-    ShotRecord(id="a"),
-    DONE.model_copy(update={"state": ShotState.FAILED, "exit_code": 11, "error": "no actor"}),
-]
-"""Records that somebody else may store while an attempt goes on: another machine, or a person who resets the shot."""
 
 
 @pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)

@@ -35,21 +35,6 @@ def wait() -> None:
 sys.argv = ["dubstage", "wait"]
 main()
 """
-
-
-def test_sigterm_cleans_up() -> None:
-    """SIGTERM lets a command clean up and ends it as interrupted."""
-    with subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        folder = Path(process.stdout.readline().rstrip())
-        assert folder.is_dir()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 130
-        assert process.stderr.read() == "error: interrupted\n"
-    assert not folder.exists()
-
-
 IMPORTING = """
 import sys
 from gateway.cli import main
@@ -62,14 +47,6 @@ class Interrupted:
 sys.meta_path.insert(0, Interrupted())
 main()
 """
-
-
-def test_ctrl_c_during_start() -> None:
-    """Ctrl-C while the command starts is reported in one line."""
-    ended = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stderr) == (WorkCancelledError.exit_code, "error: interrupted\n")
-
-
 WRITE = """
 import os, sys
 from gateway.cli import app, main
@@ -87,6 +64,25 @@ def write(file: str) -> None:
 sys.argv = ["dubstage", "write", sys.argv[1]]
 main()
 """
+
+
+def test_sigterm_cleans_up() -> None:
+    """SIGTERM lets a command clean up and ends it as interrupted."""
+    with subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        folder = Path(process.stdout.readline().rstrip())
+        assert folder.is_dir()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == "error: interrupted\n"
+    assert not folder.exists()
+
+
+def test_ctrl_c_during_start() -> None:
+    """Ctrl-C while the command starts is reported in one line."""
+    ended = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (WorkCancelledError.exit_code, "error: interrupted\n")
 
 
 @pytest.mark.parametrize("closed", ["<&-", "1>&-", "2>&-", "<&- 1>&- 2>&-", "0>/dev/null 1</dev/null 2</dev/null"])

@@ -40,6 +40,17 @@ MEL = np.zeros((3, 4, 80), np.float32)
 SPEECH = np.array([0, 0.5, 1], np.float32)
 BLOCK = audio_pb2.AudioFeatureBlock(first_frame=7, num_frames=3, mel=to_tensor(MEL), speech_probability=to_tensor(SPEECH))
 FEATURES = audio.Features(7, {"mel": MEL}, SPEECH)
+DUB_FILES = {
+    "footage_uri": "footage",
+    "speech_uri": "speech",
+    "output_uri": "output",
+    "reference_uri": "reference",
+    "mix_uri": "mix",
+    "actor": "actor_id",
+}
+"""Fields of DubSpec -> options of a dub with other names."""
+FACE_FIELDS = {"face_id", "point", "box", "face_rule"}
+"""Fields that the argument `face` stands for."""
 
 
 def test_audio_in_pieces_is_numbered_and_configured() -> None:
@@ -293,21 +304,6 @@ def test_gateway_requests() -> None:
     assert not made.config.config.HasField("look_ahead_frames")
     sent = [made.item(np.zeros((5, 2), np.float32)), made.item(np.zeros((5, 2), np.float32))]
     assert [request.audio.first_sample for request in sent] == [0, 5]
-
-
-DUB_FILES = {
-    "footage_uri": "footage",
-    "speech_uri": "speech",
-    "output_uri": "output",
-    "reference_uri": "reference",
-    "mix_uri": "mix",
-    "actor": "actor_id",
-}
-"""Fields of DubSpec -> options of a dub with other names."""
-
-
-FACE_FIELDS = {"face_id", "point", "box", "face_rule"}
-"""Fields that the argument `face` stands for."""
 
 
 def test_faces_and_names() -> None:

@@ -22,6 +22,10 @@ from tests.unit.client.fake_server import Answer, FakeServer, refuse
 
 NAME = "operations/1"
 REQUEST = pb.CreateDubRequest(dub=DubSpec(footage_uri="video.mp4"))
+AWAY_OR_FULL = pytest.mark.parametrize(
+    ("code", "reason"),
+    [(grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE"), (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")],
+)
 
 
 def away(**fields: Any) -> DubstageCallError:
@@ -181,12 +185,6 @@ async def test_the_same_for_asyncio(server: FakeServer) -> None:
         "CancelOperationRequest",
         "DeleteOperationRequest",
     ]
-
-
-AWAY_OR_FULL = pytest.mark.parametrize(
-    ("code", "reason"),
-    [(grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE"), (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")],
-)
 
 
 @AWAY_OR_FULL

@@ -14,6 +14,7 @@ CENTRE, WIDTH, CHIN = 80, 56.0, 112.0
 """Column of the chin, half the width of the jaw, and row of the chin of a shut mouth, box pixels."""
 SKIN, NECK = np.array([200.0, 150.0, 130.0]), np.array([120.0, 80.0, 70.0])
 LINE_PX = 3
+COLLAR, RIM_PX = 140, 2
 
 
 def _jaw(drop: float) -> Float32:
@@ -93,9 +94,6 @@ def test_the_room_beside_the_jaw_rests() -> None:
     assert np.abs(shift[105, CENTRE, 1]) > 8
     beside = int(CENTRE - WIDTH - 16)
     assert np.abs(shift[:, :beside]).max() < 1.0
-
-
-COLLAR, RIM_PX = 140, 2
 
 
 def _skin(collar: int = COLLAR) -> Bool:

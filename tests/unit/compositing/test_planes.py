@@ -23,6 +23,11 @@ from gateway.media.types import MediaInfo, Plane, orientation
 from services.common.errors import ContractBrokenError
 from tests.unit.media.made_footage import Clip, make_clip
 
+FORMATS = ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "yuv411p", "yuv440p", "yuva420p", "yuv420p16le"]
+TAGS = [ColourTags(1, 1), ColourTags(6, 1), ColourTags(1, 2), ColourTags(9, 1)]
+BLACK = np.zeros((160, 160, 3), np.uint8)
+WIDTH, HEIGHT = 239, 181  # odd: the last cells are cut
+
 
 def grain(size: int = 200) -> np.ndarray:
     random = np.random.default_rng(3).normal(128.0, 40.0, (size, size)).astype(np.float32)
@@ -71,11 +76,7 @@ def test_offsets_have_two_channels() -> None:
     assert weight_at(np.ones((50, 50, 2), np.float32), np.eye(2, 3), (50, 50)).shape == (50, 50, 2)
 
 
-FORMATS = ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "yuv411p", "yuv440p", "yuva420p", "yuv420p16le"]
 FORMATS += ["gray", "gray10le", "gbrp"]
-TAGS = [ColourTags(1, 1), ColourTags(6, 1), ColourTags(1, 2), ColourTags(9, 1)]
-BLACK = np.zeros((160, 160, 3), np.uint8)
-WIDTH, HEIGHT = 239, 181  # odd: the last cells are cut
 
 
 def _noise(pixel: PixelFormat, seed: int = 0) -> tuple[Plane, ...]:

@@ -24,6 +24,7 @@ from services.common.errors import ConsentAlteredError, ConsentSignerUnknownErro
 from tests.unit.consent.records import RECORD, STRANGER, STUDIO, private_pem, public_pem, record, trusted
 
 KEYS = {key_id(STUDIO.public_key()): STUDIO.public_key()}
+P256 = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def test_signature_is_deterministic() -> None:
@@ -99,9 +100,6 @@ def test_keys_from_file_or_folder(tmp_path: Path) -> None:
     (mounted / "..data").symlink_to(version.name)
     (mounted / "studio.pem").symlink_to("..data/studio.pem")
     assert list(read_keys(mounted)) == [key_id(STUDIO.public_key())]
-
-
-P256 = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 @pytest.mark.parametrize(

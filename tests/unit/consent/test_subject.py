@@ -17,6 +17,7 @@ from tests.unit.consent.records import record
 
 VIDEO, OTHER_VIDEO = "a" * 64, "b" * 64
 ANN = Face("of-tests", np.eye(128, dtype=np.float32)[0])
+SAME, UNCERTAIN, OTHER = "", "CONSENT_FACE_UNCERTAIN", "CONSENT_OTHER_SUBJECT"
 
 
 def at(distance: float, network: str = "of-tests") -> Face:
@@ -38,9 +39,6 @@ def verdict(consent: Consent, seen: Shown, actor: Face | None = None) -> str:
     except ConsentRefusedError as refusal:
         return refusal.reason if refusal.subject == "ann" else refusal.subject
     return ""
-
-
-SAME, UNCERTAIN, OTHER = "", "CONSENT_FACE_UNCERTAIN", "CONSENT_OTHER_SUBJECT"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,15 @@ from services.face.detection import (
 )
 
 MIDLINE = [10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 2, 0, 13, 14, 17, 152]
+NOTES = """
+import sys, time
+from contextlib import nullcontext
+from services.face import detection
+detection.quiet_stderr = nullcontext
+detection.MeshNetwork()
+print("made", file=sys.stderr, flush=True)
+time.sleep(0.5)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +98,6 @@ def test_start_up_notes_are_silenced(capfd: pytest.CaptureFixture[str]) -> None:
     os.write(2, b"later\n")
     print("last", file=sys.stderr)
     assert capfd.readouterr().err == "later\nlast\n"
-
-
-NOTES = """
-import sys, time
-from contextlib import nullcontext
-from services.face import detection
-detection.quiet_stderr = nullcontext
-detection.MeshNetwork()
-print("made", file=sys.stderr, flush=True)
-time.sleep(0.5)
-"""
 
 
 def test_graph_is_open_when_made() -> None:

@@ -22,6 +22,7 @@ from services.face.quality import (
 from services.face.types import Reason
 
 APPEARANCE_HEAD = head_template()
+HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 
 
 def skin(seed: int, light: float = 0.0) -> SkinColours:
@@ -75,9 +76,6 @@ def test_vertex_colours_match_picture() -> None:
     colours = sample_appearance(picture, landmarks, pose)
     assert (colours.lower[APPEARANCE_HEAD[LOWER, 0] < -8, 0] > 190).all()
     assert (colours.lower[APPEARANCE_HEAD[LOWER, 0] > 8, 0] < 10).all()
-
-
-HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 
 
 def view(

@@ -12,6 +12,9 @@ from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import LIPS_INNER, MOUTH_AREA, NUM_LANDMARKS, mouth_opening
 from services.face.smoothing import RawFace, SmoothFace, movement, raw_face, smooth, window_weights
 
+HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
+LOWER_LIP = [index for index in LIPS_INNER if HEAD[index, 1] > HEAD[LIPS_INNER[0], 1]]
+
 
 def noisy_track(places):
     """Five points [T, 5, 2] that move together along x."""
@@ -68,10 +71,6 @@ def test_zero_width_and_ends():
     assert smoothed[[0, -1]] == pytest.approx(values[[0, -1]])
     assert smooth_movement(values, points, 0) == pytest.approx(values)
     assert movement(points).shape == (5,)
-
-
-HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
-LOWER_LIP = [index for index in LIPS_INNER if HEAD[index, 1] > HEAD[LIPS_INNER[0], 1]]
 
 
 def turned(degrees: float) -> np.ndarray:

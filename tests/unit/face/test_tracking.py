@@ -36,6 +36,9 @@ from services.face.tracking import (
 )
 from services.face.types import FrameFaces, Reason, TrackOptions
 
+PHOTOGRAPH = np.ascontiguousarray(portrait()[:320, 60:400])
+HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
+
 
 def scene(seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
@@ -67,9 +70,6 @@ def test_slow_light_is_none() -> None:
 
 def test_tiny_pictures_are_taken() -> None:
     assert cuts([np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)]) == []
-
-
-PHOTOGRAPH = np.ascontiguousarray(portrait()[:320, 60:400])
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +171,6 @@ def test_later_face_measured_first_frame(networks) -> None:
         (4, True),
         (5, False),
     ]
-
-
-HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 
 
 def face(person: int, x: float, noise: int = 0) -> RawFace:

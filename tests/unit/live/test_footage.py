@@ -35,6 +35,9 @@ from tests.unit.provenance.watermark.faces import SeenFace
 
 NOTHING: Any = None
 METHODS_OF_PAIRS = [combined(motion, renderer=renderer) for motion, renderer in product(METHODS, METHODS)]
+ANN: Any = SimpleNamespace(actor_id="ann", artefacts={"enrolment": SimpleNamespace(sha256="e" * 64)})
+KEY = watermark_key(b"an installation")
+MARK = Mark(KEY, Payload.of_video(KEY, stream_statement("12" * 32)))
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS_OF_PAIRS if not method_named(name).live])
@@ -94,9 +97,6 @@ def test_oversized_pictures_refused_before_decoding(tmp_path: Path, monkeypatch:
     actor = StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs)
     with pytest.raises(ActorError, match=r"pictures of ann \(96 x 80\) are larger than a message"):
         load_live_footage(actor, store, 3 * 96 * 80 - 1)
-
-
-ANN: Any = SimpleNamespace(actor_id="ann", artefacts={"enrolment": SimpleNamespace(sha256="e" * 64)})
 
 
 class Loading:
@@ -165,10 +165,6 @@ def marked_footage(astronaut: Path) -> Any:
     picture = cv2.imread(str(astronaut))
     assert picture is not None
     return MarkedFootage(np.ascontiguousarray(picture[60:300, 120:360, ::-1]))
-
-
-KEY = watermark_key(b"an installation")
-MARK = Mark(KEY, Payload.of_video(KEY, stream_statement("12" * 32)))
 
 
 @pytest.mark.parametrize("first", [1, 40, MARKED_FRAMES - 1, MARKED_FRAMES, 2 * MARKED_FRAMES + 3])

@@ -39,6 +39,10 @@ __all__ = ["geometry"]
 
 LONG = 160
 """Frames of footage that is longer than what stays decoded."""
+HEAD = head_template().astype(np.float32)
+MOUTH = HEAD[list(MOUTH_AREA)]
+FACE = ActorGeometry(mean_mouth=MOUTH, closed_mouth=MOUTH, jaw_envelope=HEAD[list(JAW)], anchors=HEAD[list(ANCHORS)])
+Open = Callable[..., FootageFrames]
 
 
 def span_of(frames: list[int]) -> LiveSpan:
@@ -52,11 +56,6 @@ def span_of(frames: list[int]) -> LiveSpan:
     return LiveSpan(np.array(frames), np.full(count, 0.2), turned, translation, mouths, FaceColours(table))
 
 
-HEAD = head_template().astype(np.float32)
-MOUTH = HEAD[list(MOUTH_AREA)]
-FACE = ActorGeometry(mean_mouth=MOUTH, closed_mouth=MOUTH, jaw_envelope=HEAD[list(JAW)], anchors=HEAD[list(ANCHORS)])
-
-
 def span_of_one(*, scale: float) -> LiveSpan:
     """The first frame of footage, with a face in the middle of 320 x 320 pixels and more, all of which may move."""
     middle = 160.0 * max(scale, 1.0)
@@ -68,9 +67,6 @@ def span_of_one(*, scale: float) -> LiveSpan:
         mouths=MOUTH[None],
         colours=FaceColours(np.full((64, 64, 64), 255, np.uint8)),
     )
-
-
-Open = Callable[..., FootageFrames]
 
 
 @pytest.fixture

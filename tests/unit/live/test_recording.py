@@ -23,6 +23,8 @@ from services.common.errors import InvalidRequestError
 
 UNTAGGED = ColourTags()
 SAMPLES = np.sin(np.arange(16000) / 10).astype(np.float32)[:, None]
+COAT = (96, 118, 166)
+"""Y', Cb and Cr of a red coat."""
 
 
 def test_recording_frames_and_sound(tmp_path: Path) -> None:
@@ -132,10 +134,6 @@ def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
             Recording(speech, speech, SAMPLES, 16000, marking="", overwrite=overwrite)
     with pytest.raises(InvalidRequestError, match=r"live videos are written as \.mp4"):
         Recording(tmp_path / "live.wav", speech, SAMPLES, 16000, marking="")
-
-
-COAT = (96, 118, 166)
-"""Y', Cb and Cr of a red coat."""
 
 
 def footage_of(path: Path, name: str, tags: ColourTags, size: tuple[int, int] = (320, 240)) -> MediaInfo:

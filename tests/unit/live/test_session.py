@@ -43,6 +43,34 @@ from services.common.face.crops import HeadPose
 
 RATE = 1000
 SECOND = np.zeros(RATE, "<f4").tobytes()
+HOURS = 8
+PIECE = 200
+"""Samples of a piece: five frames."""
+BOX = to_image(np.zeros((160, 160, 3), np.uint8))
+WARPED = to_image(np.full((160, 160, 3), 7, np.uint8))
+MASK = to_image(np.zeros((160, 160), np.uint8))
+LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
+FRAME = FootageFrame(
+    picture=np.zeros((4, 4, 3), np.uint8),
+    pose=HeadPose(1.0, np.eye(3), np.zeros(3)),
+    box=np.zeros((160, 160, 3), np.uint8),
+    mask=np.zeros((160, 160), np.uint8),
+    filmed=np.zeros((59, 2), np.float32),
+    movable=np.zeros((160, 160), np.bool_),
+)
+MOVED = MovedFrame(FRAME, JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)), FRAME.box, FRAME.filmed)
+SHOW: Any = SimpleNamespace(
+    colour=ColourTags(),
+    detail_scale=1,
+    pose=lambda index: FRAME.pose,
+    moved=lambda index, target, detail, own: replace(MOVED, own=own),
+)
+REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
+ENROLLED = SimpleNamespace(
+    style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100, speaking=None
+)
+SHUT = to_tensor(np.zeros((59, 3), np.float32))
+ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)
 
 
 class Speaker:
@@ -77,11 +105,6 @@ async def test_frame_dated_by_last_sound() -> None:
     assert [chunk.first_sample async for chunk in arrivals.chunks()] == [0, RATE, 2 * RATE, 3 * RATE]
     # Frames 0 to 24 show the first second, which came at 0 s.
     assert [arrivals.came_at(frame) for frame in (0, 24, 25, 99, 100)] == [0.0, 0.0, 10.0, 30.0, math.inf]
-
-
-HOURS = 8
-PIECE = 200
-"""Samples of a piece: five frames."""
 
 
 @pytest.mark.parametrize("drift", [-1e-4, 1e-4])
@@ -170,33 +193,6 @@ def test_client_and_gateway_agree_on_sound(rate: int) -> None:
     """Client and gateway agree where the sound of a later frame begins."""
     assert [first_sample(frame, rate) for frame in (0, 25, 26, 1000)] == [0, 0, rate // 25, 975 * rate // 25]
     assert all(first_sample(frame, rate) == live_first_sample(frame, rate) for frame in range(100))
-
-
-BOX = to_image(np.zeros((160, 160, 3), np.uint8))
-WARPED = to_image(np.full((160, 160, 3), 7, np.uint8))
-MASK = to_image(np.zeros((160, 160), np.uint8))
-LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
-FRAME = FootageFrame(
-    picture=np.zeros((4, 4, 3), np.uint8),
-    pose=HeadPose(1.0, np.eye(3), np.zeros(3)),
-    box=np.zeros((160, 160, 3), np.uint8),
-    mask=np.zeros((160, 160), np.uint8),
-    filmed=np.zeros((59, 2), np.float32),
-    movable=np.zeros((160, 160), np.bool_),
-)
-MOVED = MovedFrame(FRAME, JawMove(np.zeros((160, 160, 2), np.float32), np.zeros((160, 160), np.uint8)), FRAME.box, FRAME.filmed)
-SHOW: Any = SimpleNamespace(
-    colour=ColourTags(),
-    detail_scale=1,
-    pose=lambda index: FRAME.pose,
-    moved=lambda index, target, detail, own: replace(MOVED, own=own),
-)
-REF = common_pb2.ArtefactRef(uri="file:///a", sha256="0" * 64)
-ENROLLED = SimpleNamespace(
-    style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100, speaking=None
-)
-SHUT = to_tensor(np.zeros((59, 3), np.float32))
-ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)
 
 
 @dataclass

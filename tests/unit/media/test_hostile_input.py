@@ -35,6 +35,16 @@ PLAYLISTS = {
     "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5000 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
     "manifest": f'<?xml version="1.0"?>\n<MPD type="static"><Period><BaseURL>{CLIP}</BaseURL></Period></MPD>\n',
 }
+NAMES = [
+    "file:colon.mp4",
+    "http:x.mp4",
+    "-dash.mp4",
+    "take%03d.mp4",
+    "[1] {a,b}*?.mp4",
+    "two\nlines.mp4",
+    "concat:a|b.mp4",
+    "pipe:0.mp4",
+]
 
 
 @pytest.mark.parametrize("kind", PLAYLISTS)
@@ -74,18 +84,6 @@ def test_external_picture_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaUnsupportedError, match=r"outside\.mov has its picture or sound in another file.*self-contained"):
         probe(tmp_path / "outside.mov")
     assert probe(tmp_path / "clip.mov").video.num_frames == 12
-
-
-NAMES = [
-    "file:colon.mp4",
-    "http:x.mp4",
-    "-dash.mp4",
-    "take%03d.mp4",
-    "[1] {a,b}*?.mp4",
-    "two\nlines.mp4",
-    "concat:a|b.mp4",
-    "pipe:0.mp4",
-]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,6 +23,7 @@ from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
 
 PADDING = 5000
+VIDEO = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
 
 
 def packets(video: Path) -> list[tuple[int | None, bytes]]:
@@ -117,9 +118,6 @@ def test_long_index_moved_in_pieces() -> None:
     long += 64
     assert b"".join(pieces) == index([short, long])
     assert max(map(len, pieces)) <= 1 << 20
-
-
-VIDEO = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
 
 
 @pytest.fixture

@@ -13,6 +13,12 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from services.common.array_types import UInt8
 
+PQ, HLG = ColourTags(9, 1, 9, 16), ColourTags(9, 1, 9, 18)
+WHITE = {PQ: 0.581, HLG: 0.75}
+"""Signal of reference white, 203 cd/m2 (ITU-R BT.2408)."""
+SKIN = {PQ: 0.44, HLG: 0.497}
+"""Signal of grey at 50 cd/m2 on a display of 1000 cd/m2."""
+
 
 def picture(offset: int) -> np.ndarray:
     made = np.full((200, 300), 60, np.uint8)
@@ -45,13 +51,6 @@ def test_video_without_fields_keeps_its_samples(clips: Any, name: str) -> None:
     with VideoReader(probe(clips.path(name))) as reader:
         luma = np.asarray(next(iter(reader)).planes[0], np.uint8)
     np.testing.assert_array_equal(deinterlaced_luma(luma), luma)
-
-
-PQ, HLG = ColourTags(9, 1, 9, 16), ColourTags(9, 1, 9, 18)
-WHITE = {PQ: 0.581, HLG: 0.75}
-"""Signal of reference white, 203 cd/m2 (ITU-R BT.2408)."""
-SKIN = {PQ: 0.44, HLG: 0.497}
-"""Signal of grey at 50 cd/m2 on a display of 1000 cd/m2."""
 
 
 def curve(tags: ColourTags) -> HdrCurve:

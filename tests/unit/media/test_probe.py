@@ -20,6 +20,19 @@ from gateway.media.types import HdrMetadata
 from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip, make_sound, tone, with_edits, with_unknown_sound
 
+EDITS = {
+    "tail": ([(1.6, 0.0)], [*range(40)]),
+    "head": ([(1.6, 0.8)], [*range(20, 60)]),
+    "middle": ([(0.8, 0.0), (0.8, 1.6)], [*range(20), *range(40, 60)]),
+    "repeated": ([(0.8, 0.4), (0.8, 0.4)], [*range(10, 30)] * 2),
+    "swapped": ([(0.8, 1.6), (0.8, 0.0)], [*range(40, 60), *range(20)]),
+    "beginning later": ([(0.4, None), (1.6, 0.8)], [*range(20, 60)]),
+}
+"""Edit lists of 60 frames, and the frames that players show."""
+PRIMARIES = (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450)
+DISPLAY = [*(number for value in PRIMARIES for number in (value, 50_000)), 50, 10_000, 1000, 1, 1, 1]
+"""FFmpeg's AVMasteringDisplayMetadata: ten fractions, and whether primaries and luminance are stated."""
+
 
 @pytest.mark.parametrize(
     ("name", "bits", "chroma"),
@@ -158,17 +171,6 @@ def test_an_mxf_video_cut_short_is_refused(tmp_path: Path) -> None:
         probe(_written(tmp_path / "cut.mxf", whole[: len(whole) * 6 // 10]))
 
 
-EDITS = {
-    "tail": ([(1.6, 0.0)], [*range(40)]),
-    "head": ([(1.6, 0.8)], [*range(20, 60)]),
-    "middle": ([(0.8, 0.0), (0.8, 1.6)], [*range(20), *range(40, 60)]),
-    "repeated": ([(0.8, 0.4), (0.8, 0.4)], [*range(10, 30)] * 2),
-    "swapped": ([(0.8, 1.6), (0.8, 0.0)], [*range(40, 60), *range(20)]),
-    "beginning later": ([(0.4, None), (1.6, 0.8)], [*range(20, 60)]),
-}
-"""Edit lists of 60 frames, and the frames that players show."""
-
-
 @pytest.mark.parametrize("edits", EDITS)
 @pytest.mark.parametrize("codec", ["libx264", "ffv1"])
 def test_edit_list_shows_its_frames(tmp_path: Path, edits: str, codec: str) -> None:
@@ -241,11 +243,6 @@ def test_colour_profile_read_repeatedly(astronaut: Path) -> None:
         [sys.executable, "-c", code.replace("PATH", repr(str(astronaut)))], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-PRIMARIES = (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450)
-DISPLAY = [*(number for value in PRIMARIES for number in (value, 50_000)), 50, 10_000, 1000, 1, 1, 1]
-"""FFmpeg's AVMasteringDisplayMetadata: ten fractions, and whether primaries and luminance are stated."""
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,10 @@ CHART = np.float32(
     ]
 )  # fmt: skip
 """Scene-linear values of a chart with 24 patches of skin, foliage, sky and greys, about those of a ColorChecker under ACES."""
+LUT = "LUT_1D_SIZE 2\n0 0 0\n0.5 0.5 0.5\n"
+"""Halves the light."""
+REFERENCE = """<?xml version="1.0" encoding="UTF-8"?>
+<ProcessList id="a" version="1.7"><Reference inBitDepth="32f" outBitDepth="32f" path="{path}"/></ProcessList>"""
 
 
 def cct(light: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -91,12 +95,6 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
     file.write_text("colours: nice\n")
     with pytest.raises(InvalidRequestError, match=r"--ocio .*show\.ocio"):
         OcioColour(OcioSettings(config=str(file)))
-
-
-LUT = "LUT_1D_SIZE 2\n0 0 0\n0.5 0.5 0.5\n"
-"""Halves the light."""
-REFERENCE = """<?xml version="1.0" encoding="UTF-8"?>
-<ProcessList id="a" version="1.7"><Reference inBitDepth="32f" outBitDepth="32f" path="{path}"/></ProcessList>"""
 
 
 def configuration(path: Path, lut: str, *, environment: str = "", search: str = "luts") -> OcioSettings:

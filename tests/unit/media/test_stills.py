@@ -20,6 +20,10 @@ from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
 from tests.unit.media.made_pictures import box, make_heic
 
+TURN, MIRROR = (lambda turns: box(b"irot", bytes([turns]))), (lambda axis: box(b"imir", bytes([axis])))
+CROP = box(b"clap", struct.pack(">IIIIiIiI", 100, 1, 60, 1, 10, 1, -20, 1))
+DISPLAY_P3 = {b"rXYZ": (0.51512, 0.2412, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189), b"bXYZ": (0.1571, 0.06657, 0.78407)}
+
 
 def _picture(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
     """A smooth coloured picture, written as a file; RGB."""
@@ -82,10 +86,6 @@ def _shown(path: Path) -> npt.NDArray[np.uint8]:
 def _drawn(height: int = 200, width: int = 200) -> npt.NDArray[np.uint8]:
     rows, columns = np.linspace(20, 235, height)[:, None], np.linspace(20, 235, width)[None]
     return np.stack([rows + 0 * columns, columns + 0 * rows, (rows + columns) / 2], -1).astype(np.uint8)
-
-
-TURN, MIRROR = (lambda turns: box(b"irot", bytes([turns]))), (lambda axis: box(b"imir", bytes([axis])))
-CROP = box(b"clap", struct.pack(">IIIIiIiI", 100, 1, 60, 1, 10, 1, -20, 1))
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,6 @@ def test_profile_gives_the_same_look(tmp_path: Path) -> None:
     assert np.abs(_shown(tmp_path / "wide.png").astype(int) - rgb).mean() < 1.0
     heic = make_heic(tmp_path / "wide.heic", np.asarray(inside), 64, box(b"colr", b"prof" + wide))
     assert np.abs(_shown(heic).astype(int) - rgb).mean() < 3.0
-
-
-DISPLAY_P3 = {b"rXYZ": (0.51512, 0.2412, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189), b"bXYZ": (0.1571, 0.06657, 0.78407)}
 
 
 def _with_primaries(profile: bytes, primaries: dict[bytes, tuple[float, float, float]]) -> bytes:

@@ -40,6 +40,13 @@ from tests.unit.media.made_footage import (
 
 VARIABLE = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700)
 VIDEO_RATE = Clip(pts=tuple(range(0, 12012, 1001)), time_base=Fraction(1, 24000), rate=Fraction(24000, 1001), last_duration=1001)
+HDR10 = HdrMetadata((34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450, 50, 10_000_000), (1000, 400))
+LONG = Clip(pts=tuple(range(0, 60 * 512, 512)))
+LATE = Clip(pts=tuple(range(46_219 * 12800 + 6400, 46_219 * 12800 + 6400 + 12 * 512, 512)), sound_rate=48000)
+EARLY = Clip(pts=tuple(range(-6 * 512, 6 * 512, 512)), sound_rate=48000)
+ACTIVE_FORMAT = b"\xb5\x00\x31DTG1\x41\xf8"
+HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01\x40" + b"\x00" * 24
+Spoil = Callable[[Path], Path]
 
 
 def _inverted(planes: tuple[Plane, ...]) -> tuple[Plane, ...]:
@@ -86,9 +93,6 @@ def test_planes_that_are_changed_in_place(tmp_path: Path, name: str, clip: Clip,
     assert writer.report.changed_frames == len(range(1, info.video.num_frames, 3))
 
 
-HDR10 = HdrMetadata((34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450, 50, 10_000_000), (1000, 400))
-
-
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
 @pytest.mark.parametrize(("metadata", "segmented"), [(HDR10, False), (HDR10, True), (HdrMetadata(light=(800, 200)), False)])
 def test_hdr_metadata_are_kept(tmp_path: Path, codec: str, metadata: HdrMetadata, segmented: bool) -> None:
@@ -112,9 +116,6 @@ def test_hdr_metadata_are_kept(tmp_path: Path, codec: str, metadata: HdrMetadata
 def _exact_times(info: MediaInfo) -> list[Fraction]:
     """Times of the frames from the first frame."""
     return [int(pts) * info.video.time_base for pts in info.video.pts - info.video.pts[0]]
-
-
-LONG = Clip(pts=tuple(range(0, 60 * 512, 512)))
 
 
 @pytest.mark.parametrize("clip", [VARIABLE, VIDEO_RATE, LONG, Clip(pts=(3, 4, 9, 1000, 90001), time_base=Fraction(1, 90000))])
@@ -166,10 +167,6 @@ def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str,
     assert (probe(tmp_path / name).video.start, _exact_times(probe(tmp_path / name))) == (0, _exact_times(info))
     if not name.endswith("nut"):  # NUT stores no durations
         assert probe(tmp_path / name).video.duration == info.video.duration
-
-
-LATE = Clip(pts=tuple(range(46_219 * 12800 + 6400, 46_219 * 12800 + 6400 + 12 * 512, 512)), sound_rate=48000)
-EARLY = Clip(pts=tuple(range(-6 * 512, 6 * 512, 512)), sound_rate=48000)
 
 
 @pytest.mark.parametrize("clip", [LATE, EARLY])
@@ -375,10 +372,6 @@ def test_carried_sound_follows_edit_list(tmp_path: Path) -> None:
         np.testing.assert_allclose(own[begin : begin + 4410], copied[begin : begin + 4410], atol=0.02)
 
 
-ACTIVE_FORMAT = b"\xb5\x00\x31DTG1\x41\xf8"
-HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01\x40" + b"\x00" * 24
-
-
 @pytest.mark.parametrize(
     ("codec", "payload", "words"),
     [("libx264", ACTIVE_FORMAT, "the active format description"), ("libx265", HDR10_PLUS, "the metadata of HDR10+")],
@@ -446,9 +439,6 @@ def test_matroska_takes_constant_rates_and_refuses_variable_ones(tmp_path: Path)
     milliseconds = probe(make_clip(tmp_path / "clip.mkv", Clip(pts=(0, 33, 100, 133), time_base=Fraction(1, 1000))))
     _write(milliseconds, tmp_path / "again.mkv")
     assert _exact_times(probe(tmp_path / "again.mkv")) == _exact_times(milliseconds)
-
-
-Spoil = Callable[[Path], Path]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from gateway.operations.progress import StepCost, StepState, WholeProgress
 from services.common.methods import DEFAULT_METHOD, METHODS
 
 STEPS = (StepCost("fetch", fixed_s=1), StepCost("track", frame_ms=10), StepCost("dub", frame_ms=30))
+MORE = (*STEPS, StepCost("report", frame_ms=10))
 
 
 class Clock:
@@ -72,9 +73,6 @@ def rest_after(clock: Clock, steps: tuple[StepCost, ...], *work: tuple[str, floa
     assert state is not None
     assert state.remaining_s is not None
     return state.remaining_s
-
-
-MORE = (*STEPS, StepCost("report", frame_ms=10))
 
 
 def test_a_slow_step_says_nothing_of_later_steps() -> None:

@@ -11,6 +11,7 @@ from unittest.mock import MagicMock
 import pytest
 
 PLUGINS = Path(__file__).resolve().parents[3] / "gateway" / "plugins"
+FRAMES = {"first": 1001, "last": 1250, "origfirst": 1001, "origlast": 1250, "colorspace": "ACES - ACEScg"}
 
 
 @pytest.fixture
@@ -106,9 +107,6 @@ class Node(dict[str, MagicMock]):
 
     def input(self, number: int) -> Node | None:
         return self.source
-
-
-FRAMES = {"first": 1001, "last": 1250, "origfirst": 1001, "origlast": 1250, "colorspace": "ACES - ACEScg"}
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from services.common.errors import MediaUnsupportedError
 from tests.unit.provenance.signed_videos import flip
 
 MANIFEST = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+BOX_BYTES = 300 << 20
 
 
 def box(kind: bytes, body: bytes, *, wide: bool = False) -> bytes:
@@ -76,9 +77,6 @@ def test_lying_index_read_to_end(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(MediaUnsupportedError, match="does not exist"):
         media_sha256(tmp_path / "none.mp4")
-
-
-BOX_BYTES = 300 << 20
 
 
 @pytest.mark.parametrize("last", [0, 1])

@@ -24,6 +24,7 @@ KEYS: dict[str, Callable[[], PrivateKey]] = {
     "es512": lambda: ec.generate_private_key(ec.SECP521R1()),
     "ps256": lambda: rsa.generate_private_key(65537, 2048),
 }
+OWN = ed25519.Ed25519PrivateKey.generate()
 
 
 def settings_of(folder: Path, chain: bytes = b"", key: bytes = b"") -> GatewaySettings:
@@ -72,7 +73,6 @@ def _encrypted(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
 
 
-OWN = ed25519.Ed25519PrivateKey.generate()
 WRONG = {
     "no certificate": (b"words", pem_of(OWN), "no PEM certificate"),
     "no key": (chain_for(OWN)[0], b"words", "no PEM private key"),

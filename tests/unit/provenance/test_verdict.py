@@ -33,6 +33,8 @@ ENDS: dict[str, tuple[int | None, str]] = {
     "a fault": (1, "status 1"),
     "no time": (None, "takes more than 60 s"),
 }
+FACTS = {"footage": "ab" * 32}
+KEY = watermark_key(b"an installation")
 
 
 @pytest.fixture(params=ENDS)
@@ -65,9 +67,6 @@ def test_descriptor_read_from_start(tmp_path: Path) -> None:
         assert provenance_verdict.read_credentials(file.fileno(), UNKNOWN) == provenance_verdict.FoundManifest(None, "")
         with pytest.raises(LibraryError):
             provenance_verdict.read_credentials(file.fileno(), None, sidecar=b"\x00\x00\x00\x20jumb" + bytes(24))
-
-
-FACTS = {"footage": "ab" * 32}
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +183,6 @@ def test_lonely_or_foreign_sidecar(tmp_path: Path) -> None:
         verdict_of(tmp_path / "video.mkv.c2pa")
     with pytest.raises(MediaUnsupportedError, match="does not exist"):
         verdict_of(tmp_path / "none.mp4")
-
-
-KEY = watermark_key(b"an installation")
 
 
 def facts(**changed: object) -> DubFacts:

@@ -23,6 +23,7 @@ from services.common.face.crops import head_template
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIPS_INNER
 
 MIDDLE = np.array([80.0, 64.0], np.float32)
+OPEN = np.full(60, 9.0, np.float32)
 
 
 def meshes(openings: np.ndarray) -> np.ndarray:
@@ -49,9 +50,6 @@ def faces(openings: np.ndarray, seed: int = 0, teeth: tuple[int, int, int] = (20
         box[top + 1 : top + 4, 80 - width : 80 + width] = teeth
         box[:] = np.clip(box + random.normal(0, 2, box.shape), 0, 255)
     return boxes
-
-
-OPEN = np.full(60, 9.0, np.float32)
 
 
 def test_exposure_changes_no_figure() -> None:

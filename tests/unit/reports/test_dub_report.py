@@ -26,6 +26,9 @@ from services.common.geometry.rotations import matrix_from_euler
 from services.common.wire.mouth_curves import MotionMetrics
 from tests.unit.render.drawn_person import person
 
+RATE = Fraction(25)
+REASONS = ("DUBBED",) * 30 + ("NO_FACE",) * 10 + ("DUBBED",) * 8 + ("OCCLUDED_MOUTH",) * 2
+
 
 @pytest.fixture
 def identity() -> FaceIdentity:
@@ -76,10 +79,6 @@ def test_no_sheet_without_frames(identity: FaceIdentity) -> None:
     """There is no sheet without frames or for another model."""
     assert fitting_sheet(identity, []) is None
     assert fitting_sheet(replace(identity, model="bfm"), [tracked(0.0, 0.0)]) is None
-
-
-RATE = Fraction(25)
-REASONS = ("DUBBED",) * 30 + ("NO_FACE",) * 10 + ("DUBBED",) * 8 + ("OCCLUDED_MOUTH",) * 2
 
 
 def mouths(seed: int) -> np.ndarray:

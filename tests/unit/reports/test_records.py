@@ -29,6 +29,9 @@ from tests.unit.motion.synthesised import mouths
 from tests.unit.reports.test_appearance import faces, meshes
 
 FPS = 50
+FRAMES, SHOWN = 20, (3, 11)
+PLACE = np.array([80.0, 90.0, 0.0])
+"""Centre of the box in frame 0. The face moves by a pixel per frame."""
 
 
 def opening_at(seconds: np.ndarray) -> np.ndarray:
@@ -102,11 +105,6 @@ def test_nothing_compared_without_motion(tmp_path: Path) -> None:
         outcome, workspace = job(tmp_path / name, speaking, np.full(250, rendered))
         with workspace:
             assert motion_of(outcome, workspace) is None
-
-
-FRAMES, SHOWN = 20, (3, 11)
-PLACE = np.array([80.0, 90.0, 0.0])
-"""Centre of the box in frame 0. The face moves by a pixel per frame."""
 
 
 def dub_of(video: MediaInfo, folder: Path) -> tuple[Any, Workspace]:

@@ -19,6 +19,19 @@ from services.common.server.process import StageParts
 
 TRACK = face_pb2.TrackRequest(config=face_pb2.TrackConfig(max_faces=1))
 TOO_MANY_STEPS = render_pb2.PersonalizeRequest(num_steps=(1 << 32) - 1)
+LIBRARIES = """
+import asyncio, sys
+from gateway.stages.local import LocalStages
+from services.common.server.process import StageParts
+def warm_up():
+    print("scipy.linalg" in sys.modules)
+async def open_and_close():
+    print("scipy.linalg" in sys.modules)
+    async with LocalStages({"audio": StageParts(None, None, (), warm_up, ())}):
+        pass
+asyncio.run(open_and_close())
+"""
+"""A program that prints whether a library is loaded before the stages are opened, and when they warm up."""
 
 
 class Seen:
@@ -100,21 +113,6 @@ async def test_the_request_of_a_download_is_checked() -> None:
     with pytest.raises(InvalidRequestError, match="num_steps: 4294967295 is not within 0"):
         _ = [reply async for reply in stages(seen).download(rpcs.render.PERSONALIZE, TOO_MANY_STEPS)]
     assert seen.requests == []
-
-
-LIBRARIES = """
-import asyncio, sys
-from gateway.stages.local import LocalStages
-from services.common.server.process import StageParts
-def warm_up():
-    print("scipy.linalg" in sys.modules)
-async def open_and_close():
-    print("scipy.linalg" in sys.modules)
-    async with LocalStages({"audio": StageParts(None, None, (), warm_up, ())}):
-        pass
-asyncio.run(open_and_close())
-"""
-"""A program that prints whether a library is loaded before the stages are opened, and when they warm up."""
 
 
 def test_parallel_warm_up_shares_import() -> None:

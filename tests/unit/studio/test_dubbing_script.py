@@ -25,6 +25,19 @@ DAPT = """<?xml version="1.0"?>
 <div xml:id="e2" begin="00:00:12:15" end="20s" ttm:agent="c1"><p xml:lang="de" begin="1s" end="2s">Und?</p></div>
 <div xml:id="e3" begin="30s" end="31s" daptm:onScreen="OFF"><p xml:lang="de">Von fern</p></div>
 </body></tt>"""
+SUBTITLES = {
+    "points in times": "1\n00:00:00.200 --> 00:00:01.500\nADA: Eins\n\n2\n00:00:01.600 --> 00:00:01.900\nADA: Drei\n",
+    "no hours": "1\n00:00,200 --> 00:01,500\nADA: Eins\n\n2\n00:01,600 --> 00:01,900\nADA: Drei\n",
+    "one digit": "1\n0:00:00,200 --> 0:00:01,500\nADA: Eins\n\n2\n0:00:01,6 --> 0:00:01,9\nADA: Drei\n",
+    "empty line after times": "1\n00:00:00,200 --> 00:00:01,500\n\nADA: Eins\n\n2\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
+    "no empty line between": "1\n00:00:00,200 --> 00:00:01,500\nADA: Eins\n2\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
+    "no numbers": "00:00:00,200 --> 00:00:01,500\nADA: Eins\n\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
+    "styles": "1\n00:00:00,200 --> 00:00:01,500\n{\\an8}<i>ADA: Eins</i>\n\n2\n00:00:01,600 --> 00:00:01,900\n<b>ADA: Drei</b>\n",
+    "WebVTT": "WEBVTT - cut\n\nNOTE\nfirst\nversion\n\nintro\n00:00.200 --> 00:01.500 line:0\n<v ADA>Eins</v>\n\n"
+    "STYLE\n::cue { color: red }\n\n00:01.600 --> 00:01.900\n<v.loud ADA>Dr<00:01.700>ei\n",
+    "lines of Windows": "\ufeff1\r\n00:00:00,200 --> 00:00:01,500\r\nADA: Eins\r\n\r\n2\r\n"
+    "00:00:01,600 --> 00:00:01,900\r\nADA: Drei",
+}
 
 
 @pytest.fixture
@@ -59,21 +72,6 @@ def test_srt_has_the_language_of_its_option_and_speakers_in_capitals(timeline: T
     assert (one.start, one.speaker, one.text, one.language) == (30, "ADA", "Hallo du", "de")
     # An hour of real time has 107,892.1 frames.
     assert (two.start, two.speaker, two.text) == (107_892, "", "Nun: so")
-
-
-SUBTITLES = {
-    "points in times": "1\n00:00:00.200 --> 00:00:01.500\nADA: Eins\n\n2\n00:00:01.600 --> 00:00:01.900\nADA: Drei\n",
-    "no hours": "1\n00:00,200 --> 00:01,500\nADA: Eins\n\n2\n00:01,600 --> 00:01,900\nADA: Drei\n",
-    "one digit": "1\n0:00:00,200 --> 0:00:01,500\nADA: Eins\n\n2\n0:00:01,6 --> 0:00:01,9\nADA: Drei\n",
-    "empty line after times": "1\n00:00:00,200 --> 00:00:01,500\n\nADA: Eins\n\n2\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
-    "no empty line between": "1\n00:00:00,200 --> 00:00:01,500\nADA: Eins\n2\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
-    "no numbers": "00:00:00,200 --> 00:00:01,500\nADA: Eins\n\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
-    "styles": "1\n00:00:00,200 --> 00:00:01,500\n{\\an8}<i>ADA: Eins</i>\n\n2\n00:00:01,600 --> 00:00:01,900\n<b>ADA: Drei</b>\n",
-    "WebVTT": "WEBVTT - cut\n\nNOTE\nfirst\nversion\n\nintro\n00:00.200 --> 00:01.500 line:0\n<v ADA>Eins</v>\n\n"
-    "STYLE\n::cue { color: red }\n\n00:01.600 --> 00:01.900\n<v.loud ADA>Dr<00:01.700>ei\n",
-    "lines of Windows": "\ufeff1\r\n00:00:00,200 --> 00:00:01,500\r\nADA: Eins\r\n\r\n2\r\n"
-    "00:00:01,600 --> 00:00:01,900\r\nADA: Drei",
-}
 
 
 @pytest.mark.parametrize("kind", SUBTITLES)

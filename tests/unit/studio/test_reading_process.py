@@ -60,18 +60,6 @@ TIMELINES: Final[dict[str, tuple[str, bytes, str]]] = {
     "an AAF of noise": ("cut.aaf", bytes.fromhex("d0cf11e0a1b11ae1") + random.Random(1).randbytes(4096), "no AAF"),
     "a list of noise": ("cut.edl", random.Random(2).randbytes(4096), "cut.edl"),
 }
-
-
-@pytest.mark.parametrize("kind", TIMELINES)
-def test_harmful_timelines(kind: str, tmp_path: Path) -> None:
-    name, content, words = TIMELINES[kind]
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InvalidRequestError, match=words) as caught:
-        read_timeline(tmp_path / name, RATE if name.endswith(".edl") else None)
-    assert str(tmp_path / name) in caught.value.message
-    assert caught.value.field == "timeline"
-
-
 SCRIPTS: Final[dict[str, tuple[str, str, str]]] = {
     "a long field": ("s.csv", "start,text\n1," + "x" * (1 << 18) + "\n", "line 2: no CSV"),
     "quotes that are not closed": ("s.csv", 'start,text\n1,"' + "x\n" * (1 << 18), "no CSV"),
@@ -83,6 +71,34 @@ SCRIPTS: Final[dict[str, tuple[str, str, str]]] = {
     "an XML bomb": ("s.ttml", BOMB + TTML.format(body="<div><p>&i;</p></div>").replace("<tt", "<x:tt"), "not XML"),
     "an encoding that is none": ("s.ttml", '<?xml version="1.0" encoding="rot13"?>' + TTML.format(body=""), "s.ttml"),
 }
+_NUMBERS: Final = (0.0, -1.0, 1e308, -1e308, 0.5, 1e-300, float("nan"), float("inf"), 24.0, 1e9)
+_TEXTS: Final = (
+    *("", "\ud800", "a\0b", "../..", "\n", "x" * 9000, "http://[x", "Stack.1", "Track.1", "Gap.1", "Clip.1", "Clip.99"),
+    *("MissingReference.1", "GeneratorReference.1", "FreezeFrame.1", "TimeEffect.1", "Item.1", "Transition.1", "UnknownSchema.1"),
+)
+_ANY: Final[tuple[Any, ...]] = (
+    None,
+    True,
+    -1,
+    1.5,
+    "x",
+    [],
+    [None],
+    {},
+    {"OTIO_SCHEMA": "Nope.1"},
+    {"OTIO_SCHEMA": "Gap.1", "name": "g"},
+    10**30,
+)
+
+
+@pytest.mark.parametrize("kind", TIMELINES)
+def test_harmful_timelines(kind: str, tmp_path: Path) -> None:
+    name, content, words = TIMELINES[kind]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidRequestError, match=words) as caught:
+        read_timeline(tmp_path / name, RATE if name.endswith(".edl") else None)
+    assert str(tmp_path / name) in caught.value.message
+    assert caught.value.field == "timeline"
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
@@ -142,26 +158,6 @@ def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
     for key, one in inside:
         yield (*above, key)
         yield from _places(one, (*above, key))
-
-
-_NUMBERS: Final = (0.0, -1.0, 1e308, -1e308, 0.5, 1e-300, float("nan"), float("inf"), 24.0, 1e9)
-_TEXTS: Final = (
-    *("", "\ud800", "a\0b", "../..", "\n", "x" * 9000, "http://[x", "Stack.1", "Track.1", "Gap.1", "Clip.1", "Clip.99"),
-    *("MissingReference.1", "GeneratorReference.1", "FreezeFrame.1", "TimeEffect.1", "Item.1", "Transition.1", "UnknownSchema.1"),
-)
-_ANY: Final[tuple[Any, ...]] = (
-    None,
-    True,
-    -1,
-    1.5,
-    "x",
-    [],
-    [None],
-    {},
-    {"OTIO_SCHEMA": "Nope.1"},
-    {"OTIO_SCHEMA": "Gap.1", "name": "g"},
-    10**30,
-)
 
 
 def _changed(seed: int) -> dict[str, Any]:

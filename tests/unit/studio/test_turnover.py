@@ -25,19 +25,6 @@ from tests.unit.batch.painted import paint_video, painted_numbers, write_speech
 
 RATE = Fraction(25)
 HOUR = 90_000
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return paint_video(tmp_path_factory.mktemp("media") / "A001C003_0101.mov", 60, RATE, timecode="01:00:00:00", sound=False)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video without a timecode."""
-    return paint_video(tmp_path_factory.mktemp("plain") / "plain.mov", 60, RATE, sound=False)
-
-
 CLIP = Clip(
     number=1,
     name="sh010",
@@ -52,6 +39,17 @@ CLIP = Clip(
     reels=(),
     refused="",
 )
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint_video(tmp_path_factory.mktemp("media") / "A001C003_0101.mov", 60, RATE, timecode="01:00:00:00", sound=False)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video without a timecode."""
+    return paint_video(tmp_path_factory.mktemp("plain") / "plain.mov", 60, RATE, sound=False)
 
 
 def request_of(tmp_path: Path, folder: Path, clip: Clip, **more: Any) -> TurnoverRequest:

@@ -24,6 +24,8 @@ from services.texture.backgrounds import (
     turning_points,
 )
 
+NO_CUTS = np.zeros(0, np.int64)
+
 
 def motion(*, yaw: np.ndarray, noise: float = 0.0) -> np.ndarray:
     angles = np.stack([np.zeros(len(yaw)), yaw, np.zeros(len(yaw))], 1)
@@ -78,9 +80,6 @@ def test_turning_points_know_their_size() -> None:
     assert [frame for frame, _ in found] == [1, 2, 3]
     assert [size for _, size in found] == pytest.approx([2.0, 2.0, 4.0])
     assert turning_points(line, 10.0) == []
-
-
-NO_CUTS = np.zeros(0, np.int64)
 
 
 def wandering(count: int, seed: int) -> np.ndarray:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SHOT = range(200, 300)
 Choice = Callable[[MouthBank, list[TargetFrame]], list[InsideSource]]
+SIDEWAYS_PX = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +185,6 @@ def test_insides_are_compared_in_one_shape(bank: MouthBank) -> None:
     means = inner.mean(axis=(1, 2, 3))[rows]
     apart = np.abs(means[:, None] - means)
     assert np.corrcoef(apart.ravel(), costs.cuts.ravel())[0, 1] > 0.9
-
-
-SIDEWAYS_PX = 2.0
 
 
 def says_s(frame: int) -> bool:

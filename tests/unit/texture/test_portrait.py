@@ -25,6 +25,8 @@ from tests.unit.texture.people import LANDMARKS, MODEL, POSE, SIZE, WHITE_OF_EYE
 
 POINTS = LANDMARKS[:, :2].astype(np.float64)
 EYES = [Eye.of(POINTS, side) for side in (0, 1)]
+PORTRAIT = a_portrait()
+NOSE, CHEEK, FOREHEAD, CHIN = 1, 234, 10, 152
 
 
 @given(side=st.integers(0, 1), closure=st.floats(0.0, 0.95), seed=st.integers(0, 1000))
@@ -54,10 +56,6 @@ def test_an_open_eye_is_left_alone() -> None:
 def test_an_eye_without_size_breaks_nothing() -> None:
     nowhere = Eye.of(np.zeros((478, 2)), 0)
     assert np.isfinite(nowhere.opened(np.zeros((4, 2)), 1.0)).all()
-
-
-PORTRAIT = a_portrait()
-NOSE, CHEEK, FOREHEAD, CHIN = 1, 234, 10, 152
 
 
 @cache

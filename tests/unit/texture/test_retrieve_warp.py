@@ -31,6 +31,11 @@ from services.texture.retrieve_warp import IdentityStream
 from services.texture.types import ALBEDO_MODES, TargetFrame
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
 
+MOUTH = HEAD[list(MOUTH_AREA)]
+DRAWING = IdentityDrawing(a_person(), MODEL)
+NETWORK = WarpMode.TEMPORAL_WARP_NETWORK
+RETRIEVING = [mode for mode in WarpMode if mode not in ALBEDO_MODES]
+
 
 @pytest.fixture(scope="module")
 def shut(person: DrawnPerson) -> MouthBank:
@@ -88,10 +93,6 @@ def test_known_open_mouth_not_drawn(person: DrawnPerson) -> None:
     assert np.array_equal(inside.drawn(bank.boxes[0], bank.control_points[0]), bank.boxes[0])
 
 
-MOUTH = HEAD[list(MOUTH_AREA)]
-DRAWING = IdentityDrawing(a_person(), MODEL)
-
-
 def target(frame: int, *, context_only: bool = False) -> TargetFrame:
     pose = dataclasses.replace(POSE, rotation=turned(yaw=2.0 * frame))
     return TargetFrame(frame, MOUTH + np.array([0.0, 0.1 * frame, 0.0], np.float32), pose, context_only)
@@ -130,10 +131,6 @@ def test_no_detail_is_refused_at_once() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         IdentityStream(plain, WarpMode.DETAILED_ALBEDO)
     assert caught.value.field == "config.identity"
-
-
-NETWORK = WarpMode.TEMPORAL_WARP_NETWORK
-RETRIEVING = [mode for mode in WarpMode if mode not in ALBEDO_MODES]
 
 
 @pytest.fixture(scope="module")

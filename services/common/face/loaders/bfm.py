@@ -60,6 +60,26 @@ LICENCE_2009: Final = (
     "Basel Face Model 2009, (c) University of Basel; the user's own copy, non-commercial research (faces.dmi.unibas.ch)"
 )
 REMEDY_2009: Final = "give 01_MorphableModel.mat of the Basel Face Model 2009, the folder that holds it, or BFM_model_front.mat"
+LICENCE_2017: Final = (
+    "Basel Face Model 2017, (c) University of Basel; the user's own copy, non-commercial research (faces.dmi.unibas.ch)"
+)
+REMEDY_2017: Final = "give model2017-1_face12_nomouth.h5 (or another .h5) of the Basel Face Model 2017"
+NAMED_LANDMARKS: Final[dict[str, int]] = {
+    "right.eye.corner_outer": 33,
+    "right.eye.corner_inner": 133,
+    "left.eye.corner_inner": 362,
+    "left.eye.corner_outer": 263,
+    "center.nose.tip": 1,
+    "center.nose.attachement_to_philtrum": 2,
+    "right.lips.corner": 61,
+    "left.lips.corner": 291,
+    "center.lips.upper.outer": 0,
+    "center.lips.upper.inner": 13,
+    "center.lips.lower.inner": 14,
+    "center.lips.lower.outer": 17,
+    "center.chin.tip": 152,
+}
+"""Named points in the file, and the same points in MediaPipe's mesh. Right is the subject's right, at the image's left."""
 
 
 def load_bfm2009(
@@ -190,28 +210,6 @@ def _sixty_eight(vertices: npt.NDArray[np.int64], count: int, file: Path) -> Lan
     if len(vertices) != 68 or vertices.min() < 0 or vertices.max() >= count:
         raise InvalidRequestError(f"the keypoints of {file} are not 68 of the model's {count} vertices", field=FIELD)
     return LandmarkSet.of_vertices(vertices)
-
-
-LICENCE_2017: Final = (
-    "Basel Face Model 2017, (c) University of Basel; the user's own copy, non-commercial research (faces.dmi.unibas.ch)"
-)
-REMEDY_2017: Final = "give model2017-1_face12_nomouth.h5 (or another .h5) of the Basel Face Model 2017"
-NAMED_LANDMARKS: Final[dict[str, int]] = {
-    "right.eye.corner_outer": 33,
-    "right.eye.corner_inner": 133,
-    "left.eye.corner_inner": 362,
-    "left.eye.corner_outer": 263,
-    "center.nose.tip": 1,
-    "center.nose.attachement_to_philtrum": 2,
-    "right.lips.corner": 61,
-    "left.lips.corner": 291,
-    "center.lips.upper.outer": 0,
-    "center.lips.upper.inner": 13,
-    "center.lips.lower.inner": 14,
-    "center.lips.lower.outer": 17,
-    "center.chin.tip": 152,
-}
-"""Named points in the file, and the same points in MediaPipe's mesh. Right is the subject's right, at the image's left."""
 
 
 def load_bfm2017(

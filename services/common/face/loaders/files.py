@@ -45,6 +45,13 @@ contour. These are fixed points of the mesh, which agree with the contour on fro
 
 IBUG_INNER_51: Final = tuple(range(17, 68))
 """Rows of the 68-point layout that are fixed places of the face: all but the jaw contour."""
+FIELD: Final = "morphable_model"
+"""Field that every error of a loader names: the option for a model file."""
+Y_UP: Final = np.array([1.0, -1.0, -1.0])
+"""Half a turn about the x axis: from x right, y up, z towards the viewer (FLAME, Basel, ICT) to x right, y down, z away."""
+_ARRAY: Final = np.zeros(0).__reduce__()[0]
+_SCALAR: Final = np.float64(0).__reduce__()[0]
+_BUFFER: Final = np.zeros(1).__reduce_ex__(5)[0]
 
 
 def landmark_sets_of_68(sixty_eight: LandmarkSet) -> MappingProxyType[str, LandmarkSet]:
@@ -85,12 +92,6 @@ def align_to_head_space(model: MorphableModel) -> MorphableModel:
         identity_basis=turned(model.identity_basis),
         expression_basis=turned(model.expression_basis),
     )
-
-
-FIELD: Final = "morphable_model"
-"""Field that every error of a loader names: the option for a model file."""
-Y_UP: Final = np.array([1.0, -1.0, -1.0])
-"""Half a turn about the x axis: from x right, y up, z towards the viewer (FLAME, Basel, ICT) to x right, y down, z away."""
 
 
 @contextmanager
@@ -270,9 +271,6 @@ def _reconstructor(cls: type, base: type, state: Any) -> Any:
     return cls()
 
 
-_ARRAY: Final = np.zeros(0).__reduce__()[0]
-_SCALAR: Final = np.float64(0).__reduce__()[0]
-_BUFFER: Final = np.zeros(1).__reduce_ex__(5)[0]
 _ALLOWED: Final[dict[tuple[str, str], Any]] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,

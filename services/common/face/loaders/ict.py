@@ -39,6 +39,8 @@ REMEDY: Final = "give the folder FaceXModel of ICT-FaceKit (github.com/USC-ICT/I
 FACE_VERTICES: Final = 9409
 """Number of vertices of the face. The face comes first in the mesh; head and neck, mouth, eyes and teeth follow."""
 EXPRESSION_DEVIATION: Final = 0.3
+_Parts = tuple[Float32, Int32, Float32, Int32, Float32, Float32]
+"""Neutral vertices, triangles, texture coordinates, texture triangles, identity basis and expression basis, all as in the file."""
 
 
 def load_ict(path: Path, *, face_only: bool = True, identity: int = 100) -> MorphableModel:
@@ -84,10 +86,6 @@ def load_ict(path: Path, *, face_only: bool = True, identity: int = 100) -> Morp
         landmarks=landmark_sets_of_68(points),
     )
     return align_to_head_space(model)
-
-
-_Parts = tuple[Float32, Int32, Float32, Int32, Float32, Float32]
-"""Neutral vertices, triangles, texture coordinates, texture triangles, identity basis and expression basis, all as in the file."""
 
 
 def _from_folder(folder: Path, identity: int) -> _Parts:

@@ -82,6 +82,10 @@ NUM_HEARD: Final = NUM_CEPSTRA + len(BANDS)
 """Channels of a row of the window: ID-removed cepstra, then relative band energies."""
 ENERGY_SCALE: Final = 0.5
 """Scale of the energies beside the cepstra. On validation clips .5 was better than 1 and better than 0."""
+CORRECTION: Final = "everybody_correction"
+"""Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `everybody`."""
+SHARE: Final = 0.1
+"""Share of the network's mouth. Leave-one-speaker-out chose the share (docs/models/audio_to_expression.md)."""
 
 
 def identity_removed(features: SpeechFeatures) -> Float32:
@@ -153,12 +157,6 @@ class EverybodyModel(ExpressionModel):
         """
         coefficients: Float32 = run(self._network, window=window[None])[0][0]
         return coefficients
-
-
-CORRECTION: Final = "everybody_correction"
-"""Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `everybody`."""
-SHARE: Final = 0.1
-"""Share of the network's mouth. Leave-one-speaker-out chose the share (docs/models/audio_to_expression.md)."""
 
 
 class EverybodyPredictor(ExpressionPredictor):

@@ -77,6 +77,17 @@ PAPER_CHANNELS: Final = ROWS_PER_FRAME * NUM_CONTENT
 """Count of numbers in the four content rows of a frame. Content rows are the input in place of the paper's own."""
 SERVED: Final[SpeechInput] = "states"
 """Input of the network that the stage serves. The training can measure the others."""
+RIDGES: Final = (25.0, 50.0, 100.0, 200.0, 400.0, 800.0)
+"""Ridges that cross-validation chooses from, in frames."""
+LARGEST_SCALE: Final = 2.0
+"""Scales stay within 0 and this number: a person with hardly any predicted movement must not be blown up."""
+_BLOCK_FRAMES: Final = 25
+_MIN_BLOCKS: Final = 5
+_Numbers = TypeVar("_Numbers", Float32, Float64)
+PERSON_LAYER: Final = "everyone_layer"
+"""Name of the style's array with the linear layer of the person, float32 [2, E]: scales, then offsets."""
+CORRECTION: Final = "everyone_correction"
+"""Name of the style's array C, float32 [E, 49]. A style has both arrays once it is personalised for `everyone`."""
 
 
 def num_channels(heard: SpeechInput) -> int:
@@ -118,15 +129,6 @@ class EveryoneModel(ExpressionModel):
         """
         coefficients: Float32 = run(self._network, speech=speech[None])[0][0]
         return coefficients
-
-
-RIDGES: Final = (25.0, 50.0, 100.0, 200.0, 400.0, 800.0)
-"""Ridges that cross-validation chooses from, in frames."""
-LARGEST_SCALE: Final = 2.0
-"""Scales stay within 0 and this number: a person with hardly any predicted movement must not be blown up."""
-_BLOCK_FRAMES: Final = 25
-_MIN_BLOCKS: Final = 5
-_Numbers = TypeVar("_Numbers", Float32, Float64)
 
 
 def apply_layer(layer: Float32, coefficients: _Numbers) -> _Numbers:
@@ -173,12 +175,6 @@ def _solve(predicted: Float64, target: Float64, ridge: float) -> tuple[Float64, 
     scale = np.clip(1.0 + change, 0.0, LARGEST_SCALE)
     offset = (target - scale * predicted).sum(axis=0) / d
     return scale, offset
-
-
-PERSON_LAYER: Final = "everyone_layer"
-"""Name of the style's array with the linear layer of the person, float32 [2, E]: scales, then offsets."""
-CORRECTION: Final = "everyone_correction"
-"""Name of the style's array C, float32 [E, 49]. A style has both arrays once it is personalised for `everyone`."""
 
 
 class EveryonePredictor(ExpressionPredictor):

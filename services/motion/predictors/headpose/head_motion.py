@@ -50,6 +50,16 @@ _LEAST_SQUARE: Final = 0.2
 """Least mean square that scores are divided by, so that speech with little content moves the head less."""
 _POLES: Final[Float64] = np.linspace(0.3, 0.97, 68)
 _RESPONSE: Final = 400
+NUM_KNOTS: Final = 17
+KNOTS: Final[Float64] = np.linspace(-2.4, 2.4, NUM_KNOTS)
+"""Normal scores at which quantiles are stored."""
+_PRIOR_FRAMES: Final = 25.0
+"""The general speaker's quantiles count as much as this many frames of the person."""
+_CORRELATION_KEPT: Final = 0.9
+STEP_RANGE: Final = (0.02, 0.6)
+"""Range of steps: from hardly moving to trembling."""
+_UNTOUCHED: Final = 1.6
+_MIN_RISE: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,18 +226,6 @@ def general_weights() -> Float64:
     weights[axes, axes] = DEFAULT_TRUST
     weights[axes, LOUDNESS + 1 + axes] = np.sqrt(1.0 - DEFAULT_TRUST**2)
     return weights
-
-
-NUM_KNOTS: Final = 17
-KNOTS: Final[Float64] = np.linspace(-2.4, 2.4, NUM_KNOTS)
-"""Normal scores at which quantiles are stored."""
-_PRIOR_FRAMES: Final = 25.0
-"""The general speaker's quantiles count as much as this many frames of the person."""
-_CORRELATION_KEPT: Final = 0.9
-STEP_RANGE: Final = (0.02, 0.6)
-"""Range of steps: from hardly moving to trembling."""
-_UNTOUCHED: Final = 1.6
-_MIN_RISE: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)

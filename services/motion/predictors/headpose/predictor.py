@@ -96,6 +96,41 @@ SPAN_FRAMES: Final = 100
 _MARGIN: Final = 15
 CLOSURE: Final[tuple[float, ...]] = (0.45, 1.0, 1.0, 0.75, 0.45, 0.2, 0.05)
 """Closure of the eyes in the frames of one blink, 0 open to 1 shut."""
+NUM_COEFFICIENTS: Final = 20
+SCALE: Final = 4.0
+"""Approximate size of a coefficient in speech."""
+_PAUSE_WEIGHT: Final = 0.02
+_LIMIT: Final = 4.0
+MOUTH: Final = FILES
+"""Input of the speech map that moves the mouth."""
+CORRECTION: Final = "headpose_mouth_correction"
+"""Name of the style's array that corrects the map's mouth, float32 [K, 49 + K]."""
+WEIGHTS_ARRAY: Final = "pose_weights"
+_MAX_CONDITION: Final = 1e8
+_MAX_LOG: Final = 20.0
+"""Largest magnitude of the logarithm of a pose's scale, relative to the reference's scale."""
+STYLE_ARRAYS: Final[dict[str, Shape]] = {
+    "pose_reference": lambda _: (6,),
+    "pose_quantiles": lambda _: (6, NUM_KNOTS),
+    "pose_mixing": lambda _: (6, 6),
+    "pose_steps": lambda _: (6,),
+    WEIGHTS_ARRAY: lambda _: (6, NUM_SIGNALS),
+    CORRECTION: correction_shape,
+}
+"""Arrays that `headpose` adds to a style. EncodeStyle adds the first four (HeadStyle); Personalize adds `pose_weights`
+(head_motion.py) and `headpose_mouth_correction`, and replaces `pose_steps`.
+"""
+_HEAD_ARRAYS: Final = ("pose_reference", "pose_quantiles", "pose_mixing", "pose_steps")
+_CHUNK: Final = 50
+"""Frames per step of progress."""
+_RIDGE: Final = 0.3
+"""Ridge in units of a signal's variance times the number of frames; large, because neighbouring frames tell the same."""
+_SAME_SIGNALS: Final = 1e-12
+"""Variance of all signals together, at or below which they are the same in every frame: the footage is silent."""
+_MAX_TRUST: Final = 0.8
+_PACE_RANGE: Final = (0.5, 1.5)
+MAX_FRAMES: Final = 300
+"""Frames that are learned from, as in the paper: the first twelve seconds of usable frames."""
 
 
 def blink_start(span: int) -> int:
@@ -113,13 +148,6 @@ def blinks(frames: npt.NDArray[np.intp]) -> Float32:
         if 0 <= since < len(CLOSURE):
             found[row] = CLOSURE[since]
     return found
-
-
-NUM_COEFFICIENTS: Final = 20
-SCALE: Final = 4.0
-"""Approximate size of a coefficient in speech."""
-_PAUSE_WEIGHT: Final = 0.02
-_LIMIT: Final = 4.0
 
 
 def _cosines() -> Float64:
@@ -194,12 +222,6 @@ class SpeechInputStream:
         keep = slice(max(0, len(rows) - ENERGY_PAST), None)
         self._rows, self._speaking = rows[keep], speaking[keep]
         return np.concatenate([self._content.push(features), relative], axis=-1)
-
-
-MOUTH: Final = FILES
-"""Input of the speech map that moves the mouth."""
-CORRECTION: Final = "headpose_mouth_correction"
-"""Name of the style's array that corrects the map's mouth, float32 [K, 49 + K]."""
 
 
 class NetworkStep(NamedTuple):
@@ -284,26 +306,6 @@ def rhythm_constants(named: NamedArrays) -> RhythmConstants:
         _exact(named, "projection"),
         _exact(named, "autocovariance"),
     )
-
-
-WEIGHTS_ARRAY: Final = "pose_weights"
-_MAX_CONDITION: Final = 1e8
-_MAX_LOG: Final = 20.0
-"""Largest magnitude of the logarithm of a pose's scale, relative to the reference's scale."""
-
-
-STYLE_ARRAYS: Final[dict[str, Shape]] = {
-    "pose_reference": lambda _: (6,),
-    "pose_quantiles": lambda _: (6, NUM_KNOTS),
-    "pose_mixing": lambda _: (6, 6),
-    "pose_steps": lambda _: (6,),
-    WEIGHTS_ARRAY: lambda _: (6, NUM_SIGNALS),
-    CORRECTION: correction_shape,
-}
-"""Arrays that `headpose` adds to a style. EncodeStyle adds the first four (HeadStyle); Personalize adds `pose_weights`
-(head_motion.py) and `headpose_mouth_correction`, and replaces `pose_steps`.
-"""
-_HEAD_ARRAYS: Final = ("pose_reference", "pose_quantiles", "pose_mixing", "pose_steps")
 
 
 def head_style_arrays(style: HeadStyle) -> dict[str, Float32]:
@@ -475,10 +477,6 @@ class HeadposePredictor(ExpressionPredictor):
         return self._map_mouth.map.closing(heard, self._past, count, self._constraints)
 
 
-_CHUNK: Final = 50
-"""Frames per step of progress."""
-
-
 @dataclass(frozen=True, slots=True)
 class SpeechOutputs:
     """Answers for frames 0 .. T - 1 of a clip.
@@ -526,14 +524,6 @@ def speech_outputs(features: SpeechFeatures, num_frames: int, models: MotionMode
         if (frame + 1) % _CHUNK == 0:
             yield StyleStep(frame + 1, num_frames + 1, 1.0, None)
     return SpeechOutputs(np.array(coefficients, np.float64), np.array(found), np.array(pooled, np.float64))
-
-
-_RIDGE: Final = 0.3
-"""Ridge in units of a signal's variance times the number of frames; large, because neighbouring frames tell the same."""
-_SAME_SIGNALS: Final = 1e-12
-"""Variance of all signals together, at or below which they are the same in every frame: the footage is silent."""
-_MAX_TRUST: Final = 0.8
-_PACE_RANGE: Final = (0.5, 1.5)
 
 
 def fit_weights(heard: Float64, scores: Float64, steps: Float64, frames: Bool, models: MotionModels) -> Float64:
@@ -606,10 +596,6 @@ def _held_out_correlation(inputs: Float64, target: Float64) -> float:
         predicted[block] = inputs[block] @ _ridge(inputs[keep], target[keep])
     size = float(np.std(predicted) * np.std(target))
     return float(((predicted - predicted.mean()) * (target - target.mean())).mean() / size) if size > 1e-9 else 0.0
-
-
-MAX_FRAMES: Final = 300
-"""Frames that are learned from, as in the paper: the first twelve seconds of usable frames."""
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:

@@ -75,6 +75,19 @@ WINDOW_PAST: Final = 13
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
 QUIET: Final = -1.5
 """Relative mel power of the silence before a stream: the typical value of quiet frames in speech."""
+GENERATOR: Final = "hetero_generator"
+"""Name of the network from speech and person to landmark coefficients."""
+PERSON: Final = "hetero_person"
+"""Name of the network of the reference encoder and the pose encoder."""
+CONSTANTS_FILE: Final = "hetero_constants.safetensors"
+REFERENCE_FRAMES: Final = 64
+"""Most mouths that the reference encoder averages over, evenly spaced over the enrolment."""
+REFERENCE: Final = "reference_embedding"
+"""Name of the style's array with the vector of the reference mouths, float32 [C]."""
+POSE: Final = "pose_embedding"
+"""Name of the style's array with the vector of the pose landmarks, float32 [C]."""
+CORRECTION: Final = "hetero_correction"
+"""Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `hetero`."""
 
 
 def input_shape(heard: SpeechInput) -> tuple[int, ...]:
@@ -99,15 +112,6 @@ def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Floa
         return np.concatenate([before, relative_mel(whole)])
     whole = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     return np.concatenate([silent_states(WINDOW_PAST), states_of(whole)])
-
-
-GENERATOR: Final = "hetero_generator"
-"""Name of the network from speech and person to landmark coefficients."""
-PERSON: Final = "hetero_person"
-"""Name of the network of the reference encoder and the pose encoder."""
-CONSTANTS_FILE: Final = "hetero_constants.safetensors"
-REFERENCE_FRAMES: Final = 64
-"""Most mouths that the reference encoder averages over, evenly spaced over the enrolment."""
 
 
 class HeteroModel(PredictorModel):
@@ -155,12 +159,6 @@ class HeteroModel(PredictorModel):
         return coefficients
 
 
-REFERENCE: Final = "reference_embedding"
-"""Name of the style's array with the vector of the reference mouths, float32 [C]."""
-POSE: Final = "pose_embedding"
-"""Name of the style's array with the vector of the pose landmarks, float32 [C]."""
-
-
 def encode_hetero_style(footage: Footage, models: MotionModels) -> Style:
     """Return the style of a person from tracked footage.
 
@@ -204,10 +202,6 @@ def mean_hetero_speaker(style: Style, models: MotionModels) -> Style:
     """Return the style for the ablation: the person's own mouths with the vectors of the mean training speaker."""
     model = HeteroModel.of(models)
     return models.mean_speaker(style).adding(**{REFERENCE: model.mean_reference, POSE: model.mean_pose})
-
-
-CORRECTION: Final = "hetero_correction"
-"""Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `hetero`."""
 
 
 class HeteroPredictor(PersonPredictor):

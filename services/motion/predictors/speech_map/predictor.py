@@ -75,6 +75,14 @@ CORRECTION: Final = "speech_map_correction"
 GAINS: Final = "speech_map_gains"
 """Name of the style's array of the gains of opening and lip width, float32 [2]. A style has this array once it is personalised for
 `speech_map`."""
+MAX_FRAMES: Final = 7500
+"""Frames that a correction is learned from: five minutes of usable frames."""
+MIN_FRAMES: Final = 25
+"""Fewest usable frames that a correction is learned from: one second (docs/models/speech_map.md, *Short footage*)."""
+LARGEST_GAIN: Final = 1.5
+"""Largest gain of the opening and of the lip width."""
+_PRIOR_FRAMES: Final = 50.0
+"""A gain of 1 counts as much as this many frames of the person."""
 
 
 def live_constraints(hearing: Hearing) -> ConstraintConfig:
@@ -113,16 +121,6 @@ class SpeechMapPredictor(PersonPredictor):
 
     def _closing(self, count: int, heard: Float32) -> Float32:
         return self._mouth.map.closing(heard, self._past, count, self._constraints)
-
-
-MAX_FRAMES: Final = 7500
-"""Frames that a correction is learned from: five minutes of usable frames."""
-MIN_FRAMES: Final = 25
-"""Fewest usable frames that a correction is learned from: one second (docs/models/speech_map.md, *Short footage*)."""
-LARGEST_GAIN: Final = 1.5
-"""Largest gain of the opening and of the lip width."""
-_PRIOR_FRAMES: Final = 50.0
-"""A gain of 1 counts as much as this many frames of the person."""
 
 
 def personalized(

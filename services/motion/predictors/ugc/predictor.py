@@ -64,6 +64,23 @@ WINDOW_AHEAD: Final = 2
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
 _POOLED_PAST: Final = 6
 """Frames before the predicted frame that a person's correction hears."""
+MODEL_FILE: Final = "motion.onnx"
+NUM_MOMENTS: Final = 256
+MOMENTS: Final = "landmark_moments"
+"""Name of the style's array of p_m, float32 [256, 125]."""
+MEMORY: Final = "landmark_memory"
+"""Name of the style's array W, float32 [K, 256]."""
+MIN_FRAMES: Final = 500
+"""Fewest frames (20 s) that a memory is made from."""
+_WIDTH: Final = 10.0
+"""s, in squared units of the pooled speech: the median distance of two moments of six people."""
+_SHARE: Final = 4.0
+"""How much more than a unit of pooled speech a moment may weigh for the same ridge."""
+_JITTER: Final = 1e-3
+CORRECTION: Final = "landmark_correction"
+"""Name of the style's array C, float32 [K, 126]. A style has this array once it is personalised for `ugc`."""
+MAX_FRAMES: Final = 7500
+"""Frames that a correction is learned from: five minutes of usable frames."""
 
 
 def network_input(features: SpeechFeatures) -> Float32:
@@ -75,9 +92,6 @@ def network_input(features: SpeechFeatures) -> Float32:
 def pooled_content(window: Float32) -> Float32:
     """Return the pooled speech of a window of content rows [35, 4, 44]: float32 [126], the last number 1."""
     return pooled_speech(window[WINDOW_PAST - _POOLED_PAST :], _POOLED_PAST)
-
-
-MODEL_FILE: Final = "motion.onnx"
 
 
 class UgcModel:
@@ -111,20 +125,6 @@ class UgcModel:
         """
         coefficients: Float32 = run(self._network, content=content[None], modulation=modulation[None])[0][0]
         return coefficients
-
-
-NUM_MOMENTS: Final = 256
-MOMENTS: Final = "landmark_moments"
-"""Name of the style's array of p_m, float32 [256, 125]."""
-MEMORY: Final = "landmark_memory"
-"""Name of the style's array W, float32 [K, 256]."""
-MIN_FRAMES: Final = 500
-"""Fewest frames (20 s) that a memory is made from."""
-_WIDTH: Final = 10.0
-"""s, in squared units of the pooled speech: the median distance of two moments of six people."""
-_SHARE: Final = 4.0
-"""How much more than a unit of pooled speech a moment may weigh for the same ridge."""
-_JITTER: Final = 1e-3
 
 
 def remembered(pooled: Float32, style: Style) -> Float32 | None:
@@ -187,10 +187,6 @@ def _nearness(pooled: Float32 | Float64, moments: Float32) -> Float64:
     return np.asarray(np.exp(-np.maximum(squared, 0.0) / _WIDTH))
 
 
-CORRECTION: Final = "landmark_correction"
-"""Name of the style's array C, float32 [K, 126]. A style has this array once it is personalised for `ugc`."""
-
-
 def landmarks_of_frame(content: Float32, style: Style, models: MotionModels, voiced: float = 1.0) -> Float32:
     """Return the mouth of a window of content rows [35, 4, 44]: float32 [59, 3], full size, before constraints.
 
@@ -226,10 +222,6 @@ class UgcPredictor(PersonPredictor):
 
     def _mouth(self, window: Float32, voiced: float) -> Float32:
         return amplified(landmarks_of_frame(window, self._style, self._models, voiced), self._style)
-
-
-MAX_FRAMES: Final = 7500
-"""Frames that a correction is learned from: five minutes of usable frames."""
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:

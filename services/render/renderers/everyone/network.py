@@ -36,6 +36,16 @@ from services.render.pairs import BASE
 from services.render.renderers.everyone.renderer import MORE, NEIGHBOURS, NUM_MORE, PICTURE_CHANNELS, SPEECH, WINDOW_FRAMES
 
 _EPSILON: float = 1e-6
+WEIGHTS: Final = "everyone.safetensors"
+"""Name of the weights file."""
+_RESIDUAL_SCALE: Final = 0.2
+_GAIN: Final = 1.7
+"""Brings the output of a SiLU back to the root mean square of its input. Demodulated layers keep the scale, so the signal would
+otherwise shrink from layer to layer."""
+_OUTPUTS: Final = 12 + 1 + 3 * NUM_MORE
+"""Channels of the last layer for each frame: free residual of 2 x 2 pixels, gain of the detail, mixture of the further features."""
+_FIRST_MIXTURE: Final = 0.3
+_SPEECH_STEPS: Final = tuple(BOX_SIZE // size for size in SPEECH_SHAPE)
 
 
 class ModulatedConv(nn.Module):
@@ -73,18 +83,6 @@ class ModulatedConv(nn.Module):
             energy = self.conv.weight.square().sum(dim=(2, 3))
             made = made * torch.rsqrt((scale.square()[:, None] * energy).sum(dim=-1) + _EPSILON)[..., None, None]
         return made + self.bias[:, None, None]
-
-
-WEIGHTS: Final = "everyone.safetensors"
-"""Name of the weights file."""
-_RESIDUAL_SCALE: Final = 0.2
-_GAIN: Final = 1.7
-"""Brings the output of a SiLU back to the root mean square of its input. Demodulated layers keep the scale, so the signal would
-otherwise shrink from layer to layer."""
-_OUTPUTS: Final = 12 + 1 + 3 * NUM_MORE
-"""Channels of the last layer for each frame: free residual of 2 x 2 pixels, gain of the detail, mixture of the further features."""
-_FIRST_MIXTURE: Final = 0.3
-_SPEECH_STEPS: Final = tuple(BOX_SIZE // size for size in SPEECH_SHAPE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

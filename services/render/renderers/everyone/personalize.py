@@ -58,6 +58,26 @@ from services.render.renderers.everyone.renderer import (
 )
 from services.render.types import PersonalizeProgress
 
+_LEVELS: Final = 8
+_NOISE_LEVELS: Final = 2.0
+_MIDDLE: Final = 128.0
+_FEWEST: Final = 1e-3
+_OUTLINE: Final = np.ones((5, 5), np.uint8)
+_FACE_SIGMA: Final = 0.5
+_MOUTH_SIGMA: Final = 1.6
+"""Blur of colours and weights, texels. A pixel is about one texel wide on the face and two in the mouth, and neighbouring texels
+must not show different frames."""
+_CERTAIN: Final = 4.0
+"""Pixels of a texel from which on only the texel's own colour counts."""
+_UNPROJECTED: Final = 32
+"""Frames that the first texture is made of."""
+_SILENT_SHARE: Final = 0.15
+"""Share of the windows whose speech is left out, so that the texture does not rely on speech."""
+LOWEST: Final = 1.0 / 255.0
+"""Smallest value of a texel. So features are 0 only where there is no face."""
+_MOUTH_WEIGHT: Final = 10.0
+_LOWER_FACE_WEIGHT: Final = 8.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowExample:
@@ -154,19 +174,6 @@ def stacked(windows: Sequence[WindowExample]) -> WindowExample:
     return WindowExample(*(np.stack([getattr(window, each.name) for window in windows]) for each in fields(WindowExample)))
 
 
-_LEVELS: Final = 8
-_NOISE_LEVELS: Final = 2.0
-_MIDDLE: Final = 128.0
-_FEWEST: Final = 1e-3
-_OUTLINE: Final = np.ones((5, 5), np.uint8)
-_FACE_SIGMA: Final = 0.5
-_MOUTH_SIGMA: Final = 1.6
-"""Blur of colours and weights, texels. A pixel is about one texel wide on the face and two in the mouth, and neighbouring texels
-must not show different frames."""
-_CERTAIN: Final = 4.0
-"""Pixels of a texel from which on only the texel's own colour counts."""
-
-
 def first_texture(frames: Iterable[tuple[UInt8, Float32]], seed: int) -> UInt8:
     """Return the texture of frames: uint8 [256, 256, 16], 1..255.
 
@@ -224,12 +231,6 @@ def _filled(total: Float32) -> Float32:
     return colours
 
 
-_UNPROJECTED: Final = 32
-"""Frames that the first texture is made of."""
-_SILENT_SHARE: Final = 0.15
-"""Share of the windows whose speech is left out, so that the texture does not rely on speech."""
-
-
 def bank_texture(bank: MouthBank, surface: NeuralSurface, seed: int) -> UInt8:
     """Return the first texture of a bank's person, uint8 [256, 256, 16], from frames that are evenly spread over the bank.
 
@@ -275,12 +276,6 @@ def actor_windows(bank: MouthBank, surface: NeuralSurface, count: int, seed: int
         )
         windows.append(window_example(bank, int(row), surface, look))
     return windows
-
-
-LOWEST: Final = 1.0 / 255.0
-"""Smallest value of a texel. So features are 0 only where there is no face."""
-_MOUTH_WEIGHT: Final = 10.0
-_LOWER_FACE_WEIGHT: Final = 8.0
 
 
 class Colours(NamedTuple):

@@ -70,6 +70,16 @@ SPEECH: Final = NEIGHBOURS[-1].stop
 """Channel of the speech."""
 PICTURE_CHANNELS: Final = SPEECH + 1
 """Channels of `network_picture`."""
+_SHAPE: Final = (BOX_SIZE, BOX_SIZE, 3)
+REFERENCE_SIZE: Final = BOX_SIZE * BOX_SIZE * 3
+"""Numbers that the reference picture takes at the end of an actor's state."""
+_MIDDLE: Final = 128.0
+_REFERENCE_QUANTILE: Final = 0.8
+_SAME_LEVELS: Final = 12.0
+_OTHER_LEVELS: Final = 30.0
+_SMOOTH_SIGMA: Final = 1.5
+_MARGIN: Final = np.ones((5, 5), np.uint8)
+_SIGMA: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,13 +199,6 @@ def network_picture(window: Sequence[FilledFrame], reference: UInt8, lips: UInt8
     return np.dstack([*parts, speech_channel(speech, len(now.mask))])
 
 
-_SHAPE: Final = (BOX_SIZE, BOX_SIZE, 3)
-REFERENCE_SIZE: Final = BOX_SIZE * BOX_SIZE * 3
-"""Numbers that the reference picture takes at the end of an actor's state."""
-_MIDDLE: Final = 128.0
-_REFERENCE_QUANTILE: Final = 0.8
-
-
 def packed(style: Float32, reference: UInt8) -> Float32:
     """Return an actor's state, float32 [S + REFERENCE_SIZE]. Zeros stand for a grey reference picture.
 
@@ -219,12 +222,6 @@ def reference_row(bank: MouthBank) -> int:
     return int(order[int(_REFERENCE_QUANTILE * (len(order) - 1))])
 
 
-_SAME_LEVELS: Final = 12.0
-_OTHER_LEVELS: Final = 30.0
-_SMOOTH_SIGMA: Final = 1.5
-_MARGIN: Final = np.ones((5, 5), np.uint8)
-
-
 def with_filmed_border(drawn: UInt8, background: UInt8, covered: Bool) -> UInt8:
     """Return the drawn picture with the filmed pixels where both are background: uint8 [H, W, 3].
 
@@ -242,9 +239,6 @@ def with_filmed_border(drawn: UInt8, background: UInt8, covered: Bool) -> UInt8:
     weight = cv2.GaussianBlur(np.where(outside, same, 0.0).astype(np.float32), (0, 0), _SMOOTH_SIGMA) * ~covered
     mixed = drawn + weight[..., None] * (background.astype(np.float32) - drawn)
     return np.asarray(np.clip(np.rint(mixed), 0, 255), dtype=np.uint8)
-
-
-_SIGMA: Final = 2.0
 
 
 def with_smooth_chroma(face: Float32) -> Float32:

@@ -31,6 +31,9 @@ from services.render.backends.model_files import file_sha256
 from services.render.networks.weights import StoredConfig, load_network, metadata_of, to_tensor
 
 _SLOPE: Final = 0.1
+EMBEDDING: Final = "identity_embedding"
+"""File name of the embedding in a folder of weights: .safetensors (the embedding trained here) or .onnx (ArcFace)."""
+_ARCFACE_SIZE: Final = 112
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +74,6 @@ def load(path: Path) -> IdentityEmbedding:
         ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: IdentityEmbedding(IdentityEmbeddingConfig.from_metadata(config)))
-
-
-EMBEDDING: Final = "identity_embedding"
-"""File name of the embedding in a folder of weights: .safetensors (the embedding trained here) or .onnx (ArcFace)."""
-_ARCFACE_SIZE: Final = 112
 
 
 @dataclass(frozen=True, slots=True)

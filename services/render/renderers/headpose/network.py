@@ -43,6 +43,9 @@ from services.render.renderers.headpose.renderer import (
 
 _EMPTY_SQUARE = 0.25
 _NEVER = 4.0
+WEIGHTS: Final = "headpose.safetensors"
+"""Name of the weights file."""
+_COLOURS: Final = 4 * (3 + INPUT_KEYS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,11 +181,6 @@ class SpatialFeatures(nn.Module):
         pooled = torch.cat([stage.mean(dim=(2, 3)) for stage in stages[-2:]], dim=1)
         made = (pooled[:, None] * self.weight).sum(dim=-1)
         return made * torch.rsqrt(made.square().sum(dim=1, keepdim=True) + 1e-8)
-
-
-WEIGHTS: Final = "headpose.safetensors"
-"""Name of the weights file."""
-_COLOURS: Final = 4 * (3 + INPUT_KEYS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

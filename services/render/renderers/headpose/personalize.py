@@ -40,6 +40,13 @@ from services.render.renderers.headpose.renderer import (
 )
 from services.render.types import PersonalizeProgress
 
+_ITEM_FRAMES: Final = 12
+RECIPE: Final = PersonalizeRecipe(num_steps=40, learning_rate=7e-4)
+"""Settings of the search: fewer and smaller steps than the other renderers take."""
+FEWEST_FRAMES: Final = 100
+"""With fewer frames the search makes pictures worse (paper, App. B: better one frame without tuning than a few dozen frames
+with)."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrawnView:
@@ -86,9 +93,6 @@ def drawn_pair(bank: MouthBank, view: DrawnView, noise: LandmarkNoise, seed: int
         rendered[row] = rendered_frame(view.boxes[place], mask, shown, keys[0], covered)
         lips = lip_pictures(points)
     return Pair(drawn_picture([rendered[row] for row in view.rows], mask, lips, keys), view.boxes[-1])
-
-
-_ITEM_FRAMES: Final = 12
 
 
 class ActorNetwork(nn.Module):
@@ -162,13 +166,6 @@ def actor_items(footage: ActorFootage, network: HeadposeNetwork, identity: Ident
                 query = network.spatial(to_tensor(pair.picture[None, ..., RENDERED]))
             memory.update(query, torch.from_numpy(identity.of(pair.target[None])))
     return torch.cat([memory.spatial, memory.identity], dim=1).flatten()
-
-
-RECIPE: Final = PersonalizeRecipe(num_steps=40, learning_rate=7e-4)
-"""Settings of the search: fewer and smaller steps than the other renderers take."""
-FEWEST_FRAMES: Final = 100
-"""With fewer frames the search makes pictures worse (paper, App. B: better one frame without tuning than a few dozen frames
-with)."""
 
 
 def personalize_headpose(job: PersonalizeJob, recipe: PersonalizeRecipe | None = None) -> Iterator[PersonalizeProgress]:

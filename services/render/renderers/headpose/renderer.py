@@ -60,6 +60,26 @@ _OPEN_ENOUGH: Final = 0.8
 _OPEN_RANGE: Final = 0.4
 """A picture whose mouth has .8 of the target area stays as it is. A picture with .4 of the target area gets the mean inside."""
 _SMALLEST_AREA: Final = 20.0
+DRAWN_WINDOW: Final = 3
+"""Frames t-2 to t that the network sees (paper: a window of three adjacent frames)."""
+INPUT_KEYS: Final = 3
+"""Key pictures that the network sees."""
+PICTURE_CHANNELS: Final = 3 * INPUT_KEYS + 3 * DRAWN_WINDOW + 3
+"""Channels of `drawn_picture`."""
+FIRST_KEY: Final = slice(0, 3)
+RENDERED: Final = slice(3, 6)
+RENDERED_BEFORE: Final = (slice(9, 12), slice(12, 15))
+"""Rendered frames t-1 and t-2."""
+OTHER_KEYS: Final = slice(15, PICTURE_CHANNELS)
+_SPREAD_PX: Final = 1.5
+"""How far the drawn lips are continued into the gap between them, the standard deviation of a Gaussian, box pixels."""
+_EDGE_PX: Final = 0.6
+"""Softness of the border between drawn lips and the inside of the mouth, the standard deviation of a Gaussian, box pixels."""
+_BLUR_SIGMA: Final = 1.2
+_MOST: Final = 1.5
+_SHARE: Final = 0.9
+"""Target share of the key pictures' strength: a moved picture of another moment has edges in the wrong places too."""
+_EROSION: Final = np.ones((9, 9), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,25 +166,6 @@ def with_interior(
     inside = moved * (seen.lip_level / LEVEL * seen.skin_chroma / mean.skin_chroma)
     weight = shut * lip_pictures(box_landmarks, size)[..., 1:] / np.float32(255.0)
     return np.asarray(np.clip(np.rint(picture + weight * (inside - picture)), 0, 255), dtype=np.uint8)
-
-
-DRAWN_WINDOW: Final = 3
-"""Frames t-2 to t that the network sees (paper: a window of three adjacent frames)."""
-INPUT_KEYS: Final = 3
-"""Key pictures that the network sees."""
-PICTURE_CHANNELS: Final = 3 * INPUT_KEYS + 3 * DRAWN_WINDOW + 3
-"""Channels of `drawn_picture`."""
-FIRST_KEY: Final = slice(0, 3)
-RENDERED: Final = slice(3, 6)
-RENDERED_BEFORE: Final = (slice(9, 12), slice(12, 15))
-"""Rendered frames t-1 and t-2."""
-OTHER_KEYS: Final = slice(15, PICTURE_CHANNELS)
-
-
-_SPREAD_PX: Final = 1.5
-"""How far the drawn lips are continued into the gap between them, the standard deviation of a Gaussian, box pixels."""
-_EDGE_PX: Final = 0.6
-"""Softness of the border between drawn lips and the inside of the mouth, the standard deviation of a Gaussian, box pixels."""
 
 
 def coverage(drawn: UInt8) -> Bool:
@@ -262,13 +263,6 @@ def drawn_picture(window: Sequence[UInt8], mask: UInt8, lips: UInt8, keys: UInt8
     if len(window) != DRAWN_WINDOW or len(keys) != INPUT_KEYS:
         raise ValueError(f"{DRAWN_WINDOW} frames and {INPUT_KEYS} key pictures expected, {len(window)} and {len(keys)} given")
     return np.dstack([keys[0], window[-1], mask, lips, *window[-2::-1], *keys[1:]])
-
-
-_BLUR_SIGMA: Final = 1.2
-_MOST: Final = 1.5
-_SHARE: Final = 0.9
-"""Target share of the key pictures' strength: a moved picture of another moment has edges in the wrong places too."""
-_EROSION: Final = np.ones((9, 9), np.uint8)
 
 
 def with_detail(face: UInt8, keys: UInt8, mask: UInt8) -> UInt8:

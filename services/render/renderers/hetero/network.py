@@ -33,6 +33,16 @@ from services.render.renderers.hetero.renderer import EMBEDDING_SIZE, GENERATOR_
 
 _GATE_BIAS: Final = 1.0
 """Bias with which gates begin: rather open."""
+WEIGHTS: Final = "hetero.safetensors"
+"""Name of the weights file."""
+_POOL_PX: Final = 5
+_COLOURS: Final = 12
+"""Channels of the last convolution with the drawn colours, at half the pictures' size. Then come the shares of the reference
+picture's detail."""
+_COLOUR_GAIN: Final = 0.5
+_FINE_PX: Final = 9
+_CELL_PX: Final = 8
+_CELLS: Final = 3
 
 
 class GatedConv(nn.Module):
@@ -83,18 +93,6 @@ class GatedConv(nn.Module):
         made = made + (back @ (into @ seen.flatten(2))).reshape(made.shape)
         gate: Tensor = self.gate(x)
         return F.silu(made * (1.0 + scale) + shift) * torch.sigmoid(gate)
-
-
-WEIGHTS: Final = "hetero.safetensors"
-"""Name of the weights file."""
-_POOL_PX: Final = 5
-_COLOURS: Final = 12
-"""Channels of the last convolution with the drawn colours, at half the pictures' size. Then come the shares of the reference
-picture's detail."""
-_COLOUR_GAIN: Final = 0.5
-_FINE_PX: Final = 9
-_CELL_PX: Final = 8
-_CELLS: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

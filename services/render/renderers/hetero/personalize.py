@@ -29,6 +29,9 @@ from services.render.renderers.hetero.network import WEIGHTS, Appearance, Hetero
 from services.render.renderers.hetero.renderer import REACH, REFERENCE, choose_references, composite, packed, window_picture
 from services.render.types import PersonalizeProgress
 
+RECIPE: Final = PersonalizeRecipe(num_steps=100, learning_rate=5e-3, average_decay=0.95, weights=RenderLossWeights(frame=0.02))
+"""Settings of the search: less than a minute on one core."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompositeView:
@@ -102,10 +105,6 @@ def actor_pairs(bank: MouthBank, references: npt.NDArray[np.intp], count: int, s
         view = CompositeView(rows, bank.boxes[list(rows)], bank.boxes[reference])
         pairs.append(composite_pair(bank, view, LandmarkNoise(), int(rng.integers(1 << 31))))
     return pairs
-
-
-RECIPE: Final = PersonalizeRecipe(num_steps=100, learning_rate=5e-3, average_decay=0.95, weights=RenderLossWeights(frame=0.02))
-"""Settings of the search: less than a minute on one core."""
 
 
 def personalize_hetero(job: PersonalizeJob, recipe: PersonalizeRecipe = RECIPE) -> Iterator[PersonalizeProgress]:

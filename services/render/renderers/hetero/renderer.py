@@ -56,6 +56,15 @@ GENERATOR_INPUTS: Final = (slice(0, 3), slice(6, 8), slice(8, NUM_CHANNELS))
 _SHIFT: Final = 4
 _JAW_LINE: Final = len(JAW) - 2
 """Jaw points that follow each other along the line."""
+EMBEDDING_SIZE: Final = 64
+"""Numbers of an appearance vector, e of the paper."""
+NUM_REFERENCES: Final = 8
+"""Pictures whose appearance vectors are averaged for an actor."""
+STATE_SIZE: Final = BOX_SIZE * BOX_SIZE * 3
+"""Numbers that the reference picture takes at the end of an actor's state."""
+_SERVED: Final = 0.7
+"""Place of the served reference picture among all openings of the mouth: open, so that teeth are seen."""
+_MIDDLE: Final = 128.0
 
 
 def landmark_lines(box_landmarks: Float32, size: int = BOX_SIZE) -> UInt8:
@@ -107,17 +116,6 @@ def window_picture(window: Sequence[UInt8], background: UInt8, mask: UInt8, box_
     lips, inside = np.moveaxis(lip_pictures(box_landmarks, len(mask)), 2, 0)
     around = [one for place, one in enumerate(window) if place != REACH]
     return np.dstack([window[REACH], match_colour(reference, background, mask), mask, np.maximum(lips // 2, inside), *around])
-
-
-EMBEDDING_SIZE: Final = 64
-"""Numbers of an appearance vector, e of the paper."""
-NUM_REFERENCES: Final = 8
-"""Pictures whose appearance vectors are averaged for an actor."""
-STATE_SIZE: Final = BOX_SIZE * BOX_SIZE * 3
-"""Numbers that the reference picture takes at the end of an actor's state."""
-_SERVED: Final = 0.7
-"""Place of the served reference picture among all openings of the mouth: open, so that teeth are seen."""
-_MIDDLE: Final = 128.0
 
 
 def choose_references(bank: MouthBank) -> npt.NDArray[np.intp]:

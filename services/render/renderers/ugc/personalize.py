@@ -36,6 +36,8 @@ _BLEND_SOFTNESS_PX: Final = 0.3
 """Cost above the best frame at which the weight of a blended frame falls to 1 / e, pixels."""
 _APART: Final = 3
 """Least distance of two blended frames, frames of the footage."""
+BLENDED: Final = 3
+"""Largest number of textures that are blended, as many as retrieval blends."""
 
 
 def choose_sources(bank: MouthBank, target: int, candidates: npt.NDArray[np.intp], num_blended: int) -> Retrieved:
@@ -87,10 +89,6 @@ def make_pair(bank: MouthBank, target: int, sources: Retrieved, landmarks: Float
     texture = match_colour(warp_retrieved(bank, sources, grids, shown).texture, bank.boxes[target], mask)
     picture = network_picture(bank.boxes[target], texture, mask, shown.landmarks)
     return Pair(picture, bank.boxes[target])
-
-
-BLENDED: Final = 3
-"""Largest number of textures that are blended, as many as retrieval blends."""
 
 
 def personalize_ugc(job: PersonalizeJob, recipe: PersonalizeRecipe = PersonalizeRecipe()) -> Iterator[PersonalizeProgress]:

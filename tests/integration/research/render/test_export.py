@@ -16,6 +16,13 @@ from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.render.backends.model_files import OUTPUT_RESIDUAL, TensorForm, read_models
 from services.render.types import Precision
 
+FORMS = (
+    TensorForm("picture", "uint8", (320, 320, 3), batched=True),
+    TensorForm("speech_features", "float32", (5,), batched=True),
+    TensorForm("reference", "uint8", (1, 320, 320, 3), batched=False),
+    TensorForm("actor_state", "float32", (4,), batched=False),
+)
+
 
 class TinyConfig:
     def to_metadata(self) -> dict[str, Any]:
@@ -38,14 +45,6 @@ class TinyNetwork(nn.Module):
         shown = torch.cat([picture, reference.expand(picture.shape[0], -1, -1, -1)], dim=3).permute(0, 3, 1, 2)
         made = self.conv(shown.to(torch.float32) / 255.0) + self.speech(speech_features)[:, :, None, None]
         return (made * (1.0 + actor_state[0])).permute(0, 2, 3, 1)
-
-
-FORMS = (
-    TensorForm("picture", "uint8", (320, 320, 3), batched=True),
-    TensorForm("speech_features", "float32", (5,), batched=True),
-    TensorForm("reference", "uint8", (1, 320, 320, 3), batched=False),
-    TensorForm("actor_state", "float32", (4,), batched=False),
-)
 
 
 SPEC = RendererExportSpec(

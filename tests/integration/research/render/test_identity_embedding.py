@@ -29,6 +29,13 @@ from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbeddingConfig, read_identity_features
 from tests.unit.research.render.tiny_training import add_clip, opened, run_whole_and_killed, weights_of
 
+RECIPE = EmbeddingRecipe(
+    loop=LoopSettings(steps=2, seed=1, check_every=1),
+    optimiser=OptimiserSettings(learning_rate=1e-2, warm_up_steps=0, weight_decay=0.0, gradient_norm=1e3, averaging=0.5),
+    pictures=3,
+    network=IdentityEmbeddingConfig(widths=(8, 8, 8), size=4),
+)
+
 
 def arcface(path: Path, side: int) -> None:
     """A file of ArcFace's form: the mean of each quarter of the picture, [1, 12]."""
@@ -58,14 +65,6 @@ def test_the_area_under_the_curve() -> None:
     assert area_under_roc(np.array([0.1]), np.array([0.2, 0.3])) == 0.0
     assert area_under_roc(np.array([0.5, 0.5]), np.array([0.5, 0.5])) == 0.5
     assert area_under_roc(np.array([0.2, 0.6]), np.array([0.4, 0.4])) == 0.5
-
-
-RECIPE = EmbeddingRecipe(
-    loop=LoopSettings(steps=2, seed=1, check_every=1),
-    optimiser=OptimiserSettings(learning_rate=1e-2, warm_up_steps=0, weight_decay=0.0, gradient_norm=1e3, averaging=0.5),
-    pictures=3,
-    network=IdentityEmbeddingConfig(widths=(8, 8, 8), size=4),
-)
 
 
 def striped(bank: MouthBank) -> MouthBank:

@@ -36,6 +36,52 @@ from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
 from services.common import errors
 from tests.kubernetes_objects import RESTRICTED, schemas_read_once
 
+VERSIONS = ("1.29", "1.34", "1.35", "1.36", "1.37")
+"""The first version that has all fields, and the last four."""
+PLAN = JobPlan("night-1", "ab12", 0, 0, (0, 1, 2, 7), 2)
+PLAIN = {
+    "image": "dubstage/suite:0.1.0",
+    "service_account": "dubstage-batch-worker",
+    "batches_url": "s3://videos/batches",
+    "profiles": {"cpu": {"resources": {"limits": {"cpu": "4", "memory": "8Gi"}}}},
+}
+FULL = {
+    **PLAIN,
+    "image_pull_secrets": ["pull"],
+    "env": [{"name": "DUBSTAGE_DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "db", "key": "url"}}}],
+    "volumes": [{"name": "plates", "persistentVolumeClaim": {"claimName": "plates", "readOnly": True}}],
+    "volume_mounts": [{"name": "plates", "mountPath": "/plates", "readOnly": True}],
+    "pod_labels": {"dubstage.io/calls-stages": "true"},
+    "pod_annotations": {"example.com/cost": "dubs"},
+    "pod_ids": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
+    "queue": "dubs",
+    "profiles": {
+        "cpu": {},
+        "gpu": {
+            "resources": {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1", "memory": "16Gi"}},
+            "placement": {
+                "nodeSelector": {"nvidia.com/gpu.present": "true"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+                "priorityClassName": "batch",
+                "runtimeClassName": "nvidia",
+            },
+            "env": [{"name": "DUBSTAGE_DEVICE", "value": "cuda"}],
+        },
+    },
+}
+WORKER = """
+import signal, sys, time
+signals = []
+signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+print("ready", flush=True)
+while not signals:
+    time.sleep(0.01)
+time.sleep(0.2)
+sys.exit(130 if len(signals) == 1 else 1)
+"""
+"""Ends as a worker does: with 130 after one SIGTERM, and at once after a second."""
+NOW = "2026-01-02T03:04:05Z"
+
 
 def test_jobs_have_bounded_rows() -> None:
     """Rows are cut into jobs of at most ten thousand."""
@@ -73,41 +119,6 @@ def test_newest_job_of_last_round() -> None:
     """The newest job of a row is that of the last round."""
     plan = BatchPlan("n", "", "c", "cpu", 0, (((0, 1), (2, 3)), ((3,),)))
     assert plan.newest_job() == {0: (0, 0), 1: (0, 0), 2: (0, 1), 3: (1, 0)}
-
-
-VERSIONS = ("1.29", "1.34", "1.35", "1.36", "1.37")
-"""The first version that has all fields, and the last four."""
-PLAN = JobPlan("night-1", "ab12", 0, 0, (0, 1, 2, 7), 2)
-PLAIN = {
-    "image": "dubstage/suite:0.1.0",
-    "service_account": "dubstage-batch-worker",
-    "batches_url": "s3://videos/batches",
-    "profiles": {"cpu": {"resources": {"limits": {"cpu": "4", "memory": "8Gi"}}}},
-}
-FULL = {
-    **PLAIN,
-    "image_pull_secrets": ["pull"],
-    "env": [{"name": "DUBSTAGE_DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "db", "key": "url"}}}],
-    "volumes": [{"name": "plates", "persistentVolumeClaim": {"claimName": "plates", "readOnly": True}}],
-    "volume_mounts": [{"name": "plates", "mountPath": "/plates", "readOnly": True}],
-    "pod_labels": {"dubstage.io/calls-stages": "true"},
-    "pod_annotations": {"example.com/cost": "dubs"},
-    "pod_ids": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
-    "queue": "dubs",
-    "profiles": {
-        "cpu": {},
-        "gpu": {
-            "resources": {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1", "memory": "16Gi"}},
-            "placement": {
-                "nodeSelector": {"nvidia.com/gpu.present": "true"},
-                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-                "priorityClassName": "batch",
-                "runtimeClassName": "nvidia",
-            },
-            "env": [{"name": "DUBSTAGE_DEVICE", "value": "cuda"}],
-        },
-    },
-}
 
 
 def job(document: dict[str, Any] = PLAIN, profile: str = "cpu", plan: JobPlan = PLAN) -> dict[str, Any]:
@@ -171,19 +182,6 @@ def test_attempts_equal_local_attempts() -> None:
     assert "maxFailedIndexes" not in spec
     assert "backoffLimit" not in spec
     assert action_of(137) == "Count"
-
-
-WORKER = """
-import signal, sys, time
-signals = []
-signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
-print("ready", flush=True)
-while not signals:
-    time.sleep(0.01)
-time.sleep(0.2)
-sys.exit(130 if len(signals) == 1 else 1)
-"""
-"""Ends as a worker does: with 130 after one SIGTERM, and at once after a second."""
 
 
 def limited(seconds: int) -> subprocess.Popen[str]:
@@ -261,9 +259,6 @@ def test_the_gpu_profile_chooses_its_nodes() -> None:
 def test_undubbed_video_not_retried() -> None:
     """A video without a dubbed frame is not tried again."""
     assert action_of(errors.UNDUBBED_EXIT_CODE) == "FailIndex"
-
-
-NOW = "2026-01-02T03:04:05Z"
 
 
 def job_in_cluster(rows: str = "10-14", turn: int = 0, **status: Any) -> JobState:

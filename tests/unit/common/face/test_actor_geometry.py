@@ -34,6 +34,7 @@ OPENINGS = (0.0, 1.0, 2.5, 4.0)
 POSES = [pose(), pose(pitch=12.0, yaw=-20.0, roll=9.0, scale=1.7)]
 FACES = [DRAWING.shape_of(opened(amount)).astype(np.float32) for amount in OPENINGS]
 """One face, the mouth shut to wide open: all 468 points of the mesh."""
+RANDOM = np.random.default_rng(3)
 
 
 def tracked(place: HeadPose) -> list[HeadPose]:
@@ -72,9 +73,6 @@ def test_mask_holds_widest_chin(place: HeadPose) -> None:
     chins = [head_to_box(face[list(JAW)], place)[:, 1].max() for face in FACES]
     assert lowest >= max(chins) - 1.0
     assert lowest > chins[0] + 8.0
-
-
-RANDOM = np.random.default_rng(3)
 
 
 def test_neutral_shape_closed_lips_open_eyes():

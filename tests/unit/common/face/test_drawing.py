@@ -32,6 +32,9 @@ MESH = FaceMesh.of(MODEL)
 SHAPE = MODEL.mean_shape.astype(np.float64)
 CAMERA = WeakPerspective(np.float64(1.0), np.eye(3), np.array([128.0, 160.0, 0.0]))
 SIZE = (256, 256)
+POSE = HeadPose(1.7, matrix_from_euler(np.radians([5.0, -12.0, 20.0])), np.array([300.0, 280.0, 0.0]))
+MOUTH = list(MOUTH_AREA)
+OPENER = int(np.argmax([np.ptp(MODEL.expression_basis[[13, 14], 1, k]) for k in range(MODEL.num_expression)]))
 
 
 def test_ambient_light_shows_albedo():
@@ -83,9 +86,6 @@ def test_the_layout_is_made_once():
     assert MESH.layout(64).size == (64, 64)
 
 
-POSE = HeadPose(1.7, matrix_from_euler(np.radians([5.0, -12.0, 20.0])), np.array([300.0, 280.0, 0.0]))
-
-
 def test_crop_camera_matches_crop():
     """The camera in the crop sees what the crop shows."""
     affine = crop_from_frame(POSE)
@@ -122,9 +122,6 @@ def test_row_shows_mesh_and_albedos():
     assert alone[150, 128] == pytest.approx([200, 100, 50], abs=1)
 
 
-MOUTH = list(MOUTH_AREA)
-
-
 def identity(**changed: object) -> FaceIdentity:
     random = np.random.default_rng(3)
     person = FaceIdentity(
@@ -151,7 +148,6 @@ def pose(pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0, scale: float =
 
 
 DRAWING = IdentityDrawing(identity(), MODEL)
-OPENER = int(np.argmax([np.ptp(MODEL.expression_basis[[13, 14], 1, k]) for k in range(MODEL.num_expression)]))
 
 
 def opened(amount: float) -> np.ndarray:

@@ -25,6 +25,8 @@ from services.common.face.mouth_bank import (
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from tests.unit.common.face.banks import AMOUNTS, MOUTH, bank_of, causal_windows, opened
 
+OF_SPEECH = ("speech", "expression", "spoken_mouth")
+
 
 def turned(yaw_degrees: float) -> np.ndarray:
     angle = np.radians(yaw_degrees)
@@ -182,9 +184,6 @@ def heard(bank: MouthBank) -> MouthBank:
     """The bank with speech, expression and spoken mouths."""
     speech = np.random.default_rng(1).random((bank.num_frames, 20, 40)).astype(np.float32)
     return replace(bank, speech=speech, expression=speech[:, 0, :12], spoken_mouth=bank.mouth + 1)
-
-
-OF_SPEECH = ("speech", "expression", "spoken_mouth")
 
 
 def test_speech_and_expression_in_artefact() -> None:

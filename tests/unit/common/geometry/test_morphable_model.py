@@ -22,6 +22,8 @@ VERTICES = LANDMARK_RANDOM.normal(size=(2, 10, 3))
 INSIDE = LandmarkSet(
     np.array([[1, 2, 3], [4, 5, 6]], np.int32), np.array([[0.5, 0.25, 0.25], [0, 0, 1]], np.float32), np.array([7, -1], np.int32)
 )
+RANDOM = np.random.default_rng(4)
+MODEL = default_model()
 
 
 def test_vertices_are_picked_in_their_order():
@@ -52,9 +54,6 @@ def test_selection_keeps_mesh_numbers():
 def test_arrays_that_do_not_go_together_are_refused():
     with pytest.raises(InvalidRequestError, match="must be"):
         LandmarkSet(INSIDE.vertices, INSIDE.weights[:1], INSIDE.mediapipe)
-
-
-RANDOM = np.random.default_rng(4)
 
 
 def test_shape_is_mean_plus_bases():
@@ -177,9 +176,6 @@ def test_other_files_are_refused_by_name(tmp_path):
 def test_unknown_landmarks_name_those_that_are_known():
     with pytest.raises(InvalidRequestError, match=r"\['mediapipe'\]"):
         small_model().landmark_set("ibug_68")
-
-
-MODEL = default_model()
 
 
 def test_sizes_and_file():

@@ -21,6 +21,8 @@ from tests.unit.common.geometry.rasterise_reference import hits
 
 SIZE = 7
 ONE = np.array([[0, 1, 2]], np.int32)
+SURFACE_SIZE = (40, 48)
+needs_pytorch3d = pytest.mark.skipif(not is_installed(), reason="pytorch3d is not installed (it is not on PyPI)")
 
 
 @st.composite
@@ -271,10 +273,6 @@ def test_occluded_and_outside_invisible() -> None:
     outside = (x > 31.5) | (y > 31.5)
     assert covered.sum() == 1
     np.testing.assert_array_equal(seen[25:], ~covered & ~outside)
-
-
-SURFACE_SIZE = (40, 48)
-needs_pytorch3d = pytest.mark.skipif(not is_installed(), reason="pytorch3d is not installed (it is not on PyPI)")
 
 
 def bowl():

@@ -15,6 +15,7 @@ from services.common.server import health
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+Watch = Callable[..., "asyncio.Task[None]"]
 
 
 class RefusedError(Exception):
@@ -44,9 +45,6 @@ class Caller:
 
     async def abort_with_status(self, status: grpc.Status) -> None:
         raise RefusedError(status.code)
-
-
-Watch = Callable[..., "asyncio.Task[None]"]
 
 
 @pytest.fixture

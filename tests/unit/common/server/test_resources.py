@@ -17,6 +17,72 @@ import threadpoolctl
 
 from services.common.server.resources import computes_bfloat16, cpu_flags
 
+ARENAS = """
+import ctypes, sys, threading
+from services.common.server.resources import tune_allocator
+if sys.argv[1] == "limited":
+    tune_allocator()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+meeting = threading.Barrier(8)
+def work():
+    libc.malloc(ctypes.c_size_t(1000))
+    meeting.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+"""A program that allocates in eight threads at once and prints what glibc says of its arenas."""
+UNUSED = """
+import sys
+from services.common.server.resources import skip_last_collection
+class Node:
+    def __del__(self):
+        print("searched")
+node = Node()
+node.itself = node
+del node
+if sys.argv[1] == "skipped":
+    skip_last_collection()
+"""
+"""A program that leaves an object that refers to itself."""
+FREED = """
+import ctypes, sys
+from services.common.server.resources import give_back_freed_memory, resident_bytes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+pieces = [libc.malloc(50_000) for _ in range(4000)]
+for piece in pieces:
+    ctypes.memset(piece, 1, 50_000)
+for number, piece in enumerate(pieces):
+    if number % 100:
+        libc.free(ctypes.c_void_p(piece))
+before = resident_bytes()
+if sys.argv[1] == "given back":
+    give_back_freed_memory()
+print(before - resident_bytes())
+"""
+"""A program that fills 200 MB with small pieces, frees all but every hundredth, and prints how much memory it has less then."""
+KEPT = """
+import ctypes, sys
+from services.common.server.resources import resident_bytes, tune_allocator
+if sys.argv[1] == "tuned":
+    tune_allocator()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+picture = libc.malloc(20_000_000)
+ctypes.memset(picture, 1, 20_000_000)
+before = resident_bytes()
+libc.free(ctypes.c_void_p(picture))
+print(before - resident_bytes())
+"""
+"""A program that frees a picture of 20 MB, and prints how much memory it has less then."""
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
+
 
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(),
@@ -52,77 +118,6 @@ def test_numpy_loaded_first_one_thread() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENBLAS", "OMP"))}
     run = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True, timeout=300, check=True)
     assert run.stdout.strip() == "{1}"
-
-
-ARENAS = """
-import ctypes, sys, threading
-from services.common.server.resources import tune_allocator
-if sys.argv[1] == "limited":
-    tune_allocator()
-libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
-meeting = threading.Barrier(8)
-def work():
-    libc.malloc(ctypes.c_size_t(1000))
-    meeting.wait()
-threads = [threading.Thread(target=work) for _ in range(8)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
-libc.fflush(None)
-"""
-"""A program that allocates in eight threads at once and prints what glibc says of its arenas."""
-
-UNUSED = """
-import sys
-from services.common.server.resources import skip_last_collection
-class Node:
-    def __del__(self):
-        print("searched")
-node = Node()
-node.itself = node
-del node
-if sys.argv[1] == "skipped":
-    skip_last_collection()
-"""
-"""A program that leaves an object that refers to itself."""
-
-FREED = """
-import ctypes, sys
-from services.common.server.resources import give_back_freed_memory, resident_bytes
-libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
-pieces = [libc.malloc(50_000) for _ in range(4000)]
-for piece in pieces:
-    ctypes.memset(piece, 1, 50_000)
-for number, piece in enumerate(pieces):
-    if number % 100:
-        libc.free(ctypes.c_void_p(piece))
-before = resident_bytes()
-if sys.argv[1] == "given back":
-    give_back_freed_memory()
-print(before - resident_bytes())
-"""
-"""A program that fills 200 MB with small pieces, frees all but every hundredth, and prints how much memory it has less then."""
-
-KEPT = """
-import ctypes, sys
-from services.common.server.resources import resident_bytes, tune_allocator
-if sys.argv[1] == "tuned":
-    tune_allocator()
-libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
-picture = libc.malloc(20_000_000)
-ctypes.memset(picture, 1, 20_000_000)
-before = resident_bytes()
-libc.free(ctypes.c_void_p(picture))
-print(before - resident_bytes())
-"""
-"""A program that frees a picture of 20 MB, and prints how much memory it has less then."""
-
-needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
 
 
 def _arenas(how: str, **variables: str) -> int:

@@ -26,6 +26,9 @@ from services.common.wire.convert import (
 from services.common.wire.timeline import MAX_FRAMES, Timeline
 
 POINTS = np.arange(6, dtype=np.float32).reshape(2, 3)
+POSE = HeadPose(1.5, np.asarray(matrix_from_euler(np.array([0.1, -0.2, 0.05]))), np.array([320.0, 200.0, -4.0]))
+LARGEST_FLOAT = 3.4e38
+LARGEST = 2**63 - 1
 
 
 def refused(message: pb.Tensor, says: str, **wanted: object) -> None:
@@ -79,10 +82,6 @@ def test_an_unknown_encoding_is_named(encoding: int) -> None:
     with pytest.raises(InvalidRequestError, match=r"expected IMAGE_ENCODING_GRAY8, got \w+") as caught:
         from_image(image, "mask", channels=1)
     assert caught.value.field == "mask"
-
-
-POSE = HeadPose(1.5, np.asarray(matrix_from_euler(np.array([0.1, -0.2, 0.05]))), np.array([320.0, 200.0, -4.0]))
-LARGEST_FLOAT = 3.4e38
 
 
 def changed(**fields: object) -> common_pb2.HeadPose:
@@ -149,9 +148,6 @@ def test_points_that_are_no_face_are_told_apart(points: np.ndarray, problem: str
     found = face_shape_problem(points)
     assert problem in found
     assert bool(problem) == bool(found)
-
-
-LARGEST = 2**63 - 1
 
 
 def rational(num: int, den: int) -> common_pb2.Rational:

@@ -13,6 +13,8 @@ from services.common.wire.phones import NUM_PHONES, PHONE_INDEX
 
 FRAME_S = 0.04
 ALL = np.ones(100, np.bool_)
+EVENTS = np.arange(0.5, 18.0, 0.813)
+"""Times that fall on every part of a frame."""
 
 
 def spoken(*parts: tuple[int, int], length: int = 100) -> np.ndarray:
@@ -107,10 +109,6 @@ def test_phones_have_their_centres_and_groups() -> None:
     assert len(curves.phone_times(flash, curves.CLOSURES)) == 0
     with pytest.raises(InvalidRequestError, match="'Q' is no phone"):
         curves.phone_times(flash, ["Q"])
-
-
-EVENTS = np.arange(0.5, 18.0, 0.813)
-"""Times that fall on every part of a frame."""
 
 
 def bumps(late_s: float, frame_s: float = FRAME_S) -> tuple[np.ndarray, np.ndarray]:

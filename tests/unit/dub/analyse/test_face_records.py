@@ -27,6 +27,8 @@ from services.common.server.retries import RetryPolicy
 from services.common.wire.convert import pose_to_proto
 from tests.unit.media.made_footage import Clip, make_clip
 
+DUBBED, PROFILE = common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_PROFILE_VIEW
+
 
 def test_upright_head_box_is_crop() -> None:
     """The render box of an upright head is a plain crop."""
@@ -47,9 +49,6 @@ def test_box_of_large_frame_equals_box_of_picture(tmp_path: Path, scale: float, 
         frame = next(iter(reader))
         found = TrackedFrame(0, face_pb2.FrameFaces(), frame, 4.0).cut_box(pose)
         np.testing.assert_array_equal(found, cut_box(to_rgb(frame), pose))
-
-
-DUBBED, PROFILE = common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_PROFILE_VIEW
 
 
 def face(face_id: int, value: float | None, reason: Any = DUBBED, network: str = "of-tests") -> face_pb2.FaceTrack:

@@ -9,17 +9,16 @@ from dubstage.common.v1 import common_pb2
 from gateway.dub.analyse.frame_plan import FramePlan
 from gateway.dub.job.outcome import about_no_frame, about_silence
 
-
-def plan_of(*names: str) -> FramePlan:
-    reason = np.array([common_pb2.FrameReason.Value(f"FRAME_REASON_{name}") for name in names], np.int32)
-    return FramePlan(reason, np.zeros(len(names), np.int64), np.zeros(len(names), np.float32))
-
-
 NOT_DUBBED = [
     name.removeprefix("FRAME_REASON_")
     for name in common_pb2.FrameReason.DESCRIPTOR.values_by_name
     if name not in ("FRAME_REASON_UNSPECIFIED", "FRAME_REASON_DUBBED", "FRAME_REASON_SILENT")
 ]
+
+
+def plan_of(*names: str) -> FramePlan:
+    reason = np.array([common_pb2.FrameReason.Value(f"FRAME_REASON_{name}") for name in names], np.int32)
+    return FramePlan(reason, np.zeros(len(names), np.int64), np.zeros(len(names), np.float32))
 
 
 @pytest.mark.parametrize("name", NOT_DUBBED)

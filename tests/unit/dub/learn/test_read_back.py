@@ -23,6 +23,8 @@ from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 from services.common.wire.mouth_curves import SpeakingMotion
 
+SPEAKING = SpeakingMotion(0.4, 17.25, 5.5, 2.1, 14.1)
+
 
 def faces(frames: list[int], ids: list[int]) -> np.ndarray:
     made = np.zeros(len(frames), FACE_RECORD)
@@ -88,9 +90,6 @@ def test_window_for_own_frames_only() -> None:
     for arrays in wrong:
         with pytest.raises(ValueError, match="the arrays are"):
             journalled_window(NamedArrays(arrays), usable, range(1, 4), 0)
-
-
-SPEAKING = SpeakingMotion(0.4, 17.25, 5.5, 2.1, 14.1)
 
 
 def stored_actor(**other: Any) -> NamedArrays:

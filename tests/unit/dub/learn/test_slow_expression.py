@@ -14,6 +14,7 @@ FRAMES = 300
 SECONDS: Float64 = np.arange(FRAMES) / 25.0
 MEAN = head_template()[list(MOUTH_AREA)]
 SHUT = shut_lips(MEAN)
+ONE_SHOT = np.zeros(FRAMES, np.int64)
 
 
 def opened(openings: Float64) -> Float32:
@@ -37,7 +38,6 @@ def talk(rate_hz: float, most: float = 10.0) -> Float64:
 
 
 OLD_WORDS, NEW_WORDS = opened(talk(3.0)), opened(talk(2.2))
-ONE_SHOT = np.zeros(FRAMES, np.int64)
 TALKING = FootageMouths(OLD_WORDS, OLD_WORDS, np.ones(FRAMES, np.bool_), SECONDS, ONE_SHOT)
 
 

@@ -25,6 +25,7 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 KEY = "0123456789abcdef" * 2
 OPERATION = "operations/" + "ab" * 16
+STEPS = 150
 
 
 def test_busy_folder_uses_second(tmp_path: Path) -> None:
@@ -108,9 +109,6 @@ def test_full_disk_for_record_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert opened
     assert all(file._file.closed for file in opened)
     open_workspace(tmp_path / KEY).close()
-
-
-STEPS = 150
 
 
 def test_lock_is_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from tests.unit.face.fitting.synthetic_face import scene
 FACE = model_landmarks(default_model())
 SCENE = scene()
 TRACKED = SCENE.landmarks().astype(np.float32)
+SIDE = 96
 
 
 @cache
@@ -181,9 +182,6 @@ def test_model_without_colours(without):
     assert (found.photometric_error > 0.0) == (without != "albedo")
     again = identity_from_arrays(decode_arrays(encode_arrays(found.arrays(), found.metadata())), model)
     assert np.array_equal(again.offset, found.offset)
-
-
-SIDE = 96
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from tests.unit.face.fitting.synthetic_face import scene
 SCENE = scene(frames=8)
 TRACKED = SCENE.landmarks()
 QUICK = Schedule(shared_steps=25, first_steps=15, frame_steps=6)
+FACE = model_landmarks(default_model())
 
 
 @cache
@@ -42,9 +43,6 @@ def fitted_to_landmarks(face, tracked=TRACKED):
         for t in range(len(tracked))
     ]
     return clip.person, frames
-
-
-FACE = model_landmarks(default_model())
 
 
 @cache

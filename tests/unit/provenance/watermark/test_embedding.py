@@ -27,6 +27,7 @@ KEY, OTHER_KEY = watermark_key(b"an installation"), watermark_key(b"another inst
 PAYLOAD = Payload.of_video(KEY, b"what the manifest says")
 SMALL, LARGE = 0.9, 3.0
 """Pixels of the frame per box pixel: of a face with the full strength, and of one whose strength follows its motion."""
+SECRET_PAYLOAD = Payload.of_video(KEY, b"what the manifest says", public=False)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,6 @@ def box() -> UInt8:
     patches = np.random.default_rng(3).integers(40, 200, (8, 8)).astype(np.uint8)
     gray = cv2.resize(patches, (BOX_SIZE, BOX_SIZE), interpolation=cv2.INTER_CUBIC)
     return np.asarray(np.repeat(gray[..., None], 3, 2), np.uint8)
-
-
-SECRET_PAYLOAD = Payload.of_video(KEY, b"what the manifest says", public=False)
 
 
 def marks(box: UInt8, times: Float64, scale: float = SMALL, payload: Payload = PAYLOAD) -> list[FrameMark]:

@@ -17,6 +17,10 @@ from services.render.backends.base import (
 from services.render.types import Precision
 
 BOTH = {"onnxruntime", "openvino"}
+HASWELL = "sse sse2 ssse3 sse4_1 sse4_2 avx fma f16c avx2 bmi1 bmi2"
+SKYLAKE = f"{HASWELL} avx512f avx512dq avx512cd avx512bw avx512vl"
+ZEN_4 = f"{SKYLAKE} avx512_vnni avx512_bf16 avx512_vbmi2"
+SAPPHIRE_RAPIDS = f"{ZEN_4} avx512_fp16 amx_bf16 amx_tile amx_int8"
 
 
 def test_table_covers_processors() -> None:
@@ -47,12 +51,6 @@ def test_own_choice_is_in_table() -> None:
 
 def test_a_gpu_computes_in_float32() -> None:
     assert default_choice("cuda") == BackendChoice("onnxruntime", Precision.FLOAT32)
-
-
-HASWELL = "sse sse2 ssse3 sse4_1 sse4_2 avx fma f16c avx2 bmi1 bmi2"
-SKYLAKE = f"{HASWELL} avx512f avx512dq avx512cd avx512bw avx512vl"
-ZEN_4 = f"{SKYLAKE} avx512_vnni avx512_bf16 avx512_vbmi2"
-SAPPHIRE_RAPIDS = f"{ZEN_4} avx512_fp16 amx_bf16 amx_tile amx_int8"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from gateway.cli.app import run
 from research.cli.evaluate import score_lines
 from research.evaluation.types import METRICS, VARIANTS
 
+SCORES = {variant: dict.fromkeys(METRICS, place + 0.5) for place, variant in enumerate(VARIANTS)}
+
 
 @pytest.mark.parametrize(
     ("options", "said"),
@@ -47,9 +49,6 @@ def test_foreign_table_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(["evaluate", "video.mp4", "--table", str(tmp_path / "notes.md")]) == 10
     assert "no table wrote it" in capsys.readouterr().err
     assert (tmp_path / "notes.md").read_text() == "mine"
-
-
-SCORES = {variant: dict.fromkeys(METRICS, place + 0.5) for place, variant in enumerate(VARIANTS)}
 
 
 def test_80_columns_show_every_name_and_figure_whole() -> None:

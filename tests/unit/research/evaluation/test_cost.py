@@ -16,6 +16,27 @@ from research.evaluation import protocol
 from research.evaluation.protocol import CostMeter
 from research.evaluation.types import COSTS
 
+PEAKS = """
+import json
+import numpy as np
+from research.evaluation import protocol
+block = np.ones(1 << 27, np.uint8)
+del block
+meter, peaks = protocol.CostMeter(), []
+with meter.enrolling():
+    pass
+peaks.append(meter.metrics()["peak_memory_mib"])
+with meter.rendering(1):
+    np.ones(1 << 26, np.uint8).sum()
+peaks.append(meter.metrics()["peak_memory_mib"])
+try:
+    protocol._CLEAR.write_text("5")
+except OSError:
+    peaks.append(None)
+print(json.dumps(peaks))
+"""
+"""Program that prints the peak before and after 64 MiB are taken; a third item where the kernel begins no peak anew."""
+
 
 def test_time_is_shared_among_enrolments_and_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     now = {"wall": 100.0, "cpu": 10.0}
@@ -54,28 +75,6 @@ def test_everything_that_is_measured_takes_time() -> None:
     found = meter.metrics()
     assert tuple(found) == COSTS
     assert all(value > 0.0 for name, value in found.items() if name != "peak_memory_mib")
-
-
-PEAKS = """
-import json
-import numpy as np
-from research.evaluation import protocol
-block = np.ones(1 << 27, np.uint8)
-del block
-meter, peaks = protocol.CostMeter(), []
-with meter.enrolling():
-    pass
-peaks.append(meter.metrics()["peak_memory_mib"])
-with meter.rendering(1):
-    np.ones(1 << 26, np.uint8).sum()
-peaks.append(meter.metrics()["peak_memory_mib"])
-try:
-    protocol._CLEAR.write_text("5")
-except OSError:
-    peaks.append(None)
-print(json.dumps(peaks))
-"""
-"""Program that prints the peak before and after 64 MiB are taken; a third item where the kernel begins no peak anew."""
 
 
 def test_the_peak_is_that_of_what_was_measured() -> None:

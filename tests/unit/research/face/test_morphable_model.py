@@ -23,6 +23,9 @@ MODEL = default_model()
 SHAPE = MODEL.mean_shape.astype(np.float64)
 NORMALS = vertex_normals(SHAPE, MODEL.triangles)
 ALBEDO_RANDOM = np.random.default_rng(12)
+RANDOM = np.random.default_rng(9)
+HEAD = head_template().astype(np.float64)
+MIRROR = mirror_map(HEAD)
 
 
 def test_colours_are_sampled_at_the_projected_vertices():
@@ -63,11 +66,6 @@ def test_side_light_taken_out():
         return np.abs(values - values[:, mirror])[:, seen].mean() / values[:, seen].mean()
 
     assert lopsided(found) < 0.25 * lopsided(colours)
-
-
-RANDOM = np.random.default_rng(9)
-HEAD = head_template().astype(np.float64)
-MIRROR = mirror_map(HEAD)
 
 
 def symmetric(direction, sign):

@@ -21,6 +21,14 @@ from services.common.face.landmarks import shut_lips
 from services.common.face.mouth_bank import MouthBank
 from tests.unit.render.conftest import UPRIGHT
 
+TABLE_7 = [
+    (64, 192), (128, 96), (256, 48), (512, 24), (512, 12), (512, 6), (512, 3),
+    (512, 6), (512, 12), (512, 24), (256, 48), (128, 96), (64, 192), (21, 384),
+]  # fmt: skip
+"""Channels and resolution of E1 to E7, D7 to D1."""
+DECODER_INPUTS = [512, 1024, 1024, 1024, 512, 256, 128]
+"""Channels that D7 to D1 see, skips included."""
+
 
 def test_every_frequency_is_mixed_as_equation_7_says() -> None:
     columns = np.arange(48) + np.zeros((32, 1))
@@ -67,15 +75,6 @@ def test_the_flow_follows_what_moves() -> None:
     inner = (slice(16, 80), slice(16, 80))
     before = np.abs(old[inner].astype(float) - new[inner]).mean()
     assert np.abs(moved[inner] - new[inner]).mean() < 0.3 * before
-
-
-TABLE_7 = [
-    (64, 192), (128, 96), (256, 48), (512, 24), (512, 12), (512, 6), (512, 3),
-    (512, 6), (512, 12), (512, 24), (256, 48), (128, 96), (64, 192), (21, 384),
-]  # fmt: skip
-"""Channels and resolution of E1 to E7, D7 to D1."""
-DECODER_INPUTS = [512, 1024, 1024, 1024, 512, 256, 128]
-"""Channels that D7 to D1 see, skips included."""
 
 
 def test_full_network_shapes() -> None:

@@ -21,6 +21,8 @@ from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.store.tensor_bytes import encode_arrays
 from tests.file_limit import files_of_at_most
 
+ROWS = [ClipRow(name=name, shard="00000", file=name, sha256="", source="x", speaker=name, split="train") for name in "ab"]
+
 
 def entry(file: str, split: str = "", *, pixels: bool = True) -> ClipEntry:
     return ClipEntry(file=file, source="x", speaker=file.partition("/")[0], split=split, has_pixels=pixels, weight=0.5)
@@ -175,9 +177,6 @@ def test_full_disk_while_writing_manifest(
         monkeypatch.setattr(build_module, "write_refused", _full)
     with pytest.raises(StorageFullError, match=r"no space left in .*: free some, and run the same command again"):
         build(BuildOrder(folder=tmp_path / "clips", output=tmp_path / "set"), lambda *_: None, lambda _: None)
-
-
-ROWS = [ClipRow(name=name, shard="00000", file=name, sha256="", source="x", speaker=name, split="train") for name in "ab"]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from services.common.errors import InvalidRequestError
 
 EXAMPLES = Path(str(corpus_module.__file__)).with_name("corpora")
 GOOD = '[[source]]\nname = "a"\nfiles = ["*"]\n'
+SPLITS = frozenset({"train", "val"})
+HEAD = "file,use,speaker,licence,transcript,other\n"
 
 
 def read_example(name: str, folder: Path) -> CorpusSource:
@@ -107,10 +109,6 @@ def test_examples_match_corpus_splits(tmp_path: Path) -> None:
         "test",
     ]
     assert [one.split_of(f"wavs/{name}.wav") for name in ("LJ001-0001", "LJ050-0001")] == ["train", "val"]
-
-
-SPLITS = frozenset({"train", "val"})
-HEAD = "file,use,speaker,licence,transcript,other\n"
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -17,6 +17,8 @@ from research.trainset.clip import LargestFace, face_width, on_grid, tracked
 from services.common.errors import StorageFullError
 from tests.file_limit import files_of_at_most
 
+RATE = 30
+
 
 def records(frames: list[int], seconds: np.ndarray) -> np.ndarray:
     """A face whose scale, place and mouth are linear in time and which turns at 10 degrees a second."""
@@ -77,9 +79,6 @@ def test_face_width_in_footage_pixels() -> None:
     seconds = np.arange(3) / 25
     track = on_grid(records([0, 1, 2], seconds), seconds, 3)
     assert face_width(track) == pytest.approx(185.0 * 1.04, abs=0.1)
-
-
-RATE = 30
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from tests.unit.render.renderers.everyone.person import CONFIG, shown_frames, su
 from tests.unit.render.rendering import committed_models, render
 
 __all__ = ["small_weights"]
+GREY = np.full(TEXTURE_SHAPE, 128, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +114,6 @@ def test_outside_the_mask_the_footage_stays(
     for one, frame in zip(render(*model, frames[:2], state), frames[:2], strict=True):
         assert np.array_equal(one.box[frame.mask == 0], frame.background[frame.mask == 0])
         assert not np.array_equal(one.box, frame.background)
-
-
-GREY = np.full(TEXTURE_SHAPE, 128, np.uint8)
 
 
 @pytest.fixture(scope="module", params=["onnxruntime-float32", "onnxruntime-int8"])

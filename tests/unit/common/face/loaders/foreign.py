@@ -8,6 +8,8 @@ from services.common.geometry.morphable_model import default_model
 
 Y_UP = np.array([1.0, -1.0, -1.0])
 RANDOM = np.random.default_rng(6)
+SIXTY_EIGHT = np.array(IBUG_68)
+"""Vertices of the 68 points on this head."""
 
 
 def head(scale=1.0):
@@ -28,10 +30,6 @@ def basis(count, scale=1.0):
 def few_triangles(count):
     """Some triangles for the first `count` vertices of any mesh, int64 [F, 3]."""
     return Delaunay(RANDOM.normal(size=(count, 2))).simplices.astype(np.int64)
-
-
-SIXTY_EIGHT = np.array(IBUG_68)
-"""Vertices of the 68 points on this head."""
 
 
 def in_head_space(model, expected_vertices=468):

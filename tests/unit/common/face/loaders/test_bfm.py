@@ -17,6 +17,7 @@ from services.common.geometry.morphable_model import default_model
 from tests.unit.common.face.loaders.foreign import RANDOM, SIXTY_EIGHT, Y_UP, basis, head, in_head_space, triangles
 
 COMPONENTS = 7
+SHIFT = np.array([0.1, 0.0, 0.2])
 
 
 @pytest.fixture
@@ -132,9 +133,6 @@ def test_missing_companions_are_named(folder):
         load_bfm2009(folder)
     with pytest.raises(InvalidRequestError, match=r"01_MorphableModel\.mat"):
         load_bfm2009(folder / "nowhere")
-
-
-SHIFT = np.array([0.1, 0.0, 0.2])
 
 
 @pytest.fixture

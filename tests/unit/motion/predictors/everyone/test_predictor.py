@@ -39,6 +39,10 @@ from tests.unit.motion.predictors.everyone.person import NEVER, joined, opened, 
 from tests.unit.motion.streams import NTSC, PAL, run
 from tests.unit.motion.synthesised import mouths, random_features, with_closed_lips, with_states
 
+RNG = np.random.default_rng(1)
+PREDICTED = RNG.standard_normal((250, 3))
+WEIGHT = np.ones(3)
+
 
 def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
     """Features with states that change quickly: any mix-up of frames shows."""
@@ -174,11 +178,6 @@ def test_committed_network_matches_face_model(models: MotionModels) -> None:
     expected = expression_basis(face, models.basis, len(model.basis.typical_spread))
     np.testing.assert_allclose(model.basis.components, expected.components)
     np.testing.assert_allclose(model.basis.dual, expected.dual, atol=1e-6)
-
-
-RNG = np.random.default_rng(1)
-PREDICTED = RNG.standard_normal((250, 3))
-WEIGHT = np.ones(3)
 
 
 def test_layer_finds_range_and_level() -> None:

@@ -47,6 +47,8 @@ from tests.unit.motion.predictors.headpose.person import FRAMES, heard, opened, 
 from tests.unit.motion.streams import NTSC, PAL
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_closed_lips, with_states
 
+UNEVEN = Timeline(pts=np.cumsum(np.random.default_rng(0).integers(20, 60, 40)), time_base=Fraction(1, 1000))
+
 
 def test_eyes_blink_once_in_about_four_seconds() -> None:
     closure = blinks(np.arange(25 * 120))
@@ -65,9 +67,6 @@ def test_a_blink_follows_from_its_frame_alone() -> None:
     assert 7 * SPAN_FRAMES <= start < 8 * SPAN_FRAMES
     np.testing.assert_array_equal(blinks(np.arange(start, start + 7)), np.array(CLOSURE, np.float32))
     np.testing.assert_array_equal(blinks(np.arange(300))[137:], blinks(np.arange(137, 300)))
-
-
-UNEVEN = Timeline(pts=np.cumsum(np.random.default_rng(0).integers(20, 60, 40)), time_base=Fraction(1, 1000))
 
 
 @pytest.mark.parametrize("timeline", [PAL, NTSC, UNEVEN])

@@ -34,6 +34,9 @@ from tests.unit.motion import streams
 from tests.unit.motion.streams import NTSC, PAL
 from tests.unit.motion.synthesised import mouths, random_features, speech
 
+FRAMES = 600
+TAUGHT = 520
+
 
 def run(
     models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline, *, cut: int = 1000, num_frames: int = 0
@@ -110,10 +113,6 @@ def test_ablation_keeps_the_face(models: MotionModels, style: Style, personal: S
     np.testing.assert_array_equal(
         joined(run(models, models.mean_speaker(personal), features, PAL)), joined(run(models, plain, features, PAL))
     )
-
-
-FRAMES = 600
-TAUGHT = 520
 
 
 def sentence(frames: int) -> SpeechFeatures:

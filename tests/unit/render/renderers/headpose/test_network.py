@@ -27,6 +27,9 @@ from services.render.renderers.headpose.renderer import PICTURE_CHANNELS, RENDER
 MEMORY_CONFIG = MemoryConfig(items=3, spatial_size=2, identity_size=2, threshold=0.9, margin=0.2, neighbours=3)
 RIGHT, UP, LEFT = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([-1.0, 0.0])
 ANNA, BEN = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+CONFIG = HeadposeConfig(
+    widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), items=4, actor_items=2, identity_size=3, spatial_size=5, spatial_widths=(4, 4, 4, 4)
+)
 
 
 def filled(*pairs: tuple[torch.Tensor, torch.Tensor]) -> IdentityMemory:
@@ -121,11 +124,6 @@ def test_spatial_features_are_unit_vectors() -> None:
     torch.autograd.backward(made.sum())
     assert spatial.weight.grad is not None
     assert all(value.grad is None for value in spatial.base.parameters())
-
-
-CONFIG = HeadposeConfig(
-    widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), items=4, actor_items=2, identity_size=3, spatial_size=5, spatial_widths=(4, 4, 4, 4)
-)
 
 
 @pytest.fixture(scope="module")

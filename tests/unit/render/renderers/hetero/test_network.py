@@ -10,6 +10,8 @@ from services.render.networks.unet import FilmConv
 from services.render.renderers.hetero.network import GatedConv, HeteroConfig, HeteroNetwork, smoothed
 from services.render.renderers.hetero.renderer import EMBEDDING_SIZE, NUM_CHANNELS, REFERENCE
 
+SMALL = HeteroConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), embedder_widths=(4, 4, 4, 4), rank=2)
+
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_zero_state_is_prior(stride: int) -> None:
@@ -45,9 +47,6 @@ def test_every_state_part_learns() -> None:
     assert back.all()
     # B is zero, so A cannot matter yet.
     assert not into.any()
-
-
-SMALL = HeteroConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), embedder_widths=(4, 4, 4, 4), rank=2)
 
 
 def network(config: HeteroConfig = SMALL) -> HeteroNetwork:

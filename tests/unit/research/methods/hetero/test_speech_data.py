@@ -17,6 +17,11 @@ from services.motion.speech_states import STATES
 from services.motion.style import measure_mouth
 from tests.unit.motion.predictors.hetero.made import TINY, heterogeneous_set
 
+MEL = np.random.default_rng(0).normal(size=(60, 80)).astype(np.float32)
+STILL = SpectrumNoise(tract=0.0, gain=(1.0, 1.0), tilt=0.0, level=0.0, noisy=0.0, smeared=0.0, hidden=0.0)
+SHORT = TeacherConfig(past=2, ahead=1)
+"""A filter that is fitted in a tenth of the time."""
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
@@ -70,10 +75,6 @@ def test_unlabelled_clips_taught_by_posteriorgram(sampler: HeteroBatchSampler) -
     assert any(batch.phones[..., 1].max() > 0.5 for batch in batches)
 
 
-MEL = np.random.default_rng(0).normal(size=(60, 80)).astype(np.float32)
-STILL = SpectrumNoise(tract=0.0, gain=(1.0, 1.0), tilt=0.0, level=0.0, noisy=0.0, smeared=0.0, hidden=0.0)
-
-
 def test_without_strength_nothing_changes() -> None:
     np.testing.assert_allclose(changed_spectrum(MEL, STILL, np.random.default_rng(1)), MEL, atol=1e-2)
 
@@ -99,10 +100,6 @@ def test_an_echo_never_takes_power_away() -> None:
     smeared = changed_spectrum(loud, replace(STILL, smeared=1.0), np.random.default_rng(4))
     assert (smeared >= loud - 1e-4).all()
     assert smeared[21].mean() > -1.0
-
-
-SHORT = TeacherConfig(past=2, ahead=1)
-"""A filter that is fitted in a tenth of the time."""
 
 
 def test_the_teacher_expects_what_the_sound_tells(clips: Clips) -> None:
