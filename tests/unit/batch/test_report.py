@@ -270,7 +270,7 @@ def test_csv_and_json_documented_names(tmp_path: Path) -> None:
 
 def test_hostile_texts_are_only_texts(tmp_path: Path) -> None:
     place = f"/out/{HOSTILE}\u202e\x1b.mov"
-    shots = [shot(0, footage=HOSTILE, output=place, speech=HOSTILE, method=HOSTILE[:80], actor=HOSTILE[:60]), shot(1), shot(2)]
+    shots = [shot(0, footage=HOSTILE, output=place, speech=HOSTILE, method=HOSTILE[:80]), shot(1), shot(2)]
     records = [
         done(
             0, output=place, method=HOSTILE, warnings=(HOSTILE,), look=(HOSTILE,), worker=HOSTILE, frames_by_reason={HOSTILE: 100}

@@ -55,8 +55,11 @@ def test_names_with_markup_are_printed_as_they_are(name: str, capsys: pytest.Cap
         "\u202e",
     ],
 )
-def test_strange_name_answered_in_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strange_name_answered_in_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A name of any characters is answered in one line."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
     assert run(["dub", str(tmp_path / name), "-o", str(tmp_path / "out.mp4")]) == 10
     printed = capsys.readouterr().err
     assert printed.startswith("error: ")
