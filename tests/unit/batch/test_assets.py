@@ -88,7 +88,7 @@ def test_every_file_to_read_may_be_a_reference(library: Library, tmp_path: Path)
 
 
 def test_mistakes_name_row_field_and_reference(library: Library, tmp_path: Path) -> None:
-    """An asset that is unknown, has no such version or no location is one mistake. Assets of a row with a wrong word are looked up later."""
+    """Each asset without a version or a location is one mistake. Assets of a row with a wrong word are looked up later."""
     library(plate="$bal_library_dir_url/plate.mov", shot=None)
     (tmp_path / "plate.mov").write_bytes(b"video")
     path = manifest(

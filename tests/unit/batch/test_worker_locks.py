@@ -42,7 +42,9 @@ def test_shots_of_equal_work_share_lock(request_: DubRequest, tmp_path: Path) ->
     assert same_job_key(row(), request_) == same_job_key(row(id="b", output="/p.mov", codec="prores", keep_audio=True), other)
 
 
-@pytest.mark.parametrize("more", [{"actor": "ada"}, {"face": "speaker"}, {"expressiveness": 1.2}, {"personalize": False}, {"seed": 1}])
+@pytest.mark.parametrize(
+    "more", [{"actor": "ada"}, {"face": "speaker"}, {"expressiveness": 1.2}, {"personalize": False}, {"seed": 1}]
+)
 def test_shots_with_other_mouths_are_no_twins(more: dict[str, Any], request_: DubRequest) -> None:
     assert same_job_key(row(), request_) != same_job_key(row(**more), request_)
 

@@ -42,7 +42,7 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["actor", "erase", "nobody"], 11, "no actor 'nobody'"),
         (["dub", "in.mp4", "-o", "out.mp4", "--method", "magic"], 10, "there are: everybody, everyone, headpose, hetero, ugc"),
         (["dub", "in.mp4", "-o", "out.mp4", "--motion", "magic"], 10, "there are: ugc, everybody, headpose"),
-        (["dub", "in.mp4", "-o", "out.mp4", "--codec", "vp9"], 10, "codec takes one of h264, hevc, ffv1, prores, mpeg2video, dnxhr, av1"),
+        (["dub", "in.mp4", "-o", "out.mp4", "--codec", "vp9"], 10, "h264, hevc, ffv1, prores, mpeg2video, dnxhr, av1"),
         (["dub", "in.mp4", "-o", "out.mp4", "--report", "r" * 300], 10, "a name has at most 255 bytes"),
         (["dub", "in.mp4", "-o", "o" * 300 + ".mp4", "--consent", "none.json"], 10, "none.json"),
         (["live", "ann", "--audio", "speech.wav", "-o", "live.mp4", "--gateway", "here"], 10, "--gateway takes HOST:PORT"),
