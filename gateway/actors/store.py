@@ -103,20 +103,20 @@ def check_owner(artefacts: ArtefactStore, database: Database) -> bool:
     return owner is not None
 
 
-def take_store(artefacts: ArtefactStore, database: Database, former: str) -> None:
-    """Make a restored database the owner of the store of its backup. The former owner is refused from now on.
+def take_store(artefacts: ArtefactStore, database: Database, previous: str) -> None:
+    """Make a restored database the owner of the store of its backup. The previous owner is refused from now on.
 
     Args:
         artefacts: the store.
         database: the restored database.
-        former: id of the database that the backup was written from.
+        previous: id of the database that the backup was written from.
 
     Raises:
         StorageRefusedError: a database that is neither of the two is the owner, or the store cannot be used.
         BackendUnavailableError: the store does not answer.
     """
     owner = owner_of(artefacts)
-    if owner is None or owner.database != former:
+    if owner is None or owner.database != previous:
         claim_store(artefacts, database)
     else:
         artefacts.set_owner(_mark(database), replace=True)

@@ -86,7 +86,7 @@ def line_of(event: AuditEvent, *, sequence: int, previous: str, time: str, by: M
     Args:
         event: what is recorded.
         sequence: number of the entry.
-        previous: SHA-256 of the line of the former entry; START: there is none.
+        previous: SHA-256 of the line of the previous entry; START: there is none.
         time: time of the entry, RFC 3339, UTC.
         by: tenant and fingerprint of the token of who asked for it.
         face: random name of the actor; empty: none.

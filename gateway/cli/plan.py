@@ -63,7 +63,7 @@ class StageFigures(_Strict):
 class GatewayFigures(_Strict):
     """Processor time of the gateway, ms per frame of a video and of a live stream of 1280 x 720, and per further million pixels."""
 
-    film: _Cost
+    video: _Cost
     megapixel: _Extra
     live: _Cost
 
@@ -121,14 +121,14 @@ class StageNeed:
         stage: name of the stage, or `gateway`.
         ms_per_frame: processor time of one frame of a video, ms.
         live_processors: processors that the live streams keep busy in the mean.
-        film_processors: processors that the videos keep busy in the mean, all night.
+        video_processors: processors that the videos keep busy in the mean, all night.
         replicas: replicas for both, with room to spare (LIVE_USE, VIDEO_USE).
     """
 
     stage: str
     ms_per_frame: float
     live_processors: float
-    film_processors: float
+    video_processors: float
     replicas: int
 
 
@@ -156,7 +156,7 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
         "motion": stages.motion,
         "texture": stages.texture + detail.texture[place],
         "render": figures.render[load.method],
-        "gateway": max(0.0, figures.gateway.film + pixels_ms) + detail.gateway[place],
+        "gateway": max(0.0, figures.gateway.video + pixels_ms) + detail.gateway[place],
     }
     live = {**video, "gateway": figures.gateway.live + detail.gateway[place]}
     live_frames = load.live_streams * load.fps
@@ -245,7 +245,7 @@ def plan(
     personalize: options.Personalize = True,
     stages: options.Stages = None,
     live: Annotated[int, typer.Option(min=0, max=100_000, metavar="N", help="Live streams at once.")] = 0,
-    film_hours: Annotated[float, typer.Option(min=0, max=1e6, metavar="HOURS", help="Hours of video to dub in one night.")] = 0.0,
+    video_hours: Annotated[float, typer.Option(min=0, max=1e6, metavar="HOURS", help="Hours of video to dub in one night.")] = 0.0,
     night_hours: Annotated[float, typer.Option(min=0.1, max=24, metavar="HOURS", help="Length of the night.")] = 10.0,
     fps: Annotated[float, typer.Option(min=1, max=240, help="Frames a second of streams and videos.")] = 25.0,
     method: Annotated[str, typer.Option(metavar="|".join(METHODS), help="Method that dubs.")] = DEFAULT_METHOD,
@@ -296,7 +296,7 @@ def plan(
         return
     load = PlannedLoad(
         live_streams=live,
-        video_hours=film_hours,
+        video_hours=video_hours,
         night_hours=night_hours,
         fps=fps,
         method=method,
@@ -313,7 +313,7 @@ def plan(
             need.stage,
             f"{need.ms_per_frame:.1f}",
             f"{need.live_processors:.2f}",
-            f"{need.film_processors:.2f}",
+            f"{need.video_processors:.2f}",
             str(need.replicas),
         )
     say_table(table)

@@ -17,7 +17,7 @@ def consent_from(message: pb.ConsentRecord) -> Consent:
         InvalidRequestError: a field is missing or wrong; the message names the field.
     """
     values: dict[str, object] = {field: getattr(message, field) for field in NEEDED}
-    # What a message does not have is empty in it. A record does not have such a field at all.
+    # A field that is not given is empty in the message, and is missing in the record.
     values |= {field: list(names) for field in ("projects", "languages", "footage_sha256") if (names := getattr(message, field))}
     values |= {field: text for field in ("valid_from", "valid_until", "actor") if (text := getattr(message, field))}
     if message.HasField("signature"):

@@ -37,7 +37,7 @@ from services.common.errors import InvalidRequestError
 from services.common.methods import method_named
 from services.common.wire.timeline import MOTION_RATE
 
-_SYNTHETIC: Final = "The mouth in this film is synthetic"
+_SYNTHETIC: Final = "The mouth in this video is synthetic"
 CODEC: Final = "libx264"
 _SOUND_CODEC: Final = "aac"
 _SOUND_RATE_HZ: Final = 48_000

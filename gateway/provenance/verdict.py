@@ -266,11 +266,11 @@ def _ingredient(item: dict[str, Any], manifests: dict[str, Any]) -> dict[str, An
 class Standing(StrEnum):
     """Relation of a watermark and a manifest."""
 
-    THIS_VIDEO = "this_film"
+    THIS_VIDEO = "this_video"
     """The manifest is valid, its signer is trusted, and the mark belongs to what the manifest says."""
     FOOTAGE = "footage"
     """The manifest is valid and trusted, and the mark belongs to the manifest of a source: a dub was dubbed again or edited."""
-    ANOTHER_VIDEO = "another_film"
+    ANOTHER_VIDEO = "another_video"
     """The mark does not belong to what the manifest says: the mark was copied, the manifest was, or the footage had a mark."""
     REFUSED = "refused"
     """The mark names this installation, and the chips that only this installation can write are missing."""

@@ -205,7 +205,7 @@ def _endings() -> list[Case]:
         if outcome.code in WRITTEN:
             with av.open(str(output)) as video:
                 said = video.metadata.get("comment", "")
-        synthetic = "mouth in this film is synthetic" in said and not said.startswith("No mouth")
+        synthetic = "mouth in this video is synthetic" in said and not said.startswith("No mouth")
         return Outcome(
             outcome.code,
             outcome.said,

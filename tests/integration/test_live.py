@@ -164,7 +164,7 @@ def test_disclosure_record_of_a_stream(
         begun = actors.audit.newest(2, event="live.begun")[0]
     for line in (
         "content credentials: valid, signed with a certificate of this installation",
-        "action: c2pa.created; The mouth in this film is synthetic.; compositeWithTrainedAlgorithmicMedia",
+        "action: c2pa.created; The mouth in this video is synthetic.; compositeWithTrainedAlgorithmicMedia",
         f"digital source type in the metadata: {SYNTHETIC}",
         "dubbed: frames of a live stream",
         f"method: {DEFAULT_METHOD}",

@@ -117,7 +117,7 @@ def test_footage_without_faces_passes_through(dubstage: Run, output: Path, tmp_p
     assert said in (tmp_path / "report" / "index.html").read_text()
     assert str(output) in result.stdout
     with av.open(str(output)) as video:
-        assert video.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
+        assert video.metadata["comment"].startswith("No mouth in this video is synthetic (made with dubstage)")
 
 
 def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

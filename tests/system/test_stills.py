@@ -120,7 +120,7 @@ def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_
     video = probe(output)
     assert (video.video.num_frames, video.video.average_rate, video.video.pixel.name) == (round(25 * SECONDS), 25, "yuv420p")
     assert len(video.audio) == 1
-    assert video.metadata["comment"].startswith("The mouth and the motion of the head in this film are synthetic")
+    assert video.metadata["comment"].startswith("The mouth and the motion of the head in this video are synthetic")
     frames = track(output)
     assert all(len(frame.faces) == 1 for frame in frames)
     opening = np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in frames])

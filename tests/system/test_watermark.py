@@ -294,7 +294,7 @@ def test_anybody_reads_the_watermark(
         video, elsewhere, monkeypatch, capsys, "--json", "--trust", str(installation.data_dir / KEY_FILE), "--directory", str(entry)
     )
     mark = json.loads(told)["watermark"]
-    assert (code, mark["standing"], mark["own"], mark["confirmed"]) == (0, "this_film", False, None)
+    assert (code, mark["standing"], mark["own"], mark["confirmed"]) == (0, "this_video", False, None)
     assert [(each["name"], each["state"]) for each in mark["directory"]] == [("A studio", "trusted")]
 
 

@@ -336,7 +336,7 @@ class DubPasses:
         actor = part.person.actor
         assert actor is not None, "the person is known"
         # A person who had to be learned again is another actor: windows of an earlier actor are not reused.
-        key = step_key("film", job=part.key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
+        key = step_key("video", job=part.key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
         face, pose = self.reference, pose_of_vector(actor.pose)
         reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
         config = window_config(self.analysis.method, actor, part.request.warp, reference, detail_scale=scale)

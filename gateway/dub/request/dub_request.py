@@ -190,9 +190,9 @@ def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
         dubbed: whether the mouth of any frame is rendered.
     """
     if method_named(request.method).motion.moves_head:
-        what = "The mouth and the motion of the head in this film are" if dubbed else "The motion of the head in this film is"
+        what = "The mouth and the motion of the head in this video are" if dubbed else "The motion of the head in this video is"
         return f"{what} synthetic"
-    return "The mouth in this film is synthetic" if dubbed else "No mouth in this film is synthetic"
+    return "The mouth in this video is synthetic" if dubbed else "No mouth in this video is synthetic"
 
 
 def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:

@@ -5,7 +5,7 @@
     with connect("localhost:50050") as connection:
         gateway.dub(connection, footage="shot.mp4", speech="speech.wav", output="dubbed.mp4").wait()
 
-For asyncio, `connect_aio` makes the connection and every call has a twin: `await gateway.dub.aio(connection, ...)`.
+For asyncio, `connect_aio` makes the connection and every call has a counterpart: `await gateway.dub.aio(connection, ...)`.
 `gateway.dub.request(...)` makes the request alone; `face.track.requests(...)` makes the requests of an RPC that streams.
 
 A call that fails raises DubstageCallError.

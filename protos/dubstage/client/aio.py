@@ -1,4 +1,4 @@
-"""Connections for asyncio: the twin of `dubstage.client.connection`."""
+"""Connections for asyncio: the counterpart of `dubstage.client.connection`."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Operation(Generic[M, G]):
 
 
 class AsyncOperation(Generic[M, G]):
-    """An operation of a gateway, for asyncio: the twin of `Operation`."""
+    """An operation of a gateway, for asyncio: the counterpart of `Operation`."""
 
     def __init__(self, connection: AsyncConnection, name: str, kind: Kind[M, G]) -> None:
         self.name = name

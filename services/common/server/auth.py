@@ -170,7 +170,7 @@ class OwnToken:
                 # A file that is about to be replaced may be missing for a moment. A client that is refused says so.
                 pass
             except InvalidRequestError as error:
-                _log.error("token_file_unusable", message=error.message, effect="the former token is sent")
+                _log.error("token_file_unusable", message=error.message, effect="the previous token is sent")
             return self._token
 
 

@@ -204,15 +204,15 @@ class _RenewedChannel(grpc.aio.Channel):
         self._grace_s = grace_s
         self._pems = files.current()
         self._channel = make(self._pems)
-        self._former: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+        self._replaced: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
 
     def _current(self) -> grpc.aio.Channel:
         pems = self._files.current()
         if pems is not self._pems:
-            former = self._channel
+            replaced = self._channel
             self._pems, self._channel = pems, self._make(pems)
-            self._former[former] = asyncio.create_task(former.close(self._grace_s))
-            self._former[former].add_done_callback(lambda _: self._former.pop(former, None))
+            self._replaced[replaced] = asyncio.create_task(replaced.close(self._grace_s))
+            self._replaced[replaced].add_done_callback(lambda _: self._replaced.pop(replaced, None))
         return self._channel
 
     def _method(self, kind: str, *arguments: Any, **options: Any) -> Any:
@@ -250,7 +250,7 @@ class _RenewedChannel(grpc.aio.Channel):
         await self._current().channel_ready()
 
     async def close(self, grace: float | None = None) -> None:
-        for channel in (*self._former, self._channel):
+        for channel in (*self._replaced, self._channel):
             await channel.close(grace)
 
     async def __aenter__(self) -> Self:

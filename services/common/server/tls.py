@@ -67,7 +67,7 @@ class RenewedTlsFiles:
                     _log.info("tls_files_replaced", files=[str(file) for file in self._files])
                 except InvalidRequestError as error:
                     self._versions = versions
-                    _log.error("tls_files_unusable", message=error.message, effect="the former files stay in use")
+                    _log.error("tls_files_unusable", message=error.message, effect="the previous files stay in use")
             return self._pems
 
     def _read(self) -> Pems:

@@ -188,7 +188,7 @@ async def test_client_reads_token_again(echo: Any, tmp_path: Path, kind: str) ->
     await running.exchange(b"still there")
     await running.end()
 
-    # A file that holds no token for a moment: the former token is sent.
+    # A file that holds no token for a moment: the previous token is sent.
     own.write_text("")
     await client.call(kind, policy=ONCE)
     own.unlink()

@@ -204,7 +204,7 @@ async def test_unrenewed_lease_expires(databases: Callable[[], Database]) -> Non
 
 
 def test_former_gateway_cannot_end(databases: Callable[[], Database]) -> None:
-    """The end that a former gateway writes changes nothing."""
+    """The end that a previous gateway writes changes nothing."""
     first, second = queue_on(databases()), queue_on(databases())
     store = OperationStore(databases())
     record = submit(first)

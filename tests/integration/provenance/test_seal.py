@@ -54,7 +54,7 @@ def _copy(signed: Path, suffix: str, folder: Path) -> Path:
 def _disclose(video: Path) -> None:
     """Write the disclosure record that a signed video has into a video without a manifest."""
     with video.open("r+b") as file:
-        append_packet(file, disclosure_packet(SYNTHETIC, "The mouth in this film is synthetic."))
+        append_packet(file, disclosure_packet(SYNTHETIC, "The mouth in this video is synthetic."))
 
 
 def _packets(video: Path) -> list[tuple[int, bytes]]:
@@ -142,7 +142,7 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
         {"action": "c2pa.opened"},
         {
             "action": "c2pa.edited",
-            "description": "The mouth in this film is synthetic.",
+            "description": "The mouth in this video is synthetic.",
             "digital_source_type": "compositeWithTrainedAlgorithmicMedia",
         },
     )
@@ -174,7 +174,7 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
 def test_unchanged_video_not_called_synthetic(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video that shows nothing synthetic does not say so."""
     video = tmp_path / "video.mp4"
-    honest = replace(claim_of(carphone), synthetic=False, description="No mouth in this film is synthetic.", dubbed=())
+    honest = replace(claim_of(carphone), synthetic=False, description="No mouth in this video is synthetic.", dubbed=())
     write_video(video, carphone, None)
     file = OutputFile(video, overwrite=True)
     with file.content() as content:
@@ -182,7 +182,7 @@ def test_unchanged_video_not_called_synthetic(carphone: Path, sealer: Sealer, tm
     commit_with(file, sealer.seal(honest, video))
     verdict = verdict_of(video)
     assert verdict.state == ManifestState.VALID
-    assert verdict.actions[1] == {"action": "c2pa.edited", "description": "No mouth in this film is synthetic."}
+    assert verdict.actions[1] == {"action": "c2pa.edited", "description": "No mouth in this video is synthetic."}
     assert verdict.dub is not None
     assert verdict.dub.dubbed == []
 

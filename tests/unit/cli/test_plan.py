@@ -18,9 +18,9 @@ def test_hundred_hours_a_night() -> None:
     found = {need.stage: need for need in needs(figures, NIGHT, processors=2.0)}
     assert list(found) == ["audio", "face", "motion", "texture", "render", "gateway"]
     face = found["face"]
-    assert face.film_processors == pytest.approx(figures.stages.face * 0.25)
+    assert face.video_processors == pytest.approx(figures.stages.face * 0.25)
     # At most 85 % of two processors are used.
-    assert face.replicas * 2.0 * 0.85 >= face.film_processors > (face.replicas - 1) * 2.0 * 0.85
+    assert face.replicas * 2.0 * 0.85 >= face.video_processors > (face.replicas - 1) * 2.0 * 0.85
     assert face.live_processors == 0.0
 
 
@@ -28,7 +28,7 @@ def test_live_streams_leave_more_room_than_videos() -> None:
     live = replace(NIGHT, live_streams=10, video_hours=0.0)
     render, gateway = (needs(read_figures(FIGURES), load, 1.0)[-2] for load in (live, NIGHT))
     # Ten streams and a hundred hours in ten hours are the same number of frames.
-    assert render.live_processors == pytest.approx(gateway.film_processors)
+    assert render.live_processors == pytest.approx(gateway.video_processors)
     assert render.replicas > gateway.replicas
 
 

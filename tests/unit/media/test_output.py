@@ -266,7 +266,7 @@ def test_inputs_are_never_the_output(tmp_path: Path) -> None:
 
 def test_overwrite_own_or_allowed(tmp_path: Path) -> None:
     """A file is replaced if dubstage wrote it or the user says so."""
-    made = make_clip(tmp_path / "dubbed.mp4", Clip(comment=f"The mouth in this film is synthetic ({MARK}); no consent on record."))
+    made = make_clip(tmp_path / "dubbed.mp4", Clip(comment=f"The mouth in this video is synthetic ({MARK}); no consent on record."))
     foreign = make_clip(tmp_path / "holiday.mp4", Clip(comment="summer"))
     notes = tmp_path / "notes.mp4"
     notes.write_text("no video")

@@ -28,7 +28,7 @@ def claim_of(footage: Path, speech: Path | None = None) -> Claim:
     """The claim of a video of the fixture `carphone` in which the frames 2 to 4 and 8 are dubbed."""
     return Claim(
         version="9.8.7",
-        description="The mouth in this film is synthetic.",
+        description="The mouth in this video is synthetic.",
         synthetic=True,
         method="a method",
         models=(ModelFacts(stage="render", name="drawer", version="ab" * 32),),

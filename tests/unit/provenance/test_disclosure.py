@@ -32,7 +32,7 @@ OWN = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
   ext:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture">
 <dc:description><rdf:Alt><rdf:li xml:lang="x-default">Scene 4 &amp; 5</rdf:li><rdf:li xml:lang="fr">Scènes 4 et 5</rdf:li></rdf:Alt>
 </dc:description></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>""".encode()
-SENTENCE = "The mouth in this film is synthetic."
+SENTENCE = "The mouth in this video is synthetic."
 
 
 @pytest.fixture(scope="module")

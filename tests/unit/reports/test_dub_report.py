@@ -96,7 +96,7 @@ def report() -> DubReport:
         consent="no consent on record",
         has_consent=False,
         method="ugc",
-        synthetic="The mouth in this film is synthetic",
+        synthetic="The mouth in this video is synthetic",
         reasons=REASONS,
         frame_rate=RATE,
         mask_area_share=np.where(np.array(REASONS) == "DUBBED", 0.0312, 0.0).astype(np.float32),
@@ -236,7 +236,7 @@ def test_undubbed_video_makes_page(tmp_path: Path) -> None:
         consent="consent of A. Person",
         has_consent=True,
         method="ugc",
-        synthetic="No mouth in this film is synthetic",
+        synthetic="No mouth in this video is synthetic",
         reasons=("NO_FACE",) * 5,
         frame_rate=Fraction(30000, 1001),
         mask_area_share=np.zeros(5, np.float32),
@@ -247,7 +247,7 @@ def test_undubbed_video_makes_page(tmp_path: Path) -> None:
     write_page(bare, tmp_path)
     text = (tmp_path / "index.html").read_text()
     assert "0 / 5" in text
-    assert "No mouth in this film is synthetic" in text
+    assert "No mouth in this video is synthetic" in text
     assert "<h2>This video is not dubbed</h2>\n  <p>none of the 5 frames is dubbed</p>" in text
     assert json.loads((tmp_path / "report.json").read_text())["undubbed"] == "none of the 5 frames is dubbed"
     assert "<img" not in text

@@ -48,7 +48,7 @@ def test_claim_names_method_and_consent(carphone: Path, tmp_path: Path) -> None:
     request = DubRequest(footage=carphone, speech=tmp_path / "new.wav", output=tmp_path / "out.mp4", method="ugc", consent=CONSENT)
     claim = video_claim(request, probe(carphone), plan_of(0, DUBBED, SILENT, 0, DUBBED), LISTED)
     assert (claim.method, claim.synthetic, claim.num_frames, claim.frame_rate) == ("ugc", True, 5, Fraction(30000, 1001))
-    assert claim.description == "The mouth in this film is synthetic."
+    assert claim.description == "The mouth in this video is synthetic."
     assert claim.dubbed == (range(1, 3), range(4, 5))
     assert [(model.stage, model.name, model.version) for model in claim.models] == [
         ("motion", "speech_map", "m-speech_map"),
@@ -92,9 +92,9 @@ def test_undubbed_video_synthetic_if_moved(carphone: Path, tmp_path: Path) -> No
         claim = video_claim(request, probe(carphone), plan_of(0, 0), LISTED)
         return claim.synthetic, claim.description, [source.role for source in claim.sources]
 
-    assert claim_by("ugc") == (False, "No mouth in this film is synthetic.", ["footage"])
+    assert claim_by("ugc") == (False, "No mouth in this video is synthetic.", ["footage"])
     picture = tmp_path / "face.png"
-    assert claim_by("headpose", picture) == (True, "The motion of the head in this film is synthetic.", ["footage", "reference"])
+    assert claim_by("headpose", picture) == (True, "The motion of the head in this video is synthetic.", ["footage", "reference"])
 
 
 def test_versions_of_a_scene_share_their_mark(carphone: Path, tmp_path: Path) -> None:

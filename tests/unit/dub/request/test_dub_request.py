@@ -40,10 +40,10 @@ from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 @pytest.mark.parametrize(
     ("method", "dubbed", "words"),
     [
-        ("ugc", True, "The mouth in this film is synthetic (made with dubstage); "),
-        ("ugc", False, "No mouth in this film is synthetic (made with dubstage); "),
-        ("headpose", True, "The mouth and the motion of the head in this film are synthetic (made with dubstage); "),
-        ("headpose", False, "The motion of the head in this film is synthetic (made with dubstage); "),
+        ("ugc", True, "The mouth in this video is synthetic (made with dubstage); "),
+        ("ugc", False, "No mouth in this video is synthetic (made with dubstage); "),
+        ("headpose", True, "The mouth and the motion of the head in this video are synthetic (made with dubstage); "),
+        ("headpose", False, "The motion of the head in this video is synthetic (made with dubstage); "),
     ],
 )
 def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bool, words: str) -> None:
