@@ -314,7 +314,8 @@ def _root() -> Iterator[str]:
 def client_page() -> str:
     """Return the page of the public Python client: functions with their signatures, and classes with their attributes."""
     head = [
-        "[Integrating](../integrating.md) has whole programs. Every call has a counterpart for asyncio: `await CALL.aio(connection, ...)`.",
+        "[Integrating](../integrating.md) has whole programs. Every call has a counterpart for asyncio: "
+        "`await CALL.aio(connection, ...)`.",
         "",
     ]
     return _page("Python client", head, _one_call(), _root(), *map(_module, _CLIENT_MODULES))
