@@ -284,7 +284,9 @@ def _copy(spec: DubSpec) -> DubSpec:
 def _named_files(message: Any, place: str) -> dict[str, str]:
     """Return the files in the fields `..._uri` of a spec or a line, by the words of a row behind the place."""
     return {
-        f"{place}{field.name.removesuffix('_uri')}": value for field, value in message.ListFields() if field.name.endswith("_uri")
+        f"{place}{field.name.removesuffix('_uri')}": value
+        for field, value in message.ListFields()
+        if field.name.endswith("_uri") and value
     }
 
 

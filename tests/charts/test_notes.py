@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from dubstage.client import gateway
+from dubstage.client.dub import DubOptions
 from dubstage.gateway.v1 import consent_pb2
 from tests.charts.rendering import CHART, NAMESPACE, helm, render, values_of
 
@@ -87,7 +88,7 @@ def test_dub_script_matches_client(notes: dict[str, str]) -> None:
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert called >= {"dub", "wait"}
         known = {
-            "dub": set(inspect.signature(gateway.dub.request).parameters),
+            "dub": set(inspect.signature(gateway.dub.request).parameters) | set(DubOptions.__annotations__),
             "dict": set(consent_pb2.ConsentRecord.DESCRIPTOR.fields_by_name),
         }
         for node in ast.walk(tree):

@@ -99,7 +99,7 @@ def test_wrong_actor_refused_at_once(gateway: RunningGateway, actor: str) -> Non
     with gateway.connect() as connection:
         assert refused(client.dub, connection, dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_FOUND"
         other = refused(client.dub, connection, dubbing("door.mp4", actor_id=actor, method="everybody"))
-        assert (other.field, other.reason) == ("method", "INVALID_REQUEST")
+        assert (other.field, other.reason) == ("dub.method", "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(

@@ -72,4 +72,4 @@ def test_what_does_not_go_together_is_told(gateway: RunningGateway, fields: dict
     with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
         client.dub(connection, **dubbing("refused.mp4", **fields)).wait(timeout_s=300)
     assert caught.value.reason == "INVALID_REQUEST"
-    assert caught.value.field == field
+    assert caught.value.field == f"dub.{field}"

@@ -102,7 +102,7 @@ def test_two_operations_never_write_the_same_file(start_gateway: StartGateway, l
         dub = client.dub(connection, **dubbing("same.mp4", footage=long_footage))
         with pytest.raises(DubstageCallError, match="another operation writes") as caught:
             client.dub(connection, **dubbing("same.mp4", footage=long_footage, face="largest"))
-        assert caught.value.field == "output_uri"
+        assert caught.value.field == "dub.output_uri"
         dub.cancel()
 
 

@@ -128,7 +128,7 @@ def one_shot_is_dubbed_with_other_options(running: RunningGateway, folder: Path)
         *_, ended = batch.watch(connection, "reviewed")
         again = batch.get_shot(connection, "reviewed", "b")
         assert (again.options, again.num_dubbed) == (shot.options, shot.num_dubbed), "options stay with the shot"
-    assert open_batches(running.settings).record("reviewed", "b").options == {"expressiveness": 0.5, "face": "0"}
+    assert open_batches(running.settings).record("reviewed", "b").options == {"expressiveness": 0.5, "face_id": 0}
     with ActorStore(running.settings, claim_artefacts=False) as actors:
         retried = [entry["details"] for entry in actors.audit.newest(100) if entry["event"] == "batch.retried"]
         assert {"shots": 1, "shot": "b", "expressiveness": "0.5", "face": "0"} in retried

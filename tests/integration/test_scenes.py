@@ -128,10 +128,10 @@ def test_boxes_name_the_face_of_a_dub(gateway: RunningGateway, media: Media) -> 
     [
         ({"lines": [line(0.0, speech_uri="none.wav")]}, "lines[0].speech_uri"),
         ({"lines": [line(0.0), line(1.0, speech_uri="../speech.wav")]}, "lines[1].speech_uri"),
-        ({"lines": [{"speech_uri": "speech.wav", "face_id": 0}]}, "lines[0].start"),
+        ({"lines": [{"speech_uri": "speech.wav", "face_id": 0}]}, "lines[0].start_time"),
         ({"lines": [{**line(0.0), "start_time": timedelta(seconds=-1)}]}, "lines[0].start_time"),
         ({"lines": [{"speech_uri": "speech.wav", "face_id": 0, "start_timecode": "soon"}]}, "lines[0].start"),
-        ({"lines": [{"speech_uri": "speech.wav", "start_timecode": "00:00:00:01"}]}, "lines[0].who"),
+        ({"lines": [{"speech_uri": "speech.wav", "start_timecode": "00:00:00:01"}]}, "lines[0].face"),
         ({"lines": [{**line(0.0), "face_rule": dub_pb2.FACE_RULE_UNSPECIFIED}]}, "lines[0].face_rule"),
         ({"lines": [line(0.0, consent=consent_pb2.ConsentRecord(subject="x"))]}, "lines[0].consent.granted_by"),
         ({"lines": [{**line(0.0), "boxes": [boxed(0)]}]}, "lines[0].boxes"),
@@ -162,11 +162,11 @@ def test_scene_is_estimated(gateway: RunningGateway, actor: str, media: Media) -
     with gateway.connect() as connection:
         lines = line(0.2, actor_id=actor, speech_uri="short.wav"), line(0.8, speech_uri="short.wav")
         one, both, learned = (
-            client.estimate(connection, client.dub.request(**scene("estimated.mp4", *chosen, **more)))
+            client.estimate(connection, client.dub.request(**scene("estimated.mp4", *chosen, **more)).dub)
             for chosen, more in ((lines[:1], {}), (lines, {}), (lines, {"skip_personalization": False}))
         )
         with pytest.raises(DubstageCallError) as caught:
-            client.estimate(connection, client.dub.request(**scene("estimated.mp4", line(99.0))))
+            client.estimate(connection, client.dub.request(**scene("estimated.mp4", line(99.0))).dub)
     assert (one.num_frames, both.num_frames) == (NUM_FRAMES, NUM_FRAMES)
     assert both.num_rendered == 2 * one.num_rendered > 20
     times = [found.processor_duration.ToTimedelta() for found in (learned, both, one)]

@@ -122,7 +122,9 @@ USES: dict[str, Callable[[Connection, Things], object]] = {
     "ActorService.EraseActor": lambda to, things: client.erase_actor(to, things.actor),
     "ActorService.RevokeConsent": lambda to, things: client.revoke_consent(to, actor_id=things.actor),
     "DubService.CreateDub": lambda to, things: client.dub(to, **dubbing("stolen.mp4", actor_id=things.actor)),
-    "DubService.EstimateDub": lambda to, things: client.estimate(to, client.dub.request(**dubbing("x.mp4", actor_id=things.actor))),
+    "DubService.EstimateDub": lambda to, things: client.estimate(
+        to, client.dub.request(**dubbing("x.mp4", actor_id=things.actor)).dub
+    ),
     "DubService.Live": lambda to, things: list(
         client.live(to, [np.zeros(800, np.float32)], actor_id=things.actor, sample_rate_hz=16000)
     ),

@@ -334,5 +334,5 @@ def test_all_inputs_over_grpc_give_the_same_video(
         client.dub(connection, method="toy_all", **wanted).wait(timeout_s=300)
         with pytest.raises(DubstageCallError, match="takes no reference picture") as caught:
             client.dub(connection, method="toy", reference=footage.name, **wanted)
-    assert caught.value.field == "reference_uri"
+    assert caught.value.field == "dub.reference_uri"
     np.testing.assert_array_equal(pictures_of(output), pictures_of(all_inputs.output))

@@ -334,7 +334,7 @@ async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone
     rows = [
         shot("full", short, tmp_path, codec="ffv1"),
         shot("stranger", short, tmp_path, actor="nobody-here"),
-        shot("face", short, tmp_path, face="id"),
+        shot("face", short, tmp_path, face="99"),
         shot("died", short, tmp_path),
         shot("cancelled", short, tmp_path),
     ]

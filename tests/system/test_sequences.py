@@ -162,7 +162,7 @@ def test_mistakes(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         ((plates, *sound, "-o", output, "--rate", "fast"), "--rate 'fast'"),
         ((plates, *sound, "-o", tmp_path / "out" / "dub.mov"), "give the output as one too"),
         ((clip, *sound, "-o", tmp_path / "out" / "dub.mov", "--rate", "24"), "--rate is for image sequences"),
-        ((tmp_path / "c.%04d.exr", *sound, "-o", output), "no file of this sequence"),
+        ((tmp_path / "c.%04d.dpx", *sound, "-o", output), "no file of this sequence"),
         ((plates, "-o", output), "give new speech with --audio"),
     ):
         assert said in refused(*arguments)

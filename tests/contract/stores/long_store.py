@@ -23,10 +23,10 @@ _HEX = "substr('00000000000000000000000000000000', 1, 32 - length(CAST(i AS VARC
 def fill(database: Database, *, actors: int, operations: int) -> None:
     """Add actors, each with BLOBS_OF_AN_ACTOR blobs, and finished operations, each of one of the actors."""
     text_of = {
-        "actors": "INSERT INTO actors (actor_id, method, consent, footage_sha256, created_at, enrolment_sha256) "
+        "actors": "INSERT INTO actors (actor_id, method, consent, footage_sha256, created_at, enrolment_sha256, consent_sha256) "
         + _NUMBERS
         + "SELECT "
-        f"'p' || CAST(i AS VARCHAR), 'ugc', NULL, {_HEX}, '2026-01-01T00:00:00+00:00', {_HEX} FROM n",
+        f"'p' || CAST(i AS VARCHAR), 'ugc', NULL, {_HEX}, '2026-01-01T00:00:00+00:00', {_HEX}, '' FROM n",
         "enrolments": "INSERT INTO enrolments (actor_id, num_frames, lag_frames) "
         + _NUMBERS
         + "SELECT 'p' || CAST(i AS VARCHAR), 100, 0 FROM n",

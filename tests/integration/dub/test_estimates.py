@@ -73,7 +73,7 @@ def test_footage_without_a_face(gateway: RunningGateway, media: Media) -> None:
             writer.mux(stream.encode(av.VideoFrame(320, 240, "yuv420p")))
         writer.mux(stream.encode(None))
     with gateway.connect() as connection:
-        found = client.estimate(connection, client.dub.request(**dubbing("x.mp4", footage="grey.mp4")))
+        found = client.estimate(connection, client.dub.request(**dubbing("x.mp4", footage="grey.mp4")).dub)
     assert (found.num_frames, found.num_rendered) == (10, 0)
 
 
