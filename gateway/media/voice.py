@@ -64,7 +64,7 @@ class Voice:
         kept = "the video keeps all channels" if self.total in USUAL_CHANNELS else "the video gets this voice on both channels"
         return (
             f"the speech has {self.total} channels, whose mean loses the voice because channels are silent or cancel each other "
-            f"out: {which} taken as the voice, and {kept}; choose another with --audio-channel"
+            f"out: {which} taken as the voice, and {kept}; you can name another channel"
         )
 
 

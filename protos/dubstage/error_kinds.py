@@ -14,7 +14,6 @@ class Error(Exception):
     """Base of all errors of dubstage: of calls to a server (DubstageCallError) and of the suite in this process.
 
     Attributes:
-        message: text for a person.
         code: name of the gRPC status, such as INVALID_ARGUMENT.
         reason: stable identifier of the failure, such as INVALID_REQUEST; empty: gRPC itself failed.
         field: field of the request that cannot be used; empty: no field is to blame.
@@ -34,7 +33,11 @@ class Error(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+
+    @property
+    def message(self) -> str:
+        """Text for a person."""
+        return str(self.args[0])
 
 
 class Details(Enum):

@@ -126,7 +126,7 @@ def enrolment_rows(
     if len(usable) < MIN_ENROLMENT_FRAMES:
         raise NoUsableFootageError(
             f"only {len(usable)} frames show the face well enough to learn it; at least {MIN_ENROLMENT_FRAMES} are needed: "
-            "give footage in which the person faces the camera, or an actor that is enrolled already (--actor)",
+            "give footage in which the person faces the camera, or an actor that is enrolled already",
             subject="footage",
         )
     return usable

@@ -23,6 +23,7 @@ from gateway.provenance.claim import Claim, VideoWatermark
 from gateway.stages.timing import StageTimes
 from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
+from services.common.texts import Text
 
 _SPEAKING_PX: Final = 1.0
 """Mean opening of the mouth in footage of a person who speaks now and then, head-space pixels."""
@@ -33,7 +34,7 @@ _REMEDIES: Final = {
     "LOW_CONFIDENCE": "the face is not clear enough: give sharper or brighter footage",
     "PROFILE_VIEW": "the person looks away: give footage in which the person faces the camera",
     "OCCLUDED_MOUTH": "something covers the mouth: give footage that shows the mouth",
-    "TARGET_NOT_PRESENT": "the chosen face is not in the picture: choose another face with --face",
+    "TARGET_NOT_PRESENT": "the chosen face is not in the picture: choose another face",
     "FACE_TOO_SMALL": "the face is narrower than 44 pixels: give footage in a higher resolution, or a closer shot",
     "OUT_OF_FRAME": "the mouth lies outside of the picture: give footage that shows the whole face",
     "NO_LINE": "no frame has a line: give lines that begin before the end of the footage",
@@ -187,9 +188,11 @@ def about_channels(request: DubRequest, info: MediaInfo) -> list[str]:
     Raises:
         InvalidRequestError, MediaUnsupportedError: as `open_speech`.
     """
-    found = [("", request)] if not request.lines else [(f"{line.name}: ", line.dub) for line in request.lines]
-    chosen = [(name, voice_of(open_speech(part, info)).words) for name, part in found]
-    return [f"{name}{words}" for name, words in chosen if words]
+    if not request.lines:
+        words = voice_of(open_speech(request, info)).words
+        return [words] if words else []
+    chosen = [(line.name, voice_of(open_speech(line.dub, info)).words) for line in request.lines]
+    return [Text("{line}: {words}", line=name, words=words) for name, words in chosen if words]
 
 
 def about_pictures(info: MediaInfo) -> list[str]:
