@@ -215,7 +215,7 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         appearance=found.appearance,
         finish=found.finish,
         warnings=tuple(in_words(text, ROWS) for text in (*outcome.warnings, *outcome.written.dropped, *found.warnings)),
-        undubbed=outcome.undubbed,
+        undubbed=in_words(outcome.undubbed, ROWS),
         thumbnail=await asyncio.to_thread(thumbnail_of, video, rendered),
         frame_rate=str(frame_rate_of(video)),
     )

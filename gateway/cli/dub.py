@@ -82,13 +82,14 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report:
         raise typer.Exit(UNDUBBED_EXIT_CODE)
 
 
-async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, report: Path | None) -> None:
+async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, report: Path | None, lines: Path | None) -> None:
     """Dub the footage, write the report, and print the result.
 
     Args:
         spec: the dub of the command line.
         files: files of the names in the spec.
         report: folder of the report; None: no report is written.
+        lines: file of the lines of a scene, for messages; None: there is none.
 
     Raises:
         DubstageError: the request was refused, or the dub failed.
@@ -96,6 +97,7 @@ async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, r
     from gateway.actors.installation import open_installation
     from gateway.api.progress import dub_steps
     from gateway.dub.request.spec import sequence_of
+    from gateway.dub.request.spec_text import naming_file
     from gateway.dub.state.workspace import ScratchFolders
     from gateway.engine import Engine, finished_dub, remove_old_jobs
     from gateway.operations.step_paces import StepPaces
@@ -113,7 +115,8 @@ async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, r
             folder = stack.enter_context(scratch.folder())
             with StepProgress() as reading:
                 frames = await engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
-        request = await asyncio.to_thread(partial(engine.checked_request, spec, files, frames=frames))
+        with naming_file(lines):
+            request = await asyncio.to_thread(partial(engine.checked_request, spec, files, frames=frames))
         steps, paces = dub_steps(request, report=report is not None), StepPaces(settings.data_dir, request.method)
         with StepProgress(steps, paces=paces) as progress:
             progress.begin("starting the stages")
@@ -341,4 +344,4 @@ def dub(
         spoken = [Path(lines.parent, line.speech_uri) for line in spec.lines] if lines is not None else []
         read = (video, audio, lines, mix, reference, consent, reference_consent, *spoken, output)
         check_report_folder(report, [file for file in read if file is not None])
-    run_async(run_dub(settings, spec, files, report))
+    run_async(run_dub(settings, spec, files, report, lines))

@@ -14,6 +14,7 @@ class Error(Exception):
     """Base of all errors of dubstage: of calls to a server (DubstageCallError) and of the suite in this process.
 
     Attributes:
+        message: text for a person.
         code: name of the gRPC status, such as INVALID_ARGUMENT.
         reason: stable identifier of the failure, such as INVALID_REQUEST; empty: gRPC itself failed.
         field: field of the request that cannot be used; empty: no field is to blame.
@@ -54,6 +55,7 @@ class ErrorKind(NamedTuple):
     """One kind of error on the wire.
 
     Attributes:
+        message: text for a person.
         code: name of the gRPC status.
         details: details of the status.
         retryable: whether the same call may succeed later without a change by a person.

@@ -190,8 +190,15 @@ def about_faces(index: FaceIndex, chosen: ChosenFace, choice: FaceChoice) -> lis
     named = ", ".join(_described(index, face) for face in others[:_NAMED_FACES])
     more = f" and {len(others) - _NAMED_FACES} more" if len(others) > _NAMED_FACES else ""
     return [
-        f"the footage shows {len(others) + 1} faces, and {_described(index, chosen.face_id)} is taken: {chosen.why}. The others "
-        f"stay as they are: {named}{more}. Choose another face: its number, largest or speaker"
+        Text(
+            "the footage shows {faces} faces, and {taken} is taken: {why}. The others stay as they are: {others}. Choose another face "
+            "with {face}: its number, largest or speaker",
+            faces=len(others) + 1,
+            taken=_described(index, chosen.face_id),
+            why=chosen.why,
+            others=named + more,
+            face=Option("face"),
+        )
     ]
 
 

@@ -474,7 +474,8 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_bac
         speech = [] if has_background else [*about_speech(part.extent, info), *about_mouth(person.actor)]
         return [*speech, *person.warnings, *about_voice(person.actor), *about_silence(part.plan)]
     cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
-    undubbed = [] if part.plan.rendered().any() else [f"no frame is dubbed: {person.unlearned or line_reasons(part.plan)}"]
+    why = person.unlearned or line_reasons(part.plan) if not part.plan.rendered().any() else ""
+    undubbed = [Text("no frame is dubbed: {why}", why=why)] if why else []
     of_person = [] if known else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
     warnings = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
     return [Text("{line}: {warning}", line=line.name, warning=warning) for warning in warnings]

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -549,6 +550,21 @@ def read_lines(file: Path, shown_name: str = "") -> list[pb.LineSpec]:
             place += f": {wrong.field}" if wrong.field else ""
             raise InvalidRequestError(Text("{place}: {said}", place=place, said=wrong.text), field="lines") from None
     return lines
+
+
+@contextmanager
+def naming_file(file: Path | None) -> Iterator[None]:
+    """Let errors about lines name the file that the lines came from.
+
+    Args:
+        file: the file; None: there is none.
+    """
+    try:
+        yield
+    except InvalidRequestError as error:
+        if file is None or not error.field.startswith("lines"):
+            raise
+        raise InvalidRequestError(Text("{file}: {error}", file=file, error=error), field=error.field) from error.__cause__
 
 
 def speaker_of(line: pb.LineSpec) -> str:

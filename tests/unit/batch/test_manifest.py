@@ -388,7 +388,7 @@ def test_name_derived_from_file_name() -> None:
     """A name is made from any name of a file."""
     assert batch_name("Reel_07.FINAL", given=False) == "reel-07-final"
     assert batch_name("x" * 39 + "_y", given=False) == "x" * 39
-    with pytest.raises(InvalidRequestError, match="give --name NAME"):
+    with pytest.raises(InvalidRequestError, match="give batch_id"):
         batch_name("???", given=False)
 
 
