@@ -55,7 +55,6 @@ class ErrorKind(NamedTuple):
     """One kind of error on the wire.
 
     Attributes:
-        message: text for a person.
         code: name of the gRPC status.
         details: details of the status.
         retryable: whether the same call may succeed later without a change by a person.

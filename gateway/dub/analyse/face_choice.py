@@ -191,8 +191,8 @@ def about_faces(index: FaceIndex, chosen: ChosenFace, choice: FaceChoice) -> lis
     more = f" and {len(others) - _NAMED_FACES} more" if len(others) > _NAMED_FACES else ""
     return [
         Text(
-            "the footage shows {faces} faces, and {taken} is taken: {why}. The others stay as they are: {others}. Choose another face "
-            "with {face}: its number, largest or speaker",
+            "the footage shows {faces} faces, and {taken} is taken: {why}. The others stay as they are: {others}. Choose another "
+            "face with {face}: its number, largest or speaker",
             faces=len(others) + 1,
             taken=_described(index, chosen.face_id),
             why=chosen.why,
