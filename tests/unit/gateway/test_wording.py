@@ -138,7 +138,7 @@ def test_templates_are_literals_with_facts() -> None:
             template = call.args[0]
             if isinstance(template, ast.Constant):
                 facts = {keyword.arg for keyword in call.keywords}
-                named = {field for _, field, _, _ in Formatter().parse(template.value) if field is not None}
+                named = {field for _, field, _, _ in Formatter().parse(str(template.value)) if field is not None}
                 if None not in facts and named != facts:
                     wrong.append(f"{name}:{call.lineno}: {sorted(named ^ facts)}")  # type: ignore[type-var]  # no None
             elif any(isinstance(node, ast.JoinedStr) for node in ast.walk(template)):
@@ -163,7 +163,7 @@ def test_options_and_commands_exist() -> None:
         for kind, names in (("Option", options), ("Command", known)):
             for call in calls(tree, kind):
                 if isinstance(call.args[0], ast.Constant):
-                    text = call.args[0].value
+                    text = str(call.args[0].value)
                     if (COMMAND_LINE.option(Option(text)) if kind == "Option" else text) not in names:
                         wrong.append(f"{name}:{call.lineno}: {text}")
     assert wrong == []
@@ -178,7 +178,7 @@ def test_only_doors_name_options() -> None:
     for name, tree in modules():
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         found += [
-            f"{name}:{node.lineno}: {node.value[:80]}"
+            f"{name}:{node.lineno}: {node.value[:80]!r}"
             for node in ast.walk(tree)
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
             if name not in WITH_ARGUMENTS and re.search("--[a-z]", node.value)
