@@ -249,13 +249,9 @@ def _wrong(settings: OcioSettings, problem: str) -> InvalidRequestError:
 
 def _wrong_place(place: str, problem: str) -> InvalidRequestError:
     return InvalidRequestError(
-        Text(
-            "{ocio} {place}: {problem}; give the path of a configuration, or a built-in one such as ocio://studio-config-latest",
-            ocio=Option("ocio"),
-            place=place,
-            problem=problem,
-        ),
+        f"{place}: {problem}; give the path of a configuration, or a built-in one such as ocio://studio-config-latest",
         field="ocio",
+        named=True,
     )
 
 
@@ -270,13 +266,7 @@ def not_installed(package: str) -> InvalidRequestError:
 def _unknown(name: str, field: str, names: Iterable[str]) -> InvalidRequestError:
     near = get_close_matches(name, names := list(names), n=5, cutoff=0.3) or names[:5]
     return InvalidRequestError(
-        Text(
-            "{option} {name!r} is not in the configuration; near to it are: {near}",
-            option=Option(field),
-            name=name[:80],
-            near=", ".join(near),
-        ),
-        field=field,
+        f"{name[:80]!r} is not in the configuration; near to it are: {', '.join(near)}", field=field, named=True
     )
 
 

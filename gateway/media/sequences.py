@@ -173,13 +173,7 @@ def parse_rate(text: str) -> Fraction:
         rate = Fraction(0)
     if not 1 <= rate <= MAX_RATE:
         raise InvalidRequestError(
-            Text(
-                "{rate} {text!r}: give frames per second from 1 to {most}, such as 24 or 24000/1001",
-                rate=Option("rate"),
-                text=text[:40],
-                most=MAX_RATE,
-            ),
-            field="rate",
+            f"{text[:40]!r}: give frames per second from 1 to {MAX_RATE}, such as 24 or 24000/1001", field="rate", named=True
         )
     return _exact(rate)
 

@@ -266,7 +266,7 @@ def test_rates_of_text() -> None:
     assert parse_rate("23.976") == parse_rate("24000/1001") == Fraction(24000, 1001)
     assert parse_rate("25") == 25
     for wrong in ("fast", "0", "1/0", "-24", "inf"):
-        with pytest.raises(InvalidRequestError, match=r"rate .*give frames per second"):
+        with pytest.raises(InvalidRequestError, match=r"^rate: .*give frames per second"):
             parse_rate(wrong)
 
 
