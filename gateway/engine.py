@@ -85,7 +85,6 @@ class Engine:
         spec: DubSpec,
         files: DubFiles,
         *,
-        line_name: Callable[[int], str] = "lines[{}]".format,
         frames: SequenceDub | None = None,
     ) -> DubRequest:
         """Return the request of a spec, with the method, the enrolments and what the store says of the actors. Blocks.
@@ -93,7 +92,6 @@ class Engine:
         Args:
             spec: the dub.
             files: finds the files that the spec names.
-            line_name: as for `request_from`.
             frames: the opened image sequence of the spec, whose video is dubbed; None: the footage is a video.
 
         Raises:
@@ -105,9 +103,7 @@ class Engine:
         actor = self.actors.get(check_actor_id(actor_id, "actor")) if actor_id and not spec.lines else None
         if actor is not None:
             check_enrolled_for(actor, method_of(spec, actor.method))
-        request = request_from(
-            spec, files, threads=self.threads, method=actor.method if actor is not None else "", line_name=line_name
-        )
+        request = request_from(spec, files, threads=self.threads, method=actor.method if actor is not None else "")
         if frames is not None:
             request = with_files(request, frames.video, frames.dubbed)
         if request.lines:
@@ -121,7 +117,6 @@ class Engine:
         spec: DubSpec,
         files: DubFiles,
         *,
-        line_name: Callable[[int], str] = "lines[{}]".format,
         frames: SequenceDub | None = None,
     ) -> DubRequest:
         """Return the request of a spec as `request`, after the checks of its files, which lie on this machine. Blocks.
@@ -129,7 +124,7 @@ class Engine:
         Raises:
             DubstageError: as `request` and `check_request`.
         """
-        request = self.request(spec, files, line_name=line_name, frames=frames)
+        request = self.request(spec, files, frames=frames)
         check_request(request)
         return request
 
@@ -154,7 +149,7 @@ class Engine:
                 with naming(line):
                     check_enrolled_for(actor, wanted)
                 dub = replace(dub, actor=actor.enrolled, actor_record=actor.record)
-            dub = self.actors.consents.checked_dub(dub, subject=line.actor_id or line.name, reference="")
+            dub = self.actors.consents.checked_dub(dub, subject=line.actor_id or str(line.name), reference="")
             lines.append(replace(line, dub=dub))
         return replace(request, method=wanted, lines=tuple(lines))
 

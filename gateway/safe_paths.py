@@ -208,7 +208,7 @@ def setting_bytes(file: Path, setting: str, most_bytes: int) -> bytes:
     try:
         return bounded_bytes(file, most_bytes)
     except OSError as problem:
-        raise InvalidRequestError(f"{setting}: {file} cannot be read: {problem.strerror}", field=setting) from problem
+        raise InvalidRequestError(f"{file} cannot be read: {problem.strerror}", field=setting, named=True) from problem
 
 
 def descriptor_url(handle: int) -> str:

@@ -137,11 +137,7 @@ def signing_key(folder: Path, file: Path | None) -> InstallationKey:
     """
     if file is None:
         return installation_key(folder)
-    try:
-        return InstallationKey(read_private_key(file))
-    except InvalidRequestError as problem:
-        said = problem.message.removeprefix("--key ")
-        raise InvalidRequestError(f"{KEY_SETTING}: {said}", field=KEY_SETTING) from problem
+    return InstallationKey(read_private_key(file, KEY_SETTING))
 
 
 def is_signed(content: bytes, signature: object, key: Ed25519PublicKey) -> bool:

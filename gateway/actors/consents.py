@@ -30,15 +30,17 @@ from services.common.errors import (
     InvalidRequestError,
     StorageRefusedError,
 )
+from services.common.texts import Command, Option, Text
 
 if TYPE_CHECKING:
     from gateway.dub.request.dub_request import DubRequest
 
 _AT_ONCE: Final = 500
 """Most digests of one query: databases limit the length of a list."""
-_REFERENCE: Final = (
-    "this installation requires a consent record of the person in the reference picture too: give one as reference_consent "
-    "(--reference-consent FILE). If the reference shows the person who is dubbed, give that person's record again"
+_REFERENCE: Final = Text(
+    "this installation requires a consent record of the person in the reference picture too: give one with {option}. If the "
+    "reference shows the person who is dubbed, give that person's record again",
+    option=Option("reference_consent", "FILE"),
 )
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -153,8 +155,12 @@ class Consents:
                 if given is None:
                     raise
                 raise type(problem)(
-                    f"the actor {actor_id} has a consent record of its own, which a record of the request narrows and does not "
-                    f"replace: {problem.message}",
+                    Text(
+                        "the actor {actor} has a consent record of its own, which a record of the request narrows and does not "
+                        "replace: {problem}",
+                        actor=actor_id,
+                        problem=problem,
+                    ),
                     subject=subject,
                 ) from None
         if given is not None or own is None:
@@ -243,8 +249,11 @@ class Consents:
         """
         if consent is None:
             raise ConsentMissingError(
-                f"actor {actor_id!r} has no consent record that could be withdrawn: `dubstage actor erase {actor_id}` erases the "
-                "person",
+                Text(
+                    "actor {actor!r} has no consent record that could be withdrawn: {erase} erases the person",
+                    actor=actor_id,
+                    erase=Command("actor erase", actor_id),
+                ),
                 subject=actor_id,
             )
         return self.withdraw(digest_of(consent))
@@ -253,8 +262,10 @@ class Consents:
         if self.required:
             raise ConsentMissingError(
                 what
-                or "this installation requires a consent record: give one (--consent FILE, or the field consent), or use an actor "
-                "that has one",
+                or Text(
+                    "this installation requires a consent record: give one with {consent}, or use an actor that has one",
+                    consent=Option("consent", "FILE"),
+                ),
                 subject=subject,
             )
 
@@ -288,7 +299,7 @@ class Consents:
                 self._check_signed(consent, "")
                 self._check_holds(consent, withdrawn, "")
         except (ConsentRefusedError, StorageRefusedError) as problem:
-            return problem.message
+            return Text("{problem}", problem=problem)
         return ""
 
     def _keys(self) -> Keys:
@@ -297,7 +308,7 @@ class Consents:
             return read_keys(self._keys_path) if self._keys_path is not None else {}
         except InvalidRequestError as problem:
             # The keys could be read when the process began: the fault is not the caller's.
-            raise StorageRefusedError(problem.message, subject=SETTING) from problem
+            raise StorageRefusedError(Text("{problem}", problem=problem), subject=SETTING) from problem
 
 
 def check_digest(text: str) -> str:
@@ -308,8 +319,9 @@ def check_digest(text: str) -> str:
     """
     if not _DIGEST.fullmatch(text):
         raise InvalidRequestError(
-            f"record_sha256: {text[:80]!r} is no SHA-256: give the 64 hexadecimal digits that `dubstage consent show` prints",
+            f"{text[:80]!r} is no SHA-256: give the 64 hexadecimal digits that `dubstage consent show` prints",
             field="record_sha256",
+            named=True,
         )
     return text
 

@@ -40,6 +40,7 @@ from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.texts import Command, Text
 
 JOB_BLOB: Final = "job"
 """Kind of the blobs that jobs counted."""
@@ -401,8 +402,14 @@ class Erasures:
                 time.sleep(_LOOK_S)
             if time.monotonic() > deadline:
                 raise BackendUnavailableError(
-                    f"the gateway that works with {self._database.where} has not erased actor {actor_id!r} in "
-                    f"{GATEWAY_SECONDS:g} s, and goes on trying: see the gateway's log and `dubstage actor list`"
+                    Text(
+                        "the gateway that works with {database} has not erased actor {actor!r} in {seconds:g} s, and goes on "
+                        "trying: see the gateway's log and {actors}",
+                        database=self._database.where,
+                        actor=actor_id,
+                        seconds=GATEWAY_SECONDS,
+                        actors=Command("actor list"),
+                    )
                 )
 
     def _wait_for_jobs(self, actor_id: str, seconds: float) -> None:

@@ -17,6 +17,7 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from services.common.errors import ActorNotReadyError, InvalidRequestError, WorkCancelledError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.texts import Command, Text
 
 _TURN_S: Final = 0.12
 """Seconds in which each writer that waits for an SQLite database looks at it once."""
@@ -195,7 +196,11 @@ def _check_there(session: Session, actor_id: str) -> None:
         raise not_enrolled(actor_id)
     if is_open(session, actor_id):
         raise ActorNotReadyError(
-            f"actor {actor_id!r} is being erased: `dubstage actor erase {actor_id}` finishes an interrupted erasure",
+            Text(
+                "actor {actor!r} is being erased: {erase} finishes an interrupted erasure",
+                actor=actor_id,
+                erase=Command("actor erase", actor_id),
+            ),
             subject=actor_id,
         )
 

@@ -26,6 +26,7 @@ from services.common.errors import (
     InvalidRequestError,
 )
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.texts import Command, Text
 
 if TYPE_CHECKING:
     from gateway.dub.learn.enrol import EnrolledActor
@@ -60,9 +61,9 @@ def check_actor_id(actor_id: str, field: str = "actor_id") -> str:
     """
     if not is_actor_id(actor_id):
         raise InvalidRequestError(
-            f"{field}: {actor_id[:80]!r} is not allowed: an actor id has lower-case letters, digits and inner dashes, at most 63 "
-            "characters",
+            f"{actor_id[:80]!r} is not allowed: an actor id has lower-case letters, digits and inner dashes, at most 63 characters",
             field=field,
+            named=True,
         )
     return actor_id
 
@@ -70,7 +71,12 @@ def check_actor_id(actor_id: str, field: str = "actor_id") -> str:
 def not_enrolled(actor_id: str) -> ActorNotFoundError:
     """Return the error for an id that no actor has."""
     return ActorNotFoundError(
-        f"no actor {actor_id!r} is enrolled: `dubstage actor list` shows the actors, `dubstage actor create` enrols one",
+        Text(
+            "no actor {actor!r} is enrolled: {actors} shows the actors, {create} enrols one",
+            actor=actor_id,
+            actors=Command("actor list"),
+            create=Command("actor create"),
+        ),
         subject=actor_id,
     )
 
@@ -78,7 +84,11 @@ def not_enrolled(actor_id: str) -> ActorNotFoundError:
 def already_enrolled(actor_id: str) -> InvalidRequestError:
     """Return the error for an id that another actor has."""
     return InvalidRequestError(
-        f"there is an actor {actor_id!r} already: erase it first (`dubstage actor erase {actor_id}`), or choose another id",
+        Text(
+            "there is an actor {actor!r} already: erase it first ({erase}), or choose another id",
+            actor=actor_id,
+            erase=Command("actor erase", actor_id),
+        ),
         field="actor_id",
     )
 
@@ -173,9 +183,10 @@ def check_enrolled_for(actor: StoredActor, method: str) -> None:
     """
     if actor.method != method:
         raise InvalidRequestError(
-            f"method: actor {actor.actor_id} is enrolled for {actor.method}, not for {method}: dub with {actor.method}, or "
+            f"actor {actor.actor_id} is enrolled for {actor.method}, not for {method}: dub with {actor.method}, or "
             f"enrol the person for {method} under another id",
             field="method",
+            named=True,
         )
 
 
@@ -232,8 +243,13 @@ def consent_of(row: ActorRow, where: str) -> Consent | None:
         return Consent.model_validate(row.consent)
     except ValidationError:
         raise ArtefactCorruptError(
-            f"the consent record of actor {row.actor_id} in the database {where} is damaged: restore the database from a backup, "
-            f"or erase the actor (`dubstage actor erase {row.actor_id}`) and enrol it again",
+            Text(
+                "the consent record of actor {actor} in the database {where} is damaged: restore the database from a backup, or "
+                "{remedy}",
+                actor=row.actor_id,
+                where=where,
+                remedy=_enrol_again(row.actor_id),
+            ),
             resource=row.actor_id,
         ) from None
 
@@ -301,25 +317,41 @@ def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor
     """
     from gateway.dub.learn.enrol import actor_from_arrays
 
-    remedy = f"erase the actor (`dubstage actor erase {actor_id}`) and enrol it again"
+    remedy = _enrol_again(actor_id)
     try:
         return actor_from_arrays(artefacts.get_arrays(refs[ENROLMENT]))
     except ArtefactNotFoundError as problem:
         raise ArtefactNotFoundError(
-            f"what was learned of actor {actor_id} is gone ({problem.message}): check DUBSTAGE_ARTEFACTS_URL, or {remedy}",
+            Text(
+                "what was learned of actor {actor} is gone ({problem}): check DUBSTAGE_ARTEFACTS_URL, or {remedy}",
+                actor=actor_id,
+                problem=problem,
+                remedy=remedy,
+            ),
             resource=problem.resource,
         ) from None
     except ArtefactCorruptError as problem:
         raise ArtefactCorruptError(
-            f"what was learned of actor {actor_id} is damaged ({problem.message}): {remedy}", resource=problem.resource
+            Text(
+                "what was learned of actor {actor} is damaged ({problem}): {remedy}", actor=actor_id, problem=problem, remedy=remedy
+            ),
+            resource=problem.resource,
         ) from None
     except (KeyError, ValueError, TypeError):
         # The row of the blob is missing, or names a blob that holds something else.
         raise ArtefactCorruptError(
-            f"the database's rows of actor {actor_id} are damaged: they name no enrolment. Restore the database from a backup, or "
-            f"{remedy}",
+            Text(
+                "the database's rows of actor {actor} are damaged: they name no enrolment. Restore the database from a backup, or "
+                "{remedy}",
+                actor=actor_id,
+                remedy=remedy,
+            ),
             resource=actor_id,
         ) from None
+
+
+def _enrol_again(actor_id: str) -> Text:
+    return Text("erase the actor ({erase}) and enrol it again", erase=Command("actor erase", actor_id))
 
 
 def summaries_of(
@@ -361,5 +393,5 @@ def _summary_of(
             enrolled = enrolled_of(artefacts, refs, row.actor_id)
             num_frames, lag_frames = enrolled.num_frames, enrolled.lag_frames
     except DubstageError as problem:
-        damage = problem.message
+        damage = Text("{problem}", problem=problem)
     return ActorSummary(row.actor_id, row.method, consent, row.footage_sha256, row.created_at, refs, num_frames, lag_frames, damage)

@@ -21,6 +21,7 @@ from gateway.dub.state.journal import journalled
 from gateway.dub.state.workspace import ASIDE, JOBS, JOURNAL, remove_left_copies
 from services.common.errors import StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.texts import Command, Text
 
 _AT_ONCE: Final = 200
 _OTHER_TENANTS: Final = "tenants"
@@ -78,8 +79,13 @@ class Sweep:
             more = f", and {len(self.left) - _SHOWN} more" if len(self.left) > _SHOWN else ""
             shown = "; ".join(self.left[:_SHOWN])
             raise StorageRefusedError(
-                f"actor {actor_id} is not erased whole. Left: {shown}{more}. Remove this, or let the store delete it, then run "
-                f"`dubstage actor erase {actor_id}` again",
+                Text(
+                    "actor {actor} is not erased whole. Left: {left}. Remove this, or let the store delete it, then run "
+                    "{erase} again",
+                    actor=actor_id,
+                    left=shown + more,
+                    erase=Command("actor erase", actor_id),
+                ),
                 subject=self.left[0],
             )
 

@@ -257,7 +257,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
             await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
             await asyncio.to_thread(media.check, overwrite=False)
         if await self._runner.concerns(enrol.actor_id):
-            raise InvalidRequestError(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
+            raise InvalidRequestError(f"an operation on {enrol.actor_id!r} has not ended", field="actor_id", named=True)
         quota = self._context.quota
         await quota.check_storage()
         return await self._runner.submit(
@@ -305,7 +305,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
     def _withdraw(self, request: pb.RevokeConsentRequest) -> Withdrawal:
         actors = self._context.actors
         if bool(request.actor) == bool(request.record_sha256):
-            raise InvalidRequestError("actor: give either the actor or the digest of the record", field="actor")
+            raise InvalidRequestError("give either the actor or the digest of the record", field="actor", named=True)
         if request.record_sha256:
             return actors.consents.withdraw(check_digest(request.record_sha256))
         actor_id = _id_of(request.actor, "actor")

@@ -42,7 +42,7 @@ from gateway.batch.types import (
     manifest_of,
     options_in,
 )
-from gateway.dub.request.spec_text import LINE, ROW, options_of, plain
+from gateway.dub.request.spec_text import LINE, ROW, ROWS, options_of, plain
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from services.common.errors import InvalidRequestError
@@ -305,7 +305,7 @@ def risk_from(page_token: str) -> tuple[int, int]:
         return -10_001, -1
     risk, dash, row = page_token.partition("-")
     if not dash:
-        raise InvalidRequestError("page_token: give the next_page_token of an earlier answer of the same order", field="page_token")
+        raise InvalidRequestError("give the next_page_token of an earlier answer of the same order", field="page_token", named=True)
     return -row_from(risk), row_from(row)
 
 
@@ -316,7 +316,7 @@ def row_from(page_token: str) -> int:
         InvalidRequestError: this gateway gave no such token.
     """
     if page_token and not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
-        raise InvalidRequestError("page_token: give the next_page_token of an earlier answer", field="page_token")
+        raise InvalidRequestError("give the next_page_token of an earlier answer", field="page_token", named=True)
     return int(page_token) if page_token else -1
 
 
@@ -385,7 +385,7 @@ class RowReader:
         """
         name = checked_batch_id(request.batch_id, "batch_id")
         if bool(request.rows) == bool(request.manifest):
-            raise InvalidRequestError("rows: give either rows or a manifest, with one shot or more", field="rows")
+            raise InvalidRequestError("give either rows or a manifest, with one shot or more", field="rows", named=True)
         shots, mistakes = self._of_manifest(request.manifest) if request.manifest else _of_rows(request.rows)
         placed: dict[int, ShotSpec] = {}
         for line, shot in shots.items():
@@ -399,7 +399,7 @@ class RowReader:
             return tuple(self._mistake_for_caller(mistake, of_rows=bool(request.rows)) for mistake in in_order(mistakes))
         if not placed:
             raise InvalidRequestError(
-                "manifest: there are no rows: write one JSON object a line, one for each shot", field="manifest"
+                "there are no rows: write one JSON object a line, one for each shot", field="manifest", named=True
             )
         return manifest_of(name, placed.values())
 
@@ -414,7 +414,7 @@ class RowReader:
                 else:
                     found[field] = self._places.source(place, field)
             except InvalidRequestError as error:
-                mistakes.append(Mistake(line, field, error.message.removeprefix(f"{field}: ")))
+                mistakes.append(Mistake(line, field, error.said(ROWS)))
         return shot.with_places(found), mistakes
 
     def _of_manifest(self, content: bytes) -> tuple[dict[int, ShotSpec], list[Mistake]]:
@@ -546,7 +546,9 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
             view = await self._batches.view(checked_batch_id(request.batch_id, "batch_id"))
             return pb.SubmitBatchResponse(batch=self._message(view))
         if engine == "kubernetes" and not self._may_use_cluster:
-            raise InvalidRequestError("engine: pods work for the default tenant alone: choose the engine GATEWAY", field="engine")
+            raise InvalidRequestError(
+                "pods work for the default tenant alone: choose the engine GATEWAY", field="engine", named=True
+            )
         found = await in_thread(self._rows.read, request)
         if request.validate_only:
             wrong = () if isinstance(found, Manifest) else found[:MOST_MISTAKES]
@@ -579,7 +581,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         """List shots, a page at a time."""
         size = page_size_from(request.page_size)
         if request.order_by not in pb.ShotOrder.values():
-            raise InvalidRequestError("order_by: give ROW, RISK or NAME", field="order_by")
+            raise InvalidRequestError("give ROW, RISK or NAME", field="order_by", named=True)
         view = await self._batches.view(batch_id_from(request.parent, "parent"))
         if request.after_shot and not request.page_token:
             request.page_token = token_behind(view, request.after_shot, request.order_by)
@@ -691,14 +693,15 @@ def checked_batch_id(text: str, field: str) -> str:
     try:
         return batch_name(text)
     except InvalidRequestError as error:
-        raise InvalidRequestError(f"{field}: {error.message}", field=field) from None
+        error.blame(field)
+        raise
 
 
 def _engine_from(request: pb.SubmitBatchRequest) -> Literal["gateway", "kubernetes"]:
     if request.engine == pb.BATCH_ENGINE_KUBERNETES:
         return "kubernetes"
     if request.engine not in (pb.BATCH_ENGINE_UNSPECIFIED, pb.BATCH_ENGINE_GATEWAY):
-        raise InvalidRequestError("engine: a gateway submits to the engines GATEWAY and KUBERNETES", field="engine")
+        raise InvalidRequestError("a gateway submits to the engines GATEWAY and KUBERNETES", field="engine", named=True)
     for field in ("profile", "workers"):
         if getattr(request, field):
             raise InvalidRequestError(f"{field} is of the engine KUBERNETES: leave it out, or choose that engine", field=field)

@@ -277,10 +277,10 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     config = request.config
     if config.sample_rate_hz not in LIVE_RATES_HZ:
         raise InvalidRequestError(
-            f"config.sample_rate_hz: {config.sample_rate_hz} is not within 8000 .. 192000", field="config.sample_rate_hz"
+            f"{config.sample_rate_hz} is not within 8000 .. 192000", field="config.sample_rate_hz", named=True
         )
     if config.channels not in LIVE_CHANNELS:
-        raise InvalidRequestError(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
+        raise InvalidRequestError(f"{config.channels} is not within 1 .. 8", field="config.channels", named=True)
     with within("config"):
         actor_id = check_actor_id(actor_id_of(config.actor, "actor") or "", "actor")
         use = use_of(config.project, config.language)
@@ -288,9 +288,9 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     max_late_s = seconds_of(config.max_lateness) if config.HasField("max_lateness") else None
     if max_late_s is not None and not LEAST_LATE_S <= max_late_s <= MOST_LATE_S:
         raise InvalidRequestError(
-            f"config.max_lateness: {max_late_s:g} s is not within {LEAST_LATE_S} .. {MOST_LATE_S:g} s: leave the field out for all "
-            "frames",
+            f"{max_late_s:g} s is not within {LEAST_LATE_S} .. {MOST_LATE_S:g} s: leave the field out for all frames",
             field="config.max_lateness",
+            named=True,
         )
     expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
     return LiveOptions(
@@ -325,17 +325,18 @@ class LiveAudioReader:
             MessageTooLargeError: the message holds more than MAX_LIVE_SECONDS_A_MESSAGE.
         """
         if not request.HasField("audio"):
-            raise InvalidRequestError("audio: after the config every message must be sound", field="audio")
+            raise InvalidRequestError("after the config every message must be sound", field="audio", named=True)
         first, pcm = request.audio.first_sample, request.audio.pcm_f32
         if first != self._next_sample:
             raise InvalidRequestError(
-                f"audio.first_sample: {first} is out of order: {self._next_sample} comes next", field="audio.first_sample"
+                f"{first} is out of order: {self._next_sample} comes next", field="audio.first_sample", named=True
             )
         frame_bytes = 4 * self._options.channels
         if len(pcm) % frame_bytes:
             raise InvalidRequestError(
-                f"audio.pcm_f32: {len(pcm)} bytes are not a whole number of float32 samples of {self._options.channels} channels",
+                f"{len(pcm)} bytes are not a whole number of float32 samples of {self._options.channels} channels",
                 field="audio.pcm_f32",
+                named=True,
             )
         count = len(pcm) // frame_bytes
         if count > MAX_LIVE_SECONDS_A_MESSAGE * self._options.sample_rate_hz:
@@ -347,7 +348,7 @@ class LiveAudioReader:
         samples: Float32 = np.frombuffer(pcm, "<f4")
         if not np.isfinite(samples).all():
             bad = first + int(np.argmin(np.isfinite(samples))) // self._options.channels
-            raise InvalidRequestError(f"audio.pcm_f32: sample {bad} is not a finite number", field="audio.pcm_f32")
+            raise InvalidRequestError(f"sample {bad} is not a finite number", field="audio.pcm_f32", named=True)
         self._next_sample += count
         return audio_pb2.AudioChunk(first_sample=first - self._first_sample, pcm_f32=pcm)
 

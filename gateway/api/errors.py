@@ -15,7 +15,7 @@ import services
 from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.api.resources import ACTORS, BATCHES, WEBHOOKS
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorNotFoundError, BatchNotFoundError, DubstageError, WebhookNotFoundError
+from services.common.errors import ActorNotFoundError, BatchNotFoundError, DubstageError, RequestError, WebhookNotFoundError
 from services.common.server import error_status
 from services.common.server.settings import PREFIX
 
@@ -46,32 +46,6 @@ _FIELDS_OF: Final = {
 _OF_DUBS: Final = ("CreateDub", "EstimateDub")
 """RPCs whose requests have a DubSpec in their field `dub`."""
 _DUB_FIELDS: Final = frozenset({"face", "start", *DubSpec.DESCRIPTOR.fields_by_name})
-_TEXTS: Final = ("message", "field", "subject", "resource")
-
-_FIELD_OF_OPTION: Final = {
-    **FIELDS,
-    "audio": "speech_uri",
-    "face": "face_id, point or face_rule",
-    "name": "batch_id",
-    "consent": "the consent record",
-}
-"""Options of the command line -> fields that say the same."""
-_RPC_OF_COMMAND: Final = {
-    "actor create": "CreateActor",
-    "actor list": "ListActors",
-    "actor erase": "EraseActor",
-    "consent revoke": "RevokeConsent",
-    "faces": "DetectFaces",
-    "batch submit": "SubmitBatch",
-    "batch status": "ListShots",
-    "batch watch": "WatchBatch",
-    "batch retry": "RetryBatch",
-    "batch remove": "DeleteBatch",
-}
-"""Commands -> RPCs that do the same."""
-_COMMAND: Final = re.compile(rf"`dubstage ({'|'.join(_RPC_OF_COMMAND)})[^`]*`")
-_QUOTED: Final = re.compile(r"(`[^`]*`)")
-_OPTION: Final = re.compile(r"--([a-z][a-z-]*)(?: (?:[A-Z]+(?:,[A-Z]+)*\b|(?<=face )speaker))?")
 _COLLECTION_OF: Final[Mapping[type[DubstageError], str]] = {
     ActorNotFoundError: ACTORS,
     BatchNotFoundError: BATCHES,
@@ -80,19 +54,6 @@ _COLLECTION_OF: Final[Mapping[type[DubstageError], str]] = {
 """Errors that name a resource by its id."""
 Rewrite = Callable[[DubstageError], DubstageError]
 """Rewrites an error, and returns the same error."""
-
-
-def in_contract_words(text: str) -> str:
-    """Return a text for callers of RPCs: commands and options have the names of RPCs and fields.
-
-    A command that no RPC replaces stays as it is, between backticks.
-    """
-
-    def option(found: re.Match[str]) -> str:
-        return _FIELD_OF_OPTION.get(found[1], found[1].replace("-", "_"))
-
-    parts = _QUOTED.split(_COMMAND.sub(lambda found: _RPC_OF_COMMAND[found[1]], text))
-    return "".join(part if part.startswith("`") else _OPTION.sub(option, part) for part in parts)
 
 
 def resource_of(collection: str, resource: str) -> str:
@@ -137,30 +98,21 @@ class ErrorRewriter:
         self._pattern = re.compile(rf"(?P<known>{known})(?P<slash>/|(?![\w.-]))|{temporary}/tmp\w+/")
 
     def for_caller(self, text: str) -> str:
-        """Return a text without the server's folders, and without the words of the command line."""
-        return in_contract_words(self._pattern.sub(self._name, text))
+        """Return a text without the server's folders."""
+        return self._pattern.sub(self._name, text)
 
     def rewrite(self, error: DubstageError, *, fields: Mapping[str, str] = FIELDS, in_dub: bool = False) -> DubstageError:
-        """Rewrite the texts of an error, and return the same error.
+        """Filter the texts of an error, rename its field, and return the same error.
 
         Args:
             fields: names of fields in the gateway -> names of the same fields for the caller.
             in_dub: whether the fields of a DubSpec stand in the field `dub` of the request.
         """
-        for name in _TEXTS:
-            text = getattr(error, name, "")
-            if text:
-                setattr(error, name, self.for_caller(text))
-        error.args = (error.message,)
-        field = getattr(error, "field", "")
-        if field in fields:
-            error.field = fields[field]  # type: ignore[attr-defined]  # errors that have a field
-            if error.message.startswith(f"{field}: "):
-                error.message = fields[field] + error.message.removeprefix(field)
-                error.args = (error.message,)
-        field = getattr(error, "field", "")
-        if in_dub and re.split(r"[.\[]", field)[0] in _DUB_FIELDS:
-            error.field = f"dub.{field}"  # type: ignore[attr-defined]  # errors that have a field
+        error.change_texts(self.for_caller)
+        if isinstance(error, RequestError):
+            error.field = fields.get(error.field, error.field)
+            if in_dub and re.split(r"[.\[]", error.field)[0] in _DUB_FIELDS:
+                error.field = f"dub.{error.field}"
         collection = _COLLECTION_OF.get(type(error))
         if collection is not None:
             error.resource = resource_of(collection, error.resource)  # type: ignore[attr-defined]  # errors that have a resource

@@ -127,7 +127,9 @@ def check_items(given: Mapping[str, Any], message: Descriptor, place: str = "") 
         if field.is_repeated and isinstance(value, list):
             bounds = declared(field)
             if bounds is not None and bounds.max_items and len(value) > bounds.max_items:
-                raise InvalidRequestError(f"{path}: {len(value)} items, and there may be {bounds.max_items} at most", field=path)
+                raise InvalidRequestError(
+                    f"{len(value)} items, and there may be {bounds.max_items} at most", field=path, named=True
+                )
         if field.message_type is not None:
             for one in value if isinstance(value, list) else (value,):
                 if one and isinstance(one, dict):

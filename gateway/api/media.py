@@ -35,7 +35,6 @@ _WINDOWS: Final = re.compile(r"^[A-Za-z]:[\\/]|\\")
 """Matches paths with a drive or a backslash."""
 _OUTSIDE: Final = frozenset({"", ".", "..", TENANTS_FOLDER})
 """Parts of a path that a store may take for another folder, and the folder of other tenants."""
-_TEXTS: Final = ("message", "subject", "resource")
 
 
 class MediaFolder:
@@ -63,11 +62,12 @@ class MediaFolder:
         if not os.path.isfile(path) or self._is_of_a_tenant(path):
             if is_sequence(path):
                 raise InvalidRequestError(
-                    f"{field}: {uri!r} is the pattern of an image sequence, which servers do not dub: use `dubstage batch submit`, "
+                    f"{uri!r} is the pattern of an image sequence, which servers do not dub: use `dubstage batch submit`, "
                     "or make a video of it with `dubstage frames to-video`",
                     field=field,
+                    named=True,
                 )
-            raise InvalidRequestError(f"{field}: the media folder has no file {uri!r}", field=field)
+            raise InvalidRequestError(f"the media folder has no file {uri!r}", field=field, named=True)
         return path
 
     def output(self, uri: str, field: str, *, new_folder: bool = False) -> Path:
@@ -81,9 +81,9 @@ class MediaFolder:
         if self._is_of_a_tenant(path):
             raise self._no_folder(uri, field)
         if path.is_symlink():
-            raise InvalidRequestError(f"{field}: {uri!r} is a symbolic link: give the name of the file itself", field=field)
+            raise InvalidRequestError(f"{uri!r} is a symbolic link: give the name of the file itself", field=field, named=True)
         if path.is_dir():
-            raise InvalidRequestError(f"{field}: {uri!r} is a folder: give the name of a video file", field=field)
+            raise InvalidRequestError(f"{uri!r} is a folder: give the name of a video file", field=field, named=True)
         if not path.parent.is_dir() and (path.parent.exists() or not new_folder):
             raise self._no_folder(uri, field)
         return path
@@ -94,41 +94,43 @@ class MediaFolder:
         return self._root is not None and path.relative_to(self._root).parts[0].casefold() == TENANTS_FOLDER
 
     def _no_folder(self, uri: str, field: str) -> InvalidRequestError:
-        return InvalidRequestError(f"{field}: the media folder has no folder {str(Path(uri).parent)!r}", field=field)
+        return InvalidRequestError(f"the media folder has no folder {str(Path(uri).parent)!r}", field=field, named=True)
 
     def _inside(self, uri: str, field: str, *, as_named: bool = False) -> Path:
         """Return the path that a URI leads to, without symbolic links. With `as_named`, the last part is not followed."""
         if self._root is None:
             raise InvalidRequestError(
-                f"{field}: this gateway reads and writes no media: set DUBSTAGE_MEDIA_DIR to the folder of footage and videos",
+                "this gateway reads and writes no media: set DUBSTAGE_MEDIA_DIR to the folder of footage and videos",
                 field=field,
+                named=True,
             )
         if not uri or "\0" in uri:
-            raise InvalidRequestError(f"{field}: name a file of the media folder", field=field)
+            raise InvalidRequestError("name a file of the media folder", field=field, named=True)
         if len(uri) > _LONGEST_URI:
-            raise InvalidRequestError(f"{field}: the name has {len(uri)} characters, {_LONGEST_URI} at most", field=field)
+            raise InvalidRequestError(f"the name has {len(uri)} characters, {_LONGEST_URI} at most", field=field, named=True)
         path = Path(_local_path(uri, field))
         if _WINDOWS.search(str(path)):
             raise InvalidRequestError(
-                f"{field}: {uri[:200]!r} is a path of Windows: name the file from the media folder on, with '/' between folders",
+                f"{uri[:200]!r} is a path of Windows: name the file from the media folder on, with '/' between folders",
                 field=field,
+                named=True,
             )
         if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
             raise InvalidRequestError(
-                f"{field}: a part of the name has more than {_LONGEST_NAME} bytes; no file can have such a name", field=field
+                f"a part of the name has more than {_LONGEST_NAME} bytes; no file can have such a name", field=field, named=True
             )
         if ".." in path.parts:
-            raise InvalidRequestError(f"{field}: {uri!r} has a '..': name the file from the media folder on", field=field)
+            raise InvalidRequestError(f"{uri!r} has a '..': name the file from the media folder on", field=field, named=True)
         try:
             whole = self._root / path
             found = whole.parent.resolve() / whole.name if as_named else whole.resolve()
         except (OSError, RuntimeError):
-            raise InvalidRequestError(f"{field}: {uri!r} cannot be followed", field=field) from None
+            raise InvalidRequestError(f"{uri!r} cannot be followed", field=field, named=True) from None
         if not found.is_relative_to(self._root) or found == self._root:
-            raise InvalidRequestError(f"{field}: {uri!r} lies outside of the media folder", field=field)
+            raise InvalidRequestError(f"{uri!r} lies outside of the media folder", field=field, named=True)
         if len(os.fsencode(found)) > _LONGEST_PATH:
             raise InvalidRequestError(
-                f"{field}: with its folders, the name has more bytes than the path of a file can have", field=field
+                "with its folders, the name has more bytes than the path of a file can have", field=field, named=True
             )
         return found
 
@@ -139,14 +141,14 @@ def _local_path(uri: str, field: str) -> str:
     try:
         parts = urlsplit(uri)
     except ValueError:
-        raise InvalidRequestError(f"{field}: {uri[:200]!r} is no URL", field=field) from None
+        raise InvalidRequestError(f"{uri[:200]!r} is no URL", field=field, named=True) from None
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
         raise InvalidRequestError(
-            f"{field}: {uri[:200]!r} cannot be read: give a file:/// URL or a path in the media folder", field=field
+            f"{uri[:200]!r} cannot be read: give a file:/// URL or a path in the media folder", field=field, named=True
         )
     path = unquote(parts.path)
     if "\0" in path:
-        raise InvalidRequestError(f"{field}: name a file of the media folder", field=field)
+        raise InvalidRequestError("name a file of the media folder", field=field, named=True)
     return path
 
 
@@ -198,18 +200,19 @@ class MediaLocations:
         """
         if not self._url:
             raise InvalidRequestError(
-                f"{field}: {place[:200]!r} cannot be used: this gateway takes no URLs: set DUBSTAGE_MEDIA_URL to a folder of a "
-                "bucket",
+                f"{place[:200]!r} cannot be used: this gateway takes no URLs: set DUBSTAGE_MEDIA_URL to a folder of a bucket",
                 field=field,
+                named=True,
             )
         below = place.removeprefix(f"{self._url}/")
         if below == place or _OUTSIDE.intersection(below.split("/")) or any(sign in below for sign in "?#*") or "::" in place:
             raise InvalidRequestError(
-                f"{field}: {place[:200]!r} cannot be used: give a path in the media folder, or an object below {self._url}/",
+                f"{place[:200]!r} cannot be used: give a path in the media folder, or an object below {self._url}/",
                 field=field,
+                named=True,
             )
         if problem := url_problem(longest):
-            raise InvalidRequestError(f"{field}: {place[:200]!r} cannot be used: {problem}", field=field)
+            raise InvalidRequestError(f"{place[:200]!r} cannot be used: {problem}", field=field, named=True)
         return place
 
 
@@ -333,7 +336,7 @@ class RequestMedia:
         """
         for place, field in self._sources.values():
             if problem := input_problem(place):
-                raise InvalidRequestError(f"{field}: {problem}", field=field)
+                raise InvalidRequestError(f"{problem}", field=field, named=True)
         for place in self._outputs.values():
             if not overwrite:
                 check_replaceable(place)
@@ -372,10 +375,7 @@ class RequestMedia:
 
     def rewrite(self, error: DubstageError) -> DubstageError:
         """Name the places of the request in the texts of an error, and return the same error."""
-        for name in _TEXTS:
-            if text := getattr(error, name, ""):
-                setattr(error, name, self.for_caller(text))
-        error.args = (error.message,)
+        error.change_texts(self.for_caller)
         return error
 
     def for_caller(self, text: str) -> str:

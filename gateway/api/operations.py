@@ -129,9 +129,9 @@ def request_identity(request: Message) -> RequestIdentity:
         return NO_REQUEST_ID
     if not _UUID.fullmatch(text):
         raise InvalidRequestError(
-            f"request_id: {text[:40]!r} is no UUID: give 32 hexadecimal digits with hyphens, such as "
-            "123e4567-e89b-42d3-a456-426614174000",
+            f"{text[:40]!r} is no UUID: give 32 hexadecimal digits with hyphens, such as 123e4567-e89b-42d3-a456-426614174000",
             field="request_id",
+            named=True,
         )
     data = request.DESCRIPTOR.full_name.encode() + request.SerializeToString(deterministic=True)
     return RequestIdentity(text.lower(), hashlib.sha256(data).hexdigest())
@@ -144,7 +144,7 @@ def page_size_from(page_size: int) -> int:
         InvalidRequestError: the number is negative.
     """
     if page_size < 0:
-        raise InvalidRequestError(f"page_size: {page_size} is negative", field="page_size")
+        raise InvalidRequestError(f"{page_size} is negative", field="page_size", named=True)
     return min(page_size or DEFAULT_PAGE, MAX_PAGE)
 
 
@@ -155,7 +155,7 @@ def page_number_from(page_token: str) -> int:
         InvalidRequestError: this gateway gave no such token.
     """
     if page_token and not (page_token.isdecimal() and len(page_token) < 19):
-        raise InvalidRequestError("page_token: give the next_page_token of an earlier answer", field="page_token")
+        raise InvalidRequestError("give the next_page_token of an earlier answer", field="page_token", named=True)
     return int(page_token or 0)
 
 
@@ -185,9 +185,10 @@ def list_filter_from(text: str) -> ListFilter:
         known = _CONDITIONS.get("".join(condition.split()).lower(), {})
         if not known or known.keys() & found.keys():
             raise InvalidRequestError(
-                f"filter: {text[:80]!r} is not understood: give some of done=true or done=false, kind={'|'.join(_REQUEST)} and "
+                f"{text[:80]!r} is not understood: give some of done=true or done=false, kind={'|'.join(_REQUEST)} and "
                 "order=newest, with AND between them, or nothing",
                 field="filter",
+                named=True,
             )
         found |= known
     return ListFilter(**found)

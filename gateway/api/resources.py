@@ -29,7 +29,7 @@ def id_of(name: str, collection: str, field: str) -> str:
     """
     found = name.removeprefix(f"{collection}/")
     if found == name or not found or "/" in found:
-        raise InvalidRequestError(f"{field}: {name[:80]!r} is not the name of a resource: give {collection}/ID", field=field)
+        raise InvalidRequestError(f"{name[:80]!r} is not the name of a resource: give {collection}/ID", field=field, named=True)
     return found
 
 

@@ -203,7 +203,7 @@ def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]
     for name, value in found.groupdict().items():
         field = message.DESCRIPTOR.fields_by_name[name]
         if any(given.pop(spelling, value) != value for spelling in {name, field.json_name}):
-            raise InvalidRequestError(f"{name}: the path gives {value[:80]!r}, and the request another value", field=name)
+            raise InvalidRequestError(f"the path gives {value[:80]!r}, and the request another value", field=name, named=True)
         given[name] = value
     try:
         json_format.ParseDict(given, message)
@@ -237,7 +237,7 @@ def _fields_of_query(message: Descriptor, query: Iterable[tuple[str, str]]) -> d
         if field.is_repeated:
             given.setdefault(field.name, []).append(value)
         elif field.name in given:
-            raise InvalidRequestError(f"{name}: the query gives this field twice", field=name)
+            raise InvalidRequestError("the query gives this field twice", field=name, named=True)
         else:
             given[field.name] = value
     return given
@@ -286,8 +286,9 @@ def upload_of(headers: Mapping[str, str]) -> FileUpload:
     first, last, size = map(int, found.groups()) if found else (1, 0, 0)
     if not first <= last < size or (length and length != str(last - first + 1)):
         raise InvalidRequestError(
-            f"Content-Range: {text[:80]!r} cannot be used with a body of {length or '?'} bytes: send bytes FIRST-LAST/SIZE",
+            f"{text[:80]!r} cannot be used with a body of {length or '?'} bytes: send bytes FIRST-LAST/SIZE",
             field="Content-Range",
+            named=True,
         )
     return FileUpload(size, first, sha256)
 
@@ -304,7 +305,7 @@ def sha256_of_digest(text: str) -> str:
         digest = base64.b64decode(found[1], validate=True)
         if len(digest) == 32:
             return digest.hex()
-    raise InvalidRequestError("Repr-Digest: send sha-256=:BASE64: with the 32 bytes of the SHA-256", field="Repr-Digest")
+    raise InvalidRequestError("send sha-256=:BASE64: with the 32 bytes of the SHA-256", field="Repr-Digest", named=True)
 
 
 def digest_header(sha256: str) -> str:
@@ -636,7 +637,7 @@ class RestApplication:
     async def _download(self, method: MethodDescriptor, message: Any, request: Request, metadata: grpc.aio.Metadata) -> Response:
         """Answer with a file, or with the part that the header `Range` names."""
         if message.offset or message.max_bytes:
-            raise InvalidRequestError("offset: the query has no fields here; send the header Range", field="offset")
+            raise InvalidRequestError("the query has no fields here; send the header Range", field="offset", named=True)
         # The size of the file decides about the range, and the digest about If-Range.
         message.max_bytes = 1
         facts, *_ = await self._calls.all(method, message, metadata)

@@ -304,7 +304,7 @@ class Tenants:
         except DubstageError as problem:
             # A file of the settings may have become wrong since the gateway started: the fault is not the caller's.
             wrong = isinstance(problem, InvalidRequestError)
-            error = StorageRefusedError(problem.message, subject=f"tenant {name}") if wrong else problem
+            error = StorageRefusedError(problem.said(), subject=f"tenant {name}") if wrong else problem
             raise self.default.installation.context.names.rewrite(error) from None
 
     async def start(self, tracer: trace.Tracer) -> None:

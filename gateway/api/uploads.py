@@ -90,7 +90,9 @@ class TenantUploads:
         """
         if self.folder is None:
             raise InvalidRequestError(
-                "name: this gateway takes no uploads: set its DUBSTAGE_MEDIA_DIR to a folder for footage and videos", field="name"
+                "this gateway takes no uploads: set its DUBSTAGE_MEDIA_DIR to a folder for footage and videos",
+                field="name",
+                named=True,
             )
         return self.folder
 
@@ -134,7 +136,7 @@ class TenantUploads:
         """
         if not self._settings.media_url:
             raise InvalidRequestError(
-                "name: this gateway signs no URLs: set its DUBSTAGE_MEDIA_URL to a folder of a bucket", field="name"
+                "this gateway signs no URLs: set its DUBSTAGE_MEDIA_URL to a folder of a bucket", field="name", named=True
             )
         return f"{self._settings.media_url}/{FOLDER}"
 
@@ -309,7 +311,9 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             reader = await in_thread(self._opened, request.path)
             with reader:
                 if request.offset > reader.size_bytes:
-                    raise InvalidRequestError(f"offset: {request.offset}: the file has {reader.size_bytes} bytes", field="offset")
+                    raise InvalidRequestError(
+                        f"{request.offset}: the file has {reader.size_bytes} bytes", field="offset", named=True
+                    )
                 sha256 = await in_thread(self._uploads.opened().sha256, reader.handle)
                 yield pb.DownloadFileResponse(size_bytes=reader.size_bytes, sha256=sha256)
                 place = request.offset
@@ -323,7 +327,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         name, sha256 = id_of(request.name, UPLOADS, "name"), _given_sha256(request.sha256)
         if not 0 < request.size_bytes <= MOST_BYTES:
             raise InvalidRequestError(
-                f"size_bytes: {request.size_bytes}: a signed URL takes 1 to {MOST_BYTES} bytes", field="size_bytes"
+                f"{request.size_bytes}: a signed URL takes 1 to {MOST_BYTES} bytes", field="size_bytes", named=True
             )
         place = await in_thread(self._uploads.free_object, name)
         async with self._admitting:
@@ -419,7 +423,7 @@ def _given_sha256(sha256: str) -> str:
         InvalidRequestError: the text is empty, or no SHA-256.
     """
     if not sha256:
-        raise InvalidRequestError("sha256: give the SHA-256 of the file, 64 hexadecimal digits", field="sha256")
+        raise InvalidRequestError("give the SHA-256 of the file, 64 hexadecimal digits", field="sha256", named=True)
     return sha256_text(sha256)
 
 

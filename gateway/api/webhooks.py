@@ -143,7 +143,7 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         if (before := await in_thread(self._store.created_by, identity)) is not None:
             return _message(before, secret=_repeated_secret(before))
         if pb.WEBHOOK_EVENT_UNSPECIFIED in request.events:
-            raise InvalidRequestError("events: name events, or leave the field empty for all", field="events")
+            raise InvalidRequestError("name events, or leave the field empty for all", field="events", named=True)
         await checked_target(request.url, self._networks)
         events = [_TYPE_OF[number] for number in request.events] or list(EventType)
         webhook, new = await in_thread(self._store.create, request.url, events, identity)

@@ -15,6 +15,7 @@ from gateway.safe_paths import open_regular_file
 from gateway.signatures import InstallationKey, canonical, is_signed
 from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.files import FULL_DISK, write_whole
+from services.common.texts import Option, Text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -56,7 +57,12 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
         StorageFullError: no space is left.
     """
     if os.path.lexists(file) and not (overwrite and file.is_file()):
-        raise InvalidRequestError(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
+        raise InvalidRequestError(
+            Text(
+                "{file} exists: give another name, or replace the file with {overwrite}", file=file, overwrite=Option("overwrite")
+            ),
+            field="file",
+        )
     head = ChainHead()
 
     def lines() -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from gateway.backup.archive import (
 from gateway.backup.rows import blobs_of, copy_rows, fitting, kept_tables, rows_of
 from gateway.database.session import Database
 from services.common.errors import InvalidRequestError
+from services.common.texts import Option, Text
 
 CHECK: Final = "checking"
 RESTORE: Final = "restoring blobs"
@@ -97,7 +98,12 @@ def _check_bases(file: Path, manifest: BackupManifest, bases: Sequence[Path]) ->
         raise InvalidRequestError(f"{file} is not based on {', '.join(strange)}: leave it out", field="base")
     if missing := [base.created_at for sha256, base in named.items() if sha256 not in given]:
         raise InvalidRequestError(
-            f"{file} holds only the blobs that are newer than its bases: give the backups of {', '.join(missing)} with --base",
+            Text(
+                "{file} holds only the blobs that are newer than its bases: give the backups of {missing} with {base}",
+                file=file,
+                missing=", ".join(missing),
+                base=Option("base"),
+            ),
             field="base",
         )
 

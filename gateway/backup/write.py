@@ -35,6 +35,7 @@ from gateway.database.tables import ActorRow
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError
 from services.common.files import sha256_of, translating_full_disk
 from services.common.locks import try_lock
+from services.common.texts import Command, Option, Text
 
 STEP: Final = "copying blobs"
 """Name of the pass that copies blobs."""
@@ -137,7 +138,10 @@ def _check_known(without: frozenset[str], known: set[str]) -> None:
     unknown = sorted(without - known)
     if unknown:
         named = ", ".join(map(repr, unknown))
-        raise InvalidRequestError(f"there is no actor {named} to leave out: `dubstage actor list` shows all", field="without")
+        raise InvalidRequestError(
+            Text("there is no actor {named} to leave out: {actors} shows all", named=named, actors=Command("actor list")),
+            field="without",
+        )
 
 
 def _digest(content: IO[bytes]) -> str:
@@ -153,7 +157,12 @@ def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
     hold names and keys.
     """
     if os.path.lexists(file) and not (overwrite and file.is_file()):
-        raise InvalidRequestError(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
+        raise InvalidRequestError(
+            Text(
+                "{file} exists: give another name, or replace the file with {overwrite}", file=file, overwrite=Option("overwrite")
+            ),
+            field="file",
+        )
     try:
         _remove_left(file.parent)
         partial, handle = _locked_partial(file)

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 from gateway.media.locations import has_unknown_protocol, protocol_of
 from gateway.media.sequence_names import NUMBER, is_sequence
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
+from services.common.texts import Option, Text
 
 if TYPE_CHECKING:
     from openassetio import EntityReference  # type: ignore[attr-defined]
@@ -154,12 +155,20 @@ class Registration:
 def _check_installation() -> None:
     if not os.environ.get(_CONFIG):
         raise InvalidRequestError(
-            f"--register needs an asset manager: set {_CONFIG} to the file that configures the manager for OpenAssetIO",
+            Text(
+                "{register} needs an asset manager: set {setting} to the file that configures the manager for OpenAssetIO",
+                register=Option("register"),
+                setting=_CONFIG,
+            ),
             field="register",
         )
     if missing := _missing_package():
         raise InvalidRequestError(
-            f"--register needs the package {missing}, which is not installed here: pip install 'dubstage-suite[assets]'",
+            Text(
+                "{register} needs the package {package}, which is not installed here: pip install 'dubstage-suite[assets]'",
+                register=Option("register"),
+                package=missing,
+            ),
             field="register",
         )
 
@@ -339,7 +348,7 @@ def _announced(manager: Manager, references: Iterable[str]) -> dict[str, EntityR
     targets: dict[str, EntityReference] = {}
     for one in references:
         if (target := manager.createEntityReferenceIfValid(one)) is None:
-            raise InvalidRequestError(f"--register: {one[:200]!r} is no entity reference of {name}", field="register")
+            raise InvalidRequestError(f"{one[:200]!r} is no entity reference of {name}", field="register", named=True)
         targets[one] = target
     if not targets:
         return {}

@@ -24,6 +24,7 @@ from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, Manifest, ShotRecor
 from gateway.dub.request.spec_text import CHANGEABLE, option_words
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
+from services.common.texts import Command, Option, Text
 
 if TYPE_CHECKING:
     from gateway.batch.kubernetes.engine import Submitted
@@ -132,7 +133,7 @@ def current_records(store: BatchStore, facts: BatchFacts) -> tuple[list[ShotReco
     try:
         snapshot = open_engine_of(facts).snapshot(store, facts.name)
     except DubstageError as error:
-        return store.records(facts.name), [f"the cluster was not asked: {error.message}"]
+        return store.records(facts.name), [Text("the cluster was not asked: {error}", error=error)]
     return list(snapshot.records), list(snapshot.notes)
 
 
@@ -248,7 +249,7 @@ def check_options(store: BatchStore, name: str, ids: Sequence[str], options: Sho
     if not options.ListFields():
         return options
     if len(ids) != 1:
-        raise InvalidRequestError(f"options: name the one shot that takes them, not {len(ids) or 'all'}", field="options")
+        raise InvalidRequestError(f"name the one shot that takes them, not {len(ids) or 'all'}", field="options", named=True)
     shot, record = store.shot(name, store.row_of(name, ids[0])), current_record(store, store.facts(name), ids[0])
     if record.state not in ENDED:
         raise InvalidRequestError(f"shot {shot.id} is {record.state}: wait until it has ended, or cancel it first", field="id")
@@ -383,8 +384,14 @@ def _remove(store: BatchStore, facts: BatchFacts, *, force: bool) -> None:
         left = sum(shot.facts.state not in ENDED for shot in shots) - killed
         if left:
             raise InvalidRequestError(
-                f"{left} shots of batch {name} have not ended: wait, or cancel the batch first; if their workers were killed, "
-                f"cancel the batch and remove it with `dubstage batch remove {name} --force`",
+                Text(
+                    "{left} shots of batch {name} have not ended: wait, or cancel the batch first; if their workers were killed, "
+                    "cancel the batch and remove it by {remove} with {force}",
+                    left=left,
+                    name=name,
+                    remove=Command("batch remove", name),
+                    force=Option("force"),
+                ),
                 field="name",
             )
         if _has_jobs(facts):

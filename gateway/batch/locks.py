@@ -18,6 +18,7 @@ from gateway.private_files import data_folder
 from gateway.safe_paths import path_below
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
+from services.common.texts import Command, Text
 
 WORKERS_FOLDER: Final = "workers"
 """Folder below the data folder for what worker processes print, and for the locks of shots and of batches in buckets."""
@@ -45,8 +46,12 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
         handle = lock_folder(folder)
     except InvalidRequestError:
         raise InvalidRequestError(
-            f"another `dubstage batch submit` runs batch {name} on this machine: follow it with `dubstage batch watch {name}`, or "
-            "wait until it has ended",
+            Text(
+                "another {submit} runs batch {name} on this machine: follow it with {watch}, or wait until it has ended",
+                submit=Command("batch submit"),
+                name=name,
+                watch=Command("batch watch", name),
+            ),
             field="name",
         ) from None
     try:

@@ -34,9 +34,9 @@ from gateway.batch.media import consent_at, fetched, footage_problem, input_prob
 from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, manifest_of
 from gateway.consent.messages import consent_from
 from gateway.consent.record import Consent, canonical_form, use_of
-from gateway.dub.request.dub_request import check_footage, check_line, check_overlaps
+from gateway.dub.request.dub_request import check_footage, check_overlaps, frames_of_line
 from gateway.dub.request.spec import LocalFiles, Refusal, colour_of, method_of, problems, request_from, without_records
-from gateway.dub.request.spec_text import actor_of, fill, line_name, plain, read_lines, word_of
+from gateway.dub.request.spec_text import ROW, ROWS, actor_of, fill, plain, read_lines, word_of
 from gateway.media.choices import OcioSettings
 from gateway.media.inspection import inspect_video
 from gateway.media.locations import is_url, local_path
@@ -52,6 +52,7 @@ from services.common.errors import (
     RequestError,
 )
 from services.common.methods import combined, method_named
+from services.common.texts import Option, Text, in_words
 
 if TYPE_CHECKING:
     from gateway.actors.store import ActorStore
@@ -246,7 +247,7 @@ def _consent_problem(place: str) -> str:
     try:
         consent_at(place)
     except (InvalidRequestError, ArtefactNotFoundError) as error:
-        return error.message
+        return error.said(ROWS)
     return ""
 
 
@@ -269,25 +270,25 @@ def scene_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
 
 def _scene_mistakes(number: int, shot: ShotSpec) -> list[Mistake]:
     spec = without_records(shot.dub)
-    dub = request_from(spec, LocalFiles(), threads=1, line_name=line_name())
+    dub = request_from(spec, LocalFiles(), threads=1)
     try:
         info = inspect_video(dub.footage)
     except MediaUnsupportedError as problem:
-        return [Mistake(number, "footage", problem.message)]
+        return [Mistake(number, "footage", problem.said(ROWS))]
     if is_still(info):
         return [Mistake(number, "footage", f"{spec.footage_uri} is a single picture, and a scene needs a video")]
     mistakes, frames = [], {}
     for place, line in enumerate(dub.lines):
         try:
-            frames[place] = check_line(line, info)
+            frames[place] = frames_of_line(line, info)
         except (InvalidRequestError, MediaUnsupportedError) as problem:
-            field = {"lines.start": "start", "lines.boxes": "boxes"}.get(problem.field, "speech")
-            mistakes.append(Mistake(number, f"lines[{place}].{field}", problem.message.removeprefix(f"{line.name}: ")))
+            field = problem.field if problem.field in ("start", "boxes") else "speech"
+            mistakes.append(Mistake(number, f"lines[{place}].{field}", problem.said(ROWS)))
     try:
         faces = [line.face_id if line.HasField("face_id") else None for line in spec.lines]
         check_overlaps([dub.lines[place] for place in frames], list(frames.values()), [faces[place] for place in frames])
     except InvalidRequestError as problem:
-        mistakes.append(Mistake(number, "lines", problem.message))
+        mistakes.append(Mistake(number, "lines", problem.said(ROWS)))
     return mistakes
 
 
@@ -297,10 +298,7 @@ def _method(shot: ShotSpec, line: LineSpec | None = None) -> str:
 
 def _refusal_parts(error: Refusal, field: str) -> tuple[str, str, str]:
     """Return field, text and reason of a refusal as a row names the field."""
-    word = word_of(field)
-    named = error.field if isinstance(error, RequestError) else ""
-    said = error.message.removeprefix(f"{named}: ").removeprefix(f"{word}: ")
-    return word, said, "" if isinstance(error, RequestError) else error.reason
+    return word_of(field), error.said(ROWS), "" if isinstance(error, RequestError) else error.reason
 
 
 MOST_ROWS: Final = 100_000
@@ -334,11 +332,8 @@ def lines_at(place: str) -> list[LineSpec]:
         try:
             copy = fetched(place, Path(folder), field="lines", max_bytes=_LARGEST)
         except ArtefactNotFoundError as missing:
-            raise InvalidRequestError(missing.message, field="lines") from missing
-        try:
-            return read_lines(copy)
-        except InvalidRequestError as error:
-            raise InvalidRequestError(error.message.replace(str(copy), place), field="lines") from error.__cause__
+            raise InvalidRequestError(missing.said(), field="lines") from missing
+        return read_lines(copy, shown_name=place)
 
 
 def _in_folder_of(place: str, line: LineSpec) -> LineSpec:
@@ -404,7 +399,7 @@ def shots_by_line(content: bytes, *, shown_name: str, read: ReadLines) -> tuple[
             mistakes.append(Mistake(number, "row", str(problem)))
             continue
         except InvalidRequestError as problem:
-            mistakes.append(Mistake(number, "lines", problem.message))
+            mistakes.append(Mistake(number, "lines", problem.said(ROWS)))
             continue
         if place == 0 and "defaults" in row:
             defaults, wrong = _defaults(number, row)
@@ -485,14 +480,9 @@ def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mis
     except ValidationError as problem:
         mistakes += [Mistake(number, *_field_and_text(error)) for error in problem.errors(include_url=False)]
     dub = DubSpec()
-    wrong = fill(dub, {word: value for word, value in row.items() if word not in ("id", "quality")})
-    mistakes += [Mistake(number, each.field, _with_own_words(str(each))) for each in wrong]
+    given = {word: value for word, value in row.items() if word not in ("id", "quality")}
+    mistakes += [Mistake(number, each.field, in_words(each.text, ROWS)) for each in fill(dub, given, known=("id", *ROW, "quality"))]
     return (None, mistakes) if mistakes else (ShotSpec(shot_id or "", plain(dub), quality), [])
-
-
-def _with_own_words(text: str) -> str:
-    """Return what is wrong with a word of a row. A row has words that no dub has."""
-    return text.replace("there are: footage,", "there are: id, footage,") + (", quality" if "no field of a row" in text else "")
 
 
 _QUALITY: Final = TypeAdapter(Annotated[Quality, Strict()])
@@ -552,11 +542,11 @@ def parse_rows(text: str) -> tuple[int, ...]:
         last = int(found[2] or found[1]) if found else 0
         if found is None or last < first or (rows and first <= rows[-1]):
             raise InvalidRequestError(
-                f"rows: {part!r} in {text[:80]!r}: give ascending rows and ranges, such as 0-3,7", field="rows"
+                f"{part!r} in {text[:80]!r}: give ascending rows and ranges, such as 0-3,7", field="rows", named=True
             )
         if last >= MOST_ROWS:
             raise InvalidRequestError(
-                f"rows: {part!r} in {text[:80]!r}: a batch has at most the rows 0 to {MOST_ROWS - 1}", field="rows"
+                f"{part!r} in {text[:80]!r}: a batch has at most the rows 0 to {MOST_ROWS - 1}", field="rows", named=True
             )
         rows.extend(range(first, last + 1))
     return tuple(rows)
@@ -685,9 +675,9 @@ def _picture_mistakes(shots: Mapping[int, ShotSpec], look: MethodOf) -> Iterator
         try:
             check_footage(method_named(look(shot, None)), Path(footage), inspect_video(Path(footage)))
         except MediaUnsupportedError as problem:
-            yield Mistake(line, "footage", problem.message)
+            yield Mistake(line, "footage", problem.said(ROWS))
         except InvalidRequestError as problem:
-            yield Mistake(line, problem.field or "method", problem.message)
+            yield Mistake(line, problem.field or "method", problem.said(ROWS))
 
 
 def _colour_mistakes(shots: Mapping[int, ShotSpec]) -> Iterator[Mistake]:
@@ -704,7 +694,7 @@ def _colour_mistakes(shots: Mapping[int, ShotSpec]) -> Iterator[Mistake]:
             except InvalidRequestError as problem:
                 known[colour] = problem
         if (wrong := known[colour]) is not None:
-            yield Mistake(line, wrong.field, wrong.message)
+            yield Mistake(line, wrong.field, wrong.said(ROWS))
 
 
 def in_order(mistakes: Iterable[Mistake]) -> Sequence[Mistake]:
@@ -729,11 +719,9 @@ def batch_name(text: str, *, given: bool = True) -> str:
     try:
         return TypeAdapter(BatchName).validate_python(wanted)
     except ValidationError:
-        problem = f"{text[:80]!r} is no name of a batch" if given else f"no name can be made from {text[:80]!r}: give --name NAME"
-        raise InvalidRequestError(
-            f"{problem}; a name has at most 40 small letters, digits and hyphens, and begins and ends with a letter or a digit",
-            field="name",
-        ) from None
+        problem = "{text!r} is no name of a batch" if given else "no name can be made from {text!r}: give {name}"
+        form = "; a name has at most 40 small letters, digits and hyphens, and begins and ends with a letter or a digit"
+        raise InvalidRequestError(Text(problem + form, text=text[:80], name=Option("batch_id", "NAME")), field="name") from None
 
 
 def _content(path: Path) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent
 from gateway.dub.request.dub_request import sha256_of
+from gateway.dub.request.spec_text import ROWS
 from gateway.media.locations import copy_name, is_url, local_path, protocol_of, url_problem
 from gateway.media.output import existing_file
 from gateway.media.sequence_names import is_sequence
@@ -64,7 +65,7 @@ def input_problem(place: str) -> str:
             return f"{place} is empty" if _size(_opened(place, _READABLE, "footage"), place) == 0 else ""
         facts = os.stat(place)
     except (InvalidRequestError, ArtefactNotFoundError) as error:
-        return error.message
+        return error.said(ROWS)
     except FileNotFoundError:
         return f"no such file {place}"
     except (OSError, ValueError) as problem:
@@ -90,7 +91,7 @@ def footage_problem(place: str) -> str:
     try:
         _, files = sequence_files(Path(place))
     except (InvalidRequestError, MediaUnsupportedError) as problem:
-        return problem.message
+        return problem.said(ROWS)
     return next((said for file in files if (said := input_problem(str(file)))), "")
 
 
@@ -106,7 +107,7 @@ def output_problem(place: str) -> str:
             return ""
         there = existing_file(Path(place))
     except InvalidRequestError as error:
-        return error.message
+        return error.said(ROWS)
     if there is None:
         return _folder_problem(Path(place).parent)
     return "" if stat.S_ISREG(there.st_mode) else f"{place} is no regular file: give another name"
@@ -174,11 +175,7 @@ def consent_at(place: str) -> Consent:
     if path is not None:
         return read_consent(Path(path))
     with tempfile.TemporaryDirectory() as folder:
-        copy = fetched(place, Path(folder), field="consent", max_bytes=_LARGEST_RECORD)
-        try:
-            return read_consent(copy)
-        except InvalidRequestError as error:
-            raise InvalidRequestError(error.message.replace(str(copy), place), field=error.field) from error.__cause__
+        return read_consent(fetched(place, Path(folder), field="consent", max_bytes=_LARGEST_RECORD), shown_name=place)
 
 
 @contextmanager

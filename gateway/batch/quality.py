@@ -19,6 +19,7 @@ from gateway.batch.records import VideoMetrics
 from gateway.batch.types import Quality, ShotAppearance, ShotFinish, ShotMotion, ShotRecord
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.request.dub_request import DubRequest, sha256_of
+from gateway.dub.request.spec_text import ROWS
 from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
@@ -37,6 +38,7 @@ from gateway.reports.records import (
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8
 from services.common.errors import DubstageError, WorkCancelledError
+from services.common.texts import Text, in_words
 
 WIDTH: Final = 320
 """Most columns of a thumbnail, pixels."""
@@ -212,8 +214,8 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         motion=worst([ShotMotion.of(motion) for motion in motions if motion is not None]),
         appearance=found.appearance,
         finish=found.finish,
-        warnings=(*outcome.warnings, *outcome.written.dropped, *found.warnings),
-        undubbed=outcome.undubbed,
+        warnings=tuple(in_words(text, ROWS) for text in (*outcome.warnings, *outcome.written.dropped, *found.warnings)),
+        undubbed=in_words(outcome.undubbed, ROWS),
         thumbnail=await asyncio.to_thread(thumbnail_of, video, rendered),
         frame_rate=str(frame_rate_of(video)),
     )
@@ -228,7 +230,7 @@ async def _measured(
     except WorkCancelledError:
         raise
     except DubstageError as problem:
-        return TrackedFigures(warnings=(f"the drawn mouth was not measured: {problem.message}",))
+        return TrackedFigures(warnings=(Text("the drawn mouth was not measured: {problem}", problem=problem),))
 
 
 _SILENCE: Final = "the largest opening of the mouth in silence, as a share of the person's own range,"

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotState
 from gateway.crash_report import machine_fault, write_traceback
+from gateway.dub.request.spec_text import ROWS
 from services.common.errors import (
     UNDUBBED_EXIT_CODE,
     BackendUnavailableError,
@@ -44,9 +45,9 @@ def failure_of(error: Exception) -> Failure:
     The traceback of an error of an unknown kind goes to a temporary file and to the log. The message names the file.
     """
     if isinstance(error, StorageFullError):
-        return _full(error.message)
+        return _full(error.in_words(ROWS))
     if isinstance(error, DubstageError):
-        return Failure(error.message, error.exit_code, error.retryable)
+        return Failure(error.in_words(ROWS), error.exit_code, error.retryable)
     fault = machine_fault(error)
     # Imported here: commands that show a batch log nothing.
     import structlog

@@ -135,24 +135,24 @@ def decision_of(record: ShotRecord, said: Verdict, *, now: str, caller: str = ""
     if record.state not in ENDED:
         raise InvalidRequestError(f"shot {record.id} is {record.state}: only shots that have ended can be reviewed", field="name")
     if state is ReviewState.UNDECIDED:
-        raise InvalidRequestError("state: give APPROVED, REJECTED or ASSIGNED", field="state")
+        raise InvalidRequestError("give APPROVED, REJECTED or ASSIGNED", field="state", named=True)
     if seen_sha256 and seen_sha256 != record.output_sha256:
         raise InvalidRequestError(
-            f"output_sha256: shot {record.id} was dubbed again, and has another video than the one that was looked at: look at the "
-            "new video",
+            f"shot {record.id} was dubbed again, and has another video than the one that was looked at: look at the new video",
             field="output_sha256",
+            named=True,
         )
     note, reviewer, assignee = said.note.strip(), said.reviewer.strip(), said.assignee.strip()
     for field, text, most in (("note", note, MOST_NOTE), ("reviewer", reviewer, MOST_NAME), ("assignee", assignee, MOST_NAME)):
         if len(text) > most:
-            raise InvalidRequestError(f"{field}: the text has {len(text)} characters: at most {most} are allowed", field=field)
+            raise InvalidRequestError(f"the text has {len(text)} characters: at most {most} are allowed", field=field, named=True)
         if _CONTROLS.search(text) or (field != "note" and "\n" in text):
-            raise InvalidRequestError(f"{field}: the text has control characters: give plain text", field=field)
+            raise InvalidRequestError("the text has control characters: give plain text", field=field, named=True)
     if bool(assignee) != (state is ReviewState.ASSIGNED):
-        raise InvalidRequestError("assignee: give a person with ASSIGNED, and with no other state", field="assignee")
+        raise InvalidRequestError("give a person with ASSIGNED, and with no other state", field="assignee", named=True)
     if frame is not None and not 0 <= frame < (record.frames or 1):
         last = f"frames 0 to {record.frames - 1}" if record.frames else "no video, so only frame 0 can be named"
-        raise InvalidRequestError(f"frame: {frame} is not in the video: shot {record.id} has {last}", field="frame")
+        raise InvalidRequestError(f"{frame} is not in the video: shot {record.id} has {last}", field="frame", named=True)
     return Decision(
         id=record.id,
         state=state,
@@ -178,9 +178,10 @@ def region_from(x: float, y: float, width: float, height: float) -> Region:
         return Region(x=x, y=y, width=width, height=height)
     except ValueError:
         raise InvalidRequestError(
-            f"region: {x:g},{y:g},{width:g},{height:g} is no part of the picture: give X,Y,WIDTH,HEIGHT as shares from 0 to 1, "
+            f"{x:g},{y:g},{width:g},{height:g} is no part of the picture: give X,Y,WIDTH,HEIGHT as shares from 0 to 1, "
             "with WIDTH and HEIGHT over 0, and X + WIDTH and Y + HEIGHT at most 1",
             field="region",
+            named=True,
         ) from None
 
 

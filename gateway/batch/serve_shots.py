@@ -26,6 +26,7 @@ from gateway.batch.records import failure_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord
 from gateway.batch.worker import open_worker_context, run_shot
+from gateway.dub.request.spec_text import ROWS
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, UnexpectedError, leaves
 
@@ -94,7 +95,7 @@ class WorkerAnswer(_Line):
     @classmethod
     def unusable(cls, problem: DubstageError) -> Self:
         """Return the answer of a worker that cannot work."""
-        return cls(kind=AnswerKind.UNUSABLE, reason=problem.reason, message=problem.message)
+        return cls(kind=AnswerKind.UNUSABLE, reason=problem.reason, message=problem.in_words(ROWS))
 
     def error(self) -> DubstageError:
         """Return the error of an UNUSABLE worker."""

@@ -53,6 +53,7 @@ from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.files import BLOB_MODE, PARTIAL, create_whole, write_whole
 from services.common.store.backends import open_backend
+from services.common.texts import Command, Option, Text
 
 _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
 """Facts of a file system about a file that change when the file is written again."""
@@ -493,8 +494,13 @@ class BatchStore:
         # creators at once, one writes each file.
         if not self._folder.create(manifest_path(name), manifest.content) and self._rows(name) != manifest.content:
             raise InvalidRequestError(
-                f"batch {name} exists in {self.url} with another manifest: choose another --name NAME, or submit the manifest of "
-                "the batch with the same ids in the same order. Rows of shots that are not done may be changed",
+                Text(
+                    "batch {name} exists in {url} with another manifest: choose another {option}, or submit the manifest of the "
+                    "batch with the same ids in the same order. Rows of shots that are not done may be changed",
+                    name=name,
+                    url=self.url,
+                    option=Option("batch_id", "NAME"),
+                ),
                 field="name",
             )
         facts = BatchFacts(name=name, manifest_sha256=manifest.sha256, rows=len(manifest.shots), created_at=_now(), engine=engine)
@@ -535,9 +541,13 @@ class BatchStore:
             states = {record.id: record.state for record in records}
             if done := [new.id for old, new in pairs if states[new.id] is ShotState.DONE and not old.revises(new)]:
                 raise InvalidRequestError(
-                    f"batch {name} has shots that are done and whose rows differ: {', '.join(done[:_NAMED])}. Restore these rows, "
-                    f"change options with `dubstage batch retry {name} {done[0]} --set OPTION=VALUE`, or submit the manifest under "
-                    "another name",
+                    Text(
+                        "batch {name} has shots that are done and whose rows differ: {done}. Restore these rows, change options by "
+                        "{retry}, or submit the manifest under another name",
+                        name=name,
+                        done=", ".join(done[:_NAMED]),
+                        retry=Command("batch retry", f"{name} {done[0]}"),
+                    ),
                     field="name",
                 )
             # Jobs of a cluster begin waiting shots at any time.
@@ -998,7 +1008,13 @@ class BatchStore:
         if unknown := [shot_id for shot_id in shot_ids if shot_id not in known]:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise BatchNotFoundError(
-                f"batch {name} has no shot {unknown[0][:80]!r}{more} (`dubstage batch status {name}`)",
+                Text(
+                    "batch {name} has no shot {shot!r}{more} ({status})",
+                    name=name,
+                    shot=unknown[0][:80],
+                    more=more,
+                    status=Command("batch status", name),
+                ),
                 resource=f"{name}/{unknown[0]}",
             )
 

@@ -44,8 +44,7 @@ from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSp
 from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.request.spec import mouths_of, sequence_of
-from gateway.dub.request.spec_text import in_words, line_name
-from gateway.dub.state.workspace import ALREADY_RUNNING, ScratchFolders
+from gateway.dub.state.workspace import JobRunningError, ScratchFolders
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.locations import local_path
@@ -57,7 +56,6 @@ from gateway.stages.remote import RemoteStages
 from services.common.errors import (
     BackendUnavailableError,
     DubstageError,
-    InvalidRequestError,
     MediaUnsupportedError,
     StorageRefusedError,
     WorkCancelledError,
@@ -171,8 +169,7 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
     Raises:
         DubstageError: as `dubstage dub` for the same options.
     """
-    with in_words():
-        settings = await in_thread(sequence_of, shot.dub)
+    settings = await in_thread(sequence_of, shot.dub)
     if settings is None:
         yield None
         return
@@ -212,11 +209,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
             output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
         else:
             output, files[shot.dub.footage_uri] = frames.dubbed, frames.video
-        with in_words():
-            request = await in_thread(
-                partial(context.engine.checked_request, shot.dub, ShotFiles(files, output), line_name=line_name(), frames=frames)
-            )
-        yield request
+        yield await in_thread(partial(context.engine.checked_request, shot.dub, ShotFiles(files, output), frames=frames))
 
 
 async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
@@ -224,10 +217,8 @@ async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await dub()
-        except InvalidRequestError as problem:
-            if problem.message != ALREADY_RUNNING:
-                raise
-        await asyncio.sleep(WAIT_S)
+        except JobRunningError:
+            await asyncio.sleep(WAIT_S)
 
 
 @asynccontextmanager
@@ -353,6 +344,10 @@ class ShotDub:
         """Remove what the dub keeps for another run. The video stays. Errors go to the log."""
         if self._dub is not None:
             await self._dub.discard_or_log()
+
+
+class ShotCancelledError(WorkCancelledError):
+    """A person has cancelled the shot that is being dubbed."""
 
 
 LOOK_S: Final = 2.0
@@ -492,10 +487,10 @@ class _Attempt:
         except asyncio.CancelledError:
             await self._put_back(record)
             raise
+        except ShotCancelledError:
+            await self._dub.withdraw()
+            return await self._end(record, cancelled(record, present_time()))
         except Exception as problem:
-            if isinstance(problem, WorkCancelledError) and problem.message == CANCELLED:
-                await self._dub.withdraw()
-                return await self._end(record, cancelled(record, present_time()))
             return await self._end(record, failed(record, failure_of(problem), time.monotonic() - began, present_time()))
         if redone:
             made = replace(made, warnings=(*made.warnings, f"the video of an earlier run {redone}: it was made anew"))
@@ -527,7 +522,7 @@ class _Attempt:
 
     def _check(self) -> None:
         if self._store.is_cancelled(self._name, self._shot.id):
-            raise WorkCancelledError(CANCELLED)
+            raise ShotCancelledError(CANCELLED)
 
     async def _end(self, before: ShotRecord, record: ShotRecord) -> ShotRecord:
         """Store how an attempt without a video ended, and return the record that counts.

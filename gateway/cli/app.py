@@ -311,7 +311,7 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each 
         say_error("interrupted")
         return WorkCancelledError.exit_code
     except DubstageError as error:
-        say_error(error.message)
+        say_error(error)
         return error.exit_code
     except _USAGE_ERROR as error:
         return _say_usage(error)
@@ -322,7 +322,7 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each 
         missing = _error_of_import(error) if isinstance(error, ModuleNotFoundError) else None
         if missing is None:
             return _say_unexpected(error)
-        say_error(missing.message)
+        say_error(missing)
         return missing.exit_code
     return code if isinstance(code, int) else 0
 

@@ -21,6 +21,7 @@ from gateway.studio.timeline import clips_of, exact_rate, track_of
 from gateway.studio.timeline_files import check_output, read_timeline
 from gateway.studio.turnover import CLIPS, TurnoverRequest, plan_turnover, read_clips, write_turnover
 from services.common.errors import InvalidRequestError
+from services.common.texts import Option, Text
 
 _SHOWN: Final = 50
 """Most refused clips, and most overlapping lines, that are printed."""
@@ -145,9 +146,14 @@ def _tell_refused(problems: Sequence[str], *, leave_out: bool) -> None:
         InvalidRequestError: something is refused, and the user did not ask to leave such clips out.
     """
     if len(problems) == 1 and not leave_out:
-        raise InvalidRequestError(f"{problems[0]}; nothing was written: --leave-out goes on without it", field="timeline")
+        raise InvalidRequestError(
+            Text(
+                "{problem}; nothing was written: {leave_out} goes on without it", problem=problems[0], leave_out=Option("leave_out")
+            ),
+            field="timeline",
+        )
     for problem in problems[:_SHOWN]:
-        (say_warning if leave_out else say)(f"left out: {problem}" if leave_out else problem)
+        (say_warning if leave_out else say)(Text("left out: {problem}", problem=problem) if leave_out else problem)
     if len(problems) > _SHOWN:
         say(f"{len(problems) - _SHOWN} more are not shown")
     if problems and not leave_out:

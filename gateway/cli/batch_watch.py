@@ -34,6 +34,7 @@ from services.common.errors import (
     TransientError,
     UnexpectedError,
 )
+from services.common.texts import Text
 
 STATES: Final = (*map(str, ShotState), "look")
 """Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
@@ -75,7 +76,7 @@ def show_batches(store: BatchStore) -> None:
             now = progress_in(BatchIndex(store, facts.name).shots())
         except (ArtefactCorruptError, BatchNotFoundError) as problem:
             # The batch is damaged, or is being removed at this moment. The other batches are listed all the same.
-            say_warning(f"batch {facts.name} is left out: {problem.message}")
+            say_warning(Text("batch {batch} is left out: {problem}", batch=facts.name, problem=problem))
             continue
         created = facts.created_at[:16].replace("T", " ")
         say_result(

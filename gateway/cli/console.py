@@ -16,6 +16,7 @@ from rich.text import Text
 
 from services.common.errors import InvalidRequestError
 from services.common.files import create_whole
+from services.common.texts import Fact
 
 _JOINERS: Final = "\u200c\u200d"
 """Zero-width joiners. Persian, Indic scripts and emoji need these characters, and a terminal shows them safely."""
@@ -26,12 +27,18 @@ _WIDE: Final = 4096
 """Width of a table without a terminal, characters."""
 
 
-def printable(text: str) -> str:
+def printable(text: str | Fact) -> str:
     r"""Return `text` in one line, with a visible escape for each character that a terminal would act on or cannot show.
 
+    A text that names options or commands, and an error, are written in the words of the command line.
     Control characters, line breaks and marks that change the direction of writing become escapes such as `\x1b`, `\n` and `\u202e`.
     A byte of a file name that is not UTF-8 becomes an escape such as `\xff`.
     """
+    if isinstance(text, Fact):
+        # Imported here: most commands print plain lines, and the words need the contracts.
+        from gateway.cli.words import COMMAND_LINE
+
+        text = text.in_words(COMMAND_LINE)
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
@@ -45,7 +52,7 @@ def _shown(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def say(message: str) -> None:
+def say(message: str | Fact) -> None:
     """Print one line to stderr."""
     err.print(printable(message))
 
@@ -63,12 +70,12 @@ def say_table(table: Table) -> None:
     (out if out.is_terminal else wide).print(table)
 
 
-def say_error(message: str) -> None:
+def say_error(message: str | Fact) -> None:
     """Print one line to stderr that begins with `error:` in red."""
     err.print(Text.assemble(("error:", "bold red"), " ", printable(message)))
 
 
-def say_warning(message: str) -> None:
+def say_warning(message: str | Fact) -> None:
     """Print one line to stderr that begins with `warning:` in yellow."""
     err.print(Text.assemble(("warning:", "yellow"), " ", printable(message)))
 

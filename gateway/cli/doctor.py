@@ -314,10 +314,10 @@ async def _check_same_store(client: StageClient, settings: GatewaySettings, name
     try:
         await _read_by(client, name, ref)
     except (ArtefactNotFoundError, ArtefactCorruptError) as problem:
-        raise StorageRefusedError(f"{remedy}: {problem.message}", subject=store.url) from None
+        raise StorageRefusedError(f"{remedy}: {problem}", subject=store.url) from None
     except RequestError as problem:
         if problem.field == "uri":
-            raise StorageRefusedError(f"{remedy}: {problem.message}", subject=store.url) from None
+            raise StorageRefusedError(f"{remedy}: {problem}", subject=store.url) from None
         # The artefact was read and holds no arrays, as expected.
         if problem.field != _NO_ARRAYS:
             raise
@@ -432,14 +432,14 @@ def doctor() -> None:
             _say(name, check())
         except (DubstageError, OSError, ImportError, RuntimeError) as problem:
             failed = True
-            _say(name, str(problem), "wrong")
+            _say(name, problem if isinstance(problem, DubstageError) else str(problem), "wrong")
     for stage in () if remote else NETWORK_STAGES:
         failed |= not _say_networks(stage)
     if failed:
         raise typer.Exit(1)
 
 
-def _say(name: str, found: str, wrong: str = "") -> None:
+def _say(name: str, found: str | DubstageError, wrong: str = "") -> None:
     mark = (f"{wrong:<8}", "red") if wrong else (f"{'ok':<8}", "green")
     out.print(Text.assemble(mark, f"{name:<24}", printable(found)))
 

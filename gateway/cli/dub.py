@@ -97,17 +97,15 @@ async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, r
     from gateway.actors.installation import open_installation
     from gateway.api.progress import dub_steps
     from gateway.dub.request.spec import sequence_of
-    from gateway.dub.request.spec_text import in_words, line_name
+    from gateway.dub.request.spec_text import naming_file
     from gateway.dub.state.workspace import ScratchFolders
     from gateway.engine import Engine, finished_dub, remove_old_jobs
     from gateway.operations.step_paces import StepPaces
 
-    file = str(lines) if lines is not None else ""
     footage, output = files.source(spec.footage_uri, "footage_uri"), files.output(spec.output_uri, "output_uri")
     spoken = [files.source(line.speech_uri, f"lines[{place}]") for place, line in enumerate(spec.lines)]
     spoken += [files.source(spec.speech_uri, "speech_uri")] if spec.speech_uri else []
-    with in_words(file):
-        sequence = sequence_of(spec)
+    sequence = sequence_of(spec)
     async with AsyncExitStack() as stack:
         installation = stack.enter_context(open_installation(settings))
         engine = Engine.of(installation)
@@ -117,10 +115,8 @@ async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, r
             folder = stack.enter_context(scratch.folder())
             with StepProgress() as reading:
                 frames = await engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
-        with in_words(file):
-            request = await asyncio.to_thread(
-                partial(engine.checked_request, spec, files, line_name=line_name(file), frames=frames)
-            )
+        with naming_file(lines):
+            request = await asyncio.to_thread(partial(engine.checked_request, spec, files, frames=frames))
         steps, paces = dub_steps(request, report=report is not None), StepPaces(settings.data_dir, request.method)
         with StepProgress(steps, paces=paces) as progress:
             progress.begin("starting the stages")

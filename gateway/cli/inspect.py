@@ -30,6 +30,7 @@ from gateway.provenance.watermark.payload import PUBLIC, WORD_BITS
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
 from services.common.errors import MediaUnsupportedError
+from services.common.texts import Text
 
 _NO_FACE: Final = "no face is seen for a second or longer"
 _STANDINGS: Final = {
@@ -103,7 +104,7 @@ def search_for_watermark(
     try:
         info = inspect_video(verdict.file)
     except MediaUnsupportedError as problem:
-        return problem.message
+        return Text("{problem}", problem=problem)
     found = asyncio.run(_search(info, key, settings))
     if found is None:
         return _NO_FACE

@@ -171,7 +171,7 @@ def _agreed(what: str, *, yes: bool) -> bool:
 
 
 def _say_unreadable(problem: StorageRefusedError) -> None:
-    say(problem.message)
+    say(problem)
 
 
 def _show(jobs: list[JobFolder]) -> None:

@@ -10,7 +10,6 @@ import json
 import math
 import tomllib
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -185,13 +184,13 @@ def read_figures(file: Path) -> Figures:
         raise InvalidRequestError(f"{file} is no readable TOML file: {problem}", field="figures") from problem
 
 
-async def _say_estimate(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, lines: str, *, as_json: bool) -> None:
+async def _say_estimate(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, lines: Path | None, *, as_json: bool) -> None:
     """Estimate a dub and print the estimate.
 
     Args:
         spec: the dub.
         files: files of the names in the spec.
-        lines: file of the lines of a scene, for messages; empty: there is none.
+        lines: file of the lines of a scene, for messages; None: there is none.
 
     Raises:
         DubstageError: the dub would be refused, or a file cannot be read.
@@ -199,14 +198,14 @@ async def _say_estimate(settings: GatewaySettings, spec: DubSpec, files: LocalFi
     # Modules of dubs are imported for estimates of dubs: a plan of replicas needs none of them.
     from gateway.actors.installation import open_installation
     from gateway.dub.job.estimate import estimate_dub
-    from gateway.dub.request.spec_text import in_words, line_name
+    from gateway.dub.request.spec_text import naming_file
     from gateway.dub.state.disk import shown_bytes
     from gateway.engine import Engine
 
     with open_installation(settings) as installation:
         engine = Engine.of(installation)
-        with in_words(lines):
-            request = await asyncio.to_thread(partial(engine.checked_request, spec, files, line_name=line_name(lines)))
+        with naming_file(lines):
+            request = await asyncio.to_thread(engine.checked_request, spec, files)
         async with installation.stages() as stages:
             estimate = await estimate_dub(request, stages, engine.jobs)
     if as_json:
@@ -291,8 +290,7 @@ def plan(
                 "overwrite": True,
             }
         )
-        named = str(lines) if lines is not None else ""
-        run_async(_say_estimate(options.gateway_settings(stages), spec, files, named, as_json=as_json))
+        run_async(_say_estimate(options.gateway_settings(stages), spec, files, lines, as_json=as_json))
         return
     load = PlannedLoad(
         live_streams=live,

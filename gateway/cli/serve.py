@@ -80,11 +80,11 @@ def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
         variable = f"DUBSTAGE_{name.upper()}_PORT"
         text = environment.get(variable) or str(DEFAULT_PORTS[name])
         if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65535):
-            raise InvalidRequestError(f"{variable}: {text[:80]!r} is not a port; give a number from 1 to 65535", field=variable)
+            raise InvalidRequestError(f"{text[:80]!r} is not a port; give a number from 1 to 65535", field=variable, named=True)
         taken = [other for other, port in ports.items() if port == int(text)]
         if taken:
             raise InvalidRequestError(
-                f"{variable}: the {taken[0]} server already has port {text}; choose another port", field=variable
+                f"the {taken[0]} server already has port {text}; choose another port", field=variable, named=True
             )
         ports[name] = int(text)
     return ports
@@ -136,7 +136,7 @@ def further_ports(settings: StageSettings) -> dict[str, dict[str, int]]:
                 variable = f"DUBSTAGE_{extra.upper()}"
                 last = 65535 - len(MODULES) + 1
                 raise InvalidRequestError(
-                    f"{variable}: {len(MODULES)} ports are needed; give a number up to {last}", field=variable
+                    f"{len(MODULES)} ports are needed; give a number up to {last}", field=variable, named=True
                 )
     return ports
 

@@ -81,9 +81,11 @@ def _settings(port: int | None, folder: Path | None) -> GatewaySettings:
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise InvalidRequestError(f"{field}: the folder {place} cannot be made: {problem.strerror}", field=field) from problem
+            raise InvalidRequestError(
+                f"the folder {place} cannot be made: {problem.strerror}", field=field, named=True
+            ) from problem
         if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-            raise InvalidRequestError(f"{field}: the folder {place} cannot be written: give another folder", field=field)
+            raise InvalidRequestError(f"the folder {place} cannot be written: give another folder", field=field, named=True)
     return settings
 
 
@@ -92,7 +94,7 @@ def _write(file: Path, token: str) -> None:
         write_whole(file, f"{token}\n".encode("ascii"), mode=0o600)
     except OSError as problem:
         raise InvalidRequestError(
-            f"DUBSTAGE_DATA_DIR: {file} cannot be written: {problem.strerror}; give another folder", field="DUBSTAGE_DATA_DIR"
+            f"{file} cannot be written: {problem.strerror}; give another folder", field="DUBSTAGE_DATA_DIR", named=True
         ) from problem
 
 

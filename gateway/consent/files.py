@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from gateway.consent.record import Consent, ConsentFace, ConsentSignature
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequestError, StorageRefusedError
+from services.common.texts import Option, Text
 
 MAX_BYTES: Final = 64 << 10
 """Largest consent file that is read, bytes."""
@@ -23,43 +24,47 @@ _OPTIONAL: Final = tuple(name for name in Consent.model_fields if name not in NE
 _FIELDS: Final = f"{', '.join(NEEDED[:-1])} and {NEEDED[-1]}"
 
 
-def read_consent(path: Path) -> Consent:
+def read_consent(path: Path, shown_name: str = "") -> Consent:
     """Read a consent record from a JSON file with the fields of `Consent`.
+
+    Args:
+        shown_name: name of the file in messages; empty: its path.
 
     Raises:
         InvalidRequestError: there is no such file, the file is not regular, larger than `MAX_BYTES` or not JSON, a field is missing
             or wrong, or a field stands twice. The message names file and field.
     """
+    name = shown_name or str(path)
     try:
         record = json.loads(bounded_bytes(path, MAX_BYTES).decode("utf-8-sig"), object_pairs_hook=_each_once)
     except OSError as problem:
         raise InvalidRequestError(
-            f"{path}: cannot be read: {problem.strerror}; give the JSON file with the consent record", field="consent"
+            f"{name}: cannot be read: {problem.strerror}; give the JSON file with the consent record", field="consent"
         ) from problem
     except UnicodeDecodeError as problem:
-        raise InvalidRequestError(f"{path}: not a text file in UTF-8", field="consent") from problem
+        raise InvalidRequestError(f"{name}: not a text file in UTF-8", field="consent") from problem
     except json.JSONDecodeError as problem:
         raise InvalidRequestError(
-            f"{path}: not JSON (line {problem.lineno}: {problem.msg}); a consent record is a JSON object with {_FIELDS}",
+            f"{name}: not JSON (line {problem.lineno}: {problem.msg}); a consent record is a JSON object with {_FIELDS}",
             field="consent",
         ) from problem
     except _FieldTwiceError as problem:
         raise InvalidRequestError(
-            f"{path}: {problem.name[:80]!r} stands twice: write every field once", field=f"consent.{problem.name[:80]}"
+            f"{name}: {problem.name[:80]!r} stands twice: write every field once", field=f"consent.{problem.name[:80]}"
         ) from None
     except (RecursionError, ValueError) as problem:  # thousands of brackets, or a number of thousands of digits
         raise InvalidRequestError(
-            f"{path}: not a consent record, which is a JSON object with {_FIELDS}", field="consent"
+            f"{name}: not a consent record, which is a JSON object with {_FIELDS}", field="consent"
         ) from problem
     if not isinstance(record, dict):
         raise InvalidRequestError(
-            f"{path}: a consent record is a JSON object with {_FIELDS}; this file holds {_kind(record)}", field="consent"
+            f"{name}: a consent record is a JSON object with {_FIELDS}; this file holds {_kind(record)}", field="consent"
         )
     try:
         return Consent.model_validate(record)
     except ValidationError as problem:
-        name, said = field_and_reason(problem)
-        raise InvalidRequestError(f"{path}: {name}: {said}", field=f"consent.{name}") from problem
+        field, said = field_and_reason(problem)
+        raise InvalidRequestError(f"{name}: {field}: {said}", field=f"consent.{field}") from problem
 
 
 def write_new_consent(file: Path, consent: Consent) -> None:
@@ -75,7 +80,9 @@ def write_new_consent(file: Path, consent: Consent) -> None:
             text.write(f"{json.dumps(consent.fields(), indent=2, ensure_ascii=False)}\n")
         os.link(partial, file)
     except FileExistsError:
-        raise InvalidRequestError(f"--output {file} exists: give the name of a new file", field="output") from None
+        raise InvalidRequestError(
+            Text("{output} {file} exists: give the name of a new file", output=Option("output_uri"), file=file), field="output"
+        ) from None
     except (OSError, ValueError) as problem:
         said = problem.strerror if isinstance(problem, OSError) else str(problem)
         raise StorageRefusedError(f"{file} cannot be written: {said}", subject=str(file)) from problem

@@ -55,10 +55,10 @@ def read_keys(place: Path, *, field: str = SETTING) -> Keys:
         keys = {key_id(key): key for file in files for key in _keys_in(file, field)}
     except OSError as problem:
         raise InvalidRequestError(
-            f"{field}: {problem.filename or place} cannot be read: {problem.strerror or problem}", field=field
+            f"{problem.filename or place} cannot be read: {problem.strerror or problem}", field=field, named=True
         ) from problem
     if not keys:
-        raise InvalidRequestError(f"{field}: {place} holds no public key: give PEM files with Ed25519 public keys", field=field)
+        raise InvalidRequestError(f"{place} holds no public key: give PEM files with Ed25519 public keys", field=field, named=True)
     return keys
 
 
@@ -69,21 +69,24 @@ def _keys_in(file: Path, field: str) -> Iterator[Ed25519PublicKey]:
 
     blocks = list(_BLOCK.finditer(bounded_bytes(file, MAX_BYTES)))
     if not blocks:
-        raise InvalidRequestError(f"{field}: {file} holds no PEM block: give PEM files with Ed25519 public keys", field=field)
+        raise InvalidRequestError(f"{file} holds no PEM block: give PEM files with Ed25519 public keys", field=field, named=True)
     for block in blocks:
         if b"PRIVATE" in block[1]:
-            raise InvalidRequestError(f"{field}: {file} holds a private key: give the public keys only", field=field)
+            raise InvalidRequestError(f"{file} holds a private key: give the public keys only", field=field, named=True)
         try:
             key = load_pem_public_key(block[0])
         except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PublicKey):
-            raise InvalidRequestError(f"{field}: {file} holds something else than Ed25519 public keys", field=field)
+            raise InvalidRequestError(f"{file} holds something else than Ed25519 public keys", field=field, named=True)
         yield key
 
 
-def read_private_key(file: Path) -> Ed25519PrivateKey:
+def read_private_key(file: Path, field: str = "key") -> Ed25519PrivateKey:
     """Return the private key of a PEM file.
+
+    Args:
+        field: option or setting that names the file, for the error.
 
     Raises:
         InvalidRequestError: the file cannot be read, holds no Ed25519 private key, or the key is encrypted.
@@ -95,17 +98,18 @@ def read_private_key(file: Path) -> Ed25519PrivateKey:
     try:
         found = load_pem_private_key(bounded_bytes(file, MAX_BYTES), password=None)
     except OSError as problem:
-        raise InvalidRequestError(f"--key {file} cannot be read: {problem.strerror or problem}", field="key") from problem
+        raise InvalidRequestError(f"{file} cannot be read: {problem.strerror or problem}", field=field, named=True) from problem
     except TypeError:
         raise InvalidRequestError(
-            f"--key {file} is encrypted: decrypt it with `openssl pkey -in {file} -out PLAIN`", field="key"
+            f"{file} is encrypted: decrypt it with `openssl pkey -in {file} -out PLAIN`", field=field, named=True
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         found = None
     if not isinstance(found, Ed25519PrivateKey):
         raise InvalidRequestError(
-            f"--key {file} holds no Ed25519 private key in PEM: `openssl genpkey -algorithm ed25519 -out {file}` makes one",
-            field="key",
+            f"{file} holds no Ed25519 private key in PEM: `openssl genpkey -algorithm ed25519 -out {file}` makes one",
+            field=field,
+            named=True,
         )
     return found
 

@@ -319,7 +319,7 @@ def use_of(project: str, language: str | None) -> ConsentUse:
                 adapter.validate_python(value)
         except ValidationError as problem:
             said = problem.errors()[0]["msg"].removeprefix("Value error, ")
-            raise InvalidRequestError(f"{field}: {said}", field=field) from None
+            raise InvalidRequestError(said, field=field, named=True) from None
     return ConsentUse(project, language)
 
 

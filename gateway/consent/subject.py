@@ -18,7 +18,7 @@ OTHER_FROM: Final = 0.5
 """Distance from which two mean face embeddings are of two people. Between both distances, a person has to decide."""
 ENOUGH_FRAMES: Final = 5
 """Frames of a mean embedding for which the distances were measured. Fewer frames, as of a still, tell people apart less surely."""
-_ADD_SUBJECT: Final = "`dubstage consent subject FOOTAGE --record RECORD.json -o NEW.json` adds the subject"
+_ADD_SUBJECT: Final = "`dubstage consent subject FOOTAGE` adds the subject"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

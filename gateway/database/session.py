@@ -158,7 +158,7 @@ def engine_of(url: str, connections: int) -> Engine:
         ) from None
     kind = parsed.get_backend_name()
     if kind not in {"sqlite", "postgresql"}:
-        raise InvalidRequestError(f"{FIELD}: {kind!r} is not supported: give a URL of postgresql or sqlite", field=FIELD)
+        raise InvalidRequestError(f"{kind!r} is not supported: give a URL of postgresql or sqlite", field=FIELD, named=True)
     if kind == "sqlite":
         engine = create_engine(parsed)
         sqlite.set_up(engine)
@@ -174,7 +174,7 @@ def engine_of(url: str, connections: int) -> Engine:
         )
     except (ImportError, NoSuchModuleError):
         raise InvalidRequestError(
-            f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD
+            "PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD, named=True
         ) from None
 
 

@@ -24,6 +24,7 @@ from gateway.safe_paths import descriptor_url, kind_of_file, open_folder
 from services.common.errors import DubstageError, InvalidRequestError, MediaUnsupportedError, StorageFullError
 from services.common.files import FULL_DISK
 from services.common.locks import try_lock, unlock
+from services.common.texts import Option, Text
 
 MARK: Final = "made with dubstage"
 _LONGEST_NAME: Final = 255
@@ -109,7 +110,13 @@ def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: 
     if not stat.S_ISREG(there.st_mode):
         raise _refused(f"{output} is {kind_of_file(there.st_mode)}; give the name of a video file")
     if not overwrite and not _made_by_dubstage(output):
-        raise _refused(f"{output} exists and is no video of dubstage; give another name, or replace the file with --overwrite")
+        raise _refused(
+            Text(
+                "{output} exists and is no video of dubstage; give another name, or replace the file with {overwrite}",
+                output=output,
+                overwrite=Option("overwrite"),
+            )
+        )
 
 
 def _made_by_dubstage(path: Path) -> bool:
@@ -465,6 +472,13 @@ def output_error(problem: BaseException, output: Path, codec: str) -> DubstageEr
     if isinstance(problem, OSError):
         return InvalidRequestError(f"{output} cannot be written: {reason_of(problem)}", field="output")
     return MediaUnsupportedError(
-        f"{output}: {codec} in {output.suffix} cannot hold this video ({reason_of(problem)}); try --codec ffv1 to an .mp4",
+        Text(
+            "{output}: {codec} in {suffix} cannot hold this video ({reason}); try {option} ffv1 to an .mp4",
+            output=output,
+            codec=codec,
+            suffix=output.suffix,
+            reason=reason_of(problem),
+            option=Option("codec"),
+        ),
         field="codec",
     )

@@ -27,6 +27,7 @@ from gateway.media.choices import BUILT_IN, OcioSettings
 from gateway.safe_paths import bounded_bytes
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
+from services.common.texts import Option, Text
 
 _LINEAR_END: Final = 0.0031308
 _SLOPE: Final = 12.92
@@ -86,13 +87,13 @@ class OcioColour:
         config = opened.config
         source = settings.colourspace or "scene_linear"
         if config.getColorSpace(source) is None:  # roles and aliases are found too
-            raise _unknown(source, "--input-colourspace", config.getColorSpaceNames())
+            raise _unknown(source, "input_colourspace", config.getColorSpaceNames())
         display = settings.display or config.getDefaultDisplay()
         if display not in config.getDisplays():
-            raise _unknown(display, "--display", config.getDisplays())
+            raise _unknown(display, "display", config.getDisplays())
         view = settings.view or config.getDefaultView(display, source)
         if view not in config.getViews(display):
-            raise _unknown(view, "--view", config.getViews(display))
+            raise _unknown(view, "view", config.getViews(display))
         shown = {"src": source, "display": display, "view": view}
         try:
             forward, inverse = (
@@ -107,7 +108,13 @@ class OcioColour:
                 raise _wrong(settings, opened.refused) from problem
             # The message of OpenColorIO may have lines of the LUT.
             raise InvalidRequestError(
-                f"--view {view!r} of --display {display!r} cannot be used both ways: a LUT is damaged, or has no inverse",
+                Text(
+                    "{view} {chosen!r} of {display} {shown!r} cannot be used both ways: a LUT is damaged, or has no inverse",
+                    view=Option("view"),
+                    chosen=view,
+                    display=Option("display"),
+                    shown=display,
+                ),
                 field="view",
             ) from problem
         if opened.refused:
@@ -242,8 +249,9 @@ def _wrong(settings: OcioSettings, problem: str) -> InvalidRequestError:
 
 def _wrong_place(place: str, problem: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"--ocio {place}: {problem}; give the path of a configuration, or a built-in one such as ocio://studio-config-latest",
+        f"{place}: {problem}; give the path of a configuration, or a built-in one such as ocio://studio-config-latest",
         field="ocio",
+        named=True,
     )
 
 
@@ -255,11 +263,10 @@ def not_installed(package: str) -> InvalidRequestError:
     )
 
 
-def _unknown(name: str, option: str, names: Iterable[str]) -> InvalidRequestError:
+def _unknown(name: str, field: str, names: Iterable[str]) -> InvalidRequestError:
     near = get_close_matches(name, names := list(names), n=5, cutoff=0.3) or names[:5]
     return InvalidRequestError(
-        f"{option} {name[:80]!r} is not in the configuration; near to it are: {', '.join(near)}",
-        field=option.removeprefix("--").replace("-", "_"),
+        f"{name[:80]!r} is not in the configuration; near to it are: {', '.join(near)}", field=field, named=True
     )
 
 

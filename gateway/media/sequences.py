@@ -50,6 +50,7 @@ from gateway.media.writer import VideoSigner, VideoWriter
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, MediaUnsupportedError, StorageFullError
 from services.common.files import digest_and_size, translating_full_disk
+from services.common.texts import Option, Text
 
 Samples = npt.NDArray[Any]
 """Samples of a file, [rows, columns, channels]: uint8, uint16, float16 or float32."""
@@ -148,7 +149,12 @@ def open_sequence(pattern: Path, rate: Fraction | None = None) -> FrameSequence:
     known = rate or first.rate
     if known is None:
         raise InvalidRequestError(
-            f"{pattern}: the headers state no frame rate; give --rate, such as --rate 24 or --rate 24000/1001", field="rate"
+            Text(
+                "{pattern}: the headers state no frame rate; give {rate}, such as 24 or 24000/1001",
+                pattern=pattern,
+                rate=Option("rate"),
+            ),
+            field="rate",
         )
     return FrameSequence(
         pattern, tuple(files), tuple(numbers), width, height, first.bits, first.pixel_aspect, known, first.transfer, first.timecode
@@ -167,7 +173,7 @@ def parse_rate(text: str) -> Fraction:
         rate = Fraction(0)
     if not 1 <= rate <= MAX_RATE:
         raise InvalidRequestError(
-            f"--rate {text[:40]!r}: give frames per second from 1 to {MAX_RATE}, such as 24 or 24000/1001", field="rate"
+            f"{text[:40]!r}: give frames per second from 1 to {MAX_RATE}, such as 24 or 24000/1001", field="rate", named=True
         )
     return _exact(rate)
 
@@ -368,8 +374,12 @@ class FramesOutput:
         for file, found in there.items():
             if not stat.S_ISREG(found.st_mode) or not (overwrite or _is_one_of(file, own)):
                 raise InvalidRequestError(
-                    f"{file} exists, and dubstage did not write it as it is; give another name, or replace the frames with "
-                    "--overwrite",
+                    Text(
+                        "{file} exists, and dubstage did not write it as it is; give another name, or replace the frames with "
+                        "{overwrite}",
+                        file=file,
+                        overwrite=Option("overwrite"),
+                    ),
                     field="output",
                 )
 
@@ -412,21 +422,41 @@ def colour_of(sequence: FrameSequence, settings: OcioSettings) -> SceneColour | 
     if settings.config:
         if sequence.bits and not settings.colourspace:
             raise InvalidRequestError(
-                f"{sequence.pattern}: the files hold integers, whose colour space --ocio cannot know; give --input-colourspace",
+                Text(
+                    "{pattern}: the files hold integers, whose colour space {ocio} cannot know; give {space}",
+                    pattern=sequence.pattern,
+                    ocio=Option("ocio"),
+                    space=Option("input_colourspace"),
+                ),
                 field="input_colourspace",
             )
         return OcioColour(settings)
     if settings != OcioSettings():
-        raise InvalidRequestError("--input-colourspace, --display and --view need --ocio CONFIG", field="ocio")
+        raise without_config()
     if not sequence.bits:
         return LinearRec709()
     if sequence.transfer in _NOT_DISPLAYED:
         raise InvalidRequestError(
-            f"{sequence.files[0]}: the header says that the values are {sequence.transfer.lower()}, which no display shows as they "
-            "are; give --ocio CONFIG and --input-colourspace NAME (if the header is wrong: --input-colourspace Raw --view Raw)",
+            Text(
+                "{file}: the header says that the values are {transfer}, which no display shows as they are; give {ocio} and "
+                "{space} (if the header is wrong: Raw for {space} and for {view})",
+                file=sequence.files[0],
+                transfer=sequence.transfer.lower(),
+                ocio=Option("ocio"),
+                space=Option("input_colourspace"),
+                view=Option("view"),
+            ),
             field="ocio",
         )
     return None
+
+
+def without_config() -> InvalidRequestError:
+    """Return the error for names of colour spaces or displays without a configuration."""
+    names = {name: Option(name) for name in ("input_colourspace", "display", "view")}
+    return InvalidRequestError(
+        Text("{input_colourspace}, {display} and {view} need {ocio}", **names, ocio=Option("ocio", "CONFIG")), field="ocio"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -850,7 +880,14 @@ def write_frames(
         if mine != its:
             raise _unsupported(f"{file}: {its}; the video of {sequence.pattern} has {mine}")
     if after.video.codec != "ffv1":
-        raise _unsupported(f"{dubbed}: pictures in {after.video.codec} differ everywhere from the frames; dub with --codec ffv1")
+        raise _unsupported(
+            Text(
+                "{dubbed}: pictures in {codec} differ everywhere from the frames; dub with {option} ffv1",
+                dubbed=dubbed,
+                codec=after.video.codec,
+                option=Option("codec"),
+            )
+        )
     files = output.files
     with ExitStack() as stack:
         try:
@@ -936,7 +973,10 @@ def copy_sequence(listing: Path, target: Path, *, overwrite: bool = False, seal:
         for name, digest in read_listing(listing).items():
             file = target.with_name(name)
             if os.path.lexists(file) and not overwrite:
-                raise InvalidRequestError(f"{file} exists; give another folder, or --overwrite", field="output")
+                raise InvalidRequestError(
+                    Text("{file} exists; give another folder, or {overwrite}", file=file, overwrite=Option("overwrite")),
+                    field="output",
+                )
             shutil.copyfile(listing.with_name(name), folder / name)
             if digest_and_size(folder / name)[0] != digest:
                 raise _unsupported(f"{listing.with_name(name)}: the file has changed since {listing.name} was written")

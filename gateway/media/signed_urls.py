@@ -108,7 +108,7 @@ def checked_object(place: str, sha256: str) -> StoredObject:
         with backend.domain_errors():
             backend.files.rm_file(backend.root)
         raise InvalidRequestError(
-            f"sha256: the {size} bytes of {place} have the SHA-256 {found}, not {sha256}: upload the file again", field="sha256"
+            f"the {size} bytes of {place} have the SHA-256 {found}, not {sha256}: upload the file again", field="sha256", named=True
         )
     return StoredObject(size, found)
 

@@ -45,9 +45,10 @@ def upload_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(
-            f"name: {name[:80]!r} cannot be the name of an upload: give 1 to 128 ASCII letters, digits, dots, hyphens and "
+            f"{name[:80]!r} cannot be the name of an upload: give 1 to 128 ASCII letters, digits, dots, hyphens and "
             "underscores, and no dot at the beginning",
             field="name",
+            named=True,
         )
     return name
 
@@ -59,7 +60,9 @@ def sha256_text(sha256: str) -> str:
         InvalidRequestError: the text has other than 64 hexadecimal digits.
     """
     if sha256 and not _SHA256.fullmatch(sha256.lower()):
-        raise InvalidRequestError(f"sha256: {sha256[:80]!r} is no SHA-256: give 64 hexadecimal digits, or nothing", field="sha256")
+        raise InvalidRequestError(
+            f"{sha256[:80]!r} is no SHA-256: give 64 hexadecimal digits, or nothing", field="sha256", named=True
+        )
     return sha256.lower()
 
 
@@ -184,7 +187,7 @@ class PartialUpload:
             StorageFullError: the disk is full.
         """
         if len(data) > self.missing_bytes:
-            raise InvalidRequestError(f"data: more than the {self.size_bytes} bytes of size_bytes came", field="data")
+            raise InvalidRequestError(f"more than the {self.size_bytes} bytes of size_bytes came", field="data", named=True)
         rest = memoryview(data)
         with translating_full_disk("the disk of the media folder is full: delete uploads that are not needed", Path(FOLDER)):
             while rest:
@@ -209,9 +212,10 @@ class PartialUpload:
         if self._sha256 and found != self._sha256:
             os.unlink(PARTIAL + self.name, dir_fd=self._folder)
             raise InvalidRequestError(
-                f"sha256: the {self.size_bytes} bytes of {self.name} have the SHA-256 {found}, not {self._sha256}: upload the file "
+                f"the {self.size_bytes} bytes of {self.name} have the SHA-256 {found}, not {self._sha256}: upload the file "
                 "again from its beginning",
                 field="sha256",
+                named=True,
             )
         with translating_full_disk("the disk of the media folder is full: delete uploads that are not needed", Path(FOLDER)):
             # Without fsync, a machine that loses power could keep the name and lose the bytes.
@@ -256,7 +260,7 @@ class UploadFolder:
         upload_name(name)
         sha256 = sha256_text(sha256)
         if size_bytes < 1:
-            raise InvalidRequestError(f"size_bytes: {size_bytes}: a file of media has at least one byte", field="size_bytes")
+            raise InvalidRequestError(f"{size_bytes}: a file of media has at least one byte", field="size_bytes", named=True)
         with self._domain_errors():
             # The folder of a tenant's media need not exist yet.
             self._media.mkdir(parents=True, exist_ok=True)
@@ -265,14 +269,15 @@ class UploadFolder:
         try:
             with self._domain_errors():
                 if not _is_free_or_file(folder, name):
-                    raise InvalidRequestError(f"name: {name} is a folder or no regular file: give another name", field="name")
+                    raise InvalidRequestError(f"{name} is a folder or no regular file: give another name", field="name", named=True)
                 handle = _open_locked(folder, name)
             try:
                 there = os.fstat(handle).st_size
                 if offset > min(there, size_bytes):
                     raise InvalidRequestError(
-                        f"offset: {offset} of {size_bytes} bytes: {there} bytes of {name} are there: go on from there",
+                        f"{offset} of {size_bytes} bytes: {there} bytes of {name} are there: go on from there",
                         field="offset",
+                        named=True,
                     )
                 return PartialUpload(folder, handle, name=name, size_bytes=size_bytes, sha256=sha256, offset=offset)
             except BaseException:

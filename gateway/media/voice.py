@@ -14,6 +14,7 @@ import numpy as np
 
 from gateway.media.sound import Speech
 from services.common.array_types import Float32, Float64
+from services.common.texts import Option, Text
 
 USUAL_CHANNELS: Final = frozenset({1, 2, 6, 8})
 """Channels of mono, stereo, 5.1 and 7.1. A video gets these as they are; of other sounds, a video gets the voice."""
@@ -62,9 +63,13 @@ class Voice:
         taken = " and ".join(str(channel + 1) for channel in self.channels)
         which = f"channel {taken} is" if len(self.channels) == 1 else f"the mean of the channels {taken} is"
         kept = "the video keeps all channels" if self.total in USUAL_CHANNELS else "the video gets this voice on both channels"
-        return (
-            f"the speech has {self.total} channels, whose mean loses the voice because channels are silent or cancel each other "
-            f"out: {which} taken as the voice, and {kept}; choose another with --audio-channel"
+        return Text(
+            "the speech has {total} channels, whose mean loses the voice because channels are silent or cancel each other out: "
+            "{which} taken as the voice, and {kept}; choose another with {channel}",
+            total=self.total,
+            which=which,
+            kept=kept,
+            channel=Option("audio_channel"),
         )
 
 

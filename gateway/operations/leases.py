@@ -280,7 +280,7 @@ class OperationQueue:
             # Not a BackendUnavailableError, after which clients ask again.
             raise StorageRefusedError(
                 f"{name} may have begun or not: the connection to the database broke while the operation was stored. Look for "
-                f"this operation before you ask for the work again. {problem.message}",
+                f"this operation before you ask for the work again. {error}",
                 subject=name,
             ) from error
 

@@ -23,6 +23,7 @@ from gateway.media.output import existing_file
 from gateway.provenance.library import UNKNOWN
 from gateway.safe_paths import open_media_file, open_regular
 from services.common.errors import InvalidRequestError
+from services.common.texts import Option, Text
 
 MANIFEST_ID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """Id of the `uuid` box of a C2PA manifest. Source: C2PA specification 2.2, A.5.1."""
@@ -204,7 +205,12 @@ def check_sidecar(video: Path, *, overwrite: bool) -> None:
     there = existing_file(sidecar)
     if there is not None and not overwrite and not read_sidecar(sidecar):
         raise InvalidRequestError(
-            f"{sidecar} exists and is no manifest, and the manifest of {video.name} is written there; give the video another "
-            "name, or replace both files with --overwrite",
+            Text(
+                "{sidecar} exists and is no manifest, and the manifest of {video} is written there; give the video another name, "
+                "or replace both files with {overwrite}",
+                sidecar=sidecar,
+                video=video.name,
+                overwrite=Option("overwrite"),
+            ),
             field="output",
         )

@@ -99,8 +99,9 @@ def _watermark_secret(settings: GatewaySettings) -> bytes:
     secret = setting_bytes(file, WATERMARK_SETTING, _MOST_BYTES)
     if len(secret) < _SECRET_BYTES:
         raise InvalidRequestError(
-            f"{WATERMARK_SETTING}: {file} has {len(secret)} bytes; give a file of at least {_SECRET_BYTES} random bytes",
+            f"{file} has {len(secret)} bytes; give a file of at least {_SECRET_BYTES} random bytes",
             field=WATERMARK_SETTING,
+            named=True,
         )
     return secret
 

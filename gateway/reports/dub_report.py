@@ -24,6 +24,7 @@ from gateway.dub.convert import reason_name
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import DubRequest, consents, what_is_synthetic
+from gateway.dub.request.spec_text import ROWS
 from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
@@ -64,6 +65,7 @@ from services.common.geometry.alignment import fit_weak_perspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
+from services.common.texts import in_words
 from services.common.wire.convert import ref_from_proto
 from services.common.wire.mouth_curves import MotionMetrics
 
@@ -410,8 +412,8 @@ def _page(
         motion=whole.motion,
         appearance=whole.appearance,
         lines=[_line_report(face, part) for face, part in lines],
-        undubbed=outcome.undubbed,
-        warnings=outcome.warnings,
+        undubbed=in_words(outcome.undubbed, ROWS),
+        warnings=[in_words(warning, ROWS) for warning in outcome.warnings],
     )
 
 

@@ -32,6 +32,7 @@ from services.common.errors import ContractBrokenError, InvalidRequestError, Mod
 from services.common.methods import METHODS, Method
 from services.common.server.call_context import DEFAULT_TENANT, Caller, set_current_caller
 from services.common.server.settings import load_settings
+from services.common.texts import Text
 from services.common.wire.convert import predictor_to_proto, renderer_to_proto
 
 BOX_MULTIPLE: Final = 1
@@ -193,9 +194,12 @@ async def check_face_model(stages: Stages) -> None:
             async for _ in replies:
                 pass
     except ModelNotFoundError as problem:
-        raise ModelNotFoundError(f"{VARIABLE}: {problem.message}", resource=stages.face_model) from None
+        raise ModelNotFoundError(
+            Text("{variable}: {problem}", variable=VARIABLE, problem=problem), resource=stages.face_model
+        ) from None
     except InvalidRequestError as problem:
-        raise InvalidRequestError(f"{VARIABLE}: {problem.message}", field=VARIABLE) from None
+        problem.blame(VARIABLE)
+        raise
 
 
 @asynccontextmanager

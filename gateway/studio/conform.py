@@ -90,7 +90,7 @@ def conform(request: ConformRequest) -> Conformed:
     known = sorted({language for clip in dubbed.clips for language in clip.rows})
     for language in request.languages:
         if language not in known:
-            raise InvalidRequestError(f"--language {language[:80]}: the batch has {', '.join(known)}", field="language")
+            raise InvalidRequestError(f"{language[:80]}: the batch has {', '.join(known)}", field="language", named=True)
     clips = clips_of(timeline, request.track)
     found = _matches(clips, dubbed.clips)
     problems: list[str] = []

@@ -37,6 +37,7 @@ from gateway.provenance.seal import Sealer, VideoSeal
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.safe_paths import make_folder, open_media_file, path_below
 from services.common.errors import ArtefactNotFoundError, InvalidRequestError, MediaUnsupportedError
+from services.common.texts import Option, Text
 
 MAX_FETCHED_BYTES: Final = 1 << 40
 """Largest video that is copied from a URL, bytes."""
@@ -120,7 +121,7 @@ def deliver(
     try:
         make_folder(folder)
     except (OSError, ValueError) as problem:
-        raise InvalidRequestError(f"--output {folder} cannot be made: {problem}", field="output") from problem
+        raise InvalidRequestError(f"{folder} cannot be made: {problem}", field="output", named=True) from problem
     files: dict[str, Path] = {}
     left: dict[str, str] = {}
     for number, shot in enumerate(shots, start=1):
@@ -156,16 +157,17 @@ def references_of(shots: Sequence[Approved], specs: Mapping[str, ShotSpec], patt
         def value(name: re.Match[str], fields: Mapping[str, str | None] = fields, shot_id: str = spec.id) -> str:
             if name[1] not in fields:
                 known = ", ".join(f"{{{one}}}" for one in fields)
-                raise InvalidRequestError(f"--register: {name[0]} is unknown: the names are {known}", field="register")
+                raise InvalidRequestError(f"{name[0]} is unknown: the names are {known}", field="register", named=True)
             if not (text := fields[name[1]]):
-                raise InvalidRequestError(f"--register: shot {shot_id} has no {name[1]} for {name[0]}", field="register")
+                raise InvalidRequestError(f"shot {shot_id} has no {name[1]} for {name[0]}", field="register", named=True)
             return text
 
         reference = re.sub(r"\{([^{}]*)\}", value, pattern)
         if (other := shots_by_reference.setdefault(reference, spec.id)) != spec.id:
             raise InvalidRequestError(
-                f"--register: the shots {other} and {spec.id} have the same reference {reference}: write {{id}} in the reference",
+                f"the shots {other} and {spec.id} have the same reference {reference}: write {{id}} in the reference",
                 field="register",
+                named=True,
             )
         references[spec.id] = reference
     return references
@@ -235,7 +237,7 @@ def _problem(video: Path | None, decision: Decision) -> str:
     try:
         return "" if sha256_of(video) == decision.output_sha256 else CHANGED
     except MediaUnsupportedError as problem:
-        return problem.message
+        return problem.said()
 
 
 def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, overwrite: bool) -> Path:
@@ -251,7 +253,12 @@ def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, ove
         if _is_delivery(target, facts):
             return target
         raise InvalidRequestError(
-            f"{target} exists, and is not the delivered video of shot {decision.id}: give another folder, or --overwrite",
+            Text(
+                "{target} exists, and is not the delivered video of shot {shot}: give another folder, or {overwrite}",
+                target=target,
+                shot=decision.id,
+                overwrite=Option("overwrite"),
+            ),
             field="output",
         )
     source = SourceFile("reviewed", video, decision.output_sha256)

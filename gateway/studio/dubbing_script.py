@@ -30,6 +30,7 @@ from gateway.consent.record import use_of
 from gateway.studio.reading_process import read_in_process
 from gateway.studio.timeline import Timeline, path_of_url, timecode_frames
 from services.common.errors import InvalidRequestError
+from services.common.texts import Text
 
 COLUMNS: Final = ("start", "language", "id", "speaker", "actor", "face", "speech", "text")
 """Columns of a script in CSV. Only `start` is required."""
@@ -147,7 +148,7 @@ def check_language(tag: str, *, where: str, field: str) -> None:
     try:
         use_of("", tag)
     except InvalidRequestError as problem:
-        raise InvalidRequestError(f"{where}: {problem.message}", field=field) from None
+        raise InvalidRequestError(Text("{where}: {problem}", where=where, problem=problem), field=field) from None
 
 
 def _wrong(where: object, problem: str) -> InvalidRequestError:
@@ -180,7 +181,7 @@ def _csv_lines(path: Path, text: str, language: str | None, times: _Times) -> It
             continue
         spoken = values["language"] or language
         if not spoken:
-            raise _wrong(where, "names no language: fill the column `language`, or give --script LANGUAGE=FILE")
+            raise _wrong(where, "names no language: fill the column `language`, or give the script as LANGUAGE=FILE")
         yield ScriptLine(
             where=where,
             line_id=values["id"] or str(number - 1),
@@ -256,7 +257,7 @@ def _words(paragraph: Any) -> str:
 
 def _srt_lines(path: Path, text: str, language: str | None, times: _Times) -> Iterator[ScriptLine]:
     if not language:
-        raise _wrong(path, "SRT names no language: give --script LANGUAGE=FILE")
+        raise _wrong(path, "SRT names no language: give the script as LANGUAGE=FILE")
     for number, (begin, content) in enumerate(_subtitles(path, text), 1):
         voice = _VOICE.search(content)
         words = " ".join(html.unescape(_MARKS.sub("", content)).split())
@@ -330,7 +331,7 @@ def _ttml_lines(path: Path, text: str, language: str | None, times: _Times) -> I
         if language and _inherited(around, f"{_XML}lang") not in (language, ""):
             continue
         if not spoken:
-            raise _wrong(where, "names no language (xml:lang): give --script LANGUAGE=FILE")
+            raise _wrong(where, "names no language (xml:lang): give the script as LANGUAGE=FILE")
         if begin is None:
             raise _wrong(where, "has no begin, and neither has an element around it")
         agents = [names.get(agent, agent) for agent in _inherited(around, f"{_TTM}agent").split()]

@@ -298,7 +298,7 @@ def _placed(timeline: Timeline, items: Sequence[Any]) -> list[_Placed]:
 
 
 def _refused(problem: str) -> InvalidRequestError:
-    return InvalidRequestError(f"output: {problem}: give an output that ends in .otio", field="output")
+    return InvalidRequestError(f"{problem}: give an output that ends in .otio", field="output", named=True)
 
 
 def _frames(timeline: Timeline, time: Any) -> int:

@@ -417,7 +417,7 @@ def _runs(track: Any, frames: Any) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _refused(problem: str) -> InvalidRequestError:
-    return InvalidRequestError(f"output: {problem}: give an output that ends in .otio", field="output")
+    return InvalidRequestError(f"{problem}: give an output that ends in .otio", field="output", named=True)
 
 
 def fcpxml_text(timeline: Timeline) -> str:

@@ -140,9 +140,10 @@ def post_batch(
             task_type = kitsu.task_type(shot.spec.dub.language or "")
             if (other := rows.setdefault((found[0]["id"], task_type["id"]), row)) != row:
                 raise InvalidRequestError(
-                    f"--task-type: the rows {other} and {row} have the same task: give a task type for each language, such as "
-                    "--task-type 'Dubbing {language}'",
+                    f"the rows {other} and {row} have the same task: give a task type for each language, such as "
+                    "'Dubbing {language}'",
                     field="task_type",
+                    named=True,
                 )
             work.append((row, found[0], task_type, notes))
         for row, entity, task_type, notes in work:
@@ -283,7 +284,9 @@ def _errors_of_kitsu(gazu: Any, url: str) -> Iterator[None]:
     # requests' errors for a wrong URL or answer are ValueErrors.
     except (ValueError, errors.RouteNotFoundException, errors.MethodNotAllowedException) as problem:
         raise InvalidRequestError(
-            f"--url {url[:200]} does not answer as Kitsu's API: give an address such as https://kitsu.example.com/api", field="url"
+            f"{url[:200]} does not answer as Kitsu's API: give an address such as https://kitsu.example.com/api",
+            field="url",
+            named=True,
         ) from problem
     except (requests.RequestException, errors.ServerErrorException) as problem:
         raise BackendUnavailableError(f"Kitsu at {url} does not answer: {problem}") from problem

@@ -77,4 +77,4 @@ def write_job_bundle(name: str, rows: int, batches_url: str, folder: Path) -> No
             write_whole(folder / file, f"{json.dumps(content, indent=2)}\n".encode())
     except (OSError, ValueError) as problem:
         reason = problem.strerror or str(problem) if isinstance(problem, OSError) else str(problem)
-        raise InvalidRequestError(f"--output {folder} cannot be written: {reason}", field="output") from problem
+        raise InvalidRequestError(f"{folder} cannot be written: {reason}", field="output", named=True) from problem

@@ -97,7 +97,7 @@ def timeline_text(name: str, shots: Sequence[ReviewedShot], kind: Literal["edl",
     otio = _opentimelineio()
     filmed = [shot for shot in shots if shot.rate is not None and shot.record.frames]
     if not filmed:
-        raise InvalidRequestError(f"format: no shot of batch {name} has a video and a decision: give --format csv", field="format")
+        raise InvalidRequestError(f"no shot of batch {name} has a video and a decision: choose csv", field="format", named=True)
     timeline = otio.schema.Timeline(name)
     track = otio.schema.Track(name, kind=otio.schema.TrackKind.Video)
     timeline.tracks.append(track)
@@ -109,22 +109,25 @@ def timeline_text(name: str, shots: Sequence[ReviewedShot], kind: Literal["edl",
     if len(rates) > 1:
         (one, first), (other, second) = list(rates.items())[:2]
         raise InvalidRequestError(
-            f"format: an EDL has one frame rate, and shot {first} has {_rate_text(one)}, shot {second} {_rate_text(other)} frames "
-            "per second: give --format otio",
+            f"an EDL has one frame rate, and shot {first} has {_rate_text(one)}, shot {second} {_rate_text(other)} frames "
+            "per second: choose otio",
             field="format",
+            named=True,
         )
     if len(filmed) > MOST_EVENTS:
         raise InvalidRequestError(
-            f"format: an EDL has at most {MOST_EVENTS} events, and {len(filmed)} shots have decisions: give --format otio",
+            f"an EDL has at most {MOST_EVENTS} events, and {len(filmed)} shots have decisions: choose otio",
             field="format",
+            named=True,
         )
     rate = float(filmed[0].rate or 0)
     try:
         return str(otio.adapters.write_to_string(timeline, "cmx_3600", rate=rate))
     except otio.exceptions.OTIOError as problem:
         raise InvalidRequestError(
-            f"format: an EDL cannot be written with {_rate_text(filmed[0].rate)} frames per second: {problem}; give --format otio",
+            f"an EDL cannot be written with {_rate_text(filmed[0].rate)} frames per second: {problem}; choose otio",
             field="format",
+            named=True,
         ) from problem
 
 
@@ -134,9 +137,10 @@ def _opentimelineio() -> Any:
         import otio_cmx3600_adapter  # noqa: F401  # found by opentimelineio as a plug-in
     except ModuleNotFoundError as problem:
         raise InvalidRequestError(
-            f"format: edl and otio need the package {problem.name}, which is not installed here: pip install "
-            "'dubstage-suite[timelines]', or give --format csv",
+            f"edl and otio need the package {problem.name}, which is not installed here: pip install "
+            "'dubstage-suite[timelines]', or choose csv",
             field="format",
+            named=True,
         ) from problem
     return opentimelineio
 

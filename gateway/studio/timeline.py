@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlparse
 
 from gateway.media.locations import has_unknown_protocol
 from services.common.errors import InvalidRequestError
+from services.common.texts import Option, Text
 
 if TYPE_CHECKING:
     import opentimelineio as otio
@@ -182,7 +183,7 @@ class Clip:
 
 def wrong_timeline(path: Path | str, problem: str) -> InvalidRequestError:
     """Return the error that a timeline cannot be used."""
-    return InvalidRequestError(f"{path}: {problem}", field="timeline")
+    return InvalidRequestError(Text("{path}: {problem}", path=path, problem=problem), field="timeline")
 
 
 def noted_in(item: Any, key: str = _KEY) -> Mapping[str, Any]:
@@ -210,12 +211,18 @@ def track_of(timeline: Timeline, name: str | None) -> Any:
         if not full:
             raise wrong_timeline(timeline.path, "no video track has a clip")
         raise InvalidRequestError(
-            f"{timeline.path}: several video tracks have clips: give --track with one of {names}", field="track"
+            Text(
+                "{path}: several video tracks have clips: give {track} with one of {names}",
+                path=timeline.path,
+                track=Option("track"),
+                names=names,
+            ),
+            field="track",
         )
     for number, track in enumerate(tracks, 1):
         if name in (track.name, str(number)):
             return track
-    raise InvalidRequestError(f"--track {name[:80]!r}: {timeline.path} has the video tracks {names}", field="track")
+    raise InvalidRequestError(f"{name[:80]!r}: {timeline.path} has the video tracks {names}", field="track", named=True)
 
 
 def clips_of(timeline: Timeline, track: Any) -> list[Clip]:

@@ -35,6 +35,7 @@ from gateway.studio.timeline import (
 )
 from services.common.errors import InvalidRequestError
 from services.common.files import PARTIAL, write_whole
+from services.common.texts import Option, Text
 
 TIMELINE_SUFFIXES: Final = (".otio", ".edl", ".fcpxml", ".aaf")
 """Endings of the files of timelines that are read and written."""
@@ -67,7 +68,7 @@ def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
     if suffix not in TIMELINE_SUFFIXES:
         raise wrong_timeline(path, f"a timeline ends in {', '.join(TIMELINE_SUFFIXES)}")
     if suffix == ".edl" and rate is None:
-        raise wrong_timeline(path, "an EDL does not name its frame rate: give --rate, such as --rate 23.976")
+        raise wrong_timeline(path, Text("an EDL does not name its frame rate: give {rate}, such as 23.976", rate=Option("rate")))
     question = {"path": str(path), "rate": None if rate is None else str(rate)}
     facts = read_in_process("timeline", path, question, most_bytes=_MOST_BYTES)
     content = otio.adapters.read_from_string(facts["content"], "otio_json")
@@ -182,7 +183,9 @@ def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
     if found is None or not otio.opentime.RationalTime.is_smpte_timecode_rate(float(found)):
         raise wrong_timeline(path, f"{stated[0]:.6g} frames per second is no frame rate with timecodes")
     if rate is not None and rate != found:
-        raise wrong_timeline(path, f"the timeline has {rate_text(found)} frames per second, and --rate says {rate_text(rate)}")
+        raise wrong_timeline(
+            path, f"the timeline has {rate_text(found)} frames per second, and not {rate_text(rate)}, the rate that was given"
+        )
     start = 0
     if content.global_start_time is not None:
         try:
@@ -217,14 +220,14 @@ def write_timeline(timeline: Timeline, output: Path, *, tracks: Sequence[Any]) -
             write_whole(output, otio.adapters.write_to_string(timeline.content, "otio_json").encode())
     except OSError as problem:
         raise InvalidRequestError(
-            f"--output {output} cannot be written: {problem.strerror or problem}", field="output"
+            f"{output} cannot be written: {problem.strerror or problem}", field="output", named=True
         ) from problem
 
 
 def check_output(output: Path) -> None:
     """Raise InvalidRequestError if a timeline cannot be written under a name."""
     if output.suffix.lower() not in TIMELINE_SUFFIXES:
-        raise InvalidRequestError(f"--output {output}: a timeline ends in {', '.join(TIMELINE_SUFFIXES)}", field="output")
+        raise InvalidRequestError(f"{output}: a timeline ends in {', '.join(TIMELINE_SUFFIXES)}", field="output", named=True)
 
 
 def _write_aaf(timeline: Timeline, output: Path) -> None:
@@ -238,9 +241,10 @@ def _write_aaf(timeline: Timeline, output: Path) -> None:
     drawn = [one for one in content.find_children(otio.schema.Transition) if not one.metadata.get("AAF")]
     if drawn:
         raise InvalidRequestError(
-            f"--output {output}: otio-aaf-adapter writes only transitions that come from an AAF, and this timeline has "
+            f"{output}: otio-aaf-adapter writes only transitions that come from an AAF, and this timeline has "
             f"{len(drawn)} others: give an output that ends in .otio or .fcpxml",
             field="output",
+            named=True,
         )
     for clip in content.find_clips():
         # AAF wants the extent of all media, also of media that is offline.
@@ -257,7 +261,7 @@ def _write_aaf(timeline: Timeline, output: Path) -> None:
         # The package refuses what it cannot write with errors of every kind.
         said = " ".join(str(problem).split())[:300]
         raise InvalidRequestError(
-            f"--output {output}: otio-aaf-adapter cannot write this timeline ({said}): give an output that ends in .otio",
+            f"{output}: otio-aaf-adapter cannot write this timeline ({said}): give an output that ends in .otio",
             field="output",
         ) from problem
     finally:

@@ -47,6 +47,7 @@ from gateway.studio.timeline import (
 )
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.files import write_whole
+from services.common.texts import Text
 
 MEDIA_SUFFIXES: Final = (".mov", ".mp4", ".m4v", ".mxf", ".mkv", ".avi", ".mts", ".m2ts", ".ts", ".webm", ".nut", ".mpg")
 """Endings of the files that are media of clips."""
@@ -215,7 +216,7 @@ class _Media:
         self._infos: dict[Path, MediaInfo] = {}
         for folder in folders:
             if not folder.is_dir():
-                raise InvalidRequestError(f"--media {folder}: no such folder", field="media")
+                raise InvalidRequestError(f"{folder}: no such folder", field="media", named=True)
             for above, below, names in os.walk(folder):
                 below[:] = [name for name in below if Path(above, name).absolute() != without.absolute()]
                 for name in sorted(names):
@@ -239,9 +240,9 @@ class _Media:
             if len(found) == 1:
                 return found[0]
             if found:
-                raise ValueError(f"two files may be its media: {found[0]} and {found[1]}: name one of their folders with --media")
+                raise ValueError(f"two files may be its media: {found[0]} and {found[1]}: name one of their folders")
         names = ", ".join(dict.fromkeys(filter(None, [*map(file_name, clip.files), *clip.reels, clip.name]))) or "none"
-        raise ValueError(f"no file in the folders of --media has one of its names ({names})")
+        raise ValueError(f"no file in the folders of the media has one of its names ({names})")
 
     def _candidates(self, clip: Clip) -> Iterable[list[Path]]:
         """Yield files that may be the media of a clip, most trusted first."""
@@ -280,7 +281,7 @@ class _Media:
         if name in self._assets.problems:
             raise ValueError(f"its media {self._assets.problems[name]}")
         place = f", which is {self._assets.locations[name]}," if name in self._assets.locations else ""
-        raise ValueError(f"its media {name}{place} is not there: give --media FOLDER")
+        raise ValueError(f"its media {name}{place} is not there: give the folder of the media")
 
     def info(self, path: Path) -> MediaInfo:
         """Return the description of a file.
@@ -330,8 +331,7 @@ def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = 
                 work.append(found)
                 overlaps.update(dict.fromkeys(_overlaps(request, found)))
             except (ValueError, MediaUnsupportedError) as problem:
-                text = problem.message if isinstance(problem, MediaUnsupportedError) else str(problem)
-                problems.append(f"{clip.title} at {request.timeline.label(clip.record.start)}: {text}")
+                problems.append(f"{clip.title} at {request.timeline.label(clip.record.start)}: {problem}")
         on_clip(number)
     problems += [
         f"{one.line.where}: no clip of the track is shown while the line is spoken" for one in spoken if id(one) not in used
@@ -370,11 +370,11 @@ def _spoken_lines(request: TurnoverRequest, problems: list[str]) -> list[_Spoken
         try:
             sound = _sound_of(line, request.speech, fields)
             if sound is None:
-                problems.append(f"{line.where}: names no speech file: fill the column `speech`, or give --speech PATTERN")
+                problems.append(f"{line.where}: names no speech file: fill the column `speech`, or give a pattern of speech files")
                 continue
             found.append(_spoken(line, sound, request.timeline.rate))
         except (InvalidRequestError, MediaUnsupportedError) as problem:
-            problems.append(f"{line.where}: {problem.message}")
+            problems.append(Text("{where}: {problem}", where=line.where, problem=problem))
     return found
 
 
@@ -393,7 +393,7 @@ def _check_pattern(pattern: str) -> None:
         pattern.format(**dict.fromkeys(_PATTERN_FIELDS, ""))
     except (ValueError, IndexError, KeyError):
         known = ", ".join(f"{{{name}}}" for name in _PATTERN_FIELDS)
-        raise InvalidRequestError(f"--speech {pattern[:200]!r}: the fields of a pattern are {known}", field="speech") from None
+        raise InvalidRequestError(f"{pattern[:200]!r}: the fields of a pattern are {known}", field="speech", named=True) from None
 
 
 def _filled(pattern: str, fields: Mapping[str, str]) -> Path:
@@ -433,7 +433,7 @@ def _clip_speech(request: TurnoverRequest, clip: Clip, problems: list[str]) -> l
             line = ScriptLine(f"{clip.title}: {sound}", f"{clip.number}", clip.record.start, language)
             found.append(_spoken(line, sound, request.timeline.rate))
         except (InvalidRequestError, MediaUnsupportedError) as problem:
-            problems.append(f"{clip.title}: {problem.message}")
+            problems.append(Text("{clip}: {problem}", clip=clip.title, problem=problem))
     return found
 
 
@@ -529,7 +529,7 @@ def write_turnover(turnover: Turnover, *, on_clip: Callable[[int], None] = lambd
         for name in (_PARTS, _SPEECH, *(f"{_DUBS}/{language}" for language in languages)):
             make_folder(path_below(folder, name, field="output"))
     except (OSError, ValueError) as problem:
-        raise InvalidRequestError(f"--output {folder} cannot be made: {problem}", field="output") from problem
+        raise InvalidRequestError(f"{folder} cannot be made: {problem}", field="output", named=True) from problem
     rows: list[dict[str, Any]] = [{"defaults": dict(request.defaults)}] if request.defaults else []
     clips = []
     for number, work in enumerate(turnover._work, 1):
@@ -548,7 +548,7 @@ def write_turnover(turnover: Turnover, *, on_clip: Callable[[int], None] = lambd
         return write_whole(path_below(folder, f"{request.name}.jsonl", field="output"), text.encode())
     except OSError as problem:
         raise InvalidRequestError(
-            f"--output {folder} cannot be written: {problem.strerror or problem}", field="output"
+            f"{folder} cannot be written: {problem.strerror or problem}", field="output", named=True
         ) from problem
 
 

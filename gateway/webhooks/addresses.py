@@ -96,11 +96,11 @@ async def checked_target(url: str, networks: Sequence[IPv4Network | IPv6Network]
             raise ValueError
     except ValueError:
         raise InvalidRequestError(
-            f"url: {url[:200]!r} is not https://HOST[:PORT]/PATH (no user, password, fragment or spaces)", field="url"
+            f"{url[:200]!r} is not https://HOST[:PORT]/PATH (no user, password, fragment or spaces)", field="url", named=True
         ) from None
     tls = parts.scheme == "https"
     if not tls and not networks:
-        raise InvalidRequestError("url: http is not allowed: give an https URL", field="url")
+        raise InvalidRequestError("http is not allowed: give an https URL", field="url", named=True)
     port = port or (443 if tls else 80)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -111,9 +111,10 @@ async def checked_target(url: str, networks: Sequence[IPv4Network | IPv6Network]
         if not is_allowed(ip_address(address), networks, tls=tls):
             # The text does not repeat the address: callers would learn addresses of the internal network.
             raise InvalidRequestError(
-                f"url: the host {host[:200]!r} has an address that webhooks must not reach{'' if tls else ' over http'}: "
+                f"the host {host[:200]!r} has an address that webhooks must not reach{'' if tls else ' over http'}: "
                 "give a public https address, or ask the operator for DUBSTAGE_WEBHOOK_NETWORKS",
                 field="url",
+                named=True,
             )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(host, parts.netloc, port, path, tls, addresses)

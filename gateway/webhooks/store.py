@@ -308,8 +308,9 @@ class WebhookStore:
                 known = set(session.scalars(select(DeliveryRow.event_id).where(chosen)))
                 if unknown := sorted(set(event_ids) - known):
                     raise InvalidRequestError(
-                        f"event_ids: {unknown[0][:80]!r} is no delivery that was given up: see ListWebhookDeliveries",
+                        f"{unknown[0][:80]!r} is no delivery that was given up: see ListWebhookDeliveries",
                         field="event_ids",
+                        named=True,
                     )
             fresh = {"dead": False, "attempts": 0, "due": 0.0, "owner": ""}
             return cast("CursorResult[object]", session.execute(update(DeliveryRow).where(chosen).values(**fresh))).rowcount

@@ -34,7 +34,11 @@ class Error(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+
+    @property
+    def message(self) -> str:
+        """Text for a person."""
+        return str(self.args[0])
 
 
 class Details(Enum):

@@ -59,10 +59,11 @@ no frame is dubbed, 20 = try again, 130 = cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
 from dubstage.error_kinds import KINDS, Error
+from services.common.texts import CONTRACTS, Text, Words, in_words
 
 UNDUBBED_EXIT_CODE: Final = 13
 """Exit code of a dub that wrote its video without a dubbed frame: no error, but a person must look."""
@@ -71,7 +72,8 @@ UNDUBBED_EXIT_CODE: Final = 13
 class DubstageError(Error):
     """Base of the tree. Only leaves are raised.
 
-    The message is for a person: it names the thing and, where there is one, the remedy.
+    The message is for a person: it names the thing and, where there is one, the remedy. A message that names an option or a command
+    is a Text, which every door writes in its own words. `message` has the words of the contracts.
     """
 
     reason: str = ""
@@ -94,6 +96,30 @@ class DubstageError(Error):
         self.stage = ""
         """Name of the stage that reported the error; set on errors that came over the wire."""
 
+    @property
+    def message(self) -> str:
+        """Text in the words of the contracts."""
+        return self.in_words(CONTRACTS)
+
+    def in_words(self, words: Words) -> str:
+        """Return the text for a reader."""
+        return self.said(words)
+
+    def said(self, words: Words = CONTRACTS) -> str:
+        """Return the text for a reader, without the name of the field that it is about."""
+        return in_words(self.args[0], words)
+
+    def add(self, more: str) -> None:
+        """Let the text end with more words."""
+        self.args = (Text("{said} {more}", said=self.args[0], more=more),)
+
+    def change_texts(self, change: Callable[[str], str]) -> None:
+        """Change the text and the names of things in the error, such as to the names that a caller knows."""
+        self.args = (change(self.said()),)
+        for name in ("field", "subject", "resource"):
+            if text := getattr(self, name, ""):
+                setattr(self, name, change(text))
+
     def __str__(self) -> str:
         return self.message
 
@@ -101,6 +127,7 @@ class DubstageError(Error):
 class RequestError(DubstageError):
     """The request cannot be used. `field` is the proto field path or the command line option, or empty.
 
+    `named` says that the text is about the field alone: then the text begins with the name of the field.
     `violations` are pairs of a field and what is wrong with the field, where several fields are wrong. `reasons` are the reasons of
     the violations, in the same order, where they have other reasons than the error; an empty reason is that of the error.
     """
@@ -108,12 +135,27 @@ class RequestError(DubstageError):
     exit_code = 10
 
     def __init__(
-        self, message: str, *, field: str = "", violations: Sequence[tuple[str, str]] = (), reasons: Sequence[str] = ()
+        self,
+        message: str,
+        *,
+        field: str = "",
+        named: bool = False,
+        violations: Sequence[tuple[str, str]] = (),
+        reasons: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.field = field
+        self.named = named
         self.violations = tuple(violations)
         self.reasons = tuple(reasons)
+
+    def in_words(self, words: Words) -> str:
+        """Return the text for a reader."""
+        return f"{words.field(self.field)}: {self.said(words)}" if self.named else self.said(words)
+
+    def blame(self, field: str) -> None:
+        """Let the error be about another field, with whose name the text begins."""
+        self.field, self.named = field, True
 
 
 class InvalidRequestError(RequestError):

@@ -235,7 +235,7 @@ def test_earlier_actor_keeps_row_record(place: Place) -> None:
     old = mine()
     refused = place.refusal(lambda to: client.enrol(to, **person("another", old, MAN)))
     assert refused.reason == "CONSENT_WITHOUT_SUBJECT"
-    assert "dubstage consent subject FOOTAGE --record RECORD.json -o NEW.json" in refused.message
+    assert "dubstage consent subject FOOTAGE` adds the subject" in refused.message
     assert place.refusal(lambda to: client.dub(to, **video(old, MAN))).reason == "CONSENT_WITHOUT_SUBJECT"
     refused = place.refusal(lambda to: client.enrol(to, **person("another", mine(actor="another"), MAN)))
     assert (refused.reason, "may give this id to anybody" in refused.message) == ("CONSENT_WITHOUT_SUBJECT", True)

@@ -36,6 +36,7 @@ from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from services.common.errors import ConsentOtherSubjectError, InvalidRequestError
 from services.common.methods import method_named
+from services.common.texts import Field
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
 from tests.unit.consent.records import record
 
@@ -86,8 +87,8 @@ class Scenes:
         return replace(
             scene,
             lines=tuple(
-                DubLine(name=f"line {number}", start=parse_time(start), dub=replace(scene, speech=speech, face=face))
-                for number, (start, speech, face) in enumerate(lines, 1)
+                DubLine(name=Field(f"lines[{number}]"), start=parse_time(start), dub=replace(scene, speech=speech, face=face))
+                for number, (start, speech, face) in enumerate(lines)
             ),
         )
 
@@ -171,7 +172,7 @@ def test_whole_line_equals_plain_dub(scenes: Scenes, tmp_path: Path) -> None:
     plain, scene = tmp_path / "plain.mkv", tmp_path / "scene.mkv"
     scenes.run(replace(scenes.request(plain), speech=SPEECH, face=face(1)))
     outcome = scenes.dub(scene, ("0", SPEECH, face(1)))
-    assert outcome.warnings[0].startswith("line 1: the speech is longer than the rest of the footage")
+    assert outcome.warnings[0].startswith("lines[0]: the speech is longer than the rest of the footage")
     assert outcome.plan.rendered().all()
     assert not differences(plain, scene).any()
 
@@ -205,7 +206,7 @@ def test_sound_of_lines_replaces_footage(scenes: Scenes, kept: tuple[DubOutcome,
 
 def test_lines_of_one_face_may_not_overlap(scenes: Scenes, lines: list[Spoken], tmp_path: Path) -> None:
     start, speech, _ = lines[1]
-    with pytest.raises(InvalidRequestError, match=r"^line 1 and line 2 overlap, and both are of face 0: ") as caught:
+    with pytest.raises(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of face 0: ") as caught:
         scenes.dub(tmp_path / "never.mkv", lines[0], (start, speech, face(0)))
     assert caught.value.field == "lines"
     assert not list(tmp_path.iterdir())
@@ -363,10 +364,12 @@ def test_consent_holds_for_all_boxes(cut_video: Scenes, tracked: FaceIndex, tmp_
 def test_boxes_of_one_face_may_not_overlap(cut_video: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
     boxes = tuple(box_in(tracked, frame, place) for frame, place in ((0, 0), (CUT, 0)))
     lines = [(start, cut_video.speeches[0], FaceChoice("boxes", boxes=boxes)) for start in ("0.2", "0.6")]
-    with pytest.raises(InvalidRequestError, match=r"^line 1 and line 2 overlap, and both are of one face in frame 15"):
+    with pytest.raises(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of one face in frame 15"):
         cut_video.dub(tmp_path / "never.mkv", *lines)
     outside = FaceChoice("boxes", boxes=(FrameBox(0, 900.0, 0.0, 20.0, 20.0),))
-    with pytest.raises(InvalidRequestError, match=r"^line 1: boxes\[0\]: the box .* lies outside of the picture of 864x288 pixels"):
+    with pytest.raises(
+        InvalidRequestError, match=r"^lines\[0\]: boxes\[0\]: the box .* lies outside of the picture of 864x288 pixels"
+    ):
         cut_video.dub(tmp_path / "never.mkv", ("0.2", cut_video.speeches[0], outside))
 
 

@@ -22,6 +22,7 @@ from gateway.media.sound import SoundReader
 from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
+from services.common.texts import Field
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, side_by_side, write_wav
 
 SECONDS = 5.0
@@ -73,9 +74,11 @@ def request(footage: Path, output: Path, spoken: Sequence[tuple[float, Path, int
     scene = DubRequest(footage=footage, speech=None, output=output, method="ugc", codec=codec, enrol=UNPERSONALIZED)
     lines = (
         DubLine(
-            name=f"line {number}", start=parse_time(f"{start:.3f}"), dub=replace(scene, speech=speech, face=FaceChoice("id", face))
+            name=Field(f"lines[{number}]"),
+            start=parse_time(f"{start:.3f}"),
+            dub=replace(scene, speech=speech, face=FaceChoice("id", face)),
         )
-        for number, (start, speech, face) in enumerate(spoken, 1)
+        for number, (start, speech, face) in enumerate(spoken)
     )
     return replace(scene, lines=tuple(lines))
 

@@ -150,7 +150,7 @@ def test_two_faces_require_a_point(dubber: Dubber, speech: Path, tmp_path: Path)
     """A picture with two faces needs a point that selects one."""
     face = astronaut()[:300, 60:400]
     pair = written(tmp_path / "pair.png", np.concatenate([face, face[:, ::-1]], axis=1))
-    with pytest.raises(InvalidRequestError, match=r"shows 2 faces, at .*--face X,Y") as caught:
+    with pytest.raises(InvalidRequestError, match=r"shows 2 faces, at .*: choose one with face_id, point") as caught:
         dubber(DubRequest(footage=pair, speech=speech, output=tmp_path / "dub.mp4", method="headpose"))
     assert caught.value.field == "face"
 

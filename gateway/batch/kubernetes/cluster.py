@@ -24,6 +24,7 @@ from services.common.errors import (
     StageDeadlineExceededError,
     UnauthenticatedError,
 )
+from services.common.texts import Option, Text
 
 _MOST_TEXT: Final = 500
 
@@ -67,7 +68,12 @@ def api_error(status: int, body: str, call: ClusterCall, host: str) -> DubstageE
     match status:
         case 401:
             return UnauthenticatedError(
-                f"the cluster {host} does not know the caller: log in again, or choose another kubeconfig or --context ({said})",
+                Text(
+                    "the cluster {host} does not know the caller: log in again, or choose another kubeconfig or {context} ({said})",
+                    host=host,
+                    context=Option("context"),
+                    said=said,
+                ),
                 field="context",
             )
         case 403 if "quota" in said or "admission" in said or "denied the request" in said or "PodSecurity" in said:
@@ -82,13 +88,26 @@ def api_error(status: int, body: str, call: ClusterCall, host: str) -> DubstageE
             )
         case 404 if call.resource == "configmaps":
             return InvalidRequestError(
-                f"namespace {call.namespace} of the cluster {host} has no ConfigMap {call.name}: install the chart there with "
-                "batch.enabled=true, or give --namespace and --config-map",
+                Text(
+                    "namespace {namespace} of the cluster {host} has no ConfigMap {name}: install the chart there with "
+                    "batch.enabled=true, or give {option} and {config_map}",
+                    namespace=call.namespace,
+                    host=host,
+                    name=call.name,
+                    option=Option("namespace"),
+                    config_map=Option("config_map"),
+                ),
                 field="config_map",
             )
         case 404:
             return ClusterRefusedError(
-                f"cannot {call}: the cluster {host} has no such namespace or object: give --namespace ({said})",
+                Text(
+                    "cannot {call}: the cluster {host} has no such namespace or object: give {option} ({said})",
+                    call=call,
+                    host=host,
+                    option=Option("namespace"),
+                    said=said,
+                ),
                 subject=call.namespace,
             )
         case 400 | 422:
@@ -331,9 +350,13 @@ def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, a
         # A file that is no kubeconfig ends in any error of the client, or of its YAML parser.
         what = " ".join(str(problem).split())[:300]
         raise InvalidRequestError(
-            f"no cluster to talk to: {what}: set KUBECONFIG to a kubeconfig, or give --context, or run the command in a "
-            "pod with the service account that the chart makes for batches; a gateway of the chart needs "
-            "gateway.batchesOnKubernetes",
+            Text(
+                "no cluster to talk to: {what}: set KUBECONFIG to a kubeconfig, or give {context}, or run the command in a pod "
+                "with the service account that the chart makes for batches; a gateway of the chart needs "
+                "gateway.batchesOnKubernetes",
+                what=what,
+                context=Option("context"),
+            ),
             field="context",
         ) from problem
     # Each call fails at once if it fails: `follow` decides when to try again.

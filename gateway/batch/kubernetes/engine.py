@@ -30,6 +30,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from gateway.media.locations import is_url
 from services.common.errors import ClusterRefusedError, DubstageError, InvalidRequestError
+from services.common.texts import Command, Option, Text
 
 _DATABASE: Final = "DUBSTAGE_DATABASE_URL"
 
@@ -132,7 +133,13 @@ def was_sent(facts: BatchFacts) -> bool:
 def _plan_of(facts: BatchFacts) -> BatchPlan:
     if not was_sent(facts):
         raise InvalidRequestError(
-            f"batch {facts.name} has not been sent to a cluster: `dubstage batch submit ... --engine kubernetes`", field="name"
+            Text(
+                "batch {name} has not been sent to a cluster: {submit} with {engine} kubernetes sends it",
+                name=facts.name,
+                submit=Command("batch submit"),
+                engine=Option("engine"),
+            ),
+            field="name",
         )
     return BatchPlan.of(facts.details[DETAILS])
 
@@ -178,7 +185,13 @@ class KubernetesEngine:
         plan = _plan_of(facts) if was_sent(facts) else asked
         if plan.namespace != self.cluster.namespace:
             raise InvalidRequestError(
-                f"batch {name} was sent to namespace {plan.namespace}: give --namespace {plan.namespace}, or another --name",
+                Text(
+                    "batch {name} was sent to namespace {namespace}: give {option} {namespace}, or another {batch}",
+                    name=name,
+                    namespace=plan.namespace,
+                    option=Option("namespace"),
+                    batch=Option("batch_id"),
+                ),
                 field="namespace",
             )
         listed = self._listed(name)
@@ -331,7 +344,7 @@ class KubernetesEngine:
                 if not self.cluster.create_job(body) and not self._is_same(body):
                     return ()
             except DubstageError as error:
-                error.message += f" ({len(made)} of {len(bodies)} Jobs were created; submit the batch again to continue)"
+                error.add(f"({len(made)} of {len(bodies)} Jobs were created; submit the batch again to continue)")
                 raise
             made.append(body["metadata"]["name"])
         return tuple(made)
@@ -346,8 +359,13 @@ class KubernetesEngine:
         found = self.cluster.job(name)["metadata"].get("annotations") or {}
         if found.get(MANIFEST_ANNOTATION) != wanted[MANIFEST_ANNOTATION]:
             raise ClusterRefusedError(
-                f"namespace {self.cluster.namespace} has a Job {name} of another batch: choose another --name, or remove that Job: "
-                f"kubectl --namespace {self.cluster.namespace} delete job {name}",
+                Text(
+                    "namespace {namespace} has a Job {job} of another batch: choose another {batch}, or remove that Job: "
+                    "kubectl -n {namespace} delete job {job}",
+                    namespace=self.cluster.namespace,
+                    job=name,
+                    batch=Option("batch_id"),
+                ),
                 subject=name,
             )
         return bool(found.get(ROWS_ANNOTATION) == wanted[ROWS_ANNOTATION])

@@ -90,9 +90,10 @@ class JobSettings(_Strict):
         """
         if name not in self.profiles:
             raise InvalidRequestError(
-                f"profile: {name!r} is not among the profiles of this cluster ({', '.join(sorted(self.profiles))}): "
+                f"{name!r} is not among the profiles of this cluster ({', '.join(sorted(self.profiles))}): "
                 "choose one of them, or add it to batch.profiles of the chart",
                 field="profile",
+                named=True,
             )
         return self.profiles[name]
 

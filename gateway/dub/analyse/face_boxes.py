@@ -60,7 +60,7 @@ def checked_boxes(boxes: Sequence[FrameBox]) -> tuple[FrameBox, ...]:
         InvalidRequestError: there are too many boxes, frames do not ascend, or a box has no area. The message names the box.
     """
     if len(boxes) > MOST_BOXES:
-        raise InvalidRequestError(f"boxes: {len(boxes)} boxes; a line takes at most {MOST_BOXES}", field="boxes")
+        raise InvalidRequestError(f"{len(boxes)} boxes; a line takes at most {MOST_BOXES}", field="boxes", named=True)
     for place, box in enumerate(boxes):
         if place and box.frame <= boxes[place - 1].frame:
             raise InvalidRequestError(
@@ -112,9 +112,10 @@ def follow_boxes(index: FaceIndex, boxes: Sequence[FrameBox], frames: range) -> 
     (shown,) = np.nonzero(rows >= 0)
     if not len(shown):
         raise InvalidRequestError(
-            f"boxes: in the frames {frames.start} to {frames.stop - 1} no face overlaps its box enough (intersection over union of "
+            f"in the frames {frames.start} to {frames.stop - 1} no face overlaps its box enough (intersection over union of "
             f"at least {LEAST_OVERLAP}); the first box is {_box_text(boxes[0])} from frame {boxes[0].frame} on",
             field="boxes",
+            named=True,
         )
     ids = index.face_id[rows[shown]]
     numbers, counts = np.unique(ids, return_counts=True)

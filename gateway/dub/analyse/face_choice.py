@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dubstage.common.v1 import common_pb2
 from gateway.dub.analyse.face_boxes import FrameBox
 from services.common.errors import InvalidRequestError
+from services.common.texts import Option, Text
 
 if TYPE_CHECKING:
     from gateway.dub.analyse.face_records import FaceIndex
@@ -84,9 +85,10 @@ def parse_face(text: str) -> FaceChoice:
         x, y = (float(part) for part in text.split(","))
         return FaceChoice("point", point=(x, y))
     raise InvalidRequestError(
-        "face takes auto, largest, speaker, the number of a face (such as 0), or X,Y in pixels of the first frame (such as "
+        "takes auto, largest, speaker, the number of a face (such as 0), or X,Y in pixels of the first frame (such as "
         f"320,180), not {text[:80]!r}",
         field="face",
+        named=True,
     )
 
 
@@ -188,8 +190,15 @@ def about_faces(index: FaceIndex, chosen: ChosenFace, choice: FaceChoice) -> lis
     named = ", ".join(_described(index, face) for face in others[:_NAMED_FACES])
     more = f" and {len(others) - _NAMED_FACES} more" if len(others) > _NAMED_FACES else ""
     return [
-        f"the footage shows {len(others) + 1} faces, and {_described(index, chosen.face_id)} is taken: {chosen.why}. The others "
-        f"stay as they are: {named}{more}. Choose another face with --face NUMBER, --face largest or --face speaker"
+        Text(
+            "the footage shows {faces} faces, and {taken} is taken: {why}. The others stay as they are: {others}. Choose another "
+            "face with {face}: its number, largest or speaker",
+            faces=len(others) + 1,
+            taken=_described(index, chosen.face_id),
+            why=chosen.why,
+            others=named + more,
+            face=Option("face"),
+        )
     ]
 
 
@@ -204,7 +213,13 @@ def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
     if choice.kind in _RULES and len(still.face_id) > 1:
         places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.centre)
         raise InvalidRequestError(
-            f"the picture shows {len(still.face_id)} faces, at {places}: choose one with --face X,Y", field="face"
+            Text(
+                "the picture shows {faces} faces, at {places}: choose one with {face}",
+                faces=len(still.face_id),
+                places=places,
+                face=Option("face", "X,Y"),
+            ),
+            field="face",
         )
 
 

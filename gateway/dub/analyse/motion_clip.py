@@ -27,6 +27,7 @@ from services.common.face.crops import POSE_SIZE, pose_vectors, to_head_space
 from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER, pose_landmarks
 from services.common.face.mouth_bank import choose_frames
 from services.common.methods import LAG_FEATURES
+from services.common.texts import Option, Text
 from services.common.wire.timeline import MOTION_RATE, sampled
 
 ENROLMENT_SECONDS: Final = 300
@@ -125,8 +126,13 @@ def enrolment_rows(
             spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0
     if len(usable) < MIN_ENROLMENT_FRAMES:
         raise NoUsableFootageError(
-            f"only {len(usable)} frames show the face well enough to learn it; at least {MIN_ENROLMENT_FRAMES} are needed: "
-            "give footage in which the person faces the camera, or an actor that is enrolled already (--actor)",
+            Text(
+                "only {usable} frames show the face well enough to learn it; at least {least} are needed: give footage in which "
+                "the person faces the camera, or an actor that is enrolled already ({actor})",
+                usable=len(usable),
+                least=MIN_ENROLMENT_FRAMES,
+                actor=Option("actor"),
+            ),
             subject="footage",
         )
     return usable

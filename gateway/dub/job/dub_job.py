@@ -61,6 +61,7 @@ from gateway.dub.request.dub_request import (
     output_speech,
     sound_of,
 )
+from gateway.dub.request.spec_text import ROWS
 from gateway.dub.sound.speech import SpeechExtent, motion_frames_for, speech_duration
 from gateway.dub.state.costs import DubWork, PaceFile
 from gateway.dub.state.disk import MAX_JOB_BYTES
@@ -85,6 +86,7 @@ from gateway.stages.timing import StageClock, StageTimes, TimedStages
 from services.common.errors import ActorError, InvalidRequestError, MediaUnsupportedError, NoUsableFootageError, RequestError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
+from services.common.texts import Text
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 
@@ -438,7 +440,7 @@ class DubJob:
 def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
     chosen = part.person.chosen
     return PartOutcome(
-        name=line.name if line is not None else "",
+        name=line.name.in_words(ROWS) if line is not None else "",
         frames=part.frames,
         num_dubbed=int(part.plan.rendered().sum()),
         face_id=part.person.face_id,
@@ -472,10 +474,11 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_bac
         speech = [] if has_background else [*about_speech(part.extent, info), *about_mouth(person.actor)]
         return [*speech, *person.warnings, *about_voice(person.actor), *about_silence(part.plan)]
     cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
-    undubbed = [] if part.plan.rendered().any() else [f"no frame is dubbed: {person.unlearned or line_reasons(part.plan)}"]
+    why = person.unlearned or line_reasons(part.plan) if not part.plan.rendered().any() else ""
+    undubbed = [Text("no frame is dubbed: {why}", why=why)] if why else []
     of_person = [] if known else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
     warnings = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
-    return [f"{line.name}: {warning}" for warning in warnings]
+    return [Text("{line}: {warning}", line=line.name, warning=warning) for warning in warnings]
 
 
 def video_duration(info: MediaInfo, speech: Speech) -> Fraction:

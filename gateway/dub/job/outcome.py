@@ -23,6 +23,7 @@ from gateway.provenance.claim import Claim, VideoWatermark
 from gateway.stages.timing import StageTimes
 from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
+from services.common.texts import Option, Text
 
 _SPEAKING_PX: Final = 1.0
 """Mean opening of the mouth in footage of a person who speaks now and then, head-space pixels."""
@@ -33,7 +34,7 @@ _REMEDIES: Final = {
     "LOW_CONFIDENCE": "the face is not clear enough: give sharper or brighter footage",
     "PROFILE_VIEW": "the person looks away: give footage in which the person faces the camera",
     "OCCLUDED_MOUTH": "something covers the mouth: give footage that shows the mouth",
-    "TARGET_NOT_PRESENT": "the chosen face is not in the picture: choose another face with --face",
+    "TARGET_NOT_PRESENT": Text("the chosen face is not in the picture: choose another face with {face}", face=Option("face")),
     "FACE_TOO_SMALL": "the face is narrower than 44 pixels: give footage in a higher resolution, or a closer shot",
     "OUT_OF_FRAME": "the mouth lies outside of the picture: give footage that shows the whole face",
     "NO_LINE": "no frame has a line: give lines that begin before the end of the footage",
@@ -139,7 +140,7 @@ def line_reasons(plan: FramePlan) -> str:
     counts = plan.counts()
     counts.pop("NO_LINE", None)
     reasons = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda named: -named[1]))
-    return f"{reasons}: {_REMEDIES[max(counts, key=lambda name: counts[name])]}"
+    return Text("{reasons}: {remedy}", reasons=reasons, remedy=_REMEDIES[max(counts, key=lambda name: counts[name])])
 
 
 def about_no_frame(plan: FramePlan, unlearned: str) -> str:
@@ -155,9 +156,12 @@ def about_no_frame(plan: FramePlan, unlearned: str) -> str:
     reasons = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name]))
     # Frames without a line are as they shall be, unless there are no others.
     why = unlearned or _REMEDIES[max(counts, key=lambda name: counts[name] if name != "NO_LINE" else 0)]
-    return (
-        f"none of the {plan.num_frames} frames is dubbed ({reasons}), so the mouths in the video are those of the footage, with "
-        f"the new sound: {why}"
+    return Text(
+        "none of the {frames} frames is dubbed ({reasons}), so the mouths in the video are those of the footage, with the new "
+        "sound: {why}",
+        frames=plan.num_frames,
+        reasons=reasons,
+        why=why,
     )
 
 
@@ -187,9 +191,11 @@ def about_channels(request: DubRequest, info: MediaInfo) -> list[str]:
     Raises:
         InvalidRequestError, MediaUnsupportedError: as `open_speech`.
     """
-    found = [("", request)] if not request.lines else [(f"{line.name}: ", line.dub) for line in request.lines]
-    chosen = [(name, voice_of(open_speech(part, info)).words) for name, part in found]
-    return [f"{name}{words}" for name, words in chosen if words]
+    if not request.lines:
+        words = voice_of(open_speech(request, info)).words
+        return [words] if words else []
+    chosen = [(line.name, voice_of(open_speech(line.dub, info)).words) for line in request.lines]
+    return [Text("{line}: {words}", line=name, words=words) for name, words in chosen if words]
 
 
 def about_pictures(info: MediaInfo) -> list[str]:

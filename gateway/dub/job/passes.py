@@ -48,6 +48,7 @@ from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import pose_of_vector
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
+from services.common.texts import Text
 from services.common.wire.convert import rational_to_proto, ref_from_proto
 
 
@@ -196,7 +197,9 @@ class DubPasses:
         except NoUsableFootageError as problem:
             if is_still(analysis.info) or analysis.method.own_timeline:
                 raise
-            return DubbedPerson(face_id, None, time.perf_counter() - began, problem.message, several, analysis.chosen)
+            return DubbedPerson(
+                face_id, None, time.perf_counter() - began, Text("{problem}", problem=problem), several, analysis.chosen
+            )
         return DubbedPerson(face_id, actor, time.perf_counter() - began, warnings=several, chosen=analysis.chosen)
 
     async def in_place(self, person: DubbedPerson) -> TrackedVideo:

@@ -29,6 +29,7 @@ from services.common.array_types import Array
 from services.common.errors import ConsentFaceUncertainError, InvalidRequestError, NoUsableFootageError
 from services.common.methods import DEFAULT_METHOD, method_named
 from services.common.store.artefacts import ArtefactStore
+from services.common.texts import Option, Text
 
 _ACTOR_FRAMES: Final = 75
 """Frames of the actor, the first of the stored footage, in which the actor's face is measured: 15 embeddings."""
@@ -151,8 +152,15 @@ async def face_of_videos(stages: Stages, files: Sequence[Path], choice: FaceChoi
     for file, face in zip(files[1:], faces[1:], strict=True):
         if (distance := faces[0].distance(face)) >= SAME_BELOW:
             raise InvalidRequestError(
-                f"{files[0]} and {file} do not show one person, or show the person too differently: the distance of the faces is "
-                f"{distance:.2f}, and must be less than {SAME_BELOW:.2f}. Choose the face with --face, or give one file",
+                Text(
+                    "{one} and {other} do not show one person, or show the person too differently: the distance of the faces is "
+                    "{distance:.2f}, and must be less than {limit:.2f}. Choose the face with {face}, or give one file",
+                    one=files[0],
+                    other=file,
+                    distance=distance,
+                    limit=SAME_BELOW,
+                    face=Option("face"),
+                ),
                 field="footage",
             )
     for file, face in zip(files, faces, strict=True):

@@ -40,6 +40,7 @@ from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import METHODS, Method, method_named
 from services.common.store.artefacts import ArtefactRef
+from services.common.texts import Field, Option, Text
 
 if TYPE_CHECKING:
     from gateway.dub.learn.enrol import EnrolledActor
@@ -162,13 +163,13 @@ class DubLine:
     """One line of a scene.
 
     Attributes:
-        name: what messages call the line, such as `lines.json: line 3`.
+        name: the line in the request, such as `lines[2]`.
         start: when the line begins. The line begins with the nearest frame, and ends with its speech.
         actor_id: enrolled actor who speaks the line; empty: the person is learned from the footage.
         dub: the dub of this line alone, of the scene's footage and with the scene's options.
     """
 
-    name: str
+    name: Field
     start: VideoTime
     actor_id: str = ""
     dub: DubRequest
@@ -258,18 +259,30 @@ def wants_own_timeline(
     """
     if fit != "cut" and method.own_timeline:
         raise InvalidRequestError(
-            f"videos of method {method.name} are always as long as the speech: leave --fit {fit} out", field="fit"
+            Text(
+                "videos of method {method} are always as long as the speech: leave {option} {fit} out",
+                method=method.name,
+                option=Option("fit"),
+                fit=fit,
+            ),
+            field="fit",
         )
     own = fit != "cut" or method.own_timeline
     if own and keep_audio:
         raise InvalidRequestError(
-            "the video gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
+            Text(
+                "the video gets a timeline of its own, so the sound of the footage does not fit it: leave {keep} out",
+                keep=Option("keep_audio"),
+            ),
             field="keep_audio",
         )
     if own and expression == "keep":
         raise InvalidRequestError(
-            "the video gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
-            "--expression keep out",
+            Text(
+                "the video gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
+                "{expression} keep out",
+                expression=Option("expression"),
+            ),
             field="expression",
         )
     if own and boxes:
@@ -303,7 +316,15 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
     if not info.audio:
         unread = any(stream.kind == "audio" for stream in info.others)
         have = "sound in a codec that cannot be decoded here only" if unread else "no sound to dub to"
-        raise InvalidRequestError(f"{info.path} has {have}: give new speech with --audio FILE", field="audio")
+        raise InvalidRequestError(
+            Text(
+                "{footage} has {have}: give new speech with {audio}",
+                footage=info.path,
+                have=have,
+                audio=Option("speech_uri", "FILE"),
+            ),
+            field="audio",
+        )
     own = SoundReader(info.path, origin=info.video.start)
     own.check_sound()
     return own.speech(channel)
@@ -329,7 +350,14 @@ def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSo
 def check_mix(given: bool, *, keep_audio: bool) -> None:
     """Raise InvalidRequestError if music and effects are given for a video that keeps the sound of the footage."""
     if given and keep_audio:
-        raise InvalidRequestError("the video keeps the sound of the footage: leave --mix or --keep-audio out", field="mix")
+        raise InvalidRequestError(
+            Text(
+                "the video keeps the sound of the footage: leave {mix} or {keep} out",
+                mix=Option("mix_uri"),
+                keep=Option("keep_audio"),
+            ),
+            field="mix",
+        )
 
 
 def check_line(line: DubLine, info: MediaInfo) -> range:
@@ -340,12 +368,17 @@ def check_line(line: DubLine, info: MediaInfo) -> range:
             box is not in the footage. The message names the line.
     """
     with naming(line):
-        video = info.video
-        check_inside(line.dub.face.boxes, video)
-        first = line.start.frame_in(video)
-        length = speech_duration(open_speech(line.dub, info))
-        ends = math.ceil((int(video.pts[first]) * video.time_base + length) / video.time_base)
-        return range(first, max(first + 1, int(np.searchsorted(video.pts, ends))))
+        return frames_of_line(line, info)
+
+
+def frames_of_line(line: DubLine, info: MediaInfo) -> range:
+    """Return what `check_line` returns. The messages do not name the line."""
+    video = info.video
+    check_inside(line.dub.face.boxes, video)
+    first = line.start.frame_in(video)
+    length = speech_duration(open_speech(line.dub, info))
+    ends = math.ceil((int(video.pts[first]) * video.time_base + length) / video.time_base)
+    return range(first, max(first + 1, int(np.searchsorted(video.pts, ends))))
 
 
 def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Sequence[int | None]) -> None:
@@ -363,9 +396,16 @@ def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Seq
         before = last.get(face)
         if before is not None and frames[number].start < frames[before].stop:
             raise InvalidRequestError(
-                f"{lines[before].name} and {lines[number].name} overlap, and both are of face {face}: the first is spoken in the "
-                f"frames {frames[before].start} to {frames[before].stop - 1}, the second begins with frame {frames[number].start}. "
-                "Begin the second later, or name another face",
+                Text(
+                    "{one} and {other} overlap, and both are of face {face}: the first is spoken in the frames {start} to {last}, "
+                    "the second begins with frame {begin}. Begin the second later, or name another face",
+                    one=lines[before].name,
+                    other=lines[number].name,
+                    face=face,
+                    start=frames[before].start,
+                    last=frames[before].stop - 1,
+                    begin=frames[number].start,
+                ),
                 field="lines",
             )
         last[face] = number
@@ -388,8 +428,13 @@ def check_shared_faces(lines: Sequence[DubLine], frames: Sequence[range], rows: 
         (same,) = np.nonzero((mine[first:stop] == theirs[first:stop]) & (mine[first:stop] >= 0))
         if len(same):
             raise InvalidRequestError(
-                f"{lines[one].name} and {lines[other].name} overlap, and both are of one face in frame {first + same[0]}. Begin "
-                "the second later, or give other boxes",
+                Text(
+                    "{one} and {other} overlap, and both are of one face in frame {frame}. Begin the second later, or give other "
+                    "boxes",
+                    one=lines[one].name,
+                    other=lines[other].name,
+                    frame=first + same[0],
+                ),
                 field="lines",
             )
 
@@ -400,7 +445,7 @@ def naming(line: DubLine) -> Iterator[None]:
     try:
         yield
     except (InvalidRequestError, MediaUnsupportedError) as error:
-        raise type(error)(f"{line.name}: {error.message}", field=f"lines.{error.field}") from error
+        raise type(error)(Text("{line}: {error}", line=line.name, error=error), field=f"lines.{error.field}") from error
 
 
 def output_speech(request: DubRequest, info: MediaInfo, frames: Sequence[range] | None = None) -> Speech:
@@ -526,4 +571,7 @@ def refuse_input(output: Path, file: Path, what: str) -> None:
     """
     # os.path raises no error for an impossible name. Such a name is reported later, when the place of the output is checked.
     if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
-        raise InvalidRequestError(f"--output {output} is {what}; choose another output file", field="output")
+        raise InvalidRequestError(
+            Text("{option} {output} is {what}; choose another output file", option=Option("output_uri"), output=output, what=what),
+            field="output",
+        )

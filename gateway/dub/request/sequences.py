@@ -11,10 +11,11 @@ from gateway.async_utilities import in_stoppable_thread
 from gateway.dub.request.dub_request import DubRequest, wants_own_timeline
 from gateway.media.choices import OcioSettings
 from gateway.media.sequence_names import is_sequence
-from gateway.media.sequences import OnFrame, SequenceSettings, parse_rate
+from gateway.media.sequences import OnFrame, SequenceSettings, parse_rate, without_config
 from gateway.provenance.binding import read_sidecar, sidecar_of
 from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.methods import DEFAULT_METHOD, combined, method_named
+from services.common.texts import Option, Text
 
 
 def sequence_settings(footage: Path, *, rate: str, sound: Path | None, colour: OcioSettings) -> SequenceSettings | None:
@@ -25,21 +26,26 @@ def sequence_settings(footage: Path, *, rate: str, sound: Path | None, colour: O
     """
     if is_sequence(footage):
         if not colour.config and colour != OcioSettings():
-            raise InvalidRequestError("--input-colourspace, --display and --view need --ocio CONFIG", field="ocio")
+            raise without_config()
         return SequenceSettings(rate=parse_rate(rate) if rate else None, sound=sound, colour=colour)
     given = {
-        "--rate": rate,
-        "--footage-sound": sound,
-        "--ocio": colour.config,
-        "--input-colourspace": colour.colourspace,
-        "--display": colour.display,
-        "--view": colour.view,
+        "rate": rate,
+        "footage_sound": sound,
+        "ocio": colour.config,
+        "input_colourspace": colour.colourspace,
+        "display": colour.display,
+        "view": colour.view,
     }
-    for option, value in given.items():
+    for field, value in given.items():
         if value:
             raise InvalidRequestError(
-                f"{option} is for image sequences, and {footage} is none; a sequence is named by a pattern such as shot.%04d.exr",
-                field=option.removeprefix("--").replace("-", "_"),
+                Text(
+                    "{option} is for image sequences, and {footage} is none; a sequence is named by a pattern such as "
+                    "shot.%04d.exr",
+                    option=Option(field),
+                    footage=footage,
+                ),
+                field=field,
             )
     return None
 
@@ -59,9 +65,13 @@ def check_sequence_options(*, fit: str, method: str | None, codec: str | None, e
             "frames of an image sequence keep their own format: give no quality of the pictures", field="encode_quality"
         )
     if codec is not None:
-        raise InvalidRequestError("frames of an image sequence keep their own format: leave --codec out", field="codec")
+        raise InvalidRequestError(
+            Text("frames of an image sequence keep their own format: leave {codec} out", codec=Option("codec")), field="codec"
+        )
     if fit not in ("", "cut"):
-        raise InvalidRequestError(f"an image sequence keeps its frames: leave --fit {fit} out", field="fit")
+        raise InvalidRequestError(
+            Text("an image sequence keeps its frames: leave {option} {fit} out", option=Option("fit"), fit=fit), field="fit"
+        )
     named = combined(method or DEFAULT_METHOD)
     if wants_own_timeline(method_named(named), fit="cut", keep_audio=False):
         raise InvalidRequestError(

@@ -33,6 +33,7 @@ from gateway.media.mix import SoundMix
 from gateway.media.sequences import SequenceSettings, check_output_pattern
 from services.common.errors import ActorError, ConsentRefusedError, InvalidRequestError, RequestError
 from services.common.methods import DEFAULT_METHOD, combined, method_named
+from services.common.texts import Field, Option, Text
 
 _NOT_OF_MOUTHS: Final = (
     *("output_uri", "overwrite", "consent", "consent_uri", "reference_consent", "reference_consent_uri", "project", "language"),
@@ -104,7 +105,6 @@ def request_from(
     *,
     threads: int,
     method: str = "",
-    line_name: Callable[[int], str] = "lines[{}]".format,
 ) -> DubRequest:
     """Return the checked request of a spec, without what the store of actors says. Blocks: reads consent records.
 
@@ -113,7 +113,6 @@ def request_from(
         files: finds the files that the spec names.
         threads: threads of decoder and encoder.
         method: method of the actor, which dubs if the spec names none; empty: there is no actor.
-        line_name: returns what warnings call a line of a scene, by its number from 0.
 
     Raises:
         InvalidRequestError: a field cannot be used.
@@ -150,7 +149,7 @@ def request_from(
         overwrite=spec.overwrite,
     )
     check_scene(spec, dubs_with)
-    return replace(dub, lines=tuple(_line(line, place, dub, files, line_name) for place, line in enumerate(spec.lines)))
+    return replace(dub, lines=tuple(_line(line, place, dub, files) for place, line in enumerate(spec.lines)))
 
 
 def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], str]) -> Iterator[tuple[str, Refusal]]:
@@ -229,7 +228,14 @@ def check_options(spec: pb.DubSpec, method: str) -> None:
     check_reference(row, bool(spec.reference_uri))
     check_mix(bool(spec.mix_uri), keep_audio=spec.keep_audio)
     if spec.WhichOneof("reference_consent_record") and not spec.reference_uri:
-        raise InvalidRequestError("--reference-consent is given without --reference FILE", field="reference_consent")
+        raise InvalidRequestError(
+            Text(
+                "{consent} is given without {reference}",
+                consent=Option("reference_consent"),
+                reference=Option("reference_uri", "FILE"),
+            ),
+            field="reference_consent",
+        )
 
 
 def check_scene(spec: pb.DubSpec, method: str) -> None:
@@ -288,7 +294,9 @@ def face_of_line(line: pb.LineSpec) -> FaceChoice:
     """
     found = _face(line)
     if found is None and not line.actor:
-        raise InvalidRequestError("face: give face_id, point, box, face_rule, boxes or actor: who speaks the line", field="face")
+        raise InvalidRequestError(
+            "give face_id, point, box, face_rule, boxes or actor: who speaks the line", field="face", named=True
+        )
     return found or FaceChoice("actor")
 
 
@@ -296,7 +304,7 @@ def _face(message: Any) -> FaceChoice | None:
     named = message.WhichOneof("face")
     if "boxes" in message.DESCRIPTOR.fields_by_name and message.boxes:
         if named:
-            raise InvalidRequestError(f"boxes: give {named} or boxes, not both", field="boxes")
+            raise InvalidRequestError(f"give {named} or boxes, not both", field="boxes", named=True)
         return FaceChoice("boxes", boxes=checked_boxes([FrameBox(each.frame_index, *sides_of(each.box)) for each in message.boxes]))
     match named:
         case "face_id":
@@ -308,7 +316,7 @@ def _face(message: Any) -> FaceChoice | None:
         case "face_rule":
             if not message.face_rule:
                 raise InvalidRequestError(
-                    "face_rule: give FACE_RULE_LARGEST, FACE_RULE_SPEAKER or FACE_RULE_AUTO", field="face_rule"
+                    "give FACE_RULE_LARGEST, FACE_RULE_SPEAKER or FACE_RULE_AUTO", field="face_rule", named=True
                 )
             return FaceChoice(name_of(pb.FaceRule.DESCRIPTOR, message.face_rule, "face_rule"))
         case _:
@@ -326,7 +334,7 @@ def enrol_options(*, skip: bool, seed: int) -> EnrolOptions:
         InvalidRequestError: the seed is negative.
     """
     if seed < 0:
-        raise InvalidRequestError(f"seed: {seed} is negative", field="seed")
+        raise InvalidRequestError(f"{seed} is negative", field="seed", named=True)
     return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
 
 
@@ -423,11 +431,11 @@ def within(place: str) -> Iterator[None]:
     try:
         yield
     except InvalidRequestError as error:
-        said = error.message if error.message.startswith(f"{error.field}:") else f"{error.field}: {error.message}"
-        raise InvalidRequestError(f"{place}.{said}", field=f"{place}.{error.field}") from error.__cause__
+        error.blame(f"{place}.{error.field}")
+        raise
 
 
-def _line(line: pb.LineSpec, place: int, dub: DubRequest, files: DubFiles, line_name: Callable[[int], str]) -> DubLine:
+def _line(line: pb.LineSpec, place: int, dub: DubRequest, files: DubFiles) -> DubLine:
     here = f"lines[{place}]"
     with within(here):
         _speech(line)
@@ -447,7 +455,7 @@ def _line(line: pb.LineSpec, place: int, dub: DubRequest, files: DubFiles, line_
             expressiveness=line.expressiveness if line.HasField("expressiveness") else dub.expressiveness,
             lines=(),
         )
-    return DubLine(name=line_name(place), start=start, actor_id=actor_id, dub=own)
+    return DubLine(name=Field(here), start=start, actor_id=actor_id, dub=own)
 
 
 def _start(line: pb.LineSpec) -> VideoTime:
@@ -457,13 +465,13 @@ def _start(line: pb.LineSpec) -> VideoTime:
         return parse_time(line.start_timecode)
     seconds = line.start_time.seconds + Fraction(line.start_time.nanos, 1_000_000_000)
     if seconds < 0:
-        raise InvalidRequestError(f"start_time: {float(seconds):g} s is before the first frame", field="start_time")
+        raise InvalidRequestError(f"{float(seconds):g} s is before the first frame", field="start_time", named=True)
     return VideoTime(seconds)
 
 
 def _speech(line: pb.LineSpec) -> str:
     if not line.speech_uri:
-        raise InvalidRequestError("speech_uri: is missing: every line has start and speech", field="speech_uri")
+        raise InvalidRequestError("is missing: every line has start and speech", field="speech_uri", named=True)
     return line.speech_uri
 
 

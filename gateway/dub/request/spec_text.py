@@ -33,6 +33,7 @@ from gateway.media.sequence_names import SUFFIXES, is_sequence
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequestError
 from services.common.server.bounds import declared
+from services.common.texts import RPCS, Command, Option, Text, Words
 
 if TYPE_CHECKING:
     from gateway.dub.analyse.face_choice import FaceChoice
@@ -49,10 +50,6 @@ _MOST_NUMBER: Final = 999_999_999
 """Largest number of a face or of a frame."""
 _LONGEST_START: Final = 40
 _LONGEST_FACE: Final = 80
-FACE: Final = (
-    "face takes the number of a face (`dubstage faces`), auto, speaker, largest, or X,Y in pixels of the line's first frame"
-)
-"""Expected form of a line's face, for messages."""
 
 _WORDS: Final = {
     **{f"{word}_uri": word for word in ("footage", "output", "speech", "reference", "mix", "consent", "reference_consent")},
@@ -64,7 +61,10 @@ _WORDS: Final = {
 """Fields of dub.proto -> words of rows and commands. A field that is not here has its own name."""
 _EXPECTED: Final = {
     "start": f"takes {EXPECTED_TIME}",
-    "face": FACE.removeprefix("face "),
+    "face": Text(
+        "takes the number of a face ({faces}), auto, speaker, largest, or X,Y in pixels of the line's first frame",
+        faces=Command("faces"),
+    ),
     "box": "takes four numbers, [left, top, width, height], in pixels of the line's first frame",
     "boxes": f'takes 1 to {MOST_BOXES} boxes, such as {{"frame": 0, "box": [left, top, width, height]}}',
     "consent": "takes the path of a JSON file, or a consent record",
@@ -83,7 +83,7 @@ def actor_of(spec: pb.DubSpec | pb.LineSpec) -> str:
     """
     found = spec.actor.removeprefix(ACTORS)
     if spec.actor and (found == spec.actor or not found or "/" in found):
-        raise InvalidRequestError(f"actor: {spec.actor[:80]!r} is not the name of a resource: give actors/ID", field="actor")
+        raise InvalidRequestError(f"{spec.actor[:80]!r} is not the name of a resource: give actors/ID", field="actor", named=True)
     return found
 
 
@@ -100,7 +100,7 @@ def name_of(kind: EnumDescriptor, number: int, field: str) -> str:
     """
     found = names_of(kind).get(number)
     if found is None:
-        raise InvalidRequestError(f"{field}: there is no {kind.name} {number}", field=field)
+        raise InvalidRequestError(f"there is no {kind.name} {number}", field=field, named=True)
     return found
 
 
@@ -164,14 +164,16 @@ def is_sequence_spec(spec: pb.DubSpec) -> bool:
 
 
 class WrongFieldError(ValueError):
-    """A value that a field does not take. The text says what was expected.
+    """A value that a field does not take.
 
     Attributes:
+        text: what was expected.
         field: word of the field; empty: the object as a whole.
     """
 
     def __init__(self, text: str, field: str = "") -> None:
         super().__init__(text)
+        self.text = text
         self.field = field
 
 
@@ -180,6 +182,30 @@ def word_of(field: str) -> str:
     place, dot, name = field.rpartition(".")
     first = name.partition(".")[0]
     return f"{'' if place == 'sequence' else place + dot}{_WORDS.get(first, first)}"
+
+
+class RowWords(Words):
+    """The words of rows, which stand in batches too: users of commands and callers of RPCs read those."""
+
+    def field(self, path: str) -> str:
+        """Return the word of a field, such as `line 3: speech` for `lines[2].speech_uri`."""
+        place, dot, inner = path.partition(".")
+        if not place.startswith("lines["):
+            return word_of(path)
+        line = f"line {int(place[len('lines[') : -1]) + 1}"
+        return f"{line}: {word_of(inner)}" if dot else line
+
+    def option(self, option: Option) -> str:
+        """Return the word of a row that says the same as an option."""
+        return word_of(option.name)
+
+    def command(self, command: Command) -> str:
+        """Return a command, and the RPC that does the same."""
+        rpc = RPCS.get(command.name)
+        return f"{command.line} or {rpc}" if rpc else command.line
+
+
+ROWS: Final = RowWords()
 
 
 def _words(kind: Descriptor) -> dict[str, str]:
@@ -207,23 +233,26 @@ def spec_from(row: Mapping[str, Any]) -> pb.DubSpec:
     """
     spec = pb.DubSpec()
     for wrong in fill(spec, row):
-        said = str(wrong) if str(wrong).startswith(wrong.field) else f"{wrong.field} {wrong}"
-        raise InvalidRequestError(said, field=wrong.field)
+        raise InvalidRequestError(Text("{field} {said}", field=wrong.field, said=wrong.text), field=wrong.field)
     return plain(spec)
 
 
-def fill(spec: pb.DubSpec, row: Mapping[str, Any]) -> list[WrongFieldError]:
-    """Set fields of a spec by the words of a row, and return the mistakes."""
+def fill(spec: pb.DubSpec, row: Mapping[str, Any], known: Iterable[str] = ROW) -> list[WrongFieldError]:
+    """Set fields of a spec by the words of a row, and return the mistakes.
+
+    Args:
+        known: words that the row may have, for the mistakes.
+    """
     mistakes = []
     for word, value in row.items():
         field = ROW.get(word)
         try:
             if field is None:
-                raise WrongFieldError(f"is no field of a row; there are: {', '.join(ROW)}", word[:80])
+                raise WrongFieldError(f"is no field of a row; there are: {', '.join(known)}", word[:80])
             if value is not None:
                 _set(spec, word, field, value)
         except WrongFieldError as wrong:
-            mistakes.append(wrong if wrong.field else WrongFieldError(str(wrong), word))
+            mistakes.append(wrong if wrong.field else WrongFieldError(wrong.text, word))
     return mistakes
 
 
@@ -330,7 +359,7 @@ def _number(value: Any, bounds: Any) -> Any:
 
 
 def _wrong(said: str, value: Any) -> WrongFieldError:
-    return WrongFieldError(f"{said}, not {json.dumps(value, default=str)[:80]}")
+    return WrongFieldError(Text("{said}, not {value}", said=said, value=json.dumps(value, default=str)[:80]))
 
 
 def _read_actor(message: Any, value: Any) -> None:
@@ -350,7 +379,7 @@ def _read_face(message: Any, value: Any) -> None:
     try:
         _choose(message, parse_face(str(value)))
     except InvalidRequestError as error:
-        raise WrongFieldError(f"{FACE}, not {value!r}" if is_line else error.message) from None
+        raise (_wrong(_EXPECTED["face"], value) if is_line else WrongFieldError(error.said())) from None
 
 
 def _choose(message: Any, choice: FaceChoice) -> None:
@@ -436,7 +465,7 @@ def _read_lines(message: Any, value: Any) -> None:
             message.lines.append(line if isinstance(line, pb.LineSpec) else line_from(line))
         except WrongFieldError as wrong:
             place = f"lines[{number}]"
-            raise WrongFieldError(str(wrong), f"{place}.{wrong.field}" if wrong.field else place) from None
+            raise WrongFieldError(wrong.text, f"{place}.{wrong.field}" if wrong.field else place) from None
 
 
 _READERS: Final[Mapping[str, Callable[[Any, Any], None]]] = {
@@ -473,8 +502,7 @@ def line_from(row: Any) -> pb.LineSpec:
         try:
             _set(line, word, LINE[word], value)
         except WrongFieldError as wrong:
-            said = str(wrong) if word not in _EXPECTED or word == "face" else f"{_EXPECTED[word]}, not {json.dumps(value)[:80]}"
-            raise WrongFieldError(said, word) from None
+            raise WrongFieldError((_wrong(_EXPECTED[word], value) if word in _EXPECTED else wrong).text, word) from None
     given = [word for word in ("face", "box", "boxes") if row.get(word) is not None]
     if len(given) > 1:
         raise WrongFieldError(f"give {given[0]} or {given[1]}, not both")
@@ -483,27 +511,33 @@ def line_from(row: Any) -> pb.LineSpec:
     return line
 
 
-def read_lines(file: Path) -> list[pb.LineSpec]:
+def read_lines(file: Path, shown_name: str = "") -> list[pb.LineSpec]:
     """Read the lines of a JSON file.
+
+    Args:
+        shown_name: name of the file in messages; empty: its path.
 
     Raises:
         InvalidRequestError: the file cannot be read, is not a JSON list of lines, or has no line. The message names the file, the
             line and the field.
     """
+    shown_name = shown_name or str(file)
     try:
         found = json.loads(bounded_bytes(file, _MOST_BYTES).decode("utf-8-sig"))
     except OSError as problem:
-        raise InvalidRequestError(f"{file}: cannot be read: {problem.strerror or problem}", field="lines") from problem
+        raise InvalidRequestError(f"{shown_name}: cannot be read: {problem.strerror or problem}", field="lines") from problem
     except json.JSONDecodeError as problem:
         raise InvalidRequestError(
-            f"{file}: not JSON (row {problem.lineno}, column {problem.colno}: {problem.msg}); the file is a list of lines",
+            f"{shown_name}: not JSON (row {problem.lineno}, column {problem.colno}: {problem.msg}); the file is a list of lines",
             field="lines",
         ) from problem
     except (ValueError, RecursionError) as problem:
-        raise InvalidRequestError(f"{file}: no JSON list of lines of at most {_MOST_BYTES >> 20} MiB", field="lines") from problem
+        raise InvalidRequestError(
+            f"{shown_name}: no JSON list of lines of at most {_MOST_BYTES >> 20} MiB", field="lines"
+        ) from problem
     if not isinstance(found, list) or not 0 < len(found) <= MOST_LINES:
         raise InvalidRequestError(
-            f"{file}: a JSON list of 1 to {MOST_LINES} lines was expected, such as "
+            f"{shown_name}: a JSON list of 1 to {MOST_LINES} lines was expected, such as "
             '[{"start": 1.5, "speech": "a.wav", "face": 0}]',
             field="lines",
         )
@@ -512,39 +546,25 @@ def read_lines(file: Path) -> list[pb.LineSpec]:
         try:
             lines.append(line_from(row))
         except WrongFieldError as wrong:
-            said = f"{wrong.field}: {wrong}" if wrong.field else str(wrong)
-            raise InvalidRequestError(f"{line_name(str(file))(number)}: {said}", field="lines") from None
+            place = f"{shown_name}: line {number + 1}"
+            place += f": {wrong.field}" if wrong.field else ""
+            raise InvalidRequestError(Text("{place}: {said}", place=place, said=wrong.text), field="lines") from None
     return lines
 
 
-def line_name(file: str = "") -> Callable[[int], str]:
-    """Return what messages call a line, by its number from 0.
-
-    Args:
-        file: name of the file of the lines; empty: the lines came with a row.
-    """
-    return lambda number: f"{file}: line {number + 1}" if file else f"line {number + 1}"
-
-
 @contextmanager
-def in_words(file: str = "") -> Iterator[None]:
-    """Let errors of a spec have the words of rows and commands, and the name of the file of the lines.
+def naming_file(file: Path | None) -> Iterator[None]:
+    """Let errors about lines name the file that the lines came from.
 
     Args:
-        file: as for `line_name`.
+        file: the file; None: there is none.
     """
     try:
         yield
     except InvalidRequestError as error:
-        word, message = word_of(error.field), error.message
-        place, dot, inner = error.field.partition(".")
-        if place.startswith("lines[") and dot:
-            name = line_name(file)(int(place[len("lines[") : -1]))
-            said = message.removeprefix(f"{error.field}: ")
-            word, message = f"lines.{word_of(inner)}", f"{name}: {word_of(inner)}: {said}"
-        else:
-            message = f"{word}: {message.removeprefix(f'{error.field}: ')}" if message.startswith(f"{error.field}: ") else message
-        raise InvalidRequestError(message, field=word) from error.__cause__
+        if file is None or not error.field.startswith("lines"):
+            raise
+        raise InvalidRequestError(Text("{file}: {error}", file=file, error=error), field=error.field) from error.__cause__
 
 
 def speaker_of(line: pb.LineSpec) -> str:

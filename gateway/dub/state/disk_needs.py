@@ -7,7 +7,7 @@ kinds took, so that a dub that would fit is not refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from gateway.dub.state.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_RE
 from gateway.media.types import VideoInfo
 from services.common.errors import StorageFullError
 from services.common.face.crops import BOX_SIZE
+from services.common.texts import Option, Text
 
 _VIDEO_BYTES: Final = {"h264": 0.006, "hevc": 0.006, "ffv1": 0.12, "prores": 0.2, "mpeg2video": 0.04, "dnxhr": 0.4, "av1": 0.003}
 """Bytes per luma sample of a video, by codec: the least of 15 clips of 256 to 1920 pixels, with the quality that videos have."""
@@ -38,7 +39,7 @@ class DiskNeed:
     folder: Path
     num_bytes: int
     what: str
-    remedy: str
+    remedy: str | Option
 
 
 def records_need(
@@ -87,7 +88,9 @@ def windows_need(folder: Path, num_frames: int, scale: int, journalled: int) -> 
 def video_need(output: Path, codec: str, video: VideoInfo) -> DiskNeed:
     """Return the space that a video will take, with the encoded pictures that wait beside the video for the end of the dub."""
     size = _video_bytes(codec, video, video.num_frames)
-    return DiskNeed(output.parent, size + min(size, _SPOOL_BYTES), "the video and the encoded pictures beside it", "--output")
+    return DiskNeed(
+        output.parent, size + min(size, _SPOOL_BYTES), "the video and the encoded pictures beside it", Option("output_uri")
+    )
 
 
 def segments_need(folder: Path, codec: str, video: VideoInfo) -> DiskNeed:
@@ -114,8 +117,14 @@ def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
 def _too_full(footage: Path, parts: Sequence[DiskNeed], free: int) -> StorageFullError:
     needed = ", ".join(f"about {shown_bytes(part.num_bytes)} for {part.what} in {part.folder}" for part in parts)
     return StorageFullError(
-        f"the disk has too little space to dub {footage}: {needed}; {shown_bytes(free)} of the disk may be filled. Free some "
-        f"(`dubstage jobs clean` removes unfinished jobs), or choose another disk with {_either(part.remedy for part in parts)}",
+        Text(
+            "the disk has too little space to dub {footage}: {needed}; {free} of the disk may be filled. Free some (`dubstage jobs "
+            "clean` removes unfinished jobs), or choose another disk with {remedy}",
+            footage=footage,
+            needed=needed,
+            free=shown_bytes(free),
+            remedy=_either(list(dict.fromkeys(part.remedy for part in parts))),
+        ),
         subject=str(parts[0].folder),
     )
 
@@ -137,6 +146,6 @@ def _existing(folder: Path) -> Path:
     return found
 
 
-def _either(names: Iterable[str]) -> str:
-    *first, last = dict.fromkeys(names)
-    return f"{', '.join(first)} or {last}" if first else last
+def _either(names: Sequence[str | Option]) -> str | Option:
+    first, *more = names
+    return Text("{first} or {other}", first=first, other=_either(more)) if more else first

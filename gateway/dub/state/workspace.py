@@ -47,8 +47,6 @@ LOCK: Final = "lock"
 """File that is locked by the process that works in a job's folder."""
 FACTS: Final = "job.json"
 """File that describes the job: kind, footage, speech, method, actor."""
-ALREADY_RUNNING: Final = "the very same job is running already: wait for it"
-"""Message of the error if another job works in the folder."""
 _NOTE: Final = ".done"
 _LOCK_TRIES: Final = 5
 _ASKED_TRIES: Final = 500
@@ -64,6 +62,10 @@ ASIDE: Final = "fetched"
 """Name of the folder below the data folder."""
 AT_ONCE: Final = 10
 """Blobs that are deleted while no other job counts blobs. Other jobs wait that long."""
+
+
+class JobRunningError(InvalidRequestError):
+    """Another process works in the folder of the very same job."""
 
 
 class Workspace:
@@ -259,7 +261,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
             # A process that only asks for the lock, as `is_running` does, holds a shared lock until it closes the handle.
             tries += 1
             if tries >= (_LOCK_TRIES if works else _ASKED_TRIES):
-                raise InvalidRequestError(ALREADY_RUNNING, field="footage")
+                raise JobRunningError("the very same job is running already: wait for it", field="footage")
             time.sleep(_LOCK_WAIT_S)
 
 

@@ -153,7 +153,7 @@ def to_status(error: errors.DubstageError, *, stage: str) -> status_pb2.Status:
     if isinstance(error, errors.UnexpectedError):
         info.metadata["error_id"] = error.error_id
     status = status_pb2.Status(code=grpc.StatusCode[error.code].value[0], message=_text(error))
-    for detail in [info, *TABLE[type(error)].pack(error)]:
+    for detail in [info, *TABLE[_LEAF_OF_REASON[error.reason]].pack(error)]:
         status.details.add().Pack(detail)
     return status
 

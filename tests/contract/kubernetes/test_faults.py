@@ -109,7 +109,7 @@ def test_invalid_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tex
     """A file that is no kubeconfig is reported in one line."""
     (tmp_path / "config").write_text(text, encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    with pytest.raises(InvalidRequestError, match=r"^no cluster to talk to: .*give --context") as caught:
+    with pytest.raises(InvalidRequestError, match=r"^no cluster to talk to: .*give context") as caught:
         connect()
     assert "\n" not in caught.value.message
 
@@ -117,7 +117,7 @@ def test_invalid_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tex
 def test_missing_kubeconfig_shows_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a kubeconfig, the error names the ways to a cluster."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
-    with pytest.raises(InvalidRequestError, match="set KUBECONFIG to a kubeconfig, or give --context"):
+    with pytest.raises(InvalidRequestError, match="set KUBECONFIG to a kubeconfig, or give context"):
         connect()
 
 

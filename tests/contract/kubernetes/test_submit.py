@@ -54,7 +54,7 @@ def test_foreign_job_left_alone(api: JobApi, engine: KubernetesEngine, store: Ba
     metadata = api.job("dubstage-night-1-0-0")["metadata"]
     metadata["annotations"]["dubstage.io/manifest-sha256"] = "another"
     metadata["labels"].pop("dubstage.io/batch")
-    with pytest.raises(ClusterRefusedError, match="kubectl --namespace dubbing delete job dubstage-night-1-0-0"):
+    with pytest.raises(ClusterRefusedError, match="kubectl -n dubbing delete job dubstage-night-1-0-0"):
         engine.submit(store, batch)
 
 

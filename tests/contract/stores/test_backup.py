@@ -254,7 +254,7 @@ def test_unusable_bases_are_refused(place: Installation, geometry: ActorGeometry
         with pytest.raises(InvalidRequestError, match="backup of another installation"):
             write_backup(again, tmp_path / "new.tar", base=full)
         created = re.escape(read_manifest(full).created_at)
-        with pytest.raises(InvalidRequestError, match=f"give the backups of {created} with --base"):
+        with pytest.raises(InvalidRequestError, match=f"give the backups of {created} with base"):
             restore_backup(again, later)
         with pytest.raises(InvalidRequestError, match=r"is not based on .*other\.tar: leave it out"):
             restore_backup(again, later, bases=[full, other])
@@ -439,7 +439,7 @@ def test_existing_backup_kept_by_default(place: Installation, tmp_path: Path) ->
     """An existing file is kept unless it may be replaced."""
     file = tmp_path / "backup.tar"
     file.write_bytes(b"letters")
-    with pytest.raises(InvalidRequestError, match="--overwrite"):
+    with pytest.raises(InvalidRequestError, match="replace the file with overwrite"):
         write_backup(place, file)
     assert file.read_bytes() == b"letters"
     write_backup(place, file, overwrite=True)

@@ -348,7 +348,7 @@ def test_refused_clips_are_named_and_nothing_is_written(
     said = capsys.readouterr().err
     assert "clip 2 (sh0002) at 01:00:00;10: its speed is -100 %" in said
     assert "clip 3 (sh0003) at 01:00:00;20: it needs 01:00:13;00 to 01:00:13;20, and its media" in said
-    assert "clip 4 (sh0004) at 01:00:01;10: no file in the folders of --media has one of its names (A003, sh0004)" in said
+    assert "clip 4 (sh0004) at 01:00:01;10: no file in the folders of the media has one of its names (A003, sh0004)" in said
     assert "3 clips and lines are refused; nothing was written" in said
     assert not (tmp_path / "night").exists()
     assert command(*made, "--leave-out") == 0

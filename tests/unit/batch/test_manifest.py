@@ -125,7 +125,7 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "6: footage: is missing: every row has one",
         "6: output: is missing: every row has one",
         "7: row: a row is one JSON object",
-        "8: face: face takes auto, largest, speaker",
+        "8: face: takes auto, largest, speaker",
         "9: method: no method 'magic'; there are:",
         '10: codec: takes one of h264, hevc, ffv1, prores, mpeg2video, dnxhr, av1, not "vp9"',
         "11: keep_audio: the video gets a timeline of its own",
@@ -256,7 +256,7 @@ def test_actor_decides_method(write: Write) -> None:
     path = write(row("a", actor="nobody"), row("b", actor="ann"), row("c", actor="ann", keep_audio=True))
     assert mistakes(path, method_of=method_of) == [
         "1: actor: no actor 'nobody'",
-        "3: keep_audio: the video gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
+        "3: keep_audio: the video gets a timeline of its own, so the sound of the footage does not fit it: leave keep_audio out",
     ]
     assert read_manifest(write(row("a", actor="nobody"))).shots[0].actor_ids == ("nobody",)
 
@@ -327,14 +327,14 @@ def test_mistakes_of_image_sequences(write: Write, plates: Path, tmp_path: Path)
         "6: fit: an image sequence keeps its frames",
         "7: codec: frames of an image sequence keep their own format",
         "8: encode_quality: frames of an image sequence keep their own format",
-        "9: rate: --rate 'fast'",
-        "10: ocio: --input-colourspace, --display and --view need --ocio CONFIG",
+        "9: rate: 'fast'",
+        "10: ocio: input_colourspace, display and view need ocio",
         f"11: output: {tmp_path}/out/k.%04d.exr (k.wav) is the speech of line 11: give another name",
         f"12: output: {tmp_path}/out/a.####.exr (a.sha256): line 1 writes this video already",
         f"13: output: {plates}/a.1001-1002####.exr (a.exr) is the footage of line ",
         "14: footage: 's3://plates/a.%04d.exr' is a URL, and image sequences, their sound and their colour configurations are read",
         f"15: ocio: no such file {tmp_path}/show.ocio",
-        "16: input_colourspace: --input-colourspace 'ACEScgg' is not in the configuration; near to it are: ",
+        "16: input_colourspace: 'ACEScgg' is not in the configuration; near to it are: ",
         "17: rate: --rate is for image sequences",
         f"18: speech: no such file {plates}/a.%04d.exr",
     ]
@@ -388,7 +388,7 @@ def test_name_derived_from_file_name() -> None:
     """A name is made from any name of a file."""
     assert batch_name("Reel_07.FINAL", given=False) == "reel-07-final"
     assert batch_name("x" * 39 + "_y", given=False) == "x" * 39
-    with pytest.raises(InvalidRequestError, match="give --name NAME"):
+    with pytest.raises(InvalidRequestError, match="give batch_id"):
         batch_name("???", given=False)
 
 
@@ -472,7 +472,7 @@ def test_lines_stand_in_row_or_file(write: Write, tmp_path: Path) -> None:
         ({"lines": [{**LINE, "start": "soon"}]}, "lines[0].start: 'soon' is no time"),
         ({"lines": [LINE, {"speech": "de/a.wav", "face": 0}]}, "lines[1].start: is missing"),
         ({"lines": [{**LINE, "text": "hi"}]}, "lines[0].text: is no field of a line"),
-        ({"lines": [{**LINE, "face": "left"}]}, "lines[0].face: face takes"),
+        ({"lines": [{**LINE, "face": "left"}]}, "lines[0].face: takes"),
         ({"lines": [{**LINE, "box": [0, 0, 9, 9]}]}, "lines[0]: give face or box, not both"),
         ({"lines": [3]}, "lines[0]: a line is a JSON object"),
         ({"lines": 3}, "lines: takes a list of lines"),

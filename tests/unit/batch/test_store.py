@@ -45,7 +45,7 @@ def test_a_batch_is_created_once_and_opened_again(store: BatchStore) -> None:
 
 def test_another_manifest_under_the_name_is_refused(store: BatchStore) -> None:
     with pytest.raises(
-        InvalidRequestError, match=r"batch night exists in file:.* with another manifest: choose another --name"
+        InvalidRequestError, match=r"batch night exists in file:.* with another manifest: choose another batch_id"
     ) as caught:
         store.create(manifest_of("night", SHOTS[:5]), "local")
     assert caught.value.field == "name"

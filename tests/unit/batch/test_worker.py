@@ -13,10 +13,10 @@ import pytest
 
 from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.batch import locks, worker
-from gateway.batch.records import CANCELLED, VideoMetrics
+from gateway.batch.records import VideoMetrics
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState, manifest_of
-from gateway.batch.worker import ShotDub, WorkerContext, open_worker_context, run_shot
+from gateway.batch.worker import ShotCancelledError, ShotDub, WorkerContext, open_worker_context, run_shot
 from gateway.dub.state import workspace
 from gateway.dub.state.workspace import lock_folder
 from gateway.settings import GatewaySettings
@@ -201,7 +201,7 @@ async def test_stopped_worker_keeps_others_record(bench: WorkerContext, store: B
 
 @pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
 @pytest.mark.parametrize(
-    "problem", [ActorNotReadyError("no actor 'ann'"), WorkCancelledError(CANCELLED)], ids=["failed", "cancelled"]
+    "problem", [ActorNotReadyError("no actor 'ann'"), ShotCancelledError("cancelled")], ids=["failed", "cancelled"]
 )
 async def test_failing_worker_keeps_others_record(
     bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord, problem: DubstageError
@@ -217,7 +217,7 @@ async def test_failing_worker_keeps_others_record(
     if others.state in ENDED:
         assert told == others, "the exit code is that of the shot"
     else:
-        assert told.state is (ShotState.CANCELLED if problem.message == CANCELLED else ShotState.FAILED)
+        assert told.state is (ShotState.CANCELLED if isinstance(problem, ShotCancelledError) else ShotState.FAILED)
 
 
 async def test_finished_video_wins_over_restart(bench: WorkerContext, store: BatchStore, dubs: Dubs) -> None:

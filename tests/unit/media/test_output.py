@@ -272,7 +272,7 @@ def test_overwrite_own_or_allowed(tmp_path: Path) -> None:
     notes.write_text("no video")
     _write(made)
     for path, refuse in ((foreign, check_place), (notes, OutputFile)):
-        with pytest.raises(InvalidRequestError, match=r"exists and is no video of dubstage; .*--overwrite"):
+        with pytest.raises(InvalidRequestError, match=r"exists and is no video of dubstage; .*with overwrite"):
             refuse(path)
         _write(path, overwrite=True)
     assert [path.read_bytes() for path in (made, foreign, notes)] == [b"new"] * 3

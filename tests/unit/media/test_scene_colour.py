@@ -93,7 +93,7 @@ def test_names_that_are_not_there(said: dict[str, str], message: str) -> None:
 def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
     file = tmp_path / "show.ocio"
     file.write_text("colours: nice\n")
-    with pytest.raises(InvalidRequestError, match=r"--ocio .*show\.ocio"):
+    with pytest.raises(InvalidRequestError, match=r"^ocio: .*show\.ocio"):
         OcioColour(OcioSettings(config=str(file)))
 
 

@@ -236,7 +236,7 @@ async def test_errors_are_rewritten_for_callers(store: OperationStore) -> None:
         raise NoUsableFootageError("/srv/media/a.mp4 shows no face", subject="/srv/media/a.mp4")
 
     def rewrite(error: DubstageError) -> DubstageError:
-        error.message = error.message.replace("/srv/media/", "")
+        error.change_texts(lambda text: text.replace("/srv/media/", ""))
         return error
 
     jobs = OperationRunner(store, {"work": fail}, max_concurrent=1, max_queued=4, rewrite=rewrite)

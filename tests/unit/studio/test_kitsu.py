@@ -84,7 +84,7 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     for url in ("kitsu.example.com", "ftp://kitsu.example.com/api", "http://[/api"):
         code, shown = post(url)
         assert code == 10
-        assert f"--url {url} does not answer as Kitsu's API" in shown
+        assert f"url: {url} does not answer as Kitsu's API" in shown
     for wrong in ("seen=wfa", "done", "done="):
         code, shown = post("http://127.0.0.1:9", "--status", wrong)
         assert code == 10

@@ -77,7 +77,7 @@ def test_otio_has_all_of_a_decision() -> None:
 
 
 def test_an_edl_has_one_rate_and_few_events() -> None:
-    with pytest.raises(InvalidRequestError, match=r"shot a has 24, shot b 23\.976 frames per second: give --format otio"):
+    with pytest.raises(InvalidRequestError, match=r"shot a has 24, shot b 23\.976 frames per second: choose otio"):
         timeline_text("night", [reviewed("a", RATES[0]), reviewed("b", RATES[2])], "edl")
     with pytest.raises(InvalidRequestError, match="at most 999 events, and 1000 shots"):
         timeline_text("night", [reviewed(f"s{number}", RATES[0]) for number in range(1000)], "edl")

@@ -101,7 +101,7 @@ def test_tracks_are_named(tmp_path: Path) -> None:
         timeline.tracks.append(otio.schema.Track(name, children=[clip(name)], kind=otio.schema.TrackKind.Video))
     otio.adapters.write_to_file(timeline, str(tmp_path / "cut.otio"), "otio_json")
     found = read_timeline(tmp_path / "cut.otio")
-    with pytest.raises(InvalidRequestError, match="give --track with one of V1, V2"):
+    with pytest.raises(InvalidRequestError, match="give track with one of V1, V2"):
         track_of(found, None)
     assert [track_of(found, name).name for name in ("V2", "1")] == ["V2", "V1"]
     with pytest.raises(InvalidRequestError, match="has the video tracks V1, V2"):

@@ -189,7 +189,7 @@ def test_patterns_of_speech(video: Path, tmp_path: Path) -> None:
     assert (turnover.problems, turnover.rows) == ((), 1)
     assert '"actor": "ada"}' in write_turnover(turnover).read_text()
     (problem,) = plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line])).problems
-    assert problem == "s.csv: line 2: names no speech file: fill the column `speech`, or give --speech PATTERN"
+    assert problem == "s.csv: line 2: names no speech file: fill the column `speech`, or give a pattern of speech files"
     for wrong in ("{take}.wav", "{id", "{0}.wav", "{id.real}"):
         with pytest.raises(InvalidRequestError, match=r"the fields of a pattern are \{language\}, \{id\}"):
             plan_turnover(request_of(tmp_path, video.parent, clip, lines=[line], speech=wrong))

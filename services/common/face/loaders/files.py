@@ -101,15 +101,15 @@ def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
     The error names the file, the expected kind and the remedy.
 
     Raises:
-        InvalidRequestError: the file is missing, or the block raised. An InvalidRequestError that already names the file or has the
-            field FIELD passes unchanged.
+        InvalidRequestError: the file is missing, or the block raised. An InvalidRequestError with the field FIELD names the
+            file already, and passes unchanged.
     """
     if not path.exists():
         raise InvalidRequestError(f"there is no {what} at {path}; {remedy}", field=FIELD)
     try:
         yield
     except InvalidRequestError as error:
-        if str(path) in error.message or error.field == FIELD:
+        if error.field == FIELD:
             raise
         raise InvalidRequestError(f"{path} is no {what}: {error.message}; {remedy}", field=FIELD) from error
     except KeyError as error:

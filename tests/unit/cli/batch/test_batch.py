@@ -257,7 +257,7 @@ def test_cancelled_batch_removed_by_force(store: BatchStore, printed: Printed) -
     assert "dubstage batch remove night --force" in printed()[1]
     assert run(["batch", "remove", "night"]) == 10
     assert "1 shots of batch night have not ended" in (said := printed()[1])
-    assert "dubstage batch remove night --force" in said
+    assert "`dubstage batch remove night` with --force" in said
     assert run(["batch", "remove", "night", "--force"]) == 0
     assert store.names() == []
 

@@ -41,14 +41,17 @@ def timeline(tmp_path: Path) -> Path:
         (["--speech", "{clip}.wav", "--language", "../de"], "--language ../de: language: '../de' is no language tag"),
         (["--script", "s.csv", "--rate", "fast"], "--rate 'fast': give a frame rate, such as 25, 23.976 or 30000/1001"),
         (["--script", "s.csv", "--rate", "1/0"], "--rate '1/0': give a frame rate"),
-        (["--script", "s.csv", "--rate", "24"], "the timeline has 25 frames per second, and --rate says 24"),
+        (["--script", "s.csv", "--rate", "24"], "the timeline has 25 frames per second, and not 24, the rate that was given"),
         (["--script", "s.csv", "--track", "V9"], "has the video tracks V1"),
-        (["--script", "s.csv", "--media", "nowhere"], "--media nowhere: no such folder"),
+        (["--script", "s.csv", "--media", "nowhere"], "media: nowhere: no such folder"),
         (["--script", "s.csv", "--actor", "ADA"], "--actor 'ADA': give SPEAKER=ACTOR, such as ADA=ada"),
         (["--script", "s.csv", "--set", "seed=x"], "--set seed: takes a valid integer"),
         (["--script", "s.csv", "--set", "face=0"], "--set face: the script and other options say it for each row"),
         (["--script", "s.csv", "--set", "colour=3"], "--set colour: is no field of a row"),
-        (["--script", "s.csv"], "names no speech file: fill the column `speech`, or give --speech PATTERN; nothing was written"),
+        (
+            ["--script", "s.csv"],
+            "names no speech file: fill the column `speech`, or give a pattern of speech files; nothing was written",
+        ),
     ],
 )
 def test_mistakes_of_from_timeline(
@@ -65,7 +68,7 @@ def test_mistakes_of_from_timeline(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--output", "back.mov"], "--output back.mov: a timeline ends in .otio, .edl, .fcpxml, .aaf"),
+        (["--output", "back.mov"], "output: back.mov: a timeline ends in .otio, .edl, .fcpxml, .aaf"),
         (["--output", "back.otio"], "clips.json: cannot be read: No such file or directory; `dubstage batch from-timeline` writes"),
         (["--output", "back.otio", "--clips", "s.csv"], "s.csv: not a file of `dubstage batch from-timeline`"),
     ],

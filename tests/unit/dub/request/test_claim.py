@@ -20,6 +20,7 @@ from gateway.dub.sound.timecode import parse_time
 from gateway.media.probe import probe
 from gateway.provenance.claim import DUB_LABEL, DubFacts, definition, dub_facts
 from gateway.stages.opening import ListedModels
+from services.common.texts import Field
 from tests.unit.consent.records import face, record
 
 LISTED = ListedModels(
@@ -100,7 +101,7 @@ def test_undubbed_video_synthetic_if_moved(carphone: Path, tmp_path: Path) -> No
 def test_versions_of_a_scene_share_their_mark(carphone: Path, tmp_path: Path) -> None:
     """The statement of a scene is bound to its job alone, also as its manifest is read back; that of a dub to all facts."""
     scene = DubRequest(footage=carphone, speech=None, output=tmp_path / "out.mp4", method="ugc")
-    line = DubLine(name="line 1", start=parse_time("0"), dub=replace(scene, speech=tmp_path / "new.wav"))
+    line = DubLine(name=Field("lines[0]"), start=parse_time("0"), dub=replace(scene, speech=tmp_path / "new.wav"))
     digests = dict.fromkeys(("footage", "speech"), "0" * 64)
 
     def facts(request: DubRequest, *reasons: int, job: str = "1" * 64) -> DubFacts:

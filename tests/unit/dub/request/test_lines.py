@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.cli.words import COMMAND_LINE
 from gateway.dub.analyse.face_boxes import FrameBox
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.request.dub_request import DubLine, check_overlaps
 from gateway.dub.request.spec import LocalFiles, request_from
-from gateway.dub.request.spec_text import in_words, line_name, read_lines, spec_from
+from gateway.dub.request.spec_text import naming_file, read_lines, spec_from
 from services.common.errors import InvalidRequestError
 
 SCENE: dict[str, Any] = {"footage": "video.mp4", "output": "out.mp4", "method": "ugc", "expressiveness": 0.9}
@@ -31,8 +32,8 @@ def written(folder: Path, content: object) -> Path:
 def lines_in(file: Path, **more: Any) -> tuple[DubLine, ...]:
     """Return the lines of a file, as `dubstage dub` reads them."""
     spec: DubSpec = spec_from({**SCENE, "lines": read_lines(file), **more})
-    with in_words(str(file)):
-        return request_from(spec, LocalFiles(str(file.parent)), threads=1, line_name=line_name(file.name)).lines
+    with naming_file(file):
+        return request_from(spec, LocalFiles(str(file.parent)), threads=1).lines
 
 
 def test_lines_take_over_the_scene(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_lines_take_over_the_scene(tmp_path: Path) -> None:
     assert third.dub.face == FaceChoice("speaker")
     assert fourth.dub.face == FaceChoice("box", box=(1.0, 2.0, 30.0, 40.0))
     assert fifth.dub.face == FaceChoice("boxes", boxes=(FrameBox(3, 1.0, 2.0, 30.0, 40.5),))
-    assert [line.name for line in (first, fourth)] == ["lines.json: line 1", "lines.json: line 4"]
+    assert [str(line.name) for line in (first, fourth)] == ["lines[0]", "lines[3]"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_lines_take_over_the_scene(tmp_path: Path) -> None:
         ({"speech": "a.wav", "face": 0}, "start: is missing: every line has start and speech"),
         ({**GOOD, "start": "soon"}, "start: 'soon' is no time: give seconds (12.48) or a timecode"),
         ({**GOOD, "start": -1}, "start: takes seconds (12.48) or a timecode from the first frame"),
-        ({**GOOD, "face": "left"}, "face: face takes the number of a face (`dubstage faces`), auto, speaker"),
+        ({**GOOD, "face": "left"}, "face: takes the number of a face (`dubstage faces`), auto, speaker"),
         ({**GOOD, "face": 1.5}, "face: takes the number of a face"),
         ({**GOOD, "box": [1, 2]}, "box: takes four numbers, [left, top, width, height]"),
         ({**GOOD, "box": [1, 2, 3, 4]}, "give face or box, not both"),
@@ -77,7 +78,7 @@ def test_mistakes_name_line_and_field(tmp_path: Path, row: object, said: str) ->
     file = written(tmp_path, [GOOD, row])
     with pytest.raises(InvalidRequestError) as caught:
         lines_in(file)
-    assert caught.value.message.startswith(f"{file}: line 2: {said}")
+    assert caught.value.in_words(COMMAND_LINE).startswith(f"{file}: line 2: {said}")
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", "[" * 9000, [GOOD] * 201])
@@ -110,4 +111,4 @@ def test_overlaps_of_one_face_are_refused(tmp_path: Path) -> None:
     check_overlaps(lines, [range(10), range(5, 12), range(10, 20)], [0, 1, 0])
     with pytest.raises(InvalidRequestError) as caught:
         check_overlaps(lines, [range(8, 20), range(30, 40), range(10)], [0, 0, 0])
-    assert caught.value.message.startswith("lines.json: line 3 and lines.json: line 1 overlap, and both are of face 0")
+    assert caught.value.message.startswith("lines[2] and lines[0] overlap, and both are of face 0")
