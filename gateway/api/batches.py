@@ -151,7 +151,7 @@ class BatchHandler:
             {BATCH: for_tenant(self._settings.tenant, self)},
             max_concurrent=MOST_BATCHES,
             max_queued=0,
-            rewrite=self._rewrite,
+            rewrite=lambda error, kind: self._rewrite(error),
             shared=self.operations.database.shared,
             lease_s=self._settings.operation_lease_s,
         )
@@ -214,7 +214,7 @@ class ClusterBatchHandler:
             max_concurrent=MOST_BATCHES,
             # The Jobs exist already: the event of the batch comes later.
             max_queued=MOST_WAITING,
-            rewrite=self._rewrite,
+            rewrite=lambda error, kind: self._rewrite(error),
             shared=self.operations.database.shared,
             lease_s=self._settings.operation_lease_s,
         )

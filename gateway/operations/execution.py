@@ -33,8 +33,8 @@ Report = Callable[[bytes], None]
 Abandon = Callable[[OperationRecord], Awaitable[None]]
 """Removes what a cancelled operation has left in this process and in earlier ones. Called for waiting operations too."""
 _log = structlog.stdlib.get_logger("dubstage.operations")
-Rewrite = Callable[[DubstageError], DubstageError]
-"""Turns an error into the error that callers may see."""
+Rewrite = Callable[[DubstageError, str], DubstageError]
+"""Turns an error of a kind of operation into the error that callers may see."""
 DATABASE_SECONDS: Final = 600.0
 """Most seconds that an ended operation waits for a shared database that cannot be written. Then a gateway does the work again."""
 WRITE_AGAIN_S: Final = 5.0
@@ -135,15 +135,15 @@ class ActiveOperation:
         self.stop()
 
 
-def error_of(error: BaseException | None, *, cancelled: bool, name: str, job_id: str, rewrite: Rewrite) -> bytes:
+def error_of(error: BaseException | None, *, cancelled: bool, record: OperationRecord, job_id: str, rewrite: Rewrite) -> bytes:
     """Return the serialised google.rpc.Status of an operation that failed or was cancelled, and log the error.
 
     Args:
         error: what the work raised; None: the work was cancelled.
         cancelled: whether somebody asked for the operation to stop.
-        name: name of the operation.
+        record: the operation.
         job_id: id of the operation in logs and traces.
-        rewrite: turns the error into the error that callers may see.
+        rewrite: turns the error of a kind of operation into the error that callers may see.
     """
     if cancelled or not isinstance(error, Exception):
         found: DubstageError = WorkCancelledError("the operation was cancelled")
@@ -152,12 +152,12 @@ def error_of(error: BaseException | None, *, cancelled: bool, name: str, job_id:
         if isinstance(found, UnexpectedError):
             # The caller gets the error id only. This line of the log has the error of the id.
             fields = {"error_id": found.error_id, "exc_info": found.__cause__ or error}
-            _log.error("operation_failed", operation=name, job_id=job_id, reason=found.reason, **fields)
+            _log.error("operation_failed", operation=record.name, job_id=job_id, reason=found.reason, **fields)
         elif isinstance(found, ContractBrokenError):
-            _log.error("operation_failed", operation=name, job_id=job_id, reason=found.reason, exc_info=error)
+            _log.error("operation_failed", operation=record.name, job_id=job_id, reason=found.reason, exc_info=error)
         else:
-            _log.info("operation_failed", operation=name, job_id=job_id, reason=found.reason, message=found.message)
-    return bytes(error_status.to_status(rewrite(found), stage="gateway").SerializeToString())
+            _log.info("operation_failed", operation=record.name, job_id=job_id, reason=found.reason, message=found.message)
+    return bytes(error_status.to_status(rewrite(found, record.kind), stage="gateway").SerializeToString())
 
 
 class Execution:
@@ -171,7 +171,7 @@ class Execution:
         queue: leases of this process.
         handlers: handlers by kind of operation.
         abandon: awaited when a cancelled operation has stopped.
-        rewrite: turns an error into the error that callers may see.
+        rewrite: turns an error of a kind of operation into the error that callers may see.
         on_change: called when an operation has begun or left this process.
     """
 
@@ -328,7 +328,9 @@ class Execution:
             if active.cancelled:
                 await self._left(active.record)
             if failed:
-                status = error_of(error, cancelled=active.cancelled, name=name, job_id=active.call.job_id, rewrite=self._rewrite)
+                status = error_of(
+                    error, cancelled=active.cancelled, record=active.record, job_id=active.call.job_id, rewrite=self._rewrite
+                )
                 ended = replace(active.record, error=status)
             else:
                 ended = replace(active.record, response=active.work.result())

@@ -103,7 +103,7 @@ class OperationRunner:
         max_concurrent: most operations that run at once in this process.
         max_queued: most operations that wait, for this or another gateway.
         abandon: awaited when a cancelled operation has stopped.
-        rewrite: turns an error into the error that callers may see.
+        rewrite: turns an error of a kind of operation into the error that callers may see.
         shared: whether other gateways use the database.
         lease_s: seconds after which other gateways take the operations of a gateway that died.
         slots: slots that other runners of this process share, in place of `max_concurrent`; None: the runner has slots of its own.
@@ -117,7 +117,7 @@ class OperationRunner:
         max_concurrent: int,
         max_queued: int,
         abandon: Abandon = leave_nothing,
-        rewrite: Rewrite = lambda error: error,
+        rewrite: Rewrite = lambda error, kind: error,
         shared: bool = False,
         lease_s: float = LEASE_S,
         slots: Slots | None = None,

@@ -350,7 +350,7 @@ async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone
     ends = [(record.state.value, exit_code_of(record), record.attempts) for record in records]
     # On a disk that is full now, the next attempt may find room.
     assert ends == [("waiting", 20, 1), ("failed", 11, 1), ("failed", 10, 1), ("failed", 11, 3), ("cancelled", 0, 0)]
-    said = ("no space left", "nobody-here", "face takes", "died in attempt 3 of 3", "")
+    said = ("no space left", "nobody-here", "has no face 99", "died in attempt 3 of 3", "")
     assert [record.error for text, record in zip(said, records, strict=True) if text not in record.error] == []
     assert not any("Traceback" in record.error for record in records)
     assert not (tmp_path / "videos").exists() or list((tmp_path / "videos").iterdir()) == []

@@ -235,7 +235,7 @@ async def test_errors_are_rewritten_for_callers(store: OperationStore) -> None:
     async def fail(operation: BegunOperation) -> bytes:
         raise NoUsableFootageError("/srv/media/a.mp4 shows no face", subject="/srv/media/a.mp4")
 
-    def rewrite(error: DubstageError) -> DubstageError:
+    def rewrite(error: DubstageError, kind: str) -> DubstageError:
         error.change_texts(lambda text: text.replace("/srv/media/", ""))
         return error
 
