@@ -18,8 +18,8 @@ from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, CursorResult, Row, Select, and_, case, delete, exists, func, insert, or_, select, true, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, case, delete, exists, func, insert, or_, select, true, update
+from sqlalchemy.orm import Session, aliased
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec, ShotOptions
 from gateway.batch.records import ShotWork, unix_time
@@ -104,6 +104,19 @@ def place_of_earlier(output: str) -> str:
 def risk_number(record: ShotRecord) -> int:
     """Return the risk of a shot in ten thousandths."""
     return round(1e4 * risk_of(record))
+
+
+def columns_of(record: ShotRecord) -> dict[str, Any]:
+    """Return the columns of a shot that follow from its record alone."""
+    return {
+        "state": record.state,
+        "look": bool(record.look),
+        "frames": record.frames,
+        "begun_s": unix_time(record.begun_at),
+        "ended_s": unix_time(record.ended_at),
+        "risk": risk_number(record),
+        "record": record.model_dump_json(),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -350,7 +363,7 @@ class BatchStore:
     def has_written(self, place: str) -> bool:
         """Return whether a shot of a batch has written the video that lies at a path or URL now. Its earlier video counts too."""
         folder, slash, file = place.rpartition("/")
-        earlier = and_(BatchShotRow.output == f"{folder}{slash}{file.removeprefix(_EARLIER)}", file.startswith(_EARLIER))
+        earlier = BatchShotRow.output == f"{folder}{slash}{file.removeprefix(_EARLIER)}"
         written = exists().where(BatchShotRow.output == place, BatchShotRow.state.in_(sorted(WRITTEN)))
         with self.database.reading() as session:
             if session.scalar(select(written)):
@@ -421,9 +434,8 @@ class BatchStore:
             query: shots and their order.
             limit: most shots; None: all.
         """
-        last = select(func.max(BatchDecisionRow.decision)).where(
-            BatchDecisionRow.batch == BatchShotRow.batch, BatchDecisionRow.number == BatchShotRow.number
-        )
+        every = aliased(BatchDecisionRow)
+        last = select(func.max(every.decision)).where(every.batch == BatchShotRow.batch, every.number == BatchShotRow.number)
         columns = (BatchShotRow.number, *_RECORD, BatchShotRow.dub, BatchShotRow.quality, BatchDecisionRow.document)
         decided = and_(
             BatchShotRow.review != ReviewState.UNDECIDED,
@@ -626,7 +638,7 @@ class BatchStore:
 
     # Inside
 
-    def _all(self, name: str, *columns: Any, where: ColumnElement[bool] = true(), in_order: bool = True) -> Sequence[Row[Any]]:
+    def _all(self, name: str, *columns: Any, where: ColumnElement[bool] = true(), in_order: bool = True) -> Sequence[Any]:
         """Return columns of the shots of a batch that meet a condition."""
         query = _of_batch(name, *columns) if in_order else select(*columns).where(BatchShotRow.batch == name)
         with self.database.reading() as session:
@@ -635,9 +647,9 @@ class BatchStore:
             self.facts(name)
         return rows
 
-    def _some(self, name: str, shot_ids: Collection[str], *columns: Any) -> list[Row[Any]]:
+    def _some(self, name: str, shot_ids: Collection[str], *columns: Any) -> list[Any]:
         """Return columns of shots in the order of their ids."""
-        found: dict[str, Row[Any]] = {}
+        found: dict[str, Any] = {}
         with self.database.reading() as session:
             for part in _parts(name, shot_ids):
                 found |= {row[0]: row for row in session.execute(select(BatchShotRow.shot_id, *columns).where(part))}
@@ -646,7 +658,7 @@ class BatchStore:
             raise _no_shots(name, unknown)
         return [found[shot_id] for shot_id in shot_ids]
 
-    def _one(self, name: str, shot_id: str, *columns: Any) -> Row[Any]:
+    def _one(self, name: str, shot_id: str, *columns: Any) -> Any:
         return self._some(name, [shot_id], *columns)[0]
 
     def _check_ids(self, name: str, shot_ids: Collection[str]) -> None:
@@ -663,10 +675,10 @@ class BatchStore:
         return row
 
     def _set(self, session: Session, row: BatchShotRow, record: ShotRecord) -> None:
-        row.state = ShotState.CANCELLED if row.cancelled and record.state is ShotState.WAITING else record.state
-        row.look, row.frames, row.risk = bool(record.look), record.frames, risk_number(record)
-        row.begun_s, row.ended_s = unix_time(record.begun_at), unix_time(record.ended_at)
-        row.record = record.model_dump_json()
+        for column, value in columns_of(record).items():
+            setattr(row, column, value)
+        if row.cancelled and record.state is ShotState.WAITING:
+            row.state = ShotState.CANCELLED
         last = _last_decision(session, row)
         self._set_review(row, record, None if last is None else self._document(Decision, last.document, row.shot_id))
 
@@ -748,7 +760,7 @@ def _parts(name: str, shot_ids: Iterable[str]) -> Iterator[ColumnElement[bool]]:
         yield and_(BatchShotRow.batch == name, BatchShotRow.shot_id.in_(part))
 
 
-def _pairs(session: Session, query: Select[Any]) -> list[tuple[str, int]]:
+def _pairs(session: Session, query: Select[str, Any]) -> list[tuple[str, int]]:
     return [(name, int(number or 0)) for name, number in session.execute(query)]
 
 
@@ -773,7 +785,8 @@ def _conditions(name: str, query: ShotQuery) -> list[ColumnElement[bool]]:
             case "risk":
                 found.append(or_(BatchShotRow.risk < risk, and_(BatchShotRow.risk == risk, BatchShotRow.number > row)))
             case "name":
-                begin = select(BatchShotRow.shot_id).where(BatchShotRow.batch == name, BatchShotRow.number == row)
+                one = aliased(BatchShotRow)
+                begin = select(one.shot_id).where(one.batch == name, one.number == row)
                 found.append(BatchShotRow.shot_id > func.coalesce(begin.scalar_subquery(), ""))
     return found
 

@@ -66,7 +66,7 @@ def show_batches(store: BatchStore) -> None:
         return
     say_result(_LINE.format("batch", "engine", "created", "shots", "done", "undubbed", "failed", "cancelled", "left"))
     for facts in found:
-        created, now = facts.created_at[:16].replace("T", " "), states.get(facts.name, {})
+        created, now = facts.created_at[:16].replace("T", " "), states[facts.name]
         ended = [now.get(state, 0) for state in (ShotState.DONE, ShotState.UNDUBBED, ShotState.FAILED, ShotState.CANCELLED)]
         say_result(_LINE.format(facts.name, facts.engine, created, facts.rows, *ended, sum(now.get(state, 0) for state in LEFT)))
 

@@ -30,6 +30,7 @@ from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.file_limit import files_of_at_most
 from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
@@ -46,7 +47,7 @@ def shot(shot_id: str, footage: Path, folder: Path, **more: Any) -> ShotSpec:
 
 
 def batch_of(folder: Path, *shots: ShotSpec) -> BatchStore:
-    store = BatchStore(str(folder / "batches"))
+    store = open_store(folder / "batches")
     store.create(manifest_of("night", shots), "local")
     return store
 

@@ -19,8 +19,8 @@ from xml.etree import ElementTree
 import av
 import pytest
 
-from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord
+from tests.batches import open_store
 from tests.contract.cuebot import running_cuebot
 from tests.system.dubbing import ROOT, cut, sha256, write_wav
 from tests.system.test_speech_lengths import demo_speech
@@ -152,7 +152,7 @@ class Farm:
         return subprocess.run(command, capture_output=True, text=True, timeout=600, env=self.environment, check=False)
 
     def records(self) -> list[ShotRecord]:
-        return BatchStore(str(self.folder / "batches")).records("night")
+        return open_store(self.folder / "batches").records("night")
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_open_job_description(farm: Farm) -> None:
     block = documented("openjd").replace("/srv/night.jsonl", "two.jsonl").replace("/srv/bundle", "bundle")
     done = farm.call("bash", "-e", "-c", f"cd {farm.folder}\n{block}")
     assert done.returncode == 0, done.stdout + done.stderr
-    records = BatchStore(str(farm.folder / "batches")).records("two")
+    records = open_store(farm.folder / "batches").records("two")
     assert [(record.id, record.state, record.attempts) for record in records] == [("good", "done", 1), ("other", "done", 1)]
     assert sha256(farm.folder / "good.mkv") == records[0].output_sha256
 

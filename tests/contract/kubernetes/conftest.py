@@ -13,6 +13,7 @@ from gateway.batch.kubernetes.cluster import Cluster, Timing, connect
 from gateway.batch.kubernetes.engine import KubernetesEngine
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec, manifest_of
+from tests.batches import open_store
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi, serve
 from tests.kubernetes_objects import schemas_read_once
 from tests.unit.batch.rows import shot_of_row
@@ -29,7 +30,7 @@ def _schemas_read_once() -> Iterator[None]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> BatchStore:
-    return BatchStore(str(tmp_path / "batches"))
+    return open_store(tmp_path / "batches")
 
 
 def settings_json(store: BatchStore, **changed: Any) -> str:

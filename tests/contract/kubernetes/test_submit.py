@@ -118,7 +118,7 @@ def test_retry_with_other_options(api: JobApi, engine: KubernetesEngine, store: 
     store.put(batch, ShotRecord(id="sh00002", state=ShotState.DONE))
     api.set_status("dubstage-night-1-0-0", completedIndexes="2", active=2)
     assert retry_in_cluster(store, batch, ["sh00002"], {"seed": 4}) == Submitted(("dubstage-night-1-1-0",), 1)
-    assert BatchStore(store.url).shot(batch, 2).dub.seed == 4
+    assert BatchStore(store.database).shot(batch, 2).dub.seed == 4
     assert store.record(batch, "sh00002") == ShotRecord(id="sh00002")
 
 

@@ -80,7 +80,7 @@ def test_bucket_batch_has_an_index(store: BatchStore, monkeypatch: pytest.Monkey
     store.put("night", ShotRecord(id="s3", state=ShotState.DONE, frames=25))
     first = BatchIndex(store, "night").shots()
     store.put("night", ShotRecord(id="s4", state=ShotState.DONE, frames=30))
-    again = BatchIndex(BatchStore(store.url), "night").shots()
+    again = BatchIndex(BatchStore(store.database), "night").shots()
     assert (again[3], again[4].facts.frames) == (first[3], 30)
     assert store.shots("night", [7, 2]) == [SHOTS[7], SHOTS[2]]
 
@@ -94,7 +94,7 @@ def test_bucket_batch_reopened_by_url(store: BatchStore) -> None:
     store.set_details("night", {"jobs": ["a"]})
     store.put("night", ShotRecord(id="s3", state=ShotState.DONE, frames=25))
     store.put_thumbnail("night", "s3", b"jpeg")
-    again = BatchStore(store.url)
+    again = BatchStore(store.database)
     assert again.names() == ["night"]
     assert (again.facts("night").rows, again.facts("night").details) == (12, {"jobs": ["a"]})
     assert again.manifest("night") == SHOTS
@@ -129,7 +129,7 @@ def test_changed_records_are_seen(store: BatchStore, s3: S3Server, url: str) -> 
     for shot in SHOTS:
         store.put("night", ShotRecord(id=shot.id, frames=1))
     assert sum(record.frames for record in store.records("night")) == 12
-    BatchStore(store.url).put("night", ShotRecord(id="s7", frames=100))
+    BatchStore(store.database).put("night", ShotRecord(id="s7", frames=100))
     assert [record.frames for record in store.records("night")] == [100 if shot.id == "s7" else 1 for shot in SHOTS]
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/batches/night/shots/s5.json", Body=b"{")
     with pytest.raises(ArtefactCorruptError, match=r"night/shots/s5\.json is damaged"):

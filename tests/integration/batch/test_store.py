@@ -47,7 +47,7 @@ def test_reader_sees_record_during_writes(store: BatchStore) -> None:
         try:
             assert writer.stdout is not None
             writer.stdout.readline()
-            reader = BatchStore(store.url)
+            reader = BatchStore(store.database)
             assert all(record.attempts for _ in range(150) for record in reader.records("night"))
         finally:
             writer.kill()

@@ -20,12 +20,13 @@ from gateway.dub.spec_text import options_from
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, InvalidRequestError
 from services.common.server.settings import load_settings
+from tests.batches import names_of, open_store
 from tests.unit.batch.rows import shot_of_row
 
 
 def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
     """Pictures of an erased person leave every batch and others stay."""
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     actors = {"s1": "ann", "s2": "bob", "s3": None, "s4": "ann"}
     for name in ("monday", "tuesday"):
         shots = [
@@ -49,7 +50,7 @@ def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
 
 
 def test_earlier_videos_are_kept_by_a_retry_and_go_with_the_person(tmp_path: Path) -> None:
-    store = BatchStore(str(tmp_path / "batches"))
+    store = open_store(tmp_path / "batches")
     shots = [
         shot_of_row(id=name, footage="/plate.mp4", output=str(tmp_path / f"{name}.mp4"), actor=name) for name in ("ann", "bob")
     ]
@@ -70,7 +71,7 @@ def test_earlier_videos_are_kept_by_a_retry_and_go_with_the_person(tmp_path: Pat
 
 
 def test_pictures_of_scenes_are_of_all_actors(tmp_path: Path) -> None:
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     lines = [{"start": 0, "speech": "/a.wav", "actor": actor} for actor in ("ann", "bob")]
     shot = shot_of_row(id="s1", footage="/plate.mp4", output="/out.mp4", lines=lines)
     store.create(manifest_of("night", [shot]), "local")
@@ -81,7 +82,7 @@ def test_pictures_of_scenes_are_of_all_actors(tmp_path: Path) -> None:
 @pytest.fixture
 def night(tmp_path: Path) -> BatchStore:
     """A batch of a shot that is done, a shot that waits, and a scene that is done."""
-    store = BatchStore(str(tmp_path / "batches"))
+    store = open_store(tmp_path / "batches")
     lines = [{"start": 0, "speech": "/a.wav", "face": 0}]
     scene = shot_of_row(id="scene", footage="/plate.mp4", output="/scene.mp4", lines=lines)
     plain = [shot_of_row(id=name, footage="/plate.mp4", output=f"/{name}.mp4", expressiveness=0.8) for name in ("done", "waits")]
@@ -140,7 +141,7 @@ def test_options_of_a_redo(night: BatchStore, tmp_path: Path) -> None:
 
 
 def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:
-    pictures = BatchPictures(BatchStore(str(tmp_path / "none")))
+    pictures = BatchPictures(open_store(tmp_path / "none"))
     assert pictures.forget("ann") == {PICTURE: set()}
     assert pictures.left("ann") == (0, [])
 
@@ -199,8 +200,8 @@ def test_batches_expire_after_last_shot(settings: GatewaySettings, store: BatchS
     batch(store, "young", made=20, ended=[19, 19])
     store.create(manifest_of("waiting", [shot_of_row(id="s1", footage="/plate.mp4", output="/out/w.mp4")]), "local")
     assert expire_batches(settings, never) == ["old", "old-and-cancelled"]
-    assert store.names() == ["retried", "running", "waiting", "young"]
-    assert sorted(path.name for path in (settings.data_dir / "batches").iterdir()) == store.names(), "no folder is left"
+    assert names_of(store) == ["retried", "running", "waiting", "young"]
+    assert sorted(path.name for path in (settings.data_dir / "batches").iterdir()) == names_of(store), "no folder is left"
     assert expire_batches(settings.model_copy(update={"batch_max_age_days": 0.0}), never) == []
 
 
@@ -209,7 +210,7 @@ def test_batch_under_gateway_stays(settings: GatewaySettings, store: BatchStore)
     for name in ("looked-at", "left"):
         batch(store, name, made=50, ended=[49])
     assert expire_batches(settings, lambda name: name == "looked-at") == ["left"]
-    assert store.names() == ["looked-at"]
+    assert names_of(store) == ["looked-at"]
 
 
 def test_batch_under_command_stays(settings: GatewaySettings, store: BatchStore) -> None:
@@ -225,12 +226,12 @@ def test_oldest_batches_go_above_limit(settings: GatewaySettings, store: BatchSt
     for name, made in (("c", 3), ("a", 2), ("b", 1)):
         batch(store, name, made=made, ended=[made, made], picture_bytes=50_000)
     batch(store, "running", made=4, ended=[None], picture_bytes=50_000)
-    assert 300_000 < sum(store.size_bytes(name) for name in store.names()) < 400_000
+    assert 300_000 < sum(store.size_bytes(name) for name in names_of(store)) < 400_000
     limited = settings.model_copy(update={"batches_max_bytes": 270_000})
     assert expire_batches(limited, never) == ["c"]
     assert expire_batches(limited, never) == []
     assert expire_batches(limited.model_copy(update={"batches_max_bytes": 1}), never) == ["a", "b"]
-    assert store.names() == ["running"]
+    assert names_of(store) == ["running"]
 
 
 def test_a_removal_that_was_cut_is_completed(settings: GatewaySettings, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +246,7 @@ def test_a_removal_that_was_cut_is_completed(settings: GatewaySettings, store: B
             expire_batches(settings, never)
     assert store.facts("old").removing
     assert expire_batches(settings, never) == ["old"]
-    assert store.names() == []
+    assert names_of(store) == []
 
 
 def test_worker_logs_expire(settings: GatewaySettings, store: BatchStore) -> None:

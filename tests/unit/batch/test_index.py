@@ -16,6 +16,7 @@ from gateway.batch.risk import risk_of
 from gateway.batch.store import BatchStore, Entry, Folder
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError
+from tests.batches import open_store
 from tests.unit.batch.rows import shot_of_row
 
 SHOTS = tuple(shot_of_row(id=f"s{row}", footage="/in/a.mp4", output=f"/out/{row}.mp4") for row in range(6))
@@ -54,7 +55,7 @@ def decision(shot_id: str, state: ReviewState, frames: int = 10, assignee: str =
 
 def again(store: BatchStore) -> list[ListedShot]:
     """Return the list of another process."""
-    return BatchIndex(BatchStore(store.url), "night").shots()
+    return BatchIndex(BatchStore(store.database), "night").shots()
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_other_processes_read_the_index(store: BatchStore, read: list[str], monk
 
 def test_quiet_folder_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing is written, a look lists nothing. Every kind of change is seen, also in folders that were made meanwhile."""
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     store.create(manifest_of("night", SHOTS), "gateway")
     store.put("night", done("s1"))
     listed: list[str] = []
@@ -181,7 +182,7 @@ def test_damaged_record_is_told(store: BatchStore) -> None:
 
 def test_rows_of_a_page_alone(store: BatchStore) -> None:
     """Single rows of the manifest are those of the whole manifest, also after another process has revised it."""
-    reader = BatchStore(store.url)
+    reader = BatchStore(store.database)
     assert reader.shots("night", [4, 0]) == [SHOTS[4], SHOTS[0]]
     assert reader.row_of("night", "s3") == 3
     with pytest.raises(BatchNotFoundError, match="no shot 's9'"):

@@ -10,17 +10,17 @@ import pytest
 
 from gateway.batch.local import RowQueue, run_local
 from gateway.batch.serve_shots import WorkerAnswer, WorkerSetup
-from gateway.batch.store import BatchStore
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, StorageFullError, UnexpectedError
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 
 
 async def test_missing_batch_leaves_nothing(tmp_path: Path) -> None:
     """A batch that is not there is refused and leaves nothing."""
     with pytest.raises(BatchNotFoundError, match="no batch 'night'"):
         await run_local(
-            load_settings(GatewaySettings, data_dir=tmp_path / "data"), BatchStore(str(tmp_path / "batches")), "night", workers=1
+            load_settings(GatewaySettings, data_dir=tmp_path / "data"), open_store(tmp_path / "batches"), "night", workers=1
         )
     assert not (tmp_path / "batches" / "night").exists()
 

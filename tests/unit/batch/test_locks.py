@@ -17,6 +17,7 @@ from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
+from tests.batches import names_of, open_store
 from tests.unit.batch.rows import shot_of_row
 
 NIGHT = manifest_of("night", [shot_of_row(id="a", footage="/plate.mp4", output="/out/a.mp4")])
@@ -29,7 +30,7 @@ def settings(tmp_path: Path) -> GatewaySettings:
 
 @pytest.fixture
 def store(tmp_path: Path) -> BatchStore:
-    found = BatchStore(str(tmp_path / "batches"))
+    found = open_store(tmp_path / "batches")
     found.create(NIGHT, "local")
     return found
 
@@ -43,7 +44,7 @@ def test_one_process_at_a_time_has_a_batch(settings: GatewaySettings, store: Bat
         pass
     with batch_lock(settings, store, "night"):
         pass
-    assert store.names() == ["night"]
+    assert names_of(store) == ["night"]
 
 
 def test_a_removed_batch_leaves_no_folder(settings: GatewaySettings, store: BatchStore, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_removed_bucket_batch_drops_lock(settings: GatewaySettings, tmp_path: Pa
 
 def test_concurrently_created_batch_stays(settings: GatewaySettings, store: BatchStore, tmp_path: Path) -> None:
     """A batch that another process makes at once under the name stays."""
-    other = BatchStore(store.url)
+    other = BatchStore(store.database)
     with batch_lock(settings, store, "night"):
         store.remove("night")
         # The rows of the new batch are there, and its facts are not yet.

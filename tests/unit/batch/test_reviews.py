@@ -13,6 +13,7 @@ from gateway.batch.reviews import MOST_NOTE, Decision, Region, ReviewState, Verd
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError
+from tests.batches import open_store
 from tests.unit.batch.rows import shot_of_row
 
 NOW = "2026-01-02T03:04:05.678Z"
@@ -22,7 +23,7 @@ SHOTS = [shot_of_row(id=name, footage="/plate.mp4", output=f"/out/{name}.mp4") f
 
 @pytest.fixture
 def store(tmp_path: Path) -> BatchStore:
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     store.create(manifest_of("night", SHOTS), "local")
     return store
 
@@ -38,7 +39,7 @@ def test_the_last_decision_counts_and_all_are_kept(store: BatchStore) -> None:
     assert store.decisions("night", "s.1") == made
     assert store.last_decisions("night") == {"s.1": made[2]}
     assert store.decisions("night", "s") == [], "ids that begin alike are other shots"
-    assert BatchStore(store.url).last_decisions("night") == {"s.1": made[2]}
+    assert BatchStore(store.database).last_decisions("night") == {"s.1": made[2]}
 
 
 def test_files_of_killed_processes_are_removed(store: BatchStore, tmp_path: Path) -> None:
@@ -57,11 +58,11 @@ def test_decisions_at_once_are_all_kept(store: BatchStore) -> None:
     """Forty people who decide at the same time lose nothing, and all readers agree on the last one."""
     with ThreadPoolExecutor(8) as threads:
         names = [f"p{number}" for number in range(40)]
-        list(threads.map(lambda name: BatchStore(store.url).decide("night", decided(reviewer=name)), names))
+        list(threads.map(lambda name: BatchStore(store.database).decide("night", decided(reviewer=name)), names))
     kept = store.decisions("night", "s.1")
     assert sorted(one.reviewer for one in kept) == sorted(names)
     assert kept == sorted(kept, key=lambda one: one.order)
-    assert store.last_decisions("night")["s.1"] == kept[-1] == BatchStore(store.url).decisions("night", "s.1")[-1]
+    assert store.last_decisions("night")["s.1"] == kept[-1] == BatchStore(store.database).decisions("night", "s.1")[-1]
 
 
 def test_a_later_number_wins_over_a_wrong_clock(store: BatchStore) -> None:
@@ -124,7 +125,7 @@ def test_unknown_shots_and_damaged_files_say_so(store: BatchStore, tmp_path: Pat
     (file,) = (tmp_path / "night" / "decisions").iterdir()
     file.write_bytes(b"{")
     with pytest.raises(ArtefactCorruptError, match=r"decisions/s\.1~000001~.* is damaged .*remove the file"):
-        BatchStore(store.url).last_decisions("night")
+        BatchStore(store.database).last_decisions("night")
 
 
 def test_removal_removes_decisions(store: BatchStore, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from gateway.batch.types import EarlierVideo, Manifest, ShotRecord, ShotSpec, Sh
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings
+from tests.batches import names_of, open_store
 from tests.unit.batch.rows import changed_shot, shot_of_row
 
 SHOTS = [shot_of_row(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
@@ -23,7 +24,7 @@ NIGHT = manifest_of("night", SHOTS)
 
 @pytest.fixture
 def store(tmp_path: Path) -> BatchStore:
-    store = BatchStore(str(tmp_path / "batches [1]"))
+    store = open_store(tmp_path / "batches [1]")
     store.create(NIGHT, "local")
     return store
 
@@ -37,7 +38,7 @@ def folder(store: BatchStore, tmp_path: Path) -> Path:
 def test_a_batch_is_created_once_and_opened_again(store: BatchStore) -> None:
     facts = store.set_details("night", {"jobs": ["a"]})
     assert (facts.name, facts.rows, facts.manifest_sha256, facts.engine) == ("night", 6, NIGHT.sha256, "local")
-    again = BatchStore(store.url)
+    again = BatchStore(store.database)
     assert again.create(NIGHT, "farm") == facts == again.facts("night")
     assert again.manifest("night") == SHOTS
     assert [record.state for record in again.records("night")] == [ShotState.WAITING] * 6
@@ -50,7 +51,7 @@ def test_another_manifest_under_the_name_is_refused(store: BatchStore) -> None:
         store.create(manifest_of("night", SHOTS[:5]), "local")
     assert caught.value.field == "name"
     store.create(manifest_of("night-2", SHOTS[:5]), "local")
-    assert store.names() == ["night", "night-2"]
+    assert names_of(store) == ["night", "night-2"]
     assert (len(store.manifest("night")), len(store.manifest("night-2"))) == (6, 5)
 
 
@@ -60,7 +61,7 @@ def test_concurrent_creators_share_batch(tmp_path: Path) -> None:
     def create(number: int) -> str:
         manifest: Manifest = manifest_of("night", SHOTS[: 3 + number % 2])
         try:
-            return repr(BatchStore(str(tmp_path)).create(manifest, "farm"))
+            return repr(open_store(tmp_path).create(manifest, "farm"))
         except InvalidRequestError:
             return ""
 
@@ -68,24 +69,24 @@ def test_concurrent_creators_share_batch(tmp_path: Path) -> None:
         made = list(threads.map(create, range(16)))
     assert sorted(map(bool, made)) == [False] * 8 + [True] * 8
     assert len(set(made)) == 2
-    assert BatchStore(str(tmp_path)).facts("night").rows == len(BatchStore(str(tmp_path)).manifest("night"))
+    assert open_store(tmp_path).facts("night").rows == len(open_store(tmp_path).manifest("night"))
     assert sorted(path.name for path in (tmp_path / "night").iterdir()) == ["batch.json", "manifest.jsonl"]
 
 
 def test_dead_creators_batch_is_completed(store: BatchStore, folder: Path) -> None:
     """A batch whose creator died is completed by the next."""
     (folder / "batch.json").unlink()
-    assert store.names() == []
-    assert BatchStore(store.url).find("night") is None
+    assert names_of(store) == []
+    assert BatchStore(store.database).find("night") is None
     assert store.create(NIGHT, "farm").engine == "farm"
-    assert store.names() == ["night"]
+    assert names_of(store) == ["night"]
 
 
 def test_records_come_in_the_order_of_the_rows(store: BatchStore) -> None:
     done = ShotRecord(id="s4", state=ShotState.DONE, frames=25, frames_by_reason={"DUBBED": 25}, warnings=("a",), r_opening=0.9)
     store.put("night", done)
     store.put("night", ShotRecord(id="s1", state=ShotState.FAILED, error="no face"))
-    records = BatchStore(store.url).records("night")
+    records = BatchStore(store.database).records("night")
     assert [record.id for record in records] == [shot.id for shot in SHOTS]
     assert (records[4], store.record("night", "s4")) == (done, done)
     assert (records[1].error, records[0]) == ("no face", ShotRecord(id="s0"))
@@ -103,7 +104,7 @@ def test_only_changed_records_read_again(store: BatchStore, folder: Path, monkey
     for shot in SHOTS:
         store.put("night", ShotRecord(id=shot.id, frames=1))
     assert sum(record.frames for record in store.records("night")) == 6
-    BatchStore(store.url).put("night", ShotRecord(id="s2", frames=100))
+    BatchStore(store.database).put("night", ShotRecord(id="s2", frames=100))
     monkeypatch.setattr(Folder, "read_all", noted)
     assert [record.frames for record in store.records("night")] == [1, 1, 100, 1, 1, 1]
     assert read == ["s2.json"]
@@ -119,7 +120,7 @@ def test_reset_restores_cancelled_shots(store: BatchStore) -> None:
     states = [record.state for record in store.records("night")]
     assert states == [ShotState.DONE, ShotState.RUNNING, *[ShotState.CANCELLED] * 4]
     assert store.record("night", "s5").state is ShotState.CANCELLED
-    assert BatchStore(store.url).is_cancelled("night", "s1")
+    assert BatchStore(store.database).is_cancelled("night", "s1")
     store.reset("night", ["s1", "s5"])
     assert (store.record("night", "s1"), store.record("night", "s5")) == (ShotRecord(id="s1"), ShotRecord(id="s5"))
     assert not store.is_cancelled("night", "s5")
@@ -130,7 +131,7 @@ def test_reset_restores_cancelled_shots(store: BatchStore) -> None:
 
 def test_two_cancels_at_once_lose_none(store: BatchStore) -> None:
     with ThreadPoolExecutor(6) as threads:
-        list(threads.map(lambda shot: BatchStore(store.url).cancel("night", [shot.id]), SHOTS))
+        list(threads.map(lambda shot: BatchStore(store.database).cancel("night", [shot.id]), SHOTS))
     assert store.cancelled("night") == {shot.id for shot in SHOTS}
 
 
@@ -175,18 +176,18 @@ def test_damaged_files_are_told_by_name(store: BatchStore, folder: Path) -> None
     with pytest.raises(
         ArtefactCorruptError, match=r"manifest\.jsonl is damaged \(id: Field required\): .*, or remove the folder .*/night$"
     ):
-        BatchStore(store.url).manifest("night")
+        BatchStore(store.database).manifest("night")
     (folder / "batch.json").write_text("")
     with pytest.raises(ArtefactCorruptError, match=r"batch\.json is damaged"):
-        store.names()
+        names_of(store)
 
 
 def test_other_folders_are_no_batches(store: BatchStore, folder: Path) -> None:
     (folder.parent / "Other Things").mkdir()
     (folder.parent / "empty").mkdir()
     (folder.parent / ".hidden").write_text("")
-    assert store.names() == ["night"]
-    assert BatchStore(str(folder.parent / "missing")).names() == []
+    assert names_of(store) == ["night"]
+    assert open_store(folder.parent / "missing").names() == []
 
 
 def test_wrong_folder_names_setting(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_wrong_folder_names_setting(tmp_path: Path) -> None:
     with pytest.raises(
         StorageRefusedError, match=r"the store of batches file:.*/file cannot be used: .*point DUBSTAGE_BATCHES_URL"
     ):
-        BatchStore(str(tmp_path / "file")).create(NIGHT, "local")
+        open_store(tmp_path / "file").create(NIGHT, "local")
     with pytest.raises(InvalidRequestError, match="cannot open the store of batches carrier-pigeon://x") as caught:
         BatchStore("carrier-pigeon://x/y")
     assert caught.value.field == "DUBSTAGE_BATCHES_URL"
@@ -216,10 +217,10 @@ def test_removal_deletes_everything(store: BatchStore, folder: Path) -> None:
     store.cancel("night", ["s2"])
     store.remove("night")
     assert not folder.exists()
-    assert store.names() == []
+    assert names_of(store) == []
     # The name is free, and nothing of the older batch comes back.
-    BatchStore(store.url).create(manifest_of("night", SHOTS[:3]), "gateway")
-    assert [record.state for record in BatchStore(store.url).records("night")] == [ShotState.WAITING] * 3
+    BatchStore(store.database).create(manifest_of("night", SHOTS[:3]), "gateway")
+    assert [record.state for record in BatchStore(store.database).records("night")] == [ShotState.WAITING] * 3
 
 
 def test_interrupted_removal_is_completed(store: BatchStore, folder: Path) -> None:
@@ -227,7 +228,7 @@ def test_interrupted_removal_is_completed(store: BatchStore, folder: Path) -> No
     store.put("night", ShotRecord(id="s1", state=ShotState.DONE))
     facts = store.facts("night").model_copy(update={"removing": True})
     (folder / "batch.json").write_text(facts.model_dump_json())
-    fresh = BatchStore(store.url)
+    fresh = BatchStore(store.database)
     assert not fresh.create(manifest_of("night", SHOTS[:3]), "local").removing
     assert [record.state for record in fresh.records("night")] == [ShotState.WAITING] * 3
 
@@ -240,7 +241,7 @@ def scene(*starts: float, **more: Any) -> ShotSpec:
 def test_changed_lines_begin_anew(tmp_path: Path) -> None:
     """Shots whose lines are unchanged stay done. Other changes of done shots, and shots that have not ended, are refused."""
     plain = shot_of_row(id="b", footage="/plate.mp4", output="/b.mp4")
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     before = store.create(manifest_of("night", [scene(1, 5), plain]), "local")
     changed = manifest_of("night", [scene(1, 6), plain])
     with pytest.raises(InvalidRequestError, match="has other lines, and 2 of its shots have not ended"):
@@ -262,7 +263,7 @@ def test_changed_lines_begin_anew(tmp_path: Path) -> None:
 def test_rows_that_are_not_done_may_change(tmp_path: Path, state: ShotState) -> None:
     """A changed row begins anew if its shot is not done, and nothing runs. Done shots stay."""
     done, other = (shot_of_row(id=name, footage="/plate.mp4", output=f"/{name}.mp4") for name in "ab")
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     store.create(manifest_of("night", [done, other]), "local")
     store.put("night", ShotRecord(id="a", state=ShotState.DONE))
     store.put("night", ShotRecord(id="b", state=ShotState.RUNNING))
@@ -280,7 +281,7 @@ def test_rows_that_are_not_done_may_change(tmp_path: Path, state: ShotState) -> 
 def test_waiting_rows_of_a_cluster_stay(tmp_path: Path) -> None:
     """A pod may begin a waiting shot at any time, so that its row cannot be changed."""
     plain = shot_of_row(id="a", footage="/plate.mp4", output="/a.mp4")
-    store, changed = BatchStore(str(tmp_path)), manifest_of("night", [changed_shot(plain, seed=1)])
+    store, changed = open_store(tmp_path), manifest_of("night", [changed_shot(plain, seed=1)])
     store.create(manifest_of("night", [plain]), "kubernetes")
     with pytest.raises(InvalidRequestError, match="has other rows, and 1 of its shots are running"):
         store.revise(changed)
@@ -290,7 +291,7 @@ def test_waiting_rows_of_a_cluster_stay(tmp_path: Path) -> None:
 
 def test_changed_options_hold_everywhere(store: BatchStore, folder: Path) -> None:
     """Changed options reach stores that have read the batch before, stay when others change, and leave the manifest as it was."""
-    other = BatchStore(store.url)
+    other = BatchStore(store.database)
     assert other.manifest("night") == SHOTS
     store.set_options("night", "s2", ShotOptions(expressiveness=1.2))
     store.set_options("night", "s2", ShotOptions(expression=EXPRESSION_NEUTRAL, seed=3))

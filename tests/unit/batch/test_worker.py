@@ -28,6 +28,7 @@ from services.common.errors import (
     WorkCancelledError,
 )
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.unit.batch.rows import shot_of_row
 
 
@@ -42,7 +43,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
 def store(tmp_path: Path) -> BatchStore:
     """A batch of one shot whose footage is no video."""
     (tmp_path / "plate.mp4").write_bytes(b"no video")
-    found = BatchStore(str(tmp_path / "batches"))
+    found = open_store(tmp_path / "batches")
     shot = shot_of_row(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "video.mp4"))
     found.create(manifest_of("night", [shot]), "gateway")
     return found
@@ -173,7 +174,10 @@ async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: Bat
     monkeypatch.setattr(ShotDub, "run", run)
     done = await run_shot(bench, store, "night", 0)
     assert [shot.dub.expressiveness for shot in dubbed] == [1.2]
-    assert (done.options, BatchStore(store.url).record("night", "a").options) == ({"expressiveness": 1.2}, {"expressiveness": 1.2})
+    assert (done.options, BatchStore(store.database).record("night", "a").options) == (
+        {"expressiveness": 1.2},
+        {"expressiveness": 1.2},
+    )
 
 
 async def test_database_outage_costs_no_attempt(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
