@@ -481,14 +481,15 @@ class BatchStore:
             name: name of the batch.
             record: the record.
             before: the record is stored only in place of this record; None: of any.
-            holder: holder of the shot's lease: the record is stored only while the holder has the shot. Empty: no worker has the
-                shot, and the lease ends.
+            holder: the record is stored only while this holder has the lease of the shot; empty: whoever has it.
+
+        The lease of a shot that does not run ends.
         """
         with self.database.writing() as session:
             row = self._locked(session, name, record.id)
             if (holder and row.holder != holder) or (before is not None and self._record_of(row) != before):
                 return False
-            if not holder:
+            if record.state is not ShotState.RUNNING:
                 row.holder, row.held_until = "", 0.0
             self._set(session, row, record)
             return True
@@ -621,10 +622,6 @@ class BatchStore:
     def all_decisions(self, name: str) -> dict[str, list[Decision]]:
         """Return what `decisions` returns about each shot that has a decision, by id."""
         return self._decisions(name, true())
-
-    def last_decisions(self, name: str) -> dict[str, Decision]:
-        """Return the last decision about each shot that has one, by id. It may be about an earlier video (`reviews.present`)."""
-        return {shot_id: found[-1] for shot_id, found in self.all_decisions(name).items()}
 
     def shots_of_actor(self, actor_id: str) -> dict[str, list[str]]:
         """Return the ids of the shots that name an actor, by name of the batch."""

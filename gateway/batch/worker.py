@@ -525,7 +525,7 @@ class _Attempt:
         self._dub = self._dub_of(self._shot)
         record = begun(record, self._worker, self._shot.result, present_time()).model_copy(update={"options": options})
         try:
-            stored = await self._put(record)
+            stored = await self._put(record, holder=self._holder)
         except asyncio.CancelledError:
             await self._put_back(record)
             raise
@@ -590,14 +590,14 @@ class _Attempt:
         found = await self._put(record, before=before)
         return found if found.state in ENDED else record
 
-    async def _put(self, record: ShotRecord, before: ShotRecord | None = None) -> ShotRecord:
-        """Store a record while this worker has the shot, and return the record that is stored then."""
+    async def _put(self, record: ShotRecord, *, before: ShotRecord | None = None, holder: str = "") -> ShotRecord:
+        """Store a record as `BatchStore.put` does, and return the record that is stored then."""
         stored = record
 
         def write() -> None:
             nonlocal stored
             self._confirm()
-            if not self._store.put(self._name, record, before=before, holder=self._holder):
+            if not self._store.put(self._name, record, before=before, holder=holder):
                 stored = self._store.record(self._name, record.id)
 
         await self._kept(write)

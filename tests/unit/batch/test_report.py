@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ import pytest
 from gateway.batch.report import COLUMNS, concerns_of, duration, row_of, summary_of, write_report
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import reasons_of, risk_of
+from gateway.batch.store import ListedShot
 from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 from tests.unit.batch.rows import shot_of_row
@@ -76,10 +77,18 @@ def written(
     folder: Path,
     shots: list[ShotSpec] = SHOTS,
     records: list[ShotRecord] = RECORDS,
-    thumbnail: Callable[[str], bytes | None] = lambda _: JPEG,
+    thumbnails: Callable[[Sequence[str]], Mapping[str, bytes]] = lambda ids: dict.fromkeys(ids, JPEG),
     decisions: Mapping[str, Decision] = MappingProxyType({}),
 ) -> Path:
-    return write_report(facts(len(shots)), shots, records, decisions, thumbnail, folder)
+    return write_report(facts(len(shots)), listed(shots, records, decisions), thumbnails, folder)
+
+
+def listed(
+    shots: list[ShotSpec], records: list[ShotRecord], decisions: Mapping[str, Decision] = MappingProxyType({})
+) -> list[ListedShot]:
+    return [
+        ListedShot(row, shot, record, decisions.get(shot.id)) for row, (shot, record) in enumerate(zip(shots, records, strict=True))
+    ]
 
 
 class Page(HTMLParser):
@@ -210,7 +219,7 @@ def test_review_first_grouped_by_fault() -> None:
         ShotRecord(id="sh004", state=ShotState.FAILED, error="/in/4.mov: no such file"),
         done(5),
     ]
-    rows = [row_of(index, *both, None, None) for index, both in enumerate(zip(shots, records, strict=True))]
+    rows = [row_of(one, None) for one in listed(shots, records)]
     assert [(concern.failed, concern.text, [row.id for row in concern.rows]) for concern in concerns_of(rows)] == [
         (True, "FOOTAGE: no such file", ["sh003", "sh004"]),
         (True, "the disk is full", ["sh002"]),
@@ -365,13 +374,13 @@ def test_failed_report_keeps_older_one(tmp_path: Path) -> None:
     written(folder)
     before = tree(folder)
 
-    def refuse(_: str) -> bytes:
+    def refuse(_: Sequence[str]) -> dict[str, bytes]:
         raise BackendUnavailableError("the store does not answer")
 
     with pytest.raises(BackendUnavailableError):
-        written(folder, thumbnail=refuse)
+        written(folder, thumbnails=refuse)
     assert tree(folder) == before
-    written(folder, thumbnail=lambda _: b"another picture")
+    written(folder, thumbnails=lambda ids: dict.fromkeys(ids, b"another picture"))
     assert tree(folder)["thumbnails/sh000.jpg"] == b"another picture"
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
@@ -385,7 +394,7 @@ def test_folder_with_other_files_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_was_lost_is_left_out(tmp_path: Path) -> None:
-    page = Page(written(tmp_path / "report", thumbnail=lambda _: None))
+    page = Page(written(tmp_path / "report", thumbnails=lambda _: {}))
     assert page.all_of("img") == []
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dubstage.gateway.v1.dub_pb2 import Expression
 from gateway.actors.store import ActorStore
-from gateway.batch.locks import batch_lock
+from gateway.batch.leases import batch_lease
 from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
@@ -27,7 +27,7 @@ def test_farm_runs_remaining_rows(shots: str, tmp_path: Path, capsys: pytest.Cap
     shown = capsys.readouterr()
     assert shown.out == "sbatch --array=0-3 --wrap 'dubstage batch run reel-7 --index $SLURM_ARRAY_TASK_ID'\n"
     assert "batch reel-7 is new: 4 shots, 0 done, 4 waiting" in shown.err
-    assert f"export DUBSTAGE_BATCHES_URL=file://{tmp_path}/data/batches" in shown.err
+    assert "for workers of other machines, submit it with DUBSTAGE_DATABASE_URL of a PostgreSQL" in shown.err
     store = open_store(tmp_path / "data")
     store.put("reel-7", done(1))
     assert run(["batch", "submit", shots, "--engine", "farm", "--name", "reel-7"]) == 0
@@ -52,7 +52,7 @@ def test_manifest_mistakes_printed_before_start(shots: str, tmp_path: Path, caps
     Path(shots).write_text(json.dumps(rows[0]))
     assert run(["batch", "submit", shots]) == 10
     assert capsys.readouterr().err == f"error: {shots}:1: footage: no such file {tmp_path}/0.mp4\n"
-    assert not (tmp_path / "data" / "batches").exists()
+    assert names_of(open_store(tmp_path / "data")) == []
 
 
 def test_actors_and_consent_checked_first(shots: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,10 +110,9 @@ def test_corrected_rows_go_on(store: BatchStore, shots: str, printed: Printed) -
     Path(shots).write_text(Path(shots).read_text().replace("out/1", "out/8").replace("out/2", "out/9"))
     assert run(["batch", "submit", shots, "--engine", "farm"]) == 0
     assert "2 shots with changed rows begin anew" in printed()[1]
-    fresh = BatchStore(store.database)
-    assert [shot.output[-5] for shot in fresh.manifest("night")] == ["0", "8", "9", "3"]
-    assert [record.state for record in fresh.records("night")] == [ShotState.DONE, *[ShotState.WAITING] * 3]
-    assert fresh.records("night")[0].id == first
+    assert [shot.output[-5] for shot in store.manifest("night")] == ["0", "8", "9", "3"]
+    assert [record.state for record in store.records("night")] == [ShotState.DONE, *[ShotState.WAITING] * 3]
+    assert store.records("night")[0].id == first
     assert run(["batch", "submit", shots, "--engine", "farm"]) == 0
 
 
@@ -216,14 +215,15 @@ def test_ended_batch_removed_videos_stay(store: BatchStore, printed: Printed, tm
     assert video.exists()
 
 
-def test_a_batch_of_this_machine_leaves_no_folder(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
+def test_batch_under_command_stays(store: BatchStore, printed: Printed) -> None:
+    """A batch whose shots another command gives to workers is not removed."""
     store.create(manifest_of("here", [shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
     assert run(["batch", "cancel", "here"]) == 0
-    with batch_lock(load_settings(GatewaySettings), store, "here"):
+    with batch_lease(store, "here"):
         assert run(["batch", "remove", "here"]) == 10
         assert "another `dubstage batch submit` runs batch here" in printed()[1]
     assert run(["batch", "remove", "here"]) == 0
-    assert [path.name for path in (tmp_path / "data" / "batches").iterdir()] == ["night"]
+    assert names_of(store) == ["night"]
 
 
 def test_audit_log_records_retries(store: BatchStore, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_audit_log_records_retries(store: BatchStore, tmp_path: Path) -> None:
     store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, worker="node7:99"))
     for arguments in (["night", "s9"], ["night", "s1"], ["none"], ["theirs"], ["here", "b"]):
         assert run(["batch", "retry", *arguments]) == 10
-    with batch_lock(load_settings(GatewaySettings), store, "here"):
+    with batch_lease(store, "here"):
         assert run(["batch", "retry", "here"]) == 10
     assert recorded() == []
     store.put("night", failed(0))
