@@ -11,13 +11,22 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import Connection, Engine, Integer, StaticPool, Table, create_engine, func, insert, select, text
+from sqlalchemy import Connection, Engine, Integer, StaticPool, Table, and_, create_engine, exists, func, insert, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from gateway.backup.archive import DATABASE, members
 from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
-from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
+from gateway.database.tables import (
+    Base,
+    BatchActorRow,
+    BatchPictureRow,
+    InstallationRow,
+    JobBlobRow,
+    JobFolderRow,
+    JobRow,
+    LineageRow,
+)
 from gateway.operations.store import LeaseRow, OperationRow
 from gateway.webhooks.store import DeliveryRow
 from services.common.errors import InvalidRequestError
@@ -163,9 +172,12 @@ def copy_rows(source: Connection, target: Connection, table: Table, without: fro
     Args:
         source: connection to a database with the table.
         target: connection to another database with the same table, which is empty.
-        without: ids of actors whose rows are left out.
+        without: ids of actors whose rows, and whose pictures in batches, are left out.
     """
     query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)
+    if table is BatchPictureRow.__table__ and without:
+        shot = and_(BatchActorRow.batch == table.c.batch, BatchActorRow.number == table.c.number)
+        query = query.where(~exists().where(shot, BatchActorRow.actor_id.in_(sorted(without))))
     for part in source.execute(query).mappings().partitions():
         if rows := [dict(row) for row in part if row.get(_ACTOR) not in without]:
             target.execute(insert(table), rows)

@@ -36,7 +36,7 @@ def test_erasure_removes_and_signs(start_gateway: StartGateway, actor: str, stag
         assert made.num_enrolled_frames >= 12
         assert {resource_id(item.name) for item in client.list_actors(connection)} == {"erased"}
         client.dub(connection, **dubbing("of_erased.mp4", actor_id="erased", footage=OTHER)).wait(timeout_s=300)
-        batches = open_store(running.data / "batches")
+        batches = open_store(running.data)
         batches.create(
             manifest_of("night", [shot_of_row(id="s1", footage="/plate.mp4", output="/out.mp4", actor="erased")]), "farm"
         )

@@ -382,7 +382,7 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
     test_scenes_are_rows in tests/integration/test_batches.py holds the same of one person, and that other rows stay.
     """
     file, manifest = tmp_path / "lines.json", tmp_path / "night.jsonl"
-    store = open_store(tmp_path / "batches")
+    store = open_store(tmp_path / "data")
     rows: list[dict[str, Any]] = [
         {"start": start, "speech": str(scenes.speeches[place]), "face": place} for place, start in enumerate((0.2, 0.52, 0.8))
     ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.batch.changes import retry_in_cluster
 from gateway.batch.kubernetes.cluster import Cluster
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine_of
@@ -117,7 +118,7 @@ def test_retry_with_other_options(api: JobApi, engine: KubernetesEngine, store: 
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00002", state=ShotState.DONE))
     api.set_status("dubstage-night-1-0-0", completedIndexes="2", active=2)
-    assert retry_in_cluster(store, batch, ["sh00002"], {"seed": 4}) == Submitted(("dubstage-night-1-1-0",), 1)
+    assert retry_in_cluster(store, batch, ["sh00002"], ShotOptions(seed=4)) == Submitted(("dubstage-night-1-1-0",), 1)
     assert store.shot(batch, 2).dub.seed == 4
     assert store.record(batch, "sh00002") == ShotRecord(id="sh00002")
 

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.locks import batch_lock
+from gateway.batch.leases import batch_lease
 from gateway.batch.types import ShotState
 from gateway.cli.app import run
-from gateway.settings import GatewaySettings
-from services.common.server.settings import load_settings
 from tests.batches import open_store
 from tests.integration.servers import RunningStages
 
@@ -37,7 +35,7 @@ def test_local_workers_exit_code(
     assert [record.attempts for record in store.records("night")] == [1, 1]
     assert run(["batch", "retry", "night", "s1", "--set", "expressiveness=1.2", "--workers", "1"]) == 10
     assert [record.options for record in store.records("night")] == [{}, {"expressiveness": 1.2}], "the worker process read them"
-    with batch_lock(load_settings(GatewaySettings), store, "night"):
+    with batch_lease(store, "night"):
         assert run(["batch", "retry", "night"]) == 10
     assert "another `dubstage batch submit` runs batch night" in capsys.readouterr().err
     assert [record.state for record in store.records("night")] == [ShotState.FAILED, ShotState.FAILED]

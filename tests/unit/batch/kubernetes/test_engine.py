@@ -52,7 +52,7 @@ def test_pods_need_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(InvalidRequestError, match=r"pods cannot reach the batch in sqlite:.*set DUBSTAGE_DATABASE_URL here"):
         check_database(store, settings(env=[DATABASE]), "cpu")
     monkeypatch.setattr(BatchStore, "is_shared", True)
-    with pytest.raises(InvalidRequestError, match="the workers of the cluster have no database: set gateway.database of the chart"):
+    with pytest.raises(InvalidRequestError, match=r"have no database: set gateway\.database"):
         check_database(store, settings(), "cpu")
     check_database(store, settings(env=[DATABASE]), "cpu")
     check_database(store, settings(profiles={"cpu": {"env": [DATABASE]}}), "cpu")
