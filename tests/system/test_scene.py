@@ -391,7 +391,7 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
 
     async def run() -> tuple[ShotRecord, int]:
         found = read_manifest(manifest)
-        if not revise(worker_context.settings, store, found, "local"):
+        if not revise(store, found, "local"):
             store.create(found, "local")
         idle = nullcontext(lambda *_: None)
         await run_in_process(
