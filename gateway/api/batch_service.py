@@ -24,12 +24,13 @@ from gateway.api.operations import page_size_from, request_identity
 from gateway.api.resources import BATCHES, duration_message, id_of, optional_duration, seconds_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.batch import changes
+from gateway.batch.lists import ListedShot, Order, ShotQuery
 from gateway.batch.manifest import ActorLookup, Mistake, batch_name, in_order, lines_at, row_mistakes, shot_of, shots_by_line
 from gateway.batch.records import Progress, present_time
 from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
 from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, region_from
 from gateway.batch.risk import reasons_of, risk_of
-from gateway.batch.store import BatchStore, ListedShot, Order, ShotQuery, risk_number
+from gateway.batch.store import BatchStore, risk_number
 from gateway.batch.types import (
     BatchFacts,
     Manifest,

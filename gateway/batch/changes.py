@@ -17,8 +17,9 @@ from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.audit.entries import AuditEvent, EventKind, batch_work
 from gateway.audit.log import AuditLog
 from gateway.batch.leases import batch_lease
+from gateway.batch.lists import ShotQuery
 from gateway.batch.reviews import Decision, ReviewState
-from gateway.batch.store import BatchStore, ShotQuery
+from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, LEFT, TO_RETRY, WORKERS_FOLDER, BatchFacts, Engine, Manifest, ShotSpec, ShotState
 from gateway.dub.spec_text import CHANGEABLE, option_words
 from gateway.settings import GatewaySettings

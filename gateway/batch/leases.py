@@ -20,7 +20,7 @@ from sqlalchemy import CursorResult, and_, select, update
 from gateway.async_utilities import in_thread
 from gateway.batch.store import BatchStore
 from gateway.database.tables import BatchRow, BatchShotRow
-from services.common.errors import DubstageError, InvalidRequestError
+from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
 
 LEASE_S: Final = 15.0
 """Seconds that a lease lasts after its last renewal."""
@@ -44,22 +44,35 @@ class Lease:
 
     def __init__(self, store: BatchStore, name: str, row: int | None = None) -> None:
         self.holder = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
-        self._database = store.database
+        self._store, self._name, self._database = store, name, store.database
         self._table: type[BatchRow] | type[BatchShotRow] = BatchRow if row is None else BatchShotRow
         self._mine = BatchRow.name == name if row is None else and_(BatchShotRow.batch == name, BatchShotRow.number == row)
         self._ended = threading.Event()
 
     def take(self) -> bool:
-        """Take the lease, and return True; return False if another process has the lease."""
-        taken = self._update(self._table.held_until <= self._database.clock, holder=self.holder, until_s=LEASE_S)
-        if taken:
-            threading.Thread(target=self._renew, name="batch-lease", daemon=True).start()
-        return taken
+        """Take the lease, and return True; return False if another process has the lease.
 
-    def until(self) -> float | None:
-        """Return the end of the lease that a process has, Unix time in seconds of the database; None: there is no such batch."""
+        Raises:
+            BatchNotFoundError: there is no such batch or row.
+        """
+        if self._update(self._table.held_until <= self._database.clock, holder=self.holder, until_s=LEASE_S):
+            threading.Thread(target=self._renew, name="batch-lease", daemon=True).start()
+            return True
+        self.until()
+        return False
+
+    def until(self) -> float:
+        """Return the end of the lease, Unix time in seconds by the clock of the database; 0: nobody has had the lease.
+
+        Raises:
+            BatchNotFoundError: there is no such batch or row.
+        """
         with self._database.reading() as session:
-            return session.scalar(select(self._table.held_until).where(self._mine))
+            found = session.scalar(select(self._table.held_until).where(self._mine))
+        if found is None:
+            self._store.facts(self._name)
+            raise BatchNotFoundError(f"batch {self._name} has no such row", resource=self._name)
+        return found
 
     def release(self) -> None:
         """Let other processes take the lease. A lease that was not taken, or was removed with its batch, stays as it is."""
@@ -88,7 +101,6 @@ def batch_lease(store: BatchStore, name: str) -> Iterator[None]:
         BatchNotFoundError: there is no such batch.
         InvalidRequestError: another process runs the batch: it renews the lease.
     """
-    store.facts(name)
     lease = Lease(store, name)
     try:
         seen = lease.until()
@@ -110,6 +122,9 @@ async def shot_lease(store: BatchStore, name: str, row: int) -> AsyncIterator[st
     """Wait until no other worker has a shot, hold the lease of the shot inside the block, and give the name of the holder.
 
     The worker that waited sees the record that the worker before has stored.
+
+    Raises:
+        BatchNotFoundError: there is no such batch or row.
     """
     lease = Lease(store, name, row)
     try:

@@ -21,9 +21,10 @@ import structlog
 
 from gateway.async_utilities import entered_in_threads, gather_all, in_thread
 from gateway.batch.leases import batch_lease
+from gateway.batch.lists import ShotQuery
 from gateway.batch.records import died, present_time
 from gateway.batch.serve_shots import AnswerKind, WorkerAnswer, WorkerSetup
-from gateway.batch.store import BatchStore, ShotQuery
+from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WORKERS_FOLDER, WRITTEN, ShotRecord, ShotState
 from gateway.batch.worker import WorkerContext, run_shot, video_fault
 from gateway.child_process import child_environment

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from gateway.batch.lists import ListedShot
 from gateway.batch.records import progress_of
 from gateway.batch.reviews import ReviewState
 from gateway.batch.risk import reasons_of, risk_of
-from gateway.batch.store import ListedShot
 from gateway.batch.types import ENDED, BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotState
 from gateway.dub.spec_text import actor_of, speaker_of, start_text
 from gateway.reports.folder import PAGE, check_report_folder, report_folder

@@ -13,15 +13,15 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy import ColumnElement, CursorResult, Select, and_, case, delete, exists, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec, ShotOptions
+from gateway.batch.lists import ORDERS, ListedShot, ShotQuery, conditions_of
 from gateway.batch.records import ShotWork, unix_time
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import risk_of
@@ -50,8 +50,6 @@ from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, InvalidRequestError, StorageRefusedError
 
-LOOK: Final = "look"
-"""Word for shots that the quality gate marked, among the names of states."""
 _EARLIER: Final = ".earlier-"
 _MOST_EARLIER_BYTES: Final = 1 << 30
 """Size of the largest video that a retry keeps."""
@@ -74,8 +72,6 @@ _AS_NEW: Final[Mapping[str, Any]] = {
 """Columns of a shot that no attempt has begun."""
 _IS_LEFT: Final = BatchShotRow.state.in_(sorted(LEFT))
 
-Order = Literal["row", "risk", "name"]
-"""Order of a list of shots; `risk` begins with the highest."""
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
@@ -117,48 +113,6 @@ def columns_of(record: ShotRecord) -> dict[str, Any]:
         "risk": risk_number(record),
         "record": record.model_dump_json(),
     }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShotQuery:
-    """Shots that a list has, and their order.
-
-    Attributes:
-        states: states of the shots, and LOOK for the shots that the quality gate marked; empty: all.
-        to_look_at: only shots that the quality gate marked.
-        reviews: states of review; empty: all.
-        assignee: only shots that are assigned to this person; None: all.
-        order: order of the list.
-        behind: row and risk (ten thousandths) of the shot behind which the list begins; None: at the first.
-    """
-
-    states: Collection[str] = ()
-    to_look_at: bool = False
-    reviews: Collection[str] = ()
-    assignee: str | None = None
-    order: Order = "row"
-    behind: tuple[int, int] | None = None
-
-
-class ListedShot(NamedTuple):
-    """A shot in a list.
-
-    Attributes:
-        row: row of the manifest, from 0.
-        shot: the shot as it was submitted.
-        record: what is known of the shot.
-        decision: decision about the present video; None: undecided.
-    """
-
-    row: int
-    shot: ShotSpec
-    record: ShotRecord
-    decision: Decision | None
-
-    @property
-    def review(self) -> ReviewState:
-        """State of the review."""
-        return ReviewState.UNDECIDED if self.decision is None else self.decision.state
 
 
 class BatchStore:
@@ -443,14 +397,8 @@ class BatchStore:
             BatchDecisionRow.number == BatchShotRow.number,
             BatchDecisionRow.decision == last.scalar_subquery(),
         )
-        selected = select(*columns).outerjoin(BatchDecisionRow, decided).where(*_conditions(name, query)).limit(limit)
-        match query.order:
-            case "row":
-                selected = selected.order_by(BatchShotRow.number)
-            case "risk":
-                selected = selected.order_by(BatchShotRow.risk.desc(), BatchShotRow.number)
-            case "name":
-                selected = selected.order_by(BatchShotRow.shot_id)
+        selected = select(*columns).outerjoin(BatchDecisionRow, decided).where(*conditions_of(name, query))
+        selected = selected.order_by(*ORDERS[query.order]).limit(limit)
         with self.database.reading() as session:
             rows = session.execute(selected).all()
         if not rows:
@@ -472,7 +420,7 @@ class BatchStore:
     def count(self, name: str, query: ShotQuery) -> int:
         """Return the number of shots that a list has."""
         with self.database.reading() as session:
-            return session.scalar(select(func.count()).where(*_conditions(name, query))) or 0
+            return session.scalar(select(func.count()).where(*conditions_of(name, query))) or 0
 
     def put(self, name: str, record: ShotRecord, *, before: ShotRecord | None = None, holder: str = "") -> bool:
         """Store the record of a shot, in place of an older record. Return whether the record was stored.
@@ -759,33 +707,6 @@ def _parts(name: str, shot_ids: Iterable[str]) -> Iterator[ColumnElement[bool]]:
 
 def _pairs(session: Session, query: Select[str, Any]) -> list[tuple[str, int]]:
     return [(name, int(number or 0)) for name, number in session.execute(query)]
-
-
-def _conditions(name: str, query: ShotQuery) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [BatchShotRow.batch == name]
-    if query.states:
-        states = BatchShotRow.state.in_(sorted(set(query.states) - {LOOK}))
-        found.append(or_(states, BatchShotRow.look.is_(True)) if LOOK in query.states else states)
-    if query.to_look_at:
-        found.append(BatchShotRow.look.is_(True))
-    if query.reviews:
-        found.append(BatchShotRow.review.in_(sorted(query.reviews)))
-    if query.assignee is not None:
-        # PostgreSQL cannot be asked for a NUL, which no name has.
-        assigned = BatchShotRow.assignee == query.assignee.replace("\0", "\ufffd")
-        found += [assigned, BatchShotRow.review != ReviewState.UNDECIDED]
-    if query.behind is not None:
-        row, risk = query.behind
-        match query.order:
-            case "row":
-                found.append(BatchShotRow.number > row)
-            case "risk":
-                found.append(or_(BatchShotRow.risk < risk, and_(BatchShotRow.risk == risk, BatchShotRow.number > row)))
-            case "name":
-                one = aliased(BatchShotRow)
-                begin = select(one.shot_id).where(one.batch == name, one.number == row)
-                found.append(BatchShotRow.shot_id > func.coalesce(begin.scalar_subquery(), ""))
-    return found
 
 
 def _new_row(name: str, number: int, shot: ShotSpec) -> dict[str, Any]:

@@ -428,8 +428,8 @@ async def run_shot(
     """Dub one shot of a batch, and return the shot's new record, which is stored.
 
     A shot that has ended is not computed again: its record is returned. A shot that is done is computed again only if its video is
-    gone or was changed. If another worker has the shot, this one waits for that worker's end. An error of the shot
-    is told by its record. If the task is cancelled, the shot waits again, and the attempt does not count.
+    gone or was changed. If another worker has the shot, this one waits for that worker's end. An error of the shot is told by its
+    record. If the task is cancelled, the shot waits again, and the attempt does not count.
 
     Args:
         context: what the worker dubs with.
@@ -445,8 +445,8 @@ async def run_shot(
         WorkCancelledError: from `confirm`. Nothing was written.
         DubstageError: the store of batches cannot be used.
     """
-    shot = await in_thread(store.shot, name, index)
     async with shot_lease(store, name, index) as holder:
+        shot = await in_thread(store.shot, name, index)
         attempt = _Attempt(
             context,
             store,

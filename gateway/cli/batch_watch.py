@@ -15,10 +15,11 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from gateway.batch.changes import ask_cluster
+from gateway.batch.lists import LOOK, Order, ShotQuery
 from gateway.batch.records import Progress, progress_from
 from gateway.batch.reviews import ReviewState
 from gateway.batch.risk import reasons_of, risk_of
-from gateway.batch.store import LOOK, BatchStore, Order, ShotQuery
+from gateway.batch.store import BatchStore
 from gateway.batch.types import LEFT, WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli.console import err, printable, say, say_result, say_table, say_warning
 from gateway.cli.progress import LINE_SECONDS

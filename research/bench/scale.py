@@ -37,10 +37,11 @@ from gateway.actors.stored import ENROLMENT, PICTURE
 from gateway.audit.entries import START, AuditEvent, EventKind, digest_of_line, line_of
 from gateway.audit.log import AuditPersonRow, AuditRow
 from gateway.batch.leases import shot_lease
+from gateway.batch.lists import ShotQuery
 from gateway.batch.local import RowQueue
 from gateway.batch.records import begun, progress_from
 from gateway.batch.report import write_report
-from gateway.batch.store import BatchStore, ShotQuery, columns_of
+from gateway.batch.store import BatchStore, columns_of
 from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.consent.record import Consent, digest_of
 from gateway.database.session import Database

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from gateway.batch.leases import Lease
+from gateway.batch.lists import ShotQuery
 from gateway.batch.records import begun, done, progress_from
 from gateway.batch.reviews import Decision, ReviewState
-from gateway.batch.store import BatchStore, ShotQuery
+from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.database.session import Database
 from services.common.errors import InvalidRequestError

@@ -18,10 +18,10 @@ from urllib.parse import unquote
 
 import pytest
 
+from gateway.batch.lists import ListedShot
 from gateway.batch.report import COLUMNS, concerns_of, duration, row_of, summary_of, write_report
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import reasons_of, risk_of
-from gateway.batch.store import ListedShot
 from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 from tests.unit.batch.rows import shot_of_row

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import update
 
 from dubstage.gateway.v1.dub_pb2 import EXPRESSION_NEUTRAL, ShotOptions
+from gateway.batch.lists import ShotQuery
 from gateway.batch.records import progress_from, progress_of
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import risk_of
-from gateway.batch.store import BatchStore, ShotQuery, open_batches
+from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import EarlierVideo, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.database.tables import BatchShotRow
 from gateway.settings import GatewaySettings
