@@ -342,6 +342,8 @@ SHOWN_CONCERNS: Final = 50
 """Most texts of the section for a person."""
 SHOWN_SHOTS: Final = 12
 """Most shots that the section names for one text."""
+MOST_ROWS: Final = 5_000
+"""Most shots of the page. A browser cannot show many more. The tables have all shots."""
 _PICTURES_AT_ONCE: Final = 500
 """Most pictures that are in memory at once."""
 _SCRIPT: Final = Path(__file__).with_name("sort.js")
@@ -382,7 +384,8 @@ def write_report(
             "concerns": concerns[:SHOWN_CONCERNS],
             "more_concerns": len(concerns[SHOWN_CONCERNS:]),
             "shown_shots": SHOWN_SHOTS,
-            "rows": rows,
+            "rows": _page_rows(rows),
+            "more_rows": max(0, len(rows) - MOST_ROWS),
             "reasons_of": _reasons_of,
             "link_of": partial(_link_of, folder),
             "duration": duration,
@@ -391,6 +394,13 @@ def write_report(
         }
         render_page("batch.html.j2", values, inside)
     return folder / PAGE
+
+
+def _page_rows(rows: Sequence[ReportRow]) -> Sequence[ReportRow]:
+    """Return the rows of the page in their order: at most MOST_ROWS, those for a person before others."""
+    if len(rows) <= MOST_ROWS:
+        return rows
+    return sorted(sorted(rows, key=lambda row: not row.needs_look)[:MOST_ROWS], key=lambda row: row.index)
 
 
 def duration(seconds: float | None) -> str:

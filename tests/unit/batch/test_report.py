@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from gateway.batch import report
 from gateway.batch.lists import ListedShot
 from gateway.batch.report import COLUMNS, concerns_of, duration, row_of, summary_of, write_report
 from gateway.batch.reviews import Decision, ReviewState
@@ -406,6 +407,15 @@ def test_a_thousand_shots_are_written_in_seconds(tmp_path: Path) -> None:
     assert time.thread_time() - begin < 12, "0.3 s on a free core"
     assert page.stat().st_size < 1_600_000
     assert len(Page(page).rows) == 1000
+
+
+def test_long_page_shows_shots_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page has a bound. The tables have every shot."""
+    monkeypatch.setattr(report, "MOST_ROWS", 3)
+    page = written(tmp_path / "report")
+    assert "1 more shots are in" in page.read_text(encoding="utf-8")
+    assert [row[0] for row in Page(page).rows] == ["0", "1", "2"]
+    assert len((tmp_path / "report" / "shots.csv").read_text(encoding="utf-8").splitlines()) == 5
 
 
 @pytest.mark.parametrize(
