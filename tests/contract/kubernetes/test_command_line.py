@@ -61,6 +61,8 @@ def manifest(api: JobApi, store: BatchStore, tmp_path: Path, monkeypatch: pytest
     ]
     api.put("configmaps", config_map(volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}], env=env))
     monkeypatch.setenv("DUBSTAGE_DATABASE_URL", database)
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
     rows = [{"id": f"sh{row}", "footage": "a.mp4", "speech": "de.wav", "output": f"out{row}.mp4"} for row in range(4)]
     path = plates / "shots.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
