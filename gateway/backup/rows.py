@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import Connection, Engine, Integer, StaticPool, Table, and_, create_engine, exists, func, insert, select, text
+from sqlalchemy import Connection, Engine, Integer, StaticPool, Table, create_engine, func, insert, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from gateway.backup.archive import DATABASE, members
@@ -20,7 +20,7 @@ from gateway.database.session import Database
 from gateway.database.tables import (
     Base,
     BatchActorRow,
-    BatchPictureRow,
+    BatchRow,
     InstallationRow,
     JobBlobRow,
     JobFolderRow,
@@ -172,12 +172,13 @@ def copy_rows(source: Connection, target: Connection, table: Table, without: fro
     Args:
         source: connection to a database with the table.
         target: connection to another database with the same table, which is empty.
-        without: ids of actors whose rows, and whose pictures in batches, are left out.
+        without: ids of actors whose rows, and the batches that name them, are left out.
     """
     query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)
-    if table is BatchPictureRow.__table__ and without:
-        shot = and_(BatchActorRow.batch == table.c.batch, BatchActorRow.number == table.c.number)
-        query = query.where(~exists().where(shot, BatchActorRow.actor_id.in_(sorted(without))))
+    batch = table.c.name if table is BatchRow.__table__ else table.c.get("batch")
+    if without and batch is not None:
+        # Rows and pictures of a shot tell of the person.
+        query = query.where(batch.not_in(select(BatchActorRow.batch).where(BatchActorRow.actor_id.in_(sorted(without)))))
     for part in source.execute(query).mappings().partitions():
         if rows := [dict(row) for row in part if row.get(_ACTOR) not in without]:
             target.execute(insert(table), rows)
