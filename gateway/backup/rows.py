@@ -178,7 +178,7 @@ def copy_rows(source: Connection, target: Connection, table: Table, without: fro
     batch = table.c.name if table is BatchRow.__table__ else table.c.get("batch")
     if without and batch is not None:
         # Rows and pictures of a shot tell of the person.
-        query = query.where(batch.not_in(select(BatchActorRow.batch).where(BatchActorRow.actor_id.in_(sorted(without)))))
+        query = query.where(batch.not_in(select(BatchActorRow.batch).where(BatchActorRow.actor.in_(sorted(without)))))
     for part in source.execute(query).mappings().partitions():
         if rows := [dict(row) for row in part if row.get(_ACTOR) not in without]:
             target.execute(insert(table), rows)

@@ -577,7 +577,7 @@ class BatchStore:
         query = select(BatchShotRow.batch, BatchShotRow.shot_id).join(BatchActorRow, joined)
         found: dict[str, list[str]] = {}
         with self.database.reading() as session:
-            for batch, shot_id in session.execute(query.where(BatchActorRow.actor_id == actor_id)):
+            for batch, shot_id in session.execute(query.where(BatchActorRow.actor == actor_id)):
                 found.setdefault(batch, []).append(shot_id)
         return found
 
@@ -731,7 +731,7 @@ _DEFAULT: Final = Quality()
 
 
 def _add_actors(session: Session, name: str, shots: Iterable[tuple[int, ShotSpec]]) -> None:
-    rows = [{"batch": name, "number": number, "actor_id": actor} for number, shot in shots for actor in shot.actor_ids]
+    rows = [{"batch": name, "number": number, "actor": actor} for number, shot in shots for actor in shot.actor_ids]
     if rows:
         session.execute(insert(BatchActorRow), rows)
 

@@ -67,7 +67,7 @@ from services.common.errors import (
 LOOK_S: Final = 2.0
 """Seconds between two looks whether a running shot was cancelled."""
 _TRIES_S: Final = (1.0, 4.0, 10.0)
-"""Seconds before each further try to write a record, if the store of batches does not answer."""
+"""Seconds before each further try to write a record, if the database does not answer."""
 
 T = TypeVar("T")
 
@@ -604,7 +604,7 @@ class _Attempt:
         return stored
 
     async def _kept(self, write: Callable[[], object]) -> None:
-        """Write to the store of batches, and try again while the store, or the database of `confirm`, does not answer."""
+        """Write to the store of batches, and try again while the database does not answer."""
         for wait_s in _TRIES_S:
             try:
                 await in_thread(write)

@@ -235,14 +235,14 @@ def _of_shot() -> ForeignKeyConstraint:
 
 
 class BatchActorRow(Base):
-    """An enrolled actor whom a shot of a batch names. An erasure of the actor finds the shot by this row."""
+    """An enrolled actor whom a shot of a batch names. An erasure of the actor finds the shot by this row, which stays with the shot."""
 
     __tablename__ = "batch_actors"
     __table_args__ = (_of_shot(),)
 
     batch: Mapped[str] = mapped_column(_NAME, primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    actor_id: Mapped[str] = mapped_column(_NAME, primary_key=True, index=True)
+    actor: Mapped[str] = mapped_column(_NAME, primary_key=True, index=True)
 
 
 class BatchPictureRow(Base):

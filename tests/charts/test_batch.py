@@ -188,7 +188,7 @@ def test_worker_network_policy() -> None:
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports == {53, 443, 4317, 5432, *range(50051, 50056)}
     alone = render("default", *ON, "batch.stages=own").one("NetworkPolicy", "dubstage-batch-worker")["spec"]
-    assert {port["port"] for rule in alone["egress"] for port in rule["ports"]} == {53, 443, 5432}
+    assert {port["port"] for rule in alone["egress"] for port in rule["ports"]} == {53, 5432}
     assert not render("default", *ON, "global.networkPolicy.enabled=false").of("NetworkPolicy")
 
 

@@ -221,7 +221,7 @@ Table(
     _TABLES,
     Column("batch", _NAME, primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("actor_id", _NAME, primary_key=True, index=True),
+    Column("actor", _NAME, primary_key=True, index=True),
     _of_shot(),
 )
 Table(
