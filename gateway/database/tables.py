@@ -235,7 +235,7 @@ def _of_shot() -> ForeignKeyConstraint:
 
 
 class BatchActorRow(Base):
-    """An enrolled actor whom a shot of a batch names. An erasure of the actor finds the shot by this row, which stays with the shot."""
+    """An enrolled actor whom a shot of a batch names. An erasure of the actor finds the shot by this row, and keeps the row."""
 
     __tablename__ = "batch_actors"
     __table_args__ = (_of_shot(),)
