@@ -414,7 +414,7 @@ def test_long_page_shows_shots_for_a_person(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(report, "MOST_ROWS", 3)
     page = written(tmp_path / "report")
     assert "1 more shots are in" in page.read_text(encoding="utf-8")
-    assert [row[0] for row in Page(page).rows] == ["0", "1", "2"]
+    assert [row[0].strip() for row in Page(page).rows] == ["0", "1", "2"]
     assert len((tmp_path / "report" / "shots.csv").read_text(encoding="utf-8").splitlines()) == 5
 
 
